@@ -1,0 +1,33 @@
+#pragma once
+
+#include <cstdint>
+#include <filesystem>
+#include <map>
+#include <string>
+#include <vector>
+
+namespace atelier::core {
+
+/// 8-bit pixels, row by row, channels last; `channels` is 1 (grey) or 3 (RGB).
+struct Image {
+    int height = 0, width = 0, channels = 1;
+    std::vector<std::uint8_t> pixels;
+};
+
+/// A PNG in memory; `text` becomes tEXt chunks (keyword -> Latin-1 value). Equal input gives equal bytes.
+std::vector<std::uint8_t> encode_png(const Image& image, const std::map<std::string, std::string>& text = {});
+
+/// Writes a PNG atomically.
+void write_png(const std::filesystem::path& path, const Image& image, const std::map<std::string, std::string>& text = {});
+
+/// Reads PNG or JPEG by content, converted to 8-bit grey or RGB (alpha dropped, palettes expanded, 16 bits reduced). Throws
+/// Error naming the file when it is broken, neither, or larger than 16384 pixels a side.
+Image read_image(const std::filesystem::path& path);
+
+/// The tEXt chunks of a PNG.
+std::map<std::string, std::string> read_png_text(const std::filesystem::path& path);
+
+/// Images of equal size laid out in rows of `columns`, with `gap` pixels of mid-grey between them, each enlarged `zoom` times.
+Image grid(const std::vector<Image>& images, int columns, int gap = 2, int zoom = 1);
+
+}  // namespace atelier::core

@@ -1,0 +1,48 @@
+#pragma once
+
+#include <filesystem>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include <nlohmann/json.hpp>
+
+namespace atelier::core {
+
+/// Parses JSON from outside: at most 64 levels deep, no duplicate keys, valid UTF-8. Throws Error that begins with `where`.
+nlohmann::json parse_json(std::string_view text, const std::string& where);
+
+/// Reads a JSON file of at most 64 MB. Throws Error naming the file.
+nlohmann::json read_json(const std::filesystem::path& path);
+
+/// Writes indented JSON with a final newline, atomically.
+void write_json(const std::filesystem::path& path, const nlohmann::json& value);
+
+/// A checked view of a JSON object read from outside: each getter throws Error naming file and key when the key is missing, of
+/// another type, or out of range.
+class JsonObject {
+public:
+    /// `where` names the file in messages. Throws Error when `value` is no object.
+    JsonObject(const nlohmann::json& value, std::string where);
+
+    bool has(const std::string& key) const;
+    std::int64_t integer(const std::string& key, std::int64_t least, std::int64_t most) const;
+    std::int64_t integer_or(const std::string& key, std::int64_t otherwise, std::int64_t least, std::int64_t most) const;
+    double number(const std::string& key, double least, double most) const;
+    double number_or(const std::string& key, double otherwise, double least, double most) const;
+    std::string text(const std::string& key) const;
+    std::string text_or(const std::string& key, const std::string& otherwise) const;
+    std::vector<std::int64_t> integers(const std::string& key, std::int64_t least, std::int64_t most) const;
+    std::vector<double> numbers(const std::string& key) const;
+    std::vector<std::string> texts(const std::string& key) const;
+    JsonObject object(const std::string& key) const;
+    const nlohmann::json& json() const { return *value_; }
+    const std::string& where() const { return where_; }
+
+private:
+    const nlohmann::json& at(const std::string& key) const;
+    const nlohmann::json* value_;
+    std::string where_;
+};
+
+}  // namespace atelier::core

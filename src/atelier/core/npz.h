@@ -1,0 +1,27 @@
+#pragma once
+
+#include <cstddef>
+#include <filesystem>
+#include <map>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "atelier/core/safetensors.h"
+
+namespace atelier::core {
+
+/// Writes arrays as an uncompressed numpy .npz, atomically; names without ".npy". Types F64, F32, I64, I32, U8. Equal input
+/// gives equal bytes.
+void write_npz(const std::filesystem::path& path, const std::vector<TensorBytes>& arrays);
+
+struct Array {
+    DType dtype;
+    Shape shape;
+    std::vector<std::byte> bytes;
+};
+
+/// Reads a .npz, compressed or not: numeric arrays in C order only, never pickled objects; at most `largest` bytes in all.
+std::map<std::string, Array> read_npz(const std::filesystem::path& path, std::size_t largest = std::size_t{1} << 32);
+
+}  // namespace atelier::core

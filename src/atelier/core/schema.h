@@ -1,0 +1,70 @@
+#pragma once
+
+#include <cstdint>
+#include <filesystem>
+#include <limits>
+#include <string>
+#include <string_view>
+#include <variant>
+#include <vector>
+
+#include <nlohmann/json.hpp>
+
+namespace atelier::core {
+
+/// Binds the fields of plain structs to dotted keys, so that a config is described once: where it is read, checked, explained,
+/// recorded and compared.
+///
+///     Schema schema;
+///     schema.number("teacher.steps", &config.steps, "optimiser steps", {.least = 0});
+///     schema.read("configs/toy2d.toml", {"teacher.steps=100"});
+class Schema {
+public:
+    struct Range {
+        double least = -std::numeric_limits<double>::infinity();
+        double most = std::numeric_limits<double>::infinity();
+        bool affects_result = true;  // false: may change between a run's start and its resumption
+    };
+
+    void number(std::string key, std::int64_t* field, std::string help, Range range = {});
+    void number(std::string key, double* field, std::string help, Range range = {});
+    void flag(std::string key, bool* field, std::string help, bool affects_result = true);
+    /// `choices` empty: any text.
+    void text(std::string key, std::string* field, std::string help, std::vector<std::string> choices = {},
+              bool affects_result = true);
+    void numbers(std::string key, std::vector<std::int64_t>* field, std::string help, Range range = {});
+    void numbers(std::string key, std::vector<double>* field, std::string help, Range range = {});
+    void texts(std::string key, std::vector<std::string>* field, std::string help, std::vector<std::string> choices = {});
+
+    /// Sets the fields from a TOML file, then from `key=value` overrides (the value in TOML's syntax; a bare word is a string).
+    /// An unknown key, a wrong type, or a value out of range is a UsageError naming the key, the file, the line and, for an
+    /// unknown key, the nearest known one. Integers are accepted where a real number is wanted.
+    void read(const std::filesystem::path& toml, const std::vector<std::string>& overrides);
+
+    /// The fields' present values as nested JSON. With `only_result`, fields that do not affect results are left out.
+    nlohmann::json values(bool only_result = false) const;
+
+    /// One line a key: name, type, default, range, meaning; the defaults are the values at binding time.
+    std::string explain() const;
+
+private:
+    using Field = std::variant<std::int64_t*, double*, bool*, std::string*, std::vector<std::int64_t>*, std::vector<double>*,
+                               std::vector<std::string>*>;
+    struct Binding {
+        std::string key, help, default_text;
+        Field field;
+        Range range;
+        std::vector<std::string> choices;
+    };
+    void bind(Binding binding);
+
+    std::vector<Binding> bindings_;
+};
+
+/// The leaves at which two JSON objects differ, a line each: "teacher.lr: 0.001 -> 0.002". Empty when they are equal.
+std::vector<std::string> differences(const nlohmann::json& before, const nlohmann::json& after);
+
+/// The known word nearest to `word` by edit distance, or "" when none is near.
+std::string nearest_word(std::string_view word, const std::vector<std::string>& known);
+
+}  // namespace atelier::core

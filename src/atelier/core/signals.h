@@ -1,0 +1,19 @@
+#pragma once
+
+#include <functional>
+#include <string>
+#include <vector>
+
+namespace atelier::core {
+
+/// After this, SIGINT and SIGTERM set a flag (asked with `stop_requested`) instead of ending the process; a second SIGINT ends
+/// it at once.
+void catch_stop_signals();
+bool stop_requested();
+
+/// Runs commands (each an argument vector; the first is the program's path), at most `at_once` together, their output passed
+/// through. Every child gets SIGKILL when this process dies, and SIGTERM when a stop is requested. When one fails the others
+/// are stopped and waited for. Throws Interrupted or Error naming the failed command.
+void run_processes(const std::vector<std::vector<std::string>>& commands, int at_once);
+
+}  // namespace atelier::core

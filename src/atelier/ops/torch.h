@@ -1,0 +1,12 @@
+#pragma once
+
+// The part of LibTorch that the project uses; precompiled once for every torch room.
+#include <ATen/ATen.h>
+#include <ATen/autocast_mode.h>
+#include <torch/csrc/autograd/autograd.h>
+
+namespace atelier {
+
+using at::Tensor;
+
+}  // namespace atelier
