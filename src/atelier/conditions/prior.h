@@ -1,0 +1,23 @@
+#pragma once
+
+#include <cstdint>
+#include <span>
+#include <vector>
+
+namespace atelier::conditions {
+
+/// How often each class occurs in the training data; weights are counts or shares, not all zero.
+struct Prior {
+    std::vector<double> weights;
+
+    std::int64_t classes() const { return static_cast<std::int64_t>(weights.size()); }
+};
+
+/// The class of sample `index` under `seed`: a function of the two alone. Indices run through a low-discrepancy sequence
+/// (golden-ratio steps from a seeded start), so that any stretch of n samples holds each class within a few of its expected n*p.
+std::int64_t draw_class(const Prior& prior, std::uint64_t seed, std::uint64_t index);
+
+/// The prior with every class outside `classes` set to zero. Throws core::Error when nothing is left.
+Prior restricted(const Prior& prior, std::span<const std::int64_t> classes);
+
+}  // namespace atelier::conditions

@@ -1,0 +1,48 @@
+#pragma once
+
+#include <filesystem>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "atelier/conditions/prior.h"
+#include "atelier/models/data_form.h"
+#include "atelier/ops/torch.h"
+
+namespace atelier::data {
+
+/// Labelled samples in memory or on disk, seen as model-space tensors (images in [-1,1]: x/127.5 - 1; points scaled as `form` says).
+class Dataset {
+public:
+    virtual ~Dataset() = default;
+
+    virtual std::int64_t size() const = 0;
+    virtual std::int64_t classes() const = 0;  // 0: unlabelled
+    /// Samples at `indices`: float32 [n, shape...]. Thread-safe.
+    virtual Tensor samples(std::span<const std::int64_t> indices) const = 0;
+    /// The class of every sample (empty when unlabelled).
+    virtual const std::vector<std::int64_t>& labels() const = 0;
+    /// What the samples are: shape, kind, scaling, names of the classes.
+    virtual const models::DataForm& form() const = 0;
+    /// SHA-256 that identifies the content.
+    virtual const std::string& hash() const = 0;
+};
+
+/// How often each class occurs; an unlabelled data set has one class of weight 1.
+conditions::Prior prior_of(const Dataset& dataset);
+
+/// The samples whose class is one of `classes`, increasing.
+std::vector<std::int64_t> indices_of(const Dataset& dataset, std::span<const std::int64_t> classes);
+
+struct DataRequest {
+    std::filesystem::path path;  // a file or folder
+    std::string split = "train";  // "train" or "test", where the data distinguishes them
+    std::int64_t limit = 0;       // only the first so many samples; 0: all
+};
+
+/// Opens a data set by what lies at the path: a safetensors file with `points` and `labels`, a folder of IDX files (gzip or not), or a folder
+/// of images (one sub-folder a class). Throws core::Error saying what was looked for, or what is wrong with the data: labels out of
+/// range, sizes that differ, counts that do not fit.
+std::shared_ptr<const Dataset> open_dataset(const DataRequest& request);
+
+}  // namespace atelier::data

@@ -1,0 +1,55 @@
+#pragma once
+
+#include <condition_variable>
+#include <memory>
+#include <mutex>
+#include <thread>
+
+#include "atelier/data/dataset.h"
+
+namespace atelier::data {
+
+struct Batch {
+    Tensor samples;                    // [n, shape...]
+    std::vector<std::int64_t> labels;  // n, empty when unlabelled
+};
+
+struct LoaderOptions {
+    std::int64_t batch = 64;
+    bool horizontal_flips = false;  // each image mirrored with probability 1/2
+    std::uint64_t seed = 0;
+    std::string stream = "data";  // names the order's random stream
+    std::vector<std::int64_t> indices;  // the samples to use; empty: all
+};
+
+/// Shuffled batches, read ahead by one thread. Batch number `step` is a function of (options, step) alone: the samples come in the seeded order of
+/// their epoch, epochs follow each other without a gap, so that a resumed run sees what an undisturbed one sees.
+class Loader {
+public:
+    Loader(std::shared_ptr<const Dataset> dataset, LoaderOptions options);
+    ~Loader();
+    Loader(const Loader&) = delete;
+    Loader& operator=(const Loader&) = delete;
+
+    /// Fast when called with consecutive steps, right with any. Rethrows what went wrong while reading.
+    Batch at(std::int64_t step);
+
+    /// The samples' numbers in batch `step`.
+    std::vector<std::int64_t> indices_at(std::int64_t step) const;
+
+private:
+    Batch read(std::int64_t step) const;
+    void read_ahead();
+
+    std::shared_ptr<const Dataset> dataset_;
+    LoaderOptions options_;
+    std::mutex mutex_;
+    std::condition_variable changed_;
+    std::int64_t wanted_ = -1, ready_ = -1;
+    Batch next_;
+    std::exception_ptr trouble_;
+    bool closing_ = false;
+    std::thread thread_;
+};
+
+}  // namespace atelier::data

@@ -1,0 +1,57 @@
+#include "atelier/models/data_form.h"
+
+#include <cstring>
+
+#include "atelier/core/error.h"
+
+namespace atelier::models {
+
+nlohmann::json to_json(const DataForm& form) {
+    nlohmann::json json{{"kind", form.kind == DataForm::Kind::image ? "image" : "points"}, {"shape", form.shape}};
+    if (form.kind == DataForm::Kind::points) {
+        json["offset"] = form.offset;
+        json["scale"] = form.scale;
+    }
+    if (!form.class_names.empty()) json["class_names"] = form.class_names;
+    return json;
+}
+
+DataForm data_form_from_json(const core::JsonObject& json) {
+    DataForm form;
+    const std::string kind = json.text("kind");
+    if (kind != "image" && kind != "points") core::fail("{}: data.kind is \"{}\"; known are image and points", json.where(), kind);
+    form.kind = kind == "image" ? DataForm::Kind::image : DataForm::Kind::points;
+    form.shape = json.integers("shape", 1, 1 << 20);
+    if (form.kind == DataForm::Kind::points) {
+        form.offset = json.numbers("offset");
+        form.scale = json.number("scale", 1e-30, 1e30);
+        if (form.shape.size() != 1 || form.offset.size() != static_cast<std::size_t>(form.shape[0])) {
+            core::fail("{}: data.offset needs one number for each of the points' dimensions", json.where());
+        }
+    } else if (form.shape.size() != 3) {
+        core::fail("{}: data.shape of images is [channels, height, width]", json.where());
+    }
+    if (json.has("class_names")) form.class_names = json.texts("class_names");
+    return form;
+}
+
+Tensor to_user_space(const DataForm& form, const Tensor& samples) {
+    const Tensor here = samples.detach().to(at::kCPU, at::kFloat);
+    if (form.kind == DataForm::Kind::points) return here * form.scale + at::tensor(form.offset, at::kFloat);
+    return (here * 127.5 + 128).clamp(0, 255).to(at::kByte).permute({0, 2, 3, 1}).contiguous();
+}
+
+Tensor to_model_space(const DataForm& form, const Tensor& user) {
+    if (form.kind == DataForm::Kind::points) return (user.to(at::kFloat) - at::tensor(form.offset, at::kFloat)) / form.scale;
+    return (user.to(at::kFloat) / 127.5 - 1).permute({0, 3, 1, 2}).contiguous();
+}
+
+core::Image image_of(const Tensor& pixels) {
+    const Tensor here = pixels.contiguous();
+    core::Image image{static_cast<int>(here.size(0)), static_cast<int>(here.size(1)), static_cast<int>(here.size(2)), {}};
+    image.pixels.resize(static_cast<std::size_t>(here.numel()));
+    std::memcpy(image.pixels.data(), here.const_data_ptr<std::uint8_t>(), image.pixels.size());
+    return image;
+}
+
+}  // namespace atelier::models

@@ -1,0 +1,34 @@
+#include "atelier/networks/classifier.h"
+
+#include "atelier/core/error.h"
+#include "atelier/networks/unet_blocks.h"
+
+namespace atelier::networks {
+
+Classified classifier(ops::Ops& ops, const ClassifierConfig& config, const ops::Value& images) {
+    const auto layer = [&](const ops::Value& x, const std::string& name, std::int64_t channels, std::int64_t stride) {
+        const ops::Value h = ops.conv2d(x, name + ".conv", {.out_channels = channels, .stride = stride});
+        return unet_norm(ops, h, name + ".norm", {.silu = true});
+    };
+    ops::Value h = layer(images, "layer0", config.width, 1);
+    h = layer(h, "layer1", 2 * config.width, 2);
+    h = ops.add(h, layer(h, "layer2", 2 * config.width, 1));
+    h = layer(h, "layer3", config.features, 2);
+    h = ops.global_average(ops.add(h, layer(h, "layer4", config.features, 1)));
+    return {h, ops.linear(ops.silu(h), "logits", {.out_features = config.classes})};
+}
+
+ClassifierConfig read_classifier_config(const core::JsonObject& json) {
+    if (json.text("architecture") != "classifier") {
+        core::fail("{}: this is a \"{}\", not a classifier", json.where(), json.text("architecture"));
+    }
+    ClassifierConfig config;
+    config.resolution = json.integer("resolution", 4, 4096);
+    config.channels = json.integer("channels", 1, 1024);
+    config.classes = json.integer("classes", 2, 1'000'000);
+    config.width = json.integer("width", 4, 4096);
+    config.features = json.integer("features", 4, 8192);
+    return config;
+}
+
+}  // namespace atelier::networks

@@ -1,0 +1,25 @@
+#pragma once
+
+#include "atelier/networks/network.h"
+
+namespace atelier::networks {
+
+struct ClassifierConfig {
+    std::int64_t resolution = 28, channels = 1, classes = 10;
+    std::int64_t width = 32;
+    std::int64_t features = 128;  // what the feature distances are measured on
+};
+
+/// What a classifier says of images [N,channels,resolution,resolution]: `features` [N,F] before the last layer, `logits` [N,classes].
+struct Classified {
+    ops::Value features, logits;
+};
+
+/// A small convolutional classifier. Its features are the project's yardstick for small grey images, as Inception's are for
+/// photographs; distances on them are named as such and are not FID.
+Classified classifier(ops::Ops& ops, const ClassifierConfig& config, const ops::Value& images);
+
+/// Reads a classifier's config.json (`architecture` is "classifier").
+ClassifierConfig read_classifier_config(const core::JsonObject& config);
+
+}  // namespace atelier::networks

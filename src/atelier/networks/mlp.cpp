@@ -1,0 +1,68 @@
+#include "atelier/networks/mlp.h"
+
+#include <cmath>
+
+#include "atelier/core/error.h"
+
+namespace atelier::networks {
+
+namespace {
+
+struct State {
+    ops::Value h, embedding;
+};
+
+// c_noise = ln(sigma)/4 spans about -1.6 to 1.1; the sinusoid's frequencies were made for steps in the hundreds.
+constexpr double noise_stretch = 100.0;
+
+State enter(ops::Ops& ops, const MlpConfig& config, const Inputs& inputs) {
+    ops::Value e = ops.sinusoid(ops.scale(inputs.c_noise, noise_stretch), config.hidden);
+    e = ops.linear(e, "model.map_noise", {.out_features = config.hidden});
+    if (config.classes > 0) {
+        const ops::Init unit_normal{ops::Init::Kind::normal, std::sqrt(static_cast<double>(config.classes))};
+        e = ops.add(e, ops.linear(*inputs.labels, "model.map_label",
+                                  {.out_features = config.hidden, .bias = false, .init = unit_normal}));
+    }
+    return {ops.linear(inputs.x, "model.input", {.out_features = config.hidden}), ops.silu(e)};
+}
+
+void run_block(ops::Ops& ops, const MlpConfig& config, State& state, std::int64_t index) {
+    const std::string name = fmt::format("model.block{}", index);
+    ops::Value y = ops.linear(ops.silu(state.h), name + ".layer0", {.out_features = config.hidden});
+    y = ops.add(y, ops.linear(state.embedding, name + ".affine", {.out_features = config.hidden}));
+    y = ops.linear(ops.silu(y), name + ".layer1", {.out_features = config.hidden, .init = ops::zeros});
+    state.h = ops.add(state.h, y);
+}
+
+}  // namespace
+
+ops::Value mlp(ops::Ops& ops, const MlpConfig& config, const Inputs& inputs) {
+    State state = enter(ops, config, inputs);
+    for (std::int64_t i = 0; i < config.blocks; ++i) run_block(ops, config, state, i);
+    return ops.linear(ops.silu(state.h), "model.output", {.out_features = config.dimensions, .init = ops::zeros});
+}
+
+ops::Value mlp_bottleneck(ops::Ops& ops, const MlpConfig& config, const Inputs& inputs) {
+    State state = enter(ops, config, inputs);
+    for (std::int64_t i = 0; i < (config.blocks + 1) / 2; ++i) run_block(ops, config, state, i);
+    return state.h;
+}
+
+Network build_mlp(const core::JsonObject& json) {
+    MlpConfig config;
+    config.dimensions = json.integer("dimensions", 1, 4096);
+    config.classes = json.integer_or("classes", 0, 0, 1'000'000);
+    config.hidden = json.integer("hidden", 2, 16384);
+    config.blocks = json.integer("blocks", 1, 256);
+    if (config.hidden % 2 != 0) core::fail("{}: hidden must be even", json.where());
+
+    Network network;
+    network.architecture = "mlp";
+    network.data_shape = {config.dimensions};
+    network.classes = config.classes;
+    network.forward = [config](ops::Ops& ops, const Inputs& inputs) { return mlp(ops, config, inputs); };
+    network.encode = [config](ops::Ops& ops, const Inputs& inputs) { return mlp_bottleneck(ops, config, inputs); };
+    return network;
+}
+
+}  // namespace atelier::networks

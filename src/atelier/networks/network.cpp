@@ -1,0 +1,64 @@
+#include "atelier/networks/network.h"
+
+#include <map>
+
+#include "atelier/core/error.h"
+#include "atelier/core/schema.h"
+#include "atelier/networks/adm_unet.h"
+#include "atelier/networks/mlp.h"
+
+namespace atelier::networks {
+
+namespace {
+
+using Builder = Network (*)(const core::JsonObject&);
+
+// A new network is one file and one line here.
+const std::map<std::string, Builder>& builders() {
+    static const std::map<std::string, Builder> all{
+        {"adm_unet", build_adm_unet},
+        {"mlp", build_mlp},
+    };
+    return all;
+}
+
+Inputs symbolic_inputs(const Network& network) {
+    ops::Shape x{1};
+    x.insert(x.end(), network.data_shape.begin(), network.data_shape.end());
+    Inputs inputs{x, ops::Shape{1}, std::nullopt};
+    if (network.classes > 0) inputs.labels = ops::Shape{1, network.classes};
+    return inputs;
+}
+
+}  // namespace
+
+std::vector<std::string> architectures() {
+    std::vector<std::string> names;
+    for (const auto& [name, builder] : builders()) names.push_back(name);
+    return names;
+}
+
+Network make_network(const core::JsonObject& config) {
+    const std::string architecture = config.text("architecture");
+    const auto found = builders().find(architecture);
+    if (found == builders().end()) {
+        const std::string near = core::nearest_word(architecture, architectures());
+        core::fail("{}: architecture \"{}\" is unknown{}; known are {}", config.where(), architecture,
+                   near.empty() ? "" : "; did you mean \"" + near + "\"?", fmt::format("{}", fmt::join(architectures(), ", ")));
+    }
+    return found->second(config);
+}
+
+ops::ShapeOps trace(const Network& network) {
+    ops::ShapeOps shapes;
+    network.forward(shapes, symbolic_inputs(network));
+    return shapes;
+}
+
+ops::ShapeOps trace_encoder(const Network& network) {
+    ops::ShapeOps shapes;
+    network.encode(shapes, symbolic_inputs(network));
+    return shapes;
+}
+
+}  // namespace atelier::networks

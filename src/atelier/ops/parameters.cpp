@@ -1,0 +1,185 @@
+#include "atelier/ops/parameters.h"
+
+#include <cmath>
+#include <cstring>
+#include <set>
+
+#include "atelier/core/error.h"
+#include "atelier/core/hash.h"
+#include "atelier/core/random_streams.h"
+
+namespace atelier::ops {
+
+namespace {
+
+at::ScalarType torch_type(core::DType type) {
+    switch (type) {
+        case core::DType::F64: return at::kDouble;
+        case core::DType::F32: return at::kFloat;
+        case core::DType::F16: return at::kHalf;
+        case core::DType::BF16: return at::kBFloat16;
+        case core::DType::I64: return at::kLong;
+        case core::DType::I32: return at::kInt;
+        case core::DType::I16: return at::kShort;
+        case core::DType::I8: return at::kChar;
+        case core::DType::U8: return at::kByte;
+        case core::DType::BOOL: return at::kBool;
+    }
+    core::fail("unknown element type");
+}
+
+core::DType file_type(const Tensor& tensor) {
+    switch (tensor.scalar_type()) {
+        case at::kDouble: return core::DType::F64;
+        case at::kFloat: return core::DType::F32;
+        case at::kHalf: return core::DType::F16;
+        case at::kBFloat16: return core::DType::BF16;
+        case at::kLong: return core::DType::I64;
+        case at::kInt: return core::DType::I32;
+        case at::kByte: return core::DType::U8;
+        case at::kBool: return core::DType::BOOL;
+        default: core::fail("tensors of type {} cannot be written", at::toString(tensor.scalar_type()));
+    }
+}
+
+std::span<const std::byte> bytes_of(const Tensor& contiguous) {
+    return {static_cast<const std::byte*>(contiguous.const_data_ptr()), contiguous.nbytes()};
+}
+
+Tensor draw(const ParameterSpec& spec, std::uint64_t seed) {
+    Tensor tensor = at::full(spec.shape, spec.base, at::kFloat);
+    if (spec.init.gain == 0) return tensor;
+    core::RandomStream stream(seed, "init/" + spec.name);
+    const double bound = spec.init.gain / std::sqrt(static_cast<double>(spec.fan_in));
+    float* numbers = tensor.mutable_data_ptr<float>();
+    for (std::int64_t i = 0; i < tensor.numel(); ++i) {
+        const double unit = spec.init.kind == Init::Kind::normal ? stream.normal() : 2 * stream.uniform() - 1;
+        numbers[i] += static_cast<float>(bound * unit);
+    }
+    return tensor;
+}
+
+}  // namespace
+
+const Tensor& Parameters::at(const std::string& name) const {
+    const auto found = tensors_.find(name);
+    if (found == tensors_.end()) core::fail("there is no tensor \"{}\" among the parameters", name);
+    return found->second;
+}
+
+std::vector<Tensor> Parameters::list() const {
+    std::vector<Tensor> all;
+    all.reserve(tensors_.size());
+    for (const auto& [name, tensor] : tensors_) all.push_back(tensor);
+    return all;
+}
+
+std::int64_t Parameters::count() const {
+    std::int64_t total = 0;
+    for (const auto& [name, tensor] : tensors_) total += tensor.numel();
+    return total;
+}
+
+Parameters Parameters::clone() const {
+    Parameters copy;
+    for (const auto& [name, tensor] : tensors_) copy.set(name, tensor.detach().clone());
+    return copy;
+}
+
+void Parameters::copy_from(const Parameters& other) {
+    at::NoGradGuard no_gradients;
+    for (auto& [name, tensor] : tensors_) tensor.copy_(other.at(name));
+}
+
+Parameters Parameters::to(at::Device device, at::ScalarType type) const {
+    Parameters moved;
+    for (const auto& [name, tensor] : tensors_) {
+        moved.set(name, tensor.is_floating_point() ? tensor.to(device, type) : tensor.to(device));
+    }
+    return moved;
+}
+
+void Parameters::require_gradients(bool wanted) const {
+    for (const auto& [name, tensor] : tensors_) tensor.set_requires_grad(wanted);
+}
+
+bool Parameters::all_finite() const {
+    at::NoGradGuard no_gradients;
+    for (const auto& [name, tensor] : tensors_) {
+        if (tensor.is_floating_point() && !tensor.sum().isfinite().item<bool>()) return false;
+    }
+    return true;
+}
+
+Parameters Parameters::under(const std::string& prefix) const {
+    Parameters part;
+    for (auto it = tensors_.lower_bound(prefix); it != tensors_.end() && it->first.starts_with(prefix); ++it) {
+        part.set(it->first.substr(prefix.size()), it->second);
+    }
+    return part;
+}
+
+void Parameters::merge(const Parameters& other, const std::string& prefix) {
+    for (const auto& [name, tensor] : other.tensors()) set(prefix + name, tensor);
+}
+
+Parameters initialise(std::span<const ParameterSpec> specs, std::uint64_t seed) {
+    Parameters fresh;
+    for (const ParameterSpec& spec : specs) fresh.set(spec.name, draw(spec, seed));
+    return fresh;
+}
+
+void check_against(const Parameters& parameters, std::span<const ParameterSpec> specs, const std::string& where) {
+    std::set<std::string> known;
+    for (const ParameterSpec& spec : specs) {
+        known.insert(spec.name);
+        if (!parameters.contains(spec.name)) {
+            core::fail("{}: tensor \"{}\" is missing; config.json describes another network", where, spec.name);
+        }
+        const auto shape = parameters.at(spec.name).sizes().vec();
+        if (shape != spec.shape) {
+            core::fail("{}: tensor \"{}\" is {}, config.json implies {}; were its sizes changed after training?", where, spec.name,
+                       core::to_string(shape), core::to_string(spec.shape));
+        }
+    }
+    for (const auto& [name, tensor] : parameters.tensors()) {
+        if (!known.contains(name)) core::fail("{}: tensor \"{}\" is not part of the network of config.json", where, name);
+    }
+}
+
+Parameters read_parameters(const core::SafetensorsFile& file, bool keep_types) {
+    Parameters read;
+    for (const auto& [name, entry] : file.entries()) {
+        Tensor tensor = at::empty(entry.shape, torch_type(entry.dtype));
+        const auto bytes = file.bytes(name);
+        if (!bytes.empty()) std::memcpy(tensor.mutable_data_ptr(), bytes.data(), bytes.size());
+        read.set(name, tensor.is_floating_point() && !keep_types ? tensor.to(at::kFloat) : tensor);
+    }
+    return read;
+}
+
+Parameters read_parameters(const std::filesystem::path& path, bool keep_types) {
+    return read_parameters(core::SafetensorsFile(path), keep_types);
+}
+
+void write_parameters(const std::filesystem::path& path, const Parameters& parameters,
+                      const std::map<std::string, std::string>& metadata) {
+    std::vector<Tensor> held;  // keeps the contiguous CPU copies alive until they are written
+    std::vector<core::TensorBytes> tensors;
+    for (const auto& [name, tensor] : parameters.tensors()) {
+        held.push_back(tensor.detach().to(at::kCPU).contiguous());
+        tensors.push_back({name, file_type(held.back()), held.back().sizes().vec(), bytes_of(held.back())});
+    }
+    core::write_safetensors(path, std::move(tensors), metadata);
+}
+
+std::string hash_of(const Parameters& parameters) {
+    std::string description;
+    for (const auto& [name, tensor] : parameters.tensors()) {
+        const Tensor here = tensor.detach().to(at::kCPU).contiguous();
+        description += name + core::to_string(here.sizes().vec()) + core::name_of(file_type(here)) + core::sha256(bytes_of(here)) + "\n";
+    }
+    return core::sha256(description);
+}
+
+}  // namespace atelier::ops

@@ -1,0 +1,67 @@
+#pragma once
+
+#include <cstdint>
+#include <filesystem>
+#include <map>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "atelier/core/safetensors.h"
+#include "atelier/ops/shape_ops.h"
+#include "atelier/ops/torch.h"
+
+namespace atelier::ops {
+
+/// Tensors by name, in the order of their names: what a safetensors file is. Teacher, fake score, EMA and student are
+/// copies of such a map.
+class Parameters {
+public:
+    Parameters() = default;
+    explicit Parameters(std::map<std::string, Tensor> tensors) : tensors_(std::move(tensors)) {}
+
+    /// Throws core::Error when there is no such tensor.
+    const Tensor& at(const std::string& name) const;
+    bool contains(const std::string& name) const { return tensors_.contains(name); }
+    void set(const std::string& name, Tensor tensor) { tensors_[name] = std::move(tensor); }
+    bool empty() const { return tensors_.empty(); }
+
+    const std::map<std::string, Tensor>& tensors() const { return tensors_; }
+    std::vector<Tensor> list() const;
+    std::int64_t count() const;  // numbers in all
+
+    /// A deep copy that requires no gradient.
+    Parameters clone() const;
+    /// Overwrites every tensor's numbers with those of `other`, which must have the same names and shapes.
+    void copy_from(const Parameters& other);
+    Parameters to(at::Device device, at::ScalarType type = at::kFloat) const;
+    void require_gradients(bool wanted) const;
+    bool all_finite() const;
+
+    /// The tensors whose names begin with `prefix`, without it.
+    Parameters under(const std::string& prefix) const;
+    /// Adds all of `other` with `prefix` put before the names.
+    void merge(const Parameters& other, const std::string& prefix);
+
+private:
+    std::map<std::string, Tensor> tensors_;
+};
+
+/// Fresh parameters; each tensor depends on the seed and its own name alone.
+Parameters initialise(std::span<const ParameterSpec> specs, std::uint64_t seed);
+
+/// Throws core::Error naming `where` and the first tensor that is missing, superfluous or of another shape than `specs` says.
+void check_against(const Parameters& parameters, std::span<const ParameterSpec> specs, const std::string& where);
+
+/// Reads every tensor of a file (floating types as float32 unless `keep_types`), copied out of the mapping.
+Parameters read_parameters(const std::filesystem::path& path, bool keep_types = false);
+Parameters read_parameters(const core::SafetensorsFile& file, bool keep_types = false);
+
+/// Writes atomically; equal parameters and metadata give equal bytes.
+void write_parameters(const std::filesystem::path& path, const Parameters& parameters,
+                      const std::map<std::string, std::string>& metadata = {});
+
+/// SHA-256 over names, shapes and bytes: the model's identity, whichever file it lies in.
+std::string hash_of(const Parameters& parameters);
+
+}  // namespace atelier::ops

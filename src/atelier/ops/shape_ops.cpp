@@ -1,0 +1,133 @@
+#include "atelier/ops/shape_ops.h"
+
+#include <functional>
+#include <numeric>
+
+#include "atelier/core/error.h"
+#include "atelier/core/safetensors.h"
+
+namespace atelier::ops {
+
+namespace {
+
+Shape of(const Value& x) { return std::any_cast<Shape>(x); }
+
+void require(bool holds, const std::string& name, const Shape& shape, const char* wanted) {
+    if (!holds) core::fail("layer \"{}\": input {} does not fit; {}", name, core::to_string(shape), wanted);
+}
+
+}  // namespace
+
+std::int64_t elements(const Shape& shape) {
+    return std::accumulate(shape.begin(), shape.end(), std::int64_t{1}, std::multiplies<>());
+}
+
+Shape ShapeOps::shape(const Value& x) const { return of(x); }
+
+Value ShapeOps::conv2d(const Value& x, const std::string& name, const Convolution& layer) {
+    const Shape in = of(x);
+    require(in.size() == 4 && in[2] + 2 * layer.padding >= layer.kernel && in[3] + 2 * layer.padding >= layer.kernel, name, in,
+            "expected [N,C,H,W] at least as large as the kernel");
+    const std::int64_t fan_in = in[1] * layer.kernel * layer.kernel;
+    parameters.push_back({name + ".weight", {layer.out_channels, in[1], layer.kernel, layer.kernel}, layer.init, fan_in});
+    parameters.push_back({name + ".bias", {layer.out_channels}, layer.init, fan_in});
+    const auto size = [&](std::int64_t n) { return (n + 2 * layer.padding - layer.kernel) / layer.stride + 1; };
+    const Shape out{in[0], layer.out_channels, size(in[2]), size(in[3])};
+    flops += 2.0 * static_cast<double>(elements(out)) * static_cast<double>(fan_in);
+    return out;
+}
+
+Value ShapeOps::linear(const Value& x, const std::string& name, const Linear& layer) {
+    const Shape in = of(x);
+    require(in.size() == 2, name, in, "expected [N,F]");
+    parameters.push_back({name + ".weight", {layer.out_features, in[1]}, layer.init, in[1]});
+    if (layer.bias) parameters.push_back({name + ".bias", {layer.out_features}, layer.init, in[1]});
+    flops += 2.0 * static_cast<double>(in[0] * in[1] * layer.out_features);
+    return Shape{in[0], layer.out_features};
+}
+
+void ShapeOps::norm_parameters(const std::string& name, std::int64_t channels) {
+    parameters.push_back({name + ".weight", {channels}, zeros, channels, 1.0});
+    parameters.push_back({name + ".bias", {channels}, zeros, channels});
+}
+
+Value ShapeOps::group_norm(const Value& x, const std::string& name, const GroupNorm& layer) {
+    const Shape in = of(x);
+    require(in.size() == 4 && layer.groups > 0 && in[1] % layer.groups == 0, name, in,
+            "the channels must be a multiple of the groups");
+    if (layer.modulation) {
+        const Shape by = of(*layer.modulation);
+        require(by == Shape{in[0], 2 * in[1]}, name, by, "expected a scale and a shift for every channel");
+    }
+    norm_parameters(name, in[1]);
+    return in;
+}
+
+Value ShapeOps::layer_norm(const Value& x, const std::string& name, double) {
+    const Shape in = of(x);
+    require(in.size() == 2, name, in, "expected [N,F]");
+    norm_parameters(name, in[1]);
+    return in;
+}
+
+Value ShapeOps::attention(const Value& qkv, std::int64_t heads) {
+    const Shape in = of(qkv);
+    require(in.size() == 4 && heads > 0 && in[1] % (3 * heads) == 0, "attention", in,
+            "the channels must be a multiple of three times the heads");
+    const auto positions = static_cast<double>(in[2] * in[3]);
+    flops += 4.0 * static_cast<double>(in[0] * in[1] / 3) * positions * positions;
+    return Shape{in[0], in[1] / 3, in[2], in[3]};
+}
+
+Value ShapeOps::resample(const Value& x, Resample how) {
+    Shape s = of(x);
+    require(s.size() == 4 && (how != Resample::down || (s[2] % 2 == 0 && s[3] % 2 == 0)), "resample", s,
+            "halving needs an even height and width");
+    if (how == Resample::none) return s;
+    for (const int axis : {2, 3}) s[axis] = how == Resample::up ? s[axis] * 2 : s[axis] / 2;
+    return s;
+}
+
+Value ShapeOps::concat(const Value& a, const Value& b) {
+    Shape s = of(a);
+    const Shape t = of(b);
+    require(s.size() == t.size() && s.size() >= 2 && s[0] == t[0], "concat", t, "the other axes must agree");
+    s[1] += t[1];
+    return s;
+}
+
+Value ShapeOps::add(const Value& a, const Value& b) {
+    require(of(a) == of(b), "add", of(b), "both terms need the same shape");
+    return a;
+}
+
+Value ShapeOps::scale(const Value& x, double) { return x; }
+
+Value ShapeOps::silu(const Value& x) { return x; }
+
+Value ShapeOps::sinusoid(const Value& x, std::int64_t width) {
+    require(of(x).size() == 1 && width % 2 == 0, "sinusoid", of(x), "expected [N] and an even width");
+    return Shape{of(x)[0], width};
+}
+
+Value ShapeOps::pixel_unshuffle(const Value& x, std::int64_t factor) {
+    const Shape s = of(x);
+    require(s.size() == 4 && s[2] % factor == 0 && s[3] % factor == 0, "pixel_unshuffle", s,
+            "height and width must be multiples of patch_size");
+    return Shape{s[0], s[1] * factor * factor, s[2] / factor, s[3] / factor};
+}
+
+Value ShapeOps::pixel_shuffle(const Value& x, std::int64_t factor) {
+    const Shape s = of(x);
+    require(s.size() == 4 && s[1] % (factor * factor) == 0, "pixel_shuffle", s,
+            "the channels must be a multiple of patch_size squared");
+    return Shape{s[0], s[1] / (factor * factor), s[2] * factor, s[3] * factor};
+}
+
+Value ShapeOps::global_average(const Value& x) {
+    const Shape s = of(x);
+    require(s.size() == 4, "global_average", s, "expected [N,C,H,W]");
+    return Shape{s[0], s[1]};
+}
+
+}  // namespace atelier::ops

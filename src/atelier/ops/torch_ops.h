@@ -1,0 +1,56 @@
+#pragma once
+
+#include <span>
+
+#include "atelier/ops/ops.h"
+#include "atelier/ops/parameters.h"
+
+namespace atelier::ops {
+
+/// Speaks the vocabulary with LibTorch: values are tensors, computed at once and under autograd where gradients are wanted. The
+/// numbers' type is the parameters' own, or what autocast makes of it.
+class TorchOps : public Ops {
+public:
+    /// `parameters` must outlive this; a network's tensor "a.weight" is read as `prefix` + "a.weight".
+    explicit TorchOps(const Parameters& parameters, std::string prefix = "");
+
+    Shape shape(const Value& x) const override;
+    Value conv2d(const Value& x, const std::string& name, const Convolution& layer) override;
+    Value linear(const Value& x, const std::string& name, const Linear& layer) override;
+    Value group_norm(const Value& x, const std::string& name, const GroupNorm& layer) override;
+    Value layer_norm(const Value& x, const std::string& name, double eps) override;
+    Value attention(const Value& qkv, std::int64_t heads) override;
+    Value resample(const Value& x, Resample how) override;
+    Value concat(const Value& a, const Value& b) override;
+    Value add(const Value& a, const Value& b) override;
+    Value scale(const Value& x, double factor) override;
+    Value silu(const Value& x) override;
+    Value sinusoid(const Value& x, std::int64_t width) override;
+    Value pixel_unshuffle(const Value& x, std::int64_t factor) override;
+    Value pixel_shuffle(const Value& x, std::int64_t factor) override;
+    Value global_average(const Value& x) override;
+
+private:
+    const Tensor& parameter(const std::string& name) const;
+
+    const Parameters& parameters_;
+    std::string prefix_;
+};
+
+inline Tensor tensor_of(const Value& value) { return std::any_cast<Tensor>(value); }
+
+/// While alive, matrix products and convolutions on `device` compute in bfloat16 with float32 parameters kept (autocast).
+/// `active` false does nothing.
+class Bfloat16Compute {
+public:
+    Bfloat16Compute(at::DeviceType device, bool active);
+    ~Bfloat16Compute();
+    Bfloat16Compute(const Bfloat16Compute&) = delete;
+    Bfloat16Compute& operator=(const Bfloat16Compute&) = delete;
+
+private:
+    at::DeviceType device_;
+    bool active_, before_ = false;
+};
+
+}  // namespace atelier::ops
