@@ -4,6 +4,7 @@
 #include <cstdint>
 #include <filesystem>
 #include <map>
+#include <optional>
 #include <span>
 #include <string>
 #include <vector>
@@ -17,6 +18,9 @@ std::size_t size_of(DType type);
 std::string name_of(DType type);
 
 using Shape = std::vector<std::int64_t>;
+
+/// Bytes that a tensor takes; nothing when a dimension is negative or the product does not fit 63 bits.
+std::optional<std::uint64_t> bytes_of(DType type, const Shape& shape);
 
 /// "[32,4,3,3]"
 std::string to_string(const Shape& shape);

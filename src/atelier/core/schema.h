@@ -12,6 +12,13 @@
 
 namespace atelier::core {
 
+/// What a number may be. (Outside the class, so that g++ takes it as a default argument there.)
+struct SchemaRange {
+    double least = -std::numeric_limits<double>::infinity();
+    double most = std::numeric_limits<double>::infinity();
+    bool affects_result = true;  // false: may change between a run's start and its resumption
+};
+
 /// Binds the fields of plain structs to dotted keys, so that a config is described once: where it is read, checked, explained,
 /// recorded and compared.
 ///
@@ -20,11 +27,7 @@ namespace atelier::core {
 ///     schema.read("configs/toy2d.toml", {"teacher.steps=100"});
 class Schema {
 public:
-    struct Range {
-        double least = -std::numeric_limits<double>::infinity();
-        double most = std::numeric_limits<double>::infinity();
-        bool affects_result = true;  // false: may change between a run's start and its resumption
-    };
+    using Range = SchemaRange;
 
     void number(std::string key, std::int64_t* field, std::string help, Range range = {});
     void number(std::string key, double* field, std::string help, Range range = {});

@@ -1,6 +1,8 @@
 #pragma once
 
+#include <cstdint>
 #include <filesystem>
+#include <memory>
 #include <span>
 #include <string>
 #include <vector>
@@ -31,18 +33,20 @@ public:
 /// How often each class occurs; an unlabelled data set has one class of weight 1.
 conditions::Prior prior_of(const Dataset& dataset);
 
-/// The samples whose class is one of `classes`, increasing.
+/// The samples whose class is one of `classes` (unlabelled ones are of class 0), increasing. Throws core::Error when there is no
+/// such class.
 std::vector<std::int64_t> indices_of(const Dataset& dataset, std::span<const std::int64_t> classes);
 
 struct DataRequest {
-    std::filesystem::path path;  // a file or folder
+    std::filesystem::path path;   // a file, a folder, or toy:<name>
     std::string split = "train";  // "train" or "test", where the data distinguishes them
     std::int64_t limit = 0;       // only the first so many samples; 0: all
 };
 
-/// Opens a data set by what lies at the path: a safetensors file with `points` and `labels`, a folder of IDX files (gzip or not), or a folder
-/// of images (one sub-folder a class). Throws core::Error saying what was looked for, or what is wrong with the data: labels out of
-/// range, sizes that differ, counts that do not fit.
+/// Opens a data set by what lies at the path: a safetensors file with `points` and `labels` (points.h), a folder of IDX files, gzip or
+/// not (idx.h), a folder of images, one sub-folder a class (image_folder.h); or draws a toy (toy_points.h). The test split has the
+/// classes and the model space of the training data; data without splits is the same for both. Throws core::Error saying what was
+/// looked for, or what is wrong with the data: labels out of range, sizes that differ, counts that do not fit.
 std::shared_ptr<const Dataset> open_dataset(const DataRequest& request);
 
 }  // namespace atelier::data

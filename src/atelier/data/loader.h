@@ -22,27 +22,35 @@ struct LoaderOptions {
     std::vector<std::int64_t> indices;  // the samples to use; empty: all
 };
 
-/// Shuffled batches, read ahead by one thread. Batch number `step` is a function of (options, step) alone: the samples come in the seeded order of
-/// their epoch, epochs follow each other without a gap, so that a resumed run sees what an undisturbed one sees.
+/// Shuffled batches, read ahead by one thread. Batch number `step` is a function of (options, step) alone: the samples come in the
+/// seeded order of their epoch, epochs follow each other without a gap (also within a batch), so that a resumed run sees what an
+/// undisturbed one sees.
 class Loader {
 public:
+    /// Throws core::Error when the batch is empty, an index is out of range, or points are to be flipped.
     Loader(std::shared_ptr<const Dataset> dataset, LoaderOptions options);
     ~Loader();
     Loader(const Loader&) = delete;
     Loader& operator=(const Loader&) = delete;
 
-    /// Fast when called with consecutive steps, right with any. Rethrows what went wrong while reading.
+    /// Batch number `step`, 0 or more. Fast when called with consecutive steps, right with any. Rethrows what went wrong while reading.
     Batch at(std::int64_t step);
 
     /// The samples' numbers in batch `step`.
     std::vector<std::int64_t> indices_at(std::int64_t step) const;
 
 private:
+    using Order = std::vector<std::int64_t>;
+
+    std::shared_ptr<const Order> order_of(std::int64_t epoch) const;
     Batch read(std::int64_t step) const;
     void read_ahead();
 
     std::shared_ptr<const Dataset> dataset_;
     LoaderOptions options_;
+    mutable std::mutex order_mutex_;
+    mutable std::int64_t epoch_ = -1;  // whose order_ was computed last
+    mutable std::shared_ptr<const Order> order_;
     std::mutex mutex_;
     std::condition_variable changed_;
     std::int64_t wanted_ = -1, ready_ = -1;

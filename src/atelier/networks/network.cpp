@@ -2,6 +2,8 @@
 
 #include <map>
 
+#include <fmt/ranges.h>
+
 #include "atelier/core/error.h"
 #include "atelier/core/schema.h"
 #include "atelier/networks/adm_unet.h"
@@ -44,7 +46,7 @@ Network make_network(const core::JsonObject& config) {
     if (found == builders().end()) {
         const std::string near = core::nearest_word(architecture, architectures());
         core::fail("{}: architecture \"{}\" is unknown{}; known are {}", config.where(), architecture,
-                   near.empty() ? "" : "; did you mean \"" + near + "\"?", fmt::format("{}", fmt::join(architectures(), ", ")));
+                   near.empty() ? "" : "; did you mean \"" + near + "\"?", fmt::join(architectures(), ", "));
     }
     return found->second(config);
 }
@@ -55,10 +57,9 @@ ops::ShapeOps trace(const Network& network) {
     return shapes;
 }
 
-ops::ShapeOps trace_encoder(const Network& network) {
+ops::Shape bottleneck_shape(const Network& network) {
     ops::ShapeOps shapes;
-    network.encode(shapes, symbolic_inputs(network));
-    return shapes;
+    return shapes.shape(network.encode(shapes, symbolic_inputs(network)));
 }
 
 }  // namespace atelier::networks

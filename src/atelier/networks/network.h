@@ -41,6 +41,8 @@ std::vector<std::string> architectures();
 
 /// Runs `network` through ShapeOps for a batch of one: its parameters and its work.
 ops::ShapeOps trace(const Network& network);
-ops::ShapeOps trace_encoder(const Network& network);
+
+/// The shape of the bottleneck for a batch of one.
+ops::Shape bottleneck_shape(const Network& network);
 
 }  // namespace atelier::networks

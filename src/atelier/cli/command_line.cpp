@@ -1,0 +1,62 @@
+#include <CLI/CLI.hpp>
+#include <iostream>
+
+#include "atelier/cli/commands.h"
+#include "atelier/core/error.h"
+#include "atelier/core/log.h"
+#include "atelier/core/signals.h"
+#include "atelier/ops/torch.h"
+
+namespace atelier::cli {
+
+namespace {
+
+constexpr int failed = 1, wrong_usage = 2, interrupted = 130;
+
+/// LibTorch's messages go on with a stack trace; people get the first line.
+std::string first_line(const std::string& text) { return text.substr(0, text.find('\n')); }
+
+int report(const std::string& message, int code) {
+    std::cerr << "atelier: " << message << std::endl;
+    return code;
+}
+
+/// Parsing runs the chosen command's callback, so that both kinds of error arrive here.
+int guarded(const std::function<void()>& parse_and_run, const CLI::App& app) {
+    try {
+        parse_and_run();
+        return 0;
+    } catch (const CLI::ParseError& error) {
+        return app.exit(error) == 0 ? 0 : wrong_usage;
+    } catch (const core::Interrupted& stop) {
+        return report(stop.what(), interrupted);
+    } catch (const core::UsageError& error) {
+        return report(error.what(), wrong_usage);
+    } catch (const core::Error& error) {
+        return report(error.what(), failed);
+    } catch (const c10::Error& error) {
+        return report("LibTorch refused: " + first_line(error.what_without_backtrace()), failed);
+    } catch (const std::bad_alloc&) {
+        return report("out of memory; lower the batch or the count", failed);
+    } catch (const std::exception& error) {
+        return report(first_line(error.what()), failed);
+    }
+}
+
+}  // namespace
+
+int run_command_line(int argc, char** argv) {
+    CLI::App app{"Atelier distils one diffusion teacher into K one-step students, each owning a part of the conditions.", "atelier"};
+    app.footer("Begin with:\n  atelier run configs/toy2d.toml output=runs/toy2d\n  atelier sample models/fashion-mnist/k4 --count 64 --seed 1 --out grid.png\n"
+               "Exit codes: 0 done, 1 failed, 2 wrong usage, 130 interrupted (run again to go on).");
+    app.require_subcommand(1);
+    app.set_version_flag("--version", "atelier " ATELIER_VERSION);
+    bool quiet = false;
+    app.add_flag("-q,--quiet", quiet, "only warnings, errors and results")->each([](const std::string&) { core::log::set_quiet(true); });
+    add_stage_commands(app);
+
+    core::catch_stop_signals();
+    return guarded([&] { app.parse(argc, argv); }, app);
+}
+
+}  // namespace atelier::cli

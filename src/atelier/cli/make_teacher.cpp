@@ -1,0 +1,82 @@
+#include "atelier/cli/stages.h"
+#include "atelier/core/error.h"
+#include "atelier/core/log.h"
+#include "atelier/core/progress.h"
+#include "atelier/data/loader.h"
+#include "atelier/distillation/score_matching.h"
+
+namespace atelier::cli {
+
+namespace {
+
+nlohmann::json teacher_json(const RunConfig& config, const data::Dataset& data) {
+    nlohmann::json json = network_json(config.network, data.form(), data.classes());
+    json["sigma_data"] = config.teacher.sigma_data;
+    json["sigma_min"] = config.teacher.sigma_min;
+    json["sigma_max"] = config.teacher.sigma_max;
+    return json;
+}
+
+distillation::ScoreMatchingSettings settings_of(const RunConfig& config) {
+    const TeacherConfig& teacher = config.teacher;
+    return {.steps = teacher.steps,
+            .optimization = teacher.optimization,
+            .sigma_data = teacher.sigma_data,
+            .range = {teacher.sigma_min, teacher.sigma_max},
+            .level_mean = teacher.level_mean,
+            .level_deviation = teacher.level_deviation,
+            .bfloat16 = teacher.bfloat16,
+            .seed = static_cast<std::uint64_t>(config.seed),
+            .stream = "teacher",
+            .sampler_steps = config.evaluation.steps};
+}
+
+void train(Workshop& workshop, const training::StageFolder& stage) {
+    const auto& data = workshop.data();
+    models::Model model = models::fresh_model(teacher_json(workshop.config(), *data), workshop.seed());
+    model.parameters = model.parameters.to(workshop.device());
+    core::log::info("teacher: {} of {} parameters on {} samples", model.network.architecture, model.parameters.count(), data->size());
+
+    data::Loader loader(data, {.batch = workshop.config().teacher.batch, .horizontal_flips = workshop.config().flips,
+                               .seed = workshop.seed(), .stream = "teacher/data", .indices = {}});
+    const auto real = [&](std::int64_t step) {
+        const data::Batch batch = loader.at(step);
+        return distillation::LabelledBatch{batch.samples, batch.labels};
+    };
+    distillation::ScoreMatching matching(model.network, model.parameters, nullptr, real, settings_of(workshop.config()));
+    const auto result = training::run_stage(matching, workshop.loop_settings("teacher", stage.path() / "training", {}));
+
+    model.parameters = result.weights;
+    model.config["provenance"] = {{"made_by", "teacher training"}, {"seed", workshop.config().seed}, {"data", data->hash()},
+                                  {"prior", data::prior_of(*data).weights}};
+    models::write_model(stage.path(), model, &result.raw_weights);
+    stage.finish({{"seconds", result.seconds}, {"probe_distance", result.best_distance}});
+    core::log::info("teacher: done in {}", core::duration_words(result.seconds));
+}
+
+void adopt(Workshop& workshop, const training::StageFolder& stage) {
+    models::Model model = models::read_model(workshop.config().teacher.path);
+    if (model.form.shape != workshop.data()->form().shape || model.network.classes != workshop.data()->classes()) {
+        core::fail("{}: this teacher is for samples of {} in {} classes, the data are {} in {}", workshop.config().teacher.path,
+                   core::to_string(model.form.shape), model.network.classes, core::to_string(workshop.data()->form().shape),
+                   workshop.data()->classes());
+    }
+    models::write_model(stage.path(), model);
+    stage.finish({{"adopted", workshop.config().teacher.path}});
+}
+
+}  // namespace
+
+void make_teacher(Workshop& workshop) {
+    const auto stage = workshop.stage("teacher", {"seed", "device", "threads", "data", "network", "teacher"});
+    if (stage.finished()) return;
+    if (!workshop.config().teacher.path.empty()) {
+        adopt(workshop, stage);
+    } else {
+        workshop.data();  // what is wrong with the data is said before anything is written
+        stage.begin();
+        train(workshop, stage);
+    }
+}
+
+}  // namespace atelier::cli

@@ -1,0 +1,167 @@
+#include "atelier/cli/run_config.h"
+
+#include <cstdlib>
+#include <thread>
+
+#include "atelier/core/error.h"
+#include "atelier/distillation/divergences.h"
+#include "atelier/networks/network.h"
+
+namespace atelier::cli {
+
+namespace {
+
+using core::Schema;
+
+constexpr Schema::Range at_least_0{.least = 0};
+constexpr Schema::Range at_least_1{.least = 1};
+constexpr Schema::Range share{.least = 0, .most = 1};
+constexpr Schema::Range positive{.least = 1e-12};
+
+void bind_optimization(Schema& schema, const std::string& table, const std::string& prefix, distillation::Optimization& to) {
+    const auto key = [&](const char* name) { return table + "." + prefix + name; };
+    schema.number(key("lr"), &to.lr, "AdamW learning rate", positive);
+    schema.number(key("beta1"), &to.beta1, "AdamW first decay", share);
+    schema.number(key("beta2"), &to.beta2, "AdamW second decay", share);
+    schema.number(key("weight_decay"), &to.weight_decay, "decoupled weight decay", at_least_0);
+    schema.number(key("clip"), &to.clip, "largest gradient norm; 0: no clipping", at_least_0);
+    schema.number(key("warmup"), &to.warmup, "updates until the full rate", at_least_0);
+    schema.number(key("decay_from"), &to.decay_from, "share of the stage after which the rate falls linearly", share);
+    schema.number(key("final_share"), &to.final_share, "share of lr that is left at the end", share);
+    schema.number(key("ema_decay"), &to.ema_decay, "decay of the weights' average; 0: none is kept", share);
+}
+
+void bind_network(Schema& schema, NetworkConfig& to) {
+    schema.text("network.architecture", &to.architecture, "the teacher's network", networks::architectures());
+    schema.number("network.model_channels", &to.model_channels, "adm_unet: width", at_least_1);
+    schema.numbers("network.channel_mult", &to.channel_mult, "adm_unet: width factors, one a level", at_least_1);
+    schema.number("network.num_blocks", &to.num_blocks, "adm_unet: residual blocks a level", at_least_1);
+    schema.numbers("network.attention_resolutions", &to.attention_resolutions, "adm_unet: inner resolutions that attend", at_least_1);
+    schema.number("network.channel_mult_emb", &to.channel_mult_emb, "adm_unet: embedding width over model_channels", at_least_1);
+    schema.number("network.patch_size", &to.patch_size, "adm_unet: pixels a side that become channels", at_least_1);
+    schema.number("network.hidden", &to.hidden, "mlp: width", at_least_1);
+    schema.number("network.blocks", &to.blocks, "mlp: residual blocks", at_least_1);
+}
+
+void bind_teacher(Schema& schema, TeacherConfig& to) {
+    schema.text("teacher.path", &to.path, "an existing teacher's model directory; empty: train one");
+    schema.number("teacher.steps", &to.steps, "training steps", at_least_0);
+    schema.number("teacher.batch", &to.batch, "samples a step", at_least_1);
+    bind_optimization(schema, "teacher", "", to.optimization);
+    schema.number("teacher.sigma_data", &to.sigma_data, "standard deviation of the data in model space", positive);
+    schema.number("teacher.sigma_min", &to.sigma_min, "lowest noise level", positive);
+    schema.number("teacher.sigma_max", &to.sigma_max, "highest noise level", positive);
+    schema.number("teacher.level_mean", &to.level_mean, "mean of ln sigma in training");
+    schema.number("teacher.level_deviation", &to.level_deviation, "standard deviation of ln sigma in training", positive);
+    schema.flag("teacher.bfloat16", &to.bfloat16, "compute in bfloat16 (weights and losses stay float32), in all stages");
+}
+
+void bind_students(Schema& schema, RunConfig& config) {
+    schema.number("partition.students", &config.partition.students, "K, the number of students", at_least_1);
+    schema.text("partition.method", &config.partition.method, "how classes are split", {"consecutive", "random", "kmeans", "balanced", "file"});
+    schema.text("partition.file", &config.partition.file, "the explicit partition (method = \"file\")");
+    schema.number("pairs.count", &config.pairs.count, "noise-sample pairs from the teacher; 0: none", at_least_0);
+    schema.number("pairs.steps", &config.pairs.steps, "Heun steps a pair", at_least_1);
+    schema.number("pairs.shard", &config.pairs.shard, "pairs a file", at_least_1);
+    schema.text("pairs.path", &config.pairs.path, "an existing pair store; empty: make one");
+    schema.text("pairs.filter", &config.pairs.filter, "pairs that a student sees: all, or those of its cell", {"all", "cell"});
+    schema.numbers("students.widths", &config.students.widths, "model_channels or hidden: one, or one a student; empty: the teacher's", at_least_1);
+    schema.numbers("students.depths", &config.students.depths, "num_blocks or blocks: one, or one a student; empty: the teacher's", at_least_1);
+    schema.flag("students.tsm", &config.students.tsm, "start students of another size by teacher score matching");
+    schema.number("students.parallel", &config.students.parallel, "students that train at once, each in its own process",
+                  {.least = 1, .most = 1024, .affects_result = false});
+    schema.number("students.threads", &config.students.threads, "threads a student process", at_least_1);
+}
+
+void bind_tsm(Schema& schema, TsmConfig& to) {
+    schema.number("tsm.steps", &to.steps, "steps of teacher score matching", at_least_0);
+    schema.number("tsm.batch", &to.batch, "samples a step", at_least_1);
+    bind_optimization(schema, "tsm", "", to.optimization);
+}
+
+void bind_matching(Schema& schema, const std::string& table, MatchingConfig& to, bool adversarial) {
+    schema.number(table + ".steps", &to.steps, "generator updates; 0: the stage is skipped", at_least_0);
+    schema.number(table + ".batch", &to.batch, "samples an update", at_least_1);
+    schema.number(table + ".fake_updates", &to.fake_updates, "fake-score updates a generator update (TTUR)", at_least_1);
+    bind_optimization(schema, table, "", to.student);
+    bind_optimization(schema, table, "fake_", to.fake);
+    schema.text(table + ".loss", &to.loss, "distribution_matching (DMD) or sid (score identity)", {"distribution_matching", "sid"});
+    schema.number(table + ".sid_alpha", &to.sid_alpha, "alpha of SiD", at_least_0);
+    schema.text(table + ".regression", &to.regression, "loss on the pairs", {"none", "pseudo_huber", "perceptual"});
+    schema.number(table + ".regression_weight", &to.regression_weight, "weight of the loss on the pairs", at_least_0);
+    schema.flag(table + ".keep_best", &to.keep_best, "end with the weights of the lowest probe distance, not the last");
+    if (!adversarial) return;
+    schema.text(table + ".divergence", &to.divergence, "weighs the gradient by the head's density ratio", distillation::divergences());
+    schema.text(table + ".gan_weight", &to.gan_weight, "weight of the generator's GAN loss, or \"auto\": balance the gradient norms");
+    schema.number(table + ".gan_balance", &to.gan_balance, "auto: GAN gradient norm over distribution-matching norm", positive);
+    schema.number(table + ".discriminator_weight", &to.discriminator_weight, "weight of the head's loss beside the fake score's", positive);
+    schema.number(table + ".r1_weight", &to.r1_weight, "R1 penalty on the head; 0: none", at_least_0);
+}
+
+[[noreturn]] void refuse(const std::string& what) { throw core::UsageError(what); }
+
+void check_list(const std::vector<std::int64_t>& list, std::int64_t students, const char* key) {
+    const auto size = static_cast<std::int64_t>(list.size());
+    if (size > 1 && size != students) {
+        refuse(fmt::format("{} has {} entries; give one for all students or one for each of the {} (partition.students)", key, size, students));
+    }
+}
+
+void check(const RunConfig& config) {
+    if (config.output.empty()) refuse("output is empty: name the run's directory, e.g. output=runs/first");
+    if (config.data_path.empty()) refuse("data.path is empty: name the data set, e.g. data.path=toy:ring");
+    if (config.teacher.sigma_min >= config.teacher.sigma_max) refuse("teacher.sigma_min must be below teacher.sigma_max");
+    check_list(config.students.widths, config.partition.students, "students.widths");
+    check_list(config.students.depths, config.partition.students, "students.depths");
+    for (const auto* matching : {&config.dm, &config.adm}) {
+        if (matching->regression != "none" && config.pairs.count == 0 && config.pairs.path.empty()) {
+            refuse("a regression loss needs pairs: set pairs.count or pairs.path, or regression = \"none\"");
+        }
+    }
+    char* end = nullptr;
+    const double weight = std::strtod(config.adm.gan_weight.c_str(), &end);
+    if (config.adm.gan_weight != "auto" && (*end != '\0' || !(weight >= 0))) {
+        refuse(fmt::format("adm.gan_weight is \"{}\"; it must be a number of at least 0, or \"auto\"", config.adm.gan_weight));
+    }
+}
+
+}  // namespace
+
+core::Schema schema_of(RunConfig& config) {
+    const Schema::Range free_to_change{.least = 0, .affects_result = false};
+    Schema schema;
+    schema.number("seed", &config.seed, "every random number of the run follows from it", at_least_0);
+    schema.text("output", &config.output, "the run's directory", {}, false);
+    schema.text("device", &config.device, "cpu, cuda or cuda:N");
+    schema.number("threads", &config.threads, "CPU threads; 0: as many as cores", at_least_0);
+    schema.number("checkpoint_seconds", &config.checkpoint_seconds, "time between checkpoints", free_to_change);
+    schema.number("log_every", &config.log_every, "steps between lines of metrics.jsonl", {.least = 1, .affects_result = false});
+    schema.text("data.path", &config.data_path, "safetensors of points, a folder of IDX files or of images, or toy:NAME");
+    schema.text("data.test_path", &config.test_path, "held-out data for evaluation; empty: the test split of data.path");
+    schema.flag("data.flips", &config.flips, "mirror half of the training images");
+    bind_network(schema, config.network);
+    bind_teacher(schema, config.teacher);
+    bind_students(schema, config);
+    bind_tsm(schema, config.tsm);
+    bind_matching(schema, "dm", config.dm, false);
+    bind_matching(schema, "adm", config.adm, true);
+    schema.number("probe.every", &config.probe.every, "steps between probe measurements and sample pictures; 0: only at the end", at_least_0);
+    schema.number("probe.count", &config.probe.count, "samples a probe", at_least_1);
+    schema.number("evaluate.count", &config.evaluation.count, "samples an evaluation", {.least = 2, .affects_result = false});
+    schema.number("evaluate.seeds", &config.evaluation.seeds, "evaluations with different seeds", {.least = 1, .affects_result = false});
+    schema.number("evaluate.steps", &config.evaluation.steps, "the teacher's Heun steps", {.least = 1, .affects_result = false});
+    schema.text("evaluate.classifier", &config.evaluation.classifier, "model directory of the classifier whose features measure images");
+    return schema;
+}
+
+LoadedConfig load_config(const std::string& path, const std::vector<std::string>& overrides) {
+    LoadedConfig loaded{{}, path, overrides, {}};
+    core::Schema schema = schema_of(loaded.config);
+    schema.read(path, overrides);
+    check(loaded.config);
+    if (loaded.config.threads == 0) loaded.config.threads = std::max(1u, std::thread::hardware_concurrency());
+    loaded.result_values = schema.values(true);
+    return loaded;
+}
+
+}  // namespace atelier::cli

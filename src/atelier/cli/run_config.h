@@ -1,0 +1,105 @@
+#pragma once
+
+#include <string>
+#include <vector>
+
+#include "atelier/core/schema.h"
+#include "atelier/distillation/stage.h"
+
+namespace atelier::cli {
+
+/// Sizes of a network; each architecture reads its own.
+struct NetworkConfig {
+    std::string architecture = "adm_unet";
+    // adm_unet
+    std::int64_t model_channels = 32, num_blocks = 1, channel_mult_emb = 4, patch_size = 1;
+    std::vector<std::int64_t> channel_mult{1, 2}, attention_resolutions{};
+    // mlp
+    std::int64_t hidden = 128, blocks = 4;
+};
+
+struct TeacherConfig {
+    std::string path;  // an existing model directory instead of training
+    std::int64_t steps = 10000, batch = 64;
+    distillation::Optimization optimization{.lr = 1e-3, .beta2 = 0.99, .clip = 1.0, .warmup = 200, .decay_from = 0.5, .ema_decay = 0.999};
+    double sigma_data = 0.5, sigma_min = 0.002, sigma_max = 80, level_mean = -1.2, level_deviation = 1.2;
+    bool bfloat16 = false;
+};
+
+struct PartitionConfig {
+    std::int64_t students = 4;
+    std::string method = "consecutive", file;
+};
+
+struct PairsConfig {
+    std::int64_t count = 0, steps = 18, shard = 4096;
+    std::string path, filter = "all";
+};
+
+struct StudentsConfig {
+    std::vector<std::int64_t> widths, depths;  // empty: the teacher's; one for all, or one a student
+    std::int64_t parallel = 1, threads = 1;
+    bool tsm = true;
+};
+
+struct TsmConfig {
+    std::int64_t steps = 2000, batch = 64;
+    distillation::Optimization optimization{.lr = 1e-3, .beta2 = 0.99, .clip = 1.0, .warmup = 100, .decay_from = 0.5, .ema_decay = 0.999};
+};
+
+/// DM and ADM share their settings; ADM is DM with a GAN head.
+struct MatchingConfig {
+    std::int64_t steps = 1000, batch = 64, fake_updates = 5;
+    distillation::Optimization student{.lr = 2e-4, .warmup = 50, .ema_decay = 0.99};
+    distillation::Optimization fake{.lr = 4e-4, .warmup = 50};
+    std::string loss = "distribution_matching", divergence = "reverse_kl", regression = "none";
+    double regression_weight = 0.25, sid_alpha = 1.0;
+    bool keep_best = true;
+    std::string gan_weight = "0.003";  // or "auto"; ADM only
+    double gan_balance = 1.0, discriminator_weight = 0.01, r1_weight = 0;
+};
+
+struct ProbeConfig {
+    std::int64_t every = 0, count = 1000;
+};
+
+struct EvaluationConfig {
+    std::int64_t count = 10000, seeds = 1, steps = 18;
+    std::string classifier = "models/classifier";
+};
+
+/// Everything that a config file says; keys are documented where they are bound (run_config.cpp).
+struct RunConfig {
+    std::int64_t seed = 0;
+    std::string output, device = "cpu";
+    std::int64_t threads = 0;
+    std::string data_path, test_path;
+    bool flips = false;
+    NetworkConfig network;
+    TeacherConfig teacher;
+    PartitionConfig partition;
+    PairsConfig pairs;
+    StudentsConfig students;
+    TsmConfig tsm;
+    MatchingConfig dm, adm;
+    ProbeConfig probe;
+    EvaluationConfig evaluation;
+    double checkpoint_seconds = 60;
+    std::int64_t log_every = 50;
+};
+
+/// The table of keys, bound to `config`, which must outlive it.
+core::Schema schema_of(RunConfig& config);
+
+/// A config as read, with what it was read from.
+struct LoadedConfig {
+    RunConfig config;
+    std::string path;
+    std::vector<std::string> overrides;
+    nlohmann::json result_values;  // of all keys that affect results
+};
+
+/// Reads and checks a config: ranges, and what keys demand of each other. Throws core::UsageError.
+LoadedConfig load_config(const std::string& path, const std::vector<std::string>& overrides);
+
+}  // namespace atelier::cli

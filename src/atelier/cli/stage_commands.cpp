@@ -1,0 +1,69 @@
+#include <ATen/Parallel.h>
+#include <CLI/CLI.hpp>
+#include <iostream>
+
+#include "atelier/cli/commands.h"
+#include "atelier/cli/stages.h"
+#include "atelier/core/atomic_file.h"
+#include "atelier/core/error.h"
+#include "atelier/core/log.h"
+
+namespace atelier::cli {
+
+namespace {
+
+/// What every command on a config takes.
+struct ConfigArguments {
+    std::string path;
+    std::vector<std::string> overrides;
+};
+
+void add_config_arguments(CLI::App& command, ConfigArguments& to) {
+    command.add_option("CONFIG", to.path, "a TOML file, e.g. configs/toy2d.toml")->required();
+    command.add_option("overrides", to.overrides, "key=value pairs that take the config's place, e.g. seed=3 partition.students=8");
+}
+
+/// Opens the run with its threads set, holding the run's directory against a second process; then does `work`.
+void with_workshop(const ConfigArguments& arguments, std::int64_t threads_or_0, const std::string& lock_folder,
+                   const std::function<void(Workshop&)>& work) {
+    Workshop workshop(load_config(arguments.path, arguments.overrides));
+    workshop.data();  // what is wrong with the data is said before the run's directory appears
+    at::set_num_threads(static_cast<int>(threads_or_0 > 0 ? threads_or_0 : workshop.config().threads));
+    const core::DirectoryLock lock(workshop.output() / lock_folder);
+    work(workshop);
+}
+
+void add_run(CLI::App& app) {
+    auto arguments = std::make_shared<ConfigArguments>();
+    auto explain = std::make_shared<bool>(false);
+    CLI::App* command = app.add_subcommand("run", "Do every missing stage of a run; safe to call again after any interruption");
+    add_config_arguments(*command, *arguments);
+    command->add_flag("--explain", *explain, "list every key of a config with its meaning, and stop");
+    command->footer("Examples:\n  atelier run configs/toy2d.toml output=runs/toy2d\n  atelier run configs/toy2d.toml data.path=points.safetensors "
+                    "partition.students=8 output=runs/eight\n  atelier run configs/toy2d.toml --explain");
+    command->callback([arguments, explain] {
+        if (*explain) {
+            RunConfig config;
+            std::cout << schema_of(config).explain();
+            return;
+        }
+        with_workshop(*arguments, 0, "", [](Workshop& workshop) { make_teacher(workshop); });
+    });
+}
+
+void add_one_stage(CLI::App& app, const std::string& name, const std::string& help, void (*make)(Workshop&)) {
+    auto arguments = std::make_shared<ConfigArguments>();
+    CLI::App* command = app.add_subcommand(name, help);
+    add_config_arguments(*command, *arguments);
+    command->footer("Example:\n  atelier " + name + " configs/toy2d.toml output=runs/toy2d");
+    command->callback([arguments, make] { with_workshop(*arguments, 0, "", make); });
+}
+
+}  // namespace
+
+void add_stage_commands(CLI::App& app) {
+    add_run(app);
+    add_one_stage(app, "teacher", "Train the run's teacher, or adopt the one at teacher.path", make_teacher);
+}
+
+}  // namespace atelier::cli

@@ -1,0 +1,23 @@
+#pragma once
+
+#include <optional>
+#include <string>
+
+#include "atelier/cli/workshop.h"
+
+namespace atelier::cli {
+
+/// Each makes its part of the run unless it is there already, resuming what was begun.
+void make_teacher(Workshop& workshop);
+conditions::Partition make_partition(Workshop& workshop);
+void make_pairs(Workshop& workshop);
+/// Trains one student through its stages, or only `stage` (tsm, dm, adm).
+void make_student(Workshop& workshop, std::int64_t student, const std::optional<std::string>& stage = std::nullopt);
+void make_ensemble(Workshop& workshop);
+void make_evaluation(Workshop& workshop);
+void make_report(Workshop& workshop);
+
+/// All of the above, students one by one or side by side as the config says.
+void make_everything(Workshop& workshop);
+
+}  // namespace atelier::cli

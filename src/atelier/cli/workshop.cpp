@@ -1,0 +1,86 @@
+#include "atelier/cli/workshop.h"
+
+#include "atelier/cli/yardstick.h"
+#include "atelier/core/error.h"
+
+namespace atelier::cli {
+
+namespace {
+
+at::Device parse_device(const std::string& name) {
+    try {
+        const at::Device device(name);
+        if (device.is_cuda() && !at::hasCUDA()) throw core::UsageError("device = \"" + name + "\": this build of LibTorch has no CUDA; use cpu");
+        return device;
+    } catch (const c10::Error&) {
+        throw core::UsageError("device is \"" + name + "\"; it must be cpu, cuda or cuda:N");
+    }
+}
+
+}  // namespace
+
+Workshop::Workshop(LoadedConfig loaded) : loaded_(std::move(loaded)), output_(config().output), device_(parse_device(config().device)) {}
+
+const std::shared_ptr<const data::Dataset>& Workshop::data() {
+    if (!data_) data_ = data::open_dataset({.path = config().data_path, .split = "train", .limit = 0});
+    return data_;
+}
+
+training::StageFolder Workshop::stage(const std::string& folder, const std::vector<std::string>& keys) const {
+    return {output_ / folder, training::selected(loaded_.result_values, keys)};
+}
+
+const models::Model& Workshop::teacher() {
+    if (!teacher_) {
+        if (!models::is_model_directory(output_ / "teacher")) {
+            core::fail("{}: the run has no teacher yet; make it with: atelier teacher {}", (output_ / "teacher").string(), loaded_.path);
+        }
+        teacher_ = std::make_unique<models::Model>(models::read_model(output_ / "teacher", device_));
+    }
+    return *teacher_;
+}
+
+training::LoopSettings Workshop::loop_settings(const std::string& label, const std::filesystem::path& folder,
+                                               std::span<const std::int64_t> classes) {
+    const auto& dataset = data();
+    conditions::Prior prior = data::prior_of(*dataset);
+    if (!classes.empty()) prior = conditions::restricted(prior, classes);
+    std::vector<std::int64_t> labels;
+    for (std::int64_t i = 0; i < config().probe.count; ++i) {
+        labels.push_back(conditions::draw_class(prior, seed(), static_cast<std::uint64_t>(i)));
+    }
+    training::LoopSettings settings;
+    settings.label = label;
+    settings.folder = folder;
+    settings.checkpoint_seconds = config().checkpoint_seconds;
+    settings.log_every = config().log_every;
+    settings.probe_every = config().probe.every;
+    settings.probe_noise = diffusion::image_noise(seed(), 0, config().probe.count, dataset->form().shape).to(device_);
+    settings.probe_condition = diffusion::one_hot(labels, dataset->classes(), device_);
+    settings.distance = distance_to_data(*this, classes);
+    settings.draw = [form = dataset->form(), labels](const std::filesystem::path& stem, const Tensor& samples) {
+        draw_samples(stem, form, samples, labels);
+    };
+    return settings;
+}
+
+nlohmann::json network_json(const NetworkConfig& config, const models::DataForm& form, std::int64_t classes) {
+    nlohmann::json json{{"architecture", config.architecture}, {"classes", classes}, {"data", models::to_json(form)}};
+    if (config.architecture == "mlp") {
+        if (form.shape.size() != 1) throw core::UsageError("network.architecture = \"mlp\" is for points; the data are images, use adm_unet");
+        json.update({{"dimensions", form.shape[0]}, {"hidden", config.hidden}, {"blocks", config.blocks}});
+        return json;
+    }
+    if (form.shape.size() != 3) throw core::UsageError("network.architecture = \"adm_unet\" is for images; the data are points, use mlp");
+    json.update({{"resolution", form.shape[1]},
+                 {"channels", form.shape[0]},
+                 {"model_channels", config.model_channels},
+                 {"channel_mult", config.channel_mult},
+                 {"num_blocks", config.num_blocks},
+                 {"attention_resolutions", config.attention_resolutions},
+                 {"channel_mult_emb", config.channel_mult_emb},
+                 {"patch_size", config.patch_size}});
+    return json;
+}
+
+}  // namespace atelier::cli

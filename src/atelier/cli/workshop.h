@@ -1,0 +1,55 @@
+#pragma once
+
+#include <filesystem>
+#include <memory>
+
+#include "atelier/cli/run_config.h"
+#include "atelier/conditions/partition.h"
+#include "atelier/data/dataset.h"
+#include "atelier/models/model_directory.h"
+#include "atelier/training/loop.h"
+#include "atelier/training/run_directory.h"
+
+namespace atelier::cli {
+
+/// A run being worked on: its config, its directory, and what several stages need of them.
+class Workshop {
+public:
+    explicit Workshop(LoadedConfig loaded);
+
+    const RunConfig& config() const { return loaded_.config; }
+    const LoadedConfig& loaded() const { return loaded_; }
+    const std::filesystem::path& output() const { return output_; }
+    at::Device device() const { return device_; }
+    std::uint64_t seed() const { return static_cast<std::uint64_t>(config().seed); }
+
+    /// The training data, opened when first asked for.
+    const std::shared_ptr<const data::Dataset>& data();
+
+    /// A stage's folder under the output, tied to the config values under `keys`.
+    training::StageFolder stage(const std::string& folder, const std::vector<std::string>& keys) const;
+
+    /// The finished teacher. Throws core::Error saying how to make one when there is none.
+    const models::Model& teacher();
+
+    /// Settings that every training loop of the run shares: probes on `classes` drawn from the prior, checkpoints, pictures, the distance to
+    /// the data. `label` is shown to people.
+    training::LoopSettings loop_settings(const std::string& label, const std::filesystem::path& folder,
+                                         std::span<const std::int64_t> classes);
+
+private:
+    LoadedConfig loaded_;
+    std::filesystem::path output_;
+    at::Device device_;
+    std::shared_ptr<const data::Dataset> data_;
+    std::unique_ptr<models::Model> teacher_;
+};
+
+/// config.json of a network of `config`'s sizes for samples of `form`, without noise levels.
+nlohmann::json network_json(const NetworkConfig& config, const models::DataForm& form, std::int64_t classes);
+
+/// Draws a picture of samples: a grid of images, or points coloured by class. `stem` gets the ending.
+void draw_samples(const std::filesystem::path& stem, const models::DataForm& form, const Tensor& samples,
+                  std::span<const std::int64_t> classes);
+
+}  // namespace atelier::cli

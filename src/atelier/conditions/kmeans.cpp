@@ -1,0 +1,243 @@
+#include "atelier/conditions/kmeans.h"
+
+#include <algorithm>
+#include <cmath>
+#include <limits>
+#include <numeric>
+
+#include "atelier/core/error.h"
+#include "atelier/core/random_streams.h"
+
+namespace atelier::conditions {
+
+namespace {
+
+using Row = std::vector<double>;
+
+double dot(const Row& a, const Row& b) { return std::inner_product(a.begin(), a.end(), b.begin(), 0.0); }
+
+/// 1 - cosine of two unit vectors; not below 0, where rounding would put a row's distance to itself.
+double distance(const Row& a, const Row& b) { return std::max(0.0, 1 - dot(a, b)); }
+
+/// Scales to unit length; false for a zero row, or one with numbers that are not finite.
+bool normalise(Row& row) {
+    // First by the largest number, so that squares neither overflow nor vanish.
+    double largest = 0;
+    for (const double x : row) {
+        if (!std::isfinite(x)) return false;
+        largest = std::max(largest, std::abs(x));
+    }
+    if (largest == 0) return false;
+    for (double& x : row) x /= largest;
+    const double length = std::sqrt(dot(row, row));
+    for (double& x : row) x /= length;
+    return true;
+}
+
+std::vector<Row> unit_rows(std::vector<Row> rows) {
+    for (std::size_t i = 0; i < rows.size(); ++i) {
+        if (rows[i].size() != rows[0].size()) {
+            core::fail("k-means: row {} has {} numbers, row 0 has {}", i, rows[i].size(), rows[0].size());
+        }
+        if (!normalise(rows[i])) core::fail("k-means: row {} is zero or not finite, so it has no direction", i);
+    }
+    return rows;
+}
+
+/// One run of the algorithm, from one seeding.
+class Attempt {
+public:
+    Attempt(const std::vector<Row>& rows, const KMeans& settings, int restart)
+        : rows_(rows), settings_(settings), stream_(settings.seed, "kmeans", static_cast<std::uint64_t>(restart)) {}
+
+    Clusters run() {
+        seed_centroids();
+        assign();
+        for (int i = 0; i < settings_.iterations; ++i) {
+            move_centroids();
+            const auto before = found_.assignment;
+            assign();
+            if (before == found_.assignment) break;
+        }
+        move_centroids();
+        found_.cost = 0;
+        for (std::size_t i = 0; i < rows_.size(); ++i) found_.cost += distance_to(i, found_.assignment[i]);
+        return std::move(found_);
+    }
+
+private:
+    std::size_t clusters() const { return static_cast<std::size_t>(settings_.clusters); }
+    double distance_to(std::size_t row, std::int64_t cluster) const {
+        return distance(rows_[row], found_.centroids[static_cast<std::size_t>(cluster)]);
+    }
+
+    // k-means++: each next centroid is a row drawn by its distance to the nearest one so far.
+    void seed_centroids() {
+        Row nearest(rows_.size(), std::numeric_limits<double>::infinity());
+        std::size_t chosen = stream_.below(rows_.size());
+        for (;;) {
+            found_.centroids.push_back(rows_[chosen]);
+            if (found_.centroids.size() == clusters()) return;
+            for (std::size_t i = 0; i < rows_.size(); ++i) {
+                nearest[i] = std::min(nearest[i], distance(rows_[i], found_.centroids.back()));
+            }
+            chosen = drawn_by(nearest);
+        }
+    }
+
+    std::size_t drawn_by(const Row& weights) {
+        double target = stream_.uniform() * std::accumulate(weights.begin(), weights.end(), 0.0);
+        std::size_t last = 0;  // where all weights are 0 (equal rows), any will do
+        for (std::size_t i = 0; i < weights.size(); ++i) {
+            if (weights[i] == 0) continue;
+            last = i;
+            if ((target -= weights[i]) < 0) break;
+        }
+        return last;
+    }
+
+    void assign() {
+        if (settings_.balanced) {
+            assign_within_capacity();
+            while (swap_pairs()) continue;
+        } else {
+            assign_nearest();
+            fill_empty_clusters();
+        }
+    }
+
+    void assign_nearest() {
+        found_.assignment.resize(rows_.size());
+        for (std::size_t i = 0; i < rows_.size(); ++i) {
+            std::int64_t best = 0;
+            for (std::int64_t k = 1; k < settings_.clusters; ++k) {
+                if (distance_to(i, k) < distance_to(i, best)) best = k;
+            }
+            found_.assignment[i] = best;
+        }
+    }
+
+    std::vector<std::size_t> sizes() const {
+        std::vector<std::size_t> sizes(clusters());
+        for (const std::int64_t k : found_.assignment) ++sizes[static_cast<std::size_t>(k)];
+        return sizes;
+    }
+
+    void fill_empty_clusters() {
+        auto size = sizes();
+        for (std::size_t k = 0; k < size.size(); ++k) {
+            if (size[k] > 0) continue;
+            std::size_t farthest = rows_.size();
+            for (std::size_t i = 0; i < rows_.size(); ++i) {
+                if (size[static_cast<std::size_t>(found_.assignment[i])] < 2) continue;
+                if (farthest == rows_.size() ||
+                    distance_to(i, found_.assignment[i]) > distance_to(farthest, found_.assignment[farthest])) {
+                    farthest = i;
+                }
+            }
+            --size[static_cast<std::size_t>(found_.assignment[farthest])];
+            found_.assignment[farthest] = static_cast<std::int64_t>(k);
+            found_.centroids[k] = rows_[farthest];
+            size[k] = 1;
+        }
+    }
+
+    // Nearest pairs of row and cluster first, while there is room: rows/clusters each, and one more in the first clusters that ask.
+    void assign_within_capacity() {
+        struct Pair {
+            double distance;
+            std::size_t row;
+            std::int64_t cluster;
+        };
+        std::vector<Pair> pairs;
+        pairs.reserve(rows_.size() * clusters());
+        for (std::size_t i = 0; i < rows_.size(); ++i) {
+            for (std::int64_t k = 0; k < settings_.clusters; ++k) pairs.push_back({distance_to(i, k), i, k});
+        }
+        std::stable_sort(pairs.begin(), pairs.end(), [](const Pair& a, const Pair& b) { return a.distance < b.distance; });
+        const std::size_t share = rows_.size() / clusters();
+        std::size_t larger = rows_.size() % clusters();
+        std::vector<std::size_t> size(clusters());
+        found_.assignment.assign(rows_.size(), -1);
+        for (const Pair& pair : pairs) {
+            std::size_t& taken = size[static_cast<std::size_t>(pair.cluster)];
+            if (found_.assignment[pair.row] >= 0 || taken > share || (taken == share && larger == 0)) continue;
+            if (taken == share) --larger;
+            ++taken;
+            found_.assignment[pair.row] = pair.cluster;
+        }
+    }
+
+    struct Move {
+        double gain;
+        std::int64_t row;  // -1: a free place
+    };
+
+    /// What each row of `from` would gain in `to`, best first; with the free place, where `to` is the larger cluster.
+    std::vector<Move> moves(std::int64_t from, std::int64_t to, const std::vector<std::size_t>& size) const {
+        std::vector<Move> list;
+        for (std::size_t i = 0; i < rows_.size(); ++i) {
+            if (found_.assignment[i] == from) list.push_back({distance_to(i, from) - distance_to(i, to), static_cast<std::int64_t>(i)});
+        }
+        if (size[static_cast<std::size_t>(from)] < size[static_cast<std::size_t>(to)]) list.push_back({0, -1});
+        std::stable_sort(list.begin(), list.end(), [](const Move& a, const Move& b) { return a.gain > b.gain; });
+        return list;
+    }
+
+    void put(const Move& move, std::int64_t cluster) {
+        if (move.row >= 0) found_.assignment[static_cast<std::size_t>(move.row)] = cluster;
+    }
+
+    /// Exchanges rows of two clusters while that lowers the cost; true when something moved.
+    bool swap_pairs() {
+        constexpr double least_gain = 1e-12;  // above rounding, or it would never end
+        bool moved = false;
+        for (std::int64_t a = 0; a < settings_.clusters; ++a) {
+            for (std::int64_t b = a + 1; b < settings_.clusters; ++b) {
+                const auto size = sizes();
+                const auto out = moves(a, b, size), in = moves(b, a, size);
+                for (std::size_t i = 0; i < std::min(out.size(), in.size()) && out[i].gain + in[i].gain > least_gain; ++i) {
+                    put(out[i], b);
+                    put(in[i], a);
+                    moved = true;
+                }
+            }
+        }
+        return moved;
+    }
+
+    void move_centroids() {
+        std::vector<Row> sums(clusters(), Row(rows_[0].size()));
+        for (std::size_t i = 0; i < rows_.size(); ++i) {
+            Row& sum = sums[static_cast<std::size_t>(found_.assignment[i])];
+            std::transform(sum.begin(), sum.end(), rows_[i].begin(), sum.begin(), std::plus<>());
+        }
+        for (std::size_t k = 0; k < sums.size(); ++k) {
+            // Opposite rows may cancel; then every direction is as good, and the former one stays.
+            if (normalise(sums[k])) found_.centroids[k] = std::move(sums[k]);
+        }
+    }
+
+    const std::vector<Row>& rows_;
+    const KMeans& settings_;
+    core::RandomStream stream_;
+    Clusters found_;
+};
+
+}  // namespace
+
+Clusters spherical_kmeans(const std::vector<std::vector<double>>& rows, const KMeans& settings) {
+    if (settings.clusters < 1 || settings.restarts < 1) core::fail("k-means needs at least one cluster and one restart");
+    if (rows.size() < static_cast<std::size_t>(settings.clusters)) {
+        core::fail("k-means: {} rows cannot fill {} clusters; ask for fewer", rows.size(), settings.clusters);
+    }
+    const auto units = unit_rows(rows);
+    Clusters best = Attempt(units, settings, 0).run();
+    for (int restart = 1; restart < settings.restarts; ++restart) {
+        Clusters next = Attempt(units, settings, restart).run();
+        if (next.cost < best.cost) best = std::move(next);
+    }
+    return best;
+}
+
+}  // namespace atelier::conditions

@@ -1,0 +1,197 @@
+#include "atelier/core/json_file.h"
+
+#include <cmath>
+#include <limits>
+
+#include "atelier/core/atomic_file.h"
+#include "atelier/core/error.h"
+
+namespace atelier::core {
+
+using nlohmann::json;
+
+namespace {
+
+constexpr std::size_t deepest = 64;
+constexpr std::size_t largest_file = std::size_t{64} << 20;
+
+// Builds a value while the parser (which keeps its own stack) reports events, and refuses what the library would let pass:
+// deep nesting, on which later recursion could overflow, and a second value for a key, that readers disagree about.
+class CheckedBuilder : public json::json_sax_t {
+public:
+    explicit CheckedBuilder(const std::string& where) : where_(where) {}
+
+    bool null() override { return put(nullptr); }
+    bool boolean(bool value) override { return put(value); }
+    bool number_integer(json::number_integer_t value) override { return put(value); }
+    bool number_unsigned(json::number_unsigned_t value) override { return put(value); }
+    bool number_float(json::number_float_t value, const std::string&) override { return put(value); }
+    bool string(std::string& value) override { return put(std::move(value)); }
+    bool binary(json::binary_t&) override { return false; }
+    bool start_object(std::size_t) override { return open(json::object()); }
+    bool start_array(std::size_t) override { return open(json::array()); }
+    bool end_object() override { return close(); }
+    bool end_array() override { return close(); }
+
+    bool key(std::string& name) override {
+        if (open_.back()->contains(name)) fail("{}: the key \"{}\" is there twice; remove one", where_, name.substr(0, 200));
+        key_ = std::move(name);
+        return true;
+    }
+
+    bool parse_error(std::size_t, const std::string&, const json::exception& problem) override {
+        // The library's text is "[name] parse error at <place>: <what>; last read: <as long as the input>".
+        const std::string text = problem.what();
+        const std::size_t first = text.find("] ") + 2;
+        fail("{}: is not valid JSON: {}", where_,
+             text.substr(first, std::min<std::size_t>(text.find("; last read") - first, 200)));
+    }
+
+    json take() { return std::move(root_); }
+
+private:
+    json* place(json value) {
+        if (open_.empty()) return &(root_ = std::move(value));
+        json& parent = *open_.back();
+        if (!parent.is_array()) return &(parent[key_] = std::move(value));
+        parent.push_back(std::move(value));
+        return &parent.back();
+    }
+
+    bool put(json value) { return place(std::move(value)) != nullptr; }
+
+    bool open(json container) {
+        if (open_.size() == deepest) fail("{}: is nested more than {} levels deep", where_, deepest);
+        open_.push_back(place(std::move(container)));
+        return true;
+    }
+
+    bool close() {
+        open_.pop_back();
+        return true;
+    }
+
+    const std::string& where_;
+    json root_;
+    std::vector<json*> open_;
+    std::string key_;
+};
+
+template <class... Args>
+[[noreturn]] void fail_at(const JsonObject& object, const std::string& key, fmt::format_string<Args...> text, Args&&... args) {
+    fail("{}: \"{}\" {}", object.where(), key, fmt::format(text, std::forward<Args>(args)...));
+}
+
+bool fits_int64(const json& value) {
+    if (!value.is_number_integer()) return false;
+    return !value.is_number_unsigned() || value.get<std::uint64_t>() <= std::uint64_t{std::numeric_limits<std::int64_t>::max()};
+}
+
+std::int64_t checked_integer(const JsonObject& object, const std::string& key, const json& value, std::int64_t least,
+                             std::int64_t most) {
+    if (!fits_int64(value)) fail_at(object, key, "must be a whole number, not {}", value.type_name());
+    const auto number = value.get<std::int64_t>();
+    if (number < least || number > most) fail_at(object, key, "is {}; it must be from {} to {}", number, least, most);
+    return number;
+}
+
+double checked_number(const JsonObject& object, const std::string& key, const json& value, double least, double most) {
+    if (!value.is_number()) fail_at(object, key, "must be a number, not {}", value.type_name());
+    const auto number = value.get<double>();
+    if (!(number >= least && number <= most)) fail_at(object, key, "is {}; it must be from {} to {}", number, least, most);
+    return number;
+}
+
+const json& checked_list(const JsonObject& object, const std::string& key, const json& value) {
+    if (!value.is_array()) fail_at(object, key, "must be a list, not {}", value.type_name());
+    return value;
+}
+
+std::string checked_text(const JsonObject& object, const std::string& key, const json& value) {
+    if (!value.is_string()) fail_at(object, key, "must be text, not {}", value.type_name());
+    return value.get<std::string>();
+}
+
+}  // namespace
+
+json parse_json(std::string_view text, const std::string& where) {
+    // The library takes a NUL for the end of the text and would ignore what follows.
+    if (text.find('\0') != std::string_view::npos) fail("{}: is not valid JSON: there is a NUL byte in it", where);
+    CheckedBuilder builder(where);
+    json::sax_parse(text.begin(), text.end(), &builder);
+    return builder.take();
+}
+
+json read_json(const std::filesystem::path& path) { return parse_json(read_text(path, largest_file), path.string()); }
+
+void write_json(const std::filesystem::path& path, const json& value) {
+    std::string text;
+    try {
+        text = value.dump(2) + '\n';
+    } catch (const json::exception& problem) {
+        fail("{}: cannot be written as JSON ({})", path.string(), problem.what());
+    }
+    write_text(path, text);
+}
+
+JsonObject::JsonObject(const nlohmann::json& value, std::string where) : value_(&value), where_(std::move(where)) {
+    if (!value.is_object()) fail("{}: must be a JSON object, not {}", where_, value.type_name());
+}
+
+bool JsonObject::has(const std::string& key) const { return value_->contains(key); }
+
+const nlohmann::json& JsonObject::at(const std::string& key) const {
+    if (!has(key)) fail_at(*this, key, "is missing");
+    return value_->find(key).value();
+}
+
+std::int64_t JsonObject::integer(const std::string& key, std::int64_t least, std::int64_t most) const {
+    return checked_integer(*this, key, at(key), least, most);
+}
+
+std::int64_t JsonObject::integer_or(const std::string& key, std::int64_t otherwise, std::int64_t least, std::int64_t most) const {
+    return has(key) ? integer(key, least, most) : otherwise;
+}
+
+double JsonObject::number(const std::string& key, double least, double most) const {
+    return checked_number(*this, key, at(key), least, most);
+}
+
+double JsonObject::number_or(const std::string& key, double otherwise, double least, double most) const {
+    return has(key) ? number(key, least, most) : otherwise;
+}
+
+std::string JsonObject::text(const std::string& key) const { return checked_text(*this, key, at(key)); }
+
+std::string JsonObject::text_or(const std::string& key, const std::string& otherwise) const {
+    return has(key) ? text(key) : otherwise;
+}
+
+std::vector<std::int64_t> JsonObject::integers(const std::string& key, std::int64_t least, std::int64_t most) const {
+    std::vector<std::int64_t> list;
+    for (const nlohmann::json& value : checked_list(*this, key, at(key)))
+        list.push_back(checked_integer(*this, key, value, least, most));
+    return list;
+}
+
+std::vector<double> JsonObject::numbers(const std::string& key) const {
+    constexpr double any = std::numeric_limits<double>::max();
+    std::vector<double> list;
+    for (const nlohmann::json& value : checked_list(*this, key, at(key)))
+        list.push_back(checked_number(*this, key, value, -any, any));
+    return list;
+}
+
+std::vector<std::string> JsonObject::texts(const std::string& key) const {
+    std::vector<std::string> list;
+    for (const nlohmann::json& value : checked_list(*this, key, at(key))) list.push_back(checked_text(*this, key, value));
+    return list;
+}
+
+JsonObject JsonObject::object(const std::string& key) const {
+    const nlohmann::json& value = at(key);
+    if (!value.is_object()) fail_at(*this, key, "must be an object, not {}", value.type_name());
+    return {value, where_ + ": " + key};
+}
+
+}  // namespace atelier::core

@@ -1,0 +1,160 @@
+#include "atelier/core/npz.h"
+
+#include <archive.h>
+#include <archive_entry.h>
+
+#include <algorithm>
+#include <cstring>
+#include <memory>
+#include <set>
+
+#include "atelier/core/atomic_file.h"
+#include "atelier/core/error.h"
+#include "atelier/core/npy_header.h"
+#include "atelier/core/regular_file.h"
+
+namespace atelier::core {
+
+namespace {
+
+constexpr std::string_view ending = ".npy";
+
+using WriteArchive = std::unique_ptr<archive, decltype(&archive_write_free)>;
+using ReadArchive = std::unique_ptr<archive, decltype(&archive_read_free)>;
+using Entry = std::unique_ptr<archive_entry, decltype(&archive_entry_free)>;
+
+std::string words_of(archive* zip) {
+    const char* message = archive_error_string(zip);
+    return message != nullptr ? message : "unknown error";
+}
+
+void check_array(const TensorBytes& array, const std::string& where) {
+    if (bytes_of(array.dtype, array.shape) == array.bytes.size()) return;
+    fail("{}: is {} {} but has {} bytes", where, name_of(array.dtype), to_string(array.shape), array.bytes.size());
+}
+
+void write_entry(archive* zip, const TensorBytes& array, const std::string& where) {
+    check_array(array, where);
+    const std::string header = compose_npy_header({array.dtype, array.shape}, where);
+    const Entry entry(archive_entry_new(), archive_entry_free);
+    archive_entry_set_pathname(entry.get(), (array.name + std::string(ending)).c_str());
+    archive_entry_set_filetype(entry.get(), AE_IFREG);
+    archive_entry_set_perm(entry.get(), 0644);
+    archive_entry_set_size(entry.get(), static_cast<la_int64_t>(header.size() + array.bytes.size()));
+    // Zip's own times begin in 1980 and are local; 0 lies before and becomes the same bytes in every time zone.
+    archive_entry_set_mtime(entry.get(), 0, 0);
+    const auto write = [&](const void* bytes, std::size_t count) {
+        return count == 0 || archive_write_data(zip, bytes, count) == static_cast<la_ssize_t>(count);
+    };
+    if (archive_write_header(zip, entry.get()) != ARCHIVE_OK || !write(header.data(), header.size()) ||
+        !write(array.bytes.data(), array.bytes.size())) {
+        fail("{}: writing failed ({}); is the disk full?", where, words_of(zip));
+    }
+}
+
+// Reads the entry that is next; a broken archive is an Error.
+class EntryReader {
+public:
+    EntryReader(archive* zip, std::string where) : zip_(zip), where_(std::move(where)) {}
+
+    /// Returns fewer bytes than asked for only at the entry's end, where libarchive also checks the checksum.
+    std::size_t read(std::span<std::byte> out) {
+        std::size_t filled = 0;
+        while (filled < out.size()) {
+            const la_ssize_t got = archive_read_data(zip_, out.data() + filled, out.size() - filled);
+            if (got < 0) fail("{}: is broken ({})", where_, words_of(zip_));
+            if (got == 0) break;
+            filled += static_cast<std::size_t>(got);
+        }
+        return filled;
+    }
+
+    Array array(std::uint64_t largest) {
+        const NpyHeader header = read_header();
+        const auto size = bytes_of(header.dtype, header.shape);
+        if (!size || *size > largest) {
+            fail("{}: is {} {}, larger than the {} bytes that may be read", where_, name_of(header.dtype),
+                 to_string(header.shape), largest);
+        }
+        Array array{header.dtype, header.shape, {}};
+        read_data(array.bytes, static_cast<std::size_t>(*size));
+        std::byte extra{};
+        if (read(std::span(&extra, 1)) != 0) fail("{}: is longer than its shape {} says", where_, to_string(header.shape));
+        return array;
+    }
+
+private:
+    NpyHeader read_header() {
+        std::vector<std::byte> bytes(npy_prefix);
+        bytes.resize(read(bytes));
+        const NpyHeaderPlace place = npy_header_place(bytes, where_);
+        if (place.end < npy_prefix) fail("{}: has a header that is not numpy's", where_);
+        bytes.resize(place.end);
+        if (read(std::span(bytes).subspan(npy_prefix)) != place.end - npy_prefix) fail("{}: ends within its header", where_);
+        return parse_npy_header(std::string(reinterpret_cast<const char*>(bytes.data()) + place.begin, place.end - place.begin),
+                                where_);
+    }
+
+    // In pieces, so that a short file that claims a huge array costs little memory.
+    void read_data(std::vector<std::byte>& bytes, std::size_t size) {
+        constexpr std::size_t piece = std::size_t{64} << 20;
+        while (bytes.size() < size) {
+            const std::size_t before = bytes.size();
+            bytes.resize(std::min(size, before + piece));
+            if (read(std::span(bytes).subspan(before)) != bytes.size() - before) fail("{}: ends before its shape says", where_);
+        }
+    }
+
+    archive* zip_;
+    std::string where_;
+};
+
+}  // namespace
+
+void write_npz(const std::filesystem::path& path, const std::vector<TensorBytes>& arrays) {
+    const std::string where = path.string();
+    AtomicFile file(path);
+    const WriteArchive zip(archive_write_new(), archive_write_free);
+    archive_write_set_format_zip(zip.get());
+    archive_write_zip_set_compression_store(zip.get());
+    if (archive_write_open_filename(zip.get(), file.temporary_path().c_str()) != ARCHIVE_OK) {
+        fail("{}: cannot be written ({})", where, words_of(zip.get()));
+    }
+    std::set<std::string> names;
+    for (const auto& array : arrays) {
+        const std::string place = fmt::format("{}: array \"{}\"", where, array.name);
+        if (!names.insert(array.name).second) fail("{}: is given twice", place);
+        write_entry(zip.get(), array, place);
+    }
+    if (archive_write_close(zip.get()) != ARCHIVE_OK)
+        fail("{}: writing failed ({}); is the disk full?", where, words_of(zip.get()));
+    file.commit();
+}
+
+std::map<std::string, Array> read_npz(const std::filesystem::path& path, std::size_t largest) {
+    const std::string where = path.string();
+    const RegularFile file(path);
+    const ReadArchive zip(archive_read_new(), archive_read_free);
+    archive_read_support_format_zip(zip.get());
+    if (archive_read_open_fd(zip.get(), file.descriptor(), std::size_t{1} << 20) != ARCHIVE_OK) {
+        fail("{}: is not a numpy .npz ({})", where, words_of(zip.get()));
+    }
+    std::map<std::string, Array> arrays;
+    std::uint64_t left = largest;
+    for (;;) {
+        archive_entry* entry = nullptr;
+        const int status = archive_read_next_header(zip.get(), &entry);
+        if (status == ARCHIVE_EOF) return arrays;
+        if (status != ARCHIVE_OK) fail("{}: is not a numpy .npz ({})", where, words_of(zip.get()));
+        const char* pathname = archive_entry_pathname(entry);
+        std::string name = pathname != nullptr ? pathname : "";
+        if (!name.ends_with(ending)) fail("{}: holds \"{}\", which is no .npy array", where, name);
+        name.resize(name.size() - ending.size());
+        const std::string place = fmt::format("{}: array \"{}\"", where, name);
+        const auto [array, is_new] = arrays.emplace(name, EntryReader(zip.get(), place).array(left));
+        if (!is_new) fail("{}: is there twice", place);
+        left -= array->second.bytes.size();
+    }
+}
+
+}  // namespace atelier::core

@@ -1,0 +1,197 @@
+#include <png.h>
+
+#include <algorithm>
+#include <csetjmp>
+#include <cstring>
+#include <stdexcept>
+#include <utility>
+
+#include "atelier/core/error.h"
+#include "atelier/core/image_codecs.h"
+
+namespace atelier::core {
+
+namespace {
+
+// libpng leaves through longjmp on an error, which skips destructors: each function below that calls setjmp owns nothing
+// itself, and everything it fills belongs to its caller.
+
+void remember_error(png_structp png, png_const_charp message) {
+    *static_cast<std::string*>(png_get_error_ptr(png)) = message;
+    png_longjmp(png, 1);
+}
+
+void ignore_warning(png_structp, png_const_charp) {}
+
+class Reader {
+public:
+    Reader(std::span<const std::uint8_t> file, const std::string& where) : left_(file), size_(file.size()), where_(where) {
+        png_ = png_create_read_struct(PNG_LIBPNG_VER_STRING, &problem_, remember_error, ignore_warning);
+        info_ = png_ != nullptr ? png_create_info_struct(png_) : nullptr;
+        if (info_ == nullptr) fail("{}: libpng cannot be started", where);
+        png_set_read_fn(png_, this, take);
+        png_set_user_limits(png_, PNG_UINT_31_MAX, PNG_UINT_31_MAX);  // ours are checked with a clearer message
+    }
+    ~Reader() { png_destroy_read_struct(&png_, &info_, nullptr); }
+    Reader(const Reader&) = delete;
+    Reader& operator=(const Reader&) = delete;
+
+    Image image() {
+        check(read_size());
+        if (width_ > longest_side || height_ > longest_side) {
+            fail("{}: is {} x {} pixels; at most {} a side are read", where_, width_, height_, longest_side);
+        }
+        // Deflate cannot shrink more than 1032 times: a short file that claims to be huge is refused before memory is asked for.
+        if (std::uint64_t{width_} * height_ * bits_per_pixel_ / 8 > (std::uint64_t{size_} + 1) * 1032) {
+            fail("{}: is too short for {} x {} pixels; was it cut off?", where_, width_, height_);
+        }
+        check(set_transforms());
+        Image image{static_cast<int>(height_), static_cast<int>(width_), channels_, {}};
+        const std::size_t row_bytes = std::size_t{width_} * static_cast<std::size_t>(channels_);
+        image.pixels.resize(row_bytes * height_);
+        std::vector<png_bytep> rows(height_);
+        for (std::size_t y = 0; y < height_; ++y) rows[y] = image.pixels.data() + y * row_bytes;
+        check(read_rows(rows.data()));
+        return image;
+    }
+
+    std::map<std::string, std::string> text() {
+        image();  // text may also stand behind the pixels
+        check(read_end());
+        png_textp texts = nullptr;
+        int count = 0;
+        png_get_text(png_, info_, &texts, &count);
+        std::map<std::string, std::string> found;
+        for (const auto& text : std::span(texts, static_cast<std::size_t>(count))) {
+            if (text.compression == PNG_TEXT_COMPRESSION_NONE) found[text.key] = std::string(text.text, text.text_length);
+        }
+        return found;
+    }
+
+private:
+    static void take(png_structp png, png_bytep out, std::size_t count) {
+        auto& reader = *static_cast<Reader*>(png_get_io_ptr(png));
+        if (count > reader.left_.size()) png_error(png, "the file ends too early");
+        std::memcpy(out, reader.left_.data(), count);
+        reader.left_ = reader.left_.subspan(count);
+    }
+
+    void check(bool went_well) const {
+        if (!went_well) fail("{}: is a broken PNG ({})", where_, problem_);
+    }
+
+    bool read_size() {
+        if (setjmp(png_jmpbuf(png_)) != 0) return false;
+        png_read_info(png_, info_);
+        width_ = png_get_image_width(png_, info_);
+        height_ = png_get_image_height(png_, info_);
+        bits_per_pixel_ = png_get_channels(png_, info_) * png_get_bit_depth(png_, info_);
+        return true;
+    }
+
+    bool set_transforms() {
+        if (setjmp(png_jmpbuf(png_)) != 0) return false;
+        png_set_palette_to_rgb(png_);
+        png_set_expand_gray_1_2_4_to_8(png_);
+        png_set_scale_16(png_);
+        png_set_strip_alpha(png_);
+        png_set_interlace_handling(png_);
+        png_read_update_info(png_, info_);
+        channels_ = png_get_channels(png_, info_);
+        if (png_get_rowbytes(png_, info_) != std::size_t{width_} * static_cast<std::size_t>(channels_)) {
+            png_error(png_, "its rows have an unexpected length");
+        }
+        return true;
+    }
+
+    bool read_rows(png_bytepp rows) {
+        if (setjmp(png_jmpbuf(png_)) != 0) return false;
+        png_read_image(png_, rows);
+        return true;
+    }
+
+    bool read_end() {
+        if (setjmp(png_jmpbuf(png_)) != 0) return false;
+        png_read_end(png_, info_);
+        return true;
+    }
+
+    std::span<const std::uint8_t> left_;
+    std::size_t size_;
+    const std::string& where_;
+    std::string problem_;
+    png_structp png_ = nullptr;
+    png_infop info_ = nullptr;
+    std::uint32_t width_ = 0, height_ = 0, bits_per_pixel_ = 0;
+    int channels_ = 0;
+};
+
+void append(png_structp png, png_bytep bytes, std::size_t count) {
+    auto& out = *static_cast<std::vector<std::uint8_t>*>(png_get_io_ptr(png));
+    out.insert(out.end(), bytes, bytes + count);
+}
+
+// Level 6 and the default filters, whatever zlib's own default: equal pixels give equal bytes.
+bool write_all(png_structp png, png_infop info, const Image& image, png_textp texts, int text_count, png_bytepp rows) {
+    if (setjmp(png_jmpbuf(png)) != 0) return false;
+    png_set_compression_level(png, 6);
+    png_set_IHDR(png, info, static_cast<png_uint_32>(image.width), static_cast<png_uint_32>(image.height), 8,
+                 image.channels == 1 ? PNG_COLOR_TYPE_GRAY : PNG_COLOR_TYPE_RGB, PNG_INTERLACE_NONE, PNG_COMPRESSION_TYPE_DEFAULT,
+                 PNG_FILTER_TYPE_DEFAULT);
+    if (text_count > 0) png_set_text(png, info, texts, text_count);
+    png_write_info(png, info);
+    png_write_image(png, rows);
+    png_write_end(png, info);
+    return true;
+}
+
+void check_image(const Image& image) {
+    const bool sides = image.height > 0 && image.width > 0 && (image.channels == 1 || image.channels == 3);
+    if (sides && image.pixels.size() == std::size_t(image.height) * std::size_t(image.width) * std::size_t(image.channels))
+        return;
+    fail("an image of {} x {} pixels, {} channels and {} bytes cannot be a PNG", image.width, image.height, image.channels,
+         image.pixels.size());
+}
+
+std::vector<png_text> text_chunks(const std::map<std::string, std::string>& text) {
+    std::vector<png_text> chunks;
+    for (const auto& [keyword, value] : text) {
+        if (keyword.empty() || keyword.size() > 79) fail("a PNG's text keyword must have 1 to 79 letters, not \"{}\"", keyword);
+        png_text chunk{};
+        chunk.compression = PNG_TEXT_COMPRESSION_NONE;
+        chunk.key = const_cast<char*>(keyword.c_str());
+        chunk.text = const_cast<char*>(value.c_str());
+        chunk.text_length = value.size();
+        chunks.push_back(chunk);
+    }
+    return chunks;
+}
+
+}  // namespace
+
+Image decode_png(std::span<const std::uint8_t> file, const std::string& where) { return Reader(file, where).image(); }
+
+std::map<std::string, std::string> decode_png_text(std::span<const std::uint8_t> file, const std::string& where) {
+    return Reader(file, where).text();
+}
+
+std::vector<std::uint8_t> encode_png(const Image& image, const std::map<std::string, std::string>& text) {
+    check_image(image);
+    std::vector<png_text> texts = text_chunks(text);
+    std::vector<png_bytep> rows(static_cast<std::size_t>(image.height));
+    const std::size_t row_bytes = static_cast<std::size_t>(image.width) * static_cast<std::size_t>(image.channels);
+    for (std::size_t y = 0; y < rows.size(); ++y) rows[y] = const_cast<png_bytep>(image.pixels.data() + y * row_bytes);
+
+    std::string problem;
+    std::vector<std::uint8_t> out;
+    png_structp png = png_create_write_struct(PNG_LIBPNG_VER_STRING, &problem, remember_error, ignore_warning);
+    png_infop info = png != nullptr ? png_create_info_struct(png) : nullptr;
+    if (info == nullptr) fail("libpng cannot be started");
+    png_set_write_fn(png, &out, append, nullptr);
+    const bool went_well = write_all(png, info, image, texts.data(), static_cast<int>(texts.size()), rows.data());
+    png_destroy_write_struct(&png, &info);
+    if (!went_well) fail("a PNG cannot be written ({})", problem);
+    return out;
+}
+
+}  // namespace atelier::core

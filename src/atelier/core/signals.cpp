@@ -1,0 +1,165 @@
+#include "atelier/core/signals.h"
+
+#include <fcntl.h>
+#include <signal.h>
+#include <sys/prctl.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <atomic>
+#include <cerrno>
+#include <chrono>
+#include <cstring>
+#include <thread>
+#include <utility>
+
+#include "atelier/core/error.h"
+
+namespace atelier::core {
+
+namespace {
+
+constexpr int interrupted_exit_code = 130;
+constexpr std::chrono::milliseconds between_looks{20};
+
+std::atomic<bool> stop = false;
+std::atomic<bool> interrupted_once = false;
+static_assert(std::atomic<bool>::is_always_lock_free, "a signal handler may only touch lock-free atomics");
+
+void on_stop_signal(int signal) {
+    stop = true;
+    if (signal == SIGINT && interrupted_once.exchange(true)) ::_exit(interrupted_exit_code);
+}
+
+struct Child {
+    pid_t pid;
+    const std::vector<std::string>* command;
+};
+
+std::string words_of(const std::vector<std::string>& command) { return fmt::format("{}", fmt::join(command, " ")); }
+
+// Between fork and exec only async-signal-safe calls are allowed: the parent may have threads that held locks.
+[[noreturn]] void become(char* const* arguments, pid_t parent, int report) {
+    ::prctl(PR_SET_PDEATHSIG, SIGKILL);
+    if (::getppid() != parent) ::_exit(1);  // it died before the line above
+    ::execv(arguments[0], arguments);
+    const int problem = errno;
+    [[maybe_unused]] const ssize_t told = ::write(report, &problem, sizeof problem);
+    ::_exit(127);
+}
+
+// The error of exec, 0 when the program started: the pipe closes by itself on success.
+int wait_for_exec(int report) {
+    int problem = 0;
+    while (::read(report, &problem, sizeof problem) < 0 && errno == EINTR) {
+    }
+    ::close(report);
+    return problem;
+}
+
+Child start(const std::vector<std::string>& command) {
+    std::vector<char*> arguments;
+    for (const auto& word : command) arguments.push_back(const_cast<char*>(word.c_str()));
+    arguments.push_back(nullptr);
+    int report[2];
+    if (::pipe2(report, O_CLOEXEC) != 0) fail("{}: cannot be started ({})", command[0], std::strerror(errno));
+    const pid_t parent = ::getpid();
+    const pid_t pid = ::fork();
+    if (pid == 0) become(arguments.data(), parent, report[1]);
+    const int fork_problem = errno;
+    ::close(report[1]);
+    const int problem = pid < 0 ? fork_problem : wait_for_exec(report[0]);
+    if (pid < 0) ::close(report[0]);
+    if (pid > 0 && problem != 0) ::waitpid(pid, nullptr, 0);
+    if (problem != 0) fail("{}: cannot be started ({})", command[0], std::strerror(problem));
+    return {pid, &command};
+}
+
+std::string ending_words(int status) {
+    if (WIFSIGNALED(status)) return fmt::format("was ended by signal {} ({})", WTERMSIG(status), ::strsignal(WTERMSIG(status)));
+    return fmt::format("failed with exit code {}", WEXITSTATUS(status));
+}
+
+// Whether a child ended because it was told to: it says so, or had not yet learnt to.
+bool obeyed(int status) {
+    if (WIFSIGNALED(status)) return WTERMSIG(status) == SIGTERM || WTERMSIG(status) == SIGINT;
+    return WEXITSTATUS(status) == interrupted_exit_code;
+}
+
+class ProcessPool {
+public:
+    ~ProcessPool() { finish(); }
+
+    std::size_t running() const { return children_.size(); }
+
+    void add(const std::vector<std::string>& command) { children_.push_back(start(command)); }
+
+    /// Waits a little for children to end. Remembers the first failure and then stops the others.
+    void look() {
+        if (stop_requested()) tell_to_stop();
+        std::erase_if(children_, [&](const Child& child) {
+            int status = 0;
+            const pid_t ended = ::waitpid(child.pid, &status, WNOHANG);
+            if (ended == 0 || (ended < 0 && errno == EINTR)) return false;
+            const bool stopped = (told_ || stop_requested()) && obeyed(status);
+            unfinished_ = unfinished_ || stopped;
+            if (status != 0 && !stopped && failure_.empty()) {
+                failure_ = fmt::format("{}: {}; its own messages above say why", words_of(*child.command), ending_words(status));
+            }
+            return true;
+        });
+        if (!failure_.empty()) tell_to_stop();
+        if (!children_.empty()) std::this_thread::sleep_for(between_looks);
+    }
+
+    /// Stops and waits for all.
+    void finish() {
+        tell_to_stop();
+        while (!children_.empty()) look();
+    }
+
+    const std::string& failure() const { return failure_; }
+
+    /// Whether a command stopped half-way because it was told to.
+    bool unfinished() const { return unfinished_; }
+
+private:
+    void tell_to_stop() {
+        if (std::exchange(told_, true)) return;
+        for (const Child& child : children_) ::kill(child.pid, SIGTERM);
+    }
+
+    std::vector<Child> children_;
+    std::string failure_;
+    bool told_ = false, unfinished_ = false;
+};
+
+}  // namespace
+
+void catch_stop_signals() {
+    struct sigaction action {};
+    action.sa_handler = on_stop_signal;
+    action.sa_flags = SA_RESTART;  // libraries need not expect interrupted calls
+    sigemptyset(&action.sa_mask);
+    ::sigaction(SIGINT, &action, nullptr);
+    ::sigaction(SIGTERM, &action, nullptr);
+}
+
+bool stop_requested() { return stop; }
+
+void run_processes(const std::vector<std::vector<std::string>>& commands, int at_once) {
+    if (std::ranges::any_of(commands, &std::vector<std::string>::empty)) fail("a command without a program cannot be run");
+    ProcessPool pool;
+    std::size_t next = 0;
+    const auto limit = static_cast<std::size_t>(std::max(at_once, 1));
+    while (pool.failure().empty() && !stop_requested() && (next < commands.size() || pool.running() > 0)) {
+        while (next < commands.size() && pool.running() < limit) pool.add(commands[next++]);
+        pool.look();
+    }
+    pool.finish();
+    if (!pool.failure().empty()) throw Error(pool.failure());
+    if (pool.unfinished() || next < commands.size()) throw Interrupted("stopped; run the same command again to go on");
+}
+
+}  // namespace atelier::core

@@ -1,0 +1,49 @@
+#include "atelier/data/dataset.h"
+
+#include <algorithm>
+
+#include "atelier/core/error.h"
+#include "atelier/data/idx.h"
+#include "atelier/data/image_folder.h"
+#include "atelier/data/points.h"
+#include "atelier/data/toy_points.h"
+
+namespace atelier::data {
+
+conditions::Prior prior_of(const Dataset& dataset) {
+    if (dataset.classes() == 0) return {{1.0}};
+    conditions::Prior prior{std::vector<double>(static_cast<std::size_t>(dataset.classes()))};
+    for (const std::int64_t label : dataset.labels()) prior.weights[static_cast<std::size_t>(label)] += 1;
+    return prior;
+}
+
+std::vector<std::int64_t> indices_of(const Dataset& dataset, std::span<const std::int64_t> classes) {
+    std::vector<bool> wanted(static_cast<std::size_t>(std::max<std::int64_t>(dataset.classes(), 1)));
+    for (const std::int64_t i : classes) {
+        if (i < 0 || i >= static_cast<std::int64_t>(wanted.size())) core::fail("the data set has no class {}; it has {}", i, wanted.size());
+        wanted[static_cast<std::size_t>(i)] = true;
+    }
+    std::vector<std::int64_t> indices;
+    for (std::int64_t i = 0; i < dataset.size(); ++i) {
+        const std::int64_t label = dataset.classes() == 0 ? 0 : dataset.labels()[static_cast<std::size_t>(i)];
+        if (wanted[static_cast<std::size_t>(label)]) indices.push_back(i);
+    }
+    return indices;
+}
+
+std::shared_ptr<const Dataset> open_dataset(const DataRequest& request) {
+    if (request.split != "train" && request.split != "test") {
+        throw core::UsageError(fmt::format("there is no split \"{}\" of the data; known are train and test", request.split));
+    }
+    if (request.limit < 0) throw core::UsageError(fmt::format("the data's limit is {}; it must be 0 (all) or more", request.limit));
+    if (is_toy(request.path)) return open_toy(request);
+    const auto status = std::filesystem::status(request.path);
+    if (!std::filesystem::exists(status)) {
+        core::fail("{}: there is no such file or folder; data is a .safetensors file, a folder of IDX files or images, or toy:ring",
+                   request.path.string());
+    }
+    if (!std::filesystem::is_directory(status)) return open_points(request);
+    return is_idx_folder(request.path) ? open_idx_folder(request) : open_image_folder(request);
+}
+
+}  // namespace atelier::data

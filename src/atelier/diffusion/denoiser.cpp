@@ -1,0 +1,48 @@
+#include "atelier/diffusion/denoiser.h"
+
+#include "atelier/core/error.h"
+#include "atelier/diffusion/preconditioning.h"
+#include "atelier/ops/torch_ops.h"
+
+namespace atelier::diffusion {
+
+Condition one_hot(std::span<const std::int64_t> labels, std::int64_t classes, at::Device device) {
+    if (classes == 0) return {};
+    Tensor encoded = at::zeros({static_cast<std::int64_t>(labels.size()), classes}, at::kFloat);
+    auto rows = encoded.accessor<float, 2>();
+    for (std::size_t i = 0; i < labels.size(); ++i) {
+        if (labels[i] < 0 || labels[i] >= classes) core::fail("class {} is out of range; the model knows 0 to {}", labels[i], classes - 1);
+        rows[static_cast<std::int64_t>(i)][labels[i]] = 1;
+    }
+    return {encoded.to(device)};
+}
+
+EdmDenoiser::EdmDenoiser(const networks::Network& network, const ops::Parameters& parameters, double sigma_data, bool bfloat16)
+    : network_(network), parameters_(parameters), sigma_data_(sigma_data), bfloat16_(bfloat16) {}
+
+namespace {
+
+networks::Inputs network_inputs(const Tensor& x_t, const Preconditioning& with, const Condition& condition) {
+    networks::Inputs inputs{along(with.c_in, x_t) * x_t, with.c_noise, std::nullopt};
+    if (condition.labels.defined()) inputs.labels = condition.labels;
+    return inputs;
+}
+
+}  // namespace
+
+Tensor EdmDenoiser::denoise(const Tensor& x_t, const Tensor& sigma, const Condition& condition) const {
+    const Preconditioning with = edm_preconditioning(sigma, sigma_data_);
+    const ops::Bfloat16Compute precision(x_t.device().type(), bfloat16_);
+    ops::TorchOps speaker(parameters_);
+    const Tensor f = ops::tensor_of(network_.forward(speaker, network_inputs(x_t, with, condition))).to(x_t.scalar_type());
+    return along(with.c_skip, x_t) * x_t + along(with.c_out, x_t) * f;
+}
+
+Tensor EdmDenoiser::encode(const Tensor& x_t, const Tensor& sigma, const Condition& condition) const {
+    const Preconditioning with = edm_preconditioning(sigma, sigma_data_);
+    const ops::Bfloat16Compute precision(x_t.device().type(), bfloat16_);
+    ops::TorchOps speaker(parameters_);
+    return ops::tensor_of(network_.encode(speaker, network_inputs(x_t, with, condition))).to(x_t.scalar_type());
+}
+
+}  // namespace atelier::diffusion

@@ -1,0 +1,45 @@
+#pragma once
+
+#include <span>
+
+#include "atelier/networks/network.h"
+#include "atelier/ops/parameters.h"
+
+namespace atelier::diffusion {
+
+/// What samples are conditioned on: one-hot class labels [N,L] float32, or nothing (undefined).
+struct Condition {
+    Tensor labels;
+};
+
+/// One-hot labels of `classes` numbers; undefined when `classes` is 0. Throws core::Error on a class out of range.
+Condition one_hot(std::span<const std::int64_t> labels, std::int64_t classes, at::Device device = at::kCPU);
+
+/// Everything that denoises: teachers, fake scores and students alike.
+class Denoiser {
+public:
+    virtual ~Denoiser() = default;
+
+    /// Estimates the clean samples: `x_t` [N,...] at noise levels `sigma` [N], float32 -> the shape of x_t, float32.
+    virtual Tensor denoise(const Tensor& x_t, const Tensor& sigma, const Condition& condition) const = 0;
+
+    /// Features of the network's bottleneck, [N,C,h,w] or [N,F], float32.
+    virtual Tensor encode(const Tensor& x_t, const Tensor& sigma, const Condition& condition) const = 0;
+};
+
+/// A network with EDM preconditioning. Holds references: network and parameters must outlive it.
+class EdmDenoiser : public Denoiser {
+public:
+    EdmDenoiser(const networks::Network& network, const ops::Parameters& parameters, double sigma_data, bool bfloat16 = false);
+
+    Tensor denoise(const Tensor& x_t, const Tensor& sigma, const Condition& condition) const override;
+    Tensor encode(const Tensor& x_t, const Tensor& sigma, const Condition& condition) const override;
+
+private:
+    const networks::Network& network_;
+    const ops::Parameters& parameters_;
+    double sigma_data_;
+    bool bfloat16_;
+};
+
+}  // namespace atelier::diffusion

@@ -1,0 +1,61 @@
+#include "atelier/diffusion/noise_levels.h"
+
+#include <cmath>
+
+namespace atelier::diffusion {
+
+std::vector<double> karras_levels(const NoiseRange& range, std::int64_t count, double rho) {
+    std::vector<double> levels(static_cast<std::size_t>(count));
+    const double high = std::pow(range.sigma_max, 1 / rho), low = std::pow(range.sigma_min, 1 / rho);
+    for (std::int64_t i = 0; i < count; ++i) {
+        const double share = count > 1 ? static_cast<double>(i) / static_cast<double>(count - 1) : 0.0;
+        levels[static_cast<std::size_t>(i)] = std::pow(high + share * (low - high), rho);
+    }
+    return levels;
+}
+
+std::vector<double> sampling_levels(const NoiseRange& range, std::int64_t count, double rho) {
+    std::vector<double> levels = karras_levels(range, count, rho);
+    levels.push_back(0.0);
+    return levels;
+}
+
+Tensor lognormal_levels(core::RandomStream& stream, std::int64_t count, double mean, double deviation) {
+    Tensor sigma = at::empty({count}, at::kFloat);
+    float* numbers = sigma.mutable_data_ptr<float>();
+    for (std::int64_t i = 0; i < count; ++i) numbers[i] = static_cast<float>(std::exp(mean + deviation * stream.normal()));
+    return sigma;
+}
+
+Tensor karras_index_levels(core::RandomStream& stream, std::int64_t count, const NoiseRange& range, std::int64_t first,
+                           std::int64_t last) {
+    constexpr std::int64_t levels = 1000;
+    const std::vector<double> all = karras_levels(range, levels);
+    Tensor sigma = at::empty({count}, at::kFloat);
+    float* numbers = sigma.mutable_data_ptr<float>();
+    for (std::int64_t i = 0; i < count; ++i) {
+        const auto index = first + static_cast<std::int64_t>(stream.below(static_cast<std::uint64_t>(last - first + 1)));
+        numbers[i] = static_cast<float>(all[static_cast<std::size_t>(levels - 1 - index)]);
+    }
+    return sigma;
+}
+
+Tensor normal_tensor(core::RandomStream& stream, at::IntArrayRef shape) {
+    Tensor noise = at::empty(shape, at::kFloat);
+    stream.fill_normal({noise.mutable_data_ptr<float>(), static_cast<std::size_t>(noise.numel())});
+    return noise;
+}
+
+Tensor image_noise(std::uint64_t seed, std::int64_t first, std::int64_t count, at::IntArrayRef shape) {
+    std::vector<std::int64_t> sizes{count};
+    sizes.insert(sizes.end(), shape.begin(), shape.end());
+    Tensor noise = at::empty(sizes, at::kFloat);
+    const std::int64_t each = count > 0 ? noise.numel() / count : 0;
+    for (std::int64_t i = 0; i < count; ++i) {
+        core::RandomStream stream(seed, "noise", static_cast<std::uint64_t>(first + i));
+        stream.fill_normal({noise.mutable_data_ptr<float>() + i * each, static_cast<std::size_t>(each)});
+    }
+    return noise;
+}
+
+}  // namespace atelier::diffusion

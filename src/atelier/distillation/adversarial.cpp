@@ -1,0 +1,33 @@
+#include "atelier/distillation/adversarial.h"
+
+#include "atelier/networks/discriminator.h"
+#include "atelier/ops/torch_ops.h"
+
+namespace atelier::distillation {
+
+BottleneckDiscriminator::BottleneckDiscriminator(const diffusion::Denoiser& fake_score, const ops::Parameters& parameters)
+    : fake_score_(fake_score), parameters_(parameters) {}
+
+Tensor BottleneckDiscriminator::logits(const Tensor& x_t, const Tensor& sigma, const diffusion::Condition& condition) const {
+    ops::TorchOps speaker(parameters_);
+    return ops::tensor_of(networks::discriminator_head(speaker, fake_score_.encode(x_t, sigma, condition))).flatten();
+}
+
+ops::Parameters fresh_head(const networks::Network& network, std::uint64_t seed) {
+    ops::ShapeOps shapes;
+    networks::discriminator_head(shapes, networks::bottleneck_shape(network));
+    return ops::initialise(shapes.parameters, seed);
+}
+
+Tensor generator_gan_loss(const Tensor& fake_logits) { return at::softplus(-fake_logits).mean(); }
+
+Tensor discriminator_loss(const Tensor& real_logits, const Tensor& fake_logits) {
+    return at::softplus(fake_logits).mean() + at::softplus(-real_logits).mean();
+}
+
+Tensor r1_penalty(const Tensor& real_logits, const Tensor& x_t) {
+    const auto slopes = torch::autograd::grad({real_logits.sum()}, {x_t}, {}, std::nullopt, /*create_graph=*/true);
+    return slopes[0].square().flatten(1).sum(1).mean();
+}
+
+}  // namespace atelier::distillation

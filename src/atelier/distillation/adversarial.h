@@ -1,0 +1,34 @@
+#pragma once
+
+#include "atelier/diffusion/denoiser.h"
+#include "atelier/diffusion/noise_levels.h"
+
+namespace atelier::distillation {
+
+/// The GAN head on the fake score's bottleneck. `parameters` hold the fake score ("model.") and the head ("head."); both
+/// references must outlive this.
+class BottleneckDiscriminator {
+public:
+    BottleneckDiscriminator(const diffusion::Denoiser& fake_score, const ops::Parameters& parameters);
+
+    /// Logits [N] of noised samples `x_t` [N,...] at `sigma` [N]: positive means real.
+    Tensor logits(const Tensor& x_t, const Tensor& sigma, const diffusion::Condition& condition) const;
+
+private:
+    const diffusion::Denoiser& fake_score_;
+    const ops::Parameters& parameters_;
+};
+
+/// Fresh parameters of a head for the bottleneck of `network`, under "head.".
+ops::Parameters fresh_head(const networks::Network& network, std::uint64_t seed);
+
+/// mean softplus(-h(fake)): small when generated samples pass as real.
+Tensor generator_gan_loss(const Tensor& fake_logits);
+
+/// mean softplus(h(fake)) + softplus(-h(real)).
+Tensor discriminator_loss(const Tensor& real_logits, const Tensor& fake_logits);
+
+/// R1: mean squared norm of d logit / d x over real samples (Mescheder et al. 2018). `x_t` must require gradients.
+Tensor r1_penalty(const Tensor& real_logits, const Tensor& x_t);
+
+}  // namespace atelier::distillation

@@ -1,0 +1,102 @@
+#pragma once
+
+#include <optional>
+
+#include "atelier/conditions/prior.h"
+#include "atelier/diffusion/noise_levels.h"
+#include "atelier/distillation/adversarial.h"
+#include "atelier/distillation/regression.h"
+#include "atelier/distillation/stage.h"
+
+namespace atelier::distillation {
+
+struct AdversarialSettings {
+    std::optional<double> gan_weight;   // of the generator's GAN loss; nothing: balanced against the DM gradient
+    double gan_balance = 1.0;           // when balanced: norm of the weighted GAN gradient over the DM gradient's, both on the samples
+    double discriminator_weight = 0.01;
+    double r1_weight = 0.0;
+    std::string divergence = "reverse_kl";
+};
+
+struct MatchingSettings {
+    std::int64_t steps = 1000, batch = 64, fake_updates = 5;
+    Optimization student, fake;
+    double sigma_data = 0.5;
+    diffusion::NoiseRange range;
+    bool bfloat16 = false;
+    bool score_identity = false;  // SiD's loss instead of distribution matching's
+    double sid_alpha = 1.0;
+    double regression_weight = 0.0;
+    std::optional<AdversarialSettings> adversarial;
+    std::uint64_t seed = 0;
+    std::string stream;  // names the random streams, e.g. "dm/2"
+};
+
+/// Pairs of the teacher: `noise`, the sample it became, and its class.
+struct PairBatch {
+    Tensor noise, samples;
+    std::vector<std::int64_t> labels;
+};
+
+/// What a matching stage works with; all references must outlive it.
+struct MatchingParts {
+    const networks::Network& student_network;
+    ops::Parameters& student;
+    const networks::Network& fake_network;
+    ops::Parameters& fake;  // the fake score, and the GAN head under "head."
+    const diffusion::Denoiser& teacher;
+    conditions::Prior prior;   // of the student's cell
+    BatchSource real;          // of the cell; needed by the GAN head and for health
+    std::function<PairBatch(std::int64_t step)> pairs;  // needed with a regression weight
+    RegressionLoss regression;
+};
+
+/// Distribution matching (DMD, DMD2) of a one-step student, with regression on pairs, a GAN head (ADM), other divergences or SiD's loss
+/// where asked for. Learners: the fake score, updated `fake_updates` times a step, then the student.
+class DistributionMatching : public Stage {
+public:
+    DistributionMatching(MatchingParts parts, MatchingSettings settings);
+
+    std::int64_t steps() const override { return settings_.steps; }
+    std::vector<Learner> learners() override;
+    Loss loss(std::size_t index, std::int64_t step, std::int64_t turn) override;
+    Tensor sample(const ops::Parameters& weights, const Tensor& noise, const diffusion::Condition& condition) const override;
+    std::map<std::string, double*> scalars() override { return {{"gan_weight", &gan_weight_}}; }
+    std::vector<Finding> health(const Metrics& metrics, const Tensor& probe) override;
+
+private:
+    struct Generated {
+        Tensor x;
+        diffusion::Condition condition;
+    };
+    struct Noised {
+        Tensor x_t, sigma;
+    };
+
+    /// Standard normal numbers and levels of this step and turn, each from a stream of its own.
+    core::RandomStream stream(const std::string& what, std::int64_t step, std::int64_t turn) const;
+    Generated generate(const char* learner, std::int64_t step, std::int64_t turn) const;
+    Noised noised(const Tensor& x, const std::string& what, std::int64_t step, std::int64_t turn, std::int64_t first, std::int64_t last) const;
+    Loss fake_loss(std::int64_t step, std::int64_t turn);
+    Loss student_loss(std::int64_t step);
+    Tensor score_identity_loss(const Generated& generated, const Noised& at) const;
+    Tensor matching_gradient(const Generated& generated, const Noised& at, Metrics& metrics) const;
+    void add_discriminator(Loss& loss, const Generated& generated, std::int64_t step, std::int64_t turn);
+    void add_gan(Loss& loss, const Generated& generated, const Tensor& matching_slope, std::int64_t step);
+    void add_regression(Loss& loss, std::int64_t step) const;
+    diffusion::EdmDenoiser fake_score() const;
+
+    MatchingParts parts_;
+    MatchingSettings settings_;
+    Tensor health_real_;
+    double gan_weight_;
+};
+
+/// The distribution-matching gradient on generated samples (DMD2): (fake - real) / (mean|x - real| + eps) a sample, entries that are not finite
+/// set to 0. `real` and `fake` are the denoised estimates of teacher and fake score. All [N,...].
+Tensor distribution_matching_gradient(const Tensor& x, const Tensor& real, const Tensor& fake);
+
+/// 0.5 mean((x - stopgrad(x - gradient))^2), whose derivative by x is gradient / numel.
+Tensor loss_with_gradient(const Tensor& x, const Tensor& gradient);
+
+}  // namespace atelier::distillation

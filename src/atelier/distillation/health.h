@@ -1,0 +1,26 @@
+#pragma once
+
+#include "atelier/distillation/stage.h"
+
+namespace atelier::distillation {
+
+/// What a fixed set of probe samples looks like.
+struct ProbeReading {
+    double saturation = 0;  // share of values beyond the data's range
+    double diversity = 0;   // mean deviation across samples of one element, over the real data's
+    bool finite = true;
+};
+
+/// `samples` and `real` [N,...] in model space.
+ProbeReading read_probe(const Tensor& samples, const Tensor& real);
+
+/// Plain-words judgement of a distillation from its latest metrics and probe. Metrics read: dm_gradient, gan_gradient (norms on the generator's
+/// output), real_logit, fake_logit, fake_lag (the fake score's loss over the teacher's at the same noise). Warnings for
+/// over-saturation, shrinking diversity, a GAN that dwarfs or is dwarfed by distribution matching, a head that has won, a fake score that
+/// lags; a collapse when diversity is nearly gone or samples are no numbers.
+std::vector<Finding> judge(const Metrics& metrics, const ProbeReading& probe);
+
+/// The value of a metric, or NaN.
+double metric(const Metrics& metrics, const std::string& name);
+
+}  // namespace atelier::distillation

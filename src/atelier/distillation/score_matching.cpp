@@ -1,0 +1,45 @@
+#include "atelier/distillation/score_matching.h"
+
+#include "atelier/diffusion/preconditioning.h"
+#include "atelier/diffusion/samplers.h"
+
+namespace atelier::distillation {
+
+ScoreMatching::ScoreMatching(const networks::Network& network, ops::Parameters& parameters, const diffusion::Denoiser* teacher,
+                             BatchSource real, ScoreMatchingSettings settings)
+    : network_(network), parameters_(parameters), teacher_(teacher), real_(std::move(real)), settings_(std::move(settings)) {}
+
+std::vector<Learner> ScoreMatching::learners() { return {{"model", &parameters_, settings_.optimization, 1}}; }
+
+Loss ScoreMatching::loss(std::size_t, std::int64_t step, std::int64_t) {
+    const LabelledBatch batch = real_(step);
+    const std::int64_t n = batch.samples.size(0);
+    core::RandomStream levels(settings_.seed, settings_.stream + "/sigma", static_cast<std::uint64_t>(step));
+    core::RandomStream noise(settings_.seed, settings_.stream + "/noise", static_cast<std::uint64_t>(step));
+    const at::Device device = parameters_.list().front().device();
+    const Tensor sigma = diffusion::lognormal_levels(levels, n, settings_.level_mean, settings_.level_deviation).to(device);
+    const Tensor z = diffusion::normal_tensor(noise, batch.samples.sizes()).to(device);
+    const diffusion::EdmDenoiser model(network_, parameters_, settings_.sigma_data, settings_.bfloat16);
+    const Tensor value = score_matching_loss(model, teacher_, batch.samples.to(device), sigma, z,
+                                             diffusion::one_hot(batch.labels, network_.classes, device), settings_.sigma_data);
+    return {value, {{"loss", value.item<double>()}}};
+}
+
+Tensor ScoreMatching::sample(const ops::Parameters& weights, const Tensor& noise, const diffusion::Condition& condition) const {
+    const diffusion::EdmDenoiser model(network_, weights, settings_.sigma_data, settings_.bfloat16);
+    return diffusion::sample_heun(model, noise, diffusion::sampling_levels(settings_.range, settings_.sampler_steps), condition);
+}
+
+Tensor score_matching_loss(const diffusion::Denoiser& model, const diffusion::Denoiser* teacher, const Tensor& x,
+                           const Tensor& sigma, const Tensor& z, const diffusion::Condition& condition, double sigma_data) {
+    const Tensor x_t = x + diffusion::along(sigma, x) * z;
+    Tensor target = x;
+    if (teacher) {
+        at::NoGradGuard no_gradients;
+        target = teacher->denoise(x_t, sigma, condition);
+    }
+    const Tensor weight = diffusion::along(diffusion::edm_loss_weight(sigma, sigma_data), x);
+    return (weight * (model.denoise(x_t, sigma, condition) - target).square()).mean();
+}
+
+}  // namespace atelier::distillation

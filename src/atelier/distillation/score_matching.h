@@ -1,0 +1,45 @@
+#pragma once
+
+#include "atelier/diffusion/noise_levels.h"
+#include "atelier/distillation/stage.h"
+
+namespace atelier::distillation {
+
+struct ScoreMatchingSettings {
+    std::int64_t steps = 1000;
+    Optimization optimization;
+    double sigma_data = 0.5;
+    diffusion::NoiseRange range;
+    double level_mean = -1.2, level_deviation = 1.2;  // ln sigma ~ N(mean, deviation^2)
+    bool bfloat16 = false;
+    std::uint64_t seed = 0;
+    std::string stream;            // names the random streams, e.g. "teacher" or "tsm/2"
+    std::int64_t sampler_steps = 18;  // Heun steps of the sample grids
+};
+
+/// Trains a diffusion model by denoising: E[w(sigma) |D(x + sigma z; sigma, c) - target|^2] over real samples. With no teacher the
+/// target is x (Karras et al. 2022); with one it is the teacher's estimate, which is teacher score matching (MSD, section 4).
+class ScoreMatching : public Stage {
+public:
+    /// `network`, `parameters` and `teacher` (may be null) must outlive the stage.
+    ScoreMatching(const networks::Network& network, ops::Parameters& parameters, const diffusion::Denoiser* teacher,
+                  BatchSource real, ScoreMatchingSettings settings);
+
+    std::int64_t steps() const override { return settings_.steps; }
+    std::vector<Learner> learners() override;
+    Loss loss(std::size_t index, std::int64_t step, std::int64_t turn) override;
+    Tensor sample(const ops::Parameters& weights, const Tensor& noise, const diffusion::Condition& condition) const override;
+
+private:
+    const networks::Network& network_;
+    ops::Parameters& parameters_;
+    const diffusion::Denoiser* teacher_;
+    BatchSource real_;
+    ScoreMatchingSettings settings_;
+};
+
+/// w(sigma) |D(x + sigma z; sigma, c) - target|^2, mean over samples and elements; target x, or the teacher's estimate where given.
+Tensor score_matching_loss(const diffusion::Denoiser& model, const diffusion::Denoiser* teacher, const Tensor& x,
+                           const Tensor& sigma, const Tensor& z, const diffusion::Condition& condition, double sigma_data);
+
+}  // namespace atelier::distillation

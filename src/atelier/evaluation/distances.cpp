@@ -1,0 +1,131 @@
+#include "atelier/evaluation/distances.h"
+
+#include <algorithm>
+#include <limits>
+
+#include "atelier/core/error.h"
+#include "atelier/core/random_streams.h"
+#include "atelier/evaluation/nearest.h"
+
+namespace atelier::evaluation {
+
+namespace {
+
+/// Eigenvalues of a positive semi-definite matrix without what rounding made of its zeros.
+Tensor without_rounding(const Tensor& eigenvalues) {
+    const double floor = eigenvalues.max().item<double>() * static_cast<double>(eigenvalues.numel()) * std::numeric_limits<double>::epsilon();
+    return at::where(eigenvalues > floor, eigenvalues, at::zeros_like(eigenvalues));
+}
+
+Tensor symmetric_root(const Tensor& matrix) {
+    const auto [values, vectors] = at::linalg_eigh(matrix);
+    return at::matmul(vectors * without_rounding(values).sqrt(), vectors.t());
+}
+
+Tensor random_rows(const Tensor& rows, std::int64_t count, core::RandomStream stream) {
+    const std::vector<std::int64_t> order = stream.permutation(rows.size(0));
+    return rows.index_select(0, at::tensor(at::ArrayRef<std::int64_t>(order).slice(0, static_cast<std::size_t>(count)), at::kLong));
+}
+
+Tensor cubic_kernel(const Tensor& a, const Tensor& b) {
+    return (at::matmul(a, b.t()) / static_cast<double>(a.size(1)) + 1).pow(3);
+}
+
+double unbiased_discrepancy(const Tensor& a, const Tensor& b) {
+    const auto within = [](const Tensor& x) {
+        const Tensor kernel = cubic_kernel(x, x);
+        const double n = static_cast<double>(x.size(0));
+        return (kernel.sum() - kernel.trace()).item<double>() / (n * (n - 1));
+    };
+    return within(a) + within(b) - 2 * cubic_kernel(a, b).mean().item<double>();
+}
+
+double share(const Tensor& truths) { return truths.to(at::kDouble).mean().item<double>(); }
+
+}  // namespace
+
+FeatureStatistics::FeatureStatistics(std::int64_t width)
+    : mean_(at::zeros({width}, at::kDouble)), scatter_(at::zeros({width, width}, at::kDouble)) {}
+
+void FeatureStatistics::add(const Tensor& features) {
+    if (features.dim() != 2 || features.size(1) != mean_.size(0)) {
+        core::fail("feature statistics: wanted rows of {} features, got a tensor of {} dimensions, the last one {}", mean_.size(0),
+                   features.dim(), features.size(-1));
+    }
+    const std::int64_t n = features.size(0);
+    if (n == 0) return;
+    const Tensor rows = features.to(at::kCPU, at::kDouble);
+    if (!at::isfinite(rows).all().item<bool>()) {
+        core::fail("feature statistics: some features are not finite; the model that made the samples is broken");
+    }
+    const Tensor mean = rows.mean(0), centred = rows - mean, step = mean - mean_;
+    const double total = static_cast<double>(count_ + n);
+    scatter_ += at::matmul(centred.t(), centred) + at::outer(step, step) * (static_cast<double>(count_) * static_cast<double>(n) / total);
+    mean_ += step * (static_cast<double>(n) / total);
+    count_ += n;
+}
+
+Statistics FeatureStatistics::finish() const {
+    if (count_ < 2) core::fail("feature statistics: a covariance needs 2 samples or more, got {}; ask for more samples", count_);
+    return {mean_.clone(), scatter_ / static_cast<double>(count_ - 1), count_};
+}
+
+Statistics statistics_of(const Tensor& features) {
+    FeatureStatistics statistics(features.size(-1));
+    statistics.add(features);
+    return statistics.finish();
+}
+
+double frechet_distance(const Statistics& a, const Statistics& b) {
+    if (a.mean.sizes() != b.mean.sizes()) {
+        core::fail("frechet distance: features of {} and of {} numbers cannot be compared; use one classifier for both", a.mean.numel(),
+                   b.mean.numel());
+    }
+    const Tensor root = symmetric_root(a.covariance);
+    const Tensor product = at::matmul(at::matmul(root, b.covariance), root);
+    const Tensor values = at::linalg_eigvalsh((product + product.t()) / 2);
+    const double root_trace = without_rounding(values).sqrt().sum().item<double>();
+    const double traces = (a.covariance.trace() + b.covariance.trace()).item<double>();
+    return std::max(0.0, (a.mean - b.mean).square().sum().item<double>() + traces - 2 * root_trace);
+}
+
+double kernel_distance(const Tensor& a, const Tensor& b, const KernelDistance& settings) {
+    const std::int64_t size = std::min({settings.subset_size, a.size(0), b.size(0)});
+    if (size < 2 || settings.subsets < 1 || a.size(-1) != b.size(-1)) {
+        core::fail("kernel distance: {} subsets of {} samples of widths {} and {}; wanted at least one subset of 2 samples of one width",
+                   settings.subsets, size, a.size(-1), b.size(-1));
+    }
+    const Tensor from = a.to(at::kCPU, at::kDouble), to = b.to(at::kCPU, at::kDouble);
+    double sum = 0;
+    for (std::int64_t i = 0; i < settings.subsets; ++i) {
+        const auto index = static_cast<std::uint64_t>(i);
+        sum += unbiased_discrepancy(random_rows(from, size, {settings.seed, "kernel_distance/a", index}),
+                                    random_rows(to, size, {settings.seed, "kernel_distance/b", index}));
+    }
+    return sum / static_cast<double>(settings.subsets);
+}
+
+PrecisionRecall precision_recall(const Tensor& real, const Tensor& fake, std::int64_t k) {
+    const Tensor real_radii = neighbour_radii(real, k), fake_radii = neighbour_radii(fake, k);
+    Tensor precise = at::zeros({fake.size(0)}, at::kBool);
+    std::vector<Tensor> recalled;
+    for_distance_blocks(real, fake, [&](std::int64_t first, const Tensor& distances) {
+        precise.logical_or_((distances <= real_radii.narrow(0, first, distances.size(0)).unsqueeze(1)).any(0));
+        recalled.push_back((distances <= fake_radii).any(1));
+    });
+    return {share(precise), share(at::cat(recalled))};
+}
+
+DensityCoverage density_coverage(const Tensor& real, const Tensor& fake, std::int64_t k) {
+    const Tensor radii = neighbour_radii(real, k);
+    double inside_all = 0;
+    std::vector<Tensor> covered;
+    for_distance_blocks(real, fake, [&](std::int64_t first, const Tensor& distances) {
+        const Tensor inside = distances < radii.narrow(0, first, distances.size(0)).unsqueeze(1);
+        inside_all += inside.sum().item<double>();
+        covered.push_back(inside.any(1));
+    });
+    return {inside_all / static_cast<double>(k * fake.size(0)), share(at::cat(covered))};
+}
+
+}  // namespace atelier::evaluation

@@ -1,0 +1,67 @@
+#pragma once
+
+#include <cstdint>
+
+#include "atelier/ops/torch.h"
+
+namespace atelier::evaluation {
+
+/// Mean and unbiased covariance of features, all in float64 on the CPU.
+struct Statistics {
+    Tensor mean;        // [F]
+    Tensor covariance;  // [F,F]
+    std::int64_t count = 0;
+};
+
+/// Gathers Statistics batch by batch; sums start at zero and are merged centred (Chan et al. 1983), so that no digits cancel.
+class FeatureStatistics {
+public:
+    explicit FeatureStatistics(std::int64_t width);
+
+    /// Adds `features` [n,width]. Throws core::Error on another shape or numbers that are not finite.
+    void add(const Tensor& features);
+
+    /// Throws core::Error with fewer than two samples.
+    Statistics finish() const;
+
+private:
+    Tensor mean_, scatter_;
+    std::int64_t count_ = 0;
+};
+
+/// The Statistics of one set of features [N,F].
+Statistics statistics_of(const Tensor& features);
+
+/// |m1 - m2|^2 + tr(S1 + S2 - 2 (S1 S2)^(1/2)): the squared 2-Wasserstein distance of two Gaussians (Frechet 1957; Heusel et al.
+/// 2017), the root's trace as that of (S1^(1/2) S2 S1^(1/2))^(1/2) by symmetric eigen-decompositions in float64, singular
+/// covariances included. At least 0. On features of our own classifier this is no FID and is never called so.
+double frechet_distance(const Statistics& a, const Statistics& b);
+
+struct KernelDistance {
+    std::int64_t subsets = 50;
+    std::int64_t subset_size = 1000;  // or the smaller set's size
+    std::uint64_t seed = 0;           // draws the subsets, without replacement
+};
+
+/// Unbiased squared maximum mean discrepancy with the kernel (x.y/F + 1)^3 (Binkowski et al. 2018, KID), mean over random
+/// subsets of features [N,F] and [M,F]. May be slightly below 0.
+double kernel_distance(const Tensor& a, const Tensor& b, const KernelDistance& settings = {});
+
+struct PrecisionRecall {
+    double precision = 0;  // share of fake samples within a real sample's ball
+    double recall = 0;     // share of real samples within a fake sample's ball
+};
+
+/// Improved precision and recall (Kynkaanniemi et al. 2019): a ball reaches to its sample's k-th neighbour in its own set.
+/// Features [N,F] and [M,F], more than k rows each.
+PrecisionRecall precision_recall(const Tensor& real, const Tensor& fake, std::int64_t k = 3);
+
+struct DensityCoverage {
+    double density = 0;   // fake samples in a real sample's ball, per k; 1 is expected of the real distribution
+    double coverage = 0;  // share of real samples with a fake one in their ball
+};
+
+/// Density and coverage (Naeem et al. 2020), with balls around real samples only.
+DensityCoverage density_coverage(const Tensor& real, const Tensor& fake, std::int64_t k = 5);
+
+}  // namespace atelier::evaluation

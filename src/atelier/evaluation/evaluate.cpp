@@ -1,0 +1,148 @@
+#include "atelier/evaluation/evaluate.h"
+
+#include <cmath>
+#include <limits>
+
+#include "atelier/core/error.h"
+#include "atelier/core/random_streams.h"
+
+namespace atelier::evaluation {
+
+namespace {
+
+constexpr double not_a_number = std::numeric_limits<double>::quiet_NaN();
+
+nlohmann::json number_or_null(double value) {
+    return std::isfinite(value) ? nlohmann::json(value) : nlohmann::json(nullptr);
+}
+
+/// Mean, sample standard deviation and the single values.
+nlohmann::json summary(const std::vector<double>& values) {
+    double sum = 0, squares = 0;
+    for (const double value : values) sum += value;
+    const double n = static_cast<double>(values.size()), mean = sum / n;
+    for (const double value : values) squares += (value - mean) * (value - mean);
+    nlohmann::json json{{"mean", number_or_null(mean)}, {"spread", number_or_null(n > 1 ? std::sqrt(squares / (n - 1)) : not_a_number)}};
+    for (const double value : values) json["values"].push_back(number_or_null(value));
+    return json;
+}
+
+/// A summary a metric; every draw has the same metrics in the same order.
+nlohmann::json summaries(const std::vector<const distillation::Metrics*>& draws) {
+    nlohmann::json json = nlohmann::json::object();
+    for (std::size_t i = 0; i < draws.front()->size(); ++i) {
+        std::vector<double> values;
+        for (const distillation::Metrics* draw : draws) values.push_back((*draw)[i].second);
+        json[draws.front()->at(i).first] = summary(values);
+    }
+    return json;
+}
+
+std::unique_ptr<Measures> measures_for(const data::Dataset& reference, const FeatureExtractor* extractor, const Protocol& protocol) {
+    if (protocol.seeds.empty() || protocol.count < 1) core::fail("evaluation: no samples to measure; give a count and a seed");
+    if (reference.form().kind == models::DataForm::Kind::points) return point_measures(reference, protocol);
+    if (!extractor) core::fail("evaluation: images are measured on a classifier's features; name its directory");
+    return image_measures(reference, *extractor, protocol);
+}
+
+}  // namespace
+
+Evaluator::Evaluator(std::shared_ptr<const data::Dataset> reference, const FeatureExtractor* extractor, Protocol protocol)
+    : reference_(std::move(reference)), protocol_(std::move(protocol)), measures_(measures_for(*reference_, extractor, protocol_)) {}
+
+nlohmann::json Evaluator::evaluate(const Subject& subject) const {
+    std::vector<Measured> draws;
+    for (const std::uint64_t seed : protocol_.seeds) draws.push_back(measures_->measure(draw(subject, seed), seed));
+    std::vector<const distillation::Metrics*> overall;
+    for (const Measured& draw : draws) overall.push_back(&draw.overall);
+    return {{"kind", reference_->form().kind == models::DataForm::Kind::image ? "image" : "points"},
+            {"protocol", protocol_of(subject)},
+            {"metrics", summaries(overall)},
+            {"classes", class_rows(draws)}};
+}
+
+Samples Evaluator::draw(const Subject& subject, std::uint64_t seed) const {
+    Samples samples = subject.draw(protocol_.count, seed);
+    const std::vector<std::int64_t>& shape = reference_->form().shape;
+    if (samples.model_space.size(0) != protocol_.count || samples.model_space.sizes().slice(1) != at::IntArrayRef(shape)) {
+        core::fail("evaluation: asked for {} samples of shape {}, got {}; is the reference the data that the model was trained on?",
+                   protocol_.count, core::to_string(shape), core::to_string(samples.model_space.sizes().vec()));
+    }
+    if (reference_->classes() == 0) samples.labels.clear();
+    if (!samples.labels.empty() && static_cast<std::int64_t>(samples.labels.size()) != protocol_.count) {
+        core::fail("evaluation: {} samples came with {} labels", protocol_.count, samples.labels.size());
+    }
+    for (const std::int64_t label : samples.labels) {
+        if (label < 0 || label >= reference_->classes()) {
+            core::fail("evaluation: a sample's class is {}, the reference has classes 0..{}", label, reference_->classes() - 1);
+        }
+    }
+    return samples;
+}
+
+nlohmann::json Evaluator::protocol_of(const Subject& subject) const {
+    nlohmann::json model = subject.description.is_object() ? subject.description : nlohmann::json::object();
+    model["hash"] = subject.hash;
+    nlohmann::json protocol{
+        {"count", protocol_.count},
+        {"seeds", protocol_.seeds},
+        {"reference", {{"path", protocol_.reference_path}, {"hash", reference_->hash()}, {"count", reference_->size()}}},
+        {"model", model},
+        {"program", protocol_.program}};
+    measures_->describe(protocol);
+    return protocol;
+}
+
+nlohmann::json Evaluator::class_rows(const std::vector<Measured>& draws) const {
+    nlohmann::json rows = nlohmann::json::array();
+    const std::vector<std::string>& names = reference_->form().class_names;
+    for (std::size_t i = 0; i < draws.front().classes.size(); ++i) {
+        std::vector<const distillation::Metrics*> of_class;
+        for (const Measured& draw : draws) of_class.push_back(&draw.classes[i]);
+        nlohmann::json row = summaries(of_class);
+        row["class"] = i;
+        row["name"] = i < names.size() ? names[i] : std::to_string(i);
+        rows.push_back(row);
+    }
+    return rows;
+}
+
+SampleSource real_samples(std::shared_ptr<const data::Dataset> dataset) {
+    return [dataset = std::move(dataset)](std::int64_t count, std::uint64_t seed) {
+        if (count > dataset->size()) core::fail("evaluation: {} real samples wanted, the data set has {}", count, dataset->size());
+        std::vector<std::int64_t> order = core::RandomStream(seed, "real_samples").permutation(dataset->size());
+        order.resize(static_cast<std::size_t>(count));
+        Samples samples{dataset->samples(order), {}};
+        if (dataset->labels().empty()) return samples;
+        for (const std::int64_t index : order) samples.labels.push_back(dataset->labels()[static_cast<std::size_t>(index)]);
+        return samples;
+    };
+}
+
+Tensor rows_of_class(const Tensor& samples, const std::vector<std::int64_t>& labels, std::int64_t label) {
+    std::vector<std::int64_t> rows;
+    for (std::size_t i = 0; i < labels.size(); ++i) {
+        if (labels[i] == label) rows.push_back(static_cast<std::int64_t>(i));
+    }
+    return samples.index_select(0, at::tensor(rows, at::kLong));
+}
+
+double agreement(const std::vector<std::int64_t>& wanted, const std::vector<std::int64_t>& found) {
+    std::size_t same = 0;
+    for (std::size_t i = 0; i < wanted.size(); ++i) same += wanted[i] == found[i];
+    return static_cast<double>(same) / static_cast<double>(wanted.size());
+}
+
+std::vector<double> agreement_by_class(const std::vector<std::int64_t>& wanted, const std::vector<std::int64_t>& found,
+                                       std::int64_t classes) {
+    std::vector<double> same(static_cast<std::size_t>(classes)), all(static_cast<std::size_t>(classes));
+    for (std::size_t i = 0; i < wanted.size(); ++i) {
+        const auto label = static_cast<std::size_t>(wanted[i]);
+        ++all[label];
+        same[label] += wanted[i] == found[i];
+    }
+    for (std::size_t i = 0; i < all.size(); ++i) same[i] = all[i] > 0 ? same[i] / all[i] : not_a_number;
+    return same;
+}
+
+}  // namespace atelier::evaluation

@@ -1,0 +1,87 @@
+#pragma once
+
+#include <filesystem>
+#include <string>
+#include <vector>
+
+#include "atelier/data/dataset.h"
+#include "atelier/distillation/stage.h"
+#include "atelier/networks/classifier.h"
+#include "atelier/ops/parameters.h"
+
+namespace atelier::evaluation {
+
+struct Features {
+    Tensor features;  // [N,F] float32, CPU
+    Tensor logits;    // [N,classes] float32, CPU
+};
+
+/// The project's yardstick for images: a classifier that it trained itself.
+class FeatureExtractor {
+public:
+    /// Reads a classifier's model directory. Throws core::Error naming the file that is missing or does not fit.
+    explicit FeatureExtractor(const std::filesystem::path& directory, at::Device device = at::kCPU);
+    FeatureExtractor(const networks::ClassifierConfig& config, ops::Parameters parameters);
+
+    /// Features of model-space images [N,channels,resolution,resolution], batch by batch. Throws core::Error on another shape.
+    Features features(const Tensor& images) const;
+
+    const networks::ClassifierConfig& config() const { return config_; }
+    /// ops::hash_of the weights.
+    const std::string& hash() const { return hash_; }
+
+private:
+    networks::ClassifierConfig config_;
+    ops::Parameters parameters_;
+    std::string hash_;
+};
+
+/// The class with the largest logit, a number a row of [N,classes].
+std::vector<std::int64_t> predicted_classes(const Tensor& logits);
+
+/// Share of the data set's samples whose class the extractor names rightly. Throws core::Error when the data are unlabelled.
+double accuracy(const FeatureExtractor& extractor, const data::Dataset& dataset);
+
+/// Fresh weights for a classifier, each tensor a function of the seed and its name.
+ops::Parameters fresh_classifier(const networks::ClassifierConfig& config, std::uint64_t seed);
+
+/// Writes config.json (sizes, then `provenance`'s keys) and model.safetensors, each atomically, config.json last.
+void write_classifier(const std::filesystem::path& directory, const networks::ClassifierConfig& config,
+                      const ops::Parameters& parameters, const nlohmann::json& provenance);
+
+struct ClassificationSettings {
+    std::int64_t steps = 4000;
+    distillation::Optimization optimization{.lr = 2e-3, .warmup = 100, .decay_from = 0.3, .ema_decay = 0.99};
+    std::int64_t shift = 2;        // images are moved by up to so many pixels each way, their border repeated
+    double label_smoothing = 0.0;  // share of the target spread over all classes
+    bool bfloat16 = false;
+    std::uint64_t seed = 0;
+    std::string stream = "classifier";  // names the shifts' random stream
+};
+
+/// Trains a classifier by cross-entropy on randomly shifted images.
+class Classification : public distillation::Stage {
+public:
+    /// `parameters` must outlive the stage. Every batch of `real` must be labelled.
+    Classification(const networks::ClassifierConfig& config, ops::Parameters& parameters, distillation::BatchSource real,
+                   ClassificationSettings settings);
+
+    std::int64_t steps() const override { return settings_.steps; }
+    /// One learner, "model".
+    std::vector<distillation::Learner> learners() override;
+    /// Metrics: loss, and accuracy on the batch.
+    distillation::Loss loss(std::size_t index, std::int64_t step, std::int64_t turn) override;
+    /// A classifier draws nothing: returns `noise`.
+    Tensor sample(const ops::Parameters& weights, const Tensor& noise, const diffusion::Condition& condition) const override;
+
+private:
+    networks::ClassifierConfig config_;
+    ops::Parameters& parameters_;
+    distillation::BatchSource real_;
+    ClassificationSettings settings_;
+};
+
+/// Each image of [N,C,H,W] moved by up to `shift` pixels each way, its border repeated; a function of (seed, stream, step).
+Tensor randomly_shifted(const Tensor& images, std::int64_t shift, std::uint64_t seed, const std::string& stream, std::int64_t step);
+
+}  // namespace atelier::evaluation

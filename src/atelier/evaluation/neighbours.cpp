@@ -1,0 +1,56 @@
+#include "atelier/evaluation/neighbours.h"
+
+#include <algorithm>
+#include <numeric>
+
+#include "atelier/core/error.h"
+
+namespace atelier::evaluation {
+
+namespace {
+
+constexpr std::int64_t training_block = 4096;
+
+Tensor block_of(const data::Dataset& training, std::int64_t first) {
+    std::vector<std::int64_t> indices(static_cast<std::size_t>(std::min(training_block, training.size() - first)));
+    std::iota(indices.begin(), indices.end(), first);
+    return training.samples(indices).flatten(1);
+}
+
+/// The k nearest of two findings' candidates.
+Nearest merged(const Nearest& a, const Nearest& b, std::int64_t k) {
+    const Tensor distances = at::cat({a.distances, b.distances}, 1), indices = at::cat({a.indices, b.indices}, 1);
+    const auto [values, places] = distances.topk(std::min(k, distances.size(1)), 1, /*largest=*/false, /*sorted=*/true);
+    return {values, indices.gather(1, places)};
+}
+
+double quantile_of(const Tensor& numbers, double share) {
+    const Tensor sorted = std::get<0>(numbers.sort());
+    return sorted[static_cast<std::int64_t>(share * static_cast<double>(sorted.numel() - 1))].item<double>();
+}
+
+}  // namespace
+
+Nearest nearest_in(const Tensor& samples, const data::Dataset& training, std::int64_t k) {
+    if (k < 1 || training.size() < k) core::fail("nearest neighbours: {} wanted of {} training samples", k, training.size());
+    const Tensor rows = samples.flatten(1);
+    Nearest best{at::zeros({rows.size(0), 0}, at::kDouble), at::zeros({rows.size(0), 0}, at::kLong)};
+    for (std::int64_t first = 0; first < training.size(); first += training_block) {
+        const Tensor block = block_of(training, first);
+        const Nearest found = nearest(rows, block, std::min(k, block.size(0)));
+        best = merged(best, {found.distances, found.indices + first}, k);
+    }
+    return best;
+}
+
+CopyReport copying(const Tensor& generated, const Tensor& held_out, const data::Dataset& training, std::int64_t k) {
+    CopyReport report{nearest_in(generated, training, k), nearest_in(held_out, training, k)};
+    const Tensor ours = report.generated.distances.select(1, 0), theirs = report.held_out.distances.select(1, 0);
+    report.generated_median = quantile_of(ours, 0.5);
+    report.held_out_median = quantile_of(theirs, 0.5);
+    report.closest_limit = quantile_of(theirs, 0.01);
+    report.suspicious = (ours < report.closest_limit).to(at::kDouble).mean().item<double>();
+    return report;
+}
+
+}  // namespace atelier::evaluation

@@ -1,0 +1,88 @@
+#include "atelier/models/model_directory.h"
+
+#include "atelier/core/error.h"
+
+namespace atelier::models {
+
+namespace {
+
+/// config.json written by others (and the peers) may lack "data": an image of the network's shape is meant.
+DataForm form_of(const core::JsonObject& config, const networks::Network& network) {
+    if (config.has("data")) {
+        DataForm form = data_form_from_json(config.object("data"));
+        if (form.shape != network.data_shape) {
+            core::fail("{}: data.shape is {}, the network's is {}", config.where(), core::to_string(form.shape),
+                       core::to_string(network.data_shape));
+        }
+        return form;
+    }
+    DataForm form;
+    form.shape = network.data_shape;
+    if (form.shape.size() == 1) {
+        form.kind = DataForm::Kind::points;
+        form.offset.assign(static_cast<std::size_t>(form.shape[0]), 0.0);
+    }
+    return form;
+}
+
+Model described(const nlohmann::json& config, const std::string& where) {
+    const core::JsonObject json(config, where);
+    Model model;
+    model.config = config;
+    model.network = networks::make_network(json);
+    model.sigma_data = json.number_or("sigma_data", 0.5, 1e-6, 1e6);
+    model.range.sigma_min = json.number_or("sigma_min", 0.002, 1e-9, 1e9);
+    model.range.sigma_max = json.number_or("sigma_max", 80.0, 1e-9, 1e9);
+    if (model.range.sigma_min >= model.range.sigma_max) core::fail("{}: sigma_min must be below sigma_max", where);
+    model.form = form_of(json, model.network);
+    return model;
+}
+
+/// Checkpoints of EDM carry the fixed filters of their resampling layers; ours are part of the vocabulary.
+ops::Parameters without_filters(const ops::Parameters& all) {
+    ops::Parameters kept;
+    for (const auto& [name, tensor] : all.tensors()) {
+        if (!name.ends_with(".resample_filter")) kept.set(name, tensor);
+    }
+    return kept;
+}
+
+}  // namespace
+
+diffusion::EdmDenoiser Model::denoiser(bool bfloat16) const { return {network, parameters, sigma_data, bfloat16}; }
+
+Model fresh_model(const nlohmann::json& config, std::uint64_t seed) {
+    Model model = described(config, "model");
+    model.parameters = ops::initialise(networks::trace(model.network).parameters, seed);
+    return model;
+}
+
+Model read_model_config(const std::filesystem::path& directory) {
+    const auto path = directory / "config.json";
+    if (!std::filesystem::exists(path)) {
+        core::fail("{}: there is no model here (no config.json); name a model directory", directory.string());
+    }
+    return described(core::read_json(path), path.string());
+}
+
+Model read_model(const std::filesystem::path& directory, at::Device device) {
+    Model model = read_model_config(directory);
+    const auto weights = directory / "model.safetensors";
+    model.parameters = without_filters(ops::read_parameters(weights));
+    ops::check_against(model.parameters, networks::trace(model.network).parameters, weights.string());
+    if (!model.parameters.all_finite()) core::fail("{}: holds numbers that are not finite; the file is damaged", weights.string());
+    if (device != at::kCPU) model.parameters = model.parameters.to(device);
+    return model;
+}
+
+void write_model(const std::filesystem::path& directory, const Model& model, const ops::Parameters* raw) {
+    ops::write_parameters(directory / "model.safetensors", model.parameters);
+    if (raw) ops::write_parameters(directory / "model-raw.safetensors", *raw);
+    core::write_json(directory / "config.json", model.config);
+}
+
+bool is_model_directory(const std::filesystem::path& path) {
+    return std::filesystem::is_regular_file(path / "config.json") && !std::filesystem::exists(path / "ensemble.json");
+}
+
+}  // namespace atelier::models

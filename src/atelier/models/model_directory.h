@@ -1,0 +1,41 @@
+#pragma once
+
+#include <filesystem>
+#include <string>
+
+#include "atelier/diffusion/denoiser.h"
+#include "atelier/diffusion/noise_levels.h"
+#include "atelier/models/data_form.h"
+#include "atelier/networks/network.h"
+
+namespace atelier::models {
+
+/// A model: what lies in a model directory (config.json and model.safetensors). `config` keeps keys that this program does not know.
+struct Model {
+    nlohmann::json config;
+    networks::Network network;
+    ops::Parameters parameters;
+    double sigma_data = 0.5;
+    diffusion::NoiseRange range;
+    DataForm form;
+
+    /// Seen as a denoiser; the model must outlive it.
+    diffusion::EdmDenoiser denoiser(bool bfloat16 = false) const;
+};
+
+/// A model with fresh parameters drawn from `seed`. `config` must name architecture and sizes; throws core::Error otherwise.
+Model fresh_model(const nlohmann::json& config, std::uint64_t seed);
+
+/// Reads and checks a model directory; everything is checked before anything is believed. Throws core::Error naming the file.
+Model read_model(const std::filesystem::path& directory, at::Device device = at::kCPU);
+
+/// Only config.json and the network; `parameters` stays empty.
+Model read_model_config(const std::filesystem::path& directory);
+
+/// Writes config.json and model.safetensors (and model-raw.safetensors, the weights without EMA, where `raw` is given), replacing
+/// what was there file by file, each atomically; config.json last.
+void write_model(const std::filesystem::path& directory, const Model& model, const ops::Parameters* raw = nullptr);
+
+bool is_model_directory(const std::filesystem::path& path);
+
+}  // namespace atelier::models

@@ -1,0 +1,79 @@
+#include "atelier/training/checkpoint.h"
+
+#include <algorithm>
+
+#include "atelier/core/error.h"
+#include "atelier/core/json_file.h"
+#include "atelier/core/log.h"
+
+namespace atelier::training {
+
+namespace fs = std::filesystem;
+
+namespace {
+
+/// Doubles as text that reads back to the same bits.
+std::map<std::string, std::string> metadata_of(const Checkpoint& checkpoint) {
+    std::map<std::string, std::string> metadata{{"step", std::to_string(checkpoint.step)}, {"sha256", ops::hash_of(checkpoint.tensors)}};
+    for (const auto& [name, number] : checkpoint.numbers) metadata["number/" + name] = fmt::format("{:a}", number);
+    return metadata;
+}
+
+Checkpoint read(const fs::path& path) {
+    const core::SafetensorsFile file(path);
+    Checkpoint checkpoint;
+    checkpoint.tensors = ops::read_parameters(file, true);
+    const auto text = [&](const std::string& key) {
+        const auto found = file.metadata().find(key);
+        if (found == file.metadata().end()) core::fail("{}: no \"{}\" in its metadata; not a checkpoint", path.string(), key);
+        return found->second;
+    };
+    if (text("sha256") != ops::hash_of(checkpoint.tensors)) core::fail("{}: its checksum does not fit; the file is damaged", path.string());
+    checkpoint.step = std::stoll(text("step"));
+    for (const auto& [key, value] : file.metadata()) {
+        if (key.starts_with("number/")) checkpoint.numbers[key.substr(7)] = std::strtod(value.c_str(), nullptr);
+    }
+    return checkpoint;
+}
+
+}  // namespace
+
+CheckpointFolder::CheckpointFolder(fs::path folder, int keep) : folder_(std::move(folder)), keep_(keep) {}
+
+std::vector<fs::path> CheckpointFolder::files() const {
+    std::vector<fs::path> found;
+    if (!fs::exists(folder_)) return found;
+    for (const auto& entry : fs::directory_iterator(folder_)) {
+        const std::string name = entry.path().filename().string();
+        if (name.starts_with("step-") && name.ends_with(".safetensors")) found.push_back(entry.path());
+    }
+    std::ranges::sort(found, std::greater<>());
+    return found;
+}
+
+void CheckpointFolder::save(const Checkpoint& checkpoint) const {
+    const fs::path path = folder_ / fmt::format("step-{:012}.safetensors", checkpoint.step);
+    ops::write_parameters(path, checkpoint.tensors, metadata_of(checkpoint));
+    const std::vector<fs::path> all = files();
+    for (std::size_t i = static_cast<std::size_t>(keep_); i < all.size(); ++i) fs::remove(all[i]);
+}
+
+std::optional<Checkpoint> CheckpointFolder::latest() const {
+    for (const fs::path& path : files()) {
+        try {
+            return read(path);
+        } catch (const core::Error& error) {
+            core::log::warning("{}; trying the one before it", error.what());
+        }
+    }
+    return std::nullopt;
+}
+
+fs::path CheckpointFolder::latest_path() const {
+    const auto all = files();
+    return all.empty() ? fs::path() : all.front();
+}
+
+void CheckpointFolder::clear() const { fs::remove_all(folder_); }
+
+}  // namespace atelier::training

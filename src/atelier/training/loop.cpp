@@ -1,0 +1,165 @@
+#include "atelier/training/loop.h"
+
+#include <chrono>
+#include <cmath>
+#include <limits>
+
+#include "atelier/core/error.h"
+#include "atelier/core/log.h"
+#include "atelier/core/progress.h"
+#include "atelier/core/signals.h"
+#include "atelier/training/checkpoint.h"
+#include "atelier/training/optimizer.h"
+#include "atelier/training/run_log.h"
+
+namespace atelier::training {
+
+namespace {
+
+using Clock = std::chrono::steady_clock;
+
+double seconds_since(Clock::time_point start) { return std::chrono::duration<double>(Clock::now() - start).count(); }
+
+/// The state of one run of a stage.
+class Run {
+public:
+    Run(distillation::Stage& stage, const LoopSettings& settings)
+        : stage_(stage), settings_(settings), learners_(stage.learners()), checkpoints_(settings.folder / "checkpoints") {
+        for (distillation::Learner& learner : learners_) {
+            learner.parameters->require_gradients(true);
+            optimizers_.emplace_back(*learner.parameters, learner.optimization, stage.steps() * learner.updates);
+        }
+        restore();
+    }
+
+    LoopResult finish() {
+        RunLog log(settings_.folder, step_);
+        core::Progress progress(settings_.label, stage_.steps(), "steps", step_);
+        while (step_ < stage_.steps()) {
+            const distillation::Metrics metrics = one_step();
+            ++step_;
+            const bool last = step_ == stage_.steps();
+            distillation::Metrics shown = metrics;
+            if (last || (settings_.probe_every > 0 && step_ % settings_.probe_every == 0)) probe(shown);
+            if (last || step_ % settings_.log_every == 0 || shown.size() > metrics.size()) log.write(step_, shown);
+            progress.update(step_, shown.empty() ? "" : fmt::format("{} {:.4g}", shown.front().first, shown.front().second));
+            save_when_due(last);
+        }
+        return result();
+    }
+
+private:
+    distillation::Metrics one_step() {
+        distillation::Metrics all;
+        for (std::size_t i = 0; i < learners_.size(); ++i) {
+            for (std::int64_t turn = 0; turn < learners_[i].updates; ++turn) {
+                const distillation::Metrics metrics = update(i, turn);
+                if (turn + 1 == learners_[i].updates) all.insert(all.end(), metrics.begin(), metrics.end());
+            }
+        }
+        return all;
+    }
+
+    distillation::Metrics update(std::size_t i, std::int64_t turn) {
+        distillation::Loss loss = stage_.loss(i, step_, turn);
+        const std::vector<Tensor> gradients = torch::autograd::grad({loss.value}, learners_[i].parameters->list(), {}, std::nullopt,
+                                                                    false, /*allow_unused=*/true);
+        const double norm = optimizers_[i].update(gradients);
+        const double value = loss.value.item<double>();
+        if (!std::isfinite(value) || !std::isfinite(norm)) stop_because(fmt::format(
+            "the {} of {} became {} at step {}", std::isfinite(value) ? "gradient" : "loss", learners_[i].name,
+            std::isfinite(value) ? norm : value, step_));
+        loss.metrics.emplace_back(learners_[i].name + "_gradient", norm);
+        return loss.metrics;
+    }
+
+    [[noreturn]] void stop_because(const std::string& what) const {
+        const auto good = checkpoints_.latest_path();
+        core::fail("{}: {}; stopped. Last good checkpoint: {}. Lower the learning rate and start into a new output, or resume to retry",
+                   settings_.label, what, good.empty() ? "none yet" : good.string());
+    }
+
+    /// Samples from fixed noise with the weights as they would be used: measured, drawn, and judged.
+    void probe(distillation::Metrics& metrics) {
+        if (!settings_.probe_noise.defined()) return;
+        at::NoGradGuard no_gradients;
+        const ops::Parameters& weights = optimizers_.back().averaged();
+        const Tensor samples = stage_.sample(weights, settings_.probe_noise, settings_.probe_condition);
+        if (settings_.distance) {
+            const double distance = settings_.distance(samples);
+            metrics.emplace_back("probe_distance", distance);
+            if (!(distance >= best_distance_)) remember_best(weights, distance);
+        }
+        if (settings_.draw) settings_.draw(settings_.folder / "samples" / fmt::format("step-{:06}", step_), samples);
+        for (const distillation::Finding& finding : stage_.health(metrics, samples)) {
+            if (finding.level == distillation::Finding::Level::collapse) stop_because(finding.words);
+            if (finding.level == distillation::Finding::Level::warning) {
+                core::log::warning("{} step {}: {}", settings_.label, step_, finding.words);
+            }
+        }
+    }
+
+    void remember_best(const ops::Parameters& weights, double distance) {
+        best_distance_ = distance;
+        best_step_ = step_;
+        if (settings_.keep_best) best_ = weights.clone();
+    }
+
+    void save_when_due(bool last) {
+        const bool stopping = core::stop_requested();
+        if (!last && !stopping && seconds_since(saved_) < settings_.checkpoint_seconds) return;
+        save();
+        if (stopping && !last) {
+            throw core::Interrupted(fmt::format("{} stopped at step {} of {}; run the same command again to go on", settings_.label,
+                                                step_, stage_.steps()));
+        }
+    }
+
+    void save() {
+        Checkpoint checkpoint;
+        checkpoint.step = step_;
+        for (std::size_t i = 0; i < learners_.size(); ++i) checkpoint.tensors.merge(optimizers_[i].state(), learners_[i].name + "/");
+        checkpoint.tensors.merge(best_, "best/");
+        for (const auto& [name, number] : stage_.scalars()) checkpoint.numbers["stage/" + name] = *number;
+        checkpoint.numbers["best_step"] = static_cast<double>(best_step_);
+        checkpoint.numbers["best_distance"] = best_distance_;
+        checkpoint.numbers["seconds"] = seconds_before_ + seconds_since(start_);
+        checkpoints_.save(checkpoint);
+        saved_ = Clock::now();
+    }
+
+    void restore() {
+        const std::optional<Checkpoint> found = checkpoints_.latest();
+        if (!found) return;
+        step_ = found->step;
+        for (std::size_t i = 0; i < learners_.size(); ++i) optimizers_[i].restore(found->tensors.under(learners_[i].name + "/"));
+        best_ = found->tensors.under("best/");
+        for (const auto& [name, number] : stage_.scalars()) *number = found->numbers.at("stage/" + name);
+        best_step_ = static_cast<std::int64_t>(found->numbers.at("best_step"));
+        best_distance_ = found->numbers.at("best_distance");
+        seconds_before_ = found->numbers.at("seconds");
+        if (step_ < stage_.steps()) core::log::info("{}: going on from step {} of {}", settings_.label, step_, stage_.steps());
+    }
+
+    LoopResult result() const {
+        const bool best = settings_.keep_best && !best_.empty();
+        return {best ? best_.clone() : optimizers_.back().averaged().clone(), learners_.back().parameters->clone(), best_step_,
+                best_distance_, seconds_before_ + seconds_since(start_)};
+    }
+
+    distillation::Stage& stage_;
+    const LoopSettings& settings_;
+    std::vector<distillation::Learner> learners_;
+    std::vector<Optimizer> optimizers_;
+    CheckpointFolder checkpoints_;
+    std::int64_t step_ = 0, best_step_ = 0;
+    ops::Parameters best_;
+    double best_distance_ = std::numeric_limits<double>::quiet_NaN(), seconds_before_ = 0;
+    Clock::time_point start_ = Clock::now(), saved_ = Clock::now();
+};
+
+}  // namespace
+
+LoopResult run_stage(distillation::Stage& stage, const LoopSettings& settings) { return Run(stage, settings).finish(); }
+
+}  // namespace atelier::training

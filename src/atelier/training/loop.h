@@ -1,0 +1,37 @@
+#pragma once
+
+#include <filesystem>
+
+#include "atelier/distillation/stage.h"
+
+namespace atelier::training {
+
+struct LoopSettings {
+    std::string label;                 // "teacher", "student 2 dm": shown to people
+    std::filesystem::path folder;      // of the stage: checkpoints/, metrics.jsonl, samples/
+    double checkpoint_seconds = 60;    // time between checkpoints; does not change results
+    std::int64_t log_every = 50;       // steps
+    std::int64_t probe_every = 0;      // steps between measurements and sample grids; 0: only at the end
+    bool keep_best = false;            // end with the weights of the lowest probe distance instead of the last
+    Tensor probe_noise;                // fixed noise of the probe samples
+    diffusion::Condition probe_condition;
+    /// Distance of samples (drawn from the probe noise) to the data; lower is better. May be empty.
+    std::function<double(const Tensor& samples)> distance;
+    /// Draws a picture of samples into a file without its ending. May be empty.
+    std::function<void(const std::filesystem::path& stem, const Tensor& samples)> draw;
+};
+
+struct LoopResult {
+    ops::Parameters weights;      // of the stage's last learner: averaged where an average is kept, best or last
+    ops::Parameters raw_weights;  // without the average, of the last step
+    std::int64_t best_step = 0;
+    double best_distance = 0;     // NaN when nothing was measured
+    double seconds = 0;           // spent in all sessions
+};
+
+/// Runs a stage from its newest checkpoint, or from the start, to its end. A run that is killed at any moment and called again ends with the
+/// same bits. SIGINT and SIGTERM make a checkpoint and throw core::Interrupted. A loss that is not finite, or a collapse, throws
+/// core::Error with what, where, and the last good checkpoint.
+LoopResult run_stage(distillation::Stage& stage, const LoopSettings& settings);
+
+}  // namespace atelier::training

@@ -1,0 +1,88 @@
+#include "atelier/training/optimizer.h"
+
+#include <algorithm>
+#include <cmath>
+
+#include "atelier/core/error.h"
+
+namespace atelier::training {
+
+namespace {
+
+ops::Parameters zeros_like(const ops::Parameters& parameters) {
+    ops::Parameters zeros;
+    for (const auto& [name, tensor] : parameters.tensors()) zeros.set(name, at::zeros_like(tensor));
+    return zeros;
+}
+
+/// Undefined gradients (parameters that this loss does not reach) become zeros, so that every state advances alike.
+std::vector<Tensor> defined(const std::vector<Tensor>& gradients, const std::vector<Tensor>& parameters) {
+    std::vector<Tensor> all;
+    all.reserve(gradients.size());
+    for (std::size_t i = 0; i < gradients.size(); ++i) {
+        all.push_back(gradients[i].defined() ? gradients[i] : at::zeros_like(parameters[i]));
+    }
+    return all;
+}
+
+}  // namespace
+
+double scheduled_rate(const distillation::Optimization& settings, std::int64_t update, std::int64_t total) {
+    const auto at = static_cast<double>(update);
+    const double warm = settings.warmup > 0 ? std::min(1.0, (at + 1) / static_cast<double>(settings.warmup)) : 1.0;
+    const double start = settings.decay_from * static_cast<double>(total);
+    double decay = 1.0;
+    if (at > start) decay = 1 - (1 - settings.final_share) * (at - start) / std::max(1.0, static_cast<double>(total) - start);
+    return settings.lr * warm * decay;
+}
+
+Optimizer::Optimizer(ops::Parameters& parameters, distillation::Optimization settings, std::int64_t total_updates)
+    : parameters_(parameters), settings_(settings), total_(total_updates), first_(zeros_like(parameters)), second_(zeros_like(parameters)) {
+    if (settings_.ema_decay > 0) average_ = parameters_.clone();
+    updates_ = at::zeros({}, parameters_.list().front().options().dtype(at::kFloat));
+}
+
+std::int64_t Optimizer::updates_done() const { return static_cast<std::int64_t>(updates_.item<float>()); }
+
+double Optimizer::update(const std::vector<Tensor>& gradients) {
+    at::NoGradGuard no_gradients;
+    const std::vector<Tensor> parameters = parameters_.list();
+    const std::vector<Tensor> slopes = defined(gradients, parameters);
+    const double norm = at::stack(at::_foreach_norm(slopes, 2)).norm().item<double>();
+    if (!std::isfinite(norm)) return norm;
+    if (settings_.clip > 0 && norm > settings_.clip) at::_foreach_mul_(slopes, settings_.clip / norm);
+
+    const std::int64_t before = updates_done();
+    updates_.add_(1);
+    const std::vector<Tensor> steps(parameters.size(), updates_);
+    at::_fused_adamw_(parameters, slopes, first_.list(), second_.list(), {}, steps, scheduled_rate(settings_, before, total_),
+                      settings_.beta1, settings_.beta2, settings_.weight_decay, 1e-8, false, false, std::nullopt, std::nullopt);
+    if (settings_.ema_decay > 0) {
+        const auto done = static_cast<double>(before + 1);
+        const double keep = std::min(settings_.ema_decay, (1 + done) / (10 + done));  // young averages follow closely
+        at::_foreach_lerp_(average_.list(), parameters, 1 - keep);
+    }
+    return norm;
+}
+
+ops::Parameters Optimizer::state() const {
+    ops::Parameters all;
+    all.merge(parameters_, "weights/");
+    all.merge(average_, "ema/");
+    all.merge(first_, "first_moment/");
+    all.merge(second_, "second_moment/");
+    all.set("updates", updates_);
+    return all;
+}
+
+void Optimizer::restore(const ops::Parameters& saved) {
+    ops::Parameters mine = state();
+    for (const auto& [name, tensor] : mine.tensors()) {
+        if (!saved.contains(name) || saved.at(name).sizes() != tensor.sizes()) {
+            core::fail("the checkpoint lacks \"{}\" or holds it with another shape; it belongs to another network or optimiser", name);
+        }
+    }
+    mine.copy_from(saved);
+}
+
+}  // namespace atelier::training

@@ -1,0 +1,154 @@
+#include "atelier/core/signals.h"
+
+#include "core/test_folder.h"
+
+#include <signal.h>
+#include <sys/wait.h>
+
+#include <chrono>
+#include <fstream>
+#include <thread>
+
+#include "atelier/core/atomic_file.h"
+
+namespace atelier::core {
+
+namespace {
+
+using Commands = std::vector<std::vector<std::string>>;
+
+std::vector<std::string> shell(const std::string& script) { return {"/bin/sh", "-c", script}; }
+
+// Runs `body` in a process of its own, since stop flags cannot be taken back; returns its exit code.
+int exit_code_of(const std::function<int()>& body) {
+    const pid_t child = ::fork();
+    if (child == 0) ::_exit(body());
+    int status = 0;
+    ::waitpid(child, &status, 0);
+    return WIFEXITED(status) ? WEXITSTATUS(status) : 1000 + WTERMSIG(status);
+}
+
+// 3 for Interrupted, 4 for another Error, 0 for none.
+int outcome_of(const Commands& commands, int at_once) {
+    try {
+        run_processes(commands, at_once);
+    } catch (const Interrupted&) {
+        return 3;
+    } catch (const Error&) {
+        return 4;
+    }
+    return 0;
+}
+
+void raise_later(int signal) {
+    std::thread([signal] {
+        std::this_thread::sleep_for(std::chrono::milliseconds(200));
+        ::kill(::getpid(), signal);
+    }).detach();
+}
+
+double seconds_of(const std::function<void()>& action) {
+    const auto start = std::chrono::steady_clock::now();
+    action();
+    return std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
+}
+
+}  // namespace
+
+TEST(RunProcesses, all_commands_are_run) {
+    const TestFolder folder;
+    Commands commands;
+    for (const char* name : {"a", "b", "c", "d", "e"}) commands.push_back({"/usr/bin/touch", (folder / name).string()});
+    run_processes(commands, 2);
+    EXPECT_EQ(folder.entries(), 5U);
+    run_processes({}, 2);
+}
+
+TEST(RunProcesses, no_more_run_together_than_asked) {
+    const TestFolder folder;
+    const std::string lock = (folder / "lock").string();  // mkdir fails when another one is inside
+    const auto command = shell("mkdir " + lock + " && sleep 0.05 && rmdir " + lock);
+    EXPECT_NO_THROW(run_processes({command, command, command}, 1));
+}
+
+TEST(RunProcesses, a_failing_command_is_named_and_stops_the_others) {
+    const double seconds = seconds_of([] {
+        const std::string message = error_of([] { run_processes({shell("sleep 30"), shell("exit 7"), shell("sleep 30")}, 2); });
+        expect_contains(message, "/bin/sh -c exit 7: failed with exit code 7");
+    });
+    EXPECT_LT(seconds, 10);
+}
+
+TEST(RunProcesses, exit_code_130_is_a_failure_when_no_stop_was_asked_for) {
+    expect_contains(error_of([] { run_processes({shell("exit 130")}, 1); }), "exit code 130");
+    expect_contains(error_of([] { run_processes({shell("kill -9 $$")}, 1); }), "signal 9");
+}
+
+TEST(RunProcesses, a_program_that_is_not_there_is_named) {
+    expect_contains(error_of([] { run_processes({{"/nowhere/program", "x"}}, 1); }), "/nowhere/program: cannot be started");
+    error_of([] { run_processes({{}}, 1); });
+}
+
+TEST(RunProcesses, a_stop_reaches_the_children_and_is_an_interruption) {
+    for (const std::string script : {"trap 'exit 130' TERM; sleep 30 & wait", "exec sleep 30"}) {
+        const double seconds = seconds_of([&] {
+            EXPECT_EQ(exit_code_of([&] {
+                          catch_stop_signals();
+                          raise_later(SIGTERM);
+                          return outcome_of({shell(script), shell(script)}, 2);
+                      }),
+                      3);
+        });
+        EXPECT_LT(seconds, 10);
+    }
+}
+
+TEST(RunProcesses, a_child_that_fails_while_stopping_is_an_error) {
+    EXPECT_EQ(exit_code_of([] {
+                  catch_stop_signals();
+                  raise_later(SIGTERM);
+                  return outcome_of({shell("trap 'exit 9' TERM; sleep 30 & wait")}, 1);
+              }),
+              4);
+}
+
+TEST(RunProcesses, children_die_with_their_parent) {
+    const TestFolder folder;
+    const auto pid_file = folder / "pid";
+    const pid_t parent = ::fork();
+    if (parent == 0) {
+        run_processes({shell("echo $$ > " + pid_file.string() + ".new; mv " + pid_file.string() + ".new " + pid_file.string() +
+                             "; while :; do sleep 0.1; done")},
+                      1);
+        ::_exit(0);
+    }
+    while (!std::filesystem::exists(pid_file)) std::this_thread::sleep_for(std::chrono::milliseconds(10));
+    const pid_t child = std::stoi(read_text(pid_file));
+    ::kill(parent, SIGKILL);
+    ::waitpid(parent, nullptr, 0);
+    const auto is_alive = [&] {  // a dead process whose new parent has not asked for it yet is state Z
+        if (::kill(child, 0) != 0) return false;
+        std::ifstream stat("/proc/" + std::to_string(child) + "/stat");
+        std::string pid, name, state;
+        stat >> pid >> name >> state;
+        return state != "Z" && !state.empty();
+    };
+    for (int i = 0; i < 200 && is_alive(); ++i) std::this_thread::sleep_for(std::chrono::milliseconds(10));
+    EXPECT_FALSE(is_alive());
+}
+
+TEST(StopSignals, set_a_flag_and_a_second_interrupt_ends_the_process) {
+    EXPECT_EQ(exit_code_of([] {
+                  catch_stop_signals();
+                  if (stop_requested()) return 1;
+                  ::raise(SIGTERM);
+                  ::raise(SIGTERM);
+                  ::raise(SIGINT);
+                  if (!stop_requested()) return 2;
+                  ::raise(SIGINT);
+                  return 3;
+              }),
+              130);
+}
+
+}  // namespace atelier::core
