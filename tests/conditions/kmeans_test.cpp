@@ -109,7 +109,8 @@ TEST(kmeans, no_exchange_of_two_rows_improves_balanced_clusters) {
         return cosine(rows[i], found.centroids[static_cast<std::size_t>(found.assignment[j])]);
     };
     for (std::size_t i = 0; i < rows.size(); ++i) {
-        for (std::size_t j = 0; j < i; ++j) EXPECT_GE(similarity(i, i) + similarity(j, j) + 1e-9, similarity(i, j) + similarity(j, i));
+        for (std::size_t j = 0; j < i; ++j)
+            EXPECT_GE(similarity(i, i) + similarity(j, j) + 1e-9, similarity(i, j) + similarity(j, i));
     }
 }
 

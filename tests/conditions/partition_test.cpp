@@ -151,10 +151,11 @@ TEST(partition, a_tampered_owner_or_hash_is_an_error_that_names_the_place) {
 }
 
 TEST(partition, hostile_json_is_an_error) {
-    for (const char* text : {R"({})", R"([])", R"({"students":2})", R"({"students":2,"owner":[0,2]})", R"({"students":2,"owner":[0,-1]})",
-                             R"({"students":2,"owner":[0,0]})", R"({"students":0,"owner":[]})", R"({"students":16777216,"owner":[0]})",
-                             R"({"students":1,"owner":[]})", R"({"students":1,"owner":[0.5]})", R"({"students":1,"owner":[1e300]})",
-                             R"({"students":9223372036854775807,"owner":[0]})", R"({"students":1,"owner":[0],"hash":7})"}) {
+    for (const char* text :
+         {R"({})", R"([])", R"({"students":2})", R"({"students":2,"owner":[0,2]})", R"({"students":2,"owner":[0,-1]})",
+          R"({"students":2,"owner":[0,0]})", R"({"students":0,"owner":[]})", R"({"students":16777216,"owner":[0]})",
+          R"({"students":1,"owner":[]})", R"({"students":1,"owner":[0.5]})", R"({"students":1,"owner":[1e300]})",
+          R"({"students":9223372036854775807,"owner":[0]})", R"({"students":1,"owner":[0],"hash":7})"}) {
         EXPECT_THROW(partition_from_json(nlohmann::json::parse(text), "p.json"), core::Error) << text;
     }
 }
@@ -174,8 +175,9 @@ TEST(partition, a_number_of_students_that_cannot_be_is_a_usage_error) {
 TEST(partition, an_unknown_method_names_the_nearest) {
     EXPECT_NE(message_of<core::UsageError>([] { make_partition(request("kmean", 2, 4)); }).find("did you mean \"kmeans\"?"),
               std::string::npos);
-    EXPECT_NE(message_of<core::UsageError>([] { make_partition(request("zzzzzzzzzzz", 2, 4)); }).find("known are consecutive, random"),
-              std::string::npos);
+    EXPECT_NE(
+        message_of<core::UsageError>([] { make_partition(request("zzzzzzzzzzz", 2, 4)); }).find("known are consecutive, random"),
+        std::string::npos);
 }
 
 TEST(partition, embeddings_and_difficulties_must_be_there_for_every_class) {
@@ -212,10 +214,11 @@ TEST(partition, a_file_that_the_program_wrote_may_be_given) {
 }
 
 TEST(partition, a_file_with_gaps_doubles_or_other_sizes_is_an_error) {
-    for (const char* text : {R"({"cells": [[1], [2]]})", R"({"cells": [[0, 1], [1, 2]]})", R"({"cells": [[0, 1, 2]]})",
-                             R"({"cells": [[0, 1], [2], []]})", R"({"cells": [[0, 1], [3]]})", R"({"cells": 3})", R"({"cells": [0, 1]})",
-                             R"({"owner": [0, 1]})", R"({"owner": [0, 1, 0, 1]})", R"({"owner": [0, 0, 0]})", R"({"owner": [0, 1, 2]})",
-                             R"({})", R"({"owner": [0, 1, 0], "cells": [[0, 2], [1]]})", "{", "[]"}) {
+    for (const char* text :
+         {R"({"cells": [[1], [2]]})", R"({"cells": [[0, 1], [1, 2]]})", R"({"cells": [[0, 1, 2]]})",
+          R"({"cells": [[0, 1], [2], []]})", R"({"cells": [[0, 1], [3]]})", R"({"cells": 3})", R"({"cells": [0, 1]})",
+          R"({"owner": [0, 1]})", R"({"owner": [0, 1, 0, 1]})", R"({"owner": [0, 0, 0]})", R"({"owner": [0, 1, 2]})", R"({})",
+          R"({"owner": [0, 1, 0], "cells": [[0, 2], [1]]})", "{", "[]"}) {
         const TemporaryFile file(text);
         PartitionRequest r = request("file", 2, 3);
         r.file = file.path();

@@ -24,7 +24,8 @@ TEST(prior, any_stretch_holds_each_class_within_a_few_of_its_share) {
             for (const std::uint64_t number : {10, 100, 5000}) {
                 const auto found = counts(prior, seed, first, number);
                 for (std::size_t i = 0; i < found.size(); ++i) {
-                    EXPECT_NEAR(static_cast<double>(found[i]), static_cast<double>(number) * prior.weights[i] / 10, 5) << seed << " " << first;
+                    EXPECT_NEAR(static_cast<double>(found[i]), static_cast<double>(number) * prior.weights[i] / 10, 5)
+                        << seed << " " << first;
                 }
             }
         }

@@ -69,7 +69,8 @@ inline Bytes random_bytes(std::size_t count, std::uint64_t seed = 0) {
 }
 
 inline void write_bytes(const std::filesystem::path& path, const Bytes& bytes) {
-    std::ofstream(path, std::ios::binary).write(reinterpret_cast<const char*>(bytes.data()), static_cast<std::streamsize>(bytes.size()));
+    std::ofstream(path, std::ios::binary)
+        .write(reinterpret_cast<const char*>(bytes.data()), static_cast<std::streamsize>(bytes.size()));
 }
 
 inline void write_gzip(const std::filesystem::path& path, const Bytes& bytes) {
@@ -78,11 +79,13 @@ inline void write_gzip(const std::filesystem::path& path, const Bytes& bytes) {
     gzclose(file);
 }
 
-inline void write_points(const std::filesystem::path& path, const std::vector<float>& places, const std::vector<std::int64_t>& labels = {}) {
+inline void write_points(const std::filesystem::path& path, const std::vector<float>& places,
+                         const std::vector<std::int64_t>& labels = {}) {
     const auto count = static_cast<std::int64_t>(places.size()) / 2;
     std::vector<core::TensorBytes> tensors{{"points", core::DType::F32, {count, 2}, std::as_bytes(std::span(places))}};
     if (!labels.empty()) {
-        tensors.push_back({"labels", core::DType::I64, {static_cast<std::int64_t>(labels.size())}, std::as_bytes(std::span(labels))});
+        tensors.push_back(
+            {"labels", core::DType::I64, {static_cast<std::int64_t>(labels.size())}, std::as_bytes(std::span(labels))});
     }
     core::write_safetensors(path, tensors);
 }

@@ -159,8 +159,9 @@ TEST(idx, hostile_image_files_are_errors_that_name_the_file) {
 TEST(idx, hostile_label_files_are_errors_that_name_the_file) {
     const TemporaryFolder folder;
     const auto path = folder / "labels";
-    for (const Bytes& bytes : {Bytes{}, big_endian({images_magic, 2}) + Bytes{1, 2}, big_endian({labels_magic, 3}) + Bytes{1, 2},
-                               big_endian({labels_magic, 1}) + Bytes{1, 2}, big_endian({labels_magic, 0xffffffff}) + Bytes{1, 2}}) {
+    for (const Bytes& bytes :
+         {Bytes{}, big_endian({images_magic, 2}) + Bytes{1, 2}, big_endian({labels_magic, 3}) + Bytes{1, 2},
+          big_endian({labels_magic, 1}) + Bytes{1, 2}, big_endian({labels_magic, 0xffffffff}) + Bytes{1, 2}}) {
         write_bytes(path, bytes);
         EXPECT_TRUE(holds(message_of([&] { read_idx_labels(path); }), path.string()));
     }

@@ -23,7 +23,8 @@ public:
         Tensor out = at::empty({static_cast<std::int64_t>(indices.size()), 1, 2, 3});
         for (std::size_t n = 0; n < indices.size(); ++n) {
             if (indices[n] == broken) core::fail("sample {} is broken", indices[n]);
-            for (std::size_t p = 0; p < 6; ++p) out.mutable_data_ptr<float>()[n * 6 + p] = static_cast<float>(10 * indices[n]) + static_cast<float>(p % 3);
+            for (std::size_t p = 0; p < 6; ++p)
+                out.mutable_data_ptr<float>()[n * 6 + p] = static_cast<float>(10 * indices[n]) + static_cast<float>(p % 3);
         }
         return out;
     }
@@ -134,7 +135,8 @@ TEST(loader, any_order_of_steps_restarts_and_thread_counts_gives_the_same_batche
     at::set_num_threads(threads);
     for (std::int64_t start = 0; start < 20; start += 3) {
         Loader resumed(numbered(30), o);
-        for (std::int64_t step = start; step < 20; ++step) expect_equal(resumed.at(step), expected[static_cast<std::size_t>(step)]);
+        for (std::int64_t step = start; step < 20; ++step)
+            expect_equal(resumed.at(step), expected[static_cast<std::size_t>(step)]);
     }
 }
 

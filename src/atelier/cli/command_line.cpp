@@ -54,6 +54,11 @@ int run_command_line(int argc, char** argv) {
     bool quiet = false;
     app.add_flag("-q,--quiet", quiet, "only warnings, errors and results")->each([](const std::string&) { core::log::set_quiet(true); });
     add_stage_commands(app);
+    add_sample_command(app);
+    add_evaluate_command(app);
+    add_forward_command(app);
+    add_inspect_command(app);
+    add_classifier_command(app);
 
     core::catch_stop_signals();
     return guarded([&] { app.parse(argc, argv); }, app);

@@ -11,6 +11,11 @@ namespace atelier::cli {
 int run_command_line(int argc, char** argv);
 
 // Each adds its commands; a new command is one file and one line in command_line.cpp.
-void add_stage_commands(CLI::App& app);     // run, teacher, partition, pairs, distill
+void add_stage_commands(CLI::App& app);  // run, teacher, partition, pairs, distill
+void add_sample_command(CLI::App& app);
+void add_evaluate_command(CLI::App& app);
+void add_forward_command(CLI::App& app);
+void add_inspect_command(CLI::App& app);
+void add_classifier_command(CLI::App& app);
 
 }  // namespace atelier::cli

@@ -67,6 +67,8 @@ void bind_students(Schema& schema, RunConfig& config) {
     schema.text("pairs.filter", &config.pairs.filter, "pairs that a student sees: all, or those of its cell", {"all", "cell"});
     schema.numbers("students.widths", &config.students.widths, "model_channels or hidden: one, or one a student; empty: the teacher's", at_least_1);
     schema.numbers("students.depths", &config.students.depths, "num_blocks or blocks: one, or one a student; empty: the teacher's", at_least_1);
+    schema.text("students.start", &config.students.start,
+                "branch: a finished stage of another run's student, e.g. runs/one/students/0/dm; empty: from teacher or TSM");
     schema.flag("students.tsm", &config.students.tsm, "start students of another size by teacher score matching");
     schema.number("students.parallel", &config.students.parallel, "students that train at once, each in its own process",
                   {.least = 1, .most = 1024, .affects_result = false});

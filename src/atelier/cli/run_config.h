@@ -38,6 +38,7 @@ struct PairsConfig {
 
 struct StudentsConfig {
     std::vector<std::int64_t> widths, depths;  // empty: the teacher's; one for all, or one a student
+    std::string start;                         // a stage's folder of another run to branch from
     std::int64_t parallel = 1, threads = 1;
     bool tsm = true;
 };

@@ -1,4 +1,5 @@
 #include <ATen/Parallel.h>
+
 #include <CLI/CLI.hpp>
 #include <iostream>
 
@@ -23,12 +24,16 @@ void add_config_arguments(CLI::App& command, ConfigArguments& to) {
     command.add_option("overrides", to.overrides, "key=value pairs that take the config's place, e.g. seed=3 partition.students=8");
 }
 
-/// Opens the run with its threads set, holding the run's directory against a second process; then does `work`.
-void with_workshop(const ConfigArguments& arguments, std::int64_t threads_or_0, const std::string& lock_folder,
+/// Opens the run with its threads set, holding the run's directory (or one folder of it) against a second process; then does `work`.
+void with_workshop(const ConfigArguments& arguments, std::optional<std::int64_t> student, const std::string& lock_folder,
                    const std::function<void(Workshop&)>& work) {
     Workshop workshop(load_config(arguments.path, arguments.overrides));
+    if (student && (*student < 0 || *student >= workshop.config().partition.students)) {
+        throw core::UsageError(fmt::format("--student {} is out of range; this run has students 0 to {}", *student,
+                                           workshop.config().partition.students - 1));
+    }
     workshop.data();  // what is wrong with the data is said before the run's directory appears
-    at::set_num_threads(static_cast<int>(threads_or_0 > 0 ? threads_or_0 : workshop.config().threads));
+    at::set_num_threads(static_cast<int>(workshop.config().threads));
     const core::DirectoryLock lock(workshop.output() / lock_folder);
     work(workshop);
 }
@@ -47,7 +52,7 @@ void add_run(CLI::App& app) {
             std::cout << schema_of(config).explain();
             return;
         }
-        with_workshop(*arguments, 0, "", [](Workshop& workshop) { make_teacher(workshop); });
+        with_workshop(*arguments, std::nullopt, "", [](Workshop& workshop) { make_everything(workshop); });
     });
 }
 
@@ -56,7 +61,30 @@ void add_one_stage(CLI::App& app, const std::string& name, const std::string& he
     CLI::App* command = app.add_subcommand(name, help);
     add_config_arguments(*command, *arguments);
     command->footer("Example:\n  atelier " + name + " configs/toy2d.toml output=runs/toy2d");
-    command->callback([arguments, make] { with_workshop(*arguments, 0, "", make); });
+    command->callback([arguments, make] { with_workshop(*arguments, std::nullopt, "", make); });
+}
+
+void add_distill(CLI::App& app) {
+    struct Arguments : ConfigArguments {
+        std::optional<std::int64_t> student;
+        std::optional<std::string> stage;
+    };
+    auto arguments = std::make_shared<Arguments>();
+    CLI::App* command = app.add_subcommand("distill", "Train students: all of them, or one by one, each as a process of its own if you like");
+    add_config_arguments(*command, *arguments);
+    command->add_option("--student", arguments->student, "only this student, 0 to K-1");
+    command->add_option("--stage", arguments->stage, "only this stage")->check(CLI::IsMember({"tsm", "dm", "adm"}));
+    command->footer("Examples:\n  atelier distill configs/toy2d.toml output=runs/toy2d --student 2\n  atelier distill configs/toy2d.toml "
+                    "output=runs/toy2d --student 0 --stage dm");
+    command->callback([arguments] {
+        const std::string folder = arguments->student ? fmt::format("students/{}", *arguments->student) : "students";
+        with_workshop(*arguments, arguments->student, folder, [&](Workshop& workshop) {
+            workshop.teacher();
+            for (std::int64_t k = 0; k < workshop.config().partition.students; ++k) {
+                if (!arguments->student || *arguments->student == k) make_student(workshop, k, arguments->stage);
+            }
+        });
+    });
 }
 
 }  // namespace
@@ -64,6 +92,11 @@ void add_one_stage(CLI::App& app, const std::string& name, const std::string& he
 void add_stage_commands(CLI::App& app) {
     add_run(app);
     add_one_stage(app, "teacher", "Train the run's teacher, or adopt the one at teacher.path", make_teacher);
+    add_one_stage(app, "partition", "Split the classes among the students", [](Workshop& workshop) { make_partition(workshop); });
+    add_one_stage(app, "pairs", "Draw the teacher's noise-sample pairs for the regression loss", make_pairs);
+    add_distill(app);
+    add_one_stage(app, "ensemble", "Put the finished students together", make_ensemble);
+    add_one_stage(app, "report", "Write the run's HTML report from what is there", make_report);
 }
 
 }  // namespace atelier::cli

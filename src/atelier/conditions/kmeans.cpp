@@ -142,7 +142,7 @@ private:
         }
     }
 
-    // Nearest pairs of row and cluster first, while there is room: rows/clusters each, and one more in the first clusters that ask.
+    // Nearest pairs of row and cluster first, while there is room: rows/clusters each, and one more in the first to ask for it.
     void assign_within_capacity() {
         struct Pair {
             double distance;
@@ -177,7 +177,8 @@ private:
     std::vector<Move> moves(std::int64_t from, std::int64_t to, const std::vector<std::size_t>& size) const {
         std::vector<Move> list;
         for (std::size_t i = 0; i < rows_.size(); ++i) {
-            if (found_.assignment[i] == from) list.push_back({distance_to(i, from) - distance_to(i, to), static_cast<std::int64_t>(i)});
+            if (found_.assignment[i] != from) continue;
+            list.push_back({distance_to(i, from) - distance_to(i, to), static_cast<std::int64_t>(i)});
         }
         if (size[static_cast<std::size_t>(from)] < size[static_cast<std::size_t>(to)]) list.push_back({0, -1});
         std::stable_sort(list.begin(), list.end(), [](const Move& a, const Move& b) { return a.gain > b.gain; });

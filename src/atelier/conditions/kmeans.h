@@ -19,8 +19,8 @@ struct KMeans {
     bool balanced = false;  // every cluster gets floor or ceil of rows/clusters members
 };
 
-/// Spherical k-means: k-means++ seeding, cosine distance, the best of several seeded restarts. Ties go to the lowest cluster; an empty
-/// cluster is re-seeded with the row farthest from its centroid. `rows` are vectors of one length, none zero. Throws
+/// Spherical k-means: k-means++ seeding, cosine distance, the best of several seeded restarts. Ties go to the lowest cluster; an
+/// empty cluster is re-seeded with the row farthest from its centroid. `rows` are vectors of one length, none zero. Throws
 /// core::Error when there are fewer rows than clusters.
 Clusters spherical_kmeans(const std::vector<std::vector<double>>& rows, const KMeans& settings);
 

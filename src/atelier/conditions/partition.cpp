@@ -4,9 +4,9 @@
 #include <cmath>
 #include <numeric>
 
-#include "atelier/conditions/kmeans.h"
 #include <fmt/ranges.h>
 
+#include "atelier/conditions/kmeans.h"
 #include "atelier/core/error.h"
 #include "atelier/core/hash.h"
 #include "atelier/core/json_file.h"
@@ -39,8 +39,9 @@ Partition shuffled(const PartitionRequest& request) {
 
 Partition by_kmeans(const PartitionRequest& request) {
     if (request.embeddings.size() != static_cast<std::size_t>(request.classes)) {
-        throw core::UsageError(fmt::format("partition.method \"kmeans\" needs an embedding for each of the {} classes, there are {}",
-                                           request.classes, request.embeddings.size()));
+        throw core::UsageError(
+            fmt::format("partition.method \"kmeans\" needs an embedding for each of the {} classes, there are {}",
+                        request.classes, request.embeddings.size()));
     }
     KMeans settings;
     settings.clusters = request.students;
@@ -57,8 +58,9 @@ std::vector<std::size_t> hardest_first(const std::vector<double>& difficulty) {
 
 Partition by_difficulty(const PartitionRequest& request) {
     if (request.difficulty.size() != static_cast<std::size_t>(request.classes)) {
-        throw core::UsageError(fmt::format("partition.method \"balanced\" needs the difficulty of each of the {} classes, there are {}",
-                                           request.classes, request.difficulty.size()));
+        throw core::UsageError(
+            fmt::format("partition.method \"balanced\" needs the difficulty of each of the {} classes, there are {}",
+                        request.classes, request.difficulty.size()));
     }
     for (std::size_t i = 0; i < request.difficulty.size(); ++i) {
         if (!std::isfinite(request.difficulty[i]) || request.difficulty[i] < 0) {
@@ -85,8 +87,9 @@ std::vector<std::int64_t> owner_of_cells(const nlohmann::json& cells, std::int64
     if (!cells.is_array()) core::fail("{}: \"cells\" must be a list with one list of classes a student", where);
     std::vector<std::int64_t> owner(static_cast<std::size_t>(classes), -1);
     for (std::size_t k = 0; k < cells.size(); ++k) {
-        const nlohmann::json cell{{"cell", cells[k]}};
-        for (const std::int64_t i : core::JsonObject(cell, fmt::format("{}: cells[{}]", where, k)).integers("cell", 0, classes - 1)) {
+        const nlohmann::json json{{"cell", cells[k]}};
+        const core::JsonObject cell(json, fmt::format("{}: cells[{}]", where, k));
+        for (const std::int64_t i : cell.integers("cell", 0, classes - 1)) {
             std::int64_t& owner_of_class = owner[static_cast<std::size_t>(i)];
             if (owner_of_class >= 0) core::fail("{}: class {} is in cells {} and {}; keep one", where, i, owner_of_class, k);
             owner_of_class = static_cast<std::int64_t>(k);
@@ -96,7 +99,9 @@ std::vector<std::int64_t> owner_of_cells(const nlohmann::json& cells, std::int64
 }
 
 Partition from_file(const PartitionRequest& request) {
-    if (request.file.empty()) throw core::UsageError("partition.method \"file\" needs partition.file, a JSON file with \"owner\" or \"cells\"");
+    if (request.file.empty()) {
+        throw core::UsageError("partition.method \"file\" needs partition.file, a JSON file with \"owner\" or \"cells\"");
+    }
     const nlohmann::json json = core::read_json(request.file);
     const core::JsonObject object(json, request.file);
     if (object.has("hash")) partition_from_json(json, request.file);  // one that the program wrote must be as it was written
@@ -105,10 +110,12 @@ Partition from_file(const PartitionRequest& request) {
     partition.owner = object.has("owner") ? object.integers("owner", 0, most_classes)
                                           : owner_of_cells(json["cells"], request.classes, request.file);
     if (object.has("cells") && json["cells"].size() != static_cast<std::size_t>(request.students)) {
-        core::fail("{}: has {} cells, partition.students is {}; make them equal", request.file, json["cells"].size(), request.students);
+        core::fail("{}: has {} cells, partition.students is {}; make them equal", request.file, json["cells"].size(),
+                   request.students);
     }
     if (partition.classes() != request.classes) {
-        core::fail("{}: has owners for {} classes, the data has {}; make them equal", request.file, partition.classes(), request.classes);
+        core::fail("{}: has owners for {} classes, the data has {}; make them equal", request.file, partition.classes(),
+                   request.classes);
     }
     check(partition, request.file);
     return partition;
@@ -120,8 +127,11 @@ struct Method {
 };
 
 const std::vector<Method>& methods() {
-    static const std::vector<Method> list{{"consecutive", consecutive}, {"random", shuffled},  {"kmeans", by_kmeans},
-                                          {"balanced", by_difficulty},  {"file", from_file}};
+    static const std::vector<Method> list{{"consecutive", consecutive},
+                                          {"random", shuffled},
+                                          {"kmeans", by_kmeans},
+                                          {"balanced", by_difficulty},
+                                          {"file", from_file}};
     return list;
 }
 
@@ -133,7 +143,8 @@ const Method& method_named(const std::string& name) {
     }
     const std::string nearest = core::nearest_word(name, names);
     throw core::UsageError(fmt::format("partition.method is \"{}\"; {}known are {}", name,
-                                       nearest.empty() ? "" : fmt::format("did you mean \"{}\"? ", nearest), fmt::join(names, ", ")));
+                                       nearest.empty() ? "" : fmt::format("did you mean \"{}\"? ", nearest),
+                                       fmt::join(names, ", ")));
 }
 
 }  // namespace
@@ -146,9 +157,7 @@ std::vector<std::int64_t> Partition::cell(std::int64_t student) const {
     return classes_owned;
 }
 
-std::string Partition::hash() const {
-    return core::sha256(nlohmann::json{{"students", students}, {"owner", owner}}.dump());
-}
+std::string Partition::hash() const { return core::sha256(nlohmann::json{{"students", students}, {"owner", owner}}.dump()); }
 
 void check(const Partition& partition, const std::string& where) {
     if (partition.students < 1) core::fail("{}: the partition has {} students; it needs at least 1", where, partition.students);
@@ -159,18 +168,23 @@ void check(const Partition& partition, const std::string& where) {
     std::vector<bool> owns(static_cast<std::size_t>(partition.students));
     for (std::size_t i = 0; i < partition.owner.size(); ++i) {
         const std::int64_t k = partition.owner[i];
-        if (k < 0) core::fail("{}: class {} has no owner; give it to one of the students 0 to {}", where, i, partition.students - 1);
+        if (k < 0) {
+            core::fail("{}: class {} has no owner; give it to one of the students 0 to {}", where, i, partition.students - 1);
+        }
         if (k >= partition.students) {
             core::fail("{}: class {} belongs to student {}; students are 0 to {}", where, i, k, partition.students - 1);
         }
         owns[static_cast<std::size_t>(k)] = true;
     }
     const auto idle = std::find(owns.begin(), owns.end(), false);
-    if (idle != owns.end()) core::fail("{}: student {} owns no class; give it one or use fewer students", where, idle - owns.begin());
+    if (idle != owns.end()) {
+        core::fail("{}: student {} owns no class; give it one or use fewer students", where, idle - owns.begin());
+    }
 }
 
 nlohmann::json to_json(const Partition& partition) {
-    return {{"students", partition.students}, {"method", partition.method}, {"owner", partition.owner}, {"hash", partition.hash()}};
+    return {
+        {"students", partition.students}, {"method", partition.method}, {"owner", partition.owner}, {"hash", partition.hash()}};
 }
 
 Partition partition_from_json(const nlohmann::json& json, const std::string& where) {
@@ -179,7 +193,8 @@ Partition partition_from_json(const nlohmann::json& json, const std::string& whe
                         object.integers("owner", -1, most_classes)};
     check(partition, where);
     if (object.has("hash") && object.text("hash") != partition.hash()) {
-        core::fail("{}: the partition's hash does not fit its content; was it edited? Students trained with it need it as it was", where);
+        core::fail("{}: the partition's hash does not fit its content; was it edited? Students trained with it need it as it was",
+                   where);
     }
     return partition;
 }
@@ -190,8 +205,8 @@ Partition make_partition(const PartitionRequest& request) {
         throw core::UsageError(fmt::format("partition.students is {}; at least 1 student is needed", request.students));
     }
     if (request.students > request.classes) {
-        throw core::UsageError(fmt::format("partition.students is {}, but the data has {} classes; use at most {}", request.students,
-                                           request.classes, request.classes));
+        throw core::UsageError(fmt::format("partition.students is {}, but the data has {} classes; use at most {}",
+                                           request.students, request.classes, request.classes));
     }
     return method.make(request);
 }

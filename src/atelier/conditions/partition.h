@@ -15,8 +15,8 @@ namespace atelier::conditions {
 /// into every student, so that none is served by another partition's router.
 struct Partition {
     std::int64_t students = 1;
-    std::string method;                // how it was made
-    std::vector<std::int64_t> owner;   // class -> student, 0..students-1
+    std::string method;               // how it was made
+    std::vector<std::int64_t> owner;  // class -> student, 0..students-1
 
     std::int64_t classes() const { return static_cast<std::int64_t>(owner.size()); }
     /// The classes of student k, increasing.
@@ -43,9 +43,9 @@ struct PartitionRequest {
 };
 
 /// Consecutive: nearly equal runs of class ids, the first ones larger. Random: a seeded shuffle, dealt out evenly. K-means:
-/// spherical, over the embeddings' rows. Balanced: greedy (hardest class to the lightest cell), so that summed difficulty is near equal
-/// and no cell stays empty. File: as given. Throws core::UsageError when there are more students than classes or fewer than 1,
-/// or the method is unknown (naming the nearest).
+/// spherical, over the embeddings' rows. Balanced: greedy (hardest class to the lightest cell), so that summed difficulty is near
+/// equal and no cell stays empty. File: as given. Throws core::UsageError when there are more students than classes or fewer than
+/// 1, or the method is unknown (naming the nearest).
 Partition make_partition(const PartitionRequest& request);
 
 }  // namespace atelier::conditions

@@ -13,7 +13,9 @@ double total_of(const Prior& prior) {
     double total = 0;
     for (std::size_t i = 0; i < prior.weights.size(); ++i) {
         const double weight = prior.weights[i];
-        if (!std::isfinite(weight) || weight < 0) core::fail("the prior's weight of class {} is {}; give counts or shares", i, weight);
+        if (!std::isfinite(weight) || weight < 0) {
+            core::fail("the prior's weight of class {} is {}; give counts or shares", i, weight);
+        }
         total += weight;
     }
     if (!(total > 0) || !std::isfinite(total)) core::fail("the prior's weights sum to {}; at least one class must occur", total);

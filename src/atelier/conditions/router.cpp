@@ -25,7 +25,8 @@ Router::Router(std::vector<std::vector<float>> centroids) : centroids_(std::move
     if (centroids_.empty()) core::fail("a router needs at least one centroid");
     for (std::size_t k = 0; k < centroids_.size(); ++k) {
         if (centroids_[k].size() != centroids_[0].size()) {
-            core::fail("the router's centroid {} has {} numbers, centroid 0 has {}", k, centroids_[k].size(), centroids_[0].size());
+            core::fail("the router's centroid {} has {} numbers, centroid 0 has {}", k, centroids_[k].size(),
+                       centroids_[0].size());
         }
         scale_to_unit(centroids_[k], k);
     }
@@ -53,7 +54,9 @@ std::int64_t Router::route(std::span<const float> embedding) const {
     for (std::size_t k = 0; k < centroids_.size(); ++k) {
         double similarity = 0;
         for (std::size_t i = 0; i < embedding.size(); ++i) similarity += static_cast<double>(embedding[i]) * centroids_[k][i];
-        if (!std::isfinite(similarity)) core::fail("the embedding holds numbers that are not finite, so it has no nearest centroid");
+        if (!std::isfinite(similarity)) {
+            core::fail("the embedding holds numbers that are not finite, so it has no nearest centroid");
+        }
         if (k == 0 || similarity > best) {
             best = similarity;
             nearest = static_cast<std::int64_t>(k);

@@ -20,7 +20,9 @@ conditions::Prior prior_of(const Dataset& dataset) {
 std::vector<std::int64_t> indices_of(const Dataset& dataset, std::span<const std::int64_t> classes) {
     std::vector<bool> wanted(static_cast<std::size_t>(std::max<std::int64_t>(dataset.classes(), 1)));
     for (const std::int64_t i : classes) {
-        if (i < 0 || i >= static_cast<std::int64_t>(wanted.size())) core::fail("the data set has no class {}; it has {}", i, wanted.size());
+        if (i < 0 || i >= static_cast<std::int64_t>(wanted.size())) {
+            core::fail("the data set has no class {}; it has {}", i, wanted.size());
+        }
         wanted[static_cast<std::size_t>(i)] = true;
     }
     std::vector<std::int64_t> indices;
@@ -31,19 +33,34 @@ std::vector<std::int64_t> indices_of(const Dataset& dataset, std::span<const std
     return indices;
 }
 
+namespace {
+
+std::shared_ptr<const Dataset> open_path(const DataRequest& request) {
+    const auto status = std::filesystem::status(request.path);
+    if (!std::filesystem::exists(status)) {
+        core::fail(
+            "{}: there is no such file or folder; data is a .safetensors file, a folder of IDX files or images, or toy:ring",
+            request.path.string());
+    }
+    if (!std::filesystem::is_directory(status)) return open_points(request);
+    return is_idx_folder(request.path) ? open_idx_folder(request) : open_image_folder(request);
+}
+
+}  // namespace
+
 std::shared_ptr<const Dataset> open_dataset(const DataRequest& request) {
     if (request.split != "train" && request.split != "test") {
         throw core::UsageError(fmt::format("there is no split \"{}\" of the data; known are train and test", request.split));
     }
-    if (request.limit < 0) throw core::UsageError(fmt::format("the data's limit is {}; it must be 0 (all) or more", request.limit));
-    if (is_toy(request.path)) return open_toy(request);
-    const auto status = std::filesystem::status(request.path);
-    if (!std::filesystem::exists(status)) {
-        core::fail("{}: there is no such file or folder; data is a .safetensors file, a folder of IDX files or images, or toy:ring",
-                   request.path.string());
+    if (request.limit < 0) {
+        throw core::UsageError(fmt::format("the data's limit is {}; it must be 0 (all) or more", request.limit));
     }
-    if (!std::filesystem::is_directory(status)) return open_points(request);
-    return is_idx_folder(request.path) ? open_idx_folder(request) : open_image_folder(request);
+    if (is_toy(request.path)) return open_toy(request);
+    try {
+        return open_path(request);
+    } catch (const std::filesystem::filesystem_error& problem) {
+        core::fail("{}: cannot be read ({}); check the permissions", problem.path1().string(), problem.code().message());
+    }
 }
 
 }  // namespace atelier::data

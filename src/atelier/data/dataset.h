@@ -13,7 +13,8 @@
 
 namespace atelier::data {
 
-/// Labelled samples in memory or on disk, seen as model-space tensors (images in [-1,1]: x/127.5 - 1; points scaled as `form` says).
+/// Labelled samples in memory or on disk, seen as model-space tensors (images in [-1,1]: x/127.5 - 1; points scaled as `form`
+/// says).
 class Dataset {
 public:
     virtual ~Dataset() = default;
@@ -43,10 +44,10 @@ struct DataRequest {
     std::int64_t limit = 0;       // only the first so many samples; 0: all
 };
 
-/// Opens a data set by what lies at the path: a safetensors file with `points` and `labels` (points.h), a folder of IDX files, gzip or
-/// not (idx.h), a folder of images, one sub-folder a class (image_folder.h); or draws a toy (toy_points.h). The test split has the
-/// classes and the model space of the training data; data without splits is the same for both. Throws core::Error saying what was
-/// looked for, or what is wrong with the data: labels out of range, sizes that differ, counts that do not fit.
+/// Opens a data set by what lies at the path: a safetensors file with `points` and `labels` (points.h), a folder of IDX files,
+/// gzip or not (idx.h), a folder of images, one sub-folder a class (image_folder.h); or draws a toy (toy_points.h). The test
+/// split has the classes and the model space of the training data; data without splits is the same for both. Throws core::Error
+/// saying what was looked for, or what is wrong with the data: labels out of range, sizes that differ, counts that do not fit.
 std::shared_ptr<const Dataset> open_dataset(const DataRequest& request);
 
 }  // namespace atelier::data

@@ -4,11 +4,14 @@
 #include <zlib.h>
 
 #include <algorithm>
+#include <array>
 #include <cctype>
 #include <cerrno>
 #include <cstring>
 #include <limits>
 #include <optional>
+#include <span>
+#include <string>
 
 #include "atelier/core/error.h"
 #include "atelier/core/regular_file.h"
@@ -48,7 +51,9 @@ public:
 
     /// Throws before anything is allocated when the file cannot hold so many bytes.
     void promise(std::uint64_t bytes) const {
-        if (bytes > most_) core::fail("{}: its header promises {} bytes, more than the file can hold; is it damaged?", where_, bytes);
+        if (bytes > most_) {
+            core::fail("{}: its header promises {} bytes, more than the file can hold; is it damaged?", where_, bytes);
+        }
     }
 
     void read(std::span<std::uint8_t> out) {
@@ -96,8 +101,8 @@ std::int64_t side(Unpacked& file, const char* name) {
     return pixels;
 }
 
-std::optional<std::filesystem::path> find_file(const std::filesystem::path& folder, const std::string& split, const std::string& content,
-                                               int dimensions) {
+std::optional<std::filesystem::path> find_file(const std::filesystem::path& folder, const std::string& split,
+                                               const std::string& content, int dimensions) {
     const std::string prefix = split == "test" ? "t10k" : split;
     for (const char dot : {'-', '.'}) {
         for (const char* ending : {"", ".gz"}) {
@@ -115,7 +120,7 @@ std::filesystem::path labels_path(const std::filesystem::path& folder, const std
 }
 
 bool is_called_fashion(const std::filesystem::path& folder) {
-    std::string name = (std::filesystem::canonical(folder)).filename().string();
+    std::string name = std::filesystem::canonical(folder).filename().string();
     std::transform(name.begin(), name.end(), name.begin(), [](unsigned char c) { return std::tolower(c); });
     return name.find("fashion") != std::string::npos;
 }
@@ -159,17 +164,19 @@ bool is_idx_folder(const std::filesystem::path& folder) {
 
 std::shared_ptr<const Dataset> open_idx_folder(const DataRequest& request) {
     const auto images_path = find_file(request.path, request.split, "images", 3);
-    if (!images_path) core::fail("{}: holds no IDX images of the {} split; fetch that file too", request.path.string(), request.split);
+    if (!images_path) {
+        core::fail("{}: holds no IDX images of the {} split; fetch that file too", request.path.string(), request.split);
+    }
     const auto own_labels_path = labels_path(request.path, request.split);
     auto labels = read_idx_labels(own_labels_path);
     const auto train_labels_path = labels_path(request.path, "train");
-    const std::int64_t classes = count_classes(
-        request.split == "train" ? labels : read_idx_labels(train_labels_path), train_labels_path.string());
+    const std::int64_t classes =
+        count_classes(request.split == "train" ? labels : read_idx_labels(train_labels_path), train_labels_path.string());
     check_labels(labels, classes, own_labels_path.string());
     Tensor images = read_idx_images(*images_path);
     if (images.size(0) != static_cast<std::int64_t>(labels.size())) {
-        core::fail("{}: holds {} images, {} holds {} labels; they belong to different data sets", images_path->string(), images.size(0),
-                   own_labels_path.string(), labels.size());
+        core::fail("{}: holds {} images, {} holds {} labels; they belong to different data sets", images_path->string(),
+                   images.size(0), own_labels_path.string(), labels.size());
     }
     models::DataForm form;
     form.shape = images.sizes().slice(1).vec();

@@ -46,7 +46,8 @@ struct Files {
 Files unlabelled_files(const fs::path& folder, const std::vector<std::string>& names) {
     for (const std::string& name : names) {
         if (!entries(folder / name, is_image).empty()) {
-            core::fail("{}: images lie both in the folder and in \"{}\" below it; either all or none have a class", folder.string(), name);
+            core::fail("{}: images lie both in the folder and in \"{}\" below it; either all or none have a class",
+                       folder.string(), name);
         }
     }
     return {entries(folder, is_image), {}};
@@ -113,8 +114,10 @@ std::shared_ptr<const Dataset> open_image_folder(const DataRequest& request) {
     const bool unlabelled = !entries(train, is_image).empty();
     const Files files = unlabelled ? unlabelled_files(folder, names) : labelled_files(folder, names);
     if (files.paths.empty()) {
-        core::fail("{}: is no data set; looked for IDX files (train-images-idx3-ubyte, also .gz), .png, .jpg or .jpeg images, and a "
-                   "sub-folder of images for each class", folder.string());
+        core::fail(
+            "{}: is no data set; looked for IDX files (train-images-idx3-ubyte, also .gz), .png, .jpg or .jpeg images, and a "
+            "sub-folder of images for each class",
+            folder.string());
     }
     if (!unlabelled && folder == train) expect_every_class(files, names, folder);
     int channels = 1;

@@ -77,7 +77,8 @@ Batch Loader::read(std::int64_t step) const {
     const auto indices = indices_at(step);
     Batch batch{dataset_->samples(indices), {}};
     if (options_.horizontal_flips) {
-        batch.samples = flipped_by_chance(batch.samples, {options_.seed, options_.stream + "/flip", static_cast<std::uint64_t>(step)});
+        batch.samples =
+            flipped_by_chance(batch.samples, {options_.seed, options_.stream + "/flip", static_cast<std::uint64_t>(step)});
     }
     if (!dataset_->labels().empty()) {
         for (const std::int64_t i : indices) batch.labels.push_back(dataset_->labels()[static_cast<std::size_t>(i)]);

@@ -18,13 +18,13 @@ struct LoaderOptions {
     std::int64_t batch = 64;
     bool horizontal_flips = false;  // each image mirrored with probability 1/2
     std::uint64_t seed = 0;
-    std::string stream = "data";  // names the order's random stream
+    std::string stream = "data";        // names the order's random stream
     std::vector<std::int64_t> indices;  // the samples to use; empty: all
 };
 
-/// Shuffled batches, read ahead by one thread. Batch number `step` is a function of (options, step) alone: the samples come in the
-/// seeded order of their epoch, epochs follow each other without a gap (also within a batch), so that a resumed run sees what an
-/// undisturbed one sees.
+/// Shuffled batches, read ahead by one thread. Batch number `step` is a function of (options, step) alone: the samples come in
+/// the seeded order of their epoch, epochs follow each other without a gap (also within a batch), so that a resumed run sees what
+/// an undisturbed one sees.
 class Loader {
 public:
     /// Throws core::Error when the batch is empty, an index is out of range, or points are to be flipped.
@@ -33,7 +33,7 @@ public:
     Loader(const Loader&) = delete;
     Loader& operator=(const Loader&) = delete;
 
-    /// Batch number `step`, 0 or more. Fast when called with consecutive steps, right with any. Rethrows what went wrong while reading.
+    /// Batch number `step` (0 or more): fast with consecutive steps, right with any. Rethrows what went wrong while reading.
     Batch at(std::int64_t step);
 
     /// The samples' numbers in batch `step`.

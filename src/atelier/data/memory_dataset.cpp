@@ -31,7 +31,8 @@ Tensor MemoryDataset::samples(std::span<const std::int64_t> indices) const {
     for (const std::int64_t i : indices) {
         if (i < 0 || i >= size()) core::fail("the data set has no sample {}; it has {}", i, size());
     }
-    const Tensor chosen = stored_.index_select(0, at::tensor(at::ArrayRef<std::int64_t>(indices.data(), indices.size()), at::kLong));
+    const Tensor chosen =
+        stored_.index_select(0, at::tensor(at::ArrayRef<std::int64_t>(indices.data(), indices.size()), at::kLong));
     if (form_.kind == models::DataForm::Kind::points) return models::to_model_space(form_, chosen);
     return chosen.to(at::kFloat).div_(127.5).sub_(1);
 }

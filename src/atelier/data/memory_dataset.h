@@ -13,7 +13,8 @@ class MemoryDataset final : public Dataset {
 public:
     /// `stored` is uint8 [N,C,H,W] for images, float32 [N,D] in the user's space for points; `labels` has N entries below
     /// `classes`, or none. Only the first `limit` samples are kept, where it is not 0.
-    MemoryDataset(Tensor stored, std::vector<std::int64_t> labels, std::int64_t classes, models::DataForm form, std::int64_t limit);
+    MemoryDataset(Tensor stored, std::vector<std::int64_t> labels, std::int64_t classes, models::DataForm form,
+                  std::int64_t limit);
 
     std::int64_t size() const override { return stored_.size(0); }
     std::int64_t classes() const override { return classes_; }

@@ -38,8 +38,8 @@ std::vector<std::int64_t> labels_in(const core::SafetensorsFile& file, std::int6
     if (!file.contains("labels")) return {};
     const core::TensorEntry& entry = file.entry("labels");
     if (entry.dtype != core::DType::I64 || entry.shape != core::Shape{count}) {
-        core::fail("{}: \"labels\" is {} {}; for these points it must be I64 [{}]", file.path().string(), core::name_of(entry.dtype),
-                   core::to_string(entry.shape), count);
+        core::fail("{}: \"labels\" is {} {}; for these points it must be I64 [{}]", file.path().string(),
+                   core::name_of(entry.dtype), core::to_string(entry.shape), count);
     }
     std::vector<std::int64_t> labels(static_cast<std::size_t>(count));
     std::memcpy(labels.data(), file.bytes("labels").data(), labels.size() * sizeof(labels[0]));
@@ -48,7 +48,9 @@ std::vector<std::int64_t> labels_in(const core::SafetensorsFile& file, std::int6
 
 /// Sums run in the points' order, on one thread: the form is part of a model and must not depend on the number of threads.
 models::DataForm form_of(const Tensor& places, const std::string& where) {
-    if (at::equal(places, places[0].expand_as(places))) core::fail("{}: all points lie at one place; there is nothing to learn", where);
+    if (at::equal(places, places[0].expand_as(places))) {
+        core::fail("{}: all points lie at one place; there is nothing to learn", where);
+    }
     models::DataForm form;
     form.kind = models::DataForm::Kind::points;
     form.shape = {places.size(1)};
@@ -76,9 +78,12 @@ Points read_points(const std::filesystem::path& path) {
     return points;
 }
 
-std::shared_ptr<const Dataset> make_points_dataset(const Points& train, const Points& points, std::int64_t limit, const std::string& where) {
+std::shared_ptr<const Dataset> make_points_dataset(const Points& train, const Points& points, std::int64_t limit,
+                                                   const std::string& where) {
     const std::int64_t classes = count_classes(train.labels, where);
-    if (train.labels.empty() != points.labels.empty()) core::fail("{}: of train and test points, one has \"labels\", the other not", where);
+    if (train.labels.empty() != points.labels.empty()) {
+        core::fail("{}: of train and test points, one has \"labels\", the other not", where);
+    }
     check_labels(points.labels, classes, where);
     return std::make_shared<MemoryDataset>(points.places, points.labels, classes, form_of(train.places, where), limit);
 }

@@ -92,7 +92,8 @@ const Toy& toy_at(const std::filesystem::path& path) {
     }
     const std::string nearest = core::nearest_word(name, names);
     throw core::UsageError(fmt::format("there is no toy \"{}\"; {}known are {}", name,
-                                       nearest.empty() ? "" : fmt::format("did you mean \"{}\"? ", nearest), fmt::join(names, ", ")));
+                                       nearest.empty() ? "" : fmt::format("did you mean \"{}\"? ", nearest),
+                                       fmt::join(names, ", ")));
 }
 
 Points draw_points(const Toy& toy, const std::string& split) {

@@ -21,8 +21,9 @@ bool is_toy(const std::filesystem::path& path);
 /// The truth about such a path. Throws core::UsageError naming the nearest when there is no such toy.
 ToyTruth toy_truth(const std::filesystem::path& path);
 
-/// 40,000 points of the split asked for, the same on every machine. Ring: 8 normal distributions on the unit circle, of unequal weights. Grid25:
-/// 25 in 5x5. Moons: two half circles, each cut in 3 classes. Spiral: two turns, cut in 8 classes of equal length. Throws like toy_truth.
+/// 40,000 points of the split asked for, the same on every machine. Ring: 8 normal distributions on the unit circle, of unequal
+/// weights. Grid25: 25 in 5x5. Moons: two half circles, each cut in 3 classes. Spiral: two turns, cut in 8 classes of equal
+/// length. Throws like toy_truth.
 std::shared_ptr<const Dataset> open_toy(const DataRequest& request);
 
 }  // namespace atelier::data

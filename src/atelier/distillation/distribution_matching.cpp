@@ -185,8 +185,11 @@ void DistributionMatching::add_regression(Loss& loss, std::int64_t step) const {
     loss.metrics.emplace_back("regression", value.item<double>());
 }
 
-std::vector<Finding> DistributionMatching::health(const Metrics& metrics, const Tensor& probe) {
-    return judge(metrics, read_probe(probe, health_real_.to(probe.device())));
+std::vector<Finding> DistributionMatching::health(Metrics& metrics, const Tensor& probe) {
+    const ProbeReading reading = read_probe(probe, health_real_.to(probe.device()));
+    metrics.emplace_back("saturation", reading.saturation);
+    metrics.emplace_back("diversity", reading.diversity);
+    return judge(metrics, reading);
 }
 
 }  // namespace atelier::distillation

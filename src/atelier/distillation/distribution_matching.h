@@ -62,7 +62,7 @@ public:
     Loss loss(std::size_t index, std::int64_t step, std::int64_t turn) override;
     Tensor sample(const ops::Parameters& weights, const Tensor& noise, const diffusion::Condition& condition) const override;
     std::map<std::string, double*> scalars() override { return {{"gan_weight", &gan_weight_}}; }
-    std::vector<Finding> health(const Metrics& metrics, const Tensor& probe) override;
+    std::vector<Finding> health(Metrics& metrics, const Tensor& probe) override;
 
 private:
     struct Generated {

@@ -78,8 +78,8 @@ public:
     /// Numbers beyond parameters that a resumed run needs; the loop saves and restores them.
     virtual std::map<std::string, double*> scalars() { return {}; }
 
-    /// Judges the latest metrics and `probe`, samples from fixed noise with the present weights.
-    virtual std::vector<Finding> health(const Metrics& metrics, const Tensor& probe) { return {}; }
+    /// Judges the latest metrics and `probe`, samples from fixed noise with the present weights; adds what it read off them to `metrics`.
+    virtual std::vector<Finding> health(Metrics& metrics, const Tensor& probe) { return {}; }
 };
 
 }  // namespace atelier::distillation

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cmath>
 #include <limits>
+#include <span>
 
 #include <fmt/format.h>
 
@@ -12,8 +13,8 @@ namespace atelier::evaluation {
 
 namespace {
 
-constexpr double chart_width = 520, plot_height = 220, left_margin = 58, right_margin = 14, top_margin = 8;
-constexpr std::size_t most_points = 400;
+constexpr double chart_width = 440, plot_height = 200, left_margin = 58, right_margin = 14, top_margin = 8;
+constexpr std::size_t most_points = 400, smooth_points = 80;
 
 /// Numbers along one axis, and where they stand in the drawing.
 struct Axis {
@@ -45,20 +46,27 @@ Bounds padded(Bounds bounds, bool logarithmic) {
         const double factor = bounds.most > bounds.least ? std::pow(bounds.most / bounds.least, 0.04) : 2.0;
         return {bounds.least / factor, bounds.most * factor};
     }
-    const double room = bounds.most > bounds.least ? 0.04 * (bounds.most - bounds.least) : std::max(0.1 * std::abs(bounds.most), 1e-9);
+    const double room =
+        bounds.most > bounds.least ? 0.04 * (bounds.most - bounds.least) : std::max(0.1 * std::abs(bounds.most), 1e-9);
     return {bounds.least - room, bounds.most + room};
+}
+
+/// `points` cut in `count` runs of nearly equal length.
+std::vector<std::span<const Point>> runs_of(const std::vector<Point>& points, std::size_t count) {
+    std::vector<std::span<const Point>> runs;
+    for (std::size_t i = 0; i < count; ++i) {
+        const std::size_t begin = i * points.size() / count, end = (i + 1) * points.size() / count;
+        runs.push_back(std::span(points).subspan(begin, end - begin));
+    }
+    return runs;
 }
 
 /// At most `most_points` points: the least and the greatest of each run of points, in their order.
 std::vector<Point> thinned(const std::vector<Point>& points) {
     if (points.size() <= most_points) return points;
     std::vector<Point> kept;
-    const std::size_t runs = most_points / 2;
-    const auto by_y = [](const Point& a, const Point& b) { return a[1] < b[1]; };
-    for (std::size_t i = 0; i < runs; ++i) {
-        const auto begin = points.begin() + static_cast<std::ptrdiff_t>(i * points.size() / runs);
-        const auto end = points.begin() + static_cast<std::ptrdiff_t>((i + 1) * points.size() / runs);
-        auto [least, most] = std::minmax_element(begin, end, by_y);
+    for (const std::span<const Point> run : runs_of(points, most_points / 2)) {
+        auto [least, most] = std::ranges::minmax_element(run, {}, [](const Point& point) { return point[1]; });
         if (most < least) std::swap(least, most);
         kept.push_back(*least);
         if (most != least) kept.push_back(*most);
@@ -66,18 +74,44 @@ std::vector<Point> thinned(const std::vector<Point>& points) {
     return kept;
 }
 
-void draw_series(Svg& svg, const Series& series, std::size_t index, const Axis& x, const Axis& y) {
+/// The mean of what can be drawn of each run of points.
+std::vector<Point> smoothed(const std::vector<Point>& points, bool log_y) {
+    std::vector<Point> means;
+    for (const std::span<const Point> run : runs_of(points, smooth_points)) {
+        Point sum{0, 0};
+        double count = 0;
+        for (const Point& point : run) {
+            if (!drawable(point, log_y)) continue;
+            sum = {sum[0] + point[0], sum[1] + point[1]};
+            ++count;
+        }
+        if (count > 0) means.push_back({sum[0] / count, sum[1] / count});
+    }
+    return means;
+}
+
+void draw_line(Svg& svg, const std::vector<Point>& points, std::size_t index, const Axis& x, const Axis& y, double opacity) {
     std::string d;
     bool connected = false;
-    for (const Point& point : thinned(series.points)) {
+    for (const Point& point : points) {
         const bool drawn = drawable(point, y.logarithmic);
         // A point of its own becomes a dot: a line of no length with round ends.
-        if (drawn) d += fmt::format("{}{:.1f} {:.1f}{}", connected ? "L" : "M", x.place(point[0]), y.place(point[1]), connected ? "" : "h0");
+        if (drawn)
+            d += fmt::format("{}{:.1f} {:.1f}{}", connected ? "L" : "M", x.place(point[0]), y.place(point[1]),
+                             connected ? "" : "h0");
         connected = drawn;
     }
     const char* dashes = index < 8 ? "" : index < 16 ? " stroke-dasharray=\"6 4\"" : " stroke-dasharray=\"1.5 4\"";
-    svg.path(d, fmt::format("fill=\"none\" stroke=\"{}\" stroke-width=\"1.8\" stroke-linejoin=\"round\" stroke-linecap=\"round\"{}",
-                            group_colour(index), dashes));
+    svg.path(d, fmt::format("fill=\"none\" stroke=\"{}\" stroke-width=\"1.8\" stroke-opacity=\"{:g}\" stroke-linejoin=\"round\" "
+                            "stroke-linecap=\"round\"{}",
+                            group_colour(index), opacity, dashes));
+}
+
+/// A long series is shown pale with its extremes, and its running mean over that.
+void draw_series(Svg& svg, const Series& series, std::size_t index, const Axis& x, const Axis& y) {
+    const bool is_long = series.points.size() > most_points;
+    draw_line(svg, thinned(series.points), index, x, y, is_long ? 0.3 : 1.0);
+    if (is_long) draw_line(svg, smoothed(series.points, y.logarithmic), index, x, y, 1.0);
 }
 
 void draw_axes(Svg& svg, const LineChart& chart, const Axis& x, const Axis& y) {
@@ -114,7 +148,8 @@ std::vector<std::string> names_of(const std::vector<Series>& series) {
 constexpr double bar_height = 13, bar_gap = 2, group_gap = 11;
 
 std::string value_text(double value, double spread) {
-    return spread > 0 ? fmt::format("{} ± {:.2g}", short_number(value), spread) : short_number(value);
+    const std::string number = std::abs(value) < 1000 ? fmt::format("{:.3g}", value) : short_number(value);
+    return spread > 0 ? fmt::format("{} ± {:.2g}", number, spread) : number;
 }
 
 double spread_of(const BarChart::Group& group, std::size_t i) {
@@ -183,7 +218,7 @@ std::string bar_chart(const BarChart& chart) {
         height += static_cast<double>(group.values.size()) * (bar_height + bar_gap) + group_gap;
     }
     const Legend legend(chart.series.size() > 1 ? chart.series : std::vector<std::string>{}, chart_width);
-    const Axis x = bar_axis(chart, std::min(labels, 190.0) + 10);
+    const Axis x = bar_axis(chart, std::min(labels, 170.0) + 10);
     Svg svg(chart_width, height + legend.height(), chart.title);
     legend.draw(svg, 4, top_margin - 6);
     double y = top_margin + legend.height();

@@ -24,7 +24,8 @@ struct LineChart {
     bool log_y = false;  // numbers at or below 0 are left out
 };
 
-/// Lines over common axes; numbers that are not finite break a line. Long series are thinned to 400 points, the extremes kept.
+/// Lines over common axes; numbers that are not finite break a line. Series of more than 400 points are
+/// thinned, the extremes kept and pale, and their running mean is drawn over that.
 std::string line_chart(const LineChart& chart);
 
 struct BarChart {

@@ -13,7 +13,8 @@ namespace {
 
 /// Eigenvalues of a positive semi-definite matrix without what rounding made of its zeros.
 Tensor without_rounding(const Tensor& eigenvalues) {
-    const double floor = eigenvalues.max().item<double>() * static_cast<double>(eigenvalues.numel()) * std::numeric_limits<double>::epsilon();
+    const double floor =
+        eigenvalues.max().item<double>() * static_cast<double>(eigenvalues.numel()) * std::numeric_limits<double>::epsilon();
     return at::where(eigenvalues > floor, eigenvalues, at::zeros_like(eigenvalues));
 }
 
@@ -24,11 +25,12 @@ Tensor symmetric_root(const Tensor& matrix) {
 
 Tensor random_rows(const Tensor& rows, std::int64_t count, core::RandomStream stream) {
     const std::vector<std::int64_t> order = stream.permutation(rows.size(0));
-    return rows.index_select(0, at::tensor(at::ArrayRef<std::int64_t>(order).slice(0, static_cast<std::size_t>(count)), at::kLong));
+    return rows.index_select(0,
+                             at::tensor(at::ArrayRef<std::int64_t>(order).slice(0, static_cast<std::size_t>(count)), at::kLong));
 }
 
 Tensor cubic_kernel(const Tensor& a, const Tensor& b) {
-    return (at::matmul(a, b.t()) / static_cast<double>(a.size(1)) + 1).pow(3);
+    return at::matmul(a, b.t()).div_(static_cast<double>(a.size(1))).add_(1).pow_(3);
 }
 
 double unbiased_discrepancy(const Tensor& a, const Tensor& b) {
@@ -49,8 +51,8 @@ FeatureStatistics::FeatureStatistics(std::int64_t width)
 
 void FeatureStatistics::add(const Tensor& features) {
     if (features.dim() != 2 || features.size(1) != mean_.size(0)) {
-        core::fail("feature statistics: wanted rows of {} features, got a tensor of {} dimensions, the last one {}", mean_.size(0),
-                   features.dim(), features.size(-1));
+        core::fail("feature statistics: wanted rows of {} features, got a tensor of {} dimensions, the last one {}",
+                   mean_.size(0), features.dim(), features.size(-1));
     }
     const std::int64_t n = features.size(0);
     if (n == 0) return;
@@ -60,7 +62,8 @@ void FeatureStatistics::add(const Tensor& features) {
     }
     const Tensor mean = rows.mean(0), centred = rows - mean, step = mean - mean_;
     const double total = static_cast<double>(count_ + n);
-    scatter_ += at::matmul(centred.t(), centred) + at::outer(step, step) * (static_cast<double>(count_) * static_cast<double>(n) / total);
+    scatter_ +=
+        at::matmul(centred.t(), centred) + at::outer(step, step) * (static_cast<double>(count_) * static_cast<double>(n) / total);
     mean_ += step * (static_cast<double>(n) / total);
     count_ += n;
 }
@@ -78,8 +81,8 @@ Statistics statistics_of(const Tensor& features) {
 
 double frechet_distance(const Statistics& a, const Statistics& b) {
     if (a.mean.sizes() != b.mean.sizes()) {
-        core::fail("frechet distance: features of {} and of {} numbers cannot be compared; use one classifier for both", a.mean.numel(),
-                   b.mean.numel());
+        core::fail("frechet distance: features of {} and of {} numbers cannot be compared; use one classifier for both",
+                   a.mean.numel(), b.mean.numel());
     }
     const Tensor root = symmetric_root(a.covariance);
     const Tensor product = at::matmul(at::matmul(root, b.covariance), root);
@@ -92,8 +95,9 @@ double frechet_distance(const Statistics& a, const Statistics& b) {
 double kernel_distance(const Tensor& a, const Tensor& b, const KernelDistance& settings) {
     const std::int64_t size = std::min({settings.subset_size, a.size(0), b.size(0)});
     if (size < 2 || settings.subsets < 1 || a.size(-1) != b.size(-1)) {
-        core::fail("kernel distance: {} subsets of {} samples of widths {} and {}; wanted at least one subset of 2 samples of one width",
-                   settings.subsets, size, a.size(-1), b.size(-1));
+        core::fail(
+            "kernel distance: {} subsets of {} samples of widths {} and {}; wanted at least one subset of 2 samples of one width",
+            settings.subsets, size, a.size(-1), b.size(-1));
     }
     const Tensor from = a.to(at::kCPU, at::kDouble), to = b.to(at::kCPU, at::kDouble);
     double sum = 0;
@@ -105,8 +109,8 @@ double kernel_distance(const Tensor& a, const Tensor& b, const KernelDistance& s
     return sum / static_cast<double>(settings.subsets);
 }
 
-PrecisionRecall precision_recall(const Tensor& real, const Tensor& fake, std::int64_t k) {
-    const Tensor real_radii = neighbour_radii(real, k), fake_radii = neighbour_radii(fake, k);
+PrecisionRecall precision_recall(const Tensor& real, const Tensor& real_radii, const Tensor& fake, std::int64_t k) {
+    const Tensor fake_radii = neighbour_radii(fake, k);
     Tensor precise = at::zeros({fake.size(0)}, at::kBool);
     std::vector<Tensor> recalled;
     for_distance_blocks(real, fake, [&](std::int64_t first, const Tensor& distances) {
@@ -116,16 +120,23 @@ PrecisionRecall precision_recall(const Tensor& real, const Tensor& fake, std::in
     return {share(precise), share(at::cat(recalled))};
 }
 
-DensityCoverage density_coverage(const Tensor& real, const Tensor& fake, std::int64_t k) {
-    const Tensor radii = neighbour_radii(real, k);
+PrecisionRecall precision_recall(const Tensor& real, const Tensor& fake, std::int64_t k) {
+    return precision_recall(real, neighbour_radii(real, k), fake, k);
+}
+
+DensityCoverage density_coverage(const Tensor& real, const Tensor& real_radii, const Tensor& fake, std::int64_t k) {
     double inside_all = 0;
     std::vector<Tensor> covered;
     for_distance_blocks(real, fake, [&](std::int64_t first, const Tensor& distances) {
-        const Tensor inside = distances < radii.narrow(0, first, distances.size(0)).unsqueeze(1);
+        const Tensor inside = distances < real_radii.narrow(0, first, distances.size(0)).unsqueeze(1);
         inside_all += inside.sum().item<double>();
         covered.push_back(inside.any(1));
     });
     return {inside_all / static_cast<double>(k * fake.size(0)), share(at::cat(covered))};
+}
+
+DensityCoverage density_coverage(const Tensor& real, const Tensor& fake, std::int64_t k) {
+    return density_coverage(real, neighbour_radii(real, k), fake, k);
 }
 
 }  // namespace atelier::evaluation

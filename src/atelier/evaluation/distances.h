@@ -53,8 +53,9 @@ struct PrecisionRecall {
 };
 
 /// Improved precision and recall (Kynkaanniemi et al. 2019): a ball reaches to its sample's k-th neighbour in its own set.
-/// Features [N,F] and [M,F], more than k rows each.
+/// Features [N,F] and [M,F], more than k rows each; `real_radii` is neighbour_radii(real, k), for who compares much with one set.
 PrecisionRecall precision_recall(const Tensor& real, const Tensor& fake, std::int64_t k = 3);
+PrecisionRecall precision_recall(const Tensor& real, const Tensor& real_radii, const Tensor& fake, std::int64_t k);
 
 struct DensityCoverage {
     double density = 0;   // fake samples in a real sample's ball, per k; 1 is expected of the real distribution
@@ -63,5 +64,6 @@ struct DensityCoverage {
 
 /// Density and coverage (Naeem et al. 2020), with balls around real samples only.
 DensityCoverage density_coverage(const Tensor& real, const Tensor& fake, std::int64_t k = 5);
+DensityCoverage density_coverage(const Tensor& real, const Tensor& real_radii, const Tensor& fake, std::int64_t k);
 
 }  // namespace atelier::evaluation

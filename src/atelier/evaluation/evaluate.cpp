@@ -12,9 +12,7 @@ namespace {
 
 constexpr double not_a_number = std::numeric_limits<double>::quiet_NaN();
 
-nlohmann::json number_or_null(double value) {
-    return std::isfinite(value) ? nlohmann::json(value) : nlohmann::json(nullptr);
-}
+nlohmann::json number_or_null(double value) { return std::isfinite(value) ? nlohmann::json(value) : nlohmann::json(nullptr); }
 
 /// Mean, sample standard deviation and the single values.
 nlohmann::json summary(const std::vector<double>& values) {
@@ -22,7 +20,8 @@ nlohmann::json summary(const std::vector<double>& values) {
     for (const double value : values) sum += value;
     const double n = static_cast<double>(values.size()), mean = sum / n;
     for (const double value : values) squares += (value - mean) * (value - mean);
-    nlohmann::json json{{"mean", number_or_null(mean)}, {"spread", number_or_null(n > 1 ? std::sqrt(squares / (n - 1)) : not_a_number)}};
+    nlohmann::json json{{"mean", number_or_null(mean)},
+                        {"spread", number_or_null(n > 1 ? std::sqrt(squares / (n - 1)) : not_a_number)}};
     for (const double value : values) json["values"].push_back(number_or_null(value));
     return json;
 }
@@ -38,7 +37,8 @@ nlohmann::json summaries(const std::vector<const distillation::Metrics*>& draws)
     return json;
 }
 
-std::unique_ptr<Measures> measures_for(const data::Dataset& reference, const FeatureExtractor* extractor, const Protocol& protocol) {
+std::unique_ptr<Measures> measures_for(const data::Dataset& reference, const FeatureExtractor* extractor,
+                                       const Protocol& protocol) {
     if (protocol.seeds.empty() || protocol.count < 1) core::fail("evaluation: no samples to measure; give a count and a seed");
     if (reference.form().kind == models::DataForm::Kind::points) return point_measures(reference, protocol);
     if (!extractor) core::fail("evaluation: images are measured on a classifier's features; name its directory");
@@ -48,7 +48,9 @@ std::unique_ptr<Measures> measures_for(const data::Dataset& reference, const Fea
 }  // namespace
 
 Evaluator::Evaluator(std::shared_ptr<const data::Dataset> reference, const FeatureExtractor* extractor, Protocol protocol)
-    : reference_(std::move(reference)), protocol_(std::move(protocol)), measures_(measures_for(*reference_, extractor, protocol_)) {}
+    : reference_(std::move(reference)),
+      protocol_(std::move(protocol)),
+      measures_(measures_for(*reference_, extractor, protocol_)) {}
 
 nlohmann::json Evaluator::evaluate(const Subject& subject) const {
     std::vector<Measured> draws;
@@ -65,8 +67,9 @@ Samples Evaluator::draw(const Subject& subject, std::uint64_t seed) const {
     Samples samples = subject.draw(protocol_.count, seed);
     const std::vector<std::int64_t>& shape = reference_->form().shape;
     if (samples.model_space.size(0) != protocol_.count || samples.model_space.sizes().slice(1) != at::IntArrayRef(shape)) {
-        core::fail("evaluation: asked for {} samples of shape {}, got {}; is the reference the data that the model was trained on?",
-                   protocol_.count, core::to_string(shape), core::to_string(samples.model_space.sizes().vec()));
+        core::fail(
+            "evaluation: asked for {} samples of shape {}, got {}; is the reference the data that the model was trained on?",
+            protocol_.count, core::to_string(shape), core::to_string(samples.model_space.sizes().vec()));
     }
     if (reference_->classes() == 0) samples.labels.clear();
     if (!samples.labels.empty() && static_cast<std::int64_t>(samples.labels.size()) != protocol_.count) {
@@ -109,7 +112,8 @@ nlohmann::json Evaluator::class_rows(const std::vector<Measured>& draws) const {
 
 SampleSource real_samples(std::shared_ptr<const data::Dataset> dataset) {
     return [dataset = std::move(dataset)](std::int64_t count, std::uint64_t seed) {
-        if (count > dataset->size()) core::fail("evaluation: {} real samples wanted, the data set has {}", count, dataset->size());
+        if (count > dataset->size())
+            core::fail("evaluation: {} real samples wanted, the data set has {}", count, dataset->size());
         std::vector<std::int64_t> order = core::RandomStream(seed, "real_samples").permutation(dataset->size());
         order.resize(static_cast<std::size_t>(count));
         Samples samples{dataset->samples(order), {}};

@@ -64,7 +64,8 @@ public:
 /// feature_distance (Frechet) and kernel_feature_distance on the classifier's features (never FID), precision, recall, density,
 /// coverage, class_agreement; per class: count, feature_distance against the class's own reference, class_agreement. Samples
 /// are quantised to 8 bits before anything is measured. `extractor` must outlive the result.
-std::unique_ptr<Measures> image_measures(const data::Dataset& reference, const FeatureExtractor& extractor, const Protocol& protocol);
+std::unique_ptr<Measures> image_measures(const data::Dataset& reference, const FeatureExtractor& extractor,
+                                         const Protocol& protocol);
 
 /// sliced_wasserstein, mmd_squared, modes_reached (as a share of all modes), worst_mode (the least share over reference share),
 /// strays, class_agreement; per class: count, sliced_wasserstein against the class's own reference, class_agreement.

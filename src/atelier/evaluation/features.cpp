@@ -30,8 +30,9 @@ void check_images(const Tensor& images, const networks::ClassifierConfig& config
         images.size(3) == config.resolution) {
         return;
     }
-    core::fail("classifier: it reads images [{0},{1},{1}], these samples are {2}; use a classifier trained on this data set", config.channels,
-               config.resolution, core::to_string(core::Shape(images.sizes().begin() + 1, images.sizes().end())));
+    core::fail("classifier: it reads images [{0},{1},{1}], these samples are {2}; use a classifier trained on this data set",
+               config.channels, config.resolution,
+               core::to_string(core::Shape(images.sizes().begin() + 1, images.sizes().end())));
 }
 
 }  // namespace
@@ -96,13 +97,13 @@ void write_classifier(const std::filesystem::path& directory, const networks::Cl
                       const ops::Parameters& parameters, const nlohmann::json& provenance) {
     nlohmann::json json{{"architecture", "classifier"}, {"resolution", config.resolution}, {"channels", config.channels},
                         {"classes", config.classes},    {"width", config.width},           {"features", config.features}};
-    json.update(provenance);
+    if (provenance.is_object()) json.update(provenance);
     ops::write_parameters(directory / "model.safetensors", parameters);
     core::write_json(directory / "config.json", json);
 }
 
-Classification::Classification(const networks::ClassifierConfig& config, ops::Parameters& parameters, distillation::BatchSource real,
-                               ClassificationSettings settings)
+Classification::Classification(const networks::ClassifierConfig& config, ops::Parameters& parameters,
+                               distillation::BatchSource real, ClassificationSettings settings)
     : config_(config), parameters_(parameters), real_(std::move(real)), settings_(std::move(settings)) {}
 
 std::vector<distillation::Learner> Classification::learners() { return {{"model", &parameters_, settings_.optimization, 1}}; }
@@ -112,7 +113,8 @@ distillation::Loss Classification::loss(std::size_t, std::int64_t step, std::int
     if (batch.labels.empty()) core::fail("classifier: the training data have no labels; give one with a class for every sample");
     check_images(batch.samples, config_);
     const at::Device device = parameters_.list().front().device();
-    const Tensor images = randomly_shifted(batch.samples, settings_.shift, settings_.seed, settings_.stream + "/shift", step).to(device);
+    const Tensor images =
+        randomly_shifted(batch.samples, settings_.shift, settings_.seed, settings_.stream + "/shift", step).to(device);
     const Tensor labels = at::tensor(batch.labels).to(device);
     Tensor logits;
     {
@@ -126,7 +128,8 @@ distillation::Loss Classification::loss(std::size_t, std::int64_t step, std::int
 
 Tensor Classification::sample(const ops::Parameters&, const Tensor& noise, const diffusion::Condition&) const { return noise; }
 
-Tensor randomly_shifted(const Tensor& images, std::int64_t shift, std::uint64_t seed, const std::string& stream, std::int64_t step) {
+Tensor randomly_shifted(const Tensor& images, std::int64_t shift, std::uint64_t seed, const std::string& stream,
+                        std::int64_t step) {
     if (shift == 0) return images;
     core::RandomStream places(seed, stream, static_cast<std::uint64_t>(step));
     const Tensor padded = at::replication_pad2d(images, {shift, shift, shift, shift});

@@ -82,6 +82,7 @@ private:
 };
 
 /// Each image of [N,C,H,W] moved by up to `shift` pixels each way, its border repeated; a function of (seed, stream, step).
-Tensor randomly_shifted(const Tensor& images, std::int64_t shift, std::uint64_t seed, const std::string& stream, std::int64_t step);
+Tensor randomly_shifted(const Tensor& images, std::int64_t shift, std::uint64_t seed, const std::string& stream,
+                        std::int64_t step);
 
 }  // namespace atelier::evaluation

@@ -4,6 +4,7 @@
 
 #include "atelier/core/random_streams.h"
 #include "atelier/evaluation/evaluate.h"
+#include "atelier/evaluation/nearest.h"
 
 namespace atelier::evaluation {
 
@@ -34,6 +35,8 @@ public:
         features_ = at::cat(blocks);
         statistics_ = statistics_of(features_);
         manifold_ = some_of(features_, 0);
+        precision_radii_ = neighbour_radii(manifold_, protocol_.precision_neighbours);
+        coverage_radii_ = neighbour_radii(manifold_, protocol_.coverage_neighbours);
         if (classes_ > 0) by_class_ = class_statistics(features_, reference.labels(), classes_);
     }
 
@@ -51,9 +54,11 @@ public:
         protocol["classifier"] = extractor_.hash();
         protocol["features"] = extractor_.config().features;
         protocol["quantisation"] = "clamp(x*127.5+128, 0, 255) to uint8";
-        protocol["kernel"] = {{"polynomial", "(x.y/F + 1)^3"}, {"subsets", protocol_.kernel_subsets},
+        protocol["kernel"] = {{"polynomial", "(x.y/F + 1)^3"},
+                              {"subsets", protocol_.kernel_subsets},
                               {"subset_size", std::min({protocol_.kernel_subset_size, protocol_.count, features_.size(0)})}};
-        protocol["manifold"] = {{"samples", std::min(protocol_.manifold_limit, protocol_.count)}, {"reference", manifold_.size(0)},
+        protocol["manifold"] = {{"samples", std::min(protocol_.manifold_limit, protocol_.count)},
+                                {"reference", manifold_.size(0)},
                                 {"precision_neighbours", protocol_.precision_neighbours},
                                 {"coverage_neighbours", protocol_.coverage_neighbours}};
     }
@@ -75,9 +80,9 @@ private:
         const Tensor fake = some_of(features, seed);
         const KernelDistance kernel{protocol_.kernel_subsets, protocol_.kernel_subset_size, seed};
         const double frechet = frechet_distance(statistics_, statistics_of(features));
-        const PrecisionRecall shape = precision_recall(manifold_, fake, protocol_.precision_neighbours);
-        const DensityCoverage cover = density_coverage(manifold_, fake, protocol_.coverage_neighbours);
-        return {{"feature_distance", frechet},   {"kernel_feature_distance", kernel_distance(features_, features, kernel)},
+        const PrecisionRecall shape = precision_recall(manifold_, precision_radii_, fake, protocol_.precision_neighbours);
+        const DensityCoverage cover = density_coverage(manifold_, coverage_radii_, fake, protocol_.coverage_neighbours);
+        return {{"feature_distance", frechet},  {"kernel_feature_distance", kernel_distance(features_, features, kernel)},
                 {"precision", shape.precision}, {"recall", shape.recall},
                 {"density", cover.density},     {"coverage", cover.coverage}};
     }
@@ -90,8 +95,8 @@ private:
             const bool enough = statistics[i].count > 0 && by_class_[i].count > 0;
             const auto count = std::ranges::count(labels, static_cast<std::int64_t>(i));
             all.push_back({{"count", static_cast<double>(count)},
-                           {"feature_distance", enough ? frechet_distance(by_class_[i], statistics[i])
-                                                       : std::numeric_limits<double>::quiet_NaN()},
+                           {"feature_distance",
+                            enough ? frechet_distance(by_class_[i], statistics[i]) : std::numeric_limits<double>::quiet_NaN()},
                            {"class_agreement", agreements[i]}});
         }
         return all;
@@ -101,14 +106,15 @@ private:
     Protocol protocol_;
     models::DataForm form_;
     std::int64_t classes_;
-    Tensor features_, manifold_;
+    Tensor features_, manifold_, precision_radii_, coverage_radii_;
     Statistics statistics_;
     std::vector<Statistics> by_class_;
 };
 
 }  // namespace
 
-std::unique_ptr<Measures> image_measures(const data::Dataset& reference, const FeatureExtractor& extractor, const Protocol& protocol) {
+std::unique_ptr<Measures> image_measures(const data::Dataset& reference, const FeatureExtractor& extractor,
+                                         const Protocol& protocol) {
     return std::make_unique<ImageMeasures>(reference, extractor, protocol);
 }
 

@@ -18,8 +18,8 @@ constexpr std::int64_t with_matrix_product = 1, without_matrix_product = 2;  // 
 void for_distance_blocks(const Tensor& a, const Tensor& b,
                          const std::function<void(std::int64_t first, const Tensor& distances)>& visit) {
     if (a.dim() != 2 || b.dim() != 2 || a.size(1) != b.size(1)) {
-        core::fail("distances: wanted two sets of rows of equal width, got {} and {} dimensions and widths {} and {}", a.dim(), b.dim(),
-                   a.size(-1), b.size(-1));
+        core::fail("distances: wanted two sets of rows of equal width, got {} and {} dimensions and widths {} and {}", a.dim(),
+                   b.dim(), a.size(-1), b.size(-1));
     }
     if (a.size(0) == 0 || b.size(0) == 0) core::fail("distances: a set of samples is empty; ask for more samples");
     const Tensor from = a.to(at::kCPU, at::kDouble), to = b.to(at::kCPU, at::kDouble);

@@ -7,10 +7,11 @@
 
 namespace atelier::evaluation {
 
-/// Calls `visit(first, distances)` for consecutive blocks of rows of `a` [N,F]: `distances` [n,M] float64 are Euclidean, from rows
-/// first..first+n-1 of `a` to every row of `b` [M,F]. A block holds at most 32 MB. Narrow rows (F <= 16, points) are subtracted
-/// exactly; wide ones (features, pixels) go through a matrix product. Throws core::Error when the shapes do not fit.
-void for_distance_blocks(const Tensor& a, const Tensor& b, const std::function<void(std::int64_t first, const Tensor& distances)>& visit);
+/// Calls `visit(first, distances)` for consecutive blocks of rows of `a` [N,F]: `distances` [n,M] float64 are Euclidean, from
+/// rows first..first+n-1 of `a` to every row of `b` [M,F]. A block holds at most 32 MB. Narrow rows (F <= 16, points) are
+/// subtracted exactly; wide ones (features, pixels) go through a matrix product. Throws core::Error when the shapes do not fit.
+void for_distance_blocks(const Tensor& a, const Tensor& b,
+                         const std::function<void(std::int64_t first, const Tensor& distances)>& visit);
 
 struct Nearest {
     Tensor distances;  // [N,k] float64, increasing

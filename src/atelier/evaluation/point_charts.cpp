@@ -11,7 +11,7 @@ namespace atelier::evaluation {
 
 namespace {
 
-constexpr double side = 400, margin = 34;
+constexpr double side = 360, margin = 34;
 constexpr int cells = 72, levels = 6;
 constexpr std::size_t most_points = 3000;
 
@@ -46,7 +46,8 @@ int cell_of(double share) { return std::clamp(static_cast<int>(share * cells), 0
 void draw_density(Svg& svg, const std::vector<Point>& density, const Square& seen) {
     std::vector<int> counts(cells * cells, 0);
     for (const Point& point : density) {
-        if (seen.holds(point)) ++counts[static_cast<std::size_t>(cell_of(seen.down(point)) * cells + cell_of(seen.across(point)))];
+        if (seen.holds(point))
+            ++counts[static_cast<std::size_t>(cell_of(seen.down(point)) * cells + cell_of(seen.across(point)))];
     }
     const double most = std::max(1, *std::ranges::max_element(counts));
     const auto level_at = [&](int row, int column) {
@@ -59,8 +60,9 @@ void draw_density(Svg& svg, const std::vector<Point>& density, const Square& see
         for (int column = 0, end = 0; column < cells; column = end) {
             const int level = level_at(row, column);
             while (end < cells && level_at(row, end) == level) ++end;
-            if (level > 0) paths[level] += fmt::format("M{:.1f} {:.1f}h{:.1f}v{:.1f}h-{:.1f}z", margin + column * step, 4 + row * step,
-                                                       (end - column) * step, step, (end - column) * step);
+            if (level > 0)
+                paths[level] += fmt::format("M{:.1f} {:.1f}h{:.1f}v{:.1f}h-{:.1f}z", margin + column * step, 4 + row * step,
+                                            (end - column) * step, step, (end - column) * step);
         }
     }
     for (const auto& [level, d] : paths) svg.path(d, fmt::format("fill-opacity=\"{:.2f}\"", 0.06 * level));
@@ -88,10 +90,12 @@ void draw_points(Svg& svg, const ScatterChart& chart, const Square& seen) {
     for (std::size_t i = 0; i < chart.points.size(); i += every) {
         const Point& point = chart.points[i];
         if (!seen.holds(point)) continue;
-        paths[group_at(chart.groups, i)] += fmt::format("M{:.1f} {:.1f}h0", margin + side * seen.across(point), 4 + side * seen.down(point));
+        paths[group_at(chart.groups, i)] +=
+            fmt::format("M{:.1f} {:.1f}h0", margin + side * seen.across(point), 4 + side * seen.down(point));
     }
     for (const auto& [group, d] : paths) {
-        svg.path(d, fmt::format("stroke=\"{}\" stroke-width=\"2.6\" stroke-linecap=\"round\" stroke-opacity=\"0.7\"", group_colour(group)));
+        svg.path(d, fmt::format("stroke=\"{}\" stroke-width=\"2.6\" stroke-linecap=\"round\" stroke-opacity=\"0.7\"",
+                                group_colour(group)));
     }
 }
 
@@ -119,12 +123,13 @@ std::string scatter_chart(const ScatterChart& chart) {
     draw_points(svg, chart, seen);
     draw_square_axes(svg, seen);
     legend.draw(svg, margin, below);
-    if (outside > 0) svg.text(margin, below + legend.height() + 11, fmt::format("{} of {} points lie outside", outside, chart.points.size()));
+    if (outside > 0)
+        svg.text(margin, below + legend.height() + 11, fmt::format("{} of {} points lie outside", outside, chart.points.size()));
     return svg.finish();
 }
 
 std::string partition_map(const PartitionMap& map) {
-    constexpr double width = 520, row = 20, left = 96;
+    constexpr double width = 440, row = 20, left = 100;
     const auto classes = static_cast<double>(map.owner.size());
     const double column = (width - left - 8) / std::max(1.0, classes), bottom = 6 + row * static_cast<double>(map.students);
     const bool named = column >= 11;
@@ -133,29 +138,34 @@ std::string partition_map(const PartitionMap& map) {
     Svg svg(width, bottom + (named ? std::min(longest, 130.0) * 0.85 + 18 : 22), map.title);
     for (std::int64_t student = 0; student < map.students; ++student) {
         const double y = 6 + row * static_cast<double>(student);
-        svg.text(left - 8, y + 14, fmt::format("student {} ({})", student, std::ranges::count(map.owner, student)), Svg::Anchor::end);
+        svg.text(left - 8, y + 14, fmt::format("student {} ({})", student, std::ranges::count(map.owner, student)),
+                 Svg::Anchor::end);
         svg.line(left, y + row, width - 8, y + row, 0.13);
     }
     for (std::size_t i = 0; i < map.owner.size(); ++i) {
         const double x = left + column * static_cast<double>(i), gap = named ? 1 : 0;
-        svg.rect(x + gap, 7 + row * static_cast<double>(map.owner[i]), column - 2 * gap, row - 2, group_colour(static_cast<std::size_t>(map.owner[i])));
+        svg.rect(x + gap, 7 + row * static_cast<double>(map.owner[i]), column - 2 * gap, row - 2,
+                 group_colour(static_cast<std::size_t>(map.owner[i])));
         const std::string name = i < map.class_names.size() ? map.class_names[i] : std::to_string(i);
         if (named) svg.text(x + column / 2 + 4, bottom + 12, name, Svg::Anchor::end, -55);
     }
     if (!named) {
-        for (const Tick& tick : linear_ticks(0, classes - 1, 8)) svg.text(left + column * (tick.value + 0.5), bottom + 15, tick.text, Svg::Anchor::middle);
+        for (const Tick& tick : linear_ticks(0, classes - 1, 8))
+            svg.text(left + column * (tick.value + 0.5), bottom + 15, tick.text, Svg::Anchor::middle);
     }
     return svg.finish();
 }
 
 core::Image scatter_image(const std::vector<Point>& points, const std::vector<std::int64_t>& groups, int size, double extent) {
-    core::Image image{size, size, 3, std::vector<std::uint8_t>(static_cast<std::size_t>(size) * static_cast<std::size_t>(size) * 3, 255)};
+    core::Image image{size, size, 3,
+                      std::vector<std::uint8_t>(static_cast<std::size_t>(size) * static_cast<std::size_t>(size) * 3, 255)};
     const Square seen{{0, 0}, extent > 0 ? extent : reach_of(points)};
     const int reach = std::max(1, size / 200);  // a dot's pixels along each axis, less one
     for (std::size_t i = 0; i < points.size(); ++i) {
         if (!seen.holds(points[i])) continue;
         const auto rgb = group_rgb(group_at(groups, i));
-        const int x = static_cast<int>(seen.across(points[i]) * (size - 1)), y = static_cast<int>(seen.down(points[i]) * (size - 1));
+        const int x = static_cast<int>(seen.across(points[i]) * (size - 1)),
+                  y = static_cast<int>(seen.down(points[i]) * (size - 1));
         for (int dy = 0; dy <= reach && y + dy < size; ++dy) {
             for (int dx = 0; dx <= reach && x + dx < size; ++dx) {
                 std::ranges::copy(rgb, image.pixels.begin() + 3 * ((y + dy) * size + x + dx));

@@ -13,20 +13,25 @@ namespace {
 class PointMeasures : public Measures {
 public:
     PointMeasures(const data::Dataset& reference, const Protocol& protocol)
-        : protocol_(protocol), form_(reference.form()), labels_(reference.labels()), classes_(reference.classes()),
-          reference_(all_points(reference)), support_(reference_, labels_, classes_) {
+        : protocol_(protocol),
+          form_(reference.form()),
+          labels_(reference.labels()),
+          classes_(reference.classes()),
+          reference_(all_points(reference)),
+          support_(reference_, labels_, classes_) {
         if (knows_centres() && !(protocol.deviation > 0 && reference_.size(1) == 2)) {
-            core::fail("evaluation: known centres want points of 2 dimensions and their deviation, got {} dimensions and deviation {}",
-                       reference_.size(1), protocol.deviation);
+            core::fail(
+                "evaluation: known centres want points of 2 dimensions and their deviation, got {} dimensions and deviation {}",
+                reference_.size(1), protocol.deviation);
         }
     }
 
     Measured measure(const Samples& samples, std::uint64_t seed) const override {
         const Tensor points = models::to_user_space(form_, samples.model_space);
         const Tensor directions = random_directions(protocol_.directions, points.size(1), seed);
-        Measured measured{overall(points, directions, seed), {}};
-        if (samples.labels.empty()) return measured;
         const std::vector<std::int64_t> regions = support_.classes_of(points);
+        Measured measured{overall(points, regions, directions, seed), {}};
+        if (samples.labels.empty()) return measured;
         measured.overall.emplace_back("class_agreement", agreement(samples.labels, regions));
         measured.classes = rows(points, samples.labels, regions, directions);
         return measured;
@@ -37,11 +42,14 @@ public:
         protocol["directions"] = protocol_.directions;
         protocol["mmd"] = "Gaussian kernels of 1/8, 1/4, 1/2 and 1 median distances, 2000 points of each set";
         if (knows_centres()) {
-            protocol["modes"] = {{"count", protocol_.centres.size()}, {"deviation", protocol_.deviation},
+            protocol["modes"] = {{"count", protocol_.centres.size()},
+                                 {"deviation", protocol_.deviation},
                                  {"stray", "4 deviations or more from every centre"}};
         } else {
-            protocol["modes"] = {{"count", std::max<std::int64_t>(classes_, 1)}, {"stray_distance", support_.stray_distance()},
-                                 {"stray", "farther from its nearest reference point than 2 times the 99.9 % quantile of held-out ones"}};
+            protocol["modes"] = {
+                {"count", std::max<std::int64_t>(classes_, 1)},
+                {"stray_distance", support_.stray_distance()},
+                {"stray", "farther from its nearest reference point than 2 times the 99.9 % quantile of held-out ones"}};
         }
     }
 
@@ -60,8 +68,10 @@ private:
         return models::to_user_space(form_, dataset.samples(indices));
     }
 
-    distillation::Metrics overall(const Tensor& points, const Tensor& directions, std::uint64_t seed) const {
-        const ModeReport found = knows_centres() ? modes(points, reference_, centre_rows(), protocol_.deviation) : support_.modes(points);
+    distillation::Metrics overall(const Tensor& points, const std::vector<std::int64_t>& regions, const Tensor& directions,
+                                  std::uint64_t seed) const {
+        const ModeReport found =
+            knows_centres() ? modes(points, reference_, centre_rows(), protocol_.deviation) : support_.modes(regions);
         const double all = static_cast<double>(found.shares.size());
         return {{"sliced_wasserstein", sliced_wasserstein(points, reference_, directions)},
                 {"mmd_squared", mmd_squared(points, reference_, {.seed = seed})},
@@ -78,8 +88,8 @@ private:
             const Tensor ours = rows_of_class(points, labels, label), theirs = rows_of_class(reference_, labels_, label);
             const bool enough = ours.size(0) > 0 && theirs.size(0) > 0;
             all.push_back({{"count", static_cast<double>(ours.size(0))},
-                           {"sliced_wasserstein", enough ? sliced_wasserstein(ours, theirs, directions)
-                                                         : std::numeric_limits<double>::quiet_NaN()},
+                           {"sliced_wasserstein",
+                            enough ? sliced_wasserstein(ours, theirs, directions) : std::numeric_limits<double>::quiet_NaN()},
                            {"class_agreement", agreements[static_cast<std::size_t>(label)]}});
         }
         return all;

@@ -32,7 +32,8 @@ std::string row_of(const std::vector<std::string>& cells, const std::vector<bool
 std::vector<bool> numeric_columns(const Table& table) {
     std::vector<bool> numeric;
     for (std::size_t i = 0; i < table.columns.size(); ++i) {
-        numeric.push_back(i > 0 && std::ranges::all_of(table.rows, [i](const auto& row) { return i >= row.size() || is_numeric(row[i]); }));
+        numeric.push_back(
+            i > 0 && std::ranges::all_of(table.rows, [i](const auto& row) { return i >= row.size() || is_numeric(row[i]); }));
     }
     return numeric;
 }
@@ -40,8 +41,9 @@ std::vector<bool> numeric_columns(const Table& table) {
 std::string figure_html(const Figure& figure, std::string_view attributes) {
     std::string html = fmt::format("<figure{}>{}", attributes, figure.svg);
     if (figure.image) {
-        html += fmt::format("<img alt=\"{}\" width=\"{}\" height=\"{}\" src=\"data:image/png;base64,{}\">", escape_markup(figure.caption),
-                            figure.image->width, figure.image->height, base64(core::encode_png(*figure.image)));
+        html += fmt::format("<img alt=\"{}\" width=\"{}\" height=\"{}\" src=\"data:image/png;base64,{}\">",
+                            escape_markup(figure.caption), figure.image->width, figure.image->height,
+                            base64(core::encode_png(*figure.image)));
     }
     if (!figure.caption.empty()) html += fmt::format("<figcaption>{}</figcaption>", escape_markup(figure.caption));
     return html + "</figure>\n";
@@ -122,13 +124,16 @@ void Report::add_details(const std::string& summary, const std::string& text) {
 
 std::string Report::html() const {
     std::string contents;
-    for (std::size_t i = 0; i < headings_.size(); ++i) contents += fmt::format("<a href=\"#s{}\">{}</a>", i, escape_markup(headings_[i]));
+    for (std::size_t i = 0; i < headings_.size(); ++i)
+        contents += fmt::format("<a href=\"#s{}\">{}</a>", i, escape_markup(headings_[i]));
     return fmt::format(
         "<!DOCTYPE html>\n<html lang=\"en\"><head><meta charset=\"utf-8\">\n"
         "<meta name=\"viewport\" content=\"width=device-width, initial-scale=1\">\n"
         "<meta http-equiv=\"Content-Security-Policy\" content=\"default-src 'none'; style-src 'unsafe-inline'; img-src data:\">\n"
-        "<title>{0}</title><style>{1}</style></head>\n<body><main>\n<h1>{0}</h1><p class=\"subtitle\">{2}</p>\n{3}{4}</main></body></html>\n",
-        escape_markup(title_), report_style, escape_markup(subtitle_), contents.empty() ? "" : "<nav>" + contents + "</nav>\n", body_);
+        "<title>{0}</title><style>{1}</style></head>\n<body><main>\n<h1>{0}</h1><p "
+        "class=\"subtitle\">{2}</p>\n{3}{4}</main></body></html>\n",
+        escape_markup(title_), report_style, escape_markup(subtitle_), contents.empty() ? "" : "<nav>" + contents + "</nav>\n",
+        body_);
 }
 
 void Report::write(const std::filesystem::path& path) const { core::write_text(path, html()); }
@@ -149,7 +154,8 @@ std::vector<Series> curves_from_jsonl(const std::filesystem::path& path) {
     for (std::size_t begin = 0, end; (end = text.find('\n', begin)) != std::string::npos; begin = end + 1, ++number) {
         const std::string where = fmt::format("{} line {}", path.string(), number);
         const nlohmann::json line = core::parse_json(std::string_view(text).substr(begin, end - begin), where);
-        if (!line.is_object() || !line.contains("step") || !line["step"].is_number()) core::fail("{}: wanted an object with a \"step\"", where);
+        if (!line.is_object() || !line.contains("step") || !line["step"].is_number())
+            core::fail("{}: wanted an object with a \"step\"", where);
         take_line(line, curves, places);
     }
     return curves;

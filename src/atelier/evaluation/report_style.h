@@ -25,17 +25,18 @@ nav a:hover { border-color: var(--accent); }
 .facts { display: grid; grid-template-columns: repeat(auto-fit, minmax(9.5rem, 1fr)); gap: .6rem; margin: 1rem 0; padding: 0; }
 .facts div { background: var(--panel); border-radius: .5rem; padding: .6rem .8rem; }
 .facts dt { color: var(--faint); font-size: .82rem; }
-.facts dd { margin: 0; font-size: 1.2rem; font-weight: 600; font-variant-numeric: tabular-nums; overflow-wrap: anywhere; }
+.facts dd { margin: 0; font-size: 1.1rem; font-weight: 600; font-variant-numeric: tabular-nums; overflow-wrap: anywhere; }
 .scroll { overflow-x: auto; margin: .8rem 0; }
 table { border-collapse: collapse; font-size: .9rem; font-variant-numeric: tabular-nums; min-width: 22rem; }
 caption { text-align: left; color: var(--faint); padding-bottom: .4rem; }
 th, td { padding: .35rem .8rem .35rem 0; border-bottom: 1px solid var(--rule); text-align: left; vertical-align: baseline; }
 th { font-weight: 600; color: var(--faint); white-space: nowrap; }
+td:first-child { min-width: 8.5rem; }
 .number { text-align: right; white-space: nowrap; }
 tr.best td { font-weight: 650; color: var(--good); }
 .figures { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(100%, 21rem), 1fr)); gap: 1.2rem; align-items: start; margin: 1rem 0; }
 figure { margin: 0; min-width: 0; }
-.alone { max-width: 40rem; margin: 1rem 0; }
+.alone { max-width: 34rem; margin: 1rem 0; }
 figure svg { display: block; width: 100%; height: auto; }
 figure img { display: block; max-width: 100%; height: auto; image-rendering: pixelated; border-radius: .25rem; }
 figcaption { color: var(--faint); font-size: .86rem; margin-top: .4rem; max-width: 40rem; white-space: pre-line; overflow-wrap: anywhere; }

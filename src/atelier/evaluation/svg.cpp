@@ -13,7 +13,8 @@ namespace atelier::evaluation {
 namespace {
 
 // Each has a contrast of 3:1 or more against white and against the report's dark ground.
-constexpr std::array<std::string_view, 8> colours{"#3b82c4", "#d96d26", "#2f9461", "#c2508f", "#8b6fc9", "#a88620", "#1f98a5", "#cf4b4b"};
+constexpr std::array<std::string_view, 8> colours{"#3b82c4", "#d96d26", "#2f9461", "#c2508f",
+                                                  "#8b6fc9", "#a88620", "#1f98a5", "#cf4b4b"};
 constexpr double row_height = 18;
 
 bool continues_letter(char c) { return (static_cast<unsigned char>(c) & 0xC0) == 0x80; }
@@ -32,16 +33,18 @@ std::array<std::uint8_t, 3> group_rgb(std::size_t group) {
 Svg::Svg(double width, double height, std::string_view title) {
     body_ = fmt::format(
         "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 {:.0f} {:.0f}\" role=\"img\" fill=\"currentColor\" "
-        "font-family=\"system-ui,'DejaVu Sans',sans-serif\" font-size=\"11.5\"><title>{}</title>\n",
+        "font-family=\"system-ui,'DejaVu Sans',sans-serif\" font-size=\"12\"><title>{}</title>\n",
         width, height, escape_markup(title));
 }
 
 void Svg::line(double x1, double y1, double x2, double y2, double opacity) {
-    body_ += fmt::format("<path d=\"M{:.1f} {:.1f}L{:.1f} {:.1f}\" stroke=\"currentColor\" stroke-opacity=\"{:g}\"/>\n", x1, y1, x2, y2, opacity);
+    body_ += fmt::format("<path d=\"M{:.1f} {:.1f}L{:.1f} {:.1f}\" stroke=\"currentColor\" stroke-opacity=\"{:g}\"/>\n", x1, y1,
+                         x2, y2, opacity);
 }
 
 void Svg::rect(double x, double y, double width, double height, std::string_view colour) {
-    body_ += fmt::format("<rect x=\"{:.2f}\" y=\"{:.1f}\" width=\"{:.2f}\" height=\"{:.1f}\" fill=\"{}\"/>\n", x, y, width, height, colour);
+    body_ += fmt::format("<rect x=\"{:.2f}\" y=\"{:.1f}\" width=\"{:.2f}\" height=\"{:.1f}\" fill=\"{}\"/>\n", x, y, width,
+                         height, colour);
 }
 
 void Svg::path(std::string_view d, std::string_view attributes) { body_ += fmt::format("<path d=\"{}\" {}/>\n", d, attributes); }
@@ -56,7 +59,7 @@ void Svg::text(double x, double y, std::string_view text, Anchor anchor, double 
 std::string Svg::finish() const { return body_ + "</svg>\n"; }
 
 double text_width(std::string_view text) {
-    return 6.4 * static_cast<double>(text.size() - static_cast<std::size_t>(std::ranges::count_if(text, continues_letter)));
+    return 6.5 * static_cast<double>(text.size() - static_cast<std::size_t>(std::ranges::count_if(text, continues_letter)));
 }
 
 Legend::Legend(const std::vector<std::string>& names, double width) {

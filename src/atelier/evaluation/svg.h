@@ -6,8 +6,8 @@
 #include <string_view>
 #include <vector>
 
-/// What charts are drawn with. Lines and letters take the page's text colour (currentColor), so that a chart is readable on light and dark
-/// ground alike; groups have colours that are told apart on both.
+/// What charts are drawn with. Lines and letters take the page's text colour (currentColor), so that a chart is readable on light
+/// and dark ground alike; groups have colours that are told apart on both.
 namespace atelier::evaluation {
 
 /// "#3b82c4", one of eight, repeating.

@@ -1,6 +1,7 @@
 #include "atelier/evaluation/two_d.h"
 
 #include <algorithm>
+#include <cmath>
 #include <cstring>
 #include <limits>
 
@@ -14,12 +15,12 @@ namespace {
 
 constexpr std::int64_t quantiles = 512;
 
-/// Quantiles of each column of `values` [N,S] at `places` [Q] in 0..1, linearly interpolated: [Q,S].
-Tensor column_quantiles(const Tensor& values, const Tensor& places) {
-    const Tensor sorted = std::get<0>(values.sort(0));
-    const Tensor position = places * static_cast<double>(values.size(0) - 1);
+/// Quantiles of each row of `values` [S,N] at `places` [Q] in 0..1, linearly interpolated: [S,Q].
+Tensor row_quantiles(const Tensor& values, const Tensor& places) {
+    const Tensor sorted = std::get<0>(values.contiguous().sort(1));
+    const Tensor position = places * static_cast<double>(values.size(1) - 1);
     const Tensor below = position.floor().to(at::kLong), above = position.ceil().to(at::kLong);
-    return at::lerp(sorted.index_select(0, below), sorted.index_select(0, above), (position - position.floor()).unsqueeze(1));
+    return at::lerp(sorted.index_select(1, below), sorted.index_select(1, above), (position - position.floor()).unsqueeze(0));
 }
 
 void check_points(const Tensor& a, const Tensor& b, const char* what) {
@@ -34,10 +35,13 @@ Tensor at_most(const Tensor& points, std::int64_t limit, std::uint64_t seed, con
     return points.index_select(0, at::tensor(order)).to(at::kDouble);
 }
 
+/// From the squared distances of points to each other [n,n].
 std::vector<double> median_bandwidths(const Tensor& squared_distances) {
-    const std::int64_t n = squared_distances.size(0);
-    const Tensor distances = std::get<0>(squared_distances.flatten().sort()).slice(0, n).sqrt();  // n are of points to themselves
-    const double median = distances[(distances.numel() - 1) / 2].item<double>();
+    const std::int64_t n = squared_distances.size(0), pairs = n * n - n;
+    const std::int64_t middle = n + (pairs + 1) / 2;  // counted from 1; the first n are of points to themselves
+    const double median = std::sqrt(std::get<0>(squared_distances.flatten().kthvalue(middle)).item<double>());
+    if (!(median > 0))
+        core::fail("maximum mean discrepancy: half of the reference points are one and the same; state the bandwidths");
     return {median / 8, median / 4, median / 2, median};
 }
 
@@ -83,9 +87,11 @@ Tensor random_directions(std::int64_t count, std::int64_t width, std::uint64_t s
 
 double sliced_wasserstein(const Tensor& a, const Tensor& b, const Tensor& directions) {
     check_points(a, b, "sliced Wasserstein distance");
-    const Tensor lines = directions.to(at::kDouble).t();
+    const Tensor lines = directions.to(at::kDouble);
     const Tensor places = at::linspace(0, 1, quantiles, at::kDouble);
-    const auto projected = [&](const Tensor& points) { return column_quantiles(at::matmul(points.to(at::kDouble), lines), places); };
+    const auto projected = [&](const Tensor& points) {
+        return row_quantiles(at::matmul(lines, points.to(at::kDouble).t()), places);
+    };
     return (projected(a) - projected(b)).abs().mean().item<double>();
 }
 
@@ -96,8 +102,11 @@ double sliced_wasserstein(const Tensor& a, const Tensor& b, std::int64_t directi
 double mmd_squared(const Tensor& a, const Tensor& b, const Discrepancy& settings) {
     check_points(a, b, "maximum mean discrepancy");
     if (a.size(0) < 2 || b.size(0) < 2) core::fail("maximum mean discrepancy: each set needs 2 points or more");
-    const Tensor from = at_most(a, settings.limit, settings.seed, "mmd/a"), to = at_most(b, settings.limit, settings.seed, "mmd/b");
-    const auto squared = [](const Tensor& x, const Tensor& y) { return (x.unsqueeze(1) - y.unsqueeze(0)).square().sum(2); };
+    const Tensor from = at_most(a, settings.limit, settings.seed, "mmd/a"),
+                 to = at_most(b, settings.limit, settings.seed, "mmd/b");
+    const auto squared = [](const Tensor& x, const Tensor& y) {
+        return at::cdist(x, y, 2.0, /*without matrix product*/ 2).square();
+    };
     const Tensor aa = squared(from, from), bb = squared(to, to), ab = squared(from, to);
     const std::vector<double> bandwidths = settings.bandwidths.empty() ? median_bandwidths(bb) : settings.bandwidths;
     double sum = 0;
@@ -129,7 +138,7 @@ Support::Support(const Tensor& reference, std::span<const std::int64_t> labels, 
     kept_ = reference.index_select(0, places.narrow(0, 0, count / 2)).to(at::kDouble);
     const Tensor held_out = reference.index_select(0, places.narrow(0, count / 2, count - count / 2));
     const Tensor quantile = at::full({1}, 0.999, at::kDouble);
-    stray_distance_ = 2 * column_quantiles(nearest(held_out, kept_, 1).distances, quantile).item<double>();
+    stray_distance_ = 2 * row_quantiles(nearest(held_out, kept_, 1).distances.t(), quantile).item<double>();
     for (std::int64_t i = 0; i < count / 2; ++i) {
         const auto place = static_cast<std::size_t>(order[static_cast<std::size_t>(i)]);
         kept_labels_.push_back(labels.empty() ? 0 : labels[place]);
@@ -150,9 +159,7 @@ std::vector<std::int64_t> Support::classes_of(const Tensor& points) const {
     return classes;
 }
 
-ModeReport Support::modes(const Tensor& points) const {
-    return judged(classes_of(points), reference_shares_);
-}
+ModeReport Support::modes(std::span<const std::int64_t> classes) const { return judged(classes, reference_shares_); }
 
 std::vector<Point> points_of(const Tensor& points) {
     const Tensor here = points.detach().to(at::kCPU, at::kDouble).narrow(1, 0, 2).contiguous();

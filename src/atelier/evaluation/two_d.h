@@ -21,7 +21,7 @@ double sliced_wasserstein(const Tensor& a, const Tensor& b, std::int64_t directi
 struct Discrepancy {
     std::vector<double> bandwidths{};  // standard deviations of the kernels; empty: 1/8, 1/4, 1/2 and 1 times the median distance
                                        // between points of `b`
-    std::int64_t limit = 2000;       // points of each set, drawn by `seed`
+    std::int64_t limit = 2000;         // points of each set, drawn by `seed`
     std::uint64_t seed = 0;
 };
 
@@ -49,11 +49,11 @@ public:
     /// points' distances to theirs. `labels` [N] are classes 0..classes-1. Throws core::Error with fewer than 4 points.
     Support(const Tensor& reference, std::span<const std::int64_t> labels, std::int64_t classes, std::uint64_t seed = 0);
 
-    /// Each class is a mode; a point belongs to the class of its nearest kept point. Where the data are unlabelled there is one mode.
-    ModeReport modes(const Tensor& points) const;
-
-    /// The class whose region each point lies in, -1 for strays.
+    /// The class of each point's nearest kept point (0 where the data are unlabelled), -1 for strays.
     std::vector<std::int64_t> classes_of(const Tensor& points) const;
+
+    /// Each class is a mode: what classes_of found, against the classes' shares of the reference.
+    ModeReport modes(std::span<const std::int64_t> classes) const;
 
     double stray_distance() const { return stray_distance_; }
 

@@ -10,12 +10,13 @@ Classified classifier(ops::Ops& ops, const ClassifierConfig& config, const ops::
         const ops::Value h = ops.conv2d(x, name + ".conv", {.out_channels = channels, .stride = stride});
         return unet_norm(ops, h, name + ".norm", {.silu = true});
     };
-    ops::Value h = layer(images, "layer0", config.width, 1);
-    h = layer(h, "layer1", 2 * config.width, 2);
-    h = ops.add(h, layer(h, "layer2", 2 * config.width, 1));
-    h = layer(h, "layer3", config.features, 2);
-    h = ops.global_average(ops.add(h, layer(h, "layer4", config.features, 1)));
-    return {h, ops.linear(ops.silu(h), "logits", {.out_features = config.classes})};
+    const ops::Value fine = layer(images, "layer0", config.width, 1);
+    ops::Value middle = layer(fine, "layer1", 2 * config.width, 2);
+    middle = ops.add(middle, layer(middle, "layer2", 2 * config.width, 1));
+    ops::Value coarse = layer(middle, "layer3", config.features, 2);
+    coarse = ops.add(coarse, layer(coarse, "layer4", config.features, 1));
+    const ops::Value features = ops.global_average(coarse);
+    return {features, ops.linear(ops.silu(features), "logits", {.out_features = config.classes}), {fine, middle, coarse}};
 }
 
 ClassifierConfig read_classifier_config(const core::JsonObject& json) {

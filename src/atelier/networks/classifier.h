@@ -10,9 +10,11 @@ struct ClassifierConfig {
     std::int64_t features = 128;  // what the feature distances are measured on
 };
 
-/// What a classifier says of images [N,channels,resolution,resolution]: `features` [N,F] before the last layer, `logits` [N,classes].
+/// What a classifier says of images [N,channels,resolution,resolution]: `features` [N,F] before the last layer, `logits` [N,classes], and the
+/// feature maps of its layers, [N,C,h,w] each.
 struct Classified {
     ops::Value features, logits;
+    std::vector<ops::Value> layers;
 };
 
 /// A small convolutional classifier. Its features are the project's yardstick for small grey images, as Inception's are for

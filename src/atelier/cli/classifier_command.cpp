@@ -1,0 +1,86 @@
+#include <ATen/Parallel.h>
+
+#include <CLI/CLI.hpp>
+
+#include "atelier/cli/commands.h"
+#include "atelier/core/error.h"
+#include "atelier/core/log.h"
+#include "atelier/core/progress.h"
+#include "atelier/core/schema.h"
+#include "atelier/data/loader.h"
+#include "atelier/evaluation/features.h"
+#include "atelier/training/loop.h"
+#include "atelier/training/run_directory.h"
+
+namespace atelier::cli {
+
+namespace {
+
+struct ClassifierRun {
+    std::int64_t seed = 0, threads = 2, batch = 128, width = 32, features = 128;
+    std::string output, data_path;
+    evaluation::ClassificationSettings training;
+};
+
+core::Schema schema_of(ClassifierRun& run) {
+    core::Schema schema;
+    schema.number("seed", &run.seed, "every random number follows from it", {.least = 0});
+    schema.number("threads", &run.threads, "CPU threads", {.least = 1});
+    schema.text("output", &run.output, "where training goes and the classifier ends up", {}, false);
+    schema.text("data.path", &run.data_path, "labelled images");
+    schema.number("width", &run.width, "channels of the first layer", {.least = 4});
+    schema.number("features", &run.features, "length of the feature vector", {.least = 4});
+    schema.number("batch", &run.batch, "images a step", {.least = 1});
+    schema.number("steps", &run.training.steps, "training steps", {.least = 1});
+    schema.number("lr", &run.training.optimization.lr, "AdamW learning rate", {.least = 1e-12});
+    schema.number("shift", &run.training.shift, "images move by up to so many pixels", {.least = 0});
+    schema.number("label_smoothing", &run.training.label_smoothing, "share of the target spread over all classes", {.least = 0, .most = 1});
+    return schema;
+}
+
+void train(const std::string& path, const std::vector<std::string>& overrides) {
+    ClassifierRun run;
+    core::Schema schema = schema_of(run);
+    schema.read(path, overrides);
+    if (run.output.empty() || run.data_path.empty()) throw core::UsageError("output and data.path must be given");
+    at::set_num_threads(static_cast<int>(run.threads));
+    const auto data = data::open_dataset({.path = run.data_path, .split = "train", .limit = 0});
+    const auto test = data::open_dataset({.path = run.data_path, .split = "test", .limit = 0});
+    if (data->classes() < 2 || data->form().shape.size() != 3) core::fail("{}: a classifier needs images in at least two classes", run.data_path);
+
+    const training::StageFolder stage(run.output, schema.values(true));
+    if (stage.finished()) return;
+    stage.begin();
+    const networks::ClassifierConfig config{data->form().shape[1], data->form().shape[0], data->classes(), run.width, run.features};
+    ops::Parameters parameters = evaluation::fresh_classifier(config, static_cast<std::uint64_t>(run.seed));
+    data::Loader loader(data, {.batch = run.batch, .horizontal_flips = false, .seed = static_cast<std::uint64_t>(run.seed), .stream = "classifier/data", .indices = {}});
+    run.training.seed = static_cast<std::uint64_t>(run.seed);
+    evaluation::Classification classification(config, parameters, [&](std::int64_t step) {
+        const data::Batch batch = loader.at(step);
+        return distillation::LabelledBatch{batch.samples, batch.labels};
+    }, run.training);
+    training::LoopSettings settings;
+    settings.label = "classifier";
+    settings.folder = stage.path() / "training";
+    const auto result = training::run_stage(classification, settings);
+    const evaluation::FeatureExtractor extractor(config, result.weights);
+    const double right = evaluation::accuracy(extractor, *test);
+    evaluation::write_classifier(stage.path(), config, result.weights,
+                                 {{"test_accuracy", right}, {"seed", run.seed}, {"data", data->hash()}, {"steps", run.training.steps}});
+    stage.finish({{"seconds", result.seconds}, {"test_accuracy", right}});
+    core::log::info("classifier: {:.2f} % of the test images right, after {}", 100 * right, core::duration_words(result.seconds));
+}
+
+}  // namespace
+
+void add_classifier_command(CLI::App& app) {
+    auto path = std::make_shared<std::string>();
+    auto overrides = std::make_shared<std::vector<std::string>>();
+    CLI::App* command = app.add_subcommand("classifier", "Train the classifier whose features measure images");
+    command->add_option("CONFIG", *path, "a TOML file, e.g. configs/classifier.toml")->required();
+    command->add_option("overrides", *overrides, "key=value pairs");
+    command->footer("Example:\n  atelier classifier configs/classifier.toml output=runs/classifier");
+    command->callback([path, overrides] { train(*path, *overrides); });
+}
+
+}  // namespace atelier::cli

@@ -1,0 +1,70 @@
+#include <CLI/CLI.hpp>
+#include <iostream>
+
+#include "atelier/cli/commands.h"
+#include "atelier/cli/measuring.h"
+#include "atelier/cli/stages.h"
+#include "atelier/cli/yardstick.h"
+#include "atelier/core/error.h"
+
+namespace atelier::cli {
+
+namespace {
+
+struct Arguments {
+    std::string subject, out, sampler;
+    std::vector<std::string> overrides;
+    Measuring measuring;
+    std::int64_t seed = 0, seeds = 1, steps = 18;
+    bool json = false;
+};
+
+void evaluate_config(const Arguments& arguments) {
+    Workshop workshop(load_config(arguments.subject, arguments.overrides));
+    make_evaluation(workshop);
+}
+
+void evaluate_model(Arguments& arguments) {
+    if (!arguments.overrides.empty()) throw core::UsageError("key=value pairs go with a config; \"" + arguments.overrides.front() + "\" follows a model");
+    if (arguments.measuring.data.empty()) throw core::UsageError("--data is needed: held-out data to measure the model against");
+    if (arguments.out.empty()) throw core::UsageError("--out is needed: the folder that gets evaluation.json and samples.png");
+    std::optional<inference::Sampling> sampling;
+    if (!arguments.sampler.empty()) sampling = inference::Sampling{inference::sampling_method(arguments.sampler), arguments.steps};
+    const auto generator = inference::open_generator(arguments.subject, sampling);
+    arguments.measuring.seeds.clear();
+    for (std::int64_t i = 0; i < arguments.seeds; ++i) arguments.measuring.seeds.push_back(static_cast<std::uint64_t>(arguments.seed + i));
+    const nlohmann::json results = measure(arguments.measuring, {{arguments.subject, generator.get()}});
+    const std::filesystem::path out(arguments.out);
+    core::write_json(out / "evaluation.json", results);
+    const auto wanted = inference::plan(100, static_cast<std::uint64_t>(arguments.seed), {}, generator->prior());
+    draw_samples(out / "samples", generator->form(), generator->draw(wanted), wanted.classes);
+    if (arguments.json) std::cout << results.dump() << std::endl;
+    else std::cout << text_of(comparison_table(results));
+}
+
+}  // namespace
+
+void add_evaluate_command(CLI::App& app) {
+    auto arguments = std::make_shared<Arguments>();
+    CLI::App* command = app.add_subcommand("evaluate", "Measure a model against held-out data, or a run's teacher and students");
+    command->add_option("SUBJECT", arguments->subject, "a model or ensemble directory, or a run's config (*.toml)")->required();
+    command->add_option("overrides", arguments->overrides, "key=value pairs, with a config");
+    command->add_option("--data", arguments->measuring.data, "held-out data; its test split is used where it has one");
+    command->add_option("--split", arguments->measuring.split, "train or test")->check(CLI::IsMember({"train", "test"}));
+    command->add_option("--classifier", arguments->measuring.classifier, "classifier whose features measure images");
+    command->add_option("--count", arguments->measuring.count, "samples a seed")->check(CLI::Range(std::int64_t{2}, std::int64_t{10'000'000}));
+    command->add_option("--seed", arguments->seed, "first seed")->check(CLI::NonNegativeNumber);
+    command->add_option("--seeds", arguments->seeds, "how many seeds, for mean and spread")->check(CLI::Range(1, 1000));
+    command->add_option("--sampler", arguments->sampler, "one-step, heun or ddim");
+    command->add_option("--steps", arguments->steps, "steps of heun and ddim")->check(CLI::Range(1, 10000));
+    command->add_option("--out", arguments->out, "folder for evaluation.json and samples.png");
+    command->add_flag("--json", arguments->json, "print the result as JSON");
+    command->footer("Examples:\n  atelier evaluate models/fashion-mnist/k4 --data /usr/share/datasets/fashion-mnist --count 10000 --seed 0 --out eval\n"
+                    "  atelier evaluate configs/toy2d.toml output=runs/toy2d");
+    command->callback([arguments] {
+        if (arguments->subject.ends_with(".toml")) evaluate_config(*arguments);
+        else evaluate_model(*arguments);
+    });
+}
+
+}  // namespace atelier::cli

@@ -1,0 +1,64 @@
+#include <CLI/CLI.hpp>
+
+#include "atelier/cli/commands.h"
+#include "atelier/core/error.h"
+#include "atelier/models/model_directory.h"
+
+namespace atelier::cli {
+
+namespace {
+
+struct Arguments {
+    std::string model, in, out, engine = "torch", precision = "fp32", device = "cpu";
+};
+
+const Tensor& tensor_named(const ops::Parameters& tensors, const std::string& name, const std::string& path) {
+    if (!tensors.contains(name)) core::fail("{}: there is no tensor \"{}\"; forward reads x, sigma and class_labels", path, name);
+    return tensors.at(name);
+}
+
+/// Checks `tensor` against [n, shape...].
+void check_shape(const Tensor& tensor, std::int64_t n, const std::vector<std::int64_t>& shape, const std::string& name, const std::string& path) {
+    std::vector<std::int64_t> wanted{n};
+    wanted.insert(wanted.end(), shape.begin(), shape.end());
+    if (tensor.sizes().vec() != wanted) {
+        core::fail("{}: \"{}\" is {}, the model wants {}", path, name, core::to_string(tensor.sizes().vec()), core::to_string(wanted));
+    }
+}
+
+void forward(const Arguments& arguments) {
+    at::NoGradGuard no_gradients;
+    const at::Device device(arguments.device);
+    const models::Model model = models::read_model(arguments.model, device);
+    const ops::Parameters tensors = ops::read_parameters(arguments.in).to(device);
+    const Tensor& x = tensor_named(tensors, "x", arguments.in);
+    if (x.dim() == 0) core::fail("{}: \"x\" is a single number; the model wants a batch", arguments.in);
+    const std::int64_t n = x.size(0);
+    check_shape(x, n, model.network.data_shape, "x", arguments.in);
+    const Tensor& sigma = tensor_named(tensors, "sigma", arguments.in);
+    check_shape(sigma, n, {}, "sigma", arguments.in);
+    diffusion::Condition condition;
+    if (model.network.classes > 0) {
+        condition.labels = tensor_named(tensors, "class_labels", arguments.in);
+        check_shape(condition.labels, n, {model.network.classes}, "class_labels", arguments.in);
+    }
+    const auto denoiser = model.denoiser(arguments.precision == "bf16");
+    ops::write_parameters(arguments.out, ops::Parameters({{"out", denoiser.denoise(x, sigma, condition)}}));
+}
+
+}  // namespace
+
+void add_forward_command(CLI::App& app) {
+    auto arguments = std::make_shared<Arguments>();
+    CLI::App* command = app.add_subcommand("forward", "One evaluation of a model as a denoiser, on tensors from a file");
+    command->add_option("MODEL", arguments->model, "a model directory")->required();
+    command->add_option("--in", arguments->in, "safetensors with x [N,...], sigma [N], class_labels [N,classes] where conditional")->required();
+    command->add_option("--out", arguments->out, "safetensors that gets out [N,...], the denoised samples")->required();
+    command->add_option("--engine", arguments->engine, "who computes")->check(CLI::IsMember({"torch"}));
+    command->add_option("--precision", arguments->precision, "of matrix products and convolutions")->check(CLI::IsMember({"fp32", "bf16"}));
+    command->add_option("--device", arguments->device, "cpu, cuda or cuda:N");
+    command->footer("Example:\n  atelier forward models/fashion-mnist/teacher --in in.safetensors --out out.safetensors");
+    command->callback([arguments] { forward(*arguments); });
+}
+
+}  // namespace atelier::cli

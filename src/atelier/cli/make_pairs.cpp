@@ -1,0 +1,59 @@
+#include "atelier/cli/stages.h"
+#include "atelier/core/error.h"
+#include "atelier/core/log.h"
+#include "atelier/core/progress.h"
+#include "atelier/core/signals.h"
+#include "atelier/data/pair_store.h"
+#include "atelier/diffusion/samplers.h"
+
+namespace atelier::cli {
+
+namespace {
+
+constexpr std::int64_t batch = 256;
+constexpr std::uint64_t pair_seed_offset = 0x9a1e5;  // pairs must not share noise with the samples of the run's own seed
+
+data::Pairs draw_pairs(Workshop& workshop, std::int64_t first, std::int64_t count) {
+    at::NoGradGuard no_gradients;
+    const models::Model& teacher = workshop.teacher();
+    const std::uint64_t seed = workshop.seed() + pair_seed_offset;
+    const conditions::Prior prior = data::prior_of(*workshop.data());
+    const auto levels = diffusion::sampling_levels(teacher.range, workshop.config().pairs.steps);
+    const auto denoiser = teacher.denoiser(workshop.config().teacher.bfloat16);
+    data::Pairs pairs;
+    std::vector<Tensor> noise, samples;
+    for (std::int64_t done = 0; done < count; done += batch) {
+        const std::int64_t n = std::min(batch, count - done);
+        std::vector<std::int64_t> labels;
+        for (std::int64_t i = 0; i < n; ++i) labels.push_back(conditions::draw_class(prior, seed, static_cast<std::uint64_t>(first + done + i)));
+        noise.push_back(diffusion::image_noise(seed, first + done, n, teacher.network.data_shape));
+        samples.push_back(diffusion::sample_heun(denoiser, noise.back().to(workshop.device()), levels,
+                                                 diffusion::one_hot(labels, teacher.network.classes, workshop.device())).to(at::kCPU));
+        pairs.labels.insert(pairs.labels.end(), labels.begin(), labels.end());
+        if (core::stop_requested()) throw core::Interrupted("pairs stopped; the finished shards are kept, run the same command again to go on");
+    }
+    pairs.noise = at::cat(noise);
+    pairs.samples = at::cat(samples);
+    return pairs;
+}
+
+}  // namespace
+
+void make_pairs(Workshop& workshop) {
+    const PairsConfig& config = workshop.config().pairs;
+    if (config.count == 0 || !config.path.empty()) return;
+    const auto stage = workshop.stage("pairs", {"seed", "device", "threads", "data", "network", "teacher", "pairs.count", "pairs.steps", "pairs.shard"});
+    if (stage.finished()) return;
+    workshop.teacher();
+    stage.begin();
+    core::log::info("pairs: {} with {} Heun steps of the teacher", config.count, config.steps);
+    core::Progress progress("pairs", config.count, "pairs");
+    data::write_pairs(stage.path(),
+                      {config.count, config.shard, workshop.teacher().network.data_shape, ops::hash_of(workshop.teacher().parameters),
+                       {{"method", "heun"}, {"steps", config.steps}, {"seed", workshop.config().seed}}},
+                      [&](std::int64_t first, std::int64_t count) { return draw_pairs(workshop, first, count); },
+                      [&](std::int64_t done) { progress.update(done); });
+    stage.finish({{"count", config.count}});
+}
+
+}  // namespace atelier::cli

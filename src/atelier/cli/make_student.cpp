@@ -1,0 +1,245 @@
+#include <ATen/Parallel.h>
+
+#include "atelier/cli/perception.h"
+#include "atelier/cli/stages.h"
+#include "atelier/core/error.h"
+#include "atelier/core/log.h"
+#include "atelier/core/progress.h"
+#include "atelier/data/loader.h"
+#include "atelier/data/pair_store.h"
+#include "atelier/distillation/distribution_matching.h"
+#include "atelier/distillation/score_matching.h"
+#include "atelier/evaluation/features.h"
+#include "atelier/models/ensemble.h"
+
+namespace atelier::cli {
+
+namespace {
+
+namespace fs = std::filesystem;
+
+/// One student on its way through the stages.
+class Apprentice {
+public:
+    Apprentice(Workshop& workshop, std::int64_t student)
+        : workshop_(workshop), config_(workshop.config()), student_(student), partition_(make_partition(workshop)),
+          cell_(partition_.cell(student)), cell_indices_(data::indices_of(*workshop.data(), cell_)) {}
+
+    void tsm() {
+        if (!needs_tsm()) {
+            core::log::info("student {}: no teacher score matching; {}", student_,
+                            same_as_teacher() ? "it has the teacher's architecture and starts from its weights"
+                                              : "students.tsm is off, or students.start names other weights");
+            return;
+        }
+        const auto stage = workshop_.stage(folder("tsm"), keys({"tsm"}));
+        if (stage.finished()) return;
+        stage.begin();
+        models::Model model = models::fresh_model(student_json(), workshop_.seed());
+        model.parameters = model.parameters.to(workshop_.device());
+        core::log::info("student {} tsm: {} parameters after a teacher of {}", student_, model.parameters.count(),
+                        workshop_.teacher().parameters.count());
+        const auto teacher = workshop_.teacher().denoiser(config_.teacher.bfloat16);
+        distillation::ScoreMatching matching(
+            model.network, model.parameters, &teacher, real_batches("tsm", config_.tsm.batch),
+            {.steps = config_.tsm.steps, .optimization = config_.tsm.optimization, .sigma_data = model.sigma_data, .range = model.range,
+             .level_mean = config_.teacher.level_mean, .level_deviation = config_.teacher.level_deviation, .bfloat16 = config_.teacher.bfloat16,
+             .seed = workshop_.seed(), .stream = stream("tsm"), .sampler_steps = config_.evaluation.steps});
+        finish(stage, model, run(matching, "tsm", stage, false), nullptr);
+    }
+
+    void match(const std::string& name) {
+        const MatchingConfig& settings = name == "dm" ? config_.dm : config_.adm;
+        if (settings.steps == 0) return;
+        const auto stage = workshop_.stage(folder(name), name == "dm" ? keys({"tsm", "dm", "pairs"}) : keys({"tsm", "dm", "adm", "pairs", "evaluate.classifier"}));
+        if (stage.finished()) return;
+        models::Model student = start(name, "model.safetensors");
+        ops::Parameters fake = start_of_fake(name, student);
+        stage.begin();
+        if (name == "adm") fake.merge(distillation::fresh_head(student.network, workshop_.seed()).to(workshop_.device()), "");
+        const auto teacher = workshop_.teacher().denoiser(config_.teacher.bfloat16);
+        distillation::DistributionMatching matching(
+            {student.network, student.parameters, student.network, fake, teacher,
+             conditions::restricted(data::prior_of(*workshop_.data()), cell_), real_batches(name, settings.batch), pair_batches(name, settings),
+             regression(settings)},
+            matching_settings(name, settings, student));
+        const auto result = run(matching, name, stage, settings.keep_best);
+        ops::write_parameters(stage.path() / "fake_score.safetensors", fake.clone());
+        finish(stage, student, result, &result.raw_weights);
+    }
+
+private:
+    std::string folder(const std::string& stage) const { return fmt::format("students/{}/{}", student_, stage); }
+    std::string stream(const std::string& stage) const { return fmt::format("{}/{}", stage, student_); }
+
+    /// Config keys that a student's stages depend on, with the stage's own.
+    static std::vector<std::string> keys(std::vector<std::string> own) {
+        for (const char* shared : {"seed", "device", "data", "network", "teacher", "partition", "students"}) own.emplace_back(shared);
+        return own;
+    }
+
+    static std::int64_t choose(const std::vector<std::int64_t>& list, std::int64_t student, std::int64_t otherwise) {
+        if (list.empty()) return otherwise;
+        return list[list.size() == 1 ? 0 : static_cast<std::size_t>(student)];
+    }
+
+    /// The teacher's config.json with this student's width and depth.
+    nlohmann::json student_json() const {
+        nlohmann::json json = workshop_.teacher().config;
+        const bool mlp = json.at("architecture") == "mlp";
+        const char* width = mlp ? "hidden" : "model_channels";
+        const char* depth = mlp ? "blocks" : "num_blocks";
+        json[width] = choose(config_.students.widths, student_, json.at(width).get<std::int64_t>());
+        json[depth] = choose(config_.students.depths, student_, json.at(depth).get<std::int64_t>());
+        json["provenance"] = {{"seed", config_.seed}, {"teacher", ops::hash_of(workshop_.teacher().parameters)},
+                              {"data", workshop_.data()->hash()}};
+        json["place"] = models::place_of(partition_, student_);
+        return json;
+    }
+
+    bool same_as_teacher() const {
+        const nlohmann::json mine = student_json(), teachers = workshop_.teacher().config;
+        for (const char* key : {"model_channels", "num_blocks", "hidden", "blocks"}) {
+            if (mine.contains(key) && mine.at(key) != teachers.at(key)) return false;
+        }
+        return true;
+    }
+
+    bool needs_tsm() const { return !same_as_teacher() && config_.students.tsm && config_.students.start.empty() && config_.tsm.steps > 0; }
+
+    /// The folder whose weights the stage begins with, or nothing: then the teacher's, or fresh ones.
+    std::optional<fs::path> predecessor(const std::string& stage) const {
+        if (stage == "adm" && config_.dm.steps > 0) return finished_folder("dm");
+        if (!config_.students.start.empty()) return fs::path(config_.students.start);
+        if (needs_tsm()) return finished_folder("tsm");
+        return std::nullopt;
+    }
+
+    fs::path finished_folder(const std::string& stage) const {
+        const fs::path path = workshop_.output() / folder(stage);
+        if (!fs::exists(path / "model.safetensors")) {
+            core::fail("{}: student {} has not finished {} yet; run: atelier distill {} --student {} --stage {}", path.string(), student_,
+                       stage, workshop_.loaded().path, student_, stage);
+        }
+        return path;
+    }
+
+    models::Model start(const std::string& stage, const std::string& file) const {
+        models::Model model = models::fresh_model(student_json(), workshop_.seed());
+        if (const auto from = predecessor(stage)) {
+            model.parameters = ops::read_parameters(*from / file);
+            ops::check_against(model.parameters, networks::trace(model.network).parameters, (*from / file).string());
+        } else if (same_as_teacher()) {
+            model.parameters = workshop_.teacher().parameters.clone();
+        }
+        model.parameters = model.parameters.clone().to(workshop_.device());
+        return model;
+    }
+
+    /// The fake score goes on from the stage before, else it begins as the student does: from the teacher, TSM's result, or fresh weights.
+    ops::Parameters start_of_fake(const std::string& stage, const models::Model& student) const {
+        const auto from = predecessor(stage);
+        if (!from || !fs::exists(*from / "fake_score.safetensors")) return student.parameters.clone();
+        ops::Parameters fake;
+        const ops::Parameters saved = ops::read_parameters(*from / "fake_score.safetensors");
+        for (const auto& [name, tensor] : saved.tensors()) {
+            if (!name.starts_with("head.")) fake.set(name, tensor.to(workshop_.device()));
+        }
+        ops::check_against(fake, networks::trace(student.network).parameters, (*from / "fake_score.safetensors").string());
+        return fake;
+    }
+
+    distillation::BatchSource real_batches(const std::string& stage, std::int64_t batch) const {
+        auto loader = std::make_shared<data::Loader>(
+            workshop_.data(), data::LoaderOptions{.batch = batch, .horizontal_flips = config_.flips, .seed = workshop_.seed(),
+                                                  .stream = stream(stage) + "/data", .indices = cell_indices_});
+        return [loader](std::int64_t step) {
+            const data::Batch batch_read = loader->at(step);
+            return distillation::LabelledBatch{batch_read.samples, batch_read.labels};
+        };
+    }
+
+    std::function<distillation::PairBatch(std::int64_t)> pair_batches(const std::string& stage, const MatchingConfig& settings) const {
+        if (settings.regression == "none") return {};
+        const fs::path path = config_.pairs.path.empty() ? workshop_.output() / "pairs" : fs::path(config_.pairs.path);
+        auto store = std::make_shared<data::PairStore>(path, ops::hash_of(workshop_.teacher().parameters));
+        auto usable = std::make_shared<std::vector<std::int64_t>>();
+        for (std::int64_t i = 0; i < store->size(); ++i) {
+            const std::int64_t owner = partition_.owner[static_cast<std::size_t>(store->labels()[static_cast<std::size_t>(i)])];
+            if (config_.pairs.filter == "all" || owner == student_) usable->push_back(i);
+        }
+        if (usable->empty()) core::fail("{}: no pair belongs to the cell of student {}; make more pairs or set pairs.filter = \"all\"", path.string(), student_);
+        return [store, usable, seed = workshop_.seed(), name = stream(stage) + "/pairs", n = settings.batch](std::int64_t step) {
+            core::RandomStream stream(seed, name, static_cast<std::uint64_t>(step));
+            std::vector<std::int64_t> chosen;
+            for (std::int64_t i = 0; i < n; ++i) chosen.push_back((*usable)[stream.below(usable->size())]);
+            const data::Pairs pairs = store->at(chosen);
+            return distillation::PairBatch{pairs.noise, pairs.samples, pairs.labels};
+        };
+    }
+
+    distillation::RegressionLoss regression(const MatchingConfig& settings) const {
+        if (settings.regression == "pseudo_huber") return distillation::pseudo_huber;
+        if (settings.regression == "perceptual") return perceptual_loss(config_.evaluation.classifier, workshop_.device());
+        return {};
+    }
+
+    distillation::MatchingSettings matching_settings(const std::string& name, const MatchingConfig& from, const models::Model& student) const {
+        distillation::MatchingSettings to;
+        to.steps = from.steps;
+        to.batch = from.batch;
+        to.fake_updates = from.fake_updates;
+        to.student = from.student;
+        to.fake = from.fake;
+        to.sigma_data = student.sigma_data;
+        to.range = student.range;
+        to.bfloat16 = config_.teacher.bfloat16;
+        to.score_identity = from.loss == "sid";
+        to.sid_alpha = from.sid_alpha;
+        to.regression_weight = from.regression == "none" ? 0.0 : from.regression_weight;
+        to.seed = workshop_.seed();
+        to.stream = stream(name);
+        if (name == "adm") {
+            distillation::AdversarialSettings gan;
+            if (from.gan_weight != "auto") gan.gan_weight = std::stod(from.gan_weight);
+            gan.gan_balance = from.gan_balance;
+            gan.discriminator_weight = from.discriminator_weight;
+            gan.r1_weight = from.r1_weight;
+            gan.divergence = from.divergence;
+            to.adversarial = gan;
+        }
+        return to;
+    }
+
+    training::LoopResult run(distillation::Stage& matching, const std::string& name, const training::StageFolder& stage, bool keep_best) const {
+        auto settings = workshop_.loop_settings(fmt::format("student {} {}", student_, name), stage.path() / "training", cell_);
+        settings.keep_best = keep_best;
+        return training::run_stage(matching, settings);
+    }
+
+    void finish(const training::StageFolder& stage, models::Model& model, const training::LoopResult& result, const ops::Parameters* raw) const {
+        model.parameters = result.weights;
+        models::write_model(stage.path(), model, raw);
+        stage.finish({{"seconds", result.seconds}, {"best_step", result.best_step},
+                      {"probe_distance", std::isfinite(result.best_distance) ? nlohmann::json(result.best_distance) : nlohmann::json()}});
+        core::log::info("{}: done in {}", stage.path().lexically_relative(workshop_.output()).string(), core::duration_words(result.seconds));
+    }
+
+    Workshop& workshop_;
+    const RunConfig& config_;
+    std::int64_t student_;
+    conditions::Partition partition_;
+    std::vector<std::int64_t> cell_, cell_indices_;
+};
+
+}  // namespace
+
+void make_student(Workshop& workshop, std::int64_t student, const std::optional<std::string>& stage) {
+    at::set_num_threads(static_cast<int>(workshop.config().students.threads));  // the same bits, side by side or one by one
+    Apprentice apprentice(workshop, student);
+    if (!stage || *stage == "tsm") apprentice.tsm();
+    if (!stage || *stage == "dm") apprentice.match("dm");
+    if (!stage || *stage == "adm") apprentice.match("adm");
+}
+
+}  // namespace atelier::cli

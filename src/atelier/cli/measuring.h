@@ -1,0 +1,38 @@
+#pragma once
+
+#include <filesystem>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "atelier/data/dataset.h"
+#include "atelier/evaluation/evaluate.h"
+#include "atelier/evaluation/report.h"
+#include "atelier/inference/generator.h"
+
+namespace atelier::cli {
+
+/// What to measure models against.
+struct Measuring {
+    std::string data;                          // path of the held-out data
+    std::string split = "test";
+    std::string classifier = "models/classifier";  // for images
+    std::int64_t count = 10000;
+    std::vector<std::uint64_t> seeds{0};
+    bool latency = true;
+};
+
+/// Measures models (names them as given) against the same held-out data: {"reference": ..., "models": {name: result}}. A result is the
+/// evaluation's (metrics, classes, protocol) with "latency", "evaluations" and "parameters" a sample.
+nlohmann::json measure(const Measuring& measuring, const std::vector<std::pair<std::string, inference::Generator*>>& models);
+
+/// Figures worth a column, in their order, with the words for people; only those that `results` has.
+std::vector<std::pair<std::string, std::string>> figures_of(const nlohmann::json& results);
+
+/// The models' figures side by side.
+evaluation::Table comparison_table(const nlohmann::json& results);
+
+/// A text rendering of a table for a terminal.
+std::string text_of(const evaluation::Table& table);
+
+}  // namespace atelier::cli

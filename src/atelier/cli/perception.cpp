@@ -1,0 +1,22 @@
+#include "atelier/cli/perception.h"
+
+#include "atelier/networks/classifier.h"
+#include "atelier/ops/torch_ops.h"
+
+namespace atelier::cli {
+
+distillation::RegressionLoss perceptual_loss(const std::string& directory, at::Device device) {
+    const std::filesystem::path folder(directory);
+    const auto path = (folder / "config.json").string();
+    const auto json = core::read_json(path);
+    const auto config = networks::read_classifier_config(core::JsonObject(json, path));
+    auto parameters = std::make_shared<ops::Parameters>(ops::read_parameters(folder / "model.safetensors").to(device));
+    return distillation::perceptual([config, parameters](const Tensor& images) {
+        ops::TorchOps speaker(*parameters);
+        std::vector<Tensor> layers;
+        for (const ops::Value& layer : networks::classifier(speaker, config, images).layers) layers.push_back(ops::tensor_of(layer));
+        return layers;
+    });
+}
+
+}  // namespace atelier::cli

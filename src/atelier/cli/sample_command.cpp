@@ -1,0 +1,131 @@
+#include <CLI/CLI.hpp>
+#include <iostream>
+
+#include <fmt/ranges.h>
+
+#include "atelier/cli/commands.h"
+#include "atelier/core/atomic_file.h"
+#include "atelier/core/error.h"
+#include "atelier/core/image_file.h"
+#include "atelier/core/log.h"
+#include "atelier/core/npz.h"
+#include "atelier/core/progress.h"
+#include "atelier/evaluation/charts.h"
+#include "atelier/evaluation/two_d.h"
+#include "atelier/inference/generator.h"
+
+namespace atelier::cli {
+
+namespace {
+
+namespace fs = std::filesystem;
+
+struct Arguments {
+    std::string model, out, sampler, device = "cpu";
+    std::int64_t count = 1, seed = 0, steps = 18;
+    std::vector<std::int64_t> classes;
+    bool json = false;
+};
+
+constexpr std::int64_t drawn_at_once = 256, grid_columns = 10;
+
+std::span<const std::byte> bytes_of(const Tensor& tensor) {
+    return {static_cast<const std::byte*>(tensor.const_data_ptr()), tensor.nbytes()};
+}
+
+/// What a picture says of itself: everything that is needed to draw it again.
+std::map<std::string, std::string> text_of(inference::Generator& generator, const Arguments& arguments, std::int64_t number, std::int64_t label) {
+    const auto& names = generator.form().class_names;
+    const std::int64_t student = generator.student_of(label);
+    std::map<std::string, std::string> text{{"Software", "atelier " ATELIER_VERSION},
+                                            {"seed", std::to_string(arguments.seed)},
+                                            {"number", std::to_string(number)},
+                                            {"class", std::to_string(label)},
+                                            {"student", std::to_string(student)},
+                                            {"model_hash", generator.hash_of_student(student)},
+                                            {"sampler", inference::name_of(generator.sampling().method)},
+                                            {"evaluations", std::to_string(generator.sampling().evaluations())}};
+    if (!names.empty()) text["class_name"] = names[static_cast<std::size_t>(label)];
+    return text;
+}
+
+void write_npz(const Arguments& arguments, const Tensor& user, const std::vector<std::int64_t>& labels) {
+    const Tensor numbers = at::tensor(labels, at::kLong);
+    const core::DType type = user.scalar_type() == at::kByte ? core::DType::U8 : core::DType::F32;
+    core::write_npz(arguments.out, {{"arr_0", type, user.sizes().vec(), bytes_of(user)}, {"labels", core::DType::I64, numbers.sizes().vec(), bytes_of(numbers)}});
+}
+
+void write_grid(inference::Generator& generator, const Arguments& arguments, const Tensor& user, const std::vector<std::int64_t>& labels) {
+    if (generator.form().kind == models::DataForm::Kind::points) {
+        core::write_png(arguments.out, evaluation::scatter_image(evaluation::points_of(user), labels, 640));
+        return;
+    }
+    std::vector<core::Image> images;
+    for (std::int64_t i = 0; i < user.size(0); ++i) images.push_back(models::image_of(user[i]));
+    auto text = text_of(generator, arguments, 0, labels.front());
+    if (labels.size() > 1) {
+        text["number"] = fmt::format("0-{}", labels.size() - 1);
+        for (const char* key : {"class", "class_name", "student"}) text.erase(key);
+        text["model_hash"] = inference::hash_of(generator);
+        text["classes"] = fmt::format("{}", fmt::join(labels, ","));
+    }
+    core::write_png(arguments.out, core::grid(images, static_cast<int>(std::min<std::int64_t>(grid_columns, user.size(0)))), text);
+}
+
+void write_folder(inference::Generator& generator, const Arguments& arguments, const Tensor& user, const std::vector<std::int64_t>& labels) {
+    if (generator.form().kind == models::DataForm::Kind::points) throw core::UsageError("--out: points are written as .npz or .png, not as a folder");
+    core::create_directory_atomically(arguments.out, [&](const fs::path& folder) {
+        for (std::int64_t i = 0; i < user.size(0); ++i) {
+            const std::int64_t label = labels[static_cast<std::size_t>(i)];
+            core::write_png(folder / fmt::format("{:06}.png", i), models::image_of(user[i]), text_of(generator, arguments, i, label));
+        }
+    });
+}
+
+void sample(const Arguments& arguments) {
+    at::globalContext().setDeterministicAlgorithms(true, true);
+    std::optional<inference::Sampling> sampling;
+    if (!arguments.sampler.empty()) sampling = inference::Sampling{inference::sampling_method(arguments.sampler), arguments.steps};
+    const auto generator = inference::open_generator(arguments.model, sampling, at::Device(arguments.device));
+    const auto wanted = inference::plan(arguments.count, static_cast<std::uint64_t>(arguments.seed), arguments.classes, generator->prior());
+    core::Progress progress("sampling", arguments.count, "samples");
+    std::vector<Tensor> parts;
+    for (std::int64_t first = 0; first < arguments.count; first += drawn_at_once) {
+        const std::int64_t end = std::min(first + drawn_at_once, arguments.count);
+        parts.push_back(generator->draw({wanted.seed, {wanted.numbers.begin() + first, wanted.numbers.begin() + end},
+                                         {wanted.classes.begin() + first, wanted.classes.begin() + end}}));
+        progress.update(end);
+    }
+    const Tensor user = models::to_user_space(generator->form(), at::cat(parts)).contiguous();
+    const std::string ending = fs::path(arguments.out).extension().string();
+    if (ending == ".npz") write_npz(arguments, user, wanted.classes);
+    else if (ending == ".png") write_grid(*generator, arguments, user, wanted.classes);
+    else write_folder(*generator, arguments, user, wanted.classes);
+    if (arguments.json) {
+        std::cout << nlohmann::json{{"out", arguments.out}, {"count", arguments.count}, {"seed", arguments.seed},
+                                    {"evaluations", generator->sampling().evaluations()}, {"model_hash", inference::hash_of(*generator)}}.dump()
+                  << std::endl;
+    }
+}
+
+}  // namespace
+
+void add_sample_command(CLI::App& app) {
+    auto arguments = std::make_shared<Arguments>();
+    CLI::App* command = app.add_subcommand("sample", "Draw samples from a model or an ensemble");
+    command->add_option("MODEL", arguments->model, "a model directory or an ensemble directory")->required();
+    command->add_option("--count", arguments->count, "how many")->check(CLI::Range(std::int64_t{1}, std::int64_t{100'000'000}));
+    command->add_option("--seed", arguments->seed, "sample i follows from the seed, i and its class alone")->check(CLI::NonNegativeNumber);
+    command->add_option("--class", arguments->classes, "class ids, repeated up to the count; without: drawn from the training prior")->delimiter(',');
+    command->add_option("--sampler", arguments->sampler, "one-step, heun or ddim; without: one step for students, 18 Heun steps for teachers");
+    command->add_option("--steps", arguments->steps, "steps of heun and ddim")->check(CLI::Range(1, 10000));
+    command->add_option("--device", arguments->device, "cpu, cuda or cuda:N");
+    command->add_option("--out", arguments->out, "x.png: a grid; x.npz: arrays; else a folder of PNGs")->required();
+    command->add_flag("--json", arguments->json, "say what was written as JSON on standard output");
+    command->footer("Examples:\n  atelier sample models/fashion-mnist/k4 --count 100 --seed 1 --out grid.png\n  atelier sample models/fashion-mnist/k4 "
+                    "--count 8 --class 0,3,7,9 --out samples.npz\n  atelier sample models/fashion-mnist/teacher --sampler heun --steps 18 --count 16 --out "
+                    "teacher.png");
+    command->callback([arguments] { sample(*arguments); });
+}
+
+}  // namespace atelier::cli

@@ -1,0 +1,49 @@
+#pragma once
+
+#include <filesystem>
+#include <functional>
+#include <string>
+#include <vector>
+
+#include <nlohmann/json.hpp>
+
+#include "atelier/ops/torch.h"
+
+namespace atelier::data {
+
+/// Noise, the teacher's sample from it, and its class.
+struct Pairs {
+    Tensor noise, samples;             // [n, shape...] float32, model space
+    std::vector<std::int64_t> labels;  // n
+};
+
+/// A folder of pairs: manifest.json (count, shard size, shape, teacher's hash, sampler) and shard-00000.safetensors, ... with
+/// `noise`, `samples` and `labels`.
+class PairStore {
+public:
+    /// Opens a finished store and reads it into memory. Throws core::Error when pairs are missing or of another size, or when
+    /// `teacher_hash` is not empty and not the one in the manifest.
+    PairStore(const std::filesystem::path& folder, const std::string& teacher_hash);
+
+    std::int64_t size() const { return static_cast<std::int64_t>(all_.labels.size()); }
+    const std::vector<std::int64_t>& labels() const { return all_.labels; }
+    Pairs at(const std::vector<std::int64_t>& indices) const;
+
+private:
+    Pairs all_;
+};
+
+struct PairPlan {
+    std::int64_t count = 0, shard = 4096;
+    std::vector<std::int64_t> shape;
+    std::string teacher_hash;
+    nlohmann::json sampler;  // recorded
+};
+
+/// Writes the shards of a store that are not there yet, each atomically, then the manifest. `make(first, n)` gives pairs
+/// first..first+n-1, a function of those numbers. `after(done)` is called after each shard.
+void write_pairs(const std::filesystem::path& folder, const PairPlan& plan,
+                 const std::function<Pairs(std::int64_t first, std::int64_t count)>& make,
+                 const std::function<void(std::int64_t done)>& after);
+
+}  // namespace atelier::data

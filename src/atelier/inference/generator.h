@@ -1,0 +1,65 @@
+#pragma once
+
+#include <filesystem>
+#include <memory>
+#include <optional>
+#include <vector>
+
+#include "atelier/conditions/router.h"
+#include "atelier/models/ensemble.h"
+
+namespace atelier::inference {
+
+/// How samples are drawn.
+struct Sampling {
+    enum class Method { one_step, heun, ddim };
+    Method method = Method::one_step;
+    std::int64_t steps = 18;  // of heun and ddim
+
+    /// Network evaluations a sample.
+    std::int64_t evaluations() const;
+};
+
+/// "one-step", "heun" or "ddim". Throws core::UsageError naming the nearest.
+Sampling::Method sampling_method(const std::string& name);
+std::string name_of(Sampling::Method method);
+
+/// What is to be drawn: for each sample its number under `seed` (its noise follows from both) and its class.
+struct Wanted {
+    std::uint64_t seed = 0;
+    std::vector<std::int64_t> numbers;
+    std::vector<std::int64_t> classes;
+};
+
+/// `count` samples of `seed`, numbered from 0. With `classes` they are repeated in order; else they are drawn from the prior.
+Wanted plan(std::int64_t count, std::uint64_t seed, const std::vector<std::int64_t>& classes, const conditions::Prior& prior);
+
+/// A model or an ensemble, ready to answer. Each sample depends on its seed, number, class and weights alone.
+class Generator {
+public:
+    virtual ~Generator() = default;
+
+    /// Samples in model space, [n, shape...], in the order asked for. Throws core::UsageError on a class that is not there.
+    virtual Tensor draw(const Wanted& wanted) = 0;
+
+    virtual const models::DataForm& form() const = 0;
+    virtual const conditions::Prior& prior() const = 0;
+    /// Which student answers for a class (0 for a single model).
+    virtual std::int64_t student_of(std::int64_t class_id) const = 0;
+    virtual std::int64_t students() const = 0;
+    /// Hash of the weights that answer for a class.
+    virtual std::string hash_of_student(std::int64_t student) = 0;
+    virtual const Sampling& sampling() const = 0;
+    /// Number of parameters of the network that answers for a class.
+    virtual std::int64_t parameters_of_student(std::int64_t student) = 0;
+};
+
+/// Opens a model directory or an ensemble directory. Without `sampling`, ensembles and students take one step, other models
+/// 18 Heun steps. Throws core::UsageError when students are asked for many steps, core::Error when there is no model.
+std::unique_ptr<Generator> open_generator(const std::filesystem::path& path, const std::optional<Sampling>& sampling = std::nullopt,
+                                          at::Device device = at::kCPU);
+
+/// One hash for all weights that a generator may use.
+std::string hash_of(Generator& generator);
+
+}  // namespace atelier::inference

@@ -1,0 +1,115 @@
+#include "atelier/models/ensemble.h"
+
+#include "atelier/core/atomic_file.h"
+#include "atelier/core/error.h"
+
+namespace atelier::models {
+
+namespace fs = std::filesystem;
+
+namespace {
+
+constexpr std::int64_t version = 1;
+constexpr std::int64_t most_students = 100'000;
+
+/// A student's path must stay inside the ensemble.
+fs::path inside(const fs::path& directory, const std::string& relative, const std::string& where) {
+    const fs::path path = fs::path(relative).lexically_normal();
+    if (path.is_absolute() || path.empty() || *path.begin() == "..") {
+        core::fail("{}: the student's path \"{}\" leaves the ensemble's directory; paths must be relative", where, relative);
+    }
+    return directory / path;
+}
+
+conditions::Prior prior_from(const core::JsonObject& json, std::int64_t classes) {
+    conditions::Prior prior{json.numbers("prior")};
+    double sum = 0;
+    for (const double weight : prior.weights) {
+        if (!(weight >= 0)) core::fail("{}: prior holds a negative weight", json.where());
+        sum += weight;
+    }
+    if (prior.classes() != classes || !(sum > 0)) core::fail("{}: prior needs a weight for each of the {} classes", json.where(), classes);
+    return prior;
+}
+
+}  // namespace
+
+bool is_ensemble_directory(const fs::path& path) { return fs::is_regular_file(path / "ensemble.json"); }
+
+Ensemble read_ensemble(const fs::path& directory) {
+    const fs::path path = directory / "ensemble.json";
+    if (!fs::exists(path)) core::fail("{}: there is no ensemble here (no ensemble.json)", directory.string());
+    Ensemble ensemble;
+    ensemble.directory = directory;
+    ensemble.manifest = core::read_json(path);
+    const core::JsonObject json(ensemble.manifest, path.string());
+    if (const auto found = json.integer("version", 1, 1'000'000); found > version) {
+        core::fail("{}: format version {} is newer than this program's {}; use a newer atelier", path.string(), found, version);
+    }
+    ensemble.partition = conditions::partition_from_json(json.object("partition").json(), path.string());
+    ensemble.prior = prior_from(json, ensemble.partition.classes());
+    ensemble.form = data_form_from_json(json.object("data"));
+    const auto students = json.texts("students");
+    if (json.integer("K", 1, most_students) != ensemble.partition.students ||
+        static_cast<std::int64_t>(students.size()) != ensemble.partition.students) {
+        core::fail("{}: K, the partition and the list of students disagree on how many students there are", path.string());
+    }
+    for (const std::string& student : students) {
+        ensemble.students.push_back(inside(directory, student, path.string()));
+        if (!fs::is_regular_file(ensemble.students.back() / "config.json")) {
+            core::fail("{}: student {} is missing", path.string(), ensemble.students.back().string());
+        }
+    }
+    return ensemble;
+}
+
+nlohmann::json place_of(const conditions::Partition& partition, std::int64_t student) {
+    return {{"student", student}, {"cell", partition.cell(student)}, {"partition", partition.hash()}};
+}
+
+void check_place(const nlohmann::json& config, const conditions::Partition& partition, std::int64_t student, const std::string& where) {
+    const nlohmann::json place = config.value("place", nlohmann::json::object());
+    if (!place.is_object() || place.value("partition", nlohmann::json()) != partition.hash()) {
+        core::fail("{}: this student was trained for another partition; an ensemble's students and its partition belong together", where);
+    }
+    if (place.value("student", nlohmann::json()) != student) {
+        core::fail("{}: this is student {} of the partition, not student {}", where, place.value("student", nlohmann::json()).dump(), student);
+    }
+}
+
+Model read_student(const Ensemble& ensemble, std::int64_t student, at::Device device) {
+    const fs::path& directory = ensemble.students.at(static_cast<std::size_t>(student));
+    Model model = read_model(directory, device);
+    check_place(model.config, ensemble.partition, student, (directory / "config.json").string());
+    if (model.network.classes != 0 && model.network.classes != ensemble.partition.classes()) {
+        core::fail("{}: the student knows {} classes, the ensemble's partition has {}", (directory / "config.json").string(),
+                   model.network.classes, ensemble.partition.classes());
+    }
+    if (model.form.shape != ensemble.form.shape) {
+        core::fail("{}: the student's samples are {}, the ensemble's {}", (directory / "config.json").string(),
+                   core::to_string(model.form.shape), core::to_string(ensemble.form.shape));
+    }
+    return model;
+}
+
+void write_ensemble(const fs::path& directory, const conditions::Partition& partition, const conditions::Prior& prior,
+                    const std::vector<fs::path>& students, const std::string& teacher_hash, const nlohmann::json& metrics) {
+    std::vector<Model> models;
+    for (std::size_t k = 0; k < students.size(); ++k) {
+        models.push_back(read_model(students[k]));
+        check_place(models.back().config, partition, static_cast<std::int64_t>(k), (students[k] / "config.json").string());
+    }
+    core::create_directory_atomically(directory, [&](const fs::path& temporary) {
+        nlohmann::json paths = nlohmann::json::array();
+        for (std::size_t k = 0; k < models.size(); ++k) {
+            paths.push_back(fmt::format("students/{}", k));
+            write_model(temporary / "students" / std::to_string(k), models[k]);
+        }
+        core::write_json(temporary / "ensemble.json",
+                         {{"version", version}, {"K", partition.students}, {"condition", "class"}, {"partition", conditions::to_json(partition)},
+                          {"prior", prior.weights}, {"students", paths}, {"data", to_json(models.front().form)},
+                          {"teacher_hash", teacher_hash}, {"licence", "as the training data's"}, {"metrics", metrics}});
+    });
+}
+
+}  // namespace atelier::models

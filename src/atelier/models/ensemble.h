@@ -1,0 +1,43 @@
+#pragma once
+
+#include <filesystem>
+#include <vector>
+
+#include "atelier/conditions/partition.h"
+#include "atelier/models/model_directory.h"
+
+namespace atelier::models {
+
+/// An ensemble directory: ensemble.json, and a model directory a student. Paths in it are relative, so that it may be moved.
+struct Ensemble {
+    std::filesystem::path directory;
+    nlohmann::json manifest;
+    conditions::Partition partition;
+    conditions::Prior prior;
+    DataForm form;
+    std::vector<std::filesystem::path> students;  // model directories, a student each
+
+    std::filesystem::path teacher() const { return directory / "teacher"; }
+};
+
+bool is_ensemble_directory(const std::filesystem::path& path);
+
+/// Reads and checks the manifest: its version, that the partition is whole and its hash true, that every student is there. Throws core::Error
+/// naming the file.
+Ensemble read_ensemble(const std::filesystem::path& directory);
+
+/// Reads student k. Throws core::Error when it was trained for another partition or another cell.
+Model read_student(const Ensemble& ensemble, std::int64_t student, at::Device device = at::kCPU);
+
+/// What a student's config.json says of its place: "student", "cell", "partition" (the hash).
+nlohmann::json place_of(const conditions::Partition& partition, std::int64_t student);
+
+/// Throws core::Error, beginning with `where`, unless `config` names student `student` of `partition`.
+void check_place(const nlohmann::json& config, const conditions::Partition& partition, std::int64_t student, const std::string& where);
+
+/// Makes an ensemble directory of finished students (copied), atomically; `metrics` and `licence` are recorded. Throws core::Error when a
+/// student belongs to another partition, or the directory exists.
+void write_ensemble(const std::filesystem::path& directory, const conditions::Partition& partition, const conditions::Prior& prior,
+                    const std::vector<std::filesystem::path>& students, const std::string& teacher_hash, const nlohmann::json& metrics);
+
+}  // namespace atelier::models
