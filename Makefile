@@ -1,0 +1,25 @@
+# make demo · make test · make build · make clean · make format
+BUILD := build/release
+JOBS ?= $(shell nproc)
+
+.PHONY: demo test build setup clean format
+
+setup:
+	@scripts/setup.sh
+
+build: setup
+	@cmake -S . -B $(BUILD) -G Ninja -DCMAKE_PREFIX_PATH="$$(echo $$PWD/.venv/lib/python3*/site-packages/torch/share/cmake)" > /dev/null
+	@cmake --build $(BUILD) -j $(JOBS) --target atelier
+
+test: build
+	@cmake --build $(BUILD) -j $(JOBS)
+	@ctest --test-dir $(BUILD) --output-on-failure -j $(JOBS)
+
+demo: build
+	@scripts/demo.sh
+
+format:
+	@clang-format -i $$(git ls-files 'src/*.h' 'src/*.cpp' 'apps/*.cpp' 'tests/*.h' 'tests/*.cpp')
+
+clean:
+	@rm -rf build

@@ -1,0 +1,23 @@
+#!/usr/bin/env bash
+# Installs what building needs: Debian packages (as root, or with sudo) and wheels into .venv. Does nothing that is done already.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+
+packages=(g++ cmake ninja-build mold ccache python3 python3-venv libcli11-dev libtomlplusplus-dev nlohmann-json3-dev libfmt-dev libpng-dev
+          libjpeg62-turbo-dev libarchive-dev libssl-dev zlib1g-dev libgtest-dev dataset-fashion-mnist)
+missing=()
+for package in "${packages[@]}"; do
+    dpkg-query -W -f='${Status}' "$package" 2>/dev/null | grep -q "ok installed" || missing+=("$package")
+done
+if [ ${#missing[@]} -gt 0 ]; then
+    as_root=()
+    [ "$(id -u)" = 0 ] || as_root=(sudo)
+    "${as_root[@]}" apt-get update -qq
+    "${as_root[@]}" env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "${missing[@]}"
+fi
+
+[ -x .venv/bin/python ] || python3 -m venv .venv
+# TORCH_INDEX picks another build of LibTorch, e.g. https://download.pytorch.org/whl/cpu for the small CPU one.
+if ! .venv/bin/python -c 'import importlib.metadata as m; assert m.version("torch").startswith("2.13.0")' 2>/dev/null; then
+    .venv/bin/python -m pip install -q ${TORCH_INDEX:+--index-url "$TORCH_INDEX"} torch==2.13.0
+fi
