@@ -34,6 +34,7 @@ core::Schema schema_of(ClassifierRun& run) {
     schema.number("steps", &run.training.steps, "training steps", {.least = 1});
     schema.number("lr", &run.training.optimization.lr, "AdamW learning rate", {.least = 1e-12});
     schema.number("shift", &run.training.shift, "images move by up to so many pixels", {.least = 0});
+    schema.flag("bfloat16", &run.training.bfloat16, "compute in bfloat16; weights and losses stay float32");
     schema.number("label_smoothing", &run.training.label_smoothing, "share of the target spread over all classes", {.least = 0, .most = 1});
     return schema;
 }

@@ -2,6 +2,8 @@
 
 #include <cmath>
 
+#include "atelier/ops/fused_norm.h"
+
 namespace atelier::ops {
 
 TorchOps::TorchOps(const Parameters& parameters, std::string prefix) : parameters_(parameters), prefix_(std::move(prefix)) {}
@@ -11,7 +13,10 @@ const Tensor& TorchOps::parameter(const std::string& name) const { return parame
 Shape TorchOps::shape(const Value& x) const { return tensor_of(x).sizes().vec(); }
 
 Value TorchOps::conv2d(const Value& x, const std::string& name, const Convolution& layer) {
-    return at::conv2d(tensor_of(x), parameter(name + ".weight"), parameter(name + ".bias"), layer.stride, layer.padding);
+    // On CPUs channels lie innermost: the convolutions need no re-ordering, and the fused normalisation reads them as they come.
+    const Tensor in = tensor_of(x);
+    const Tensor images = in.device().is_cpu() ? in.contiguous(at::MemoryFormat::ChannelsLast) : in;
+    return at::conv2d(images, parameter(name + ".weight"), parameter(name + ".bias"), layer.stride, layer.padding);
 }
 
 Value TorchOps::linear(const Value& x, const std::string& name, const Linear& layer) {
@@ -20,12 +25,9 @@ Value TorchOps::linear(const Value& x, const std::string& name, const Linear& la
 }
 
 Value TorchOps::group_norm(const Value& x, const std::string& name, const GroupNorm& layer) {
-    Tensor y = at::group_norm(tensor_of(x), layer.groups, parameter(name + ".weight"), parameter(name + ".bias"), layer.eps);
-    if (layer.modulation) {
-        const auto parts = tensor_of(*layer.modulation).unsqueeze(2).unsqueeze(3).chunk(2, 1);
-        y = at::addcmul(parts[1], y, parts[0] + 1);
-    }
-    return layer.silu ? at::silu(y) : y;
+    const Tensor modulation = layer.modulation ? tensor_of(*layer.modulation) : Tensor();
+    return fused_group_norm(tensor_of(x), parameter(name + ".weight"), parameter(name + ".bias"), modulation, layer.groups, layer.eps,
+                            layer.silu);
 }
 
 Value TorchOps::layer_norm(const Value& x, const std::string& name, double eps) {

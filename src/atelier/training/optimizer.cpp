@@ -15,12 +15,13 @@ ops::Parameters zeros_like(const ops::Parameters& parameters) {
     return zeros;
 }
 
-/// Undefined gradients (parameters that this loss does not reach) become zeros, so that every state advances alike.
+/// Undefined gradients (parameters that this loss does not reach) become zeros, so that every state advances alike; all are laid out as
+/// the parameters are, which the fused update takes for granted.
 std::vector<Tensor> defined(const std::vector<Tensor>& gradients, const std::vector<Tensor>& parameters) {
     std::vector<Tensor> all;
     all.reserve(gradients.size());
     for (std::size_t i = 0; i < gradients.size(); ++i) {
-        all.push_back(gradients[i].defined() ? gradients[i] : at::zeros_like(parameters[i]));
+        all.push_back(gradients[i].defined() ? gradients[i].contiguous() : at::zeros_like(parameters[i]));
     }
     return all;
 }

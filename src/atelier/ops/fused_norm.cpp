@@ -1,0 +1,153 @@
+#include "atelier/ops/fused_norm.h"
+
+#include <ATen/Parallel.h>
+#include <torch/csrc/autograd/custom_function.h>
+
+#include "atelier/ops/norm_kernels.h"
+
+namespace atelier::ops {
+
+namespace norm_kernels {
+
+const Table& best() {
+#ifdef ATELIER_X86_KERNELS
+    if (__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512vl") &&
+        __builtin_cpu_supports("avx512dq")) {
+        return avx512;
+    }
+    if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma")) return avx2;
+#endif
+    return plain;
+}
+
+}  // namespace norm_kernels
+
+namespace {
+
+thread_local bool from_parts = false;
+
+constexpr std::int64_t grain = 1;  // samples a task
+
+template <class T>
+const norm_kernels::Loops<T>& loops() {
+    static const norm_kernels::Table& table = norm_kernels::best();
+    if constexpr (std::is_same_v<T, float>) return table.float32;
+    else return table.bfloat16;
+}
+
+template <class T>
+T* numbers(const Tensor& tensor) { return static_cast<T*>(tensor.mutable_data_ptr()); }
+
+template <class T>
+const T* constants(const Tensor& tensor) { return static_cast<const T*>(tensor.const_data_ptr()); }
+
+norm_kernels::Sample sample_of(const Tensor& x, std::int64_t groups, double eps, bool silu) {
+    return {x.size(2) * x.size(3), x.size(1), groups, static_cast<float>(eps), silu};
+}
+
+struct Normalised {
+    Tensor y, mean, inverse_deviation;
+};
+
+/// `gain`, `offset` [N,C] or [1,C] for all samples, float32; `x` channels last.
+template <class T>
+Normalised forward(const Tensor& x, const Tensor& gain, const Tensor& offset, const norm_kernels::Sample& s) {
+    const std::int64_t n = x.size(0), each = s.positions * s.channels, row = gain.size(0) == 1 ? 0 : s.channels;
+    Normalised out{at::empty_like(x), at::empty({n, s.groups}, gain.options()), at::empty({n, s.groups}, gain.options())};
+    at::parallel_for(0, n, grain, [&](std::int64_t begin, std::int64_t end) {
+        std::vector<float> work(static_cast<std::size_t>(2 * s.channels));
+        for (std::int64_t i = begin; i < end; ++i) {
+            loops<T>().forward(s, constants<T>(x) + i * each, constants<float>(gain) + i * row, constants<float>(offset) + i * row,
+                               numbers<T>(out.y) + i * each, numbers<float>(out.mean) + i * s.groups,
+                               numbers<float>(out.inverse_deviation) + i * s.groups, work.data());
+        }
+    });
+    return out;
+}
+
+struct Slopes {
+    Tensor x, gain, offset;
+};
+
+template <class T>
+Slopes backward(const Tensor& dy, const Tensor& x, const Tensor& gain, const Tensor& offset, const Tensor& mean,
+                const Tensor& inverse_deviation, const norm_kernels::Sample& s) {
+    const std::int64_t n = x.size(0), each = s.positions * s.channels, row = gain.size(0) == 1 ? 0 : s.channels;
+    Slopes out{at::empty_like(x), at::empty({n, s.channels}, gain.options()), at::empty({n, s.channels}, gain.options())};
+    at::parallel_for(0, n, grain, [&](std::int64_t begin, std::int64_t end) {
+        std::vector<float> work(static_cast<std::size_t>((4 + s.positions) * s.channels));
+        for (std::int64_t i = begin; i < end; ++i) {
+            loops<T>().backward(s, constants<T>(x) + i * each, constants<T>(dy) + i * each, constants<float>(gain) + i * row,
+                                constants<float>(offset) + i * row, constants<float>(mean) + i * s.groups,
+                                constants<float>(inverse_deviation) + i * s.groups, numbers<T>(out.x) + i * each,
+                                numbers<float>(out.gain) + i * s.channels, numbers<float>(out.offset) + i * s.channels, work.data());
+        }
+    });
+    return out;
+}
+
+/// Gain and offset a sample and channel: norm*weight+bias, then *(1+scale)+shift, is one affine map.
+struct Affine : torch::autograd::Function<Affine> {
+    static Tensor forward(torch::autograd::AutogradContext* context, const Tensor& x, const Tensor& gain, const Tensor& offset,
+                          std::int64_t groups, double eps, bool silu) {
+        const Tensor last = x.contiguous(at::MemoryFormat::ChannelsLast);
+        const Tensor a = gain.contiguous(), b = offset.contiguous();
+        const auto s = sample_of(last, groups, eps, silu);
+        const Normalised out = last.scalar_type() == at::kFloat ? ops::forward<float>(last, a, b, s)
+                                                               : ops::forward<norm_kernels::Bfloat16>(last, a, b, s);
+        context->save_for_backward({last, a, b, out.mean, out.inverse_deviation});
+        context->saved_data["groups"] = groups;
+        context->saved_data["eps"] = eps;
+        context->saved_data["silu"] = silu;
+        return out.y;
+    }
+
+    static torch::autograd::variable_list backward(torch::autograd::AutogradContext* context, torch::autograd::variable_list slopes) {
+        const auto saved = context->get_saved_variables();
+        const Tensor& x = saved[0];
+        const Tensor& gain = saved[1];
+        const auto s = sample_of(x, context->saved_data["groups"].toInt(), context->saved_data["eps"].toDouble(),
+                                 context->saved_data["silu"].toBool());
+        const Tensor dy = slopes[0].to(x.scalar_type()).contiguous(at::MemoryFormat::ChannelsLast);
+        Slopes out = x.scalar_type() == at::kFloat
+                         ? ops::backward<float>(dy, x, gain, saved[2], saved[3], saved[4], s)
+                         : ops::backward<norm_kernels::Bfloat16>(dy, x, gain, saved[2], saved[3], saved[4], s);
+        if (gain.size(0) == 1) {
+            out.gain = out.gain.sum(0, true);
+            out.offset = out.offset.sum(0, true);
+        }
+        return {out.x, out.gain, out.offset, Tensor(), Tensor(), Tensor()};
+    }
+};
+
+bool can_fuse(const Tensor& x) {
+    const bool type = x.scalar_type() == at::kFloat || x.scalar_type() == at::kBFloat16;
+    return !from_parts && x.device().is_cpu() && type && x.dim() == 4 && x.numel() > 0;
+}
+
+Tensor norm_from_parts(const Tensor& x, const Tensor& weight, const Tensor& bias, const Tensor& modulation, std::int64_t groups,
+                       double eps, bool silu) {
+    Tensor y = at::group_norm(x, groups, weight, bias, eps);
+    if (modulation.defined()) {
+        const auto halves = modulation.unsqueeze(2).unsqueeze(3).chunk(2, 1);
+        y = at::addcmul(halves[1], y, halves[0] + 1);
+    }
+    return silu ? at::silu(y) : y;
+}
+
+}  // namespace
+
+Tensor fused_group_norm(const Tensor& x, const Tensor& weight, const Tensor& bias, const Tensor& modulation, std::int64_t groups,
+                        double eps, bool silu) {
+    if (!can_fuse(x) || weight.scalar_type() != at::kFloat) return norm_from_parts(x, weight, bias, modulation, groups, eps, silu);
+    if (!modulation.defined()) return Affine::apply(x, weight.unsqueeze(0), bias.unsqueeze(0), groups, eps, silu);
+    const auto halves = modulation.to(at::kFloat).chunk(2, 1);
+    const Tensor factor = halves[0] + 1;
+    return Affine::apply(x, factor * weight, at::addcmul(halves[1], factor, bias), groups, eps, silu);
+}
+
+NormFromParts::NormFromParts(bool active) : before_(from_parts) { from_parts = from_parts || active; }
+
+NormFromParts::~NormFromParts() { from_parts = before_; }
+
+}  // namespace atelier::ops

@@ -1,0 +1,165 @@
+#include "atelier/ops/norm_kernels.h"
+
+#include <cmath>
+
+// This file is compiled once for every instruction set (CMakeLists.txt), with ATELIER_INSTRUCTIONS naming it. Nothing in it may be shared
+// between the compilations, so all but the table at the end stays in the unnamed namespace.
+#ifndef ATELIER_INSTRUCTIONS
+#define ATELIER_INSTRUCTIONS plain
+#endif
+#define ATELIER_EACH_CHANNEL _Pragma("GCC ivdep") for (std::int64_t c = 0; c < channels; ++c)
+
+namespace atelier::ops::norm_kernels {
+
+namespace {
+
+inline float load(const float* from, std::int64_t i) { return from[i]; }
+
+inline float load(const Bfloat16* from, std::int64_t i) {
+    return __builtin_bit_cast(float, static_cast<std::uint32_t>(from[i]) << 16);
+}
+
+inline void store(float* to, std::int64_t i, float value) { to[i] = value; }
+
+/// Rounds to nearest, ties to even; what is no number stays none.
+inline void store(Bfloat16* to, std::int64_t i, float value) {
+    const auto bits = __builtin_bit_cast(std::uint32_t, value);
+    const std::uint32_t rounded = (bits + 0x7fffU + ((bits >> 16) & 1U)) >> 16;
+    const std::uint32_t quiet = (bits >> 16) | 0x40U;
+    to[i] = static_cast<Bfloat16>((bits & 0x7fffffffU) > 0x7f800000U ? quiet : rounded);
+}
+
+/// exp to about one unit in the last place, without branches so that the loops around it become vector code: 2^n times a polynomial in
+/// the rest r, |r| <= ln(2)/2.
+inline float exponential(float x) {
+    const float raised = x > -87.0F ? x : -87.0F;
+    const float held = raised < 88.0F ? raised : 88.0F;
+    const float shifted = held * 1.44269504F + 12582912.0F;  // 1.5 * 2^23: the integer ends up in the low bits
+    const float n = shifted - 12582912.0F;
+    const float r = (held - n * 0.693359375F) + n * 2.12194440e-4F;
+    const float p = 1 + r * (1 + r * (0.5F + r * (0.166666657F + r * (4.16664853e-2F + r * (8.33337e-3F + r * 1.388889e-3F)))));
+    const auto power = __builtin_bit_cast(float, (__builtin_bit_cast(std::int32_t, shifted) << 23) + (127 << 23));
+    return p * power;
+}
+
+inline float sigmoid(float x) { return 1.0F / (1.0F + exponential(-x)); }
+
+/// Two passes, so that a mean far from zero costs no digits.
+template <class T>
+inline void statistics(const Sample& s, const T* x, float* mean, float* inverse_deviation, float* sums) {
+    const std::int64_t channels = s.channels, each = channels / s.groups;
+    const auto count = static_cast<double>(each * s.positions);
+    ATELIER_EACH_CHANNEL sums[c] = 0;
+    for (std::int64_t p = 0; p < s.positions; ++p) {
+        ATELIER_EACH_CHANNEL sums[c] += load(x, p * channels + c);
+    }
+    float* centre = sums + channels;
+    for (std::int64_t g = 0; g < s.groups; ++g) {
+        double sum = 0;
+        for (std::int64_t c = g * each; c < (g + 1) * each; ++c) sum += sums[c];
+        mean[g] = static_cast<float>(sum / count);
+        for (std::int64_t c = g * each; c < (g + 1) * each; ++c) centre[c] = mean[g];
+    }
+    ATELIER_EACH_CHANNEL sums[c] = 0;
+    for (std::int64_t p = 0; p < s.positions; ++p) {
+        ATELIER_EACH_CHANNEL {
+            const float away = load(x, p * channels + c) - centre[c];
+            sums[c] += away * away;
+        }
+    }
+    for (std::int64_t g = 0; g < s.groups; ++g) {
+        double sum = 0;
+        for (std::int64_t c = g * each; c < (g + 1) * each; ++c) sum += sums[c];
+        inverse_deviation[g] = static_cast<float>(1.0 / std::sqrt(sum / count + static_cast<double>(s.eps)));
+    }
+}
+
+template <bool silu, class T>
+inline void forward_body(const Sample& s, const T* x, const float* gain, const float* offset, T* y, float* mean,
+                                 float* inverse_deviation, float* work) {
+    statistics(s, x, mean, inverse_deviation, work);
+    const std::int64_t channels = s.channels, each = channels / s.groups;
+    float* a = work;
+    float* b = work + channels;
+    ATELIER_EACH_CHANNEL {
+        a[c] = gain[c] * inverse_deviation[c / each];
+        b[c] = offset[c] - a[c] * mean[c / each];
+    }
+    for (std::int64_t p = 0; p < s.positions; ++p) {
+        const std::int64_t row = p * channels;
+        ATELIER_EACH_CHANNEL {
+            const float u = a[c] * load(x, row + c) + b[c];
+            store(y, row + c, silu ? u * sigmoid(u) : u);
+        }
+    }
+}
+
+template <bool silu, class T>
+inline void backward_body(const Sample& s, const T* x, const T* dy, const float* gain, const float* offset, const float* mean,
+                                  const float* inverse_deviation, T* dx, float* dgain, float* doffset, float* work) {
+    const std::int64_t channels = s.channels, each = channels / s.groups;
+    float* scale = work;              // x^ = scale*x - shift
+    float* shift = work + channels;
+    float* along_mean = work + 2 * channels;  // dx = scale*(gain*du - along_mean - x^*along_x)
+    float* along_x = work + 3 * channels;
+    float* du = work + 4 * channels;  // slope on gain*x^ + offset
+    ATELIER_EACH_CHANNEL {
+        scale[c] = inverse_deviation[c / each];
+        shift[c] = scale[c] * mean[c / each];
+        dgain[c] = doffset[c] = 0;
+    }
+    for (std::int64_t p = 0; p < s.positions; ++p) {
+        const std::int64_t row = p * channels;
+        ATELIER_EACH_CHANNEL {
+            const float normal = scale[c] * load(x, row + c) - shift[c];
+            float slope = load(dy, row + c);
+            if constexpr (silu) {
+                const float u = gain[c] * normal + offset[c];
+                const float gate = sigmoid(u);
+                slope *= gate * (1 + u * (1 - gate));
+            }
+            du[row + c] = slope;
+            doffset[c] += slope;
+            dgain[c] += slope * normal;
+        }
+    }
+    const auto count = static_cast<double>(each * s.positions);
+    for (std::int64_t g = 0; g < s.groups; ++g) {
+        double plain = 0, weighed = 0;
+        for (std::int64_t c = g * each; c < (g + 1) * each; ++c) {
+            plain += static_cast<double>(gain[c]) * doffset[c];
+            weighed += static_cast<double>(gain[c]) * dgain[c];
+        }
+        for (std::int64_t c = g * each; c < (g + 1) * each; ++c) {
+            along_mean[c] = static_cast<float>(plain / count);
+            along_x[c] = static_cast<float>(weighed / count);
+        }
+    }
+    for (std::int64_t p = 0; p < s.positions; ++p) {
+        const std::int64_t row = p * channels;
+        ATELIER_EACH_CHANNEL {
+            const float normal = scale[c] * load(x, row + c) - shift[c];
+            store(dx, row + c, scale[c] * (gain[c] * du[row + c] - along_mean[c] - normal * along_x[c]));
+        }
+    }
+}
+
+template <class T>
+void forward(const Sample& s, const T* x, const float* gain, const float* offset, T* y, float* mean, float* inverse_deviation, float* work) {
+    if (s.silu) forward_body<true>(s, x, gain, offset, y, mean, inverse_deviation, work);
+    else forward_body<false>(s, x, gain, offset, y, mean, inverse_deviation, work);
+}
+
+template <class T>
+void backward(const Sample& s, const T* x, const T* dy, const float* gain, const float* offset, const float* mean,
+              const float* inverse_deviation, T* dx, float* dgain, float* doffset, float* work) {
+    if (s.silu) backward_body<true>(s, x, dy, gain, offset, mean, inverse_deviation, dx, dgain, doffset, work);
+    else backward_body<false>(s, x, dy, gain, offset, mean, inverse_deviation, dx, dgain, doffset, work);
+}
+
+}  // namespace
+
+extern const Table ATELIER_INSTRUCTIONS;
+const Table ATELIER_INSTRUCTIONS{{forward<float>, backward<float>}, {forward<Bfloat16>, backward<Bfloat16>}};
+
+}  // namespace atelier::ops::norm_kernels
