@@ -31,11 +31,16 @@ networks::Inputs network_inputs(const Tensor& x_t, const Preconditioning& with, 
 }  // namespace
 
 Tensor EdmDenoiser::denoise(const Tensor& x_t, const Tensor& sigma, const Condition& condition) const {
+    return denoise_and_encode(x_t, sigma, condition).estimate;
+}
+
+Denoiser::Seen EdmDenoiser::denoise_and_encode(const Tensor& x_t, const Tensor& sigma, const Condition& condition) const {
     const Preconditioning with = edm_preconditioning(sigma, sigma_data_);
     const ops::Bfloat16Compute precision(x_t.device().type(), bfloat16_);
     ops::TorchOps speaker(parameters_);
-    const Tensor f = ops::tensor_of(network_.forward(speaker, network_inputs(x_t, with, condition))).to(x_t.scalar_type());
-    return along(with.c_skip, x_t) * x_t + along(with.c_out, x_t) * f;
+    const networks::Outputs out = network_.forward(speaker, network_inputs(x_t, with, condition));
+    const Tensor f = ops::tensor_of(out.raw).to(x_t.scalar_type());
+    return {along(with.c_skip, x_t) * x_t + along(with.c_out, x_t) * f, ops::tensor_of(out.bottleneck).to(x_t.scalar_type())};
 }
 
 Tensor EdmDenoiser::encode(const Tensor& x_t, const Tensor& sigma, const Condition& condition) const {

@@ -23,6 +23,12 @@ public:
     /// Estimates the clean samples: `x_t` [N,...] at noise levels `sigma` [N], float32 -> the shape of x_t, float32.
     virtual Tensor denoise(const Tensor& x_t, const Tensor& sigma, const Condition& condition) const = 0;
 
+    /// Both the estimate and the bottleneck, in one evaluation.
+    struct Seen {
+        Tensor estimate, bottleneck;
+    };
+    virtual Seen denoise_and_encode(const Tensor& x_t, const Tensor& sigma, const Condition& condition) const = 0;
+
     /// Features of the network's bottleneck, [N,C,h,w] or [N,F], float32.
     virtual Tensor encode(const Tensor& x_t, const Tensor& sigma, const Condition& condition) const = 0;
 };
@@ -33,6 +39,7 @@ public:
     EdmDenoiser(const networks::Network& network, const ops::Parameters& parameters, double sigma_data, bool bfloat16 = false);
 
     Tensor denoise(const Tensor& x_t, const Tensor& sigma, const Condition& condition) const override;
+    Seen denoise_and_encode(const Tensor& x_t, const Tensor& sigma, const Condition& condition) const override;
     Tensor encode(const Tensor& x_t, const Tensor& sigma, const Condition& condition) const override;
 
 private:

@@ -8,9 +8,13 @@ namespace atelier::distillation {
 BottleneckDiscriminator::BottleneckDiscriminator(const diffusion::Denoiser& fake_score, const ops::Parameters& parameters)
     : fake_score_(fake_score), parameters_(parameters) {}
 
-Tensor BottleneckDiscriminator::logits(const Tensor& x_t, const Tensor& sigma, const diffusion::Condition& condition) const {
+Tensor BottleneckDiscriminator::logits(const Tensor& bottleneck) const {
     ops::TorchOps speaker(parameters_);
-    return ops::tensor_of(networks::discriminator_head(speaker, fake_score_.encode(x_t, sigma, condition))).flatten();
+    return ops::tensor_of(networks::discriminator_head(speaker, bottleneck)).flatten();
+}
+
+Tensor BottleneckDiscriminator::logits(const Tensor& x_t, const Tensor& sigma, const diffusion::Condition& condition) const {
+    return logits(fake_score_.encode(x_t, sigma, condition));
 }
 
 ops::Parameters fresh_head(const networks::Network& network, std::uint64_t seed) {

@@ -11,6 +11,8 @@ class BottleneckDiscriminator {
 public:
     BottleneckDiscriminator(const diffusion::Denoiser& fake_score, const ops::Parameters& parameters);
 
+    /// Logits [N] of a bottleneck that the fake score made already.
+    Tensor logits(const Tensor& bottleneck) const;
     /// Logits [N] of noised samples `x_t` [N,...] at `sigma` [N]: positive means real.
     Tensor logits(const Tensor& x_t, const Tensor& sigma, const diffusion::Condition& condition) const;
 

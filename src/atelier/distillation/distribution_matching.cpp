@@ -6,6 +6,7 @@
 #include "atelier/diffusion/samplers.h"
 #include "atelier/distillation/divergences.h"
 #include "atelier/distillation/health.h"
+#include "atelier/ops/fused_norm.h"
 
 namespace atelier::distillation {
 
@@ -88,25 +89,27 @@ Loss DistributionMatching::fake_loss(std::int64_t step, std::int64_t turn) {
     }
     const Noised at = noised(generated.x, "fake", step, turn, 0, last_level);
     const Tensor weight = diffusion::along(diffusion::edm_loss_weight(at.sigma, settings_.sigma_data), generated.x);
-    const Tensor estimate = fake_score().denoise(at.x_t, at.sigma, generated.condition);
-    const Tensor denoising = (weight * (estimate - generated.x).square()).mean();
+    const auto seen = fake_score().denoise_and_encode(at.x_t, at.sigma, generated.condition);
+    const Tensor denoising = (weight * (seen.estimate - generated.x).square()).mean();
     Loss loss{denoising, {{"fake_loss", denoising.item<double>()}}};
-    if (settings_.adversarial) add_discriminator(loss, generated, step, turn);
+    if (settings_.adversarial) add_discriminator(loss, seen.bottleneck, step, turn);
     return loss;
 }
 
-void DistributionMatching::add_discriminator(Loss& loss, const Generated& generated, std::int64_t step, std::int64_t turn) {
+/// The head judges the generated samples where the fake score denoised them: their levels have the same distribution, and half an evaluation
+/// is saved.
+void DistributionMatching::add_discriminator(Loss& loss, const Tensor& bottleneck_of_fake, std::int64_t step, std::int64_t turn) {
     const AdversarialSettings& gan = *settings_.adversarial;
     const LabelledBatch batch = parts_.real(step * settings_.fake_updates + turn);
-    const Tensor real = batch.samples.to(generated.x.device());
+    const Tensor real = batch.samples.to(bottleneck_of_fake.device());
     const diffusion::Condition real_condition = diffusion::one_hot(batch.labels, parts_.fake_network.classes, real.device());
-    const Noised of_fake = noised(generated.x, "head_fake", step, turn, 0, last_level);
     Noised of_real = noised(real, "head_real", step, turn, 0, last_level);
     if (gan.r1_weight > 0) of_real.x_t.set_requires_grad(true);
 
     const diffusion::EdmDenoiser fake = fake_score();
     const BottleneckDiscriminator head(fake, parts_.fake);
-    const Tensor on_fake = head.logits(of_fake.x_t, of_fake.sigma, generated.condition);
+    const Tensor on_fake = head.logits(bottleneck_of_fake);
+    const ops::NormFromParts twice_differentiable(gan.r1_weight > 0);
     const Tensor on_real = head.logits(of_real.x_t, of_real.sigma, real_condition);
     loss.value = loss.value + gan.discriminator_weight * discriminator_loss(on_real, on_fake);
     if (gan.r1_weight > 0) loss.value = loss.value + gan.r1_weight * r1_penalty(on_real, of_real.x_t);
@@ -118,12 +121,13 @@ Tensor DistributionMatching::matching_gradient(const Generated& generated, const
     at::NoGradGuard no_gradients;
     const diffusion::EdmDenoiser fake_model = fake_score();
     const Tensor real = parts_.teacher.denoise(at.x_t, at.sigma, generated.condition);
-    const Tensor fake = fake_model.denoise(at.x_t, at.sigma, generated.condition);
+    const auto seen = fake_model.denoise_and_encode(at.x_t, at.sigma, generated.condition);
+    const Tensor& fake = seen.estimate;
     // A fake score that knows the student well denoises its samples at least as well as the teacher does.
     metrics.emplace_back("fake_lag", ((fake - generated.x).square().mean() / (real - generated.x).square().mean()).item<double>());
     const Tensor gradient = distribution_matching_gradient(generated.x, real, fake);
     if (!settings_.adversarial || settings_.adversarial->divergence == "reverse_kl") return gradient;
-    const Tensor logits = BottleneckDiscriminator(fake_model, parts_.fake).logits(at.x_t, at.sigma, generated.condition);
+    const Tensor logits = BottleneckDiscriminator(fake_model, parts_.fake).logits(seen.bottleneck);
     return diffusion::along(divergence_weight(settings_.adversarial->divergence, logits), gradient) * gradient;
 }
 

@@ -81,7 +81,7 @@ private:
     Loss student_loss(std::int64_t step);
     Tensor score_identity_loss(const Generated& generated, const Noised& at) const;
     Tensor matching_gradient(const Generated& generated, const Noised& at, Metrics& metrics) const;
-    void add_discriminator(Loss& loss, const Generated& generated, std::int64_t step, std::int64_t turn);
+    void add_discriminator(Loss& loss, const Tensor& bottleneck_of_fake, std::int64_t step, std::int64_t turn);
     void add_gan(Loss& loss, const Generated& generated, const Tensor& matching_slope, std::int64_t step);
     void add_regression(Loss& loss, std::int64_t step) const;
     diffusion::EdmDenoiser fake_score() const;

@@ -99,16 +99,19 @@ void check(const AdmUNetConfig& config, const std::string& where) {
     for (std::size_t level = 0; level < config.channel_mult.size(); ++level) {
         const std::int64_t channels = config.model_channels * config.channel_mult[level];
         const bool attention = level + 1 == config.channel_mult.size() || attends(config, inner_resolution(config, level));
-        if (attention && channels % 64 != 0) {
-            core::fail("{}: level {} attends and has {} channels; attention needs a multiple of 64", where, level, channels);
+        const std::int64_t heads = attention_heads(channels);
+        if (attention && heads > 0 && channels % heads != 0) {
+            core::fail("{}: level {} attends with {} heads and has {} channels, which they cannot share evenly", where, level, heads, channels);
         }
     }
 }
 
 }  // namespace
 
-ops::Value adm_unet(ops::Ops& ops, const AdmUNetConfig& config, const Inputs& inputs) {
-    return decode(ops, config, encode(ops, config, inputs));
+Outputs adm_unet(ops::Ops& ops, const AdmUNetConfig& config, const Inputs& inputs) {
+    Encoded encoded = encode(ops, config, inputs);
+    const ops::Value bottleneck = encoded.x;
+    return {decode(ops, config, std::move(encoded)), bottleneck};
 }
 
 ops::Value adm_unet_bottleneck(ops::Ops& ops, const AdmUNetConfig& config, const Inputs& inputs) {

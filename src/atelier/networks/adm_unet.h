@@ -19,8 +19,8 @@ struct AdmUNetConfig {
     std::int64_t patch_size = 1;  // patches of the image become channels
 };
 
-/// F(x; c_noise, labels): `x` [N,channels,resolution,resolution] -> the same shape.
-ops::Value adm_unet(ops::Ops& ops, const AdmUNetConfig& config, const Inputs& inputs);
+/// F(x; c_noise, labels): `x` [N,channels,resolution,resolution] -> the same shape, and the bottleneck.
+Outputs adm_unet(ops::Ops& ops, const AdmUNetConfig& config, const Inputs& inputs);
 
 /// The output of the last encoder block, [N, C, resolution/patch_size/2^(levels-1), ...].
 ops::Value adm_unet_bottleneck(ops::Ops& ops, const AdmUNetConfig& config, const Inputs& inputs);

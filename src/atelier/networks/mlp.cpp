@@ -15,6 +15,8 @@ struct State {
 // c_noise = ln(sigma)/4 spans about -1.6 to 1.1; the sinusoid's frequencies were made for steps in the hundreds.
 constexpr double noise_stretch = 100.0;
 
+std::int64_t half(const MlpConfig& config) { return (config.blocks + 1) / 2; }
+
 State enter(ops::Ops& ops, const MlpConfig& config, const Inputs& inputs) {
     ops::Value e = ops.sinusoid(ops.scale(inputs.c_noise, noise_stretch), config.hidden);
     e = ops.linear(e, "model.map_noise", {.out_features = config.hidden});
@@ -36,15 +38,17 @@ void run_block(ops::Ops& ops, const MlpConfig& config, State& state, std::int64_
 
 }  // namespace
 
-ops::Value mlp(ops::Ops& ops, const MlpConfig& config, const Inputs& inputs) {
+Outputs mlp(ops::Ops& ops, const MlpConfig& config, const Inputs& inputs) {
     State state = enter(ops, config, inputs);
-    for (std::int64_t i = 0; i < config.blocks; ++i) run_block(ops, config, state, i);
-    return ops.linear(ops.silu(state.h), "model.output", {.out_features = config.dimensions, .init = ops::zeros});
+    for (std::int64_t i = 0; i < half(config); ++i) run_block(ops, config, state, i);
+    const ops::Value bottleneck = state.h;
+    for (std::int64_t i = half(config); i < config.blocks; ++i) run_block(ops, config, state, i);
+    return {ops.linear(ops.silu(state.h), "model.output", {.out_features = config.dimensions, .init = ops::zeros}), bottleneck};
 }
 
 ops::Value mlp_bottleneck(ops::Ops& ops, const MlpConfig& config, const Inputs& inputs) {
     State state = enter(ops, config, inputs);
-    for (std::int64_t i = 0; i < (config.blocks + 1) / 2; ++i) run_block(ops, config, state, i);
+    for (std::int64_t i = 0; i < half(config); ++i) run_block(ops, config, state, i);
     return state.h;
 }
 

@@ -12,8 +12,8 @@ struct MlpConfig {
     std::int64_t blocks = 4;  // the bottleneck is read after half of them
 };
 
-/// F(x; c_noise, labels): `x` [N,dimensions] -> the same shape.
-ops::Value mlp(ops::Ops& ops, const MlpConfig& config, const Inputs& inputs);
+/// F(x; c_noise, labels): `x` [N,dimensions] -> the same shape, and the bottleneck.
+Outputs mlp(ops::Ops& ops, const MlpConfig& config, const Inputs& inputs);
 
 /// Hidden features after half of the blocks, [N,hidden].
 ops::Value mlp_bottleneck(ops::Ops& ops, const MlpConfig& config, const Inputs& inputs);

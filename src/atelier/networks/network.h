@@ -19,16 +19,21 @@ struct Inputs {
     std::optional<ops::Value> labels;
 };
 
+/// What a network makes of its inputs: the raw output F, shaped like x, and on the way there the bottleneck, the features of the narrowest
+/// place, [N,C,h,w] or [N,F].
+struct Outputs {
+    ops::Value raw, bottleneck;
+};
+
 /// A network is a function over a named parameter map, written in the vocabulary of ops.
 struct Network {
     std::string architecture;
     ops::Shape data_shape;     // of one sample: [C,H,W] or [D]
     std::int64_t classes = 0;  // 0: unconditional
 
-    /// The raw output F(x; c_noise, labels), shaped like x.
-    std::function<ops::Value(ops::Ops&, const Inputs&)> forward;
+    std::function<Outputs(ops::Ops&, const Inputs&)> forward;
 
-    /// The bottleneck: features of the narrowest place, [N,C,h,w] or [N,F], without computing what comes after.
+    /// The bottleneck alone, without computing what comes after it.
     std::function<ops::Value(ops::Ops&, const Inputs&)> encode;
 };
 

@@ -11,10 +11,12 @@ ops::Value attend(ops::Ops& ops, const ops::Value& x, const std::string& name) {
     const ops::Convolution pointwise{.out_channels = 3 * channels, .kernel = 1, .padding = 0};
     const ops::Convolution projection{.out_channels = channels, .kernel = 1, .padding = 0, .init = ops::zeros};
     const ops::Value qkv = ops.conv2d(unet_norm(ops, x, name + ".norm2"), name + ".qkv", pointwise);
-    return ops.add(x, ops.conv2d(ops.attention(qkv, channels / 64), name + ".proj", projection));
+    return ops.add(x, ops.conv2d(ops.attention(qkv, attention_heads(channels)), name + ".proj", projection));
 }
 
 }  // namespace
+
+std::int64_t attention_heads(std::int64_t channels) { return channels / 64; }
 
 ops::Value unet_norm(ops::Ops& ops, const ops::Value& x, const std::string& name, const UNetNorm& options) {
     const std::int64_t groups = std::max<std::int64_t>(1, std::min<std::int64_t>(32, ops.shape(x)[1] / 4));
@@ -34,7 +36,7 @@ ops::Value unet_block(ops::Ops& ops, const ops::Value& x, const ops::Value& embe
         skip = ops.conv2d(skip, name + ".skip", {.out_channels = options.out_channels, .kernel = 1, .padding = 0});
     }
     const ops::Value out = ops.add(h, skip);
-    return options.attention ? attend(ops, out, name) : out;
+    return options.attention && attention_heads(options.out_channels) > 0 ? attend(ops, out, name) : out;
 }
 
 }  // namespace atelier::networks
