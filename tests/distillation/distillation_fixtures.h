@@ -1,0 +1,64 @@
+#pragma once
+
+#include <gtest/gtest.h>
+
+#include "atelier/distillation/distribution_matching.h"
+#include "atelier/networks/network.h"
+
+/// What the tests of distillation share: a small network and a stage on made-up points.
+namespace atelier::distillation {
+
+inline networks::Network small_network() {
+    static const nlohmann::json config{{"architecture", "mlp"}, {"dimensions", 2}, {"classes", 3}, {"hidden", 16}, {"blocks", 2}};
+    return networks::make_network(core::JsonObject(config, "test"));
+}
+
+inline ops::Parameters fresh(const networks::Network& network, std::uint64_t seed) {
+    ops::Parameters parameters = ops::initialise(networks::trace(network).parameters, seed);
+    // Fresh output layers are zero; a network that has learned something is wanted here.
+    core::RandomStream stream(seed, "test/weights");
+    for (const auto& [name, tensor] : parameters.tensors()) tensor.add_(0.1 * diffusion::normal_tensor(stream, tensor.sizes()));
+    return parameters;
+}
+
+/// A matching stage on three Gaussian clusters, with pairs made up of noise and halves of it.
+class Workbench {
+public:
+    explicit Workbench(MatchingSettings settings, bool with_head = false)
+        : student(fresh(network, 1)), fake(fresh(network, 2)), teacher_weights(fresh(network, 3)), teacher(network, teacher_weights, 0.5) {
+        if (with_head) fake.merge(fresh_head(network, 4), "");
+        settings.batch = 8;
+        settings.range = {0.01, 10};
+        settings.stream = "test";
+        student.require_gradients(true);
+        fake.require_gradients(true);
+        stage.emplace(MatchingParts{network, student, network, fake, teacher, conditions::Prior{{1, 1, 1}}, real, pairs, pseudo_huber}, settings);
+    }
+
+    static LabelledBatch real(std::int64_t step) {
+        core::RandomStream stream(7, "test/real", static_cast<std::uint64_t>(step));
+        return {diffusion::normal_tensor(stream, {8, 2}), {0, 1, 2, 0, 1, 2, 0, 1}};
+    }
+
+    static PairBatch pairs(std::int64_t step) {
+        core::RandomStream stream(8, "test/pairs", static_cast<std::uint64_t>(step));
+        const Tensor noise = diffusion::normal_tensor(stream, {8, 2});
+        return {noise, 0.5 * noise, {0, 1, 2, 0, 1, 2, 0, 1}};
+    }
+
+    networks::Network network = small_network();
+    ops::Parameters student, fake, teacher_weights;
+    diffusion::EdmDenoiser teacher;
+    std::optional<DistributionMatching> stage;
+};
+
+/// Gradients of a loss by a learner's parameters; undefined where the loss does not reach one.
+inline std::vector<Tensor> slopes(const Loss& loss, const ops::Parameters& parameters) {
+    return torch::autograd::grad({loss.value}, parameters.list(), {}, std::nullopt, false, /*allow_unused=*/true);
+}
+
+inline bool any_defined(const std::vector<Tensor>& gradients) {
+    return std::ranges::any_of(gradients, [](const Tensor& g) { return g.defined() && g.abs().max().item<double>() > 0; });
+}
+
+}  // namespace atelier::distillation

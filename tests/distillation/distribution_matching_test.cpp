@@ -1,0 +1,119 @@
+#include "distillation/distillation_fixtures.h"
+
+#include "atelier/core/error.h"
+#include "atelier/distillation/divergences.h"
+#include "atelier/distillation/health.h"
+
+namespace atelier::distillation {
+namespace {
+
+/// The exact denoiser of N(mean, deviation^2) in every element.
+Tensor gaussian_denoiser(const Tensor& x_t, double sigma, double mean, double deviation) {
+    const double total = deviation * deviation + sigma * sigma;
+    return (deviation * deviation * x_t + sigma * sigma * mean) / total;
+}
+
+TEST(DistributionMatchingGradient, points_from_the_generated_distribution_to_the_real_one) {
+    // Real N(0,1), generated N(1,1): (fake - real) is sigma^2/(1+sigma^2) everywhere, before the normaliser.
+    const double sigma = 2;
+    const Tensor x = at::tensor({0.5f, 1.0f, 3.0f, -1.0f}).view({2, 2}), x_t = x + 0.3;
+    const Tensor real = gaussian_denoiser(x_t, sigma, 0, 1), fake = gaussian_denoiser(x_t, sigma, 1, 1);
+    const Tensor size = (x - real).abs().mean(1, true);
+    EXPECT_TRUE(at::allclose(distribution_matching_gradient(x, real, fake), 0.8 / size.expand({2, 2}), 1e-5));
+}
+
+TEST(DistributionMatchingGradient, drops_entries_that_are_not_finite) {
+    Tensor fake = at::ones({2, 2});
+    fake[0][1] = std::numeric_limits<float>::quiet_NaN();
+    const Tensor gradient = distribution_matching_gradient(at::zeros({2, 2}), at::full({2, 2}, 0.5), fake);
+    EXPECT_EQ(gradient[0][1].item<float>(), 0);
+    EXPECT_NEAR(gradient[0][0].item<float>(), 1, 1e-6);
+    // A sample that the teacher leaves as it is has a normaliser of zero: eps keeps the quotient finite.
+    EXPECT_TRUE(distribution_matching_gradient(at::zeros({1, 2}), at::zeros({1, 2}), at::zeros({1, 2})).isfinite().all().item<bool>());
+}
+
+TEST(DistributionMatchingGradient, arrives_at_the_samples_divided_by_their_count) {
+    const Tensor x = at::randn({3, 4}).set_requires_grad(true), gradient = at::randn({3, 4});
+    const Tensor slope = torch::autograd::grad({loss_with_gradient(x, gradient)}, {x})[0];
+    EXPECT_TRUE(at::allclose(slope, gradient / 12, 1e-4, 1e-7));
+}
+
+TEST(DistributionMatching, each_learner_gets_gradients_of_its_own_loss_alone) {
+    Workbench bench({.fake_updates = 2, .adversarial = AdversarialSettings{.gan_weight = 0.1}}, true);
+    const Loss fake = bench.stage->loss(0, 0, 0), student = bench.stage->loss(1, 0, 0);
+    EXPECT_TRUE(any_defined(slopes(fake, bench.fake)));
+    EXPECT_FALSE(any_defined(slopes(bench.stage->loss(0, 0, 0), bench.student)));
+    EXPECT_TRUE(any_defined(slopes(student, bench.student)));
+    EXPECT_FALSE(any_defined(slopes(bench.stage->loss(1, 0, 0), bench.fake)));
+}
+
+TEST(DistributionMatching, a_loss_is_a_function_of_weights_step_and_turn) {
+    Workbench bench({.fake_updates = 2}), again({.fake_updates = 2});
+    const double first = bench.stage->loss(0, 5, 1).value.item<double>();
+    bench.stage->loss(0, 6, 0);
+    bench.stage->loss(1, 6, 0);
+    EXPECT_EQ(bench.stage->loss(0, 5, 1).value.item<double>(), first);
+    EXPECT_EQ(again.stage->loss(0, 5, 1).value.item<double>(), first);
+    EXPECT_NE(again.stage->loss(0, 5, 0).value.item<double>(), first);
+}
+
+
+TEST(DistributionMatching, an_automatic_gan_weight_balances_the_two_gradients) {
+    Workbench bench({.adversarial = AdversarialSettings{.gan_weight = std::nullopt, .gan_balance = 0.5}}, true);
+    const Loss loss = bench.stage->loss(1, 0, 0);
+    EXPECT_NEAR(metric(loss.metrics, "gan_gradient") / metric(loss.metrics, "dm_gradient"), 0.5, 1e-4);
+    EXPECT_EQ(bench.stage->scalars().size(), 1u);  // the balance survives a restart
+}
+
+TEST(DistributionMatching, the_gan_term_has_the_gradient_of_its_loss) {
+    // The student's gradient with weight 2 minus that with weight 0 must be twice the one with weight 1 minus weight 0.
+    const auto at_weight = [](double weight) {
+        Workbench bench({.adversarial = AdversarialSettings{.gan_weight = weight}}, true);
+        return slopes(bench.stage->loss(1, 0, 0), bench.student)[0].clone();
+    };
+    const Tensor none = at_weight(0), one = at_weight(1), two = at_weight(2);
+    EXPECT_GT((one - none).abs().max().item<double>(), 0);
+    EXPECT_TRUE(at::allclose(two - none, 2 * (one - none), 1e-3, 1e-7));
+}
+
+TEST(DistributionMatching, regression_pulls_towards_the_pairs) {
+    Workbench with({.regression_weight = 1.0}), without({});
+    const Loss loss = with.stage->loss(1, 0, 0);
+    const double regression = metric(loss.metrics, "regression");
+    EXPECT_NEAR(loss.value.item<double>() - without.stage->loss(1, 0, 0).value.item<double>(), regression, 1e-5);
+}
+
+TEST(DistributionMatching, score_identity_reaches_the_student_through_both_networks) {
+    Workbench bench({.score_identity = true, .sid_alpha = 1.2});
+    EXPECT_TRUE(any_defined(slopes(bench.stage->loss(1, 0, 0), bench.student)));
+}
+
+TEST(DistributionMatching, r1_adds_a_penalty_that_can_be_differentiated) {
+    Workbench with({.adversarial = AdversarialSettings{.gan_weight = 0.1, .r1_weight = 10}}, true);
+    Workbench without({.adversarial = AdversarialSettings{.gan_weight = 0.1}}, true);
+    const Loss loss = with.stage->loss(0, 0, 0);
+    EXPECT_GT(loss.value.item<double>(), without.stage->loss(0, 0, 0).value.item<double>());
+    EXPECT_TRUE(any_defined(slopes(loss, with.fake)));
+}
+
+TEST(Divergences, have_the_weights_of_their_formulas_at_mean_one) {
+    const Tensor logits = at::tensor({-2.0, 0.0, 1.0, 3.0}, at::kDouble), r = logits.exp();
+    const std::map<std::string, Tensor> wanted{{"reverse_kl", at::ones_like(r)}, {"forward_kl", r}, {"jensen_shannon", r / (1 + r)},
+                                               {"squared_hellinger", r.sqrt()}, {"softened_reverse_kl", 1 / (1 + r)}, {"neyman", 1 / r},
+                                               {"jeffreys", 1 + r}};
+    EXPECT_EQ(divergences().size(), wanted.size());
+    for (const auto& [name, h] : wanted) {
+        EXPECT_TRUE(at::allclose(divergence_weight(name, logits), h / h.mean(), 1e-9)) << name;
+    }
+}
+
+TEST(Divergences, hold_extreme_logits_and_let_no_gradient_through) {
+    const Tensor logits = at::tensor({-1000.0, 1000.0}, at::kDouble).set_requires_grad(true);
+    const Tensor weight = divergence_weight("forward_kl", logits);
+    EXPECT_TRUE(weight.isfinite().all().item<bool>());
+    EXPECT_FALSE(weight.requires_grad());
+    EXPECT_THROW(divergence_weight("kullback", logits), core::Error);
+}
+
+}  // namespace
+}  // namespace atelier::distillation

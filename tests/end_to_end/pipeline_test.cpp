@@ -1,0 +1,99 @@
+#include "end_to_end/program.h"
+
+#include <nlohmann/json.hpp>
+
+namespace atelier::end_to_end {
+namespace {
+
+nlohmann::json json_of(const std::string& path) { return nlohmann::json::parse(text_of(path)); }
+
+TEST(Pipeline, one_command_makes_teacher_students_ensemble_figures_and_report) {
+    const Folder folder;
+    succeed(tiny("run", folder / "run"));
+    for (const char* made : {"teacher/model.safetensors", "partition.json", "pairs/manifest.json", "students/1/dm/model.safetensors",
+                             "students/1/adm/model.safetensors", "ensemble/ensemble.json", "evaluation.json", "report.html", "log.txt"}) {
+        EXPECT_TRUE(fs::exists(folder.path() / "run" / made)) << made;
+    }
+    EXPECT_EQ(json_of(folder / "run/ensemble/ensemble.json").at("K"), 2);
+    const auto models = json_of(folder / "run/evaluation.json").at("models");
+    EXPECT_TRUE(models.contains("teacher") && models.contains("K=2 students"));
+
+    // A second call has nothing to do and changes nothing.
+    const auto before = weights_of(folder / "run");
+    succeed(tiny("run", folder / "run"));
+    EXPECT_EQ(weights_of(folder / "run"), before);
+}
+
+TEST(Pipeline, stages_by_hand_and_students_as_processes_give_the_bytes_of_one_run) {
+    const Folder folder;
+    succeed(tiny("run", folder / "whole"));
+    for (const char* stage : {"teacher", "partition", "pairs"}) succeed(tiny(stage, folder / "parts"));
+    succeed(tiny("distill", folder / "parts", {"--student", "1"}));
+    succeed(tiny("distill", folder / "parts", {"--student", "0", "--stage", "dm"}));
+    succeed(tiny("distill", folder / "parts", {"--student", "0", "--stage", "adm"}));
+    succeed(tiny("ensemble", folder / "parts"));
+    EXPECT_EQ(weights_of(folder / "parts"), weights_of(folder / "whole"));
+}
+
+TEST(Pipeline, a_run_needs_every_student_before_an_ensemble) {
+    const Folder folder;
+    for (const char* stage : {"teacher", "partition", "pairs"}) succeed(tiny(stage, folder / "run"));
+    succeed(tiny("distill", folder / "run", {"--student", "1"}));
+    const Outcome outcome = run(tiny("ensemble", folder / "run"));
+    EXPECT_EQ(outcome.code, 1);
+    expect_contains(outcome.err, "student 0 is not finished");
+    EXPECT_FALSE(fs::exists(folder.path() / "run/ensemble"));
+}
+
+TEST(Pipeline, students_may_differ_in_size_and_smaller_ones_pass_through_teacher_score_matching) {
+    const Folder folder;
+    const Outcome outcome = succeed(tiny("run", folder / "run", {"students.widths=[16,32]", "tsm.steps=10", "tsm.batch=32"}));
+    EXPECT_TRUE(fs::exists(folder.path() / "run/students/0/tsm/model.safetensors"));
+    EXPECT_FALSE(fs::exists(folder.path() / "run/students/1/tsm"));
+    expect_contains(outcome.out + outcome.err, "student 1: no teacher score matching; it has the teacher's architecture");
+    EXPECT_LT(text_of(folder / "run/ensemble/students/0/model.safetensors").size(),
+              text_of(folder / "run/ensemble/students/1/model.safetensors").size());
+}
+
+TEST(Pipeline, students_can_branch_from_a_finished_stage_of_another_run) {
+    const Folder folder;
+    succeed(tiny("run", folder / "one", {"partition.students=1"}));
+    succeed(tiny("run", folder / "branched", {"teacher.path=" + (folder / "one/teacher"), "students.start=" + (folder / "one/students/0/dm"),
+                                              "pairs.path=" + (folder / "one/pairs")}));
+    succeed(tiny("run", folder / "plain", {"teacher.path=" + (folder / "one/teacher"), "pairs.path=" + (folder / "one/pairs")}));
+    EXPECT_NE(text_of(folder / "branched/students/0/dm/model.safetensors"), text_of(folder / "plain/students/0/dm/model.safetensors"));
+}
+
+class Losses : public testing::TestWithParam<Arguments> {};
+
+TEST_P(Losses, train_to_an_ensemble) {
+    const Folder folder;
+    succeed(tiny("run", folder / "run", GetParam()));
+    EXPECT_TRUE(fs::exists(folder.path() / "run/ensemble/ensemble.json"));
+}
+
+INSTANTIATE_TEST_SUITE_P(Every, Losses,
+                         testing::Values(Arguments{"dm.regression=none", "adm.regression=none", "pairs.count=0"}, Arguments{"pairs.filter=cell"},
+                                         Arguments{"dm.loss=sid", "adm.loss=sid"}, Arguments{"adm.gan_weight=auto", "adm.r1_weight=0.1"},
+                                         Arguments{"adm.divergence=forward_kl"}, Arguments{"adm.divergence=jensen_shannon"},
+                                         Arguments{"adm.divergence=squared_hellinger"}, Arguments{"adm.divergence=softened_reverse_kl"},
+                                         Arguments{"adm.divergence=jeffreys"}, Arguments{"dm.steps=0"}, Arguments{"adm.steps=0"},
+                                         Arguments{"dm.keep_best=true"}));
+
+class Partitions : public testing::TestWithParam<std::string> {};
+
+TEST_P(Partitions, give_every_class_one_owner) {
+    const Folder folder;
+    succeed(tiny("teacher", folder / "run"));
+    succeed(tiny("partition", folder / "run", {"partition.method=" + GetParam(), "partition.students=3"}));
+    const auto owner = json_of(folder / "run/partition.json").at("owner").get<std::vector<int>>();
+    ASSERT_EQ(owner.size(), 8u);
+    std::vector<int> sizes(3);
+    for (const int student : owner) ++sizes.at(static_cast<std::size_t>(student));
+    for (const int size : sizes) EXPECT_GT(size, 0);
+}
+
+INSTANTIATE_TEST_SUITE_P(Every, Partitions, testing::Values("consecutive", "random", "kmeans", "balanced"));
+
+}  // namespace
+}  // namespace atelier::end_to_end

@@ -1,0 +1,131 @@
+#pragma once
+
+#include <fcntl.h>
+#include <gtest/gtest.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <chrono>
+#include <csignal>
+#include <filesystem>
+#include <fstream>
+#include <iterator>
+#include <map>
+#include <string>
+#include <thread>
+#include <vector>
+
+/// The program as a user meets it: started as a process, judged by its exit code, its words and what it leaves on disk.
+namespace atelier::end_to_end {
+
+namespace fs = std::filesystem;
+using Arguments = std::vector<std::string>;
+
+struct Outcome {
+    int code = 0;  // 128 + the signal when one ended it
+    std::string out, err;
+};
+
+inline std::string text_of(const fs::path& path) {
+    std::ifstream file(path, std::ios::binary);
+    return {std::istreambuf_iterator<char>(file), {}};
+}
+
+/// A folder that goes away with the test.
+class Folder {
+public:
+    Folder() {
+        std::string name = (fs::temp_directory_path() / "atelier-end-to-end-XXXXXX").string();
+        path_ = ::mkdtemp(name.data());
+    }
+    ~Folder() { fs::remove_all(path_); }
+    Folder(const Folder&) = delete;
+    Folder& operator=(const Folder&) = delete;
+    std::string operator/(const std::string& name) const { return (path_ / name).string(); }
+    const fs::path& path() const { return path_; }
+    std::size_t files() const {
+        std::size_t count = 0;
+        for (const auto& entry : fs::recursive_directory_iterator(path_)) count += entry.is_regular_file();
+        return count;
+    }
+
+private:
+    fs::path path_;
+};
+
+/// A started process of the program, its output in files of `folder`.
+class Process {
+public:
+    Process(const Arguments& arguments, const Folder& folder) : out_(folder / ".out"), err_(folder / ".err") {
+        pid_ = ::fork();
+        if (pid_ != 0) return;
+        // A group of its own, so that a kill reaches the students' processes, too.
+        ::setpgid(0, 0);
+        redirect(out_, STDOUT_FILENO);
+        redirect(err_, STDERR_FILENO);
+        std::vector<char*> words{const_cast<char*>(ATELIER_PROGRAM)};
+        for (const std::string& argument : arguments) words.push_back(const_cast<char*>(argument.c_str()));
+        words.push_back(nullptr);
+        if (::chdir(ATELIER_SOURCE_DIR) == 0) ::execv(ATELIER_PROGRAM, words.data());
+        ::_exit(127);
+    }
+
+    void signal(int number) const { ::kill(pid_, number); }
+
+    Outcome wait() const {
+        int status = 0;
+        ::waitpid(pid_, &status, 0);
+        Outcome outcome{WIFSIGNALED(status) ? 128 + WTERMSIG(status) : WEXITSTATUS(status), text_of(out_), text_of(err_)};
+        fs::remove(out_);
+        fs::remove(err_);
+        return outcome;
+    }
+
+private:
+    static void redirect(const std::string& path, int descriptor) {
+        const int file = ::open(path.c_str(), O_CREAT | O_TRUNC | O_WRONLY, 0600);
+        ::dup2(file, descriptor);
+        ::close(file);
+    }
+
+    std::string out_, err_;
+    pid_t pid_ = 0;
+};
+
+inline Outcome run(const Arguments& arguments) {
+    const Folder folder;
+    return Process(arguments, folder).wait();
+}
+
+/// Runs and expects success.
+inline Outcome succeed(const Arguments& arguments) {
+    const Outcome outcome = run(arguments);
+    EXPECT_EQ(outcome.code, 0) << outcome.err;
+    return outcome;
+}
+
+/// `atelier COMMAND configs/toy2d.toml` made so small that it takes seconds, writing to `output`.
+inline Arguments tiny(const std::string& command, const std::string& output, const Arguments& more = {}) {
+    Arguments all{command, "configs/toy2d.toml", "output=" + output, "seed=3", "network.hidden=32", "network.blocks=2", "teacher.steps=40",
+                  "teacher.batch=64", "partition.students=2", "pairs.count=200", "pairs.steps=4", "pairs.shard=64", "dm.steps=12",
+                  "dm.batch=32", "adm.steps=8", "adm.batch=32", "probe.every=5", "probe.count=64", "evaluate.count=200",
+                  "checkpoint_seconds=0"};
+    all.insert(all.end(), more.begin(), more.end());
+    return all;
+}
+
+/// Names and bytes of the students' and the teacher's weights in a run.
+inline std::map<std::string, std::string> weights_of(const std::string& run) {
+    std::map<std::string, std::string> found;
+    if (!fs::exists(run)) return found;
+    for (const auto& entry : fs::recursive_directory_iterator(run)) {
+        if (entry.path().filename() == "model.safetensors") found[entry.path().lexically_relative(run).string()] = text_of(entry.path());
+    }
+    return found;
+}
+
+inline void expect_contains(const std::string& text, const std::string& part) {
+    EXPECT_NE(text.find(part), std::string::npos) << "\"" << text << "\" does not contain \"" << part << "\"";
+}
+
+}  // namespace atelier::end_to_end

@@ -1,0 +1,63 @@
+#include "end_to_end/program.h"
+
+namespace atelier::end_to_end {
+namespace {
+
+struct Mistake {
+    std::string name;
+    Arguments arguments;
+    int code;
+    std::string says;
+};
+
+class Mistakes : public testing::TestWithParam<Mistake> {};
+
+/// Mistakes are answered with a few words on standard error, and nothing is written.
+TEST_P(Mistakes, get_a_clear_answer_and_leave_nothing_behind) {
+    const Folder folder;
+    Arguments arguments = GetParam().arguments;
+    if (arguments.front() == "run") arguments.push_back("output=" + (folder / "run"));
+    if (arguments.front() == "sample") arguments.insert(arguments.end(), {"--out", folder / "x.npz"});
+    const Outcome outcome = run(arguments);
+    EXPECT_EQ(outcome.code, GetParam().code) << outcome.err;
+    expect_contains(outcome.err, GetParam().says);
+    EXPECT_EQ(outcome.err.find("terminate called"), std::string::npos);
+    EXPECT_EQ(folder.files(), 0u);
+}
+
+const std::string toy = "configs/toy2d.toml";
+
+INSTANTIATE_TEST_SUITE_P(
+    Every, Mistakes,
+    testing::Values(Mistake{"no_command", {"smaple", "x"}, 2, "smaple"}, Mistake{"unknown_key", {"run", toy, "techer.steps=3"}, 2, "teacher.steps"},
+                    Mistake{"mistyped_value", {"run", toy, "seed=soon"}, 2, "seed"}, Mistake{"no_config", {"run", "configs/none.toml"}, 2, "none.toml"},
+                    Mistake{"no_students", {"run", toy, "partition.students=0"}, 2, "partition.students"},
+                    Mistake{"more_students_than_classes", {"run", toy, "partition.students=9"}, 2, "partition.students"},
+                    Mistake{"no_data", {"run", toy, "data.path=none.safetensors"}, 1, "none.safetensors"},
+                    Mistake{"unknown_toy", {"run", toy, "data.path=toy:rung"}, 1, "ring"},
+                    Mistake{"regression_without_pairs", {"run", toy, "pairs.count=0"}, 2, "pairs"},
+                    Mistake{"network_for_images", {"run", toy, "network.architecture=adm_unet"}, 2, "mlp"},
+                    Mistake{"sizes_for_three_students", {"run", toy, "students.widths=[16,16,16]"}, 2, "students.widths"},
+                    Mistake{"gan_weight_in_words", {"run", toy, "adm.gan_weight=much"}, 2, "gan_weight"},
+                    Mistake{"no_model", {"sample", "models/none", "--count", "1"}, 1, "models/none"},
+                    Mistake{"negative_count", {"sample", "models/none", "--count", "-1"}, 2, "--count"}),
+    [](const auto& test) { return test.param.name; });
+
+TEST(Usage, every_command_explains_itself_with_an_example) {
+    for (const char* command : {"run", "teacher", "partition", "pairs", "distill", "ensemble", "report", "sample", "evaluate", "forward",
+                                "inspect", "classifier"}) {
+        const Outcome outcome = succeed({command, "--help"});
+        expect_contains(outcome.out, "Example");
+        expect_contains(outcome.out, std::string("atelier ") + command);
+    }
+}
+
+TEST(Usage, explain_lists_every_key_that_a_config_may_have) {
+    const std::string explained = succeed({"run", toy, "--explain"}).out;
+    for (const char* key : {"seed", "output", "data.path", "partition.students", "partition.method", "adm.divergence", "tsm.steps"}) {
+        expect_contains(explained, key);
+    }
+}
+
+}  // namespace
+}  // namespace atelier::end_to_end
