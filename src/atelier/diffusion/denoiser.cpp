@@ -22,7 +22,11 @@ EdmDenoiser::EdmDenoiser(const networks::Network& network, const ops::Parameters
 
 namespace {
 
-networks::Inputs network_inputs(const Tensor& x_t, const Preconditioning& with, const Condition& condition) {
+networks::Inputs network_inputs(const networks::Network& network, const Tensor& x_t, const Preconditioning& with,
+                                const Condition& condition) {
+    if (network.classes > 0 && !condition.labels.defined()) {
+        core::fail("the network is conditioned on {} classes, but no labels were given", network.classes);
+    }
     networks::Inputs inputs{along(with.c_in, x_t) * x_t, with.c_noise, std::nullopt};
     if (condition.labels.defined()) inputs.labels = condition.labels;
     return inputs;
@@ -38,7 +42,7 @@ Denoiser::Seen EdmDenoiser::denoise_and_encode(const Tensor& x_t, const Tensor& 
     const Preconditioning with = edm_preconditioning(sigma, sigma_data_);
     const ops::Bfloat16Compute precision(x_t.device().type(), bfloat16_);
     ops::TorchOps speaker(parameters_);
-    const networks::Outputs out = network_.forward(speaker, network_inputs(x_t, with, condition));
+    const networks::Outputs out = network_.forward(speaker, network_inputs(network_, x_t, with, condition));
     const Tensor f = ops::tensor_of(out.raw).to(x_t.scalar_type());
     return {along(with.c_skip, x_t) * x_t + along(with.c_out, x_t) * f, ops::tensor_of(out.bottleneck).to(x_t.scalar_type())};
 }
@@ -47,7 +51,7 @@ Tensor EdmDenoiser::encode(const Tensor& x_t, const Tensor& sigma, const Conditi
     const Preconditioning with = edm_preconditioning(sigma, sigma_data_);
     const ops::Bfloat16Compute precision(x_t.device().type(), bfloat16_);
     ops::TorchOps speaker(parameters_);
-    return ops::tensor_of(network_.encode(speaker, network_inputs(x_t, with, condition))).to(x_t.scalar_type());
+    return ops::tensor_of(network_.encode(speaker, network_inputs(network_, x_t, with, condition))).to(x_t.scalar_type());
 }
 
 }  // namespace atelier::diffusion

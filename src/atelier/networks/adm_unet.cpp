@@ -140,6 +140,11 @@ Network build_adm_unet(const core::JsonObject& json) {
     network.classes = config.classes;
     network.forward = [config](ops::Ops& ops, const Inputs& inputs) { return adm_unet(ops, config, inputs); };
     network.encode = [config](ops::Ops& ops, const Inputs& inputs) { return adm_unet_bottleneck(ops, config, inputs); };
+    try {
+        trace(network);
+    } catch (const core::Error& error) {
+        core::fail("{}: model_channels and channel_mult make no network: {}", json.where(), error.what());
+    }
     return network;
 }
 

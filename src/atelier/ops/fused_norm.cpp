@@ -3,6 +3,7 @@
 #include <ATen/Parallel.h>
 #include <torch/csrc/autograd/custom_function.h>
 
+#include "atelier/core/error.h"
 #include "atelier/ops/norm_kernels.h"
 
 namespace atelier::ops {
@@ -103,6 +104,10 @@ struct Affine : torch::autograd::Function<Affine> {
     }
 
     static torch::autograd::variable_list backward(torch::autograd::AutogradContext* context, torch::autograd::variable_list slopes) {
+        // Without this a slope of a slope would come out wrong and say nothing.
+        if (at::GradMode::is_enabled()) {
+            core::fail("the fused normalisation's slope has none itself; keep ops::NormFromParts alive while it is computed");
+        }
         const auto saved = context->get_saved_variables();
         const Tensor& x = saved[0];
         const Tensor& gain = saved[1];

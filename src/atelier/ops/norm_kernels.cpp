@@ -44,19 +44,22 @@ inline float exponential(float x) {
 
 inline float sigmoid(float x) { return 1.0F / (1.0F + exponential(-x)); }
 
-/// Two passes, so that a mean far from zero costs no digits.
+/// Two passes, and sums of what is left above the first position's values, so that a mean far from zero costs no digits.
 template <class T>
 inline void statistics(const Sample& s, const T* x, float* mean, float* inverse_deviation, float* sums) {
     const std::int64_t channels = s.channels, each = channels / s.groups;
     const auto count = static_cast<double>(each * s.positions);
-    ATELIER_EACH_CHANNEL sums[c] = 0;
-    for (std::int64_t p = 0; p < s.positions; ++p) {
-        ATELIER_EACH_CHANNEL sums[c] += load(x, p * channels + c);
-    }
     float* centre = sums + channels;
+    ATELIER_EACH_CHANNEL {
+        centre[c] = load(x, c);
+        sums[c] = 0;
+    }
+    for (std::int64_t p = 1; p < s.positions; ++p) {
+        ATELIER_EACH_CHANNEL sums[c] += load(x, p * channels + c) - centre[c];
+    }
     for (std::int64_t g = 0; g < s.groups; ++g) {
         double sum = 0;
-        for (std::int64_t c = g * each; c < (g + 1) * each; ++c) sum += sums[c];
+        for (std::int64_t c = g * each; c < (g + 1) * each; ++c) sum += sums[c] + static_cast<double>(s.positions) * centre[c];
         mean[g] = static_cast<float>(sum / count);
         for (std::int64_t c = g * each; c < (g + 1) * each; ++c) centre[c] = mean[g];
     }

@@ -1,5 +1,6 @@
 #include "atelier/ops/shape_ops.h"
 
+#include <algorithm>
 #include <functional>
 #include <numeric>
 
@@ -91,7 +92,8 @@ Value ShapeOps::resample(const Value& x, Resample how) {
 Value ShapeOps::concat(const Value& a, const Value& b) {
     Shape s = of(a);
     const Shape t = of(b);
-    require(s.size() == t.size() && s.size() >= 2 && s[0] == t[0], "concat", t, "the other axes must agree");
+    require(s.size() >= 2 && s.size() == t.size() && s[0] == t[0] && std::equal(s.begin() + 2, s.end(), t.begin() + 2), "concat", t,
+            "the other axes must agree");
     s[1] += t[1];
     return s;
 }

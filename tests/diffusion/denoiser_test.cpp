@@ -1,0 +1,136 @@
+#include "atelier/diffusion/denoiser.h"
+
+#include "atelier/diffusion/preconditioning.h"
+#include "atelier/ops/torch_ops.h"
+#include "diffusion/gaussian_denoiser.h"
+#include "ops/tensors.h"
+
+namespace atelier::diffusion {
+
+namespace {
+
+/// A network whose raw output is `f`, whatever it sees; keeps its inputs for inspection.
+struct Constant {
+    explicit Constant(Tensor f, std::int64_t classes = 0) {
+        network.data_shape = {2};
+        network.classes = classes;
+        network.forward = [this, f](ops::Ops&, const networks::Inputs& inputs) {
+            seen = inputs;
+            return networks::Outputs{f, inputs.x};
+        };
+        network.encode = [](ops::Ops&, const networks::Inputs& inputs) { return inputs.x; };
+    }
+    networks::Network network;
+    networks::Inputs seen;
+};
+
+const ops::Parameters no_parameters;
+
+}  // namespace
+
+TEST(Preconditioning, keeps_input_and_target_at_unit_variance) {
+    const double sd = 0.5;
+    const Tensor sigma = at::tensor({0.002, 0.5, 80.0}, at::kDouble);
+    const auto with = edm_preconditioning(sigma, sd);
+    const Tensor total = sigma.square() + sd * sd;
+    EXPECT_TRUE((with.c_in.square() * total).allclose(at::ones({3}, at::kDouble)));
+    // The target (x0 - c_skip x_t)/c_out: x0 - c_skip (x0 + sigma z) has variance (1-c_skip)^2 sd^2 + c_skip^2 sigma^2.
+    const Tensor target = (1 - with.c_skip).square() * sd * sd + with.c_skip.square() * sigma.square();
+    EXPECT_TRUE(target.allclose(with.c_out.square()));
+    EXPECT_TRUE((with.c_noise * 4).exp().allclose(sigma));
+}
+
+TEST(Preconditioning, passes_clean_images_through_and_ignores_pure_noise) {
+    const auto with = edm_preconditioning(at::tensor({1e-4, 1e4}, at::kDouble), 0.5);
+    EXPECT_NEAR(with.c_skip[0].item<double>(), 1, 1e-6);
+    EXPECT_NEAR(with.c_out[0].item<double>(), 1e-4, 1e-8);
+    EXPECT_NEAR(with.c_skip[1].item<double>(), 0, 1e-6);
+    EXPECT_NEAR(with.c_out[1].item<double>(), 0.5, 1e-6);
+}
+
+TEST(Preconditioning, the_loss_weight_undoes_c_out) {
+    const Tensor sigma = at::tensor({0.002, 0.5, 80.0}, at::kDouble);
+    const Tensor weight = edm_loss_weight(sigma, 0.5);
+    EXPECT_TRUE((weight * edm_preconditioning(sigma, 0.5).c_out.square()).allclose(at::ones({3}, at::kDouble)));
+    EXPECT_TRUE(weight.allclose(1 / sigma.square() + 1 / 0.25));
+}
+
+TEST(Preconditioning, float32_holds_over_all_levels) {
+    const Tensor sigma = at::tensor({0.002F, 80.0F});
+    const auto single = edm_preconditioning(sigma, 0.5), wide = edm_preconditioning(sigma.to(at::kDouble), 0.5);
+    EXPECT_LT(((single.c_skip - wide.c_skip) / wide.c_skip).abs().max().item<double>(), 1e-6);
+    EXPECT_LT(((single.c_out - wide.c_out) / wide.c_out).abs().max().item<double>(), 1e-6);
+}
+
+TEST(Along, broadcasts_a_number_a_sample) {
+    EXPECT_EQ(along(at::ones({3}), at::ones({3, 2, 4, 4})).sizes().vec(), (ops::Shape{3, 1, 1, 1}));
+    EXPECT_EQ(along(at::ones({3}), at::ones({3, 2})).sizes().vec(), (ops::Shape{3, 1}));
+}
+
+TEST(EdmDenoiser, with_a_silent_network_is_the_optimum_for_gaussian_data) {
+    // c_skip x is s^2/(s^2+sigma^2) x: the closed form, when sigma_data is the data's own deviation.
+    Constant silent(at::zeros({3, 2}));
+    const EdmDenoiser denoiser(silent.network, no_parameters, 0.7);
+    const GaussianDenoiser exact(0.7);
+    const Tensor x = ops::normal({3, 2}, "x"), sigma = at::tensor({0.002F, 0.9F, 80.0F});
+    EXPECT_LT(ops::relative_distance(denoiser.denoise(x, sigma, {}), exact.denoise(x, sigma, {})), 1e-6);
+}
+
+TEST(EdmDenoiser, scales_what_goes_in_and_what_comes_out_sample_by_sample) {
+    const Tensor f = ops::normal({3, 2}, "f");
+    Constant network(f);
+    const EdmDenoiser denoiser(network.network, no_parameters, 0.5);
+    const Tensor x = ops::normal({3, 2}, "x"), sigma = at::tensor({0.002F, 0.9F, 80.0F});
+    const Tensor estimate = denoiser.denoise(x, sigma, {});
+    for (std::int64_t i = 0; i < 3; ++i) {
+        const double s = sigma[i].item<double>(), total = s * s + 0.25;
+        EXPECT_LT(ops::relative_distance(estimate[i], 0.25 / total * x[i] + s * 0.5 / std::sqrt(total) * f[i]), 1e-6);
+        EXPECT_LT(ops::relative_distance(ops::tensor_of(network.seen.x)[i], x[i] / std::sqrt(total)), 1e-6);
+        EXPECT_NEAR(ops::tensor_of(network.seen.c_noise)[i].item<double>(), std::log(s) / 4, 1e-6);
+    }
+}
+
+TEST(EdmDenoiser, estimate_bottleneck_and_encode_belong_together) {
+    const nlohmann::json config{{"architecture", "mlp"}, {"dimensions", 2}, {"classes", 3}, {"hidden", 8}, {"blocks", 2}};
+    const networks::Network network = networks::make_network(core::JsonObject(config, "config.json"));
+    const ops::Parameters parameters = ops::filled(networks::trace(network).parameters);
+    const EdmDenoiser denoiser(network, parameters, 0.5);
+    const Tensor x = ops::normal({2, 2}, "x"), sigma = at::tensor({0.1F, 3.0F});
+    const std::vector<std::int64_t> classes{2, 0}, others{1, 1};
+    const Condition condition = one_hot(classes, 3);
+    const auto seen = denoiser.denoise_and_encode(x, sigma, condition);
+    EXPECT_TRUE(seen.estimate.equal(denoiser.denoise(x, sigma, condition)));
+    EXPECT_TRUE(seen.bottleneck.equal(denoiser.encode(x, sigma, condition)));
+    EXPECT_EQ(seen.bottleneck.sizes().vec(), (ops::Shape{2, 8}));
+    EXPECT_GT(ops::relative_distance(denoiser.denoise(x, sigma, one_hot(others, 3)), seen.estimate), 1e-3);
+}
+
+TEST(EdmDenoiser, a_conditional_network_without_labels_is_an_error) {
+    Constant network(at::zeros({1, 2}), /*classes=*/4);
+    const EdmDenoiser denoiser(network.network, no_parameters, 0.5);
+    const Tensor x = at::zeros({1, 2}), sigma = at::ones({1});
+    ops::expect_contains(ops::error_of([&] { denoiser.denoise(x, sigma, {}); }), "4 classes");
+    ops::expect_contains(ops::error_of([&] { denoiser.encode(x, sigma, {}); }), "4 classes");
+}
+
+TEST(OneHot, marks_each_samples_class) {
+    const std::vector<std::int64_t> classes{2, 0, 2};
+    const Tensor labels = one_hot(classes, 3).labels;
+    EXPECT_TRUE(labels.equal(at::tensor({0.0F, 0.0F, 1.0F, 1.0F, 0.0F, 0.0F, 0.0F, 0.0F, 1.0F}).view({3, 3})));
+}
+
+TEST(OneHot, is_nothing_without_classes) {
+    const std::vector<std::int64_t> classes{0, 0};
+    EXPECT_FALSE(one_hot(classes, 0).labels.defined());
+}
+
+TEST(OneHot, a_class_out_of_range_is_named) {
+    for (const std::int64_t bad : {-1, 3}) {
+        const std::vector<std::int64_t> classes{0, bad};
+        const std::string message = ops::error_of([&] { one_hot(classes, 3); });
+        ops::expect_contains(message, fmt::format("class {}", bad));
+        ops::expect_contains(message, "0 to 2");
+    }
+}
+
+}  // namespace atelier::diffusion

@@ -1,0 +1,88 @@
+#include "atelier/diffusion/noise_levels.h"
+
+#include <set>
+
+#include "ops/tensors.h"
+
+namespace atelier::diffusion {
+
+TEST(KarrasLevels, fall_from_sigma_max_to_sigma_min) {
+    for (const double rho : {1.0, 3.0, 7.0}) {
+        const auto levels = karras_levels({0.002, 80}, 40, rho);
+        ASSERT_EQ(levels.size(), 40U);
+        EXPECT_NEAR(levels.front(), 80, 1e-10);
+        EXPECT_NEAR(levels.back(), 0.002, 1e-12);
+        for (std::size_t i = 1; i < levels.size(); ++i) EXPECT_LT(levels[i], levels[i - 1]);
+    }
+}
+
+TEST(KarrasLevels, are_evenly_spaced_in_the_root) {
+    const auto levels = karras_levels({0.01, 10}, 11, 7);
+    const double step = std::pow(levels[1], 1.0 / 7) - std::pow(levels[0], 1.0 / 7);
+    for (std::size_t i = 1; i < levels.size(); ++i) {
+        EXPECT_NEAR(std::pow(levels[i], 1.0 / 7) - std::pow(levels[i - 1], 1.0 / 7), step, 1e-12);
+    }
+}
+
+TEST(KarrasLevels, a_single_level_is_sigma_max) { EXPECT_NEAR(karras_levels({0.002, 80}, 1).at(0), 80, 1e-10); }
+
+TEST(SamplingLevels, end_in_zero) {
+    const auto levels = sampling_levels({0.002, 80}, 18);
+    ASSERT_EQ(levels.size(), 19U);
+    EXPECT_EQ(levels.back(), 0.0);
+    EXPECT_NEAR(levels[17], 0.002, 1e-12);
+}
+
+TEST(LognormalLevels, have_the_mean_and_the_deviation_of_the_logarithm) {
+    core::RandomStream stream(1, "sigma");
+    const Tensor logarithm = lognormal_levels(stream, 20000, -1.2, 1.2).log();
+    EXPECT_EQ(logarithm.scalar_type(), at::kFloat);
+    EXPECT_NEAR(logarithm.mean().item<double>(), -1.2, 0.03);
+    EXPECT_NEAR(logarithm.std().item<double>(), 1.2, 0.02);
+}
+
+TEST(KarrasIndexLevels, cover_their_indices_and_no_others) {
+    const NoiseRange range{0.002, 80};
+    auto rising = karras_levels(range, 1000);
+    std::ranges::reverse(rising);
+    core::RandomStream stream(1, "sigma");
+    const Tensor levels = karras_index_levels(stream, 2000, range, 20, 24);
+    std::set<float> seen;
+    for (std::int64_t i = 0; i < 2000; ++i) seen.insert(levels[i].item<float>());
+    std::set<float> wanted;
+    for (std::size_t i = 20; i <= 24; ++i) wanted.insert(static_cast<float>(rising[i]));
+    EXPECT_EQ(seen, wanted);
+}
+
+TEST(KarrasIndexLevels, index_0_is_sigma_min_and_999_sigma_max) {
+    core::RandomStream stream(1, "sigma");
+    EXPECT_NEAR(karras_index_levels(stream, 1, {0.002, 80}, 0, 0).item<double>(), 0.002, 1e-9);
+    EXPECT_NEAR(karras_index_levels(stream, 1, {0.002, 80}, 999, 999).item<double>(), 80, 1e-5);
+}
+
+TEST(NormalTensor, continues_the_stream) {
+    core::RandomStream one(1, "z"), two(1, "z");
+    const Tensor whole = normal_tensor(one, {2, 3, 4});
+    EXPECT_EQ(whole.sizes().vec(), (ops::Shape{2, 3, 4}));
+    EXPECT_TRUE(normal_tensor(two, {3, 4}).equal(whole[0]));
+    EXPECT_TRUE(normal_tensor(two, {3, 4}).equal(whole[1]));
+}
+
+TEST(ImageNoise, depends_on_the_seed_and_the_images_number_alone) {
+    const Tensor together = image_noise(5, 0, 7, {3, 4, 4});
+    EXPECT_EQ(together.sizes().vec(), (ops::Shape{7, 3, 4, 4}));
+    EXPECT_TRUE(image_noise(5, 4, 1, {3, 4, 4})[0].equal(together[4]));
+    EXPECT_TRUE(image_noise(5, 2, 4, {3, 4, 4}).equal(together.narrow(0, 2, 4)));
+    EXPECT_FALSE(image_noise(6, 4, 1, {3, 4, 4})[0].equal(together[4]));
+    EXPECT_FALSE(together[3].equal(together[4]));
+}
+
+TEST(ImageNoise, of_no_images_is_empty) { EXPECT_EQ(image_noise(5, 3, 0, {3, 4}).sizes().vec(), (ops::Shape{0, 3, 4})); }
+
+TEST(ImageNoise, is_standard_normal_across_images) {
+    const Tensor noise = image_noise(5, 0, 20000, {2});
+    EXPECT_LT(noise.mean(0).abs().max().item<double>(), 0.03);
+    EXPECT_LT((noise.std(0) - 1).abs().max().item<double>(), 0.02);
+}
+
+}  // namespace atelier::diffusion

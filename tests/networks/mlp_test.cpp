@@ -1,0 +1,62 @@
+#include "atelier/networks/mlp.h"
+
+#include "networks/network_fixtures.h"
+
+namespace atelier::networks {
+
+namespace {
+
+nlohmann::json config(std::int64_t classes, std::int64_t blocks = 3) {
+    return {{"architecture", "mlp"}, {"dimensions", 5}, {"classes", classes}, {"hidden", 16}, {"blocks", blocks}};
+}
+
+bool reads_labels(const Network& network) {
+    for (const auto& spec : trace(network).parameters) {
+        if (spec.name == "model.map_label.weight") return true;
+    }
+    return false;
+}
+
+}  // namespace
+
+TEST(Mlp, maps_points_to_points_with_and_without_classes) {
+    for (const std::int64_t classes : {0, 4}) {
+        const Network network = network_of(config(classes));
+        EXPECT_EQ(network.data_shape, (ops::Shape{5}));
+        EXPECT_EQ(network.classes, classes);
+        EXPECT_EQ(reads_labels(network), classes > 0);
+        expect_every_input_to_matter_to_its_own_sample(network);
+    }
+}
+
+TEST(Mlp, encode_is_the_bottleneck_of_forward) {
+    for (const std::int64_t blocks : {1, 2, 3}) {
+        expect_encode_is_the_bottleneck_of_forward(network_of(config(4, blocks)));
+        EXPECT_EQ(bottleneck_shape(network_of(config(4, blocks))), (ops::Shape{1, 16}));
+    }
+}
+
+TEST(Mlp, starts_as_zero) {
+    const Network network = network_of(config(4));
+    const ops::Parameters parameters = ops::initialise(trace(network).parameters, 1);
+    ops::TorchOps speaker(parameters);
+    EXPECT_TRUE(ops::tensor_of(network.forward(speaker, inputs_for(network, 2)).raw).equal(at::zeros({2, 5})));
+}
+
+TEST(Mlp, a_bad_config_names_file_and_key) {
+    for (const char* key : {"dimensions", "hidden", "blocks"}) {
+        nlohmann::json missing = config(0), zero = config(0);
+        missing.erase(key);
+        zero[key] = 0;
+        for (const auto& bad : {missing, zero}) {
+            ops::expect_contains(config_error(bad), "config.json");
+            ops::expect_contains(config_error(bad), key);
+        }
+    }
+    nlohmann::json odd = config(0);
+    odd["hidden"] = 17;
+    ops::expect_contains(config_error(odd), "hidden");
+    ops::expect_contains(config_error(config(-1)), "classes");
+}
+
+}  // namespace atelier::networks

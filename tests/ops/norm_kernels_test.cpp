@@ -1,0 +1,118 @@
+#include "atelier/ops/norm_kernels.h"
+
+#include "ops/tensors.h"
+
+namespace atelier::ops::norm_kernels {
+
+namespace {
+
+struct Named {
+    const char* name;
+    const Table* table;
+};
+
+/// Every compilation besides `plain` that this processor can run.
+std::vector<Named> vector_tables() {
+    std::vector<Named> tables;
+#ifdef ATELIER_X86_KERNELS
+    if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma")) tables.push_back({"avx2", &avx2});
+    if (__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512vl") &&
+        __builtin_cpu_supports("avx512dq")) {
+        tables.push_back({"avx512", &avx512});
+    }
+#endif
+    return tables;
+}
+
+const std::vector<Sample> samples{{1, 4, 1, 1e-5F, true},   {9, 12, 3, 1e-5F, true},  {35, 36, 9, 1e-5F, false},
+                                  {64, 96, 24, 1e-5F, true}, {1, 96, 24, 1e-5F, false}, {4, 7, 7, 1e-5F, true}};
+
+Tensor room(std::vector<std::int64_t> shape, at::ScalarType type = at::kFloat) {
+    return at::full(shape, std::nan(""), at::TensorOptions().dtype(type));  // what is not written shows
+}
+
+/// y, mean, inverse_deviation, dx, dgain, doffset of one sample.
+template <class T>
+std::vector<Tensor> run(const Loops<T>& loops, const Sample& s, at::ScalarType type) {
+    const Tensor x = (normal({s.positions, s.channels}, "x") * 2 + 0.5).to(type), dy = normal({s.positions, s.channels}, "dy").to(type);
+    const Tensor gain = normal({s.channels}, "gain"), offset = normal({s.channels}, "offset");
+    std::vector<Tensor> out{room({s.positions, s.channels}, type), room({s.groups}),   room({s.groups}),
+                            room({s.positions, s.channels}, type), room({s.channels}), room({s.channels})};
+    const Tensor work = room({(4 + s.positions) * s.channels});
+    const auto numbers = [](const Tensor& t) { return t.mutable_data_ptr<float>(); };
+    const auto raw = [](const Tensor& t) { return static_cast<T*>(t.mutable_data_ptr()); };
+    loops.forward(s, raw(x), numbers(gain), numbers(offset), raw(out[0]), numbers(out[1]), numbers(out[2]), numbers(work));
+    loops.backward(s, raw(x), raw(dy), numbers(gain), numbers(offset), numbers(out[1]), numbers(out[2]), raw(out[3]), numbers(out[4]),
+                   numbers(out[5]), numbers(work));
+    return out;
+}
+
+template <class T>
+void expect_as_plain(const Loops<T>& loops, const Loops<T>& wanted, at::ScalarType type, double tolerance) {
+    for (const Sample& s : samples) {
+        const auto ours = run(loops, s, type), theirs = run(wanted, s, type);
+        for (std::size_t i = 0; i < ours.size(); ++i) {
+            EXPECT_LT(relative_distance(ours[i], theirs[i]), tolerance)
+                << s.positions << " positions, " << s.channels << " channels, output " << i;
+        }
+    }
+}
+
+}  // namespace
+
+TEST(NormKernels, every_compilation_agrees_with_the_plain_one_in_float32) {
+    if (vector_tables().empty()) GTEST_SKIP() << "this processor runs the plain loops only";
+    for (const Named& named : vector_tables()) {
+        SCOPED_TRACE(named.name);
+        expect_as_plain(named.table->float32, plain.float32, at::kFloat, 5e-6);
+    }
+}
+
+TEST(NormKernels, every_compilation_agrees_with_the_plain_one_in_bfloat16) {
+    if (vector_tables().empty()) GTEST_SKIP() << "this processor runs the plain loops only";
+    for (const Named& named : vector_tables()) {
+        SCOPED_TRACE(named.name);
+        expect_as_plain(named.table->bfloat16, plain.bfloat16, at::kBFloat16, 2e-3);
+    }
+}
+
+TEST(NormKernels, the_plain_compilation_computes_the_definition) {
+    const Sample s{35, 36, 9, 1e-5F, true};
+    const auto out = run(plain.float32, s, at::kFloat);
+    const Tensor x = (normal({35, 36}, "x") * 2 + 0.5).to(at::kDouble).view({35, 9, 4});
+    const Tensor mean = x.mean({0, 2}), variance = (x - mean.view({1, 9, 1})).square().mean({0, 2});
+    EXPECT_LT(relative_distance(out[1], mean), 1e-5);
+    EXPECT_LT(relative_distance(out[2], 1 / (variance + 1e-5).sqrt()), 1e-6);
+    const Tensor standard = ((x - mean.view({1, 9, 1})) / (variance + 1e-5).sqrt().view({1, 9, 1})).view({35, 36});
+    EXPECT_LT(relative_distance(out[0], at::silu(standard * normal({36}, "gain") + normal({36}, "offset"))), 1e-6);
+}
+
+TEST(NormKernels, bfloat16_is_rounded_to_nearest_even) {
+    // One channel with gain 0: y is the offset, rounded.
+    const auto rounded = [](float value) {
+        const Sample s{1, 1, 1, 1e-5F, false};
+        const Bfloat16 x = 0x3f80;
+        const float gain = 0;
+        Bfloat16 y = 0;
+        float mean = 0, inverse = 0, work[2];
+        plain.bfloat16.forward(s, &x, &gain, &value, &y, &mean, &inverse, work);
+        return y;
+    };
+    const auto from_bits = [](std::uint32_t bits) { return __builtin_bit_cast(float, bits); };
+    EXPECT_EQ(rounded(from_bits(0x3f808000)), 0x3f80);  // half way: down to the even one
+    EXPECT_EQ(rounded(from_bits(0x3f818000)), 0x3f82);  // half way: up to the even one
+    EXPECT_EQ(rounded(from_bits(0x3f808001)), 0x3f81);
+    EXPECT_EQ(rounded(from_bits(0x7f7fffff)), 0x7f80);  // past the largest: infinity
+    EXPECT_TRUE((rounded(std::nanf("")) & 0x7fff) > 0x7f80);
+}
+
+TEST(NormKernels, the_chosen_table_is_one_that_this_processor_runs) {
+    bool known = &best() == &plain;
+    for (const Named& named : vector_tables()) known = known || &best() == named.table;
+    EXPECT_TRUE(known);
+    if (!vector_tables().empty()) {
+        EXPECT_EQ(&best(), vector_tables().back().table);
+    }
+}
+
+}  // namespace atelier::ops::norm_kernels
