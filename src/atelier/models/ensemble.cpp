@@ -21,15 +21,13 @@ fs::path inside(const fs::path& directory, const std::string& relative, const st
     return directory / path;
 }
 
-conditions::Prior prior_from(const core::JsonObject& json, std::int64_t classes) {
-    conditions::Prior prior{json.numbers("prior")};
+void check_prior(const conditions::Prior& prior, std::int64_t classes, const std::string& where) {
     double sum = 0;
     for (const double weight : prior.weights) {
-        if (!(weight >= 0)) core::fail("{}: prior holds a negative weight", json.where());
+        if (!(weight >= 0)) core::fail("{}: prior holds a negative weight", where);
         sum += weight;
     }
-    if (prior.classes() != classes || !(sum > 0)) core::fail("{}: prior needs a weight for each of the {} classes", json.where(), classes);
-    return prior;
+    if (prior.classes() != classes || !(sum > 0)) core::fail("{}: prior needs a weight for each of the {} classes", where, classes);
 }
 
 }  // namespace
@@ -47,7 +45,8 @@ Ensemble read_ensemble(const fs::path& directory) {
         core::fail("{}: format version {} is newer than this program's {}; use a newer atelier", path.string(), found, version);
     }
     ensemble.partition = conditions::partition_from_json(json.object("partition").json(), path.string());
-    ensemble.prior = prior_from(json, ensemble.partition.classes());
+    ensemble.prior = {json.numbers("prior")};
+    check_prior(ensemble.prior, ensemble.partition.classes(), path.string());
     ensemble.form = data_form_from_json(json.object("data"));
     const auto students = json.texts("students");
     if (json.integer("K", 1, most_students) != ensemble.partition.students ||
@@ -94,6 +93,10 @@ Model read_student(const Ensemble& ensemble, std::int64_t student, at::Device de
 
 void write_ensemble(const fs::path& directory, const conditions::Partition& partition, const conditions::Prior& prior,
                     const std::vector<fs::path>& students, const std::string& teacher_hash, const nlohmann::json& metrics) {
+    if (static_cast<std::int64_t>(students.size()) != partition.students) {
+        core::fail("{}: the partition has {} students, {} are given", directory.string(), partition.students, students.size());
+    }
+    check_prior(prior, partition.classes(), directory.string());
     std::vector<Model> models;
     for (std::size_t k = 0; k < students.size(); ++k) {
         models.push_back(read_model(students[k]));

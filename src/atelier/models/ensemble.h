@@ -36,7 +36,7 @@ nlohmann::json place_of(const conditions::Partition& partition, std::int64_t stu
 void check_place(const nlohmann::json& config, const conditions::Partition& partition, std::int64_t student, const std::string& where);
 
 /// Makes an ensemble directory of finished students (copied), atomically; `metrics` and `licence` are recorded. Throws core::Error when a
-/// student belongs to another partition, or the directory exists.
+/// student belongs to another partition or is missing, the prior does not fit the classes, or the directory exists.
 void write_ensemble(const std::filesystem::path& directory, const conditions::Partition& partition, const conditions::Prior& prior,
                     const std::vector<std::filesystem::path>& students, const std::string& teacher_hash, const nlohmann::json& metrics);
 

@@ -70,6 +70,9 @@ Model read_model(const std::filesystem::path& directory, at::Device device) {
     const auto weights = directory / "model.safetensors";
     model.parameters = without_filters(ops::read_parameters(weights));
     ops::check_against(model.parameters, networks::trace(model.network).parameters, weights.string());
+    for (const auto& [name, tensor] : model.parameters.tensors()) {
+        if (!tensor.is_floating_point()) core::fail("{}: tensor \"{}\" holds whole numbers; weights are floating point", weights.string(), name);
+    }
     if (!model.parameters.all_finite()) core::fail("{}: holds numbers that are not finite; the file is damaged", weights.string());
     if (device != at::kCPU) model.parameters = model.parameters.to(device);
     return model;

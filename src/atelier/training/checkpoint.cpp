@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "atelier/core/error.h"
+#include "atelier/core/hash.h"
 #include "atelier/core/json_file.h"
 #include "atelier/core/log.h"
 
@@ -12,10 +13,19 @@ namespace fs = std::filesystem;
 
 namespace {
 
+using Metadata = std::map<std::string, std::string>;
+
+/// Checksum of the step, the numbers and the tensors' checksum.
+std::string seal_of(Metadata metadata) {
+    metadata.erase("seal");
+    return core::sha256(nlohmann::json(metadata).dump());
+}
+
 /// Doubles as text that reads back to the same bits.
-std::map<std::string, std::string> metadata_of(const Checkpoint& checkpoint) {
-    std::map<std::string, std::string> metadata{{"step", std::to_string(checkpoint.step)}, {"sha256", ops::hash_of(checkpoint.tensors)}};
+Metadata metadata_of(const Checkpoint& checkpoint) {
+    Metadata metadata{{"step", std::to_string(checkpoint.step)}, {"sha256", ops::hash_of(checkpoint.tensors)}};
     for (const auto& [name, number] : checkpoint.numbers) metadata["number/" + name] = fmt::format("{:a}", number);
+    metadata["seal"] = seal_of(metadata);
     return metadata;
 }
 
@@ -28,7 +38,9 @@ Checkpoint read(const fs::path& path) {
         if (found == file.metadata().end()) core::fail("{}: no \"{}\" in its metadata; not a checkpoint", path.string(), key);
         return found->second;
     };
-    if (text("sha256") != ops::hash_of(checkpoint.tensors)) core::fail("{}: its checksum does not fit; the file is damaged", path.string());
+    // Runs that began before there was a seal go on without one.
+    const bool sealed = !file.metadata().contains("seal") || text("seal") == seal_of(file.metadata());
+    if (!sealed || text("sha256") != ops::hash_of(checkpoint.tensors)) core::fail("{}: its checksum does not fit; the file is damaged", path.string());
     checkpoint.step = std::stoll(text("step"));
     for (const auto& [key, value] : file.metadata()) {
         if (key.starts_with("number/")) checkpoint.numbers[key.substr(7)] = std::strtod(value.c_str(), nullptr);
@@ -54,8 +66,10 @@ std::vector<fs::path> CheckpointFolder::files() const {
 void CheckpointFolder::save(const Checkpoint& checkpoint) const {
     const fs::path path = folder_ / fmt::format("step-{:012}.safetensors", checkpoint.step);
     ops::write_parameters(path, checkpoint.tensors, metadata_of(checkpoint));
-    const std::vector<fs::path> all = files();
-    for (std::size_t i = static_cast<std::size_t>(keep_); i < all.size(); ++i) fs::remove(all[i]);
+    std::vector<fs::path> old = files();
+    // Newer ones were passed over as damaged when the run went on from before them; they must not count as kept.
+    std::erase_if(old, [&](const fs::path& other) { return other > path && fs::remove(other); });
+    for (std::size_t i = static_cast<std::size_t>(keep_); i < old.size(); ++i) fs::remove(old[i]);
 }
 
 std::optional<Checkpoint> CheckpointFolder::latest() const {

@@ -17,12 +17,13 @@ struct Checkpoint {
     std::map<std::string, double> numbers;
 };
 
-/// The checkpoints of one stage: files step-<n>.safetensors, written atomically, the newest `keep` kept. Every file carries a
-/// SHA-256 of its content.
+/// The checkpoints of one stage: files step-<n>.safetensors, written atomically, the newest `keep` kept. Every file carries
+/// SHA-256 sums of its content.
 class CheckpointFolder {
 public:
     explicit CheckpointFolder(std::filesystem::path folder, int keep = 2);
 
+    /// Drops older ones beyond `keep`, and newer ones: latest() found them damaged.
     void save(const Checkpoint& checkpoint) const;
     /// The newest one that is whole; damaged ones are passed over with a warning. Nothing when there is none.
     std::optional<Checkpoint> latest() const;

@@ -33,7 +33,7 @@ public:
     }
 
     LoopResult finish() {
-        RunLog log(settings_.folder, step_);
+        RunLog log(settings_.folder, step_ + 1);
         core::Progress progress(settings_.label, stage_.steps(), "steps", step_);
         while (step_ < stage_.steps()) {
             const distillation::Metrics metrics = one_step();
@@ -88,7 +88,7 @@ private:
         if (settings_.distance) {
             const double distance = settings_.distance(samples);
             metrics.emplace_back("probe_distance", distance);
-            if (!(distance >= best_distance_)) remember_best(weights, distance);
+            if (std::isfinite(distance) && !(distance >= best_distance_)) remember_best(weights, distance);
         }
         if (settings_.draw) settings_.draw(settings_.folder / "samples" / fmt::format("step-{:06}", step_), samples);
         for (const distillation::Finding& finding : stage_.health(metrics, samples)) {

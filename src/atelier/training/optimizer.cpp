@@ -15,15 +15,12 @@ ops::Parameters zeros_like(const ops::Parameters& parameters) {
     return zeros;
 }
 
-/// Undefined gradients (parameters that this loss does not reach) become zeros, so that every state advances alike; all are laid out as
-/// the parameters are, which the fused update takes for granted.
-std::vector<Tensor> defined(const std::vector<Tensor>& gradients, const std::vector<Tensor>& parameters) {
-    std::vector<Tensor> all;
-    all.reserve(gradients.size());
-    for (std::size_t i = 0; i < gradients.size(); ++i) {
-        all.push_back(gradients[i].defined() ? gradients[i].contiguous() : at::zeros_like(parameters[i]));
-    }
-    return all;
+/// An undefined gradient (of a parameter that this loss does not reach) becomes zeros, so that every state advances alike; others are laid
+/// out as the parameter is, which the fused update takes for granted.
+Tensor fitted(const Tensor& gradient, const Tensor& parameter) {
+    if (!gradient.defined()) return at::zeros_like(parameter);
+    if (gradient.strides() == parameter.strides()) return gradient;
+    return at::empty_like(parameter).copy_(gradient);
 }
 
 }  // namespace
@@ -48,10 +45,12 @@ std::int64_t Optimizer::updates_done() const { return static_cast<std::int64_t>(
 double Optimizer::update(const std::vector<Tensor>& gradients) {
     at::NoGradGuard no_gradients;
     const std::vector<Tensor> parameters = parameters_.list();
-    const std::vector<Tensor> slopes = defined(gradients, parameters);
+    std::vector<Tensor> slopes;
+    for (std::size_t i = 0; i < parameters.size(); ++i) slopes.push_back(fitted(gradients[i], parameters[i]));
     const double norm = at::stack(at::_foreach_norm(slopes, 2)).norm().item<double>();
     if (!std::isfinite(norm)) return norm;
-    if (settings_.clip > 0 && norm > settings_.clip) at::_foreach_mul_(slopes, settings_.clip / norm);
+    // Not in place: autograd may hand out one tensor as the gradient of several parameters.
+    if (settings_.clip > 0 && norm > settings_.clip) slopes = at::_foreach_mul(slopes, settings_.clip / norm);
 
     const std::int64_t before = updates_done();
     updates_.add_(1);
@@ -82,6 +81,9 @@ void Optimizer::restore(const ops::Parameters& saved) {
         if (!saved.contains(name) || saved.at(name).sizes() != tensor.sizes()) {
             core::fail("the checkpoint lacks \"{}\" or holds it with another shape; it belongs to another network or optimiser", name);
         }
+    }
+    for (const auto& [name, tensor] : saved.tensors()) {
+        if (!mine.contains(name)) core::fail("the checkpoint holds \"{}\" besides; it belongs to another network or optimiser", name);
     }
     mine.copy_from(saved);
 }

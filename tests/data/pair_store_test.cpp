@@ -1,0 +1,159 @@
+#include "atelier/data/pair_store.h"
+
+#include <stdexcept>
+
+#include "atelier/core/json_file.h"
+#include "atelier/ops/parameters.h"
+#include "data/data_fixtures.h"
+
+namespace atelier::data {
+namespace {
+
+namespace fs = std::filesystem;
+
+/// Pair i: its numbers say i.
+Pairs numbered_pairs(std::int64_t first, std::int64_t n) {
+    const Tensor numbers = at::arange(first, first + n, at::kFloat).view({n, 1, 1, 1});
+    Pairs pairs{numbers.expand({n, 1, 2, 3}), -numbers.expand({n, 1, 2, 3}), {}};
+    for (std::int64_t i = first; i < first + n; ++i) pairs.labels.push_back(i % 4);
+    return pairs;
+}
+
+/// Ten pairs in shards of four; what was asked of the maker and said afterwards is kept.
+class PairStoreFolder : public ::testing::Test {
+protected:
+    using Request = std::pair<std::int64_t, std::int64_t>;
+
+    void write(std::int64_t broken_at = -1) {
+        asked.clear();
+        done.clear();
+        write_pairs(
+            path, plan,
+            [&](std::int64_t first, std::int64_t n) {
+                if (first == broken_at) throw std::runtime_error("interrupted");
+                asked.emplace_back(first, n);
+                return numbered_pairs(first, n);
+            },
+            [&](std::int64_t so_far) { done.push_back(so_far); });
+    }
+
+    fs::path shard(int index) const { return path / ("shard-0000" + std::to_string(index) + ".safetensors"); }
+
+    void expect_refused(const std::string& file, const std::string& says, const std::string& teacher = "") const {
+        const std::string message = message_of([&] { PairStore(path, teacher); });
+        EXPECT_TRUE(holds(message, (file.empty() ? path : path / file).string())) << message;
+        EXPECT_TRUE(holds(message, says)) << message;
+        EXPECT_EQ(std::count(message.begin(), message.end(), '\n'), 0) << message;
+    }
+
+    template <class Change>
+    void change_shard(int index, Change change) const {
+        ops::Parameters tensors = ops::read_parameters(shard(index), true);
+        change(tensors);
+        ops::write_parameters(shard(index), tensors);
+    }
+
+    TemporaryFolder folder;
+    fs::path path = folder / "pairs";
+    PairPlan plan{10, 4, {1, 2, 3}, "hash of the teacher", {{"method", "heun"}}};
+    std::vector<Request> asked;
+    std::vector<std::int64_t> done;
+};
+
+TEST_F(PairStoreFolder, comes_back_as_it_was_made_shard_by_shard) {
+    write();
+    EXPECT_EQ(asked, (std::vector<Request>{{0, 4}, {4, 4}, {8, 2}}));
+    EXPECT_EQ(done, (std::vector<std::int64_t>{4, 8, 10}));
+    const PairStore store(path, "hash of the teacher");
+    ASSERT_EQ(store.size(), 10);
+    const Pairs expected = numbered_pairs(0, 10), all = store.at({0, 1, 2, 3, 4, 5, 6, 7, 8, 9});
+    EXPECT_EQ(store.labels(), expected.labels);
+    EXPECT_EQ(all.labels, expected.labels);
+    EXPECT_TRUE(at::equal(all.noise, expected.noise));
+    EXPECT_TRUE(at::equal(all.samples, expected.samples));
+    EXPECT_EQ(core::read_json(path / "manifest.json").at("sampler").at("method"), "heun");
+}
+
+TEST_F(PairStoreFolder, gives_pairs_in_the_order_asked_for_as_often_as_asked) {
+    write();
+    const Pairs chosen = PairStore(path, "").at({9, 0, 4, 4, 3});
+    EXPECT_EQ(chosen.labels, (std::vector<std::int64_t>{1, 0, 0, 0, 3}));
+    EXPECT_EQ(chosen.noise.sizes(), at::IntArrayRef({5, 1, 2, 3}));
+    for (const auto& [row, number] : {std::pair{0, 9}, {1, 0}, {2, 4}, {3, 4}, {4, 3}}) {
+        EXPECT_TRUE(at::equal(chosen.noise[row], at::full({1, 2, 3}, static_cast<double>(number)))) << row;
+        EXPECT_TRUE(at::equal(chosen.samples[row], at::full({1, 2, 3}, static_cast<double>(-number)))) << row;
+    }
+}
+
+TEST_F(PairStoreFolder, an_interrupted_write_goes_on_where_it_stopped) {
+    EXPECT_THROW(write(4), std::runtime_error);
+    EXPECT_EQ(asked, (std::vector<Request>{{0, 4}}));
+    expect_refused("", "no finished pairs");
+    const auto first_written = fs::last_write_time(shard(0));
+    write();
+    EXPECT_EQ(asked, (std::vector<Request>{{4, 4}, {8, 2}}));
+    EXPECT_EQ(done, (std::vector<std::int64_t>{4, 8, 10})) << "what was there already counts as progress";
+    EXPECT_EQ(fs::last_write_time(shard(0)), first_written);
+    EXPECT_TRUE(at::equal(PairStore(path, "").at({2, 7, 9}).noise, at::cat({numbered_pairs(2, 1).noise, numbered_pairs(7, 1).noise,
+                                                                            numbered_pairs(9, 1).noise})));
+}
+
+TEST_F(PairStoreFolder, a_finished_write_called_again_makes_nothing) {
+    write();
+    write();
+    EXPECT_TRUE(asked.empty());
+}
+
+TEST_F(PairStoreFolder, a_store_that_is_not_there_says_how_to_make_it) { expect_refused("", "atelier pairs CONFIG"); }
+
+TEST_F(PairStoreFolder, pairs_of_another_teacher_are_refused) {
+    write();
+    EXPECT_NO_THROW(PairStore(path, ""));
+    expect_refused("manifest.json", "another teacher", "hash of another");
+}
+
+TEST_F(PairStoreFolder, a_count_that_the_shards_do_not_hold_is_refused) {
+    write();
+    for (const auto& [count, file] : {std::pair{9, 2}, {11, 2}, {7, 1}, {13, 2}, {1, 0}}) {
+        SCOPED_TRACE(count);
+        auto manifest = core::read_json(path / "manifest.json");
+        manifest["count"] = count;
+        core::write_json(path / "manifest.json", manifest);
+        expect_refused(shard(file).filename().string(), "make the pairs again");
+    }
+}
+
+TEST_F(PairStoreFolder, a_missing_shard_is_named) {
+    write();
+    fs::remove(shard(1));
+    expect_refused(shard(1).filename().string(), "");
+}
+
+TEST_F(PairStoreFolder, pairs_of_another_size_are_refused) {
+    write();
+    auto manifest = core::read_json(path / "manifest.json");
+    manifest["shape"] = {1, 3, 2};
+    core::write_json(path / "manifest.json", manifest);
+    expect_refused(shard(0).filename().string(), "\"noise\" must be float32 [4,1,3,2]");
+}
+
+TEST_F(PairStoreFolder, a_tensor_that_is_missing_or_of_another_type_or_size_is_named) {
+    write();
+    const auto good = ops::read_parameters(shard(1), true);
+    const auto expect_named = [&](const std::string& name, const Tensor& tensor) {
+        change_shard(1, [&](ops::Parameters& tensors) { tensors.set(name, tensor); });
+        expect_refused(shard(1).filename().string(), "\"" + name + "\" must be");
+        ops::write_parameters(shard(1), good);
+    };
+    expect_named("noise", good.at("noise").narrow(0, 0, 3));
+    expect_named("noise", good.at("noise").to(at::kHalf));
+    expect_named("samples", at::zeros({4, 1, 2, 4}));
+    expect_named("samples", at::zeros({4, 6}));
+    expect_named("labels", at::zeros({5}, at::kLong));
+    expect_named("labels", at::zeros({4}));
+    ops::write_parameters(shard(1), ops::Parameters({{"noise", good.at("noise")}, {"samples", good.at("samples")}}));
+    expect_refused(shard(1).filename().string(), "\"labels\" must be");
+}
+
+}  // namespace
+}  // namespace atelier::data

@@ -1,0 +1,234 @@
+#include "atelier/inference/generator.h"
+
+#include <cmath>
+
+#include "atelier/diffusion/samplers.h"
+
+#include "models/model_fixtures.h"
+
+namespace atelier::inference {
+namespace {
+
+namespace fs = std::filesystem;
+using nlohmann::json;
+
+Wanted one(const Wanted& wanted, std::size_t i) { return {wanted.seed, {wanted.numbers[i]}, {wanted.classes[i]}}; }
+
+/// Batches of other sizes are summed in another order.
+bool near(const Tensor& a, const Tensor& b) { return a.sizes() == b.sizes() && at::allclose(a, b, 1e-4, 1e-5); }
+
+class EnsembleGenerator : public ::testing::Test {
+protected:
+    core::TestFolder folder;
+    fs::path path = models::write_tiny_ensemble(folder);
+    std::unique_ptr<Generator> generator = open_generator(path);
+};
+
+TEST_F(EnsembleGenerator, a_mixed_batch_comes_back_in_order_each_sample_from_the_student_that_owns_its_class) {
+    const Wanted wanted = plan(9, 5, {3, 0, 1, 2, 2}, generator->prior());
+    const Tensor all = generator->draw(wanted);
+    ASSERT_EQ(all.sizes(), at::IntArrayRef({9, 2}));
+    const std::vector<std::unique_ptr<Generator>> students = [&] {
+        std::vector<std::unique_ptr<Generator>> opened;
+        for (const char* k : {"0", "1"}) opened.push_back(open_generator(path / "students" / k));
+        return opened;
+    }();
+    for (std::size_t i = 0; i < 9; ++i) {
+        SCOPED_TRACE(i);
+        const auto owner = static_cast<std::size_t>(wanted.classes[i] % 2);
+        EXPECT_EQ(generator->student_of(wanted.classes[i]), static_cast<std::int64_t>(owner));
+        const Tensor sample = all.narrow(0, static_cast<std::int64_t>(i), 1);
+        EXPECT_TRUE(near(sample, students[owner]->draw(one(wanted, i))));
+        EXPECT_FALSE(near(sample, students[1 - owner]->draw(one(wanted, i)))) << "the students cannot be told apart";
+    }
+}
+
+TEST_F(EnsembleGenerator, a_students_answer_is_one_evaluation_at_the_highest_noise_level) {
+    const models::Model student = models::read_model(path / "students/1");
+    const Tensor noise = diffusion::image_noise(5, 3, 1, {2});
+    const auto condition = diffusion::one_hot(std::vector<std::int64_t>{1}, 4);
+    const Tensor expected = student.denoiser().denoise(noise * 20, at::full({1}, 20.0), condition);
+    EXPECT_TRUE(near(generator->draw({5, {3}, {1}}), expected.detach()));
+    EXPECT_EQ(generator->sampling().evaluations(), 1);
+}
+
+TEST_F(EnsembleGenerator, a_sample_depends_on_seed_number_and_class_alone_whatever_the_batch) {
+    const Wanted wanted = plan(8, 11, {0, 1, 2, 3}, generator->prior());
+    const Tensor all = generator->draw(wanted);
+    for (const std::size_t batch : {1U, 3U, 8U}) {
+        for (std::size_t first = 0; first < 8; first += batch) {
+            Wanted part{wanted.seed, {}, {}};
+            for (std::size_t i = first; i < std::min<std::size_t>(first + batch, 8); ++i) {
+                part.numbers.push_back(wanted.numbers[i]);
+                part.classes.push_back(wanted.classes[i]);
+            }
+            const auto n = static_cast<std::int64_t>(part.numbers.size());
+            EXPECT_TRUE(near(generator->draw(part), all.narrow(0, static_cast<std::int64_t>(first), n))) << batch << " from " << first;
+        }
+    }
+    Wanted backwards = wanted;
+    std::reverse(backwards.numbers.begin(), backwards.numbers.end());
+    std::reverse(backwards.classes.begin(), backwards.classes.end());
+    EXPECT_TRUE(near(generator->draw(backwards), all.flip({0})));
+}
+
+TEST_F(EnsembleGenerator, the_same_request_gives_the_same_bits_and_another_seed_number_or_class_another_sample) {
+    const Tensor sample = generator->draw({11, {4}, {2}});
+    EXPECT_TRUE(at::equal(open_generator(path)->draw({11, {4}, {2}}), sample));
+    for (const Wanted& other : {Wanted{12, {4}, {2}}, Wanted{11, {5}, {2}}, Wanted{11, {4}, {0}}}) {
+        EXPECT_FALSE(near(generator->draw(other), sample));
+    }
+}
+
+TEST(ImageNoise, is_the_same_bits_in_every_batch) {
+    const Tensor all = diffusion::image_noise(11, 0, 8, {3, 2});
+    for (const std::int64_t batch : {1, 3, 8}) {
+        for (std::int64_t first = 0; first < 8; first += batch) {
+            const std::int64_t n = std::min<std::int64_t>(batch, 8 - first);
+            EXPECT_TRUE(at::equal(diffusion::image_noise(11, first, n, {3, 2}), all.narrow(0, first, n)));
+        }
+    }
+}
+
+TEST_F(EnsembleGenerator, more_samples_than_fit_a_batch_of_the_network_are_as_if_drawn_alone) {
+    const Wanted wanted = plan(600, 3, {0, 2, 1}, generator->prior());  // 400 of student 0
+    const Tensor all = generator->draw(wanted);
+    for (const std::size_t i : {0U, 254U, 255U, 256U, 257U, 383U, 384U, 385U, 599U}) {
+        EXPECT_TRUE(near(all.narrow(0, static_cast<std::int64_t>(i), 1), generator->draw(one(wanted, i)))) << i;
+    }
+}
+
+TEST_F(EnsembleGenerator, a_class_that_is_not_there_is_refused_with_the_range) {
+    for (const std::int64_t wrong : {-1, 4, 1'000'000}) {
+        const std::string message = core::error_of<core::UsageError>([&] { generator->draw({0, {0, 1}, {0, wrong}}); });
+        core::expect_contains(message, "class " + std::to_string(wrong));
+        core::expect_contains(message, "0 to 3");
+    }
+}
+
+TEST_F(EnsembleGenerator, tells_what_it_is) {
+    EXPECT_EQ(generator->students(), 2);
+    EXPECT_EQ(generator->prior().weights, models::uneven_prior().weights);
+    EXPECT_EQ(generator->form(), models::read_model(path / "students/0").form);
+    EXPECT_EQ(generator->parameters_of_student(1), models::read_model(path / "students/1").parameters.count());
+}
+
+TEST_F(EnsembleGenerator, takes_one_step_and_refuses_more) {
+    EXPECT_NO_THROW(open_generator(path, Sampling{Sampling::Method::one_step, 1}));
+    core::expect_contains(core::error_of<core::UsageError>([&] { open_generator(path, Sampling{Sampling::Method::heun, 18}); }), "heun");
+}
+
+TEST_F(EnsembleGenerator, a_student_that_does_not_belong_is_found_when_it_is_first_needed) {
+    models::write_student(path / "students/1", {2, "file", {1, 0, 1, 0}}, 1);
+    const auto mixed = open_generator(path);
+    EXPECT_NO_THROW(mixed->draw({0, {0}, {2}}));
+    core::expect_contains(core::error_of([&] { mixed->draw({0, {0}, {3}}); }), "another partition");
+}
+
+TEST_F(EnsembleGenerator, its_hash_is_that_of_all_its_weights) {
+    const std::string before = hash_of(*generator);
+    EXPECT_EQ(hash_of(*open_generator(path)), before);
+    for (const char* k : {"0", "1"}) {
+        const fs::path file = path / "students" / k / "model.safetensors";
+        ops::Parameters weights = ops::read_parameters(file);
+        float& number = weights.at("model.map_label.weight").mutable_data_ptr<float>()[5];
+        const float was = number;
+        number = std::nextafter(number, 1e9F);
+        ops::write_parameters(file, weights);
+        EXPECT_NE(hash_of(*open_generator(path)), before) << k;
+        number = was;
+        ops::write_parameters(file, weights);
+        EXPECT_EQ(hash_of(*open_generator(path)), before);
+    }
+    EXPECT_NE(generator->hash_of_student(0), generator->hash_of_student(1));
+}
+
+TEST(Plan, repeats_the_classes_up_to_the_count) {
+    const Wanted wanted = plan(5, 9, {0, 3}, {{1, 1, 1, 1}});
+    EXPECT_EQ(wanted.seed, 9U);
+    EXPECT_EQ(wanted.classes, (std::vector<std::int64_t>{0, 3, 0, 3, 0}));
+    EXPECT_EQ(wanted.numbers, (std::vector<std::int64_t>{0, 1, 2, 3, 4}));
+}
+
+TEST(Plan, without_classes_they_follow_the_prior_and_the_seed) {
+    const conditions::Prior prior{{4, 3, 0, 1}};
+    const auto classes = plan(800, 9, {}, prior).classes;
+    for (const auto& [c, expected] : {std::pair{0, 400}, {1, 300}, {2, 0}, {3, 100}}) {
+        EXPECT_NEAR(std::ranges::count(classes, c), expected, expected == 0 ? 0 : 4) << c;
+    }
+    EXPECT_EQ(plan(800, 9, {}, prior).classes, classes);
+    EXPECT_NE(plan(800, 10, {}, prior).classes, classes);
+    const auto fewer = plan(20, 9, {}, prior).classes;
+    EXPECT_TRUE(std::equal(fewer.begin(), fewer.end(), classes.begin())) << "a sample's class depends on how many are drawn";
+}
+
+class TeacherGenerator : public ::testing::Test {
+protected:
+    TeacherGenerator() { write(models::tiny_config()); }
+    void write(const json& config) { models::write_model(path, models::tiny_model(config, 1)); }
+
+    core::TestFolder folder;
+    fs::path path = folder / "teacher";
+};
+
+TEST_F(TeacherGenerator, draws_with_heun_and_ddim_as_asked) {
+    const models::Model teacher = models::read_model(path);
+    const auto denoiser = teacher.denoiser();
+    const auto levels = diffusion::sampling_levels(teacher.range, 5);
+    const Tensor noise = diffusion::image_noise(7, 0, 3, {2});
+    const auto condition = diffusion::one_hot(std::vector<std::int64_t>{0, 1, 3}, 4);
+    const Wanted wanted{7, {0, 1, 2}, {0, 1, 3}};
+    const auto heun = open_generator(path, Sampling{Sampling::Method::heun, 5});
+    EXPECT_TRUE(near(heun->draw(wanted), diffusion::sample_heun(denoiser, noise, levels, condition).detach()));
+    EXPECT_EQ(heun->sampling().evaluations(), 9);
+    const auto ddim = open_generator(path, Sampling{Sampling::Method::ddim, 5});
+    EXPECT_TRUE(near(ddim->draw(wanted), diffusion::sample_ddim(denoiser, noise, levels, condition).detach()));
+    EXPECT_EQ(ddim->sampling().evaluations(), 5);
+    EXPECT_FALSE(near(heun->draw(wanted), ddim->draw(wanted)));
+}
+
+TEST_F(TeacherGenerator, takes_18_heun_steps_unless_told_otherwise_and_a_student_takes_one) {
+    EXPECT_EQ(open_generator(path)->sampling().method, Sampling::Method::heun);
+    EXPECT_EQ(open_generator(path)->sampling().evaluations(), 35);
+    const auto student = models::write_student(folder / "student", models::odd_and_even(), 0);
+    EXPECT_EQ(open_generator(student)->sampling().evaluations(), 1);
+}
+
+TEST_F(TeacherGenerator, its_prior_is_the_datas_where_the_config_tells_it) {
+    EXPECT_EQ(open_generator(path)->prior().weights, std::vector<double>(4, 1.0));
+    json config = models::tiny_config();
+    config["provenance"] = {{"prior", {4, 3, 2, 1}}};
+    write(config);
+    EXPECT_EQ(open_generator(path)->prior().weights, (std::vector<double>{4, 3, 2, 1}));
+}
+
+TEST_F(TeacherGenerator, an_unconditional_model_knows_class_0_only) {
+    json config = models::tiny_config();
+    config["classes"] = 0;
+    write(config);
+    const auto generator = open_generator(path);
+    EXPECT_EQ(generator->draw(plan(2, 0, {}, generator->prior())).sizes(), at::IntArrayRef({2, 2}));
+    EXPECT_THROW(generator->draw({0, {0}, {1}}), core::UsageError);
+}
+
+TEST_F(TeacherGenerator, its_hash_changes_with_a_weight_and_not_with_its_place) {
+    const std::string before = hash_of(*open_generator(path));
+    fs::rename(path, folder / "moved");
+    EXPECT_EQ(hash_of(*open_generator(folder / "moved")), before);
+    ops::Parameters weights = ops::read_parameters(folder / "moved/model.safetensors");
+    weights.at("model.output.bias")[0] += 1;
+    ops::write_parameters(folder / "moved/model.safetensors", weights);
+    EXPECT_NE(hash_of(*open_generator(folder / "moved")), before);
+}
+
+TEST_F(TeacherGenerator, what_is_no_model_is_named) {
+    core::expect_contains(core::error_of([&] { open_generator(folder / "nowhere"); }), (folder / "nowhere").string());
+}
+
+TEST(SamplingMethod, is_known_by_its_name_and_a_wrong_one_by_its_nearest) {
+    for (const char* name : {"one-step", "heun", "ddim"}) EXPECT_EQ(name_of(sampling_method(name)), name);
+    core::expect_contains(core::error_of<core::UsageError>([] { sampling_method("huen"); }), "did you mean \"heun\"?");
+}
+
+}  // namespace
+}  // namespace atelier::inference

@@ -1,0 +1,223 @@
+#include "atelier/models/model_directory.h"
+
+#include <cmath>
+
+#include "models/model_fixtures.h"
+
+namespace atelier::models {
+namespace {
+
+namespace fs = std::filesystem;
+using nlohmann::json;
+
+/// A written model, and what reading it says after something about it was changed.
+class ModelDirectory : public ::testing::Test {
+protected:
+    ModelDirectory() { write_model(path, model); }
+
+    template <class Change>
+    void change_weights(Change change) {
+        ops::Parameters weights = model.parameters.clone();
+        change(weights);
+        ops::write_parameters(path / "model.safetensors", weights);
+    }
+
+    template <class Change>
+    void change_config(Change change) {
+        edit_json(path / "config.json", change);
+    }
+
+    /// The refusal; it must name the file.
+    std::string refusal(const std::string& file) const {
+        const std::string message = core::error_of([&] { read_model(path); });
+        core::expect_contains(message, (path / file).string());
+        return message;
+    }
+    void expect_refused(const std::string& file, const std::string& part) const { core::expect_contains(refusal(file), part); }
+
+    core::TestFolder folder;
+    fs::path path = folder / "model";
+    Model model = tiny_model(tiny_config(), 1);
+};
+
+TEST_F(ModelDirectory, comes_back_with_the_same_bits_and_settings) {
+    const Model read = read_model(path);
+    EXPECT_EQ(ops::hash_of(read.parameters), ops::hash_of(model.parameters));
+    EXPECT_EQ(read.config, model.config);
+    EXPECT_EQ(read.form, model.form);
+    EXPECT_EQ(read.sigma_data, 0.7);
+    EXPECT_EQ(read.range.sigma_min, 0.01);
+    EXPECT_EQ(read.range.sigma_max, 20);
+    EXPECT_EQ(read.network.classes, 4);
+    EXPECT_TRUE(is_model_directory(path));
+}
+
+TEST_F(ModelDirectory, keeps_what_this_program_does_not_know) {
+    model.config["licence"] = "CC0";
+    model.config["place"] = {{"student", 3}};
+    write_model(path, model);
+    EXPECT_EQ(read_model(path).config.at("licence"), "CC0");
+    write_model(folder / "copy", read_model(path));
+    EXPECT_EQ(core::read_json(folder / "copy/config.json"), model.config);
+}
+
+TEST_F(ModelDirectory, raw_weights_lie_beside_and_are_not_the_ones_to_use) {
+    const Model raw = tiny_model(tiny_config(), 2);
+    write_model(path, model, &raw.parameters);
+    EXPECT_EQ(ops::hash_of(ops::read_parameters(path / "model-raw.safetensors")), ops::hash_of(raw.parameters));
+    EXPECT_EQ(ops::hash_of(read_model(path).parameters), ops::hash_of(model.parameters));
+}
+
+TEST_F(ModelDirectory, half_precision_weights_are_read_as_float32) {
+    change_weights([&](ops::Parameters& weights) { weights = weights.to(at::kCPU, at::kHalf); });
+    const Model read = read_model(path);
+    for (const auto& [name, tensor] : read.parameters.tensors()) {
+        EXPECT_EQ(tensor.scalar_type(), at::kFloat) << name;
+        EXPECT_TRUE(at::equal(tensor, model.parameters.at(name).to(at::kHalf).to(at::kFloat))) << name;
+    }
+}
+
+TEST_F(ModelDirectory, a_missing_tensor_is_named) {
+    change_weights([](ops::Parameters& weights) {
+        std::map<std::string, Tensor> kept = weights.tensors();
+        kept.erase("model.map_noise.weight");
+        weights = ops::Parameters(kept);
+    });
+    expect_refused("model.safetensors", "\"model.map_noise.weight\" is missing");
+}
+
+TEST_F(ModelDirectory, a_superfluous_tensor_is_named) {
+    change_weights([](ops::Parameters& weights) { weights.set("model.block1.layer0.weight", at::zeros({8, 8})); });
+    expect_refused("model.safetensors", "\"model.block1.layer0.weight\" is not part of the network");
+}
+
+TEST_F(ModelDirectory, a_tensor_of_another_shape_is_named_with_both_shapes) {
+    change_weights([](ops::Parameters& weights) { weights.set("model.output.weight", at::zeros({3, 8})); });
+    const std::string message = refusal("model.safetensors");
+    for (const char* part : {"\"model.output.weight\"", "[3,8]", "[2,8]"}) core::expect_contains(message, part);
+}
+
+TEST_F(ModelDirectory, sizes_changed_after_training_do_not_fit_the_weights) {
+    change_config([](json& config) { config["hidden"] = 16; });
+    expect_refused("model.safetensors", "config.json implies");
+}
+
+TEST_F(ModelDirectory, weights_that_are_not_finite_are_refused) {
+    for (const double bad : {std::nan(""), HUGE_VAL, -HUGE_VAL}) {
+        change_weights([&](ops::Parameters& weights) { weights.at("model.block0.layer1.weight")[3][5] = bad; });
+        expect_refused("model.safetensors", "not finite");
+    }
+    change_weights([](ops::Parameters& weights) {  // their sum is no number, but neither are they
+        weights.at("model.output.bias")[0] = HUGE_VAL;
+        weights.at("model.output.bias")[1] = -HUGE_VAL;
+    });
+    expect_refused("model.safetensors", "not finite");
+}
+
+TEST_F(ModelDirectory, weights_that_are_whole_numbers_are_refused_by_name) {
+    change_weights([](ops::Parameters& weights) { weights.set("model.output.bias", at::zeros({2}, at::kLong)); });
+    expect_refused("model.safetensors", "\"model.output.bias\"");
+}
+
+TEST_F(ModelDirectory, the_filters_that_edm_saves_with_its_resampling_layers_are_dropped) {
+    change_weights([](ops::Parameters& weights) {
+        weights.set("model.enc.32x32_down.conv0.resample_filter", at::full({1, 1, 2, 2}, 0.25));
+    });
+    EXPECT_EQ(ops::hash_of(read_model(path).parameters), ops::hash_of(model.parameters));
+}
+
+TEST_F(ModelDirectory, a_cut_off_file_of_weights_is_refused) {
+    fs::resize_file(path / "model.safetensors", fs::file_size(path / "model.safetensors") - 4);
+    refusal("model.safetensors");
+}
+
+TEST_F(ModelDirectory, mistakes_in_the_config_are_named_by_their_key) {
+    struct Mistake {
+        std::string key;
+        json value;
+        std::string says;
+    };
+    const std::vector<Mistake> mistakes{{"architecture", "mpl", "did you mean \"mlp\"?"},
+                                        {"architecture", 3, "architecture"},
+                                        {"dimensions", nullptr, "dimensions"},
+                                        {"dimensions", 0, "dimensions"},
+                                        {"hidden", "wide", "hidden"},
+                                        {"hidden", 7, "hidden must be even"},
+                                        {"blocks", 2.5, "blocks"},
+                                        {"classes", -1, "classes"},
+                                        {"sigma_data", 0, "sigma_data"},
+                                        {"sigma_min", -1, "sigma_min"},
+                                        {"sigma_max", "80", "sigma_max"},
+                                        {"sigma_max", 0.005, "sigma_min must be below sigma_max"},
+                                        {"data", 5, "data"},
+                                        {"data", {{"kind", "sound"}, {"shape", {2}}}, "data.kind"},
+                                        {"data", {{"kind", "points"}, {"shape", {2}}, {"scale", 1}}, "offset"},
+                                        {"data", {{"kind", "points"}, {"shape", {2}}, {"offset", {1}}, {"scale", 1}}, "data.offset"},
+                                        {"data", {{"kind", "points"}, {"shape", {2}}, {"offset", {1, 2}}, {"scale", 0}}, "scale"},
+                                        {"data", {{"kind", "image"}, {"shape", {2}}}, "data.shape"},
+                                        {"data", {{"kind", "image"}, {"shape", {1, 2, 2}}}, "data.shape is [1,2,2]"}};
+    const json good = core::read_json(path / "config.json");
+    for (const Mistake& mistake : mistakes) {
+        SCOPED_TRACE(mistake.key + " = " + mistake.value.dump());
+        core::write_json(path / "config.json", good);
+        change_config([&](json& config) {
+            config[mistake.key] = mistake.value;
+            if (mistake.value.is_null()) config.erase(mistake.key);
+        });
+        expect_refused("config.json", mistake.says);
+    }
+}
+
+TEST_F(ModelDirectory, a_config_without_a_form_of_data_means_the_networks_own) {
+    change_config([](json& config) { config.erase("data"); });
+    const Model read = read_model(path);
+    EXPECT_EQ(read.form, (DataForm{DataForm::Kind::points, {2}, {0, 0}, 1, {}}));
+}
+
+TEST_F(ModelDirectory, what_is_no_model_is_said_to_be_none) {
+    core::expect_contains(core::error_of([&] { read_model(folder / "nowhere"); }), "no model here");
+    EXPECT_FALSE(is_model_directory(folder / "nowhere"));
+    fs::remove(path / "model.safetensors");
+    refusal("model.safetensors");
+}
+
+TEST_F(ModelDirectory, the_config_alone_can_be_read_without_weights) {
+    fs::remove(path / "model.safetensors");
+    const Model read = read_model_config(path);
+    EXPECT_EQ(read.network.data_shape, ops::Shape{2});
+    EXPECT_TRUE(read.parameters.empty());
+}
+
+TEST_F(ModelDirectory, fresh_weights_depend_on_the_seed_alone) {
+    const auto hash = [](std::uint64_t seed) { return ops::hash_of(fresh_model(tiny_config(), seed).parameters); };
+    EXPECT_EQ(hash(1), hash(1));
+    EXPECT_NE(hash(1), hash(2));
+}
+
+TEST(DataForm, images_are_quantised_as_edm_does_and_come_back) {
+    const DataForm form{DataForm::Kind::image, {1, 2, 3}, {}, 1, {}};
+    const Tensor samples = at::tensor({-2.0F, -1.0F, -0.5F, 0.0F, 0.999F, 2.0F}).view({1, 1, 2, 3});
+    const Tensor pixels = to_user_space(form, samples);
+    EXPECT_TRUE(at::equal(pixels, at::tensor({0, 0, 64, 128, 255, 255}, at::kByte).view({1, 2, 3, 1})));
+    const Tensor all = at::arange(256, at::kByte).view({1, 16, 16, 1});
+    EXPECT_TRUE(at::equal(to_user_space(form, to_model_space(form, all)), all));
+    EXPECT_EQ(to_model_space(form, at::zeros({5, 4, 6, 3}, at::kByte)).sizes(), at::IntArrayRef({5, 3, 4, 6}));
+}
+
+TEST(DataForm, points_are_scaled_and_shifted_and_come_back) {
+    const DataForm form{DataForm::Kind::points, {2}, {1, -2}, 3, {}};
+    EXPECT_TRUE(at::equal(to_user_space(form, at::tensor({1.0F, 1.0F}).view({1, 2})), at::tensor({4.0F, 1.0F}).view({1, 2})));
+    const Tensor places = at::tensor({0.25F, 7.0F, -3.0F, 2.0F}).view({2, 2});
+    EXPECT_TRUE(at::allclose(to_user_space(form, to_model_space(form, places)), places));
+}
+
+TEST(DataForm, survives_json) {
+    for (const DataForm& form : {DataForm{DataForm::Kind::image, {3, 8, 8}, {}, 1, {"cat", "dog"}},
+                                 DataForm{DataForm::Kind::points, {2}, {0.1, 1.0 / 3}, 1e-7, {}}}) {
+        const json written = json::parse(to_json(form).dump());
+        EXPECT_EQ(data_form_from_json(core::JsonObject(written, "config.json")), form);
+    }
+}
+
+}  // namespace
+}  // namespace atelier::models

@@ -1,0 +1,167 @@
+#include "atelier/training/loop.h"
+
+#include <cmath>
+
+#include "atelier/core/json_file.h"
+#include "atelier/training/checkpoint.h"
+#include "atelier/training/optimizer.h"
+
+#include "training/training_fixtures.h"
+
+namespace atelier::training {
+namespace {
+
+namespace fs = std::filesystem;
+
+class Loop : public ::testing::Test {
+protected:
+    Loop() : settings(every_step(folder.path())) {}
+
+    LoopResult train(std::int64_t steps, Mishaps mishaps = {}) const {
+        SmallStage stage(steps, mishaps);
+        return run_stage(stage, settings);
+    }
+
+    /// What stopped the run; the checkpoints stay those before the mishap.
+    std::string stopped(Mishaps mishaps) const {
+        return core::error_of([&] { train(12, mishaps); });
+    }
+
+    core::TestFolder folder;
+    LoopSettings settings;
+};
+
+TEST_F(Loop, each_learner_takes_its_updates_in_their_order) {
+    settings.folder = folder / "loop";
+    const LoopResult found = train(3);
+
+    SmallStage stage(3);  // the same by hand
+    auto learners = stage.learners();
+    for (auto& learner : learners) learner.parameters->require_gradients(true);
+    Optimizer critic(*learners[0].parameters, learners[0].optimization, 6), model(*learners[1].parameters, learners[1].optimization, 3);
+    const auto update = [&](Optimizer& optimizer, std::size_t index, std::int64_t step, std::int64_t turn) {
+        optimizer.update(torch::autograd::grad({stage.loss(index, step, turn).value}, learners[index].parameters->list()));
+    };
+    for (std::int64_t step = 0; step < 3; ++step) {
+        update(critic, 0, step, 0);
+        update(critic, 0, step, 1);
+        update(model, 1, step, 0);
+    }
+    expect_same_bits(found.weights, model.averaged());
+    expect_same_bits(found.raw_weights, *learners[1].parameters);
+    EXPECT_FALSE(at::equal(found.weights.at("weight"), found.raw_weights.at("weight")));
+}
+
+TEST_F(Loop, a_loss_that_is_not_finite_stops_with_what_where_and_the_last_good_checkpoint) {
+    const std::string message = stopped({.infinite_loss_at = 5});
+    for (const char* part : {"small stage", "the loss of model", "inf", "step 5", "step-000000000005.safetensors"}) {
+        core::expect_contains(message, part);
+    }
+    EXPECT_EQ(CheckpointFolder(folder / "checkpoints").latest()->step, 5);
+}
+
+TEST_F(Loop, a_gradient_that_is_not_finite_stops_too) {
+    const std::string message = stopped({.infinite_gradient_at = 0});
+    for (const char* part : {"the gradient of model", "nan", "step 0", "none yet"}) core::expect_contains(message, part);
+    EXPECT_FALSE(CheckpointFolder(folder / "checkpoints").latest().has_value());
+}
+
+TEST_F(Loop, what_stopped_a_run_leaves_no_trace_in_the_one_that_goes_on) {
+    stopped({.infinite_loss_at = 5});
+    stopped({.infinite_gradient_at = 8});
+    const LoopResult retried = train(12);
+    settings.folder = folder / "unbroken";
+    expect_same_bits(retried.raw_weights, train(12).raw_weights);
+}
+
+TEST_F(Loop, a_collapse_stops_before_it_is_saved) {
+    const std::string message = stopped({.collapse_at_probe = 2});  // at step 8
+    for (const char* part : {"all samples are alike", "step-000000000007.safetensors"}) core::expect_contains(message, part);
+    EXPECT_EQ(CheckpointFolder(folder / "checkpoints").latest()->step, 7);
+}
+
+TEST_F(Loop, a_warning_of_health_is_said_and_training_goes_on) {
+    testing::internal::CaptureStderr();
+    train(4);
+    core::expect_contains(testing::internal::GetCapturedStderr(), "small stage step 4: a bit pale");
+}
+
+/// Distances that are dictated, and the weights at each probe.
+class KeepBest : public Loop {
+protected:
+    LoopResult train_with(const std::vector<double>& distances) {
+        settings.folder = folder / std::to_string(++runs);
+        settings.distance = [this, distances](const Tensor& samples) {
+            probed.push_back(samples);
+            return distances.at(probed.size() - 1);
+        };
+        probed.clear();
+        return train(4 * static_cast<std::int64_t>(distances.size()));
+    }
+
+    int runs = 0;
+    std::vector<Tensor> probed;
+};
+
+TEST_F(KeepBest, the_weights_of_the_lowest_distance_are_the_result) {
+    settings.keep_best = true;
+    const LoopResult result = train_with({5, 2, 3});
+    EXPECT_EQ(result.best_step, 8);
+    EXPECT_EQ(result.best_distance, 2);
+    EXPECT_TRUE(at::equal(result.weights.at("weight"), probed[1]));
+    EXPECT_FALSE(at::equal(result.weights.at("weight"), probed[2]));
+}
+
+TEST_F(KeepBest, of_equal_distances_the_first_counts) {
+    EXPECT_EQ(train_with({2, 2, 2}).best_step, 4);
+}
+
+TEST_F(KeepBest, without_it_the_last_weights_are_the_result_and_the_best_step_is_only_told) {
+    const LoopResult result = train_with({5, 2, 3});
+    EXPECT_EQ(result.best_step, 8);
+    EXPECT_TRUE(at::equal(result.weights.at("weight"), probed[2]));
+}
+
+TEST_F(KeepBest, a_distance_that_is_no_number_is_never_the_best) {
+    settings.keep_best = true;
+    const double none = std::nan("");
+    EXPECT_EQ(train_with({5, 2, none}).best_step, 8);
+    EXPECT_EQ(train_with({none, 2, 3}).best_step, 8);
+    EXPECT_EQ(train_with({2, none, 3}).best_step, 4);
+    const LoopResult nothing = train_with({none, none});
+    EXPECT_TRUE(std::isnan(nothing.best_distance));
+    EXPECT_TRUE(at::equal(nothing.weights.at("weight"), probed[1]));
+}
+
+TEST_F(Loop, without_probe_noise_nothing_is_measured) {
+    settings.probe_noise = Tensor();
+    settings.distance = [](const Tensor&) -> double { throw std::runtime_error("measured"); };
+    const LoopResult result = train(8);
+    EXPECT_TRUE(std::isnan(result.best_distance));
+    EXPECT_EQ(result.best_step, 0);
+}
+
+TEST_F(Loop, a_line_of_the_log_holds_losses_gradients_and_what_the_probe_showed) {
+    settings.log_every = 2;
+    train(6);
+    const auto lines = lines_of(folder / "metrics.jsonl");
+    ASSERT_EQ(lines.size(), 3U);
+    const auto usual = core::parse_json(lines[0], "line"), probed = core::parse_json(lines[1], "line");
+    const auto last = core::parse_json(lines[2], "line");
+    for (const char* key : {"step", "critic_loss", "critic_gradient", "loss", "model_gradient"}) EXPECT_TRUE(usual.contains(key)) << key;
+    for (const char* key : {"probe_distance", "probe_mean"}) {
+        EXPECT_FALSE(usual.contains(key)) << key;
+        EXPECT_TRUE(probed.contains(key)) << key;
+        EXPECT_TRUE(last.contains(key)) << "the last step is always probed";
+    }
+}
+
+TEST_F(Loop, a_picture_is_drawn_at_each_probe) {
+    std::vector<std::string> stems;
+    settings.draw = [&](const fs::path& stem, const Tensor&) { stems.push_back(stem.lexically_relative(folder.path()).string()); };
+    train(6);
+    EXPECT_EQ(stems, (std::vector<std::string>{"samples/step-000004", "samples/step-000006"}));
+}
+
+}  // namespace
+}  // namespace atelier::training

@@ -1,0 +1,180 @@
+#include <algorithm>
+#include <cstdlib>
+
+#include "atelier/core/atomic_file.h"
+#include "atelier/core/json_file.h"
+#include "atelier/core/signals.h"
+#include "atelier/distillation/score_matching.h"
+#include "atelier/models/model_directory.h"
+#include "atelier/training/checkpoint.h"
+
+#include "training/training_fixtures.h"
+
+namespace atelier::training {
+namespace {
+
+namespace fs = std::filesystem;
+
+constexpr std::int64_t steps = 12;
+
+LoopSettings best_of(const fs::path& folder) {
+    LoopSettings settings = every_step(folder);
+    settings.keep_best = true;
+    return settings;
+}
+
+LoopResult train(const LoopSettings& settings, Mishaps mishaps = {}) {
+    SmallStage stage(steps, mishaps);
+    return run_stage(stage, settings);
+}
+
+/// All that two runs leave behind, but for the time they took.
+void expect_same_run(const LoopSettings& a, const LoopResult& of_a, const LoopSettings& b, const LoopResult& of_b) {
+    expect_same_bits(of_a.weights, of_b.weights);
+    expect_same_bits(of_a.raw_weights, of_b.raw_weights);
+    EXPECT_EQ(of_a.best_step, of_b.best_step);
+    EXPECT_EQ(of_a.best_distance, of_b.best_distance);
+    auto last_a = CheckpointFolder(a.folder / "checkpoints").latest(), last_b = CheckpointFolder(b.folder / "checkpoints").latest();
+    ASSERT_TRUE(last_a && last_b);
+    expect_same_bits(last_a->tensors, last_b->tensors);
+    last_a->numbers.erase("seconds");
+    last_b->numbers.erase("seconds");
+    EXPECT_EQ(last_a->numbers, last_b->numbers);
+    EXPECT_EQ(lines_of(a.folder / "metrics.jsonl"), lines_of(b.folder / "metrics.jsonl"));
+}
+
+class Resume : public ::testing::Test {
+protected:
+    Resume() : whole(best_of(folder / "whole")), broken(best_of(folder / "broken")), expected(train(whole)) {}
+
+    core::TestFolder folder;
+    LoopSettings whole, broken;
+    LoopResult expected;
+};
+
+TEST_F(Resume, a_run_killed_at_any_step_ends_with_the_bits_of_an_unbroken_one) {
+    for (std::int64_t killed = 0; killed < steps; ++killed) {
+        SCOPED_TRACE(killed);
+        broken.folder = folder / ("broken-" + std::to_string(killed));
+        EXPECT_THROW(train(broken, {.killed_at = killed}), std::runtime_error);
+        expect_same_run(broken, train(broken), whole, expected);
+    }
+}
+
+TEST_F(Resume, a_run_killed_again_and_again_ends_with_the_same_bits) {
+    for (const std::int64_t killed : {2, 3, 7, 8, 11}) EXPECT_THROW(train(broken, {.killed_at = killed}), std::runtime_error);
+    expect_same_run(broken, train(broken), whole, expected);
+}
+
+TEST_F(Resume, steps_done_after_the_last_checkpoint_are_done_and_logged_once_more_not_twice) {
+    EXPECT_THROW(train(broken, {.killed_at = 4}), std::runtime_error);
+    broken.checkpoint_seconds = 1e9;
+    EXPECT_THROW(train(broken, {.killed_at = 10}), std::runtime_error);
+    ASSERT_EQ(CheckpointFolder(broken.folder / "checkpoints").latest()->step, 4);
+    ASSERT_EQ(lines_of(broken.folder / "metrics.jsonl").size(), 5U);  // 3, 4, 6, 8 and 9
+    expect_same_run(broken, train(broken), whole, expected);
+}
+
+TEST_F(Resume, the_log_has_each_logged_step_once) {
+    EXPECT_THROW(train(broken, {.killed_at = 6}), std::runtime_error);
+    train(broken);
+    std::vector<std::int64_t> logged;
+    for (const std::string& line : lines_of(broken.folder / "metrics.jsonl")) {
+        logged.push_back(core::parse_json(line, "metrics.jsonl").at("step").get<std::int64_t>());
+    }
+    EXPECT_EQ(logged, (std::vector<std::int64_t>{3, 4, 6, 8, 9, 12}));
+}
+
+TEST_F(Resume, a_finished_run_called_again_answers_the_same_without_a_step) {
+    const LoopResult again = train(whole, {.killed_at = 0});
+    expect_same_run(whole, again, whole, expected);
+    EXPECT_EQ(lines_of(whole.folder / "metrics.jsonl").size(), 6U) << "its last line, with the probe, was lost";
+}
+
+TEST_F(Resume, time_of_all_sessions_is_counted) {
+    EXPECT_THROW(train(broken, {.killed_at = 6}), std::runtime_error);
+    const CheckpointFolder checkpoints(broken.folder / "checkpoints");
+    Checkpoint longer = *checkpoints.latest();
+    longer.numbers["seconds"] = 1000;
+    checkpoints.save(longer);
+    EXPECT_GT(train(broken).seconds, 1000);
+}
+
+TEST_F(Resume, a_damaged_newest_checkpoint_costs_a_step_and_no_bits) {
+    EXPECT_THROW(train(broken, {.killed_at = 7}), std::runtime_error);
+    const fs::path newest = CheckpointFolder(broken.folder / "checkpoints").latest_path();
+    core::write_text(newest, core::read_text(newest).substr(0, 700));
+    expect_same_run(broken, train(broken), whole, expected);
+}
+
+TEST_F(Resume, a_checkpoint_of_another_network_is_refused_by_name) {
+    EXPECT_THROW(train(broken, {.killed_at = 3}), std::runtime_error);
+    ops::Parameters other{{{"weight", at::zeros({4, 2})}}};
+    const networks::Network network = networks::make_network(core::JsonObject(
+        {{"architecture", "mlp"}, {"dimensions", 2}, {"hidden", 4}, {"blocks", 1}}, "other"));
+    distillation::ScoreMatching stage(network, other, nullptr, {}, {.steps = steps});
+    core::expect_contains(core::error_of([&] { run_stage(stage, broken); }), "first_moment/weight");
+}
+
+TEST_F(Resume, the_interval_between_checkpoints_changes_no_bits) {
+    broken.checkpoint_seconds = 1e9;
+    const LoopResult rarely = train(broken);
+    expect_same_run(broken, rarely, whole, expected);
+}
+
+TEST(Interruption, a_signal_saves_the_step_and_the_next_call_goes_on) {
+    // The flag that a signal sets cannot be taken back, so another process receives it; it is started anew and is told the folder.
+    GTEST_FLAG_SET(death_test_style, "threadsafe");
+    const core::TestFolder folder;
+    ::setenv("ATELIER_TEST_FOLDER", folder.path().c_str(), 0);
+    const LoopSettings broken = [] {
+        LoopSettings settings = best_of(fs::path(std::getenv("ATELIER_TEST_FOLDER")) / "broken");
+        settings.checkpoint_seconds = 1e9;  // only the signal makes one
+        return settings;
+    }();
+    EXPECT_EXIT(
+        {
+            core::catch_stop_signals();
+            try {
+                train(broken, {.signal_at = 5});
+            } catch (const core::Interrupted& interrupted) {
+                fmt::print(stderr, "{}\n", interrupted.what());
+                std::exit(130);
+            }
+        },
+        ::testing::ExitedWithCode(130), "small stage stopped at step 6 of 12");
+    ::unsetenv("ATELIER_TEST_FOLDER");
+    ASSERT_EQ(CheckpointFolder(broken.folder / "checkpoints").latest()->step, 6);
+    const LoopSettings whole = best_of(folder / "whole");
+    const LoopResult expected = train(whole);
+    expect_same_run(broken, train(broken), whole, expected);
+}
+
+/// A real stage: a small teacher on a few points.
+LoopResult train_teacher(const LoopSettings& settings, std::int64_t killed_at = -1) {
+    models::Model model = models::fresh_model(
+        {{"architecture", "mlp"}, {"dimensions", 2}, {"classes", 3}, {"hidden", 8}, {"blocks", 2}}, 1);
+    const auto real = [&](std::int64_t step) {
+        if (step == killed_at) throw std::runtime_error("killed");
+        return distillation::LabelledBatch{numbers_of("real", step, {6, 2}), {0, 1, 2, 0, 1, 2}};
+    };
+    distillation::ScoreMatching stage(model.network, model.parameters, nullptr, real,
+                                      {.steps = 10, .optimization = {.lr = 0.01, .warmup = 5, .ema_decay = 0.9}, .stream = "teacher",
+                                       .sampler_steps = 3});
+    return run_stage(stage, settings);
+}
+
+TEST(TeacherTraining, in_two_sessions_gives_the_bits_of_one) {
+    const core::TestFolder folder;
+    LoopSettings whole = every_step(folder / "whole"), broken = every_step(folder / "broken");
+    for (LoopSettings* settings : {&whole, &broken}) {
+        settings->probe_noise = numbers_of("probe", 0, {4, 2});
+        settings->probe_condition = diffusion::one_hot(std::vector<std::int64_t>{0, 1, 2, 0}, 3);
+    }
+    const LoopResult expected = train_teacher(whole);
+    EXPECT_THROW(train_teacher(broken, 5), std::runtime_error);
+    expect_same_run(broken, train_teacher(broken), whole, expected);
+}
+
+}  // namespace
+}  // namespace atelier::training
