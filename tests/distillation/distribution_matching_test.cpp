@@ -62,7 +62,7 @@ TEST(DistributionMatching, an_automatic_gan_weight_balances_the_two_gradients) {
     Workbench bench({.adversarial = AdversarialSettings{.gan_weight = std::nullopt, .gan_balance = 0.5}}, true);
     const Loss loss = bench.stage->loss(1, 0, 0);
     EXPECT_NEAR(metric(loss.metrics, "gan_gradient") / metric(loss.metrics, "dm_gradient"), 0.5, 1e-4);
-    EXPECT_EQ(bench.stage->scalars().size(), 1u);  // the balance survives a restart
+    EXPECT_TRUE(bench.stage->scalars().contains("gan_weight"));  // so that the balance survives a restart
 }
 
 TEST(DistributionMatching, the_gan_term_has_the_gradient_of_its_loss) {

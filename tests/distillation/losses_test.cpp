@@ -75,9 +75,13 @@ TEST(Health, calls_samples_like_the_data_fine) {
     EXPECT_EQ(findings[0].level, Finding::Level::ok);
 }
 
-TEST(Health, names_a_collapse_when_all_samples_look_alike_or_are_no_numbers) {
+TEST(Health, names_a_collapse_when_samples_come_to_look_alike_or_are_no_numbers) {
     const Tensor real = at::randn({200, 2});
-    EXPECT_EQ(judge({}, read_probe(at::ones({200, 2}) + 0.01 * at::randn({200, 2}), real))[0].level, Finding::Level::collapse);
+    ProbeReading alike = read_probe(at::ones({200, 2}) + 0.01 * at::randn({200, 2}), real);
+    // A student begins at its teacher's mean: that alone is worth a warning, losing diversity is a collapse.
+    EXPECT_EQ(judge({}, alike)[0].level, Finding::Level::warning);
+    alike.was_diverse = true;
+    EXPECT_EQ(judge({}, alike)[0].level, Finding::Level::collapse);
     EXPECT_EQ(judge({}, read_probe(at::full({200, 2}, std::nan("")), real))[0].level, Finding::Level::collapse);
 }
 

@@ -1,9 +1,13 @@
 #include <CLI/CLI.hpp>
+#include <algorithm>
 #include <iostream>
+
+#include <fmt/ranges.h>
 
 #include "atelier/cli/commands.h"
 #include "atelier/core/error.h"
 #include "atelier/core/log.h"
+#include "atelier/core/schema.h"
 #include "atelier/core/signals.h"
 #include "atelier/ops/torch.h"
 
@@ -43,6 +47,16 @@ int guarded(const std::function<void()>& parse_and_run, const CLI::App& app) {
     }
 }
 
+/// CLI11 would only say that a command is required.
+void check_command(const CLI::App& app, const std::string& word) {
+    std::vector<std::string> known;
+    for (const CLI::App* command : app.get_subcommands([](const CLI::App*) { return true; })) known.push_back(command->get_name());
+    if (std::ranges::find(known, word) != known.end()) return;
+    const std::string near = core::nearest_word(word, known);
+    throw core::UsageError(fmt::format("there is no command \"{}\"{}; known are {}", word, near.empty() ? "" : "; did you mean \"" + near + "\"?",
+                                       fmt::join(known, ", ")));
+}
+
 }  // namespace
 
 int run_command_line(int argc, char** argv) {
@@ -61,7 +75,10 @@ int run_command_line(int argc, char** argv) {
     add_classifier_command(app);
 
     core::catch_stop_signals();
-    return guarded([&] { app.parse(argc, argv); }, app);
+    return guarded([&] {
+        if (argc > 1 && argv[1][0] != '-') check_command(app, argv[1]);
+        app.parse(argc, argv);
+    }, app);
 }
 
 }  // namespace atelier::cli

@@ -32,7 +32,7 @@ void with_workshop(const ConfigArguments& arguments, std::optional<std::int64_t>
         throw core::UsageError(fmt::format("--student {} is out of range; this run has students 0 to {}", *student,
                                            workshop.config().partition.students - 1));
     }
-    workshop.data();  // what is wrong with the data is said before the run's directory appears
+    check_plan(workshop);  // what is wrong with data and config is said before the run's directory appears
     at::set_num_threads(static_cast<int>(workshop.config().threads));
     const core::DirectoryLock lock(workshop.output() / lock_folder);
     work(workshop);

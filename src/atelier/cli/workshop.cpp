@@ -64,6 +64,19 @@ training::LoopSettings Workshop::loop_settings(const std::string& label, const s
     return settings;
 }
 
+void check_plan(Workshop& workshop) {
+    const data::Dataset& data = *workshop.data();
+    networks::make_network(core::JsonObject(network_json(workshop.config().network, data.form(), data.classes()), workshop.loaded().path));
+    conditions::PartitionRequest request;
+    const PartitionConfig& partition = workshop.config().partition;
+    request.students = partition.students;
+    request.classes = std::max<std::int64_t>(1, data.classes());
+    request.file = partition.file;
+    // The other methods need the teacher; how many students there can be is known without it.
+    if (partition.method == "file") request.method = "file";
+    conditions::make_partition(request);
+}
+
 nlohmann::json network_json(const NetworkConfig& config, const models::DataForm& form, std::int64_t classes) {
     nlohmann::json json{{"architecture", config.architecture}, {"classes", classes}, {"data", models::to_json(form)}};
     if (config.architecture == "mlp") {

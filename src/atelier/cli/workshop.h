@@ -45,6 +45,9 @@ private:
     std::unique_ptr<models::Model> teacher_;
 };
 
+/// Throws core::UsageError or core::Error where config and data do not fit together, before anything is trained or written.
+void check_plan(Workshop& workshop);
+
 /// config.json of a network of `config`'s sizes for samples of `form`, without noise levels.
 nlohmann::json network_json(const NetworkConfig& config, const models::DataForm& form, std::int64_t classes);
 

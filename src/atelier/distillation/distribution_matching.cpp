@@ -190,7 +190,9 @@ void DistributionMatching::add_regression(Loss& loss, std::int64_t step) const {
 }
 
 std::vector<Finding> DistributionMatching::health(Metrics& metrics, const Tensor& probe) {
-    const ProbeReading reading = read_probe(probe, health_real_.to(probe.device()));
+    ProbeReading reading = read_probe(probe, health_real_.to(probe.device()));
+    reading.was_diverse = highest_diversity_ >= least_diversity;
+    highest_diversity_ = std::max(highest_diversity_, reading.diversity);
     metrics.emplace_back("saturation", reading.saturation);
     metrics.emplace_back("diversity", reading.diversity);
     return judge(metrics, reading);

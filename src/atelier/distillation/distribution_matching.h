@@ -61,7 +61,7 @@ public:
     std::vector<Learner> learners() override;
     Loss loss(std::size_t index, std::int64_t step, std::int64_t turn) override;
     Tensor sample(const ops::Parameters& weights, const Tensor& noise, const diffusion::Condition& condition) const override;
-    std::map<std::string, double*> scalars() override { return {{"gan_weight", &gan_weight_}}; }
+    std::map<std::string, double*> scalars() override { return {{"gan_weight", &gan_weight_}, {"highest_diversity", &highest_diversity_}}; }
     std::vector<Finding> health(Metrics& metrics, const Tensor& probe) override;
 
 private:
@@ -90,6 +90,7 @@ private:
     MatchingSettings settings_;
     Tensor health_real_;
     double gan_weight_;
+    double highest_diversity_ = 0;  // of the probes so far
 };
 
 /// The distribution-matching gradient on generated samples (DMD2): (fake - real) / (mean|x - real| + eps) a sample, entries that are not finite

@@ -10,7 +10,7 @@ namespace atelier::distillation {
 namespace {
 
 // Where a reading turns from fine to worth a look; from trial runs on points and on Fashion-MNIST (docs/health.md).
-constexpr double most_saturation = 0.25, least_diversity = 0.5, collapsed_diversity = 0.1;
+constexpr double most_saturation = 0.25, collapsed_diversity = 0.1;
 constexpr double most_gan_share = 10.0, most_logit_gap = 8.0, most_fake_lag = 3.0;
 
 using Level = Finding::Level;
@@ -20,12 +20,12 @@ void judge_probe(const ProbeReading& probe, std::vector<Finding>& findings) {
         findings.push_back({Level::collapse, "the samples hold values that are not numbers"});
         return;
     }
-    if (probe.diversity < collapsed_diversity) {
-        findings.push_back({Level::collapse, fmt::format("collapse: the probe samples vary only {:.0f} % as much as the data; all look alike",
-                                                         100 * probe.diversity)});
+    if (probe.diversity < collapsed_diversity && probe.was_diverse) {
+        findings.push_back({Level::collapse, fmt::format("collapse: the probe samples vary only {:.0f} % as much as the data, after they had "
+                                                         "varied well; all look alike", 100 * probe.diversity)});
     } else if (probe.diversity < least_diversity) {
-        findings.push_back({Level::warning, fmt::format("the probe samples vary only {:.0f} % as much as the data; a mode may be taking over "
-                                                        "(more fake-score updates or regression on pairs help)", 100 * probe.diversity)});
+        findings.push_back({Level::warning, fmt::format("the probe samples vary only {:.0f} % as much as the data; early on that is usual, later a "
+                                                        "mode may be taking over (more fake-score updates or regression on pairs help)", 100 * probe.diversity)});
     }
     if (probe.saturation > most_saturation) {
         findings.push_back({Level::warning, fmt::format("{:.0f} % of the samples' values lie outside the data's range: over-saturation "

@@ -4,11 +4,15 @@
 
 namespace atelier::distillation {
 
+/// From this share of the data's deviation on samples count as diverse.
+inline constexpr double least_diversity = 0.5;
+
 /// What a fixed set of probe samples looks like.
 struct ProbeReading {
     double saturation = 0;  // share of values beyond the data's range
     double diversity = 0;   // mean deviation across samples of one element, over the real data's
     bool finite = true;
+    bool was_diverse = false;  // an earlier probe of the stage varied about as the data do
 };
 
 /// `samples` and `real` [N,...] in model space.
@@ -17,7 +21,8 @@ ProbeReading read_probe(const Tensor& samples, const Tensor& real);
 /// Plain-words judgement of a distillation from its latest metrics and probe. Metrics read: dm_gradient, gan_gradient (norms on the generator's
 /// output), real_logit, fake_logit, fake_lag (the fake score's loss over the teacher's at the same noise). Warnings for
 /// over-saturation, shrinking diversity, a GAN that dwarfs or is dwarfed by distribution matching, a head that has won, a fake score that
-/// lags; a collapse when diversity is nearly gone or samples are no numbers.
+/// lags; a collapse when diversity that was there is nearly gone or samples are no numbers. (A student that starts from its teacher begins with
+/// nearly equal samples, the data's mean, so little diversity alone is no collapse.)
 std::vector<Finding> judge(const Metrics& metrics, const ProbeReading& probe);
 
 /// The value of a metric, or NaN.
