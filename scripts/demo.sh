@@ -1,8 +1,13 @@
 #!/usr/bin/env bash
-# The toy job, K=4 and the single student of the same size after the same teacher, each ending in a report.
+# The toy job (K=4, and the single student of the same size after the same teacher), then samples of the shipped Fashion-MNIST models, and one
+# page that shows it all.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 atelier=build/release/atelier
-$atelier run configs/toy2d.toml output=demo/k4
-$atelier run configs/toy2d.toml output=demo/k1 teacher.path=demo/k4/teacher partition.students=1
-echo "Look at demo/k4/report.html and demo/k1/report.html"
+$atelier run configs/toy2d.toml output=demo/toy
+$atelier run configs/toy2d.toml output=demo/toy/k1 partition.students=1 teacher.path=demo/toy/teacher pairs.path=demo/toy/pairs
+$atelier sample models/fashion-mnist/k4 --count 100 --seed 1 --class 0,1,2,3,4,5,6,7,8,9 --out demo/students.png
+$atelier sample models/fashion-mnist/teacher --count 100 --seed 1 --class 0,1,2,3,4,5,6,7,8,9 --out demo/teacher.png
+$atelier report demo/toy models/fashion-mnist --out demo/report.html
+echo
+echo "demo/report.html shows both; demo/students.png and demo/teacher.png are the same hundred images from students (1 step) and teacher (35)."

@@ -8,16 +8,23 @@ void make_report(Workshop& workshop) {
     const RunConfig& config = workshop.config();
     evaluation::Report report(workshop.output().filename().string(),
                               fmt::format("One teacher, {} one-step students; seed {}; data {}", config.partition.students, config.seed, config.data_path));
-    add_samples(report, workshop.output(), config.data_path);
-    add_figures(report, workshop.output());
-    add_partition(report, workshop.output());
-    add_neighbours(report, workshop.output(), config.data_path);
-    add_training(report, workshop.output());
+    add_everything(report, open_shelf(workshop.output()));
     RunConfig all = config;
     report.add_details("Config", schema_of(all).values().dump(2));
     const auto path = workshop.output() / "report.html";
     report.write(path);
     core::log::info("report: {}", path.string());
+}
+
+void report_on(const std::vector<std::string>& folders, const std::filesystem::path& out) {
+    evaluation::Report report("Atelier", "A teacher, and the one-step students that learned from it");
+    for (const std::string& folder : folders) {
+        const Shelf shelf = open_shelf(folder);
+        report.add_heading(std::filesystem::path(folder).lexically_normal().string());
+        add_everything(report, shelf);
+    }
+    report.write(out);
+    core::log::info("report: {}", out.string());
 }
 
 }  // namespace atelier::cli

@@ -204,6 +204,7 @@ private:
             if (from.gan_weight != "auto") gan.gan_weight = std::stod(from.gan_weight);
             gan.gan_balance = from.gan_balance;
             gan.discriminator_weight = from.discriminator_weight;
+            gan.highest_level = from.gan_highest_level;
             gan.r1_weight = from.r1_weight;
             gan.divergence = from.divergence;
             to.adversarial = gan;

@@ -7,6 +7,7 @@
 #include <fmt/format.h>
 
 #include "atelier/cli/measuring.h"
+#include "atelier/core/error.h"
 #include "atelier/data/dataset.h"
 #include "atelier/distillation/health.h"
 #include "atelier/evaluation/charts.h"
@@ -53,29 +54,58 @@ std::vector<std::int64_t> every_class(const conditions::Prior& prior) {
     return classes;
 }
 
-void add_point_samples(evaluation::Report& report, inference::Generator& teacher, inference::Generator& ensemble, const std::string& data_path) {
+std::string teacher_words(const inference::Generator& teacher) {
+    return fmt::format("The teacher, {} network evaluations a sample.", teacher.sampling().evaluations());
+}
+
+std::string ensemble_words(const std::string& name) { return fmt::format("{}, one evaluation a sample, from the same noise and classes.", name); }
+
+std::vector<evaluation::Point> training_points(const std::string& data_path) {
+    if (data_path.empty()) return {};
     const auto data = data::open_dataset({.path = data_path, .split = "train", .limit = 20000});
     std::vector<std::int64_t> all(static_cast<std::size_t>(data->size()));
     std::iota(all.begin(), all.end(), 0);
-    const auto density = evaluation::points_of(models::to_user_space(data->form(), data->samples(all)));
-    const Drawn many = draw(teacher, points_shown, {}), one = draw(ensemble, points_shown, {});
-    report.add_figures({{evaluation::scatter_chart({.title = "teacher", .density = density, .points = evaluation::points_of(many.user),
-                                                    .groups = {}, .names = {"teacher"}}), {},
-                         fmt::format("The teacher, {} network evaluations a point, over the training data (grey).", teacher.sampling().evaluations())},
-                        {evaluation::scatter_chart({.title = "students", .density = density, .points = evaluation::points_of(one.user),
-                                                    .groups = one.students, .names = student_names(ensemble.students())}), {},
-                         "The students, one evaluation a point, coloured by the student that drew it."}});
+    return evaluation::points_of(models::to_user_space(data->form(), data->samples(all)));
 }
 
-void add_image_samples(evaluation::Report& report, inference::Generator& teacher, inference::Generator& ensemble) {
-    const auto classes = every_class(ensemble.prior());
-    report.add_figures({{"", picture(draw(teacher, columns * rows, classes).user),
-                         fmt::format("The teacher, {} network evaluations an image.", teacher.sampling().evaluations())},
-                        {"", picture(draw(ensemble, columns * rows, classes).user), "The students, one evaluation an image, from the same noise and classes."}});
+evaluation::Figure point_figure(inference::Generator& generator, const std::vector<evaluation::Point>& density, const std::string& title,
+                                const std::string& words) {
+    const Drawn drawn = draw(generator, points_shown, {});
+    const bool one_owner = generator.students() == 1;
+    return {evaluation::scatter_chart({.title = title, .density = density, .points = evaluation::points_of(drawn.user),
+                                       .groups = one_owner ? std::vector<std::int64_t>{} : drawn.students,
+                                       .names = one_owner ? std::vector<std::string>{title} : student_names(generator.students())}),
+            {}, words};
 }
 
-bool has_models(const fs::path& run) {
-    return models::is_ensemble_directory(run / "ensemble") && models::is_model_directory(run / "teacher");
+evaluation::Figure image_figure(inference::Generator& generator, const std::string& words) {
+    return {"", picture(draw(generator, columns * rows, every_class(generator.prior())).user), words};
+}
+
+/// The ensemble whose cells, neighbours and classes are shown: the one with most students.
+const fs::path& main_ensemble(const Shelf& shelf) {
+    return std::ranges::max_element(shelf.ensembles, {}, [](const auto& named) { return models::read_ensemble(named.second).partition.students; })
+        ->second;
+}
+
+/// Every evaluation.json below the shelf as one; a model that was measured twice counts once.
+nlohmann::json merged_evaluations(const fs::path& folder) {
+    std::vector<fs::path> paths;
+    for (const auto& entry : fs::recursive_directory_iterator(folder)) {
+        if (entry.path().filename() == "evaluation.json") paths.push_back(entry.path());
+    }
+    std::ranges::sort(paths, {}, [](const fs::path& path) { return std::pair(std::distance(path.begin(), path.end()), path); });
+    nlohmann::json merged{{"order", nlohmann::json::array()}, {"models", nlohmann::json::object()}};
+    for (const fs::path& path : paths) {
+        const nlohmann::json results = core::read_json(path);
+        for (const auto& name : results.at("order")) {
+            const auto key = name.get<std::string>();
+            if (merged["models"].contains(key)) continue;
+            merged["order"].push_back(key);
+            merged["models"][key] = results.at("models").at(key);
+        }
+    }
+    return merged;
 }
 
 std::vector<fs::path> stage_folders(const fs::path& run) {
@@ -113,21 +143,54 @@ distillation::Metrics last_values(const fs::path& path) {
 
 }  // namespace
 
-void add_samples(evaluation::Report& report, const fs::path& run, const std::string& data_path) {
-    if (!has_models(run)) return;
-    report.add_heading("Samples");
-    const auto teacher = inference::open_generator(run / "teacher");
-    const auto ensemble = inference::open_generator(run / "ensemble");
-    if (ensemble->form().kind == models::DataForm::Kind::points) add_point_samples(report, *teacher, *ensemble, data_path);
-    else add_image_samples(report, *teacher, *ensemble);
+bool Shelf::has_teacher() const { return models::is_model_directory(folder / "teacher"); }
+
+Shelf open_shelf(const fs::path& folder) {
+    constexpr int deepest = 3;
+    Shelf shelf{folder, {}, {}};
+    if (fs::is_directory(folder)) {
+        for (auto entry = fs::recursive_directory_iterator(folder); entry != fs::recursive_directory_iterator(); ++entry) {
+            if (entry.depth() >= deepest) entry.disable_recursion_pending();
+            const fs::path path = entry->path();
+            if (!models::is_ensemble_directory(path)) continue;
+            const fs::path own = path.filename() == "ensemble" ? path.parent_path() : path;
+            const std::string name = own == folder ? "" : fmt::format(" ({})", own.lexically_relative(folder).string());
+            shelf.ensembles.emplace_back(fmt::format("K={}{}", models::read_ensemble(path).partition.students, name), path);
+        }
+    }
+    if (!shelf.has_teacher() && shelf.ensembles.empty()) {
+        core::fail("{}: there is neither a teacher nor an ensemble here; name a run directory or a folder of models", folder.string());
+    }
+    std::ranges::sort(shelf.ensembles);
+    const fs::path stage = folder / "teacher" / "stage.json";
+    if (fs::exists(stage)) {
+        shelf.data_path = core::read_json(stage).value(nlohmann::json::json_pointer("/settings/data/path"), std::string());
+    }
+    return shelf;
 }
 
-void add_figures(evaluation::Report& report, const fs::path& run) {
-    if (!fs::exists(run / "evaluation.json")) return;
-    const nlohmann::json results = core::read_json(run / "evaluation.json");
+void add_samples(evaluation::Report& report, const Shelf& shelf) {
+    if (!shelf.has_teacher() || shelf.ensembles.empty()) return;
+    report.add_heading("Samples");
+    const auto teacher = inference::open_generator(shelf.folder / "teacher");
+    const bool points = teacher->form().kind == models::DataForm::Kind::points;
+    const auto density = points ? training_points(shelf.data_path) : std::vector<evaluation::Point>{};
+    std::vector<evaluation::Figure> figures;
+    figures.push_back(points ? point_figure(*teacher, density, "teacher", teacher_words(*teacher)) : image_figure(*teacher, teacher_words(*teacher)));
+    for (const auto& [name, path] : shelf.ensembles) {
+        const auto ensemble = inference::open_generator(path);
+        figures.push_back(points ? point_figure(*ensemble, density, name, ensemble_words(name)) : image_figure(*ensemble, ensemble_words(name)));
+    }
+    report.add_figures(figures);
+    if (points) report.add_text("Training data in grey; each student's points in its own colour.");
+}
+
+void add_figures(evaluation::Report& report, const Shelf& shelf) {
+    const nlohmann::json results = merged_evaluations(shelf.folder);
+    if (results.at("order").empty()) return;
     report.add_heading("Figures");
     report.add_table(comparison_table(results));
-    const std::string subject = results.at("order").back().get<std::string>();
+    const std::string subject = results.at("order").size() > 1 ? results.at("order")[1] : results.at("order")[0];
     evaluation::Table per_class{.columns = {"class"}, .rows = {}, .caption = subject + ", a row a class", .best = {}};
     for (const auto& row : results.at("models").at(subject).at("classes")) {
         std::vector<std::string> cells{row.value("name", row.at("class").dump())};
@@ -143,18 +206,18 @@ void add_figures(evaluation::Report& report, const fs::path& run) {
     report.add_details("Protocol", results.at("models").at(subject).at("protocol").dump(2));
 }
 
-void add_partition(evaluation::Report& report, const fs::path& run) {
-    const fs::path path = run / "partition.json";
-    if (!fs::exists(path)) return;
-    const auto partition = conditions::partition_from_json(core::read_json(path), path.string());
-    std::vector<std::string> names;
-    if (models::is_model_directory(run / "teacher")) names = models::read_model_config(run / "teacher").form.class_names;
+void add_partition(evaluation::Report& report, const Shelf& shelf) {
+    if (shelf.ensembles.empty()) return;
+    const models::Ensemble ensemble = models::read_ensemble(main_ensemble(shelf));
+    const conditions::Partition& partition = ensemble.partition;
     report.add_heading("Partition");
-    report.add_svg(evaluation::partition_map({.title = "who owns which class", .students = partition.students, .owner = partition.owner, .class_names = names}),
+    report.add_svg(evaluation::partition_map({.title = "who owns which class", .students = partition.students, .owner = partition.owner,
+                                              .class_names = ensemble.form.class_names}),
                    fmt::format("Made by \"{}\"; a request runs the one student that owns its class.", partition.method));
 }
 
 void add_training(evaluation::Report& report, const fs::path& run) {
+    if (stage_folders(run).empty()) return;
     report.add_heading("Training");
     add_curves(report, run, "probe_distance", "Distance of the probe samples to the training data", true);
     add_curves(report, run, "loss", "Loss of teacher and teacher score matching", true);
@@ -176,13 +239,13 @@ void add_training(evaluation::Report& report, const fs::path& run) {
     report.add_findings(findings);
 }
 
-void add_neighbours(evaluation::Report& report, const fs::path& run, const std::string& data_path) {
+void add_neighbours(evaluation::Report& report, const Shelf& shelf) {
     constexpr std::int64_t shown = 8, checked = 200;
-    if (!has_models(run)) return;
-    const auto ensemble = inference::open_generator(run / "ensemble");
+    if (shelf.ensembles.empty() || shelf.data_path.empty()) return;
+    const auto ensemble = inference::open_generator(main_ensemble(shelf));
     if (ensemble->form().kind != models::DataForm::Kind::image) return;
-    const auto train = data::open_dataset({.path = data_path, .split = "train", .limit = 0});
-    const auto test = data::open_dataset({.path = data_path, .split = "test", .limit = checked});
+    const auto train = data::open_dataset({.path = shelf.data_path, .split = "train", .limit = 0});
+    const auto test = data::open_dataset({.path = shelf.data_path, .split = "test", .limit = checked});
     std::vector<std::int64_t> first(static_cast<std::size_t>(test->size()));
     std::iota(first.begin(), first.end(), 0);
     const Tensor generated = ensemble->draw(inference::plan(checked, 0, {}, ensemble->prior()));
@@ -198,6 +261,14 @@ void add_neighbours(evaluation::Report& report, const fs::path& run, const std::
     report.add_text(fmt::format("Median distance to the nearest training image: {:.2f} for generated images, {:.2f} for held-out real ones. {:.1f} % of the "
                                 "generated are nearer than the nearest 1 % of real ones; about 1 % is innocent.",
                                 copied.generated_median, copied.held_out_median, 100 * copied.suspicious));
+}
+
+void add_everything(evaluation::Report& report, const Shelf& shelf) {
+    add_samples(report, shelf);
+    add_figures(report, shelf);
+    add_partition(report, shelf);
+    add_neighbours(report, shelf);
+    add_training(report, shelf.folder);
 }
 
 }  // namespace atelier::cli

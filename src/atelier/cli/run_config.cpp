@@ -97,6 +97,7 @@ void bind_matching(Schema& schema, const std::string& table, MatchingConfig& to,
     schema.text(table + ".gan_weight", &to.gan_weight, "weight of the generator's GAN loss, or \"auto\": balance the gradient norms");
     schema.number(table + ".gan_balance", &to.gan_balance, "auto: GAN gradient norm over distribution-matching norm", positive);
     schema.number(table + ".discriminator_weight", &to.discriminator_weight, "weight of the head's loss beside the fake score's", positive);
+    schema.number(table + ".gan_highest_level", &to.gan_highest_level, "the head sees samples noised by up to this level of 999", {.least = 0, .most = 999});
     schema.number(table + ".r1_weight", &to.r1_weight, "R1 penalty on the head; 0: none", at_least_0);
 }
 

@@ -58,6 +58,7 @@ struct MatchingConfig {
     bool keep_best = true;
     std::string gan_weight = "0.003";  // or "auto"; ADM only
     double gan_balance = 1.0, discriminator_weight = 0.01, r1_weight = 0;
+    std::int64_t gan_highest_level = 999;
 };
 
 struct ProbeConfig {

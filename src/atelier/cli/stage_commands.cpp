@@ -64,6 +64,29 @@ void add_one_stage(CLI::App& app, const std::string& name, const std::string& he
     command->callback([arguments, make] { with_workshop(*arguments, std::nullopt, "", make); });
 }
 
+void add_report(CLI::App& app) {
+    struct Arguments {
+        std::string subject, out;
+        std::vector<std::string> more;
+    };
+    auto arguments = std::make_shared<Arguments>();
+    CLI::App* command = app.add_subcommand("report", "Write a run's HTML report from what is there, or one page about several folders of models");
+    command->add_option("SUBJECT", arguments->subject, "a run's config (*.toml), or a run directory or folder of models")->required();
+    command->add_option("more", arguments->more, "key=value pairs with a config, further folders otherwise");
+    command->add_option("--out", arguments->out, "the page, e.g. report.html; with folders");
+    command->footer("Examples:\n  atelier report configs/toy2d.toml output=runs/toy2d\n  atelier report runs/toy2d models/fashion-mnist --out report.html");
+    command->callback([arguments] {
+        if (arguments->subject.ends_with(".toml")) {
+            with_workshop({arguments->subject, arguments->more}, std::nullopt, "", make_report);
+            return;
+        }
+        if (arguments->out.empty()) throw core::UsageError("--out is needed: the page to write, e.g. --out report.html");
+        std::vector<std::string> folders{arguments->subject};
+        folders.insert(folders.end(), arguments->more.begin(), arguments->more.end());
+        report_on(folders, arguments->out);
+    });
+}
+
 void add_distill(CLI::App& app) {
     struct Arguments : ConfigArguments {
         std::optional<std::int64_t> student;
@@ -96,7 +119,7 @@ void add_stage_commands(CLI::App& app) {
     add_one_stage(app, "pairs", "Draw the teacher's noise-sample pairs for the regression loss", make_pairs);
     add_distill(app);
     add_one_stage(app, "ensemble", "Put the finished students together", make_ensemble);
-    add_one_stage(app, "report", "Write the run's HTML report from what is there", make_report);
+    add_report(app);
 }
 
 }  // namespace atelier::cli

@@ -16,6 +16,8 @@ void make_student(Workshop& workshop, std::int64_t student, const std::optional<
 void make_ensemble(Workshop& workshop);
 void make_evaluation(Workshop& workshop);
 void make_report(Workshop& workshop);
+/// One page about several folders of models (runs, or shelves such as models/fashion-mnist).
+void report_on(const std::vector<std::string>& folders, const std::filesystem::path& out);
 
 /// All of the above, students one by one or side by side as the config says.
 void make_everything(Workshop& workshop);

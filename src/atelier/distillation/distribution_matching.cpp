@@ -92,23 +92,26 @@ Loss DistributionMatching::fake_loss(std::int64_t step, std::int64_t turn) {
     const auto seen = fake_score().denoise_and_encode(at.x_t, at.sigma, generated.condition);
     const Tensor denoising = (weight * (seen.estimate - generated.x).square()).mean();
     Loss loss{denoising, {{"fake_loss", denoising.item<double>()}}};
-    if (settings_.adversarial) add_discriminator(loss, seen.bottleneck, step, turn);
+    if (settings_.adversarial) add_discriminator(loss, seen.bottleneck, at.sigma, step, turn);
     return loss;
 }
 
-/// The head judges the generated samples where the fake score denoised them: their levels have the same distribution, and half an evaluation
-/// is saved.
-void DistributionMatching::add_discriminator(Loss& loss, const Tensor& bottleneck_of_fake, std::int64_t step, std::int64_t turn) {
+/// The head judges the generated samples where the fake score denoised them, as far as their levels are the head's: the distribution is the
+/// same, and half an evaluation is saved.
+void DistributionMatching::add_discriminator(Loss& loss, const Tensor& bottleneck_of_fake, const Tensor& sigma, std::int64_t step,
+                                             std::int64_t turn) {
     const AdversarialSettings& gan = *settings_.adversarial;
     const LabelledBatch batch = parts_.real(step * settings_.fake_updates + turn);
     const Tensor real = batch.samples.to(bottleneck_of_fake.device());
     const diffusion::Condition real_condition = diffusion::one_hot(batch.labels, parts_.fake_network.classes, real.device());
-    Noised of_real = noised(real, "head_real", step, turn, 0, last_level);
+    Noised of_real = noised(real, "head_real", step, turn, 0, gan.highest_level);
     if (gan.r1_weight > 0) of_real.x_t.set_requires_grad(true);
 
     const diffusion::EdmDenoiser fake = fake_score();
     const BottleneckDiscriminator head(fake, parts_.fake);
-    const Tensor on_fake = head.logits(bottleneck_of_fake);
+    const double highest = diffusion::karras_levels(settings_.range, last_level + 1)[static_cast<std::size_t>(last_level - gan.highest_level)];
+    const Tensor within = at::nonzero(sigma <= highest * (1 + 1e-6)).flatten();
+    const Tensor on_fake = head.logits(within.numel() > 0 ? bottleneck_of_fake.index_select(0, within) : bottleneck_of_fake);
     const ops::NormFromParts twice_differentiable(gan.r1_weight > 0);
     const Tensor on_real = head.logits(of_real.x_t, of_real.sigma, real_condition);
     loss.value = loss.value + gan.discriminator_weight * discriminator_loss(on_real, on_fake);
@@ -164,7 +167,7 @@ Loss DistributionMatching::student_loss(std::int64_t step) {
 
 void DistributionMatching::add_gan(Loss& loss, const Generated& generated, const Tensor& matching_slope, std::int64_t step) {
     const AdversarialSettings& gan = *settings_.adversarial;
-    const Noised at = noised(generated.x, "student_gan", step, 0, 0, last_level);
+    const Noised at = noised(generated.x, "student_gan", step, 0, 0, gan.highest_level);
     const diffusion::EdmDenoiser fake = fake_score();
     const Tensor value = generator_gan_loss(BottleneckDiscriminator(fake, parts_.fake).logits(at.x_t, at.sigma, generated.condition));
     const Tensor slope = torch::autograd::grad({value}, {generated.x}, {}, /*retain_graph=*/true)[0];

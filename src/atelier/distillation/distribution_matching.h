@@ -14,6 +14,7 @@ struct AdversarialSettings {
     std::optional<double> gan_weight;   // of the generator's GAN loss; nothing: balanced against the DM gradient
     double gan_balance = 1.0;           // when balanced: norm of the weighted GAN gradient over the DM gradient's, both on the samples
     double discriminator_weight = 0.01;
+    std::int64_t highest_level = 999;   // of 1000 Karras levels: where more noise is added, real and generated can hardly be told apart
     double r1_weight = 0.0;
     std::string divergence = "reverse_kl";
 };
@@ -81,7 +82,7 @@ private:
     Loss student_loss(std::int64_t step);
     Tensor score_identity_loss(const Generated& generated, const Noised& at) const;
     Tensor matching_gradient(const Generated& generated, const Noised& at, Metrics& metrics) const;
-    void add_discriminator(Loss& loss, const Tensor& bottleneck_of_fake, std::int64_t step, std::int64_t turn);
+    void add_discriminator(Loss& loss, const Tensor& bottleneck_of_fake, const Tensor& sigma, std::int64_t step, std::int64_t turn);
     void add_gan(Loss& loss, const Generated& generated, const Tensor& matching_slope, std::int64_t step);
     void add_regression(Loss& loss, std::int64_t step) const;
     diffusion::EdmDenoiser fake_score() const;
