@@ -1,0 +1,102 @@
+#include <gtest/gtest.h>
+
+#include <filesystem>
+#include <fstream>
+#include <map>
+#include <regex>
+#include <set>
+#include <sstream>
+#include <string>
+#include <vector>
+
+/// ARCHITECTURE.md's picture of the floors, the folders and the includes must tell the same story.
+namespace atelier {
+namespace {
+
+namespace fs = std::filesystem;
+
+const fs::path root = ATELIER_SOURCE_DIR;
+
+std::vector<std::string> lines_of(const fs::path& path) {
+    std::ifstream file(path);
+    std::vector<std::string> lines;
+    for (std::string line; std::getline(file, line);) lines.push_back(line);
+    return lines;
+}
+
+/// Room -> floor, 0 the highest: the first indented block of ARCHITECTURE.md, a floor a line.
+std::map<std::string, int> floors() {
+    std::map<std::string, int> found;
+    int floor = 0;
+    for (const std::string& line : lines_of(root / "ARCHITECTURE.md")) {
+        if (!line.starts_with("    ")) {
+            if (!found.empty()) break;
+            continue;
+        }
+        std::istringstream words(line);
+        for (std::string room; words >> room;) found[room] = floor;
+        ++floor;
+    }
+    return found;
+}
+
+std::vector<fs::path> sources() {
+    std::vector<fs::path> found;
+    for (const auto& entry : fs::recursive_directory_iterator(root / "src" / "atelier")) {
+        if (entry.path().extension() == ".h" || entry.path().extension() == ".cpp") found.push_back(entry.path());
+    }
+    return found;
+}
+
+std::string room_of(const fs::path& source) { return source.parent_path().filename().string(); }
+
+TEST(Floors, the_picture_shows_every_room_and_no_other) {
+    std::set<std::string> drawn, built{"apps"};
+    for (const auto& [room, floor] : floors()) drawn.insert(room);
+    for (const auto& entry : fs::directory_iterator(root / "src" / "atelier")) built.insert(entry.path().filename().string());
+    EXPECT_EQ(drawn, built);
+}
+
+TEST(Floors, includes_run_downwards_only) {
+    const auto floor = floors();
+    ASSERT_GT(sources().size(), 50u);
+    const std::regex include("#include \"atelier/([a-z_]+)/.*");
+    for (const fs::path& source : sources()) {
+        for (const std::string& line : lines_of(source)) {
+            std::smatch match;
+            if (!std::regex_match(line, match, include) || match[1] == room_of(source)) continue;
+            ASSERT_TRUE(floor.contains(match[1])) << source << ": " << line;
+            EXPECT_GT(floor.at(match[1]), floor.at(room_of(source))) << source << ": " << line;
+        }
+    }
+}
+
+TEST(Floors, rooms_without_torch_stay_without_it) {
+    const std::regex torch("#include [<\"](torch|ATen|c10)/.*|#include \"atelier/ops/torch.*");
+    for (const fs::path& source : sources()) {
+        if (room_of(source) != "core" && room_of(source) != "conditions") continue;
+        for (const std::string& line : lines_of(source)) EXPECT_FALSE(std::regex_match(line, torch)) << source << ": " << line;
+    }
+}
+
+TEST(Floors, files_stay_small_enough_to_live_in) {
+    for (const fs::path& source : sources()) EXPECT_LE(lines_of(source).size(), 400u) << source;
+}
+
+TEST(Documentation, links_lead_to_files_that_are_there) {
+    const std::regex link(R"(\]\(([^)#:]+)(#[^)]*)?\))");
+    std::vector<fs::path> pages{root / "README.md", root / "ARCHITECTURE.md", root / "CHANGELOG.md"};
+    for (const auto& entry : fs::directory_iterator(root / "docs")) {
+        if (entry.path().extension() == ".md") pages.push_back(entry.path());
+    }
+    for (const fs::path& page : pages) {
+        for (const std::string& line : lines_of(page)) {
+            for (std::sregex_iterator match(line.begin(), line.end(), link), end; match != end; ++match) {
+                EXPECT_TRUE(fs::exists(page.parent_path() / (*match)[1].str())) << page << " links to " << (*match)[1];
+            }
+        }
+    }
+}
+
+}  // namespace
+}  // namespace atelier
