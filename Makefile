@@ -1,8 +1,8 @@
-# make demo · make test · make build · make clean · make format
+# make demo · make test · make build · make study · make clean · make format
 BUILD := build/release
 JOBS ?= $(shell nproc)
 
-.PHONY: demo test build setup clean format
+.PHONY: demo test build study setup clean format
 
 setup:
 	@scripts/setup.sh
@@ -17,6 +17,9 @@ test: build
 
 demo: build
 	@scripts/demo.sh
+
+study: build
+	@python3 scripts/study.py
 
 format:
 	@clang-format -i $$(git ls-files 'src/*.h' 'src/*.cpp' 'apps/*.cpp' 'tests/*.h' 'tests/*.cpp')

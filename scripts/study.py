@@ -1,0 +1,376 @@
+#!/usr/bin/env python3
+"""The study behind docs/results.md: runs what is missing, then writes docs/results.json and the tables of docs/results.md.
+
+    make study                                                    # everything
+    python3 scripts/study.py --only toy                           # a group, or group/experiment; several with commas
+    python3 scripts/study.py --only fashion --dry-run             # the commands
+    python3 scripts/study.py --no-run                             # tables from the runs that are there
+    python3 scripts/study.py --no-run --reuse fashion/k4/1=DIR    # a run that was made elsewhere counts as this experiment's seed
+
+Safe to call again: a finished run is not run again, an interrupted one goes on. ATELIER names another program than build/release/atelier.
+Python's standard library only.
+"""
+import argparse
+import concurrent.futures
+import datetime
+import json
+import math
+import os
+import pathlib
+import random
+import shlex
+import statistics
+import subprocess
+import sys
+
+ROOT = pathlib.Path(__file__).resolve().parent.parent
+RUNS = pathlib.Path("runs/study")  # relative to ROOT, where every command runs
+RESULTS, PAGE = ROOT / "docs/results.json", ROOT / "docs/results.md"
+PROGRAM = "build/release/atelier"
+
+
+class Group:
+    """Experiments on one data set, each a name, what a reader calls it, and its overrides of the config."""
+
+    def __init__(self, config, seeds, columns, experiments, tables, pairs=False, teacher=None, reference=None):
+        self.config, self.seeds, self.columns, self.experiments, self.tables = config, seeds, columns, experiments, tables
+        self.pairs, self.reference = pairs, reference
+        self.teacher = teacher  # a shipped one; otherwise each seed trains its own
+
+
+def matching_steps(base, factor):
+    """Overrides that give each student `factor` times the base's steps; warm-ups keep their share."""
+    words = []
+    for stage, (steps, warmup) in base.items():
+        words.append(f"{stage}.steps={round(steps * factor)}")
+        if factor < 1:
+            short = max(1, round(warmup * factor))
+            words += [f"{stage}.warmup={short}"] + ([] if stage == "tsm" else [f"{stage}.fake_warmup={short}"])
+    return words
+
+
+TOY = {"dm": (300, 10), "adm": (100, 10)}
+FASHION = {"dm": (500, 20), "adm": (2000, 20)}
+
+
+def students(k):
+    return [f"partition.students={k}"]
+
+
+toy_experiments = {
+    "k1": ("K=1", students(1)),
+    "k2": ("K=2", students(2)),
+    "k4": ("K=4", students(4)),
+    "k8": ("K=8", students(8)),
+    "k2-total": ("K=2, steps / 2", students(2) + matching_steps(TOY, 1 / 2)),
+    "k4-total": ("K=4, steps / 4", students(4) + matching_steps(TOY, 1 / 4)),
+    "k8-total": ("K=8, steps / 8", students(8) + matching_steps(TOY, 1 / 8)),
+    "k1-x4": ("K=1, steps x 4", students(1) + matching_steps(TOY, 4)),
+    "k4-x4": ("K=4, steps x 4", students(4) + matching_steps(TOY, 4)),
+    "random": ("random", ["partition.method=random"]),
+    "kmeans": ("k-means of the label embeddings", ["partition.method=kmeans"]),
+    "balanced": ("balanced by the teacher's loss", ["partition.method=balanced"]),
+    "cell-pairs": ("only pairs of the own cell", ["pairs.filter=cell"]),
+    "dm-only": ("DM 400 steps, no ADM", ["dm.steps=400", "adm.steps=0"]),
+    "adm-without-pairs": ("DM 300 + ADM 100, pairs in DM only", ["adm.regression=none"]),
+    "k4-half": ("K=4, half width, TSM", ["students.widths=[32]"]),
+    "k4-half-no-tsm": ("K=4, half width, random start", ["students.widths=[32]", "students.tsm=false"]),
+    "k1-half": ("K=1, half width, TSM", students(1) + ["students.widths=[32]"]),
+    "k1-half-x4": ("K=1, half width, TSM, steps x 4",
+                   students(1) + ["students.widths=[32]"] + matching_steps({"tsm": (600, 20)} | TOY, 4)),
+}
+toy_tables = {  # rows, and what the base run "k4" is called among them
+    "students": ["teacher", "k1", "k2", "k4", "k8", "k2-total", "k4-total", "k8-total", "k1-x4", "k4-x4"],
+    "partition": [("k4", "consecutive"), "random", "kmeans", "balanced"],
+    "pairs": [("k4", "all pairs"), "cell-pairs"],
+    "stages": [("k4", "DM 300 + ADM 100, pairs in both"), "dm-only", "adm-without-pairs"],
+    "size": [("k4", "K=4, full width"), "k4-half", "k4-half-no-tsm", "k1", "k1-half", "k1-half-x4"],
+}
+fashion_experiments = {
+    "k1": ("K=1", students(1)),
+    "k4": ("K=4", students(4)),
+    "k4-total": ("K=4, steps / 4", students(4) + matching_steps(FASHION, 1 / 4)),
+    "k4-small": ("K=4, half width, TSM", students(4) + ["students.widths=[16]"]),
+    "k4-small-no-tsm": ("K=4, half width, random start", students(4) + ["students.widths=[16]", "students.tsm=false"]),
+    "k1-small": ("K=1, half width, TSM", students(1) + ["students.widths=[16]"]),
+    "k1-x4": ("K=1, steps x 4", students(1) + matching_steps(FASHION, 4)),
+}
+fashion_tables = {
+    "students": ["teacher", "k1", "k4", "k4-total", "k1-x4"],
+    "size": ["k4", "k4-small", "k4-small-no-tsm", "k1", "k1-small"],
+}
+
+
+POINT_COLUMNS = [("sliced_wasserstein", "sliced Wasserstein x 1000 ↓", 1000), ("mmd_squared", "MMD² x 1000 ↓", 1000),
+                 ("worst_mode", "worst piece's share % ↑", 100), ("modes_reached", "pieces reached % ↑", 100),
+                 ("strays", "strays % ↓", 100), ("class_agreement", "class agreement % ↑", 100)]
+IMAGE_COLUMNS = [("feature_distance", "classifier-feature distance ↓", 1), ("kernel_feature_distance", "kernel distance x 1000 ↓", 1000),
+                 ("precision", "precision % ↑", 100), ("recall", "recall % ↑", 100), ("coverage", "coverage % ↑", 100),
+                 ("class_agreement", "class agreement % ↑", 100)]
+
+
+def spiral_point(stream):
+    part = math.sqrt(stream.random())
+    angle = 4 * math.pi * part
+    return part * math.cos(angle) + stream.gauss(0, 0.02), part * math.sin(angle) + stream.gauss(0, 0.02)
+
+
+def floor_of(point, drawn=10000, reference=40000, directions=64, quantiles=512, seeds=5):
+    """Sliced Wasserstein distances of fresh real draws to real reference points: what a perfect model would get."""
+    stream = random.Random(0)
+    lines = [(math.cos(math.pi * i / directions), math.sin(math.pi * i / directions)) for i in range(directions)]
+
+    def projections(points):
+        for x, y in lines:
+            values = sorted(x * a + y * b for a, b in points)
+            yield [values[round(i / (quantiles - 1) * (len(values) - 1))] for i in range(quantiles)]
+
+    wanted = list(projections([point(stream) for _ in range(reference)]))
+    distances = []
+    for _ in range(seeds):
+        found = projections([point(stream) for _ in range(drawn)])
+        distances.append(sum(abs(a - b) for f, w in zip(found, wanted) for a, b in zip(f, w)) / directions / quantiles)
+    return distances
+
+
+GROUPS = {
+    "toy": Group("configs/study-toy.toml", range(5), POINT_COLUMNS, toy_experiments, toy_tables, pairs=True, reference=spiral_point),
+    "fashion": Group("configs/fashion-mnist.toml", range(1, 4), IMAGE_COLUMNS, fashion_experiments, fashion_tables,
+                     teacher="models/fashion-mnist/teacher"),
+}
+
+# Commands ---------------------------------------------------------------------------------------------------------------------
+
+
+def run_folder(group, name, seed):
+    return RUNS / group / name / f"seed-{seed}"
+
+
+def start_commands(group, seed):
+    """What the runs of a seed share: a teacher, and pairs of its samples."""
+    if GROUPS[group].teacher:
+        return []
+    words = [GROUPS[group].config, f"seed={seed}", f"output={run_folder(group, 'teacher', seed)}"]
+    return [["teacher"] + words] + ([["pairs"] + words] if GROUPS[group].pairs else [])
+
+
+def run_command(group, name, seed):
+    folder = run_folder(group, "teacher", seed)
+    words = [f"seed={seed}", f"teacher.path={GROUPS[group].teacher or folder / 'teacher'}"]
+    if GROUPS[group].pairs:
+        words += ["pairs.count=0", f"pairs.path={folder / 'pairs'}"]
+    return ["run", GROUPS[group].config] + words + GROUPS[group].experiments[name][1] + [f"output={run_folder(group, name, seed)}"]
+
+
+def shown(command):
+    return " ".join([PROGRAM] + [shlex.quote(word) for word in command])
+
+
+def commit():
+    return subprocess.run(["git", "rev-parse", "HEAD"], cwd=ROOT, capture_output=True, text=True).stdout.strip()
+
+
+def machine():
+    fields = dict(line.split(":", 1) for line in pathlib.Path("/proc/cpuinfo").read_text().splitlines() if ":" in line)
+    model = next((value.strip() for key, value in fields.items() if key.strip() == "model name"), "unknown")
+    memory = pathlib.Path("/proc/meminfo").read_text().split()[1]
+    return f"{model}, {os.cpu_count()} cores, {int(memory) / 2**20:.1f} GiB"
+
+
+
+def execute(command, folder):
+    """Runs the program once and adds its CPU seconds to study.json in the run's folder. Returns whether it finished."""
+    folder = ROOT / folder
+    if folder.is_symlink():  # made elsewhere, see --reuse
+        return True
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / "study.json"
+    notes = json.loads(path.read_text()) if path.exists() else {}
+    before = notes.get(command[0], {})
+    if before.get("finished") and before.get("command") == shown(command):
+        return True
+    print(f"{datetime.datetime.now():%H:%M:%S} {shown(command)}", flush=True)
+    with open(folder / "output.txt", "a") as output:
+        child = subprocess.Popen([os.environ.get("ATELIER", str(ROOT / PROGRAM))] + command, cwd=ROOT, stdout=output, stderr=output)
+        _, status, used = os.wait4(child.pid, 0)
+    child.returncode = os.waitstatus_to_exitcode(status)
+    notes[command[0]] = {"command": shown(command), "finished": child.returncode == 0, "commit": commit(), "machine": machine(),
+                         "date": f"{datetime.date.today()}",
+                         "cpu_seconds": before.get("cpu_seconds", 0) + used.ru_utime + used.ru_stime}
+    path.write_text(json.dumps(notes, indent=2))
+    if child.returncode != 0:
+        print(f"exit code {child.returncode}, see {folder / 'output.txt'}:\n"
+              + (folder / "output.txt").read_text()[-500:], file=sys.stderr)
+    return child.returncode == 0
+
+
+def run_everything(chosen, jobs):
+    """Seeds in turn, so that an unfinished study has whole seeds. Returns how many commands failed."""
+    failures = 0
+    with concurrent.futures.ThreadPoolExecutor(jobs) as pool:
+        for group, seed in dict.fromkeys((group, seed) for group, _, seed in chosen):
+            if not all(execute(command, run_folder(group, "teacher", seed)) for command in start_commands(group, seed)):
+                failures += 1
+                continue
+            names = [name for other, name, s in chosen if (other, s) == (group, seed)]
+            results = [pool.submit(execute, run_command(group, name, seed), run_folder(group, name, seed)) for name in names]
+            failures += sum(not result.result() for result in results)
+    return failures
+
+
+# Results ----------------------------------------------------------------------------------------------------------------------
+
+
+def metrics_of(model):
+    return {key: value["mean"] for key, value in model["metrics"].items()}
+
+
+def stages_of(folder):
+    """Steps and seconds of each student's stages, "0/dm" and so on."""
+    stages = {}
+    for path in sorted(folder.glob("students/*/*/stage.json")):
+        stage, name = json.loads(path.read_text()), path.parent.name
+        stages[f"{path.parent.parent.name}/{name}"] = {"steps": stage["settings"][name]["steps"], "seconds": stage["result"]["seconds"]}
+    return stages
+
+
+def collected(group, name, seed):
+    """Everything that is reported of a run, or nothing where it has no evaluation yet."""
+    folder = ROOT / run_folder(group, name, seed)
+    if not (folder / "evaluation.json").exists():
+        return None
+    evaluation = json.loads((folder / "evaluation.json").read_text())
+    teacher, ensemble = (evaluation["models"][key] for key in evaluation["order"][:2])
+    notes = json.loads((folder / "study.json").read_text()).get("run", {}) if (folder / "study.json").exists() else {}
+    if not folder.is_symlink() and not notes.get("finished"):
+        return None
+    return {"group": group, "experiment": name, "seed": seed, "command": shown(run_command(group, name, seed)),
+            "metrics": metrics_of(ensemble), "teacher_metrics": metrics_of(teacher), "students": ensemble["students"],
+            "parameters": ensemble["parameters"], "stages": stages_of(folder), "reused": folder.is_symlink(),
+            **{key: notes[key] for key in ("cpu_seconds", "commit", "machine", "date") if key in notes}}
+
+
+def gather():
+    """The runs that are here, and from the file those that are not."""
+    before = json.loads(RESULTS.read_text()) if RESULTS.exists() else {}
+    runs = {(run["group"], run["experiment"], run["seed"]): run for run in before.get("runs", [])}
+    floors = before.get("floor", {})
+    for group, experiments in GROUPS.items():
+        for name in experiments.experiments:
+            for seed in experiments.seeds:
+                found = collected(group, name, seed)
+                if found:
+                    runs[group, name, seed] = found
+        if experiments.reference and group not in floors:
+            floors[group] = {"sliced_wasserstein": floor_of(experiments.reference)}
+    known = [run for (group, name, _), run in sorted(runs.items()) if group in GROUPS and name in GROUPS[group].experiments]
+    return {"written": f"{datetime.date.today()}", "machine": machine(), "commit": commit(), "floor": floors, "runs": known}
+
+
+def mean_and_spread(values, factor=1.0):
+    values = [factor * value for value in values if value is not None]
+    if not values:
+        return "-"
+    mean = statistics.fmean(values)
+    if len(values) == 1:
+        return f"{mean:.4g}"
+    spread = statistics.stdev(values)
+    digits = min(4, max(0, 1 - math.floor(math.log10(spread)))) if spread > 0 else 1
+    return f"{mean:.{digits}f} ± {spread:.{digits}f}"
+
+
+def seconds_of(runs):
+    """CPU seconds where they were measured, else the stages' own clock."""
+    return [run.get("cpu_seconds") or sum(stage["seconds"] for stage in run["stages"].values()) for run in runs]
+
+
+def steps_of(run):
+    """Generator updates of all students together."""
+    return sum(stage["steps"] for name, stage in run["stages"].items() if not name.endswith("/tsm"))
+
+
+def table(results, group, rows):
+    columns = GROUPS[group].columns
+    lines = ["| | " + " | ".join(words for _, words, _ in columns) + " | steps | CPU s | seeds |", "|---" * (len(columns) + 4) + "|"]
+    commands = []
+    if "teacher" in rows and group in results["floor"]:
+        floor = results["floor"][group]
+        cells = [mean_and_spread(floor[key], factor) if key in floor else "" for key, _, factor in columns]
+        lines.append("| real points against real points | " + " | ".join(cells) + f" | | | {len(floor['sliced_wasserstein'])} |")
+    for row in rows:
+        name, words = row if isinstance(row, tuple) else (row, None)
+        of = "k1" if name == "teacher" else name
+        runs = [run for run in results["runs"] if (run["group"], run["experiment"]) == (group, of)]
+        if not runs:
+            continue
+        words = words or ("teacher, 35 evaluations" if name == "teacher" else GROUPS[group].experiments[name][0])
+        metrics = [run["teacher_metrics" if name == "teacher" else "metrics"] for run in runs]
+        cells = [mean_and_spread([m.get(key) for m in metrics], factor) for key, _, factor in columns]
+        cost = " | " if name == "teacher" else f"{steps_of(runs[0])} | {mean_and_spread(seconds_of(runs))}"
+        lines.append(f"| {words} | " + " | ".join(cells) + f" | {cost} | {len(runs)} |")
+        if name != "teacher":
+            commands.append(f"python3 scripts/study.py --only {group}/{name}".ljust(60) + "# " + " ".join(GROUPS[group].experiments[name][1]))
+    if not commands:
+        return f"Not run yet: `python3 scripts/study.py --only {group}`."
+    return "\n".join(lines + ["", "```"] + commands + ["```"])
+
+
+def write_page(results):
+    text = PAGE.read_text()
+    for group in GROUPS:
+        for name, rows in GROUPS[group].tables.items():
+            begin, end = f"<!-- study {group}/{name} -->\n", "<!-- end -->"
+            if begin not in text:
+                sys.exit(f"{PAGE}: the marker {begin.strip()} is missing")
+            head, rest = text.split(begin, 1)
+            text = head + begin + table(results, group, rows) + "\n" + end + rest.split(end, 1)[1]
+    PAGE.write_text(text)
+
+
+def reuse(mapping):
+    place, _, folder = mapping.partition("=")
+    group, name, seed = place.split("/")
+    link = ROOT / run_folder(group, name, seed)
+    if name not in GROUPS[group].experiments or not (pathlib.Path(folder) / "evaluation.json").exists():
+        sys.exit(f"--reuse {mapping}: wanted group/experiment/seed=DIR with an evaluation.json in DIR")
+    link.parent.mkdir(parents=True, exist_ok=True)
+    if link.is_symlink():
+        link.unlink()
+    link.symlink_to(pathlib.Path(folder).resolve())
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--only", default="", help="groups or group/experiment, with commas; default: everything")
+    parser.add_argument("--seeds", type=int, help="only the first N seeds")
+    parser.add_argument("--jobs", type=int, default=1, help="runs side by side")
+    parser.add_argument("--dry-run", action="store_true", help="print the commands and do nothing")
+    parser.add_argument("--no-run", action="store_true", help="only write the tables")
+    parser.add_argument("--reuse", action="append", default=[], metavar="GROUP/EXPERIMENT/SEED=DIR", help="take a run made elsewhere")
+    arguments = parser.parse_args()
+    wanted = [word for word in arguments.only.split(",") if word]
+    names = {f"{group}/{name}" for group in GROUPS for name in GROUPS[group].experiments}
+    if unknown := [word for word in wanted if word not in GROUPS and word not in names]:
+        parser.error(f"no experiment {', '.join(unknown)}; known: {', '.join(sorted(names))}")
+    chosen = [(group, name, seed) for group in GROUPS for seed in list(GROUPS[group].seeds)[:arguments.seeds]
+              for name in GROUPS[group].experiments if not wanted or group in wanted or f"{group}/{name}" in wanted]
+    if arguments.dry_run:
+        for group, seed in dict.fromkeys((group, seed) for group, _, seed in chosen):
+            names = [name for other, name, s in chosen if (other, s) == (group, seed)]
+            for command in start_commands(group, seed) + [run_command(group, name, seed) for name in names]:
+                print(shown(command))
+        return 0
+    for mapping in arguments.reuse:
+        reuse(mapping)
+    failures = 0 if arguments.no_run else run_everything(chosen, arguments.jobs)
+    results = gather()
+    RESULTS.write_text(json.dumps(results, indent=1) + "\n")
+    write_page(results)
+    return 1 if failures else 0
+
+
+if __name__ == "__main__":
+    try:
+        sys.exit(main())
+    except KeyboardInterrupt:
+        sys.exit(130)
