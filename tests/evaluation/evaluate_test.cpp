@@ -104,7 +104,7 @@ TEST(FeatureExtractor, says_what_is_wrong_with_a_directory_or_an_image) {
     networks::ClassifierConfig wider = small;
     wider.width = 12;
     write_classifier(folder.path(), wider, fresh_classifier(small, 3), {});
-    EXPECT_NE(error_of([&] { FeatureExtractor{folder.path()}; }).find("model.safetensors"), std::string::npos);
+    EXPECT_NE(error_of([&] { FeatureExtractor{folder.path()}; }).find("classifier.safetensors"), std::string::npos);
     EXPECT_NE(error_of([] { extractor().features(at::zeros({2, 1, 9, 9})); }).find("[1,9,9]"), std::string::npos);
 }
 

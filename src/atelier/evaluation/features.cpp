@@ -38,7 +38,7 @@ void check_images(const Tensor& images, const networks::ClassifierConfig& config
 }  // namespace
 
 FeatureExtractor::FeatureExtractor(const std::filesystem::path& directory, at::Device device) {
-    const auto description = directory / "config.json", weights = directory / "model.safetensors";
+    const auto description = directory / "config.json", weights = directory / "classifier.safetensors";
     if (!std::filesystem::exists(description)) {
         core::fail("{}: there is no classifier here (no config.json); name the directory of a trained one", directory.string());
     }
@@ -98,7 +98,7 @@ void write_classifier(const std::filesystem::path& directory, const networks::Cl
     nlohmann::json json{{"architecture", "classifier"}, {"resolution", config.resolution}, {"channels", config.channels},
                         {"classes", config.classes},    {"width", config.width},           {"features", config.features}};
     if (provenance.is_object()) json.update(provenance);
-    ops::write_parameters(directory / "model.safetensors", parameters);
+    ops::write_parameters(directory / "classifier.safetensors", parameters);
     core::write_json(directory / "config.json", json);
 }
 

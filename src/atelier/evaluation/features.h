@@ -45,7 +45,7 @@ double accuracy(const FeatureExtractor& extractor, const data::Dataset& dataset)
 /// Fresh weights for a classifier, each tensor a function of the seed and its name.
 ops::Parameters fresh_classifier(const networks::ClassifierConfig& config, std::uint64_t seed);
 
-/// Writes config.json (sizes, then `provenance`'s keys) and model.safetensors, each atomically, config.json last.
+/// Writes config.json (sizes, then `provenance`'s keys) and classifier.safetensors, each atomically, config.json last.
 void write_classifier(const std::filesystem::path& directory, const networks::ClassifierConfig& config,
                       const ops::Parameters& parameters, const nlohmann::json& provenance);
 
