@@ -198,6 +198,8 @@ def execute(command, folder):
                          "date": f"{datetime.date.today()}",
                          "cpu_seconds": before.get("cpu_seconds", 0) + used.ru_utime + used.ru_stime}
     path.write_text(json.dumps(notes, indent=2))
+    if child.returncode == 130:  # atelier's own word for: interrupted and resumable
+        raise KeyboardInterrupt
     if child.returncode != 0:
         print(f"exit code {child.returncode}, see {folder / 'output.txt'}:\n"
               + (folder / "output.txt").read_text()[-500:], file=sys.stderr)
@@ -214,7 +216,11 @@ def run_everything(chosen, jobs):
                 continue
             names = [name for other, name, s in chosen if (other, s) == (group, seed)]
             results = [pool.submit(execute, run_command(group, name, seed), run_folder(group, name, seed)) for name in names]
-            failures += sum(not result.result() for result in results)
+            try:
+                failures += sum(not result.result() for result in results)
+            except KeyboardInterrupt:
+                pool.shutdown(cancel_futures=True)
+                raise
     return failures
 
 
@@ -265,6 +271,11 @@ def gather():
             floors[group] = {"sliced_wasserstein": floor_of(experiments.reference)}
     known = [run for (group, name, _), run in sorted(runs.items()) if group in GROUPS and name in GROUPS[group].experiments]
     return {"written": f"{datetime.date.today()}", "machine": machine(), "commit": commit(), "floor": floors, "runs": known}
+
+
+def write_results(results):
+    head = json.dumps({key: value for key, value in results.items() if key != "runs"}, indent=1)[:-2]
+    RESULTS.write_text(head + ',\n "runs": [\n' + ",\n".join("  " + json.dumps(run) for run in results["runs"]) + "\n ]\n}\n")
 
 
 def mean_and_spread(values, factor=1.0):
@@ -329,10 +340,11 @@ def write_page(results):
 
 def reuse(mapping):
     place, _, folder = mapping.partition("=")
-    group, name, seed = place.split("/")
-    link = ROOT / run_folder(group, name, seed)
-    if name not in GROUPS[group].experiments or not (pathlib.Path(folder) / "evaluation.json").exists():
-        sys.exit(f"--reuse {mapping}: wanted group/experiment/seed=DIR with an evaluation.json in DIR")
+    known = {f"{group}/{name}/{seed}": run_folder(group, name, seed)
+             for group in GROUPS for name in GROUPS[group].experiments for seed in GROUPS[group].seeds}
+    if place not in known or not (pathlib.Path(folder) / "evaluation.json").exists():
+        sys.exit(f"--reuse {mapping}: wanted group/experiment/seed=DIR of a known experiment, with an evaluation.json in DIR")
+    link = ROOT / known[place]
     link.parent.mkdir(parents=True, exist_ok=True)
     if link.is_symlink():
         link.unlink()
@@ -364,7 +376,7 @@ def main():
         reuse(mapping)
     failures = 0 if arguments.no_run else run_everything(chosen, arguments.jobs)
     results = gather()
-    RESULTS.write_text(json.dumps(results, indent=1) + "\n")
+    write_results(results)
     write_page(results)
     return 1 if failures else 0
 
