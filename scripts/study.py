@@ -50,7 +50,7 @@ def matching_steps(base, factor):
 
 
 TOY = {"dm": (300, 10), "adm": (100, 10)}
-FASHION = {"dm": (500, 20), "adm": (2000, 20)}
+FASHION = {"dm": (500, 20), "adm": (1500, 20)}
 
 
 def students(k):

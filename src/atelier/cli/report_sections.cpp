@@ -191,6 +191,7 @@ void add_figures(evaluation::Report& report, const Shelf& shelf) {
     report.add_heading("Figures");
     report.add_table(comparison_table(results));
     const std::string subject = results.at("order").size() > 1 ? results.at("order")[1] : results.at("order")[0];
+    constexpr int digits = 4;  // enough for counts of samples
     evaluation::Table per_class{.columns = {"class"}, .rows = {}, .caption = subject + ", a row a class", .best = {}};
     for (const auto& row : results.at("models").at(subject).at("classes")) {
         std::vector<std::string> cells{row.value("name", row.at("class").dump())};
@@ -199,7 +200,7 @@ void add_figures(evaluation::Report& report, const Shelf& shelf) {
                 if (value.is_object()) per_class.columns.push_back(key);
             }
         }
-        for (std::size_t i = 1; i < per_class.columns.size(); ++i) cells.push_back(evaluation::mean_and_spread(row, per_class.columns[i]));
+        for (std::size_t i = 1; i < per_class.columns.size(); ++i) cells.push_back(evaluation::mean_and_spread(row, per_class.columns[i], digits));
         per_class.rows.push_back(cells);
     }
     report.add_table(per_class);
