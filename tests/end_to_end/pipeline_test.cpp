@@ -73,7 +73,7 @@ TEST_P(Losses, train_to_an_ensemble) {
 }
 
 INSTANTIATE_TEST_SUITE_P(Every, Losses,
-                         testing::Values(Arguments{"dm.regression=none", "adm.regression=none", "pairs.count=0"}, Arguments{"pairs.filter=cell"},
+                         testing::Values(Arguments{"dm.regression=none", "adm.regression=none", "pairs.count=0"}, Arguments{"pairs.filter=all"},
                                          Arguments{"dm.loss=sid", "adm.loss=sid"}, Arguments{"adm.gan_weight=auto", "adm.r1_weight=0.1"},
                                          Arguments{"adm.divergence=forward_kl"}, Arguments{"adm.divergence=jensen_shannon"},
                                          Arguments{"adm.divergence=squared_hellinger"}, Arguments{"adm.divergence=softened_reverse_kl"},
