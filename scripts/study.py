@@ -22,6 +22,7 @@ import shlex
 import statistics
 import subprocess
 import sys
+import tomllib
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 RUNS = pathlib.Path("runs/study")  # relative to ROOT, where every command runs
@@ -38,19 +39,19 @@ class Group:
         self.teacher = teacher  # a shipped one; otherwise each seed trains its own
 
 
-def matching_steps(base, factor):
-    """Overrides that give each student `factor` times the base's steps; warm-ups keep their share."""
+def steps_times(factor, config, stages=("dm", "adm")):
+    """Overrides that give each student `factor` times the config's steps; shorter stages warm up for a shorter time."""
+    base = tomllib.loads((ROOT / config).read_text())
     words = []
-    for stage, (steps, warmup) in base.items():
-        words.append(f"{stage}.steps={round(steps * factor)}")
-        if factor < 1:
-            short = max(1, round(warmup * factor))
-            words += [f"{stage}.warmup={short}"] + ([] if stage == "tsm" else [f"{stage}.fake_warmup={short}"])
+    for stage in stages:
+        words.append(f"{stage}.steps={round(base[stage]['steps'] * factor)}")
+        for key in ("warmup", "fake_warmup"):
+            if factor < 1 and key in base[stage]:
+                words.append(f"{stage}.{key}={max(1, round(base[stage][key] * factor))}")
     return words
 
 
-TOY = {"dm": (300, 10), "adm": (100, 10)}
-FASHION = {"dm": (500, 20), "adm": (1500, 20)}
+TOY, FASHION = "configs/study-toy.toml", "configs/fashion-mnist.toml"
 
 
 def students(k):
@@ -62,11 +63,11 @@ toy_experiments = {
     "k2": ("K=2", students(2)),
     "k4": ("K=4", students(4)),
     "k8": ("K=8", students(8)),
-    "k2-total": ("K=2, steps / 2", students(2) + matching_steps(TOY, 1 / 2)),
-    "k4-total": ("K=4, steps / 4", students(4) + matching_steps(TOY, 1 / 4)),
-    "k8-total": ("K=8, steps / 8", students(8) + matching_steps(TOY, 1 / 8)),
-    "k1-x4": ("K=1, steps x 4", students(1) + matching_steps(TOY, 4)),
-    "k4-x4": ("K=4, steps x 4", students(4) + matching_steps(TOY, 4)),
+    "k2-total": ("K=2, steps / 2", students(2) + steps_times(1 / 2, TOY)),
+    "k4-total": ("K=4, steps / 4", students(4) + steps_times(1 / 4, TOY)),
+    "k8-total": ("K=8, steps / 8", students(8) + steps_times(1 / 8, TOY)),
+    "k1-x4": ("K=1, steps x 4", students(1) + steps_times(4, TOY)),
+    "k4-x4": ("K=4, steps x 4", students(4) + steps_times(4, TOY)),
     "random": ("random", ["partition.method=random"]),
     "kmeans": ("k-means of the label embeddings", ["partition.method=kmeans"]),
     "balanced": ("balanced by the teacher's loss", ["partition.method=balanced"]),
@@ -77,7 +78,7 @@ toy_experiments = {
     "k4-half-no-tsm": ("K=4, half width, random start", ["students.widths=[32]", "students.tsm=false"]),
     "k1-half": ("K=1, half width, TSM", students(1) + ["students.widths=[32]"]),
     "k1-half-x4": ("K=1, half width, TSM, steps x 4",
-                   students(1) + ["students.widths=[32]"] + matching_steps({"tsm": (600, 20)} | TOY, 4)),
+                   students(1) + ["students.widths=[32]"] + steps_times(4, TOY, ("tsm", "dm", "adm"))),
 }
 toy_tables = {  # rows, and what the base run "k4" is called among them
     "students": ["teacher", "k1", "k2", "k4", "k8", "k2-total", "k4-total", "k8-total", "k1-x4", "k4-x4"],
@@ -89,11 +90,11 @@ toy_tables = {  # rows, and what the base run "k4" is called among them
 fashion_experiments = {
     "k1": ("K=1", students(1)),
     "k4": ("K=4", students(4)),
-    "k4-total": ("K=4, steps / 4", students(4) + matching_steps(FASHION, 1 / 4)),
+    "k4-total": ("K=4, steps / 4", students(4) + steps_times(1 / 4, FASHION)),
     "k4-small": ("K=4, half width, TSM", students(4) + ["students.widths=[16]"]),
     "k4-small-no-tsm": ("K=4, half width, random start", students(4) + ["students.widths=[16]", "students.tsm=false"]),
     "k1-small": ("K=1, half width, TSM", students(1) + ["students.widths=[16]"]),
-    "k1-x4": ("K=1, steps x 4", students(1) + matching_steps(FASHION, 4)),
+    "k1-x4": ("K=1, steps x 4", students(1) + steps_times(4, FASHION)),
 }
 fashion_tables = {
     "students": ["teacher", "k1", "k4", "k4-total", "k1-x4"],
@@ -134,8 +135,8 @@ def floor_of(point, drawn=10000, reference=40000, directions=64, quantiles=512, 
 
 
 GROUPS = {
-    "toy": Group("configs/study-toy.toml", range(5), POINT_COLUMNS, toy_experiments, toy_tables, pairs=True, reference=spiral_point),
-    "fashion": Group("configs/fashion-mnist.toml", range(1, 4), IMAGE_COLUMNS, fashion_experiments, fashion_tables,
+    "toy": Group(TOY, range(5), POINT_COLUMNS, toy_experiments, toy_tables, pairs=True, reference=spiral_point),
+    "fashion": Group(FASHION, range(1, 4), IMAGE_COLUMNS, fashion_experiments, fashion_tables,
                      teacher="models/fashion-mnist/teacher"),
 }
 
@@ -291,8 +292,11 @@ def mean_and_spread(values, factor=1.0):
 
 
 def seconds_of(runs):
-    """CPU seconds where they were measured, else the stages' own clock."""
-    return [run.get("cpu_seconds") or sum(stage["seconds"] for stage in run["stages"].values()) for run in runs]
+    """CPU seconds; of a run that was made elsewhere the clock of its stages, marked as such."""
+    measured = [run["cpu_seconds"] for run in runs if "cpu_seconds" in run]
+    clocked = [sum(stage["seconds"] for stage in run["stages"].values()) for run in runs if "cpu_seconds" not in run]
+    words = ([mean_and_spread(measured)] if measured else []) + ([mean_and_spread(clocked) + " by the clock"] if clocked else [])
+    return ", ".join(words)
 
 
 def steps_of(run):
@@ -317,7 +321,7 @@ def table(results, group, rows):
         words = words or ("teacher, 35 evaluations" if name == "teacher" else GROUPS[group].experiments[name][0])
         metrics = [run["teacher_metrics" if name == "teacher" else "metrics"] for run in runs]
         cells = [mean_and_spread([m.get(key) for m in metrics], factor) for key, _, factor in columns]
-        cost = " | " if name == "teacher" else f"{steps_of(runs[0])} | {mean_and_spread(seconds_of(runs))}"
+        cost = " | " if name == "teacher" else f"{steps_of(runs[0])} | {seconds_of(runs)}"
         lines.append(f"| {words} | " + " | ".join(cells) + f" | {cost} | {len(runs)} |")
         if name != "teacher":
             commands.append(f"python3 scripts/study.py --only {group}/{name}".ljust(60) + "# " + " ".join(GROUPS[group].experiments[name][1]))
