@@ -6,10 +6,10 @@
 #include <string>
 #include <vector>
 
-#include "atelier/core/error.h"
 #include "atelier/core/random_streams.h"
 #include "atelier/ops/parameters.h"
 #include "atelier/ops/torch.h"
+#include "core/test_folder.h"
 
 /// What the tests of the rooms that compute share: repeatable numbers and how far two tensors lie apart.
 namespace atelier::ops {
@@ -43,20 +43,7 @@ inline Parameters filled(std::span<const ParameterSpec> specs, std::uint64_t see
     return initialise(all, seed);
 }
 
-/// What an action's Error says; fails the test when there is none.
-template <class Action>
-std::string error_of(const Action& action) {
-    try {
-        action();
-    } catch (const core::Error& error) {
-        return error.what();
-    }
-    ADD_FAILURE() << "no error was thrown";
-    return "";
-}
-
-inline void expect_contains(const std::string& text, const std::string& part) {
-    EXPECT_NE(text.find(part), std::string::npos) << "\"" << text << "\" does not contain \"" << part << "\"";
-}
+using core::error_of;
+using core::expect_contains;
 
 }  // namespace atelier::ops
