@@ -52,9 +52,7 @@ void check_command(const CLI::App& app, const std::string& word) {
     std::vector<std::string> known;
     for (const CLI::App* command : app.get_subcommands([](const CLI::App*) { return true; })) known.push_back(command->get_name());
     if (std::ranges::find(known, word) != known.end()) return;
-    const std::string near = core::nearest_word(word, known);
-    throw core::UsageError(fmt::format("there is no command \"{}\"{}; known are {}", word, near.empty() ? "" : "; did you mean \"" + near + "\"?",
-                                       fmt::join(known, ", ")));
+    throw core::UsageError(fmt::format("there is no command \"{}\"{}; known are {}", word, core::did_you_mean(word, known), fmt::join(known, ", ")));
 }
 
 }  // namespace

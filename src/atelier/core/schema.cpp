@@ -24,11 +24,6 @@ template <class... Args>
     throw UsageError(fmt::format(text, std::forward<Args>(args)...));
 }
 
-std::string hint(const std::string& word, const std::vector<std::string>& known) {
-    const std::string nearest = nearest_word(word, known);
-    return nearest.empty() ? "" : fmt::format("; did you mean \"{}\"?", nearest);
-}
-
 // "a string ("soon")": what stands where something else was expected.
 std::string found_words(const toml::node& node) {
     if (node.is_table()) return "a table";
@@ -96,7 +91,7 @@ struct ValueReader {
         if (!node.is_string()) refuse_type("a string", node);
         field = node.as_string()->get();
         if (choices.empty() || std::ranges::find(choices, field) != choices.end()) return;
-        refuse("{}: {} must be one of {}, not \"{}\"{}", where, key, choice_words(choices), field, hint(field, choices));
+        refuse("{}: {} must be one of {}, not \"{}\"{}", where, key, choice_words(choices), field, did_you_mean(field, choices));
     }
 
     template <class Element>
@@ -227,7 +222,7 @@ void Schema::read(const std::filesystem::path& path, const std::vector<std::stri
         if (binding == bindings_.end()) {
             std::vector<std::string> keys;
             for (const auto& each : bindings_) keys.push_back(each.key);
-            refuse("{}: unknown key \"{}\"{}", leaf.where, key, hint(key, keys));
+            refuse("{}: unknown key \"{}\"{}", leaf.where, key, did_you_mean(key, keys));
         }
         const ValueReader reader{leaf.where, binding->key, binding->range, binding->choices};
         std::visit([&](auto* field) { reader.read(*leaf.node, *field); }, binding->field);
@@ -285,6 +280,11 @@ std::string Schema::explain() const {
         }
     }
     return text;
+}
+
+std::string did_you_mean(const std::string& word, const std::vector<std::string>& known) {
+    const std::string nearest = nearest_word(word, known);
+    return nearest.empty() ? "" : fmt::format("; did you mean \"{}\"?", nearest);
 }
 
 }  // namespace atelier::core

@@ -70,4 +70,7 @@ std::vector<std::string> differences(const nlohmann::json& before, const nlohman
 /// The known word nearest to `word` by edit distance, or "" when none is near.
 std::string nearest_word(std::string_view word, const std::vector<std::string>& known);
 
+/// `; did you mean "nearest"?` to put behind an unknown word, or "" when none is near.
+std::string did_you_mean(const std::string& word, const std::vector<std::string>& known);
+
 }  // namespace atelier::core

@@ -44,9 +44,8 @@ Network make_network(const core::JsonObject& config) {
     const std::string architecture = config.text("architecture");
     const auto found = builders().find(architecture);
     if (found == builders().end()) {
-        const std::string near = core::nearest_word(architecture, architectures());
         core::fail("{}: architecture \"{}\" is unknown{}; known are {}", config.where(), architecture,
-                   near.empty() ? "" : "; did you mean \"" + near + "\"?", fmt::join(architectures(), ", "));
+                   core::did_you_mean(architecture, architectures()), fmt::join(architectures(), ", "));
     }
     return found->second(config);
 }
