@@ -2,7 +2,7 @@
 """The study behind docs/results.md: runs what is missing, then writes docs/results.json and the tables of docs/results.md.
 
     make study                                                    # everything
-    python3 scripts/study.py --only toy                           # a group, or group/experiment; several with commas
+    python3 scripts/study.py --only toy                           # a group, group/experiment or group/experiment/seed; several with commas
     python3 scripts/study.py --only fashion --dry-run             # the commands
     python3 scripts/study.py --no-run                             # tables from the runs that are there
     python3 scripts/study.py --no-run --reuse fashion/k4/1=DIR    # a run that was made elsewhere counts as this experiment's seed
@@ -151,8 +151,13 @@ def start_commands(group, seed):
     """What the runs of a seed share: a teacher, and pairs of its samples."""
     if GROUPS[group].teacher:
         return []
-    words = [GROUPS[group].config, f"seed={seed}", f"output={run_folder(group, 'teacher', seed)}"]
-    return [["teacher"] + words] + ([["pairs"] + words] if GROUPS[group].pairs else [])
+    folder, config = run_folder(group, "teacher", seed), GROUPS[group].config
+    words = [config, f"seed={seed}", f"output={folder}"]
+    settings = tomllib.loads((ROOT / config).read_text())
+    # Every run takes the teacher's figures from here; 1000 is the first seed of a run's evaluation.
+    measured = ["evaluate", str(folder / "teacher"), "--data", settings["data"]["path"], "--sampler", "heun", "--seed", "1000", "--out", str(folder),
+                "--count", str(settings["evaluate"]["count"]), "--seeds", str(settings["evaluate"]["seeds"])]
+    return [["teacher"] + words] + ([["pairs"] + words] if GROUPS[group].pairs else []) + [measured]
 
 
 def run_command(group, name, seed):
@@ -357,7 +362,7 @@ def reuse(mapping):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--only", default="", help="groups or group/experiment, with commas; default: everything")
+    parser.add_argument("--only", default="", help="groups, group/experiment or group/experiment/seed, with commas; default: everything")
     parser.add_argument("--seeds", type=int, help="only the first N seeds")
     parser.add_argument("--jobs", type=int, default=1, help="runs side by side")
     parser.add_argument("--dry-run", action="store_true", help="print the commands and do nothing")
@@ -365,11 +370,12 @@ def main():
     parser.add_argument("--reuse", action="append", default=[], metavar="GROUP/EXPERIMENT/SEED=DIR", help="take a run made elsewhere")
     arguments = parser.parse_args()
     wanted = [word for word in arguments.only.split(",") if word]
-    names = {f"{group}/{name}" for group in GROUPS for name in GROUPS[group].experiments}
-    if unknown := [word for word in wanted if word not in GROUPS and word not in names]:
-        parser.error(f"no experiment {', '.join(unknown)}; known: {', '.join(sorted(names))}")
-    chosen = [(group, name, seed) for group in GROUPS for seed in list(GROUPS[group].seeds)[:arguments.seeds]
-              for name in GROUPS[group].experiments if not wanted or group in wanted or f"{group}/{name}" in wanted]
+    runs = {(group, name, seed): (group, f"{group}/{name}", f"{group}/{name}/{seed}")
+            for group in GROUPS for seed in list(GROUPS[group].seeds)[:arguments.seeds] for name in GROUPS[group].experiments}
+    known = {word for words in runs.values() for word in words}
+    if unknown := [word for word in wanted if word not in known]:
+        parser.error(f"no experiment {', '.join(unknown)}; known: {', '.join(sorted(known))}")
+    chosen = [run for run, words in runs.items() if not wanted or any(word in wanted for word in words)]
     if arguments.dry_run:
         for group, seed in dict.fromkeys((group, seed) for group, _, seed in chosen):
             names = [name for other, name, s in chosen if (other, s) == (group, seed)]

@@ -112,6 +112,20 @@ TEST_F(PairStoreFolder, pairs_of_another_teacher_are_refused) {
     expect_refused("manifest.json", "another teacher", "hash of another");
 }
 
+TEST_F(PairStoreFolder, an_interrupted_write_does_not_go_on_with_another_teacher) {
+    EXPECT_THROW(write(8), std::runtime_error);
+    plan.teacher_hash = "hash of another";
+    const std::string message = message_of([&] { write(); });
+    EXPECT_TRUE(holds(message, shard(0).string()) && holds(message, "another teacher")) << message;
+    EXPECT_FALSE(fs::exists(shard(2)));
+}
+
+TEST_F(PairStoreFolder, a_shard_from_another_teachers_store_is_named) {
+    write();
+    ops::write_parameters(shard(1), ops::read_parameters(shard(1), true), {{"teacher_hash", "hash of another"}});
+    expect_refused(shard(1).filename().string(), "another teacher");
+}
+
 TEST_F(PairStoreFolder, a_count_that_the_shards_do_not_hold_is_refused) {
     write();
     for (const auto& [count, file] : {std::pair{9, 2}, {11, 2}, {7, 1}, {13, 2}, {1, 0}}) {

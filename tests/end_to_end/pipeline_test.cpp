@@ -55,6 +55,27 @@ TEST(Pipeline, students_may_differ_in_size_and_smaller_ones_pass_through_teacher
               text_of(folder / "run/ensemble/students/1/model.safetensors").size());
 }
 
+TEST(Pipeline, a_teacher_that_was_measured_before_is_not_measured_again) {
+    const Folder folder;
+    succeed(tiny("run", folder / "one"));
+    const Arguments again{"teacher.path=" + (folder / "one/teacher"), "partition.students=1", "dm.steps=2", "adm.steps=0"};
+    succeed(tiny("run", folder / "two", again));
+    const auto before = json_of(folder / "one/evaluation.json").at("models").at("teacher");
+    auto taken = json_of(folder / "two/evaluation.json").at("models").at("teacher");
+    EXPECT_EQ(taken.at("taken_from"), folder / "one/evaluation.json");
+    taken.erase("taken_from");
+    EXPECT_EQ(taken, before);
+
+    Arguments other = again;
+    other.emplace_back("evaluate.count=100");  // another protocol
+    succeed(tiny("run", folder / "three", other));
+    EXPECT_FALSE(json_of(folder / "three/evaluation.json").at("models").at("teacher").contains("taken_from"));
+
+    std::ofstream(folder / "one/evaluation.json") << "{\"models\": [1";
+    const Outcome outcome = succeed(tiny("run", folder / "four", again));
+    expect_contains(outcome.err, "evaluation.json is not used");
+}
+
 TEST(Pipeline, students_can_branch_from_a_finished_stage_of_another_run) {
     const Folder folder;
     succeed(tiny("run", folder / "one", {"partition.students=1"}));

@@ -116,6 +116,17 @@ TEST_F(Resume, a_checkpoint_of_another_network_is_refused_by_name) {
     core::expect_contains(core::error_of([&] { run_stage(stage, broken); }), "first_moment/weight");
 }
 
+TEST_F(Resume, a_checkpoint_without_a_number_that_the_stage_keeps_is_refused_by_name) {
+    EXPECT_THROW(train(broken, {.killed_at = 3}), std::runtime_error);
+    const CheckpointFolder checkpoints(broken.folder / "checkpoints");
+    Checkpoint older = *checkpoints.latest();
+    ASSERT_EQ(older.numbers.erase("stage/running"), 1u);
+    checkpoints.save(older);
+    const std::string message = core::error_of([&] { train(broken); });
+    core::expect_contains(message, "\"stage/running\"");
+    core::expect_contains(message, checkpoints.latest_path().string());
+}
+
 TEST_F(Resume, the_interval_between_checkpoints_changes_no_bits) {
     broken.checkpoint_seconds = 1e9;
     const LoopResult rarely = train(broken);

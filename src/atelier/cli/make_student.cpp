@@ -165,8 +165,12 @@ private:
         auto store = std::make_shared<data::PairStore>(path, ops::hash_of(workshop_.teacher().parameters));
         auto usable = std::make_shared<std::vector<std::int64_t>>();
         for (std::int64_t i = 0; i < store->size(); ++i) {
-            const std::int64_t owner = partition_.owner[static_cast<std::size_t>(store->labels()[static_cast<std::size_t>(i)])];
-            if (config_.pairs.filter == "all" || owner == student_) usable->push_back(i);
+            const auto label = static_cast<std::size_t>(store->labels()[static_cast<std::size_t>(i)]);
+            if (label >= partition_.owner.size()) {
+                core::fail("{}: pair {} has label {}, but there are {} classes; make the pairs again", path.string(), i,
+                           static_cast<std::int64_t>(label), partition_.owner.size());
+            }
+            if (config_.pairs.filter == "all" || partition_.owner[label] == student_) usable->push_back(i);
         }
         if (usable->empty()) core::fail("{}: no pair belongs to the cell of student {}; make more pairs or set pairs.filter = \"all\"", path.string(), student_);
         return [store, usable, seed = workshop_.seed(), name = stream(stage) + "/pairs", n = settings.batch](std::int64_t step) {
@@ -215,6 +219,7 @@ private:
     training::LoopResult run(distillation::Stage& matching, const std::string& name, const training::StageFolder& stage, bool keep_best) const {
         auto settings = workshop_.loop_settings(fmt::format("student {} {}", student_, name), stage.path() / "training", cell_);
         settings.keep_best = keep_best;
+        if (name == "tsm") settings.probe_every = config_.probe.sampler_every;
         return training::run_stage(matching, settings);
     }
 

@@ -44,7 +44,9 @@ void train(Workshop& workshop, const training::StageFolder& stage) {
         return distillation::LabelledBatch{batch.samples, batch.labels};
     };
     distillation::ScoreMatching matching(model.network, model.parameters, nullptr, real, settings_of(workshop.config()));
-    const auto result = training::run_stage(matching, workshop.loop_settings("teacher", stage.path() / "training", {}));
+    training::LoopSettings loop = workshop.loop_settings("teacher", stage.path() / "training", {});
+    loop.probe_every = workshop.config().probe.sampler_every;
+    const auto result = training::run_stage(matching, loop);
 
     model.parameters = result.weights;
     model.config["provenance"] = {{"made_by", "teacher training"}, {"seed", workshop.config().seed}, {"data", data->hash()},

@@ -5,6 +5,7 @@
 #include <algorithm>
 
 #include "atelier/core/error.h"
+#include "atelier/core/log.h"
 #include "atelier/core/progress.h"
 #include "atelier/data/toy_points.h"
 #include "atelier/evaluation/latency.h"
@@ -51,6 +52,40 @@ evaluation::Protocol protocol_of(const Measuring& measuring) {
     return protocol;
 }
 
+/// Neither what a model is called nor where its data lie changes a figure.
+nlohmann::json without_names(nlohmann::json protocol) {
+    protocol["model"].erase("name");
+    protocol["reference"].erase("path");
+    return protocol;
+}
+
+/// The result that `path` holds for the same weights and protocol, or null. A file that is absent or no evaluation is no hindrance.
+nlohmann::json earlier_result(const std::filesystem::path& path, const nlohmann::json& protocol) {
+    if (path.empty() || !std::filesystem::exists(path)) return nullptr;
+    try {
+        const nlohmann::json results = core::read_json(path);
+        for (const auto& [name, result] : results.at("models").items()) {
+            if (without_names(result.at("protocol")) == without_names(protocol)) return result;
+        }
+    } catch (const std::exception& error) {
+        core::log::warning("{} is not used: {}", path.string(), error.what());
+    }
+    return nullptr;
+}
+
+nlohmann::json measured(const Measuring& measuring, const evaluation::Evaluator& evaluator, inference::Generator& generator,
+                        const evaluation::Subject& subject) {
+    const inference::Sampling& sampling = generator.sampling();
+    nlohmann::json result = evaluator.evaluate(subject);
+    std::int64_t parameters = 0;
+    for (std::int64_t k = 0; k < generator.students(); ++k) parameters = std::max(parameters, generator.parameters_of_student(k));
+    result["evaluations"] = sampling.evaluations();
+    result["parameters"] = parameters;
+    result["students"] = generator.students();
+    if (measuring.latency) result["latency"] = latency_of(generator);
+    return result;
+}
+
 std::string seconds_words(const nlohmann::json& result) {
     if (!result.contains("latency")) return "-";
     return fmt::format("{:.2f}", 1000 * result["latency"]["median_seconds"].get<double>());
@@ -69,16 +104,15 @@ nlohmann::json measure(const Measuring& measuring, const std::vector<std::pair<s
     nlohmann::json order = nlohmann::json::array();
     for (const auto& [name, generator] : models) {
         const inference::Sampling& sampling = generator->sampling();
-        nlohmann::json result = evaluator.evaluate({source_of(*generator, name), inference::hash_of(*generator),
-                                                    {{"name", name}, {"sampler", inference::name_of(sampling.method)},
-                                                     {"evaluations", sampling.evaluations()}}});
-        std::int64_t parameters = 0;
-        for (std::int64_t k = 0; k < generator->students(); ++k) parameters = std::max(parameters, generator->parameters_of_student(k));
-        result["evaluations"] = sampling.evaluations();
-        result["parameters"] = parameters;
-        result["students"] = generator->students();
-        if (measuring.latency) result["latency"] = latency_of(*generator);
-        results[name] = result;
+        const evaluation::Subject subject{source_of(*generator, name), inference::hash_of(*generator),
+                                          {{"name", name}, {"sampler", inference::name_of(sampling.method)}, {"evaluations", sampling.evaluations()}}};
+        results[name] = earlier_result(measuring.earlier, evaluator.protocol_of(subject));
+        if (results[name].is_null()) {
+            results[name] = measured(measuring, evaluator, *generator, subject);
+        } else {
+            core::log::info("{}: measured before, its figures are taken from {}", name, measuring.earlier.string());
+            results[name]["taken_from"] = measuring.earlier.string();
+        }
         order.push_back(name);
     }
     return {{"order", order}, {"models", results}};

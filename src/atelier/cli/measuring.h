@@ -20,10 +20,11 @@ struct Measuring {
     std::int64_t count = 10000;
     std::vector<std::uint64_t> seeds{0};
     bool latency = true;
+    std::filesystem::path earlier;  // an evaluation.json whose results are taken over where weights and protocol are the same; may be absent
 };
 
-/// Measures models (names them as given) against the same held-out data: {"reference": ..., "models": {name: result}}. A result is the
-/// evaluation's (metrics, classes, protocol) with "latency", "evaluations" and "parameters" a sample.
+/// Measures models (names them as given) against the same held-out data: {"order": [name...], "models": {name: result}}. A result is the
+/// evaluation's (metrics, classes, protocol) with "latency", "evaluations" and "parameters" a sample, and "taken_from" where it is an earlier one.
 nlohmann::json measure(const Measuring& measuring, const std::vector<std::pair<std::string, inference::Generator*>>& models);
 
 /// Figures worth a column, in their order, with the words for people; only those that `results` has.

@@ -149,6 +149,8 @@ core::Schema schema_of(RunConfig& config) {
     bind_matching(schema, "dm", config.dm, false);
     bind_matching(schema, "adm", config.adm, true);
     schema.number("probe.every", &config.probe.every, "steps between probe measurements and sample pictures; 0: only at the end", at_least_0);
+    schema.number("probe.sampler_every", &config.probe.sampler_every,
+                  "the same for the teacher and TSM, whose samples take evaluate.steps steps of the sampler", at_least_0);
     schema.number("probe.count", &config.probe.count, "samples a probe", at_least_1);
     schema.number("evaluate.count", &config.evaluation.count, "samples an evaluation", {.least = 2, .affects_result = false});
     schema.number("evaluate.seeds", &config.evaluation.seeds, "evaluations with different seeds", {.least = 1, .affects_result = false});

@@ -62,7 +62,7 @@ struct MatchingConfig {
 };
 
 struct ProbeConfig {
-    std::int64_t every = 0, count = 1000;
+    std::int64_t every = 0, sampler_every = 0, count = 1000;
 };
 
 struct EvaluationConfig {

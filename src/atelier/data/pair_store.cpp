@@ -20,8 +20,18 @@ std::vector<std::int64_t> batch_shape(std::int64_t n, const std::vector<std::int
     return all;
 }
 
-ops::Parameters read_shard(const fs::path& path, std::int64_t wanted, const std::vector<std::int64_t>& shape) {
-    ops::Parameters shard = ops::read_parameters(path, true);
+/// A shard says whose samples it holds, unless it comes from elsewhere.
+void check_teacher(const core::SafetensorsFile& file, const std::string& teacher_hash) {
+    const auto made_by = file.metadata().find("teacher_hash");
+    if (made_by == file.metadata().end() || made_by->second == teacher_hash) return;
+    core::fail("{}: these pairs were made by another teacher ({}..., the others' is {}...); delete the folder and make the pairs again",
+               file.path().string(), made_by->second.substr(0, 12), teacher_hash.substr(0, 12));
+}
+
+ops::Parameters read_shard(const fs::path& path, std::int64_t wanted, const std::vector<std::int64_t>& shape, const std::string& teacher_hash) {
+    const core::SafetensorsFile file(path);
+    check_teacher(file, teacher_hash);
+    ops::Parameters shard = ops::read_parameters(file, true);
     for (const char* name : {"noise", "samples"}) {
         if (!shard.contains(name) || shard.at(name).sizes().vec() != batch_shape(wanted, shape) ||
             shard.at(name).scalar_type() != at::kFloat) {
@@ -54,7 +64,7 @@ PairStore::PairStore(const fs::path& folder, const std::string& teacher_hash) {
     const auto shape = json.integers("shape", 1, 1 << 20);
     std::vector<Tensor> noise, samples;
     for (std::int64_t i = 0; i < shards(count, each); ++i) {
-        const ops::Parameters shard = read_shard(shard_path(folder, i), std::min(each, count - i * each), shape);
+        const ops::Parameters shard = read_shard(shard_path(folder, i), std::min(each, count - i * each), shape, made_by);
         noise.push_back(shard.at("noise"));
         samples.push_back(shard.at("samples"));
         const auto* labels = shard.at("labels").const_data_ptr<std::int64_t>();
@@ -75,11 +85,13 @@ void write_pairs(const fs::path& folder, const PairPlan& plan, const std::functi
                  const std::function<void(std::int64_t)>& after) {
     for (std::int64_t i = 0; i < shards(plan.count, plan.shard); ++i) {
         const std::int64_t first = i * plan.shard, n = std::min(plan.shard, plan.count - first);
-        if (!fs::exists(shard_path(folder, i))) {
+        if (fs::exists(shard_path(folder, i))) {
+            check_teacher(core::SafetensorsFile(shard_path(folder, i)), plan.teacher_hash);
+        } else {
             const Pairs pairs = make(first, n);
             ops::Parameters tensors(
                 {{"noise", pairs.noise}, {"samples", pairs.samples}, {"labels", at::tensor(pairs.labels, at::kLong)}});
-            ops::write_parameters(shard_path(folder, i), tensors);
+            ops::write_parameters(shard_path(folder, i), tensors, {{"teacher_hash", plan.teacher_hash}});
         }
         after(first + n);
     }

@@ -18,7 +18,7 @@ struct Pairs {
 };
 
 /// A folder of pairs: manifest.json (count, shard size, shape, teacher's hash, sampler) and shard-00000.safetensors, ... with
-/// `noise`, `samples` and `labels`.
+/// `noise`, `samples` and `labels` and in its metadata the teacher's hash again.
 class PairStore {
 public:
     /// Opens a finished store and reads it into memory. Throws core::Error when pairs are missing or of another size, or when
@@ -40,7 +40,8 @@ struct PairPlan {
     nlohmann::json sampler;  // recorded
 };
 
-/// Writes the shards of a store that are not there yet, each atomically, then the manifest. `make(first, n)` gives pairs
+/// Writes the shards of a store that are not there yet, each atomically, then the manifest. Throws core::Error when one that is there was made
+/// by another teacher. `make(first, n)` gives pairs
 /// first..first+n-1, a function of those numbers. `after(done)` is called after each shard.
 void write_pairs(const std::filesystem::path& folder, const PairPlan& plan,
                  const std::function<Pairs(std::int64_t first, std::int64_t count)>& make,

@@ -82,9 +82,11 @@ public:
     /// Figures that could not be taken are null. Throws core::Error when the subject draws something else than was asked.
     nlohmann::json evaluate(const Subject& subject) const;
 
+    /// What a result says of how it came about.
+    nlohmann::json protocol_of(const Subject& subject) const;
+
 private:
     Samples draw(const Subject& subject, std::uint64_t seed) const;
-    nlohmann::json protocol_of(const Subject& subject) const;
     nlohmann::json class_rows(const std::vector<Measured>& draws) const;
 
     std::shared_ptr<const data::Dataset> reference_;

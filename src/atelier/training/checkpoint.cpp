@@ -1,6 +1,7 @@
 #include "atelier/training/checkpoint.h"
 
 #include <algorithm>
+#include <charconv>
 
 #include "atelier/core/error.h"
 #include "atelier/core/hash.h"
@@ -41,7 +42,11 @@ Checkpoint read(const fs::path& path) {
     // Runs that began before there was a seal go on without one.
     const bool sealed = !file.metadata().contains("seal") || text("seal") == seal_of(file.metadata());
     if (!sealed || text("sha256") != ops::hash_of(checkpoint.tensors)) core::fail("{}: its checksum does not fit; the file is damaged", path.string());
-    checkpoint.step = std::stoll(text("step"));
+    const std::string step = text("step");
+    if (std::from_chars(step.data(), step.data() + step.size(), checkpoint.step).ec != std::errc() || checkpoint.step < 0) {
+        core::fail("{}: \"{}\" is no number of steps", path.string(), step);
+    }
+    checkpoint.path = path;
     for (const auto& [key, value] : file.metadata()) {
         if (key.starts_with("number/")) checkpoint.numbers[key.substr(7)] = std::strtod(value.c_str(), nullptr);
     }
@@ -49,6 +54,15 @@ Checkpoint read(const fs::path& path) {
 }
 
 }  // namespace
+
+double Checkpoint::number(const std::string& name) const {
+    const auto found = numbers.find(name);
+    if (found == numbers.end()) {
+        core::fail("{}: holds no number \"{}\", so another version of the program wrote it; go on with that one, or delete the file's folder to "
+                   "begin the stage anew", path.string(), name);
+    }
+    return found->second;
+}
 
 CheckpointFolder::CheckpointFolder(fs::path folder, int keep) : folder_(std::move(folder)), keep_(keep) {}
 

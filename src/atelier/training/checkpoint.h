@@ -15,6 +15,10 @@ struct Checkpoint {
     std::int64_t step = 0;  // steps done
     ops::Parameters tensors;
     std::map<std::string, double> numbers;
+    std::filesystem::path path;  // where it was read from
+
+    /// Throws core::Error when it has no such number: then another version of the program wrote it.
+    double number(const std::string& name) const;
 };
 
 /// The checkpoints of one stage: files step-<n>.safetensors, written atomically, the newest `keep` kept. Every file carries

@@ -134,10 +134,10 @@ private:
         step_ = found->step;
         for (std::size_t i = 0; i < learners_.size(); ++i) optimizers_[i].restore(found->tensors.under(learners_[i].name + "/"));
         best_ = found->tensors.under("best/");
-        for (const auto& [name, number] : stage_.scalars()) *number = found->numbers.at("stage/" + name);
-        best_step_ = static_cast<std::int64_t>(found->numbers.at("best_step"));
-        best_distance_ = found->numbers.at("best_distance");
-        seconds_before_ = found->numbers.at("seconds");
+        for (const auto& [name, number] : stage_.scalars()) *number = found->number("stage/" + name);
+        best_step_ = static_cast<std::int64_t>(found->number("best_step"));
+        best_distance_ = found->number("best_distance");
+        seconds_before_ = found->number("seconds");
         if (step_ < stage_.steps()) core::log::info("{}: going on from step {} of {}", settings_.label, step_, stage_.steps());
     }
 
