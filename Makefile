@@ -8,7 +8,7 @@ setup:
 	@scripts/setup.sh
 
 build: setup
-	@cmake -S . -B $(BUILD) -G Ninja -DCMAKE_PREFIX_PATH="$$(echo $$PWD/.venv/lib/python3*/site-packages/torch/share/cmake)" > /dev/null
+	@cmake -S . -B $(BUILD) -G Ninja -DCMAKE_PREFIX_PATH="$$(echo $$PWD/.venv/lib/python3*/site-packages/torch/share/cmake);$$(echo $$PWD/.venv/lib/python3*/site-packages/openvino/cmake)" > /dev/null
 	@cmake --build $(BUILD) -j $(JOBS) --target atelier
 
 test: build

@@ -21,3 +21,6 @@ fi
 if ! .venv/bin/python -c 'import importlib.metadata as m; assert m.version("torch").startswith("2.13.0")' 2>/dev/null; then
     .venv/bin/python -m pip install -q ${TORCH_INDEX:+--index-url "$TORCH_INDEX"} torch==2.13.0
 fi
+if ! .venv/bin/python -c 'import importlib.metadata as m; assert m.version("openvino") == "2026.4.1"' 2>/dev/null; then
+    .venv/bin/python -m pip install -q openvino==2026.4.1
+fi

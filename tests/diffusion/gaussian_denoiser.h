@@ -17,12 +17,6 @@ public:
         return centre + variance_ / (variance_ + s * s) * (x_t - centre);
     }
 
-    Seen denoise_and_encode(const Tensor& x_t, const Tensor& sigma, const Condition& condition) const override {
-        return {denoise(x_t, sigma, condition), x_t};
-    }
-
-    Tensor encode(const Tensor& x_t, const Tensor&, const Condition&) const override { return x_t; }
-
     mutable int evaluations = 0;
 
 private:

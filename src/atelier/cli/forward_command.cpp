@@ -2,7 +2,7 @@
 
 #include "atelier/cli/commands.h"
 #include "atelier/core/error.h"
-#include "atelier/models/model_directory.h"
+#include "atelier/inference/engine.h"
 
 namespace atelier::cli {
 
@@ -28,7 +28,8 @@ void check_shape(const Tensor& tensor, std::int64_t n, const std::vector<std::in
 
 void forward(const Arguments& arguments) {
     at::NoGradGuard no_gradients;
-    const at::Device device(arguments.device);
+    const inference::Engine engine = inference::engine_of(arguments.engine, arguments.precision, arguments.device);
+    const at::Device device = engine.device;
     const models::Model model = models::read_model(arguments.model, device);
     const ops::Parameters tensors = ops::read_parameters(arguments.in).to(device);
     const Tensor& x = tensor_named(tensors, "x", arguments.in);
@@ -42,8 +43,8 @@ void forward(const Arguments& arguments) {
         condition.labels = tensor_named(tensors, "class_labels", arguments.in);
         check_shape(condition.labels, n, {model.network.classes}, "class_labels", arguments.in);
     }
-    const auto denoiser = model.denoiser(arguments.precision == "bf16");
-    ops::write_parameters(arguments.out, ops::Parameters({{"out", denoiser.denoise(x, sigma, condition)}}));
+    const auto denoiser = inference::open_denoiser(model, engine);
+    ops::write_parameters(arguments.out, ops::Parameters({{"out", denoiser->denoise(x, sigma, condition)}}));
 }
 
 }  // namespace
@@ -54,7 +55,7 @@ void add_forward_command(CLI::App& app) {
     command->add_option("MODEL", arguments->model, "a model directory")->required();
     command->add_option("--in", arguments->in, "safetensors with x [N,...], sigma [N], class_labels [N,classes] where conditional")->required();
     command->add_option("--out", arguments->out, "safetensors that gets out [N,...], the denoised samples")->required();
-    command->add_option("--engine", arguments->engine, "who computes")->check(CLI::IsMember({"torch"}));
+    command->add_option("--engine", arguments->engine, "who computes")->check(CLI::IsMember({"torch", "openvino"}));
     command->add_option("--precision", arguments->precision, "of matrix products and convolutions")->check(CLI::IsMember({"fp32", "bf16"}));
     command->add_option("--device", arguments->device, "cpu, cuda or cuda:N");
     command->footer("Example:\n  atelier forward models/fashion-mnist/teacher --in in.safetensors --out out.safetensors");

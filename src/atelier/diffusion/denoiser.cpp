@@ -1,7 +1,6 @@
 #include "atelier/diffusion/denoiser.h"
 
 #include "atelier/core/error.h"
-#include "atelier/diffusion/preconditioning.h"
 #include "atelier/ops/torch_ops.h"
 
 namespace atelier::diffusion {
@@ -20,8 +19,6 @@ Condition one_hot(std::span<const std::int64_t> labels, std::int64_t classes, at
 EdmDenoiser::EdmDenoiser(const networks::Network& network, const ops::Parameters& parameters, double sigma_data, bool bfloat16)
     : network_(network), parameters_(parameters), sigma_data_(sigma_data), bfloat16_(bfloat16) {}
 
-namespace {
-
 networks::Inputs network_inputs(const networks::Network& network, const Tensor& x_t, const Preconditioning& with,
                                 const Condition& condition) {
     if (network.classes > 0 && !condition.labels.defined()) {
@@ -32,13 +29,11 @@ networks::Inputs network_inputs(const networks::Network& network, const Tensor& 
     return inputs;
 }
 
-}  // namespace
-
 Tensor EdmDenoiser::denoise(const Tensor& x_t, const Tensor& sigma, const Condition& condition) const {
     return denoise_and_encode(x_t, sigma, condition).estimate;
 }
 
-Denoiser::Seen EdmDenoiser::denoise_and_encode(const Tensor& x_t, const Tensor& sigma, const Condition& condition) const {
+EdmDenoiser::Seen EdmDenoiser::denoise_and_encode(const Tensor& x_t, const Tensor& sigma, const Condition& condition) const {
     const Preconditioning with = edm_preconditioning(sigma, sigma_data_);
     const ops::Bfloat16Compute precision(x_t.device().type(), bfloat16_);
     ops::TorchOps speaker(parameters_);

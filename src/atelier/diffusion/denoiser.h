@@ -2,6 +2,7 @@
 
 #include <span>
 
+#include "atelier/diffusion/preconditioning.h"
 #include "atelier/networks/network.h"
 #include "atelier/ops/parameters.h"
 
@@ -22,16 +23,10 @@ public:
 
     /// Estimates the clean samples: `x_t` [N,...] at noise levels `sigma` [N], float32 -> the shape of x_t, float32.
     virtual Tensor denoise(const Tensor& x_t, const Tensor& sigma, const Condition& condition) const = 0;
-
-    /// Both the estimate and the bottleneck, in one evaluation.
-    struct Seen {
-        Tensor estimate, bottleneck;
-    };
-    virtual Seen denoise_and_encode(const Tensor& x_t, const Tensor& sigma, const Condition& condition) const = 0;
-
-    /// Features of the network's bottleneck, [N,C,h,w] or [N,F], float32.
-    virtual Tensor encode(const Tensor& x_t, const Tensor& sigma, const Condition& condition) const = 0;
 };
+
+/// What a network is given for `x_t` [N,...]: c_in x_t, c_noise and the labels. Throws core::Error when a conditional network gets none.
+networks::Inputs network_inputs(const networks::Network& network, const Tensor& x_t, const Preconditioning& with, const Condition& condition);
 
 /// A network with EDM preconditioning. Holds references: network and parameters must outlive it.
 class EdmDenoiser : public Denoiser {
@@ -39,8 +34,15 @@ public:
     EdmDenoiser(const networks::Network& network, const ops::Parameters& parameters, double sigma_data, bool bfloat16 = false);
 
     Tensor denoise(const Tensor& x_t, const Tensor& sigma, const Condition& condition) const override;
-    Seen denoise_and_encode(const Tensor& x_t, const Tensor& sigma, const Condition& condition) const override;
-    Tensor encode(const Tensor& x_t, const Tensor& sigma, const Condition& condition) const override;
+
+    /// Both the estimate and the bottleneck, in one evaluation.
+    struct Seen {
+        Tensor estimate, bottleneck;
+    };
+    Seen denoise_and_encode(const Tensor& x_t, const Tensor& sigma, const Condition& condition) const;
+
+    /// Features of the network's bottleneck, [N,C,h,w] or [N,F], float32.
+    Tensor encode(const Tensor& x_t, const Tensor& sigma, const Condition& condition) const;
 
 private:
     const networks::Network& network_;

@@ -5,7 +5,7 @@
 
 namespace atelier::distillation {
 
-BottleneckDiscriminator::BottleneckDiscriminator(const diffusion::Denoiser& fake_score, const ops::Parameters& parameters)
+BottleneckDiscriminator::BottleneckDiscriminator(const diffusion::EdmDenoiser& fake_score, const ops::Parameters& parameters)
     : fake_score_(fake_score), parameters_(parameters) {}
 
 Tensor BottleneckDiscriminator::logits(const Tensor& bottleneck) const {

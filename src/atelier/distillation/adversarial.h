@@ -9,7 +9,7 @@ namespace atelier::distillation {
 /// references must outlive this.
 class BottleneckDiscriminator {
 public:
-    BottleneckDiscriminator(const diffusion::Denoiser& fake_score, const ops::Parameters& parameters);
+    BottleneckDiscriminator(const diffusion::EdmDenoiser& fake_score, const ops::Parameters& parameters);
 
     /// Logits [N] of a bottleneck that the fake score made already.
     Tensor logits(const Tensor& bottleneck) const;
@@ -17,7 +17,7 @@ public:
     Tensor logits(const Tensor& x_t, const Tensor& sigma, const diffusion::Condition& condition) const;
 
 private:
-    const diffusion::Denoiser& fake_score_;
+    const diffusion::EdmDenoiser& fake_score_;
     const ops::Parameters& parameters_;
 };
 

@@ -1,0 +1,31 @@
+#include "atelier/inference/engine.h"
+
+#include "atelier/core/error.h"
+#include "atelier/inference/openvino_denoiser.h"
+
+namespace atelier::inference {
+
+Engine engine_of(const std::string& kind, const std::string& precision, const std::string& device) {
+    Engine engine;
+    try {
+        engine.device = at::Device(device);
+    } catch (const c10::Error&) {
+        throw core::UsageError("there is no device \"" + device + "\"; known are cpu, cuda and cuda:N");
+    }
+    if (kind == "openvino") engine.kind = Engine::Kind::openvino;
+    else if (kind != "torch") throw core::UsageError(fmt::format("there is no engine \"{}\"; known are torch and openvino", kind));
+    if (precision == "bf16") engine.precision = Engine::Precision::bf16;
+    else if (precision != "fp32") throw core::UsageError(fmt::format("there is no precision \"{}\"; known are fp32 and bf16", precision));
+    if (engine.kind == Engine::Kind::openvino && !engine.device.is_cpu()) {
+        throw core::UsageError("OpenVINO computes on the CPU; for " + device + " take --engine torch");
+    }
+    return engine;
+}
+
+std::unique_ptr<diffusion::Denoiser> open_denoiser(const models::Model& model, const Engine& engine) {
+    const bool bfloat16 = engine.precision == Engine::Precision::bf16;
+    if (engine.kind == Engine::Kind::openvino) return std::make_unique<OpenVinoDenoiser>(model, bfloat16);
+    return std::make_unique<diffusion::EdmDenoiser>(model.denoiser(bfloat16));
+}
+
+}  // namespace atelier::inference

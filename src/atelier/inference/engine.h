@@ -1,0 +1,26 @@
+#pragma once
+
+#include <memory>
+#include <string>
+
+#include "atelier/models/model_directory.h"
+
+namespace atelier::inference {
+
+/// Who computes, and in which precision matrix products and convolutions are.
+struct Engine {
+    enum class Kind { torch, openvino };
+    enum class Precision { fp32, bf16 };
+    Kind kind = Kind::torch;
+    Precision precision = Precision::fp32;
+    at::Device device = at::kCPU;
+};
+
+/// Reads "torch" or "openvino", "fp32" or "bf16", "cpu", "cuda" or "cuda:N". Throws core::UsageError on anything else, and when OpenVINO is
+/// asked for another device than the CPU.
+Engine engine_of(const std::string& kind, const std::string& precision, const std::string& device);
+
+/// `model`, which must outlive the result, as a denoiser on that engine. The model lies on the engine's device.
+std::unique_ptr<diffusion::Denoiser> open_denoiser(const models::Model& model, const Engine& engine);
+
+}  // namespace atelier::inference

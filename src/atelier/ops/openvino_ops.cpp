@@ -1,0 +1,146 @@
+#include "atelier/ops/openvino_ops.h"
+
+#include <cmath>
+#include <openvino/opsets/opset13.hpp>
+
+#include "atelier/core/error.h"
+
+namespace atelier::ops {
+
+namespace op = ov::opset13;
+
+namespace {
+
+using Node = ov::Output<ov::Node>;
+
+template <class Operation, class... Arguments>
+Node make(Arguments&&... arguments) {
+    return std::make_shared<Operation>(std::forward<Arguments>(arguments)...)->output(0);
+}
+
+Node integers(const std::vector<std::int64_t>& numbers) {
+    return make<op::Constant>(ov::element::i64, ov::Shape{numbers.size()}, numbers);
+}
+
+Node floats(const ov::Shape& shape, const std::vector<float>& numbers) { return make<op::Constant>(ov::element::f32, shape, numbers); }
+
+Node reshaped(const Node& x, const Shape& shape) { return make<op::Reshape>(x, integers(shape), false); }
+
+Shape shape_of(const Node& x) {
+    const ov::Shape& shape = x.get_shape();
+    return {shape.begin(), shape.end()};
+}
+
+}  // namespace
+
+Value value_of(const Node& node) { return node; }
+
+Node node_of(const Value& value) { return std::any_cast<const Node&>(value); }
+
+OpenVinoOps::OpenVinoOps(const Parameters& parameters, std::string prefix) : parameters_(parameters), prefix_(std::move(prefix)) {}
+
+Node OpenVinoOps::constant(const std::string& name, const Shape& shape) const {
+    const Tensor& tensor = parameters_.at(prefix_ + name);
+    if (tensor.scalar_type() != at::kFloat || !tensor.is_contiguous() || !tensor.device().is_cpu()) {
+        core::fail("{}{}: OpenVINO reads contiguous float32 weights on the CPU", prefix_, name);
+    }
+    const auto sizes = shape.empty() ? tensor.sizes().vec() : shape;
+    const ov::Tensor view(ov::element::f32, ov::Shape(sizes.begin(), sizes.end()), const_cast<float*>(tensor.const_data_ptr<float>()));
+    const auto node = std::make_shared<op::Constant>(view);
+    node->set_friendly_name(prefix_ + name);
+    return node->output(0);
+}
+
+Shape OpenVinoOps::shape(const Value& x) const { return shape_of(node_of(x)); }
+
+Value OpenVinoOps::conv2d(const Value& x, const std::string& name, const Convolution& layer) {
+    const auto stride = static_cast<std::size_t>(layer.stride);
+    const ov::CoordinateDiff padding(2, layer.padding);
+    const Node product = make<op::Convolution>(node_of(x), constant(name + ".weight"), ov::Strides{stride, stride}, padding, padding,
+                                               ov::Strides{1, 1});
+    product.get_node()->set_friendly_name(name);
+    return value_of(make<op::Add>(product, constant(name + ".bias", {1, layer.out_channels, 1, 1})));
+}
+
+Value OpenVinoOps::linear(const Value& x, const std::string& name, const Linear& layer) {
+    const Node product = make<op::MatMul>(node_of(x), constant(name + ".weight"), false, true);
+    product.get_node()->set_friendly_name(name);
+    return value_of(layer.bias ? make<op::Add>(product, constant(name + ".bias", {1, layer.out_features})) : product);
+}
+
+Value OpenVinoOps::group_norm(const Value& x, const std::string& name, const GroupNorm& layer) {
+    const Shape shape = shape_of(node_of(x));
+    Node y = make<op::GroupNormalization>(node_of(x), constant(name + ".weight"), constant(name + ".bias"), layer.groups, layer.eps);
+    if (layer.modulation) {
+        // scale + 1 before the halves part: behind the linear layer it folds into that layer's bias, and the CPU plugin of 2026.4.1 crashes
+        // while it compiles norm(x) * (scale + 1).
+        std::vector<float> one_and_zero(static_cast<std::size_t>(2 * shape[1]), 0.0f);
+        std::fill_n(one_and_zero.begin(), shape[1], 1.0f);
+        const Node shifted = make<op::Add>(node_of(*layer.modulation), floats({1, one_and_zero.size()}, one_and_zero));
+        const auto halves = std::make_shared<op::Split>(reshaped(shifted, {shape[0], 2 * shape[1], 1, 1}),
+                                                        make<op::Constant>(ov::element::i64, ov::Shape{}, 1), 2);
+        y = make<op::Add>(make<op::Multiply>(y, halves->output(0)), halves->output(1));
+    }
+    return value_of(layer.silu ? make<op::Swish>(y) : y);
+}
+
+Value OpenVinoOps::layer_norm(const Value& x, const std::string& name, double eps) {
+    const Node y = make<op::MVN>(node_of(x), integers({-1}), true, static_cast<float>(eps), ov::op::MVNEpsMode::INSIDE_SQRT);
+    return value_of(make<op::Add>(make<op::Multiply>(y, constant(name + ".weight")), constant(name + ".bias")));
+}
+
+Value OpenVinoOps::attention(const Value& qkv, std::int64_t heads) {
+    const Shape shape = this->shape(qkv);
+    const std::int64_t n = shape[0], channels = shape[1] / 3, pixels = shape[2] * shape[3];
+    // [N,heads,C/heads,3,pixels] -> three of [N,heads,pixels,C/heads]
+    const Node split = make<op::Transpose>(reshaped(node_of(qkv), {n, heads, channels / heads, 3, pixels}), integers({3, 0, 1, 4, 2}));
+    const auto part = [&](std::int64_t i) { return make<op::Gather>(split, make<op::Constant>(ov::element::i64, ov::Shape{}, i), integers({0})); };
+    const Node attended = make<op::ScaledDotProductAttention>(part(0), part(1), part(2), false);
+    return value_of(reshaped(make<op::Transpose>(attended, integers({0, 1, 3, 2})), {n, channels, shape[2], shape[3]}));
+}
+
+Value OpenVinoOps::resample(const Value& x, Resample how) {
+    switch (how) {
+        case Resample::up: {
+            op::Interpolate::InterpolateAttrs nearest(op::Interpolate::InterpolateMode::NEAREST, op::Interpolate::ShapeCalcMode::SCALES, {0, 0}, {0, 0},
+                                                      op::Interpolate::CoordinateTransformMode::ASYMMETRIC, op::Interpolate::NearestMode::FLOOR);
+            return value_of(make<op::Interpolate>(node_of(x), floats({2}, {2, 2}), integers({2, 3}), nearest));
+        }
+        case Resample::down:
+            return value_of(make<op::AvgPool>(node_of(x), ov::Strides{2, 2}, ov::Shape{0, 0}, ov::Shape{0, 0}, ov::Shape{2, 2}, true));
+        case Resample::none: break;
+    }
+    return x;
+}
+
+Value OpenVinoOps::concat(const Value& a, const Value& b) { return value_of(make<op::Concat>(ov::OutputVector{node_of(a), node_of(b)}, 1)); }
+
+Value OpenVinoOps::add(const Value& a, const Value& b) { return value_of(make<op::Add>(node_of(a), node_of(b))); }
+
+Value OpenVinoOps::scale(const Value& x, double factor) {
+    return value_of(make<op::Multiply>(node_of(x), floats({}, {static_cast<float>(factor)})));
+}
+
+Value OpenVinoOps::silu(const Value& x) { return value_of(make<op::Swish>(node_of(x))); }
+
+Value OpenVinoOps::sinusoid(const Value& x, std::int64_t width) {
+    const auto half = static_cast<std::size_t>(width / 2);
+    std::vector<float> frequencies(half);
+    for (std::size_t i = 0; i < half; ++i) {
+        frequencies[i] = static_cast<float>(std::pow(1.0 / 10000, static_cast<double>(i) / static_cast<double>(half)));
+    }
+    const Node angles = make<op::Multiply>(reshaped(node_of(x), {shape(x)[0], 1}), floats({1, half}, frequencies));
+    return value_of(make<op::Concat>(ov::OutputVector{make<op::Cos>(angles), make<op::Sin>(angles)}, 1));
+}
+
+Value OpenVinoOps::pixel_unshuffle(const Value& x, std::int64_t factor) {
+    return value_of(make<op::SpaceToDepth>(node_of(x), op::SpaceToDepth::SpaceToDepthMode::DEPTH_FIRST, static_cast<std::size_t>(factor)));
+}
+
+Value OpenVinoOps::pixel_shuffle(const Value& x, std::int64_t factor) {
+    return value_of(make<op::DepthToSpace>(node_of(x), op::DepthToSpace::DepthToSpaceMode::DEPTH_FIRST, static_cast<std::size_t>(factor)));
+}
+
+Value OpenVinoOps::global_average(const Value& x) { return value_of(make<op::ReduceMean>(node_of(x), integers({2, 3}), false)); }
+
+}  // namespace atelier::ops

@@ -1,0 +1,78 @@
+#include "atelier/inference/engine.h"
+
+#include "models/model_fixtures.h"
+#include "ops/tensors.h"
+
+namespace atelier::inference {
+namespace {
+
+using nlohmann::json;
+
+
+
+/// A model whose every layer has something to say.
+models::Model model_of(const json& config) {
+    models::Model model = models::fresh_model(config, 1);
+    model.parameters = ops::filled(networks::trace(model.network).parameters);
+    return model;
+}
+
+json unet(std::int64_t resolution, std::int64_t patch, std::int64_t channels, std::int64_t classes) {
+    return {{"architecture", "adm_unet"}, {"resolution", resolution}, {"channels", 3}, {"classes", classes}, {"model_channels", channels},
+            {"channel_mult", {1, 2}}, {"num_blocks", 1}, {"attention_resolutions", {resolution / patch / 2}}, {"patch_size", patch}};
+}
+
+struct Case {
+    std::string name;
+    json config;
+};
+
+class Engines : public ::testing::TestWithParam<Case> {
+protected:
+    models::Model model = model_of(GetParam().config);
+    std::unique_ptr<diffusion::Denoiser> torch = open_denoiser(model, {});
+
+    /// Distance of an engine's answers to float32 LibTorch's, the largest over noise levels and batch sizes.
+    double farthest(const Engine& engine) {
+        const auto denoiser = open_denoiser(model, engine);
+        double distance = 0;
+        for (const double sigma : {0.002, 0.5, 80.0}) {
+            for (const std::int64_t batch : {1, 3, 1}) {
+                ops::Shape shape = model.network.data_shape;
+                shape.insert(shape.begin(), batch);
+                const Tensor x = ops::normal(shape, "x") * std::max(sigma, 0.5), levels = at::full({batch}, sigma);
+                std::vector<std::int64_t> classes;
+                for (std::int64_t i = 0; i < batch; ++i) classes.push_back(model.network.classes > 0 ? i % model.network.classes : 0);
+                const auto condition = diffusion::one_hot(classes, model.network.classes);
+                distance = std::max(distance, ops::relative_distance(denoiser->denoise(x, levels, condition), torch->denoise(x, levels, condition)));
+            }
+        }
+        return distance;
+    }
+};
+
+TEST_P(Engines, give_the_same_numbers_in_float32) {
+    EXPECT_LT(farthest({Engine::Kind::openvino, Engine::Precision::fp32}), 1e-4);
+}
+
+TEST_P(Engines, stay_near_in_bfloat16) {
+    EXPECT_LT(farthest({Engine::Kind::openvino, Engine::Precision::bf16}), 3e-2);
+    EXPECT_LT(farthest({Engine::Kind::torch, Engine::Precision::bf16}), 3e-2);
+}
+
+INSTANTIATE_TEST_SUITE_P(
+    Models, Engines,
+    ::testing::Values(Case{"unet", unet(16, 1, 32, 0)}, Case{"patched_unet_with_classes", unet(16, 2, 64, 5)},
+                      Case{"mlp", {{"architecture", "mlp"}, {"dimensions", 2}, {"hidden", 16}, {"blocks", 3}, {"classes", 4}}}),
+    [](const auto& info) { return info.param.name; });
+
+TEST(Engine, words_that_are_none_are_told) {
+    const auto told = [](const char* kind, const char* precision, const char* device) { return core::error_of([&] { engine_of(kind, precision, device); }); };
+    core::expect_contains(told("onnx", "fp32", "cpu"), "known are torch and openvino");
+    core::expect_contains(told("torch", "fp16", "cpu"), "known are fp32 and bf16");
+    core::expect_contains(told("torch", "fp32", "gpu"), "known are cpu, cuda");
+    core::expect_contains(told("openvino", "fp32", "cuda"), "take --engine torch");
+}
+
+}  // namespace
+}  // namespace atelier::inference
