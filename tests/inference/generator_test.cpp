@@ -43,6 +43,14 @@ TEST_F(EnsembleGenerator, a_mixed_batch_comes_back_in_order_each_sample_from_the
     }
 }
 
+TEST_F(EnsembleGenerator, another_engine_gives_the_same_samples) {
+    const Wanted wanted = plan(9, 5, {3, 0, 1, 2, 2}, generator->prior());
+    const auto by_openvino = open_generator(path, std::nullopt, {.kind = Engine::Kind::openvino});
+    EXPECT_TRUE(near(by_openvino->draw(wanted), generator->draw(wanted)));
+    EXPECT_TRUE(at::equal(by_openvino->draw(wanted), by_openvino->draw(wanted)));
+    EXPECT_EQ(hash_of(*by_openvino), hash_of(*generator)) << "the weights are the same whoever computes";
+}
+
 TEST_F(EnsembleGenerator, a_students_answer_is_one_evaluation_at_the_highest_noise_level) {
     const models::Model student = models::read_model(path / "students/1");
     const Tensor noise = diffusion::image_noise(5, 3, 1, {2});

@@ -2,6 +2,7 @@
 #include <iostream>
 
 #include "atelier/cli/commands.h"
+#include "atelier/cli/engine_options.h"
 #include "atelier/cli/measuring.h"
 #include "atelier/cli/stages.h"
 #include "atelier/cli/yardstick.h"
@@ -15,6 +16,7 @@ struct Arguments {
     std::string subject, out, sampler;
     std::vector<std::string> overrides;
     Measuring measuring;
+    EngineOptions engine;
     std::int64_t seed = 0, seeds = 1, steps = 18;
     bool json = false;
 };
@@ -30,7 +32,7 @@ void evaluate_model(Arguments& arguments) {
     if (arguments.out.empty()) throw core::UsageError("--out is needed: the folder that gets evaluation.json and samples.png");
     std::optional<inference::Sampling> sampling;
     if (!arguments.sampler.empty()) sampling = inference::Sampling{inference::sampling_method(arguments.sampler), arguments.steps};
-    const auto generator = inference::open_generator(arguments.subject, sampling);
+    const auto generator = inference::open_generator(arguments.subject, sampling, arguments.engine.chosen());
     arguments.measuring.seeds.clear();
     for (std::int64_t i = 0; i < arguments.seeds; ++i) arguments.measuring.seeds.push_back(static_cast<std::uint64_t>(arguments.seed + i));
     const nlohmann::json results = measure(arguments.measuring, {{arguments.subject, generator.get()}});
@@ -57,6 +59,7 @@ void add_evaluate_command(CLI::App& app) {
     command->add_option("--seeds", arguments->seeds, "how many seeds, for mean and spread")->check(CLI::Range(1, 1000));
     command->add_option("--sampler", arguments->sampler, "one-step, heun or ddim");
     command->add_option("--steps", arguments->steps, "steps of heun and ddim")->check(CLI::Range(1, 10000));
+    arguments->engine.add_to(*command);
     command->add_option("--out", arguments->out, "folder for evaluation.json and samples.png");
     command->add_flag("--json", arguments->json, "print the result as JSON");
     command->footer("Examples:\n  atelier evaluate models/fashion-mnist/k4 --data /usr/share/datasets/fashion-mnist --count 10000 --seed 0 --out eval\n"

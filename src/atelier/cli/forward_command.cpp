@@ -1,15 +1,14 @@
-#include <CLI/CLI.hpp>
-
 #include "atelier/cli/commands.h"
+#include "atelier/cli/engine_options.h"
 #include "atelier/core/error.h"
-#include "atelier/inference/engine.h"
 
 namespace atelier::cli {
 
 namespace {
 
 struct Arguments {
-    std::string model, in, out, engine = "torch", precision = "fp32", device = "cpu";
+    std::string model, in, out;
+    EngineOptions engine;
 };
 
 const Tensor& tensor_named(const ops::Parameters& tensors, const std::string& name, const std::string& path) {
@@ -28,7 +27,7 @@ void check_shape(const Tensor& tensor, std::int64_t n, const std::vector<std::in
 
 void forward(const Arguments& arguments) {
     at::NoGradGuard no_gradients;
-    const inference::Engine engine = inference::engine_of(arguments.engine, arguments.precision, arguments.device);
+    const inference::Engine engine = arguments.engine.chosen();
     const at::Device device = engine.device;
     const models::Model model = models::read_model(arguments.model, device);
     const ops::Parameters tensors = ops::read_parameters(arguments.in).to(device);
@@ -55,9 +54,7 @@ void add_forward_command(CLI::App& app) {
     command->add_option("MODEL", arguments->model, "a model directory")->required();
     command->add_option("--in", arguments->in, "safetensors with x [N,...], sigma [N], class_labels [N,classes] where conditional")->required();
     command->add_option("--out", arguments->out, "safetensors that gets out [N,...], the denoised samples")->required();
-    command->add_option("--engine", arguments->engine, "who computes")->check(CLI::IsMember({"torch", "openvino"}));
-    command->add_option("--precision", arguments->precision, "of matrix products and convolutions")->check(CLI::IsMember({"fp32", "bf16"}));
-    command->add_option("--device", arguments->device, "cpu, cuda or cuda:N");
+    arguments->engine.add_to(*command);
     command->footer("Example:\n  atelier forward models/fashion-mnist/teacher --in in.safetensors --out out.safetensors");
     command->callback([arguments] { forward(*arguments); });
 }

@@ -7,9 +7,9 @@ namespace atelier::cli {
 void make_evaluation(Workshop& workshop) {
     const RunConfig& config = workshop.config();
     const auto path = workshop.output() / "evaluation.json";
-    const auto ensemble = inference::open_generator(workshop.output() / "ensemble", std::nullopt, workshop.device());
+    const auto ensemble = inference::open_generator(workshop.output() / "ensemble", std::nullopt, {.device = workshop.device()});
     const inference::Sampling many{inference::Sampling::Method::heun, config.evaluation.steps};
-    const auto teacher = inference::open_generator(workshop.output() / "teacher", many, workshop.device());
+    const auto teacher = inference::open_generator(workshop.output() / "teacher", many, {.device = workshop.device()});
 
     Measuring measuring;
     measuring.data = config.test_path.empty() ? config.data_path : config.test_path;

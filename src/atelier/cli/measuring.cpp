@@ -55,6 +55,8 @@ evaluation::Protocol protocol_of(const Measuring& measuring) {
 /// Neither what a model is called nor where its data lie changes a figure.
 nlohmann::json without_names(nlohmann::json protocol) {
     protocol["model"].erase("name");
+    protocol["model"].emplace("engine", "torch");  // results that are older than the choice
+    protocol["model"].emplace("precision", "fp32");
     protocol["reference"].erase("path");
     return protocol;
 }
@@ -105,7 +107,9 @@ nlohmann::json measure(const Measuring& measuring, const std::vector<std::pair<s
     for (const auto& [name, generator] : models) {
         const inference::Sampling& sampling = generator->sampling();
         const evaluation::Subject subject{source_of(*generator, name), inference::hash_of(*generator),
-                                          {{"name", name}, {"sampler", inference::name_of(sampling.method)}, {"evaluations", sampling.evaluations()}}};
+                                          {{"name", name}, {"sampler", inference::name_of(sampling.method)}, {"evaluations", sampling.evaluations()},
+                                           {"engine", inference::name_of(generator->engine().kind)},
+                                           {"precision", inference::name_of(generator->engine().precision)}}};
         results[name] = earlier_result(measuring.earlier, evaluator.protocol_of(subject));
         if (results[name].is_null()) {
             results[name] = measured(measuring, evaluator, *generator, subject);

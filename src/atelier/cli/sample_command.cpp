@@ -1,9 +1,9 @@
-#include <CLI/CLI.hpp>
 #include <iostream>
 
 #include <fmt/ranges.h>
 
 #include "atelier/cli/commands.h"
+#include "atelier/cli/engine_options.h"
 #include "atelier/core/atomic_file.h"
 #include "atelier/core/error.h"
 #include "atelier/core/image_file.h"
@@ -21,7 +21,8 @@ namespace {
 namespace fs = std::filesystem;
 
 struct Arguments {
-    std::string model, out, sampler, device = "cpu";
+    std::string model, out, sampler;
+    EngineOptions engine;
     std::int64_t count = 1, seed = 0, steps = 18;
     std::vector<std::int64_t> classes;
     bool json = false;
@@ -44,7 +45,9 @@ std::map<std::string, std::string> text_of(inference::Generator& generator, cons
                                             {"student", std::to_string(student)},
                                             {"model_hash", generator.hash_of_student(student)},
                                             {"sampler", inference::name_of(generator.sampling().method)},
-                                            {"evaluations", std::to_string(generator.sampling().evaluations())}};
+                                            {"evaluations", std::to_string(generator.sampling().evaluations())},
+                                            {"engine", inference::name_of(generator.engine().kind)},
+                                            {"precision", inference::name_of(generator.engine().precision)}};
     if (!names.empty()) text["class_name"] = names[static_cast<std::size_t>(label)];
     return text;
 }
@@ -86,7 +89,7 @@ void sample(const Arguments& arguments) {
     at::globalContext().setDeterministicAlgorithms(true, true);
     std::optional<inference::Sampling> sampling;
     if (!arguments.sampler.empty()) sampling = inference::Sampling{inference::sampling_method(arguments.sampler), arguments.steps};
-    const auto generator = inference::open_generator(arguments.model, sampling, at::Device(arguments.device));
+    const auto generator = inference::open_generator(arguments.model, sampling, arguments.engine.chosen());
     const auto wanted = inference::plan(arguments.count, static_cast<std::uint64_t>(arguments.seed), arguments.classes, generator->prior());
     core::Progress progress("sampling", arguments.count, "samples");
     std::vector<Tensor> parts;
@@ -119,7 +122,7 @@ void add_sample_command(CLI::App& app) {
     command->add_option("--class", arguments->classes, "class ids, repeated up to the count; without: drawn from the training prior")->delimiter(',');
     command->add_option("--sampler", arguments->sampler, "one-step, heun or ddim; without: one step for students, 18 Heun steps for teachers");
     command->add_option("--steps", arguments->steps, "steps of heun and ddim")->check(CLI::Range(1, 10000));
-    command->add_option("--device", arguments->device, "cpu, cuda or cuda:N");
+    arguments->engine.add_to(*command);
     command->add_option("--out", arguments->out, "x.png: a grid; x.npz: arrays; else a folder of PNGs")->required();
     command->add_flag("--json", arguments->json, "say what was written as JSON on standard output");
     command->footer("Examples:\n  atelier sample models/fashion-mnist/k4 --count 100 --seed 1 --out grid.png\n  atelier sample models/fashion-mnist/k4 "

@@ -22,6 +22,10 @@ Engine engine_of(const std::string& kind, const std::string& precision, const st
     return engine;
 }
 
+std::string name_of(Engine::Kind kind) { return kind == Engine::Kind::openvino ? "openvino" : "torch"; }
+
+std::string name_of(Engine::Precision precision) { return precision == Engine::Precision::bf16 ? "bf16" : "fp32"; }
+
 std::unique_ptr<diffusion::Denoiser> open_denoiser(const models::Model& model, const Engine& engine) {
     const bool bfloat16 = engine.precision == Engine::Precision::bf16;
     if (engine.kind == Engine::Kind::openvino) return std::make_unique<OpenVinoDenoiser>(model, bfloat16);

@@ -20,6 +20,9 @@ struct Engine {
 /// asked for another device than the CPU.
 Engine engine_of(const std::string& kind, const std::string& precision, const std::string& device);
 
+std::string name_of(Engine::Kind kind);
+std::string name_of(Engine::Precision precision);
+
 /// `model`, which must outlive the result, as a denoiser on that engine. The model lies on the engine's device.
 std::unique_ptr<diffusion::Denoiser> open_denoiser(const models::Model& model, const Engine& engine);
 

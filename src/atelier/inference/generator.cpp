@@ -19,10 +19,20 @@ const std::map<std::string, Sampling::Method>& methods() {
     return all;
 }
 
+/// A model and the engine that runs it.
+struct Ready {
+    Ready(models::Model read, const Engine& engine) : model(std::move(read)), denoiser(open_denoiser(model, engine)) {}
+    Ready(Ready&&) = delete;  // the denoiser looks into the model
+
+    models::Model model;
+    std::unique_ptr<diffusion::Denoiser> denoiser;
+};
+
 /// Draws with one model, in batches.
-Tensor draw_with(const models::Model& model, const Sampling& sampling, const Wanted& wanted, at::Device device) {
+Tensor draw_with(const Ready& ready, const Sampling& sampling, const Wanted& wanted, at::Device device) {
     at::NoGradGuard no_gradients;
-    const diffusion::EdmDenoiser denoiser = model.denoiser();
+    const models::Model& model = ready.model;
+    const diffusion::Denoiser& denoiser = *ready.denoiser;
     const auto levels = diffusion::sampling_levels(model.range, sampling.steps);
     std::vector<Tensor> parts;
     for (std::size_t first = 0; first < wanted.numbers.size(); first += largest_batch) {
@@ -51,38 +61,38 @@ void check_classes(const std::vector<std::int64_t>& wanted, std::int64_t classes
 
 class SingleModel : public Generator {
 public:
-    SingleModel(models::Model model, Sampling sampling, at::Device device)
-        : model_(std::move(model)), sampling_(sampling), device_(device) {
-        const auto provenance = model_.config.value("provenance", nlohmann::json::object());
-        const std::int64_t classes = std::max<std::int64_t>(1, model_.network.classes);
+    SingleModel(models::Model model, Sampling sampling, const Engine& engine) : ready_(std::move(model), engine), sampling_(sampling), engine_(engine) {
+        const auto provenance = ready_.model.config.value("provenance", nlohmann::json::object());
+        const std::int64_t classes = std::max<std::int64_t>(1, ready_.model.network.classes);
         prior_.weights = provenance.value("prior", std::vector<double>(static_cast<std::size_t>(classes), 1.0));
         if (prior_.classes() != classes) prior_.weights.assign(static_cast<std::size_t>(classes), 1.0);
     }
 
     Tensor draw(const Wanted& wanted) override {
         check_classes(wanted.classes, prior_.classes());
-        return draw_with(model_, sampling_, wanted, device_);
+        return draw_with(ready_, sampling_, wanted, engine_.device);
     }
-    const models::DataForm& form() const override { return model_.form; }
+    const models::DataForm& form() const override { return ready_.model.form; }
     const conditions::Prior& prior() const override { return prior_; }
     std::int64_t student_of(std::int64_t) const override { return 0; }
     std::int64_t students() const override { return 1; }
-    std::string hash_of_student(std::int64_t) override { return ops::hash_of(model_.parameters); }
+    std::string hash_of_student(std::int64_t) override { return ops::hash_of(ready_.model.parameters); }
     const Sampling& sampling() const override { return sampling_; }
-    std::int64_t parameters_of_student(std::int64_t) override { return model_.parameters.count(); }
+    const Engine& engine() const override { return engine_; }
+    std::int64_t parameters_of_student(std::int64_t) override { return ready_.model.parameters.count(); }
 
 private:
-    models::Model model_;
+    Ready ready_;
     conditions::Prior prior_;
     Sampling sampling_;
-    at::Device device_;
+    Engine engine_;
 };
 
 /// Students are read when first asked for; a mixed batch is grouped by student and put back in order.
 class RoutedEnsemble : public Generator {
 public:
-    RoutedEnsemble(models::Ensemble ensemble, at::Device device)
-        : ensemble_(std::move(ensemble)), router_(ensemble_.partition), loaded_(ensemble_.students.size()), device_(device) {}
+    RoutedEnsemble(models::Ensemble ensemble, const Engine& engine)
+        : ensemble_(std::move(ensemble)), router_(ensemble_.partition), loaded_(ensemble_.students.size()), engine_(engine) {}
 
     Tensor draw(const Wanted& wanted) override {
         check_classes(wanted.classes, ensemble_.partition.classes());
@@ -95,7 +105,7 @@ public:
                 part.numbers.push_back(wanted.numbers[static_cast<std::size_t>(position)]);
                 part.classes.push_back(wanted.classes[static_cast<std::size_t>(position)]);
             }
-            all.index_copy_(0, at::tensor(group.positions, at::kLong), draw_with(student(group.student), sampling_, part, device_));
+            all.index_copy_(0, at::tensor(group.positions, at::kLong), draw_with(student(group.student), sampling_, part, engine_.device));
         }
         return all;
     }
@@ -103,22 +113,23 @@ public:
     const conditions::Prior& prior() const override { return ensemble_.prior; }
     std::int64_t student_of(std::int64_t class_id) const override { return router_.route(class_id); }
     std::int64_t students() const override { return ensemble_.partition.students; }
-    std::string hash_of_student(std::int64_t k) override { return ops::hash_of(student(k).parameters); }
+    std::string hash_of_student(std::int64_t k) override { return ops::hash_of(student(k).model.parameters); }
     const Sampling& sampling() const override { return sampling_; }
-    std::int64_t parameters_of_student(std::int64_t k) override { return student(k).parameters.count(); }
+    const Engine& engine() const override { return engine_; }
+    std::int64_t parameters_of_student(std::int64_t k) override { return student(k).model.parameters.count(); }
 
 private:
-    const models::Model& student(std::int64_t k) {
+    const Ready& student(std::int64_t k) {
         auto& slot = loaded_[static_cast<std::size_t>(k)];
-        if (!slot) slot = models::read_student(ensemble_, k, device_);
+        if (!slot) slot = std::make_unique<Ready>(models::read_student(ensemble_, k, engine_.device), engine_);
         return *slot;
     }
 
     models::Ensemble ensemble_;
     conditions::Router router_;
-    std::vector<std::optional<models::Model>> loaded_;
+    std::vector<std::unique_ptr<Ready>> loaded_;
     Sampling sampling_;
-    at::Device device_;
+    Engine engine_;
 };
 
 }  // namespace
@@ -159,19 +170,19 @@ Wanted plan(std::int64_t count, std::uint64_t seed, const std::vector<std::int64
     return wanted;
 }
 
-std::unique_ptr<Generator> open_generator(const std::filesystem::path& path, const std::optional<Sampling>& sampling, at::Device device) {
+std::unique_ptr<Generator> open_generator(const std::filesystem::path& path, const std::optional<Sampling>& sampling, const Engine& engine) {
     if (models::is_ensemble_directory(path)) {
         if (sampling && sampling->method != Sampling::Method::one_step) {
             throw core::UsageError(path.string() + ": an ensemble's students take one step; --sampler " + name_of(sampling->method) +
                                    " is for the teacher");
         }
-        return std::make_unique<RoutedEnsemble>(models::read_ensemble(path), device);
+        return std::make_unique<RoutedEnsemble>(models::read_ensemble(path), engine);
     }
     if (!std::filesystem::exists(path)) core::fail("{}: there is no such model; name a model or ensemble directory", path.string());
-    models::Model model = models::read_model(path, device);
+    models::Model model = models::read_model(path, engine.device);
     const bool student = model.config.contains("place");
     const Sampling usual{student ? Sampling::Method::one_step : Sampling::Method::heun, 18};
-    return std::make_unique<SingleModel>(std::move(model), sampling.value_or(usual), device);
+    return std::make_unique<SingleModel>(std::move(model), sampling.value_or(usual), engine);
 }
 
 std::string hash_of(Generator& generator) {

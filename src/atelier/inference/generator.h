@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "atelier/conditions/router.h"
+#include "atelier/inference/engine.h"
 #include "atelier/models/ensemble.h"
 
 namespace atelier::inference {
@@ -50,6 +51,7 @@ public:
     /// Hash of the weights that answer for a class.
     virtual std::string hash_of_student(std::int64_t student) = 0;
     virtual const Sampling& sampling() const = 0;
+    virtual const Engine& engine() const = 0;
     /// Number of parameters of the network that answers for a class.
     virtual std::int64_t parameters_of_student(std::int64_t student) = 0;
 };
@@ -57,7 +59,7 @@ public:
 /// Opens a model directory or an ensemble directory. Without `sampling`, ensembles and students take one step, other models
 /// 18 Heun steps. Throws core::UsageError when students are asked for many steps, core::Error when there is no model.
 std::unique_ptr<Generator> open_generator(const std::filesystem::path& path, const std::optional<Sampling>& sampling = std::nullopt,
-                                          at::Device device = at::kCPU);
+                                          const Engine& engine = {});
 
 /// One hash for all weights that a generator may use.
 std::string hash_of(Generator& generator);

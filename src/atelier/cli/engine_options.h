@@ -1,0 +1,23 @@
+#pragma once
+
+#include <CLI/CLI.hpp>
+
+#include "atelier/inference/engine.h"
+
+namespace atelier::cli {
+
+/// --engine, --precision and --device of a command that runs a model.
+struct EngineOptions {
+    std::string engine = "torch", precision = "fp32", device = "cpu";
+
+    void add_to(CLI::App& command) {
+        command.add_option("--engine", engine, "who computes: torch or openvino");
+        command.add_option("--precision", precision, "of matrix products and convolutions: fp32 or bf16");
+        command.add_option("--device", device, "cpu, cuda or cuda:N");
+    }
+
+    /// Throws core::UsageError on words that are none.
+    inference::Engine chosen() const { return inference::engine_of(engine, precision, device); }
+};
+
+}  // namespace atelier::cli
