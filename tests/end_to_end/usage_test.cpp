@@ -1,5 +1,7 @@
 #include "end_to_end/program.h"
 
+#include <nlohmann/json.hpp>
+
 namespace atelier::end_to_end {
 namespace {
 
@@ -42,16 +44,36 @@ INSTANTIATE_TEST_SUITE_P(
                     Mistake{"no_model", {"sample", "models/none", "--count", "1"}, 1, "models/none"},
                     Mistake{"unknown_engine", {"sample", "models/none", "--engine", "onnx"}, 2, "known are torch and openvino"},
                     Mistake{"unknown_device", {"sample", "models/none", "--device", "gpu"}, 2, "known are cpu, cuda"},
+                    Mistake{"gan_without_training", {"benchmark", "models/none", "--gan"}, 2, "--training"},
                     Mistake{"negative_count", {"sample", "models/none", "--count", "-1"}, 2, "--count"}),
     [](const auto& test) { return test.param.name; });
 
 TEST(Usage, every_command_explains_itself_with_an_example) {
     for (const char* command : {"run", "teacher", "partition", "pairs", "distill", "ensemble", "report", "sample", "evaluate", "forward",
-                                "inspect", "classifier"}) {
+                                "inspect", "classifier", "benchmark"}) {
         const Outcome outcome = succeed({command, "--help"});
         expect_contains(outcome.out, "Example");
         expect_contains(outcome.out, std::string("atelier ") + command);
     }
+}
+
+TEST(Benchmark, times_an_evaluation_and_a_request_on_either_engine) {
+    for (const char* engine : {"torch", "openvino"}) {
+        const Outcome outcome = succeed({"benchmark", "models/fashion-mnist/k4", "--engine", engine, "--batch", "2", "--threads", "1", "--runs", "2"});
+        const auto figures = nlohmann::json::parse(outcome.out);
+        for (const char* key : {"median_seconds", "request_median_seconds", "flops", "peak_rss_bytes"}) EXPECT_GT(figures.at(key).get<double>(), 0) << key;
+        EXPECT_EQ(figures.at("engine"), engine);
+        EXPECT_EQ(figures.at("precision"), "fp32");
+        EXPECT_EQ(figures.at("batch"), 2);
+        EXPECT_EQ(figures.at("threads"), 1);
+    }
+}
+
+TEST(Benchmark, times_a_training_cycle) {
+    const Outcome outcome = succeed({"benchmark", "models/fashion-mnist/k4", "--training", "--gan", "--batch", "4", "--threads", "1", "--runs", "1"});
+    const auto figures = nlohmann::json::parse(outcome.out);
+    EXPECT_NEAR(figures.at("images_per_second").get<double>() * figures.at("seconds_per_cycle").get<double>(), 4 * 6, 1e-6);
+    EXPECT_GT(figures.at("peak_rss_bytes").get<double>(), 0);
 }
 
 TEST(Usage, explain_lists_every_key_that_a_config_may_have) {

@@ -9,8 +9,8 @@
 #include "atelier/core/progress.h"
 #include "atelier/core/signals.h"
 #include "atelier/training/checkpoint.h"
-#include "atelier/training/optimizer.h"
 #include "atelier/training/run_log.h"
+#include "atelier/training/stepper.h"
 
 namespace atelier::training {
 
@@ -24,11 +24,7 @@ double seconds_since(Clock::time_point start) { return std::chrono::duration<dou
 class Run {
 public:
     Run(distillation::Stage& stage, const LoopSettings& settings)
-        : stage_(stage), settings_(settings), learners_(stage.learners()), checkpoints_(settings.folder / "checkpoints") {
-        for (distillation::Learner& learner : learners_) {
-            learner.parameters->require_gradients(true);
-            optimizers_.emplace_back(*learner.parameters, learner.optimization, stage.steps() * learner.updates);
-        }
+        : stage_(stage), settings_(settings), stepper_(stage), checkpoints_(settings.folder / "checkpoints") {
         restore();
     }
 
@@ -50,27 +46,11 @@ public:
 
 private:
     distillation::Metrics one_step() {
-        distillation::Metrics all;
-        for (std::size_t i = 0; i < learners_.size(); ++i) {
-            for (std::int64_t turn = 0; turn < learners_[i].updates; ++turn) {
-                const distillation::Metrics metrics = update(i, turn);
-                if (turn + 1 == learners_[i].updates) all.insert(all.end(), metrics.begin(), metrics.end());
-            }
+        try {
+            return stepper_.step(step_);
+        } catch (const NotFinite& error) {
+            stop_because(error.what());
         }
-        return all;
-    }
-
-    distillation::Metrics update(std::size_t i, std::int64_t turn) {
-        distillation::Loss loss = stage_.loss(i, step_, turn);
-        const std::vector<Tensor> gradients = torch::autograd::grad({loss.value}, learners_[i].parameters->list(), {}, std::nullopt,
-                                                                    false, /*allow_unused=*/true);
-        const double norm = optimizers_[i].update(gradients);
-        const double value = loss.value.item<double>();
-        if (!std::isfinite(value) || !std::isfinite(norm)) stop_because(fmt::format(
-            "the {} of {} became {} at step {}", std::isfinite(value) ? "gradient" : "loss", learners_[i].name,
-            std::isfinite(value) ? norm : value, step_));
-        loss.metrics.emplace_back(learners_[i].name + "_gradient", norm);
-        return loss.metrics;
     }
 
     [[noreturn]] void stop_because(const std::string& what) const {
@@ -83,7 +63,7 @@ private:
     void probe(distillation::Metrics& metrics) {
         if (!settings_.probe_noise.defined()) return;
         at::NoGradGuard no_gradients;
-        const ops::Parameters& weights = optimizers_.back().averaged();
+        const ops::Parameters& weights = stepper_.optimizers().back().averaged();
         const Tensor samples = stage_.sample(weights, settings_.probe_noise, settings_.probe_condition);
         if (settings_.distance) {
             const double distance = settings_.distance(samples);
@@ -118,7 +98,9 @@ private:
     void save() {
         Checkpoint checkpoint;
         checkpoint.step = step_;
-        for (std::size_t i = 0; i < learners_.size(); ++i) checkpoint.tensors.merge(optimizers_[i].state(), learners_[i].name + "/");
+        for (std::size_t i = 0; i < stepper_.learners().size(); ++i) {
+            checkpoint.tensors.merge(stepper_.optimizers()[i].state(), stepper_.learners()[i].name + "/");
+        }
         checkpoint.tensors.merge(best_, "best/");
         for (const auto& [name, number] : stage_.scalars()) checkpoint.numbers["stage/" + name] = *number;
         checkpoint.numbers["best_step"] = static_cast<double>(best_step_);
@@ -132,7 +114,9 @@ private:
         const std::optional<Checkpoint> found = checkpoints_.latest();
         if (!found) return;
         step_ = found->step;
-        for (std::size_t i = 0; i < learners_.size(); ++i) optimizers_[i].restore(found->tensors.under(learners_[i].name + "/"));
+        for (std::size_t i = 0; i < stepper_.learners().size(); ++i) {
+            stepper_.optimizers()[i].restore(found->tensors.under(stepper_.learners()[i].name + "/"));
+        }
         best_ = found->tensors.under("best/");
         for (const auto& [name, number] : stage_.scalars()) *number = found->number("stage/" + name);
         best_step_ = static_cast<std::int64_t>(found->number("best_step"));
@@ -143,14 +127,13 @@ private:
 
     LoopResult result() const {
         const bool best = settings_.keep_best && !best_.empty();
-        return {best ? best_.clone() : optimizers_.back().averaged().clone(), learners_.back().parameters->clone(), best_step_,
+        return {best ? best_.clone() : stepper_.optimizers().back().averaged().clone(), stepper_.learners().back().parameters->clone(), best_step_,
                 best_distance_, seconds_before_ + seconds_since(start_)};
     }
 
     distillation::Stage& stage_;
     const LoopSettings& settings_;
-    std::vector<distillation::Learner> learners_;
-    std::vector<Optimizer> optimizers_;
+    Stepper stepper_;
     CheckpointFolder checkpoints_;
     std::int64_t step_ = 0, best_step_ = 0;
     ops::Parameters best_;

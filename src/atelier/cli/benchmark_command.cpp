@@ -1,0 +1,137 @@
+#include <ATen/Parallel.h>
+#include <sys/resource.h>
+
+#include <iostream>
+
+#include "atelier/cli/commands.h"
+#include "atelier/cli/engine_options.h"
+#include "atelier/core/error.h"
+#include "atelier/core/image_file.h"
+#include "atelier/distillation/distribution_matching.h"
+#include "atelier/evaluation/latency.h"
+#include "atelier/inference/generator.h"
+#include "atelier/training/stepper.h"
+
+namespace atelier::cli {
+
+namespace {
+
+struct Arguments {
+    std::string model;
+    EngineOptions engine;
+    std::int64_t batch = 1, threads = 0, runs = 10;
+    bool training = false, gan = false;
+};
+
+constexpr std::int64_t warmup_runs = 3;
+
+std::int64_t peak_rss_bytes() {
+    rusage usage{};
+    getrusage(RUSAGE_SELF, &usage);
+    return usage.ru_maxrss * 1024;
+}
+
+/// A model, or the first student of an ensemble: its students are of one kind, or the first stands for them.
+models::Model first_model(const std::string& path, at::Device device) {
+    if (models::is_ensemble_directory(path)) return models::read_student(models::read_ensemble(path), 0, device);
+    return models::read_model(path, device);
+}
+
+std::vector<std::int64_t> classes_in_turn(std::int64_t count, std::int64_t classes) {
+    std::vector<std::int64_t> all;
+    for (std::int64_t i = 0; i < count; ++i) all.push_back(i % std::max<std::int64_t>(1, classes));
+    return all;
+}
+
+/// Median seconds of one evaluation of the network, at the highest noise level.
+evaluation::Latency evaluation_time(const models::Model& model, const inference::Engine& engine, const Arguments& arguments) {
+    at::NoGradGuard no_gradients;
+    const auto denoiser = inference::open_denoiser(model, engine);
+    const Tensor x = diffusion::image_noise(0, 0, arguments.batch, model.network.data_shape).to(engine.device) * model.range.sigma_max;
+    const Tensor sigma = at::full({arguments.batch}, model.range.sigma_max, x.options());
+    const auto condition = diffusion::one_hot(classes_in_turn(arguments.batch, model.network.classes), model.network.classes, engine.device);
+    return evaluation::median_seconds([&] { denoiser->denoise(x, sigma, condition).to(at::kCPU); }, warmup_runs, arguments.runs);
+}
+
+/// Median seconds of one request: noise, routing, all evaluations of the sampler, 8-bit pixels and their PNGs.
+evaluation::Latency request_time(const inference::Engine& engine, const Arguments& arguments) {
+    const auto generator = inference::open_generator(arguments.model, std::nullopt, engine);
+    const inference::Wanted wanted{0, classes_in_turn(arguments.batch, arguments.batch), classes_in_turn(arguments.batch, generator->prior().classes())};
+    const bool images = generator->form().kind == models::DataForm::Kind::image;
+    return evaluation::median_seconds([&] {
+        const Tensor user = models::to_user_space(generator->form(), generator->draw(wanted)).contiguous();
+        for (std::int64_t i = 0; images && i < user.size(0); ++i) core::encode_png(models::image_of(user[i]));
+    }, warmup_runs, arguments.runs);
+}
+
+nlohmann::json inference_figures(const Arguments& arguments, const inference::Engine& engine) {
+    evaluation::Latency evaluated;
+    double flops = 0;
+    {
+        const models::Model model = first_model(arguments.model, engine.device);
+        evaluated = evaluation_time(model, engine, arguments);
+        flops = networks::trace(model.network).flops * static_cast<double>(arguments.batch);
+    }
+    return {{"median_seconds", evaluated.median}, {"least_seconds", evaluated.least}, {"most_seconds", evaluated.most},
+            {"request_median_seconds", request_time(engine, arguments).median}, {"flops", flops}};
+}
+
+/// One DMD2 cycle on noise instead of data: five updates of the fake score, one of the student, teacher and fake score of the model's own size.
+nlohmann::json training_figures(const Arguments& arguments, const inference::Engine& engine) {
+    models::Model model = first_model(arguments.model, engine.device);
+    ops::Parameters student = model.parameters.clone(), fake = model.parameters.clone();
+    if (arguments.gan) fake.merge(distillation::fresh_head(model.network, 0).to(engine.device), "");
+    const bool bfloat16 = engine.precision == inference::Engine::Precision::bf16;
+    const auto teacher = model.denoiser(bfloat16);
+    const std::int64_t classes = std::max<std::int64_t>(1, model.network.classes);
+    const auto real = [&](std::int64_t step) {
+        return distillation::LabelledBatch{diffusion::image_noise(1, step * arguments.batch, arguments.batch, model.network.data_shape).to(engine.device) * model.sigma_data,
+                                           classes_in_turn(arguments.batch, classes)};
+    };
+    distillation::MatchingSettings settings;
+    settings.steps = warmup_runs + arguments.runs;
+    settings.batch = arguments.batch;
+    settings.sigma_data = model.sigma_data;
+    settings.range = model.range;
+    settings.bfloat16 = bfloat16;
+    settings.stream = "benchmark";
+    if (arguments.gan) settings.adversarial = distillation::AdversarialSettings{.gan_weight = 3e-3};
+    distillation::DistributionMatching matching(
+        {model.network, student, model.network, fake, teacher, {std::vector<double>(static_cast<std::size_t>(classes), 1.0)}, real, {}, {}}, settings);
+    training::Stepper stepper(matching);
+    std::int64_t step = 0;
+    const auto cycle = evaluation::median_seconds([&] { stepper.step(step++); }, 1, arguments.runs);
+    const auto images = static_cast<double>(arguments.batch * (settings.fake_updates + 1));
+    return {{"seconds_per_cycle", cycle.median}, {"images_per_second", images / cycle.median}, {"gan", arguments.gan}};
+}
+
+void benchmark(Arguments& arguments) {
+    const inference::Engine engine = arguments.engine.chosen();
+    if (arguments.gan && !arguments.training) throw core::UsageError("--gan goes with --training");
+    if (arguments.training && engine.kind != inference::Engine::Kind::torch) throw core::UsageError("--training runs on --engine torch");
+    if (arguments.threads > 0) at::set_num_threads(static_cast<int>(arguments.threads));
+    nlohmann::json figures = arguments.training ? training_figures(arguments, engine) : inference_figures(arguments, engine);
+    figures.update({{"model", arguments.model}, {"engine", inference::name_of(engine.kind)}, {"precision", inference::name_of(engine.precision)},
+                    {"device", arguments.engine.device}, {"batch", arguments.batch}, {"threads", at::get_num_threads()},
+                    {"runs", arguments.runs}, {"peak_rss_bytes", peak_rss_bytes()}});
+    std::cout << figures.dump() << std::endl;
+}
+
+}  // namespace
+
+void add_benchmark_command(CLI::App& app) {
+    auto arguments = std::make_shared<Arguments>();
+    CLI::App* command = app.add_subcommand("benchmark", "Time one evaluation of a model and one whole request, or one training cycle; JSON");
+    command->add_option("MODEL", arguments->model, "a model directory or an ensemble directory")->required();
+    command->add_option("--batch", arguments->batch, "samples at once")->check(CLI::Range(1, 100000));
+    command->add_option("--threads", arguments->threads, "threads; without: one a core")->check(CLI::Range(1, 1024));
+    command->add_option("--runs", arguments->runs, "measured runs, after some unmeasured ones; medians are reported")->check(CLI::Range(1, 100000));
+    command->add_flag("--training", arguments->training, "time a DMD2 cycle instead: five fake-score updates and one of the generator");
+    command->add_flag("--gan", arguments->gan, "with --training: with the GAN head");
+    arguments->engine.add_to(*command);
+    command->footer("Examples:\n  atelier benchmark models/fashion-mnist/k4 --engine openvino --precision bf16 --threads 2\n"
+                    "  atelier benchmark models/fashion-mnist/teacher --training --batch 64 --gan --precision bf16");
+    command->callback([arguments] { benchmark(*arguments); });
+}
+
+}  // namespace atelier::cli

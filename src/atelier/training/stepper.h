@@ -1,0 +1,35 @@
+#pragma once
+
+#include "atelier/core/error.h"
+#include "atelier/training/optimizer.h"
+
+namespace atelier::training {
+
+/// A loss or a gradient that is no finite number; the learner it belongs to has not moved.
+class NotFinite : public core::Error {
+    using core::Error::Error;
+};
+
+/// Takes the steps of a stage: every learner in its turn, as often as it asks, by an optimiser of its own.
+class Stepper {
+public:
+    /// `stage` must outlive this.
+    explicit Stepper(distillation::Stage& stage);
+
+    /// One whole step; a function of the parameters, the optimisers' state and its number. Throws NotFinite.
+    distillation::Metrics step(std::int64_t number);
+
+    const std::vector<distillation::Learner>& learners() const { return learners_; }
+    /// In the order of the learners.
+    std::vector<Optimizer>& optimizers() { return optimizers_; }
+    const std::vector<Optimizer>& optimizers() const { return optimizers_; }
+
+private:
+    distillation::Metrics update(std::size_t learner, std::int64_t step, std::int64_t turn);
+
+    distillation::Stage& stage_;
+    std::vector<distillation::Learner> learners_;
+    std::vector<Optimizer> optimizers_;
+};
+
+}  // namespace atelier::training
