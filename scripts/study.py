@@ -323,6 +323,8 @@ def table(results, group, rows):
         runs = [run for run in results["runs"] if (run["group"], run["experiment"]) == (group, of)]
         if not runs:
             continue
+        if name == "teacher" and GROUPS[group].teacher:
+            runs = runs[:1]  # one teacher for all seeds
         words = words or ("teacher, 35 evaluations" if name == "teacher" else GROUPS[group].experiments[name][0])
         metrics = [run["teacher_metrics" if name == "teacher" else "metrics"] for run in runs]
         cells = [mean_and_spread([m.get(key) for m in metrics], factor) for key, _, factor in columns]
