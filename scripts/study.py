@@ -376,7 +376,7 @@ def main():
             for group in GROUPS for seed in list(GROUPS[group].seeds)[:arguments.seeds] for name in GROUPS[group].experiments}
     known = {word for words in runs.values() for word in words}
     if unknown := [word for word in wanted if word not in known]:
-        parser.error(f"no experiment {', '.join(unknown)}; known: {', '.join(sorted(known))}")
+        parser.error(f"no experiment {', '.join(unknown)}; known: {', '.join(sorted(word for word in known if word.count('/') == 1))}")
     chosen = [run for run, words in runs.items() if not wanted or any(word in wanted for word in words)]
     if arguments.dry_run:
         for group, seed in dict.fromkeys((group, seed) for group, _, seed in chosen):

@@ -8,8 +8,6 @@ namespace {
 
 using nlohmann::json;
 
-
-
 /// A model whose every layer has something to say.
 models::Model model_of(const json& config) {
     models::Model model = models::fresh_model(config, 1);

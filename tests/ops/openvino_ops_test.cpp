@@ -31,10 +31,7 @@ Tensor computed_by_openvino(const Case& at_hand, const Parameters& parameters) {
     static ov::Core core;
     ov::InferRequest request =
         core.compile_model(model, "CPU", {ov::hint::inference_precision(ov::element::f32), ov::inference_num_threads(1)}).create_infer_request();
-    for (std::size_t i = 0; i < nodes.size(); ++i) {
-        const Tensor input = at_hand.inputs[i];
-        request.set_input_tensor(i, ov::Tensor(ov::element::f32, nodes[i]->get_shape(), input.data_ptr<float>()));
-    }
+    for (std::size_t i = 0; i < nodes.size(); ++i) request.set_input_tensor(i, view_of(at_hand.inputs[i]));
     request.infer();
     ov::Tensor found = request.get_output_tensor();
     const std::vector<std::int64_t> shape(found.get_shape().begin(), found.get_shape().end());

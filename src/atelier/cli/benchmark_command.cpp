@@ -23,7 +23,7 @@ struct Arguments {
     bool training = false, gan = false;
 };
 
-constexpr std::int64_t warmup_runs = 3;
+constexpr std::int64_t warmup_runs = 3, warmup_cycles = 1;
 
 std::int64_t peak_rss_bytes() {
     rusage usage{};
@@ -56,7 +56,7 @@ evaluation::Latency evaluation_time(const models::Model& model, const inference:
 /// Median seconds of one request: noise, routing, all evaluations of the sampler, 8-bit pixels and their PNGs.
 evaluation::Latency request_time(const inference::Engine& engine, const Arguments& arguments) {
     const auto generator = inference::open_generator(arguments.model, std::nullopt, engine);
-    const inference::Wanted wanted{0, classes_in_turn(arguments.batch, arguments.batch), classes_in_turn(arguments.batch, generator->prior().classes())};
+    const inference::Wanted wanted = inference::plan(arguments.batch, 0, classes_in_turn(arguments.batch, generator->prior().classes()), generator->prior());
     const bool images = generator->form().kind == models::DataForm::Kind::image;
     return evaluation::median_seconds([&] {
         const Tensor user = models::to_user_space(generator->form(), generator->draw(wanted)).contiguous();
@@ -89,7 +89,7 @@ nlohmann::json training_figures(const Arguments& arguments, const inference::Eng
                                            classes_in_turn(arguments.batch, classes)};
     };
     distillation::MatchingSettings settings;
-    settings.steps = warmup_runs + arguments.runs;
+    settings.steps = warmup_cycles + arguments.runs;
     settings.batch = arguments.batch;
     settings.sigma_data = model.sigma_data;
     settings.range = model.range;
@@ -100,7 +100,7 @@ nlohmann::json training_figures(const Arguments& arguments, const inference::Eng
         {model.network, student, model.network, fake, teacher, {std::vector<double>(static_cast<std::size_t>(classes), 1.0)}, real, {}, {}}, settings);
     training::Stepper stepper(matching);
     std::int64_t step = 0;
-    const auto cycle = evaluation::median_seconds([&] { stepper.step(step++); }, 1, arguments.runs);
+    const auto cycle = evaluation::median_seconds([&] { stepper.step(step++); }, warmup_cycles, arguments.runs);
     const auto images = static_cast<double>(arguments.batch * (settings.fake_updates + 1));
     return {{"seconds_per_cycle", cycle.median}, {"images_per_second", images / cycle.median}, {"gan", arguments.gan}};
 }

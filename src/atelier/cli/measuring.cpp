@@ -65,9 +65,9 @@ nlohmann::json without_names(nlohmann::json protocol) {
 nlohmann::json earlier_result(const std::filesystem::path& path, const nlohmann::json& protocol) {
     if (path.empty() || !std::filesystem::exists(path)) return nullptr;
     try {
-        const nlohmann::json results = core::read_json(path);
+        const nlohmann::json results = core::read_json(path), wanted = without_names(protocol);
         for (const auto& [name, result] : results.at("models").items()) {
-            if (without_names(result.at("protocol")) == without_names(protocol)) return result;
+            if (without_names(result.at("protocol")) == wanted) return result;
         }
     } catch (const std::exception& error) {
         core::log::warning("{} is not used: {}", path.string(), error.what());

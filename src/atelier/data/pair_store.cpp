@@ -20,12 +20,16 @@ std::vector<std::int64_t> batch_shape(std::int64_t n, const std::vector<std::int
     return all;
 }
 
+void check_teacher(const fs::path& path, const std::string& made_by, const std::string& wanted) {
+    if (made_by == wanted) return;
+    core::fail("{}: these pairs were made by another teacher ({}..., not {}...); delete the folder and make them again", path.string(),
+               made_by.substr(0, 12), wanted.substr(0, 12));
+}
+
 /// A shard says whose samples it holds, unless it comes from elsewhere.
-void check_teacher(const core::SafetensorsFile& file, const std::string& teacher_hash) {
-    const auto made_by = file.metadata().find("teacher_hash");
-    if (made_by == file.metadata().end() || made_by->second == teacher_hash) return;
-    core::fail("{}: these pairs were made by another teacher ({}..., the others' is {}...); delete the folder and make the pairs again",
-               file.path().string(), made_by->second.substr(0, 12), teacher_hash.substr(0, 12));
+void check_teacher(const core::SafetensorsFile& shard, const std::string& wanted) {
+    const auto made_by = shard.metadata().find("teacher_hash");
+    if (made_by != shard.metadata().end()) check_teacher(shard.path(), made_by->second, wanted);
 }
 
 ops::Parameters read_shard(const fs::path& path, std::int64_t wanted, const std::vector<std::int64_t>& shape, const std::string& teacher_hash) {
@@ -56,10 +60,7 @@ PairStore::PairStore(const fs::path& folder, const std::string& teacher_hash) {
     const nlohmann::json manifest = core::read_json(path);
     const core::JsonObject json(manifest, path.string());
     const std::string made_by = json.text("teacher_hash");
-    if (!teacher_hash.empty() && made_by != teacher_hash) {
-        core::fail("{}: these pairs were made by another teacher ({}..., the run's is {}...); make them again", path.string(),
-                   made_by.substr(0, 12), teacher_hash.substr(0, 12));
-    }
+    if (!teacher_hash.empty()) check_teacher(path, made_by, teacher_hash);
     const std::int64_t count = json.integer("count", 1, 1'000'000'000), each = json.integer("shard", 1, 1'000'000'000);
     const auto shape = json.integers("shape", 1, 1 << 20);
     std::vector<Tensor> noise, samples;

@@ -42,11 +42,6 @@ std::shared_ptr<ov::Model> graph_of(const models::Model& model, std::int64_t bat
     return std::make_shared<ov::Model>(ov::ResultVector{std::make_shared<ov::op::v0::Result>(raw)}, inputs, network.architecture);
 }
 
-/// A view of a contiguous float32 tensor.
-ov::Tensor view_of(const Tensor& tensor) {
-    return {ov::element::f32, ov::Shape(tensor.sizes().begin(), tensor.sizes().end()), const_cast<float*>(tensor.const_data_ptr<float>())};
-}
-
 }  // namespace
 
 OpenVinoDenoiser::OpenVinoDenoiser(const models::Model& model, bool bfloat16) : model_(model), bfloat16_(bfloat16) {}
@@ -72,8 +67,8 @@ Tensor OpenVinoDenoiser::denoise(const Tensor& x_t, const Tensor& sigma, const d
     if (model_.network.classes > 0) given.push_back(ops::tensor_of(*inputs.labels).contiguous());
     const Tensor raw = at::empty(x_t.sizes(), at::kFloat);
     ov::InferRequest& request = request_for(x_t.size(0));
-    for (std::size_t i = 0; i < given.size(); ++i) request.set_input_tensor(i, view_of(given[i]));
-    request.set_output_tensor(view_of(raw));
+    for (std::size_t i = 0; i < given.size(); ++i) request.set_input_tensor(i, ops::view_of(given[i]));
+    request.set_output_tensor(ops::view_of(raw));
     request.infer();
     return diffusion::along(with.c_skip, x_t) * x_t + diffusion::along(with.c_out, x_t) * raw;
 }

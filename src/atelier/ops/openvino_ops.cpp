@@ -37,6 +37,10 @@ Value value_of(const Node& node) { return node; }
 
 Node node_of(const Value& value) { return std::any_cast<const Node&>(value); }
 
+ov::Tensor view_of(const Tensor& tensor) {
+    return {ov::element::f32, ov::Shape(tensor.sizes().begin(), tensor.sizes().end()), const_cast<float*>(tensor.const_data_ptr<float>())};
+}
+
 OpenVinoOps::OpenVinoOps(const Parameters& parameters, std::string prefix) : parameters_(parameters), prefix_(std::move(prefix)) {}
 
 Node OpenVinoOps::constant(const std::string& name, const Shape& shape) const {
@@ -44,9 +48,7 @@ Node OpenVinoOps::constant(const std::string& name, const Shape& shape) const {
     if (tensor.scalar_type() != at::kFloat || !tensor.is_contiguous() || !tensor.device().is_cpu()) {
         core::fail("{}{}: OpenVINO reads contiguous float32 weights on the CPU", prefix_, name);
     }
-    const auto sizes = shape.empty() ? tensor.sizes().vec() : shape;
-    const ov::Tensor view(ov::element::f32, ov::Shape(sizes.begin(), sizes.end()), const_cast<float*>(tensor.const_data_ptr<float>()));
-    const auto node = std::make_shared<op::Constant>(view);
+    const auto node = std::make_shared<op::Constant>(view_of(shape.empty() ? tensor : tensor.view(shape)));
     node->set_friendly_name(prefix_ + name);
     return node->output(0);
 }

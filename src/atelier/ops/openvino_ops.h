@@ -11,6 +11,9 @@ namespace atelier::ops {
 Value value_of(const ov::Output<ov::Node>& node);
 ov::Output<ov::Node> node_of(const Value& value);
 
+/// A view of a contiguous float32 tensor on the CPU, whose memory it shares.
+ov::Tensor view_of(const Tensor& tensor);
+
 /// Speaks the vocabulary by writing an OpenVINO graph. Shapes are static. Weights are constants that look into `parameters` (float32, on the
 /// CPU), which must outlive the graph. Values come from value_of(). Throws core::Error on a parameter that is missing.
 class OpenVinoOps : public Ops {
