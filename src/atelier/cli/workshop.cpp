@@ -2,24 +2,11 @@
 
 #include "atelier/cli/yardstick.h"
 #include "atelier/core/error.h"
+#include "atelier/inference/engine.h"
 
 namespace atelier::cli {
 
-namespace {
-
-at::Device parse_device(const std::string& name) {
-    try {
-        const at::Device device(name);
-        if (device.is_cuda() && !at::hasCUDA()) throw core::UsageError("device = \"" + name + "\": this build of LibTorch has no CUDA; use cpu");
-        return device;
-    } catch (const c10::Error&) {
-        throw core::UsageError("device is \"" + name + "\"; it must be cpu, cuda or cuda:N");
-    }
-}
-
-}  // namespace
-
-Workshop::Workshop(LoadedConfig loaded) : loaded_(std::move(loaded)), output_(config().output), device_(parse_device(config().device)) {}
+Workshop::Workshop(LoadedConfig loaded) : loaded_(std::move(loaded)), output_(config().output), device_(inference::device_of(config().device)) {}
 
 const std::shared_ptr<const data::Dataset>& Workshop::data() {
     if (!data_) data_ = data::open_dataset({.path = config().data_path, .split = "train", .limit = 0});

@@ -5,20 +5,26 @@
 
 namespace atelier::inference {
 
+at::Device device_of(const std::string& name) {
+    try {
+        const at::Device device(name);
+        if (device.is_cuda() && !at::hasCUDA()) throw core::UsageError("device \"" + name + "\": this build of LibTorch has no CUDA; use cpu");
+        return device;
+    } catch (const c10::Error&) {
+        throw core::UsageError("there is no device \"" + name + "\"; known are cpu, cuda and cuda:N");
+    }
+}
+
 Engine engine_of(const std::string& kind, const std::string& precision, const std::string& device) {
     Engine engine;
-    try {
-        engine.device = at::Device(device);
-    } catch (const c10::Error&) {
-        throw core::UsageError("there is no device \"" + device + "\"; known are cpu, cuda and cuda:N");
-    }
     if (kind == "openvino") engine.kind = Engine::Kind::openvino;
     else if (kind != "torch") throw core::UsageError(fmt::format("there is no engine \"{}\"; known are torch and openvino", kind));
     if (precision == "bf16") engine.precision = Engine::Precision::bf16;
     else if (precision != "fp32") throw core::UsageError(fmt::format("there is no precision \"{}\"; known are fp32 and bf16", precision));
-    if (engine.kind == Engine::Kind::openvino && !engine.device.is_cpu()) {
+    if (engine.kind == Engine::Kind::openvino && device != "cpu") {
         throw core::UsageError("OpenVINO computes on the CPU; for " + device + " take --engine torch");
     }
+    engine.device = device_of(device);
     return engine;
 }
 

@@ -16,6 +16,9 @@ struct Engine {
     at::Device device = at::kCPU;
 };
 
+/// Reads "cpu", "cuda" or "cuda:N". Throws core::UsageError on anything else, and on CUDA where this build of LibTorch has none.
+at::Device device_of(const std::string& name);
+
 /// Reads "torch" or "openvino", "fp32" or "bf16", "cpu", "cuda" or "cuda:N". Throws core::UsageError on anything else, and when OpenVINO is
 /// asked for another device than the CPU.
 Engine engine_of(const std::string& kind, const std::string& precision, const std::string& device);
