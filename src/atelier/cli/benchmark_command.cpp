@@ -45,12 +45,10 @@ std::vector<std::int64_t> classes_in_turn(std::int64_t count, std::int64_t class
 
 /// Median seconds of one evaluation of the network, at the highest noise level.
 evaluation::Latency evaluation_time(const models::Model& model, const inference::Engine& engine, const Arguments& arguments) {
-    at::NoGradGuard no_gradients;
-    const auto denoiser = inference::open_denoiser(model, engine);
-    const Tensor x = diffusion::image_noise(0, 0, arguments.batch, model.network.data_shape).to(engine.device) * model.range.sigma_max;
-    const Tensor sigma = at::full({arguments.batch}, model.range.sigma_max, x.options());
-    const auto condition = diffusion::one_hot(classes_in_turn(arguments.batch, model.network.classes), model.network.classes, engine.device);
-    return evaluation::median_seconds([&] { denoiser->denoise(x, sigma, condition).to(at::kCPU); }, warmup_runs, arguments.runs);
+    const auto one_step = inference::open_one_step(model, engine);
+    const Tensor z = diffusion::image_noise(0, 0, arguments.batch, model.network.data_shape);
+    const auto classes = classes_in_turn(arguments.batch, model.network.classes);
+    return evaluation::median_seconds([&] { one_step->draw(z, classes); }, warmup_runs, arguments.runs);
 }
 
 /// Median seconds of one request: noise, routing, all evaluations of the sampler, 8-bit pixels and their PNGs.

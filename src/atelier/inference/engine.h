@@ -29,4 +29,17 @@ std::string name_of(Engine::Precision precision);
 /// `model`, which must outlive the result, as a denoiser on that engine. The model lies on the engine's device.
 std::unique_ptr<diffusion::Denoiser> open_denoiser(const models::Model& model, const Engine& engine);
 
+/// A model that samples in one step, from its highest noise level.
+class OneStep {
+public:
+    virtual ~OneStep() = default;
+
+    /// `z` [N,...] standard normal, float32, and N classes (an unconditional network does not look at them) -> samples of z's shape, float32 on
+    /// the CPU.
+    virtual Tensor draw(const Tensor& z, std::span<const std::int64_t> classes) const = 0;
+};
+
+/// `model`, which must outlive the result, as a one-step sampler on that engine. `classes`: those that will be asked for; without, all.
+std::unique_ptr<OneStep> open_one_step(const models::Model& model, const Engine& engine, std::vector<std::int64_t> classes = {});
+
 }  // namespace atelier::inference

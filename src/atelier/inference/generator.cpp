@@ -20,38 +20,47 @@ const std::map<std::string, Sampling::Method>& methods() {
 }
 
 /// A model and the engine that runs it.
-struct Ready {
-    Ready(models::Model read, const Engine& engine) : model(std::move(read)), denoiser(open_denoiser(model, engine)) {}
-    Ready(Ready&&) = delete;  // the denoiser looks into the model
-
-    models::Model model;
-    std::unique_ptr<diffusion::Denoiser> denoiser;
-};
-
-/// Draws with one model, in batches.
-Tensor draw_with(const Ready& ready, const Sampling& sampling, const Wanted& wanted, at::Device device) {
-    at::NoGradGuard no_gradients;
-    const models::Model& model = ready.model;
-    const diffusion::Denoiser& denoiser = *ready.denoiser;
-    const auto levels = diffusion::sampling_levels(model.range, sampling.steps);
-    std::vector<Tensor> parts;
-    for (std::size_t first = 0; first < wanted.numbers.size(); first += largest_batch) {
-        const std::size_t end = std::min(first + largest_batch, wanted.numbers.size());
-        std::vector<Tensor> noise;
-        for (std::size_t i = first; i < end; ++i) {
-            noise.push_back(diffusion::image_noise(wanted.seed, wanted.numbers[i], 1, model.network.data_shape));
-        }
-        const std::span<const std::int64_t> classes(wanted.classes.data() + first, end - first);
-        const auto condition = diffusion::one_hot(classes, model.network.classes, device);
-        const Tensor z = at::cat(noise).to(device);
-        switch (sampling.method) {
-            case Sampling::Method::one_step: parts.push_back(diffusion::sample_one_step(denoiser, z, model.range.sigma_max, condition)); break;
-            case Sampling::Method::heun: parts.push_back(diffusion::sample_heun(denoiser, z, levels, condition)); break;
-            case Sampling::Method::ddim: parts.push_back(diffusion::sample_ddim(denoiser, z, levels, condition)); break;
-        }
+class Ready {
+public:
+    /// `classes`: those that will be asked for; without, all.
+    Ready(models::Model read, const Sampling& sampling, const Engine& engine, std::vector<std::int64_t> classes = {})
+        : model(std::move(read)), sampling_(sampling), device_(engine.device) {
+        if (sampling.method == Sampling::Method::one_step) one_step_ = open_one_step(model, engine, std::move(classes));
+        else denoiser_ = open_denoiser(model, engine);
     }
-    return at::cat(parts).to(at::kCPU);
-}
+    Ready(Ready&&) = delete;  // the sampler looks into the model
+
+    /// Draws in batches of at most `largest_batch`.
+    Tensor draw(const Wanted& wanted) const {
+        at::NoGradGuard no_gradients;
+        std::vector<Tensor> parts;
+        for (std::size_t first = 0; first < wanted.numbers.size(); first += largest_batch) {
+            const std::size_t count = std::min(largest_batch, wanted.numbers.size() - first);
+            std::vector<Tensor> noise;
+            for (const std::int64_t number : std::span(wanted.numbers).subspan(first, count)) {
+                noise.push_back(diffusion::image_noise(wanted.seed, number, 1, model.network.data_shape));
+            }
+            parts.push_back(one_batch(at::cat(noise), std::span(wanted.classes).subspan(first, count)));
+        }
+        return at::cat(parts);
+    }
+
+    const models::Model model;
+
+private:
+    Tensor one_batch(const Tensor& z, std::span<const std::int64_t> classes) const {
+        if (one_step_) return one_step_->draw(z, classes);
+        const auto condition = diffusion::one_hot(classes, model.network.classes, device_);
+        const auto levels = diffusion::sampling_levels(model.range, sampling_.steps);
+        const bool heun = sampling_.method == Sampling::Method::heun;
+        return (heun ? diffusion::sample_heun : diffusion::sample_ddim)(*denoiser_, z.to(device_), levels, condition).to(at::kCPU);
+    }
+
+    Sampling sampling_;
+    at::Device device_;
+    std::unique_ptr<OneStep> one_step_;            // one of these two
+    std::unique_ptr<diffusion::Denoiser> denoiser_;
+};
 
 void check_classes(const std::vector<std::int64_t>& wanted, std::int64_t classes) {
     for (const std::int64_t c : wanted) {
@@ -61,7 +70,7 @@ void check_classes(const std::vector<std::int64_t>& wanted, std::int64_t classes
 
 class SingleModel : public Generator {
 public:
-    SingleModel(models::Model model, Sampling sampling, const Engine& engine) : ready_(std::move(model), engine), sampling_(sampling), engine_(engine) {
+    SingleModel(models::Model model, Sampling sampling, const Engine& engine) : ready_(std::move(model), sampling, engine), sampling_(sampling), engine_(engine) {
         const auto provenance = ready_.model.config.value("provenance", nlohmann::json::object());
         const std::int64_t classes = std::max<std::int64_t>(1, ready_.model.network.classes);
         prior_.weights = provenance.value("prior", std::vector<double>(static_cast<std::size_t>(classes), 1.0));
@@ -70,7 +79,7 @@ public:
 
     Tensor draw(const Wanted& wanted) override {
         check_classes(wanted.classes, prior_.classes());
-        return draw_with(ready_, sampling_, wanted, engine_.device);
+        return ready_.draw(wanted);
     }
     const models::DataForm& form() const override { return ready_.model.form; }
     const conditions::Prior& prior() const override { return prior_; }
@@ -105,7 +114,7 @@ public:
                 part.numbers.push_back(wanted.numbers[static_cast<std::size_t>(position)]);
                 part.classes.push_back(wanted.classes[static_cast<std::size_t>(position)]);
             }
-            all.index_copy_(0, at::tensor(group.positions, at::kLong), draw_with(student(group.student), sampling_, part, engine_.device));
+            all.index_copy_(0, at::tensor(group.positions, at::kLong), student(group.student).draw(part));
         }
         return all;
     }
@@ -121,7 +130,7 @@ public:
 private:
     const Ready& student(std::int64_t k) {
         auto& slot = loaded_[static_cast<std::size_t>(k)];
-        if (!slot) slot = std::make_unique<Ready>(models::read_student(ensemble_, k, engine_.device), engine_);
+        if (!slot) slot = std::make_unique<Ready>(models::read_student(ensemble_, k, engine_.device), sampling_, engine_, ensemble_.partition.cell(k));
         return *slot;
     }
 

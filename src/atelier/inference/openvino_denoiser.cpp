@@ -1,76 +1,134 @@
 #include "atelier/inference/openvino_denoiser.h"
 
-#include <ATen/Parallel.h>
-
 #include <openvino/op/parameter.hpp>
 #include <openvino/op/result.hpp>
-#include <openvino/runtime/core.hpp>
 
 #include "atelier/core/error.h"
 #include "atelier/ops/openvino_ops.h"
-#include "atelier/ops/torch_ops.h"
 
 namespace atelier::inference {
 
 namespace {
 
-ov::Core& core() {
-    static ov::Core only;
-    return only;
-}
-
 using Parameter = std::shared_ptr<ov::op::v0::Parameter>;
 
-Parameter parameter(std::int64_t batch, const ops::Shape& sample, const std::string& name) {
+Parameter parameter(std::int64_t batch, const ops::Shape& sample, const std::string& name, ov::element::Type type = ov::element::f32) {
     ov::Shape shape{static_cast<std::size_t>(batch)};
     shape.insert(shape.end(), sample.begin(), sample.end());
-    auto node = std::make_shared<ov::op::v0::Parameter>(ov::element::f32, shape);
+    auto node = std::make_shared<ov::op::v0::Parameter>(type, shape);
     node->set_friendly_name(name);
     return node;
 }
 
-/// The network as a graph of x [N,...], c_noise [N] and, where it is conditional, labels [N,classes].
-std::shared_ptr<ov::Model> graph_of(const models::Model& model, std::int64_t batch) {
+std::shared_ptr<ov::Model> graph_of(const models::Model& model, ops::Ops& speaker, const networks::Inputs& named, const ov::ParameterVector& inputs) {
+    const ov::Output<ov::Node> raw = ops::node_of(model.network.forward(speaker, named).raw);
+    return std::make_shared<ov::Model>(ov::ResultVector{std::make_shared<ov::op::v0::Result>(raw)}, inputs, model.network.architecture);
+}
+
+/// x [N,...], c_noise [N] and, where the network is conditional, labels [N,classes].
+std::shared_ptr<ov::Model> graph_for_any_level(const models::Model& model, bool bfloat16, std::int64_t batch) {
     const networks::Network& network = model.network;
     ov::ParameterVector inputs{parameter(batch, network.data_shape, "x"), parameter(batch, {}, "c_noise")};
     if (network.classes > 0) inputs.push_back(parameter(batch, {network.classes}, "labels"));
     const auto value = [&](std::size_t i) { return ops::value_of(inputs[i]->output(0)); };
-    ops::OpenVinoOps speaker(model.parameters);
     networks::Inputs named{value(0), value(1), std::nullopt};
     if (network.classes > 0) named.labels = value(2);
-    const ov::Output<ov::Node> raw = ops::node_of(network.forward(speaker, named).raw);
-    return std::make_shared<ov::Model>(ov::ResultVector{std::make_shared<ov::op::v0::Result>(raw)}, inputs, network.architecture);
+    ops::OpenVinoOps speaker(model.parameters, {.bfloat16 = bfloat16});
+    return graph_of(model, speaker, named, inputs);
 }
+
+/// x [N,...] and, where the network is conditional, rows [N] of `classes`.
+std::shared_ptr<ov::Model> graph_for_one_level(const models::Model& model, const std::vector<std::int64_t>& classes, bool bfloat16,
+                                               std::int64_t batch) {
+    const networks::Network& network = model.network;
+    ov::ParameterVector inputs{parameter(batch, network.data_shape, "x")};
+    const Tensor level = diffusion::edm_preconditioning(at::full({1}, model.range.sigma_max, at::kFloat), model.sigma_data).c_noise;
+    networks::Inputs named{ops::value_of(inputs[0]->output(0)), level, std::nullopt};
+    ops::OpenVinoOps::Options options{.bfloat16 = bfloat16};
+    if (network.classes > 0) {
+        inputs.push_back(parameter(batch, {}, "rows", ov::element::i32));
+        options.rows = inputs[1]->output(0);
+        named.labels = diffusion::one_hot(classes, network.classes).labels;
+    }
+    ops::OpenVinoOps speaker(model.parameters, options);
+    return graph_of(model, speaker, named, inputs);
+}
+
+/// to[i] = factor * from[i]
+void scaled(const float* from, float factor, std::int64_t count, float* to) {
+    for (std::int64_t i = 0; i < count; ++i) to[i] = factor * from[i];
+}
+
+void copied(const float* from, std::int64_t count, float* to) { std::copy_n(from, count, to); }
+
+/// out[i] = a x[i] + b f[i]
+void combined(float a, const float* x, float b, const float* f, std::int64_t count, float* out) {
+    for (std::int64_t i = 0; i < count; ++i) out[i] = a * x[i] + b * f[i];
+}
+
+float* input_of(ov::InferRequest& request, std::size_t i) { return request.get_input_tensor(i).data<float>(); }
+
+Tensor float_on_cpu(const Tensor& tensor) { return tensor.to(at::kCPU, at::kFloat).contiguous(); }
 
 }  // namespace
 
-OpenVinoDenoiser::OpenVinoDenoiser(const models::Model& model, bool bfloat16) : model_(model), bfloat16_(bfloat16) {}
-
-ov::InferRequest& OpenVinoDenoiser::request_for(std::int64_t batch) const {
-    const auto found = requests_.find(batch);
-    if (found != requests_.end()) return found->second;
-    try {
-        ov::CompiledModel compiled = core().compile_model(
-            graph_of(model_, batch), "CPU",
-            {ov::hint::inference_precision(bfloat16_ ? ov::element::bf16 : ov::element::f32), ov::hint::performance_mode(ov::hint::PerformanceMode::LATENCY),
-             ov::num_streams(1), ov::inference_num_threads(at::get_num_threads())});
-        return requests_.emplace(batch, compiled.create_infer_request()).first->second;
-    } catch (const ov::Exception& error) {
-        core::fail("OpenVINO cannot compile this {}: {}", model_.network.architecture, error.what());
-    }
-}
+OpenVinoDenoiser::OpenVinoDenoiser(const models::Model& model, bool bfloat16)
+    : model_(model), network_([&model, bfloat16](std::int64_t batch) { return graph_for_any_level(model, bfloat16, batch); }, bfloat16) {}
 
 Tensor OpenVinoDenoiser::denoise(const Tensor& x_t, const Tensor& sigma, const diffusion::Condition& condition) const {
-    const diffusion::Preconditioning with = diffusion::edm_preconditioning(sigma, model_.sigma_data);
-    const networks::Inputs inputs = diffusion::network_inputs(model_.network, x_t, with, condition);
-    std::vector<Tensor> given{ops::tensor_of(inputs.x).contiguous(), ops::tensor_of(inputs.c_noise).contiguous()};
-    if (model_.network.classes > 0) given.push_back(ops::tensor_of(*inputs.labels).contiguous());
-    const Tensor raw = at::empty(x_t.sizes(), at::kFloat);
-    ov::InferRequest& request = request_for(x_t.size(0));
-    for (std::size_t i = 0; i < given.size(); ++i) request.set_input_tensor(i, ops::view_of(given[i]));
-    request.set_output_tensor(ops::view_of(raw));
-    request.infer();
-    return diffusion::along(with.c_skip, x_t) * x_t + diffusion::along(with.c_out, x_t) * raw;
+    const std::int64_t classes = model_.network.classes;
+    if (classes > 0 && !condition.labels.defined()) core::fail("the network is conditioned on {} classes, but no labels were given", classes);
+    const diffusion::Preconditioning with = diffusion::edm_preconditioning(float_on_cpu(sigma), model_.sigma_data);
+    const Tensor x = float_on_cpu(x_t), labels = classes > 0 ? float_on_cpu(condition.labels) : Tensor(), out = at::empty_like(x);
+    const std::int64_t each = x.numel() / std::max<std::int64_t>(1, x.size(0));
+    const auto numbers = [](const Tensor& tensor) { return tensor.const_data_ptr<float>(); };
+    network_.in_pieces(x.size(0), [&](ov::InferRequest& request, std::int64_t first, std::int64_t count) {
+        const float* piece = numbers(x) + first * each;
+        for (std::int64_t i = 0; i < count; ++i) scaled(piece + i * each, numbers(with.c_in)[first + i], each, input_of(request, 0) + i * each);
+        copied(numbers(with.c_noise) + first, count, input_of(request, 1));
+        if (classes > 0) copied(numbers(labels) + first * classes, count * classes, input_of(request, 2));
+        request.infer();
+        const float* raw = request.get_output_tensor().data<float>();
+        float* to = out.mutable_data_ptr<float>() + first * each;
+        for (std::int64_t i = 0; i < count; ++i) {
+            combined(numbers(with.c_skip)[first + i], piece + i * each, numbers(with.c_out)[first + i], raw + i * each, each, to + i * each);
+        }
+    });
+    return out;
+}
+
+OpenVinoOneStep::OpenVinoOneStep(const models::Model& model, std::vector<std::int64_t> classes, bool bfloat16)
+    : model_(model), classes_(std::move(classes)),
+      network_([this, bfloat16](std::int64_t batch) { return graph_for_one_level(model_, classes_, bfloat16, batch); }, bfloat16) {
+    std::ranges::sort(classes_);
+    const double sigma = model.range.sigma_max;
+    const auto with = diffusion::edm_preconditioning(at::full({1}, sigma, at::kDouble), model.sigma_data);
+    z_in_ = static_cast<float>(sigma * with.c_in.item<double>());
+    z_skip_ = static_cast<float>(sigma * with.c_skip.item<double>());
+    c_out_ = with.c_out.item<float>();
+}
+
+std::int32_t OpenVinoOneStep::row_of(std::int64_t class_id) const {
+    const auto place = std::ranges::lower_bound(classes_, class_id);
+    if (place == classes_.end() || *place != class_id) throw core::UsageError(fmt::format("class {} is none of those that this model was opened for", class_id));
+    return static_cast<std::int32_t>(place - classes_.begin());
+}
+
+Tensor OpenVinoOneStep::draw(const Tensor& z, std::span<const std::int64_t> classes) const {
+    const Tensor noise = float_on_cpu(z), out = at::empty_like(noise);
+    const std::int64_t each = noise.numel() / std::max<std::int64_t>(1, noise.size(0));
+    network_.in_pieces(noise.size(0), [&](ov::InferRequest& request, std::int64_t first, std::int64_t count) {
+        const float* piece = noise.const_data_ptr<float>() + first * each;
+        scaled(piece, z_in_, count * each, input_of(request, 0));
+        if (model_.network.classes > 0) {
+            auto* rows = request.get_input_tensor(1).data<std::int32_t>();
+            for (std::int64_t i = 0; i < count; ++i) rows[i] = row_of(classes[static_cast<std::size_t>(first + i)]);
+        }
+        request.infer();
+        const float* raw = request.get_output_tensor().data<float>();
+        combined(z_skip_, piece, c_out_, raw, count * each, out.mutable_data_ptr<float>() + first * each);
+    });
+    return out;
 }
 
 }  // namespace atelier::inference

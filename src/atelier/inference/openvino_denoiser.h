@@ -1,13 +1,12 @@
 #pragma once
 
-#include <openvino/runtime/infer_request.hpp>
-
-#include "atelier/models/model_directory.h"
+#include "atelier/inference/engine.h"
+#include "atelier/inference/openvino_network.h"
 
 namespace atelier::inference {
 
-/// A model compiled by OpenVINO for this CPU, once for every batch size that it meets. The preconditioning around the network is float32
-/// whatever the network's precision. Holds a reference: the model must outlive it. One thread at a time.
+/// A model at any noise level. The preconditioning around the network is float32 whatever the network's precision. Holds a reference: the model
+/// must outlive it. One thread at a time.
 class OpenVinoDenoiser : public diffusion::Denoiser {
 public:
     OpenVinoDenoiser(const models::Model& model, bool bfloat16);
@@ -15,11 +14,26 @@ public:
     Tensor denoise(const Tensor& x_t, const Tensor& sigma, const diffusion::Condition& condition) const override;
 
 private:
-    ov::InferRequest& request_for(std::int64_t batch) const;
+    const models::Model& model_;
+    mutable OpenVinoNetwork network_;
+};
+
+/// A model at its highest noise level alone: all that follows from the level, and from a class where that pays, is computed when the graph is
+/// written. Holds a reference: the model must outlive it. One thread at a time.
+class OpenVinoOneStep : public OneStep {
+public:
+    /// `classes`: those that will be asked for.
+    OpenVinoOneStep(const models::Model& model, std::vector<std::int64_t> classes, bool bfloat16);
+
+    Tensor draw(const Tensor& z, std::span<const std::int64_t> classes) const override;
+
+private:
+    std::int32_t row_of(std::int64_t class_id) const;
 
     const models::Model& model_;
-    bool bfloat16_;
-    mutable std::map<std::int64_t, ov::InferRequest> requests_;  // by batch size
+    std::vector<std::int64_t> classes_;  // increasing: a row of the graph's tables each
+    float z_in_, z_skip_, c_out_;        // what the network is given of z; the sample is z_skip z + c_out F
+    mutable OpenVinoNetwork network_;
 };
 
 }  // namespace atelier::inference

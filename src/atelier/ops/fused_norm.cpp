@@ -4,7 +4,7 @@
 #include <torch/csrc/autograd/custom_function.h>
 
 #include "atelier/core/error.h"
-#include "atelier/ops/norm_kernels.h"
+#include "atelier/ops/norm_forward.h"
 
 namespace atelier::ops {
 
@@ -56,11 +56,11 @@ Normalised forward(const Tensor& x, const Tensor& gain, const Tensor& offset, co
     const std::int64_t n = x.size(0), each = s.positions * s.channels, row = gain.size(0) == 1 ? 0 : s.channels;
     Normalised out{at::empty_like(x), at::empty({n, s.groups}, gain.options()), at::empty({n, s.groups}, gain.options())};
     at::parallel_for(0, n, grain, [&](std::int64_t begin, std::int64_t end) {
-        std::vector<float> work(static_cast<std::size_t>(2 * s.channels));
+        std::vector<float> work(norm_kernels::forward_room(s));
         for (std::int64_t i = begin; i < end; ++i) {
-            loops<T>().forward(s, constants<T>(x) + i * each, constants<float>(gain) + i * row, constants<float>(offset) + i * row,
-                               numbers<T>(out.y) + i * each, numbers<float>(out.mean) + i * s.groups,
-                               numbers<float>(out.inverse_deviation) + i * s.groups, work.data());
+            norm_kernels::forward(loops<T>(), s, constants<T>(x) + i * each, constants<float>(gain) + i * row,
+                                  constants<float>(offset) + i * row, numbers<T>(out.y) + i * each, numbers<float>(out.mean) + i * s.groups,
+                                  numbers<float>(out.inverse_deviation) + i * s.groups, work.data(), norm_kernels::in_turn);
         }
     });
     return out;

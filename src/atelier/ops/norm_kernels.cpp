@@ -1,7 +1,5 @@
 #include "atelier/ops/norm_kernels.h"
 
-#include <cmath>
-
 // This file is compiled once for every instruction set (CMakeLists.txt), with ATELIER_INSTRUCTIONS naming it. Nothing in it may be shared
 // between the compilations, so all but the table at the end stays in the unnamed namespace.
 #ifndef ATELIER_INSTRUCTIONS
@@ -44,51 +42,28 @@ inline float exponential(float x) {
 
 inline float sigmoid(float x) { return 1.0F / (1.0F + exponential(-x)); }
 
-/// Two passes, and sums of what is left above the first position's values, so that a mean far from zero costs no digits.
 template <class T>
-inline void statistics(const Sample& s, const T* x, float* mean, float* inverse_deviation, float* sums) {
-    const std::int64_t channels = s.channels, each = channels / s.groups;
-    const auto count = static_cast<double>(each * s.positions);
-    float* centre = sums + channels;
-    ATELIER_EACH_CHANNEL {
-        centre[c] = load(x, c);
-        sums[c] = 0;
-    }
-    for (std::int64_t p = 1; p < s.positions; ++p) {
+void sum(std::int64_t count, std::int64_t channels, const T* x, const float* centre, float* sums) {
+    ATELIER_EACH_CHANNEL sums[c] = 0;
+    for (std::int64_t p = 0; p < count; ++p) {
         ATELIER_EACH_CHANNEL sums[c] += load(x, p * channels + c) - centre[c];
     }
-    for (std::int64_t g = 0; g < s.groups; ++g) {
-        double sum = 0;
-        for (std::int64_t c = g * each; c < (g + 1) * each; ++c) sum += sums[c] + static_cast<double>(s.positions) * centre[c];
-        mean[g] = static_cast<float>(sum / count);
-        for (std::int64_t c = g * each; c < (g + 1) * each; ++c) centre[c] = mean[g];
-    }
+}
+
+template <class T>
+void sum_squares(std::int64_t count, std::int64_t channels, const T* x, const float* centre, float* sums) {
     ATELIER_EACH_CHANNEL sums[c] = 0;
-    for (std::int64_t p = 0; p < s.positions; ++p) {
+    for (std::int64_t p = 0; p < count; ++p) {
         ATELIER_EACH_CHANNEL {
             const float away = load(x, p * channels + c) - centre[c];
             sums[c] += away * away;
         }
     }
-    for (std::int64_t g = 0; g < s.groups; ++g) {
-        double sum = 0;
-        for (std::int64_t c = g * each; c < (g + 1) * each; ++c) sum += sums[c];
-        inverse_deviation[g] = static_cast<float>(1.0 / std::sqrt(sum / count + static_cast<double>(s.eps)));
-    }
 }
 
 template <bool silu, class T>
-inline void forward_body(const Sample& s, const T* x, const float* gain, const float* offset, T* y, float* mean,
-                                 float* inverse_deviation, float* work) {
-    statistics(s, x, mean, inverse_deviation, work);
-    const std::int64_t channels = s.channels, each = channels / s.groups;
-    float* a = work;
-    float* b = work + channels;
-    ATELIER_EACH_CHANNEL {
-        a[c] = gain[c] * inverse_deviation[c / each];
-        b[c] = offset[c] - a[c] * mean[c / each];
-    }
-    for (std::int64_t p = 0; p < s.positions; ++p) {
+inline void affine_body(std::int64_t count, std::int64_t channels, const T* x, const float* a, const float* b, T* y) {
+    for (std::int64_t p = 0; p < count; ++p) {
         const std::int64_t row = p * channels;
         ATELIER_EACH_CHANNEL {
             const float u = a[c] * load(x, row + c) + b[c];
@@ -148,9 +123,9 @@ inline void backward_body(const Sample& s, const T* x, const T* dy, const float*
 }
 
 template <class T>
-void forward(const Sample& s, const T* x, const float* gain, const float* offset, T* y, float* mean, float* inverse_deviation, float* work) {
-    if (s.silu) forward_body<true>(s, x, gain, offset, y, mean, inverse_deviation, work);
-    else forward_body<false>(s, x, gain, offset, y, mean, inverse_deviation, work);
+void affine(std::int64_t count, std::int64_t channels, const T* x, const float* a, const float* b, bool silu, T* y) {
+    if (silu) affine_body<true>(count, channels, x, a, b, y);
+    else affine_body<false>(count, channels, x, a, b, y);
 }
 
 template <class T>
@@ -163,6 +138,7 @@ void backward(const Sample& s, const T* x, const T* dy, const float* gain, const
 }  // namespace
 
 extern const Table ATELIER_INSTRUCTIONS;
-const Table ATELIER_INSTRUCTIONS{{forward<float>, backward<float>}, {forward<Bfloat16>, backward<Bfloat16>}};
+const Table ATELIER_INSTRUCTIONS{{sum<float>, sum_squares<float>, affine<float>, backward<float>},
+                                 {sum<Bfloat16>, sum_squares<Bfloat16>, affine<Bfloat16>, backward<Bfloat16>}};
 
 }  // namespace atelier::ops::norm_kernels

@@ -16,13 +16,17 @@ struct Sample {
 /// bfloat16 bits, so that the loops need nothing of torch.
 using Bfloat16 = std::uint16_t;
 
-/// The loops for samples of type T.
+/// The loops for numbers of type T. Where they say `count`, that many positions of `channels` numbers each.
 template <class T>
 struct Loops {
-    /// y = [silu](gain*x^ + offset), x^ the group-normalised x. `gain`, `offset` [channels]; writes `mean`, `inverse_deviation` [groups].
-    /// `work` holds at least 2*channels numbers.
-    void (*forward)(const Sample& s, const T* x, const float* gain, const float* offset, T* y, float* mean, float* inverse_deviation,
-                    float* work);
+    /// sums[c] = sum over positions of x - centre[c].
+    void (*sum)(std::int64_t count, std::int64_t channels, const T* x, const float* centre, float* sums);
+
+    /// sums[c] = sum over positions of (x - centre[c])^2.
+    void (*sum_squares)(std::int64_t count, std::int64_t channels, const T* x, const float* centre, float* sums);
+
+    /// y = [silu](a[c]*x + b[c]).
+    void (*affine)(std::int64_t count, std::int64_t channels, const T* x, const float* a, const float* b, bool silu, T* y);
 
     /// From the slope `dy` on y to the slope `dx` on x, and per channel the slopes on gain (`dgain`) and offset (`doffset`).
     /// `work` holds at least (4 + positions)*channels numbers.

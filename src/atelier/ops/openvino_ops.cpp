@@ -4,6 +4,7 @@
 #include <openvino/opsets/opset13.hpp>
 
 #include "atelier/core/error.h"
+#include "atelier/ops/openvino_norm.h"
 
 namespace atelier::ops {
 
@@ -24,12 +25,15 @@ Node integers(const std::vector<std::int64_t>& numbers) {
 
 Node floats(const ov::Shape& shape, const std::vector<float>& numbers) { return make<op::Constant>(ov::element::f32, shape, numbers); }
 
-Node reshaped(const Node& x, const Shape& shape) { return make<op::Reshape>(x, integers(shape), false); }
+/// A size of 0 stays as it is: so batches need not be of the size that the graph was written for.
+Node reshaped(const Node& x, const Shape& shape) { return make<op::Reshape>(x, integers(shape), true); }
 
-Shape shape_of(const Node& x) {
-    const ov::Shape& shape = x.get_shape();
-    return {shape.begin(), shape.end()};
+Node copied(const Tensor& table) {
+    const Tensor numbers = table.to(at::kFloat).contiguous();
+    return make<op::Constant>(ov::element::f32, ov::Shape(numbers.sizes().begin(), numbers.sizes().end()), numbers.const_data_ptr<float>());
 }
+
+bool is_table(const Value& x) { return std::any_cast<Tensor>(&x) != nullptr; }
 
 }  // namespace
 
@@ -41,19 +45,31 @@ ov::Tensor view_of(const Tensor& tensor) {
     return {ov::element::f32, ov::Shape(tensor.sizes().begin(), tensor.sizes().end()), const_cast<float*>(tensor.const_data_ptr<float>())};
 }
 
-OpenVinoOps::OpenVinoOps(const Parameters& parameters, std::string prefix) : parameters_(parameters), prefix_(std::move(prefix)) {}
+OpenVinoOps::OpenVinoOps(const Parameters& parameters, Options options)
+    : parameters_(parameters), options_(std::move(options)), known_(parameters) {}
 
 Node OpenVinoOps::constant(const std::string& name, const Shape& shape) const {
-    const Tensor& tensor = parameters_.at(prefix_ + name);
+    const Tensor& tensor = parameters_.at(name);
     if (tensor.scalar_type() != at::kFloat || !tensor.is_contiguous() || !tensor.device().is_cpu()) {
-        core::fail("{}{}: OpenVINO reads contiguous float32 weights on the CPU", prefix_, name);
+        core::fail("{}: OpenVINO reads contiguous float32 weights on the CPU", name);
     }
     const auto node = std::make_shared<op::Constant>(view_of(shape.empty() ? tensor : tensor.view(shape)));
-    node->set_friendly_name(prefix_ + name);
+    node->set_friendly_name(name);
     return node->output(0);
 }
 
-Shape OpenVinoOps::shape(const Value& x) const { return shape_of(node_of(x)); }
+Node OpenVinoOps::node(const Value& x) const {
+    if (!is_table(x)) return node_of(x);
+    const Tensor& table = tensor_of(x);
+    if (table.size(0) == 1 || !options_.rows) return copied(table.narrow(0, 0, 1));
+    return make<op::Gather>(copied(table), *options_.rows, make<op::Constant>(ov::element::i64, ov::Shape{}, 0));
+}
+
+Shape OpenVinoOps::shape(const Value& x) const {
+    if (is_table(x)) return known_.shape(x);
+    const ov::Shape& shape = node_of(x).get_shape();
+    return {shape.begin(), shape.end()};
+}
 
 Value OpenVinoOps::conv2d(const Value& x, const std::string& name, const Convolution& layer) {
     const auto stride = static_cast<std::size_t>(layer.stride);
@@ -65,40 +81,55 @@ Value OpenVinoOps::conv2d(const Value& x, const std::string& name, const Convolu
 }
 
 Value OpenVinoOps::linear(const Value& x, const std::string& name, const Linear& layer) {
-    const Node product = make<op::MatMul>(node_of(x), constant(name + ".weight"), false, true);
+    // A table of more rows than the layer has columns would be larger than the layer.
+    if (is_table(x) && shape(x)[0] <= shape(x)[1]) return known_.linear(x, name, layer);
+    const Node product = make<op::MatMul>(node(x), constant(name + ".weight"), false, true);
     product.get_node()->set_friendly_name(name);
     return value_of(layer.bias ? make<op::Add>(product, constant(name + ".bias", {1, layer.out_features})) : product);
 }
 
-Value OpenVinoOps::group_norm(const Value& x, const std::string& name, const GroupNorm& layer) {
-    const Shape shape = shape_of(node_of(x));
-    Node y = make<op::GroupNormalization>(node_of(x), constant(name + ".weight"), constant(name + ".bias"), layer.groups, layer.eps);
-    if (layer.modulation) {
-        // scale + 1 before the halves part: behind the linear layer it folds into that layer's bias, and the CPU plugin of 2026.4.1 crashes
-        // while it compiles norm(x) * (scale + 1).
-        std::vector<float> one_and_zero(static_cast<std::size_t>(2 * shape[1]), 0.0f);
-        std::fill_n(one_and_zero.begin(), shape[1], 1.0f);
-        const Node shifted = make<op::Add>(node_of(*layer.modulation), floats({1, one_and_zero.size()}, one_and_zero));
-        const auto halves = std::make_shared<op::Split>(reshaped(shifted, {shape[0], 2 * shape[1], 1, 1}),
-                                                        make<op::Constant>(ov::element::i64, ov::Shape{}, 1), 2);
-        y = make<op::Add>(make<op::Multiply>(y, halves->output(0)), halves->output(1));
+OpenVinoOps::Affine OpenVinoOps::affine(const std::string& name, const GroupNorm& layer, std::int64_t channels) const {
+    const Shape row{1, channels};
+    if (!layer.modulation) return {constant(name + ".weight", row), constant(name + ".bias", row)};
+    if (is_table(*layer.modulation)) {
+        const auto halves = tensor_of(*layer.modulation).chunk(2, 1);
+        const Tensor factor = halves[0] + 1;
+        return {copied(factor * parameters_.at(name + ".weight")), copied(at::addcmul(halves[1], factor, parameters_.at(name + ".bias"))),
+                factor.size(0) > 1};
     }
-    return value_of(layer.silu ? make<op::Swish>(y) : y);
+    const auto halves = std::make_shared<op::Split>(node_of(*layer.modulation), make<op::Constant>(ov::element::i64, ov::Shape{}, 1), 2);
+    const Node factor = make<op::Add>(halves->output(0), floats({1, 1}, {1}));
+    return {make<op::Multiply>(factor, constant(name + ".weight", row)),
+            make<op::Add>(make<op::Multiply>(factor, constant(name + ".bias", row)), halves->output(1))};
+}
+
+Value OpenVinoOps::group_norm(const Value& x, const std::string& name, const GroupNorm& layer) {
+    const Affine affine = this->affine(name, layer, shape(x)[1]);
+    // Channels innermost is how the convolutions lay their images out, so the transpositions move nothing. The types are said outright because
+    // OpenVINO would hand our node float32.
+    Node last = make<op::Transpose>(node_of(x), integers({0, 2, 3, 1}));
+    if (options_.bfloat16) last = make<op::Convert>(last, ov::element::bf16);
+    ov::OutputVector inputs{last, affine.gain, affine.offset};
+    if (affine.table) inputs.push_back(*options_.rows);
+    Node y = make<FusedNormNode>(inputs, layer.groups, layer.eps, layer.silu);
+    if (options_.bfloat16) y = make<op::Convert>(y, ov::element::f32);
+    return value_of(make<op::Transpose>(y, integers({0, 3, 1, 2})));
 }
 
 Value OpenVinoOps::layer_norm(const Value& x, const std::string& name, double eps) {
+    if (is_table(x)) return known_.layer_norm(x, name, eps);
     const Node y = make<op::MVN>(node_of(x), integers({-1}), true, static_cast<float>(eps), ov::op::MVNEpsMode::INSIDE_SQRT);
     return value_of(make<op::Add>(make<op::Multiply>(y, constant(name + ".weight")), constant(name + ".bias")));
 }
 
 Value OpenVinoOps::attention(const Value& qkv, std::int64_t heads) {
     const Shape shape = this->shape(qkv);
-    const std::int64_t n = shape[0], channels = shape[1] / 3, pixels = shape[2] * shape[3];
+    const std::int64_t channels = shape[1] / 3, pixels = shape[2] * shape[3];
     // [N,heads,C/heads,3,pixels] -> three of [N,heads,pixels,C/heads]
-    const Node split = make<op::Transpose>(reshaped(node_of(qkv), {n, heads, channels / heads, 3, pixels}), integers({3, 0, 1, 4, 2}));
+    const Node split = make<op::Transpose>(reshaped(node_of(qkv), {0, heads, channels / heads, 3, pixels}), integers({3, 0, 1, 4, 2}));
     const auto part = [&](std::int64_t i) { return make<op::Gather>(split, make<op::Constant>(ov::element::i64, ov::Shape{}, i), integers({0})); };
     const Node attended = make<op::ScaledDotProductAttention>(part(0), part(1), part(2), false);
-    return value_of(reshaped(make<op::Transpose>(attended, integers({0, 1, 3, 2})), {n, channels, shape[2], shape[3]}));
+    return value_of(reshaped(make<op::Transpose>(attended, integers({0, 1, 3, 2})), {0, channels, shape[2], shape[3]}));
 }
 
 Value OpenVinoOps::resample(const Value& x, Resample how) {
@@ -115,23 +146,31 @@ Value OpenVinoOps::resample(const Value& x, Resample how) {
     return x;
 }
 
-Value OpenVinoOps::concat(const Value& a, const Value& b) { return value_of(make<op::Concat>(ov::OutputVector{node_of(a), node_of(b)}, 1)); }
+Value OpenVinoOps::concat(const Value& a, const Value& b) { return value_of(make<op::Concat>(ov::OutputVector{node(a), node(b)}, 1)); }
 
-Value OpenVinoOps::add(const Value& a, const Value& b) { return value_of(make<op::Add>(node_of(a), node_of(b))); }
+Value OpenVinoOps::add(const Value& a, const Value& b) {
+    if (is_table(a) && is_table(b)) return known_.add(a, b);
+    return value_of(make<op::Add>(node(a), node(b)));
+}
 
 Value OpenVinoOps::scale(const Value& x, double factor) {
+    if (is_table(x)) return known_.scale(x, factor);
     return value_of(make<op::Multiply>(node_of(x), floats({}, {static_cast<float>(factor)})));
 }
 
-Value OpenVinoOps::silu(const Value& x) { return value_of(make<op::Swish>(node_of(x))); }
+Value OpenVinoOps::silu(const Value& x) {
+    if (is_table(x)) return known_.silu(x);
+    return value_of(make<op::Swish>(node_of(x)));
+}
 
 Value OpenVinoOps::sinusoid(const Value& x, std::int64_t width) {
+    if (is_table(x)) return known_.sinusoid(x, width);
     const auto half = static_cast<std::size_t>(width / 2);
     std::vector<float> frequencies(half);
     for (std::size_t i = 0; i < half; ++i) {
         frequencies[i] = static_cast<float>(std::pow(1.0 / 10000, static_cast<double>(i) / static_cast<double>(half)));
     }
-    const Node angles = make<op::Multiply>(reshaped(node_of(x), {shape(x)[0], 1}), floats({1, half}, frequencies));
+    const Node angles = make<op::Multiply>(reshaped(node_of(x), {0, 1}), floats({1, half}, frequencies));
     return value_of(make<op::Concat>(ov::OutputVector{make<op::Cos>(angles), make<op::Sin>(angles)}, 1));
 }
 

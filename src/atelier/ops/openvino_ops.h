@@ -2,8 +2,7 @@
 
 #include <openvino/core/model.hpp>
 
-#include "atelier/ops/ops.h"
-#include "atelier/ops/parameters.h"
+#include "atelier/ops/torch_ops.h"
 
 namespace atelier::ops {
 
@@ -14,11 +13,20 @@ ov::Output<ov::Node> node_of(const Value& value);
 /// A view of a contiguous float32 tensor on the CPU, whose memory it shares.
 ov::Tensor view_of(const Tensor& tensor);
 
-/// Speaks the vocabulary by writing an OpenVINO graph. Shapes are static. Weights are constants that look into `parameters` (float32, on the
-/// CPU), which must outlive the graph. Values come from value_of(). Throws core::Error on a parameter that is missing.
+/// Speaks the vocabulary by writing an OpenVINO graph; a value is a node (value_of) or a tensor. Tensors are tables, known numbers: what follows
+/// from tables alone is computed at once, by LibTorch, and where a table meets a node it becomes a constant of which each sample takes its row.
+/// So a fixed noise level costs nothing when the graph runs, and neither do a few fixed classes. Shapes are those of the batch that the graph is
+/// written for; no node but the inputs depends on its size. Weights are constants that look into `parameters` (float32, contiguous, on the CPU),
+/// which must outlive the graph. Throws core::Error on a parameter that is missing.
 class OpenVinoOps : public Ops {
 public:
-    explicit OpenVinoOps(const Parameters& parameters, std::string prefix = "");
+    struct Options {
+        bool bfloat16 = false;                      // the graph will be computed in bfloat16
+        std::optional<ov::Output<ov::Node>> rows{};  // [N] int32: the row of every table that a sample takes; without, all take the first
+    };
+
+    explicit OpenVinoOps(const Parameters& parameters) : OpenVinoOps(parameters, Options{}) {}
+    OpenVinoOps(const Parameters& parameters, Options options);
 
     Shape shape(const Value& x) const override;
     Value conv2d(const Value& x, const std::string& name, const Convolution& layer) override;
@@ -37,11 +45,20 @@ public:
     Value global_average(const Value& x) override;
 
 private:
+    struct Affine {
+        ov::Output<ov::Node> gain, offset;  // [1,C], or [R,C] with a row a sample
+        bool table = false;                 // R rows to choose from
+    };
+
     /// A parameter as a constant of its own shape, or of another with as many numbers.
     ov::Output<ov::Node> constant(const std::string& name, const Shape& shape = {}) const;
+    /// A value as a node: each sample's row of a table.
+    ov::Output<ov::Node> node(const Value& x) const;
+    Affine affine(const std::string& name, const GroupNorm& layer, std::int64_t channels) const;
 
     const Parameters& parameters_;
-    std::string prefix_;
+    Options options_;
+    TorchOps known_;  // computes what follows from tables alone
 };
 
 }  // namespace atelier::ops

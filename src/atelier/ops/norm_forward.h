@@ -1,0 +1,66 @@
+#pragma once
+
+#include <algorithm>
+#include <cmath>
+
+#include "atelier/ops/norm_kernels.h"
+
+/// The normalisation of one sample, put together from the loops of norm_kernels. Torch-free.
+namespace atelier::ops::norm_kernels {
+
+/// Positions that are summed in one go. A sample is cut the same way whoever computes it, so its sums do not depend on the number of threads.
+inline std::int64_t chunk_positions(const Sample& s) { return std::max<std::int64_t>(1, 16384 / s.channels); }
+
+inline std::int64_t chunks(const Sample& s) { return (s.positions + chunk_positions(s) - 1) / chunk_positions(s); }
+
+/// Numbers that forward() needs room for.
+inline std::size_t forward_room(const Sample& s) { return static_cast<std::size_t>((chunks(s) + 1) * s.channels); }
+
+/// y = [silu](gain*x^ + offset), x^ the group-normalised x. `gain`, `offset` [channels]; writes `mean`, `inverse_deviation` [groups].
+/// `for_each(count, task)` calls task(0) to task(count-1), in any order or at once. Two passes over x for the moments, and sums of what is left
+/// above the first position's values, so that a mean far from zero costs no digits.
+template <class T, class ForEach>
+void forward(const Loops<T>& loops, const Sample& s, const T* x, const float* gain, const float* offset, T* y, float* mean,
+             float* inverse_deviation, float* work, ForEach&& for_each) {
+    const std::int64_t channels = s.channels, each = channels / s.groups, count = chunks(s), step = chunk_positions(s);
+    const auto in_group = static_cast<double>(each * s.positions);
+    float* centre = work;
+    float* parts = work + channels;  // a row a chunk
+    const auto first = [&](std::int64_t chunk) { return chunk * step * channels; };
+    const auto length = [&](std::int64_t chunk) { return std::min(step, s.positions - chunk * step); };
+    const auto total = [&](std::int64_t c) {
+        double sum = 0;
+        for (std::int64_t chunk = 0; chunk < count; ++chunk) sum += parts[chunk * channels + c];
+        return sum;
+    };
+
+    std::fill_n(parts, channels, 0.0F);
+    loops.sum(1, channels, x, parts, centre);
+    for_each(count, [&](std::int64_t chunk) { loops.sum(length(chunk), channels, x + first(chunk), centre, parts + chunk * channels); });
+    for (std::int64_t g = 0; g < s.groups; ++g) {
+        double sum = 0;
+        for (std::int64_t c = g * each; c < (g + 1) * each; ++c) sum += total(c) + static_cast<double>(s.positions) * static_cast<double>(centre[c]);
+        mean[g] = static_cast<float>(sum / in_group);
+        std::fill_n(centre + g * each, each, mean[g]);
+    }
+    for_each(count, [&](std::int64_t chunk) { loops.sum_squares(length(chunk), channels, x + first(chunk), centre, parts + chunk * channels); });
+    for (std::int64_t g = 0; g < s.groups; ++g) {
+        double sum = 0;
+        for (std::int64_t c = g * each; c < (g + 1) * each; ++c) sum += total(c);
+        inverse_deviation[g] = static_cast<float>(1.0 / std::sqrt(sum / in_group + static_cast<double>(s.eps)));
+    }
+    float* a = centre;
+    float* b = parts;
+    for (std::int64_t c = 0; c < channels; ++c) {
+        a[c] = gain[c] * inverse_deviation[c / each];
+        b[c] = offset[c] - a[c] * mean[c / each];
+    }
+    for_each(count, [&](std::int64_t chunk) { loops.affine(length(chunk), channels, x + first(chunk), a, b, s.silu, y + first(chunk)); });
+}
+
+/// One chunk after the other.
+inline constexpr auto in_turn = [](std::int64_t count, auto&& task) {
+    for (std::int64_t i = 0; i < count; ++i) task(i);
+};
+
+}  // namespace atelier::ops::norm_kernels

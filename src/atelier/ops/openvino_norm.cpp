@@ -1,0 +1,96 @@
+#include "atelier/ops/openvino_norm.h"
+
+#include <tbb/parallel_for.h>
+#include <tbb/task_arena.h>
+
+#include <vector>
+
+#include "atelier/ops/norm_forward.h"
+
+namespace atelier::ops {
+
+namespace {
+
+/// A gain, an offset and what the loops need to work, kept by each thread.
+struct Scratch {
+    std::vector<float> work, moments;
+};
+
+Scratch& scratch_for(const norm_kernels::Sample& s) {
+    thread_local Scratch scratch;
+    scratch.work.resize(std::max(scratch.work.size(), norm_kernels::forward_room(s)));
+    scratch.moments.resize(std::max(scratch.moments.size(), static_cast<std::size_t>(2 * s.groups)));
+    return scratch;
+}
+
+struct Rows {
+    const float *gain, *offset;
+    const std::int32_t* chosen;  // or null
+    std::int64_t count;
+
+    std::int64_t of(std::int64_t sample) const { return chosen ? chosen[sample] : count == 1 ? 0 : sample; }
+};
+
+constexpr auto at_once = [](std::int64_t count, auto&& task) {
+    if (count == 1) task(0);
+    else tbb::parallel_for(std::int64_t{0}, count, task);
+};
+
+template <class T>
+void normalise(const norm_kernels::Loops<T>& loops, const norm_kernels::Sample& s, std::int64_t samples, const T* x, const Rows& rows, T* y) {
+    const std::int64_t each = s.positions * s.channels;
+    const auto one = [&](std::int64_t i, auto&& for_each) {
+        Scratch& scratch = scratch_for(s);
+        norm_kernels::forward(loops, s, x + i * each, rows.gain + rows.of(i) * s.channels, rows.offset + rows.of(i) * s.channels, y + i * each,
+                              scratch.moments.data(), scratch.moments.data() + s.groups, scratch.work.data(), for_each);
+    };
+    if (samples >= tbb::this_task_arena::max_concurrency()) {
+        tbb::parallel_for(std::int64_t{0}, samples, [&](std::int64_t i) { one(i, norm_kernels::in_turn); });
+    } else {
+        // Isolated: a thread that waits for its chunks must not begin another node's, in the same scratch.
+        for (std::int64_t i = 0; i < samples; ++i) tbb::this_task_arena::isolate([&] { one(i, at_once); });
+    }
+}
+
+}  // namespace
+
+FusedNormNode::FusedNormNode(const ov::OutputVector& inputs, std::int64_t groups, double eps, bool silu)
+    : Op(inputs), groups_(groups), eps_(eps), silu_(silu) {
+    constructor_validate_and_infer_types();
+}
+
+void FusedNormNode::validate_and_infer_types() { set_output_type(0, get_input_element_type(0), get_input_partial_shape(0)); }
+
+std::shared_ptr<ov::Node> FusedNormNode::clone_with_new_inputs(const ov::OutputVector& inputs) const {
+    return std::make_shared<FusedNormNode>(inputs, groups_, eps_, silu_);
+}
+
+bool FusedNormNode::visit_attributes(ov::AttributeVisitor& visitor) {
+    visitor.on_attribute("groups", groups_);
+    visitor.on_attribute("eps", eps_);
+    visitor.on_attribute("silu", silu_);
+    return true;
+}
+
+bool FusedNormNode::evaluate(ov::TensorVector& outputs, const ov::TensorVector& inputs) const {
+    const ov::Shape shape = inputs[0].get_shape();
+    const auto size = [&](std::size_t axis) { return static_cast<std::int64_t>(shape[axis]); };
+    const norm_kernels::Sample sample{size(1) * size(2), size(3), groups_, static_cast<float>(eps_), silu_};
+    const Rows rows{inputs[1].data<const float>(), inputs[2].data<const float>(), inputs.size() > 3 ? inputs[3].data<const std::int32_t>() : nullptr,
+                    static_cast<std::int64_t>(inputs[1].get_shape()[0])};
+    static const norm_kernels::Table& table = norm_kernels::best();
+    const void* x = inputs[0].data();
+    void* y = outputs[0].data();
+    if (inputs[0].get_element_type() == ov::element::f32) {
+        normalise(table.float32, sample, size(0), static_cast<const float*>(x), rows, static_cast<float*>(y));
+        return true;
+    }
+    if (inputs[0].get_element_type() == ov::element::bf16) {
+        using norm_kernels::Bfloat16;
+        normalise(table.bfloat16, sample, size(0), static_cast<const Bfloat16*>(x), rows, static_cast<Bfloat16*>(y));
+        return true;
+    }
+    return false;
+}
+
+}  // namespace atelier::ops
