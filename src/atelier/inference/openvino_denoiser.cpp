@@ -1,5 +1,6 @@
 #include "atelier/inference/openvino_denoiser.h"
 
+#include <openvino/op/convert.hpp>
 #include <openvino/op/parameter.hpp>
 #include <openvino/op/result.hpp>
 
@@ -22,7 +23,8 @@ Parameter parameter(std::int64_t batch, const ops::Shape& sample, const std::str
 
 std::shared_ptr<ov::Model> graph_of(const models::Model& model, ops::Ops& speaker, const networks::Inputs& named, const ov::ParameterVector& inputs) {
     const ov::Output<ov::Node> raw = ops::node_of(model.network.forward(speaker, named).raw);
-    return std::make_shared<ov::Model>(ov::ResultVector{std::make_shared<ov::op::v0::Result>(raw)}, inputs, model.network.architecture);
+    const auto result = std::make_shared<ov::op::v0::Result>(std::make_shared<ov::op::v0::Convert>(raw, ov::element::f32));
+    return std::make_shared<ov::Model>(ov::ResultVector{result}, inputs, model.network.architecture);
 }
 
 /// x [N,...], c_noise [N] and, where the network is conditional, labels [N,classes].
@@ -33,7 +35,7 @@ std::shared_ptr<ov::Model> graph_for_any_level(const models::Model& model, bool 
     const auto value = [&](std::size_t i) { return ops::value_of(inputs[i]->output(0)); };
     networks::Inputs named{value(0), value(1), std::nullopt};
     if (network.classes > 0) named.labels = value(2);
-    ops::OpenVinoOps speaker(model.parameters, {.bfloat16 = bfloat16});
+    ops::OpenVinoOps speaker(model.parameters, {.precision = bfloat16 ? ov::element::bf16 : ov::element::f32});
     return graph_of(model, speaker, named, inputs);
 }
 
@@ -44,7 +46,7 @@ std::shared_ptr<ov::Model> graph_for_one_level(const models::Model& model, const
     ov::ParameterVector inputs{parameter(batch, network.data_shape, "x")};
     const Tensor level = diffusion::edm_preconditioning(at::full({1}, model.range.sigma_max, at::kFloat), model.sigma_data).c_noise;
     networks::Inputs named{ops::value_of(inputs[0]->output(0)), level, std::nullopt};
-    ops::OpenVinoOps::Options options{.bfloat16 = bfloat16};
+    ops::OpenVinoOps::Options options{.precision = bfloat16 ? ov::element::bf16 : ov::element::f32};
     if (network.classes > 0) {
         inputs.push_back(parameter(batch, {}, "rows", ov::element::i32));
         options.rows = inputs[1]->output(0);

@@ -29,6 +29,11 @@ struct Rows {
     std::int64_t count;
 
     std::int64_t of(std::int64_t sample) const { return chosen ? chosen[sample] : count == 1 ? 0 : sample; }
+
+    bool in_range(std::int64_t samples) const {
+        if (!chosen) return count == 1 || count == samples;
+        return std::all_of(chosen, chosen + samples, [&](std::int32_t row) { return row >= 0 && row < count; });
+    }
 };
 
 constexpr auto at_once = [](std::int64_t count, auto&& task) {
@@ -78,6 +83,7 @@ bool FusedNormNode::evaluate(ov::TensorVector& outputs, const ov::TensorVector& 
     const norm_kernels::Sample sample{size(1) * size(2), size(3), groups_, static_cast<float>(eps_), silu_};
     const Rows rows{inputs[1].data<const float>(), inputs[2].data<const float>(), inputs.size() > 3 ? inputs[3].data<const std::int32_t>() : nullptr,
                     static_cast<std::int64_t>(inputs[1].get_shape()[0])};
+    if (!rows.in_range(size(0))) return false;
     static const norm_kernels::Table& table = norm_kernels::best();
     const void* x = inputs[0].data();
     void* y = outputs[0].data();

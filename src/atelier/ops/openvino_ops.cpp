@@ -28,6 +28,12 @@ Node floats(const ov::Shape& shape, const std::vector<float>& numbers) { return 
 /// A size of 0 stays as it is: so batches need not be of the size that the graph was written for.
 Node reshaped(const Node& x, const Shape& shape) { return make<op::Reshape>(x, integers(shape), true); }
 
+Node as(const ov::element::Type& type, const Node& x) { return x.get_element_type() == type ? x : make<op::Convert>(x, type); }
+
+Node channels_last(const Node& x) { return make<op::Transpose>(x, integers({0, 2, 3, 1})); }
+
+Node channels_first(const Node& x) { return make<op::Transpose>(x, integers({0, 3, 1, 2})); }
+
 Node copied(const Tensor& table) {
     const Tensor numbers = table.to(at::kFloat).contiguous();
     return make<op::Constant>(ov::element::f32, ov::Shape(numbers.sizes().begin(), numbers.sizes().end()), numbers.const_data_ptr<float>());
@@ -58,11 +64,13 @@ Node OpenVinoOps::constant(const std::string& name, const Shape& shape) const {
     return node->output(0);
 }
 
+Node OpenVinoOps::typed(const Node& x) const { return as(options_.precision, x); }
+
 Node OpenVinoOps::node(const Value& x) const {
-    if (!is_table(x)) return node_of(x);
+    if (!is_table(x)) return typed(node_of(x));
     const Tensor& table = tensor_of(x);
-    if (table.size(0) == 1 || !options_.rows) return copied(table.narrow(0, 0, 1));
-    return make<op::Gather>(copied(table), *options_.rows, make<op::Constant>(ov::element::i64, ov::Shape{}, 0));
+    if (table.size(0) == 1 || !options_.rows) return typed(copied(table.narrow(0, 0, 1)));
+    return typed(make<op::Gather>(copied(table), *options_.rows, make<op::Constant>(ov::element::i64, ov::Shape{}, 0)));
 }
 
 Shape OpenVinoOps::shape(const Value& x) const {
@@ -74,18 +82,18 @@ Shape OpenVinoOps::shape(const Value& x) const {
 Value OpenVinoOps::conv2d(const Value& x, const std::string& name, const Convolution& layer) {
     const auto stride = static_cast<std::size_t>(layer.stride);
     const ov::CoordinateDiff padding(2, layer.padding);
-    const Node product = make<op::Convolution>(node_of(x), constant(name + ".weight"), ov::Strides{stride, stride}, padding, padding,
+    const Node product = make<op::Convolution>(node(x), weight(name + ".weight"), ov::Strides{stride, stride}, padding, padding,
                                                ov::Strides{1, 1});
     product.get_node()->set_friendly_name(name);
-    return value_of(make<op::Add>(product, constant(name + ".bias", {1, layer.out_channels, 1, 1})));
+    return value_of(make<op::Add>(product, weight(name + ".bias", {1, layer.out_channels, 1, 1})));
 }
 
 Value OpenVinoOps::linear(const Value& x, const std::string& name, const Linear& layer) {
     // A table of more rows than the layer has columns would be larger than the layer.
     if (is_table(x) && shape(x)[0] <= shape(x)[1]) return known_.linear(x, name, layer);
-    const Node product = make<op::MatMul>(node(x), constant(name + ".weight"), false, true);
+    const Node product = make<op::MatMul>(node(x), weight(name + ".weight"), false, true);
     product.get_node()->set_friendly_name(name);
-    return value_of(layer.bias ? make<op::Add>(product, constant(name + ".bias", {1, layer.out_features})) : product);
+    return value_of(layer.bias ? make<op::Add>(product, weight(name + ".bias", {1, layer.out_features})) : product);
 }
 
 OpenVinoOps::Affine OpenVinoOps::affine(const std::string& name, const GroupNorm& layer, std::int64_t channels) const {
@@ -97,7 +105,7 @@ OpenVinoOps::Affine OpenVinoOps::affine(const std::string& name, const GroupNorm
         return {copied(factor * parameters_.at(name + ".weight")), copied(at::addcmul(halves[1], factor, parameters_.at(name + ".bias"))),
                 factor.size(0) > 1};
     }
-    const auto halves = std::make_shared<op::Split>(node_of(*layer.modulation), make<op::Constant>(ov::element::i64, ov::Shape{}, 1), 2);
+    const auto halves = std::make_shared<op::Split>(as(ov::element::f32, node_of(*layer.modulation)), make<op::Constant>(ov::element::i64, ov::Shape{}, 1), 2);
     const Node factor = make<op::Add>(halves->output(0), floats({1, 1}, {1}));
     return {make<op::Multiply>(factor, constant(name + ".weight", row)),
             make<op::Add>(make<op::Multiply>(factor, constant(name + ".bias", row)), halves->output(1))};
@@ -105,31 +113,27 @@ OpenVinoOps::Affine OpenVinoOps::affine(const std::string& name, const GroupNorm
 
 Value OpenVinoOps::group_norm(const Value& x, const std::string& name, const GroupNorm& layer) {
     const Affine affine = this->affine(name, layer, shape(x)[1]);
-    // Channels innermost is how the convolutions lay their images out, so the transpositions move nothing. The types are said outright because
-    // OpenVINO would hand our node float32.
-    Node last = make<op::Transpose>(node_of(x), integers({0, 2, 3, 1}));
-    if (options_.bfloat16) last = make<op::Convert>(last, ov::element::bf16);
-    ov::OutputVector inputs{last, affine.gain, affine.offset};
+    // Channels innermost is how the convolutions lay their images out, so the transpositions move nothing.
+    ov::OutputVector inputs{channels_last(node(x)), affine.gain, affine.offset};
     if (affine.table) inputs.push_back(*options_.rows);
-    Node y = make<FusedNormNode>(inputs, layer.groups, layer.eps, layer.silu);
-    if (options_.bfloat16) y = make<op::Convert>(y, ov::element::f32);
-    return value_of(make<op::Transpose>(y, integers({0, 3, 1, 2})));
+    return value_of(channels_first(make<FusedNormNode>(inputs, layer.groups, layer.eps, layer.silu)));
 }
 
 Value OpenVinoOps::layer_norm(const Value& x, const std::string& name, double eps) {
     if (is_table(x)) return known_.layer_norm(x, name, eps);
-    const Node y = make<op::MVN>(node_of(x), integers({-1}), true, static_cast<float>(eps), ov::op::MVNEpsMode::INSIDE_SQRT);
-    return value_of(make<op::Add>(make<op::Multiply>(y, constant(name + ".weight")), constant(name + ".bias")));
+    const Node y = make<op::MVN>(node(x), integers({-1}), true, static_cast<float>(eps), ov::op::MVNEpsMode::INSIDE_SQRT);
+    return value_of(make<op::Add>(make<op::Multiply>(y, weight(name + ".weight")), weight(name + ".bias")));
 }
 
 Value OpenVinoOps::attention(const Value& qkv, std::int64_t heads) {
     const Shape shape = this->shape(qkv);
     const std::int64_t channels = shape[1] / 3, pixels = shape[2] * shape[3];
-    // [N,heads,C/heads,3,pixels] -> three of [N,heads,pixels,C/heads]
-    const Node split = make<op::Transpose>(reshaped(node_of(qkv), {0, heads, channels / heads, 3, pixels}), integers({3, 0, 1, 4, 2}));
+    // From channels innermost, as the convolutions leave them: [N,pixels,heads,C/heads,3] -> three of [N,heads,pixels,C/heads]
+    const Node seen = reshaped(channels_last(node(qkv)), {0, pixels, heads, channels / heads, 3});
+    const Node split = make<op::Transpose>(seen, integers({4, 0, 2, 1, 3}));
     const auto part = [&](std::int64_t i) { return make<op::Gather>(split, make<op::Constant>(ov::element::i64, ov::Shape{}, i), integers({0})); };
     const Node attended = make<op::ScaledDotProductAttention>(part(0), part(1), part(2), false);
-    return value_of(reshaped(make<op::Transpose>(attended, integers({0, 1, 3, 2})), {0, channels, shape[2], shape[3]}));
+    return value_of(channels_first(reshaped(make<op::Transpose>(attended, integers({0, 2, 1, 3})), {0, shape[2], shape[3], channels})));
 }
 
 Value OpenVinoOps::resample(const Value& x, Resample how) {
@@ -155,7 +159,8 @@ Value OpenVinoOps::add(const Value& a, const Value& b) {
 
 Value OpenVinoOps::scale(const Value& x, double factor) {
     if (is_table(x)) return known_.scale(x, factor);
-    return value_of(make<op::Multiply>(node_of(x), floats({}, {static_cast<float>(factor)})));
+    const Node& given = node_of(x);  // in its own precision: noise levels are scaled before their sinusoid
+    return value_of(make<op::Multiply>(given, as(given.get_element_type(), floats({}, {static_cast<float>(factor)}))));
 }
 
 Value OpenVinoOps::silu(const Value& x) {

@@ -16,13 +16,13 @@ ov::Tensor view_of(const Tensor& tensor);
 /// Speaks the vocabulary by writing an OpenVINO graph; a value is a node (value_of) or a tensor. Tensors are tables, known numbers: what follows
 /// from tables alone is computed at once, by LibTorch, and where a table meets a node it becomes a constant of which each sample takes its row.
 /// So a fixed noise level costs nothing when the graph runs, and neither do a few fixed classes. Shapes are those of the batch that the graph is
-/// written for; no node but the inputs depends on its size. Weights are constants that look into `parameters` (float32, contiguous, on the CPU),
+/// written for; no node but the inputs depends on its size. Nodes may be float32 whatever the graph's precision, results are of its own; weights are constants that look into `parameters` (float32, contiguous, on the CPU),
 /// which must outlive the graph. Throws core::Error on a parameter that is missing.
 class OpenVinoOps : public Ops {
 public:
     struct Options {
-        bool bfloat16 = false;                      // the graph will be computed in bfloat16
-        std::optional<ov::Output<ov::Node>> rows{};  // [N] int32: the row of every table that a sample takes; without, all take the first
+        ov::element::Type precision = ov::element::f32;  // or bf16: of weights and of what flows between layers
+        std::optional<ov::Output<ov::Node>> rows{};      // [N] int32: the row of every table that a sample takes; without, all take the first
     };
 
     explicit OpenVinoOps(const Parameters& parameters) : OpenVinoOps(parameters, Options{}) {}
@@ -50,10 +50,13 @@ private:
         bool table = false;                 // R rows to choose from
     };
 
-    /// A parameter as a constant of its own shape, or of another with as many numbers.
+    /// A parameter as a float32 constant of its own shape, or of another with as many numbers.
     ov::Output<ov::Node> constant(const std::string& name, const Shape& shape = {}) const;
-    /// A value as a node: each sample's row of a table.
+    /// The same in the graph's precision.
+    ov::Output<ov::Node> weight(const std::string& name, const Shape& shape = {}) const { return typed(constant(name, shape)); }
+    /// A value as a node of the graph's precision: each sample's row of a table.
     ov::Output<ov::Node> node(const Value& x) const;
+    ov::Output<ov::Node> typed(const ov::Output<ov::Node>& x) const;
     Affine affine(const std::string& name, const GroupNorm& layer, std::int64_t channels) const;
 
     const Parameters& parameters_;
