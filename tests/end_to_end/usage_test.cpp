@@ -42,7 +42,7 @@ INSTANTIATE_TEST_SUITE_P(
                     Mistake{"sizes_for_three_students", {"run", toy, "students.widths=[16,16,16]"}, 2, "students.widths"},
                     Mistake{"gan_weight_in_words", {"run", toy, "adm.gan_weight=much"}, 2, "gan_weight"},
                     Mistake{"no_model", {"sample", "models/none", "--count", "1"}, 1, "models/none"},
-                    Mistake{"unknown_engine", {"sample", "models/none", "--engine", "onnx"}, 2, "known are torch and openvino"},
+                    Mistake{"unknown_engine", {"sample", "models/none", "--engine", "onnx"}, 2, "known are auto, openvino and torch"},
                     Mistake{"unknown_device", {"sample", "models/none", "--device", "gpu"}, 2, "known are cpu, cuda"},
                     Mistake{"gan_without_training", {"benchmark", "models/none", "--gan"}, 2, "--training"},
                     Mistake{"negative_count", {"sample", "models/none", "--count", "-1"}, 2, "--count"}),

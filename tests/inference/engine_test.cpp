@@ -58,15 +58,38 @@ TEST_P(Engines, stay_near_in_bfloat16) {
     EXPECT_LT(farthest({Engine::Kind::torch, Engine::Precision::bf16}), 3e-2);
 }
 
+TEST_P(Engines, sample_in_one_step_as_they_denoise_at_the_highest_level_whichever_classes_they_were_opened_for) {
+    const std::int64_t known = model.network.classes;
+    std::vector<std::int64_t> classes;
+    for (std::int64_t i = 0; i < 7; ++i) classes.push_back(known > 0 ? (i * 2 + 1) % known : 0);
+    ops::Shape shape = model.network.data_shape;
+    shape.insert(shape.begin(), 7);
+    const Tensor z = ops::normal(shape, "z"), levels = at::full({7}, model.range.sigma_max);
+    const Tensor expected = torch->denoise(z * model.range.sigma_max, levels, diffusion::one_hot(classes, known));
+    for (const auto kind : {Engine::Kind::torch, Engine::Kind::openvino}) {
+        for (const bool all : {true, false}) {
+            const auto sampler = open_one_step(model, {kind, Engine::Precision::fp32}, all || known == 0 ? std::vector<std::int64_t>{} : classes);
+            EXPECT_LT(ops::relative_distance(sampler->draw(z, classes), expected), 1e-4) << name_of(kind);
+        }
+    }
+    const auto approximate = open_one_step(model, {Engine::Kind::openvino, Engine::Precision::bf16});
+    EXPECT_LT(ops::relative_distance(approximate->draw(z, classes), expected), 3e-2);
+}
+
 INSTANTIATE_TEST_SUITE_P(
     Models, Engines,
     ::testing::Values(Case{"unet", unet(16, 1, 32, 0)}, Case{"patched_unet_with_classes", unet(16, 2, 64, 5)},
                       Case{"mlp", {{"architecture", "mlp"}, {"dimensions", 2}, {"hidden", 16}, {"blocks", 3}, {"classes", 4}}}),
     [](const auto& info) { return info.param.name; });
 
+TEST(Engine, auto_is_openvino_on_the_cpu) {
+    EXPECT_EQ(engine_of("auto", "fp32", "cpu").kind, Engine::Kind::openvino);
+    EXPECT_EQ(engine_of("torch", "bf16", "cpu").kind, Engine::Kind::torch);
+}
+
 TEST(Engine, words_that_are_none_are_told) {
     const auto told = [](const char* kind, const char* precision, const char* device) { return core::error_of([&] { engine_of(kind, precision, device); }); };
-    core::expect_contains(told("onnx", "fp32", "cpu"), "known are torch and openvino");
+    core::expect_contains(told("onnx", "fp32", "cpu"), "known are auto, openvino and torch");
     core::expect_contains(told("torch", "fp16", "cpu"), "known are fp32 and bf16");
     core::expect_contains(told("torch", "fp32", "gpu"), "known are cpu, cuda");
     core::expect_contains(told("openvino", "fp32", "cuda"), "take --engine torch");

@@ -52,6 +52,19 @@ TEST_F(ModelDirectory, comes_back_with_the_same_bits_and_settings) {
     EXPECT_TRUE(is_model_directory(path));
 }
 
+TEST_F(ModelDirectory, mapped_weights_are_the_same_and_stay_so_when_their_pages_were_released_or_the_file_replaced) {
+    const Model mapped = read_model(path, at::kCPU, Weights::mapped);
+    ASSERT_TRUE(mapped.mapped);
+    EXPECT_FALSE(read_model(path).mapped);
+    const std::string hash = ops::hash_of(model.parameters);
+    EXPECT_EQ(ops::hash_of(mapped.parameters), hash);
+    mapped.mapped->release_pages();
+    EXPECT_EQ(ops::hash_of(mapped.parameters), hash);
+    write_model(path, tiny_model(tiny_config(), 2));
+    mapped.mapped->release_pages();
+    EXPECT_EQ(ops::hash_of(mapped.parameters), hash) << "who has a model open keeps the file it was opened with";
+}
+
 TEST_F(ModelDirectory, keeps_what_this_program_does_not_know) {
     model.config["licence"] = "CC0";
     model.config["place"] = {{"student", 3}};

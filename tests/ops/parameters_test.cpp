@@ -221,4 +221,13 @@ TEST(HashOf, depends_on_names_shapes_types_and_numbers_and_on_nothing_else) {
     EXPECT_EQ(hash_of(two_layers().to(at::kCPU, at::kDouble).to(at::kCPU)), hash);
 }
 
+TEST_F(ParametersFile, mapped_tensors_are_the_same_numbers_in_float32) {
+    Parameters mixed;
+    mixed.set("half", normal({3, 2}, "half").to(at::kHalf));
+    mixed.set("single", normal({5}, "single"));
+    write_parameters(path(), mixed);
+    const Parameters mapped = map_parameters(std::make_shared<core::SafetensorsFile>(path()));
+    EXPECT_TRUE(equal(mapped, mixed.to(at::kCPU)));
+}
+
 }  // namespace atelier::ops

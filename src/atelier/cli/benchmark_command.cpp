@@ -32,9 +32,9 @@ std::int64_t peak_rss_bytes() {
 }
 
 /// A model, or the first student of an ensemble: its students are of one kind, or the first stands for them.
-models::Model first_model(const std::string& path, at::Device device) {
-    if (models::is_ensemble_directory(path)) return models::read_student(models::read_ensemble(path), 0, device);
-    return models::read_model(path, device);
+models::Model first_model(const std::string& path, at::Device device, models::Weights weights) {
+    if (models::is_ensemble_directory(path)) return models::read_student(models::read_ensemble(path), 0, device, weights);
+    return models::read_model(path, device, weights);
 }
 
 std::vector<std::int64_t> classes_in_turn(std::int64_t count, std::int64_t classes) {
@@ -56,17 +56,19 @@ evaluation::Latency request_time(const inference::Engine& engine, const Argument
     const auto generator = inference::open_generator(arguments.model, std::nullopt, engine);
     const inference::Wanted wanted = inference::plan(arguments.batch, 0, classes_in_turn(arguments.batch, generator->prior().classes()), generator->prior());
     const bool images = generator->form().kind == models::DataForm::Kind::image;
+    // A request of many evaluations measures that many at once.
+    const std::int64_t evaluations = generator->sampling().evaluations(), runs = std::max<std::int64_t>(1, arguments.runs / evaluations);
     return evaluation::median_seconds([&] {
         const Tensor user = models::to_user_space(generator->form(), generator->draw(wanted)).contiguous();
         for (std::int64_t i = 0; images && i < user.size(0); ++i) core::encode_png(models::image_of(user[i]));
-    }, warmup_runs, arguments.runs);
+    }, evaluations == 1 ? warmup_runs : 1, runs);
 }
 
 nlohmann::json inference_figures(const Arguments& arguments, const inference::Engine& engine) {
     evaluation::Latency evaluated;
     double flops = 0;
     {
-        const models::Model model = first_model(arguments.model, engine.device);
+        const models::Model model = first_model(arguments.model, engine.device, models::Weights::mapped);
         evaluated = evaluation_time(model, engine, arguments);
         flops = networks::trace(model.network).flops * static_cast<double>(arguments.batch);
     }
@@ -76,7 +78,7 @@ nlohmann::json inference_figures(const Arguments& arguments, const inference::En
 
 /// One DMD2 cycle on noise instead of data: five updates of the fake score, one of the student, teacher and fake score of the model's own size.
 nlohmann::json training_figures(const Arguments& arguments, const inference::Engine& engine) {
-    models::Model model = first_model(arguments.model, engine.device);
+    models::Model model = first_model(arguments.model, engine.device, models::Weights::copied);
     ops::Parameters student = model.parameters.clone(), fake = model.parameters.clone();
     if (arguments.gan) fake.merge(distillation::fresh_head(model.network, 0).to(engine.device), "");
     const bool bfloat16 = engine.precision == inference::Engine::Precision::bf16;
@@ -104,6 +106,7 @@ nlohmann::json training_figures(const Arguments& arguments, const inference::Eng
 }
 
 void benchmark(Arguments& arguments) {
+    if (arguments.training && arguments.engine.engine == "auto") arguments.engine.engine = "torch";
     const inference::Engine engine = arguments.engine.chosen();
     if (arguments.gan && !arguments.training) throw core::UsageError("--gan goes with --training");
     if (arguments.training && engine.kind != inference::Engine::Kind::torch) throw core::UsageError("--training runs on --engine torch");

@@ -8,10 +8,10 @@ namespace atelier::cli {
 
 /// --engine, --precision and --device of a command that runs a model.
 struct EngineOptions {
-    std::string engine = "torch", precision = "fp32", device = "cpu";
+    std::string engine = "auto", precision = "fp32", device = "cpu";
 
     void add_to(CLI::App& command) {
-        command.add_option("--engine", engine, "who computes: torch or openvino");
+        command.add_option("--engine", engine, "who computes: openvino, torch, or auto: OpenVINO on CPUs, LibTorch on GPUs");
         command.add_option("--precision", precision, "of matrix products and convolutions: fp32 or bf16");
         command.add_option("--device", device, "cpu, cuda or cuda:N");
     }

@@ -213,6 +213,8 @@ SafetensorsFile::SafetensorsFile(SafetensorsFile&& other) noexcept
       size_(other.size_),
       header_end_(other.header_end_) {}
 
+void SafetensorsFile::release_pages() const { ::madvise(const_cast<std::byte*>(data_), size_, MADV_DONTNEED); }
+
 const TensorEntry& SafetensorsFile::entry(const std::string& name) const {
     const auto found = entries_.find(name);
     if (found == entries_.end()) fail("{}: is not in the file", place_of(path_.string(), name));

@@ -51,6 +51,9 @@ public:
     const TensorEntry& entry(const std::string& name) const;
     std::span<const std::byte> bytes(const std::string& name) const;
 
+    /// Gives the pages that were read back to the system; whoever looks again reads them from the file again.
+    void release_pages() const;
+
 private:
     std::filesystem::path path_;
     std::map<std::string, TensorEntry> entries_;

@@ -41,8 +41,8 @@ private:
 
 Engine engine_of(const std::string& kind, const std::string& precision, const std::string& device) {
     Engine engine;
-    if (kind == "openvino") engine.kind = Engine::Kind::openvino;
-    else if (kind != "torch") throw core::UsageError(fmt::format("there is no engine \"{}\"; known are torch and openvino", kind));
+    if (kind == "openvino" || (kind == "auto" && device == "cpu")) engine.kind = Engine::Kind::openvino;
+    else if (kind != "torch" && kind != "auto") throw core::UsageError(fmt::format("there is no engine \"{}\"; known are auto, openvino and torch", kind));
     if (precision == "bf16") engine.precision = Engine::Precision::bf16;
     else if (precision != "fp32") throw core::UsageError(fmt::format("there is no precision \"{}\"; known are fp32 and bf16", precision));
     if (engine.kind == Engine::Kind::openvino && device != "cpu") {

@@ -19,8 +19,8 @@ struct Engine {
 /// Reads "cpu", "cuda" or "cuda:N". Throws core::UsageError on anything else, and on CUDA where this build of LibTorch has none.
 at::Device device_of(const std::string& name);
 
-/// Reads "torch" or "openvino", "fp32" or "bf16", "cpu", "cuda" or "cuda:N". Throws core::UsageError on anything else, and when OpenVINO is
-/// asked for another device than the CPU.
+/// Reads "openvino", "torch" or "auto" (OpenVINO on the CPU, LibTorch elsewhere), "fp32" or "bf16", "cpu", "cuda" or "cuda:N". Throws
+/// core::UsageError on anything else, and when OpenVINO is asked for another device than the CPU.
 Engine engine_of(const std::string& kind, const std::string& precision, const std::string& device);
 
 std::string name_of(Engine::Kind kind);

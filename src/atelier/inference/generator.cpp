@@ -130,7 +130,7 @@ public:
 private:
     const Ready& student(std::int64_t k) {
         auto& slot = loaded_[static_cast<std::size_t>(k)];
-        if (!slot) slot = std::make_unique<Ready>(models::read_student(ensemble_, k, engine_.device), sampling_, engine_, ensemble_.partition.cell(k));
+        if (!slot) slot = std::make_unique<Ready>(models::read_student(ensemble_, k, engine_.device, models::Weights::mapped), sampling_, engine_, ensemble_.partition.cell(k));
         return *slot;
     }
 
@@ -188,7 +188,7 @@ std::unique_ptr<Generator> open_generator(const std::filesystem::path& path, con
         return std::make_unique<RoutedEnsemble>(models::read_ensemble(path), engine);
     }
     if (!std::filesystem::exists(path)) core::fail("{}: there is no such model; name a model or ensemble directory", path.string());
-    models::Model model = models::read_model(path, engine.device);
+    models::Model model = models::read_model(path, engine.device, models::Weights::mapped);
     const bool student = model.config.contains("place");
     const Sampling usual{student ? Sampling::Method::one_step : Sampling::Method::heun, 18};
     return std::make_unique<SingleModel>(std::move(model), sampling.value_or(usual), engine);

@@ -1,5 +1,7 @@
 #include "atelier/inference/openvino_denoiser.h"
 
+#include <fmt/ranges.h>
+
 #include <openvino/op/convert.hpp>
 #include <openvino/op/parameter.hpp>
 #include <openvino/op/result.hpp>
@@ -56,6 +58,24 @@ std::shared_ptr<ov::Model> graph_for_one_level(const models::Model& model, const
     return graph_of(model, speaker, named, inputs);
 }
 
+std::vector<std::int64_t> in_order(std::vector<std::int64_t> numbers) {
+    std::ranges::sort(numbers);
+    return numbers;
+}
+
+/// Names a model's graphs. Larger networks have none: for them, reading a compiled one saves little over compiling it anew.
+std::string identity_of(const models::Model& model, const std::string& form, bool bfloat16) {
+    constexpr std::int64_t largest = 16'000'000;  // parameters
+    if (model.parameters.count() > largest) return "";
+    return fmt::format("{}\n{}\n{}\n{}", ops::hash_of(model.parameters), model.config.dump(), form, bfloat16 ? "bf16" : "fp32");
+}
+
+Graphs graphs_of(const models::Model& model, const std::string& form, bool bfloat16, std::function<std::shared_ptr<ov::Model>(std::int64_t)> write) {
+    return {std::move(write), bfloat16, identity_of(model, form, bfloat16), [&model] {
+                if (model.mapped) model.mapped->release_pages();
+            }};
+}
+
 /// to[i] = factor * from[i]
 void scaled(const float* from, float factor, std::int64_t count, float* to) {
     for (std::int64_t i = 0; i < count; ++i) to[i] = factor * from[i];
@@ -75,7 +95,8 @@ Tensor float_on_cpu(const Tensor& tensor) { return tensor.to(at::kCPU, at::kFloa
 }  // namespace
 
 OpenVinoDenoiser::OpenVinoDenoiser(const models::Model& model, bool bfloat16)
-    : model_(model), network_([&model, bfloat16](std::int64_t batch) { return graph_for_any_level(model, bfloat16, batch); }, bfloat16) {}
+    : model_(model),
+      network_(graphs_of(model, "any level", bfloat16, [&model, bfloat16](std::int64_t batch) { return graph_for_any_level(model, bfloat16, batch); })) {}
 
 Tensor OpenVinoDenoiser::denoise(const Tensor& x_t, const Tensor& sigma, const diffusion::Condition& condition) const {
     const std::int64_t classes = model_.network.classes;
@@ -100,9 +121,9 @@ Tensor OpenVinoDenoiser::denoise(const Tensor& x_t, const Tensor& sigma, const d
 }
 
 OpenVinoOneStep::OpenVinoOneStep(const models::Model& model, std::vector<std::int64_t> classes, bool bfloat16)
-    : model_(model), classes_(std::move(classes)),
-      network_([this, bfloat16](std::int64_t batch) { return graph_for_one_level(model_, classes_, bfloat16, batch); }, bfloat16) {
-    std::ranges::sort(classes_);
+    : model_(model), classes_(in_order(std::move(classes))),
+      network_(graphs_of(model, fmt::format("one level {}", classes_), bfloat16,
+                         [this, bfloat16](std::int64_t batch) { return graph_for_one_level(model_, classes_, bfloat16, batch); })) {
     const double sigma = model.range.sigma_max;
     const auto with = diffusion::edm_preconditioning(at::full({1}, sigma, at::kDouble), model.sigma_data);
     z_in_ = static_cast<float>(sigma * with.c_in.item<double>());

@@ -1,43 +1,105 @@
 #include "atelier/inference/openvino_network.h"
 
 #include <ATen/Parallel.h>
+#include <dlfcn.h>
+#include <fmt/ranges.h>
+#include <sys/stat.h>
 
 #include <algorithm>
-#include <bit>
+#include <array>
+#include <openvino/core/op_extension.hpp>
 #include <openvino/runtime/core.hpp>
+#include <optional>
+#include <sstream>
 
 #include "atelier/core/error.h"
+#include "atelier/inference/compile_cache.h"
+#include "atelier/ops/openvino_norm.h"
 
 namespace atelier::inference {
 
 namespace {
 
+constexpr std::array<std::int64_t, 4> batch_sizes{64, 16, 4, 1};
+
 ov::Core& core() {
-    static ov::Core only;
+    static ov::Core& only = *[] {
+        auto* made = new ov::Core;  // never destroyed: requests may be given back later than static objects
+        made->add_extension(std::make_shared<ov::OpExtension<ops::FusedNormNode>>());
+        return made;
+    }();
     return only;
 }
 
-}  // namespace
+/// Which program this is: another build may write other graphs.
+std::string this_program() {
+    Dl_info info{};
+    struct stat status{};
+    if (dladdr(reinterpret_cast<void*>(&core), &info) == 0 || stat(info.dli_fname, &status) != 0) return "";
+    return fmt::format("{} {}.{}", status.st_size, status.st_mtim.tv_sec, status.st_mtim.tv_nsec);
+}
 
-ov::InferRequest& OpenVinoNetwork::request_for(std::int64_t batch) {
-    const auto found = requests_.find(batch);
-    if (found != requests_.end()) return found->second;
-    const std::shared_ptr<ov::Model> graph = write_(batch);
+/// All that a compiled network depends on besides its graph.
+std::string surroundings(const ov::AnyMap& options) {
+    static const std::string fixed = fmt::format("{}\n{}\n{}\n{}", this_program(), ov::get_openvino_version().buildNumber,
+                                                 core().get_property("CPU", ov::device::full_name),
+                                                 fmt::join(core().get_property("CPU", ov::device::capabilities), " "));
+    std::string chosen;
+    for (const auto& [name, value] : options) chosen += name + "=" + value.as<std::string>() + "\n";
+    return fixed + "\n" + chosen;
+}
+
+ov::CompiledModel compiled_anew(const std::shared_ptr<ov::Model>& graph, const ov::AnyMap& options) {
     try {
-        ov::CompiledModel compiled = inference::core().compile_model(
-            graph, "CPU",
-            {ov::hint::inference_precision(bfloat16_ ? ov::element::bf16 : ov::element::f32), ov::hint::performance_mode(ov::hint::PerformanceMode::LATENCY),
-             ov::num_streams(1), ov::inference_num_threads(at::get_num_threads())});
-        return requests_.emplace(batch, compiled.create_infer_request()).first->second;
+        return core().compile_model(graph, "CPU", options);
     } catch (const ov::Exception& error) {
         core::fail("OpenVINO cannot compile this {}: {}", graph->get_friendly_name(), error.what());
     }
 }
 
+std::optional<ov::CompiledModel> revived(const std::string& bytes, const ov::AnyMap& options) {
+    try {
+        std::istringstream stream(bytes);
+        return core().import_model(stream, "CPU", options);
+    } catch (const ov::Exception&) {
+        return std::nullopt;
+    }
+}
+
+std::string bytes_of(ov::CompiledModel& model) {
+    std::ostringstream stream;
+    model.export_model(stream);
+    return std::move(stream).str();
+}
+
+}  // namespace
+
+ov::CompiledModel OpenVinoNetwork::compiled(std::int64_t batch) const {
+    const ov::AnyMap options{ov::hint::inference_precision(graphs_.bfloat16 ? ov::element::bf16 : ov::element::f32),
+                             ov::hint::performance_mode(ov::hint::PerformanceMode::LATENCY), ov::num_streams(1),
+                             ov::inference_num_threads(at::get_num_threads())};
+    if (graphs_.identity.empty()) return compiled_anew(graphs_.write(batch), options);
+    const CompileCache cache = CompileCache::usual();
+    const std::string key = fmt::format("{}\n{}\n{}", graphs_.identity, batch, surroundings(options));
+    if (const auto bytes = cache.find(key)) {
+        if (auto model = revived(*bytes, options)) return std::move(*model);
+    }
+    ov::CompiledModel fresh = compiled_anew(graphs_.write(batch), options);
+    cache.keep(key, bytes_of(fresh));
+    return fresh;
+}
+
+ov::InferRequest& OpenVinoNetwork::request_for(std::int64_t batch) {
+    const auto found = requests_.find(batch);
+    if (found != requests_.end()) return found->second;
+    ov::InferRequest request = compiled(batch).create_infer_request();
+    if (graphs_.compiled) graphs_.compiled();
+    return requests_.emplace(batch, std::move(request)).first->second;
+}
+
 void OpenVinoNetwork::in_pieces(std::int64_t samples, const std::function<void(ov::InferRequest&, std::int64_t, std::int64_t)>& run) {
     for (std::int64_t first = 0; first < samples;) {
-        const auto rest = static_cast<std::uint64_t>(std::min(samples - first, largest_piece));
-        const auto count = static_cast<std::int64_t>(std::bit_floor(rest));
+        const std::int64_t count = *std::ranges::find_if(batch_sizes, [&](std::int64_t size) { return size <= samples - first; });
         run(request_for(count), first, count);
         first += count;
     }

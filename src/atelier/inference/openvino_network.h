@@ -3,21 +3,28 @@
 #include <functional>
 #include <map>
 #include <memory>
+#include <string>
 
-#include <openvino/runtime/infer_request.hpp>
+#include <openvino/runtime/compiled_model.hpp>
 
 namespace atelier::inference {
 
-/// A network compiled by OpenVINO for this CPU, once for every batch size that it meets: powers of two up to `largest_piece`, into which other
-/// batches are cut. One thread at a time.
+/// A network that OpenVINO can compile.
+struct Graphs {
+    /// Writes it for a batch of `batch` samples.
+    std::function<std::shared_ptr<ov::Model>(std::int64_t batch)> write;
+    bool bfloat16 = false;
+    /// What the graphs are made of, in words that differ wherever graphs do. With them, compiled networks are kept in CompileCache::usual().
+    std::string identity;
+    /// Called when a graph was compiled: its weights are not looked at until the next one is written.
+    std::function<void()> compiled;
+};
+
+/// A network compiled by OpenVINO for this CPU, once for each of the batch sizes 1, 4, 16 and 64, into which other batches are cut. One thread at
+/// a time.
 class OpenVinoNetwork {
 public:
-    static constexpr std::int64_t largest_piece = 64;
-
-    /// Writes the network as a graph for a batch of `batch` samples.
-    using Writer = std::function<std::shared_ptr<ov::Model>(std::int64_t batch)>;
-
-    OpenVinoNetwork(Writer write, bool bfloat16) : write_(std::move(write)), bfloat16_(bfloat16) {}
+    explicit OpenVinoNetwork(Graphs graphs) : graphs_(std::move(graphs)) {}
 
     /// Cuts `samples` samples into pieces and calls `run` with each piece's request, first sample and number of samples. Throws core::Error when
     /// OpenVINO cannot compile the network.
@@ -25,9 +32,9 @@ public:
 
 private:
     ov::InferRequest& request_for(std::int64_t batch);
+    ov::CompiledModel compiled(std::int64_t batch) const;
 
-    Writer write_;
-    bool bfloat16_;
+    Graphs graphs_;
     std::map<std::int64_t, ov::InferRequest> requests_;  // by batch size
 };
 

@@ -76,9 +76,9 @@ void check_place(const nlohmann::json& config, const conditions::Partition& part
     }
 }
 
-Model read_student(const Ensemble& ensemble, std::int64_t student, at::Device device) {
+Model read_student(const Ensemble& ensemble, std::int64_t student, at::Device device, Weights weights) {
     const fs::path& directory = ensemble.students.at(static_cast<std::size_t>(student));
-    Model model = read_model(directory, device);
+    Model model = read_model(directory, device, weights);
     check_place(model.config, ensemble.partition, student, (directory / "config.json").string());
     if (model.network.classes != 0 && model.network.classes != ensemble.partition.classes()) {
         core::fail("{}: the student knows {} classes, the ensemble's partition has {}", (directory / "config.json").string(),

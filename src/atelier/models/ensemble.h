@@ -27,7 +27,7 @@ bool is_ensemble_directory(const std::filesystem::path& path);
 Ensemble read_ensemble(const std::filesystem::path& directory);
 
 /// Reads student k. Throws core::Error when it was trained for another partition or another cell.
-Model read_student(const Ensemble& ensemble, std::int64_t student, at::Device device = at::kCPU);
+Model read_student(const Ensemble& ensemble, std::int64_t student, at::Device device = at::kCPU, Weights weights = Weights::copied);
 
 /// What a student's config.json says of its place: "student", "cell", "partition" (the hash).
 nlohmann::json place_of(const conditions::Partition& partition, std::int64_t student);

@@ -65,15 +65,18 @@ Model read_model_config(const std::filesystem::path& directory) {
     return described(core::read_json(path), path.string());
 }
 
-Model read_model(const std::filesystem::path& directory, at::Device device) {
+Model read_model(const std::filesystem::path& directory, at::Device device, Weights weights) {
     Model model = read_model_config(directory);
-    const auto weights = directory / "model.safetensors";
-    model.parameters = without_filters(ops::read_parameters(weights));
-    ops::check_against(model.parameters, networks::trace(model.network).parameters, weights.string());
+    const auto path = directory / "model.safetensors";
+    const auto file = std::make_shared<const core::SafetensorsFile>(path);
+    const bool mapped = weights == Weights::mapped && device == at::kCPU;
+    if (mapped) model.mapped = file;
+    model.parameters = without_filters(mapped ? ops::map_parameters(file) : ops::read_parameters(*file));
+    ops::check_against(model.parameters, networks::trace(model.network).parameters, path.string());
     for (const auto& [name, tensor] : model.parameters.tensors()) {
-        if (!tensor.is_floating_point()) core::fail("{}: tensor \"{}\" holds whole numbers; weights are floating point", weights.string(), name);
+        if (!tensor.is_floating_point()) core::fail("{}: tensor \"{}\" holds whole numbers; weights are floating point", path.string(), name);
     }
-    if (!model.parameters.all_finite()) core::fail("{}: holds numbers that are not finite; the file is damaged", weights.string());
+    if (!model.parameters.all_finite()) core::fail("{}: holds numbers that are not finite; the file is damaged", path.string());
     if (device != at::kCPU) model.parameters = model.parameters.to(device);
     return model;
 }

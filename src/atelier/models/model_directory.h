@@ -18,6 +18,7 @@ struct Model {
     double sigma_data = 0.5;
     diffusion::NoiseRange range;
     DataForm form;
+    std::shared_ptr<const core::SafetensorsFile> mapped;  // the file that `parameters` look into, or null where they are copies
 
     /// Seen as a denoiser; the model must outlive it.
     diffusion::EdmDenoiser denoiser(bool bfloat16 = false) const;
@@ -26,8 +27,11 @@ struct Model {
 /// A model with fresh parameters drawn from `seed`. `config` must name architecture and sizes; throws core::Error otherwise.
 Model fresh_model(const nlohmann::json& config, std::uint64_t seed);
 
+/// Copied weights may be changed; mapped ones look into the file and must not be (ops::map_parameters). On other devices than the CPU all are copies.
+enum class Weights { copied, mapped };
+
 /// Reads and checks a model directory; everything is checked before anything is believed. Throws core::Error naming the file.
-Model read_model(const std::filesystem::path& directory, at::Device device = at::kCPU);
+Model read_model(const std::filesystem::path& directory, at::Device device = at::kCPU, Weights weights = Weights::copied);
 
 /// Only config.json and the network; `parameters` stays empty.
 Model read_model_config(const std::filesystem::path& directory);

@@ -147,15 +147,37 @@ void check_against(const Parameters& parameters, std::span<const ParameterSpec> 
     }
 }
 
+namespace {
+
+Tensor copied(const core::TensorEntry& entry, std::span<const std::byte> bytes, bool keep_type) {
+    Tensor tensor = at::empty(entry.shape, torch_type(entry.dtype));
+    if (!bytes.empty()) std::memcpy(tensor.mutable_data_ptr(), bytes.data(), bytes.size());
+    return tensor.is_floating_point() && !keep_type ? tensor.to(at::kFloat) : tensor;
+}
+
+bool can_be_mapped(const core::TensorEntry& entry, std::span<const std::byte> bytes) {
+    return entry.dtype == core::DType::F32 && !bytes.empty() && reinterpret_cast<std::uintptr_t>(bytes.data()) % alignof(float) == 0;
+}
+
+}  // namespace
+
 Parameters read_parameters(const core::SafetensorsFile& file, bool keep_types) {
     Parameters read;
-    for (const auto& [name, entry] : file.entries()) {
-        Tensor tensor = at::empty(entry.shape, torch_type(entry.dtype));
-        const auto bytes = file.bytes(name);
-        if (!bytes.empty()) std::memcpy(tensor.mutable_data_ptr(), bytes.data(), bytes.size());
-        read.set(name, tensor.is_floating_point() && !keep_types ? tensor.to(at::kFloat) : tensor);
-    }
+    for (const auto& [name, entry] : file.entries()) read.set(name, copied(entry, file.bytes(name), keep_types));
     return read;
+}
+
+Parameters map_parameters(const std::shared_ptr<const core::SafetensorsFile>& file) {
+    Parameters mapped;
+    for (const auto& [name, entry] : file->entries()) {
+        const auto bytes = file->bytes(name);
+        if (can_be_mapped(entry, bytes)) {
+            mapped.set(name, at::from_blob(const_cast<std::byte*>(bytes.data()), entry.shape, [file](void*) {}, at::kFloat));
+        } else {
+            mapped.set(name, copied(entry, bytes, false));
+        }
+    }
+    return mapped;
 }
 
 Parameters read_parameters(const std::filesystem::path& path, bool keep_types) {

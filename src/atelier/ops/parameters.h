@@ -3,6 +3,7 @@
 #include <cstdint>
 #include <filesystem>
 #include <map>
+#include <memory>
 #include <span>
 #include <string>
 #include <vector>
@@ -56,6 +57,10 @@ void check_against(const Parameters& parameters, std::span<const ParameterSpec> 
 /// Reads every tensor of a file (floating types as float32 unless `keep_types`), copied out of the mapping.
 Parameters read_parameters(const std::filesystem::path& path, bool keep_types = false);
 Parameters read_parameters(const core::SafetensorsFile& file, bool keep_types = false);
+
+/// Like read_parameters, but float32 tensors look into the mapped file, which they keep open: processes share them, and pages that nobody looks at
+/// take no memory. They must not be written to.
+Parameters map_parameters(const std::shared_ptr<const core::SafetensorsFile>& file);
 
 /// Writes atomically; equal parameters and metadata give equal bytes.
 void write_parameters(const std::filesystem::path& path, const Parameters& parameters,

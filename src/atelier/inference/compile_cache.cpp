@@ -1,0 +1,78 @@
+#include "atelier/inference/compile_cache.h"
+
+#include <algorithm>
+#include <cstdlib>
+#include <vector>
+
+#include "atelier/core/atomic_file.h"
+#include "atelier/core/error.h"
+#include "atelier/core/hash.h"
+
+namespace atelier::inference {
+
+namespace fs = std::filesystem;
+
+namespace {
+
+constexpr std::size_t hash_length = 64;
+constexpr const char* ending = ".compiled";
+
+fs::path from_environment(const char* name) {
+    const char* value = std::getenv(name);
+    return value ? value : "";
+}
+
+}  // namespace
+
+CompileCache CompileCache::usual() {
+    if (const fs::path wanted = from_environment("ATELIER_CACHE"); !wanted.empty()) return CompileCache(wanted == "off" ? fs::path() : wanted);
+    if (const fs::path caches = from_environment("XDG_CACHE_HOME"); !caches.empty()) return CompileCache(caches / "atelier");
+    if (const fs::path home = from_environment("HOME"); !home.empty()) return CompileCache(home / ".cache/atelier");
+    return CompileCache({});
+}
+
+fs::path CompileCache::file_of(const std::string& key) const { return folder_ / (core::sha256(key) + ending); }
+
+std::optional<std::string> CompileCache::find(const std::string& key) const {
+    if (folder_.empty()) return std::nullopt;
+    const fs::path file = file_of(key);
+    std::error_code none;
+    if (!fs::is_regular_file(file, none)) return std::nullopt;
+    try {
+        std::string content = core::read_text(file, capacity_);
+        const std::string bytes = content.size() > hash_length ? content.substr(hash_length) : "";
+        if (bytes.empty() || content.substr(0, hash_length) != core::sha256(bytes)) return std::nullopt;
+        fs::last_write_time(file, fs::file_time_type::clock::now(), none);
+        return bytes;
+    } catch (const core::Error&) {
+        return std::nullopt;
+    }
+}
+
+void CompileCache::keep(const std::string& key, const std::string& bytes) const {
+    if (folder_.empty() || bytes.size() > capacity_ / 8) return;
+    try {
+        core::write_text(file_of(key), core::sha256(bytes) + bytes);
+        make_room();
+    } catch (const core::Error&) {
+    } catch (const fs::filesystem_error&) {
+    }
+}
+
+void CompileCache::make_room() const {
+    std::vector<std::pair<fs::file_time_type, fs::path>> files;
+    std::uintmax_t total = 0;
+    for (const auto& entry : fs::directory_iterator(folder_)) {
+        if (entry.path().extension() != ending) continue;
+        files.emplace_back(entry.last_write_time(), entry.path());
+        total += entry.file_size();
+    }
+    std::ranges::sort(files);
+    for (const auto& [time, path] : files) {
+        if (total <= capacity_) break;
+        total -= fs::file_size(path);
+        fs::remove(path);
+    }
+}
+
+}  // namespace atelier::inference
