@@ -13,7 +13,7 @@ class Router {
 public:
     explicit Router(Partition partition);
     /// For embeddings: one centroid a student, any length but zero.
-    explicit Router(std::vector<std::vector<float>> centroids);
+    explicit Router(const std::vector<std::vector<float>>& centroids);
 
     std::int64_t students() const;
     /// The owner of a class. Throws core::UsageError naming the range when there is no such class.
@@ -23,7 +23,8 @@ public:
 
 private:
     Partition partition_;
-    std::vector<std::vector<float>> centroids_;  // scaled to unit length
+    std::size_t length_ = 0;        // numbers a centroid; 0: routed by classes
+    std::vector<float> centroids_;  // one after the other, scaled to unit length
 };
 
 /// The requests of a mixed batch that go to one student, in their order.
