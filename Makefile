@@ -1,8 +1,8 @@
-# make demo · make test · make build · make study · make clean · make format
+# make demo · make test · make build · make bench · make study · make clean · make format
 BUILD := build/release
 JOBS ?= $(shell nproc)
 
-.PHONY: demo test build study setup clean format
+.PHONY: demo test build bench study setup clean format
 
 setup:
 	@scripts/setup.sh
@@ -17,6 +17,12 @@ test: build
 
 demo: build
 	@scripts/demo.sh
+
+bench: build
+	@scripts/setup.sh bench
+	@cmake -S . -B $(BUILD) -DATELIER_BENCHMARKS=ON > /dev/null
+	@cmake --build $(BUILD) -j $(JOBS) --target atelier around_the_network
+	@.venv/bin/python benchmarks/bench.py
 
 study: build
 	@python3 scripts/study.py

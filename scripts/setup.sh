@@ -1,10 +1,12 @@
 #!/usr/bin/env bash
-# Installs what building needs: Debian packages (as root, or with sudo) and wheels into .venv. Does nothing that is done already.
+# Installs what building needs: Debian packages (as root, or with sudo) and wheels into .venv; with "bench" also what the benchmarks and their
+# peers need. Does nothing that is done already.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
 packages=(g++ cmake ninja-build ccache python3 python3-venv libcli11-dev libtomlplusplus-dev nlohmann-json3-dev libfmt-dev libpng-dev
           libjpeg62-turbo-dev libarchive-dev libssl-dev zlib1g-dev libgtest-dev dataset-fashion-mnist)
+[ "${1:-}" = bench ] && packages+=(libbenchmark-dev)
 missing=()
 for package in "${packages[@]}"; do
     dpkg-query -W -f='${Status}' "$package" 2>/dev/null | grep -q "ok installed" || missing+=("$package")
@@ -23,4 +25,7 @@ if ! .venv/bin/python -c 'import importlib.metadata as m; assert m.version("torc
 fi
 if ! .venv/bin/python -c 'import importlib.metadata as m; assert m.version("openvino") == "2026.4.1"' 2>/dev/null; then
     .venv/bin/python -m pip install -q openvino==2026.4.1
+fi
+if [ "${1:-}" = bench ]; then
+    .venv/bin/python -m pip install -q -r benchmarks/requirements.txt
 fi

@@ -1,0 +1,215 @@
+#!/usr/bin/env python3
+"""The figures of docs/performance.md: each measured beside its peers, on the same weights and threads, in one run.
+
+    make bench                                          # everything, about 40 minutes on two cores
+    python3 benchmarks/bench.py --only latency/k4       # one part, or one row group of it; several with commas
+    python3 benchmarks/bench.py --pages                 # only write the page from benchmarks/results.json
+
+Parts: peak, latency, training, start, batch, around. What is measured again replaces what results.json held. Peers are plain PyTorch, torch.compile,
+ONNX Runtime and OpenVINO from ONNX (--peers, a folder with latency.py, train_step.py and adm_unet.py); without them their rows are missing.
+"""
+import argparse
+import datetime
+import json
+import os
+import pathlib
+import resource
+import statistics
+import subprocess
+import sys
+import time
+
+import page
+
+ROOT = pathlib.Path(__file__).resolve().parent.parent
+BUILD, RESULTS = ROOT / "build/release", ROOT / "benchmarks/results.json"
+WORK = ROOT / "build/bench"  # random weights of the paper's sizes
+FASHION = ROOT / "models/fashion-mnist"
+NETWORKS = {  # what latency is measured on; paper sizes have random weights, which cost the same time
+    "adm64": "ADM U-Net 296 M (the paper's teacher)",
+    "adm64-s": "ADM U-Net 173 M (its smaller student)",
+    "adm64-xs": "ADM U-Net 86 M (its smallest)",
+    "k4": "shipped student, 0.83 M",
+    "k4-small": "shipped small student, 0.19 M",
+}
+RUNS = {"adm64": 7, "adm64-s": 7, "adm64-xs": 9, "k4": 200, "k4-small": 200}
+
+
+def lines_of(command, **options):
+    """The JSON lines that a command prints."""
+    done = subprocess.run([str(word) for word in command], cwd=ROOT, capture_output=True, text=True, **options)
+    if done.returncode != 0:
+        print(f"{' '.join(map(str, command))}: exit code {done.returncode}\n{done.stderr[-2000:]}", file=sys.stderr)
+    return [json.loads(line) for line in done.stdout.splitlines() if line.startswith("{")]
+
+
+def ours(model, *options):
+    found = lines_of([BUILD / "atelier", "benchmark", model, *options])
+    return found[0] if found else None
+
+
+class Bench:
+    def __init__(self, peers, threads):
+        self.peers, self.threads = peers, threads
+        self.results = json.loads(RESULTS.read_text()) if RESULTS.exists() else {}
+
+    def keep(self, part, name, value):
+        self.results.setdefault(part, {})[name] = {"date": f"{datetime.date.today()}", "commit": commit(), **value}
+        self.results["machine"] = machine()
+        self.results["threads"] = self.threads
+        RESULTS.write_text(json.dumps(self.results, indent=1, sort_keys=True) + "\n")
+
+    # Models that both sides read -----------------------------------------------------------------------------------------------
+
+    def paper_size(self, name):
+        """A student of the peers' network `name` with random weights, none of them zero."""
+        folder = WORK / name
+        if not (folder / "config.json").exists():
+            folder.mkdir(parents=True, exist_ok=True)
+            program = ("import sys, json, torch; sys.path.insert(0, sys.argv[1]); import adm_unet; from safetensors.torch import save_file\n"
+                       "torch.manual_seed(0); size = adm_unet.SIZES[sys.argv[2]]; net = adm_unet.Denoiser(size)\n"
+                       "for p in net.parameters():\n    if p.abs().max() == 0: torch.nn.init.normal_(p, 0, 0.01)\n"
+                       "save_file({k: v.contiguous() for k, v in net.state_dict().items()}, sys.argv[3] + '/model.safetensors')\n"
+                       "json.dump({'architecture': 'adm_unet', 'place': {'student': 0}, **size}, open(sys.argv[3] + '/config.json', 'w'))")
+            subprocess.run([sys.executable, "-c", program, str(self.peers), name, str(folder)], check=True)
+        return folder
+
+    def for_peers(self, model):
+        """The same network as the peers know it: patches of p x p pixels are channels of an image p times smaller, and the names stay."""
+        config = json.loads((model / "config.json").read_text())
+        patch = config.pop("patch_size", 1)
+        if patch == 1:
+            return model
+        folder = WORK / "peers" / model.relative_to(FASHION)
+        folder.mkdir(parents=True, exist_ok=True)
+        config.pop("data", None)
+        config.update(resolution=config["resolution"] // patch, channels=config["channels"] * patch**2)
+        (folder / "config.json").write_text(json.dumps(config))
+        (folder / "model.safetensors").write_bytes((model / "model.safetensors").read_bytes())
+        return folder
+
+    def model(self, name):
+        return self.paper_size(name) if name.startswith(("adm", "small")) else FASHION / name / "students/0"
+
+    # Parts -----------------------------------------------------------------------------------------------------------------------
+
+    def peak(self, _):
+        """Largest rate of matrix products by the peers' library: what a network could reach at best."""
+        program = ("import torch, time, json, sys; torch.set_num_threads(int(sys.argv[1]))\n"
+                   "for name, kind in (('fp32', torch.float32), ('bf16', torch.bfloat16)):\n"
+                   "    a, b = (torch.randn(2048, 2048).to(kind) for _ in range(2)); times = []\n"
+                   "    for _ in range(25):\n"
+                   "        t = time.perf_counter(); a @ b; times.append(time.perf_counter() - t)\n"
+                   "    print(json.dumps({name: 2 * 2048**3 / min(times)}))")
+        found = {key: value for line in lines_of([sys.executable, "-c", program, self.threads]) for key, value in line.items()}
+        self.keep("peak", "flops_per_second", found)
+
+    def latency(self, name):
+        model, runs = self.model(name), RUNS[name]
+        rows = {}
+        for engine, precision in (("openvino", "bf16"), ("openvino", "fp32"), ("torch", "fp32"), ("torch", "bf16")):
+            row = ours(model, "--engine", engine, "--precision", precision, "--threads", self.threads, "--runs", runs)
+            if row:
+                rows[f"Atelier, {engine} {precision}"] = row["median_seconds"]
+                flops = row["flops"]
+        if self.peers:
+            command = [sys.executable, self.peers / "latency.py", "--model", self.for_peers(model), "--threads", self.threads, "--runs", runs, "--compile"]
+            rows.update({line["runtime"]: line["seconds"] for line in lines_of(command)})
+        self.keep("latency", name, {"words": NETWORKS[name], "seconds": rows, "flops": flops, "runs": runs})
+
+    def training(self, name):
+        network, gan = name.rsplit("/", 1)
+        model = self.paper_size(network) if network == "small28" else FASHION / "teacher"
+        options = ["--gan"] if gan == "gan" else []
+        rows, memory = {}, {}
+        for precision in ("bf16", "fp32"):
+            row = ours(model, "--training", "--batch", 64, "--precision", precision, "--threads", self.threads, "--runs", 5, *options)
+            if row:
+                rows[f"Atelier, {precision}"] = row["images_per_second"]
+                memory[f"Atelier, {precision}"] = row["peak_rss_bytes"]
+        if self.peers:
+            command = [sys.executable, self.peers / "train_step.py", "--model", self.for_peers(model), "--batch", 64, "--threads", self.threads, "--cycles", 5, *options]
+            rows.update({line["mode"]: line["images_per_second"] for line in lines_of(command + ["--compile"])})
+            before = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss
+            lines_of([sys.executable, self.peers / "train_step.py", "--model", self.for_peers(model), "--batch", 64, "--threads", self.threads, "--cycles", 1, *options])
+            memory["PyTorch, without torch.compile"] = max(before, resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss) * 1024
+        self.keep("training", name, {"images_per_second": rows, "peak_rss_bytes": memory, "batch": 64, "gan": gan == "gan"})
+
+    def start(self, name):
+        """Wall-clock seconds and peak memory of one command that answers one request."""
+        cache = WORK / "cache"
+        rows = {}
+        for case, options in (("first", ["--class", "0"]), ("again", ["--class", "0"]), ("all students", ["--class", "0,3,6,8", "--count", "4"])):
+            if case == "first":
+                for file in cache.glob("*"):
+                    file.unlink()
+            command = ["/usr/bin/env", f"ATELIER_CACHE={cache}", BUILD / "atelier", "--quiet", "sample", FASHION / name, "--precision", "bf16", "--out",
+                       WORK / "start.png", *options]
+            times, memory = [], 0
+            for _ in range(1 if case == "first" else 7):
+                began = time.perf_counter()
+                child = subprocess.Popen([str(word) for word in command], cwd=ROOT)
+                _, status, used = os.wait4(child.pid, 0)
+                child.returncode = os.waitstatus_to_exitcode(status)
+                if child.returncode != 0:
+                    sys.exit(f"{' '.join(map(str, command))}: exit code {child.returncode}")
+                times.append(time.perf_counter() - began)
+                memory = max(memory, used.ru_maxrss * 1024)
+            rows[case] = {"seconds": statistics.median(times), "peak_rss_bytes": memory}
+        rows["weights_bytes"] = sum(file.stat().st_size for file in (FASHION / name).glob("students/*/model.safetensors"))
+        self.keep("start", name, rows)
+
+    def batch(self, name):
+        rows = {}
+        for size in (1, 4, 16, 64, 256):
+            for engine, precision in (("openvino", "bf16"), ("openvino", "fp32"), ("torch", "fp32")):
+                row = ours(self.model(name), "--engine", engine, "--precision", precision, "--threads", self.threads, "--batch", size, "--runs", 30)
+                if row:
+                    rows.setdefault(f"{engine} {precision}", {})[str(size)] = row["median_seconds"]
+        self.keep("batch", name, {"seconds": rows})
+
+    def around(self, _):
+        done = subprocess.run([str(BUILD / "around_the_network"), "--benchmark_format=json"], cwd=ROOT, capture_output=True, text=True, check=True)
+        self.keep("around", "nanoseconds", {row["name"]: row["real_time"] for row in json.loads(done.stdout)["benchmarks"]})
+
+
+PARTS = {"peak": ["flops_per_second"], "latency": list(NETWORKS), "training": ["fashion/no-gan", "fashion/gan", "small28/no-gan", "small28/gan"],
+         "start": ["k1", "k4"], "batch": ["k4"], "around": ["nanoseconds"]}
+
+
+def commit():
+    return subprocess.run(["git", "rev-parse", "HEAD"], cwd=ROOT, capture_output=True, text=True).stdout.strip()
+
+
+def machine():
+    fields = dict(line.split(":", 1) for line in pathlib.Path("/proc/cpuinfo").read_text().splitlines() if ":" in line)
+    model = next((value.strip() for key, value in fields.items() if key.strip() == "model name"), "unknown")
+    memory = int(pathlib.Path("/proc/meminfo").read_text().split()[1])
+    return f"{model}, {os.cpu_count()} cores, {memory / 2**20:.1f} GiB"
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--only", default="", help="parts or part/name, with commas; default: everything")
+    parser.add_argument("--peers", type=pathlib.Path, default=ROOT.parent / "shared/peers")
+    parser.add_argument("--threads", type=int, default=os.cpu_count())
+    parser.add_argument("--pages", action="store_true", help="measure nothing")
+    arguments = parser.parse_args()
+    known = [f"{part}/{name}" for part, names in PARTS.items() for name in names]
+    wanted = [word for word in arguments.only.split(",") if word] or list(PARTS)
+    if unknown := [word for word in wanted if word not in known and word not in PARTS]:
+        parser.error(f"there is no {', '.join(unknown)}; known: {', '.join(known)}")
+    peers = arguments.peers.resolve() if (arguments.peers / "latency.py").exists() else None
+    if not peers:
+        print(f"{arguments.peers}: no peers here, so their rows and the paper's sizes are left out", file=sys.stderr)
+    bench = Bench(peers, arguments.threads)
+    WORK.mkdir(parents=True, exist_ok=True)
+    for part, name in (word.split("/", 1) for word in known if not arguments.pages):
+        if (part in wanted or f"{part}/{name}" in wanted) and (peers or not name.startswith(("adm", "small"))):
+            print(f"{datetime.datetime.now():%H:%M:%S} {part}/{name}", flush=True)
+            getattr(bench, part)(name)
+    page.write(bench.results, ROOT / "docs/performance.md")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,125 @@
+"""Writes the tables of docs/performance.md between their markers, and its picture, from what bench.py measured."""
+import math
+
+OURS = "Atelier, openvino bf16"
+
+
+def milliseconds(seconds):
+    value = seconds * 1e3
+    return f"{value:.{max(0, 2 - math.floor(math.log10(value)))}f}"
+
+
+def table(head, rows):
+    return "\n".join(["| " + " | ".join(head) + " |", "|---" * len(head) + "|"] + ["| " + " | ".join(map(str, row)) + " |" for row in rows])
+
+
+def latency(results):
+    found = results.get("latency", {})
+    names = [name for name in ("adm64", "adm64-s", "adm64-xs", "k4", "k4-small") if name in found]
+    if not names:
+        return "Not measured yet."
+    runtimes = list(dict.fromkeys(runtime for name in names for runtime in found[name]["seconds"]))
+    runtimes.sort(key=lambda runtime: not runtime.startswith("Atelier"))
+    rows = []
+    for runtime in runtimes:
+        cells = []
+        for name in names:
+            seconds = found[name]["seconds"]
+            cells.append(f"{milliseconds(seconds[runtime])} ({seconds[runtime] / seconds[OURS]:.2f}x)" if runtime in seconds else "-")
+        rows.append([runtime] + cells)
+    peaks = results.get("peak", {}).get("flops_per_second", {})
+    if "bf16" in peaks:
+        rates = [found[name]["flops"] / found[name]["seconds"][OURS] for name in names]
+        rows.append([f"share of this run's bf16 matrix peak ({peaks['bf16'] / 1e9:.0f} GFLOP/s)"] + [f"{100 * rate / peaks['bf16']:.0f} %" for rate in rates])
+    return table(["ms (times Atelier's bf16)"] + [found[name]["words"] for name in names], rows)
+
+
+def sizes(results):
+    found = results.get("latency", {})
+    rows = []
+    for large, small in (("adm64", "adm64-s"), ("adm64", "adm64-xs"), ("k4", "k4-small")):
+        if large in found and small in found:
+            flops = 1 - found[small]["flops"] / found[large]["flops"]
+            time = 1 - found[small]["seconds"][OURS] / found[large]["seconds"][OURS]
+            rows.append([f"{found[small]['words']} instead of {found[large]['words']}", f"{100 * flops:.0f} %", f"{100 * time:.0f} %"])
+    return table(["", "FLOPs saved", "time saved"], rows) if rows else "Not measured yet."
+
+
+def training(results):
+    found = results.get("training", {})
+    if not found:
+        return "Not measured yet."
+    modes = sorted(dict.fromkeys(mode for row in found.values() for mode in row["images_per_second"]), key=lambda mode: not mode.startswith("Atelier"))
+    rows = []
+    for mode in modes:
+        cells = []
+        for row in found.values():
+            rates = row["images_per_second"]
+            cells.append(f"{rates[mode]:.0f} ({rates['Atelier, bf16'] / rates[mode]:.2f}x)" if mode in rates else "-")
+        rows.append([mode] + cells)
+    for mode in dict.fromkeys(mode for row in found.values() for mode in row["peak_rss_bytes"]):
+        rows.append([f"peak memory: {mode}"] + [f"{row['peak_rss_bytes'][mode] / 2**20:.0f} MiB" if mode in row["peak_rss_bytes"] else "-" for row in found.values()])
+    return table(["images/s (Atelier's bf16 is so many times faster)"] + list(found), rows)
+
+
+def start(results):
+    found = results.get("start", {})
+    rows = []
+    for name, cases in found.items():
+        for case in ("first", "again", "all students"):
+            rows.append([f"{name}, {case}", f"{cases[case]['seconds']:.2f}", f"{cases[case]['peak_rss_bytes'] / 2**20:.0f} MiB", f"{cases['weights_bytes'] / 2**20:.1f} MiB"])
+    return table(["", "seconds", "peak memory", "weights on disk"], rows) if rows else "Not measured yet."
+
+
+def batch(results):
+    found = results.get("batch", {}).get("k4", {}).get("seconds", {})
+    sizes_seen = sorted({int(size) for row in found.values() for size in row})
+    rows = [[f"Atelier, {name}"] + [milliseconds(row[str(size)] / size) if str(size) in row else "-" for size in sizes_seen] for name, row in found.items()]
+    return table(["ms an image at batch"] + [str(size) for size in sizes_seen], rows) if rows else "Not measured yet."
+
+
+def around(results):
+    found = results.get("around", {}).get("nanoseconds", {})
+    rows = [[name, f"{value / 1e3:.1f}"] for name, value in found.items() if "/" in name]
+    return table(["", "us"], rows) if rows else "Not measured yet."
+
+
+def picture(results, path):
+    """Bars of latency relative to ours, a panel a network."""
+    try:
+        import matplotlib
+    except ImportError:
+        return
+    matplotlib.use("Agg")
+    matplotlib.rcParams["svg.hashsalt"] = "atelier"  # equal figures, equal file
+    import matplotlib.pyplot as plt
+    found = results.get("latency", {})
+    names = [name for name in ("adm64", "adm64-xs", "k4") if name in found]
+    if not names:
+        return
+    figure, axes = plt.subplots(1, len(names), figsize=(4.2 * len(names), 3.8), squeeze=False)
+    for axis, name in zip(axes[0], names):
+        rows = sorted(found[name]["seconds"].items(), key=lambda row: -row[1])
+        axis.barh([row[0] for row in rows], [row[1] * 1e3 for row in rows], color=["#b3541e" if row[0].startswith("Atelier") else "#9aa5b1" for row in rows])
+        for place, row in enumerate(rows):
+            axis.text(row[1] * 1e3, place, " " + milliseconds(row[1]), va="center", fontsize=7)
+        axis.set_title(found[name]["words"], fontsize=9)
+        axis.set_xlabel("ms an evaluation, batch 1", fontsize=8)
+        axis.tick_params(labelsize=7)
+        axis.set_xlim(0, max(row[1] for row in rows) * 1.15e3)
+        for side in ("top", "right"):
+            axis.spines[side].set_visible(False)
+    figure.tight_layout()
+    figure.savefig(path, metadata={"Date": None})
+
+
+def write(results, path):
+    text = path.read_text()
+    parts = {"latency": latency, "sizes": sizes, "training": training, "start": start, "batch": batch, "around": around,
+             "machine": lambda all: f"Machine: {all.get('machine', 'none yet')}; {all.get('threads', '-')} threads."}
+    for name, make in parts.items():
+        begin, end = f"<!-- bench {name} -->\n", "<!-- end -->"
+        head, rest = text.split(begin, 1)
+        text = head + begin + make(results) + "\n" + end + rest.split(end, 1)[1]
+    path.write_text(text)
+    picture(results, path.parent / "images/latency.svg")
