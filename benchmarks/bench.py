@@ -13,10 +13,10 @@ import datetime
 import json
 import os
 import pathlib
-import resource
 import statistics
 import subprocess
 import sys
+import tempfile
 import time
 
 import page
@@ -35,12 +35,22 @@ NETWORKS = {  # what latency is measured on; paper sizes have random weights, wh
 RUNS = {"adm64": 7, "adm64-s": 7, "adm64-xs": 9, "k4": 200, "k4-small": 200}
 
 
-def lines_of(command, **options):
-    """The JSON lines that a command prints."""
-    done = subprocess.run([str(word) for word in command], cwd=ROOT, capture_output=True, text=True, **options)
-    if done.returncode != 0:
-        print(f"{' '.join(map(str, command))}: exit code {done.returncode}\n{done.stderr[-2000:]}", file=sys.stderr)
-    return [json.loads(line) for line in done.stdout.splitlines() if line.startswith("{")]
+def run(command):
+    """The JSON lines that a command prints, its seconds by the clock and its peak memory in bytes."""
+    words = [str(word) for word in command]
+    with tempfile.TemporaryFile("w+") as out, tempfile.TemporaryFile("w+") as err:
+        began = time.perf_counter()
+        child = subprocess.Popen(words, cwd=ROOT, stdout=out, stderr=err)
+        _, status, used = os.wait4(child.pid, 0)
+        seconds, child.returncode = time.perf_counter() - began, os.waitstatus_to_exitcode(status)
+        out.seek(0), err.seek(0)
+        if child.returncode != 0:
+            print(f"{' '.join(words)}: exit code {child.returncode}\n{err.read()[-2000:]}", file=sys.stderr)
+        return [json.loads(line) for line in out if line.startswith("{")], seconds, used.ru_maxrss * 1024
+
+
+def lines_of(command):
+    return run(command)[0]
 
 
 def ours(model, *options):
@@ -128,11 +138,9 @@ class Bench:
                 rows[f"Atelier, {precision}"] = row["images_per_second"]
                 memory[f"Atelier, {precision}"] = row["peak_rss_bytes"]
         if self.peers:
-            command = [sys.executable, self.peers / "train_step.py", "--model", self.for_peers(model), "--batch", 64, "--threads", self.threads, "--cycles", 5, *options]
-            rows.update({line["mode"]: line["images_per_second"] for line in lines_of(command + ["--compile"])})
-            before = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss
-            lines_of([sys.executable, self.peers / "train_step.py", "--model", self.for_peers(model), "--batch", 64, "--threads", self.threads, "--cycles", 1, *options])
-            memory["PyTorch, without torch.compile"] = max(before, resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss) * 1024
+            command = [sys.executable, self.peers / "train_step.py", "--model", self.for_peers(model), "--batch", 64, "--threads", self.threads, *options, "--cycles"]
+            rows.update({line["mode"]: line["images_per_second"] for line in lines_of(command + [5, "--compile"])})
+            memory["torch eager, the larger of fp32 and bf16"] = run(command + [1])[2]
         self.keep("training", name, {"images_per_second": rows, "peak_rss_bytes": memory, "batch": 64, "gan": gan == "gan"})
 
     def start(self, name):
@@ -145,17 +153,8 @@ class Bench:
                     file.unlink()
             command = ["/usr/bin/env", f"ATELIER_CACHE={cache}", BUILD / "atelier", "--quiet", "sample", FASHION / name, "--precision", "bf16", "--out",
                        WORK / "start.png", *options]
-            times, memory = [], 0
-            for _ in range(1 if case == "first" else 7):
-                began = time.perf_counter()
-                child = subprocess.Popen([str(word) for word in command], cwd=ROOT)
-                _, status, used = os.wait4(child.pid, 0)
-                child.returncode = os.waitstatus_to_exitcode(status)
-                if child.returncode != 0:
-                    sys.exit(f"{' '.join(map(str, command))}: exit code {child.returncode}")
-                times.append(time.perf_counter() - began)
-                memory = max(memory, used.ru_maxrss * 1024)
-            rows[case] = {"seconds": statistics.median(times), "peak_rss_bytes": memory}
+            seen = [run(command)[1:] for _ in range(1 if case == "first" else 7)]
+            rows[case] = {"seconds": statistics.median(seconds for seconds, _ in seen), "peak_rss_bytes": max(memory for _, memory in seen)}
         rows["weights_bytes"] = sum(file.stat().st_size for file in (FASHION / name).glob("students/*/model.safetensors"))
         self.keep("start", name, rows)
 
