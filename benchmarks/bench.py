@@ -19,9 +19,10 @@ import sys
 import tempfile
 import time
 
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent / "scripts"))
 import page
+from figures import ROOT, commit, machine
 
-ROOT = pathlib.Path(__file__).resolve().parent.parent
 BUILD, RESULTS = ROOT / "build/release", ROOT / "benchmarks/results.json"
 WORK = ROOT / "build/bench"  # random weights of the paper's sizes
 FASHION = ROOT / "models/fashion-mnist"
@@ -174,17 +175,6 @@ class Bench:
 
 PARTS = {"peak": ["flops_per_second"], "latency": list(NETWORKS), "training": ["fashion/no-gan", "fashion/gan", "small28/no-gan", "small28/gan"],
          "start": ["k1", "k4"], "batch": ["k4"], "around": ["nanoseconds"]}
-
-
-def commit():
-    return subprocess.run(["git", "rev-parse", "HEAD"], cwd=ROOT, capture_output=True, text=True).stdout.strip()
-
-
-def machine():
-    fields = dict(line.split(":", 1) for line in pathlib.Path("/proc/cpuinfo").read_text().splitlines() if ":" in line)
-    model = next((value.strip() for key, value in fields.items() if key.strip() == "model name"), "unknown")
-    memory = int(pathlib.Path("/proc/meminfo").read_text().split()[1])
-    return f"{model}, {os.cpu_count()} cores, {memory / 2**20:.1f} GiB"
 
 
 def main():

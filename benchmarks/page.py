@@ -1,6 +1,8 @@
 """Writes the tables of docs/performance.md between their markers, and its picture, from what bench.py measured."""
 import math
 
+from figures import fill_markers
+
 OURS = "Atelier, openvino bf16"
 
 
@@ -15,7 +17,7 @@ def table(head, rows):
 
 def latency(results):
     found = results.get("latency", {})
-    names = [name for name in ("adm64", "adm64-s", "adm64-xs", "k4", "k4-small") if name in found]
+    names = sorted(found)
     if not names:
         return "Not measured yet."
     runtimes = list(dict.fromkeys(runtime for name in names for runtime in found[name]["seconds"]))
@@ -114,12 +116,7 @@ def picture(results, path):
 
 
 def write(results, path):
-    text = path.read_text()
     parts = {"latency": latency, "sizes": sizes, "training": training, "start": start, "batch": batch, "around": around,
              "machine": lambda all: f"Machine: {all.get('machine', 'none yet')}; {all.get('threads', '-')} threads."}
-    for name, make in parts.items():
-        begin, end = f"<!-- bench {name} -->\n", "<!-- end -->"
-        head, rest = text.split(begin, 1)
-        text = head + begin + make(results) + "\n" + end + rest.split(end, 1)[1]
-    path.write_text(text)
+    fill_markers(path, {f"bench {name}": make(results) for name, make in parts.items()})
     picture(results, path.parent / "images/latency.svg")

@@ -24,7 +24,8 @@ import subprocess
 import sys
 import tomllib
 
-ROOT = pathlib.Path(__file__).resolve().parent.parent
+from figures import ROOT, commit, fill_markers, machine
+
 RUNS = pathlib.Path("runs/study")  # relative to ROOT, where every command runs
 RESULTS, PAGE = ROOT / "docs/results.json", ROOT / "docs/results.md"
 PROGRAM = "build/release/atelier"
@@ -170,18 +171,6 @@ def run_command(group, name, seed):
 
 def shown(command):
     return " ".join([PROGRAM] + [shlex.quote(word) for word in command])
-
-
-def commit():
-    return subprocess.run(["git", "rev-parse", "HEAD"], cwd=ROOT, capture_output=True, text=True).stdout.strip()
-
-
-def machine():
-    fields = dict(line.split(":", 1) for line in pathlib.Path("/proc/cpuinfo").read_text().splitlines() if ":" in line)
-    model = next((value.strip() for key, value in fields.items() if key.strip() == "model name"), "unknown")
-    memory = pathlib.Path("/proc/meminfo").read_text().split()[1]
-    return f"{model}, {os.cpu_count()} cores, {int(memory) / 2**20:.1f} GiB"
-
 
 
 def execute(command, folder):
@@ -338,15 +327,8 @@ def table(results, group, rows):
 
 
 def write_page(results):
-    text = PAGE.read_text()
-    for group in GROUPS:
-        for name, rows in GROUPS[group].tables.items():
-            begin, end = f"<!-- study {group}/{name} -->\n", "<!-- end -->"
-            if begin not in text:
-                sys.exit(f"{PAGE}: the marker {begin.strip()} is missing")
-            head, rest = text.split(begin, 1)
-            text = head + begin + table(results, group, rows) + "\n" + end + rest.split(end, 1)[1]
-    PAGE.write_text(text)
+    fill_markers(PAGE, {f"study {group}/{name}": table(results, group, rows)
+                        for group in GROUPS for name, rows in GROUPS[group].tables.items()})
 
 
 def reuse(mapping):

@@ -19,11 +19,15 @@ Condition one_hot(std::span<const std::int64_t> labels, std::int64_t classes, at
 EdmDenoiser::EdmDenoiser(const networks::Network& network, const ops::Parameters& parameters, double sigma_data, bool bfloat16)
     : network_(network), parameters_(parameters), sigma_data_(sigma_data), bfloat16_(bfloat16) {}
 
-networks::Inputs network_inputs(const networks::Network& network, const Tensor& x_t, const Preconditioning& with,
-                                const Condition& condition) {
+void check_condition(const networks::Network& network, const Condition& condition) {
     if (network.classes > 0 && !condition.labels.defined()) {
         core::fail("the network is conditioned on {} classes, but no labels were given", network.classes);
     }
+}
+
+networks::Inputs network_inputs(const networks::Network& network, const Tensor& x_t, const Preconditioning& with,
+                                const Condition& condition) {
+    check_condition(network, condition);
     networks::Inputs inputs{along(with.c_in, x_t) * x_t, with.c_noise, std::nullopt};
     if (condition.labels.defined()) inputs.labels = condition.labels;
     return inputs;

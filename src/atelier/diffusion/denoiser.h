@@ -25,6 +25,9 @@ public:
     virtual Tensor denoise(const Tensor& x_t, const Tensor& sigma, const Condition& condition) const = 0;
 };
 
+/// Throws core::Error when a conditional network gets no labels.
+void check_condition(const networks::Network& network, const Condition& condition);
+
 /// What a network is given for `x_t` [N,...]: c_in x_t, c_noise and the labels. Throws core::Error when a conditional network gets none.
 networks::Inputs network_inputs(const networks::Network& network, const Tensor& x_t, const Preconditioning& with, const Condition& condition);
 

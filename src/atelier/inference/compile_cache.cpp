@@ -40,10 +40,9 @@ std::optional<std::string> CompileCache::find(const std::string& key) const {
     if (!fs::is_regular_file(file, none)) return std::nullopt;
     try {
         std::string content = core::read_text(file, capacity_);
-        const std::string bytes = content.size() > hash_length ? content.substr(hash_length) : "";
-        if (bytes.empty() || content.substr(0, hash_length) != core::sha256(bytes)) return std::nullopt;
+        if (content.size() <= hash_length || !content.starts_with(core::sha256(std::string_view(content).substr(hash_length)))) return std::nullopt;
         fs::last_write_time(file, fs::file_time_type::clock::now(), none);
-        return bytes;
+        return content.erase(0, hash_length);
     } catch (const core::Error&) {
         return std::nullopt;
     }

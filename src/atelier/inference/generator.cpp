@@ -49,11 +49,16 @@ public:
 
 private:
     Tensor one_batch(const Tensor& z, std::span<const std::int64_t> classes) const {
-        if (one_step_) return one_step_->draw(z, classes);
-        const auto condition = diffusion::one_hot(classes, model.network.classes, device_);
-        const auto levels = diffusion::sampling_levels(model.range, sampling_.steps);
-        const bool heun = sampling_.method == Sampling::Method::heun;
-        return (heun ? diffusion::sample_heun : diffusion::sample_ddim)(*denoiser_, z.to(device_), levels, condition).to(at::kCPU);
+        const auto solved = [&](auto solver) {
+            const auto condition = diffusion::one_hot(classes, model.network.classes, device_);
+            return solver(*denoiser_, z.to(device_), diffusion::sampling_levels(model.range, sampling_.steps), condition).to(at::kCPU);
+        };
+        switch (sampling_.method) {
+            case Sampling::Method::one_step: return one_step_->draw(z, classes);
+            case Sampling::Method::heun: return solved(diffusion::sample_heun);
+            case Sampling::Method::ddim: return solved(diffusion::sample_ddim);
+        }
+        return {};
     }
 
     Sampling sampling_;
@@ -130,7 +135,10 @@ public:
 private:
     const Ready& student(std::int64_t k) {
         auto& slot = loaded_[static_cast<std::size_t>(k)];
-        if (!slot) slot = std::make_unique<Ready>(models::read_student(ensemble_, k, engine_.device, models::Weights::mapped), sampling_, engine_, ensemble_.partition.cell(k));
+        if (!slot) {
+            slot = std::make_unique<Ready>(models::read_student(ensemble_, k, engine_.device, models::Weights::mapped), sampling_, engine_,
+                                           ensemble_.partition.cell(k));
+        }
         return *slot;
     }
 

@@ -30,25 +30,25 @@ std::shared_ptr<ov::Model> graph_of(const models::Model& model, ops::Ops& speake
 }
 
 /// x [N,...], c_noise [N] and, where the network is conditional, labels [N,classes].
-std::shared_ptr<ov::Model> graph_for_any_level(const models::Model& model, bool bfloat16, std::int64_t batch) {
+std::shared_ptr<ov::Model> graph_for_any_level(const models::Model& model, ov::element::Type precision, std::int64_t batch) {
     const networks::Network& network = model.network;
     ov::ParameterVector inputs{parameter(batch, network.data_shape, "x"), parameter(batch, {}, "c_noise")};
     if (network.classes > 0) inputs.push_back(parameter(batch, {network.classes}, "labels"));
     const auto value = [&](std::size_t i) { return ops::value_of(inputs[i]->output(0)); };
     networks::Inputs named{value(0), value(1), std::nullopt};
     if (network.classes > 0) named.labels = value(2);
-    ops::OpenVinoOps speaker(model.parameters, {.precision = bfloat16 ? ov::element::bf16 : ov::element::f32});
+    ops::OpenVinoOps speaker(model.parameters, {.precision = precision});
     return graph_of(model, speaker, named, inputs);
 }
 
 /// x [N,...] and, where the network is conditional, rows [N] of `classes`.
-std::shared_ptr<ov::Model> graph_for_one_level(const models::Model& model, const std::vector<std::int64_t>& classes, bool bfloat16,
+std::shared_ptr<ov::Model> graph_for_one_level(const models::Model& model, const std::vector<std::int64_t>& classes, ov::element::Type precision,
                                                std::int64_t batch) {
     const networks::Network& network = model.network;
     ov::ParameterVector inputs{parameter(batch, network.data_shape, "x")};
     const Tensor level = diffusion::edm_preconditioning(at::full({1}, model.range.sigma_max, at::kFloat), model.sigma_data).c_noise;
     networks::Inputs named{ops::value_of(inputs[0]->output(0)), level, std::nullopt};
-    ops::OpenVinoOps::Options options{.precision = bfloat16 ? ov::element::bf16 : ov::element::f32};
+    ops::OpenVinoOps::Options options{.precision = precision};
     if (network.classes > 0) {
         inputs.push_back(parameter(batch, {}, "rows", ov::element::i32));
         options.rows = inputs[1]->output(0);
@@ -64,14 +64,17 @@ std::vector<std::int64_t> in_order(std::vector<std::int64_t> numbers) {
 }
 
 /// Names a model's graphs. Larger networks have none: for them, reading a compiled one saves little over compiling it anew.
-std::string identity_of(const models::Model& model, const std::string& form, bool bfloat16) {
+std::string identity_of(const models::Model& model, const std::string& form) {
     constexpr std::int64_t largest = 16'000'000;  // parameters
     if (model.parameters.count() > largest) return "";
-    return fmt::format("{}\n{}\n{}\n{}", ops::hash_of(model.parameters), model.config.dump(), form, bfloat16 ? "bf16" : "fp32");
+    return fmt::format("{}\n{}\n{}", ops::hash_of(model.parameters), model.config.dump(), form);
 }
 
-Graphs graphs_of(const models::Model& model, const std::string& form, bool bfloat16, std::function<std::shared_ptr<ov::Model>(std::int64_t)> write) {
-    return {std::move(write), bfloat16, identity_of(model, form, bfloat16), [&model] {
+/// `write(precision, batch)` writes a graph.
+template <class Write>
+Graphs graphs_of(const models::Model& model, const std::string& form, bool bfloat16, Write write) {
+    const ov::element::Type precision = bfloat16 ? ov::element::bf16 : ov::element::f32;
+    return {[precision, write](std::int64_t batch) { return write(precision, batch); }, precision, identity_of(model, form), [&model] {
                 if (model.mapped) model.mapped->release_pages();
             }};
 }
@@ -80,8 +83,6 @@ Graphs graphs_of(const models::Model& model, const std::string& form, bool bfloa
 void scaled(const float* from, float factor, std::int64_t count, float* to) {
     for (std::int64_t i = 0; i < count; ++i) to[i] = factor * from[i];
 }
-
-void copied(const float* from, std::int64_t count, float* to) { std::copy_n(from, count, to); }
 
 /// out[i] = a x[i] + b f[i]
 void combined(float a, const float* x, float b, const float* f, std::int64_t count, float* out) {
@@ -96,11 +97,11 @@ Tensor float_on_cpu(const Tensor& tensor) { return tensor.to(at::kCPU, at::kFloa
 
 OpenVinoDenoiser::OpenVinoDenoiser(const models::Model& model, bool bfloat16)
     : model_(model),
-      network_(graphs_of(model, "any level", bfloat16, [&model, bfloat16](std::int64_t batch) { return graph_for_any_level(model, bfloat16, batch); })) {}
+      network_(graphs_of(model, "any level", bfloat16, [&model](ov::element::Type precision, std::int64_t batch) { return graph_for_any_level(model, precision, batch); })) {}
 
 Tensor OpenVinoDenoiser::denoise(const Tensor& x_t, const Tensor& sigma, const diffusion::Condition& condition) const {
     const std::int64_t classes = model_.network.classes;
-    if (classes > 0 && !condition.labels.defined()) core::fail("the network is conditioned on {} classes, but no labels were given", classes);
+    diffusion::check_condition(model_.network, condition);
     const diffusion::Preconditioning with = diffusion::edm_preconditioning(float_on_cpu(sigma), model_.sigma_data);
     const Tensor x = float_on_cpu(x_t), labels = classes > 0 ? float_on_cpu(condition.labels) : Tensor(), out = at::empty_like(x);
     const std::int64_t each = x.numel() / std::max<std::int64_t>(1, x.size(0));
@@ -108,8 +109,8 @@ Tensor OpenVinoDenoiser::denoise(const Tensor& x_t, const Tensor& sigma, const d
     network_.in_pieces(x.size(0), [&](ov::InferRequest& request, std::int64_t first, std::int64_t count) {
         const float* piece = numbers(x) + first * each;
         for (std::int64_t i = 0; i < count; ++i) scaled(piece + i * each, numbers(with.c_in)[first + i], each, input_of(request, 0) + i * each);
-        copied(numbers(with.c_noise) + first, count, input_of(request, 1));
-        if (classes > 0) copied(numbers(labels) + first * classes, count * classes, input_of(request, 2));
+        std::copy_n(numbers(with.c_noise) + first, count, input_of(request, 1));
+        if (classes > 0) std::copy_n(numbers(labels) + first * classes, count * classes, input_of(request, 2));
         request.infer();
         const float* raw = request.get_output_tensor().data<float>();
         float* to = out.mutable_data_ptr<float>() + first * each;
@@ -123,7 +124,7 @@ Tensor OpenVinoDenoiser::denoise(const Tensor& x_t, const Tensor& sigma, const d
 OpenVinoOneStep::OpenVinoOneStep(const models::Model& model, std::vector<std::int64_t> classes, bool bfloat16)
     : model_(model), classes_(in_order(std::move(classes))),
       network_(graphs_of(model, fmt::format("one level {}", classes_), bfloat16,
-                         [this, bfloat16](std::int64_t batch) { return graph_for_one_level(model_, classes_, bfloat16, batch); })) {
+                         [this](ov::element::Type precision, std::int64_t batch) { return graph_for_one_level(model_, classes_, precision, batch); })) {
     const double sigma = model.range.sigma_max;
     const auto with = diffusion::edm_preconditioning(at::full({1}, sigma, at::kDouble), model.sigma_data);
     z_in_ = static_cast<float>(sigma * with.c_in.item<double>());

@@ -75,7 +75,7 @@ std::string bytes_of(ov::CompiledModel& model) {
 }  // namespace
 
 ov::CompiledModel OpenVinoNetwork::compiled(std::int64_t batch) const {
-    const ov::AnyMap options{ov::hint::inference_precision(graphs_.bfloat16 ? ov::element::bf16 : ov::element::f32),
+    const ov::AnyMap options{ov::hint::inference_precision(graphs_.precision),
                              ov::hint::performance_mode(ov::hint::PerformanceMode::LATENCY), ov::num_streams(1),
                              ov::inference_num_threads(at::get_num_threads())};
     if (graphs_.identity.empty()) return compiled_anew(graphs_.write(batch), options);

@@ -13,7 +13,7 @@ namespace atelier::inference {
 struct Graphs {
     /// Writes it for a batch of `batch` samples.
     std::function<std::shared_ptr<ov::Model>(std::int64_t batch)> write;
-    bool bfloat16 = false;
+    ov::element::Type precision;
     /// What the graphs are made of, in words that differ wherever graphs do. With them, compiled networks are kept in CompileCache::usual().
     std::string identity;
     /// Called when a graph was compiled: its weights are not looked at until the next one is written.

@@ -61,19 +61,11 @@ template <class T>
 Normalised forward(const Tensor& x, const Tensor& gain, const Tensor& offset, const norm_kernels::Sample& s) {
     const std::int64_t n = x.size(0), each = s.positions * s.channels, row = gain.size(0) == 1 ? 0 : s.channels;
     Normalised out{at::empty_like(x), at::empty({n, s.groups}, gain.options()), at::empty({n, s.groups}, gain.options())};
-    const auto one = [&](std::int64_t i, std::vector<float>& work, auto&& for_each) {
+    norm_kernels::each_sample(n, at::get_num_threads(), at_once, [&](std::int64_t i, const auto& for_each) {
+        std::vector<float> work(norm_kernels::forward_room(s));
         norm_kernels::forward(loops<T>(), s, constants<T>(x) + i * each, constants<float>(gain) + i * row, constants<float>(offset) + i * row,
                               numbers<T>(out.y) + i * each, numbers<float>(out.mean) + i * s.groups,
                               numbers<float>(out.inverse_deviation) + i * s.groups, work.data(), for_each);
-    };
-    if (n < at::get_num_threads()) {  // then the threads share each sample
-        std::vector<float> work(norm_kernels::forward_room(s));
-        for (std::int64_t i = 0; i < n; ++i) one(i, work, at_once);
-        return out;
-    }
-    at::parallel_for(0, n, grain, [&](std::int64_t begin, std::int64_t end) {
-        std::vector<float> work(norm_kernels::forward_room(s));
-        for (std::int64_t i = begin; i < end; ++i) one(i, work, norm_kernels::in_turn);
     });
     return out;
 }

@@ -58,9 +58,17 @@ void forward(const Loops<T>& loops, const Sample& s, const T* x, const float* ga
     for_each(count, [&](std::int64_t chunk) { loops.affine(length(chunk), channels, x + first(chunk), a, b, s.silu, y + first(chunk)); });
 }
 
-/// One chunk after the other.
+/// One after the other.
 inline constexpr auto in_turn = [](std::int64_t count, auto&& task) {
     for (std::int64_t i = 0; i < count; ++i) task(i);
 };
+
+/// Calls one(sample, for_each) for every sample: samples side by side where there are enough for all threads, else the threads share each sample's
+/// chunks. `at_once(count, task)` runs tasks on the threads.
+template <class AtOnce, class One>
+void each_sample(std::int64_t samples, std::int64_t threads, const AtOnce& at_once, const One& one) {
+    if (samples >= threads) at_once(samples, [&](std::int64_t i) { one(i, in_turn); });
+    else in_turn(samples, [&](std::int64_t i) { one(i, at_once); });
+}
 
 }  // namespace atelier::ops::norm_kernels

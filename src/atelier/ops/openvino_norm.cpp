@@ -11,7 +11,7 @@ namespace atelier::ops {
 
 namespace {
 
-/// A gain, an offset and what the loops need to work, kept by each thread.
+/// What the loops need room for, kept by each thread.
 struct Scratch {
     std::vector<float> work, moments;
 };
@@ -36,25 +36,20 @@ struct Rows {
     }
 };
 
+/// Isolated: a thread that waits for its chunks must not begin another node's, in the same scratch.
 constexpr auto at_once = [](std::int64_t count, auto&& task) {
     if (count == 1) task(0);
-    else tbb::parallel_for(std::int64_t{0}, count, task);
+    else tbb::this_task_arena::isolate([&] { tbb::parallel_for(std::int64_t{0}, count, task); });
 };
 
 template <class T>
 void normalise(const norm_kernels::Loops<T>& loops, const norm_kernels::Sample& s, std::int64_t samples, const T* x, const Rows& rows, T* y) {
     const std::int64_t each = s.positions * s.channels;
-    const auto one = [&](std::int64_t i, auto&& for_each) {
+    norm_kernels::each_sample(samples, tbb::this_task_arena::max_concurrency(), at_once, [&](std::int64_t i, const auto& for_each) {
         Scratch& scratch = scratch_for(s);
         norm_kernels::forward(loops, s, x + i * each, rows.gain + rows.of(i) * s.channels, rows.offset + rows.of(i) * s.channels, y + i * each,
                               scratch.moments.data(), scratch.moments.data() + s.groups, scratch.work.data(), for_each);
-    };
-    if (samples >= tbb::this_task_arena::max_concurrency()) {
-        tbb::parallel_for(std::int64_t{0}, samples, [&](std::int64_t i) { one(i, norm_kernels::in_turn); });
-    } else {
-        // Isolated: a thread that waits for its chunks must not begin another node's, in the same scratch.
-        for (std::int64_t i = 0; i < samples; ++i) tbb::this_task_arena::isolate([&] { one(i, at_once); });
-    }
+    });
 }
 
 }  // namespace

@@ -16,8 +16,9 @@ ov::Tensor view_of(const Tensor& tensor);
 /// Speaks the vocabulary by writing an OpenVINO graph; a value is a node (value_of) or a tensor. Tensors are tables, known numbers: what follows
 /// from tables alone is computed at once, by LibTorch, and where a table meets a node it becomes a constant of which each sample takes its row.
 /// So a fixed noise level costs nothing when the graph runs, and neither do a few fixed classes. Shapes are those of the batch that the graph is
-/// written for; no node but the inputs depends on its size. Nodes may be float32 whatever the graph's precision, results are of its own; weights are constants that look into `parameters` (float32, contiguous, on the CPU),
-/// which must outlive the graph. Throws core::Error on a parameter that is missing.
+/// written for; no node but the inputs depends on its size. Nodes may be float32 whatever the graph's precision, results are of its own; weights are
+/// constants that look into `parameters` (float32, contiguous, on the CPU), which must outlive the graph. Throws core::Error on a parameter that is
+/// missing.
 class OpenVinoOps : public Ops {
 public:
     struct Options {
