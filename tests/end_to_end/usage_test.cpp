@@ -45,12 +45,13 @@ INSTANTIATE_TEST_SUITE_P(
                     Mistake{"unknown_engine", {"sample", "models/none", "--engine", "onnx"}, 2, "known are auto, openvino and torch"},
                     Mistake{"unknown_device", {"sample", "models/none", "--device", "gpu"}, 2, "known are cpu, cuda"},
                     Mistake{"gan_without_training", {"benchmark", "models/none", "--gan"}, 2, "--training"},
+                    Mistake{"int8_of_a_model_that_is_not_quantised", {"sample", "models/fashion-mnist/k4", "--precision", "int8"}, 2, "atelier quantize"},
                     Mistake{"negative_count", {"sample", "models/none", "--count", "-1"}, 2, "--count"}),
     [](const auto& test) { return test.param.name; });
 
 TEST(Usage, every_command_explains_itself_with_an_example) {
     for (const char* command : {"run", "teacher", "partition", "pairs", "distill", "ensemble", "report", "sample", "evaluate", "forward",
-                                "inspect", "classifier", "benchmark"}) {
+                                "inspect", "classifier", "benchmark", "quantize"}) {
         const Outcome outcome = succeed({command, "--help"});
         expect_contains(outcome.out, "Example");
         expect_contains(outcome.out, std::string("atelier ") + command);
@@ -67,6 +68,18 @@ TEST(Benchmark, times_an_evaluation_and_a_request_on_either_engine) {
         EXPECT_EQ(figures.at("batch"), 2);
         EXPECT_EQ(figures.at("threads"), 1);
     }
+}
+
+TEST(Quantize, makes_an_ensemble_that_samples_like_any_other) {
+    const Folder folder;
+    succeed({"quantize", "models/fashion-mnist/k4-small", "--samples", "4", "--out", folder / "int8"});
+    const Outcome outcome = succeed({"benchmark", folder / "int8", "--runs", "2"});
+    EXPECT_EQ(nlohmann::json::parse(outcome.out).at("precision"), "int8");
+    succeed({"sample", folder / "int8", "--count", "20", "--out", folder / "grid.png"});
+    succeed({"sample", folder / "int8", "--count", "4", "--precision", "fp32", "--engine", "torch", "--out", folder / "exact.png"});
+    EXPECT_EQ(run({"quantize", "models/fashion-mnist/k4-small", "--out", folder / "int8"}).code, 2);
+    EXPECT_EQ(run({"quantize", folder / "int8", "--out", folder / "again"}).code, 1);
+    EXPECT_FALSE(fs::exists(folder / "again"));
 }
 
 TEST(Benchmark, times_a_training_cycle) {

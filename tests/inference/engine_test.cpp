@@ -90,7 +90,7 @@ TEST(Engine, auto_is_openvino_on_the_cpu) {
 TEST(Engine, words_that_are_none_are_told) {
     const auto told = [](const char* kind, const char* precision, const char* device) { return core::error_of([&] { engine_of(kind, precision, device); }); };
     core::expect_contains(told("onnx", "fp32", "cpu"), "known are auto, openvino and torch");
-    core::expect_contains(told("torch", "fp16", "cpu"), "known are fp32 and bf16");
+    core::expect_contains(told("torch", "fp16", "cpu"), "known are auto, fp32, bf16 and int8");
     core::expect_contains(told("torch", "fp32", "gpu"), "known are cpu, cuda");
     core::expect_contains(told("openvino", "fp32", "cuda"), "take --engine torch");
 }

@@ -106,6 +106,22 @@ TEST(NormKernels, bfloat16_is_rounded_to_nearest_even) {
     EXPECT_TRUE((rounded(std::nanf("")) & 0x7fff) > 0x7f80);
 }
 
+TEST(NormKernels, every_compilation_rounds_to_steps) {
+    std::vector<Named> all = vector_tables();
+    all.push_back({"plain", &plain});
+    const Sample s{35, 36, 9, 1e-5F, true};
+    const Tensor x = normal({35, 36}, "x") * 3, a = normal({36}, "a"), b = normal({36}, "b");
+    const Tensor u = x * a + b, wanted = at::silu(u) * 20;
+    EXPECT_GT(wanted.max().item<float>(), 128);  // some must be held
+    for (const Named& named : all) {
+        Tensor steps = at::empty({35, 36}, at::kChar);
+        named.table->float32.quantise(35, 36, x.const_data_ptr<float>(), a.const_data_ptr<float>(), b.const_data_ptr<float>(), true, 20,
+                                      steps.mutable_data_ptr<std::int8_t>());
+        // A number next to the middle between two steps may go either way.
+        EXPECT_LE((steps.to(at::kFloat) - wanted.clamp(-127, 127)).abs().max().item<float>(), 0.501F) << named.name;
+    }
+}
+
 TEST(NormKernels, the_chosen_table_is_one_that_this_processor_runs) {
     bool known = &best() == &plain;
     for (const Named& named : vector_tables()) known = known || &best() == named.table;

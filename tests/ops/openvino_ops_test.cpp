@@ -2,6 +2,7 @@
 
 #include <openvino/openvino.hpp>
 
+#include "atelier/ops/quantised.h"
 #include "atelier/ops/shape_ops.h"
 #include "atelier/ops/torch_ops.h"
 #include "ops/tensors.h"
@@ -129,6 +130,46 @@ TEST(OpenVinoOps, tables_are_computed_beforehand_and_each_sample_takes_its_row) 
 }
 
 TEST(OpenVinoOps, tables_that_outgrow_the_weights_are_looked_up_instead) { EXPECT_LT(distance_of_tables(9, {8, 3, 0}), 1e-5); }
+
+/// int8 behind a normalisation, which rounds as it writes, behind another convolution, and strided.
+Value quantised_layers(Ops& ops, const Value& image) {
+    const Value x = ops.conv2d(ops.group_norm(image, "norm", {.groups = 2, .silu = true}), "after_norm", {.out_channels = 16});
+    const Value y = ops.conv2d(x, "after_convolution", {.out_channels = 16, .kernel = 1, .padding = 0});
+    return ops.conv2d(ops.resample(y, Resample::up), "strided", {.out_channels = 8, .stride = 2});
+}
+
+TEST(OpenVinoOps, int8_layers_compute_what_rounding_their_inputs_and_weights_would) {
+    const Tensor images = normal({2, 8, 6, 4}, "image");
+    ShapeOps tracer;
+    quantised_layers(tracer, images.sizes().vec());
+    Parameters parameters = filled(tracer.parameters);
+    for (const char* layer : {"after_norm", "after_convolution", "strided"}) quantise(parameters, layer, 2.0F);
+    const Parameters full = dequantised(parameters);
+    struct Rounding : TorchOps {
+        using TorchOps::TorchOps;
+        Value conv2d(const Value& x, const std::string& name, const Convolution& layer) override {
+            return TorchOps::conv2d(rounded_to_steps(tensor_of(x), 2.0), name, layer);
+        }
+    } rounding(full);
+    const Tensor expected = tensor_of(quantised_layers(rounding, images));
+
+    const auto computed = [&](bool int8) {
+        const auto x = std::make_shared<ov::op::v0::Parameter>(ov::element::f32, view_of(images).get_shape());
+        OpenVinoOps speaker(parameters, {.int8 = int8});
+        ov::Core core;
+        ov::CompiledModel model = core.compile_model(
+            std::make_shared<ov::Model>(ov::OutputVector{node_of(quantised_layers(speaker, value_of(x->output(0))))}, ov::ParameterVector{x}), "CPU",
+            {ov::hint::inference_precision(ov::element::f32)});
+        ov::InferRequest request = model.create_infer_request();
+        request.set_input_tensor(0, view_of(images));
+        request.infer();
+        return at::from_blob(request.get_output_tensor().data<float>(), expected.sizes(), at::kFloat).clone();
+    };
+    EXPECT_LT(relative_distance(computed(true), expected), 5e-3);  // a step is off by one where two engines' last digits disagree
+    TorchOps exact(full);
+    EXPECT_LT(relative_distance(computed(false), tensor_of(quantised_layers(exact, images))), 1e-5);  // dequantised
+    EXPECT_GT(relative_distance(computed(false), expected), 8e-3);
+}
 
 TEST(OpenVinoOps, names_a_parameter_that_is_missing) {
     const Parameters none;

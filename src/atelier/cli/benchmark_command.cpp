@@ -37,6 +37,12 @@ models::Model first_model(const std::string& path, at::Device device, models::We
     return models::read_model(path, device, weights);
 }
 
+/// The precision that the command's model or students are computed in.
+inference::Engine engine_for(const inference::Engine& engine, const std::string& path) {
+    if (!models::is_ensemble_directory(path)) return inference::engine_for(engine, models::read_model_config(path));
+    return inference::engine_for(engine, models::read_model_config(models::read_ensemble(path).students.front()));
+}
+
 std::vector<std::int64_t> classes_in_turn(std::int64_t count, std::int64_t classes) {
     std::vector<std::int64_t> all;
     for (std::int64_t i = 0; i < count; ++i) all.push_back(i % std::max<std::int64_t>(1, classes));
@@ -68,7 +74,7 @@ nlohmann::json inference_figures(const Arguments& arguments, const inference::En
     evaluation::Latency evaluated;
     double flops = 0;
     {
-        const models::Model model = first_model(arguments.model, engine.device, models::Weights::mapped);
+        const models::Model model = first_model(arguments.model, engine.device, engine.weights());
         evaluated = evaluation_time(model, engine, arguments);
         flops = networks::trace(model.network).flops * static_cast<double>(arguments.batch);
     }
@@ -81,7 +87,7 @@ nlohmann::json training_figures(const Arguments& arguments, const inference::Eng
     models::Model model = first_model(arguments.model, engine.device, models::Weights::copied);
     ops::Parameters student = model.parameters.clone(), fake = model.parameters.clone();
     if (arguments.gan) fake.merge(distillation::fresh_head(model.network, 0).to(engine.device), "");
-    const bool bfloat16 = engine.precision == inference::Engine::Precision::bf16;
+    const bool bfloat16 = engine.bfloat16();
     const auto teacher = model.denoiser(bfloat16);
     const std::int64_t classes = std::max<std::int64_t>(1, model.network.classes);
     const auto real = [&](std::int64_t step) {
@@ -107,7 +113,7 @@ nlohmann::json training_figures(const Arguments& arguments, const inference::Eng
 
 void benchmark(Arguments& arguments) {
     if (arguments.training && arguments.engine.engine == "auto") arguments.engine.engine = "torch";
-    const inference::Engine engine = arguments.engine.chosen();
+    const inference::Engine engine = engine_for(arguments.engine.chosen(), arguments.model);
     if (arguments.gan && !arguments.training) throw core::UsageError("--gan goes with --training");
     if (arguments.training && engine.kind != inference::Engine::Kind::torch) throw core::UsageError("--training runs on --engine torch");
     if (arguments.threads > 0) at::set_num_threads(static_cast<int>(arguments.threads));

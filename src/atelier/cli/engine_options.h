@@ -8,11 +8,11 @@ namespace atelier::cli {
 
 /// --engine, --precision and --device of a command that runs a model.
 struct EngineOptions {
-    std::string engine = "auto", precision = "fp32", device = "cpu";
+    std::string engine = "auto", precision = "auto", device = "cpu";
 
     void add_to(CLI::App& command) {
         command.add_option("--engine", engine, "who computes: openvino, torch, or auto: OpenVINO on CPUs, LibTorch on GPUs");
-        command.add_option("--precision", precision, "of matrix products and convolutions: fp32 or bf16");
+        command.add_option("--precision", precision, "of matrix products and convolutions: fp32, bf16, int8 (quantised models), or auto: int8 for those, else fp32");
         command.add_option("--device", device, "cpu, cuda or cuda:N");
     }
 

@@ -29,7 +29,7 @@ void forward(const Arguments& arguments) {
     at::NoGradGuard no_gradients;
     const inference::Engine engine = arguments.engine.chosen();
     const at::Device device = engine.device;
-    const models::Model model = models::read_model(arguments.model, device);
+    const models::Model model = models::read_model(arguments.model, device, engine.weights());
     const ops::Parameters tensors = ops::read_parameters(arguments.in).to(device);
     const Tensor& x = tensor_named(tensors, "x", arguments.in);
     if (x.dim() == 0) core::fail("{}: \"x\" is a single number; the model wants a batch", arguments.in);

@@ -264,6 +264,15 @@ void add_neighbours(evaluation::Report& report, const Shelf& shelf) {
                                 copied.generated_median, copied.held_out_median, 100 * copied.suspicious));
 }
 
+void add_side_by_side(evaluation::Report& report, const std::vector<std::pair<std::string, inference::Generator*>>& forms) {
+    std::vector<evaluation::Figure> figures;
+    for (const auto& [name, generator] : forms) {
+        const bool points = generator->form().kind == models::DataForm::Kind::points;
+        figures.push_back(points ? point_figure(*generator, {}, name, name) : image_figure(*generator, name));
+    }
+    report.add_figures(figures);
+}
+
 void add_everything(evaluation::Report& report, const Shelf& shelf) {
     add_samples(report, shelf);
     add_figures(report, shelf);

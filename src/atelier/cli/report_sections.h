@@ -5,6 +5,7 @@
 #include <vector>
 
 #include "atelier/evaluation/report.h"
+#include "atelier/inference/generator.h"
 #include "atelier/models/ensemble.h"
 
 namespace atelier::cli {
@@ -39,7 +40,10 @@ void add_training(evaluation::Report& report, const std::filesystem::path& run);
 /// Are generated images copies? The nearest training neighbours of a few.
 void add_neighbours(evaluation::Report& report, const Shelf& shelf);
 
-/// All of the above.
+/// Pictures of several forms of one model, from the same noise and classes.
+void add_side_by_side(evaluation::Report& report, const std::vector<std::pair<std::string, inference::Generator*>>& forms);
+
+/// Everything that a shelf has.
 void add_everything(evaluation::Report& report, const Shelf& shelf);
 
 }  // namespace atelier::cli

@@ -1,5 +1,6 @@
 #include "atelier/inference/engine.h"
 
+#include <map>
 #include <numeric>
 
 #include "atelier/core/error.h"
@@ -23,7 +24,7 @@ namespace {
 class TorchOneStep : public OneStep {
 public:
     TorchOneStep(const models::Model& model, const Engine& engine)
-        : model_(model), engine_(engine), denoiser_(model.denoiser(engine.precision == Engine::Precision::bf16)) {}
+        : model_(model), engine_(engine), denoiser_(model.denoiser(engine.bfloat16())) {}
 
     Tensor draw(const Tensor& z, std::span<const std::int64_t> classes) const override {
         at::NoGradGuard no_gradients;
@@ -37,14 +38,28 @@ private:
     diffusion::EdmDenoiser denoiser_;
 };
 
+const std::map<std::string, Engine::Precision>& precisions() {
+    static const std::map<std::string, Engine::Precision> all{{"auto", Engine::Precision::automatic}, {"fp32", Engine::Precision::fp32},
+                                                              {"bf16", Engine::Precision::bf16}, {"int8", Engine::Precision::int8}};
+    return all;
+}
+
+Engine::Precision precision_of(const std::string& name) {
+    const auto found = precisions().find(name);
+    if (found == precisions().end()) throw core::UsageError(fmt::format("there is no precision \"{}\"; known are auto, fp32, bf16 and int8", name));
+    return found->second;
+}
+
 }  // namespace
 
 Engine engine_of(const std::string& kind, const std::string& precision, const std::string& device) {
     Engine engine;
     if (kind == "openvino" || (kind == "auto" && device == "cpu")) engine.kind = Engine::Kind::openvino;
     else if (kind != "torch" && kind != "auto") throw core::UsageError(fmt::format("there is no engine \"{}\"; known are auto, openvino and torch", kind));
-    if (precision == "bf16") engine.precision = Engine::Precision::bf16;
-    else if (precision != "fp32") throw core::UsageError(fmt::format("there is no precision \"{}\"; known are fp32 and bf16", precision));
+    engine.precision = precision_of(precision);
+    if (engine.precision == Engine::Precision::int8 && engine.kind == Engine::Kind::torch) {
+        throw core::UsageError("int8 is computed by OpenVINO, on CPUs; for LibTorch take --precision bf16");
+    }
     if (engine.kind == Engine::Kind::openvino && device != "cpu") {
         throw core::UsageError("OpenVINO computes on the CPU; for " + device + " take --engine torch");
     }
@@ -54,21 +69,38 @@ Engine engine_of(const std::string& kind, const std::string& precision, const st
 
 std::string name_of(Engine::Kind kind) { return kind == Engine::Kind::openvino ? "openvino" : "torch"; }
 
-std::string name_of(Engine::Precision precision) { return precision == Engine::Precision::bf16 ? "bf16" : "fp32"; }
+std::string name_of(Engine::Precision precision) {
+    for (const auto& [name, known] : precisions()) {
+        if (known == precision) return name;
+    }
+    return "";
+}
+
+Engine engine_for(Engine engine, const models::Model& model) {
+    using Precision = Engine::Precision;
+    if (engine.precision == Precision::int8 && !model.quantised()) {
+        throw core::UsageError("--precision int8: this model is not quantised; make one that is with atelier quantize MODEL --out DIR");
+    }
+    if (engine.precision == Precision::automatic) {
+        engine.precision = model.quantised() && engine.kind == Engine::Kind::openvino ? Precision::int8 : Precision::fp32;
+    }
+    return engine;
+}
 
 std::unique_ptr<diffusion::Denoiser> open_denoiser(const models::Model& model, const Engine& engine) {
-    const bool bfloat16 = engine.precision == Engine::Precision::bf16;
-    if (engine.kind == Engine::Kind::openvino) return std::make_unique<OpenVinoDenoiser>(model, bfloat16);
-    return std::make_unique<diffusion::EdmDenoiser>(model.denoiser(bfloat16));
+    const Engine chosen = engine_for(engine, model);
+    if (chosen.kind == Engine::Kind::openvino) return std::make_unique<OpenVinoDenoiser>(model, chosen.precision);
+    return std::make_unique<diffusion::EdmDenoiser>(model.denoiser(chosen.bfloat16()));
 }
 
 std::unique_ptr<OneStep> open_one_step(const models::Model& model, const Engine& engine, std::vector<std::int64_t> classes) {
-    if (engine.kind == Engine::Kind::torch) return std::make_unique<TorchOneStep>(model, engine);
+    const Engine chosen = engine_for(engine, model);
+    if (chosen.kind == Engine::Kind::torch) return std::make_unique<TorchOneStep>(model, chosen);
     if (classes.empty()) {
         classes.resize(static_cast<std::size_t>(model.network.classes));
         std::iota(classes.begin(), classes.end(), 0);
     }
-    return std::make_unique<OpenVinoOneStep>(model, std::move(classes), engine.precision == Engine::Precision::bf16);
+    return std::make_unique<OpenVinoOneStep>(model, std::move(classes), chosen.precision);
 }
 
 }  // namespace atelier::inference

@@ -10,18 +10,26 @@ namespace atelier::inference {
 /// Who computes, and in which precision matrix products and convolutions are.
 struct Engine {
     enum class Kind { torch, openvino };
-    enum class Precision { fp32, bf16 };
+    enum class Precision { fp32, bf16, int8, automatic };  // int8: of quantised layers; automatic: int8 for quantised models, else fp32
     Kind kind = Kind::torch;
     Precision precision = Precision::fp32;
     at::Device device = at::kCPU;
+
+    /// OpenVINO makes its own copy of the weights, LibTorch computes with those that were read.
+    models::Weights weights() const { return kind == Kind::openvino ? models::Weights::mapped : models::Weights::copied; }
+    bool bfloat16() const { return precision == Precision::bf16; }
 };
 
 /// Reads "cpu", "cuda" or "cuda:N". Throws core::UsageError on anything else, and on CUDA where this build of LibTorch has none.
 at::Device device_of(const std::string& name);
 
-/// Reads "openvino", "torch" or "auto" (OpenVINO on the CPU, LibTorch elsewhere), "fp32" or "bf16", "cpu", "cuda" or "cuda:N". Throws
-/// core::UsageError on anything else, and when OpenVINO is asked for another device than the CPU.
+/// Reads "openvino", "torch" or "auto" (OpenVINO on the CPU, LibTorch elsewhere), "fp32", "bf16", "int8" or "auto", "cpu", "cuda" or "cuda:N".
+/// Throws core::UsageError on anything else, when OpenVINO is asked for another device than the CPU, and LibTorch for int8.
 Engine engine_of(const std::string& kind, const std::string& precision, const std::string& device);
+
+/// `engine` with the precision that it has for `model`, of which only the config is looked at. Throws core::UsageError when int8 is asked of a model
+/// that is not quantised.
+Engine engine_for(Engine engine, const models::Model& model);
 
 std::string name_of(Engine::Kind kind);
 std::string name_of(Engine::Precision precision);

@@ -75,7 +75,7 @@ void check_classes(const std::vector<std::int64_t>& wanted, std::int64_t classes
 
 class SingleModel : public Generator {
 public:
-    SingleModel(models::Model model, Sampling sampling, const Engine& engine) : ready_(std::move(model), sampling, engine), sampling_(sampling), engine_(engine) {
+    SingleModel(models::Model model, Sampling sampling, const Engine& engine) : ready_(std::move(model), sampling, engine), sampling_(sampling), engine_(engine_for(engine, ready_.model)) {
         const auto provenance = ready_.model.config.value("provenance", nlohmann::json::object());
         const std::int64_t classes = std::max<std::int64_t>(1, ready_.model.network.classes);
         prior_.weights = provenance.value("prior", std::vector<double>(static_cast<std::size_t>(classes), 1.0));
@@ -106,7 +106,8 @@ private:
 class RoutedEnsemble : public Generator {
 public:
     RoutedEnsemble(models::Ensemble ensemble, const Engine& engine)
-        : ensemble_(std::move(ensemble)), router_(ensemble_.partition), loaded_(ensemble_.students.size()), engine_(engine) {}
+        : ensemble_(std::move(ensemble)), router_(ensemble_.partition), loaded_(ensemble_.students.size()),
+          engine_(engine_for(engine, models::read_model_config(ensemble_.students.front()))) {}
 
     Tensor draw(const Wanted& wanted) override {
         check_classes(wanted.classes, ensemble_.partition.classes());
@@ -136,7 +137,7 @@ private:
     const Ready& student(std::int64_t k) {
         auto& slot = loaded_[static_cast<std::size_t>(k)];
         if (!slot) {
-            slot = std::make_unique<Ready>(models::read_student(ensemble_, k, engine_.device, models::Weights::mapped), sampling_, engine_,
+            slot = std::make_unique<Ready>(models::read_student(ensemble_, k, engine_.device, engine_.weights()), sampling_, engine_,
                                            ensemble_.partition.cell(k));
         }
         return *slot;
@@ -196,7 +197,7 @@ std::unique_ptr<Generator> open_generator(const std::filesystem::path& path, con
         return std::make_unique<RoutedEnsemble>(models::read_ensemble(path), engine);
     }
     if (!std::filesystem::exists(path)) core::fail("{}: there is no such model; name a model or ensemble directory", path.string());
-    models::Model model = models::read_model(path, engine.device, models::Weights::mapped);
+    models::Model model = models::read_model(path, engine.device, engine.weights());
     const bool student = model.config.contains("place");
     const Sampling usual{student ? Sampling::Method::one_step : Sampling::Method::heun, 18};
     return std::make_unique<SingleModel>(std::move(model), sampling.value_or(usual), engine);

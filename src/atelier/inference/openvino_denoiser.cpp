@@ -30,25 +30,24 @@ std::shared_ptr<ov::Model> graph_of(const models::Model& model, ops::Ops& speake
 }
 
 /// x [N,...], c_noise [N] and, where the network is conditional, labels [N,classes].
-std::shared_ptr<ov::Model> graph_for_any_level(const models::Model& model, ov::element::Type precision, std::int64_t batch) {
+std::shared_ptr<ov::Model> graph_for_any_level(const models::Model& model, const ops::OpenVinoOps::Options& options, std::int64_t batch) {
     const networks::Network& network = model.network;
     ov::ParameterVector inputs{parameter(batch, network.data_shape, "x"), parameter(batch, {}, "c_noise")};
     if (network.classes > 0) inputs.push_back(parameter(batch, {network.classes}, "labels"));
     const auto value = [&](std::size_t i) { return ops::value_of(inputs[i]->output(0)); };
     networks::Inputs named{value(0), value(1), std::nullopt};
     if (network.classes > 0) named.labels = value(2);
-    ops::OpenVinoOps speaker(model.parameters, {.precision = precision});
+    ops::OpenVinoOps speaker(model.parameters, options);
     return graph_of(model, speaker, named, inputs);
 }
 
 /// x [N,...] and, where the network is conditional, rows [N] of `classes`.
-std::shared_ptr<ov::Model> graph_for_one_level(const models::Model& model, const std::vector<std::int64_t>& classes, ov::element::Type precision,
+std::shared_ptr<ov::Model> graph_for_one_level(const models::Model& model, const std::vector<std::int64_t>& classes, ops::OpenVinoOps::Options options,
                                                std::int64_t batch) {
     const networks::Network& network = model.network;
     ov::ParameterVector inputs{parameter(batch, network.data_shape, "x")};
     const Tensor level = diffusion::edm_preconditioning(at::full({1}, model.range.sigma_max, at::kFloat), model.sigma_data).c_noise;
     networks::Inputs named{ops::value_of(inputs[0]->output(0)), level, std::nullopt};
-    ops::OpenVinoOps::Options options{.precision = precision};
     if (network.classes > 0) {
         inputs.push_back(parameter(batch, {}, "rows", ov::element::i32));
         options.rows = inputs[1]->output(0);
@@ -70,11 +69,19 @@ std::string identity_of(const models::Model& model, const std::string& form) {
     return fmt::format("{}\n{}\n{}", ops::hash_of(model.parameters), model.config.dump(), form);
 }
 
-/// `write(precision, batch)` writes a graph.
+/// How the speaker writes in a precision. Between layers in int8 numbers are bfloat16 where this CPU computes with them.
+ops::OpenVinoOps::Options options_of(Engine::Precision precision) {
+    const bool int8 = precision == Engine::Precision::int8;
+    const bool bfloat16 = precision == Engine::Precision::bf16 || (int8 && cpu_computes_in_bfloat16());
+    return {.precision = bfloat16 ? ov::element::bf16 : ov::element::f32, .int8 = int8};
+}
+
+/// `write(options, batch)` writes a graph.
 template <class Write>
-Graphs graphs_of(const models::Model& model, const std::string& form, bool bfloat16, Write write) {
-    const ov::element::Type precision = bfloat16 ? ov::element::bf16 : ov::element::f32;
-    return {[precision, write](std::int64_t batch) { return write(precision, batch); }, precision, identity_of(model, form), [&model] {
+Graphs graphs_of(const models::Model& model, const std::string& form, Engine::Precision precision, Write write) {
+    const auto options = options_of(precision);
+    return {[options, write](std::int64_t batch) { return write(options, batch); }, options.precision,
+            identity_of(model, fmt::format("{} {}", form, name_of(precision))), [&model] {
                 if (model.mapped) model.mapped->release_pages();
             }};
 }
@@ -95,9 +102,9 @@ Tensor float_on_cpu(const Tensor& tensor) { return tensor.to(at::kCPU, at::kFloa
 
 }  // namespace
 
-OpenVinoDenoiser::OpenVinoDenoiser(const models::Model& model, bool bfloat16)
+OpenVinoDenoiser::OpenVinoDenoiser(const models::Model& model, Engine::Precision precision)
     : model_(model),
-      network_(graphs_of(model, "any level", bfloat16, [&model](ov::element::Type precision, std::int64_t batch) { return graph_for_any_level(model, precision, batch); })) {}
+      network_(graphs_of(model, "any level", precision, [&model](const auto& options, std::int64_t batch) { return graph_for_any_level(model, options, batch); })) {}
 
 Tensor OpenVinoDenoiser::denoise(const Tensor& x_t, const Tensor& sigma, const diffusion::Condition& condition) const {
     const std::int64_t classes = model_.network.classes;
@@ -121,10 +128,10 @@ Tensor OpenVinoDenoiser::denoise(const Tensor& x_t, const Tensor& sigma, const d
     return out;
 }
 
-OpenVinoOneStep::OpenVinoOneStep(const models::Model& model, std::vector<std::int64_t> classes, bool bfloat16)
+OpenVinoOneStep::OpenVinoOneStep(const models::Model& model, std::vector<std::int64_t> classes, Engine::Precision precision)
     : model_(model), classes_(in_order(std::move(classes))),
-      network_(graphs_of(model, fmt::format("one level {}", classes_), bfloat16,
-                         [this](ov::element::Type precision, std::int64_t batch) { return graph_for_one_level(model_, classes_, precision, batch); })) {
+      network_(graphs_of(model, fmt::format("one level {}", classes_), precision,
+                         [this](const auto& options, std::int64_t batch) { return graph_for_one_level(model_, classes_, options, batch); })) {
     const double sigma = model.range.sigma_max;
     const auto with = diffusion::edm_preconditioning(at::full({1}, sigma, at::kDouble), model.sigma_data);
     z_in_ = static_cast<float>(sigma * with.c_in.item<double>());

@@ -9,7 +9,7 @@ namespace atelier::inference {
 /// must outlive it. One thread at a time.
 class OpenVinoDenoiser : public diffusion::Denoiser {
 public:
-    OpenVinoDenoiser(const models::Model& model, bool bfloat16);
+    OpenVinoDenoiser(const models::Model& model, Engine::Precision precision);
 
     Tensor denoise(const Tensor& x_t, const Tensor& sigma, const diffusion::Condition& condition) const override;
 
@@ -23,7 +23,7 @@ private:
 class OpenVinoOneStep : public OneStep {
 public:
     /// `classes`: those that will be asked for.
-    OpenVinoOneStep(const models::Model& model, std::vector<std::int64_t> classes, bool bfloat16);
+    OpenVinoOneStep(const models::Model& model, std::vector<std::int64_t> classes, Engine::Precision precision);
 
     Tensor draw(const Tensor& z, std::span<const std::int64_t> classes) const override;
 

@@ -74,6 +74,11 @@ std::string bytes_of(ov::CompiledModel& model) {
 
 }  // namespace
 
+bool cpu_computes_in_bfloat16() {
+    const auto able = core().get_property("CPU", ov::device::capabilities);
+    return std::ranges::find(able, ov::device::capability::BF16) != able.end();
+}
+
 ov::CompiledModel OpenVinoNetwork::compiled(std::int64_t batch) const {
     const ov::AnyMap options{ov::hint::inference_precision(graphs_.precision),
                              ov::hint::performance_mode(ov::hint::PerformanceMode::LATENCY), ov::num_streams(1),

@@ -9,6 +9,9 @@
 
 namespace atelier::inference {
 
+/// Whether OpenVINO computes in bfloat16 on this CPU, rather than only storing it.
+bool cpu_computes_in_bfloat16();
+
 /// A network that OpenVINO can compile.
 struct Graphs {
     /// Writes it for a batch of `batch` samples.

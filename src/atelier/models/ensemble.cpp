@@ -115,4 +115,15 @@ void write_ensemble(const fs::path& directory, const conditions::Partition& part
     });
 }
 
+void write_changed_ensemble(const Ensemble& ensemble, const fs::path& directory, const std::function<Model(std::int64_t, Model)>& change) {
+    core::create_directory_atomically(directory, [&](const fs::path& temporary) {
+        nlohmann::json manifest = ensemble.manifest;
+        manifest["metrics"] = nlohmann::json::object();
+        for (std::int64_t k = 0; k < ensemble.partition.students; ++k) {
+            write_model(temporary / manifest["students"].at(static_cast<std::size_t>(k)).get<std::string>(), change(k, read_student(ensemble, k)));
+        }
+        core::write_json(temporary / "ensemble.json", manifest);
+    });
+}
+
 }  // namespace atelier::models

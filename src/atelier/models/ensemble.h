@@ -1,6 +1,7 @@
 #pragma once
 
 #include <filesystem>
+#include <functional>
 #include <vector>
 
 #include "atelier/conditions/partition.h"
@@ -39,5 +40,10 @@ void check_place(const nlohmann::json& config, const conditions::Partition& part
 /// student belongs to another partition or is missing, the prior does not fit the classes, or the directory exists.
 void write_ensemble(const std::filesystem::path& directory, const conditions::Partition& partition, const conditions::Prior& prior,
                     const std::vector<std::filesystem::path>& students, const std::string& teacher_hash, const nlohmann::json& metrics);
+
+/// Writes a copy of an ensemble with each student as `change(k, student)` returns it, atomically. What was measured of the first is not said of the
+/// copy. Throws core::Error when the directory exists.
+void write_changed_ensemble(const Ensemble& ensemble, const std::filesystem::path& directory,
+                            const std::function<Model(std::int64_t student, Model model)>& change);
 
 }  // namespace atelier::models

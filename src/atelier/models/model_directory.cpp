@@ -1,6 +1,7 @@
 #include "atelier/models/model_directory.h"
 
 #include "atelier/core/error.h"
+#include "atelier/ops/quantised.h"
 
 namespace atelier::models {
 
@@ -72,11 +73,15 @@ Model read_model(const std::filesystem::path& directory, at::Device device, Weig
     const bool mapped = weights == Weights::mapped && device == at::kCPU;
     if (mapped) model.mapped = file;
     model.parameters = without_filters(mapped ? ops::map_parameters(file) : ops::read_parameters(*file));
-    ops::check_against(model.parameters, networks::trace(model.network).parameters, path.string());
+    ops::check_against(ops::without_steps(model.parameters, path.string()), networks::trace(model.network).parameters, path.string());
     for (const auto& [name, tensor] : model.parameters.tensors()) {
-        if (!tensor.is_floating_point()) core::fail("{}: tensor \"{}\" holds whole numbers; weights are floating point", path.string(), name);
+        if (tensor.scalar_type() == at::kChar && !model.quantised()) {
+            core::fail("{}: tensor \"{}\" is int8, and config.json says nothing of \"quantisation\"", path.string(), name);
+        }
+        if (!tensor.is_floating_point() && tensor.scalar_type() != at::kChar) core::fail("{}: tensor \"{}\" holds whole numbers; weights are floating point", path.string(), name);
     }
     if (!model.parameters.all_finite()) core::fail("{}: holds numbers that are not finite; the file is damaged", path.string());
+    if (!mapped) model.parameters = ops::dequantised(model.parameters);
     if (device != at::kCPU) model.parameters = model.parameters.to(device);
     return model;
 }

@@ -20,6 +20,9 @@ struct Model {
     DataForm form;
     std::shared_ptr<const core::SafetensorsFile> mapped;  // the file that `parameters` look into, or null where they are copies
 
+    /// Whether convolutions of it are made for int8 (ops/quantised.h).
+    bool quantised() const { return config.contains("quantisation"); }
+
     /// Seen as a denoiser; the model must outlive it.
     diffusion::EdmDenoiser denoiser(bool bfloat16 = false) const;
 };
@@ -27,7 +30,8 @@ struct Model {
 /// A model with fresh parameters drawn from `seed`. `config` must name architecture and sizes; throws core::Error otherwise.
 Model fresh_model(const nlohmann::json& config, std::uint64_t seed);
 
-/// Copied weights may be changed; mapped ones look into the file and must not be (ops::map_parameters). On other devices than the CPU all are copies.
+/// Copied weights are float32 and may be changed; mapped ones look into the file and must not be (ops::map_parameters), and are int8 where it holds
+/// int8. On other devices than the CPU all are copies.
 enum class Weights { copied, mapped };
 
 /// Reads and checks a model directory; everything is checked before anything is believed. Throws core::Error naming the file.

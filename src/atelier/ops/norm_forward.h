@@ -16,12 +16,12 @@ inline std::int64_t chunks(const Sample& s) { return (s.positions + chunk_positi
 /// Numbers that forward() needs room for.
 inline std::size_t forward_room(const Sample& s) { return static_cast<std::size_t>((chunks(s) + 1) * s.channels); }
 
-/// y = [silu](gain*x^ + offset), x^ the group-normalised x. `gain`, `offset` [channels]; writes `mean`, `inverse_deviation` [groups].
-/// `for_each(count, task)` calls task(0) to task(count-1), in any order or at once. Two passes over x for the moments, and sums of what is left
+/// Finds a and b of gain*x^ + offset = a*x + b, x^ the group-normalised x. `gain`, `offset` [channels]; writes `mean`, `inverse_deviation`
+/// [groups], and has `write(first, positions, a, b)` write those positions' results, from the number `first` on. `for_each(count, task)` calls task(0) to task(count-1), in any order or at once. Two passes over x for the moments, and sums of what is left
 /// above the first position's values, so that a mean far from zero costs no digits.
-template <class T, class ForEach>
-void forward(const Loops<T>& loops, const Sample& s, const T* x, const float* gain, const float* offset, T* y, float* mean,
-             float* inverse_deviation, float* work, ForEach&& for_each) {
+template <class T, class Write, class ForEach>
+void normalise(const Loops<T>& loops, const Sample& s, const T* x, const float* gain, const float* offset, const Write& write, float* mean,
+               float* inverse_deviation, float* work, ForEach&& for_each) {
     const std::int64_t channels = s.channels, each = channels / s.groups, count = chunks(s), step = chunk_positions(s);
     const auto in_group = static_cast<double>(each * s.positions);
     float* centre = work;
@@ -55,7 +55,27 @@ void forward(const Loops<T>& loops, const Sample& s, const T* x, const float* ga
         a[c] = gain[c] * inverse_deviation[c / each];
         b[c] = offset[c] - a[c] * mean[c / each];
     }
-    for_each(count, [&](std::int64_t chunk) { loops.affine(length(chunk), channels, x + first(chunk), a, b, s.silu, y + first(chunk)); });
+    for_each(count, [&](std::int64_t chunk) { write(first(chunk), length(chunk), a, b); });
+}
+
+/// y = [silu](gain*x^ + offset).
+template <class T, class ForEach>
+void forward(const Loops<T>& loops, const Sample& s, const T* x, const float* gain, const float* offset, T* y, float* mean,
+             float* inverse_deviation, float* work, ForEach&& for_each) {
+    const auto write = [&](std::int64_t first, std::int64_t positions, const float* a, const float* b) {
+        loops.affine(positions, s.channels, x + first, a, b, s.silu, y + first);
+    };
+    normalise(loops, s, x, gain, offset, write, mean, inverse_deviation, work, for_each);
+}
+
+/// The same in whole steps, `steps` to a unit.
+template <class T, class ForEach>
+void forward_quantised(const Loops<T>& loops, const Sample& s, const T* x, const float* gain, const float* offset, float steps, std::int8_t* y,
+                       float* mean, float* inverse_deviation, float* work, ForEach&& for_each) {
+    const auto write = [&](std::int64_t first, std::int64_t positions, const float* a, const float* b) {
+        loops.quantise(positions, s.channels, x + first, a, b, s.silu, steps, y + first);
+    };
+    normalise(loops, s, x, gain, offset, write, mean, inverse_deviation, work, for_each);
 }
 
 /// One after the other.

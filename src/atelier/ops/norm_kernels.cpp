@@ -73,6 +73,21 @@ inline void affine_body(std::int64_t count, std::int64_t channels, const T* x, c
 }
 
 template <bool silu, class T>
+inline void quantise_body(std::int64_t count, std::int64_t channels, const T* x, const float* a, const float* b, float steps, std::int8_t* y) {
+    constexpr float largest = 127, to_integer = 12582912.0F;  // 1.5 * 2^23: what is added is rounded, ties to even, and ends up in the low bits
+    for (std::int64_t p = 0; p < count; ++p) {
+        const std::int64_t row = p * channels;
+        ATELIER_EACH_CHANNEL {
+            const float u = a[c] * load(x, row + c) + b[c];
+            const float wanted = steps * (silu ? u * sigmoid(u) : u);
+            const float raised = wanted > -largest ? wanted : -largest;
+            const float held = raised < largest ? raised : largest;
+            y[row + c] = static_cast<std::int8_t>(__builtin_bit_cast(std::int32_t, held + to_integer));
+        }
+    }
+}
+
+template <bool silu, class T>
 inline void backward_body(const Sample& s, const T* x, const T* dy, const float* gain, const float* offset, const float* mean,
                                   const float* inverse_deviation, T* dx, float* dgain, float* doffset, float* work) {
     const std::int64_t channels = s.channels, each = channels / s.groups;
@@ -129,6 +144,12 @@ void affine(std::int64_t count, std::int64_t channels, const T* x, const float* 
 }
 
 template <class T>
+void quantise(std::int64_t count, std::int64_t channels, const T* x, const float* a, const float* b, bool silu, float steps, std::int8_t* y) {
+    if (silu) quantise_body<true>(count, channels, x, a, b, steps, y);
+    else quantise_body<false>(count, channels, x, a, b, steps, y);
+}
+
+template <class T>
 void backward(const Sample& s, const T* x, const T* dy, const float* gain, const float* offset, const float* mean,
               const float* inverse_deviation, T* dx, float* dgain, float* doffset, float* work) {
     if (s.silu) backward_body<true>(s, x, dy, gain, offset, mean, inverse_deviation, dx, dgain, doffset, work);
@@ -138,7 +159,7 @@ void backward(const Sample& s, const T* x, const T* dy, const float* gain, const
 }  // namespace
 
 extern const Table ATELIER_INSTRUCTIONS;
-const Table ATELIER_INSTRUCTIONS{{sum<float>, sum_squares<float>, affine<float>, backward<float>},
-                                 {sum<Bfloat16>, sum_squares<Bfloat16>, affine<Bfloat16>, backward<Bfloat16>}};
+const Table ATELIER_INSTRUCTIONS{{sum<float>, sum_squares<float>, affine<float>, quantise<float>, backward<float>},
+                                 {sum<Bfloat16>, sum_squares<Bfloat16>, affine<Bfloat16>, quantise<Bfloat16>, backward<Bfloat16>}};
 
 }  // namespace atelier::ops::norm_kernels

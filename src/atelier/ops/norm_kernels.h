@@ -28,6 +28,10 @@ struct Loops {
     /// y = [silu](a[c]*x + b[c]).
     void (*affine)(std::int64_t count, std::int64_t channels, const T* x, const float* a, const float* b, bool silu, T* y);
 
+    /// The same in whole steps, `steps` to a unit: y = [silu](a[c]*x + b[c]) * steps, rounded and held within +-127.
+    void (*quantise)(std::int64_t count, std::int64_t channels, const T* x, const float* a, const float* b, bool silu, float steps,
+                     std::int8_t* y);
+
     /// From the slope `dy` on y to the slope `dx` on x, and per channel the slopes on gain (`dgain`) and offset (`doffset`).
     /// `work` holds at least (4 + positions)*channels numbers.
     void (*backward)(const Sample& s, const T* x, const T* dy, const float* gain, const float* offset, const float* mean,

@@ -42,33 +42,48 @@ constexpr auto at_once = [](std::int64_t count, auto&& task) {
     else tbb::this_task_arena::isolate([&] { tbb::parallel_for(std::int64_t{0}, count, task); });
 };
 
+/// Results of T, or of int8 in `steps` to a unit.
 template <class T>
-void normalise(const norm_kernels::Loops<T>& loops, const norm_kernels::Sample& s, std::int64_t samples, const T* x, const Rows& rows, T* y) {
+void normalise(const norm_kernels::Loops<T>& loops, const norm_kernels::Sample& s, std::int64_t samples, const T* x, const Rows& rows, float steps,
+               void* y) {
     const std::int64_t each = s.positions * s.channels;
     norm_kernels::each_sample(samples, tbb::this_task_arena::max_concurrency(), at_once, [&](std::int64_t i, const auto& for_each) {
         Scratch& scratch = scratch_for(s);
-        norm_kernels::forward(loops, s, x + i * each, rows.gain + rows.of(i) * s.channels, rows.offset + rows.of(i) * s.channels, y + i * each,
-                              scratch.moments.data(), scratch.moments.data() + s.groups, scratch.work.data(), for_each);
+        const float *gain = rows.gain + rows.of(i) * s.channels, *offset = rows.offset + rows.of(i) * s.channels;
+        float *mean = scratch.moments.data(), *deviation = mean + s.groups, *work = scratch.work.data();
+        if (steps > 0) {
+            norm_kernels::forward_quantised(loops, s, x + i * each, gain, offset, steps, static_cast<std::int8_t*>(y) + i * each, mean, deviation, work,
+                                            for_each);
+        } else {
+            norm_kernels::forward(loops, s, x + i * each, gain, offset, static_cast<T*>(y) + i * each, mean, deviation, work, for_each);
+        }
     });
 }
 
 }  // namespace
 
-FusedNormNode::FusedNormNode(const ov::OutputVector& inputs, std::int64_t groups, double eps, bool silu)
-    : Op(inputs), groups_(groups), eps_(eps), silu_(silu) {
+FusedNormNode::FusedNormNode(const ov::OutputVector& inputs, std::int64_t groups, double eps, bool silu, float steps)
+    : Op(inputs), groups_(groups), eps_(eps), silu_(silu), steps_(steps) {
     constructor_validate_and_infer_types();
 }
 
-void FusedNormNode::validate_and_infer_types() { set_output_type(0, get_input_element_type(0), get_input_partial_shape(0)); }
+std::shared_ptr<FusedNormNode> FusedNormNode::quantised(float steps) const {
+    return std::make_shared<FusedNormNode>(input_values(), groups_, eps_, silu_, steps);
+}
+
+void FusedNormNode::validate_and_infer_types() {
+    set_output_type(0, steps_ > 0 ? ov::element::Type(ov::element::i8) : get_input_element_type(0), get_input_partial_shape(0));
+}
 
 std::shared_ptr<ov::Node> FusedNormNode::clone_with_new_inputs(const ov::OutputVector& inputs) const {
-    return std::make_shared<FusedNormNode>(inputs, groups_, eps_, silu_);
+    return std::make_shared<FusedNormNode>(inputs, groups_, eps_, silu_, steps_);
 }
 
 bool FusedNormNode::visit_attributes(ov::AttributeVisitor& visitor) {
     visitor.on_attribute("groups", groups_);
     visitor.on_attribute("eps", eps_);
     visitor.on_attribute("silu", silu_);
+    visitor.on_attribute("steps", steps_);
     return true;
 }
 
@@ -83,12 +98,12 @@ bool FusedNormNode::evaluate(ov::TensorVector& outputs, const ov::TensorVector& 
     const void* x = inputs[0].data();
     void* y = outputs[0].data();
     if (inputs[0].get_element_type() == ov::element::f32) {
-        normalise(table.float32, sample, size(0), static_cast<const float*>(x), rows, static_cast<float*>(y));
+        normalise(table.float32, sample, size(0), static_cast<const float*>(x), rows, steps_, y);
         return true;
     }
     if (inputs[0].get_element_type() == ov::element::bf16) {
         using norm_kernels::Bfloat16;
-        normalise(table.bfloat16, sample, size(0), static_cast<const Bfloat16*>(x), rows, static_cast<Bfloat16*>(y));
+        normalise(table.bfloat16, sample, size(0), static_cast<const Bfloat16*>(x), rows, steps_, y);
         return true;
     }
     return false;

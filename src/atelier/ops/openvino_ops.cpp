@@ -5,6 +5,7 @@
 
 #include "atelier/core/error.h"
 #include "atelier/ops/openvino_norm.h"
+#include "atelier/ops/quantised.h"
 
 namespace atelier::ops {
 
@@ -48,7 +49,8 @@ Value value_of(const Node& node) { return node; }
 Node node_of(const Value& value) { return std::any_cast<const Node&>(value); }
 
 ov::Tensor view_of(const Tensor& tensor) {
-    return {ov::element::f32, ov::Shape(tensor.sizes().begin(), tensor.sizes().end()), const_cast<float*>(tensor.const_data_ptr<float>())};
+    const ov::element::Type type = tensor.scalar_type() == at::kChar ? ov::element::i8 : ov::element::f32;
+    return {type, ov::Shape(tensor.sizes().begin(), tensor.sizes().end()), const_cast<void*>(tensor.const_data_ptr())};
 }
 
 OpenVinoOps::OpenVinoOps(const Parameters& parameters, Options options)
@@ -56,12 +58,27 @@ OpenVinoOps::OpenVinoOps(const Parameters& parameters, Options options)
 
 Node OpenVinoOps::constant(const std::string& name, const Shape& shape) const {
     const Tensor& tensor = parameters_.at(name);
-    if (tensor.scalar_type() != at::kFloat || !tensor.is_contiguous() || !tensor.device().is_cpu()) {
-        core::fail("{}: OpenVINO reads contiguous float32 weights on the CPU", name);
+    const bool steps = tensor.scalar_type() == at::kChar;
+    if ((tensor.scalar_type() != at::kFloat && !steps) || !tensor.is_contiguous() || !tensor.device().is_cpu()) {
+        core::fail("{}: OpenVINO reads contiguous weights in float32 or int8 on the CPU", name);
     }
     const auto node = std::make_shared<op::Constant>(view_of(shape.empty() ? tensor : tensor.view(shape)));
     node->set_friendly_name(name);
-    return node->output(0);
+    if (!steps) return node->output(0);
+    Shape channels(static_cast<std::size_t>(tensor.dim()), 1);
+    channels[0] = tensor.size(0);
+    return make<op::Multiply>(as(ov::element::f32, node->output(0)), constant(name + "_scale", channels));
+}
+
+Node OpenVinoOps::in_steps(const Node& x, const std::string& layer) const {
+    const float range = input_range(parameters_, layer), step = range / largest_step;
+    const auto transposed = ov::as_type_ptr<op::Transpose>(x.get_node_shared_ptr());
+    const auto norm = transposed ? ov::as_type_ptr<FusedNormNode>(transposed->get_input_node_shared_ptr(0)) : nullptr;
+    const auto number = [](float value) { return floats({}, {value}); };
+    if (norm) {  // which rounds as it writes
+        return channels_first(make<op::Multiply>(as(ov::element::f32, norm->quantised(1 / step)->output(0)), number(step)));
+    }
+    return make<op::FakeQuantize>(as(ov::element::f32, x), number(-range - step), number(range), number(-range - step), number(range), 256);
 }
 
 Node OpenVinoOps::typed(const Node& x) const { return as(options_.precision, x); }
@@ -82,10 +99,12 @@ Shape OpenVinoOps::shape(const Value& x) const {
 Value OpenVinoOps::conv2d(const Value& x, const std::string& name, const Convolution& layer) {
     const auto stride = static_cast<std::size_t>(layer.stride);
     const ov::CoordinateDiff padding(2, layer.padding);
-    const Node product = make<op::Convolution>(node(x), weight(name + ".weight"), ov::Strides{stride, stride}, padding, padding,
-                                               ov::Strides{1, 1});
+    const bool int8 = options_.int8 && is_quantised(parameters_, name);
+    const auto computed = [&](const Node& numbers) { return int8 ? numbers : typed(numbers); };
+    const Node product = make<op::Convolution>(int8 ? in_steps(node(x), name) : node(x), computed(constant(name + ".weight")),
+                                               ov::Strides{stride, stride}, padding, padding, ov::Strides{1, 1});
     product.get_node()->set_friendly_name(name);
-    return value_of(make<op::Add>(product, weight(name + ".bias", {1, layer.out_channels, 1, 1})));
+    return value_of(typed(make<op::Add>(product, computed(constant(name + ".bias", {1, layer.out_channels, 1, 1})))));
 }
 
 Value OpenVinoOps::linear(const Value& x, const std::string& name, const Linear& layer) {

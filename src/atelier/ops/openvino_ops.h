@@ -10,19 +10,20 @@ namespace atelier::ops {
 Value value_of(const ov::Output<ov::Node>& node);
 ov::Output<ov::Node> node_of(const Value& value);
 
-/// A view of a contiguous float32 tensor on the CPU, whose memory it shares.
+/// A view of a contiguous float32 or int8 tensor on the CPU, whose memory it shares.
 ov::Tensor view_of(const Tensor& tensor);
 
 /// Speaks the vocabulary by writing an OpenVINO graph; a value is a node (value_of) or a tensor. Tensors are tables, known numbers: what follows
 /// from tables alone is computed at once, by LibTorch, and where a table meets a node it becomes a constant of which each sample takes its row.
 /// So a fixed noise level costs nothing when the graph runs, and neither do a few fixed classes. Shapes are those of the batch that the graph is
 /// written for; no node but the inputs depends on its size. Nodes may be float32 whatever the graph's precision, results are of its own; weights are
-/// constants that look into `parameters` (float32, contiguous, on the CPU), which must outlive the graph. Throws core::Error on a parameter that is
+/// constants that look into `parameters` (float32 or int8, contiguous, on the CPU), which must outlive the graph. Throws core::Error on a parameter that is
 /// missing.
 class OpenVinoOps : public Ops {
 public:
     struct Options {
         ov::element::Type precision = ov::element::f32;  // or bf16: of weights and of what flows between layers
+        bool int8 = false;                               // quantised layers (ops/quantised.h) compute in int8, rather than from dequantised weights
         std::optional<ov::Output<ov::Node>> rows{};      // [N] int32: the row of every table that a sample takes; without, all take the first
     };
 
@@ -51,8 +52,10 @@ private:
         bool table = false;                 // R rows to choose from
     };
 
-    /// A parameter as a float32 constant of its own shape, or of another with as many numbers.
+    /// A parameter as float32 numbers of its own shape, or of another with as many numbers. One in int8 is multiplied by its scale.
     ov::Output<ov::Node> constant(const std::string& name, const Shape& shape = {}) const;
+    /// A quantised layer's input, rounded to its steps.
+    ov::Output<ov::Node> in_steps(const ov::Output<ov::Node>& x, const std::string& layer) const;
     /// The same in the graph's precision.
     ov::Output<ov::Node> weight(const std::string& name, const Shape& shape = {}) const { return typed(constant(name, shape)); }
     /// A value as a node of the graph's precision: each sample's row of a table.

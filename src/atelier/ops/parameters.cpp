@@ -36,6 +36,7 @@ core::DType file_type(const Tensor& tensor) {
         case at::kBFloat16: return core::DType::BF16;
         case at::kLong: return core::DType::I64;
         case at::kInt: return core::DType::I32;
+        case at::kChar: return core::DType::I8;
         case at::kByte: return core::DType::U8;
         case at::kBool: return core::DType::BOOL;
         default: core::fail("tensors of type {} cannot be written", at::toString(tensor.scalar_type()));
@@ -156,7 +157,9 @@ Tensor copied(const core::TensorEntry& entry, std::span<const std::byte> bytes, 
 }
 
 bool can_be_mapped(const core::TensorEntry& entry, std::span<const std::byte> bytes) {
-    return entry.dtype == core::DType::F32 && !bytes.empty() && reinterpret_cast<std::uintptr_t>(bytes.data()) % alignof(float) == 0;
+    if (bytes.empty()) return false;
+    if (entry.dtype == core::DType::I8) return true;
+    return entry.dtype == core::DType::F32 && reinterpret_cast<std::uintptr_t>(bytes.data()) % alignof(float) == 0;
 }
 
 }  // namespace
@@ -172,7 +175,7 @@ Parameters map_parameters(const std::shared_ptr<const core::SafetensorsFile>& fi
     for (const auto& [name, entry] : file->entries()) {
         const auto bytes = file->bytes(name);
         if (can_be_mapped(entry, bytes)) {
-            mapped.set(name, at::from_blob(const_cast<std::byte*>(bytes.data()), entry.shape, [file](void*) {}, at::kFloat));
+            mapped.set(name, at::from_blob(const_cast<std::byte*>(bytes.data()), entry.shape, [file](void*) {}, torch_type(entry.dtype)));
         } else {
             mapped.set(name, copied(entry, bytes, false));
         }

@@ -1,0 +1,129 @@
+#include "atelier/inference/calibration.h"
+
+#include <algorithm>
+#include <cmath>
+#include <numeric>
+
+#include "atelier/diffusion/samplers.h"
+#include "atelier/ops/quantised.h"
+#include "atelier/ops/torch_ops.h"
+
+namespace atelier::inference {
+
+namespace {
+
+constexpr std::int64_t bins = 2048, candidates = 64;
+
+/// Keeps what it is asked to denoise.
+class Recorder : public diffusion::Denoiser {
+public:
+    Recorder(const diffusion::Denoiser& denoiser, std::vector<NetworkUse>& uses) : denoiser_(denoiser), uses_(uses) {}
+
+    Tensor denoise(const Tensor& x_t, const Tensor& sigma, const diffusion::Condition& condition) const override {
+        uses_.push_back({x_t.clone(), sigma.clone(), condition});
+        return denoiser_.denoise(x_t, sigma, condition);
+    }
+
+private:
+    const diffusion::Denoiser& denoiser_;
+    std::vector<NetworkUse>& uses_;
+};
+
+std::vector<std::int64_t> in_turn(const std::vector<std::int64_t>& classes, std::int64_t count) {
+    std::vector<std::int64_t> all;
+    for (std::size_t i = 0; i < static_cast<std::size_t>(count) && !classes.empty(); ++i) all.push_back(classes[i % classes.size()]);
+    return all;
+}
+
+/// Calls `see` with each convolution and its input.
+class Watcher : public ops::TorchOps {
+public:
+    using See = std::function<void(const std::string& name, const Tensor& input, const ops::Convolution& layer)>;
+    Watcher(const ops::Parameters& parameters, See see) : TorchOps(parameters), see_(std::move(see)) {}
+
+    ops::Value conv2d(const ops::Value& x, const std::string& name, const ops::Convolution& layer) override {
+        see_(name, ops::tensor_of(x), layer);
+        return TorchOps::conv2d(x, name, layer);
+    }
+
+private:
+    See see_;
+};
+
+void watch(const models::Model& model, const std::vector<NetworkUse>& uses, const Watcher::See& see) {
+    at::NoGradGuard no_gradients;
+    Watcher speaker(model.parameters, see);
+    for (const NetworkUse& use : uses) {
+        const auto with = diffusion::edm_preconditioning(use.sigma, model.sigma_data);
+        model.network.forward(speaker, diffusion::network_inputs(model.network, use.x_t, with, use.condition));
+    }
+}
+
+struct Seen {
+    double largest = 0, multiplications = 0;
+    Tensor counts = at::zeros({bins}, at::kDouble);
+};
+
+}  // namespace
+
+std::vector<NetworkUse> uses_in_one_step(const models::Model& model, const std::vector<std::int64_t>& classes, std::int64_t samples,
+                                         std::uint64_t seed) {
+    const Tensor z = diffusion::image_noise(seed, 0, samples, model.network.data_shape);
+    return {{model.range.sigma_max * z, at::full({samples}, model.range.sigma_max, at::kFloat),
+             diffusion::one_hot(in_turn(classes, samples), model.network.classes)}};
+}
+
+std::vector<NetworkUse> uses_along_paths(const models::Model& model, std::int64_t samples, std::int64_t steps, std::uint64_t seed) {
+    at::NoGradGuard no_gradients;
+    std::vector<std::int64_t> classes(static_cast<std::size_t>(model.network.classes));
+    std::iota(classes.begin(), classes.end(), 0);
+    std::vector<NetworkUse> uses;
+    const auto denoiser = model.denoiser();
+    diffusion::sample_heun(Recorder(denoiser, uses), diffusion::image_noise(seed, 0, samples, model.network.data_shape),
+                           diffusion::sampling_levels(model.range, steps), diffusion::one_hot(in_turn(classes, samples), model.network.classes));
+    return uses;
+}
+
+double best_range(const std::vector<double>& counts, double largest) {
+    double best = largest, least = std::numeric_limits<double>::infinity();
+    for (std::int64_t candidate = candidates; candidate > 0; --candidate) {
+        const double range = largest * static_cast<double>(candidate) / candidates, step = range / ops::largest_step;
+        double error = 0;
+        for (std::size_t i = 0; i < counts.size() && error < least; ++i) {
+            const double value = largest * (static_cast<double>(i) + 0.5) / static_cast<double>(counts.size());
+            const double away = value - std::min(std::round(value / step), static_cast<double>(ops::largest_step)) * step;
+            error += counts[i] * away * away;
+        }
+        if (error < least) {
+            least = error;
+            best = range;
+        }
+    }
+    return best;
+}
+
+std::vector<CalibratedLayer> calibrate(const models::Model& model, const std::vector<NetworkUse>& uses) {
+    std::vector<std::string> order;
+    std::map<std::string, Seen> seen;
+    watch(model, uses, [&](const std::string& name, const Tensor& input, const ops::Convolution& layer) {
+        if (!seen.contains(name)) order.push_back(name);
+        Seen& here = seen[name];
+        here.largest = std::max(here.largest, input.abs().max().item<double>());
+        here.multiplications += static_cast<double>(input.numel() * layer.out_channels * layer.kernel * layer.kernel) / static_cast<double>(layer.stride * layer.stride);
+    });
+    watch(model, uses, [&](const std::string& name, const Tensor& input, const ops::Convolution&) {
+        Seen& here = seen[name];
+        if (here.largest > 0) here.counts += at::histc(input.abs().flatten().to(at::kFloat), bins, 0, here.largest).to(at::kDouble);
+    });
+    double all = 0;
+    for (const auto& [name, here] : seen) all += here.multiplications;
+    std::vector<CalibratedLayer> layers;
+    for (const std::string& name : order) {
+        const Seen& here = seen[name];
+        const double* counts = here.counts.const_data_ptr<double>();
+        layers.push_back({name, here.largest > 0 ? best_range({counts, counts + bins}, here.largest) : 1.0, here.multiplications / all});
+    }
+    return layers;
+}
+
+}  // namespace atelier::inference
