@@ -42,6 +42,10 @@ void forward(const Arguments& arguments) {
         condition.labels = tensor_named(tensors, "class_labels", arguments.in);
         check_shape(condition.labels, n, {model.network.classes}, "class_labels", arguments.in);
     }
+    if (model.network.augment_dim > 0 && tensors.contains("augment_labels")) {
+        condition.augment = tensors.at("augment_labels");
+        check_shape(condition.augment, n, {model.network.augment_dim}, "augment_labels", arguments.in);
+    }
     const auto denoiser = inference::open_denoiser(model, engine);
     ops::write_parameters(arguments.out, ops::Parameters({{"out", denoiser->denoise(x, sigma, condition)}}));
 }
