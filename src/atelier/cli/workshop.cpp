@@ -6,10 +6,26 @@
 
 namespace atelier::cli {
 
+namespace {
+
+void check_classes(const data::Dataset& data, const RunConfig& config) {
+    if (config.data_classes < 0 || data.classes() == config.data_classes) return;
+    if (data.classes() == 0) {
+        throw core::UsageError(fmt::format("{}: has no labels, but data.classes asks for {} classes; label the data or set data.classes = 0", config.data_path, config.data_classes));
+    }
+    throw core::UsageError(fmt::format("{}: has {} classes, but data.classes asks for {}", config.data_path, data.classes(), config.data_classes == 0 ? "unlabelled data" : std::to_string(config.data_classes)));
+}
+
+}  // namespace
+
 Workshop::Workshop(LoadedConfig loaded) : loaded_(std::move(loaded)), output_(config().output), device_(inference::device_of(config().device)) {}
 
 const std::shared_ptr<const data::Dataset>& Workshop::data() {
-    if (!data_) data_ = data::open_dataset({.path = config().data_path, .split = "train", .limit = 0});
+    if (!data_) {
+        const auto opened = data::open_dataset({.path = config().data_path, .split = "train", .limit = 0});
+        check_classes(*opened, config());
+        data_ = opened;
+    }
     return data_;
 }
 
