@@ -117,7 +117,7 @@ TEST(EdmPickle, that_would_call_something_is_refused_by_its_name) {
 
 TEST(EdmPickle, of_another_kind_says_what_it_is) {
     const TestFolder folder;
-    expect_contains(error_of([&] { read_edm_pickle(written(folder, "\x80\x04}.")); }), "no \"ema\"");
+    expect_contains(error_of([&] { read_edm_pickle(written(folder, "\x80\x04}.")); }), "no \"ema\" and no \"net\"");
     expect_contains(error_of([&] { read_edm_pickle(written(folder, "<html>")); }), "no pickle");
     expect_contains(error_of([&] { read_edm_pickle(written(folder, "")); }), "no pickle");
     expect_contains(error_of([&] { read_edm_pickle(golden("edm_ddpmpp.pth")); }), "ema");
@@ -169,6 +169,22 @@ TEST_F(StateDictionaries, cut_short_are_one_error) {
         for (std::size_t length = 0; length < whole.size(); length += 1 + length / 20) {
             const fs::path path = written(folder, whole.substr(0, length), "cut.pth");
             expect_contains(error_of([&] { read_state_dictionary(path, pickled.config, "model.net"); }), "cut.pth");
+        }
+    }
+}
+
+TEST_F(StateDictionaries, with_wrong_bytes_are_an_error_or_other_weights_and_nothing_worse) {
+    core::RandomStream stream(4, "flips");
+    for (const char* name : {"edm_ddpmpp.pth", "edm_ddpmpp_nested_legacy.pth"}) {
+        const std::string whole = bytes_of(golden(name));
+        for (int i = 0; i < 150; ++i) {
+            std::string changed = whole;
+            for (int j = 0; j < 4; ++j) changed[i % 2 == 0 ? stream.below(4000) : changed.size() - 1 - stream.below(4000)] = static_cast<char>(stream.below(256));
+            const fs::path path = written(folder, changed, "changed.pth");
+            try {
+                model_of(pickled.config, read_state_dictionary(path, pickled.config, "model.net").tensors, "changed");
+            } catch (const core::Error&) {
+            }
         }
     }
 }

@@ -64,12 +64,13 @@ void collect(TorchFile& file, Walk& walk, const PickleValue& module, const std::
     }
 }
 
-/// The network: what stands under "ema", or the object itself.
+/// The network: what stands under "ema", in a training state under "net", or the object itself.
 PickleValue network_of(const PickleValue& root, const std::string& where) {
     if (!root.is_dict()) return root;
-    const PickleValue ema = root["ema"];
-    if (ema.is_none()) core::fail("{}: has no \"ema\", under which EDM's pickles hold the network", where);
-    return ema;
+    for (const char* key : {"ema", "net"}) {
+        if (!root[key].is_none()) return root[key];
+    }
+    core::fail("{}: has no \"ema\" and no \"net\", under which EDM's files hold the network; a state dictionary needs --config", where);
 }
 
 /// Tensors that a state dictionary names, read when they are asked for: a file may hold several networks and an optimiser besides.

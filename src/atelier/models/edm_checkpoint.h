@@ -13,7 +13,7 @@ struct Checkpoint {
     ops::Parameters tensors;
 };
 
-/// Reads a pickle of NVlabs/edm's (the network under "ema", or alone): preconditioning and architecture from the objects' constructor arguments,
+/// Reads a pickle of NVlabs/edm's (the network under "ema", or alone) or a training state (under "net"): preconditioning and architecture from the objects' constructor arguments,
 /// parameters and buffers from their states. No code in it is run. Throws core::Error naming the file, and what it asks for where that is more.
 Checkpoint read_edm_pickle(const std::filesystem::path& path);
 

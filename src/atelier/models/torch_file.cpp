@@ -18,11 +18,12 @@ constexpr std::array storages{
     std::pair{"torch.DoubleStorage", at::kDouble},     std::pair{"torch.LongStorage", at::kLong}, std::pair{"torch.IntStorage", at::kInt},
     std::pair{"torch.ByteStorage", at::kByte},         std::pair{"torch.BoolStorage", at::kBool}};
 
-// What checkpoints are made of. None of it is run; the list is there to refuse the rest.
+// What checkpoints are made of, also by the names that Python 2 had. None of it is run; the list is there to refuse the rest.
 constexpr std::array harmless{
     "torch._utils._rebuild_tensor_v2", "torch._utils._rebuild_parameter", "torch._utils._rebuild_parameter_with_state",
     "torch.storage._load_from_bytes", "torch.nn.parameter.Parameter", "torch.Size", "torch.device", "torch.float32", "torch.float16",
-    "torch.bfloat16", "torch.float64", "collections.OrderedDict", "builtins.set", "builtins.object", "copyreg._reconstructor",
+    "torch.bfloat16", "torch.float64", "collections.OrderedDict", "builtins.set", "__builtin__.set", "builtins.object",
+    "__builtin__.object", "copyreg._reconstructor", "copy_reg._reconstructor",
     "_codecs.encode", "numpy.dtype", "numpy.ndarray", "numpy.core.multiarray.scalar", "numpy._core.multiarray.scalar",
     "numpy.core.multiarray._reconstruct", "numpy._core.multiarray._reconstruct", "torch_utils.persistence._reconstruct_persistent_obj",
     "dnnlib.util.EasyDict"};
@@ -179,8 +180,7 @@ TorchFile::Storage TorchFile::keyed_storage(const PickleValue& persistent) const
     return {name.type, zip_->stored(*entry)};
 }
 
-TorchFile::Storage TorchFile::storage(const PickleValue& value) const {
-    if (value.is_call("persistent_id")) return keyed_storage(value);
+TorchFile::Storage TorchFile::nested_storage(const PickleValue& value) const {
     if (!value.is_call("torch.storage._load_from_bytes") || value.arguments().size() != 1) core::fail("{}: a tensor has no storage", where());
     const Bytes bytes = value.arguments()[0].bytes();
     if (!begins_legacy(bytes)) core::fail("{}: a tensor's storage is packed in an unknown way", where());
@@ -197,6 +197,11 @@ bool TorchFile::is_tensor(const PickleValue& value) {
            value.is_call("torch._utils._rebuild_parameter_with_state");
 }
 
+void TorchFile::spend(std::uint64_t bytes) {
+    if (bytes > left_) core::fail("{}: its tensors are larger than the file; they overlap", where());
+    left_ -= bytes;
+}
+
 Tensor TorchFile::tensor(const PickleValue& value) {
     const auto parts = value.arguments();
     if (!value.is_call("torch._utils._rebuild_tensor_v2")) {
@@ -204,14 +209,14 @@ Tensor TorchFile::tensor(const PickleValue& value) {
         return tensor(parts[0]);
     }
     if (parts.size() < 4) core::fail("{}: a tensor lacks sizes or strides", where());
-    const Storage from = storage(parts[0]);
+    const bool keyed = parts[0].is_call("persistent_id");
+    const Storage from = keyed ? keyed_storage(parts[0]) : nested_storage(parts[0]);
     const auto each = static_cast<std::int64_t>(c10::elementSize(from.type));
     const std::int64_t offset = parts[1].integer(), count = static_cast<std::int64_t>(from.bytes.size()) / each;
     const ops::Shape sizes = integers(parts[2]), strides = integers(parts[3]);
     const std::int64_t elements = dense_elements(offset, sizes, strides, count, where());
     const auto size = static_cast<std::uint64_t>(elements * each);
-    if (size > left_) core::fail("{}: its tensors are larger than the file; they overlap", where());
-    left_ -= size;
+    spend(keyed ? size : parts[0].arguments()[0].bytes().size());
     if (elements == 0) return at::empty(sizes, from.type);
     const Tensor flat = at::empty({elements}, from.type);  // aligned, as the file's bytes may not be
     std::memcpy(flat.mutable_data_ptr(), from.bytes.data() + offset * each, size);

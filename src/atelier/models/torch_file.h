@@ -32,8 +32,10 @@ private:
 
     void open_zip(const std::filesystem::path& path);
     void open_legacy(std::span<const std::byte> bytes);
-    Storage storage(const core::PickleValue& value) const;
+    Storage nested_storage(const core::PickleValue& call) const;
     Storage keyed_storage(const core::PickleValue& persistent) const;
+    /// Throws when more bytes were asked for than the file has, as by tensors that share storages without end.
+    void spend(std::uint64_t bytes);
 
     std::unique_ptr<core::MappedFile> file_;  // one of the two
     std::unique_ptr<core::ZipFile> zip_;
