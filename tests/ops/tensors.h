@@ -39,7 +39,8 @@ inline Parameters filled(std::span<const ParameterSpec> specs, std::uint64_t see
     std::vector<ParameterSpec> all(specs.begin(), specs.end());
     for (ParameterSpec& spec : all) {
         const bool vector = spec.shape.size() == 1;
-        if (spec.init.gain < 1e-3 || (vector && spec.init.kind == Init::Kind::xavier)) spec.init = {Init::Kind::uniform, vector ? 0.25 * std::sqrt(static_cast<double>(spec.fan_in)) : 1.0};
+        const bool silent = spec.init.gain < 1e-3 || (vector && spec.init.kind == Init::Kind::xavier);
+        if (silent) spec.init = {Init::Kind::uniform, vector ? 0.25 * std::sqrt(static_cast<double>(spec.fan_in)) : 1.0};
     }
     return initialise(all, seed);
 }

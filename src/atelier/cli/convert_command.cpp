@@ -25,6 +25,7 @@ void import_checkpoint(const Arguments& arguments) {
 void convert(const Arguments& arguments) {
     if (fs::is_directory(arguments.from)) {
         if (arguments.form != "edm") throw core::UsageError("a model directory is exported with --to edm");
+        if (fs::path(arguments.to).extension() != ".safetensors") throw core::UsageError(arguments.to + ": is written as safetensors; name it so");
         return models::write_edm_state(arguments.to, arguments.from);
     }
     if (!arguments.form.empty()) throw core::UsageError("--to is for exporting model directories; " + arguments.from + " is none");
@@ -41,9 +42,9 @@ void add_convert_command(CLI::App& app) {
     CLI::App* command = app.add_subcommand("convert", "Make a model directory of another project's checkpoint, or the reverse; nothing in a pickle is run");
     command->add_option("SRC", arguments->from, "an EDM pickle, a state dictionary (.pth, .pt, .bin, .safetensors), or a model directory")->required();
     command->add_option("DST", arguments->to, "the model directory to make, or with --to edm the .safetensors file")->required();
-    command->add_option("--config", arguments->config, "config.json of the network that a state dictionary is of");
-    command->add_option("--prefix", arguments->prefix, "where the network lies in a state dictionary that holds several");
-    command->add_option("--to", arguments->form, "edm: export a model directory as a state dictionary of EDM's classes");
+    CLI::Option* config = command->add_option("--config", arguments->config, "config.json of the network that a state dictionary is of");
+    command->add_option("--prefix", arguments->prefix, "where the network lies in a state dictionary that holds several")->needs(config);
+    command->add_option("--to", arguments->form, "edm: export a model directory as a state dictionary of EDM's classes")->excludes(config);
     command->footer("Examples:\n  atelier convert edm-imagenet-64x64-cond-adm.pkl models/teacher\n"
                     "  atelier convert pytorch_model.bin models/dmd2 --config models/teacher/config.json\n"
                     "  atelier convert runs/x/students/0 student.safetensors --to edm");

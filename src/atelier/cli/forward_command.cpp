@@ -56,7 +56,7 @@ void add_forward_command(CLI::App& app) {
     auto arguments = std::make_shared<Arguments>();
     CLI::App* command = app.add_subcommand("forward", "One evaluation of a model as a denoiser, on tensors from a file");
     command->add_option("MODEL", arguments->model, "a model directory")->required();
-    command->add_option("--in", arguments->in, "safetensors with x [N,...], sigma [N], class_labels [N,classes] where conditional")->required();
+    command->add_option("--in", arguments->in, "safetensors with x [N,...], sigma [N], class_labels [N,classes] where conditional, augment_labels [N,A] if any")->required();
     command->add_option("--out", arguments->out, "safetensors that gets out [N,...], the denoised samples")->required();
     arguments->engine.add_to(*command);
     command->footer("Example:\n  atelier forward models/fashion-mnist/teacher --in in.safetensors --out out.safetensors");

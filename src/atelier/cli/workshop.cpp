@@ -10,10 +10,9 @@ namespace {
 
 void check_classes(const data::Dataset& data, const RunConfig& config) {
     if (config.data_classes < 0 || data.classes() == config.data_classes) return;
-    if (data.classes() == 0) {
-        throw core::UsageError(fmt::format("{}: has no labels, but data.classes asks for {} classes; label the data or set data.classes = 0", config.data_path, config.data_classes));
-    }
-    throw core::UsageError(fmt::format("{}: has {} classes, but data.classes asks for {}", config.data_path, data.classes(), config.data_classes == 0 ? "unlabelled data" : std::to_string(config.data_classes)));
+    const auto words = [](std::int64_t classes) { return classes == 0 ? "no labels" : fmt::format("{} classes", classes); };
+    throw core::UsageError(fmt::format("{}: has {}, but data.classes asks for {}; name other data, or set data.classes = {}", config.data_path,
+                                       words(data.classes()), words(config.data_classes), data.classes()));
 }
 
 }  // namespace

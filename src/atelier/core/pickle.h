@@ -42,7 +42,8 @@ private:
         std::int64_t integer = 0;
         double real = 0;
         std::string_view text;             // of a text, bytes or global
-        std::vector<std::uint32_t> items;  // of a list, tuple or set; of a dict, or a call whose result is filled like one: keys and values by turns
+        // Of a list, tuple or set; of a dict, or a call whose result is filled like one, keys and values by turns.
+        std::vector<std::uint32_t> items;
         std::uint32_t callee = 0, arguments = 0, state = 0;  // of a call; the state is what is set on its result
     };
 

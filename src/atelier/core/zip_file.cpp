@@ -15,7 +15,8 @@ namespace {
 
 using Bytes = std::span<const std::byte>;
 
-constexpr std::uint32_t end_magic = 0x06054b50, end64_magic = 0x06064b50, locator_magic = 0x07064b50, entry_magic = 0x02014b50, local_magic = 0x04034b50;
+constexpr std::uint32_t end_magic = 0x06054b50, end64_magic = 0x06064b50, locator_magic = 0x07064b50, entry_magic = 0x02014b50;
+constexpr std::uint32_t local_magic = 0x04034b50;
 constexpr std::size_t end_size = 22, end64_size = 56, locator_size = 20, entry_size = 46, local_size = 30, longest_comment = 65535;
 constexpr std::uint32_t elsewhere32 = 0xffffffff;  // the number stands in the zip64 record
 constexpr std::uint64_t most_entries = 100'000'000;
@@ -180,7 +181,8 @@ std::vector<std::byte> ZipFile::read(const Entry& entry, std::uint64_t largest) 
     } else {
         std::ranges::copy(from, bytes.begin());
     }
-    if (::crc32_z(0, reinterpret_cast<const Bytef*>(bytes.data()), bytes.size()) != entry.checksum) fail("{}: is broken: its checksum does not match", where(entry));
+    const auto checksum = ::crc32_z(0, reinterpret_cast<const Bytef*>(bytes.data()), bytes.size());
+    if (checksum != entry.checksum) fail("{}: is broken: its checksum does not match", where(entry));
     return bytes;
 }
 

@@ -30,7 +30,8 @@ void in_parallel(std::int64_t count, const std::function<void(std::int64_t)>& wo
             }
         }
     };
-    const std::int64_t threads = std::clamp<std::int64_t>(std::thread::hardware_concurrency(), 1, std::max<std::int64_t>(1, std::min<std::int64_t>(16, count / 8)));
+    const std::int64_t most = std::clamp<std::int64_t>(count / 8, 1, 16);
+    const std::int64_t threads = std::clamp<std::int64_t>(std::thread::hardware_concurrency(), 1, most);
     std::vector<std::jthread> others;
     for (std::int64_t i = 1; i < threads; ++i) others.emplace_back(run);
     run();

@@ -13,8 +13,9 @@ struct Checkpoint {
     ops::Parameters tensors;
 };
 
-/// Reads a pickle of NVlabs/edm's (the network under "ema", or alone) or a training state (under "net"): preconditioning and architecture from the objects' constructor arguments,
-/// parameters and buffers from their states. No code in it is run. Throws core::Error naming the file, and what it asks for where that is more.
+/// Reads a pickle of NVlabs/edm's (the network under "ema", or alone) or a training state (under "net"): preconditioning and architecture from
+/// the objects' constructor arguments, parameters and buffers from their states. No code in it is run. Throws core::Error naming the file, and
+/// what it asks for where that is more.
 Checkpoint read_edm_pickle(const std::filesystem::path& path);
 
 /// Reads a state dictionary of `config`'s network, as DMD2 and FastGen write them: torch.save's files (.pth, .bin, .pt) or safetensors. The network may

@@ -109,7 +109,8 @@ void set_range(json& config, const PickleValue& state, const std::string& where)
 }
 
 const NetworkClass& class_of(const Model& model) {
-    const auto found = std::ranges::find(network_classes, model.network.architecture, [](const NetworkClass& entry) { return std::string(entry.architecture); });
+    const auto architecture = [](const NetworkClass& entry) { return std::string(entry.architecture); };
+    const auto found = std::ranges::find(network_classes, model.network.architecture, architecture);
     if (found == std::end(network_classes)) core::fail("a network of architecture {} is none of EDM's", model.network.architecture);
     return *found;
 }
@@ -159,9 +160,13 @@ json edm_config(const EdmObject& denoiser, const EdmObject& network, const std::
 
 std::pair<std::string, json> edm_arguments(const Model& model) {
     const NetworkClass& inner = class_of(model);
-    if (model.config.value("patch_size", 1) != 1) core::fail("EDM's U-Nets have no patches; this model's patch_size is {}", model.config["patch_size"].dump());
-    const auto outer = std::ranges::find(denoiser_classes(), model.config.value("preconditioning", "edm"), [](const DenoiserClass& entry) { return std::string(entry.preconditioning); });
-    json arguments{{"img_resolution", model.network.data_shape[1]}, {"img_channels", model.network.data_shape[0]}, {"label_dim", model.network.classes},
+    const int patch_size = model.config.value("patch_size", 1);
+    if (patch_size != 1) core::fail("EDM's U-Nets have no patches; this model's patch_size is {}", patch_size);
+    const auto preconditioning = [](const DenoiserClass& entry) { return std::string(entry.preconditioning); };
+    const auto outer = std::ranges::find(denoiser_classes(), model.config.value("preconditioning", "edm"), preconditioning);
+    json arguments{{"img_resolution", model.network.data_shape[1]},
+                   {"img_channels", model.network.data_shape[0]},
+                   {"label_dim", model.network.classes},
                    {"model_type", inner.name}};
     for (const auto& [attribute, key] : outer->constants) {
         if (model.config.contains(key)) arguments[attribute] = model.config[key];

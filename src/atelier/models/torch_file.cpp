@@ -18,7 +18,7 @@ constexpr std::array storages{
     std::pair{"torch.DoubleStorage", at::kDouble},     std::pair{"torch.LongStorage", at::kLong}, std::pair{"torch.IntStorage", at::kInt},
     std::pair{"torch.ByteStorage", at::kByte},         std::pair{"torch.BoolStorage", at::kBool}};
 
-// What checkpoints are made of, also by the names that Python 2 had. None of it is run; the list is there to refuse the rest.
+// What checkpoints are made of, also by Python 2's names. None of it is run; the list is there to refuse the rest.
 constexpr std::array harmless{
     "torch._utils._rebuild_tensor_v2", "torch._utils._rebuild_parameter", "torch._utils._rebuild_parameter_with_state",
     "torch.storage._load_from_bytes", "torch.nn.parameter.Parameter", "torch.Size", "torch.device", "torch.float32", "torch.float16",
@@ -33,14 +33,12 @@ bool allowed(const std::string& global) {
            std::ranges::find(storages, global, [](const auto& entry) { return std::string_view(entry.first); }) != storages.end();
 }
 
-/// What stands first in the older form of torch.save: a pickled number.
-constexpr std::array legacy_magic{0x6c, 0xfc, 0x9c, 0x46, 0xf9, 0x20, 0x6a, 0xa8, 0x50, 0x19};
+/// What torch.save's older form begins with: protocol 2, and a long number of ten bytes.
+constexpr std::array legacy_start{0x80, 0x02, 0x8a, 0x0a, 0x6c, 0xfc, 0x9c, 0x46, 0xf9, 0x20, 0x6a, 0xa8, 0x50, 0x19};
 
 bool begins_legacy(Bytes bytes) {
-    constexpr std::array start{0x80, 0x02, 0x8a, 0x0a};
-    const auto equal = [](std::byte byte, int number) { return std::to_integer<int>(byte) == number; };
-    return bytes.size() > start.size() + legacy_magic.size() && std::equal(start.begin(), start.end(), bytes.begin(), [&](int a, std::byte b) { return equal(b, a); }) &&
-           std::equal(legacy_magic.begin(), legacy_magic.end(), bytes.begin() + start.size(), [&](int a, std::byte b) { return equal(b, a); });
+    const auto same = [](int number, std::byte byte) { return std::to_integer<int>(byte) == number; };
+    return bytes.size() > legacy_start.size() && std::equal(legacy_start.begin(), legacy_start.end(), bytes.begin(), same);
 }
 
 bool begins_zip(const std::filesystem::path& path) {
