@@ -5,7 +5,7 @@
     python3 benchmarks/bench.py --only latency/k4       # one part, or one row group of it; several with commas
     python3 benchmarks/bench.py --pages                 # only write the page from benchmarks/results.json
 
-Parts: peak, latency, training, start, batch, around. What is measured again replaces what results.json held. Peers are plain PyTorch, torch.compile,
+Parts: peak, latency, int8, training, start, batch, around. What is measured again replaces what results.json held. Peers are plain PyTorch, torch.compile,
 ONNX Runtime and OpenVINO from ONNX (--peers, a folder with latency.py, train_step.py and adm_unet.py); without them their rows are missing.
 """
 import argparse
@@ -128,6 +128,26 @@ class Bench:
             rows.update({line["runtime"]: line["seconds"] for line in lines_of(command)})
         self.keep("latency", name, {"words": NETWORKS[name], "seconds": rows, "flops": flops, "runs": runs})
 
+    def quantised(self, name):
+        """The same network in int8. Random weights are of no quality that a sweep could keep: all but their first and last layers are rounded."""
+        folder = WORK / f"{name}-int8"
+        if not (folder / "config.json").exists():
+            options = ["--samples", 1, "--tolerance", 1] if name.startswith("adm") else []
+            lines_of([BUILD / "atelier", "quantize", self.model(name), "--out", folder, *options])
+        return folder
+
+    def int8(self, name):
+        """bf16 and int8 by turns, so that both see the same machine."""
+        rows = {}
+        for size in (1, 64) if name.startswith("k4") else (1,):
+            turns = {"bf16": [], "int8": []}
+            for _ in range(3):
+                for precision, model in (("bf16", self.model(name)), ("int8", self.quantised(name))):
+                    turns[precision].append(ours(model, "--precision", precision, "--threads", self.threads, "--runs", RUNS[name], "--batch", size))
+            rows[str(size)] = {precision: {"seconds": statistics.median(row["median_seconds"] for row in found),
+                                           "peak_rss_bytes": max(row["peak_rss_bytes"] for row in found)} for precision, found in turns.items()}
+        self.keep("int8", name, {"words": NETWORKS[name], "batches": rows})
+
     def training(self, name):
         network, gan = name.rsplit("/", 1)
         model = self.paper_size(network) if network == "small28" else FASHION / "teacher"
@@ -173,7 +193,7 @@ class Bench:
         self.keep("around", "nanoseconds", {row["name"]: row["real_time"] for row in json.loads(done.stdout)["benchmarks"]})
 
 
-PARTS = {"peak": ["flops_per_second"], "latency": list(NETWORKS), "training": ["fashion/no-gan", "fashion/gan", "small28/no-gan", "small28/gan"],
+PARTS = {"peak": ["flops_per_second"], "latency": list(NETWORKS), "int8": list(NETWORKS), "training": ["fashion/no-gan", "fashion/gan", "small28/no-gan", "small28/gan"],
          "start": ["k1", "k4"], "batch": ["k4"], "around": ["nanoseconds"]}
 
 

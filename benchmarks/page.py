@@ -47,6 +47,17 @@ def sizes(results):
     return table(["", "FLOPs saved", "time saved"], rows) if rows else "Not measured yet."
 
 
+def int8(results):
+    rows = []
+    for found in results.get("int8", {}).values():
+        for size, row in found["batches"].items():
+            bf16, quantised = row["bf16"], row["int8"]
+            rows.append([found["words"], size, milliseconds(bf16["seconds"]), milliseconds(quantised["seconds"]),
+                         f"{bf16['seconds'] / quantised['seconds']:.2f}x", f"{bf16['peak_rss_bytes'] / 2**20:.0f}", f"{quantised['peak_rss_bytes'] / 2**20:.0f}"])
+    head = ["", "batch", "bf16, ms", "int8, ms", "faster", "peak memory bf16, MiB", "int8, MiB"]
+    return table(head, rows) if rows else "Not measured yet."
+
+
 def training(results):
     found = results.get("training", {})
     if not found:
@@ -116,7 +127,7 @@ def picture(results, path):
 
 
 def write(results, path):
-    parts = {"latency": latency, "sizes": sizes, "training": training, "start": start, "batch": batch, "around": around,
+    parts = {"latency": latency, "sizes": sizes, "int8": int8, "training": training, "start": start, "batch": batch, "around": around,
              "machine": lambda all: f"Machine: {all.get('machine', 'none yet')}; {all.get('threads', '-')} threads."}
     fill_markers(path, {f"bench {name}": make(results) for name, make in parts.items()})
     picture(results, path.parent / "images/latency.svg")

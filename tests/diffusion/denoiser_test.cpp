@@ -31,7 +31,7 @@ const ops::Parameters no_parameters;
 TEST(Preconditioning, keeps_input_and_target_at_unit_variance) {
     const double sd = 0.5;
     const Tensor sigma = at::tensor({0.002, 0.5, 80.0}, at::kDouble);
-    const auto with = edm_preconditioning(sigma, sd);
+    const auto with = precondition(sigma, {.sigma_data = sd});
     const Tensor total = sigma.square() + sd * sd;
     EXPECT_TRUE((with.c_in.square() * total).allclose(at::ones({3}, at::kDouble)));
     // The target (x0 - c_skip x_t)/c_out: x0 - c_skip (x0 + sigma z) has variance (1-c_skip)^2 sd^2 + c_skip^2 sigma^2.
@@ -41,7 +41,7 @@ TEST(Preconditioning, keeps_input_and_target_at_unit_variance) {
 }
 
 TEST(Preconditioning, passes_clean_images_through_and_ignores_pure_noise) {
-    const auto with = edm_preconditioning(at::tensor({1e-4, 1e4}, at::kDouble), 0.5);
+    const auto with = precondition(at::tensor({1e-4, 1e4}, at::kDouble), {});
     EXPECT_NEAR(with.c_skip[0].item<double>(), 1, 1e-6);
     EXPECT_NEAR(with.c_out[0].item<double>(), 1e-4, 1e-8);
     EXPECT_NEAR(with.c_skip[1].item<double>(), 0, 1e-6);
@@ -51,13 +51,13 @@ TEST(Preconditioning, passes_clean_images_through_and_ignores_pure_noise) {
 TEST(Preconditioning, the_loss_weight_undoes_c_out) {
     const Tensor sigma = at::tensor({0.002, 0.5, 80.0}, at::kDouble);
     const Tensor weight = edm_loss_weight(sigma, 0.5);
-    EXPECT_TRUE((weight * edm_preconditioning(sigma, 0.5).c_out.square()).allclose(at::ones({3}, at::kDouble)));
+    EXPECT_TRUE((weight * precondition(sigma, {}).c_out.square()).allclose(at::ones({3}, at::kDouble)));
     EXPECT_TRUE(weight.allclose(1 / sigma.square() + 1 / 0.25));
 }
 
 TEST(Preconditioning, float32_holds_over_all_levels) {
     const Tensor sigma = at::tensor({0.002F, 80.0F});
-    const auto single = edm_preconditioning(sigma, 0.5), wide = edm_preconditioning(sigma.to(at::kDouble), 0.5);
+    const auto single = precondition(sigma, {}), wide = precondition(sigma.to(at::kDouble), {});
     EXPECT_LT(((single.c_skip - wide.c_skip) / wide.c_skip).abs().max().item<double>(), 1e-6);
     EXPECT_LT(((single.c_out - wide.c_out) / wide.c_out).abs().max().item<double>(), 1e-6);
 }
@@ -67,10 +67,35 @@ TEST(Along, broadcasts_a_number_a_sample) {
     EXPECT_EQ(along(at::ones({3}), at::ones({3, 2})).sizes().vec(), (ops::Shape{3, 1}));
 }
 
+TEST(Preconditioning, of_vp_and_ve_is_table_1_of_karras_et_al) {
+    const Tensor sigma = at::tensor({0.01, 1.0, 30.0}, at::kDouble);
+    const auto vp = precondition(sigma, {.kind = Scheme::Kind::vp}), ve = precondition(sigma, {.kind = Scheme::Kind::ve});
+    for (std::int64_t i = 0; i < 3; ++i) {
+        const double s = sigma[i].item<double>(), t = vp.c_noise[i].item<double>() / 999;
+        EXPECT_NEAR(std::sqrt(std::exp(0.5 * 19.9 * t * t + 0.1 * t) - 1), s, 1e-9 * s + 1e-12) << "VP's time belongs to another level";
+        EXPECT_DOUBLE_EQ(vp.c_in[i].item<double>(), 1 / std::sqrt(s * s + 1));
+        EXPECT_DOUBLE_EQ(vp.c_out[i].item<double>(), -s);
+        EXPECT_DOUBLE_EQ(ve.c_noise[i].item<double>(), std::log(s / 2));
+        EXPECT_DOUBLE_EQ(ve.c_out[i].item<double>(), s);
+        EXPECT_DOUBLE_EQ(vp.c_skip[i].item<double>() * ve.c_skip[i].item<double>() * ve.c_in[i].item<double>(), 1);
+    }
+}
+
+TEST(Scheme, is_read_from_the_config_and_knows_its_levels) {
+    const auto read = [](const nlohmann::json& config) { return read_scheme(core::JsonObject(config, "config.json")); };
+    EXPECT_EQ(read(nlohmann::json::object()), Scheme{});
+    const Scheme vp = read({{"preconditioning", "vp"}, {"beta_d", 10}, {"timesteps", 500}});
+    EXPECT_EQ(vp, (Scheme{.kind = Scheme::Kind::vp, .beta_d = 10, .timesteps = 500}));
+    EXPECT_NEAR(usual_range({.kind = Scheme::Kind::vp}).sigma_max, 152.2, 0.1);
+    EXPECT_NEAR(usual_range({.kind = Scheme::Kind::vp}).sigma_min, 1e-3, 1e-5);
+    EXPECT_EQ(usual_range({.kind = Scheme::Kind::ve}).sigma_max, 100);
+    core::expect_contains(core::error_of([&] { read({{"preconditioning", "ddpm"}}); }), "known are edm, vp and ve");
+}
+
 TEST(EdmDenoiser, with_a_silent_network_is_the_optimum_for_gaussian_data) {
     // c_skip x is s^2/(s^2+sigma^2) x: the closed form, when sigma_data is the data's own deviation.
     Constant silent(at::zeros({3, 2}));
-    const EdmDenoiser denoiser(silent.network, no_parameters, 0.7);
+    const EdmDenoiser denoiser(silent.network, no_parameters, {.sigma_data = 0.7});
     const GaussianDenoiser exact(0.7);
     const Tensor x = ops::normal({3, 2}, "x"), sigma = at::tensor({0.002F, 0.9F, 80.0F});
     EXPECT_LT(ops::relative_distance(denoiser.denoise(x, sigma, {}), exact.denoise(x, sigma, {})), 1e-6);
@@ -79,7 +104,7 @@ TEST(EdmDenoiser, with_a_silent_network_is_the_optimum_for_gaussian_data) {
 TEST(EdmDenoiser, scales_what_goes_in_and_what_comes_out_sample_by_sample) {
     const Tensor f = ops::normal({3, 2}, "f");
     Constant network(f);
-    const EdmDenoiser denoiser(network.network, no_parameters, 0.5);
+    const EdmDenoiser denoiser(network.network, no_parameters, {});
     const Tensor x = ops::normal({3, 2}, "x"), sigma = at::tensor({0.002F, 0.9F, 80.0F});
     const Tensor estimate = denoiser.denoise(x, sigma, {});
     for (std::int64_t i = 0; i < 3; ++i) {
@@ -94,7 +119,7 @@ TEST(EdmDenoiser, estimate_bottleneck_and_encode_belong_together) {
     const nlohmann::json config{{"architecture", "mlp"}, {"dimensions", 2}, {"classes", 3}, {"hidden", 8}, {"blocks", 2}};
     const networks::Network network = networks::make_network(core::JsonObject(config, "config.json"));
     const ops::Parameters parameters = ops::filled(networks::trace(network).parameters);
-    const EdmDenoiser denoiser(network, parameters, 0.5);
+    const EdmDenoiser denoiser(network, parameters, {});
     const Tensor x = ops::normal({2, 2}, "x"), sigma = at::tensor({0.1F, 3.0F});
     const std::vector<std::int64_t> classes{2, 0}, others{1, 1};
     const Condition condition = one_hot(classes, 3);
@@ -107,7 +132,7 @@ TEST(EdmDenoiser, estimate_bottleneck_and_encode_belong_together) {
 
 TEST(EdmDenoiser, a_conditional_network_without_labels_is_an_error) {
     Constant network(at::zeros({1, 2}), /*classes=*/4);
-    const EdmDenoiser denoiser(network.network, no_parameters, 0.5);
+    const EdmDenoiser denoiser(network.network, no_parameters, {});
     const Tensor x = at::zeros({1, 2}), sigma = at::ones({1});
     ops::expect_contains(ops::error_of([&] { denoiser.denoise(x, sigma, {}); }), "4 classes");
     ops::expect_contains(ops::error_of([&] { denoiser.encode(x, sigma, {}); }), "4 classes");

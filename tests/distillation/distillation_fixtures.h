@@ -25,7 +25,7 @@ inline ops::Parameters fresh(const networks::Network& network, std::uint64_t see
 class Workbench {
 public:
     explicit Workbench(MatchingSettings settings, bool with_head = false)
-        : student(fresh(network, 1)), fake(fresh(network, 2)), teacher_weights(fresh(network, 3)), teacher(network, teacher_weights, 0.5) {
+        : student(fresh(network, 1)), fake(fresh(network, 2)), teacher_weights(fresh(network, 3)), teacher(network, teacher_weights, {}) {
         if (with_head) fake.merge(fresh_head(network, 4), "");
         settings.batch = 8;
         settings.range = {0.01, 10};

@@ -61,6 +61,16 @@ TEST(Trust, a_loss_that_is_no_number_stops_the_run_and_names_the_last_good_check
 }
 
 /// One run whose ensemble the tests below sample and break.
+TEST(Trust, a_pickle_that_would_run_a_command_is_refused_by_name_and_runs_nothing) {
+    const Folder folder;
+    const std::string command = "touch " + (folder / "executed");
+    std::ofstream(folder / "teacher.pkl", std::ios::binary) << "\x80\x04" << "cposix\nsystem\n\x8c" << static_cast<char>(command.size()) << command << "\x85R.";
+    const Outcome outcome = run({"convert", folder / "teacher.pkl", folder / "model"});
+    EXPECT_EQ(outcome.code, 1);
+    expect_contains(outcome.err, "\"posix.system\"");
+    EXPECT_EQ(folder.files(), 1u);
+}
+
 class Ensemble : public testing::Test {
 protected:
     static void SetUpTestSuite() {

@@ -36,6 +36,13 @@ INSTANTIATE_TEST_SUITE_P(
                     Mistake{"no_students", {"run", toy, "partition.students=0"}, 2, "partition.students"},
                     Mistake{"more_students_than_classes", {"run", toy, "partition.students=9"}, 2, "partition.students"},
                     Mistake{"no_data", {"run", toy, "data.path=none.safetensors"}, 1, "none.safetensors"},
+                    Mistake{"labels_where_none_are_wanted", {"run", toy, "data.classes=0"}, 2, "data.classes"},
+                    Mistake{"other_classes", {"run", toy, "data.classes=1000"}, 2, "data.classes asks for 1000 classes"},
+                    Mistake{"no_checkpoint", {"convert", "none.pkl", "models/none"}, 1, "none.pkl"},
+                    Mistake{"a_state_without_config", {"convert", "state.safetensors", "models/none"}, 2, "--config"},
+                    Mistake{"a_prefix_without_config", {"convert", "none.pth", "models/none", "--prefix", "ema"}, 2, "--config"},
+                    Mistake{"a_state_of_another_name", {"convert", "models/fashion-mnist/teacher", "x.pth", "--to", "edm"}, 2, "safetensors"},
+                    Mistake{"a_model_without_form", {"convert", "models/fashion-mnist/teacher", "x.safetensors"}, 2, "--to edm"},
                     Mistake{"unknown_toy", {"run", toy, "data.path=toy:rung"}, 2, "ring"},
                     Mistake{"regression_without_pairs", {"run", toy, "pairs.count=0"}, 2, "pairs"},
                     Mistake{"network_for_images", {"run", toy, "network.architecture=adm_unet"}, 2, "mlp"},
@@ -51,7 +58,7 @@ INSTANTIATE_TEST_SUITE_P(
 
 TEST(Usage, every_command_explains_itself_with_an_example) {
     for (const char* command : {"run", "teacher", "partition", "pairs", "distill", "ensemble", "report", "sample", "evaluate", "forward",
-                                "inspect", "classifier", "benchmark", "quantize"}) {
+                                "inspect", "classifier", "benchmark", "quantize", "convert"}) {
         const Outcome outcome = succeed({command, "--help"});
         expect_contains(outcome.out, "Example");
         expect_contains(outcome.out, std::string("atelier ") + command);

@@ -20,6 +20,15 @@ json unet(std::int64_t resolution, std::int64_t patch, std::int64_t channels, st
             {"channel_mult", {1, 2}}, {"num_blocks", 1}, {"attention_resolutions", {resolution / patch / 2}}, {"patch_size", patch}};
 }
 
+json song(const char* preconditioning, const json& kind) {
+    json config{{"architecture", "song_unet"}, {"resolution", 16}, {"channels", 3}, {"classes", 3}, {"augment_dim", 9}, {"model_channels", 32},
+                {"channel_mult", {1, 2}}, {"num_blocks", 1}, {"attention_resolutions", {8}}, {"preconditioning", preconditioning}};
+    config.update(kind);
+    return config;
+}
+
+const json ncsnpp{{"embedding_type", "fourier"}, {"channel_mult_noise", 2}, {"encoder_type", "residual"}, {"decoder_type", "skip"}, {"resample_filter", {1, 3, 3, 1}}};
+
 struct Case {
     std::string name;
     json config;
@@ -79,6 +88,7 @@ TEST_P(Engines, sample_in_one_step_as_they_denoise_at_the_highest_level_whicheve
 INSTANTIATE_TEST_SUITE_P(
     Models, Engines,
     ::testing::Values(Case{"unet", unet(16, 1, 32, 0)}, Case{"patched_unet_with_classes", unet(16, 2, 64, 5)},
+                      Case{"ddpmpp", song("vp", json::object())}, Case{"ncsnpp", song("ve", ncsnpp)},
                       Case{"mlp", {{"architecture", "mlp"}, {"dimensions", 2}, {"hidden", 16}, {"blocks", 3}, {"classes", 4}}}),
     [](const auto& info) { return info.param.name; });
 

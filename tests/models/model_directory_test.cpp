@@ -45,7 +45,7 @@ TEST_F(ModelDirectory, comes_back_with_the_same_bits_and_settings) {
     EXPECT_EQ(ops::hash_of(read.parameters), ops::hash_of(model.parameters));
     EXPECT_EQ(read.config, model.config);
     EXPECT_EQ(read.form, model.form);
-    EXPECT_EQ(read.sigma_data, 0.7);
+    EXPECT_EQ(read.scheme.sigma_data, 0.7);
     EXPECT_EQ(read.range.sigma_min, 0.01);
     EXPECT_EQ(read.range.sigma_max, 20);
     EXPECT_EQ(read.network.classes, 4);

@@ -83,9 +83,16 @@ INSTANTIATE_TEST_SUITE_P(
         Case{"attention_of_one_head", {qkv}, [](Ops& ops, const auto& in) { return ops.attention(in[0], 1); }},
         Case{"up", {image}, [](Ops& ops, const auto& in) { return ops.resample(in[0], Resample::up); }},
         Case{"down", {image}, [](Ops& ops, const auto& in) { return ops.resample(in[0], Resample::down); }},
+        Case{"smooth_up", {image}, [](Ops& ops, const auto& in) { return ops.resample(in[0], Resample::smooth_up); }},
+        Case{"smooth_down", {image}, [](Ops& ops, const auto& in) { return ops.resample(in[0], Resample::smooth_down); }},
+        Case{"smooth_down_valid", {image}, [](Ops& ops, const auto& in) { return ops.resample(in[0], Resample::smooth_down_valid); }},
         Case{"concat", {image, image * 2}, [](Ops& ops, const auto& in) { return ops.concat(in[0], in[1]); }},
         Case{"add_scale_silu", {image, image * 2}, [](Ops& ops, const auto& in) { return ops.silu(ops.scale(ops.add(in[0], in[1]), 0.3)); }},
-        Case{"sinusoid", {numbers}, [](Ops& ops, const auto& in) { return ops.sinusoid(in[0], 32); }},
+        Case{"sinusoid", {numbers}, [](Ops& ops, const auto& in) { return ops.sinusoid(in[0], {.width = 32}); }},
+        Case{"sinusoid_with_endpoint", {numbers},
+             [](Ops& ops, const auto& in) { return ops.sinusoid(in[0], {.width = 32, .endpoint = true, .sines_first = true}); }},
+        Case{"fourier", {numbers / 300}, [](Ops& ops, const auto& in) { return ops.fourier(in[0], "freqs", 32); }},
+        Case{"add_for_every_pixel", {image, normal({2, 8}, "shift")}, [](Ops& ops, const auto& in) { return ops.add(in[0], in[1]); }},
         Case{"pixel_unshuffle", {image}, [](Ops& ops, const auto& in) { return ops.pixel_unshuffle(in[0], 2); }},
         Case{"pixel_shuffle", {image}, [](Ops& ops, const auto& in) { return ops.pixel_shuffle(in[0], 2); }},
         Case{"global_average", {image}, [](Ops& ops, const auto& in) { return ops.global_average(in[0]); }}),
@@ -93,7 +100,7 @@ INSTANTIATE_TEST_SUITE_P(
 
 /// One result for images [3,8,6,4] whose modulation follows from `level` [1] and `labels` (one-hot), as in the networks.
 Value conditioned(Ops& ops, const Value& image, const Value& level, const Value& labels) {
-    Value e = ops.silu(ops.linear(ops.sinusoid(level, 8), "level", {.out_features = 6}));
+    Value e = ops.silu(ops.linear(ops.sinusoid(level, {.width = 8}), "level", {.out_features = 6}));
     e = ops.silu(ops.add(e, ops.linear(labels, "label", {.out_features = 6, .bias = false})));
     const Value modulation = ops.linear(e, "affine", {.out_features = 16});
     return ops.group_norm(image, "norm", {.groups = 2, .silu = true, .modulation = &modulation});

@@ -16,7 +16,7 @@ std::vector<Shape> every_word(Ops& ops, const Value& image, const Value& number)
         seen.push_back(ops.shape(value));
         return value;
     };
-    const Value embedding = note(ops.linear(ops.silu(note(ops.sinusoid(number, 6))), "embed", {.out_features = 16, .bias = false}));
+    const Value embedding = note(ops.linear(ops.silu(note(ops.sinusoid(number, {.width = 6}))), "embed", {.out_features = 16, .bias = false}));
     const Value patches = note(ops.pixel_unshuffle(image, 2));
     const Value wide = note(ops.conv2d(patches, "wide", {.out_channels = 8, .kernel = 4, .stride = 2, .padding = 1}));
     const Value norm = note(ops.group_norm(wide, "norm", {.groups = 2, .silu = true, .modulation = &embedding}));
@@ -94,8 +94,11 @@ TEST(ShapeOps, says_which_layer_does_not_fit) {
     expect_error([&] { ops.resample(Shape{2, 4, 7, 4}, Resample::down); }, "resample", "[2,4,7,4]");
     expect_error([&] { ops.concat(Shape{2, 4, 7, 4}, Shape{3, 4, 7, 4}); }, "concat", "[3,4,7,4]");
     expect_error([&] { ops.concat(Shape{2, 4, 7, 7}, Shape{2, 4, 8, 8}); }, "concat", "[2,4,8,8]");
+    expect_error([&] { ops.resample(Shape{2, 4, 8, 5}, Resample::smooth_down_valid); }, "resample", "[2,4,8,5]");
     expect_error([&] { ops.add(Shape{2, 4}, Shape{2, 5}); }, "add", "[2,5]");
-    expect_error([&] { ops.sinusoid(Shape{2}, 5); }, "sinusoid", "[2]");
+    expect_error([&] { ops.add(Shape{2, 4, 8, 8}, Shape{2, 8}); }, "add", "[2,8]");
+    expect_error([&] { ops.fourier(Shape{2}, "map.freqs", 5); }, "map.freqs", "[2]");
+    expect_error([&] { ops.sinusoid(Shape{2}, {.width = 5}); }, "sinusoid", "[2]");
     expect_error([&] { ops.pixel_unshuffle(Shape{2, 1, 7, 8}, 2); }, "pixel_unshuffle", "[2,1,7,8]");
     expect_error([&] { ops.pixel_shuffle(Shape{2, 6, 7, 8}, 2); }, "pixel_shuffle", "[2,6,7,8]");
     expect_error([&] { ops.global_average(Shape{2, 6}); }, "global_average", "[2,6]");

@@ -34,11 +34,13 @@ inline std::vector<Tensor> slopes_of(const Tensor& value, const std::vector<Tens
     return torch::autograd::grad({value}, on, {}, /*retain_graph=*/std::nullopt, /*create_graph=*/twice);
 }
 
-/// Fresh parameters for `specs`; layers that start at zero are filled too, so that every layer has something to say.
+/// Fresh parameters for `specs`; layers that start at zero or nearly so are filled too, so that every layer has something to say.
 inline Parameters filled(std::span<const ParameterSpec> specs, std::uint64_t seed = 1) {
     std::vector<ParameterSpec> all(specs.begin(), specs.end());
     for (ParameterSpec& spec : all) {
-        if (spec.init.gain == 0) spec.init.gain = spec.shape.size() == 1 ? 0.25 * std::sqrt(static_cast<double>(spec.fan_in)) : 1.0;
+        const bool vector = spec.shape.size() == 1;
+        const bool silent = spec.init.gain < 1e-3 || (vector && spec.init.kind == Init::Kind::xavier);
+        if (silent) spec.init = {Init::Kind::uniform, vector ? 0.25 * std::sqrt(static_cast<double>(spec.fan_in)) : 1.0};
     }
     return initialise(all, seed);
 }

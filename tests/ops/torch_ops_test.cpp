@@ -74,6 +74,32 @@ TEST(TorchOps, resampling_repeats_pixels_upwards_and_averages_them_downwards) {
     EXPECT_TRUE(tensor_of(ops.resample(x, Resample::none)).equal(x));
 }
 
+TEST(TorchOps, smooth_resampling_filters_with_1331) {
+    TorchOps ops(no_parameters);
+    const Tensor x = normal({1, 2, 4, 6}, "x");
+    // From 2-D rows of taps, with zeros beyond the edges: out(i) = sum_k f(k) x(2i + k - 1), and its transpose with gain 4 upwards.
+    const double taps[] = {0.125, 0.375, 0.375, 0.125};
+    const auto at_pixel = [&](std::int64_t c, std::int64_t row, std::int64_t column) {
+        return row < 0 || row >= 4 || column < 0 || column >= 6 ? 0.0 : x[0][c][row][column].item<double>();
+    };
+    const Tensor down = tensor_of(ops.resample(x, Resample::smooth_down)), up = tensor_of(ops.resample(x, Resample::smooth_up));
+    ASSERT_EQ(down.sizes().vec(), (Shape{1, 2, 2, 3}));
+    ASSERT_EQ(up.sizes().vec(), (Shape{1, 2, 8, 12}));
+    double halved = 0, doubled = 0;
+    for (int i = 0; i < 4; ++i) {
+        for (int j = 0; j < 4; ++j) {
+            halved += taps[i] * taps[j] * at_pixel(1, 2 * 0 + i - 1, 2 * 2 + j - 1);
+            // The pixel (3, 6) upwards takes from those rows r with 2r + i - 1 = 3.
+            if ((3 - i + 1) % 2 == 0 && (6 - j + 1) % 2 == 0) doubled += 4 * taps[i] * taps[j] * at_pixel(1, (4 - i) / 2, (7 - j) / 2);
+        }
+    }
+    EXPECT_NEAR(down[0][1][0][2].item<double>(), halved, 1e-6);
+    EXPECT_NEAR(up[0][1][3][6].item<double>(), doubled, 1e-6);
+    const Tensor inside = tensor_of(ops.resample(x, Resample::smooth_down_valid));
+    EXPECT_EQ(inside.sizes().vec(), (Shape{1, 2, 1, 2}));
+    EXPECT_LT(relative_distance(tensor_of(ops.resample(at::constant_pad_nd(x, {1, 1, 1, 1}), Resample::smooth_down_valid)), down), 1e-6);
+}
+
 TEST(TorchOps, odd_sizes_double) {
     TorchOps ops(no_parameters);
     const Tensor x = normal({2, 3, 7, 5}, "x");
@@ -95,7 +121,7 @@ TEST(TorchOps, pixel_unshuffle_makes_patches_channels_and_shuffle_undoes_it) {
 TEST(TorchOps, sinusoid_is_cosines_then_sines_of_falling_frequencies) {
     TorchOps ops(no_parameters);
     const std::vector<float> numbers{-1.5F, 0.0F, 2.25F};
-    const Tensor embedded = tensor_of(ops.sinusoid(at::tensor(numbers), 8));
+    const Tensor embedded = tensor_of(ops.sinusoid(at::tensor(numbers), {.width = 8}));
     ASSERT_EQ(embedded.sizes().vec(), (Shape{3, 8}));
     for (std::int64_t n = 0; n < 3; ++n) {
         for (std::int64_t i = 0; i < 4; ++i) {
@@ -104,6 +130,36 @@ TEST(TorchOps, sinusoid_is_cosines_then_sines_of_falling_frequencies) {
             EXPECT_NEAR(embedded[n][i + 4].item<double>(), std::sin(angle), 1e-6);
         }
     }
+}
+
+TEST(TorchOps, sinusoid_with_endpoint_ends_at_a_ten_thousandth_and_may_begin_with_sines) {
+    TorchOps ops(no_parameters);
+    const Tensor embedded = tensor_of(ops.sinusoid(at::tensor({300.0F}), {.width = 6, .endpoint = true, .sines_first = true}));
+    const double frequencies[] = {1, 1e-2, 1e-4};
+    for (std::int64_t i = 0; i < 3; ++i) {
+        EXPECT_NEAR(embedded[0][i].item<double>(), std::sin(300 * frequencies[i]), 2e-5);
+        EXPECT_NEAR(embedded[0][i + 3].item<double>(), std::cos(300 * frequencies[i]), 2e-5);
+    }
+}
+
+TEST(TorchOps, fourier_features_have_frequencies_that_no_gradient_reaches) {
+    Parameters parameters;
+    parameters.set("freqs", at::tensor({0.25F, -3.0F}).requires_grad_());
+    TorchOps ops(parameters);
+    const Tensor x = at::tensor({0.5F, 1.25F}).requires_grad_();
+    const Tensor features = tensor_of(ops.fourier(x, "freqs", 4));
+    ASSERT_EQ(features.sizes().vec(), (Shape{2, 4}));
+    EXPECT_NEAR(features[1][0].item<double>(), std::sin(2 * M_PI * 1.25 * 0.25), 1e-6);
+    EXPECT_NEAR(features[1][3].item<double>(), std::cos(2 * M_PI * 1.25 * 3), 1e-5);
+    features.sum().backward();
+    EXPECT_TRUE(x.grad().defined());
+    EXPECT_FALSE(parameters.at("freqs").grad().defined());
+}
+
+TEST(TorchOps, what_is_added_for_every_pixel_has_no_pixels_of_its_own) {
+    TorchOps ops(no_parameters);
+    const Tensor x = normal({2, 3, 4, 5}, "x"), shift = normal({2, 3}, "shift");
+    EXPECT_TRUE(tensor_of(ops.add(x, shift)).equal(x + shift.view({2, 3, 1, 1})));
 }
 
 TEST(TorchOps, convolution_takes_stride_and_padding_and_reads_any_layout) {

@@ -136,6 +136,14 @@ TEST(Optimizer, gradients_and_weights_laid_out_channels_last_meet_entry_by_entry
     EXPECT_TRUE(at::equal(moved(at::MemoryFormat::ChannelsLast, at::MemoryFormat::ChannelsLast), expected));
 }
 
+TEST(Optimizer, fixed_frequencies_stay_whatever_the_decay) {
+    ops::Parameters parameters({{"map.freqs", at::full({3}, 2.0f)}, {"map.weight", at::full({3}, 2.0f)}});
+    Optimizer optimizer(parameters, {.lr = 0.1, .weight_decay = 0.5, .ema_decay = 0.9}, 10);
+    optimizer.update({Tensor(), at::ones({3})});
+    EXPECT_TRUE(parameters.at("map.freqs").equal(at::full({3}, 2.0f)));
+    EXPECT_FALSE(parameters.at("map.weight").equal(at::full({3}, 2.0f)));
+}
+
 TEST(Optimizer, one_gradient_shared_by_two_tensors_is_clipped_once) {
     // Autograd hands out the same tensor for both sides of a sum.
     ops::Parameters parameters({{"a", at::zeros({2})}, {"b", at::zeros({2})}});

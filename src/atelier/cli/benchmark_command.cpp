@@ -91,13 +91,13 @@ nlohmann::json training_figures(const Arguments& arguments, const inference::Eng
     const auto teacher = model.denoiser(bfloat16);
     const std::int64_t classes = std::max<std::int64_t>(1, model.network.classes);
     const auto real = [&](std::int64_t step) {
-        return distillation::LabelledBatch{diffusion::image_noise(1, step * arguments.batch, arguments.batch, model.network.data_shape).to(engine.device) * model.sigma_data,
+        return distillation::LabelledBatch{diffusion::image_noise(1, step * arguments.batch, arguments.batch, model.network.data_shape).to(engine.device) * model.scheme.sigma_data,
                                            classes_in_turn(arguments.batch, classes)};
     };
     distillation::MatchingSettings settings;
     settings.steps = warmup_cycles + arguments.runs;
     settings.batch = arguments.batch;
-    settings.sigma_data = model.sigma_data;
+    settings.scheme = model.scheme;
     settings.range = model.range;
     settings.bfloat16 = bfloat16;
     settings.stream = "benchmark";

@@ -42,6 +42,10 @@ void forward(const Arguments& arguments) {
         condition.labels = tensor_named(tensors, "class_labels", arguments.in);
         check_shape(condition.labels, n, {model.network.classes}, "class_labels", arguments.in);
     }
+    if (model.network.augment_dim > 0 && tensors.contains("augment_labels")) {
+        condition.augment = tensors.at("augment_labels");
+        check_shape(condition.augment, n, {model.network.augment_dim}, "augment_labels", arguments.in);
+    }
     const auto denoiser = inference::open_denoiser(model, engine);
     ops::write_parameters(arguments.out, ops::Parameters({{"out", denoiser->denoise(x, sigma, condition)}}));
 }
@@ -52,7 +56,7 @@ void add_forward_command(CLI::App& app) {
     auto arguments = std::make_shared<Arguments>();
     CLI::App* command = app.add_subcommand("forward", "One evaluation of a model as a denoiser, on tensors from a file");
     command->add_option("MODEL", arguments->model, "a model directory")->required();
-    command->add_option("--in", arguments->in, "safetensors with x [N,...], sigma [N], class_labels [N,classes] where conditional")->required();
+    command->add_option("--in", arguments->in, "safetensors with x [N,...], sigma [N], class_labels [N,classes] where conditional, augment_labels [N,A] if any")->required();
     command->add_option("--out", arguments->out, "safetensors that gets out [N,...], the denoised samples")->required();
     arguments->engine.add_to(*command);
     command->footer("Example:\n  atelier forward models/fashion-mnist/teacher --in in.safetensors --out out.safetensors");

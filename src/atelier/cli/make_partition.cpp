@@ -42,7 +42,7 @@ std::vector<double> class_losses(Workshop& workshop) {
         const std::vector<std::int64_t> labels(indices.size(), c);
         losses.push_back(distillation::score_matching_loss(denoiser, nullptr, x, sigma.to(x.device()),
                                                            diffusion::normal_tensor(noise, x.sizes()).to(x.device()),
-                                                           diffusion::one_hot(labels, data.classes(), x.device()), teacher.sigma_data)
+                                                           diffusion::one_hot(labels, data.classes(), x.device()), teacher.scheme.sigma_data)
                              .item<double>());
     }
     return losses;

@@ -42,7 +42,7 @@ public:
         const auto teacher = workshop_.teacher().denoiser(config_.teacher.bfloat16);
         distillation::ScoreMatching matching(
             model.network, model.parameters, &teacher, real_batches("tsm", config_.tsm.batch),
-            {.steps = config_.tsm.steps, .optimization = config_.tsm.optimization, .sigma_data = model.sigma_data, .range = model.range,
+            {.steps = config_.tsm.steps, .optimization = config_.tsm.optimization, .scheme = model.scheme, .range = model.range,
              .level_mean = config_.teacher.level_mean, .level_deviation = config_.teacher.level_deviation, .bfloat16 = config_.teacher.bfloat16,
              .seed = workshop_.seed(), .stream = stream("tsm"), .sampler_steps = config_.evaluation.steps});
         finish(stage, model, run(matching, "tsm", stage, false), nullptr);
@@ -195,7 +195,7 @@ private:
         to.fake_updates = from.fake_updates;
         to.student = from.student;
         to.fake = from.fake;
-        to.sigma_data = student.sigma_data;
+        to.scheme = student.scheme;
         to.range = student.range;
         to.bfloat16 = config_.teacher.bfloat16;
         to.score_identity = from.loss == "sid";

@@ -21,7 +21,7 @@ distillation::ScoreMatchingSettings settings_of(const RunConfig& config) {
     const TeacherConfig& teacher = config.teacher;
     return {.steps = teacher.steps,
             .optimization = teacher.optimization,
-            .sigma_data = teacher.sigma_data,
+            .scheme = {.sigma_data = teacher.sigma_data},
             .range = {teacher.sigma_min, teacher.sigma_max},
             .level_mean = teacher.level_mean,
             .level_deviation = teacher.level_deviation,

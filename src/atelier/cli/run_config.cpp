@@ -139,8 +139,9 @@ core::Schema schema_of(RunConfig& config) {
     schema.number("threads", &config.threads, "CPU threads; 0: as many as cores", at_least_0);
     schema.number("checkpoint_seconds", &config.checkpoint_seconds, "time between checkpoints", free_to_change);
     schema.number("log_every", &config.log_every, "steps between lines of metrics.jsonl", {.least = 1, .affects_result = false});
-    schema.text("data.path", &config.data_path, "safetensors of points, a folder of IDX files or of images, or toy:NAME");
+    schema.text("data.path", &config.data_path, "safetensors of points, a zip or tar of images, a folder of IDX files, images or tars, or toy:NAME");
     schema.text("data.test_path", &config.test_path, "held-out data for evaluation; empty: the test split of data.path");
+    schema.number("data.classes", &config.data_classes, "classes that the data must have; 0: none, -1: as they come", {.least = -1, .affects_result = false});
     schema.flag("data.flips", &config.flips, "mirror half of the training images");
     bind_network(schema, config.network);
     bind_teacher(schema, config.teacher);

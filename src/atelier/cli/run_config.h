@@ -76,6 +76,7 @@ struct RunConfig {
     std::string output, device = "cpu";
     std::int64_t threads = 0;
     std::string data_path, test_path;
+    std::int64_t data_classes = -1;
     bool flips = false;
     NetworkConfig network;
     TeacherConfig teacher;

@@ -6,10 +6,25 @@
 
 namespace atelier::cli {
 
+namespace {
+
+void check_classes(const data::Dataset& data, const RunConfig& config) {
+    if (config.data_classes < 0 || data.classes() == config.data_classes) return;
+    const auto words = [](std::int64_t classes) { return classes == 0 ? "no labels" : fmt::format("{} classes", classes); };
+    throw core::UsageError(fmt::format("{}: has {}, but data.classes asks for {}; name other data, or set data.classes = {}", config.data_path,
+                                       words(data.classes()), words(config.data_classes), data.classes()));
+}
+
+}  // namespace
+
 Workshop::Workshop(LoadedConfig loaded) : loaded_(std::move(loaded)), output_(config().output), device_(inference::device_of(config().device)) {}
 
 const std::shared_ptr<const data::Dataset>& Workshop::data() {
-    if (!data_) data_ = data::open_dataset({.path = config().data_path, .split = "train", .limit = 0});
+    if (!data_) {
+        const auto opened = data::open_dataset({.path = config().data_path, .split = "train", .limit = 0});
+        check_classes(*opened, config());
+        data_ = opened;
+    }
     return data_;
 }
 

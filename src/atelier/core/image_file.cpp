@@ -40,9 +40,15 @@ void write_png(const std::filesystem::path& path, const Image& image, const std:
 
 Image read_image(const std::filesystem::path& path) {
     const std::string file = read_text(path);
-    if (file.starts_with(png_signature)) return decode_png(bytes_of(file), path.string());
-    if (file.starts_with(jpeg_signature)) return decode_jpeg(bytes_of(file), path.string());
-    fail("{}: is neither a PNG nor a JPEG", path.string());
+    return decode_image(std::as_bytes(std::span(file)), path.string(), longest_side);
+}
+
+Image decode_image(std::span<const std::byte> file, const std::string& where, std::uint32_t longest) {
+    const std::span bytes(reinterpret_cast<const std::uint8_t*>(file.data()), file.size());
+    const std::string_view text(reinterpret_cast<const char*>(file.data()), file.size());
+    if (text.starts_with(png_signature)) return decode_png(bytes, where, longest);
+    if (text.starts_with(jpeg_signature)) return decode_jpeg(bytes, where, longest);
+    fail("{}: is neither a PNG nor a JPEG", where);
 }
 
 std::map<std::string, std::string> read_png_text(const std::filesystem::path& path) {

@@ -1,8 +1,10 @@
 #pragma once
 
+#include <cstddef>
 #include <cstdint>
 #include <filesystem>
 #include <map>
+#include <span>
 #include <string>
 #include <vector>
 
@@ -23,6 +25,9 @@ void write_png(const std::filesystem::path& path, const Image& image, const std:
 /// Reads PNG or JPEG by content, converted to 8-bit grey or RGB (alpha dropped, palettes expanded, 16 bits reduced). Throws
 /// Error naming the file when it is broken, neither, or larger than 16384 pixels a side.
 Image read_image(const std::filesystem::path& path);
+
+/// The same of a file in memory; `where` begins the messages, and sides longer than `longest_side` are refused before any memory is taken.
+Image decode_image(std::span<const std::byte> file, const std::string& where, std::uint32_t longest_side);
 
 /// The tEXt chunks of a PNG.
 std::map<std::string, std::string> read_png_text(const std::filesystem::path& path);

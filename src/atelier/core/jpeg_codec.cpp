@@ -44,11 +44,11 @@ public:
     Reader(const Reader&) = delete;
     Reader& operator=(const Reader&) = delete;
 
-    Image image() {
+    Image image(std::uint32_t longest) {
         check(read_header());
-        if (jpeg_.image_width > longest_side || jpeg_.image_height > longest_side) {
+        if (jpeg_.image_width > longest || jpeg_.image_height > longest) {
             fail("{}: is {} x {} pixels; at most {} a side are read", where_, jpeg_.image_width, jpeg_.image_height,
-                 longest_side);
+                 longest);
         }
         if (jpeg_.num_components != 1 && jpeg_.num_components != 3) {
             fail("{}: is a JPEG of {} colours (CMYK?); convert it to RGB or grey", where_, jpeg_.num_components);
@@ -96,6 +96,6 @@ private:
 
 }  // namespace
 
-Image decode_jpeg(std::span<const std::uint8_t> file, const std::string& where) { return Reader(file, where).image(); }
+Image decode_jpeg(std::span<const std::uint8_t> file, const std::string& where, std::uint32_t longest) { return Reader(file, where).image(longest); }
 
 }  // namespace atelier::core

@@ -36,10 +36,10 @@ public:
     Reader(const Reader&) = delete;
     Reader& operator=(const Reader&) = delete;
 
-    Image image() {
+    Image image(std::uint32_t longest) {
         check(read_size());
-        if (width_ > longest_side || height_ > longest_side) {
-            fail("{}: is {} x {} pixels; at most {} a side are read", where_, width_, height_, longest_side);
+        if (width_ > longest || height_ > longest) {
+            fail("{}: is {} x {} pixels; at most {} a side are read", where_, width_, height_, longest);
         }
         // Deflate cannot shrink more than 1032 times: a short file that claims to be huge is refused before memory is asked for.
         if (std::uint64_t{width_} * height_ * bits_per_pixel_ / 8 > (std::uint64_t{size_} + 1) * 1032) {
@@ -56,7 +56,7 @@ public:
     }
 
     std::map<std::string, std::string> text() {
-        image();  // text may also stand behind the pixels
+        image(longest_side);  // text may also stand behind the pixels
         check(read_end());
         png_textp texts = nullptr;
         int count = 0;
@@ -169,7 +169,7 @@ std::vector<png_text> text_chunks(const std::map<std::string, std::string>& text
 
 }  // namespace
 
-Image decode_png(std::span<const std::uint8_t> file, const std::string& where) { return Reader(file, where).image(); }
+Image decode_png(std::span<const std::uint8_t> file, const std::string& where, std::uint32_t longest) { return Reader(file, where).image(longest); }
 
 std::map<std::string, std::string> decode_png_text(std::span<const std::uint8_t> file, const std::string& where) {
     return Reader(file, where).text();

@@ -5,8 +5,7 @@
 
 #include "atelier/core/error.h"
 #include "atelier/core/image_file.h"
-#include "atelier/data/labels.h"
-#include "atelier/data/memory_dataset.h"
+#include "atelier/data/encoded_images.h"
 
 namespace atelier::data {
 
@@ -14,11 +13,7 @@ namespace {
 
 namespace fs = std::filesystem;
 
-bool is_image(const fs::directory_entry& entry) {
-    std::string ending = entry.path().extension().string();
-    std::transform(ending.begin(), ending.end(), ending.begin(), [](unsigned char c) { return std::tolower(c); });
-    return (ending == ".png" || ending == ".jpg" || ending == ".jpeg") && entry.is_regular_file();
-}
+bool is_image(const fs::directory_entry& entry) { return is_image_name(entry.path().string()) && entry.is_regular_file(); }
 
 bool is_folder(const fs::directory_entry& entry) { return entry.is_directory(); }
 
@@ -75,32 +70,10 @@ void expect_every_class(const Files& files, const std::vector<std::string>& name
     }
 }
 
-/// Reads images of one size; `channels` ends as the most that any has.
-std::vector<core::Image> read_images(const std::vector<fs::path>& paths, int& channels) {
-    std::vector<core::Image> images;
-    images.reserve(paths.size());
-    for (const fs::path& path : paths) {
-        images.push_back(core::read_image(path));
-        const core::Image &first = images.front(), &image = images.back();
-        if (image.height != first.height || image.width != first.width) {
-            core::fail("{}: is {}x{} pixels, {} is {}x{}; scale all images to one size", path.string(), image.width, image.height,
-                       paths.front().string(), first.width, first.height);
-        }
-        channels = std::max(channels, image.channels);
-    }
-    return images;
-}
-
-/// uint8 [N,C,H,W]
-Tensor stacked(std::vector<core::Image> images, int channels) {
-    const std::int64_t height = images[0].height, width = images[0].width;
-    Tensor stack = at::empty({static_cast<std::int64_t>(images.size()), channels, height, width}, at::kByte);
-    for (std::size_t i = 0; i < images.size(); ++i) {
-        core::Image image = std::move(images[i]);  // freed once it is copied, so that the images are in memory once
-        const Tensor pixels = at::from_blob(image.pixels.data(), {height, width, image.channels}, at::kByte);
-        stack.select(0, static_cast<std::int64_t>(i)).copy_(pixels.permute({2, 0, 1}));  // grey spreads to all channels
-    }
-    return stack;
+std::string identity_of(const std::vector<fs::path>& paths) {
+    std::string identity;
+    for (const fs::path& path : paths) identity += fmt::format("{} {}\n", path.filename().string(), fs::file_size(path));
+    return identity;
 }
 
 }  // namespace
@@ -109,7 +82,6 @@ std::shared_ptr<const Dataset> open_image_folder(const DataRequest& request) {
     const bool split = fs::is_directory(request.path / "train") && fs::is_directory(request.path / "test");
     const fs::path train = split ? request.path / "train" : request.path;
     const fs::path folder = split ? request.path / request.split : request.path;
-    models::DataForm form;
     const std::vector<std::string> names = class_names(train);
     const bool unlabelled = !entries(train, is_image).empty();
     const Files files = unlabelled ? unlabelled_files(folder, names) : labelled_files(folder, names);
@@ -120,12 +92,21 @@ std::shared_ptr<const Dataset> open_image_folder(const DataRequest& request) {
             folder.string());
     }
     if (!unlabelled && folder == train) expect_every_class(files, names, folder);
-    int channels = 1;
-    auto images = read_images(files.paths, channels);
-    form.shape = {channels, images[0].height, images[0].width};
-    if (!unlabelled) form.class_names = names;
-    return std::make_shared<MemoryDataset>(stacked(std::move(images), channels), files.labels,
-                                           static_cast<std::int64_t>(form.class_names.size()), form, request.limit);
+    EncodedImages images;
+    images.count = static_cast<std::int64_t>(files.paths.size());
+    images.labels = files.labels;
+    if (!unlabelled) images.class_names = names;
+    images.classes = static_cast<std::int64_t>(images.class_names.size());
+    images.identity = identity_of(files.paths);
+    images.name = [paths = files.paths](std::int64_t i) { return paths[static_cast<std::size_t>(i)].string(); };
+    images.read = [paths = files.paths](std::int64_t i) { return core::read_image(paths[static_cast<std::size_t>(i)]); };
+    return open_encoded(std::move(images), request.limit);
+}
+
+bool is_image_name(const std::string& name) {
+    std::string ending = fs::path(name).extension().string();
+    std::transform(ending.begin(), ending.end(), ending.begin(), [](unsigned char c) { return std::tolower(c); });
+    return ending == ".png" || ending == ".jpg" || ending == ".jpeg";
 }
 
 }  // namespace atelier::data

@@ -14,4 +14,7 @@ namespace atelier::data {
 /// differ (naming the file).
 std::shared_ptr<const Dataset> open_image_folder(const DataRequest& request);
 
+/// Whether a file's name ends as an image's that is read, .png, .jpg or .jpeg, in small or capital letters.
+bool is_image_name(const std::string& name);
+
 }  // namespace atelier::data

@@ -16,8 +16,8 @@ Condition one_hot(std::span<const std::int64_t> labels, std::int64_t classes, at
     return {encoded.to(device)};
 }
 
-EdmDenoiser::EdmDenoiser(const networks::Network& network, const ops::Parameters& parameters, double sigma_data, bool bfloat16)
-    : network_(network), parameters_(parameters), sigma_data_(sigma_data), bfloat16_(bfloat16) {}
+EdmDenoiser::EdmDenoiser(const networks::Network& network, const ops::Parameters& parameters, const Scheme& scheme, bool bfloat16)
+    : network_(network), parameters_(parameters), scheme_(scheme), bfloat16_(bfloat16) {}
 
 void check_condition(const networks::Network& network, const Condition& condition) {
     if (network.classes > 0 && !condition.labels.defined()) {
@@ -30,6 +30,7 @@ networks::Inputs network_inputs(const networks::Network& network, const Tensor& 
     check_condition(network, condition);
     networks::Inputs inputs{along(with.c_in, x_t) * x_t, with.c_noise, std::nullopt};
     if (condition.labels.defined()) inputs.labels = condition.labels;
+    if (condition.augment.defined()) inputs.augment = condition.augment;
     return inputs;
 }
 
@@ -38,7 +39,7 @@ Tensor EdmDenoiser::denoise(const Tensor& x_t, const Tensor& sigma, const Condit
 }
 
 EdmDenoiser::Seen EdmDenoiser::denoise_and_encode(const Tensor& x_t, const Tensor& sigma, const Condition& condition) const {
-    const Preconditioning with = edm_preconditioning(sigma, sigma_data_);
+    const Preconditioning with = precondition(sigma, scheme_);
     const ops::Bfloat16Compute precision(x_t.device().type(), bfloat16_);
     ops::TorchOps speaker(parameters_);
     const networks::Outputs out = network_.forward(speaker, network_inputs(network_, x_t, with, condition));
@@ -47,7 +48,7 @@ EdmDenoiser::Seen EdmDenoiser::denoise_and_encode(const Tensor& x_t, const Tenso
 }
 
 Tensor EdmDenoiser::encode(const Tensor& x_t, const Tensor& sigma, const Condition& condition) const {
-    const Preconditioning with = edm_preconditioning(sigma, sigma_data_);
+    const Preconditioning with = precondition(sigma, scheme_);
     const ops::Bfloat16Compute precision(x_t.device().type(), bfloat16_);
     ops::TorchOps speaker(parameters_);
     return ops::tensor_of(network_.encode(speaker, network_inputs(network_, x_t, with, condition))).to(x_t.scalar_type());

@@ -8,9 +8,10 @@
 
 namespace atelier::diffusion {
 
-/// What samples are conditioned on: one-hot class labels [N,L] float32, or nothing (undefined).
+/// What samples are conditioned on: one-hot class labels [N,L] float32, or nothing (undefined); and how they are augmented, [N,A] float32, or
+/// not (undefined).
 struct Condition {
-    Tensor labels;
+    Tensor labels, augment{};
 };
 
 /// One-hot labels of `classes` numbers; undefined when `classes` is 0. Throws core::Error on a class out of range.
@@ -31,10 +32,10 @@ void check_condition(const networks::Network& network, const Condition& conditio
 /// What a network is given for `x_t` [N,...]: c_in x_t, c_noise and the labels. Throws core::Error when a conditional network gets none.
 networks::Inputs network_inputs(const networks::Network& network, const Tensor& x_t, const Preconditioning& with, const Condition& condition);
 
-/// A network with EDM preconditioning. Holds references: network and parameters must outlive it.
+/// A network with one of EDM's preconditionings. Holds references: network and parameters must outlive it.
 class EdmDenoiser : public Denoiser {
 public:
-    EdmDenoiser(const networks::Network& network, const ops::Parameters& parameters, double sigma_data, bool bfloat16 = false);
+    EdmDenoiser(const networks::Network& network, const ops::Parameters& parameters, const Scheme& scheme, bool bfloat16 = false);
 
     Tensor denoise(const Tensor& x_t, const Tensor& sigma, const Condition& condition) const override;
 
@@ -50,7 +51,7 @@ public:
 private:
     const networks::Network& network_;
     const ops::Parameters& parameters_;
-    double sigma_data_;
+    Scheme scheme_;
     bool bfloat16_;
 };
 

@@ -41,7 +41,7 @@ std::vector<Learner> DistributionMatching::learners() {
 }
 
 diffusion::EdmDenoiser DistributionMatching::fake_score() const {
-    return {parts_.fake_network, parts_.fake, settings_.sigma_data, settings_.bfloat16};
+    return {parts_.fake_network, parts_.fake, settings_.scheme, settings_.bfloat16};
 }
 
 core::RandomStream DistributionMatching::stream(const std::string& what, std::int64_t step, std::int64_t turn) const {
@@ -49,7 +49,7 @@ core::RandomStream DistributionMatching::stream(const std::string& what, std::in
 }
 
 Tensor DistributionMatching::sample(const ops::Parameters& weights, const Tensor& noise, const diffusion::Condition& condition) const {
-    const diffusion::EdmDenoiser student(parts_.student_network, weights, settings_.sigma_data, settings_.bfloat16);
+    const diffusion::EdmDenoiser student(parts_.student_network, weights, settings_.scheme, settings_.bfloat16);
     return diffusion::sample_one_step(student, noise, settings_.range.sigma_max, condition);
 }
 
@@ -88,7 +88,7 @@ Loss DistributionMatching::fake_loss(std::int64_t step, std::int64_t turn) {
         generated = generate("fake", step, turn);
     }
     const Noised at = noised(generated.x, "fake", step, turn, 0, last_level);
-    const Tensor weight = diffusion::along(diffusion::edm_loss_weight(at.sigma, settings_.sigma_data), generated.x);
+    const Tensor weight = diffusion::along(diffusion::edm_loss_weight(at.sigma, settings_.scheme.sigma_data), generated.x);
     const auto seen = fake_score().denoise_and_encode(at.x_t, at.sigma, generated.condition);
     const Tensor denoising = (weight * (seen.estimate - generated.x).square()).mean();
     Loss loss{denoising, {{"fake_loss", denoising.item<double>()}}};

@@ -22,7 +22,7 @@ struct AdversarialSettings {
 struct MatchingSettings {
     std::int64_t steps = 1000, batch = 64, fake_updates = 5;
     Optimization student, fake;
-    double sigma_data = 0.5;
+    diffusion::Scheme scheme;
     diffusion::NoiseRange range;
     bool bfloat16 = false;
     bool score_identity = false;  // SiD's loss instead of distribution matching's

@@ -19,14 +19,14 @@ Loss ScoreMatching::loss(std::size_t, std::int64_t step, std::int64_t) {
     const at::Device device = parameters_.list().front().device();
     const Tensor sigma = diffusion::lognormal_levels(levels, n, settings_.level_mean, settings_.level_deviation).to(device);
     const Tensor z = diffusion::normal_tensor(noise, batch.samples.sizes()).to(device);
-    const diffusion::EdmDenoiser model(network_, parameters_, settings_.sigma_data, settings_.bfloat16);
+    const diffusion::EdmDenoiser model(network_, parameters_, settings_.scheme, settings_.bfloat16);
     const Tensor value = score_matching_loss(model, teacher_, batch.samples.to(device), sigma, z,
-                                             diffusion::one_hot(batch.labels, network_.classes, device), settings_.sigma_data);
+                                             diffusion::one_hot(batch.labels, network_.classes, device), settings_.scheme.sigma_data);
     return {value, {{"loss", value.item<double>()}}};
 }
 
 Tensor ScoreMatching::sample(const ops::Parameters& weights, const Tensor& noise, const diffusion::Condition& condition) const {
-    const diffusion::EdmDenoiser model(network_, weights, settings_.sigma_data, settings_.bfloat16);
+    const diffusion::EdmDenoiser model(network_, weights, settings_.scheme, settings_.bfloat16);
     return diffusion::sample_heun(model, noise, diffusion::sampling_levels(settings_.range, settings_.sampler_steps), condition);
 }
 

@@ -8,7 +8,7 @@ namespace atelier::distillation {
 struct ScoreMatchingSettings {
     std::int64_t steps = 1000;
     Optimization optimization;
-    double sigma_data = 0.5;
+    diffusion::Scheme scheme;
     diffusion::NoiseRange range;
     double level_mean = -1.2, level_deviation = 1.2;  // ln sigma ~ N(mean, deviation^2)
     bool bfloat16 = false;

@@ -54,7 +54,7 @@ void watch(const models::Model& model, const std::vector<NetworkUse>& uses, cons
     at::NoGradGuard no_gradients;
     Watcher speaker(model.parameters, see);
     for (const NetworkUse& use : uses) {
-        const auto with = diffusion::edm_preconditioning(use.sigma, model.sigma_data);
+        const auto with = diffusion::precondition(use.sigma, model.scheme);
         model.network.forward(speaker, diffusion::network_inputs(model.network, use.x_t, with, use.condition));
     }
 }

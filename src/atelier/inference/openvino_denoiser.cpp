@@ -46,7 +46,7 @@ std::shared_ptr<ov::Model> graph_for_one_level(const models::Model& model, const
                                                std::int64_t batch) {
     const networks::Network& network = model.network;
     ov::ParameterVector inputs{parameter(batch, network.data_shape, "x")};
-    const Tensor level = diffusion::edm_preconditioning(at::full({1}, model.range.sigma_max, at::kFloat), model.sigma_data).c_noise;
+    const Tensor level = diffusion::precondition(at::full({1}, model.range.sigma_max, at::kFloat), model.scheme).c_noise;
     networks::Inputs named{ops::value_of(inputs[0]->output(0)), level, std::nullopt};
     if (network.classes > 0) {
         inputs.push_back(parameter(batch, {}, "rows", ov::element::i32));
@@ -109,7 +109,8 @@ OpenVinoDenoiser::OpenVinoDenoiser(const models::Model& model, Engine::Precision
 Tensor OpenVinoDenoiser::denoise(const Tensor& x_t, const Tensor& sigma, const diffusion::Condition& condition) const {
     const std::int64_t classes = model_.network.classes;
     diffusion::check_condition(model_.network, condition);
-    const diffusion::Preconditioning with = diffusion::edm_preconditioning(float_on_cpu(sigma), model_.sigma_data);
+    if (condition.augment.defined()) core::fail("augment labels are read by LibTorch alone; take --engine torch");
+    const diffusion::Preconditioning with = diffusion::precondition(float_on_cpu(sigma), model_.scheme);
     const Tensor x = float_on_cpu(x_t), labels = classes > 0 ? float_on_cpu(condition.labels) : Tensor(), out = at::empty_like(x);
     const std::int64_t each = x.numel() / std::max<std::int64_t>(1, x.size(0));
     const auto numbers = [](const Tensor& tensor) { return tensor.const_data_ptr<float>(); };
@@ -133,7 +134,7 @@ OpenVinoOneStep::OpenVinoOneStep(const models::Model& model, std::vector<std::in
       network_(graphs_of(model, fmt::format("one level {}", classes_), precision,
                          [this](const auto& options, std::int64_t batch) { return graph_for_one_level(model_, classes_, options, batch); })) {
     const double sigma = model.range.sigma_max;
-    const auto with = diffusion::edm_preconditioning(at::full({1}, sigma, at::kDouble), model.sigma_data);
+    const auto with = diffusion::precondition(at::full({1}, sigma, at::kDouble), model.scheme);
     z_in_ = static_cast<float>(sigma * with.c_in.item<double>());
     z_skip_ = static_cast<float>(sigma * with.c_skip.item<double>());
     c_out_ = with.c_out.item<float>();

@@ -15,6 +15,7 @@
 #include "atelier/core/error.h"
 #include "atelier/inference/compile_cache.h"
 #include "atelier/ops/openvino_norm.h"
+#include "atelier/ops/openvino_waves.h"
 
 namespace atelier::inference {
 
@@ -26,6 +27,7 @@ ov::Core& core() {
     static ov::Core& only = *[] {
         auto* made = new ov::Core;  // never destroyed: requests may be given back later than static objects
         made->add_extension(std::make_shared<ov::OpExtension<ops::FusedNormNode>>());
+        made->add_extension(std::make_shared<ov::OpExtension<ops::WavesNode>>());
         return made;
     }();
     return only;

@@ -16,7 +16,7 @@ constexpr std::int64_t measured_samples = 8, path_samples = 16, path_steps = 6;
 constexpr std::size_t measured_uses = 3;
 
 ops::Value run(const models::Model& model, ops::Ops& speaker, const NetworkUse& use) {
-    const auto with = diffusion::edm_preconditioning(use.sigma, model.sigma_data);
+    const auto with = diffusion::precondition(use.sigma, model.scheme);
     return model.network.forward(speaker, diffusion::network_inputs(model.network, use.x_t, with, use.condition)).raw;
 }
 

@@ -31,9 +31,10 @@ Model described(const nlohmann::json& config, const std::string& where) {
     Model model;
     model.config = config;
     model.network = networks::make_network(json);
-    model.sigma_data = json.number_or("sigma_data", 0.5, 1e-6, 1e6);
-    model.range.sigma_min = json.number_or("sigma_min", 0.002, 1e-9, 1e9);
-    model.range.sigma_max = json.number_or("sigma_max", 80.0, 1e-9, 1e9);
+    model.scheme = diffusion::read_scheme(json);
+    const diffusion::NoiseRange usual = diffusion::usual_range(model.scheme);
+    model.range.sigma_min = json.number_or("sigma_min", usual.sigma_min, 1e-9, 1e9);
+    model.range.sigma_max = json.number_or("sigma_max", usual.sigma_max, 1e-9, 1e9);
     if (model.range.sigma_min >= model.range.sigma_max) core::fail("{}: sigma_min must be below sigma_max", where);
     model.form = form_of(json, model.network);
     return model;
@@ -50,11 +51,18 @@ ops::Parameters without_filters(const ops::Parameters& all) {
 
 }  // namespace
 
-diffusion::EdmDenoiser Model::denoiser(bool bfloat16) const { return {network, parameters, sigma_data, bfloat16}; }
+diffusion::EdmDenoiser Model::denoiser(bool bfloat16) const { return {network, parameters, scheme, bfloat16}; }
 
 Model fresh_model(const nlohmann::json& config, std::uint64_t seed) {
     Model model = described(config, "model");
     model.parameters = ops::initialise(networks::trace(model.network).parameters, seed);
+    return model;
+}
+
+Model model_of(const nlohmann::json& config, const ops::Parameters& tensors, const std::string& where) {
+    Model model = described(config, where);
+    model.parameters = without_filters(tensors);
+    ops::check_against(model.parameters, networks::trace(model.network).parameters, where);
     return model;
 }
 

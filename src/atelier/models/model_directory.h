@@ -15,7 +15,7 @@ struct Model {
     nlohmann::json config;
     networks::Network network;
     ops::Parameters parameters;
-    double sigma_data = 0.5;
+    diffusion::Scheme scheme;
     diffusion::NoiseRange range;
     DataForm form;
     std::shared_ptr<const core::SafetensorsFile> mapped;  // the file that `parameters` look into, or null where they are copies
@@ -36,6 +36,10 @@ enum class Weights { copied, mapped };
 
 /// Reads and checks a model directory; everything is checked before anything is believed. Throws core::Error naming the file.
 Model read_model(const std::filesystem::path& directory, at::Device device = at::kCPU, Weights weights = Weights::copied);
+
+/// The model of `config` and the tensors of a checkpoint (EDM's resampling filters among them are passed over). Throws core::Error, beginning with
+/// `where`, when they do not belong together.
+Model model_of(const nlohmann::json& config, const ops::Parameters& tensors, const std::string& where);
 
 /// Only config.json and the network; `parameters` stays empty.
 Model read_model_config(const std::filesystem::path& directory);

@@ -15,17 +15,16 @@ struct Encoded {
     std::vector<ops::Value> skips;
 };
 
-std::string level_name(const char* half, std::int64_t resolution, const std::string& what) {
-    return fmt::format("model.{}.{}x{}_{}", half, resolution, resolution, what);
-}
-
 std::int64_t inner_resolution(const AdmUNetConfig& config, std::size_t level) {
     return (config.resolution / config.patch_size) >> level;
 }
 
 ops::Value embed(ops::Ops& ops, const AdmUNetConfig& config, const Inputs& inputs) {
     const std::int64_t width = config.model_channels * config.channel_mult_emb;
-    ops::Value e = ops.sinusoid(inputs.c_noise, config.model_channels);
+    ops::Value e = ops.sinusoid(inputs.c_noise, {.width = config.model_channels});
+    if (inputs.augment) {
+        e = ops.add(e, ops.linear(*inputs.augment, "model.map_augment", {.out_features = config.model_channels, .bias = false, .init = ops::zeros}));
+    }
     e = ops.silu(ops.linear(e, "model.map_layer0", {.out_features = width}));
     e = ops.linear(e, "model.map_layer1", {.out_features = width});
     if (config.classes > 0) {
@@ -129,6 +128,7 @@ Network build_adm_unet(const core::JsonObject& json) {
     config.attention_resolutions = json.integers("attention_resolutions", 1, 4096);
     config.channel_mult_emb = json.integer_or("channel_mult_emb", 4, 1, 64);
     config.patch_size = json.integer_or("patch_size", 1, 1, 64);
+    config.augment_dim = json.integer_or("augment_dim", 0, 0, 4096);
     if (config.channel_mult.empty() || config.channel_mult.size() > 10) {
         core::fail("{}: channel_mult needs 1 to 10 entries, one a level", json.where());
     }
@@ -138,6 +138,7 @@ Network build_adm_unet(const core::JsonObject& json) {
     network.architecture = "adm_unet";
     network.data_shape = {config.channels, config.resolution, config.resolution};
     network.classes = config.classes;
+    network.augment_dim = config.augment_dim;
     network.forward = [config](ops::Ops& ops, const Inputs& inputs) { return adm_unet(ops, config, inputs); };
     network.encode = [config](ops::Ops& ops, const Inputs& inputs) { return adm_unet_bottleneck(ops, config, inputs); };
     try {

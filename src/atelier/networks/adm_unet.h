@@ -17,6 +17,7 @@ struct AdmUNetConfig {
     std::vector<std::int64_t> attention_resolutions{32, 16, 8};  // as the U-Net sees them
     std::int64_t channel_mult_emb = 4;
     std::int64_t patch_size = 1;  // patches of the image become channels
+    std::int64_t augment_dim = 0;
 };
 
 /// F(x; c_noise, labels): `x` [N,channels,resolution,resolution] -> the same shape, and the bottleneck.

@@ -18,7 +18,7 @@ constexpr double noise_stretch = 100.0;
 std::int64_t half(const MlpConfig& config) { return (config.blocks + 1) / 2; }
 
 State enter(ops::Ops& ops, const MlpConfig& config, const Inputs& inputs) {
-    ops::Value e = ops.sinusoid(ops.scale(inputs.c_noise, noise_stretch), config.hidden);
+    ops::Value e = ops.sinusoid(ops.scale(inputs.c_noise, noise_stretch), {.width = config.hidden});
     e = ops.linear(e, "model.map_noise", {.out_features = config.hidden});
     if (config.classes > 0) {
         const ops::Init unit_normal{ops::Init::Kind::normal, std::sqrt(static_cast<double>(config.classes))};

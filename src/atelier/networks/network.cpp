@@ -8,6 +8,7 @@
 #include "atelier/core/schema.h"
 #include "atelier/networks/adm_unet.h"
 #include "atelier/networks/mlp.h"
+#include "atelier/networks/song_unet.h"
 
 namespace atelier::networks {
 
@@ -20,6 +21,7 @@ const std::map<std::string, Builder>& builders() {
     static const std::map<std::string, Builder> all{
         {"adm_unet", build_adm_unet},
         {"mlp", build_mlp},
+        {"song_unet", build_song_unet},
     };
     return all;
 }
@@ -29,6 +31,7 @@ Inputs symbolic_inputs(const Network& network) {
     x.insert(x.end(), network.data_shape.begin(), network.data_shape.end());
     Inputs inputs{x, ops::Shape{1}, std::nullopt};
     if (network.classes > 0) inputs.labels = ops::Shape{1, network.classes};
+    if (network.augment_dim > 0) inputs.augment = ops::Shape{1, network.augment_dim};
     return inputs;
 }
 

@@ -13,10 +13,11 @@
 
 namespace atelier::networks {
 
-/// What a conditional network reads: `x` [N,...], `c_noise` [N], `labels` one-hot [N,classes] (absent when unconditional).
+/// What a network reads: `x` [N,...], `c_noise` [N], `labels` one-hot [N,classes] (absent when unconditional), `augment` [N,augment_dim],
+/// which say how training images were augmented (absent: not at all).
 struct Inputs {
     ops::Value x, c_noise;
-    std::optional<ops::Value> labels;
+    std::optional<ops::Value> labels, augment{};
 };
 
 /// What a network makes of its inputs: the raw output F, shaped like x, and on the way there the bottleneck, the features of the narrowest
@@ -30,6 +31,7 @@ struct Network {
     std::string architecture;
     ops::Shape data_shape;     // of one sample: [C,H,W] or [D]
     std::int64_t classes = 0;  // 0: unconditional
+    std::int64_t augment_dim = 0;  // 0: reads no augment labels
 
     std::function<Outputs(ops::Ops&, const Inputs&)> forward;
 

@@ -1,42 +1,74 @@
 #include "atelier/networks/unet_blocks.h"
 
 #include <algorithm>
+#include <cmath>
+
+#include <fmt/format.h>
 
 namespace atelier::networks {
 
+const UNetStyle song_style{.modulated = false,
+                           .one_head = true,
+                           .projected_resampling = true,
+                           .skip_scale = std::sqrt(0.5),
+                           .eps = 1e-6,
+                           .init = {ops::Init::Kind::xavier},
+                           .last_init = {ops::Init::Kind::xavier, 1e-5},
+                           .attention_init = {ops::Init::Kind::xavier, std::sqrt(0.2)}};
+
 namespace {
 
-ops::Value attend(ops::Ops& ops, const ops::Value& x, const std::string& name) {
+ops::Value joined(ops::Ops& ops, const ops::Value& h, const ops::Value& skip, const UNetStyle& style) {
+    const ops::Value sum = ops.add(h, skip);
+    return style.skip_scale == 1.0 ? sum : ops.scale(sum, style.skip_scale);
+}
+
+std::int64_t heads_of(const UNetStyle& style, std::int64_t channels) { return style.one_head ? 1 : attention_heads(channels); }
+
+ops::Value attend(ops::Ops& ops, const ops::Value& x, const std::string& name, const UNetStyle& style) {
     const std::int64_t channels = ops.shape(x)[1];
-    const ops::Convolution pointwise{.out_channels = 3 * channels, .kernel = 1, .padding = 0};
-    const ops::Convolution projection{.out_channels = channels, .kernel = 1, .padding = 0, .init = ops::zeros};
-    const ops::Value qkv = ops.conv2d(unet_norm(ops, x, name + ".norm2"), name + ".qkv", pointwise);
-    return ops.add(x, ops.conv2d(ops.attention(qkv, attention_heads(channels)), name + ".proj", projection));
+    const ops::Convolution pointwise{.out_channels = 3 * channels, .kernel = 1, .padding = 0, .init = style.attention_init};
+    const ops::Convolution projection{.out_channels = channels, .kernel = 1, .padding = 0, .init = style.last_init};
+    const ops::Value qkv = ops.conv2d(unet_norm(ops, x, name + ".norm2", {.eps = style.eps}), name + ".qkv", pointwise);
+    return joined(ops, x, ops.conv2d(ops.attention(qkv, heads_of(style, channels)), name + ".proj", projection), style);
+}
+
+/// norm1 and SiLU, with what the embedding says.
+ops::Value conditioned(ops::Ops& ops, const ops::Value& h, const ops::Value& embedding, const std::string& name, const UNetStyle& style) {
+    const std::int64_t channels = ops.shape(h)[1];
+    const ops::Value said = ops.linear(embedding, name + ".affine", {.out_features = style.modulated ? 2 * channels : channels, .init = style.init});
+    if (style.modulated) return unet_norm(ops, h, name + ".norm1", {.silu = true, .modulation = &said, .eps = style.eps});
+    return unet_norm(ops, ops.add(h, said), name + ".norm1", {.silu = true, .eps = style.eps});
 }
 
 }  // namespace
 
 std::int64_t attention_heads(std::int64_t channels) { return channels / 64; }
 
+std::string level_name(const char* half, std::int64_t resolution, const std::string& what) {
+    return fmt::format("model.{}.{}x{}_{}", half, resolution, resolution, what);
+}
+
 ops::Value unet_norm(ops::Ops& ops, const ops::Value& x, const std::string& name, const UNetNorm& options) {
     const std::int64_t groups = std::max<std::int64_t>(1, std::min<std::int64_t>(32, ops.shape(x)[1] / 4));
-    return ops.group_norm(x, name, {.groups = groups, .silu = options.silu, .modulation = options.modulation});
+    return ops.group_norm(x, name, {.groups = groups, .eps = options.eps, .silu = options.silu, .modulation = options.modulation});
 }
 
 ops::Value unet_block(ops::Ops& ops, const ops::Value& x, const ops::Value& embedding, const std::string& name,
                       const UNetBlock& options) {
-    ops::Value h = ops.resample(unet_norm(ops, x, name + ".norm0", {.silu = true}), options.resample);
-    h = ops.conv2d(h, name + ".conv0", {.out_channels = options.out_channels});
-    const ops::Value modulation = ops.linear(embedding, name + ".affine", {.out_features = 2 * options.out_channels});
-    h = unet_norm(ops, h, name + ".norm1", {.silu = true, .modulation = &modulation});
-    h = ops.conv2d(h, name + ".conv1", {.out_channels = options.out_channels, .init = ops::zeros});
+    const UNetStyle& style = options.style;
+    ops::Value h = ops.resample(unet_norm(ops, x, name + ".norm0", {.silu = true, .eps = style.eps}), options.resample);
+    h = ops.conv2d(h, name + ".conv0", {.out_channels = options.out_channels, .init = style.init});
+    h = conditioned(ops, h, embedding, name, style);
+    h = ops.conv2d(h, name + ".conv1", {.out_channels = options.out_channels, .init = style.last_init});
 
     ops::Value skip = ops.resample(x, options.resample);
-    if (ops.shape(x)[1] != options.out_channels) {
-        skip = ops.conv2d(skip, name + ".skip", {.out_channels = options.out_channels, .kernel = 1, .padding = 0});
+    const bool resampled = options.resample != ops::Resample::none;
+    if (ops.shape(x)[1] != options.out_channels || (resampled && style.projected_resampling)) {
+        skip = ops.conv2d(skip, name + ".skip", {.out_channels = options.out_channels, .kernel = 1, .padding = 0, .init = style.init});
     }
-    const ops::Value out = ops.add(h, skip);
-    return options.attention && attention_heads(options.out_channels) > 0 ? attend(ops, out, name) : out;
+    const ops::Value out = joined(ops, h, skip, style);
+    return options.attention && heads_of(style, options.out_channels) > 0 ? attend(ops, out, name, style) : out;
 }
 
 }  // namespace atelier::networks

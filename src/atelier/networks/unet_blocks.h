@@ -6,25 +6,44 @@
 
 namespace atelier::networks {
 
+/// What the blocks of one U-Net have in common and other U-Nets do otherwise.
+struct UNetStyle {
+    bool modulated = true;  // the embedding scales and shifts norm1's output; else it is added to norm1's input
+    bool one_head = false;  // of attention, in place of EDM's rule (attention_heads)
+    bool projected_resampling = false;  // a resampled skip gets a 1x1 convolution though its channels stay
+    double skip_scale = 1.0;            // of each sum with a skip
+    double eps = 1e-5;
+    ops::Init init{}, last_init = ops::zeros, attention_init{};
+};
+
+/// ADM's, and that of DDPM++ and NCSN++ (method.md section 6).
+inline constexpr UNetStyle adm_style{};
+extern const UNetStyle song_style;
+
 struct UNetBlock {
     std::int64_t out_channels;
     ops::Resample resample = ops::Resample::none;  // of the input, before the first convolution and on the skip
     bool attention = false;                        // where there are channels for a head at all
+    const UNetStyle& style = adm_style;
 };
 
 struct UNetNorm {
     bool silu = false;
     const ops::Value* modulation = nullptr;
+    double eps = adm_style.eps;
 };
 
-/// The residual block of the ADM U-Net (method.md section 6): `x` [N,C,H,W], `embedding` [N,E].
+/// "model.enc.16x16_conv": the name of a layer on a level of the encoder (`half` is "enc") or the decoder ("dec").
+std::string level_name(const char* half, std::int64_t resolution, const std::string& what);
+
+/// The residual block of EDM's U-Nets (method.md section 6): `x` [N,C,H,W], `embedding` [N,E].
 ops::Value unet_block(ops::Ops& ops, const ops::Value& x, const ops::Value& embedding, const std::string& name,
                       const UNetBlock& options);
 
 /// One head for every 64 channels (EDM's rule): none below 64, and then a block does not attend.
 std::int64_t attention_heads(std::int64_t channels);
 
-/// GroupNorm with min(32, C/4) groups, eps 1e-5.
+/// GroupNorm with min(32, C/4) groups.
 ops::Value unet_norm(ops::Ops& ops, const ops::Value& x, const std::string& name, const UNetNorm& options = {});
 
 }  // namespace atelier::networks

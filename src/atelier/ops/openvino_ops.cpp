@@ -1,11 +1,13 @@
 #include "atelier/ops/openvino_ops.h"
 
 #include <cmath>
+#include <numbers>
 #include <openvino/opsets/opset13.hpp>
 
 #include "atelier/core/error.h"
 #include "atelier/ops/openvino_norm.h"
 #include "atelier/ops/quantised.h"
+#include "atelier/ops/openvino_waves.h"
 
 namespace atelier::ops {
 
@@ -38,6 +40,26 @@ Node channels_first(const Node& x) { return make<op::Transpose>(x, integers({0, 
 Node copied(const Tensor& table) {
     const Tensor numbers = table.to(at::kFloat).contiguous();
     return make<op::Constant>(ov::element::f32, ov::Shape(numbers.sizes().begin(), numbers.sizes().end()), numbers.const_data_ptr<float>());
+}
+
+/// A filter for every channel, [C,1,1,4,4], that sums to `gain`.
+Node smoothing(const ov::element::Type& type, std::size_t channels, double gain) {
+    std::vector<float> filter;
+    for (const double row : {1, 3, 3, 1}) {
+        for (const double column : {1, 3, 3, 1}) filter.push_back(static_cast<float>(gain * row * column / 64));
+    }
+    const Node one = floats({1, 1, 1, 4, 4}, filter);
+    return as(type, make<op::Tile>(one, integers({static_cast<std::int64_t>(channels), 1, 1, 1, 1})));
+}
+
+Node smooth_down(const Node& x, std::ptrdiff_t padding) {
+    const ov::CoordinateDiff pads(2, padding);
+    return make<op::GroupConvolution>(x, smoothing(x.get_element_type(), x.get_shape()[1], 1), ov::Strides{2, 2}, pads, pads, ov::Strides{1, 1});
+}
+
+Node smooth_up(const Node& x) {
+    const ov::CoordinateDiff pads(2, 1);
+    return make<op::GroupConvolutionBackpropData>(x, smoothing(x.get_element_type(), x.get_shape()[1], 4), ov::Strides{2, 2}, pads, pads, ov::Strides{1, 1});
 }
 
 bool is_table(const Value& x) { return std::any_cast<Tensor>(&x) != nullptr; }
@@ -164,6 +186,9 @@ Value OpenVinoOps::resample(const Value& x, Resample how) {
         }
         case Resample::down:
             return value_of(make<op::AvgPool>(node_of(x), ov::Strides{2, 2}, ov::Shape{0, 0}, ov::Shape{0, 0}, ov::Shape{2, 2}, true));
+        case Resample::smooth_up: return value_of(smooth_up(node(x)));
+        case Resample::smooth_down: return value_of(smooth_down(node(x), 1));
+        case Resample::smooth_down_valid: return value_of(smooth_down(node(x), 0));
         case Resample::none: break;
     }
     return x;
@@ -173,7 +198,9 @@ Value OpenVinoOps::concat(const Value& a, const Value& b) { return value_of(make
 
 Value OpenVinoOps::add(const Value& a, const Value& b) {
     if (is_table(a) && is_table(b)) return known_.add(a, b);
-    return value_of(make<op::Add>(node(a), node(b)));
+    const Node x = node(a), y = node(b);
+    const bool for_every_pixel = shape(b).size() < shape(a).size();
+    return value_of(make<op::Add>(x, for_every_pixel ? reshaped(y, {0, shape(b)[1], 1, 1}) : y));
 }
 
 Value OpenVinoOps::scale(const Value& x, double factor) {
@@ -187,15 +214,18 @@ Value OpenVinoOps::silu(const Value& x) {
     return value_of(make<op::Swish>(node_of(x)));
 }
 
-Value OpenVinoOps::sinusoid(const Value& x, std::int64_t width) {
-    if (is_table(x)) return known_.sinusoid(x, width);
-    const auto half = static_cast<std::size_t>(width / 2);
+Value OpenVinoOps::sinusoid(const Value& x, const Sinusoid& layer) {
+    if (is_table(x)) return known_.sinusoid(x, layer);
+    const auto half = static_cast<std::size_t>(layer.width / 2);
+    const auto last = static_cast<double>(layer.endpoint ? half - 1 : half);
     std::vector<float> frequencies(half);
-    for (std::size_t i = 0; i < half; ++i) {
-        frequencies[i] = static_cast<float>(std::pow(1.0 / 10000, static_cast<double>(i) / static_cast<double>(half)));
-    }
-    const Node angles = make<op::Multiply>(reshaped(node_of(x), {0, 1}), floats({1, half}, frequencies));
-    return value_of(make<op::Concat>(ov::OutputVector{make<op::Cos>(angles), make<op::Sin>(angles)}, 1));
+    for (std::size_t i = 0; i < half; ++i) frequencies[i] = static_cast<float>(std::pow(1.0 / 10000, static_cast<double>(i) / last));
+    return value_of(make<WavesNode>(ov::OutputVector{node_of(x), floats({1, half}, frequencies)}, layer.sines_first));
+}
+
+Value OpenVinoOps::fourier(const Value& x, const std::string& name, std::int64_t width) {
+    if (is_table(x)) return known_.fourier(x, name, width);
+    return value_of(make<WavesNode>(ov::OutputVector{node_of(x), copied(parameters_.at(name).unsqueeze(0) * (2 * std::numbers::pi))}, true));
 }
 
 Value OpenVinoOps::pixel_unshuffle(const Value& x, std::int64_t factor) {

@@ -16,9 +16,9 @@ using Shape = std::vector<std::int64_t>;
 using Value = std::any;
 
 /// How a fresh weight is drawn: uniform in +-gain/sqrt(fan_in), or normal with standard deviation gain/sqrt(fan_in).
-/// Biases start at uniform +-gain/sqrt(fan_in) too; a gain of 0 gives zeros.
+/// Biases start at uniform +-gain/sqrt(fan_in) too; a gain of 0 gives zeros. Xavier: uniform in +-gain sqrt(6/(fan_in+fan_out)), biases 0.
 struct Init {
-    enum class Kind { uniform, normal };
+    enum class Kind { uniform, normal, xavier };
     Kind kind = Kind::uniform;
     double gain = 1.0;
 };
@@ -46,7 +46,16 @@ struct GroupNorm {
     const Value* modulation = nullptr;  // [N,2C] scale and shift: norm(x)*(1+scale)+shift, before SiLU
 };
 
-enum class Resample { none, up, down };  // 2x nearest-neighbour up, 2x2 box average down
+/// By a factor of 2. `up` repeats pixels, `down` averages 2x2 boxes; the smooth ones filter with [1,3,3,1]/8 along both axes, zeros beyond the
+/// edges. `smooth_down_valid` stays inside instead: height and width h become h/2 - 1.
+enum class Resample { none, up, down, smooth_up, smooth_down, smooth_down_valid };
+
+/// Frequencies f_i = (1/10000)^(i/(width/2)), i from 0 to width/2-1; with `endpoint`, i/(width/2-1).
+struct Sinusoid {
+    std::int64_t width;
+    bool endpoint = false;
+    bool sines_first = false;
+};
 
 /// One layer a function. `name` is the parameters' name without ".weight" and ".bias". Images are [N,C,H,W], features [N,F].
 class Ops {
@@ -66,13 +75,17 @@ public:
 
     virtual Value resample(const Value& x, Resample how) = 0;
     virtual Value concat(const Value& a, const Value& b) = 0;  // along axis 1
-    virtual Value add(const Value& a, const Value& b) = 0;     // equal shapes
+    virtual Value add(const Value& a, const Value& b) = 0;     // equal shapes, or [N,C,H,W] and [N,C] for every pixel
     virtual Value scale(const Value& x, double factor) = 0;
     virtual Value silu(const Value& x) = 0;
 
-    /// Positional embedding of a number a sample: [N] -> [N,width], cos(x f_i) then sin(x f_i),
-    /// f_i = (1/10000)^(i/(width/2)) (the ADM U-Net's time embedding).
-    virtual Value sinusoid(const Value& x, std::int64_t width) = 0;
+    /// Positional embedding of a number a sample: [N] -> [N,width], cos(x f_i) then sin(x f_i) (the ADM U-Net's time embedding), or the
+    /// sines first (DDPM++'s, with endpoint).
+    virtual Value sinusoid(const Value& x, const Sinusoid& layer) = 0;
+
+    /// Fourier features of a number a sample (NCSN++): [N] -> [N,width], sin(2 pi x f_i) then cos(2 pi x f_i), with frequencies that are drawn
+    /// once and never trained, the tensor `name` [width/2].
+    virtual Value fourier(const Value& x, const std::string& name, std::int64_t width) = 0;
 
     /// [N,C,H,W] <-> [N,C*factor^2,H/factor,W/factor].
     virtual Value pixel_unshuffle(const Value& x, std::int64_t factor) = 0;

@@ -50,8 +50,11 @@ std::span<const std::byte> bytes_of(const Tensor& contiguous) {
 Tensor draw(const ParameterSpec& spec, std::uint64_t seed) {
     Tensor tensor = at::full(spec.shape, spec.base, at::kFloat);
     if (spec.init.gain == 0) return tensor;
+    const bool xavier = spec.init.kind == Init::Kind::xavier;
+    if (xavier && spec.shape.size() == 1) return tensor;
     core::RandomStream stream(seed, "init/" + spec.name);
-    const double bound = spec.init.gain / std::sqrt(static_cast<double>(spec.fan_in));
+    const std::int64_t fans = xavier ? spec.fan_in + tensor.numel() / tensor.size(1) : spec.fan_in;
+    const double bound = spec.init.gain * (xavier ? std::sqrt(6.0 / static_cast<double>(fans)) : 1 / std::sqrt(static_cast<double>(fans)));
     float* numbers = tensor.mutable_data_ptr<float>();
     for (std::int64_t i = 0; i < tensor.numel(); ++i) {
         const double unit = spec.init.kind == Init::Kind::normal ? stream.normal() : 2 * stream.uniform() - 1;
@@ -129,6 +132,8 @@ Parameters initialise(std::span<const ParameterSpec> specs, std::uint64_t seed) 
     for (const ParameterSpec& spec : specs) fresh.set(spec.name, draw(spec, seed));
     return fresh;
 }
+
+bool is_fixed(const std::string& name) { return name.ends_with(".freqs"); }
 
 void check_against(const Parameters& parameters, std::span<const ParameterSpec> specs, const std::string& where) {
     std::set<std::string> known;

@@ -51,6 +51,9 @@ private:
 /// Fresh parameters; each tensor depends on the seed and its own name alone.
 Parameters initialise(std::span<const ParameterSpec> specs, std::uint64_t seed);
 
+/// Whether a tensor is a network's own but never trained: the frequencies of Ops::fourier.
+bool is_fixed(const std::string& name);
+
 /// Throws core::Error naming `where` and the first tensor that is missing, superfluous or of another shape than `specs` says.
 void check_against(const Parameters& parameters, std::span<const ParameterSpec> specs, const std::string& where);
 

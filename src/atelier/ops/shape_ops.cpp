@@ -82,10 +82,11 @@ Value ShapeOps::attention(const Value& qkv, std::int64_t heads) {
 
 Value ShapeOps::resample(const Value& x, Resample how) {
     Shape s = of(x);
-    require(s.size() == 4 && (how != Resample::down || (s[2] % 2 == 0 && s[3] % 2 == 0)), "resample", s,
-            "halving needs an even height and width");
     if (how == Resample::none) return s;
-    for (const int axis : {2, 3}) s[axis] = how == Resample::up ? s[axis] * 2 : s[axis] / 2;
+    const bool doubles = how == Resample::up || how == Resample::smooth_up;
+    const std::int64_t lost = how == Resample::smooth_down_valid ? 1 : 0;
+    require(s.size() == 4 && (doubles || (s[2] % 2 == 0 && s[3] % 2 == 0)), "resample", s, "halving needs an even height and width");
+    for (const int axis : {2, 3}) s[axis] = doubles ? s[axis] * 2 : s[axis] / 2 - lost;
     return s;
 }
 
@@ -99,7 +100,9 @@ Value ShapeOps::concat(const Value& a, const Value& b) {
 }
 
 Value ShapeOps::add(const Value& a, const Value& b) {
-    require(of(a) == of(b), "add", of(b), "both terms need the same shape");
+    const Shape s = of(a);
+    const bool for_every_pixel = s.size() == 4 && of(b) == Shape{s[0], s[1]};
+    require(s == of(b) || for_every_pixel, "add", of(b), "both terms need the same shape");
     return a;
 }
 
@@ -107,8 +110,14 @@ Value ShapeOps::scale(const Value& x, double) { return x; }
 
 Value ShapeOps::silu(const Value& x) { return x; }
 
-Value ShapeOps::sinusoid(const Value& x, std::int64_t width) {
-    require(of(x).size() == 1 && width % 2 == 0, "sinusoid", of(x), "expected [N] and an even width");
+Value ShapeOps::sinusoid(const Value& x, const Sinusoid& layer) {
+    require(of(x).size() == 1 && layer.width % 2 == 0 && (!layer.endpoint || layer.width > 2), "sinusoid", of(x), "expected [N] and an even width");
+    return Shape{of(x)[0], layer.width};
+}
+
+Value ShapeOps::fourier(const Value& x, const std::string& name, std::int64_t width) {
+    require(of(x).size() == 1 && width % 2 == 0, name, of(x), "expected [N] and an even width");
+    parameters.push_back({name, {width / 2}, {Init::Kind::normal, 16.0}, 1});
     return Shape{of(x)[0], width};
 }
 

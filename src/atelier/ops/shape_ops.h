@@ -32,7 +32,8 @@ public:
     Value add(const Value& a, const Value& b) override;
     Value scale(const Value& x, double factor) override;
     Value silu(const Value& x) override;
-    Value sinusoid(const Value& x, std::int64_t width) override;
+    Value sinusoid(const Value& x, const Sinusoid& layer) override;
+    Value fourier(const Value& x, const std::string& name, std::int64_t width) override;
     Value pixel_unshuffle(const Value& x, std::int64_t factor) override;
     Value pixel_shuffle(const Value& x, std::int64_t factor) override;
     Value global_average(const Value& x) override;

@@ -1,10 +1,27 @@
 #include "atelier/ops/torch_ops.h"
 
 #include <cmath>
+#include <numbers>
 
 #include "atelier/ops/fused_norm.h"
 
 namespace atelier::ops {
+
+namespace {
+
+/// A filter for every channel, [C,1,4,4], that sums to `gain`.
+Tensor smoothing(const Tensor& like, double gain) {
+    const Tensor taps = at::tensor({1.0, 3.0, 3.0, 1.0}, at::kDouble) / 8;
+    return (at::outer(taps, taps) * gain).to(like.options()).expand({like.size(1), 1, 4, 4});
+}
+
+Tensor smooth_down(const Tensor& x, std::int64_t padding) { return at::conv2d(x, smoothing(x, 1), {}, 2, padding, 1, x.size(1)); }
+
+Tensor waves(const Tensor& angles, bool sines_first) {
+    return sines_first ? at::cat({angles.sin(), angles.cos()}, 1) : at::cat({angles.cos(), angles.sin()}, 1);
+}
+
+}  // namespace
 
 TorchOps::TorchOps(const Parameters& parameters, std::string prefix) : parameters_(parameters), prefix_(std::move(prefix)) {}
 
@@ -48,6 +65,12 @@ Value TorchOps::resample(const Value& x, Resample how) {
     switch (how) {
         case Resample::up: return at::upsample_nearest2d(tensor_of(x), std::nullopt, at::ArrayRef<double>{2.0, 2.0});
         case Resample::down: return at::avg_pool2d(tensor_of(x), {2, 2});
+        case Resample::smooth_up: {
+            const Tensor in = tensor_of(x);
+            return at::conv_transpose2d(in, smoothing(in, 4), {}, 2, 1, 0, in.size(1));
+        }
+        case Resample::smooth_down: return smooth_down(tensor_of(x), 1);
+        case Resample::smooth_down_valid: return smooth_down(tensor_of(x), 0);
         case Resample::none: break;
     }
     return x;
@@ -55,17 +78,24 @@ Value TorchOps::resample(const Value& x, Resample how) {
 
 Value TorchOps::concat(const Value& a, const Value& b) { return at::cat({tensor_of(a), tensor_of(b)}, 1); }
 
-Value TorchOps::add(const Value& a, const Value& b) { return tensor_of(a) + tensor_of(b); }
+Value TorchOps::add(const Value& a, const Value& b) {
+    const Tensor x = tensor_of(a), y = tensor_of(b);
+    return x + (x.dim() == y.dim() ? y : y.unsqueeze(-1).unsqueeze(-1));
+}
 
 Value TorchOps::scale(const Value& x, double factor) { return tensor_of(x) * factor; }
 
 Value TorchOps::silu(const Value& x) { return at::silu(tensor_of(x)); }
 
-Value TorchOps::sinusoid(const Value& x, std::int64_t width) {
+Value TorchOps::sinusoid(const Value& x, const Sinusoid& layer) {
     const Tensor numbers = tensor_of(x);
-    const Tensor exponent = at::arange(width / 2, numbers.options()) / static_cast<double>(width / 2);
-    const Tensor angles = at::outer(numbers, at::pow(1.0 / 10000, exponent));
-    return at::cat({angles.cos(), angles.sin()}, 1);
+    const std::int64_t half = layer.width / 2;
+    const Tensor exponent = at::arange(half, numbers.options()) / static_cast<double>(layer.endpoint ? half - 1 : half);
+    return waves(at::outer(numbers, at::pow(1.0 / 10000, exponent)), layer.sines_first);
+}
+
+Value TorchOps::fourier(const Value& x, const std::string& name, std::int64_t) {
+    return waves(at::outer(tensor_of(x), parameter(name).detach() * (2 * std::numbers::pi)), true);
 }
 
 Value TorchOps::pixel_unshuffle(const Value& x, std::int64_t factor) { return at::pixel_unshuffle(tensor_of(x), factor); }

@@ -15,6 +15,15 @@ ops::Parameters zeros_like(const ops::Parameters& parameters) {
     return zeros;
 }
 
+/// Those that are trained.
+std::vector<Tensor> trained(const ops::Parameters& parameters) {
+    std::vector<Tensor> list;
+    for (const auto& [name, tensor] : parameters.tensors()) {
+        if (!ops::is_fixed(name)) list.push_back(tensor);
+    }
+    return list;
+}
+
 /// An undefined gradient (of a parameter that this loss does not reach) becomes zeros, so that every state advances alike; others are laid
 /// out as the parameter is, which the fused update takes for granted.
 Tensor fitted(const Tensor& gradient, const Tensor& parameter) {
@@ -44,9 +53,13 @@ std::int64_t Optimizer::updates_done() const { return static_cast<std::int64_t>(
 
 double Optimizer::update(const std::vector<Tensor>& gradients) {
     at::NoGradGuard no_gradients;
-    const std::vector<Tensor> parameters = parameters_.list();
+    const std::vector<Tensor> parameters = trained(parameters_);
     std::vector<Tensor> slopes;
-    for (std::size_t i = 0; i < parameters.size(); ++i) slopes.push_back(fitted(gradients[i], parameters[i]));
+    std::size_t place = 0;
+    for (const auto& [name, tensor] : parameters_.tensors()) {
+        const Tensor& gradient = gradients[place++];
+        if (!ops::is_fixed(name)) slopes.push_back(fitted(gradient, tensor));
+    }
     const double norm = at::stack(at::_foreach_norm(slopes, 2)).norm().item<double>();
     if (!std::isfinite(norm)) return norm;
     // Not in place: autograd may hand out one tensor as the gradient of several parameters.
@@ -55,12 +68,12 @@ double Optimizer::update(const std::vector<Tensor>& gradients) {
     const std::int64_t before = updates_done();
     updates_.add_(1);
     const std::vector<Tensor> steps(parameters.size(), updates_);
-    at::_fused_adamw_(parameters, slopes, first_.list(), second_.list(), {}, steps, scheduled_rate(settings_, before, total_),
+    at::_fused_adamw_(parameters, slopes, trained(first_), trained(second_), {}, steps, scheduled_rate(settings_, before, total_),
                       settings_.beta1, settings_.beta2, settings_.weight_decay, 1e-8, false, false, std::nullopt, std::nullopt);
     if (settings_.ema_decay > 0) {
         const auto done = static_cast<double>(before + 1);
         const double keep = std::min(settings_.ema_decay, (1 + done) / (10 + done));  // young averages follow closely
-        at::_foreach_lerp_(average_.list(), parameters, 1 - keep);
+        at::_foreach_lerp_(trained(average_), parameters, 1 - keep);
     }
     return norm;
 }

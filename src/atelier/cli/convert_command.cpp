@@ -1,0 +1,54 @@
+#include <CLI/CLI.hpp>
+
+#include "atelier/cli/commands.h"
+#include "atelier/core/error.h"
+#include "atelier/models/edm_checkpoint.h"
+
+namespace atelier::cli {
+
+namespace {
+
+namespace fs = std::filesystem;
+
+struct Arguments {
+    std::string from, to, config, prefix, form;
+};
+
+void import_checkpoint(const Arguments& arguments) {
+    if (fs::exists(arguments.to)) core::fail("{}: exists already; name a new directory", arguments.to);
+    const models::Checkpoint checkpoint = arguments.config.empty()
+                                              ? models::read_edm_pickle(arguments.from)
+                                              : models::read_state_dictionary(arguments.from, core::read_json(arguments.config), arguments.prefix);
+    models::write_checkpoint(arguments.to, checkpoint, arguments.from);
+}
+
+void convert(const Arguments& arguments) {
+    if (fs::is_directory(arguments.from)) {
+        if (arguments.form != "edm") throw core::UsageError("a model directory is exported with --to edm");
+        if (fs::path(arguments.to).extension() != ".safetensors") throw core::UsageError(arguments.to + ": is written as safetensors; name it so");
+        return models::write_edm_state(arguments.to, arguments.from);
+    }
+    if (!arguments.form.empty()) throw core::UsageError("--to is for exporting model directories; " + arguments.from + " is none");
+    if (arguments.config.empty() && fs::path(arguments.from).extension() == ".safetensors") {
+        throw core::UsageError(arguments.from + ": a state dictionary does not say which network it is of; name its config.json with --config");
+    }
+    import_checkpoint(arguments);
+}
+
+}  // namespace
+
+void add_convert_command(CLI::App& app) {
+    auto arguments = std::make_shared<Arguments>();
+    CLI::App* command = app.add_subcommand("convert", "Make a model directory of another project's checkpoint, or the reverse; nothing in a pickle is run");
+    command->add_option("SRC", arguments->from, "an EDM pickle, a state dictionary (.pth, .pt, .bin, .safetensors), or a model directory")->required();
+    command->add_option("DST", arguments->to, "the model directory to make, or with --to edm the .safetensors file")->required();
+    CLI::Option* config = command->add_option("--config", arguments->config, "config.json of the network that a state dictionary is of");
+    command->add_option("--prefix", arguments->prefix, "where the network lies in a state dictionary that holds several")->needs(config);
+    command->add_option("--to", arguments->form, "edm: export a model directory as a state dictionary of EDM's classes")->excludes(config);
+    command->footer("Examples:\n  atelier convert edm-imagenet-64x64-cond-adm.pkl models/teacher\n"
+                    "  atelier convert pytorch_model.bin models/dmd2 --config models/teacher/config.json\n"
+                    "  atelier convert runs/x/students/0 student.safetensors --to edm");
+    command->callback([arguments] { convert(*arguments); });
+}
+
+}  // namespace atelier::cli

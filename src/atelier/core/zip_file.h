@@ -1,0 +1,48 @@
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "atelier/core/mapped_file.h"
+
+namespace atelier::core {
+
+/// A zip archive, read in place: its directory is checked before anything is believed, entries are found without unpacking others. Stored and
+/// deflated entries, zip64; no encryption, no parts. Reading is thread-safe.
+class ZipFile {
+public:
+    struct Entry {
+        std::string name;
+        std::uint64_t size = 0;    // unpacked
+        std::uint64_t packed = 0;  // in the archive
+        std::uint64_t header = 0;  // where its local header begins
+        std::uint32_t checksum = 0;
+        bool deflated = false;
+    };
+
+    /// Throws Error naming the file when it is no zip archive, or its directory is broken, has more than 100 million entries, or names one that
+    /// would lie outside of it (an absolute path, "..").
+    explicit ZipFile(std::filesystem::path path);
+
+    const std::filesystem::path& path() const { return file_.path(); }
+    /// In the order of the directory; folders are left out.
+    const std::vector<Entry>& entries() const { return entries_; }
+    /// Null when there is no such entry.
+    const Entry* find(const std::string& name) const;
+
+    /// The bytes of a stored entry, in the archive; throws Error when it is compressed.
+    std::span<const std::byte> stored(const Entry& entry) const;
+    /// The unpacked bytes. Throws Error naming file and entry when it is broken, fails its checksum, or is larger than `largest` or 2 GB.
+    std::vector<std::byte> read(const Entry& entry, std::uint64_t largest) const;
+
+private:
+    std::span<const std::byte> packed(const Entry& entry) const;
+    std::string where(const Entry& entry) const;
+
+    MappedFile file_;
+    std::vector<Entry> entries_;
+    std::vector<std::uint32_t> by_name_;  // places in entries_, in the order of the names
+};
+
+}  // namespace atelier::core
