@@ -72,6 +72,7 @@ int run_command_line(int argc, char** argv) {
     add_inspect_command(app);
     add_classifier_command(app);
     add_benchmark_command(app);
+    add_serve_command(app);
 
     core::catch_stop_signals();
     return guarded([&] {

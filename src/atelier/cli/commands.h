@@ -18,5 +18,6 @@ void add_forward_command(CLI::App& app);
 void add_inspect_command(CLI::App& app);
 void add_classifier_command(CLI::App& app);
 void add_benchmark_command(CLI::App& app);
+void add_serve_command(CLI::App& app);
 
 }  // namespace atelier::cli
