@@ -59,7 +59,8 @@ function showMap(student) {
     });
     const name = element("div", { className: "name" }, element("span", { textContent: `Student ${k}` }), element("span", { textContent: facts.routed }));
     const size = element("div", { className: "own", textContent: `${plural(facts.parameters, "parameter")}${facts.loaded ? "" : ", not in memory"}` });
-    const share = element("progress", { max: most, value: facts.routed, ariaLabel: `Requests sent to student ${k}` });
+    const share = element("div", { className: "share" });
+    share.style.width = `${100 * facts.routed / most}%`;
     const item = element("li", { className: k === student ? "now" : "" }, name, own, size, share);
     item.style.setProperty("--hue", hues(k));
     return item;
