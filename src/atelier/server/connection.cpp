@@ -24,6 +24,7 @@ namespace http = beast::http;
 
 constexpr auto quietly = net::as_tuple(net::use_awaitable);  // gives the error instead of throwing it
 constexpr std::size_t longest_id = 64;
+constexpr unsigned client_left = 499;  // never sent; nginx's word for it in logs
 
 using Parser = http::request_parser<http::string_body>;
 
@@ -134,10 +135,12 @@ private:
         http::request<http::string_body> message = parser.release();
         Request request = request_of(message, peer_);
         Response response;
+        bool stays = true;
         if (error) response = refusal_of(error, limits_);
-        else if (!co_await answer(request, response)) co_return false;
+        else stays = co_await answer(request, response);
         response.close = response.close || !message.keep_alive();
         service_.complete(request, response);
+        if (!stays) co_return false;
         const bool written = co_await write(request, response, message.version());
         if (error && written) co_await linger();
         co_return written && !response.close;
@@ -172,7 +175,7 @@ private:
             response = service_.finish(request, pending, *waiter->outcome);
         } else {
             service_.abandon(pending, waiter->left ? "left" : "late");
-            response = service_.late_answer();
+            response = waiter->left ? Response{.status = client_left} : Service::late_answer();
         }
         co_return !waiter->left;
     }
