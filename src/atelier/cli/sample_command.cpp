@@ -4,6 +4,7 @@
 
 #include "atelier/cli/commands.h"
 #include "atelier/cli/engine_options.h"
+#include "atelier/cli/picture_text.h"
 #include "atelier/core/atomic_file.h"
 #include "atelier/core/error.h"
 #include "atelier/core/image_file.h"
@@ -34,22 +35,11 @@ std::span<const std::byte> bytes_of(const Tensor& tensor) {
     return {static_cast<const std::byte*>(tensor.const_data_ptr()), tensor.nbytes()};
 }
 
-/// What a picture says of itself: everything that is needed to draw it again.
 std::map<std::string, std::string> text_of(inference::Generator& generator, const Arguments& arguments, std::int64_t number, std::int64_t label) {
-    const auto& names = generator.form().class_names;
     const std::int64_t student = generator.student_of(label);
-    std::map<std::string, std::string> text{{"Software", "atelier " ATELIER_VERSION},
-                                            {"seed", std::to_string(arguments.seed)},
-                                            {"number", std::to_string(number)},
-                                            {"class", std::to_string(label)},
-                                            {"student", std::to_string(student)},
-                                            {"model_hash", generator.hash_of_student(student)},
-                                            {"sampler", inference::name_of(generator.sampling().method)},
-                                            {"evaluations", std::to_string(generator.sampling().evaluations())},
-                                            {"engine", inference::name_of(generator.engine().kind)},
-                                            {"precision", inference::name_of(generator.engine().precision)}};
-    if (!names.empty()) text["class_name"] = names[static_cast<std::size_t>(label)];
-    return text;
+    return picture_text({.draw = {static_cast<std::uint64_t>(arguments.seed), number, label}, .student = student,
+                         .model_hash = generator.hash_of_student(student), .sampling = generator.sampling(), .engine = generator.engine(),
+                         .class_names = generator.form().class_names});
 }
 
 void write_npz(const Arguments& arguments, const Tensor& user, const std::vector<std::int64_t>& labels) {

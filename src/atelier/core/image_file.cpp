@@ -31,6 +31,14 @@ void paste(const Image& image, Image& sheet, int top, int left, int zoom) {
 
 }  // namespace
 
+void check_image(const Image& image) {
+    const bool sides = image.height > 0 && image.width > 0 && (image.channels == 1 || image.channels == 3);
+    if (sides && image.pixels.size() == std::size_t(image.height) * std::size_t(image.width) * std::size_t(image.channels))
+        return;
+    fail("an image of {} x {} pixels, {} channels and {} bytes cannot be written", image.width, image.height, image.channels,
+         image.pixels.size());
+}
+
 void write_png(const std::filesystem::path& path, const Image& image, const std::map<std::string, std::string>& text) {
     const std::vector<std::uint8_t> bytes = encode_png(image, text);
     AtomicFile file(path);

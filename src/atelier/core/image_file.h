@@ -19,6 +19,12 @@ struct Image {
 /// A PNG in memory; `text` becomes tEXt chunks (keyword -> Latin-1 value). Equal input gives equal bytes.
 std::vector<std::uint8_t> encode_png(const Image& image, const std::map<std::string, std::string>& text = {});
 
+/// A JPEG in memory; `quality` from 0 to 100.
+std::vector<std::uint8_t> encode_jpeg(const Image& image, int quality);
+
+/// A WebP in memory; `quality` from 0 to 100, where 100 loses nothing.
+std::vector<std::uint8_t> encode_webp(const Image& image, int quality);
+
 /// Writes a PNG atomically.
 void write_png(const std::filesystem::path& path, const Image& image, const std::map<std::string, std::string>& text = {});
 

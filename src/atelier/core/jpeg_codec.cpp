@@ -1,6 +1,7 @@
 #include <csetjmp>
 #include <cstddef>
 #include <cstdio>
+#include <cstdlib>
 
 #include <jpeglib.h>
 
@@ -94,8 +95,57 @@ private:
     jpeg_decompress_struct jpeg_{};
 };
 
+class Writer {
+public:
+    Writer() {
+        jpeg_.err = jpeg_std_error(&report_.manager);
+        report_.manager.error_exit = leave;
+    }
+    ~Writer() {
+        jpeg_destroy_compress(&jpeg_);
+        std::free(bytes_);
+    }
+    Writer(const Writer&) = delete;
+    Writer& operator=(const Writer&) = delete;
+
+    std::vector<std::uint8_t> file_of(const Image& image, int quality) {
+        if (!write_all(image, quality)) fail("a JPEG cannot be written ({})", report_.message);
+        return {bytes_, bytes_ + size_};
+    }
+
+private:
+    bool write_all(const Image& image, int quality) {
+        if (setjmp(report_.escape) != 0) return false;
+        jpeg_create_compress(&jpeg_);
+        jpeg_mem_dest(&jpeg_, &bytes_, &size_);
+        jpeg_.image_width = static_cast<JDIMENSION>(image.width);
+        jpeg_.image_height = static_cast<JDIMENSION>(image.height);
+        jpeg_.input_components = image.channels;
+        jpeg_.in_color_space = image.channels == 1 ? JCS_GRAYSCALE : JCS_RGB;
+        jpeg_set_defaults(&jpeg_);
+        jpeg_set_quality(&jpeg_, quality, TRUE);
+        jpeg_start_compress(&jpeg_, TRUE);
+        while (jpeg_.next_scanline < jpeg_.image_height) {
+            auto* row = const_cast<JSAMPROW>(image.pixels.data()) + std::size_t{jpeg_.next_scanline} * jpeg_.image_width * std::size_t(image.channels);
+            jpeg_write_scanlines(&jpeg_, &row, 1);
+        }
+        jpeg_finish_compress(&jpeg_);
+        return true;
+    }
+
+    ErrorReport report_;
+    jpeg_compress_struct jpeg_{};
+    unsigned char* bytes_ = nullptr;  // libjpeg's, by malloc
+    unsigned long size_ = 0;
+};
+
 }  // namespace
 
 Image decode_jpeg(std::span<const std::uint8_t> file, const std::string& where, std::uint32_t longest) { return Reader(file, where).image(longest); }
+
+std::vector<std::uint8_t> encode_jpeg(const Image& image, int quality) {
+    check_image(image);
+    return Writer().file_of(image, quality);
+}
 
 }  // namespace atelier::core

@@ -145,14 +145,6 @@ bool write_all(png_structp png, png_infop info, const Image& image, png_textp te
     return true;
 }
 
-void check_image(const Image& image) {
-    const bool sides = image.height > 0 && image.width > 0 && (image.channels == 1 || image.channels == 3);
-    if (sides && image.pixels.size() == std::size_t(image.height) * std::size_t(image.width) * std::size_t(image.channels))
-        return;
-    fail("an image of {} x {} pixels, {} channels and {} bytes cannot be a PNG", image.width, image.height, image.channels,
-         image.pixels.size());
-}
-
 std::vector<png_text> text_chunks(const std::map<std::string, std::string>& text) {
     std::vector<png_text> chunks;
     for (const auto& [keyword, value] : text) {

@@ -25,11 +25,20 @@ constexpr std::chrono::milliseconds between_looks{20};
 
 std::atomic<bool> stop = false;
 std::atomic<bool> interrupted_once = false;
+std::atomic<bool> reload = false;
 static_assert(std::atomic<bool>::is_always_lock_free, "a signal handler may only touch lock-free atomics");
 
 void on_stop_signal(int signal) {
     stop = true;
     if (signal == SIGINT && interrupted_once.exchange(true)) ::_exit(interrupted_exit_code);
+}
+
+void catch_signals(void (*handler)(int), std::initializer_list<int> signals) {
+    struct sigaction action {};
+    action.sa_handler = handler;
+    action.sa_flags = SA_RESTART;  // libraries need not expect interrupted calls
+    sigemptyset(&action.sa_mask);
+    for (const int signal : signals) ::sigaction(signal, &action, nullptr);
 }
 
 struct Child {
@@ -137,16 +146,15 @@ private:
 
 }  // namespace
 
-void catch_stop_signals() {
-    struct sigaction action {};
-    action.sa_handler = on_stop_signal;
-    action.sa_flags = SA_RESTART;  // libraries need not expect interrupted calls
-    sigemptyset(&action.sa_mask);
-    ::sigaction(SIGINT, &action, nullptr);
-    ::sigaction(SIGTERM, &action, nullptr);
-}
+void catch_stop_signals() { catch_signals(on_stop_signal, {SIGINT, SIGTERM}); }
 
 bool stop_requested() { return stop; }
+
+void catch_reload_signal() {
+    catch_signals([](int) { reload = true; }, {SIGHUP});
+}
+
+bool reload_requested() { return reload.exchange(false); }
 
 void run_processes(const std::vector<std::vector<std::string>>& commands, int at_once) {
     if (std::ranges::any_of(commands, &std::vector<std::string>::empty)) fail("a command without a program cannot be run");

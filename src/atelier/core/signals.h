@@ -11,6 +11,10 @@ namespace atelier::core {
 void catch_stop_signals();
 bool stop_requested();
 
+/// After this, SIGHUP sets a flag instead of ending the process; `reload_requested` says whether one came since it was asked last.
+void catch_reload_signal();
+bool reload_requested();
+
 /// Runs commands (each an argument vector; the first is the program's path), at most `at_once` together, their output passed
 /// through. Every child gets SIGKILL when this process dies, and SIGTERM when a stop is requested. When one fails the others
 /// are stopped and waited for. Throws Interrupted or Error naming the failed command.

@@ -5,13 +5,10 @@
 #include "atelier/core/error.h"
 #include "atelier/core/hash.h"
 #include "atelier/core/schema.h"
-#include "atelier/diffusion/samplers.h"
 
 namespace atelier::inference {
 
 namespace {
-
-constexpr std::size_t largest_batch = 256;
 
 const std::map<std::string, Sampling::Method>& methods() {
     static const std::map<std::string, Sampling::Method> all{
@@ -19,72 +16,26 @@ const std::map<std::string, Sampling::Method>& methods() {
     return all;
 }
 
-/// A model and the engine that runs it.
-class Ready {
-public:
-    /// `classes`: those that will be asked for; without, all.
-    Ready(models::Model read, const Sampling& sampling, const Engine& engine, std::vector<std::int64_t> classes = {})
-        : model(std::move(read)), sampling_(sampling), device_(engine.device) {
-        if (sampling.method == Sampling::Method::one_step) one_step_ = open_one_step(model, engine, std::move(classes));
-        else denoiser_ = open_denoiser(model, engine);
-    }
-    Ready(Ready&&) = delete;  // the sampler looks into the model
-
-    /// Draws in batches of at most `largest_batch`.
-    Tensor draw(const Wanted& wanted) const {
-        at::NoGradGuard no_gradients;
-        std::vector<Tensor> parts;
-        for (std::size_t first = 0; first < wanted.numbers.size(); first += largest_batch) {
-            const std::size_t count = std::min(largest_batch, wanted.numbers.size() - first);
-            std::vector<Tensor> noise;
-            for (const std::int64_t number : std::span(wanted.numbers).subspan(first, count)) {
-                noise.push_back(diffusion::image_noise(wanted.seed, number, 1, model.network.data_shape));
-            }
-            parts.push_back(one_batch(at::cat(noise), std::span(wanted.classes).subspan(first, count)));
-        }
-        return at::cat(parts);
-    }
-
-    const models::Model model;
-
-private:
-    Tensor one_batch(const Tensor& z, std::span<const std::int64_t> classes) const {
-        const auto solved = [&](auto solver) {
-            const auto condition = diffusion::one_hot(classes, model.network.classes, device_);
-            return solver(*denoiser_, z.to(device_), diffusion::sampling_levels(model.range, sampling_.steps), condition).to(at::kCPU);
-        };
-        switch (sampling_.method) {
-            case Sampling::Method::one_step: return one_step_->draw(z, classes);
-            case Sampling::Method::heun: return solved(diffusion::sample_heun);
-            case Sampling::Method::ddim: return solved(diffusion::sample_ddim);
-        }
-        return {};
-    }
-
-    Sampling sampling_;
-    at::Device device_;
-    std::unique_ptr<OneStep> one_step_;            // one of these two
-    std::unique_ptr<diffusion::Denoiser> denoiser_;
-};
-
 void check_classes(const std::vector<std::int64_t>& wanted, std::int64_t classes) {
     for (const std::int64_t c : wanted) {
         if (c < 0 || c >= classes) throw core::UsageError(fmt::format("class {} is out of range; this model knows 0 to {}", c, classes - 1));
     }
 }
 
+std::vector<Draw> draws_of(const Wanted& wanted) {
+    std::vector<Draw> draws;
+    for (std::size_t i = 0; i < wanted.numbers.size(); ++i) draws.push_back({wanted.seed, wanted.numbers[i], wanted.classes[i]});
+    return draws;
+}
+
 class SingleModel : public Generator {
 public:
-    SingleModel(models::Model model, Sampling sampling, const Engine& engine) : ready_(std::move(model), sampling, engine), sampling_(sampling), engine_(engine_for(engine, ready_.model)) {
-        const auto provenance = ready_.model.config.value("provenance", nlohmann::json::object());
-        const std::int64_t classes = std::max<std::int64_t>(1, ready_.model.network.classes);
-        prior_.weights = provenance.value("prior", std::vector<double>(static_cast<std::size_t>(classes), 1.0));
-        if (prior_.classes() != classes) prior_.weights.assign(static_cast<std::size_t>(classes), 1.0);
-    }
+    SingleModel(models::Model model, Sampling sampling, const Engine& engine)
+        : ready_(std::move(model), sampling, engine), prior_(prior_of(ready_.model)), sampling_(sampling), engine_(engine_for(engine, ready_.model)) {}
 
     Tensor draw(const Wanted& wanted) override {
         check_classes(wanted.classes, prior_.classes());
-        return ready_.draw(wanted);
+        return ready_.draw(draws_of(wanted));
     }
     const models::DataForm& form() const override { return ready_.model.form; }
     const conditions::Prior& prior() const override { return prior_; }
@@ -96,7 +47,7 @@ public:
     std::int64_t parameters_of_student(std::int64_t) override { return ready_.model.parameters.count(); }
 
 private:
-    Ready ready_;
+    ReadyModel ready_;
     conditions::Prior prior_;
     Sampling sampling_;
     Engine engine_;
@@ -114,12 +65,10 @@ public:
         std::vector<std::int64_t> shape{static_cast<std::int64_t>(wanted.numbers.size())};
         shape.insert(shape.end(), ensemble_.form.shape.begin(), ensemble_.form.shape.end());
         Tensor all = at::empty(shape, at::kFloat);
+        const std::vector<Draw> draws = draws_of(wanted);
         for (const conditions::Group& group : conditions::group_by_student(router_, wanted.classes)) {
-            Wanted part{wanted.seed, {}, {}};
-            for (const std::int64_t position : group.positions) {
-                part.numbers.push_back(wanted.numbers[static_cast<std::size_t>(position)]);
-                part.classes.push_back(wanted.classes[static_cast<std::size_t>(position)]);
-            }
+            std::vector<Draw> part;
+            for (const std::int64_t position : group.positions) part.push_back(draws[static_cast<std::size_t>(position)]);
             all.index_copy_(0, at::tensor(group.positions, at::kLong), student(group.student).draw(part));
         }
         return all;
@@ -134,32 +83,23 @@ public:
     std::int64_t parameters_of_student(std::int64_t k) override { return student(k).model.parameters.count(); }
 
 private:
-    const Ready& student(std::int64_t k) {
+    const ReadyModel& student(std::int64_t k) {
         auto& slot = loaded_[static_cast<std::size_t>(k)];
         if (!slot) {
-            slot = std::make_unique<Ready>(models::read_student(ensemble_, k, engine_.device, engine_.weights()), sampling_, engine_,
-                                           ensemble_.partition.cell(k));
+            slot = std::make_unique<ReadyModel>(models::read_student(ensemble_, k, engine_.device, engine_.weights()), sampling_, engine_,
+                                                ensemble_.partition.cell(k));
         }
         return *slot;
     }
 
     models::Ensemble ensemble_;
     conditions::Router router_;
-    std::vector<std::unique_ptr<Ready>> loaded_;
+    std::vector<std::unique_ptr<ReadyModel>> loaded_;
     Sampling sampling_;
     Engine engine_;
 };
 
 }  // namespace
-
-std::int64_t Sampling::evaluations() const {
-    switch (method) {
-        case Method::one_step: return 1;
-        case Method::heun: return 2 * steps - 1;
-        case Method::ddim: return steps;
-    }
-    return 0;
-}
 
 Sampling::Method sampling_method(const std::string& name) {
     const auto found = methods().find(name);
@@ -198,8 +138,7 @@ std::unique_ptr<Generator> open_generator(const std::filesystem::path& path, con
     }
     if (!std::filesystem::exists(path)) core::fail("{}: there is no such model; name a model or ensemble directory", path.string());
     models::Model model = models::read_model(path, engine.device, engine.weights());
-    const bool student = model.config.contains("place");
-    const Sampling usual{student ? Sampling::Method::one_step : Sampling::Method::heun, 18};
+    const Sampling usual = usual_sampling(model);
     return std::make_unique<SingleModel>(std::move(model), sampling.value_or(usual), engine);
 }
 

@@ -6,20 +6,10 @@
 #include <vector>
 
 #include "atelier/conditions/router.h"
-#include "atelier/inference/engine.h"
+#include "atelier/inference/ready_model.h"
 #include "atelier/models/ensemble.h"
 
 namespace atelier::inference {
-
-/// How samples are drawn.
-struct Sampling {
-    enum class Method { one_step, heun, ddim };
-    Method method = Method::one_step;
-    std::int64_t steps = 18;  // of heun and ddim
-
-    /// Network evaluations a sample.
-    std::int64_t evaluations() const;
-};
 
 /// "one-step", "heun" or "ddim". Throws core::UsageError naming the nearest.
 Sampling::Method sampling_method(const std::string& name);

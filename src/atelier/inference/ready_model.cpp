@@ -1,0 +1,67 @@
+#include "atelier/inference/ready_model.h"
+
+#include "atelier/diffusion/samplers.h"
+
+namespace atelier::inference {
+
+namespace {
+
+constexpr std::size_t largest_batch = 256;
+
+}  // namespace
+
+std::int64_t Sampling::evaluations() const {
+    switch (method) {
+        case Method::one_step: return 1;
+        case Method::heun: return 2 * steps - 1;
+        case Method::ddim: return steps;
+    }
+    return 0;
+}
+
+ReadyModel::ReadyModel(models::Model read, const Sampling& sampling, const Engine& engine, std::vector<std::int64_t> classes)
+    : model(std::move(read)), sampling_(sampling), device_(engine.device) {
+    if (sampling.method == Sampling::Method::one_step) one_step_ = open_one_step(model, engine, std::move(classes));
+    else denoiser_ = open_denoiser(model, engine);
+}
+
+Tensor ReadyModel::draw(std::span<const Draw> draws) const {
+    at::NoGradGuard no_gradients;
+    std::vector<Tensor> parts;
+    for (std::size_t first = 0; first < draws.size(); first += largest_batch) {
+        std::vector<Tensor> noise;
+        std::vector<std::int64_t> classes;
+        for (const Draw& draw : draws.subspan(first, std::min(largest_batch, draws.size() - first))) {
+            noise.push_back(diffusion::image_noise(draw.seed, draw.number, 1, model.network.data_shape));
+            classes.push_back(draw.class_id);
+        }
+        parts.push_back(one_batch(at::cat(noise), classes));
+    }
+    return at::cat(parts);
+}
+
+Tensor ReadyModel::one_batch(const Tensor& z, std::span<const std::int64_t> classes) const {
+    const auto solved = [&](auto solver) {
+        const auto condition = diffusion::one_hot(classes, model.network.classes, device_);
+        return solver(*denoiser_, z.to(device_), diffusion::sampling_levels(model.range, sampling_.steps), condition).to(at::kCPU);
+    };
+    switch (sampling_.method) {
+        case Sampling::Method::one_step: return one_step_->draw(z, classes);
+        case Sampling::Method::heun: return solved(diffusion::sample_heun);
+        case Sampling::Method::ddim: return solved(diffusion::sample_ddim);
+    }
+    return {};
+}
+
+Sampling usual_sampling(const models::Model& model) {
+    return {model.config.contains("place") ? Sampling::Method::one_step : Sampling::Method::heun, 18};
+}
+
+conditions::Prior prior_of(const models::Model& model) {
+    const auto classes = static_cast<std::size_t>(std::max<std::int64_t>(1, model.network.classes));
+    conditions::Prior prior{model.config.value("provenance", nlohmann::json::object()).value("prior", std::vector<double>(classes, 1.0))};
+    if (prior.weights.size() != classes) prior.weights.assign(classes, 1.0);
+    return prior;
+}
+
+}  // namespace atelier::inference

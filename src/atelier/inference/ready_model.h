@@ -1,0 +1,56 @@
+#pragma once
+
+#include <memory>
+#include <span>
+#include <vector>
+
+#include "atelier/conditions/prior.h"
+#include "atelier/inference/engine.h"
+
+namespace atelier::inference {
+
+/// How samples are drawn.
+struct Sampling {
+    enum class Method { one_step, heun, ddim };
+    Method method = Method::one_step;
+    std::int64_t steps = 18;  // of heun and ddim
+
+    /// Network evaluations a sample.
+    std::int64_t evaluations() const;
+};
+
+/// One sample: its noise follows from seed and number.
+struct Draw {
+    std::uint64_t seed = 0;
+    std::int64_t number = 0;
+    std::int64_t class_id = 0;
+};
+
+/// A model and the engine that runs it. One thread at a time.
+class ReadyModel {
+public:
+    /// `classes`: those that will be asked for; without, all.
+    ReadyModel(models::Model read, const Sampling& sampling, const Engine& engine, std::vector<std::int64_t> classes = {});
+    ReadyModel(ReadyModel&&) = delete;  // the sampler looks into the model
+
+    /// Samples in model space, [n, shape...], in order; drawn in batches of at most 256.
+    Tensor draw(std::span<const Draw> draws) const;
+
+    const models::Model model;
+
+private:
+    Tensor one_batch(const Tensor& z, std::span<const std::int64_t> classes) const;
+
+    Sampling sampling_;
+    at::Device device_;
+    std::unique_ptr<OneStep> one_step_;  // one of these two
+    std::unique_ptr<diffusion::Denoiser> denoiser_;
+};
+
+/// One step for students, 18 Heun steps for other models.
+Sampling usual_sampling(const models::Model& model);
+
+/// The classes that a model was trained on and how often it saw them; evenly all, where it does not say.
+conditions::Prior prior_of(const models::Model& model);
+
+}  // namespace atelier::inference

@@ -1,0 +1,82 @@
+#include "atelier/server/answers.h"
+
+#include <openssl/evp.h>
+
+#include <ctime>
+
+#include <fmt/format.h>
+
+#include "atelier/core/image_file.h"
+
+namespace atelier::server {
+
+namespace {
+
+using nlohmann::json;
+
+std::string_view type_of(unsigned status) {
+    switch (status) {
+        case 401: return "authentication_error";
+        case 404: return "not_found_error";
+        case 429: return "rate_limit_error";
+        case 503: return "unavailable_error";
+        default: return status < 500 ? "invalid_request_error" : "server_error";
+    }
+}
+
+json or_null(const std::string& text) { return text.empty() ? json(nullptr) : json(text); }
+
+/// Invalid UTF-8 (of class names, say) is replaced, not thrown at the client.
+std::string dumped(const json& value) { return value.dump(-1, ' ', false, json::error_handler_t::replace); }
+
+std::vector<std::uint8_t> file_of(const Picture& picture, const ImageRequest& request) {
+    switch (request.format) {
+        case PictureFormat::png: return core::encode_png(picture.image, picture.text);
+        case PictureFormat::jpeg: return core::encode_jpeg(picture.image, request.quality);
+        case PictureFormat::webp: return core::encode_webp(picture.image, request.quality);
+    }
+    return {};
+}
+
+}  // namespace
+
+Response json_response(const json& body) { return {.body = dumped(body) + "\n", .headers = {{"Cache-Control", "no-store"}}}; }
+
+Response error_response(const Refusal& refusal) {
+    Response response = json_response({{"error", {{"message", refusal.what()}, {"type", type_of(refusal.status)}, {"param", or_null(refusal.param)},
+                                                  {"code", or_null(refusal.code)}}}});
+    response.status = refusal.status;
+    if (refusal.retry_after) response.headers.emplace_back("Retry-After", std::to_string(*refusal.retry_after));
+    response.headers.insert(response.headers.end(), refusal.headers.begin(), refusal.headers.end());
+    return response;
+}
+
+std::string base64(std::span<const std::uint8_t> bytes) {
+    std::string text(4 * ((bytes.size() + 2) / 3) + 1, '\0');  // the function writes a NUL, too
+    const int length = ::EVP_EncodeBlock(reinterpret_cast<unsigned char*>(text.data()), bytes.data(), static_cast<int>(bytes.size()));
+    text.resize(static_cast<std::size_t>(length));
+    return text;
+}
+
+std::string images_body(const ImageRequest& request, const Plan& plan, const Description& model, const std::vector<Picture>& pictures) {
+    std::string list;
+    for (std::size_t i = 0; i < pictures.size(); ++i) {
+        const Draw& draw = plan.draws[i];
+        json about{{"class", draw.class_id}, {"seed", draw.seed}, {"number", draw.number}, {"student", plan.student}};
+        if (!model.class_names.empty()) about["class_name"] = model.class_names[static_cast<std::size_t>(draw.class_id)];
+        list += fmt::format(R"({}{{"b64_json":"{}","atelier":{}}})", i == 0 ? "" : ",", base64(file_of(pictures[i], request)), dumped(about));
+    }
+    return fmt::format(R"({{"created":{},"output_format":"{}","size":"{}x{}","data":[{}]}})", std::time(nullptr), name_of(request.format), model.width,
+                       model.height, list) + "\n";
+}
+
+std::string printable(std::string_view text) {
+    std::string out;
+    for (const char c : text.substr(0, 200)) {
+        if (c >= ' ' && c < 0x7f && c != '\\' && c != '"') out += c;
+        else out += fmt::format("\\x{:02x}", static_cast<unsigned char>(c));
+    }
+    return out;
+}
+
+}  // namespace atelier::server

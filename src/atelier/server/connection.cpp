@@ -1,0 +1,230 @@
+#include "atelier/server/connection.h"
+
+#include <sys/socket.h>
+
+#include <boost/asio/as_tuple.hpp>
+#include <boost/asio/post.hpp>
+#include <boost/asio/steady_timer.hpp>
+#include <boost/asio/use_awaitable.hpp>
+#include <boost/beast/core/flat_buffer.hpp>
+#include <boost/beast/http.hpp>
+#include <random>
+
+#include <fmt/format.h>
+
+#include "atelier/server/answers.h"
+
+namespace atelier::server {
+
+namespace {
+
+namespace net = boost::asio;
+namespace beast = boost::beast;
+namespace http = beast::http;
+
+constexpr auto quietly = net::as_tuple(net::use_awaitable);  // gives the error instead of throwing it
+constexpr std::size_t longest_id = 64;
+constexpr unsigned client_left = 499;  // never sent; nginx's word for it in logs
+
+using Parser = http::request_parser<http::string_body>;
+
+std::string lower(beast::string_view text) {
+    std::string out(text);
+    for (char& c : out) c = c >= 'A' && c <= 'Z' ? static_cast<char>(c - 'A' + 'a') : c;
+    return out;
+}
+
+std::string fresh_id() {
+    thread_local std::mt19937_64 engine{std::random_device{}()};
+    return fmt::format("{:016x}", engine());
+}
+
+/// The client's own id where it is fit for headers and logs.
+std::string id_of(std::string_view wanted) {
+    const auto harmless = [](char c) { return (c >= '0' && c <= '9') || (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || c == '-' || c == '_' || c == '.'; };
+    if (wanted.empty() || wanted.size() > longest_id || !std::ranges::all_of(wanted, harmless)) return fresh_id();
+    return std::string(wanted);
+}
+
+Request request_of(http::request<http::string_body>& message, const std::string& peer) {
+    Request request;
+    request.method = std::string(message.method_string());
+    request.target = std::string(message.target());
+    request.peer = peer;
+    request.body = std::move(message.body());
+    for (const auto& field : message) request.headers.emplace(lower(field.name_string()), std::string(field.value()));
+    request.id = id_of(request.header("x-request-id"));
+    return request;
+}
+
+Response refusal_of(const beast::error_code& error, const ClientLimits& limits) {
+    const auto says = [](unsigned status, const std::string& message, const std::string& code) {
+        Response response = error_response(Refusal(status, message, "", code));
+        response.close = true;
+        return response;
+    };
+    if (error == http::error::body_limit) return says(413, fmt::format("the body is too large; at most {} bytes are read", limits.body_bytes), "too_large");
+    if (error == http::error::header_limit || error == http::error::buffer_overflow) {
+        return says(431, fmt::format("the headers are too large; at most {} bytes are read", limits.header_bytes), "headers_too_large");
+    }
+    return says(400, "this is no HTTP request: " + error.message(), "bad_http");
+}
+
+/// Whether a client can still hear why it was refused: what it sent was read, but could not be understood.
+bool is_of_http(const beast::error_code& error) {
+    return error.category() == http::make_error_code(http::error::bad_method).category() && error != http::error::end_of_stream &&
+           error != http::error::partial_message;
+}
+
+/// Lets a coroutine sleep until its job is finished, its time is over, or its client left. Lives on the connection's strand.
+struct Waiter {
+    explicit Waiter(const net::any_io_executor& executor) : timer(executor) {}
+
+    net::steady_timer timer;
+    std::optional<Outcome> outcome;
+    bool left = false;
+};
+
+std::function<void(Outcome)> waker(const std::shared_ptr<Waiter>& waiter, const net::any_io_executor& executor) {
+    return [waiter, executor](Outcome outcome) {
+        net::post(executor, [waiter, outcome = std::move(outcome)]() mutable {
+            waiter->outcome = std::move(outcome);
+            waiter->timer.cancel();
+        });
+    };
+}
+
+/// Wakes `waiter` when the client closes the connection. Once it has sent more instead, it is believed to stay.
+void watch_for_leaving(beast::tcp_stream& stream, const std::weak_ptr<Waiter>& waiter) {
+    const int descriptor = stream.socket().native_handle();
+    stream.socket().async_wait(net::socket_base::wait_read, [descriptor, waiter](const beast::error_code& error) {
+        const auto waiting = waiter.lock();
+        if (error || !waiting) return;
+        char byte = 0;
+        const ssize_t read = ::recv(descriptor, &byte, 1, MSG_PEEK | MSG_DONTWAIT);
+        if (read > 0 || (read < 0 && (errno == EAGAIN || errno == EINTR))) return;
+        waiting->left = true;
+        waiting->timer.cancel();
+    });
+}
+
+class Conversation {
+public:
+    Conversation(beast::tcp_stream stream, Service& service, const ClientLimits& limits, Exchanges& exchanges)
+        : stream_(std::move(stream)), service_(service), limits_(limits), exchanges_(exchanges), buffer_(limits.header_bytes + limits.body_bytes) {
+        beast::error_code error;
+        const auto endpoint = stream_.socket().remote_endpoint(error);
+        peer_ = error ? "?" : endpoint.address().to_string();
+    }
+
+    net::awaitable<void> run() {
+        for (bool goes_on = true; goes_on;) goes_on = co_await one_request();
+        beast::error_code ignored;
+        stream_.socket().shutdown(net::ip::tcp::socket::shutdown_send, ignored);
+    }
+
+private:
+    net::awaitable<bool> one_request() {
+        Parser parser;
+        parser.header_limit(limits_.header_bytes);
+        parser.body_limit(limits_.body_bytes);
+        stream_.expires_after(limits_.patience);
+        beast::error_code error = co_await read(parser);
+        if (error && !is_of_http(error)) co_return false;
+        const InProgress counted(exchanges_);
+        http::request<http::string_body> message = parser.release();
+        Request request = request_of(message, peer_);
+        Response response;
+        bool stays = true;
+        if (error) response = refusal_of(error, limits_);
+        else stays = co_await answer(request, response);
+        response.close = response.close || !message.keep_alive();
+        service_.complete(request, response);
+        if (!stays) co_return false;
+        const bool written = co_await write(request, response, message.version());
+        if (error && written) co_await linger();
+        co_return written && !response.close;
+    }
+
+    net::awaitable<beast::error_code> read(Parser& parser) {
+        auto [error, bytes] = co_await http::async_read_header(stream_, buffer_, parser, quietly);
+        if (error) co_return error;
+        if (beast::iequals(parser.get()[http::field::expect], "100-continue")) {
+            http::response<http::empty_body> go_on{http::status::continue_, parser.get().version()};
+            auto [problem, written] = co_await http::async_write(stream_, go_on, quietly);
+            if (problem) co_return problem;
+        }
+        auto [body_error, body_bytes] = co_await http::async_read(stream_, buffer_, parser, quietly);
+        co_return body_error;
+    }
+
+    /// False when the client left meanwhile.
+    net::awaitable<bool> answer(Request& request, Response& response) {
+        request.arrived = Clock::now();
+        const auto waiter = std::make_shared<Waiter>(stream_.get_executor());
+        auto begun = service_.begin(request, waker(waiter, stream_.get_executor()));
+        if (auto* at_once = std::get_if<Response>(&begun)) {
+            response = std::move(*at_once);
+            co_return true;
+        }
+        const Pending& pending = std::get<Pending>(begun);
+        waiter->timer.expires_at(pending.job->deadline);
+        watch_for_leaving(stream_, waiter);
+        co_await waiter->timer.async_wait(quietly);
+        if (waiter->outcome) {
+            response = service_.finish(request, pending, *waiter->outcome);
+        } else {
+            service_.abandon(pending, waiter->left ? "left" : "late");
+            response = waiter->left ? Response{.status = client_left} : Service::late_answer();
+        }
+        co_return !waiter->left;
+    }
+
+    net::awaitable<bool> write(const Request& request, Response& response, unsigned version) {
+        http::response<http::string_body> message{static_cast<http::status>(response.status), version};
+        for (const auto& [name, value] : response.headers) message.insert(name, value);
+        if (!response.content_type.empty()) message.set(http::field::content_type, response.content_type);
+        message.keep_alive(!response.close);
+        message.body() = std::move(response.body);
+        message.prepare_payload();
+        if (request.method == "HEAD") message.body().clear();
+        stream_.expires_after(limits_.patience);
+        auto [error, bytes] = co_await http::async_write(stream_, message, quietly);
+        co_return !error;
+    }
+
+    /// Reads on for a little while, since closing with unread bytes would take the answer away from the client.
+    net::awaitable<void> linger() {
+        beast::error_code error;
+        stream_.socket().shutdown(net::ip::tcp::socket::shutdown_send, error);
+        stream_.expires_after(std::chrono::seconds(1));
+        std::array<char, 4096> bytes{};
+        for (std::size_t left = 1 << 20; !error && left >= bytes.size(); left -= bytes.size()) {
+            std::tie(error, std::ignore) = co_await stream_.async_read_some(net::buffer(bytes), quietly);
+        }
+    }
+
+    struct InProgress {
+        explicit InProgress(Exchanges& exchanges) : counted(exchanges) { counted.enter(); }
+        ~InProgress() { counted.leave(); }
+        InProgress(const InProgress&) = delete;
+        InProgress& operator=(const InProgress&) = delete;
+        Exchanges& counted;
+    };
+
+    beast::tcp_stream stream_;
+    Service& service_;
+    const ClientLimits limits_;
+    Exchanges& exchanges_;
+    beast::flat_buffer buffer_;
+    std::string peer_;
+};
+
+}  // namespace
+
+net::awaitable<void> converse(beast::tcp_stream stream, Service& service, ClientLimits limits, Exchanges& exchanges) {
+    Conversation conversation(std::move(stream), service, limits, exchanges);
+    co_await conversation.run();
+}
+
+}  // namespace atelier::server

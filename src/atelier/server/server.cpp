@@ -1,0 +1,123 @@
+#include "atelier/server/server.h"
+
+#include <boost/asio/as_tuple.hpp>
+#include <boost/asio/co_spawn.hpp>
+#include <boost/asio/detached.hpp>
+#include <boost/asio/io_context.hpp>
+#include <boost/asio/ip/tcp.hpp>
+#include <boost/asio/steady_timer.hpp>
+#include <boost/asio/strand.hpp>
+#include <boost/asio/use_awaitable.hpp>
+#include <thread>
+
+#include "atelier/core/error.h"
+#include "atelier/core/log.h"
+#include "atelier/server/connection.h"
+#include "atelier/server/metrics.h"
+#include "atelier/server/residents.h"
+
+namespace atelier::server {
+
+namespace net = boost::asio;
+using net::ip::tcp;
+
+namespace {
+
+constexpr std::chrono::milliseconds between_looks{5};
+
+tcp::acceptor listening(net::io_context& io, const std::string& host, std::uint16_t port) {
+    boost::system::error_code error;
+    const auto address = net::ip::make_address(host == "localhost" ? "127.0.0.1" : host, error);
+    if (error) throw core::UsageError(fmt::format("--host: \"{}\" is no address of this machine; use 127.0.0.1, or 0.0.0.0 for all", host));
+    try {
+        return {io, tcp::endpoint(address, port)};
+    } catch (const boost::system::system_error& problem) {
+        core::fail("{}:{} cannot be had ({}); is another server there? --port takes another", host, port, problem.code().message());
+    }
+}
+
+}  // namespace
+
+/// Destroyed from the end: connections, then workers, then what they use.
+struct Server::Running {
+    Running(const Options& options, std::vector<Source> sources)
+        : limits{.patience = options.patience},
+          most_connections(options.most_connections),
+          residents(options.memory_budget, metrics),
+          library(std::move(sources), residents, metrics),
+          batcher(std::make_unique<Batcher>(options.batching, residents, metrics)),
+          service(options.service, library, *batcher, residents, metrics),
+          acceptor(listening(io, options.host, options.port)) {
+        net::co_spawn(io, accept(), net::detached);
+        for (int i = 0; i < options.io_threads; ++i) threads.emplace_back([this] { io.run(); });
+    }
+
+    ~Running() {
+        io.stop();
+        for (std::thread& thread : threads) thread.join();
+        batcher.reset();  // what waits there points into `io`
+    }
+
+    net::awaitable<void> accept() {
+        for (;;) {
+            auto [error, socket] = co_await acceptor.async_accept(net::make_strand(io), net::as_tuple(net::use_awaitable));
+            if (!error) {
+                greet(std::move(socket));
+                continue;
+            }
+            // Out of file descriptors, most likely: some connection will end.
+            net::steady_timer pause(io, std::chrono::milliseconds(50));
+            co_await pause.async_wait(net::as_tuple(net::use_awaitable));
+        }
+    }
+
+    void greet(tcp::socket socket) {
+        if (connections >= most_connections) return;
+        service.set_connections(++connections);
+        boost::system::error_code ignored;
+        socket.set_option(tcp::no_delay(true), ignored);
+        const auto executor = socket.get_executor();
+        net::co_spawn(executor, converse(boost::beast::tcp_stream(std::move(socket)), service, limits, exchanges), [this](const std::exception_ptr& problem) {
+            service.set_connections(--connections);
+            if (problem) core::log::warning("a connection ended unexpectedly");
+        });
+    }
+
+    const ClientLimits limits;
+    const std::size_t most_connections;
+    Metrics metrics;
+    Residents residents;
+    Library library;
+    std::unique_ptr<Batcher> batcher;
+    Service service;
+    Exchanges exchanges;
+    std::atomic<std::size_t> connections = 0;
+    net::io_context io;
+    tcp::acceptor acceptor;
+    std::vector<std::thread> threads;
+};
+
+Server::Server(const Options& options, std::vector<Source> sources) : running_(std::make_unique<Running>(options, std::move(sources))) {}
+
+Server::~Server() = default;
+
+std::uint16_t Server::port() const { return running_->acceptor.local_endpoint().port(); }
+
+void Server::warm_up() {
+    running_->library.warm_up();
+    running_->service.set_ready(true);
+}
+
+Library& Server::library() { return running_->library; }
+
+bool Server::drain(Clock::duration grace) {
+    running_->service.drain();
+    const Clock::time_point end = Clock::now() + grace;
+    while (!running_->exchanges.none()) {
+        if (Clock::now() > end) return false;
+        std::this_thread::sleep_for(between_looks);
+    }
+    return true;
+}
+
+}  // namespace atelier::server

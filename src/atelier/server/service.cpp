@@ -1,0 +1,293 @@
+#include "atelier/server/service.h"
+
+#include <algorithm>
+#include <cmath>
+#include <random>
+
+#include "atelier/core/error.h"
+#include "atelier/core/log.h"
+#include "atelier/server/answers.h"
+#include "atelier/server/metrics.h"
+#include "atelier/server/page.h"
+#include "atelier/server/residents.h"
+
+namespace atelier::server {
+
+namespace {
+
+using nlohmann::json;
+
+constexpr std::string_view images_path = "/v1/images/generations", models_path = "/v1/models", metrics_path = "/metrics";
+
+double seconds(Clock::duration duration) { return std::chrono::duration<double>(duration).count(); }
+
+std::string milliseconds(Clock::duration duration) { return fmt::format("{:.3f}", 1e3 * seconds(duration)); }
+
+/// A seed that JavaScript can hold exactly.
+std::uint64_t fresh_seed() {
+    thread_local std::random_device device;
+    return ((std::uint64_t{device()} << 32) | device()) & ((std::uint64_t{1} << 53) - 1);
+}
+
+const PageFile* page_file(std::string_view path) {
+    const auto files = page_files();
+    const auto found = std::ranges::find(files, path, &PageFile::path);
+    return found == files.end() ? nullptr : &*found;
+}
+
+bool is_health(std::string_view path) { return path == "/health" || path == "/health/live" || path == "/health/ready"; }
+
+bool is_public(std::string_view path) { return is_health(path) || page_file(path) != nullptr; }
+
+/// The methods that a path answers to; empty when there is no such path.
+std::string_view methods_of(std::string_view path) {
+    if (path == images_path) return "POST, OPTIONS";
+    if (is_public(path) || path == models_path || path == metrics_path) return "GET, HEAD, OPTIONS";
+    return "";
+}
+
+/// Few words, whatever clients send.
+std::string route_of(std::string_view path) { return methods_of(path).empty() ? "other" : std::string(path); }
+
+std::string_view key_of(const Request& request) {
+    const std::string_view authorization = request.header("authorization");
+    if (authorization.starts_with("Bearer ")) return authorization.substr(7);
+    return request.header("x-api-key");
+}
+
+Response page_answer(const PageFile& file, const Request& request) {
+    const std::string tag = fmt::format("\"{}\"", file.hash);
+    Response response{.content_type = std::string(file.content_type)};
+    response.headers = {{"ETag", tag},
+                        {"Cache-Control", "no-cache"},
+                        {"Content-Security-Policy", "default-src 'self'; img-src 'self' data:; frame-ancestors 'none'; base-uri 'none'; form-action 'none'"},
+                        {"Referrer-Policy", "no-referrer"}};
+    if (request.header("if-none-match") == tag) response.status = 304;
+    else response.body = file.bytes;
+    return response;
+}
+
+void check_method(const Request& request) {
+    const std::string_view methods = methods_of(request.path());
+    if (methods.empty()) throw Refusal(404, "there is nothing at this path; look at /, /v1/models, /v1/images/generations, /health and /metrics", "", "not_found");
+    const bool read = request.method == "GET" || request.method == "HEAD";
+    if (request.method == "OPTIONS" || (read && methods.starts_with("GET")) || (request.method == "POST" && methods.starts_with("POST"))) return;
+    Refusal refusal(405, fmt::format("this path answers to {}", methods), "", "method_not_allowed");
+    refusal.headers = {{"Allow", std::string(methods)}};
+    throw refusal;
+}
+
+/// A browser asks before it sends this type to another origin, so a foreign page cannot set us to work.
+void check_content_type(const Request& request) {
+    if (!request.header("content-type").starts_with("application/json")) {
+        throw Refusal(415, "the body must be JSON, with the header Content-Type: application/json", "", "unsupported_media_type");
+    }
+}
+
+Refusal draining() {
+    Refusal refusal(503, "the server is being stopped; ask again", "", "draining");
+    refusal.retry_after = 1;
+    return refusal;
+}
+
+}  // namespace
+
+Service::Service(Options options, Library& library, Batcher& batcher, Residents& residents, Metrics& metrics)
+    : options_(std::move(options)), library_(library), batcher_(batcher), residents_(residents), metrics_(metrics) {}
+
+void Service::drain() {
+    draining_ = true;
+    batcher_.drain();
+}
+
+void Service::set_connections(std::size_t open) { metrics_.set("atelier_connections", {}, static_cast<double>(open)); }
+
+void Service::reject(const std::string& reason) { metrics_.count("atelier_rejected_total", {{"reason", reason}}); }
+
+void Service::check_key(const Request& request) const {
+    if (!options_.keys.needed() || is_public(request.path()) || request.method == "OPTIONS") return;
+    const std::string_view key = key_of(request);
+    if (options_.keys.knows(key)) return;
+    Refusal refusal(401, key.empty() ? "an API key is needed: Authorization: Bearer KEY" : "this API key is not known here", "", "invalid_api_key");
+    refusal.headers = {{"WWW-Authenticate", "Bearer"}};
+    throw refusal;
+}
+
+std::variant<Response, Pending> Service::begin(const Request& request, std::function<void(Outcome)> finished) {
+    try {
+        check_method(request);
+        check_key(request);
+        if (request.method != "POST") return answer(request);
+        return accept(request, std::move(finished));
+    } catch (const Refusal& refusal) {
+        return error_response(refusal);
+    } catch (const std::exception& error) {
+        core::log::warning("{} {}: {}", request.id, printable(request.target), printable(error.what()));
+        return error_response(Refusal(500, "something went wrong here; the log knows more under this request's id", "", "internal_error"));
+    }
+}
+
+Response Service::answer(const Request& request) const {
+    const std::string_view path = request.path();
+    if (request.method == "OPTIONS") return {.status = 204, .content_type = "", .headers = {{"Allow", std::string(methods_of(path))}}};
+    if (const PageFile* file = page_file(path)) return page_answer(*file, request);
+    if (path == models_path) return models();
+    if (path == metrics_path) return metrics_text();
+    return health(path);
+}
+
+Response Service::health(std::string_view path) const {
+    const bool ready = ready_ && !draining_;
+    Response response = json_response({{"status", draining_ ? "draining" : ready ? "ok" : "loading"}});
+    if (path == "/health/ready" && !ready) response.status = 503;
+    return response;
+}
+
+json Service::about(const Served& served) const {
+    const Description& model = served.description();
+    json students = json::array();
+    for (const auto& lane : served.lanes) {
+        const auto& facts = model.students[static_cast<std::size_t>(lane->student)];
+        const std::uint64_t routed = metrics_.counted("atelier_routed_total", {{"model", served.id}, {"student", std::to_string(lane->student)}});
+        students.push_back({{"parameters", facts.parameters}, {"loaded", residents_.loaded(*lane)}, {"routed", routed}, {"waiting", batcher_.waiting(*lane)}});
+    }
+    return {{"class_names", model.class_names}, {"owner", model.partition.owner}, {"partition", model.partition.method}, {"size", {model.width, model.height}},
+            {"evaluations", model.evaluations}, {"engine", model.engine}, {"precision", model.precision}, {"students", std::move(students)}};
+}
+
+Response Service::models() const {
+    json list = json::array();
+    for (const auto& served : library_.all()) {
+        list.push_back({{"id", served->id}, {"object", "model"}, {"created", served->since}, {"owned_by", "atelier"}, {"atelier", about(*served)}});
+    }
+    return json_response({{"object", "list"}, {"data", std::move(list)}});
+}
+
+Response Service::metrics_text() const {
+    for (const auto& served : library_.all()) {
+        for (const auto& lane : served->lanes) {
+            const Labels labels{{"model", served->id}, {"student", std::to_string(lane->student)}};
+            metrics_.set("atelier_queue_depth", labels, static_cast<double>(batcher_.waiting(*lane)));
+            metrics_.set("atelier_student_loaded", labels, residents_.loaded(*lane) ? 1 : 0);
+        }
+        const Description& model = served->description();
+        metrics_.set("atelier_engine_info", {{"model", served->id}, {"engine", model.engine}, {"precision", model.precision}}, 1);
+    }
+    metrics_.set("atelier_student_bytes", {}, static_cast<double>(residents_.bytes()));
+    metrics_.set("atelier_memory_budget_bytes", {}, static_cast<double>(residents_.budget()));
+    metrics_.set("atelier_ready", {}, ready_ && !draining_ ? 1 : 0);
+    metrics_.set("process_resident_memory_bytes", {}, static_cast<double>(resident_bytes()));
+    return {.content_type = "text/plain; version=0.0.4; charset=utf-8", .body = metrics_.text()};
+}
+
+Pending Service::accept(const Request& request, std::function<void(Outcome)> finished) {
+    if (draining_) {
+        reject("draining");
+        throw draining();
+    }
+    check_content_type(request);
+    Pending pending;
+    pending.request = read_image_request(request.body, options_.most_pictures);
+    pending.served = library_.find(pending.request.model);
+    if (!pending.served) throw Refusal(404, fmt::format("there is no model \"{}\" here; GET /v1/models lists them", pending.request.model), "model", "model_not_found");
+    pending.plan = plan_of(pending.request, pending.served->description(), fresh_seed());
+    pending.job = std::make_shared<Job>();
+    pending.job->lane = pending.served->lanes[static_cast<std::size_t>(pending.plan.student)];
+    pending.job->draws = pending.plan.draws;
+    pending.job->arrived = request.arrived;
+    pending.job->deadline = request.arrived + options_.deadline;
+    pending.job->finished = std::move(finished);
+    submit(pending.job);
+    metrics_.count("atelier_routed_total", {{"model", pending.served->id}, {"student", std::to_string(pending.plan.student)}});
+    return pending;
+}
+
+void Service::submit(const std::shared_ptr<Job>& job) {
+    switch (batcher_.submit(job)) {
+        case Batcher::Admission::accepted: return;
+        case Batcher::Admission::draining: reject("draining"); throw draining();
+        case Batcher::Admission::full: {
+            reject("full");
+            Refusal refusal(429, fmt::format("too much waits for student {}; ask again later", job->lane->student), "", "queue_full");
+            refusal.retry_after = static_cast<int>(std::clamp(std::ceil(batcher_.seconds_until_empty()), 1.0, 3600.0));
+            throw refusal;
+        }
+    }
+}
+
+Response Service::late_answer() {
+    return error_response(Refusal(504, "the picture was not ready within the server's deadline", "", "deadline_exceeded"));
+}
+
+Response Service::not_drawn(const Request& request, const Outcome& outcome) {
+    if (outcome.end == Outcome::End::late) {
+        reject("late");
+        return late_answer();
+    }
+    reject("failed");
+    core::log::warning("{}: {}", request.id, printable(outcome.problem));
+    return error_response(Refusal(500, "the picture could not be drawn; the log knows more under this request's id", "", "generation_failed"));
+}
+
+void Service::abandon(const Pending& pending, const std::string& reason) {
+    batcher_.cancel(pending.job);
+    reject(reason);
+}
+
+Response Service::finish(const Request& request, const Pending& pending, const Outcome& outcome) {
+    try {
+        if (outcome.end == Outcome::End::drawn) return drawn(request, pending, outcome);
+        return not_drawn(request, outcome);
+    } catch (const std::exception& error) {
+        return not_drawn(request, {.end = Outcome::End::failed, .problem = error.what()});
+    }
+}
+
+Response Service::drawn(const Request& request, const Pending& pending, const Outcome& outcome) {
+    const Description& model = pending.served->description();
+    Response response{.body = images_body(pending.request, pending.plan, model, outcome.pictures)};
+    const Clock::duration all = Clock::now() - request.arrived;
+    const std::string student = std::to_string(pending.plan.student);
+    const Labels labels{{"model", pending.served->id}, {"student", student}};
+    metrics_.count("atelier_images_total", labels, outcome.pictures.size());
+    metrics_.observe("atelier_queue_seconds", labels, seconds(outcome.queued));
+    metrics_.observe("atelier_request_seconds", labels, seconds(all));
+    response.headers = {{"Cache-Control", "no-store"},
+                        {"X-Atelier-Model", pending.served->id},
+                        {"X-Atelier-Student", student},
+                        {"X-Atelier-Student-Parameters", std::to_string(model.students[static_cast<std::size_t>(pending.plan.student)].parameters)},
+                        {"X-Atelier-Evaluations", std::to_string(model.evaluations)},
+                        {"X-Atelier-Seed", std::to_string(pending.plan.seed)},
+                        {"X-Atelier-Batch", std::to_string(outcome.batch)},
+                        {"X-Atelier-Queue-Milliseconds", milliseconds(outcome.queued)},
+                        {"X-Atelier-Engine-Milliseconds", milliseconds(outcome.engine)},
+                        {"X-Atelier-Milliseconds", milliseconds(all)}};
+    return response;
+}
+
+bool Service::allows(std::string_view origin) const {
+    return !origin.empty() && std::ranges::any_of(options_.cors_origins, [&](const std::string& one) { return one == "*" || one == origin; });
+}
+
+void Service::complete(const Request& request, Response& response) {
+    response.headers.emplace_back("X-Request-Id", request.id);
+    response.headers.emplace_back("X-Content-Type-Options", "nosniff");
+    const std::string_view origin = request.header("origin");
+    if (allows(origin)) {
+        response.headers.emplace_back("Access-Control-Allow-Origin", origin);
+        response.headers.emplace_back("Vary", "Origin");
+        response.headers.emplace_back("Access-Control-Expose-Headers",
+                                      "X-Request-Id, Retry-After, X-Atelier-Model, X-Atelier-Student, X-Atelier-Student-Parameters, X-Atelier-Milliseconds");
+        if (request.method == "OPTIONS") {
+            response.headers.emplace_back("Access-Control-Allow-Methods", "GET, POST");
+            response.headers.emplace_back("Access-Control-Allow-Headers", "Authorization, Content-Type, X-Api-Key, X-Request-Id");
+            response.headers.emplace_back("Access-Control-Max-Age", "600");
+        }
+    }
+    if (draining_) response.close = true;
+    metrics_.count("atelier_requests_total", {{"route", route_of(request.path())}, {"code", std::to_string(response.status)}});
+    core::log::info("{} {} {} {} {} {} bytes {} ms", request.id, request.peer, printable(request.method), printable(request.target), response.status,
+                    response.body.size(), milliseconds(Clock::now() - request.arrived));
+}
+
+}  // namespace atelier::server

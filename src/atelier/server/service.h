@@ -1,0 +1,81 @@
+#pragma once
+
+#include <memory>
+#include <string>
+#include <variant>
+#include <vector>
+
+#include <nlohmann/json.hpp>
+
+#include "atelier/server/api_keys.h"
+#include "atelier/server/batcher.h"
+#include "atelier/server/http.h"
+#include "atelier/server/image_request.h"
+#include "atelier/server/library.h"
+
+namespace atelier::server {
+
+class Metrics;
+class Residents;
+
+/// An image request that was accepted: its job is in a student's queue.
+struct Pending {
+    std::shared_ptr<const Served> served;
+    ImageRequest request;
+    Plan plan;
+    std::shared_ptr<Job> job;
+};
+
+/// What the server does with a request: everything but reading and writing it.
+class Service {
+public:
+    struct Options {
+        ApiKeys keys;
+        std::vector<std::string> cors_origins;  // "*": any
+        std::int64_t most_pictures = 64;        // a request
+        Clock::duration deadline = std::chrono::seconds(30);
+    };
+
+    Service(Options options, Library& library, Batcher& batcher, Residents& residents, Metrics& metrics);
+
+    /// Answers at once, or puts an image request into its queue, calling `finished` (from another thread) when it is drawn. Never throws for what a
+    /// client sends.
+    std::variant<Response, Pending> begin(const Request& request, std::function<void(Outcome)> finished);
+    /// The answer to an image request whose job is finished.
+    Response finish(const Request& request, const Pending& pending, const Outcome& outcome);
+    /// The client left, or its time is over.
+    void abandon(const Pending& pending, const std::string& reason);
+    static Response late_answer();
+    void set_connections(std::size_t open);
+
+    /// Whether requests are answered without loading first.
+    void set_ready(bool ready) { ready_ = ready; }
+    /// From now on image requests are refused.
+    void drain();
+
+    /// Puts what every answer bears into it (request id, CORS, what browsers should not do), counts it and writes the access log.
+    void complete(const Request& request, Response& response);
+
+private:
+    Response answer(const Request& request) const;
+    Response health(std::string_view path) const;
+    Response models() const;
+    nlohmann::json about(const Served& served) const;
+    Response metrics_text() const;
+    Pending accept(const Request& request, std::function<void(Outcome)> finished);
+    void submit(const std::shared_ptr<Job>& job);
+    Response drawn(const Request& request, const Pending& pending, const Outcome& outcome);
+    Response not_drawn(const Request& request, const Outcome& outcome);
+    void reject(const std::string& reason);
+    void check_key(const Request& request) const;
+    bool allows(std::string_view origin) const;
+
+    const Options options_;
+    Library& library_;
+    Batcher& batcher_;
+    Residents& residents_;
+    Metrics& metrics_;
+    std::atomic<bool> ready_ = false, draining_ = false;
+};
+
+}  // namespace atelier::server

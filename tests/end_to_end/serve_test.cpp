@@ -1,0 +1,127 @@
+#include <arpa/inet.h>
+#include <netinet/in.h>
+#include <sys/socket.h>
+
+#include <nlohmann/json.hpp>
+
+#include "end_to_end/program.h"
+
+namespace atelier::end_to_end {
+namespace {
+
+using namespace std::chrono_literals;
+using nlohmann::json;
+
+const std::string k4 = "models/fashion-mnist/k4";
+
+/// One answer, headers and all, of a server on this machine; empty when there is none.
+std::string answer_to(int port, const std::string& request) {
+    const int socket = ::socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    sockaddr_in address{};
+    address.sin_family = AF_INET;
+    address.sin_port = htons(static_cast<std::uint16_t>(port));
+    address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+    std::string answer;
+    if (::connect(socket, reinterpret_cast<sockaddr*>(&address), sizeof address) == 0 && ::send(socket, request.data(), request.size(), MSG_NOSIGNAL) > 0) {
+        char bytes[65536];
+        for (ssize_t count = ::recv(socket, bytes, sizeof bytes, 0); count > 0; count = ::recv(socket, bytes, sizeof bytes, 0)) answer.append(bytes, static_cast<std::size_t>(count));
+    }
+    ::close(socket);
+    return answer;
+}
+
+std::string get(int port, const std::string& path) { return answer_to(port, "GET " + path + " HTTP/1.1\r\nConnection: close\r\n\r\n"); }
+
+std::string images(int port, const std::string& body) {
+    return answer_to(port, "POST /v1/images/generations HTTP/1.1\r\nConnection: close\r\nContent-Type: application/json\r\nContent-Length: " + std::to_string(body.size()) + "\r\n\r\n" + body);
+}
+
+json body_of(const std::string& answer) { return json::parse(answer.substr(answer.find("\r\n\r\n") + 4)); }
+
+/// The program serving what it is told at a free port, ready.
+class Serving {
+public:
+    explicit Serving(Arguments arguments) : process_(with_port(std::move(arguments)), folder_) {
+        for (int i = 0; i < 600 && get(port_, "/health/ready").find(" 200 ") == std::string::npos; ++i) std::this_thread::sleep_for(50ms);
+    }
+
+    int port() const { return port_; }
+    void signal(int number) const { process_.signal(number); }
+    Outcome wait() const { return process_.wait(); }
+
+private:
+    Arguments with_port(Arguments arguments) {
+        const int socket = ::socket(AF_INET, SOCK_STREAM, 0);
+        sockaddr_in address{};
+        address.sin_family = AF_INET;
+        address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+        socklen_t size = sizeof address;
+        ::bind(socket, reinterpret_cast<sockaddr*>(&address), size);
+        ::getsockname(socket, reinterpret_cast<sockaddr*>(&address), &size);
+        ::close(socket);
+        port_ = ntohs(address.sin_port);
+        arguments.insert(arguments.begin(), "serve");
+        arguments.insert(arguments.end(), {"--port", std::to_string(port_)});
+        return arguments;
+    }
+
+    Folder folder_;
+    int port_ = 0;
+    Process process_;
+};
+
+std::string base64(const std::string& bytes) {
+    std::string out;
+    std::uint32_t bits = 0;
+    int count = 0;
+    for (const char c : bytes) {
+        bits = bits << 8 | static_cast<unsigned char>(c);
+        for (count += 8; count >= 6; count -= 6) out += "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/"[bits >> (count - 6) & 63];
+    }
+    if (count > 0) out += "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/"[bits << (6 - count) & 63];
+    return out + std::string((4 - out.size() % 4) % 4, '=');
+}
+
+TEST(Serve, the_same_file_as_sample_draws_for_the_same_seed_and_class) {
+    const Folder folder;
+    const Serving server({k4});
+    for (const auto& [name, id] : std::map<std::string, std::string>{{"sneaker", "7"}, {"bag", "8"}}) {
+        succeed({"sample", k4, "--seed", "11", "--class", id, "--out", folder / (name + ".png")});
+        const json answer = body_of(images(server.port(), R"({"seed":11,"prompt":")" + name + "\"}"));
+        EXPECT_EQ(answer.at("data")[0].at("b64_json"), base64(text_of(folder / (name + ".png")))) << name;
+    }
+    server.signal(SIGTERM);
+    EXPECT_EQ(server.wait().code, 0);
+}
+
+TEST(Serve, several_models_are_served_under_their_names_and_stopping_is_no_failure) {
+    const Serving server({"clothes=" + k4, "models/fashion-mnist/teacher"});
+    const json models = body_of(get(server.port(), "/v1/models")).at("data");
+    ASSERT_EQ(models.size(), 2u);
+    EXPECT_EQ(models[0].at("id"), "clothes");
+    EXPECT_EQ(models[1].at("id"), "teacher");
+    expect_contains(images(server.port(), R"({"model":"teacher","prompt":"bag","seed":1})"), "X-Atelier-Evaluations: 35");
+    server.signal(SIGHUP);
+    std::this_thread::sleep_for(200ms);
+    expect_contains(images(server.port(), R"({"prompt":"bag"})"), " 200 OK");
+    server.signal(SIGINT);
+    const Outcome outcome = server.wait();
+    EXPECT_EQ(outcome.code, 0) << outcome.err;
+    expect_contains(outcome.err, "clothes: read anew");
+}
+
+TEST(Serve, what_cannot_be_served_is_said_at_once) {
+    const auto says = [](const Arguments& arguments, int code, const std::string& words) {
+        const Outcome outcome = run(arguments);
+        EXPECT_EQ(outcome.code, code) << outcome.err;
+        expect_contains(outcome.err, words);
+    };
+    says({"serve", "nowhere"}, 1, "no model here");
+    says({"serve", k4, "--host", "nonsense"}, 2, "--host");
+    says({"serve", k4, "--api-keys", "nowhere"}, 1, "nowhere");
+    says({"serve", k4, k4}, 2, "two models would be called \"k4\"");
+    says({"serve", "models/a b"}, 2, "write NAME=models/a b");
+}
+
+}  // namespace
+}  // namespace atelier::end_to_end

@@ -1,0 +1,139 @@
+#include "server/server_fixtures.h"
+
+#include <cstdlib>
+#include <fstream>
+#include <random>
+
+namespace atelier::server {
+namespace {
+
+const std::string red = R"({"prompt":"red","seed":5})";
+
+std::string post(const std::string& body, const std::string& headers = "") {
+    return "POST /v1/images/generations HTTP/1.1\r\nHost: here\r\nContent-Type: application/json\r\n" + headers + "Content-Length: " + std::to_string(body.size()) +
+           "\r\n\r\n" + body;
+}
+
+void expect_well_formed_error(const Answer& answer, const std::string& about) {
+    EXPECT_GE(answer.status, 400) << about;
+    EXPECT_LT(answer.status, 500) << about;
+    EXPECT_TRUE(answer.json().is_object() && answer.json().contains("error") && answer.json().at("error").contains("message")) << about << answer.body;
+}
+
+TEST_F(LiveServer, bodies_and_headers_that_are_too_large_are_refused_before_they_are_read) {
+    start();
+    Client body(server->port());
+    body.send("POST /v1/images/generations HTTP/1.1\r\nContent-Type: application/json\r\nContent-Length: 9000000000\r\n\r\n{");
+    EXPECT_EQ(body.receive().status, 413);
+    EXPECT_TRUE(body.ended());
+    Client chunked(server->port());
+    std::string pieces;
+    for (int i = 0; i < 20; ++i) pieces += "2000\r\n" + std::string(0x2000, ' ') + "\r\n";
+    chunked.send("POST /v1/images/generations HTTP/1.1\r\nContent-Type: application/json\r\nTransfer-Encoding: chunked\r\n\r\n" + pieces);
+    EXPECT_EQ(chunked.receive().status, 413);
+    Client headers(server->port());
+    headers.send("GET /health HTTP/1.1\r\nX-Long: " + std::string(100'000, 'a') + "\r\n\r\n");
+    EXPECT_EQ(headers.receive().status, 431);
+    Client expecting(server->port());
+    expecting.send("POST /v1/images/generations HTTP/1.1\r\nContent-Type: application/json\r\nExpect: 100-continue\r\nContent-Length: 25\r\n\r\n");
+    EXPECT_EQ(expecting.receive().status, 100);
+    expecting.send(red);
+    EXPECT_EQ(expecting.receive().status, 200);
+}
+
+TEST_F(LiveServer, clients_that_dawdle_are_left) {
+    options.patience = 200ms;
+    const std::uint16_t port = start();
+    Client silent(port), slow(port), stopped(port);
+    stopped.send("POST /v1/images/generations HTTP/1.1\r\nContent-Type: application/json\r\nContent-Length: 100\r\n\r\n{");
+    std::jthread dripping([&] {
+        for (const char c : std::string("GET /health HTTP/1.1\r\nX-Slow: aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa")) {
+            if (!slow.send(std::string(1, c))) break;
+            std::this_thread::sleep_for(10ms);
+        }
+    });
+    const auto start_time = Clock::now();
+    EXPECT_TRUE(silent.ended());
+    EXPECT_TRUE(stopped.ended());
+    EXPECT_TRUE(slow.ended());
+    EXPECT_LT(Clock::now() - start_time, 2s);
+    EXPECT_EQ(Client(port).images(red).status, 200);
+}
+
+TEST_F(LiveServer, more_connections_than_allowed_are_closed_and_others_go_on) {
+    options.most_connections = 3;
+    const std::uint16_t port = start();
+    Client one(port), two(port), three(port);
+    EXPECT_EQ(three.images(red).status, 200);
+    EXPECT_TRUE(Client(port).ended());
+    one.leave();
+    EXPECT_TRUE(soon([&] { return Client(port).ask("GET", "/health").status == 200; }));
+    EXPECT_EQ(two.images(red).status, 200);
+}
+
+/// Requests as they should be, and what a hostile client might make of them.
+std::string mutated(std::mt19937_64& random) {
+    static const std::vector<std::string> seeds{
+        post(red), post(R"({"model":"fake","prompt":"green","n":3,"size":"2x2","seed":12,"response_format":"b64_json","output_format":"webp","output_compression":50})"),
+        post(R"({"class":1,"student":1,"user":"\u00e9"})", "Authorization: Bearer x\r\nX-Request-Id: a\r\nOrigin: null\r\n"),
+        "GET / HTTP/1.1\r\nHost: here\r\nIf-None-Match: \"x\"\r\n\r\n", "GET /../../../etc/passwd HTTP/1.1\r\n\r\n", "OPTIONS /v1/models HTTP/1.0\r\nOrigin: x\r\n\r\n",
+        "POST /v1/images/generations HTTP/1.1\r\nContent-Type: application/json\r\nTransfer-Encoding: chunked\r\n\r\n5\r\n{\"pro\r\n14\r\nmpt\":\"red\",\"seed\":5}\r\n0\r\n\r\n"};
+    static const std::vector<std::string> spices{"\r\n", "\r\n\r\n", "{", "[[[[[[[[[[[[[[[[", "\"", "\\", "NaN", "1e999", "-1", "99999999999999999999", "\xff\xfe", "\xc3", std::string(1, '\0'), ":", ",",
+                                                 "null", "../", "%2e%2e%2f", "Content-Length: 5\r\n", "Transfer-Encoding: chunked\r\n", "Expect: 100-continue\r\n", "HTTP/1.1", std::string(5000, 'a'), "\xf0\x9f\x8e\xa8"};
+    std::string text = seeds[random() % seeds.size()];
+    for (auto changes = random() % 5; changes > 0; --changes) {
+        const std::size_t at = random() % (text.size() + 1);
+        switch (random() % 5) {
+            case 0: text.insert(at, spices[random() % spices.size()]); break;
+            case 1: text.erase(at, 1 + random() % 20); break;
+            case 2: if (at < text.size()) text[at] = static_cast<char>(random()); break;
+            case 3: text.insert(at, text.substr(at, random() % 50)); break;
+            case 4: text.resize(at); break;
+        }
+        if (text.empty()) text = "x";
+    }
+    return text;
+}
+
+/// ATELIER_FUZZ sets how many; the default is for everyday.
+TEST_F(LiveServer, malformed_requests_get_well_formed_answers_or_none) {
+    options.patience = 20ms;
+    options.batching.longest_queue = 64;
+    const std::uint16_t port = start();
+    const char* wanted = std::getenv("ATELIER_FUZZ");
+    const int count = wanted != nullptr ? std::atoi(wanted) : 3000;
+    std::atomic<int> next = 0, answered = 0;
+    {
+        std::vector<std::jthread> clients;
+        for (int t = 0; t < 8; ++t) {
+            clients.emplace_back([&] {
+                for (int i = next++; i < count; i = next++) {
+                    std::mt19937_64 random(static_cast<std::uint64_t>(i));
+                    Client client(port);
+                    const std::string request = mutated(random);
+                    client.send(request);
+                    for (Answer answer = client.receive(); answer.status != 0; answer = client.receive()) {
+                        ++answered;
+                        if (answer.status == 100 || answer.status < 400) continue;
+                        EXPECT_NE(answer.status, 500) << request;
+                        EXPECT_TRUE(answer.json().is_object() && answer.json().at("error").at("message").is_string()) << request;
+                    }
+                }
+            });
+        }
+    }
+    EXPECT_GT(answered, count / 2);
+    EXPECT_EQ(Client(port).ask("GET", "/health").status, 200);
+}
+
+TEST_F(LiveServer, a_path_that_climbs_reads_nothing) {
+    Client client(start());
+    for (const char* path : {"/../CMakeLists.txt", "/..%2fCMakeLists.txt", "/%2e%2e/%2e%2e/etc/passwd", "/web/../index.html", "/\\..\\etc", "/index.html", "/./", "/?/../../etc/passwd"}) {
+        const Answer answer = client.ask("GET", path);
+        if (std::string(path).starts_with("/?")) EXPECT_EQ(answer.status, 200) << "a query belongs to no path";
+        else expect_well_formed_error(answer, path);
+    }
+}
+
+}  // namespace
+}  // namespace atelier::server

@@ -1,0 +1,218 @@
+#pragma once
+
+#include <arpa/inet.h>
+#include <gtest/gtest.h>
+#include <netinet/in.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <array>
+#include <atomic>
+#include <condition_variable>
+#include <mutex>
+#include <nlohmann/json.hpp>
+#include <thread>
+
+#include "atelier/core/error.h"
+#include "atelier/core/log.h"
+#include "atelier/server/server.h"
+#include "core/test_folder.h"
+
+namespace atelier::server {
+
+using namespace std::chrono_literals;
+
+/// Four classes (red, green, blue, 7up), two students: even classes are student 0's. A picture is 2x2, its pixels class, student, number and seed.
+class FakeGenerator : public Generator {
+public:
+    /// What the students of all fake generators do, and did.
+    struct Behaviour {
+        std::mutex mutex;
+        std::condition_variable changed;
+        bool held = false;                       // students wait until it is false
+        Clock::duration takes{};                 // a batch
+        std::uint64_t failing_seed = 666;
+        std::vector<std::size_t> batches;        // sizes, in order
+        std::vector<std::uint64_t> seeds;        // drawn, in order
+        std::atomic<int> loads = 0, loaded = 0;  // ever; now
+
+        void hold(bool on) {
+            const std::lock_guard lock(mutex);
+            held = on;
+            changed.notify_all();
+        }
+        std::size_t drawn() {
+            const std::lock_guard lock(mutex);
+            return batches.size();
+        }
+    };
+
+    explicit FakeGenerator(Behaviour& behaviour, std::int64_t bytes = 100) : behaviour_(behaviour) {
+        description_ = {.class_names = {"red", "green", "blue", "7up"}, .partition = {.students = 2, .method = "file", .owner = {0, 1, 0, 1}},
+                        .prior = {{1, 1, 1, 1}}, .students = {{10, bytes}, {20, bytes}}, .width = 2, .height = 2, .engine = "none", .precision = "fp32"};
+    }
+
+    const Description& description() const override { return description_; }
+
+    std::unique_ptr<Student> load(std::int64_t k) const override {
+        ++behaviour_.loads;
+        return std::make_unique<FakeStudent>(behaviour_, k);
+    }
+
+private:
+    class FakeStudent : public Student {
+    public:
+        FakeStudent(Behaviour& behaviour, std::int64_t k) : behaviour_(behaviour), k_(k) { ++behaviour_.loaded; }
+        ~FakeStudent() override { --behaviour_.loaded; }
+
+        std::vector<Picture> generate(std::span<const Draw> draws) override {
+            std::unique_lock lock(behaviour_.mutex);
+            behaviour_.batches.push_back(draws.size());
+            behaviour_.changed.notify_all();
+            behaviour_.changed.wait(lock, [&] { return !behaviour_.held; });
+            const Clock::duration takes = behaviour_.takes;
+            lock.unlock();
+            std::this_thread::sleep_for(takes);
+            lock.lock();
+            std::vector<Picture> pictures;
+            for (const Draw& draw : draws) {
+                if (draw.seed == behaviour_.failing_seed) throw core::Error("this seed\nfails");
+                behaviour_.seeds.push_back(draw.seed);
+                Picture& picture = pictures.emplace_back();
+                picture.image = {2, 2, 1, std::vector<std::uint8_t>(4)};
+                std::ranges::copy(std::array<std::uint64_t, 4>{std::uint64_t(draw.class_id), std::uint64_t(k_), std::uint64_t(draw.number), draw.seed},
+                                  picture.image.pixels.begin());
+                picture.text["seed"] = std::to_string(draw.seed);
+            }
+            return pictures;
+        }
+
+    private:
+        Behaviour& behaviour_;
+        std::int64_t k_;
+    };
+
+    Behaviour& behaviour_;
+    Description description_;
+};
+
+/// Waits until `what` holds; false when it does not within two seconds.
+inline bool soon(const std::function<bool()>& what) {
+    for (int i = 0; i < 400; ++i) {
+        if (what()) return true;
+        std::this_thread::sleep_for(5ms);
+    }
+    return false;
+}
+
+struct Answer {
+    int status = 0;  // 0: the connection ended without an answer
+    std::string head, body;
+
+    nlohmann::json json() const { return nlohmann::json::parse(body, nullptr, false); }
+    std::string header(const std::string& name) const {
+        const std::size_t at = head.find("\r\n" + name + ": ");
+        if (at == std::string::npos) return "";
+        const std::size_t first = at + name.size() + 4;
+        return head.substr(first, head.find("\r\n", first) - first);
+    }
+};
+
+/// A client's connection, as careless with HTTP as the test wants.
+class Client {
+public:
+    explicit Client(std::uint16_t port) : socket_(::socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0)) {
+        sockaddr_in address{};
+        address.sin_family = AF_INET;
+        address.sin_port = htons(port);
+        address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+        const timeval patience{10, 0};
+        ::setsockopt(socket_, SOL_SOCKET, SO_RCVTIMEO, &patience, sizeof patience);
+        connected = ::connect(socket_, reinterpret_cast<sockaddr*>(&address), sizeof address) == 0;
+    }
+    ~Client() { leave(); }
+    Client(const Client&) = delete;
+    Client& operator=(const Client&) = delete;
+
+    void leave() {
+        if (socket_ >= 0) ::close(std::exchange(socket_, -1));
+    }
+    bool send(const std::string& bytes) const { return ::send(socket_, bytes.data(), bytes.size(), MSG_NOSIGNAL) == static_cast<ssize_t>(bytes.size()); }
+
+    /// The next answer on this connection.
+    Answer receive(bool with_body = true) {
+        Answer answer;
+        while (read_.find("\r\n\r\n") == std::string::npos) {
+            if (!more()) return answer;
+        }
+        const std::size_t end = read_.find("\r\n\r\n") + 4;
+        answer.head = read_.substr(0, end);
+        answer.status = std::atoi(answer.head.substr(9, 3).c_str());
+        const std::string length = answer.header("Content-Length");
+        const std::size_t size = length.empty() || !with_body ? 0 : std::stoul(length);
+        while (read_.size() < end + size) {
+            if (!more()) return answer;
+        }
+        answer.body = read_.substr(end, size);
+        read_.erase(0, end + size);
+        return answer;
+    }
+
+    /// Whether the server ends the connection (and says nothing more).
+    bool ended() { return !more(); }
+
+    Answer ask(const std::string& method, const std::string& target, const std::string& body = "", const std::string& headers = "") {
+        send(method + " " + target + " HTTP/1.1\r\nHost: here\r\n" + headers + "Content-Length: " + std::to_string(body.size()) + "\r\n\r\n" + body);
+        return receive(method != "HEAD");
+    }
+    Answer images(const std::string& body, const std::string& headers = "") {
+        return ask("POST", "/v1/images/generations", body, "Content-Type: application/json\r\n" + headers);
+    }
+
+    bool connected = false;
+
+private:
+    bool more() {
+        char bytes[65536];
+        const ssize_t count = ::recv(socket_, bytes, sizeof bytes, 0);
+        if (count > 0) read_.append(bytes, static_cast<std::size_t>(count));
+        return count > 0;
+    }
+
+    int socket_;
+    std::string read_;
+};
+
+/// A server of one fake model called "fake", or as a test wants it.
+class LiveServer : public ::testing::Test {
+protected:
+    LiveServer() { core::log::set_quiet(true); }
+    ~LiveServer() override { behaviour.hold(false); }
+
+    Source source(const std::string& id = "fake") {
+        return {.id = id, .open = [this] { return std::make_shared<FakeGenerator>(behaviour, bytes_a_student); }, .stamp = [this] {
+                    const std::lock_guard lock(behaviour.mutex);
+                    return stamp;
+                }};
+    }
+    std::uint16_t start() {
+        options.port = 0;
+        server = std::make_unique<Server>(options, std::vector<Source>{source()});
+        server->warm_up();
+        return server->port();
+    }
+    std::string metric(const std::string& line) {
+        const std::string text = Client(server->port()).ask("GET", "/metrics").body;
+        const std::size_t at = text.find("\n" + line + " ");
+        return at == std::string::npos ? "" : text.substr(at + line.size() + 2, text.find('\n', at + 1) - at - line.size() - 2);
+    }
+
+    FakeGenerator::Behaviour behaviour;
+    std::int64_t bytes_a_student = 100;
+    std::string stamp = "first";
+    Options options;
+    std::unique_ptr<Server> server;
+};
+
+}  // namespace atelier::server

@@ -1,0 +1,181 @@
+#include "server/server_fixtures.h"
+
+#include "atelier/core/image_codecs.h"
+
+#include <fstream>
+
+namespace atelier::server {
+namespace {
+
+const std::string red = R"({"prompt":"red","seed":5})";
+
+std::vector<std::uint8_t> from_base64(const std::string& text) {
+    std::vector<std::uint8_t> bytes;
+    std::uint32_t bits = 0;
+    int count = 0;
+    for (const char c : text) {
+        const std::size_t value = std::string_view("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/").find(c);
+        if (value == std::string_view::npos) break;
+        bits = bits << 6 | static_cast<std::uint32_t>(value);
+        if ((count += 6) >= 8) bytes.push_back(static_cast<std::uint8_t>(bits >> (count -= 8)));
+    }
+    return bytes;
+}
+
+TEST_F(LiveServer, pictures_come_in_order_with_their_student) {
+    Client client(start());
+    const Answer answer = client.images(R"({"model":"fake","prompt":"green","n":3,"seed":5})");
+    ASSERT_EQ(answer.status, 200) << answer.body;
+    EXPECT_EQ(answer.header("X-Atelier-Student"), "1");
+    EXPECT_EQ(answer.header("X-Atelier-Student-Parameters"), "20");
+    EXPECT_FALSE(answer.header("X-Atelier-Milliseconds").empty());
+    const auto data = answer.json().at("data");
+    ASSERT_EQ(data.size(), 3u);
+    for (std::uint8_t i = 0; i < 3; ++i) {
+        const auto png = from_base64(data[i].at("b64_json"));
+        EXPECT_EQ(core::decode_png(png, "png").pixels, (std::vector<std::uint8_t>{1, 1, i, 5}));
+        EXPECT_EQ(core::decode_png_text(png, "png").at("seed"), "5");
+        EXPECT_EQ(data[i].at("atelier").at("class_name"), "green");
+    }
+}
+
+TEST_F(LiveServer, formats_are_what_they_say) {
+    Client client(start());
+    const std::pair<const char*, const char*> beginnings[] = {{"png", "\x89PNG"}, {"jpeg", "\xff\xd8\xff"}, {"webp", "RIFF"}};
+    for (const auto& [format, beginning] : beginnings) {
+        const Answer answer = client.images(R"({"class":0,"output_compression":80,"output_format":")" + std::string(format) + "\"}");
+        ASSERT_EQ(answer.status, 200) << answer.body;
+        const auto bytes = from_base64(answer.json().at("data")[0].at("b64_json"));
+        EXPECT_TRUE(std::string(bytes.begin(), bytes.end()).starts_with(beginning)) << format;
+    }
+}
+
+TEST_F(LiveServer, paths_and_methods_that_are_not_there_are_said_in_openais_shape) {
+    Client client(start());
+    const std::tuple<const char*, const char*, int> cases[] = {
+        {"GET", "/../../etc/passwd", 404}, {"GET", "/%2e%2e/etc/passwd", 404}, {"GET", "//", 404}, {"GET", "/v1/models/", 404}, {"GET", "/web/index.html", 404},
+        {"DELETE", "/v1/models", 405}, {"GET", "/v1/images/generations", 405}, {"POST", "/health", 405}, {"P", "/v1/images/generations", 405}};
+    for (const auto& [method, target, status] : cases) {
+        const Answer answer = client.ask(method, target);
+        EXPECT_EQ(answer.status, status) << method << " " << target;
+        EXPECT_TRUE(answer.json().at("error").at("message").is_string());
+    }
+    EXPECT_EQ(client.ask("GET", "/v1/images/generations").header("Allow"), "POST, OPTIONS");
+    EXPECT_EQ(client.images(R"({"model":"nope","prompt":"red"})").json().at("error").at("code"), "model_not_found");
+    EXPECT_EQ(client.ask("POST", "/v1/images/generations", red).status, 415) << "a foreign page could send it";
+    EXPECT_EQ(client.ask("HEAD", "/health").status, 200);
+    EXPECT_EQ(client.images(red).status, 200) << "the connection lives on";
+}
+
+TEST_F(LiveServer, the_model_is_really_selected) {
+    options.port = 0;
+    FakeGenerator::Behaviour others;
+    Source other{.id = "other", .open = [&] { return std::make_shared<FakeGenerator>(others); }, .stamp = [] { return ""; }};
+    server = std::make_unique<Server>(options, std::vector<Source>{source(), other});
+    Client client(server->port());
+    EXPECT_EQ(client.images(R"({"model":"other","class":0})").header("X-Atelier-Model"), "other");
+    EXPECT_EQ(others.drawn(), 1u);
+    EXPECT_EQ(behaviour.drawn(), 0u);
+    EXPECT_EQ(client.images(R"({"class":0})").header("X-Atelier-Model"), "fake") << "the first one, without";
+    EXPECT_EQ(client.ask("GET", "/v1/models").json().at("data").size(), 2u);
+    EXPECT_THROW(Server(options, {source(), source()}), core::UsageError);
+    server.reset();
+}
+
+TEST_F(LiveServer, keys_are_asked_for_but_not_by_health_and_the_page) {
+    const core::TestFolder folder;
+    std::ofstream(folder / "keys") << "# ours\n\nsecret-1\r\n  secret-2  \n";
+    options.service.keys = ApiKeys(folder / "keys");
+    Client client(start());
+    EXPECT_EQ(client.images(red).status, 401);
+    EXPECT_EQ(client.images(red, "Authorization: Bearer secret\r\n").status, 401);
+    EXPECT_EQ(client.images(red, "Authorization: Bearer # ours\r\n").status, 401);
+    EXPECT_EQ(client.images(red, "Authorization: Bearer \r\n").status, 401);
+    EXPECT_EQ(client.images(red, "Authorization: Bearer secret-1\r\n").status, 200);
+    EXPECT_EQ(client.images(red, "X-Api-Key: secret-2\r\n").status, 200);
+    EXPECT_EQ(client.ask("GET", "/metrics").status, 401);
+    EXPECT_EQ(client.ask("GET", "/v1/models").status, 401);
+    EXPECT_EQ(client.ask("GET", "/health").status, 200);
+    EXPECT_EQ(client.ask("GET", "/").status, 200);
+    std::ofstream(folder / "none") << "# nothing\n";
+    core::expect_contains(core::error_of([&] { ApiKeys(folder / "none"); }), "holds no API key");
+}
+
+TEST_F(LiveServer, other_origins_are_let_in_only_when_named) {
+    options.service.cors_origins = {"https://friend.example"};
+    Client client(start());
+    EXPECT_EQ(client.images(red, "Origin: https://friend.example\r\n").header("Access-Control-Allow-Origin"), "https://friend.example");
+    EXPECT_EQ(client.images(red, "Origin: https://foe.example\r\n").header("Access-Control-Allow-Origin"), "");
+    const Answer preflight = client.ask("OPTIONS", "/v1/images/generations", "", "Origin: https://friend.example\r\n");
+    EXPECT_EQ(preflight.status, 204);
+    core::expect_contains(preflight.header("Access-Control-Allow-Headers"), "Authorization");
+    EXPECT_EQ(client.ask("OPTIONS", "/v1/images/generations", "", "Origin: null\r\n").header("Access-Control-Allow-Methods"), "");
+}
+
+TEST_F(LiveServer, request_ids_are_echoed_where_harmless) {
+    Client client(start());
+    EXPECT_EQ(client.ask("GET", "/health", "", "X-Request-Id: my-id_1.2\r\n").header("X-Request-Id"), "my-id_1.2");
+    EXPECT_EQ(client.ask("GET", "/health", "", "X-Request-Id: bad\"id\r\n").header("X-Request-Id").size(), 16u);
+}
+
+TEST_F(LiveServer, the_log_cannot_be_forged) {
+    const core::TestFolder folder;
+    core::log::also_write_to((folder / "log").string());
+    const std::uint16_t port = start();
+    Client(port).ask("GET", "/x%0d%0aforged\"\\\xff");
+    Client(port).ask("GET", "/x\x01\x1b[31m");
+    Client(port).images(R"({"class":0,"seed":666})");
+    core::log::also_write_to("");
+    std::ifstream file(folder / "log");
+    std::string line, all;
+    while (std::getline(file, line)) {
+        all += line + "\n";
+        for (const char c : line) EXPECT_TRUE(c >= ' ' && c < 0x7f) << line;
+    }
+    core::expect_contains(all, "fails");
+}
+
+TEST_F(LiveServer, an_error_in_one_request_does_not_touch_others) {
+    options.batching.longest_wait = 200ms;
+    const std::uint16_t port = start();
+    std::vector<Answer> answers(3);
+    {
+        std::vector<std::jthread> clients;
+        for (std::size_t i = 0; i < 3; ++i) {
+            clients.emplace_back([&, i] { answers[i] = Client(port).images(R"({"class":0,"seed":)" + std::string(i == 1 ? "666" : "1") + "}"); });
+        }
+    }
+    EXPECT_EQ(answers[0].status, 200);
+    EXPECT_EQ(answers[1].status, 500);
+    EXPECT_EQ(answers[1].json().at("error").at("code"), "generation_failed");
+    EXPECT_EQ(answers[2].status, 200);
+}
+
+TEST_F(LiveServer, requests_in_a_row_on_one_connection_are_answered_in_order) {
+    Client client(start());
+    std::string all;
+    for (int i = 0; i < 20; ++i) {
+        const std::string body = R"({"class":0,"seed":)" + std::to_string(i) + "}";
+        all += "POST /v1/images/generations HTTP/1.1\r\nHost: here\r\nContent-Type: application/json\r\nContent-Length: " + std::to_string(body.size()) + "\r\n\r\n" + body;
+    }
+    ASSERT_TRUE(client.send(all));
+    for (int i = 0; i < 20; ++i) EXPECT_EQ(client.receive().header("X-Atelier-Seed"), std::to_string(i));
+}
+
+TEST_F(LiveServer, metrics_count_what_happened) {
+    Client client(start());
+    client.images(R"({"class":1,"n":3})");
+    client.images("{");
+    EXPECT_EQ(metric(R"(atelier_images_total{model="fake",student="1"})"), "3");
+    EXPECT_EQ(metric(R"(atelier_routed_total{model="fake",student="1"})"), "1");
+    EXPECT_EQ(metric(R"(atelier_requests_total{route="/v1/images/generations",code="400"})"), "1");
+    EXPECT_EQ(metric(R"(atelier_request_seconds_count{model="fake",student="1"})"), "1");
+    EXPECT_EQ(metric(R"(atelier_batch_size_bucket{model="fake",student="1",le="2"})"), "0");
+    EXPECT_EQ(metric(R"(atelier_batch_size_bucket{model="fake",student="1",le="4"})"), "1");
+    EXPECT_EQ(metric(R"(atelier_student_loaded{model="fake",student="0"})"), "1");
+    EXPECT_EQ(metric("atelier_ready"), "1");
+    EXPECT_GT(std::stoll(metric("process_resident_memory_bytes")), 1 << 20);
+}
+
+}  // namespace
+}  // namespace atelier::server

@@ -1,0 +1,172 @@
+// The page speaks the same API as every other client.
+
+const $ = (id) => document.getElementById(id);
+const hues = (k) => `hsl(${(k * 137.5 + 190) % 360} 55% 52%)`;  // neighbours far apart
+let models = [];
+
+function element(tag, properties = {}, ...children) {
+  const made = Object.assign(document.createElement(tag), properties);
+  made.append(...children);
+  return made;
+}
+
+function headers() {
+  const key = $("key").value;
+  return { "Content-Type": "application/json", ...(key && { Authorization: `Bearer ${key}` }) };
+}
+
+async function ask(path, body) {
+  const answer = await fetch(path, body ? { method: "POST", headers: headers(), body: JSON.stringify(body) } : { headers: headers() });
+  const read = await answer.json();
+  if (answer.ok) return { read, answer };
+  if (answer.status === 401) {
+    $("access").open = true;
+    $("key").focus();
+  }
+  throw new Error(read.error?.message ?? `the server answered ${answer.status}`);
+}
+
+function say(text, bad = false) {
+  $("status").textContent = text;
+  $("status").classList.toggle("bad", bad);
+}
+
+const chosenModel = () => models.find((model) => model.id === $("model").value);
+const chosenClass = () => Number(new FormData($("request")).get("class"));
+const className = (model, id) => model.atelier.class_names[id] ?? `class ${id}`;
+const plural = (count, word) => `${count.toLocaleString("en")} ${word}${count === 1 ? "" : "s"}`;
+
+function showClasses() {
+  const model = chosenModel();
+  const before = chosenClass();
+  $("classes").replaceChildren(...model.atelier.owner.map((owner, id) => {
+    const input = element("input", { type: "radio", name: "class", value: id, checked: id === (before < model.atelier.owner.length ? before : 0) });
+    const chip = element("label", {}, input, element("span", { textContent: className(model, id) }));
+    chip.style.setProperty("--hue", hues(owner));
+    return chip;
+  }));
+}
+
+function showMap(student) {
+  const model = chosenModel();
+  const chosen = chosenClass();
+  const most = Math.max(1, ...model.atelier.students.map(({ routed }) => routed));
+  $("map").replaceChildren(...model.atelier.students.map((facts, k) => {
+    const own = element("div", { className: "own" });
+    model.atelier.owner.forEach((owner, id) => {
+      if (owner !== k) return;
+      own.append(own.hasChildNodes() ? ", " : "", element(id === chosen ? "b" : "span", { textContent: className(model, id) }));
+    });
+    const name = element("div", { className: "name" }, element("span", { textContent: `Student ${k}` }), element("span", { textContent: facts.routed }));
+    const size = element("div", { className: "own", textContent: `${plural(facts.parameters, "parameter")}${facts.loaded ? "" : ", not in memory"}` });
+    const share = element("div", { className: "share" });
+    share.style.width = `${100 * facts.routed / most}%`;
+    const item = element("li", { className: k === student ? "now" : "" }, name, own, size, share);
+    item.style.setProperty("--hue", hues(k));
+    return item;
+  }));
+  requestAnimationFrame(() => requestAnimationFrame(() => document.querySelector("#map .now")?.classList.remove("now")));
+}
+
+async function refresh(student) {
+  const { read } = await ask("v1/models");
+  const first = models.length === 0;
+  models = read.data;
+  if (first) {
+    $("model").replaceChildren(...models.map(({ id }) => element("option", { value: id, textContent: id })));
+    $("race").hidden = models.length < 2;
+    showClasses();
+  }
+  showMap(student);
+}
+
+const source = (picture) => `data:image/png;base64,${picture.b64_json}`;
+
+async function draw(model, count) {
+  const start = performance.now();
+  const body = { model: model.id, class: chosenClass(), n: count, seed: Number($("seed").value) };
+  const { read, answer } = await ask("v1/images/generations", body);
+  return { pictures: read.data, took: performance.now() - start, student: Number(answer.headers.get("X-Atelier-Student")),
+           server: Number(answer.headers.get("X-Atelier-Milliseconds")) };
+}
+
+function showPictures(model, { pictures, took, student, server }) {
+  const name = className(model, pictures[0].atelier.class);
+  $("pictures").replaceChildren(...pictures.map((picture) => {
+    const { number, seed } = picture.atelier;
+    const shown = element("figure", {}, element("img", { src: source(picture), alt: `${name}, seed ${seed}, number ${number}` }),
+                          element("figcaption", {}, element("b", { textContent: name }), `student ${student}, number ${number}`));
+    shown.style.setProperty("--hue", hues(student));
+    return shown;
+  }));
+  say(`${plural(pictures.length, "picture")} by student ${student} of ${model.id}: ${server.toFixed(1)} ms at the server, ${took.toFixed(0)} ms until here. ` +
+      `Seed ${pictures[0].atelier.seed}.`);
+}
+
+function showEntrants(entries) {
+  const slowest = Math.max(...entries.map(({ took }) => took));
+  $("entrants").replaceChildren(...entries.map(({ model, pictures, took, student }) => {
+    const facts = model.atelier.students[student];
+    const bar = element("div", { className: "bar" });
+    bar.style.width = `${100 * took / slowest}%`;
+    const words = `${plural(model.atelier.evaluations, "network evaluation")}, ${plural(facts.parameters, "parameter")}: ${took.toFixed(1)} ms`;
+    return element("li", {}, element("img", { src: source(pictures[0]), alt: `By ${model.id}` }),
+                   element("div", {}, element("strong", { textContent: model.id }), element("div", { className: "own", textContent: words }), bar));
+  }));
+  $("comparison").hidden = false;
+}
+
+// Larger ids are for models with more classes; those without the class do not take part.
+async function race() {
+  const entries = [];
+  for (const model of models.filter(({ atelier }) => chosenClass() < atelier.owner.length)) {
+    say(`${model.id} draws ...`);
+    await draw(model, 1);  // the first one of a kind may have to be loaded
+    entries.push({ model, ...await draw(model, 1) });
+    showEntrants(entries);
+  }
+  say("The same request, answered by every model.");
+  $("comparison").scrollIntoView({ block: "nearest" });
+}
+
+async function busily(action) {
+  const buttons = document.querySelectorAll("button");
+  buttons.forEach((button) => { button.disabled = true; });
+  try {
+    if ($("fresh").checked) $("seed").value = Math.floor(Math.random() * 1e9);
+    await action();
+  } catch (problem) {
+    say(problem.message, true);
+  }
+  buttons.forEach((button) => { button.disabled = false; });
+}
+
+$("request").addEventListener("submit", (event) => {
+  event.preventDefault();
+  const focused = document.activeElement;
+  busily(async () => {
+    const model = chosenModel();
+    const drawn = await draw(model, Number($("count").value));
+    showPictures(model, drawn);
+    await refresh(drawn.student);
+  }).then(() => focused?.focus());
+});
+$("race").addEventListener("click", () => busily(race).then(() => $("race").focus()));
+$("model").addEventListener("change", () => {
+  showClasses();
+  showMap();
+});
+$("classes").addEventListener("change", () => showMap());
+$("key").addEventListener("change", () => refresh().then(() => say("")).catch((problem) => say(problem.message, true)));
+
+// Enter in a class draws, as in every other field.
+$("classes").addEventListener("keydown", (event) => {
+  if (event.key === "Enter") {
+    event.preventDefault();
+    $("request").requestSubmit();
+  }
+});
+
+// Live routing: what others ask for shows, too.
+setInterval(() => { if (models.length > 0 && !document.hidden) refresh().catch(() => {}); }, 2000);
+refresh().catch((problem) => say(problem.message, true));
