@@ -83,7 +83,9 @@ TEST(Quantise, draws_what_the_sweep_said_in_one_step_from_a_directory_that_loads
     // The same directory as float32 weights, for whoever knows nothing of int8.
     const models::Model read = models::read_model(folder / "int8");
     for (const auto& [name, tensor] : read.parameters.tensors()) {
-        if (name.ends_with(".weight")) EXPECT_LT(ops::relative_distance(tensor, full.parameters.at(name)), 0.02) << name;
+        if (name.ends_with(".weight")) {
+            EXPECT_LT(ops::relative_distance(tensor, full.parameters.at(name)), 0.02) << name;
+        }
     }
     EXPECT_EQ(open_generator(folder / "int8")->engine().precision, Engine::Precision::fp32);
 }

@@ -113,9 +113,10 @@ nlohmann::json training_figures(const Arguments& arguments, const inference::Eng
 
 void benchmark(Arguments& arguments) {
     if (arguments.training && arguments.engine.engine == "auto") arguments.engine.engine = "torch";
-    const inference::Engine engine = engine_for(arguments.engine.chosen(), arguments.model);
+    const inference::Engine chosen = arguments.engine.chosen();
     if (arguments.gan && !arguments.training) throw core::UsageError("--gan goes with --training");
-    if (arguments.training && engine.kind != inference::Engine::Kind::torch) throw core::UsageError("--training runs on --engine torch");
+    if (arguments.training && chosen.kind != inference::Engine::Kind::torch) throw core::UsageError("--training runs on --engine torch");
+    const inference::Engine engine = engine_for(chosen, arguments.model);
     if (arguments.threads > 0) at::set_num_threads(static_cast<int>(arguments.threads));
     nlohmann::json figures = arguments.training ? training_figures(arguments, engine) : inference_figures(arguments, engine);
     figures.update({{"model", arguments.model}, {"engine", inference::name_of(engine.kind)}, {"precision", inference::name_of(engine.precision)},
