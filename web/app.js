@@ -169,4 +169,4 @@ $("classes").addEventListener("keydown", (event) => {
 
 // Live routing: what others ask for shows, too.
 setInterval(() => { if (models.length > 0 && !document.hidden) refresh().catch(() => {}); }, 2000);
-refresh().catch((problem) => say(problem.message, true));
+refresh().then(() => $("request").requestSubmit()).catch((problem) => say(problem.message, true));
