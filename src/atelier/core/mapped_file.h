@@ -3,6 +3,7 @@
 #include <cstddef>
 #include <filesystem>
 #include <span>
+#include <utility>
 
 namespace atelier::core {
 
@@ -11,11 +12,14 @@ class MappedFile {
 public:
     explicit MappedFile(std::filesystem::path path);
     ~MappedFile();
-    MappedFile(const MappedFile&) = delete;
-    MappedFile& operator=(const MappedFile&) = delete;
+    MappedFile(MappedFile&& other) noexcept : path_(std::move(other.path_)), bytes_(std::exchange(other.bytes_, {})) {}
+    MappedFile& operator=(MappedFile&&) = delete;
 
     const std::filesystem::path& path() const { return path_; }
     std::span<const std::byte> bytes() const { return bytes_; }
+
+    /// Gives the pages that were read back to the system; whoever looks again reads them from the file again.
+    void release_pages() const;
 
 private:
     std::filesystem::path path_;

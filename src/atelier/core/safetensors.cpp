@@ -1,11 +1,8 @@
 #include "atelier/core/safetensors.h"
 
-#include <sys/mman.h>
-
 #include <algorithm>
 #include <array>
 #include <bit>
-#include <cerrno>
 #include <cstring>
 #include <limits>
 #include <utility>
@@ -13,7 +10,6 @@
 #include "atelier/core/atomic_file.h"
 #include "atelier/core/error.h"
 #include "atelier/core/json_file.h"
-#include "atelier/core/regular_file.h"
 
 namespace atelier::core {
 
@@ -48,19 +44,17 @@ constexpr std::array<DTypeFacts, 10> dtypes{{{DType::F64, "F64", 8},
 const DTypeFacts& facts(DType type) { return *std::ranges::find(dtypes, type, &DTypeFacts::type); }
 
 // The header's text. Its length is believed only after it was compared with the file's.
-std::string read_header(RegularFile& file, const std::string& where) {
+std::string_view read_header(std::span<const std::byte> file, const std::string& where) {
+    if (file.size() < length_size) fail("{}: is {} bytes long, too short for a safetensors file", where, file.size());
     std::uint64_t length = 0;
-    if (file.read(std::as_writable_bytes(std::span(&length, 1))) < length_size) {
-        fail("{}: is {} bytes long, too short for a safetensors file", where, file.size());
-    }
+    std::memcpy(&length, file.data(), length_size);
     if (length > longest_header) {
         fail("{}: its header claims {} bytes, more than {}; is it a safetensors file?", where, length, longest_header);
     }
     if (length > file.size() - length_size) {
         fail("{}: its header claims {} bytes, the file has {}; was it cut off?", where, length, file.size());
     }
-    std::string header(static_cast<std::size_t>(length), '\0');
-    header.resize(file.read(std::as_writable_bytes(std::span(header))));
+    const std::string_view header(reinterpret_cast<const char*>(file.data()) + length_size, static_cast<std::size_t>(length));
     if (!header.starts_with('{')) fail("{}: its header does not begin with '{{'; is it a safetensors file?", where);
     return header;
 }
@@ -179,11 +173,9 @@ std::optional<std::uint64_t> bytes_of(DType type, const Shape& shape) {
 
 std::string to_string(const Shape& shape) { return fmt::format("[{}]", fmt::join(shape, ",")); }
 
-SafetensorsFile::SafetensorsFile(std::filesystem::path path) : path_(std::move(path)) {
-    const std::string where = path_.string();
-    RegularFile file(path_);
-    size_ = static_cast<std::size_t>(file.size());
-    const std::string header = read_header(file, where);
+SafetensorsFile::SafetensorsFile(std::filesystem::path path) : file_(std::move(path)) {
+    const std::string where = file_.path().string();
+    const std::string_view header = read_header(file_.bytes(), where);
     header_end_ = length_size + header.size();
     const json parsed = parse_json(header, where + ": header");
     for (const auto& [name, value] : parsed.items()) {
@@ -194,36 +186,18 @@ SafetensorsFile::SafetensorsFile(std::filesystem::path path) : path_(std::move(p
         const std::string place = place_of(where, name);
         check_size(entries_.emplace(name, parse_entry(value, place)).first->second, place);
     }
-    check_layout(entries_, size_ - header_end_, where);
-    // Last, so that nothing has to be unmapped when a check fails.
-    void* mapping = ::mmap(nullptr, size_, PROT_READ, MAP_PRIVATE, file.descriptor(), 0);
-    if (mapping == MAP_FAILED) fail("{}: cannot be mapped into memory ({})", where, std::strerror(errno));
-    data_ = static_cast<const std::byte*>(mapping);
+    check_layout(entries_, file_.bytes().size() - header_end_, where);
 }
-
-SafetensorsFile::~SafetensorsFile() {
-    if (data_ != nullptr) ::munmap(const_cast<std::byte*>(data_), size_);
-}
-
-SafetensorsFile::SafetensorsFile(SafetensorsFile&& other) noexcept
-    : path_(std::move(other.path_)),
-      entries_(std::move(other.entries_)),
-      metadata_(std::move(other.metadata_)),
-      data_(std::exchange(other.data_, nullptr)),
-      size_(other.size_),
-      header_end_(other.header_end_) {}
-
-void SafetensorsFile::release_pages() const { ::madvise(const_cast<std::byte*>(data_), size_, MADV_DONTNEED); }
 
 const TensorEntry& SafetensorsFile::entry(const std::string& name) const {
     const auto found = entries_.find(name);
-    if (found == entries_.end()) fail("{}: is not in the file", place_of(path_.string(), name));
+    if (found == entries_.end()) fail("{}: is not in the file", place_of(path().string(), name));
     return found->second;
 }
 
 std::span<const std::byte> SafetensorsFile::bytes(const std::string& name) const {
     const TensorEntry& tensor = entry(name);
-    return {data_ + header_end_ + tensor.begin, static_cast<std::size_t>(tensor.end - tensor.begin)};
+    return file_.bytes().subspan(header_end_ + static_cast<std::size_t>(tensor.begin), static_cast<std::size_t>(tensor.end - tensor.begin));
 }
 
 void write_safetensors(const std::filesystem::path& path, std::vector<TensorBytes> tensors,

@@ -9,6 +9,8 @@
 #include <string>
 #include <vector>
 
+#include "atelier/core/mapped_file.h"
+
 namespace atelier::core {
 
 /// Element types of the safetensors format that the project reads.
@@ -38,11 +40,8 @@ struct TensorEntry {
 class SafetensorsFile {
 public:
     explicit SafetensorsFile(std::filesystem::path path);
-    ~SafetensorsFile();
-    SafetensorsFile(SafetensorsFile&&) noexcept;
-    SafetensorsFile& operator=(SafetensorsFile&&) = delete;
 
-    const std::filesystem::path& path() const { return path_; }
+    const std::filesystem::path& path() const { return file_.path(); }
     const std::map<std::string, TensorEntry>& entries() const { return entries_; }
     const std::map<std::string, std::string>& metadata() const { return metadata_; }
     bool contains(const std::string& name) const { return entries_.contains(name); }
@@ -51,15 +50,13 @@ public:
     const TensorEntry& entry(const std::string& name) const;
     std::span<const std::byte> bytes(const std::string& name) const;
 
-    /// Gives the pages that were read back to the system; whoever looks again reads them from the file again.
-    void release_pages() const;
+    void release_pages() const { file_.release_pages(); }
 
 private:
-    std::filesystem::path path_;
+    MappedFile file_;
     std::map<std::string, TensorEntry> entries_;
     std::map<std::string, std::string> metadata_;
-    const std::byte* data_ = nullptr;  // start of the mapping
-    std::size_t size_ = 0, header_end_ = 0;
+    std::size_t header_end_ = 0;
 };
 
 /// A tensor to be written: little-endian, C order, `bytes` as long as shape and type imply.

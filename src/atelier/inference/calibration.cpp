@@ -2,11 +2,12 @@
 
 #include <algorithm>
 #include <cmath>
+#include <limits>
+#include <map>
 #include <numeric>
 
 #include "atelier/diffusion/samplers.h"
 #include "atelier/ops/quantised.h"
-#include "atelier/ops/torch_ops.h"
 
 namespace atelier::inference {
 
@@ -35,28 +36,10 @@ std::vector<std::int64_t> in_turn(const std::vector<std::int64_t>& classes, std:
     return all;
 }
 
-/// Calls `see` with each convolution and its input.
-class Watcher : public ops::TorchOps {
-public:
-    using See = std::function<void(const std::string& name, const Tensor& input, const ops::Convolution& layer)>;
-    Watcher(const ops::Parameters& parameters, See see) : TorchOps(parameters), see_(std::move(see)) {}
-
-    ops::Value conv2d(const ops::Value& x, const std::string& name, const ops::Convolution& layer) override {
-        see_(name, ops::tensor_of(x), layer);
-        return TorchOps::conv2d(x, name, layer);
-    }
-
-private:
-    See see_;
-};
-
-void watch(const models::Model& model, const std::vector<NetworkUse>& uses, const Watcher::See& see) {
+void watch(const models::Model& model, const std::vector<NetworkUse>& uses, const ConvolutionWatcher::See& see) {
     at::NoGradGuard no_gradients;
-    Watcher speaker(model.parameters, see);
-    for (const NetworkUse& use : uses) {
-        const auto with = diffusion::precondition(use.sigma, model.scheme);
-        model.network.forward(speaker, diffusion::network_inputs(model.network, use.x_t, with, use.condition));
-    }
+    ConvolutionWatcher speaker(model.parameters, see);
+    for (const NetworkUse& use : uses) run(model, speaker, use);
 }
 
 struct Seen {
@@ -65,6 +48,17 @@ struct Seen {
 };
 
 }  // namespace
+
+Tensor run(const models::Model& model, ops::Ops& speaker, const NetworkUse& use) {
+    const auto with = diffusion::precondition(use.sigma, model.scheme);
+    return ops::tensor_of(model.network.forward(speaker, diffusion::network_inputs(model.network, use.x_t, with, use.condition)).raw);
+}
+
+ops::Value ConvolutionWatcher::conv2d(const ops::Value& x, const std::string& name, const ops::Convolution& layer) {
+    const ops::Value y = TorchOps::conv2d(x, name, layer);
+    see_(name, layer, ops::tensor_of(x), ops::tensor_of(y));
+    return y;
+}
 
 std::vector<NetworkUse> uses_in_one_step(const models::Model& model, const std::vector<std::int64_t>& classes, std::int64_t samples,
                                          std::uint64_t seed) {
@@ -105,13 +99,13 @@ double best_range(const std::vector<double>& counts, double largest) {
 std::vector<CalibratedLayer> calibrate(const models::Model& model, const std::vector<NetworkUse>& uses) {
     std::vector<std::string> order;
     std::map<std::string, Seen> seen;
-    watch(model, uses, [&](const std::string& name, const Tensor& input, const ops::Convolution& layer) {
+    watch(model, uses, [&](const std::string& name, const ops::Convolution& layer, const Tensor& input, const Tensor&) {
         if (!seen.contains(name)) order.push_back(name);
         Seen& here = seen[name];
         here.largest = std::max(here.largest, input.abs().max().item<double>());
         here.multiplications += static_cast<double>(input.numel() * layer.out_channels * layer.kernel * layer.kernel) / static_cast<double>(layer.stride * layer.stride);
     });
-    watch(model, uses, [&](const std::string& name, const Tensor& input, const ops::Convolution&) {
+    watch(model, uses, [&](const std::string& name, const ops::Convolution&, const Tensor& input, const Tensor&) {
         Seen& here = seen[name];
         if (here.largest > 0) here.counts += at::histc(input.abs().flatten().to(at::kFloat), bins, 0, here.largest).to(at::kDouble);
     });

@@ -1,11 +1,11 @@
 #pragma once
 
 #include <functional>
-#include <map>
 #include <string>
 #include <vector>
 
 #include "atelier/models/model_directory.h"
+#include "atelier/ops/torch_ops.h"
 
 namespace atelier::inference {
 
@@ -13,6 +13,21 @@ namespace atelier::inference {
 struct NetworkUse {
     Tensor x_t, sigma;  // [N,...], [N]
     diffusion::Condition condition;
+};
+
+/// What the network makes of one use, through `speaker`: its raw output.
+Tensor run(const models::Model& model, ops::Ops& speaker, const NetworkUse& use);
+
+/// Computes as LibTorch does, and shows each convolution to `see`: its name and layer, what it was given and what it made of that.
+class ConvolutionWatcher : public ops::TorchOps {
+public:
+    using See = std::function<void(const std::string& name, const ops::Convolution& layer, const Tensor& input, const Tensor& output)>;
+    ConvolutionWatcher(const ops::Parameters& parameters, See see) : TorchOps(parameters), see_(std::move(see)) {}
+
+    ops::Value conv2d(const ops::Value& x, const std::string& name, const ops::Convolution& layer) override;
+
+private:
+    See see_;
 };
 
 /// A student's own work: `samples` one-step draws at its highest level, of `classes` in turn.

@@ -6,7 +6,6 @@
 #include "atelier/core/error.h"
 #include "atelier/core/progress.h"
 #include "atelier/ops/quantised.h"
-#include "atelier/ops/torch_ops.h"
 
 namespace atelier::inference {
 
@@ -14,11 +13,6 @@ namespace {
 
 constexpr std::int64_t measured_samples = 8, path_samples = 16, path_steps = 6;
 constexpr std::size_t measured_uses = 3;
-
-ops::Value run(const models::Model& model, ops::Ops& speaker, const NetworkUse& use) {
-    const auto with = diffusion::precondition(use.sigma, model.scheme);
-    return model.network.forward(speaker, diffusion::network_inputs(model.network, use.x_t, with, use.condition)).raw;
-}
 
 /// Computes some layers as int8 would: with rounded inputs and weights, in float32.
 class RoundingOps : public ops::TorchOps {
@@ -72,7 +66,7 @@ private:
     Tensor output(const NetworkUse& use, const std::map<std::string, double>& ranges) const {
         at::NoGradGuard no_gradients;
         RoundingOps speaker(model_.parameters, rounded_, ranges);
-        return ops::tensor_of(run(model_, speaker, use));
+        return run(model_, speaker, use);
     }
 
     const models::Model& model_;
@@ -82,21 +76,6 @@ private:
 };
 
 using ChannelMeans = std::map<std::string, Tensor>;  // of what a convolution gives, [1,C,1,1]
-
-/// Notes what convolutions give on average.
-class Averaging : public ops::TorchOps {
-public:
-    Averaging(const ops::Parameters& parameters, ChannelMeans& means) : TorchOps(parameters), means_(means) {}
-
-    ops::Value conv2d(const ops::Value& x, const std::string& name, const ops::Convolution& layer) override {
-        const ops::Value y = TorchOps::conv2d(x, name, layer);
-        means_[name] = ops::tensor_of(y).mean({0, 2, 3}, true);
-        return y;
-    }
-
-private:
-    ChannelMeans& means_;
-};
 
 /// Gives each rounded convolution the mean that it has without rounding, layer after layer, and notes by how much that moved it.
 class Centring : public RoundingOps {
@@ -123,8 +102,10 @@ void correct_biases(models::Model& model, const ops::Parameters& rounded, const 
     ChannelMeans total;
     for (const NetworkUse& use : uses) {
         ChannelMeans wanted, moved;
-        Averaging averaging(model.parameters, wanted);
-        run(model, averaging, use);
+        ConvolutionWatcher exact(model.parameters, [&](const std::string& name, const ops::Convolution&, const Tensor&, const Tensor& output) {
+            wanted[name] = output.mean({0, 2, 3}, true);
+        });
+        run(model, exact, use);
         Centring centring(model.parameters, rounded, ranges, wanted, moved);
         run(model, centring, use);
         for (const auto& [name, by] : moved) total[name] = total.contains(name) ? total[name] + by : by;

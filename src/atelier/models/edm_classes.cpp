@@ -4,6 +4,7 @@
 #include <cmath>
 
 #include "atelier/core/error.h"
+#include "atelier/networks/unet_blocks.h"
 
 namespace atelier::models {
 
@@ -122,7 +123,7 @@ std::vector<std::string> resampling_modules(const core::JsonObject& config) {
     std::vector<std::string> names;
     for (std::int64_t level = 0; level < levels; ++level) {
         const std::int64_t resolution = config.integer("resolution", 1, 4096) >> level;
-        const auto add = [&](const char* half, const char* what) { names.push_back(fmt::format("model.{}.{}x{}_{}", half, resolution, resolution, what)); };
+        const auto add = [&](const char* half, const char* what) { names.push_back(networks::level_name(half, resolution, what)); };
         if (level > 0) {
             for (const char* what : {"down.conv0", "down.skip"}) add("enc", what);
             if (encoder == "skip") add("enc", "aux_down");

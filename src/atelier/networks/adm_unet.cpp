@@ -134,19 +134,7 @@ Network build_adm_unet(const core::JsonObject& json) {
     }
     check(config, json.where());
 
-    Network network;
-    network.architecture = "adm_unet";
-    network.data_shape = {config.channels, config.resolution, config.resolution};
-    network.classes = config.classes;
-    network.augment_dim = config.augment_dim;
-    network.forward = [config](ops::Ops& ops, const Inputs& inputs) { return adm_unet(ops, config, inputs); };
-    network.encode = [config](ops::Ops& ops, const Inputs& inputs) { return adm_unet_bottleneck(ops, config, inputs); };
-    try {
-        trace(network);
-    } catch (const core::Error& error) {
-        core::fail("{}: model_channels and channel_mult make no network: {}", json.where(), error.what());
-    }
-    return network;
+    return unet_network("adm_unet", config, adm_unet, adm_unet_bottleneck, json.where());
 }
 
 }  // namespace atelier::networks

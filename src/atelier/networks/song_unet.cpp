@@ -180,19 +180,7 @@ ops::Value song_unet_bottleneck(ops::Ops& ops, const SongUNetConfig& config, con
 
 Network build_song_unet(const core::JsonObject& json) {
     const SongUNetConfig config = read_config(json);
-    Network network;
-    network.architecture = "song_unet";
-    network.data_shape = {config.channels, config.resolution, config.resolution};
-    network.classes = config.classes;
-    network.augment_dim = config.augment_dim;
-    network.forward = [config](ops::Ops& ops, const Inputs& inputs) { return song_unet(ops, config, inputs); };
-    network.encode = [config](ops::Ops& ops, const Inputs& inputs) { return song_unet_bottleneck(ops, config, inputs); };
-    try {
-        trace(network);
-    } catch (const core::Error& error) {
-        core::fail("{}: model_channels and channel_mult make no network: {}", json.where(), error.what());
-    }
-    return network;
+    return unet_network("song_unet", config, song_unet, song_unet_bottleneck, json.where());
 }
 
 }  // namespace atelier::networks

@@ -2,7 +2,8 @@
 
 #include <string>
 
-#include "atelier/ops/ops.h"
+#include "atelier/core/error.h"
+#include "atelier/networks/network.h"
 
 namespace atelier::networks {
 
@@ -35,6 +36,25 @@ struct UNetNorm {
 
 /// "model.enc.16x16_conv": the name of a layer on a level of the encoder (`half` is "enc") or the decoder ("dec").
 std::string level_name(const char* half, std::int64_t resolution, const std::string& what);
+
+/// The network of a U-Net's config, run once through ShapeOps. Throws core::Error beginning with `where` when its channels do not fit together.
+template <class Config>
+Network unet_network(const char* architecture, const Config& config, Outputs (*forward)(ops::Ops&, const Config&, const Inputs&),
+                     ops::Value (*encode)(ops::Ops&, const Config&, const Inputs&), const std::string& where) {
+    Network network;
+    network.architecture = architecture;
+    network.data_shape = {config.channels, config.resolution, config.resolution};
+    network.classes = config.classes;
+    network.augment_dim = config.augment_dim;
+    network.forward = [=](ops::Ops& ops, const Inputs& inputs) { return forward(ops, config, inputs); };
+    network.encode = [=](ops::Ops& ops, const Inputs& inputs) { return encode(ops, config, inputs); };
+    try {
+        trace(network);
+    } catch (const core::Error& error) {
+        core::fail("{}: model_channels and channel_mult make no network: {}", where, error.what());
+    }
+    return network;
+}
 
 /// The residual block of EDM's U-Nets (method.md section 6): `x` [N,C,H,W], `embedding` [N,E].
 ops::Value unet_block(ops::Ops& ops, const ops::Value& x, const ops::Value& embedding, const std::string& name,

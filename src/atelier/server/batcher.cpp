@@ -8,14 +8,6 @@
 
 namespace atelier::server {
 
-namespace {
-
-double seconds(Clock::duration duration) { return std::chrono::duration<double>(duration).count(); }
-
-Labels labels_of(const Lane& lane) { return {{"model", lane.model}, {"student", std::to_string(lane.student)}}; }
-
-}  // namespace
-
 Batcher::Batcher(const Options& options, Residents& residents, Metrics& metrics) : options_(options), residents_(residents), metrics_(metrics) {
     for (int i = 0; i < options.workers; ++i) workers_.emplace_back([this] { work(); });
 }
@@ -159,8 +151,8 @@ void Batcher::draw_batch(Lane& lane, const std::vector<Piece>& batch, std::uniqu
     const Clock::time_point start = Clock::now();
     std::vector<Drawn> drawn = draw(lane, batch);
     const Clock::duration took = Clock::now() - start;
-    metrics_.observe("atelier_engine_seconds", labels_of(lane), seconds(took));
-    metrics_.observe("atelier_batch_size", labels_of(lane), static_cast<double>(batch.size()));
+    metrics_.observe("atelier_engine_seconds", student_labels(lane.model, lane.student), seconds(took));
+    metrics_.observe("atelier_batch_size", student_labels(lane.model, lane.student), static_cast<double>(batch.size()));
     lock.lock();
     lane.busy = false;
     const double each = seconds(took) / static_cast<double>(batch.size());

@@ -28,12 +28,6 @@ constexpr unsigned client_left = 499;  // never sent; nginx's word for it in log
 
 using Parser = http::request_parser<http::string_body>;
 
-std::string lower(beast::string_view text) {
-    std::string out(text);
-    for (char& c : out) c = c >= 'A' && c <= 'Z' ? static_cast<char>(c - 'A' + 'a') : c;
-    return out;
-}
-
 std::string fresh_id() {
     thread_local std::mt19937_64 engine{std::random_device{}()};
     return fmt::format("{:016x}", engine());
@@ -52,7 +46,7 @@ Request request_of(http::request<http::string_body>& message, const std::string&
     request.target = std::string(message.target());
     request.peer = peer;
     request.body = std::move(message.body());
-    for (const auto& field : message) request.headers.emplace(lower(field.name_string()), std::string(field.value()));
+    for (const auto& field : message) request.headers.emplace(lower(std::string(field.name_string())), std::string(field.value()));
     request.id = id_of(request.header("x-request-id"));
     return request;
 }

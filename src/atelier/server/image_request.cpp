@@ -72,11 +72,6 @@ void check_fields(const json& body) {
     }
 }
 
-std::string lower(std::string text) {
-    std::ranges::transform(text, text.begin(), [](char c) { return c >= 'A' && c <= 'Z' ? static_cast<char>(c - 'A' + 'a') : c; });
-    return text;
-}
-
 std::string list_of(const std::vector<std::string>& names) {
     std::string list;
     for (const std::string& name : names | std::views::take(names_listed)) list += (list.empty() ? "" : ", ") + name;

@@ -13,6 +13,8 @@ namespace atelier::server {
 /// The labels of one series, in their order.
 using Labels = std::vector<std::pair<std::string, std::string>>;
 
+inline Labels student_labels(const std::string& model, std::int64_t student) { return {{"model", model}, {"student", std::to_string(student)}}; }
+
 /// Numbers about the server in Prometheus' text format. Any thread.
 class Metrics {
 public:

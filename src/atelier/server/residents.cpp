@@ -7,12 +7,6 @@
 
 namespace atelier::server {
 
-namespace {
-
-Labels labels_of(const std::string& model, std::int64_t k) { return {{"model", model}, {"student", std::to_string(k)}}; }
-
-}  // namespace
-
 Residents::Residents(std::int64_t budget, Metrics& metrics) : budget_(budget), metrics_(metrics) {}
 
 std::list<Residents::Resident>::const_iterator Residents::find(const Lane& lane) const {
@@ -27,7 +21,7 @@ std::int64_t Residents::held() const {
 
 void Residents::make_room(std::int64_t bytes) {
     while (budget_ > 0 && !residents_.empty() && held() + bytes > budget_) {
-        metrics_.count("atelier_student_unloads_total", labels_of(residents_.back().model, residents_.back().k));
+        metrics_.count("atelier_student_unloads_total", student_labels(residents_.back().model, residents_.back().k));
         residents_.pop_back();
     }
 }
@@ -51,7 +45,7 @@ std::shared_ptr<Student> Residents::of(const Lane& lane) {
         make_room(bytes);
     }
     std::shared_ptr<Student> student = lane.generator->load(lane.student);
-    metrics_.count("atelier_student_loads_total", labels_of(lane.model, lane.student));
+    metrics_.count("atelier_student_loads_total", student_labels(lane.model, lane.student));
     const std::lock_guard lock(mutex_);
     residents_.push_front({lane.generator, lane.student, bytes, lane.model, student});
     return student;

@@ -19,8 +19,6 @@ using nlohmann::json;
 
 constexpr std::string_view images_path = "/v1/images/generations", models_path = "/v1/models", metrics_path = "/metrics";
 
-double seconds(Clock::duration duration) { return std::chrono::duration<double>(duration).count(); }
-
 std::string milliseconds(Clock::duration duration) { return fmt::format("{:.3f}", 1e3 * seconds(duration)); }
 
 /// A seed that JavaScript can hold exactly.
@@ -148,7 +146,7 @@ json Service::about(const Served& served) const {
     json students = json::array();
     for (const auto& lane : served.lanes) {
         const auto& facts = model.students[static_cast<std::size_t>(lane->student)];
-        const std::uint64_t routed = metrics_.counted("atelier_routed_total", {{"model", served.id}, {"student", std::to_string(lane->student)}});
+        const std::uint64_t routed = metrics_.counted("atelier_routed_total", student_labels(served.id, lane->student));
         students.push_back({{"parameters", facts.parameters}, {"loaded", residents_.loaded(*lane)}, {"routed", routed}, {"waiting", batcher_.waiting(*lane)}});
     }
     return {{"class_names", model.class_names}, {"owner", model.partition.owner}, {"partition", model.partition.method}, {"size", {model.width, model.height}},
@@ -166,7 +164,7 @@ Response Service::models() const {
 Response Service::metrics_text() const {
     for (const auto& served : library_.all()) {
         for (const auto& lane : served->lanes) {
-            const Labels labels{{"model", served->id}, {"student", std::to_string(lane->student)}};
+            const Labels labels = student_labels(served->id, lane->student);
             metrics_.set("atelier_queue_depth", labels, static_cast<double>(batcher_.waiting(*lane)));
             metrics_.set("atelier_student_loaded", labels, residents_.loaded(*lane) ? 1 : 0);
         }
@@ -198,7 +196,7 @@ Pending Service::accept(const Request& request, std::function<void(Outcome)> fin
     pending.job->deadline = request.arrived + options_.deadline;
     pending.job->finished = std::move(finished);
     submit(pending.job);
-    metrics_.count("atelier_routed_total", {{"model", pending.served->id}, {"student", std::to_string(pending.plan.student)}});
+    metrics_.count("atelier_routed_total", student_labels(pending.served->id, pending.plan.student));
     return pending;
 }
 
@@ -248,7 +246,7 @@ Response Service::drawn(const Request& request, const Pending& pending, const Ou
     Response response{.body = images_body(pending.request, pending.plan, model, outcome.pictures)};
     const Clock::duration all = Clock::now() - request.arrived;
     const std::string student = std::to_string(pending.plan.student);
-    const Labels labels{{"model", pending.served->id}, {"student", student}};
+    const Labels labels = student_labels(pending.served->id, pending.plan.student);
     metrics_.count("atelier_images_total", labels, outcome.pictures.size());
     metrics_.observe("atelier_queue_seconds", labels, seconds(outcome.queued));
     metrics_.observe("atelier_request_seconds", labels, seconds(all));
