@@ -23,11 +23,10 @@ Rows random_rows(std::size_t count, std::size_t length, std::uint64_t seed) {
     return rows;
 }
 
-KMeans settings(std::int64_t clusters, std::uint64_t seed = 0, bool balanced = false) {
+KMeans settings(std::int64_t clusters, std::uint64_t seed = 0) {
     KMeans k;
     k.clusters = clusters;
     k.seed = seed;
-    k.balanced = balanced;
     return k;
 }
 
@@ -51,11 +50,9 @@ TEST(kmeans, separate_bundles_of_directions_are_found) {
         for (double& x : row) x *= 1 + i;  // lengths do not count
         rows.push_back(row);
     }
-    for (const bool balanced : {false, true}) {
-        const Clusters found = spherical_kmeans(rows, settings(3, 4, balanced));
-        for (std::size_t i = 0; i < rows.size(); ++i) EXPECT_EQ(found.assignment[i], found.assignment[i % 3]);
-        EXPECT_EQ(sizes(found), (std::vector<std::int64_t>{30, 30, 30}));
-    }
+    const Clusters found = spherical_kmeans(rows, settings(3, 4));
+    for (std::size_t i = 0; i < rows.size(); ++i) EXPECT_EQ(found.assignment[i], found.assignment[i % 3]);
+    EXPECT_EQ(sizes(found), (std::vector<std::int64_t>{30, 30, 30}));
 }
 
 TEST(kmeans, every_row_lies_with_its_nearest_centroid_and_centroids_have_unit_length) {
@@ -75,11 +72,9 @@ TEST(kmeans, every_row_lies_with_its_nearest_centroid_and_centroids_have_unit_le
 
 TEST(kmeans, the_same_seed_gives_the_same_clusters) {
     const Rows rows = random_rows(50, 8, 2);
-    for (const bool balanced : {false, true}) {
-        const Clusters a = spherical_kmeans(rows, settings(4, 9, balanced)), b = spherical_kmeans(rows, settings(4, 9, balanced));
-        EXPECT_EQ(a.assignment, b.assignment);
-        EXPECT_EQ(a.centroids, b.centroids);
-    }
+    const Clusters a = spherical_kmeans(rows, settings(4, 9)), b = spherical_kmeans(rows, settings(4, 9));
+    EXPECT_EQ(a.assignment, b.assignment);
+    EXPECT_EQ(a.centroids, b.centroids);
 }
 
 TEST(kmeans, more_restarts_never_cost_more) {
@@ -88,36 +83,6 @@ TEST(kmeans, more_restarts_never_cost_more) {
     once.restarts = 1;
     often.restarts = 12;
     EXPECT_LE(spherical_kmeans(rows, often).cost, spherical_kmeans(rows, once).cost);
-}
-
-TEST(kmeans, balanced_clusters_differ_by_one_at_most) {
-    for (const std::size_t count : {7, 20, 61}) {
-        for (const std::int64_t clusters : {1, 2, 3, 7}) {
-            const auto found = sizes(spherical_kmeans(random_rows(count, 5, count), settings(clusters, 1, true)));
-            for (const std::int64_t size : found) {
-                EXPECT_GE(size, static_cast<std::int64_t>(count) / clusters);
-                EXPECT_LE(size, (static_cast<std::int64_t>(count) + clusters - 1) / clusters);
-            }
-        }
-    }
-}
-
-TEST(kmeans, no_exchange_of_two_rows_improves_balanced_clusters) {
-    const Rows rows = random_rows(24, 3, 8);
-    const Clusters found = spherical_kmeans(rows, settings(3, 2, true));
-    const auto similarity = [&](std::size_t i, std::size_t j) {
-        return cosine(rows[i], found.centroids[static_cast<std::size_t>(found.assignment[j])]);
-    };
-    for (std::size_t i = 0; i < rows.size(); ++i) {
-        for (std::size_t j = 0; j < i; ++j)
-            EXPECT_GE(similarity(i, i) + similarity(j, j) + 1e-9, similarity(i, j) + similarity(j, i));
-    }
-}
-
-TEST(kmeans, a_balanced_row_moves_to_the_larger_share_where_it_is_nearer) {
-    // Five rows in two clusters: three of one direction, two of the other, in every order of seeding.
-    const Rows rows{{1, 0}, {0, 1}, {1, 0.01}, {0.01, 1}, {1, -0.01}};
-    for (std::uint64_t seed = 0; seed < 8; ++seed) EXPECT_LT(spherical_kmeans(rows, settings(2, seed, true)).cost, 0.01);
 }
 
 TEST(kmeans, no_cluster_is_empty_even_when_all_rows_are_equal) {

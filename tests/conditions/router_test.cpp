@@ -68,6 +68,28 @@ TEST(router, routing_embeddings_is_total_and_does_not_depend_on_their_length) {
     }
 }
 
+TEST(router, offsets_move_the_border_whatever_the_length_of_an_embedding) {
+    const Router router(std::vector<std::vector<float>>{{1, 0}, {0, 1}}, {0, 0.3F});
+    for (const float length : {0.001F, 1.0F, 1000.0F}) {
+        const auto place = router.place(std::array<float, 2>{0.8F * length, 0.6F * length});
+        EXPECT_EQ(place.student, 1);
+        EXPECT_EQ(place.runner_up, 0);
+        EXPECT_NEAR(place.score, 0.9, 1e-6);
+        EXPECT_NEAR(place.margin, 0.1, 1e-6);
+    }
+    EXPECT_THROW(Router(std::vector<std::vector<float>>{{1, 0}}, {0, 0}), core::Error);
+}
+
+TEST(router, the_runner_up_is_the_second_best_in_any_order) {
+    const Router router(std::vector<std::vector<float>>{{1, 0, 0}, {0, 1, 0}, {0, 0, 1}});
+    for (const std::array<float, 3> embedding : {std::array<float, 3>{3, 2, 1}, {1, 3, 2}, {2, 1, 3}, {3, 1, 2}, {1, 2, 3}, {2, 3, 1}}) {
+        const auto place = router.place(embedding);
+        EXPECT_EQ(embedding[static_cast<std::size_t>(place.student)], 3);
+        EXPECT_EQ(embedding[static_cast<std::size_t>(place.runner_up)], 2);
+        EXPECT_NEAR(place.margin, 1 / std::sqrt(14.0), 1e-6);
+    }
+}
+
 TEST(router, bad_centroids_and_embeddings_are_errors) {
     using Centroids = std::vector<std::vector<float>>;
     EXPECT_THROW(Router(Centroids{}), core::Error);

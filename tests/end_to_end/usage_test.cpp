@@ -53,12 +53,17 @@ INSTANTIATE_TEST_SUITE_P(
                     Mistake{"unknown_device", {"sample", "models/none", "--device", "gpu"}, 2, "known are cpu, cuda"},
                     Mistake{"gan_without_training", {"benchmark", "models/none", "--gan"}, 2, "--training"},
                     Mistake{"int8_of_a_model_that_is_not_quantised", {"sample", "models/fashion-mnist/k4", "--precision", "int8"}, 2, "atelier quantize"},
+                    Mistake{"no_embeddings", {"partition", "none.npy", "--out", "x"}, 1, "none.npy"},
+                    Mistake{"a_config_key_with_embeddings", {"partition", "none.npy", "seed=3"}, 2, "--students"},
+                    Mistake{"a_partition_to_nowhere", {"partition", "none.npy"}, 2, "--out"},
+                    Mistake{"nothing_to_route", {"route", "models/fashion-mnist/k4"}, 2, "--class"},
+                    Mistake{"a_class_that_is_not_there", {"route", "models/fashion-mnist/k4", "--class", "10"}, 2, "classes are 0 to 9"},
                     Mistake{"negative_count", {"sample", "models/none", "--count", "-1"}, 2, "--count"}),
     [](const auto& test) { return test.param.name; });
 
 TEST(Usage, every_command_explains_itself_with_an_example) {
     for (const char* command : {"run", "teacher", "partition", "pairs", "distill", "ensemble", "report", "sample", "evaluate", "forward",
-                                "inspect", "classifier", "benchmark", "quantize", "convert"}) {
+                                "inspect", "classifier", "benchmark", "quantize", "convert", "serve", "route"}) {
         const Outcome outcome = succeed({command, "--help"});
         expect_contains(outcome.out, "Example");
         expect_contains(outcome.out, std::string("atelier ") + command);

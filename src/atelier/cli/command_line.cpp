@@ -75,6 +75,7 @@ int run_command_line(int argc, char** argv) {
     add_quantize_command(app);
     add_convert_command(app);
     add_serve_command(app);
+    add_route_command(app);
 
     core::catch_stop_signals();
     return guarded([&] {

@@ -21,5 +21,6 @@ void add_benchmark_command(CLI::App& app);
 void add_quantize_command(CLI::App& app);
 void add_convert_command(CLI::App& app);
 void add_serve_command(CLI::App& app);
+void add_route_command(CLI::App& app);
 
 }  // namespace atelier::cli

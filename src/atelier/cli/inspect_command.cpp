@@ -2,6 +2,7 @@
 #include <iostream>
 
 #include "atelier/cli/commands.h"
+#include "atelier/conditions/prompt_partition.h"
 #include "atelier/core/error.h"
 #include "atelier/data/dataset.h"
 #include "atelier/data/pair_store.h"
@@ -57,6 +58,12 @@ nlohmann::json of_run(const fs::path& path) {
     return {{"kind", "run"}, {"stages", stages}, {"ensemble", models::is_ensemble_directory(path / "ensemble")}};
 }
 
+nlohmann::json of_prompt_partition(const fs::path& path) {
+    const conditions::PromptPartition partition = conditions::read_prompt_partition(path);
+    return {{"kind", "partition of prompts"}, {"K", partition.students()}, {"numbers_an_embedding", partition.centroids[0].size()}, {"method", partition.method},
+            {"encoder", partition.encoder}, {"null_owner", partition.null_owner}, {"partition_hash", partition.hash()}};
+}
+
 nlohmann::json of_data(const fs::path& path) {
     const auto data = data::open_dataset({.path = path, .split = "train", .limit = 0});
     nlohmann::json histogram = nlohmann::json::object();
@@ -80,6 +87,7 @@ nlohmann::json about(const fs::path& path) {
         const data::PairStore pairs(path, "");
         return {{"kind", "pairs"}, {"count", pairs.size()}, {"manifest", core::read_json(path / "manifest.json")}};
     }
+    if (fs::exists(path / "centroids.safetensors")) return of_prompt_partition(path);
     if (fs::exists(path / "teacher" / "stage.json") || fs::exists(path / "partition.json")) return of_run(path);
     return of_data(path);
 }

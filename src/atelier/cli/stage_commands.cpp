@@ -4,6 +4,7 @@
 #include <iostream>
 
 #include "atelier/cli/commands.h"
+#include "atelier/cli/prompt_partition_stage.h"
 #include "atelier/cli/stages.h"
 #include "atelier/core/atomic_file.h"
 #include "atelier/core/error.h"
@@ -64,6 +65,39 @@ void add_one_stage(CLI::App& app, const std::string& name, const std::string& he
     command->callback([arguments, make] { with_workshop(*arguments, std::nullopt, "", make); });
 }
 
+bool is_embeddings(const std::string& path) { return path.ends_with(".npy") || path.ends_with(".safetensors"); }
+
+void add_partition(CLI::App& app) {
+    struct Arguments : ConfigArguments {
+        PromptArguments prompts;
+    };
+    auto arguments = std::make_shared<Arguments>();
+    PromptArguments& prompts = arguments->prompts;
+    CLI::App* command = app.add_subcommand("partition", "Split a run's classes among the students, or a set of prompts by their embeddings");
+    command->add_option("SUBJECT", arguments->path, "a run's config (*.toml), or embeddings: .npy [N,D], or safetensors with \"embeddings\" [N,D]")->required();
+    command->add_option("overrides", arguments->overrides, "key=value pairs that take the config's place; with a config");
+    // With embeddings:
+    command->add_option("--out", prompts.out, "embeddings: the directory to make: the partition, every prompt's owner, and a report");
+    command->add_option("--students", prompts.students, "embeddings: K")->capture_default_str();
+    command->add_option("--seed", prompts.seed, "embeddings: of the clusters")->check(CLI::NonNegativeNumber);
+    command->add_option("--prompts", prompts.prompts, "embeddings: the prompts, a line a row, to show what cells are about");
+    command->add_option("--encoder", prompts.encoder, "embeddings: the name of what made them, to be kept in the partition");
+    command->add_option("--null-owner", prompts.null_owner, "embeddings: who owns the empty prompt; else the owner of an empty line, else the largest cell's");
+    command->add_flag("--balanced", prompts.balanced, "embeddings: cells of equal size");
+    command->add_flag("--json", prompts.json, "embeddings: sizes, borders and central prompts as JSON");
+    command->footer("Examples:\n  atelier partition configs/toy2d.toml output=runs/toy2d\n"
+                    "  atelier partition embeddings.npy --prompts prompts.txt --students 4 --balanced --out prompts-k4");
+    command->callback([arguments] {
+        if (!is_embeddings(arguments->path)) {
+            with_workshop(*arguments, std::nullopt, "", [](Workshop& workshop) { make_partition(workshop); });
+            return;
+        }
+        if (!arguments->overrides.empty()) throw core::UsageError(fmt::format("\"{}\" goes with a config, not with embeddings; use --students and the like", arguments->overrides[0]));
+        arguments->prompts.embeddings = arguments->path;
+        partition_prompts(arguments->prompts);
+    });
+}
+
 void add_report(CLI::App& app) {
     struct Arguments {
         std::string subject, out;
@@ -115,7 +149,7 @@ void add_distill(CLI::App& app) {
 void add_stage_commands(CLI::App& app) {
     add_run(app);
     add_one_stage(app, "teacher", "Train the run's teacher, or adopt the one at teacher.path", make_teacher);
-    add_one_stage(app, "partition", "Split the classes among the students", [](Workshop& workshop) { make_partition(workshop); });
+    add_partition(app);
     add_one_stage(app, "pairs", "Draw the teacher's noise-sample pairs for the regression loss", make_pairs);
     add_distill(app);
     add_one_stage(app, "ensemble", "Put the finished students together", make_ensemble);

@@ -5,6 +5,7 @@
 #include <limits>
 #include <numeric>
 
+#include "atelier/conditions/dot.h"
 #include "atelier/core/error.h"
 #include "atelier/core/random_streams.h"
 
@@ -14,10 +15,8 @@ namespace {
 
 using Row = std::vector<double>;
 
-double dot(const Row& a, const Row& b) { return std::inner_product(a.begin(), a.end(), b.begin(), 0.0); }
-
 /// 1 - cosine of two unit vectors; not below 0, where rounding would put a row's distance to itself.
-double distance(const Row& a, const Row& b) { return std::max(0.0, 1 - dot(a, b)); }
+double distance(const Row& a, const Row& b) { return std::max(0.0, 1 - dot(a.data(), b.data(), a.size())); }
 
 /// Scales to unit length; false for a zero row, or one with numbers that are not finite.
 bool normalise(Row& row) {
@@ -29,7 +28,7 @@ bool normalise(Row& row) {
     }
     if (largest == 0) return false;
     for (double& x : row) x /= largest;
-    const double length = std::sqrt(dot(row, row));
+    const double length = std::sqrt(dot(row.data(), row.data(), row.size()));
     for (double& x : row) x /= length;
     return true;
 }
@@ -48,7 +47,7 @@ std::vector<Row> unit_rows(std::vector<Row> rows) {
 class Attempt {
 public:
     Attempt(const std::vector<Row>& rows, const KMeans& settings, int restart)
-        : rows_(rows), settings_(settings), stream_(settings.seed, "kmeans", static_cast<std::uint64_t>(restart)) {}
+        : rows_(rows), settings_(settings), restart_(restart), stream_(settings.seed, "kmeans", static_cast<std::uint64_t>(restart)) {}
 
     Clusters run() {
         seed_centroids();
@@ -57,6 +56,7 @@ public:
             move_centroids();
             const auto before = found_.assignment;
             assign();
+            if (settings_.iterated) settings_.iterated(restart_ * settings_.iterations + i + 1);
             if (before == found_.assignment) break;
         }
         move_centroids();
@@ -97,13 +97,8 @@ private:
     }
 
     void assign() {
-        if (settings_.balanced) {
-            assign_within_capacity();
-            while (swap_pairs()) continue;
-        } else {
-            assign_nearest();
-            fill_empty_clusters();
-        }
+        assign_nearest();
+        fill_empty_clusters();
     }
 
     void assign_nearest() {
@@ -142,71 +137,6 @@ private:
         }
     }
 
-    // Nearest pairs of row and cluster first, while there is room: rows/clusters each, and one more in the first to ask for it.
-    void assign_within_capacity() {
-        struct Pair {
-            double distance;
-            std::size_t row;
-            std::int64_t cluster;
-        };
-        std::vector<Pair> pairs;
-        pairs.reserve(rows_.size() * clusters());
-        for (std::size_t i = 0; i < rows_.size(); ++i) {
-            for (std::int64_t k = 0; k < settings_.clusters; ++k) pairs.push_back({distance_to(i, k), i, k});
-        }
-        std::stable_sort(pairs.begin(), pairs.end(), [](const Pair& a, const Pair& b) { return a.distance < b.distance; });
-        const std::size_t share = rows_.size() / clusters();
-        std::size_t larger = rows_.size() % clusters();
-        std::vector<std::size_t> size(clusters());
-        found_.assignment.assign(rows_.size(), -1);
-        for (const Pair& pair : pairs) {
-            std::size_t& taken = size[static_cast<std::size_t>(pair.cluster)];
-            if (found_.assignment[pair.row] >= 0 || taken > share || (taken == share && larger == 0)) continue;
-            if (taken == share) --larger;
-            ++taken;
-            found_.assignment[pair.row] = pair.cluster;
-        }
-    }
-
-    struct Move {
-        double gain;
-        std::int64_t row;  // -1: a free place
-    };
-
-    /// What each row of `from` would gain in `to`, best first; with the free place, where `to` is the larger cluster.
-    std::vector<Move> moves(std::int64_t from, std::int64_t to, const std::vector<std::size_t>& size) const {
-        std::vector<Move> list;
-        for (std::size_t i = 0; i < rows_.size(); ++i) {
-            if (found_.assignment[i] != from) continue;
-            list.push_back({distance_to(i, from) - distance_to(i, to), static_cast<std::int64_t>(i)});
-        }
-        if (size[static_cast<std::size_t>(from)] < size[static_cast<std::size_t>(to)]) list.push_back({0, -1});
-        std::stable_sort(list.begin(), list.end(), [](const Move& a, const Move& b) { return a.gain > b.gain; });
-        return list;
-    }
-
-    void put(const Move& move, std::int64_t cluster) {
-        if (move.row >= 0) found_.assignment[static_cast<std::size_t>(move.row)] = cluster;
-    }
-
-    /// Exchanges rows of two clusters while that lowers the cost; true when something moved.
-    bool swap_pairs() {
-        constexpr double least_gain = 1e-12;  // above rounding, or it would never end
-        bool moved = false;
-        for (std::int64_t a = 0; a < settings_.clusters; ++a) {
-            for (std::int64_t b = a + 1; b < settings_.clusters; ++b) {
-                const auto size = sizes();
-                const auto out = moves(a, b, size), in = moves(b, a, size);
-                for (std::size_t i = 0; i < std::min(out.size(), in.size()) && out[i].gain + in[i].gain > least_gain; ++i) {
-                    put(out[i], b);
-                    put(in[i], a);
-                    moved = true;
-                }
-            }
-        }
-        return moved;
-    }
-
     void move_centroids() {
         std::vector<Row> sums(clusters(), Row(rows_[0].size()));
         for (std::size_t i = 0; i < rows_.size(); ++i) {
@@ -221,6 +151,7 @@ private:
 
     const std::vector<Row>& rows_;
     const KMeans& settings_;
+    int restart_;
     core::RandomStream stream_;
     Clusters found_;
 };

@@ -1,6 +1,7 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <vector>
 
 namespace atelier::conditions {
@@ -16,7 +17,7 @@ struct KMeans {
     std::uint64_t seed = 0;
     int restarts = 8;
     int iterations = 100;
-    bool balanced = false;  // every cluster gets floor or ceil of rows/clusters members
+    std::function<void(int done)> iterated;  // called after each iteration, of restarts times iterations
 };
 
 /// Spherical k-means: k-means++ seeding, cosine distance, the best of several seeded restarts. Ties go to the lowest cluster; an

@@ -2,6 +2,7 @@
 
 #include <cmath>
 
+#include "atelier/conditions/dot.h"
 #include "atelier/core/error.h"
 
 namespace atelier::conditions {
@@ -18,29 +19,14 @@ void append_unit(std::vector<float>& all, const std::vector<float>& centroid, st
     for (const float x : centroid) all.push_back(static_cast<float>(x / std::sqrt(squares)));
 }
 
-/// Sums in as many lanes as the widest vectors have, so that the compiler may use them.
-#if defined(__x86_64__) && defined(__GNUC__) && !defined(__clang__)
-__attribute__((target_clones("avx512f", "avx2", "default")))
-#endif
-float dot(const float* a, const float* b, std::size_t length) {
-    constexpr std::size_t lanes = 32;
-    float sums[lanes] = {};
-    std::size_t i = 0;
-    for (; i + lanes <= length; i += lanes) {
-        for (std::size_t lane = 0; lane < lanes; ++lane) sums[lane] += a[i + lane] * b[i + lane];
-    }
-    for (; i < length; ++i) sums[i % lanes] += a[i] * b[i];
-    float total = 0;
-    for (const float sum : sums) total += sum;
-    return total;
-}
-
 }  // namespace
 
 Router::Router(Partition partition) : partition_(std::move(partition)) { check(partition_, "router"); }
 
-Router::Router(const std::vector<std::vector<float>>& centroids) {
+Router::Router(const std::vector<std::vector<float>>& centroids, std::vector<float> offsets) : offsets_(std::move(offsets)) {
     if (centroids.empty()) core::fail("a router needs at least one centroid");
+    if (offsets_.empty()) offsets_.resize(centroids.size());
+    if (offsets_.size() != centroids.size()) core::fail("the router has {} centroids and {} offsets", centroids.size(), offsets_.size());
     length_ = centroids[0].size();
     for (std::size_t k = 0; k < centroids.size(); ++k) {
         if (centroids[k].size() != length_) {
@@ -62,22 +48,31 @@ std::int64_t Router::route(std::int64_t class_id) const {
     return partition_.owner[static_cast<std::size_t>(class_id)];
 }
 
-std::int64_t Router::route(std::span<const float> embedding) const {
+Router::Place Router::place(std::span<const float> embedding) const {
     if (length_ == 0) throw core::UsageError("this ensemble is routed by classes, not by prompts");
     if (embedding.size() != length_) core::fail("the embedding has {} numbers, the router's centroids have {}", embedding.size(), length_);
-    std::int64_t nearest = 0;
-    float best = 0;
+    const double squares = dot(embedding.data(), embedding.data(), length_);
+    if (!std::isfinite(squares)) core::fail("the embedding holds numbers that are not finite, so it has no nearest centroid");
+    const auto scale = static_cast<float>(squares > 0 ? 1 / std::sqrt(squares) : 0);
+    Place found;
+    float second = 0;
     for (std::int64_t k = 0; k < students(); ++k) {
-        const float similarity = dot(embedding.data(), centroids_.data() + static_cast<std::size_t>(k) * length_, length_);
-        if (!std::isfinite(similarity)) {
-            core::fail("the embedding holds numbers that are not finite, so it has no nearest centroid");
-        }
-        if (k == 0 || similarity > best) {
-            best = similarity;
-            nearest = k;
+        const auto at = static_cast<std::size_t>(k);
+        const float score = scale * dot(embedding.data(), centroids_.data() + at * length_, length_) + offsets_[at];
+        if (k == 0 || score > found.score) {
+            if (k > 0) {
+                found.runner_up = found.student;
+                second = found.score;
+            }
+            found.student = k;
+            found.score = score;
+        } else if (found.runner_up < 0 || score > second) {
+            found.runner_up = k;
+            second = score;
         }
     }
-    return nearest;
+    found.margin = found.runner_up < 0 ? 0 : found.score - second;
+    return found;
 }
 
 std::vector<Group> group_by_student(const Router& router, std::span<const std::int64_t> classes) {
