@@ -79,6 +79,7 @@ TEST(Quantise, draws_what_the_sweep_said_in_one_step_from_a_directory_that_loads
     EXPECT_LT(found, 2 * told + 1e-2) << told;  // bfloat16 adds its own
     EXPECT_LT(std::filesystem::file_size(folder / "int8/model.safetensors"), std::filesystem::file_size(folder / "full/model.safetensors") / 2);
     EXPECT_EQ(layers.size(), model.config["quantisation"]["layers"].size());
+    EXPECT_EQ(int8->parameters_of_student(0), full.parameters.count());
 
     // The same directory as float32 weights, for whoever knows nothing of int8.
     const models::Model read = models::read_model(folder / "int8");

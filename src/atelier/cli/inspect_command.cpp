@@ -20,7 +20,7 @@ nlohmann::json of_model(const fs::path& path) {
     const models::Model model = models::read_model(path);
     nlohmann::json about{{"kind", model.config.contains("place") ? "student" : "model"},
                          {"architecture", model.network.architecture},
-                         {"parameters", model.parameters.count()},
+                         {"parameters", model.parameter_count()},
                          {"flops_an_evaluation", networks::trace(model.network).flops},
                          {"data_shape", model.network.data_shape},
                          {"classes", model.network.classes},
@@ -36,7 +36,7 @@ nlohmann::json of_ensemble(const fs::path& path) {
     nlohmann::json students = nlohmann::json::array();
     for (std::int64_t k = 0; k < ensemble.partition.students; ++k) {
         const models::Model student = models::read_student(ensemble, k);
-        students.push_back({{"student", k}, {"cell", ensemble.partition.cell(k)}, {"parameters", student.parameters.count()},
+        students.push_back({{"student", k}, {"cell", ensemble.partition.cell(k)}, {"parameters", student.parameter_count()},
                             {"hash", ops::hash_of(student.parameters)}});
     }
     return {{"kind", "ensemble"}, {"K", ensemble.partition.students}, {"partition", ensemble.partition.method},

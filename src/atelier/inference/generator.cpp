@@ -44,7 +44,7 @@ public:
     std::string hash_of_student(std::int64_t) override { return ops::hash_of(ready_.model.parameters); }
     const Sampling& sampling() const override { return sampling_; }
     const Engine& engine() const override { return engine_; }
-    std::int64_t parameters_of_student(std::int64_t) override { return ready_.model.parameters.count(); }
+    std::int64_t parameters_of_student(std::int64_t) override { return ready_.model.parameter_count(); }
 
 private:
     ReadyModel ready_;
@@ -80,7 +80,7 @@ public:
     std::string hash_of_student(std::int64_t k) override { return ops::hash_of(student(k).model.parameters); }
     const Sampling& sampling() const override { return sampling_; }
     const Engine& engine() const override { return engine_; }
-    std::int64_t parameters_of_student(std::int64_t k) override { return student(k).model.parameters.count(); }
+    std::int64_t parameters_of_student(std::int64_t k) override { return student(k).model.parameter_count(); }
 
 private:
     const ReadyModel& student(std::int64_t k) {

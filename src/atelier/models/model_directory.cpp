@@ -51,6 +51,8 @@ ops::Parameters without_filters(const ops::Parameters& all) {
 
 }  // namespace
 
+std::int64_t Model::parameter_count() const { return ops::without_steps(parameters, "model").count(); }
+
 diffusion::EdmDenoiser Model::denoiser(bool bfloat16) const { return {network, parameters, scheme, bfloat16}; }
 
 Model fresh_model(const nlohmann::json& config, std::uint64_t seed) {

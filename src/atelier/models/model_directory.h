@@ -23,6 +23,9 @@ struct Model {
     /// Whether convolutions of it are made for int8 (ops/quantised.h).
     bool quantised() const { return config.contains("quantisation"); }
 
+    /// Numbers of the network's own tensors; scales and ranges of int8 are none.
+    std::int64_t parameter_count() const;
+
     /// Seen as a denoiser; the model must outlive it.
     diffusion::EdmDenoiser denoiser(bool bfloat16 = false) const;
 };
