@@ -65,7 +65,7 @@ TEST_P(NetworkGolden, has_the_slopes_of_the_reference) {
 
 TEST_P(NetworkGolden, computes_nearly_the_same_in_bfloat16) {
     const at::NoGradGuard no_gradients;
-    const EdmDenoiser denoiser(network_, parameters_, scheme_, /*bfloat16=*/true);
+    const EdmDenoiser denoiser(network_, parameters_, scheme_, {at::kBFloat16});
     const Tensor denoised = denoiser.denoise(tensors_.at("x"), tensors_.at("sigma"), condition_);
     EXPECT_EQ(denoised.scalar_type(), at::kFloat);
     const double distance = worst_sample(denoised, tensors_.at("denoised"));

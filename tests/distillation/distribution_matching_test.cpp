@@ -40,27 +40,27 @@ TEST(DistributionMatchingGradient, arrives_at_the_samples_divided_by_their_count
 
 TEST(DistributionMatching, each_learner_gets_gradients_of_its_own_loss_alone) {
     Workbench bench({.fake_updates = 2, .adversarial = AdversarialSettings{.gan_weight = 0.1}}, true);
-    const Loss fake = bench.stage->loss(0, 0, 0), student = bench.stage->loss(1, 0, 0);
+    const Loss fake = bench.stage->loss(0, 0, 0, 0), student = bench.stage->loss(1, 0, 0, 0);
     EXPECT_TRUE(any_defined(slopes(fake, bench.fake)));
-    EXPECT_FALSE(any_defined(slopes(bench.stage->loss(0, 0, 0), bench.student)));
+    EXPECT_FALSE(any_defined(slopes(bench.stage->loss(0, 0, 0, 0), bench.student)));
     EXPECT_TRUE(any_defined(slopes(student, bench.student)));
-    EXPECT_FALSE(any_defined(slopes(bench.stage->loss(1, 0, 0), bench.fake)));
+    EXPECT_FALSE(any_defined(slopes(bench.stage->loss(1, 0, 0, 0), bench.fake)));
 }
 
 TEST(DistributionMatching, a_loss_is_a_function_of_weights_step_and_turn) {
     Workbench bench({.fake_updates = 2}), again({.fake_updates = 2});
-    const double first = bench.stage->loss(0, 5, 1).value.item<double>();
-    bench.stage->loss(0, 6, 0);
-    bench.stage->loss(1, 6, 0);
-    EXPECT_EQ(bench.stage->loss(0, 5, 1).value.item<double>(), first);
-    EXPECT_EQ(again.stage->loss(0, 5, 1).value.item<double>(), first);
-    EXPECT_NE(again.stage->loss(0, 5, 0).value.item<double>(), first);
+    const double first = bench.stage->loss(0, 5, 1, 0).value.item<double>();
+    bench.stage->loss(0, 6, 0, 0);
+    bench.stage->loss(1, 6, 0, 0);
+    EXPECT_EQ(bench.stage->loss(0, 5, 1, 0).value.item<double>(), first);
+    EXPECT_EQ(again.stage->loss(0, 5, 1, 0).value.item<double>(), first);
+    EXPECT_NE(again.stage->loss(0, 5, 0, 0).value.item<double>(), first);
 }
 
 
 TEST(DistributionMatching, an_automatic_gan_weight_balances_the_two_gradients) {
     Workbench bench({.adversarial = AdversarialSettings{.gan_weight = std::nullopt, .gan_balance = 0.5}}, true);
-    const Loss loss = bench.stage->loss(1, 0, 0);
+    const Loss loss = bench.stage->loss(1, 0, 0, 0);
     EXPECT_NEAR(metric(loss.metrics, "gan_gradient") / metric(loss.metrics, "dm_gradient"), 0.5, 1e-4);
     EXPECT_TRUE(bench.stage->scalars().contains("gan_weight"));  // so that the balance survives a restart
 }
@@ -69,7 +69,7 @@ TEST(DistributionMatching, the_gan_term_has_the_gradient_of_its_loss) {
     // The student's gradient with weight 2 minus that with weight 0 must be twice the one with weight 1 minus weight 0.
     const auto at_weight = [](double weight) {
         Workbench bench({.adversarial = AdversarialSettings{.gan_weight = weight}}, true);
-        return slopes(bench.stage->loss(1, 0, 0), bench.student)[0].clone();
+        return slopes(bench.stage->loss(1, 0, 0, 0), bench.student)[0].clone();
     };
     const Tensor none = at_weight(0), one = at_weight(1), two = at_weight(2);
     EXPECT_GT((one - none).abs().max().item<double>(), 0);
@@ -78,21 +78,21 @@ TEST(DistributionMatching, the_gan_term_has_the_gradient_of_its_loss) {
 
 TEST(DistributionMatching, regression_pulls_towards_the_pairs) {
     Workbench with({.regression_weight = 1.0}), without({});
-    const Loss loss = with.stage->loss(1, 0, 0);
+    const Loss loss = with.stage->loss(1, 0, 0, 0);
     const double regression = metric(loss.metrics, "regression");
-    EXPECT_NEAR(loss.value.item<double>() - without.stage->loss(1, 0, 0).value.item<double>(), regression, 1e-5);
+    EXPECT_NEAR(loss.value.item<double>() - without.stage->loss(1, 0, 0, 0).value.item<double>(), regression, 1e-5);
 }
 
 TEST(DistributionMatching, score_identity_reaches_the_student_through_both_networks) {
     Workbench bench({.score_identity = true, .sid_alpha = 1.2});
-    EXPECT_TRUE(any_defined(slopes(bench.stage->loss(1, 0, 0), bench.student)));
+    EXPECT_TRUE(any_defined(slopes(bench.stage->loss(1, 0, 0, 0), bench.student)));
 }
 
 TEST(DistributionMatching, r1_adds_a_penalty_that_can_be_differentiated) {
     Workbench with({.adversarial = AdversarialSettings{.gan_weight = 0.1, .r1_weight = 10}}, true);
     Workbench without({.adversarial = AdversarialSettings{.gan_weight = 0.1}}, true);
-    const Loss loss = with.stage->loss(0, 0, 0);
-    EXPECT_GT(loss.value.item<double>(), without.stage->loss(0, 0, 0).value.item<double>());
+    const Loss loss = with.stage->loss(0, 0, 0, 0);
+    EXPECT_GT(loss.value.item<double>(), without.stage->loss(0, 0, 0, 0).value.item<double>());
     EXPECT_TRUE(any_defined(slopes(loss, with.fake)));
 }
 

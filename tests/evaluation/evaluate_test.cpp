@@ -30,7 +30,7 @@ FeatureExtractor trained() {
     parameters.require_gradients(true);
     Classification stage(small, parameters, batches_of(halves(400, 1)), {.steps = 40, .shift = 1, .label_smoothing = 0.05});
     for (std::int64_t step = 0; step < stage.steps(); ++step) {
-        const distillation::Loss loss = stage.loss(0, step, 0);
+        const distillation::Loss loss = stage.loss(0, step, 0, 0);
         const auto gradients = torch::autograd::grad({loss.value}, parameters.list());
         at::NoGradGuard no_gradients;
         const std::vector<Tensor> list = parameters.list();
@@ -67,9 +67,9 @@ TEST(Classification, learns_to_tell_classes_apart) {
 TEST(Classification, loss_is_a_function_of_the_step) {
     ops::Parameters parameters = fresh_classifier(small, 1);
     Classification stage(small, parameters, batches_of(halves(400, 1)), {});
-    const double third = stage.loss(0, 3, 0).value.item<double>();
-    EXPECT_NE(third, stage.loss(0, 4, 0).value.item<double>());
-    EXPECT_EQ(third, stage.loss(0, 3, 0).value.item<double>());
+    const double third = stage.loss(0, 3, 0, 0).value.item<double>();
+    EXPECT_NE(third, stage.loss(0, 4, 0, 0).value.item<double>());
+    EXPECT_EQ(third, stage.loss(0, 3, 0, 0).value.item<double>());
     EXPECT_EQ(stage.learners().size(), 1u);
     const Tensor noise = at::ones({2, 1, 8, 8});
     EXPECT_TRUE(at::equal(stage.sample(parameters, noise, {}), noise));

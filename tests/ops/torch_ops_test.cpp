@@ -252,22 +252,22 @@ TEST(TorchOps, slopes_through_a_chain_of_layers_agree_with_differences) {
     }
 }
 
-TEST(Bfloat16Compute, computes_in_bfloat16_while_alive_and_leaves_parameters_alone) {
+TEST(LowPrecision, computes_in_bfloat16_while_alive_and_leaves_parameters_alone) {
     const Parameters parameters = layer({4, 3}, 4);
     TorchOps ops(parameters);
     const Tensor x = normal({2, 3}, "x");
     const auto type = [&] { return tensor_of(ops.linear(x, "a", {.out_features = 4})).scalar_type(); };
     {
-        const Bfloat16Compute active(at::kCPU, true);
+        const LowPrecision active(at::kCPU, at::kBFloat16);
         EXPECT_EQ(type(), at::kBFloat16);
         {
-            const Bfloat16Compute inner(at::kCPU, true);
+            const LowPrecision inner(at::kCPU, at::kBFloat16);
             EXPECT_EQ(type(), at::kBFloat16);
         }
         EXPECT_EQ(type(), at::kBFloat16);
     }
     EXPECT_EQ(type(), at::kFloat);
-    const Bfloat16Compute idle(at::kCPU, false);
+    const LowPrecision idle(at::kCPU, std::nullopt);
     EXPECT_EQ(type(), at::kFloat);
     EXPECT_EQ(parameters.at("a.weight").scalar_type(), at::kFloat);
 }

@@ -40,7 +40,7 @@ TEST_F(Loop, each_learner_takes_its_updates_in_their_order) {
     for (auto& learner : learners) learner.parameters->require_gradients(true);
     Optimizer critic(*learners[0].parameters, learners[0].optimization, 6), model(*learners[1].parameters, learners[1].optimization, 3);
     const auto update = [&](Optimizer& optimizer, std::size_t index, std::int64_t step, std::int64_t turn) {
-        optimizer.update(torch::autograd::grad({stage.loss(index, step, turn).value}, learners[index].parameters->list()));
+        optimizer.update(torch::autograd::grad({stage.loss(index, step, turn, 0).value}, learners[index].parameters->list()));
     };
     for (std::int64_t step = 0; step < 3; ++step) {
         update(critic, 0, step, 0);

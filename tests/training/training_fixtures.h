@@ -54,7 +54,7 @@ public:
         return {{"critic", &critic_, critic, 2}, {"model", &model_, model, 1}};
     }
 
-    distillation::Loss loss(std::size_t index, std::int64_t step, std::int64_t turn) override {
+    distillation::Loss loss(std::size_t index, std::int64_t step, std::int64_t turn, std::int64_t) override {
         if (step == mishaps_.signal_at) std::raise(SIGTERM);
         if (step == mishaps_.killed_at) throw std::runtime_error("killed");
         const Tensor x = numbers_of(index == 0 ? "critic" : "model", 2 * step + turn, {5, 3});

@@ -5,6 +5,7 @@
 
 #include "atelier/cli/commands.h"
 #include "atelier/cli/engine_options.h"
+#include "atelier/cli/footprint.h"
 #include "atelier/core/error.h"
 #include "atelier/core/image_file.h"
 #include "atelier/distillation/distribution_matching.h"
@@ -19,8 +20,8 @@ namespace {
 struct Arguments {
     std::string model;
     EngineOptions engine;
-    std::int64_t batch = 1, threads = 0, runs = 10;
-    bool training = false, gan = false;
+    std::int64_t batch = 1, micro_batch = 0, threads = 0, runs = 10;
+    bool training = false, gan = false, recompute = false;
 };
 
 constexpr std::int64_t warmup_runs = 3, warmup_cycles = 1;
@@ -87,8 +88,9 @@ nlohmann::json training_figures(const Arguments& arguments, const inference::Eng
     models::Model model = first_model(arguments.model, engine.device, models::Weights::copied);
     ops::Parameters student = model.parameters.clone(), fake = model.parameters.clone();
     if (arguments.gan) fake.merge(distillation::fresh_head(model.network, 0).to(engine.device), "");
-    const bool bfloat16 = engine.bfloat16();
-    const auto teacher = model.denoiser(bfloat16);
+    ops::Compute compute = engine.compute();
+    compute.recompute = arguments.recompute;
+    const auto teacher = model.denoiser(compute);
     const std::int64_t classes = std::max<std::int64_t>(1, model.network.classes);
     const auto real = [&](std::int64_t step) {
         return distillation::LabelledBatch{diffusion::image_noise(1, step * arguments.batch, arguments.batch, model.network.data_shape).to(engine.device) * model.scheme.sigma_data,
@@ -99,22 +101,37 @@ nlohmann::json training_figures(const Arguments& arguments, const inference::Eng
     settings.batch = arguments.batch;
     settings.scheme = model.scheme;
     settings.range = model.range;
-    settings.bfloat16 = bfloat16;
+    settings.compute = compute;
+    settings.micro_batch = arguments.micro_batch;
     settings.stream = "benchmark";
     if (arguments.gan) settings.adversarial = distillation::AdversarialSettings{.gan_weight = 3e-3};
     distillation::DistributionMatching matching(
         {model.network, student, model.network, fake, teacher, {std::vector<double>(static_cast<std::size_t>(classes), 1.0)}, real, {}, {}}, settings);
+    const Conditions conditions{engine.device.is_cuda(), compute.type.has_value(), compute.recompute};
+    Matching sizes{burden_of(model.network, conditions), burden_of(model.network, conditions), burden_of(model.network, conditions), {}, {}, arguments.gan};
+    if (arguments.gan) {
+        sizes.encoder = burden_of(model.network, conditions, networks::Extent::encoder);
+        sizes.head = burden_of_head(model.network, conditions);
+    }
+    const std::int64_t parts = distillation::parts_of(arguments.batch, arguments.micro_batch);
+    const Batch at_once{static_cast<double>(parts > 1 ? arguments.micro_batch : arguments.batch), parts > 1};
+    // The weights are there already.
+    const double there = (fake.count() + student.count() + model.parameters.count()) * 4.0;
+    const double estimated = own_bytes(conditions) - there + matching_bytes(sizes, at_once, conditions);
     training::Stepper stepper(matching);
     std::int64_t step = 0;
     const auto cycle = evaluation::median_seconds([&] { stepper.step(step++); }, warmup_cycles, arguments.runs);
     const auto images = static_cast<double>(arguments.batch * (settings.fake_updates + 1));
-    return {{"seconds_per_cycle", cycle.median}, {"images_per_second", images / cycle.median}, {"gan", arguments.gan}};
+    return {{"seconds_per_cycle", cycle.median}, {"images_per_second", images / cycle.median}, {"gan", arguments.gan}, {"estimated_peak_bytes", estimated},
+            {"flops_a_cycle", matching_flops(sizes, static_cast<double>(arguments.batch), static_cast<double>(settings.fake_updates), conditions)}};
 }
 
 void benchmark(Arguments& arguments) {
     if (arguments.training && arguments.engine.engine == "auto") arguments.engine.engine = "torch";
     const inference::Engine chosen = arguments.engine.chosen();
-    if (arguments.gan && !arguments.training) throw core::UsageError("--gan goes with --training");
+    if (!arguments.training && (arguments.gan || arguments.recompute || arguments.micro_batch > 0)) {
+        throw core::UsageError("--gan, --micro-batch and --activation-checkpointing go with --training");
+    }
     if (arguments.training && chosen.kind != inference::Engine::Kind::torch) throw core::UsageError("--training runs on --engine torch");
     const inference::Engine engine = engine_for(chosen, arguments.model);
     if (arguments.threads > 0) at::set_num_threads(static_cast<int>(arguments.threads));
@@ -136,6 +153,8 @@ void add_benchmark_command(CLI::App& app) {
     command->add_option("--runs", arguments->runs, "measured runs, after some unmeasured ones; medians are reported")->check(CLI::Range(1, 100000));
     command->add_flag("--training", arguments->training, "time a DMD2 cycle instead: five fake-score updates and one of the generator");
     command->add_flag("--gan", arguments->gan, "with --training: with the GAN head");
+    command->add_option("--micro-batch", arguments->micro_batch, "with --training: samples computed at once; 0: all")->check(CLI::NonNegativeNumber);
+    command->add_flag("--activation-checkpointing", arguments->recompute, "with --training: compute blocks again in the backward pass");
     arguments->engine.add_to(*command);
     command->footer("Examples:\n  atelier benchmark models/fashion-mnist/k4 --engine openvino --precision bf16 --threads 2\n"
                     "  atelier benchmark models/fashion-mnist/teacher --training --batch 64 --gan --precision bf16");

@@ -74,6 +74,7 @@ int run_command_line(int argc, char** argv) {
     add_benchmark_command(app);
     add_quantize_command(app);
     add_convert_command(app);
+    add_import_command(app);
     add_serve_command(app);
     add_route_command(app);
 

@@ -20,6 +20,7 @@ void add_classifier_command(CLI::App& app);
 void add_benchmark_command(CLI::App& app);
 void add_quantize_command(CLI::App& app);
 void add_convert_command(CLI::App& app);
+void add_import_command(CLI::App& app);
 void add_serve_command(CLI::App& app);
 void add_route_command(CLI::App& app);
 

@@ -19,7 +19,7 @@ data::Pairs draw_pairs(Workshop& workshop, std::int64_t first, std::int64_t coun
     const std::uint64_t seed = workshop.seed() + pair_seed_offset;
     const conditions::Prior prior = data::prior_of(*workshop.data());
     const auto levels = diffusion::sampling_levels(teacher.range, workshop.config().pairs.steps);
-    const auto denoiser = teacher.denoiser(workshop.config().teacher.bfloat16);
+    const auto denoiser = teacher.denoiser(workshop.config().compute());
     data::Pairs pairs;
     std::vector<Tensor> noise, samples;
     for (std::int64_t done = 0; done < count; done += batch) {
@@ -42,7 +42,7 @@ data::Pairs draw_pairs(Workshop& workshop, std::int64_t first, std::int64_t coun
 void make_pairs(Workshop& workshop) {
     const PairsConfig& config = workshop.config().pairs;
     if (config.count == 0 || !config.path.empty()) return;
-    const auto stage = workshop.stage("pairs", {"seed", "device", "threads", "data", "network", "teacher", "pairs.count", "pairs.steps", "pairs.shard"});
+    const auto stage = workshop.stage("pairs", {"seed", "device", "threads", "precision", "data", "network", "teacher", "pairs.count", "pairs.steps", "pairs.shard"});
     if (stage.finished()) return;
     workshop.teacher();
     stage.begin();

@@ -39,13 +39,13 @@ public:
         model.parameters = model.parameters.to(workshop_.device());
         core::log::info("student {} tsm: {} parameters after a teacher of {}", student_, model.parameters.count(),
                         workshop_.teacher().parameters.count());
-        const auto teacher = workshop_.teacher().denoiser(config_.teacher.bfloat16);
+        const auto teacher = workshop_.teacher().denoiser(config_.compute());
         distillation::ScoreMatching matching(
             model.network, model.parameters, &teacher, real_batches("tsm", config_.tsm.batch),
             {.steps = config_.tsm.steps, .optimization = config_.tsm.optimization, .scheme = model.scheme, .range = model.range,
-             .level_mean = config_.teacher.level_mean, .level_deviation = config_.teacher.level_deviation, .bfloat16 = config_.teacher.bfloat16,
+             .level_mean = config_.teacher.level_mean, .level_deviation = config_.teacher.level_deviation, .compute = config_.compute(), .batch = config_.tsm.batch, .micro_batch = config_.tsm.micro_batch,
              .seed = workshop_.seed(), .stream = stream("tsm"), .sampler_steps = config_.evaluation.steps});
-        finish(stage, model, run(matching, "tsm", stage, false), nullptr);
+        finish(stage, model, run(matching, "tsm", stage, false), config_.tsm.optimization);
     }
 
     void match(const std::string& name) {
@@ -57,7 +57,7 @@ public:
         ops::Parameters fake = start_of_fake(name, student);
         stage.begin();
         if (name == "adm") fake.merge(distillation::fresh_head(student.network, workshop_.seed()).to(workshop_.device()), "");
-        const auto teacher = workshop_.teacher().denoiser(config_.teacher.bfloat16);
+        const auto teacher = workshop_.teacher().denoiser(config_.compute());
         distillation::DistributionMatching matching(
             {student.network, student.parameters, student.network, fake, teacher,
              conditions::restricted(data::prior_of(*workshop_.data()), cell_), real_batches(name, settings.batch), pair_batches(name, settings),
@@ -65,7 +65,7 @@ public:
             matching_settings(name, settings, student));
         const auto result = run(matching, name, stage, settings.keep_best);
         ops::write_parameters(stage.path() / "fake_score.safetensors", fake.clone());
-        finish(stage, student, result, &result.raw_weights);
+        finish(stage, student, result, settings.student);
     }
 
 private:
@@ -74,36 +74,20 @@ private:
 
     /// Config keys that a student's stages depend on, with the stage's own.
     static std::vector<std::string> keys(std::vector<std::string> own) {
-        for (const char* shared : {"seed", "device", "data", "network", "teacher", "partition", "students"}) own.emplace_back(shared);
+        for (const char* shared : {"seed", "device", "precision", "activation_checkpointing", "data", "network", "teacher", "partition", "students"}) own.emplace_back(shared);
         return own;
     }
 
-    static std::int64_t choose(const std::vector<std::int64_t>& list, std::int64_t student, std::int64_t otherwise) {
-        if (list.empty()) return otherwise;
-        return list[list.size() == 1 ? 0 : static_cast<std::size_t>(student)];
-    }
-
-    /// The teacher's config.json with this student's width and depth.
     nlohmann::json student_json() const {
-        nlohmann::json json = workshop_.teacher().config;
-        const bool mlp = json.at("architecture") == "mlp";
-        const char* width = mlp ? "hidden" : "model_channels";
-        const char* depth = mlp ? "blocks" : "num_blocks";
-        json[width] = choose(config_.students.widths, student_, json.at(width).get<std::int64_t>());
-        json[depth] = choose(config_.students.depths, student_, json.at(depth).get<std::int64_t>());
+        nlohmann::json json = sized(workshop_.teacher().config, config_.students, student_);
+        json.erase("weights");
         json["provenance"] = {{"seed", config_.seed}, {"teacher", ops::hash_of(workshop_.teacher().parameters)},
                               {"data", workshop_.data()->hash()}};
         json["place"] = models::place_of(partition_, student_);
         return json;
     }
 
-    bool same_as_teacher() const {
-        const nlohmann::json mine = student_json(), teachers = workshop_.teacher().config;
-        for (const char* key : {"model_channels", "num_blocks", "hidden", "blocks"}) {
-            if (mine.contains(key) && mine.at(key) != teachers.at(key)) return false;
-        }
-        return true;
-    }
+    bool same_as_teacher() const { return same_size(student_json(), workshop_.teacher().config); }
 
     bool needs_tsm() const { return !same_as_teacher() && config_.students.tsm && config_.students.start.empty() && config_.tsm.steps > 0; }
 
@@ -192,12 +176,13 @@ private:
         distillation::MatchingSettings to;
         to.steps = from.steps;
         to.batch = from.batch;
+        to.micro_batch = from.micro_batch;
         to.fake_updates = from.fake_updates;
         to.student = from.student;
         to.fake = from.fake;
         to.scheme = student.scheme;
         to.range = student.range;
-        to.bfloat16 = config_.teacher.bfloat16;
+        to.compute = config_.compute();
         to.score_identity = from.loss == "sid";
         to.sid_alpha = from.sid_alpha;
         to.regression_weight = from.regression == "none" ? 0.0 : from.regression_weight;
@@ -223,9 +208,9 @@ private:
         return training::run_stage(matching, settings);
     }
 
-    void finish(const training::StageFolder& stage, models::Model& model, const training::LoopResult& result, const ops::Parameters* raw) const {
-        model.parameters = result.weights;
-        models::write_model(stage.path(), model, raw);
+    void finish(const training::StageFolder& stage, models::Model& model, const training::LoopResult& result,
+                const distillation::Optimization& optimization) const {
+        write_result(stage.path(), model, result, optimization);
         stage.finish({{"seconds", result.seconds}, {"best_step", result.best_step},
                       {"probe_distance", std::isfinite(result.best_distance) ? nlohmann::json(result.best_distance) : nlohmann::json()}});
         core::log::info("{}: done in {}", stage.path().lexically_relative(workshop_.output()).string(), core::duration_words(result.seconds));
@@ -238,7 +223,30 @@ private:
     std::vector<std::int64_t> cell_, cell_indices_;
 };
 
+std::int64_t choose(const std::vector<std::int64_t>& list, std::int64_t student, std::int64_t otherwise) {
+    if (list.empty()) return otherwise;
+    return list[list.size() == 1 ? 0 : static_cast<std::size_t>(student)];
+}
+
 }  // namespace
+
+nlohmann::json sized(nlohmann::json teacher, const StudentsConfig& sizes, std::int64_t student) {
+    const bool mlp = teacher.at("architecture") == "mlp";
+    const char* width = mlp ? "hidden" : "model_channels";
+    const char* depth = mlp ? "blocks" : "num_blocks";
+    teacher[width] = choose(sizes.widths, student, teacher.at(width).get<std::int64_t>());
+    teacher[depth] = choose(sizes.depths, student, teacher.at(depth).get<std::int64_t>());
+    if (mlp && !sizes.channel_mult.empty()) throw core::UsageError("students.channel_mult is for U-Nets; an mlp has no levels");
+    if (!sizes.channel_mult.empty()) teacher["channel_mult"] = sizes.channel_mult;
+    return teacher;
+}
+
+bool same_size(const nlohmann::json& student, const nlohmann::json& teacher) {
+    for (const char* key : {"model_channels", "num_blocks", "channel_mult", "hidden", "blocks"}) {
+        if (student.contains(key) && student.at(key) != teacher.at(key)) return false;
+    }
+    return true;
+}
 
 void make_student(Workshop& workshop, std::int64_t student, const std::optional<std::string>& stage) {
     at::set_num_threads(static_cast<int>(workshop.config().students.threads));  // the same bits, side by side or one by one

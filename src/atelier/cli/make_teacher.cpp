@@ -25,7 +25,9 @@ distillation::ScoreMatchingSettings settings_of(const RunConfig& config) {
             .range = {teacher.sigma_min, teacher.sigma_max},
             .level_mean = teacher.level_mean,
             .level_deviation = teacher.level_deviation,
-            .bfloat16 = teacher.bfloat16,
+            .compute = config.compute(),
+            .batch = teacher.batch,
+            .micro_batch = teacher.micro_batch,
             .seed = static_cast<std::uint64_t>(config.seed),
             .stream = "teacher",
             .sampler_steps = config.evaluation.steps};
@@ -48,29 +50,38 @@ void train(Workshop& workshop, const training::StageFolder& stage) {
     loop.probe_every = workshop.config().probe.sampler_every;
     const auto result = training::run_stage(matching, loop);
 
-    model.parameters = result.weights;
     model.config["provenance"] = {{"made_by", "teacher training"}, {"seed", workshop.config().seed}, {"data", data->hash()},
                                   {"prior", data::prior_of(*data).weights}};
-    models::write_model(stage.path(), model, &result.raw_weights);
+    write_result(stage.path(), model, result, workshop.config().teacher.optimization);
     stage.finish({{"seconds", result.seconds}, {"probe_distance", result.best_distance}});
     core::log::info("teacher: done in {}", core::duration_words(result.seconds));
 }
 
 void adopt(Workshop& workshop, const training::StageFolder& stage) {
-    models::Model model = models::read_model(workshop.config().teacher.path);
-    if (model.form.shape != workshop.data()->form().shape || model.network.classes != workshop.data()->classes()) {
-        core::fail("{}: this teacher is for samples of {} in {} classes, the data are {} in {}", workshop.config().teacher.path,
-                   core::to_string(model.form.shape), model.network.classes, core::to_string(workshop.data()->form().shape),
-                   workshop.data()->classes());
-    }
+    const models::Model model = models::read_model(workshop.config().teacher.path);
     models::write_model(stage.path(), model);
     stage.finish({{"adopted", workshop.config().teacher.path}});
 }
 
 }  // namespace
 
+void write_result(const std::filesystem::path& folder, models::Model& model, const training::LoopResult& result, const distillation::Optimization& optimization) {
+    const bool averaged = optimization.ema_decay > 0;
+    const bool best = result.took_best;
+    std::string what = averaged ? fmt::format("average with decay {}", optimization.ema_decay) : "weights without an average";
+    what += best ? fmt::format(", of step {}, whose probe was nearest to the data", result.best_step) : ", of the last step";
+    model.config["weights"] = {{"model.safetensors", what}, {"model-raw.safetensors", "weights without an average, of the last step"}};
+    models::MoreWeights more{{"raw", result.raw_weights}};
+    for (const auto& [decay, average] : result.more_averages) {
+        more["ema-" + decay] = average;
+        model.config["weights"]["model-ema-" + decay + ".safetensors"] = fmt::format("average with decay {}, of the last step", decay);
+    }
+    model.parameters = result.weights;
+    models::write_model(folder, model, more);
+}
+
 void make_teacher(Workshop& workshop) {
-    const auto stage = workshop.stage("teacher", {"seed", "device", "threads", "data", "network", "teacher"});
+    const auto stage = workshop.stage("teacher", {"seed", "device", "threads", "precision", "activation_checkpointing", "data", "network", "teacher"});
     if (stage.finished()) return;
     if (!workshop.config().teacher.path.empty()) {
         adopt(workshop, stage);

@@ -10,7 +10,7 @@ distillation::RegressionLoss perceptual_loss(const std::string& directory, at::D
     const auto path = (folder / "config.json").string();
     const auto json = core::read_json(path);
     const auto config = networks::read_classifier_config(core::JsonObject(json, path));
-    auto parameters = std::make_shared<ops::Parameters>(ops::read_parameters(folder / "model.safetensors").to(device));
+    auto parameters = std::make_shared<ops::Parameters>(ops::read_parameters(folder / "classifier.safetensors").to(device));
     return distillation::perceptual([config, parameters](const Tensor& images) {
         ops::TorchOps speaker(*parameters);
         std::vector<Tensor> layers;

@@ -29,6 +29,9 @@ void bind_optimization(Schema& schema, const std::string& table, const std::stri
     schema.number(key("decay_from"), &to.decay_from, "share of the stage after which the rate falls linearly", share);
     schema.number(key("final_share"), &to.final_share, "share of lr that is left at the end", share);
     schema.number(key("ema_decay"), &to.ema_decay, "decay of the weights' average; 0: none is kept", share);
+    if (prefix.empty()) {
+        schema.numbers(key("more_ema_decays"), &to.more_ema_decays, "decays of further averages, written beside as model-ema-<decay>.safetensors", share);
+    }
 }
 
 void bind_network(Schema& schema, NetworkConfig& to) {
@@ -47,13 +50,14 @@ void bind_teacher(Schema& schema, TeacherConfig& to) {
     schema.text("teacher.path", &to.path, "an existing teacher's model directory; empty: train one");
     schema.number("teacher.steps", &to.steps, "training steps", at_least_0);
     schema.number("teacher.batch", &to.batch, "samples a step", at_least_1);
+    schema.number("teacher.micro_batch", &to.micro_batch, "samples computed at once, their gradients added up to the batch's; 0: all", at_least_0);
     bind_optimization(schema, "teacher", "", to.optimization);
     schema.number("teacher.sigma_data", &to.sigma_data, "standard deviation of the data in model space", positive);
     schema.number("teacher.sigma_min", &to.sigma_min, "lowest noise level", positive);
     schema.number("teacher.sigma_max", &to.sigma_max, "highest noise level", positive);
     schema.number("teacher.level_mean", &to.level_mean, "mean of ln sigma in training");
     schema.number("teacher.level_deviation", &to.level_deviation, "standard deviation of ln sigma in training", positive);
-    schema.flag("teacher.bfloat16", &to.bfloat16, "compute in bfloat16 (weights and losses stay float32), in all stages");
+    schema.flag("teacher.bfloat16", &to.bfloat16, "the old form of precision = \"bf16\"");
 }
 
 void bind_students(Schema& schema, RunConfig& config) {
@@ -67,6 +71,7 @@ void bind_students(Schema& schema, RunConfig& config) {
     schema.text("pairs.filter", &config.pairs.filter, "pairs that a student sees: all, or those of its cell", {"all", "cell"});
     schema.numbers("students.widths", &config.students.widths, "model_channels or hidden: one, or one a student; empty: the teacher's", at_least_1);
     schema.numbers("students.depths", &config.students.depths, "num_blocks or blocks: one, or one a student; empty: the teacher's", at_least_1);
+    schema.numbers("students.channel_mult", &config.students.channel_mult, "width factors of all students' levels; empty: the teacher's", at_least_1);
     schema.text("students.start", &config.students.start,
                 "branch: a finished stage of another run's student, e.g. runs/one/students/0/dm; empty: from teacher or TSM");
     schema.flag("students.tsm", &config.students.tsm, "start students of another size by teacher score matching");
@@ -78,12 +83,14 @@ void bind_students(Schema& schema, RunConfig& config) {
 void bind_tsm(Schema& schema, TsmConfig& to) {
     schema.number("tsm.steps", &to.steps, "steps of teacher score matching", at_least_0);
     schema.number("tsm.batch", &to.batch, "samples a step", at_least_1);
+    schema.number("tsm.micro_batch", &to.micro_batch, "samples computed at once, their gradients added up to the batch's; 0: all", at_least_0);
     bind_optimization(schema, "tsm", "", to.optimization);
 }
 
 void bind_matching(Schema& schema, const std::string& table, MatchingConfig& to, bool adversarial) {
     schema.number(table + ".steps", &to.steps, "generator updates; 0: the stage is skipped", at_least_0);
     schema.number(table + ".batch", &to.batch, "samples an update", at_least_1);
+    schema.number(table + ".micro_batch", &to.micro_batch, "samples computed at once, their gradients added up to the batch's; 0: all", at_least_0);
     schema.number(table + ".fake_updates", &to.fake_updates, "fake-score updates a generator update (TTUR)", at_least_1);
     bind_optimization(schema, table, "", to.student);
     bind_optimization(schema, table, "fake_", to.fake);
@@ -112,6 +119,7 @@ void check_list(const std::vector<std::int64_t>& list, std::int64_t students, co
 
 void check(const RunConfig& config) {
     if (config.output.empty()) refuse("output is empty: name the run's directory, e.g. output=runs/first");
+    if (config.teacher.bfloat16 && config.precision == "fp16") refuse("teacher.bfloat16 is the old form of precision = \"bf16\"; precision says \"fp16\"");
     if (config.data_path.empty()) refuse("data.path is empty: name the data set, e.g. data.path=toy:ring");
     if (config.teacher.sigma_min >= config.teacher.sigma_max) refuse("teacher.sigma_min must be below teacher.sigma_max");
     check_list(config.students.widths, config.partition.students, "students.widths");
@@ -128,6 +136,14 @@ void check(const RunConfig& config) {
     }
 }
 
+/// Float16's range needs it (training/loss_scale.h).
+void scale_losses(RunConfig& config) {
+    constexpr double first_scale = 65536;
+    for (auto* each : {&config.teacher.optimization, &config.tsm.optimization, &config.dm.student, &config.dm.fake, &config.adm.student, &config.adm.fake}) {
+        each->loss_scale = first_scale;
+    }
+}
+
 }  // namespace
 
 core::Schema schema_of(RunConfig& config) {
@@ -137,11 +153,18 @@ core::Schema schema_of(RunConfig& config) {
     schema.text("output", &config.output, "the run's directory", {}, false);
     schema.text("device", &config.device, "cpu, cuda or cuda:N");
     schema.number("threads", &config.threads, "CPU threads; 0: as many as cores", at_least_0);
+    schema.number("device_memory", &config.device_memory, "GiB of the device, which --dry-run plans for; 0: what is found (CPUs)", free_to_change);
+    schema.text("precision", &config.precision, "of products and convolutions in training (weights and losses are float32); fp16 scales its losses",
+                {"fp32", "bf16", "fp16"});
+    schema.flag("activation_checkpointing", &config.activation_checkpointing,
+                "U-Nets' blocks keep their inputs alone and are computed again in the backward pass: less memory, a third more work");
     schema.number("checkpoint_seconds", &config.checkpoint_seconds, "time between checkpoints", free_to_change);
+    schema.number("checkpoints_kept", &config.checkpoints_kept, "newest checkpoints that a stage keeps", {.least = 1, .most = 1e6, .affects_result = false});
     schema.number("log_every", &config.log_every, "steps between lines of metrics.jsonl", {.least = 1, .affects_result = false});
     schema.text("data.path", &config.data_path, "safetensors of points, a zip or tar of images, a folder of IDX files, images or tars, or toy:NAME");
     schema.text("data.test_path", &config.test_path, "held-out data for evaluation; empty: the test split of data.path");
     schema.number("data.classes", &config.data_classes, "classes that the data must have; 0: none, -1: as they come", {.least = -1, .affects_result = false});
+    schema.numbers("data.shape", &config.data_shape, "shape that a sample must have, e.g. [3, 64, 64]; empty: as they come", at_least_1);
     schema.flag("data.flips", &config.flips, "mirror half of the training images");
     bind_network(schema, config.network);
     bind_teacher(schema, config.teacher);
@@ -153,6 +176,7 @@ core::Schema schema_of(RunConfig& config) {
     schema.number("probe.sampler_every", &config.probe.sampler_every,
                   "the same for the teacher and TSM, whose samples take evaluate.steps steps of the sampler", at_least_0);
     schema.number("probe.count", &config.probe.count, "samples a probe", at_least_1);
+    schema.number("probe.batch", &config.probe.batch, "of them drawn at once; 0: all", at_least_0);
     schema.number("evaluate.count", &config.evaluation.count, "samples an evaluation", {.least = 2, .affects_result = false});
     schema.number("evaluate.seeds", &config.evaluation.seeds, "evaluations with different seeds", {.least = 1, .affects_result = false});
     schema.number("evaluate.steps", &config.evaluation.steps, "the teacher's Heun steps", {.least = 1, .affects_result = false});
@@ -160,11 +184,19 @@ core::Schema schema_of(RunConfig& config) {
     return schema;
 }
 
+ops::Compute RunConfig::compute() const {
+    if (precision == "bf16") return {at::kBFloat16, activation_checkpointing};
+    if (precision == "fp16") return {at::kHalf, activation_checkpointing};
+    return {std::nullopt, activation_checkpointing};
+}
+
 LoadedConfig load_config(const std::string& path, const std::vector<std::string>& overrides) {
     LoadedConfig loaded{{}, path, overrides, {}};
     core::Schema schema = schema_of(loaded.config);
     schema.read(path, overrides);
     check(loaded.config);
+    if (loaded.config.teacher.bfloat16) loaded.config.precision = "bf16";
+    if (loaded.config.precision == "fp16") scale_losses(loaded.config);
     if (loaded.config.threads == 0) loaded.config.threads = std::max(1u, std::thread::hardware_concurrency());
     loaded.result_values = schema.values(true);
     return loaded;

@@ -23,6 +23,7 @@ struct TeacherConfig {
     std::int64_t steps = 10000, batch = 64;
     distillation::Optimization optimization{.lr = 1e-3, .beta2 = 0.99, .clip = 1.0, .warmup = 200, .decay_from = 0.5, .ema_decay = 0.999};
     double sigma_data = 0.5, sigma_min = 0.002, sigma_max = 80, level_mean = -1.2, level_deviation = 1.2;
+    std::int64_t micro_batch = 0;
     bool bfloat16 = false;
 };
 
@@ -38,19 +39,20 @@ struct PairsConfig {
 
 struct StudentsConfig {
     std::vector<std::int64_t> widths, depths;  // empty: the teacher's; one for all, or one a student
+    std::vector<std::int64_t> channel_mult;    // empty: the teacher's; of all students
     std::string start;                         // a stage's folder of another run to branch from
     std::int64_t parallel = 1, threads = 1;
     bool tsm = true;
 };
 
 struct TsmConfig {
-    std::int64_t steps = 2000, batch = 64;
+    std::int64_t steps = 2000, batch = 64, micro_batch = 0;
     distillation::Optimization optimization{.lr = 1e-3, .beta2 = 0.99, .clip = 1.0, .warmup = 100, .decay_from = 0.5, .ema_decay = 0.999};
 };
 
 /// DM and ADM share their settings; ADM is DM with a GAN head.
 struct MatchingConfig {
-    std::int64_t steps = 1000, batch = 64, fake_updates = 5;
+    std::int64_t steps = 1000, batch = 64, micro_batch = 0, fake_updates = 5;
     distillation::Optimization student{.lr = 2e-4, .warmup = 50, .ema_decay = 0.99};
     distillation::Optimization fake{.lr = 4e-4, .warmup = 50};
     std::string loss = "distribution_matching", divergence = "reverse_kl", regression = "none";
@@ -62,7 +64,7 @@ struct MatchingConfig {
 };
 
 struct ProbeConfig {
-    std::int64_t every = 0, sampler_every = 0, count = 1000;
+    std::int64_t every = 0, sampler_every = 0, count = 1000, batch = 0;
 };
 
 struct EvaluationConfig {
@@ -75,8 +77,12 @@ struct RunConfig {
     std::int64_t seed = 0;
     std::string output, device = "cpu";
     std::int64_t threads = 0;
+    double device_memory = 0;  // GiB
+    std::string precision = "fp32";
+    bool activation_checkpointing = false;
     std::string data_path, test_path;
     std::int64_t data_classes = -1;
+    std::vector<std::int64_t> data_shape;
     bool flips = false;
     NetworkConfig network;
     TeacherConfig teacher;
@@ -88,7 +94,10 @@ struct RunConfig {
     ProbeConfig probe;
     EvaluationConfig evaluation;
     double checkpoint_seconds = 60;
-    std::int64_t log_every = 50;
+    std::int64_t checkpoints_kept = 2, log_every = 50;
+
+    /// How every stage computes.
+    ops::Compute compute() const;
 };
 
 /// The table of keys, bound to `config`, which must outlive it.

@@ -4,11 +4,13 @@
 #include <iostream>
 
 #include "atelier/cli/commands.h"
+#include "atelier/cli/dry_run.h"
 #include "atelier/cli/prompt_partition_stage.h"
 #include "atelier/cli/stages.h"
 #include "atelier/core/atomic_file.h"
 #include "atelier/core/error.h"
 #include "atelier/core/log.h"
+#include "atelier/core/signals.h"
 
 namespace atelier::cli {
 
@@ -18,16 +20,19 @@ namespace {
 struct ConfigArguments {
     std::string path;
     std::vector<std::string> overrides;
+    double max_hours = 0;
 };
 
 void add_config_arguments(CLI::App& command, ConfigArguments& to) {
     command.add_option("CONFIG", to.path, "a TOML file, e.g. configs/toy2d.toml")->required();
     command.add_option("overrides", to.overrides, "key=value pairs that take the config's place, e.g. seed=3 partition.students=8");
+    command.add_option("--max-hours", to.max_hours, "stop after so many hours with a checkpoint and exit code 130; the same command goes on")->check(CLI::PositiveNumber);
 }
 
 /// Opens the run with its threads set, holding the run's directory (or one folder of it) against a second process; then does `work`.
 void with_workshop(const ConfigArguments& arguments, std::optional<std::int64_t> student, const std::string& lock_folder,
                    const std::function<void(Workshop&)>& work) {
+    if (arguments.max_hours > 0) core::stop_after(arguments.max_hours * 3600);
     Workshop workshop(load_config(arguments.path, arguments.overrides));
     if (student && (*student < 0 || *student >= workshop.config().partition.students)) {
         throw core::UsageError(fmt::format("--student {} is out of range; this run has students 0 to {}", *student,
@@ -41,18 +46,26 @@ void with_workshop(const ConfigArguments& arguments, std::optional<std::int64_t>
 
 void add_run(CLI::App& app) {
     auto arguments = std::make_shared<ConfigArguments>();
-    auto explain = std::make_shared<bool>(false);
+    auto explain = std::make_shared<bool>(false), dry = std::make_shared<bool>(false);
+    auto wishes = std::make_shared<DryRun>();
     CLI::App* command = app.add_subcommand("run", "Do every missing stage of a run; safe to call again after any interruption");
     add_config_arguments(*command, *arguments);
     command->add_flag("--explain", *explain, "list every key of a config with its meaning, and stop");
+    CLI::Option* plan = command->add_flag("--dry-run", *dry, "say what the run needs (networks, memory, work, images, time) and whether it fits, and stop");
+    command->add_flag("--json", wishes->json, "the dry run as JSON")->needs(plan);
+    command->add_option("--device-memory", wishes->device_memory_gib, "GiB of the device to plan for; without: the config's, or what is found")
+        ->needs(plan)->check(CLI::PositiveNumber);
+    command->add_option("--tflops", wishes->tflops, "a device's rate to reckon times with; without: measured here")->needs(plan)->check(CLI::PositiveNumber);
     command->footer("Examples:\n  atelier run configs/toy2d.toml output=runs/toy2d\n  atelier run configs/toy2d.toml data.path=points.safetensors "
-                    "partition.students=8 output=runs/eight\n  atelier run configs/toy2d.toml --explain");
-    command->callback([arguments, explain] {
+                    "partition.students=8 output=runs/eight\n  atelier run configs/toy2d.toml --explain\n"
+                    "  atelier run configs/imagenet64-msd4-dm.toml --dry-run --tflops 200\n  atelier run configs/imagenet64-msd4-dm.toml --max-hours 23.5");
+    command->callback([arguments, explain, dry, wishes] {
         if (*explain) {
             RunConfig config;
             std::cout << schema_of(config).explain();
             return;
         }
+        if (*dry) return dry_run(load_config(arguments->path, arguments->overrides), *wishes);
         with_workshop(*arguments, std::nullopt, "", [](Workshop& workshop) { make_everything(workshop); });
     });
 }
@@ -111,7 +124,7 @@ void add_report(CLI::App& app) {
     command->footer("Examples:\n  atelier report configs/toy2d.toml output=runs/toy2d\n  atelier report runs/toy2d models/fashion-mnist --out report.html");
     command->callback([arguments] {
         if (arguments->subject.ends_with(".toml")) {
-            with_workshop({arguments->subject, arguments->more}, std::nullopt, "", make_report);
+            with_workshop({arguments->subject, arguments->more, 0}, std::nullopt, "", make_report);
             return;
         }
         if (arguments->out.empty()) throw core::UsageError("--out is needed: the page to write, e.g. --out report.html");

@@ -7,6 +7,14 @@
 
 namespace atelier::cli {
 
+/// Writes what a loop made of `model`: its weights, those without an average, further averages; config.json says which file holds which.
+void write_result(const std::filesystem::path& folder, models::Model& model, const training::LoopResult& result, const distillation::Optimization& optimization);
+
+/// The config.json of student `student`: the teacher's, with the width, depth and levels that `sizes` give it.
+nlohmann::json sized(nlohmann::json teacher, const StudentsConfig& sizes, std::int64_t student);
+/// Whether a network of one config can start from the weights of the other.
+bool same_size(const nlohmann::json& student, const nlohmann::json& teacher);
+
 /// Each makes its part of the run unless it is there already, resuming what was begun.
 void make_teacher(Workshop& workshop);
 conditions::Partition make_partition(Workshop& workshop);

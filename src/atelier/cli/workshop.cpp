@@ -8,11 +8,26 @@ namespace atelier::cli {
 
 namespace {
 
-void check_classes(const data::Dataset& data, const RunConfig& config) {
-    if (config.data_classes < 0 || data.classes() == config.data_classes) return;
+/// What the config says of the data, where it does, against what they are.
+void check_against(const data::Dataset& data, const RunConfig& config) {
     const auto words = [](std::int64_t classes) { return classes == 0 ? "no labels" : fmt::format("{} classes", classes); };
-    throw core::UsageError(fmt::format("{}: has {}, but data.classes asks for {}; name other data, or set data.classes = {}", config.data_path,
-                                       words(data.classes()), words(config.data_classes), data.classes()));
+    if (config.data_classes >= 0 && data.classes() != config.data_classes) {
+        throw core::UsageError(fmt::format("{}: has {}, but data.classes asks for {}; name other data, or set data.classes = {}", config.data_path,
+                                           words(data.classes()), words(config.data_classes), data.classes()));
+    }
+    if (!config.data_shape.empty() && data.form().shape != config.data_shape) {
+        throw core::UsageError(fmt::format("{}: samples are {}, but data.shape asks for {}; make them so with: atelier import {} NEW.zip --size {}", config.data_path,
+                                           core::to_string(data.form().shape), core::to_string(config.data_shape), config.data_path, config.data_shape.back()));
+    }
+}
+
+/// A class-conditional teacher needs labels, an unconditional one can make nothing of them.
+void check_teacher(const models::Model& teacher, const data::Dataset& data, const RunConfig& config) {
+    const auto labelled = [](std::int64_t classes) { return classes == 0 ? "unlabelled" : fmt::format("in {} classes", classes); };
+    if (teacher.form.shape == data.form().shape && teacher.network.classes == data.classes()) return;
+    throw core::UsageError(fmt::format("{}: this teacher is for samples of {} {}; those of {} are {} {}. Name data like those that it was trained on (data.path), "
+                                       "or another teacher", config.teacher.path, core::to_string(teacher.form.shape), labelled(teacher.network.classes),
+                                       config.data_path, core::to_string(data.form().shape), labelled(data.classes())));
 }
 
 }  // namespace
@@ -22,7 +37,7 @@ Workshop::Workshop(LoadedConfig loaded) : loaded_(std::move(loaded)), output_(co
 const std::shared_ptr<const data::Dataset>& Workshop::data() {
     if (!data_) {
         const auto opened = data::open_dataset({.path = config().data_path, .split = "train", .limit = 0});
-        check_classes(*opened, config());
+        check_against(*opened, config());
         data_ = opened;
     }
     return data_;
@@ -55,6 +70,8 @@ training::LoopSettings Workshop::loop_settings(const std::string& label, const s
     settings.label = label;
     settings.folder = folder;
     settings.checkpoint_seconds = config().checkpoint_seconds;
+    settings.checkpoints_kept = static_cast<int>(config().checkpoints_kept);
+    settings.probe_batch = config().probe.batch;
     settings.log_every = config().log_every;
     settings.probe_every = config().probe.every;
     settings.probe_noise = diffusion::image_noise(seed(), 0, config().probe.count, dataset->form().shape).to(device_);
@@ -68,9 +85,18 @@ training::LoopSettings Workshop::loop_settings(const std::string& label, const s
 
 void check_plan(Workshop& workshop) {
     const data::Dataset& data = *workshop.data();
-    networks::make_network(core::JsonObject(network_json(workshop.config().network, data.form(), data.classes()), workshop.loaded().path));
+    const RunConfig& config = workshop.config();
+    if (config.teacher.path.empty()) {
+        networks::make_network(core::JsonObject(network_json(config.network, data.form(), data.classes()), workshop.loaded().path));
+    } else {
+        check_teacher(models::read_model_config(config.teacher.path), data, config);
+    }
     conditions::PartitionRequest request;
-    const PartitionConfig& partition = workshop.config().partition;
+    const PartitionConfig& partition = config.partition;
+    if (data.classes() == 0 && partition.students > 1) {
+        throw core::UsageError(fmt::format("{}: is unlabelled, so its conditions cannot be shared by {} students; label it (atelier import makes classes of "
+                                           "folders), or set partition.students = 1", config.data_path, partition.students));
+    }
     request.students = partition.students;
     request.classes = std::max<std::int64_t>(1, data.classes());
     request.file = partition.file;
@@ -86,7 +112,9 @@ nlohmann::json network_json(const NetworkConfig& config, const models::DataForm&
         json.update({{"dimensions", form.shape[0]}, {"hidden", config.hidden}, {"blocks", config.blocks}});
         return json;
     }
-    if (form.shape.size() != 3) throw core::UsageError("network.architecture = \"adm_unet\" is for images; the data are points, use mlp");
+    if (form.shape.size() != 3) {
+        throw core::UsageError(fmt::format("network.architecture = \"{}\" is for images; the data are points, use mlp", config.architecture));
+    }
     json.update({{"resolution", form.shape[1]},
                  {"channels", form.shape[0]},
                  {"model_channels", config.model_channels},

@@ -11,6 +11,7 @@
 #include <cerrno>
 #include <chrono>
 #include <cstring>
+#include <limits>
 #include <thread>
 #include <utility>
 
@@ -24,6 +25,7 @@ constexpr int interrupted_exit_code = 130;
 constexpr std::chrono::milliseconds between_looks{20};
 
 std::atomic<bool> stop = false;
+std::atomic<std::chrono::steady_clock::rep> deadline = std::chrono::steady_clock::rep{std::numeric_limits<std::int64_t>::max()};
 std::atomic<bool> interrupted_once = false;
 std::atomic<bool> reload = false;
 static_assert(std::atomic<bool>::is_always_lock_free, "a signal handler may only touch lock-free atomics");
@@ -148,7 +150,12 @@ private:
 
 void catch_stop_signals() { catch_signals(on_stop_signal, {SIGINT, SIGTERM}); }
 
-bool stop_requested() { return stop; }
+bool stop_requested() { return stop || std::chrono::steady_clock::now().time_since_epoch().count() >= deadline; }
+
+void stop_after(double seconds) {
+    const auto wait = std::chrono::duration_cast<std::chrono::steady_clock::duration>(std::chrono::duration<double>(seconds));
+    deadline = (std::chrono::steady_clock::now() + wait).time_since_epoch().count();
+}
 
 void catch_reload_signal() {
     catch_signals([](int) { reload = true; }, {SIGHUP});

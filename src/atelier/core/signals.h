@@ -11,6 +11,9 @@ namespace atelier::core {
 void catch_stop_signals();
 bool stop_requested();
 
+/// After so many seconds from now, stop_requested answers true, as if a signal had come.
+void stop_after(double seconds);
+
 /// After this, SIGHUP sets a flag instead of ending the process; `reload_requested` says whether one came since it was asked last.
 void catch_reload_signal();
 bool reload_requested();

@@ -14,31 +14,6 @@ namespace atelier::data {
 
 namespace {
 
-/// Calls `work` with 0 to count-1 from several threads; the first error stops them and is thrown.
-void in_parallel(std::int64_t count, const std::function<void(std::int64_t)>& work) {
-    std::atomic<std::int64_t> next = 0;
-    std::exception_ptr trouble;
-    std::mutex mutex;
-    const auto run = [&] {
-        for (std::int64_t i = next++; i < count; i = next++) {
-            try {
-                work(i);
-            } catch (...) {
-                const std::lock_guard lock(mutex);
-                if (!trouble) trouble = std::current_exception();
-                next = count;
-            }
-        }
-    };
-    const std::int64_t most = std::clamp<std::int64_t>(count / 8, 1, 16);
-    const std::int64_t threads = std::clamp<std::int64_t>(std::thread::hardware_concurrency(), 1, most);
-    std::vector<std::jthread> others;
-    for (std::int64_t i = 1; i < threads; ++i) others.emplace_back(run);
-    run();
-    others.clear();
-    if (trouble) std::rethrow_exception(trouble);
-}
-
 void check_size(const EncodedImages& images, std::int64_t i, const core::Image& image, const core::Image& first) {
     if (image.height == first.height && image.width == first.width) return;
     core::fail("{}: is {}x{} pixels, {} is {}x{}; scale all images to one size", images.name(i), image.width, image.height, images.name(0), first.width,
@@ -107,6 +82,30 @@ std::shared_ptr<const Dataset> all_in_memory(const EncodedImages& images, const 
 }
 
 }  // namespace
+
+void in_parallel(std::int64_t count, const std::function<void(std::int64_t)>& work) {
+    std::atomic<std::int64_t> next = 0;
+    std::exception_ptr trouble;
+    std::mutex mutex;
+    const auto run = [&] {
+        for (std::int64_t i = next++; i < count; i = next++) {
+            try {
+                work(i);
+            } catch (...) {
+                const std::lock_guard lock(mutex);
+                if (!trouble) trouble = std::current_exception();
+                next = count;
+            }
+        }
+    };
+    const std::int64_t most = std::clamp<std::int64_t>(count / 8, 1, 16);
+    const std::int64_t threads = std::clamp<std::int64_t>(std::thread::hardware_concurrency(), 1, most);
+    std::vector<std::jthread> others;
+    for (std::int64_t i = 1; i < threads; ++i) others.emplace_back(run);
+    run();
+    others.clear();
+    if (trouble) std::rethrow_exception(trouble);
+}
 
 std::shared_ptr<const Dataset> open_encoded(EncodedImages images, std::int64_t limit, std::uint64_t most_in_memory) {
     if (limit > 0 && limit < images.count) {

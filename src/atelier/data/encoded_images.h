@@ -18,6 +18,9 @@ struct EncodedImages {
     std::string identity;                  // differs where the contents do; used for those that are too many to be hashed
 };
 
+/// Calls `work` with 0 to count-1 from several threads; the first error stops them and is thrown.
+void in_parallel(std::int64_t count, const std::function<void(std::int64_t)>& work);
+
 /// Sides of images in data sets; longer ones are refused before memory is taken.
 inline constexpr std::uint32_t longest_image_side = 4096;
 

@@ -78,7 +78,7 @@ std::string identity_of(const std::vector<fs::path>& paths) {
 
 }  // namespace
 
-std::shared_ptr<const Dataset> open_image_folder(const DataRequest& request) {
+EncodedImages images_in_folder(const DataRequest& request) {
     const bool split = fs::is_directory(request.path / "train") && fs::is_directory(request.path / "test");
     const fs::path train = split ? request.path / "train" : request.path;
     const fs::path folder = split ? request.path / request.split : request.path;
@@ -100,8 +100,10 @@ std::shared_ptr<const Dataset> open_image_folder(const DataRequest& request) {
     images.identity = identity_of(files.paths);
     images.name = [paths = files.paths](std::int64_t i) { return paths[static_cast<std::size_t>(i)].string(); };
     images.read = [paths = files.paths](std::int64_t i) { return core::read_image(paths[static_cast<std::size_t>(i)]); };
-    return open_encoded(std::move(images), request.limit);
+    return images;
 }
+
+std::shared_ptr<const Dataset> open_image_folder(const DataRequest& request) { return open_encoded(images_in_folder(request), request.limit); }
 
 bool is_image_name(const std::string& name) {
     std::string ending = fs::path(name).extension().string();

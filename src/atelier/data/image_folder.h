@@ -3,7 +3,7 @@
 #include <filesystem>
 #include <memory>
 
-#include "atelier/data/dataset.h"
+#include "atelier/data/encoded_images.h"
 
 namespace atelier::data {
 
@@ -13,6 +13,9 @@ namespace atelier::data {
 /// become RGB. Throws core::Error when there are no images (saying what a data set may be), when a class has none, or when sizes
 /// differ (naming the file).
 std::shared_ptr<const Dataset> open_image_folder(const DataRequest& request);
+
+/// The same images, not decoded: their sizes may differ.
+EncodedImages images_in_folder(const DataRequest& request);
 
 /// Whether a file's name ends as an image's that is read, .png, .jpg or .jpeg, in small or capital letters.
 bool is_image_name(const std::string& name);

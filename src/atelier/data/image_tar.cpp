@@ -84,25 +84,27 @@ std::string identity_of(const std::vector<Sample>& samples) {
 
 bool is_tar_folder(const fs::path& folder) { return !tars_of(folder).empty(); }
 
-std::shared_ptr<const Dataset> open_image_tars(const DataRequest& request) {
+EncodedImages images_in_tars(const std::filesystem::path& path) {
     std::vector<std::shared_ptr<const core::TarFile>> tars;
     const auto samples = std::make_shared<std::vector<Sample>>();
-    for (const fs::path& path : tars_of(request.path)) {
-        tars.push_back(std::make_shared<const core::TarFile>(path));
+    for (const fs::path& each : tars_of(path)) {
+        tars.push_back(std::make_shared<const core::TarFile>(each));
         add_samples(*tars.back(), *samples);
     }
-    if (samples->empty()) core::fail("{}: holds no .png, .jpg or .jpeg", request.path.string());
+    if (samples->empty()) core::fail("{}: holds no .png, .jpg or .jpeg", path.string());
     EncodedImages images;
     images.count = static_cast<std::int64_t>(samples->size());
     images.labels = labels_of(*samples);
-    images.classes = count_classes(images.labels, request.path.string());
+    images.classes = count_classes(images.labels, path.string());
     images.identity = identity_of(*samples);
     images.name = [samples](std::int64_t i) { return (*samples)[static_cast<std::size_t>(i)].name; };
     images.read = [samples, tars](std::int64_t i) {
         const Sample& sample = (*samples)[static_cast<std::size_t>(i)];
         return core::decode_image(sample.image, sample.name, longest_image_side);
     };
-    return open_encoded(std::move(images), request.limit);
+    return images;
 }
+
+std::shared_ptr<const Dataset> open_image_tars(const DataRequest& request) { return open_encoded(images_in_tars(request.path), request.limit); }
 
 }  // namespace atelier::data

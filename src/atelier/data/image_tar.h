@@ -1,6 +1,6 @@
 #pragma once
 
-#include "atelier/data/dataset.h"
+#include "atelier/data/encoded_images.h"
 
 namespace atelier::data {
 
@@ -8,6 +8,9 @@ namespace atelier::data {
 /// the first dot, the image (.png, .jpg, .jpeg) and the class (.cls, a whole number) are read; samples come in the order in which they lie. Either
 /// all samples have a class or none. Throws core::Error naming archive and entry: broken or hostile archives and images, labels with gaps.
 std::shared_ptr<const Dataset> open_image_tars(const DataRequest& request);
+
+/// The same images, not decoded: their sizes may differ.
+EncodedImages images_in_tars(const std::filesystem::path& path);
 
 /// Whether a folder holds tars.
 bool is_tar_folder(const std::filesystem::path& folder);

@@ -64,20 +64,22 @@ std::string identity_of(const Entries& images) {
 
 }  // namespace
 
-std::shared_ptr<const Dataset> open_image_zip(const DataRequest& request) {
-    const auto zip = std::make_shared<const core::ZipFile>(request.path);
+EncodedImages images_in_zip(const std::filesystem::path& path) {
+    const auto zip = std::make_shared<const core::ZipFile>(path);
     const Entries entries = images_of(*zip);
-    if (entries.empty()) core::fail("{}: holds no .png, .jpg or .jpeg", request.path.string());
+    if (entries.empty()) core::fail("{}: holds no .png, .jpg or .jpeg", path.string());
     EncodedImages images;
     images.count = static_cast<std::int64_t>(entries.size());
     images.labels = labels_of(*zip, entries);
-    images.classes = count_classes(images.labels, request.path.string());
+    images.classes = count_classes(images.labels, path.string());
     images.identity = identity_of(entries);
     images.name = [zip, entries](std::int64_t i) { return fmt::format("{}: {}", zip->path().string(), entries[static_cast<std::size_t>(i)]->name); };
     images.read = [zip, entries, name = images.name](std::int64_t i) {
         return core::decode_image(zip->read(*entries[static_cast<std::size_t>(i)], largest_image), name(i), longest_image_side);
     };
-    return open_encoded(std::move(images), request.limit);
+    return images;
 }
+
+std::shared_ptr<const Dataset> open_image_zip(const DataRequest& request) { return open_encoded(images_in_zip(request.path), request.limit); }
 
 }  // namespace atelier::data

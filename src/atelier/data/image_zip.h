@@ -1,6 +1,6 @@
 #pragma once
 
-#include "atelier/data/dataset.h"
+#include "atelier/data/encoded_images.h"
 
 namespace atelier::data {
 
@@ -8,5 +8,8 @@ namespace atelier::data {
 /// {"labels": [["00000/img00000000.png", 6], ...]}; without labels, or with null, it is unlabelled. Samples come in the order of their names. Throws
 /// core::Error naming archive and entry: broken or hostile archives and images, images without a label, labels with gaps.
 std::shared_ptr<const Dataset> open_image_zip(const DataRequest& request);
+
+/// The same images, not decoded: their sizes may differ.
+EncodedImages images_in_zip(const std::filesystem::path& path);
 
 }  // namespace atelier::data

@@ -1,7 +1,6 @@
 #include "atelier/diffusion/denoiser.h"
 
 #include "atelier/core/error.h"
-#include "atelier/ops/torch_ops.h"
 
 namespace atelier::diffusion {
 
@@ -16,8 +15,8 @@ Condition one_hot(std::span<const std::int64_t> labels, std::int64_t classes, at
     return {encoded.to(device)};
 }
 
-EdmDenoiser::EdmDenoiser(const networks::Network& network, const ops::Parameters& parameters, const Scheme& scheme, bool bfloat16)
-    : network_(network), parameters_(parameters), scheme_(scheme), bfloat16_(bfloat16) {}
+EdmDenoiser::EdmDenoiser(const networks::Network& network, const ops::Parameters& parameters, const Scheme& scheme, const ops::Compute& compute)
+    : network_(network), parameters_(parameters), scheme_(scheme), compute_(compute) {}
 
 void check_condition(const networks::Network& network, const Condition& condition) {
     if (network.classes > 0 && !condition.labels.defined()) {
@@ -40,8 +39,8 @@ Tensor EdmDenoiser::denoise(const Tensor& x_t, const Tensor& sigma, const Condit
 
 EdmDenoiser::Seen EdmDenoiser::denoise_and_encode(const Tensor& x_t, const Tensor& sigma, const Condition& condition) const {
     const Preconditioning with = precondition(sigma, scheme_);
-    const ops::Bfloat16Compute precision(x_t.device().type(), bfloat16_);
-    ops::TorchOps speaker(parameters_);
+    const ops::LowPrecision precision(x_t.device().type(), compute_.type);
+    ops::TorchOps speaker(parameters_, "", compute_.recompute);
     const networks::Outputs out = network_.forward(speaker, network_inputs(network_, x_t, with, condition));
     const Tensor f = ops::tensor_of(out.raw).to(x_t.scalar_type());
     return {along(with.c_skip, x_t) * x_t + along(with.c_out, x_t) * f, ops::tensor_of(out.bottleneck).to(x_t.scalar_type())};
@@ -49,8 +48,8 @@ EdmDenoiser::Seen EdmDenoiser::denoise_and_encode(const Tensor& x_t, const Tenso
 
 Tensor EdmDenoiser::encode(const Tensor& x_t, const Tensor& sigma, const Condition& condition) const {
     const Preconditioning with = precondition(sigma, scheme_);
-    const ops::Bfloat16Compute precision(x_t.device().type(), bfloat16_);
-    ops::TorchOps speaker(parameters_);
+    const ops::LowPrecision precision(x_t.device().type(), compute_.type);
+    ops::TorchOps speaker(parameters_, "", compute_.recompute);
     return ops::tensor_of(network_.encode(speaker, network_inputs(network_, x_t, with, condition))).to(x_t.scalar_type());
 }
 

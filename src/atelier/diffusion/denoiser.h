@@ -5,6 +5,7 @@
 #include "atelier/diffusion/preconditioning.h"
 #include "atelier/networks/network.h"
 #include "atelier/ops/parameters.h"
+#include "atelier/ops/torch_ops.h"
 
 namespace atelier::diffusion {
 
@@ -35,7 +36,7 @@ networks::Inputs network_inputs(const networks::Network& network, const Tensor& 
 /// A network with one of EDM's preconditionings. Holds references: network and parameters must outlive it.
 class EdmDenoiser : public Denoiser {
 public:
-    EdmDenoiser(const networks::Network& network, const ops::Parameters& parameters, const Scheme& scheme, bool bfloat16 = false);
+    EdmDenoiser(const networks::Network& network, const ops::Parameters& parameters, const Scheme& scheme, const ops::Compute& compute = {});
 
     Tensor denoise(const Tensor& x_t, const Tensor& sigma, const Condition& condition) const override;
 
@@ -52,7 +53,7 @@ private:
     const networks::Network& network_;
     const ops::Parameters& parameters_;
     Scheme scheme_;
-    bool bfloat16_;
+    ops::Compute compute_;
 };
 
 }  // namespace atelier::diffusion

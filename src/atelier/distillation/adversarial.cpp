@@ -25,8 +25,9 @@ ops::Parameters fresh_head(const networks::Network& network, std::uint64_t seed)
 
 Tensor generator_gan_loss(const Tensor& fake_logits) { return at::softplus(-fake_logits).mean(); }
 
-Tensor discriminator_loss(const Tensor& real_logits, const Tensor& fake_logits) {
-    return at::softplus(fake_logits).mean() + at::softplus(-real_logits).mean();
+Tensor discriminator_loss(const Tensor& real_logits, const Tensor& fake_logits, double fake_weight) {
+    const Tensor on_real = at::softplus(-real_logits).mean();
+    return fake_logits.numel() > 0 ? fake_weight * at::softplus(fake_logits).mean() + on_real : on_real;
 }
 
 Tensor r1_penalty(const Tensor& real_logits, const Tensor& x_t) {

@@ -27,8 +27,8 @@ ops::Parameters fresh_head(const networks::Network& network, std::uint64_t seed)
 /// mean softplus(-h(fake)): small when generated samples pass as real.
 Tensor generator_gan_loss(const Tensor& fake_logits);
 
-/// mean softplus(h(fake)) + softplus(-h(real)).
-Tensor discriminator_loss(const Tensor& real_logits, const Tensor& fake_logits);
+/// fake_weight mean softplus(h(fake)) + mean softplus(-h(real)). There may be no fake logits.
+Tensor discriminator_loss(const Tensor& real_logits, const Tensor& fake_logits, double fake_weight = 1.0);
 
 /// R1: mean squared norm of d logit / d x over real samples (Mescheder et al. 2018). `x_t` must require gradients.
 Tensor r1_penalty(const Tensor& real_logits, const Tensor& x_t);

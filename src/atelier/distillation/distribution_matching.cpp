@@ -41,7 +41,7 @@ std::vector<Learner> DistributionMatching::learners() {
 }
 
 diffusion::EdmDenoiser DistributionMatching::fake_score() const {
-    return {parts_.fake_network, parts_.fake, settings_.scheme, settings_.bfloat16};
+    return {parts_.fake_network, parts_.fake, settings_.scheme, settings_.compute};
 }
 
 core::RandomStream DistributionMatching::stream(const std::string& what, std::int64_t step, std::int64_t turn) const {
@@ -49,35 +49,48 @@ core::RandomStream DistributionMatching::stream(const std::string& what, std::in
 }
 
 Tensor DistributionMatching::sample(const ops::Parameters& weights, const Tensor& noise, const diffusion::Condition& condition) const {
-    const diffusion::EdmDenoiser student(parts_.student_network, weights, settings_.scheme, settings_.bfloat16);
+    const diffusion::EdmDenoiser student(parts_.student_network, weights, settings_.scheme, settings_.compute);
     return diffusion::sample_one_step(student, noise, settings_.range.sigma_max, condition);
 }
 
-DistributionMatching::Generated DistributionMatching::generate(const char* learner, std::int64_t step, std::int64_t turn) const {
-    core::RandomStream numbers = stream(std::string(learner) + "/noise", step, turn);
+DistributionMatching::Generated DistributionMatching::generate(const char* learner, std::int64_t step, std::int64_t turn) {
     std::vector<std::int64_t> shape{settings_.batch};
     shape.insert(shape.end(), parts_.student_network.data_shape.begin(), parts_.student_network.data_shape.end());
     const at::Device device = parts_.student.list().front().device();
-    const Tensor noise = diffusion::normal_tensor(numbers, shape).to(device);
-
-    const auto first = static_cast<std::uint64_t>((step * most_turns + turn) * settings_.batch);
+    const Tensor& noise = draws_.once("generated", [&] {
+        core::RandomStream numbers = stream(std::string(learner) + "/noise", step, turn);
+        return diffusion::normal_tensor(numbers, shape).to(device);
+    });
+    const auto first = static_cast<std::uint64_t>((step * most_turns + turn) * settings_.batch + rows_.first);
     std::vector<std::int64_t> labels;
-    for (std::int64_t i = 0; i < settings_.batch; ++i) {
+    for (std::int64_t i = 0; i < rows_.count; ++i) {
         labels.push_back(conditions::draw_class(parts_.prior, settings_.seed + core::fnv1a(learner), first + static_cast<std::uint64_t>(i)));
     }
     const diffusion::Condition condition = diffusion::one_hot(labels, parts_.student_network.classes, device);
-    return {sample(parts_.student, noise, condition), condition};
+    return {sample(parts_.student, rows_.of(noise), condition), condition};
 }
 
 DistributionMatching::Noised DistributionMatching::noised(const Tensor& x, const std::string& what, std::int64_t step, std::int64_t turn,
-                                                          std::int64_t first, std::int64_t last) const {
-    core::RandomStream levels = stream(what + "/sigma", step, turn), noise = stream(what + "/added", step, turn);
-    const Tensor sigma = diffusion::karras_index_levels(levels, x.size(0), settings_.range, first, last).to(x.device());
-    return {x + diffusion::along(sigma, x) * diffusion::normal_tensor(noise, x.sizes()).to(x.device()), sigma};
+                                                          std::int64_t first, std::int64_t last) {
+    const Tensor& sigma = draws_.once(what + "/sigma", [&] {
+        core::RandomStream levels = stream(what + "/sigma", step, turn);
+        return diffusion::karras_index_levels(levels, settings_.batch, settings_.range, first, last).to(x.device());
+    });
+    const Tensor& added = draws_.once(what + "/added", [&] {
+        core::RandomStream noise = stream(what + "/added", step, turn);
+        std::vector<std::int64_t> shape = x.sizes().vec();
+        shape.front() = settings_.batch;
+        return diffusion::normal_tensor(noise, shape).to(x.device());
+    });
+    return {x + diffusion::along(rows_.of(sigma), x) * rows_.of(added), rows_.of(sigma)};
 }
 
-Loss DistributionMatching::loss(std::size_t index, std::int64_t step, std::int64_t turn) {
-    return index == 0 ? fake_loss(step, turn) : student_loss(step);
+Loss DistributionMatching::loss(std::size_t index, std::int64_t step, std::int64_t turn, std::int64_t part) {
+    draws_.begin(index, step, turn);
+    rows_ = rows_of(settings_.batch, settings_.micro_batch, part);
+    Loss loss = index == 0 ? fake_loss(step, turn) : student_loss(step);
+    loss.share = rows_.share;
+    return loss;
 }
 
 /// The fake score learns to denoise what the student makes now: mean(w (D_fake(x_t) - x)^2).
@@ -96,28 +109,39 @@ Loss DistributionMatching::fake_loss(std::int64_t step, std::int64_t turn) {
     return loss;
 }
 
+/// Those whose noise the head may see; all, where that is none of the batch.
+DistributionMatching::Judged DistributionMatching::judged(const Tensor& sigma) {
+    const double highest = diffusion::karras_levels(settings_.range, last_level + 1)[static_cast<std::size_t>(last_level - settings_.adversarial->highest_level)];
+    const auto low = [&](const Tensor& levels) { return levels <= highest * (1 + 1e-6); };
+    const Tensor& whole = draws_.once("fake/sigma", [&] { return sigma; });
+    const std::int64_t of_batch = low(whole).sum().item<std::int64_t>();
+    if (of_batch == 0) return {at::arange(sigma.size(0), sigma.options().dtype(at::kLong)), 1.0};
+    const Tensor within = at::nonzero(low(sigma)).flatten();
+    const double mine = static_cast<double>(within.numel()) / static_cast<double>(of_batch);
+    return {within, mine / rows_.share};
+}
+
 /// The head judges the generated samples where the fake score denoised them, as far as their levels are the head's: the distribution is the
 /// same, and half an evaluation is saved.
 void DistributionMatching::add_discriminator(Loss& loss, const Tensor& bottleneck_of_fake, const Tensor& sigma, std::int64_t step,
                                              std::int64_t turn) {
     const AdversarialSettings& gan = *settings_.adversarial;
-    const LabelledBatch batch = parts_.real(step * settings_.fake_updates + turn);
-    const Tensor real = batch.samples.to(bottleneck_of_fake.device());
-    const diffusion::Condition real_condition = diffusion::one_hot(batch.labels, parts_.fake_network.classes, real.device());
+    const LabelledBatch& batch = draws_.once("real", [&] { return parts_.real(step * settings_.fake_updates + turn); });
+    const Tensor real = rows_.of(batch.samples).to(bottleneck_of_fake.device());
+    const diffusion::Condition real_condition = diffusion::one_hot(rows_.of(batch.labels), parts_.fake_network.classes, real.device());
     Noised of_real = noised(real, "head_real", step, turn, 0, gan.highest_level);
     if (gan.r1_weight > 0) of_real.x_t.set_requires_grad(true);
 
     const diffusion::EdmDenoiser fake = fake_score();
     const BottleneckDiscriminator head(fake, parts_.fake);
-    const double highest = diffusion::karras_levels(settings_.range, last_level + 1)[static_cast<std::size_t>(last_level - gan.highest_level)];
-    const Tensor within = at::nonzero(sigma <= highest * (1 + 1e-6)).flatten();
-    const Tensor on_fake = head.logits(within.numel() > 0 ? bottleneck_of_fake.index_select(0, within) : bottleneck_of_fake);
+    const Judged fakes = judged(sigma);
+    const Tensor on_fake = head.logits(bottleneck_of_fake.index_select(0, fakes.within));
     const ops::NormFromParts twice_differentiable(gan.r1_weight > 0);
     const Tensor on_real = head.logits(of_real.x_t, of_real.sigma, real_condition);
-    loss.value = loss.value + gan.discriminator_weight * discriminator_loss(on_real, on_fake);
+    loss.value = loss.value + gan.discriminator_weight * discriminator_loss(on_real, on_fake, fakes.weight);
     if (gan.r1_weight > 0) loss.value = loss.value + gan.r1_weight * r1_penalty(on_real, of_real.x_t);
     loss.metrics.emplace_back("real_logit", on_real.mean().item<double>());
-    loss.metrics.emplace_back("fake_logit", on_fake.mean().item<double>());
+    if (on_fake.numel() > 0) loss.metrics.emplace_back("fake_logit", on_fake.mean().item<double>());
 }
 
 Tensor DistributionMatching::matching_gradient(const Generated& generated, const Noised& at, Metrics& metrics) const {
@@ -170,9 +194,11 @@ void DistributionMatching::add_gan(Loss& loss, const Generated& generated, const
     const Noised at = noised(generated.x, "student_gan", step, 0, 0, gan.highest_level);
     const diffusion::EdmDenoiser fake = fake_score();
     const Tensor value = generator_gan_loss(BottleneckDiscriminator(fake, parts_.fake).logits(at.x_t, at.sigma, generated.condition));
-    const Tensor slope = torch::autograd::grad({value}, {generated.x}, {}, /*retain_graph=*/true)[0];
+    // In float16 the slope of a mean over many samples would be lost among zeros.
+    const double lift = settings_.compute.type == at::kHalf ? static_cast<double>(rows_.count) : 1.0;
+    const Tensor slope = torch::autograd::grad({value * lift}, {generated.x}, {}, /*retain_graph=*/true)[0] / lift;
     const double norm = slope.norm().item<double>();
-    if (!gan.gan_weight) {
+    if (!gan.gan_weight && rows_.first == 0) {
         const double wanted = gan.gan_balance * matching_slope.norm().item<double>() / (norm + 1e-12);
         gan_weight_ = gan_weight_ == 0 ? wanted : gan_weight_ + weight_smoothing * (wanted - gan_weight_);
     }
@@ -183,11 +209,11 @@ void DistributionMatching::add_gan(Loss& loss, const Generated& generated, const
     loss.metrics.emplace_back("gan_weight", gan_weight_);
 }
 
-void DistributionMatching::add_regression(Loss& loss, std::int64_t step) const {
-    const PairBatch batch = parts_.pairs(step);
+void DistributionMatching::add_regression(Loss& loss, std::int64_t step) {
+    const PairBatch& batch = draws_.once("pairs", [&] { return parts_.pairs(step); });
     const at::Device device = parts_.student.list().front().device();
-    const Tensor made = sample(parts_.student, batch.noise.to(device), diffusion::one_hot(batch.labels, parts_.student_network.classes, device));
-    const Tensor value = parts_.regression(made, batch.samples.to(device));
+    const Tensor made = sample(parts_.student, rows_.of(batch.noise).to(device), diffusion::one_hot(rows_.of(batch.labels), parts_.student_network.classes, device));
+    const Tensor value = parts_.regression(made, rows_.of(batch.samples).to(device));
     loss.value = loss.value + settings_.regression_weight * value;
     loss.metrics.emplace_back("regression", value.item<double>());
 }

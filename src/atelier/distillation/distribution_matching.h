@@ -5,8 +5,8 @@
 #include "atelier/conditions/prior.h"
 #include "atelier/diffusion/noise_levels.h"
 #include "atelier/distillation/adversarial.h"
+#include "atelier/distillation/parts.h"
 #include "atelier/distillation/regression.h"
-#include "atelier/distillation/stage.h"
 
 namespace atelier::distillation {
 
@@ -21,10 +21,11 @@ struct AdversarialSettings {
 
 struct MatchingSettings {
     std::int64_t steps = 1000, batch = 64, fake_updates = 5;
+    std::int64_t micro_batch = 0;  // samples computed at once; 0: all
     Optimization student, fake;
     diffusion::Scheme scheme;
     diffusion::NoiseRange range;
-    bool bfloat16 = false;
+    ops::Compute compute;
     bool score_identity = false;  // SiD's loss instead of distribution matching's
     double sid_alpha = 1.0;
     double regression_weight = 0.0;
@@ -53,14 +54,16 @@ struct MatchingParts {
 };
 
 /// Distribution matching (DMD, DMD2) of a one-step student, with regression on pairs, a GAN head (ADM), other divergences or SiD's loss
-/// where asked for. Learners: the fake score, updated `fake_updates` times a step, then the student.
+/// where asked for. Learners: the fake score, updated `fake_updates` times a step, then the student. An update in parts is that of the whole batch, but for two
+/// things that a part takes from itself: the mean that a divergence's weights are divided by, and the balance of the GAN's gradient (from the first).
 class DistributionMatching : public Stage {
 public:
     DistributionMatching(MatchingParts parts, MatchingSettings settings);
 
     std::int64_t steps() const override { return settings_.steps; }
     std::vector<Learner> learners() override;
-    Loss loss(std::size_t index, std::int64_t step, std::int64_t turn) override;
+    std::int64_t parts(std::size_t) const override { return parts_of(settings_.batch, settings_.micro_batch); }
+    Loss loss(std::size_t index, std::int64_t step, std::int64_t turn, std::int64_t part) override;
     Tensor sample(const ops::Parameters& weights, const Tensor& noise, const diffusion::Condition& condition) const override;
     std::map<std::string, double*> scalars() override { return {{"gan_weight", &gan_weight_}, {"highest_diversity", &highest_diversity_}}; }
     std::vector<Finding> health(Metrics& metrics, const Tensor& probe) override;
@@ -76,19 +79,26 @@ private:
 
     /// Standard normal numbers and levels of this step and turn, each from a stream of its own.
     core::RandomStream stream(const std::string& what, std::int64_t step, std::int64_t turn) const;
-    Generated generate(const char* learner, std::int64_t step, std::int64_t turn) const;
-    Noised noised(const Tensor& x, const std::string& what, std::int64_t step, std::int64_t turn, std::int64_t first, std::int64_t last) const;
+    Generated generate(const char* learner, std::int64_t step, std::int64_t turn);
+    Noised noised(const Tensor& x, const std::string& what, std::int64_t step, std::int64_t turn, std::int64_t first, std::int64_t last);
     Loss fake_loss(std::int64_t step, std::int64_t turn);
     Loss student_loss(std::int64_t step);
     Tensor score_identity_loss(const Generated& generated, const Noised& at) const;
     Tensor matching_gradient(const Generated& generated, const Noised& at, Metrics& metrics) const;
     void add_discriminator(Loss& loss, const Tensor& bottleneck_of_fake, const Tensor& sigma, std::int64_t step, std::int64_t turn);
+    struct Judged {
+        Tensor within;  // places in the part
+        double weight;  // of their mean in the part's loss
+    };
+    Judged judged(const Tensor& sigma);
     void add_gan(Loss& loss, const Generated& generated, const Tensor& matching_slope, std::int64_t step);
-    void add_regression(Loss& loss, std::int64_t step) const;
+    void add_regression(Loss& loss, std::int64_t step);
     diffusion::EdmDenoiser fake_score() const;
 
     MatchingParts parts_;
     MatchingSettings settings_;
+    Draws draws_;
+    Rows rows_;  // of the part at hand
     Tensor health_real_;
     double gan_weight_;
     double highest_diversity_ = 0;  // of the probes so far

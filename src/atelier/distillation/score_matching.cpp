@@ -11,22 +11,28 @@ ScoreMatching::ScoreMatching(const networks::Network& network, ops::Parameters& 
 
 std::vector<Learner> ScoreMatching::learners() { return {{"model", &parameters_, settings_.optimization, 1}}; }
 
-Loss ScoreMatching::loss(std::size_t, std::int64_t step, std::int64_t) {
-    const LabelledBatch batch = real_(step);
+Loss ScoreMatching::loss(std::size_t index, std::int64_t step, std::int64_t turn, std::int64_t part) {
+    draws_.begin(index, step, turn);
+    const LabelledBatch& batch = draws_.once("real", [&] { return real_(step); });
     const std::int64_t n = batch.samples.size(0);
-    core::RandomStream levels(settings_.seed, settings_.stream + "/sigma", static_cast<std::uint64_t>(step));
-    core::RandomStream noise(settings_.seed, settings_.stream + "/noise", static_cast<std::uint64_t>(step));
     const at::Device device = parameters_.list().front().device();
-    const Tensor sigma = diffusion::lognormal_levels(levels, n, settings_.level_mean, settings_.level_deviation).to(device);
-    const Tensor z = diffusion::normal_tensor(noise, batch.samples.sizes()).to(device);
-    const diffusion::EdmDenoiser model(network_, parameters_, settings_.scheme, settings_.bfloat16);
-    const Tensor value = score_matching_loss(model, teacher_, batch.samples.to(device), sigma, z,
-                                             diffusion::one_hot(batch.labels, network_.classes, device), settings_.scheme.sigma_data);
-    return {value, {{"loss", value.item<double>()}}};
+    const Tensor& sigma = draws_.once("sigma", [&] {
+        core::RandomStream levels(settings_.seed, settings_.stream + "/sigma", static_cast<std::uint64_t>(step));
+        return diffusion::lognormal_levels(levels, n, settings_.level_mean, settings_.level_deviation).to(device);
+    });
+    const Tensor& z = draws_.once("noise", [&] {
+        core::RandomStream noise(settings_.seed, settings_.stream + "/noise", static_cast<std::uint64_t>(step));
+        return diffusion::normal_tensor(noise, batch.samples.sizes()).to(device);
+    });
+    const Rows rows = rows_of(n, settings_.micro_batch, part);
+    const diffusion::EdmDenoiser model(network_, parameters_, settings_.scheme, settings_.compute);
+    const Tensor value = score_matching_loss(model, teacher_, rows.of(batch.samples).to(device), rows.of(sigma), rows.of(z),
+                                             diffusion::one_hot(rows.of(batch.labels), network_.classes, device), settings_.scheme.sigma_data);
+    return {value, {{"loss", value.item<double>()}}, rows.share};
 }
 
 Tensor ScoreMatching::sample(const ops::Parameters& weights, const Tensor& noise, const diffusion::Condition& condition) const {
-    const diffusion::EdmDenoiser model(network_, weights, settings_.scheme, settings_.bfloat16);
+    const diffusion::EdmDenoiser model(network_, weights, settings_.scheme, settings_.compute);
     return diffusion::sample_heun(model, noise, diffusion::sampling_levels(settings_.range, settings_.sampler_steps), condition);
 }
 

@@ -1,7 +1,7 @@
 #pragma once
 
 #include "atelier/diffusion/noise_levels.h"
-#include "atelier/distillation/stage.h"
+#include "atelier/distillation/parts.h"
 
 namespace atelier::distillation {
 
@@ -11,7 +11,8 @@ struct ScoreMatchingSettings {
     diffusion::Scheme scheme;
     diffusion::NoiseRange range;
     double level_mean = -1.2, level_deviation = 1.2;  // ln sigma ~ N(mean, deviation^2)
-    bool bfloat16 = false;
+    ops::Compute compute;
+    std::int64_t batch = 64, micro_batch = 0;  // samples that `real` gives a step; and that are computed at once, 0: all
     std::uint64_t seed = 0;
     std::string stream;            // names the random streams, e.g. "teacher" or "tsm/2"
     std::int64_t sampler_steps = 18;  // Heun steps of the sample grids
@@ -27,7 +28,8 @@ public:
 
     std::int64_t steps() const override { return settings_.steps; }
     std::vector<Learner> learners() override;
-    Loss loss(std::size_t index, std::int64_t step, std::int64_t turn) override;
+    std::int64_t parts(std::size_t) const override { return parts_of(settings_.batch, settings_.micro_batch); }
+    Loss loss(std::size_t index, std::int64_t step, std::int64_t turn, std::int64_t part) override;
     Tensor sample(const ops::Parameters& weights, const Tensor& noise, const diffusion::Condition& condition) const override;
 
 private:
@@ -36,6 +38,7 @@ private:
     const diffusion::Denoiser* teacher_;
     BatchSource real_;
     ScoreMatchingSettings settings_;
+    Draws draws_;
 };
 
 /// w(sigma) |D(x + sigma z; sigma, c) - target|^2, mean over samples and elements; target x, or the teacher's estimate where given.

@@ -33,6 +33,8 @@ struct Optimization {
     double decay_from = 1.0;      // share of the stage after which the rate falls linearly to `final_share` of lr
     double final_share = 0.0;
     double ema_decay = 0.0;       // 0: no average is kept
+    std::vector<double> more_ema_decays{};  // of further averages
+    double loss_scale = 0.0;      // float16: what the loss is multiplied by at first, so that small gradients are none of zero; 0: not
 };
 
 /// Parameters that a stage trains, and how.
@@ -46,6 +48,7 @@ struct Learner {
 struct Loss {
     Tensor value;  // a scalar to be minimised
     Metrics metrics;
+    double share = 1.0;  // of the update's batch that this part computed
 };
 
 /// What a reading of a run's health says: fine, worth a look, or so broken that going on is a waste.
@@ -69,8 +72,12 @@ public:
     /// In the order in which they are updated within a step; the last one is what the stage is for.
     virtual std::vector<Learner> learners() = 0;
 
-    /// The loss of update number `turn` of learner `index` in step `step`.
-    virtual Loss loss(std::size_t index, std::int64_t step, std::int64_t turn) = 0;
+    /// How many parts an update of learner `index` is computed in, so that only a part's activations are in memory at once.
+    virtual std::int64_t parts(std::size_t index) const { return 1; }
+
+    /// The loss of part `part` of update number `turn` of learner `index` in step `step`: a mean over the part's samples. The update's loss is the
+    /// sum of the parts', each times its share, and is the same however many parts there are, but for rounding. Parts are asked for in their order.
+    virtual Loss loss(std::size_t index, std::int64_t step, std::int64_t turn, std::int64_t part) = 0;
 
     /// Samples drawn with `weights` for the stage's last learner, from standard normal `noise`.
     virtual Tensor sample(const ops::Parameters& weights, const Tensor& noise, const diffusion::Condition& condition) const = 0;

@@ -108,7 +108,7 @@ Classification::Classification(const networks::ClassifierConfig& config, ops::Pa
 
 std::vector<distillation::Learner> Classification::learners() { return {{"model", &parameters_, settings_.optimization, 1}}; }
 
-distillation::Loss Classification::loss(std::size_t, std::int64_t step, std::int64_t) {
+distillation::Loss Classification::loss(std::size_t, std::int64_t step, std::int64_t, std::int64_t) {
     const distillation::LabelledBatch batch = real_(step);
     if (batch.labels.empty()) core::fail("classifier: the training data have no labels; give one with a class for every sample");
     check_images(batch.samples, config_);
@@ -118,7 +118,7 @@ distillation::Loss Classification::loss(std::size_t, std::int64_t step, std::int
     const Tensor labels = at::tensor(batch.labels).to(device);
     Tensor logits;
     {
-        const ops::Bfloat16Compute compute(device.type(), settings_.bfloat16);
+        const ops::LowPrecision compute(device.type(), settings_.bfloat16 ? std::optional(at::kBFloat16) : std::nullopt);
         logits = classified(config_, parameters_, images).logits.to(at::kFloat);
     }
     const Tensor value = at::cross_entropy_loss(logits, labels, {}, at::Reduction::Mean, -100, settings_.label_smoothing);

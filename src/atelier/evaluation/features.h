@@ -70,7 +70,7 @@ public:
     /// One learner, "model".
     std::vector<distillation::Learner> learners() override;
     /// Metrics: loss, and accuracy on the batch.
-    distillation::Loss loss(std::size_t index, std::int64_t step, std::int64_t turn) override;
+    distillation::Loss loss(std::size_t index, std::int64_t step, std::int64_t turn, std::int64_t part) override;
     /// A classifier draws nothing: returns `noise`.
     Tensor sample(const ops::Parameters& weights, const Tensor& noise, const diffusion::Condition& condition) const override;
 

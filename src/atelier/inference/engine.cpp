@@ -24,7 +24,7 @@ namespace {
 class TorchOneStep : public OneStep {
 public:
     TorchOneStep(const models::Model& model, const Engine& engine)
-        : model_(model), engine_(engine), denoiser_(model.denoiser(engine.bfloat16())) {}
+        : model_(model), engine_(engine), denoiser_(model.denoiser(engine.compute())) {}
 
     Tensor draw(const Tensor& z, std::span<const std::int64_t> classes) const override {
         at::NoGradGuard no_gradients;
@@ -90,7 +90,7 @@ Engine engine_for(Engine engine, const models::Model& model) {
 std::unique_ptr<diffusion::Denoiser> open_denoiser(const models::Model& model, const Engine& engine) {
     const Engine chosen = engine_for(engine, model);
     if (chosen.kind == Engine::Kind::openvino) return std::make_unique<OpenVinoDenoiser>(model, chosen.precision);
-    return std::make_unique<diffusion::EdmDenoiser>(model.denoiser(chosen.bfloat16()));
+    return std::make_unique<diffusion::EdmDenoiser>(model.denoiser(chosen.compute()));
 }
 
 std::unique_ptr<OneStep> open_one_step(const models::Model& model, const Engine& engine, std::vector<std::int64_t> classes) {

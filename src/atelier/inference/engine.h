@@ -17,7 +17,8 @@ struct Engine {
 
     /// OpenVINO makes its own copy of the weights, LibTorch computes with those that were read.
     models::Weights weights() const { return kind == Kind::openvino ? models::Weights::mapped : models::Weights::copied; }
-    bool bfloat16() const { return precision == Precision::bf16; }
+    /// As LibTorch computes it.
+    ops::Compute compute() const { return {precision == Precision::bf16 ? std::optional(at::kBFloat16) : std::nullopt}; }
 };
 
 /// Reads "cpu", "cuda" or "cuda:N". Throws core::UsageError on anything else, and on CUDA where this build of LibTorch has none.

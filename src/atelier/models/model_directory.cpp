@@ -53,7 +53,7 @@ ops::Parameters without_filters(const ops::Parameters& all) {
 
 std::int64_t Model::parameter_count() const { return ops::without_steps(parameters, "model").count(); }
 
-diffusion::EdmDenoiser Model::denoiser(bool bfloat16) const { return {network, parameters, scheme, bfloat16}; }
+diffusion::EdmDenoiser Model::denoiser(const ops::Compute& compute) const { return {network, parameters, scheme, compute}; }
 
 Model fresh_model(const nlohmann::json& config, std::uint64_t seed) {
     Model model = described(config, "model");
@@ -96,9 +96,9 @@ Model read_model(const std::filesystem::path& directory, at::Device device, Weig
     return model;
 }
 
-void write_model(const std::filesystem::path& directory, const Model& model, const ops::Parameters* raw) {
+void write_model(const std::filesystem::path& directory, const Model& model, const MoreWeights& more) {
     ops::write_parameters(directory / "model.safetensors", model.parameters);
-    if (raw) ops::write_parameters(directory / "model-raw.safetensors", *raw);
+    for (const auto& [name, parameters] : more) ops::write_parameters(directory / ("model-" + name + ".safetensors"), parameters);
     core::write_json(directory / "config.json", model.config);
 }
 

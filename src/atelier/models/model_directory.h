@@ -27,7 +27,7 @@ struct Model {
     std::int64_t parameter_count() const;
 
     /// Seen as a denoiser; the model must outlive it.
-    diffusion::EdmDenoiser denoiser(bool bfloat16 = false) const;
+    diffusion::EdmDenoiser denoiser(const ops::Compute& compute = {}) const;
 };
 
 /// A model with fresh parameters drawn from `seed`. `config` must name architecture and sizes; throws core::Error otherwise.
@@ -47,9 +47,11 @@ Model model_of(const nlohmann::json& config, const ops::Parameters& tensors, con
 /// Only config.json and the network; `parameters` stays empty.
 Model read_model_config(const std::filesystem::path& directory);
 
-/// Writes config.json and model.safetensors (and model-raw.safetensors, the weights without EMA, where `raw` is given), replacing
-/// what was there file by file, each atomically; config.json last.
-void write_model(const std::filesystem::path& directory, const Model& model, const ops::Parameters* raw = nullptr);
+/// Further weights of the same network, by what stands between "model-" and ".safetensors": "raw", "ema-0.9999".
+using MoreWeights = std::map<std::string, ops::Parameters>;
+
+/// Writes config.json, model.safetensors and one file for each of `more`, replacing what was there file by file, each atomically; config.json last.
+void write_model(const std::filesystem::path& directory, const Model& model, const MoreWeights& more = {});
 
 bool is_model_directory(const std::filesystem::path& path);
 

@@ -53,9 +53,10 @@ Network make_network(const core::JsonObject& config) {
     return found->second(config);
 }
 
-ops::ShapeOps trace(const Network& network) {
-    ops::ShapeOps shapes;
-    network.forward(shapes, symbolic_inputs(network));
+ops::ShapeOps trace(const Network& network, const ops::Keeping& keeping, Extent extent) {
+    ops::ShapeOps shapes(keeping);
+    if (extent == Extent::whole) network.forward(shapes, symbolic_inputs(network));
+    else network.encode(shapes, symbolic_inputs(network));
     return shapes;
 }
 

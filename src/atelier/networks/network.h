@@ -46,8 +46,11 @@ Network make_network(const core::JsonObject& config);
 /// Names that `architecture` may have.
 std::vector<std::string> architectures();
 
-/// Runs `network` through ShapeOps for a batch of one: its parameters and its work.
-ops::ShapeOps trace(const Network& network);
+/// How far a network is run.
+enum class Extent { whole, encoder };
+
+/// Runs `network` through ShapeOps for a batch of one: its parameters and its work, and the memory of values that are kept as `keeping` says.
+ops::ShapeOps trace(const Network& network, const ops::Keeping& keeping = {}, Extent extent = Extent::whole);
 
 /// The shape of the bottleneck for a batch of one.
 ops::Shape bottleneck_shape(const Network& network);

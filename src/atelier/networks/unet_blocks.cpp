@@ -54,8 +54,9 @@ ops::Value unet_norm(ops::Ops& ops, const ops::Value& x, const std::string& name
     return ops.group_norm(x, name, {.groups = groups, .eps = options.eps, .silu = options.silu, .modulation = options.modulation});
 }
 
-ops::Value unet_block(ops::Ops& ops, const ops::Value& x, const ops::Value& embedding, const std::string& name,
-                      const UNetBlock& options) {
+namespace {
+
+ops::Value inside_block(ops::Ops& ops, const ops::Value& x, const ops::Value& embedding, const std::string& name, const UNetBlock& options) {
     const UNetStyle& style = options.style;
     ops::Value h = ops.resample(unet_norm(ops, x, name + ".norm0", {.silu = true, .eps = style.eps}), options.resample);
     h = ops.conv2d(h, name + ".conv0", {.out_channels = options.out_channels, .init = style.init});
@@ -69,6 +70,13 @@ ops::Value unet_block(ops::Ops& ops, const ops::Value& x, const ops::Value& embe
     }
     const ops::Value out = joined(ops, h, skip, style);
     return options.attention && heads_of(style, options.out_channels) > 0 ? attend(ops, out, name, style) : out;
+}
+
+}  // namespace
+
+ops::Value unet_block(ops::Ops& ops, const ops::Value& x, const ops::Value& embedding, const std::string& name, const UNetBlock& options) {
+    const ops::Value inputs[]{x, embedding};
+    return ops.block(inputs, [name, options](ops::Ops& speaker, std::span<const ops::Value> in) { return inside_block(speaker, in[0], in[1], name, options); });
 }
 
 }  // namespace atelier::networks

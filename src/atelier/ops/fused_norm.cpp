@@ -159,4 +159,6 @@ NormFromParts::NormFromParts(bool active) : before_(from_parts) { from_parts = f
 
 NormFromParts::~NormFromParts() { from_parts = before_; }
 
+bool NormFromParts::alive() { return from_parts; }
+
 }  // namespace atelier::ops

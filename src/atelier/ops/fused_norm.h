@@ -15,6 +15,7 @@ class NormFromParts {
 public:
     explicit NormFromParts(bool active = true);
     ~NormFromParts();
+    static bool alive();
     NormFromParts(const NormFromParts&) = delete;
     NormFromParts& operator=(const NormFromParts&) = delete;
 

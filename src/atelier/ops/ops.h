@@ -2,6 +2,8 @@
 
 #include <any>
 #include <cstdint>
+#include <functional>
+#include <span>
 #include <string>
 #include <vector>
 
@@ -93,6 +95,11 @@ public:
 
     /// Mean over height and width: [N,C,H,W] -> [N,C].
     virtual Value global_average(const Value& x) = 0;
+
+    /// A part of a network, `body` of `inputs`, whose inner values a speaker need not keep for the backward pass: it may run `body` a second time there,
+    /// with another speaker. So `body` depends on nothing but its arguments and the parameters that it names.
+    using Body = std::function<Value(Ops& ops, std::span<const Value> inputs)>;
+    virtual Value block(std::span<const Value> inputs, const Body& body) { return body(*this, inputs); }
 };
 
 }  // namespace atelier::ops

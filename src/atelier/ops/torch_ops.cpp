@@ -4,6 +4,7 @@
 #include <numbers>
 
 #include "atelier/ops/fused_norm.h"
+#include "atelier/ops/recomputed.h"
 
 namespace atelier::ops {
 
@@ -23,9 +24,13 @@ Tensor waves(const Tensor& angles, bool sines_first) {
 
 }  // namespace
 
-TorchOps::TorchOps(const Parameters& parameters, std::string prefix) : parameters_(parameters), prefix_(std::move(prefix)) {}
+TorchOps::TorchOps(const Parameters& parameters, std::string prefix, bool recompute)
+    : parameters_(parameters), prefix_(std::move(prefix)), recompute_(recompute) {}
 
-const Tensor& TorchOps::parameter(const std::string& name) const { return parameters_.at(prefix_ + name); }
+const Tensor& TorchOps::parameter(const std::string& name) const {
+    if (read_) read_->insert(prefix_ + name);
+    return parameters_.at(prefix_ + name);
+}
 
 Shape TorchOps::shape(const Value& x) const { return tensor_of(x).sizes().vec(); }
 
@@ -56,7 +61,12 @@ Value TorchOps::attention(const Value& qkv, std::int64_t heads) {
     const Tensor x = tensor_of(qkv);
     const auto n = x.size(0), channels = x.size(1) / 3, height = x.size(2), width = x.size(3);
     const Tensor split = x.reshape({n, heads, channels / heads, 3, height * width});
-    const auto part = [&](int i) { return split.select(3, i).transpose(-1, -2); };
+    // Laid out one after the other they go through LibTorch's fused attention, which keeps no scores. It cannot be differentiated twice.
+    const bool fused = !NormFromParts::alive();
+    const auto part = [&](int i) {
+        const Tensor strided = split.select(3, i).transpose(-1, -2);
+        return fused ? strided.contiguous() : strided;
+    };
     const Tensor attended = at::scaled_dot_product_attention(part(0), part(1), part(2));
     return attended.transpose(-1, -2).reshape({n, channels, height, width});
 }
@@ -104,15 +114,21 @@ Value TorchOps::pixel_shuffle(const Value& x, std::int64_t factor) { return at::
 
 Value TorchOps::global_average(const Value& x) { return tensor_of(x).mean({2, 3}); }
 
-Bfloat16Compute::Bfloat16Compute(at::DeviceType device, bool active) : device_(device), active_(active) {
+Value TorchOps::block(std::span<const Value> inputs, const Body& body) {
+    // What is computed again in the backward pass cannot be differentiated twice.
+    if (!recompute_ || !at::GradMode::is_enabled() || NormFromParts::alive()) return body(*this, inputs);
+    return recomputed(inputs, body, parameters_, prefix_);
+}
+
+LowPrecision::LowPrecision(at::DeviceType device, std::optional<at::ScalarType> type) : device_(device), active_(type.has_value()) {
     if (!active_) return;
     before_ = at::autocast::is_autocast_enabled(device_);
     at::autocast::set_autocast_enabled(device_, true);
-    at::autocast::set_autocast_dtype(device_, at::kBFloat16);
+    at::autocast::set_autocast_dtype(device_, *type);
     at::autocast::increment_nesting();
 }
 
-Bfloat16Compute::~Bfloat16Compute() {
+LowPrecision::~LowPrecision() {
     if (!active_) return;
     if (at::autocast::decrement_nesting() == 0) at::autocast::clear_cache();
     at::autocast::set_autocast_enabled(device_, before_);

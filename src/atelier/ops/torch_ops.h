@@ -1,5 +1,7 @@
 #pragma once
 
+#include <optional>
+#include <set>
 #include <span>
 
 #include "atelier/ops/ops.h"
@@ -7,12 +9,20 @@
 
 namespace atelier::ops {
 
+/// How networks are computed in training.
+struct Compute {
+    /// Of matrix products and convolutions: bfloat16 or half, with parameters and losses in float32 (autocast). Nothing: float32.
+    std::optional<at::ScalarType> type{};
+    /// Activation checkpointing: blocks keep their inputs alone for the backward pass, and are computed again there.
+    bool recompute = false;
+};
+
 /// Speaks the vocabulary with LibTorch: values are tensors, computed at once and under autograd where gradients are wanted. The
 /// numbers' type is the parameters' own, or what autocast makes of it.
 class TorchOps : public Ops {
 public:
     /// `parameters` must outlive this; a network's tensor "a.weight" is read as `prefix` + "a.weight".
-    explicit TorchOps(const Parameters& parameters, std::string prefix = "");
+    explicit TorchOps(const Parameters& parameters, std::string prefix = "", bool recompute = false);
 
     Shape shape(const Value& x) const override;
     Value conv2d(const Value& x, const std::string& name, const Convolution& layer) override;
@@ -30,24 +40,30 @@ public:
     Value pixel_unshuffle(const Value& x, std::int64_t factor) override;
     Value pixel_shuffle(const Value& x, std::int64_t factor) override;
     Value global_average(const Value& x) override;
+    Value block(std::span<const Value> inputs, const Body& body) override;
+
+    /// Notes the names of the parameters that are read from now on in `names`, which must outlive this.
+    void note_reads(std::set<std::string>& names) { read_ = &names; }
 
 private:
     const Tensor& parameter(const std::string& name) const;
 
     const Parameters& parameters_;
     std::string prefix_;
+    bool recompute_;
+    std::set<std::string>* read_ = nullptr;
 };
 
 inline Tensor tensor_of(const Value& value) { return std::any_cast<Tensor>(value); }
 
-/// While alive, matrix products and convolutions on `device` compute in bfloat16 with float32 parameters kept (autocast).
-/// `active` false does nothing.
-class Bfloat16Compute {
+/// While alive, matrix products and convolutions on `device` compute in `type`, bfloat16 or half, with float32 parameters kept (autocast).
+/// Without a type it does nothing.
+class LowPrecision {
 public:
-    Bfloat16Compute(at::DeviceType device, bool active);
-    ~Bfloat16Compute();
-    Bfloat16Compute(const Bfloat16Compute&) = delete;
-    Bfloat16Compute& operator=(const Bfloat16Compute&) = delete;
+    LowPrecision(at::DeviceType device, std::optional<at::ScalarType> type);
+    ~LowPrecision();
+    LowPrecision(const LowPrecision&) = delete;
+    LowPrecision& operator=(const LowPrecision&) = delete;
 
 private:
     at::DeviceType device_;

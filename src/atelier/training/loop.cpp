@@ -24,7 +24,7 @@ double seconds_since(Clock::time_point start) { return std::chrono::duration<dou
 class Run {
 public:
     Run(distillation::Stage& stage, const LoopSettings& settings)
-        : stage_(stage), settings_(settings), stepper_(stage), checkpoints_(settings.folder / "checkpoints") {
+        : stage_(stage), settings_(settings), stepper_(stage), checkpoints_(settings.folder / "checkpoints", settings.checkpoints_kept) {
         restore();
     }
 
@@ -64,7 +64,7 @@ private:
         if (!settings_.probe_noise.defined()) return;
         at::NoGradGuard no_gradients;
         const ops::Parameters& weights = stepper_.optimizers().back().averaged();
-        const Tensor samples = stage_.sample(weights, settings_.probe_noise, settings_.probe_condition);
+        const Tensor samples = probe_samples(weights);
         if (settings_.distance) {
             const double distance = settings_.distance(samples);
             metrics.emplace_back("probe_distance", distance);
@@ -77,6 +77,19 @@ private:
                 core::log::warning("{} step {}: {}", settings_.label, step_, finding.words);
             }
         }
+    }
+
+    Tensor probe_samples(const ops::Parameters& weights) const {
+        const std::int64_t count = settings_.probe_noise.size(0), at_once = settings_.probe_batch > 0 ? settings_.probe_batch : count;
+        if (at_once >= count) return stage_.sample(weights, settings_.probe_noise, settings_.probe_condition);
+        std::vector<Tensor> parts;
+        for (std::int64_t first = 0; first < count; first += at_once) {
+            const std::int64_t n = std::min(at_once, count - first);
+            diffusion::Condition condition;
+            if (settings_.probe_condition.labels.defined()) condition.labels = settings_.probe_condition.labels.narrow(0, first, n);
+            parts.push_back(stage_.sample(weights, settings_.probe_noise.narrow(0, first, n), condition));
+        }
+        return at::cat(parts);
     }
 
     void remember_best(const ops::Parameters& weights, double distance) {
@@ -103,6 +116,7 @@ private:
         }
         checkpoint.tensors.merge(best_, "best/");
         for (const auto& [name, number] : stage_.scalars()) checkpoint.numbers["stage/" + name] = *number;
+        for (const auto& [name, number] : stepper_.scalars()) checkpoint.numbers[name] = *number;
         checkpoint.numbers["best_step"] = static_cast<double>(best_step_);
         checkpoint.numbers["best_distance"] = best_distance_;
         checkpoint.numbers["seconds"] = seconds_before_ + seconds_since(start_);
@@ -119,6 +133,7 @@ private:
         }
         best_ = found->tensors.under("best/");
         for (const auto& [name, number] : stage_.scalars()) *number = found->number("stage/" + name);
+        for (const auto& [name, number] : stepper_.scalars()) *number = found->number(name);
         best_step_ = static_cast<std::int64_t>(found->number("best_step"));
         best_distance_ = found->number("best_distance");
         seconds_before_ = found->number("seconds");
@@ -127,8 +142,10 @@ private:
 
     LoopResult result() const {
         const bool best = settings_.keep_best && !best_.empty();
-        return {best ? best_.clone() : stepper_.optimizers().back().averaged().clone(), stepper_.learners().back().parameters->clone(), best_step_,
-                best_distance_, seconds_before_ + seconds_since(start_)};
+        std::map<std::string, ops::Parameters> more;
+        for (const auto& [decay, average] : stepper_.optimizers().back().more_averages()) more[decay] = average.clone();
+        return {best ? best_.clone() : stepper_.optimizers().back().averaged().clone(), stepper_.learners().back().parameters->clone(), std::move(more),
+                best_step_, best_distance_, best, seconds_before_ + seconds_since(start_)};
     }
 
     distillation::Stage& stage_;

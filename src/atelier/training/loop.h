@@ -10,10 +10,12 @@ struct LoopSettings {
     std::string label;                 // "teacher", "student 2 dm": shown to people
     std::filesystem::path folder;      // of the stage: checkpoints/, metrics.jsonl, samples/
     double checkpoint_seconds = 60;    // time between checkpoints; does not change results
+    int checkpoints_kept = 2;
     std::int64_t log_every = 50;       // steps
     std::int64_t probe_every = 0;      // steps between measurements and sample grids; 0: only at the end
     bool keep_best = false;            // end with the weights of the lowest probe distance instead of the last
     Tensor probe_noise;                // fixed noise of the probe samples
+    std::int64_t probe_batch = 0;      // probe samples drawn at once; 0: all
     diffusion::Condition probe_condition;
     /// Distance of samples (drawn from the probe noise) to the data; lower is better. May be empty.
     std::function<double(const Tensor& samples)> distance;
@@ -24,8 +26,10 @@ struct LoopSettings {
 struct LoopResult {
     ops::Parameters weights;      // of the stage's last learner: averaged where an average is kept, best or last
     ops::Parameters raw_weights;  // without the average, of the last step
+    std::map<std::string, ops::Parameters> more_averages;  // of the last step, by their decays
     std::int64_t best_step = 0;
     double best_distance = 0;     // NaN when nothing was measured
+    bool took_best = false;       // weights are those of best_step
     double seconds = 0;           // spent in all sessions
 };
 

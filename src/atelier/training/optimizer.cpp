@@ -46,42 +46,50 @@ double scheduled_rate(const distillation::Optimization& settings, std::int64_t u
 Optimizer::Optimizer(ops::Parameters& parameters, distillation::Optimization settings, std::int64_t total_updates)
     : parameters_(parameters), settings_(settings), total_(total_updates), first_(zeros_like(parameters)), second_(zeros_like(parameters)) {
     if (settings_.ema_decay > 0) average_ = parameters_.clone();
+    for (const double decay : settings_.more_ema_decays) more_[fmt::format("{}", decay)] = parameters_.clone();
     updates_ = at::zeros({}, parameters_.list().front().options().dtype(at::kFloat));
 }
 
 std::int64_t Optimizer::updates_done() const { return static_cast<std::int64_t>(updates_.item<float>()); }
 
-double Optimizer::update(const std::vector<Tensor>& gradients) {
+double Optimizer::update(std::vector<Tensor> gradients, double scale) {
     at::NoGradGuard no_gradients;
     const std::vector<Tensor> parameters = trained(parameters_);
     std::vector<Tensor> slopes;
     std::size_t place = 0;
     for (const auto& [name, tensor] : parameters_.tensors()) {
-        const Tensor& gradient = gradients[place++];
+        const Tensor gradient = std::move(gradients[place++]);  // released here, so that of each there is one copy
         if (!ops::is_fixed(name)) slopes.push_back(fitted(gradient, tensor));
     }
-    const double norm = at::stack(at::_foreach_norm(slopes, 2)).norm().item<double>();
+    const double norm = at::stack(at::_foreach_norm(slopes, 2)).norm().item<double>() / scale;
     if (!std::isfinite(norm)) return norm;
-    // Not in place: autograd may hand out one tensor as the gradient of several parameters.
-    if (settings_.clip > 0 && norm > settings_.clip) slopes = at::_foreach_mul(slopes, settings_.clip / norm);
+    const double factor = (settings_.clip > 0 && norm > settings_.clip ? settings_.clip / norm : 1.0) / scale;
+    if (factor != 1.0) {
+        // Not in place: autograd may hand out one tensor as the gradient of several parameters.
+        for (Tensor& slope : slopes) slope = slope * factor;
+    }
 
     const std::int64_t before = updates_done();
     updates_.add_(1);
     const std::vector<Tensor> steps(parameters.size(), updates_);
     at::_fused_adamw_(parameters, slopes, trained(first_), trained(second_), {}, steps, scheduled_rate(settings_, before, total_),
                       settings_.beta1, settings_.beta2, settings_.weight_decay, 1e-8, false, false, std::nullopt, std::nullopt);
-    if (settings_.ema_decay > 0) {
-        const auto done = static_cast<double>(before + 1);
-        const double keep = std::min(settings_.ema_decay, (1 + done) / (10 + done));  // young averages follow closely
-        at::_foreach_lerp_(trained(average_), parameters, 1 - keep);
-    }
+    if (settings_.ema_decay > 0) follow(average_, settings_.ema_decay, before + 1);
+    for (const double decay : settings_.more_ema_decays) follow(more_.at(fmt::format("{}", decay)), decay, before + 1);
     return norm;
+}
+
+void Optimizer::follow(ops::Parameters& average, double decay, std::int64_t done) const {
+    const auto updates = static_cast<double>(done);
+    const double keep = std::min(decay, (1 + updates) / (10 + updates));  // young averages follow closely
+    at::_foreach_lerp_(trained(average), trained(parameters_), 1 - keep);
 }
 
 ops::Parameters Optimizer::state() const {
     ops::Parameters all;
     all.merge(parameters_, "weights/");
     all.merge(average_, "ema/");
+    for (const auto& [decay, average] : more_) all.merge(average, "ema-" + decay + "/");
     all.merge(first_, "first_moment/");
     all.merge(second_, "second_moment/");
     all.set("updates", updates_);

@@ -10,14 +10,17 @@ public:
     /// `total_updates` is what the schedule stretches over.
     Optimizer(ops::Parameters& parameters, distillation::Optimization settings, std::int64_t total_updates);
 
-    /// Moves the parameters down `gradients` (in the order of the map; undefined ones count as zero). Returns the gradient's norm
-    /// before clipping; when that is not finite nothing is moved.
-    double update(const std::vector<Tensor>& gradients);
+    /// Moves the parameters down `gradients` (in the order of the map; undefined ones count as zero), which are `scale` times too large. Returns the
+    /// gradient's norm before clipping; when that is not finite nothing is moved.
+    double update(std::vector<Tensor> gradients, double scale = 1.0);
 
     /// The weights to use: the average where one is kept, else the parameters themselves.
     const ops::Parameters& averaged() const { return settings_.ema_decay > 0 ? average_ : parameters_; }
+    /// The further averages, by their decays as people write them ("0.9999").
+    const std::map<std::string, ops::Parameters>& more_averages() const { return more_; }
 
-    /// Everything that a checkpoint must hold, sharing memory with this object: weights/, ema/, first_moment/, second_moment/, updates.
+    /// Everything that a checkpoint must hold, sharing memory with this object: weights/, ema/, ema-<decay>/, first_moment/,
+    /// second_moment/, updates.
     ops::Parameters state() const;
     /// Overwrites the state; names and shapes must be those of state(). Throws core::Error otherwise.
     void restore(const ops::Parameters& state);
@@ -28,7 +31,10 @@ private:
     ops::Parameters& parameters_;
     distillation::Optimization settings_;
     std::int64_t total_;
+    void follow(ops::Parameters& average, double decay, std::int64_t done) const;
+
     ops::Parameters average_, first_, second_;
+    std::map<std::string, ops::Parameters> more_;
     Tensor updates_;  // float32 scalar, so that the fused kernel can read it
 };
 

@@ -1,6 +1,7 @@
 #pragma once
 
 #include "atelier/core/error.h"
+#include "atelier/training/loss_scale.h"
 #include "atelier/training/optimizer.h"
 
 namespace atelier::training {
@@ -10,7 +11,7 @@ class NotFinite : public core::Error {
     using core::Error::Error;
 };
 
-/// Takes the steps of a stage: every learner in its turn, as often as it asks, by an optimiser of its own.
+/// Takes the steps of a stage: every learner in its turn, as often as it asks, in as many parts as it asks, by an optimiser of its own.
 class Stepper {
 public:
     /// `stage` must outlive this.
@@ -23,13 +24,18 @@ public:
     /// In the order of the learners.
     std::vector<Optimizer>& optimizers() { return optimizers_; }
     const std::vector<Optimizer>& optimizers() const { return optimizers_; }
+    /// Numbers that a checkpoint must hold beside the optimisers' states.
+    std::map<std::string, double*> scalars();
 
 private:
     distillation::Metrics update(std::size_t learner, std::int64_t step, std::int64_t turn);
+    /// Of all parts of an update, scaled; `metrics` get the parts' means, and the update's loss is returned.
+    double gradients_of(std::size_t learner, std::int64_t step, std::int64_t turn, std::vector<Tensor>& gradients, distillation::Metrics& metrics);
 
     distillation::Stage& stage_;
     std::vector<distillation::Learner> learners_;
     std::vector<Optimizer> optimizers_;
+    std::vector<LossScale> scales_;
 };
 
 }  // namespace atelier::training

@@ -1,0 +1,84 @@
+#include "atelier/core/zip_writer.h"
+
+#include <fstream>
+
+#include "atelier/core/atomic_file.h"
+#include "atelier/core/zip_file.h"
+#include "core/test_folder.h"
+
+namespace atelier::core {
+namespace {
+
+std::span<const std::byte> bytes_of(const std::string& text) { return std::as_bytes(std::span(text)); }
+
+std::string text_in(const ZipFile& zip, const std::string& name) {
+    const auto bytes = zip.read(*zip.find(name), 1 << 20);
+    return {reinterpret_cast<const char*>(bytes.data()), bytes.size()};
+}
+
+TEST(ZipWriter, what_it_writes_is_read_back) {
+    const TestFolder folder;
+    {
+        ZipWriter zip(folder / "new/a.zip", "test");
+        zip.add("one.txt", bytes_of("first"));
+        zip.add("two/empty", bytes_of(""));
+        EXPECT_FALSE(std::filesystem::exists(folder / "new/a.zip"));
+        zip.commit();
+    }
+    const ZipFile zip(folder / "new/a.zip");
+    ASSERT_EQ(zip.entries().size(), 2u);
+    EXPECT_EQ(text_in(zip, "one.txt"), "first");
+    EXPECT_EQ(text_in(zip, "two/empty"), "");
+    EXPECT_EQ(std::distance(std::filesystem::directory_iterator(folder / "new"), {}), 1) << "something was left beside it";
+}
+
+TEST(ZipWriter, goes_on_behind_the_last_whole_entry) {
+    const TestFolder folder;
+    const auto path = folder / "a.zip";
+    {
+        ZipWriter zip(path, "test");
+        zip.add("one", bytes_of("first"));
+        zip.add("two", bytes_of("second"));
+    }
+    const std::string whole = read_text(ZipWriter::part_of(path));
+    for (std::size_t cut = whole.size() - 38; cut < whole.size(); ++cut) {  // anywhere within the second entry
+        std::ofstream(ZipWriter::part_of(path), std::ios::binary) << whole.substr(0, cut);
+        ZipWriter zip(path, "test");
+        ASSERT_EQ(zip.count(), 1u) << cut;
+        EXPECT_EQ(zip.name(0), "one");
+    }
+    {
+        ZipWriter zip(path, "test");
+        zip.add("two", bytes_of("second"));
+        EXPECT_EQ(read_text(ZipWriter::part_of(path)), whole);
+        zip.commit();
+    }
+    EXPECT_EQ(text_in(ZipFile(path), "two"), "second");
+}
+
+TEST(ZipWriter, begins_anew_what_another_purpose_began) {
+    const TestFolder folder;
+    ZipWriter(folder / "a.zip", "one way").add("one", bytes_of("first"));
+    EXPECT_EQ(ZipWriter(folder / "a.zip", "another way").count(), 0u);
+}
+
+TEST(ZipWriter, a_second_process_is_refused) {
+    const TestFolder folder;
+    const ZipWriter zip(folder / "a.zip", "test");
+    expect_contains(error_of([&] { ZipWriter(folder / "a.zip", "test"); }), "another process is writing it");
+}
+
+TEST(ZipWriter, more_entries_than_16_bits_count_are_read_back) {
+    const TestFolder folder;
+    {
+        ZipWriter zip(folder / "a.zip", "test");
+        for (int i = 0; i < 70000; ++i) zip.add(std::to_string(i), bytes_of("x"));
+        zip.commit();
+    }
+    const ZipFile zip(folder / "a.zip");
+    EXPECT_EQ(zip.entries().size(), 70000u);
+    EXPECT_EQ(text_in(zip, "69999"), "x");
+}
+
+}  // namespace
+}  // namespace atelier::core

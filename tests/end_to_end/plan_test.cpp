@@ -1,0 +1,183 @@
+#include <nlohmann/json.hpp>
+
+#include "end_to_end/pictures.h"
+
+namespace atelier::end_to_end {
+namespace {
+
+using nlohmann::json;
+
+std::vector<std::string> run_configs() {
+    std::vector<std::string> found;
+    for (const auto& entry : fs::directory_iterator(fs::path(ATELIER_SOURCE_DIR) / "configs")) {
+        const bool of_run = text_of(entry.path()).find("[partition]") != std::string::npos;  // classifier.toml is of another command
+        if (entry.path().extension() == ".toml" && of_run) found.push_back(entry.path().stem().string());
+    }
+    std::ranges::sort(found);
+    return found;
+}
+
+json planned(const std::string& config, const Arguments& more = {}) {
+    Arguments all{"run", config, "--dry-run", "--json"};
+    all.insert(all.end(), more.begin(), more.end());
+    return json::parse(succeed(all).out);
+}
+
+class Recipes : public testing::TestWithParam<std::string> {};
+
+TEST_P(Recipes, is_planned_without_data_and_teacher_and_fits) {
+    const std::string path = "configs/" + GetParam() + ".toml";
+    Arguments more{"--tflops", "100"};
+    if (GetParam() == "fashion-mnist") more.insert(more.end(), {"data.path=not-here", "data.shape=[1,28,28]", "data.classes=10"});
+    const json plan = planned(path, more);
+    EXPECT_GT(plan.at("networks").size(), 1u);
+    for (const json& stage : plan.at("stages")) {
+        EXPECT_GT(stage.at("memory_bytes").get<double>(), 0);
+        EXPECT_LE(stage.at("memory_bytes").get<double>(), plan.at("device_memory_bytes").get<double>());
+        EXPECT_GT(stage.at("flops_a_step").get<double>(), 0);
+        EXPECT_GT(stage.at("seconds").get<double>(), 0);
+    }
+    expect_contains(succeed({"run", path, "--dry-run", "--tflops", "100", "data.shape=" + plan.at("data_shape").dump(), "data.classes=" + plan.at("classes").dump()}).out,
+                    "in all");
+}
+
+INSTANTIATE_TEST_SUITE_P(Every, Recipes, testing::ValuesIn(run_configs()), [](const auto& info) {
+    std::string name = info.param;
+    for (char& c : name) c = std::isalnum(static_cast<unsigned char>(c)) ? c : '_';
+    return name;
+});
+
+TEST(Recipes, have_the_networks_of_the_paper) {
+    const auto parameters = [](const std::string& config) { return planned("configs/" + config + ".toml").at("networks"); };
+    EXPECT_EQ(parameters("imagenet64-msd4-adm")[0].at("parameters"), 295'899'267);
+    EXPECT_EQ(parameters("imagenet64-msd4-adm")[1].at("parameters"), 295'899'267);
+    EXPECT_NEAR(parameters("imagenet64-msd4-small")[1].at("parameters").get<double>(), 172.8e6, 0.1e6);
+    EXPECT_NEAR(parameters("imagenet64-msd4-smaller")[1].at("parameters").get<double>(), 85.9e6, 0.1e6);
+}
+
+TEST(Recipes, single_ones_see_as_many_images_as_their_ensembles) {
+    for (const auto& [many, one] : {std::pair{"imagenet64-msd4-dm", "imagenet64-single-dm"}, {"imagenet64-msd4-adm", "imagenet64-single-adm"},
+                                    {"imagenet64-msd4-small", "imagenet64-single-small"}, {"cifar10-msd", "cifar10-single"}}) {
+        const auto work = [](const std::string& config) {
+            double sum = 0;
+            for (const json& stage : planned("configs/" + config + ".toml").at("stages")) {
+                sum += stage.at("times").get<double>() * stage.at("steps").get<double>() * stage.at("flops_a_step").get<double>();
+            }
+            return sum;
+        };
+        EXPECT_NEAR(work(one) / work(many), 1, 1e-9) << one;
+    }
+}
+
+TEST(DryRun, writes_nothing_and_measures_a_step_of_small_networks) {
+    const Folder folder;
+    Arguments arguments = tiny("run", folder / "run", {"--dry-run", "--json"});
+    const json plan = json::parse(succeed(arguments).out);
+    EXPECT_EQ(folder.files(), 0u);
+    ASSERT_EQ(plan.at("stages").size(), 3u);
+    for (const json& stage : plan.at("stages")) EXPECT_EQ(stage.at("seconds_from"), "a step, measured");
+    EXPECT_EQ(plan.at("stages")[1].at("times"), 2);
+    EXPECT_EQ(plan.at("stages")[1].at("generated_images"), 12 * 32 * 3);
+}
+
+TEST(DryRun, refuses_what_does_not_fit_and_says_what_to_lower) {
+    const Outcome outcome = run({"run", "configs/imagenet64-msd4-dm.toml", "--dry-run", "--device-memory", "24", "dm.micro_batch=0"});
+    EXPECT_EQ(outcome.code, 2);
+    expect_contains(outcome.err, "dm of students 0, 1, 2, 3 needs");
+    expect_contains(outcome.err, "lower dm.micro_batch to ");
+    const std::string words = "lower dm.micro_batch to ";
+    const int fits = std::stoi(outcome.err.substr(outcome.err.find(words) + words.size()));
+    succeed({"run", "configs/imagenet64-msd4-dm.toml", "--dry-run", "--device-memory", "24", "dm.micro_batch=" + std::to_string(fits)});
+    expect_contains(run({"run", "configs/imagenet64-msd4-dm.toml", "--dry-run", "--device-memory", "4"}).err, "take a smaller network");
+}
+
+TEST(DryRun, says_what_it_cannot_know) {
+    const Outcome outcome = run({"run", "configs/imagenet64-msd4-dm.toml", "--dry-run", "data.classes=-1"});
+    EXPECT_EQ(outcome.code, 2);
+    expect_contains(outcome.err, "set data.shape and data.classes");
+    expect_contains(succeed({"run", "configs/imagenet64-msd4-dm.toml", "--dry-run"}).out, "data/imagenet64.zip is not here; shape and classes are the config's");
+}
+
+/// What is planned for a training step on the CPU against what the process took.
+TEST(DryRun, tells_the_memory_of_a_training_step_within_15_percent) {
+    for (const Arguments& more : {Arguments{"--batch", "384"}, Arguments{"--batch", "256", "--gan"}, Arguments{"--batch", "512", "--activation-checkpointing"}}) {
+        Arguments arguments{"benchmark", "models/fashion-mnist/teacher", "--training", "--runs", "1", "--threads", "1"};
+        arguments.insert(arguments.end(), more.begin(), more.end());
+        const json told = json::parse(succeed(arguments).out);
+        EXPECT_NEAR(told.at("estimated_peak_bytes").get<double>() / told.at("peak_rss_bytes").get<double>(), 1, 0.15) << told.dump();
+    }
+}
+
+TEST(MaxHours, stops_with_a_checkpoint_and_the_same_command_ends_with_the_same_bytes) {
+    const Folder folder;
+    succeed(tiny("run", folder / "whole", {"teacher.steps=400"}));
+    Arguments limited = tiny("run", folder / "limited", {"teacher.steps=400", "--max-hours", "0.00001"});  // 36 milliseconds
+    const Outcome stopped = run(limited);
+    EXPECT_EQ(stopped.code, 130);
+    expect_contains(stopped.err, "run the same command again to go on");
+    EXPECT_FALSE(fs::exists(folder.path() / "limited/ensemble"));
+    succeed(tiny("run", folder / "limited", {"teacher.steps=400"}));
+    EXPECT_EQ(weights_of(folder / "limited"), weights_of(folder / "whole"));
+}
+
+TEST(MicroBatches, half_precision_and_checkpointing_train_and_resume_to_the_same_bytes) {
+    const Folder folder;
+    write_pictures(folder / "pictures", 64, 8, 1);
+    const auto small = [&](const std::string& output, const Arguments& more) {
+        Arguments all{"run", "configs/imagenet64-msd4-small.toml", "device=cpu", "output=" + output, "data.path=" + (folder / "pictures"), "data.shape=[3,8,8]",
+                      "data.classes=8", "teacher.path=", "network.model_channels=16", "network.channel_mult=[1,2]", "network.num_blocks=1",
+                      "network.attention_resolutions=[4]", "precision=fp16", "activation_checkpointing=true", "threads=1", "students.threads=1", "partition.students=2",
+                      "students.widths=[8]", "students.channel_mult=[1,2]", "students.depths=[1]", "teacher.steps=6", "teacher.batch=8", "teacher.micro_batch=3",
+                      "tsm.steps=4", "tsm.batch=8", "tsm.micro_batch=4", "dm.steps=4", "dm.batch=6", "dm.micro_batch=2", "adm.steps=3", "adm.batch=6",
+                      "adm.micro_batch=4", "probe.every=2", "probe.count=16", "probe.batch=8", "checkpoint_seconds=0", "checkpoints_kept=1"};
+        all.insert(all.end(), more.begin(), more.end());
+        return all;
+    };
+    succeed(small(folder / "whole", {}));
+    int stops = 0;
+    for (; stops < 60; ++stops) {
+        const Outcome outcome = run(small(folder / "pieces", {"--max-hours", "0.0002"}));
+        if (outcome.code == 0) break;
+        ASSERT_EQ(outcome.code, 130) << outcome.err;
+    }
+    EXPECT_GT(stops, 0) << "it was never stopped";
+    EXPECT_EQ(weights_of(folder / "pieces"), weights_of(folder / "whole"));
+    const json config = json::parse(text_of(folder / "whole/students/1/adm/config.json"));
+    EXPECT_TRUE(config.at("weights").contains("model-ema-0.999.safetensors"));
+    EXPECT_TRUE(fs::exists(folder.path() / "whole/students/1/adm/model-ema-0.999.safetensors"));
+    std::size_t kept = 0;
+    for (const auto& entry : fs::recursive_directory_iterator(folder.path() / "whole/students/0/adm")) kept += entry.path().filename().string().starts_with("step-") && entry.path().extension() == ".safetensors";
+    EXPECT_LE(kept, 1u);
+    const Outcome changed = run(small(folder / "whole", {"dm.micro_batch=3"}));
+    EXPECT_EQ(changed.code, 2);
+    expect_contains(changed.err, "dm.micro_batch: 2 -> 3");
+}
+
+TEST(Import, of_a_folder_is_inspected_and_refused_where_the_config_asks_for_other_data) {
+    const Folder folder;
+    write_pictures(folder / "pictures", 32, 12, 1);
+    succeed({"import", folder / "pictures", folder / "data.zip", "--size", "8"});
+    const json about = json::parse(succeed({"inspect", folder / "data.zip", "--json"}).out);
+    EXPECT_EQ(about.at("shape"), json({3, 8, 8}));
+    EXPECT_EQ(about.at("histogram").size(), 8u);
+    for (const auto& [name, count] : about.at("histogram").items()) EXPECT_EQ(count, 4) << name;
+
+    const Arguments config{"run", "configs/imagenet64-msd4-dm.toml", "device=cpu", "teacher.path=", "output=" + (folder / "run")};
+    const auto refused = [&](const Arguments& more) {
+        Arguments all = config;
+        all.insert(all.end(), more.begin(), more.end());
+        const Outcome outcome = run(all);
+        EXPECT_EQ(outcome.code, 2) << outcome.err;
+        EXPECT_FALSE(fs::exists(folder.path() / "run"));
+        return outcome.err;
+    };
+    expect_contains(refused({"data.path=" + (folder / "data.zip"), "data.classes=8"}), "samples are [3,8,8], but data.shape asks for [3,64,64]");
+    expect_contains(refused({"data.path=" + (folder / "data.zip"), "data.shape=[3,8,8]"}), "has 8 classes, but data.classes asks for 1000");
+    fs::create_directories(folder.path() / "flat");
+    for (const auto& entry : fs::recursive_directory_iterator(folder.path() / "pictures/kind0")) fs::copy(entry.path(), folder.path() / "flat" / entry.path().filename());
+    expect_contains(refused({"data.path=" + (folder / "flat"), "data.shape=[3,12,12]", "data.classes=8"}), "has no labels, but data.classes asks for 8");
+    expect_contains(refused({"data.path=" + (folder / "flat"), "data.shape=[]", "data.classes=-1"}), "is unlabelled");
+}
+
+}  // namespace
+}  // namespace atelier::end_to_end
