@@ -13,6 +13,7 @@ import pathlib
 
 import numpy as np
 import torch
+from golden_weights import weights
 from physicsnemo.models.diffusion_unets import DhariwalUNet, SongUNet
 from physicsnemo.nn.module.embedding_layers import FourierEmbedding
 from safetensors.torch import save_file
@@ -45,13 +46,6 @@ SLOPES = ["model.map_layer0.bias", "model.{bottom}_in0.qkv.bias", "model.{bottom
 SONG = ["embedding_type", "channel_mult_noise", "encoder_type", "decoder_type", "resample_filter"]
 
 
-def fnv1a(text):
-    value = 0xCBF29CE484222325
-    for byte in text.encode():
-        value = (value ^ byte) * 0x100000001B3 % 2**64
-    return value
-
-
 def parameters_of(net):
     """The network's parameters, and Fourier frequencies, by EDM's names."""
     named = {}
@@ -61,22 +55,6 @@ def parameters_of(net):
             name = name.replace(theirs, ours)
         named["model." + name] = parameter
     return named
-
-
-def weights(name, shape):
-    """Uniform numbers from splitmix64 that starts at the name's hash: weights of unit gain, norms near 1, biases near 0."""
-    state = np.uint64(fnv1a(name)) + np.arange(1, int(np.prod(shape)) + 1, dtype=np.uint64) * np.uint64(0x9E3779B97F4A7C15)
-    state = (state ^ (state >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-    state = (state ^ (state >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    state ^= state >> np.uint64(31)
-    signed = (state >> np.uint64(40)).astype(np.float64) / 2**23 - 1
-    if name.endswith(".freqs"):
-        numbers = 16 * signed
-    elif len(shape) == 1:
-        numbers = 0.25 * signed + (1.0 if name.endswith(".weight") else 0.0)
-    else:
-        numbers = signed * np.sqrt(3.0 / np.prod(shape[1:]))
-    return torch.from_numpy(numbers.astype(np.float32)).reshape(shape)
 
 
 def in_float32(net):

@@ -2,7 +2,7 @@
 
     python scripts/make_pickle_golden.py        (needs what make_network_golden.py needs)
 
-Beside each lies edm_*.safetensors with x, sigma, labels and the denoised images. Weights follow from their names as in make_network_golden.py.
+Beside each lies edm_*.safetensors with x, sigma, labels and the denoised images. Weights follow from their names as in golden_weights.py.
 EDM's objects pickle as a call of torch_utils.persistence._reconstruct_persistent_obj with a dictionary that holds class, source and state; ours
 are made here, so that none of EDM's code is needed.
 """

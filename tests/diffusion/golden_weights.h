@@ -9,7 +9,7 @@
 
 namespace atelier::diffusion {
 
-/// `weights` of scripts/make_network_golden.py: splitmix64 that starts at the name's hash.
+/// `weights` of scripts/golden_weights.py: splitmix64 that starts at the name's hash.
 inline Tensor golden_weights(const std::string& name, const ops::Shape& shape) {
     const Tensor numbers = at::empty(shape, at::kFloat);
     const bool vector = shape.size() == 1;

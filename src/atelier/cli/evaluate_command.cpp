@@ -26,10 +26,13 @@ void evaluate_config(const Arguments& arguments) {
     make_evaluation(workshop);
 }
 
-void evaluate_model(Arguments& arguments) {
-    if (!arguments.overrides.empty()) throw core::UsageError("key=value pairs go with a config; \"" + arguments.overrides.front() + "\" follows a model");
-    if (arguments.measuring.data.empty()) throw core::UsageError("--data is needed: held-out data to measure the model against");
-    if (arguments.out.empty()) throw core::UsageError("--out is needed: the folder that gets evaluation.json and samples.png");
+void write(const Arguments& arguments, const nlohmann::json& results) {
+    core::write_json(std::filesystem::path(arguments.out) / "evaluation.json", results);
+    if (arguments.json) std::cout << results.dump() << std::endl;
+    else std::cout << text_of(comparison_table(results));
+}
+
+void evaluate_samples_of_model(Arguments& arguments) {
     std::optional<inference::Sampling> sampling;
     if (!arguments.sampler.empty()) sampling = inference::Sampling{inference::sampling_method(arguments.sampler), arguments.steps};
     const auto generator = inference::open_generator(arguments.subject, sampling, arguments.engine.chosen());
@@ -37,11 +40,29 @@ void evaluate_model(Arguments& arguments) {
     for (std::int64_t i = 0; i < arguments.seeds; ++i) arguments.measuring.seeds.push_back(static_cast<std::uint64_t>(arguments.seed + i));
     const nlohmann::json results = measure(arguments.measuring, {{arguments.subject, generator.get()}});
     const std::filesystem::path out(arguments.out);
-    core::write_json(out / "evaluation.json", results);
     const auto wanted = inference::plan(100, static_cast<std::uint64_t>(arguments.seed), {}, generator->prior());
     draw_samples(out / "samples", generator->form(), generator->draw(wanted), wanted.classes);
-    if (arguments.json) std::cout << results.dump() << std::endl;
-    else std::cout << text_of(comparison_table(results));
+    write(arguments, results);
+}
+
+/// Whether images lie there, not a model that draws them.
+bool is_data(const std::filesystem::path& path) {
+    return std::filesystem::exists(path) && !models::is_ensemble_directory(path) && !std::filesystem::exists(path / "config.json");
+}
+
+void evaluate_images(const Arguments& arguments) { write(arguments, measure_images(arguments.measuring, arguments.subject)); }
+
+void evaluate_model(Arguments& arguments) {
+    if (!arguments.overrides.empty()) throw core::UsageError("key=value pairs go with a config; \"" + arguments.overrides.front() + "\" follows a model");
+    Measuring& measuring = arguments.measuring;
+    if (measuring.data.empty() == measuring.reference.empty()) {
+        throw core::UsageError("--data is needed: held-out data to measure against; or --reference: statistics of it (.npz)");
+    }
+    if (!measuring.reference.empty() && !measuring.save_reference.empty()) throw core::UsageError("--save-reference takes statistics of --data, not of --reference");
+    if (arguments.out.empty()) throw core::UsageError("--out is needed: the folder that gets evaluation.json and samples.png");
+    measuring.device = inference::device_of(arguments.engine.device);
+    if (is_data(arguments.subject)) evaluate_images(arguments);
+    else evaluate_samples_of_model(arguments);
 }
 
 }  // namespace
@@ -49,11 +70,14 @@ void evaluate_model(Arguments& arguments) {
 void add_evaluate_command(CLI::App& app) {
     auto arguments = std::make_shared<Arguments>();
     CLI::App* command = app.add_subcommand("evaluate", "Measure a model against held-out data, or a run's teacher and students");
-    command->add_option("SUBJECT", arguments->subject, "a model or ensemble directory, or a run's config (*.toml)")->required();
+    command->add_option("SUBJECT", arguments->subject, "a model or ensemble directory; images in a folder, .zip, .tar or .npz; or a run's config (*.toml)")->required();
     command->add_option("overrides", arguments->overrides, "key=value pairs, with a config");
     command->add_option("--data", arguments->measuring.data, "held-out data; its test split is used where it has one");
     command->add_option("--split", arguments->measuring.split, "train or test")->check(CLI::IsMember({"train", "test"}));
     command->add_option("--classifier", arguments->measuring.classifier, "classifier whose features measure images");
+    command->add_option("--inception", arguments->measuring.inception, "weights of Inception-v3 (pt_inception-2015-12-05-*.pth, or safetensors): FID, KID, Inception Score");
+    command->add_option("--reference", arguments->measuring.reference, "statistics (.npz with mu and sigma) instead of --data");
+    command->add_option("--save-reference", arguments->measuring.save_reference, "write the statistics of --data to this .npz");
     command->add_option("--count", arguments->measuring.count, "samples a seed")->check(CLI::Range(std::int64_t{2}, std::int64_t{10'000'000}));
     command->add_option("--seed", arguments->seed, "first seed")->check(CLI::NonNegativeNumber);
     command->add_option("--seeds", arguments->seeds, "how many seeds, for mean and spread")->check(CLI::Range(1, 1000));
@@ -63,6 +87,8 @@ void add_evaluate_command(CLI::App& app) {
     command->add_option("--out", arguments->out, "folder for evaluation.json and samples.png");
     command->add_flag("--json", arguments->json, "print the result as JSON");
     command->footer("Examples:\n  atelier evaluate models/fashion-mnist/k4 --data /usr/share/datasets/fashion-mnist --count 10000 --seed 0 --out eval\n"
+                    "  atelier evaluate imagenet64-msd4 --inception pt_inception-2015-12-05-6726825d.pth --reference imagenet-64x64.npz --count 50000 --out fid\n"
+                    "  atelier evaluate pictures.npz --inception pt_inception-2015-12-05-6726825d.pth --data imagenet-64x64.zip --out fid\n"
                     "  atelier evaluate configs/toy2d.toml output=runs/toy2d");
     command->callback([arguments] {
         if (arguments->subject.ends_with(".toml")) evaluate_config(*arguments);

@@ -51,7 +51,9 @@ public:
     void match(const std::string& name) {
         const MatchingConfig& settings = name == "dm" ? config_.dm : config_.adm;
         if (settings.steps == 0) return;
-        const auto stage = workshop_.stage(folder(name), name == "dm" ? keys({"tsm", "dm", "pairs"}) : keys({"tsm", "dm", "adm", "pairs", "evaluate.classifier"}));
+        std::vector<std::string> own = name == "dm" ? std::vector<std::string>{"tsm", "dm", "pairs"} : std::vector<std::string>{"tsm", "dm", "adm", "pairs", "evaluate.classifier"};
+        if (config_.uses_lpips()) own.emplace_back("lpips");
+        const auto stage = workshop_.stage(folder(name), keys(own));
         if (stage.finished()) return;
         models::Model student = start(name, "model.safetensors");
         ops::Parameters fake = start_of_fake(name, student);
@@ -168,6 +170,7 @@ private:
 
     distillation::RegressionLoss regression(const MatchingConfig& settings) const {
         if (settings.regression == "pseudo_huber") return distillation::pseudo_huber;
+        if (settings.regression == "lpips") return lpips_loss(config_.lpips, workshop_.device());
         if (settings.regression == "perceptual") return perceptual_loss(config_.evaluation.classifier, workshop_.device());
         return {};
     }

@@ -3,12 +3,16 @@
 #include <ATen/Parallel.h>
 
 #include <algorithm>
+#include <numeric>
 
 #include "atelier/core/error.h"
+#include "atelier/core/hash.h"
 #include "atelier/core/log.h"
 #include "atelier/core/progress.h"
 #include "atelier/data/toy_points.h"
+#include "atelier/evaluation/inception.h"
 #include "atelier/evaluation/latency.h"
+#include "atelier/evaluation/statistics_file.h"
 
 namespace atelier::cli {
 
@@ -42,9 +46,9 @@ evaluation::Protocol protocol_of(const Measuring& measuring) {
     evaluation::Protocol protocol;
     protocol.count = measuring.count;
     protocol.seeds = measuring.seeds;
-    protocol.reference_path = measuring.data;
+    protocol.reference_path = measuring.reference.empty() ? measuring.data : measuring.reference;
     protocol.program = "atelier " ATELIER_VERSION;
-    if (data::is_toy(measuring.data)) {
+    if (measuring.reference.empty() && data::is_toy(measuring.data)) {
         const data::ToyTruth truth = data::toy_truth(measuring.data);
         protocol.centres = truth.centres;
         protocol.deviation = truth.deviation;
@@ -88,6 +92,36 @@ nlohmann::json measured(const Measuring& measuring, const evaluation::Evaluator&
     return result;
 }
 
+/// What models are measured by: the reference, and the features of images.
+class Yardstick {
+public:
+    Yardstick(const Measuring& measuring, const models::DataForm& form) {
+        if (form.kind == models::DataForm::Kind::image) open_space(measuring);
+        else if (!measuring.inception.empty() || !measuring.reference.empty()) core::fail("--inception and --reference are for images; this model draws points");
+        if (measuring.reference.empty()) {
+            const auto data = data::open_dataset({.path = measuring.data, .split = measuring.split, .limit = 0});
+            evaluator_ = std::make_unique<evaluation::Evaluator>(data, space_.get(), protocol_of(measuring));
+        } else {
+            const evaluation::Statistics statistics = evaluation::read_statistics(measuring.reference, space_->width());
+            evaluator_ = std::make_unique<evaluation::Evaluator>(statistics, core::sha256_of_file(measuring.reference), form, *space_, protocol_of(measuring));
+        }
+        if (measuring.save_reference.empty()) return;
+        if (!evaluator_->reference_statistics()) core::fail("--save-reference is for images; these are points");
+        evaluation::write_statistics(measuring.save_reference, *evaluator_->reference_statistics());
+    }
+
+    const evaluation::Evaluator& evaluator() const { return *evaluator_; }
+
+private:
+    void open_space(const Measuring& measuring) {
+        if (measuring.inception.empty()) space_ = std::make_unique<evaluation::FeatureExtractor>(measuring.classifier, measuring.device);
+        else space_ = std::make_unique<evaluation::Inception>(measuring.inception, measuring.device);
+    }
+
+    std::unique_ptr<evaluation::FeatureSpace> space_;
+    std::unique_ptr<evaluation::Evaluator> evaluator_;
+};
+
 std::string seconds_words(const nlohmann::json& result) {
     if (!result.contains("latency")) return "-";
     return fmt::format("{:.2f}", 1000 * result["latency"]["median_seconds"].get<double>());
@@ -96,12 +130,8 @@ std::string seconds_words(const nlohmann::json& result) {
 }  // namespace
 
 nlohmann::json measure(const Measuring& measuring, const std::vector<std::pair<std::string, inference::Generator*>>& models) {
-    const auto reference = data::open_dataset({.path = measuring.data, .split = measuring.split, .limit = 0});
-    std::unique_ptr<evaluation::FeatureExtractor> extractor;
-    if (reference->form().kind == models::DataForm::Kind::image) {
-        extractor = std::make_unique<evaluation::FeatureExtractor>(measuring.classifier);
-    }
-    const evaluation::Evaluator evaluator(reference, extractor.get(), protocol_of(measuring));
+    const Yardstick yardstick(measuring, models.front().second->form());
+    const evaluation::Evaluator& evaluator = yardstick.evaluator();
     nlohmann::json results = nlohmann::json::object();
     nlohmann::json order = nlohmann::json::array();
     for (const auto& [name, generator] : models) {
@@ -122,9 +152,27 @@ nlohmann::json measure(const Measuring& measuring, const std::vector<std::pair<s
     return {{"order", order}, {"models", results}};
 }
 
+nlohmann::json measure_images(Measuring measuring, const std::string& path) {
+    const auto images = data::open_dataset({.path = path, .split = "train", .limit = 0});
+    if (images->form().kind != models::DataForm::Kind::image) core::fail("{}: holds points; only images are measured without a model", path);
+    if (measuring.count > images->size()) core::log::info("{}: has {} images, all of them are measured", path, images->size());
+    measuring.count = std::min(measuring.count, images->size());
+    measuring.seeds = {0};
+    const Yardstick yardstick(measuring, images->form());
+    const evaluation::Subject subject{[&](std::int64_t count, std::uint64_t) {
+                                          std::vector<std::int64_t> first(static_cast<std::size_t>(count));
+                                          std::iota(first.begin(), first.end(), 0);
+                                          evaluation::Samples samples{images->samples(first), images->labels()};
+                                          if (!samples.labels.empty()) samples.labels.resize(first.size());
+                                          return samples;
+                                      },
+                                      images->hash(), {{"name", path}, {"images", images->size()}}};
+    return {{"order", {path}}, {"models", {{path, yardstick.evaluator().evaluate(subject)}}}};
+}
+
 std::vector<std::pair<std::string, std::string>> figures_of(const nlohmann::json& results) {
     static const std::vector<std::pair<std::string, std::string>> known{
-        {"feature_distance", "feature distance ↓"}, {"kernel_feature_distance", "kernel distance ↓"},
+        {"fid", "FID ↓"}, {"kid", "KID ↓"}, {"inception_score", "Inception Score ↑"}, {"feature_distance", "feature distance ↓"}, {"kernel_feature_distance", "kernel distance ↓"},
         {"sliced_wasserstein", "sliced Wasserstein ↓"}, {"mmd_squared", "MMD² ↓"},
         {"modes_reached", "modes reached ↑"}, {"worst_mode", "worst mode's share ↑"}, {"strays", "strays ↓"},
         {"precision", "precision ↑"}, {"recall", "recall ↑"}, {"density", "density ↑"}, {"coverage", "coverage ↑"},
@@ -148,8 +196,9 @@ evaluation::Table comparison_table(const nlohmann::json& results) {
     for (const auto& [key, words] : figures) table.columns.push_back(words);
     for (const auto& name : results.at("order")) {
         const nlohmann::json& result = results.at("models").at(name.get<std::string>());
-        std::vector<std::string> row{name.get<std::string>(), fmt::format("{:.3g} M", result.at("parameters").get<double>() / 1e6),
-                                     result.at("evaluations").dump(), seconds_words(result)};
+        const bool of_model = result.contains("parameters");  // else of images that somebody brought
+        std::vector<std::string> row{name.get<std::string>(), of_model ? fmt::format("{:.3g} M", result.at("parameters").get<double>() / 1e6) : "-",
+                                     of_model ? result.at("evaluations").dump() : "-", seconds_words(result)};
         for (const auto& [key, words] : figures) row.push_back(evaluation::mean_and_spread(result.at("metrics"), key));
         table.rows.push_back(row);
     }

@@ -17,6 +17,10 @@ struct Measuring {
     std::string data;                          // path of the held-out data
     std::string split = "test";
     std::string classifier = "models/classifier";  // for images
+    std::string inception;                     // weights of Inception-v3 instead, for FID and its like
+    std::string reference;                     // statistics (.npz) instead of data
+    std::string save_reference;                // where to write the data's statistics; empty: nowhere
+    at::Device device = at::kCPU;              // of the features
     std::int64_t count = 10000;
     std::vector<std::uint64_t> seeds{0};
     bool latency = true;
@@ -26,6 +30,9 @@ struct Measuring {
 /// Measures models (names them as given) against the same held-out data: {"order": [name...], "models": {name: result}}. A result is the
 /// evaluation's (metrics, classes, protocol) with "latency", "evaluations" and "parameters" a sample, and "taken_from" where it is an earlier one.
 nlohmann::json measure(const Measuring& measuring, const std::vector<std::pair<std::string, inference::Generator*>>& models);
+
+/// The same of images that lie in a folder, zip, tar or .npz, whoever made them: the first `count` of them (all when there are fewer), once.
+nlohmann::json measure_images(Measuring measuring, const std::string& path);
 
 /// Figures worth a column, in their order, with the words for people; only those that `results` has.
 std::vector<std::pair<std::string, std::string>> figures_of(const nlohmann::json& results);

@@ -1,5 +1,6 @@
 #include "atelier/cli/perception.h"
 
+#include "atelier/distillation/lpips.h"
 #include "atelier/networks/classifier.h"
 #include "atelier/ops/torch_ops.h"
 
@@ -17,6 +18,10 @@ distillation::RegressionLoss perceptual_loss(const std::string& directory, at::D
         for (const ops::Value& layer : networks::classifier(speaker, config, images).layers) layers.push_back(ops::tensor_of(layer));
         return layers;
     });
+}
+
+distillation::RegressionLoss lpips_loss(const LpipsConfig& config, at::Device device) {
+    return distillation::Lpips(distillation::lpips_network(config.network), config.backbone, config.linear, device);
 }
 
 }  // namespace atelier::cli

@@ -2,11 +2,15 @@
 
 #include <string>
 
+#include "atelier/cli/run_config.h"
 #include "atelier/distillation/regression.h"
 
 namespace atelier::cli {
 
 /// The perceptual regression loss on the layers of the classifier in `directory`.
 distillation::RegressionLoss perceptual_loss(const std::string& directory, at::Device device);
+
+/// LPIPS with the config's weights. Throws core::Error naming the file that is missing or does not fit.
+distillation::RegressionLoss lpips_loss(const LpipsConfig& config, at::Device device);
 
 }  // namespace atelier::cli

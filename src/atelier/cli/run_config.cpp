@@ -96,7 +96,7 @@ void bind_matching(Schema& schema, const std::string& table, MatchingConfig& to,
     bind_optimization(schema, table, "fake_", to.fake);
     schema.text(table + ".loss", &to.loss, "distribution_matching (DMD) or sid (score identity)", {"distribution_matching", "sid"});
     schema.number(table + ".sid_alpha", &to.sid_alpha, "alpha of SiD", at_least_0);
-    schema.text(table + ".regression", &to.regression, "loss on the pairs", {"none", "pseudo_huber", "perceptual"});
+    schema.text(table + ".regression", &to.regression, "loss on the pairs", {"none", "pseudo_huber", "perceptual", "lpips"});
     schema.number(table + ".regression_weight", &to.regression_weight, "weight of the loss on the pairs", at_least_0);
     schema.flag(table + ".keep_best", &to.keep_best, "end with the weights of the lowest probe distance, not the last");
     if (!adversarial) return;
@@ -127,6 +127,9 @@ void check(const RunConfig& config) {
     for (const auto* matching : {&config.dm, &config.adm}) {
         if (matching->regression != "none" && config.pairs.count == 0 && config.pairs.path.empty()) {
             refuse("a regression loss needs pairs: set pairs.count or pairs.path, or regression = \"none\"");
+        }
+        if (matching->regression == "lpips" && config.lpips.backbone.empty()) {
+            refuse("regression = \"lpips\" needs weights that are not ours to ship: set lpips.backbone and lpips.linear");
         }
     }
     char* end = nullptr;
@@ -172,6 +175,9 @@ core::Schema schema_of(RunConfig& config) {
     bind_tsm(schema, config.tsm);
     bind_matching(schema, "dm", config.dm, false);
     bind_matching(schema, "adm", config.adm, true);
+    schema.text("lpips.network", &config.lpips.network, "backbone of regression = \"lpips\"", {"vgg", "alex"});
+    schema.text("lpips.backbone", &config.lpips.backbone, "its weights: torchvision's vgg16 or alexnet (.pth or safetensors)");
+    schema.text("lpips.linear", &config.lpips.linear, "the lpips package's layer weights (vgg.pth or alex.pth); empty: they are in lpips.backbone");
     schema.number("probe.every", &config.probe.every, "steps between probe measurements and sample pictures; 0: only at the end", at_least_0);
     schema.number("probe.sampler_every", &config.probe.sampler_every,
                   "the same for the teacher and TSM, whose samples take evaluate.steps steps of the sampler", at_least_0);

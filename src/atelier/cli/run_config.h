@@ -72,6 +72,11 @@ struct EvaluationConfig {
     std::string classifier = "models/classifier";
 };
 
+/// The weights that regression = "lpips" needs.
+struct LpipsConfig {
+    std::string network = "vgg", backbone, linear;
+};
+
 /// Everything that a config file says; keys are documented where they are bound (run_config.cpp).
 struct RunConfig {
     std::int64_t seed = 0;
@@ -91,11 +96,13 @@ struct RunConfig {
     StudentsConfig students;
     TsmConfig tsm;
     MatchingConfig dm, adm;
+    LpipsConfig lpips;
     ProbeConfig probe;
     EvaluationConfig evaluation;
     double checkpoint_seconds = 60;
     std::int64_t checkpoints_kept = 2, log_every = 50;
 
+    bool uses_lpips() const { return dm.regression == "lpips" || adm.regression == "lpips"; }
     /// How every stage computes.
     ops::Compute compute() const;
 };

@@ -1,5 +1,6 @@
 #include "atelier/cli/workshop.h"
 
+#include "atelier/cli/perception.h"
 #include "atelier/cli/yardstick.h"
 #include "atelier/core/error.h"
 #include "atelier/inference/engine.h"
@@ -90,6 +91,10 @@ void check_plan(Workshop& workshop) {
         networks::make_network(core::JsonObject(network_json(config.network, data.form(), data.classes()), workshop.loaded().path));
     } else {
         check_teacher(models::read_model_config(config.teacher.path), data, config);
+    }
+    if (config.uses_lpips()) {
+        if (data.form().kind != models::DataForm::Kind::image) throw core::UsageError("regression = \"lpips\" is for images; the data are points, use pseudo_huber");
+        lpips_loss(config.lpips, at::kCPU);
     }
     conditions::PartitionRequest request;
     const PartitionConfig& partition = config.partition;

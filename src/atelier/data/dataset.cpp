@@ -5,6 +5,7 @@
 #include "atelier/core/error.h"
 #include "atelier/data/idx.h"
 #include "atelier/data/image_folder.h"
+#include "atelier/data/image_npz.h"
 #include "atelier/data/image_tar.h"
 #include "atelier/data/image_zip.h"
 #include "atelier/data/points.h"
@@ -41,10 +42,11 @@ std::shared_ptr<const Dataset> open_path(const DataRequest& request) {
     const auto status = std::filesystem::status(request.path);
     if (!std::filesystem::exists(status)) {
         core::fail(
-            "{}: there is no such file or folder; data is a .safetensors file, a .zip or .tar of images, a folder of IDX files, images or tars, or toy:ring",
+            "{}: there is no such file or folder; data is a .safetensors file, a .zip, .tar or .npz of images, a folder of IDX files, images or tars, or toy:ring",
             request.path.string());
     }
     if (request.path.extension() == ".zip") return open_image_zip(request);
+    if (request.path.extension() == ".npz") return open_image_npz(request);
     if (request.path.extension() == ".tar" || (std::filesystem::is_directory(status) && is_tar_folder(request.path))) return open_image_tars(request);
     if (!std::filesystem::is_directory(status)) return open_points(request);
     return is_idx_folder(request.path) ? open_idx_folder(request) : open_image_folder(request);

@@ -46,7 +46,7 @@ struct DataRequest {
 
 /// Opens a data set by what lies at the path: a safetensors file with `points` and `labels` (points.h), a folder of IDX files,
 /// gzip or not (idx.h), a folder of images, one sub-folder a class (image_folder.h), a zip of images as EDM makes them (image_zip.h), WebDataset tars
-/// (image_tar.h); or draws a toy (toy_points.h). The test
+/// (image_tar.h), an .npz of images (image_npz.h); or draws a toy (toy_points.h). The test
 /// split has the classes and the model space of the training data; data without splits is the same for both. Throws core::Error
 /// saying what was looked for, or what is wrong with the data: labels out of range, sizes that differ, counts that do not fit.
 std::shared_ptr<const Dataset> open_dataset(const DataRequest& request);

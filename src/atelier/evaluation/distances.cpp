@@ -1,6 +1,7 @@
 #include "atelier/evaluation/distances.h"
 
 #include <algorithm>
+#include <cmath>
 #include <limits>
 
 #include "atelier/core/error.h"
@@ -90,6 +91,29 @@ double frechet_distance(const Statistics& a, const Statistics& b) {
     const double root_trace = without_rounding(values).sqrt().sum().item<double>();
     const double traces = (a.covariance.trace() + b.covariance.trace()).item<double>();
     return std::max(0.0, (a.mean - b.mean).square().sum().item<double>() + traces - 2 * root_trace);
+}
+
+double frechet_distance(const Tensor& a, const Tensor& b) {
+    const std::int64_t width = a.size(-1);
+    if (std::min(a.size(0), b.size(0)) >= width || width != b.size(-1)) return frechet_distance(statistics_of(a), statistics_of(b));
+    const Tensor from = a.to(at::kCPU, at::kDouble), to = b.to(at::kCPU, at::kDouble);
+    const Tensor mean_a = from.mean(0), mean_b = to.mean(0);
+    const Tensor rows_a = (from - mean_a) / std::sqrt(static_cast<double>(from.size(0) - 1)), rows_b = (to - mean_b) / std::sqrt(static_cast<double>(to.size(0) - 1));
+    const double traces = (rows_a.square().sum() + rows_b.square().sum()).item<double>();
+    const double root_trace = at::linalg_svdvals(at::matmul(rows_a, rows_b.t())).sum().item<double>();
+    return std::max(0.0, (mean_a - mean_b).square().sum().item<double>() + traces - 2 * root_trace);
+}
+
+MeanAndDeviation inception_score(const Tensor& logits, std::int64_t splits) {
+    if (splits < 1 || logits.size(0) < splits) core::fail("inception score: {} samples cannot be split in {}; ask for more samples", logits.size(0), splits);
+    std::vector<double> scores;
+    for (std::int64_t i = 0; i < splits; ++i) {
+        const std::int64_t first = i * logits.size(0) / splits, last = (i + 1) * logits.size(0) / splits;
+        const Tensor log_p = logits.narrow(0, first, last - first).to(at::kDouble).log_softmax(1), p = log_p.exp();
+        scores.push_back(std::exp((p * (log_p - p.mean(0, true).log())).sum(1).mean().item<double>()));
+    }
+    const Tensor all = at::tensor(scores, at::kDouble);
+    return {all.mean().item<double>(), all.std(/*unbiased=*/false).item<double>()};
 }
 
 double kernel_distance(const Tensor& a, const Tensor& b, const KernelDistance& settings) {

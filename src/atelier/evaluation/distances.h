@@ -37,6 +37,18 @@ Statistics statistics_of(const Tensor& features);
 /// covariances included. At least 0. On features of our own classifier this is no FID and is never called so.
 double frechet_distance(const Statistics& a, const Statistics& b);
 
+/// The same distance of two sets of features [N,F] and [M,F], two rows or more each. Where they are fewer than F, without any matrix of F x F: the root's
+/// trace is the sum of the singular values of A B^T / sqrt((N-1)(M-1)), A and B centred.
+double frechet_distance(const Tensor& a, const Tensor& b);
+
+struct MeanAndDeviation {
+    double mean = 0, deviation = 0;
+};
+
+/// Inception Score (Salimans et al. 2016): exp of the mean KL divergence of p(y|x) from p(y), over `splits` equal parts of logits [N,classes] in their
+/// order; mean and (population) standard deviation over the parts.
+MeanAndDeviation inception_score(const Tensor& logits, std::int64_t splits = 10);
+
 struct KernelDistance {
     std::int64_t subsets = 50;
     std::int64_t subset_size = 1000;  // or the smaller set's size

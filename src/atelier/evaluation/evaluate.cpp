@@ -37,27 +37,35 @@ nlohmann::json summaries(const std::vector<const distillation::Metrics*>& draws)
     return json;
 }
 
-std::unique_ptr<Measures> measures_for(const data::Dataset& reference, const FeatureExtractor* extractor,
-                                       const Protocol& protocol) {
+void check(const Protocol& protocol) {
     if (protocol.seeds.empty() || protocol.count < 1) core::fail("evaluation: no samples to measure; give a count and a seed");
+}
+
+std::unique_ptr<Measures> measures_for(const data::Dataset& reference, const FeatureSpace* space, const Protocol& protocol) {
+    check(protocol);
     if (reference.form().kind == models::DataForm::Kind::points) return point_measures(reference, protocol);
-    if (!extractor) core::fail("evaluation: images are measured on a classifier's features; name its directory");
-    return image_measures(reference, *extractor, protocol);
+    if (!space) core::fail("evaluation: images are measured on a classifier's features; name its directory");
+    return image_measures(reference, *space, protocol);
 }
 
 }  // namespace
 
-Evaluator::Evaluator(std::shared_ptr<const data::Dataset> reference, const FeatureExtractor* extractor, Protocol protocol)
-    : reference_(std::move(reference)),
-      protocol_(std::move(protocol)),
-      measures_(measures_for(*reference_, extractor, protocol_)) {}
+Evaluator::Evaluator(std::shared_ptr<const data::Dataset> reference, const FeatureSpace* space, Protocol protocol)
+    : form_(reference->form()), classes_(reference->classes()), reference_count_(reference->size()), reference_hash_(reference->hash()),
+      protocol_(std::move(protocol)), measures_(measures_for(*reference, space, protocol_)) {}
+
+Evaluator::Evaluator(const Statistics& reference, const std::string& hash, const models::DataForm& form, const FeatureSpace& space, Protocol protocol)
+    : form_(form), reference_count_(reference.count), reference_hash_(hash), protocol_(std::move(protocol)) {
+    check(protocol_);
+    measures_ = image_measures(reference, form, space, protocol_);
+}
 
 nlohmann::json Evaluator::evaluate(const Subject& subject) const {
     std::vector<Measured> draws;
     for (const std::uint64_t seed : protocol_.seeds) draws.push_back(measures_->measure(draw(subject, seed), seed));
     std::vector<const distillation::Metrics*> overall;
     for (const Measured& draw : draws) overall.push_back(&draw.overall);
-    return {{"kind", reference_->form().kind == models::DataForm::Kind::image ? "image" : "points"},
+    return {{"kind", form_.kind == models::DataForm::Kind::image ? "image" : "points"},
             {"protocol", protocol_of(subject)},
             {"metrics", summaries(overall)},
             {"classes", class_rows(draws)}};
@@ -65,19 +73,19 @@ nlohmann::json Evaluator::evaluate(const Subject& subject) const {
 
 Samples Evaluator::draw(const Subject& subject, std::uint64_t seed) const {
     Samples samples = subject.draw(protocol_.count, seed);
-    const std::vector<std::int64_t>& shape = reference_->form().shape;
+    const std::vector<std::int64_t>& shape = form_.shape;
     if (samples.model_space.size(0) != protocol_.count || samples.model_space.sizes().slice(1) != at::IntArrayRef(shape)) {
         core::fail(
             "evaluation: asked for {} samples of shape {}, got {}; is the reference the data that the model was trained on?",
             protocol_.count, core::to_string(shape), core::to_string(samples.model_space.sizes().vec()));
     }
-    if (reference_->classes() == 0) samples.labels.clear();
+    if (classes_ == 0) samples.labels.clear();
     if (!samples.labels.empty() && static_cast<std::int64_t>(samples.labels.size()) != protocol_.count) {
         core::fail("evaluation: {} samples came with {} labels", protocol_.count, samples.labels.size());
     }
     for (const std::int64_t label : samples.labels) {
-        if (label < 0 || label >= reference_->classes()) {
-            core::fail("evaluation: a sample's class is {}, the reference has classes 0..{}", label, reference_->classes() - 1);
+        if (label < 0 || label >= classes_) {
+            core::fail("evaluation: a sample's class is {}, the reference has classes 0..{}", label, classes_ - 1);
         }
     }
     return samples;
@@ -89,7 +97,7 @@ nlohmann::json Evaluator::protocol_of(const Subject& subject) const {
     nlohmann::json protocol{
         {"count", protocol_.count},
         {"seeds", protocol_.seeds},
-        {"reference", {{"path", protocol_.reference_path}, {"hash", reference_->hash()}, {"count", reference_->size()}}},
+        {"reference", {{"path", protocol_.reference_path}, {"hash", reference_hash_}, {"count", reference_count_}}},
         {"model", model},
         {"program", protocol_.program}};
     measures_->describe(protocol);
@@ -98,7 +106,7 @@ nlohmann::json Evaluator::protocol_of(const Subject& subject) const {
 
 nlohmann::json Evaluator::class_rows(const std::vector<Measured>& draws) const {
     nlohmann::json rows = nlohmann::json::array();
-    const std::vector<std::string>& names = reference_->form().class_names;
+    const std::vector<std::string>& names = form_.class_names;
     for (std::size_t i = 0; i < draws.front().classes.size(); ++i) {
         std::vector<const distillation::Metrics*> of_class;
         for (const Measured& draw : draws) of_class.push_back(&draw.classes[i]);

@@ -33,6 +33,7 @@ struct Protocol {
     std::int64_t kernel_subsets = 50, kernel_subset_size = 1000;
     std::int64_t manifold_limit = 10000;  // samples of either set that precision, recall, density and coverage see
     std::int64_t precision_neighbours = 3, coverage_neighbours = 5;
+    std::int64_t score_splits = 10;       // of the Inception Score
     // Points, in the user's space.
     std::int64_t directions = 256;
     std::vector<std::array<double, 2>> centres;  // of the modes where they are known; empty: each class is a mode
@@ -59,13 +60,18 @@ public:
     virtual Measured measure(const Samples& samples, std::uint64_t seed) const = 0;
     /// Adds what it did to a result's protocol.
     virtual void describe(nlohmann::json& protocol) const = 0;
+    /// Mean and covariance of the reference's features; null where there are none (points).
+    virtual const Statistics* reference_statistics() const { return nullptr; }
 };
 
-/// feature_distance (Frechet) and kernel_feature_distance on the classifier's features (never FID), precision, recall, density,
-/// coverage, class_agreement; per class: count, feature_distance against the class's own reference, class_agreement. Samples
-/// are quantised to 8 bits before anything is measured. `extractor` must outlive the result.
-std::unique_ptr<Measures> image_measures(const data::Dataset& reference, const FeatureExtractor& extractor,
-                                         const Protocol& protocol);
+/// feature_distance (Frechet) and kernel_feature_distance on the classifier's features, precision, recall, density, coverage, class_agreement; per class:
+/// count, feature_distance against the class's own reference, class_agreement. On Inception's features the two distances are called fid and kid, and there
+/// are inception_score and its deviation over the splits instead of class_agreement. Samples are quantised to 8 bits before anything is measured. `space` must
+/// outlive the result.
+std::unique_ptr<Measures> image_measures(const data::Dataset& reference, const FeatureSpace& space, const Protocol& protocol);
+
+/// The Frechet distance (and the Inception Score) alone, against statistics that were taken of images of that form.
+std::unique_ptr<Measures> image_measures(Statistics reference, models::DataForm form, const FeatureSpace& space, const Protocol& protocol);
 
 /// sliced_wasserstein, mmd_squared, modes_reached (as a share of all modes), worst_mode (the least share over reference share),
 /// strays, class_agreement; per class: count, sliced_wasserstein against the class's own reference, class_agreement.
@@ -74,9 +80,12 @@ std::unique_ptr<Measures> point_measures(const data::Dataset& reference, const P
 /// Measures models against one reference, whose features are computed once.
 class Evaluator {
 public:
-    /// `extractor` is needed for images (null for points) and must outlive this. Throws core::Error when it is missing or reads
+    /// `space` is needed for images (null for points) and must outlive this. Throws core::Error when it is missing or reads
     /// other images.
-    Evaluator(std::shared_ptr<const data::Dataset> reference, const FeatureExtractor* extractor, Protocol protocol);
+    Evaluator(std::shared_ptr<const data::Dataset> reference, const FeatureSpace* space, Protocol protocol);
+
+    /// Against statistics of images of `form`; `hash` says which.
+    Evaluator(const Statistics& reference, const std::string& hash, const models::DataForm& form, const FeatureSpace& space, Protocol protocol);
 
     /// {"kind", "protocol": {...}, "metrics": {name: {"mean", "spread", "values"}}, "classes": [{"class", "name", name: {...}}]}.
     /// Figures that could not be taken are null. Throws core::Error when the subject draws something else than was asked.
@@ -85,11 +94,16 @@ public:
     /// What a result says of how it came about.
     nlohmann::json protocol_of(const Subject& subject) const;
 
+    /// Of the reference's features; null for points.
+    const Statistics* reference_statistics() const { return measures_->reference_statistics(); }
+
 private:
     Samples draw(const Subject& subject, std::uint64_t seed) const;
     nlohmann::json class_rows(const std::vector<Measured>& draws) const;
 
-    std::shared_ptr<const data::Dataset> reference_;
+    models::DataForm form_;
+    std::int64_t classes_ = 0, reference_count_ = 0;
+    std::string reference_hash_;
     Protocol protocol_;
     std::unique_ptr<Measures> measures_;
 };

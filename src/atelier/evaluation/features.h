@@ -16,19 +16,34 @@ struct Features {
     Tensor logits;    // [N,classes] float32, CPU
 };
 
+/// What turns images into the numbers that they are compared by.
+class FeatureSpace {
+public:
+    virtual ~FeatureSpace() = default;
+
+    /// Features of model-space images [N,C,H,W], batch by batch. Throws core::Error on images that it cannot read.
+    virtual Features features(const Tensor& images) const = 0;
+    virtual std::int64_t width() const = 0;  // numbers an image
+    /// ops::hash_of the weights.
+    virtual const std::string& hash() const = 0;
+    /// Whether distances in it are FID and KID; else its logits name the data set's classes.
+    virtual bool is_inception() const = 0;
+};
+
 /// The project's yardstick for images: a classifier that it trained itself.
-class FeatureExtractor {
+class FeatureExtractor : public FeatureSpace {
 public:
     /// Reads a classifier's model directory. Throws core::Error naming the file that is missing or does not fit.
     explicit FeatureExtractor(const std::filesystem::path& directory, at::Device device = at::kCPU);
     FeatureExtractor(const networks::ClassifierConfig& config, ops::Parameters parameters);
 
-    /// Features of model-space images [N,channels,resolution,resolution], batch by batch. Throws core::Error on another shape.
-    Features features(const Tensor& images) const;
+    /// Reads images [N,channels,resolution,resolution] and no others.
+    Features features(const Tensor& images) const override;
 
     const networks::ClassifierConfig& config() const { return config_; }
-    /// ops::hash_of the weights.
-    const std::string& hash() const { return hash_; }
+    std::int64_t width() const override { return config_.features; }
+    const std::string& hash() const override { return hash_; }
+    bool is_inception() const override { return false; }
 
 private:
     networks::ClassifierConfig config_;

@@ -2,6 +2,7 @@
 #include <limits>
 #include <numeric>
 
+#include "atelier/core/progress.h"
 #include "atelier/core/random_streams.h"
 #include "atelier/evaluation/evaluate.h"
 #include "atelier/evaluation/nearest.h"
@@ -12,48 +13,55 @@ namespace {
 
 constexpr std::int64_t reading_block = 2000;
 
-/// Statistics of each class; those of a class with fewer than two rows have count 0.
-std::vector<Statistics> class_statistics(const Tensor& features, const std::vector<std::int64_t>& labels, std::int64_t classes) {
-    std::vector<Statistics> all;
-    for (std::int64_t label = 0; label < classes; ++label) {
-        const Tensor rows = rows_of_class(features, labels, label);
-        all.push_back(rows.size(0) < 2 ? Statistics{} : statistics_of(rows));
-    }
-    return all;
-}
-
+/// Against data: every figure. Against statistics alone: what means and covariances tell.
 class ImageMeasures : public Measures {
 public:
-    ImageMeasures(const data::Dataset& reference, const FeatureExtractor& extractor, const Protocol& protocol)
-        : extractor_(extractor), protocol_(protocol), form_(reference.form()), classes_(reference.classes()) {
+    ImageMeasures(const data::Dataset& reference, const FeatureSpace& space, const Protocol& protocol)
+        : space_(space), protocol_(protocol), form_(reference.form()), classes_(reference.classes()), labels_(reference.labels()) {
+        FeatureStatistics statistics(space.width());
         std::vector<Tensor> blocks;
+        core::Progress progress("features of the reference", reference.size(), "images");
         for (std::int64_t first = 0; first < reference.size(); first += reading_block) {
             std::vector<std::int64_t> indices(static_cast<std::size_t>(std::min(reading_block, reference.size() - first)));
             std::iota(indices.begin(), indices.end(), first);
             blocks.push_back(seen(reference.samples(indices)).features);
+            statistics.add(blocks.back());
+            progress.update(first + static_cast<std::int64_t>(indices.size()));
         }
         features_ = at::cat(blocks);
-        statistics_ = statistics_of(features_);
+        statistics_ = statistics.finish();
         manifold_ = some_of(features_, 0);
         precision_radii_ = neighbour_radii(manifold_, protocol_.precision_neighbours);
         coverage_radii_ = neighbour_radii(manifold_, protocol_.coverage_neighbours);
-        if (classes_ > 0) by_class_ = class_statistics(features_, reference.labels(), classes_);
     }
+
+    ImageMeasures(Statistics reference, models::DataForm form, const FeatureSpace& space, const Protocol& protocol)
+        : space_(space), protocol_(protocol), form_(std::move(form)), statistics_(std::move(reference)) {}
 
     Measured measure(const Samples& samples, std::uint64_t seed) const override {
         const Features found = seen(samples.model_space);
         Measured measured{distances(found.features, seed), {}};
-        if (samples.labels.empty()) return measured;
-        const std::vector<std::int64_t> named = predicted_classes(found.logits);
-        measured.overall.emplace_back("class_agreement", agreement(samples.labels, named));
-        measured.classes = rows(samples.labels, named, class_statistics(found.features, samples.labels, classes_));
+        if (space_.is_inception()) {
+            const MeanAndDeviation score = inception_score(found.logits, std::min<std::int64_t>(protocol_.score_splits, found.logits.size(0)));
+            measured.overall.emplace_back("inception_score", score.mean);
+            measured.overall.emplace_back("inception_score_deviation", score.deviation);
+        }
+        if (samples.labels.empty() || classes_ == 0) return measured;
+        const std::vector<std::int64_t> named = space_.is_inception() ? std::vector<std::int64_t>{} : predicted_classes(found.logits);
+        if (!named.empty()) measured.overall.emplace_back("class_agreement", agreement(samples.labels, named));
+        measured.classes = rows(samples.labels, named, found.features);
         return measured;
     }
 
     void describe(nlohmann::json& protocol) const override {
-        protocol["classifier"] = extractor_.hash();
-        protocol["features"] = extractor_.config().features;
+        protocol[space_.is_inception() ? "inception" : "classifier"] = space_.hash();
+        protocol["features"] = space_.width();
         protocol["quantisation"] = "clamp(x*127.5+128, 0, 255) to uint8";
+        if (space_.is_inception()) {
+            protocol["resize"] = "bilinear to 299x299, TensorFlow 1, no antialiasing";
+            protocol["score_splits"] = protocol_.score_splits;
+        }
+        if (!features_.defined()) return;
         protocol["kernel"] = {{"polynomial", "(x.y/F + 1)^3"},
                               {"subsets", protocol_.kernel_subsets},
                               {"subset_size", std::min({protocol_.kernel_subset_size, protocol_.count, features_.size(0)})}};
@@ -63,11 +71,15 @@ public:
                                 {"coverage_neighbours", protocol_.coverage_neighbours}};
     }
 
+    const Statistics* reference_statistics() const override { return &statistics_; }
+
 private:
     /// Features of what a user would see: the 8-bit picture.
     Features seen(const Tensor& model_space) const {
-        return extractor_.features(models::to_model_space(form_, models::to_user_space(form_, model_space)));
+        return space_.features(models::to_model_space(form_, models::to_user_space(form_, model_space)));
     }
+
+    std::string frechet_name() const { return space_.is_inception() ? "fid" : "feature_distance"; }
 
     Tensor some_of(const Tensor& rows, std::uint64_t seed) const {
         if (rows.size(0) <= protocol_.manifold_limit) return rows;
@@ -77,45 +89,52 @@ private:
     }
 
     distillation::Metrics distances(const Tensor& features, std::uint64_t seed) const {
+        distillation::Metrics metrics{{frechet_name(), frechet_distance(statistics_, statistics_of(features))}};
+        if (!features_.defined()) return metrics;
         const Tensor fake = some_of(features, seed);
         const KernelDistance kernel{protocol_.kernel_subsets, protocol_.kernel_subset_size, seed};
-        const double frechet = frechet_distance(statistics_, statistics_of(features));
         const PrecisionRecall shape = precision_recall(manifold_, precision_radii_, fake, protocol_.precision_neighbours);
         const DensityCoverage cover = density_coverage(manifold_, coverage_radii_, fake, protocol_.coverage_neighbours);
-        return {{"feature_distance", frechet},  {"kernel_feature_distance", kernel_distance(features_, features, kernel)},
-                {"precision", shape.precision}, {"recall", shape.recall},
-                {"density", cover.density},     {"coverage", cover.coverage}};
+        const std::initializer_list<std::pair<std::string, double>> more{
+            {space_.is_inception() ? "kid" : "kernel_feature_distance", kernel_distance(features_, features, kernel)},
+            {"precision", shape.precision}, {"recall", shape.recall}, {"density", cover.density}, {"coverage", cover.coverage}};
+        metrics.insert(metrics.end(), more);
+        return metrics;
     }
 
-    std::vector<distillation::Metrics> rows(const std::vector<std::int64_t>& labels, const std::vector<std::int64_t>& named,
-                                            const std::vector<Statistics>& statistics) const {
-        const std::vector<double> agreements = agreement_by_class(labels, named, classes_);
+    /// A row a class. Class by class, so that no more than two classes' features are looked at together.
+    std::vector<distillation::Metrics> rows(const std::vector<std::int64_t>& labels, const std::vector<std::int64_t>& named, const Tensor& features) const {
+        const std::vector<double> agreements = named.empty() ? std::vector<double>{} : agreement_by_class(labels, named, classes_);
         std::vector<distillation::Metrics> all;
-        for (std::size_t i = 0; i < statistics.size(); ++i) {
-            const bool enough = statistics[i].count > 0 && by_class_[i].count > 0;
-            const auto count = std::ranges::count(labels, static_cast<std::int64_t>(i));
-            all.push_back({{"count", static_cast<double>(count)},
-                           {"feature_distance",
-                            enough ? frechet_distance(by_class_[i], statistics[i]) : std::numeric_limits<double>::quiet_NaN()},
-                           {"class_agreement", agreements[i]}});
+        core::Progress progress("classes", classes_, "classes");
+        for (std::int64_t label = 0; label < classes_; ++label) {
+            const Tensor real = rows_of_class(features_, labels_, label), fake = rows_of_class(features, labels, label);
+            const bool enough = real.size(0) >= 2 && fake.size(0) >= 2;
+            all.push_back({{"count", static_cast<double>(fake.size(0))},
+                           {frechet_name(), enough ? frechet_distance(real, fake) : std::numeric_limits<double>::quiet_NaN()}});
+            if (!agreements.empty()) all.back().emplace_back("class_agreement", agreements[static_cast<std::size_t>(label)]);
+            progress.update(label + 1);
         }
         return all;
     }
 
-    const FeatureExtractor& extractor_;
+    const FeatureSpace& space_;
     Protocol protocol_;
     models::DataForm form_;
-    std::int64_t classes_;
+    std::int64_t classes_ = 0;
+    std::vector<std::int64_t> labels_;  // of the reference
     Tensor features_, manifold_, precision_radii_, coverage_radii_;
     Statistics statistics_;
-    std::vector<Statistics> by_class_;
 };
 
 }  // namespace
 
-std::unique_ptr<Measures> image_measures(const data::Dataset& reference, const FeatureExtractor& extractor,
-                                         const Protocol& protocol) {
-    return std::make_unique<ImageMeasures>(reference, extractor, protocol);
+std::unique_ptr<Measures> image_measures(const data::Dataset& reference, const FeatureSpace& space, const Protocol& protocol) {
+    return std::make_unique<ImageMeasures>(reference, space, protocol);
+}
+
+std::unique_ptr<Measures> image_measures(Statistics reference, models::DataForm form, const FeatureSpace& space, const Protocol& protocol) {
+    return std::make_unique<ImageMeasures>(std::move(reference), std::move(form), space, protocol);
 }
 
 }  // namespace atelier::evaluation

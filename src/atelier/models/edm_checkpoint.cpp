@@ -9,6 +9,7 @@
 #include "atelier/core/error.h"
 #include "atelier/core/log.h"
 #include "atelier/models/edm_classes.h"
+#include "atelier/models/state_dictionary.h"
 #include "atelier/models/torch_file.h"
 
 namespace atelier::models {
@@ -16,25 +17,6 @@ namespace atelier::models {
 namespace {
 
 using core::PickleValue;
-
-/// Objects of a pickle may hold each other, and again and again: a walk through them ends after so many steps, and so deep.
-class Walk {
-public:
-    explicit Walk(const std::string& where) : where_(where) {}
-
-    std::vector<std::pair<PickleValue, PickleValue>> entries(const PickleValue& value, int depth) {
-        auto entries = value.entries();
-        steps_ += entries.size() + 1;
-        if (depth > deepest || steps_ > most_steps) core::fail("{}: its objects hold each other too deep or too often; no checkpoint does", where_);
-        return entries;
-    }
-
-private:
-    static constexpr int deepest = 32;
-    static constexpr std::size_t most_steps = 1'000'000;
-    std::string where_;
-    std::size_t steps_ = 0;
-};
 
 bool is_persistent(const PickleValue& value) { return value.is_call("torch_utils.persistence._reconstruct_persistent_obj"); }
 
@@ -51,7 +33,7 @@ Persistent persistent(const PickleValue& object, const std::string& where) {
 }
 
 /// Adds the parameters and buffers of a module and the modules in it.
-void collect(TorchFile& file, Walk& walk, const PickleValue& module, const std::string& prefix, int depth, ops::Parameters& tensors) {
+void collect(TorchFile& file, PickleWalk& walk, const PickleValue& module, const std::string& prefix, int depth, ops::Parameters& tensors) {
     const PickleValue state = is_persistent(module) ? persistent(module, file.where()).state : module.state();
     walk.entries(state, depth);
     for (const char* kind : {"_parameters", "_buffers"}) {
@@ -73,37 +55,8 @@ PickleValue network_of(const PickleValue& root, const std::string& where) {
     core::fail("{}: has no \"ema\" and no \"net\", under which EDM's files hold the network; a state dictionary needs --config", where);
 }
 
-/// Tensors that a state dictionary names, read when they are asked for: a file may hold several networks and an optimiser besides.
-using Named = std::map<std::string, std::function<Tensor()>>;
-
-/// Walks dictionaries in dictionaries: tensors by the keys that lead to them, joined by dots.
-void collect_named(const std::shared_ptr<TorchFile>& file, Walk& walk, const PickleValue& value, const std::string& name, int depth, Named& tensors) {
-    for (const auto& [key, entry] : walk.entries(value, depth)) {
-        if (!key.is_text()) continue;
-        const std::string path = name.empty() ? std::string(key.text()) : name + "." + std::string(key.text());
-        if (TorchFile::is_tensor(entry)) {
-            tensors[path] = [file, tensor = entry] { return file->tensor(tensor); };
-        } else if (entry.is_dict() || entry.is_call("collections.OrderedDict")) {
-            collect_named(file, walk, entry, path, depth + 1, tensors);
-        }
-    }
-}
-
-Named read_names(const std::filesystem::path& path) {
-    Named named;
-    if (path.extension() == ".safetensors") {
-        const ops::Parameters all = ops::read_parameters(path, /*keep_types=*/true);
-        for (const auto& [name, tensor] : all.tensors()) named[name] = [held = tensor] { return held; };
-    } else {
-        const auto file = std::make_shared<TorchFile>(path);
-        Walk walk(file->where());
-        collect_named(file, walk, file->root(), "", 0, named);
-    }
-    return named;
-}
-
 /// Where networks lie in a state dictionary: what stands before the first layer's name.
-std::vector<std::string> prefixes(const Named& tensors) {
+std::vector<std::string> prefixes(const NamedTensors& tensors) {
     constexpr std::string_view first = "map_layer0.weight";
     std::vector<std::string> found;
     for (const auto& [name, read] : tensors) {
@@ -112,7 +65,7 @@ std::vector<std::string> prefixes(const Named& tensors) {
     return found;
 }
 
-std::string chosen_prefix(const Named& tensors, const std::string& wanted, const std::string& where) {
+std::string chosen_prefix(const NamedTensors& tensors, const std::string& wanted, const std::string& where) {
     const std::vector<std::string> all = prefixes(tensors);
     if (all.empty()) core::fail("{}: holds none of EDM's networks (no map_layer0.weight)", where);
     std::vector<std::string> fitting;
@@ -130,13 +83,13 @@ Checkpoint read_edm_pickle(const std::filesystem::path& path) {
     const PickleValue model = outer.state["_modules"]["model"];
     const Persistent inner = persistent(model, file.where());
     Checkpoint checkpoint{edm_config({outer.class_name, outer.state}, {inner.class_name, inner.state}, file.where()), {}};
-    Walk walk(file.where());
+    PickleWalk walk(file.where());
     collect(file, walk, object, "", 0, checkpoint.tensors);
     return checkpoint;
 }
 
 Checkpoint read_state_dictionary(const std::filesystem::path& path, const nlohmann::json& config, const std::string& prefix) {
-    const Named all = read_names(path);
+    const NamedTensors all = read_named_tensors(path);
     const std::string chosen = chosen_prefix(all, prefix, path.string());
     Checkpoint checkpoint{config, {}};
     for (auto it = all.lower_bound(chosen); it != all.end() && it->first.starts_with(chosen); ++it) {

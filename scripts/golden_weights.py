@@ -1,0 +1,26 @@
+"""Weights that follow from their names, so that golden files need not hold them; tests/diffusion/golden_weights.h repeats the rule."""
+import numpy as np
+import torch
+
+
+def fnv1a(text):
+    value = 0xCBF29CE484222325
+    for byte in text.encode():
+        value = (value ^ byte) * 0x100000001B3 % 2**64
+    return value
+
+
+def weights(name, shape):
+    """Uniform numbers from splitmix64 that starts at the name's hash: weights of unit gain, norms near 1, biases near 0."""
+    state = np.uint64(fnv1a(name)) + np.arange(1, int(np.prod(shape)) + 1, dtype=np.uint64) * np.uint64(0x9E3779B97F4A7C15)
+    state = (state ^ (state >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    state = (state ^ (state >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    state ^= state >> np.uint64(31)
+    signed = (state >> np.uint64(40)).astype(np.float64) / 2**23 - 1
+    if name.endswith(".freqs"):
+        numbers = 16 * signed
+    elif len(shape) == 1:
+        numbers = 0.25 * signed + (1.0 if name.endswith(".weight") else 0.0)
+    else:
+        numbers = signed * np.sqrt(3.0 / np.prod(shape[1:]))
+    return torch.from_numpy(numbers.astype(np.float32)).reshape(shape)

@@ -1,0 +1,210 @@
+#include "atelier/evaluation/inception.h"
+
+#include <algorithm>
+
+#include <ATen/ops/avg_pool2d.h>
+#include <ATen/ops/max_pool2d.h>
+
+#include "atelier/core/error.h"
+#include "atelier/core/progress.h"
+
+namespace atelier::evaluation {
+
+namespace {
+
+constexpr std::int64_t batch_size = 50;
+constexpr double norm_eps = 1e-3;
+
+/// A convolution that keeps the size where its stride is 1, unless `padded` is off.
+struct Convolution {
+    std::string name;
+    std::int64_t out, height, width, stride = 1;
+    bool padded = true;
+};
+
+/// The network's plan, walked by whoever knows what a value is: `at.conv(x, convolution)`, `at.largest(x, stride)` and `at.average(x)` over 3x3 pixels,
+/// `at.joined(values)` along channels.
+template <class Walker, class Value>
+class Plan {
+public:
+    explicit Plan(Walker& at) : at_(at) {}
+
+    Value pooled(Value x) {
+        x = conv(x, "Conv2d_1a_3x3", 32, 3, 3, 2, false);
+        x = conv(x, "Conv2d_2a_3x3", 32, 3, 3, 1, false);
+        x = conv(x, "Conv2d_2b_3x3", 64, 3, 3);
+        x = at_.largest(x, 2);
+        x = conv(x, "Conv2d_3b_1x1", 80, 1, 1);
+        x = conv(x, "Conv2d_4a_3x3", 192, 3, 3, 1, false);
+        x = at_.largest(x, 2);
+        x = fives(x, "Mixed_5b", 32);
+        x = fives(x, "Mixed_5c", 64);
+        x = fives(x, "Mixed_5d", 64);
+        x = smaller(x, "Mixed_6a");
+        x = sevens(x, "Mixed_6b", 128);
+        x = sevens(x, "Mixed_6c", 160);
+        x = sevens(x, "Mixed_6d", 160);
+        x = sevens(x, "Mixed_6e", 192);
+        x = smallest(x, "Mixed_7a");
+        x = forked(x, "Mixed_7b", false);
+        return forked(x, "Mixed_7c", true);
+    }
+
+private:
+    Value conv(const Value& x, const std::string& name, std::int64_t out, std::int64_t height, std::int64_t width, std::int64_t stride = 1, bool padded = true) {
+        return at_.conv(x, Convolution{name, out, height, width, stride, padded});
+    }
+
+    Value fives(const Value& x, const std::string& name, std::int64_t pool) {
+        const Value five = conv(conv(x, name + ".branch5x5_1", 48, 1, 1), name + ".branch5x5_2", 64, 5, 5);
+        const Value three = conv(conv(x, name + ".branch3x3dbl_1", 64, 1, 1), name + ".branch3x3dbl_2", 96, 3, 3);
+        return at_.joined({conv(x, name + ".branch1x1", 64, 1, 1), five, conv(three, name + ".branch3x3dbl_3", 96, 3, 3),
+                           conv(at_.average(x), name + ".branch_pool", pool, 1, 1)});
+    }
+
+    Value smaller(const Value& x, const std::string& name) {
+        const Value three = conv(conv(x, name + ".branch3x3dbl_1", 64, 1, 1), name + ".branch3x3dbl_2", 96, 3, 3);
+        return at_.joined({conv(x, name + ".branch3x3", 384, 3, 3, 2, false), conv(three, name + ".branch3x3dbl_3", 96, 3, 3, 2, false), at_.largest(x, 2)});
+    }
+
+    Value sevens(const Value& x, const std::string& name, std::int64_t inner) {
+        Value seven = conv(conv(x, name + ".branch7x7_1", inner, 1, 1), name + ".branch7x7_2", inner, 1, 7);
+        seven = conv(seven, name + ".branch7x7_3", 192, 7, 1);
+        Value twice = conv(conv(x, name + ".branch7x7dbl_1", inner, 1, 1), name + ".branch7x7dbl_2", inner, 7, 1);
+        twice = conv(conv(twice, name + ".branch7x7dbl_3", inner, 1, 7), name + ".branch7x7dbl_4", inner, 7, 1);
+        return at_.joined({conv(x, name + ".branch1x1", 192, 1, 1), seven, conv(twice, name + ".branch7x7dbl_5", 192, 1, 7),
+                           conv(at_.average(x), name + ".branch_pool", 192, 1, 1)});
+    }
+
+    Value smallest(const Value& x, const std::string& name) {
+        const Value three = conv(conv(x, name + ".branch3x3_1", 192, 1, 1), name + ".branch3x3_2", 320, 3, 3, 2, false);
+        Value seven = conv(conv(x, name + ".branch7x7x3_1", 192, 1, 1), name + ".branch7x7x3_2", 192, 1, 7);
+        seven = conv(seven, name + ".branch7x7x3_3", 192, 7, 1);
+        return at_.joined({three, conv(seven, name + ".branch7x7x3_4", 192, 3, 3, 2, false), at_.largest(x, 2)});
+    }
+
+    Value fork(const Value& x, const std::string& name) { return at_.joined({conv(x, name + "a", 384, 1, 3), conv(x, name + "b", 384, 3, 1)}); }
+
+    /// The last block takes the largest of its neighbourhood where the others average: so in the weights' own graph.
+    Value forked(const Value& x, const std::string& name, bool last) {
+        const Value three = fork(conv(x, name + ".branch3x3_1", 384, 1, 1), name + ".branch3x3_2");
+        const Value twice = conv(conv(x, name + ".branch3x3dbl_1", 448, 1, 1), name + ".branch3x3dbl_2", 384, 3, 3);
+        const Value around = last ? at_.largest(x, 1) : at_.average(x);
+        return at_.joined({conv(x, name + ".branch1x1", 320, 1, 1), three, fork(twice, name + ".branch3x3dbl_3"), conv(around, name + ".branch_pool", 192, 1, 1)});
+    }
+
+    Walker& at_;
+};
+
+class Weights {
+public:
+    Weights(const models::NamedTensors& all, std::string where) : all_(all), where_(std::move(where)) {}
+
+    Tensor tensor(const std::string& name, const std::vector<std::int64_t>& shape) const {
+        const auto found = all_.find(name);
+        if (found == all_.end()) core::fail("{}: has no tensor \"{}\"; is this Inception-v3 of 2015 with torchvision's names?", where_, name);
+        const Tensor tensor = found->second().to(at::kFloat).contiguous();
+        if (tensor.sizes() != at::IntArrayRef(shape)) {
+            core::fail("{}: tensor \"{}\" is {}, Inception-v3 has {}", where_, name, core::to_string(tensor.sizes().vec()), core::to_string(shape));
+        }
+        if (!at::isfinite(tensor).all().item<bool>()) core::fail("{}: tensor \"{}\" holds numbers that are not finite", where_, name);
+        return tensor;
+    }
+
+private:
+    const models::NamedTensors& all_;
+    std::string where_;
+};
+
+/// Takes the plan's convolutions out of a file, each with its normalisation folded in. A value is a number of channels.
+struct Folding {
+    const Weights& weights;
+    ops::Parameters folded{};
+
+    std::int64_t conv(std::int64_t in, const Convolution& c) {
+        const Tensor weight = weights.tensor(c.name + ".conv.weight", {c.out, in, c.height, c.width});
+        const auto norm = [&](const char* part) { return weights.tensor(c.name + ".bn." + part, {c.out}); };
+        const Tensor scale = norm("weight") / (norm("running_var") + norm_eps).sqrt();
+        folded.set(c.name + ".weight", weight * scale.view({-1, 1, 1, 1}));
+        folded.set(c.name + ".bias", norm("bias") - norm("running_mean") * scale);
+        return c.out;
+    }
+    static std::int64_t largest(std::int64_t x, std::int64_t) { return x; }
+    static std::int64_t average(std::int64_t x) { return x; }
+    static std::int64_t joined(std::initializer_list<std::int64_t> values) {
+        std::int64_t sum = 0;
+        for (const std::int64_t value : values) sum += value;
+        return sum;
+    }
+};
+
+/// Computes the plan.
+struct Computing {
+    const ops::Parameters& layers;
+
+    Tensor conv(const Tensor& x, const Convolution& c) const {
+        const std::vector<std::int64_t> padding = c.padded ? std::vector{c.height / 2, c.width / 2} : std::vector<std::int64_t>{0, 0};
+        return at::conv2d(x, layers.at(c.name + ".weight"), layers.at(c.name + ".bias"), {c.stride, c.stride}, padding).relu_();
+    }
+    static Tensor largest(const Tensor& x, std::int64_t stride) { return at::max_pool2d(x, {3, 3}, {stride, stride}, {stride == 1, stride == 1}); }
+    static Tensor average(const Tensor& x) { return at::avg_pool2d(x, {3, 3}, {1, 1}, {1, 1}, /*ceil_mode=*/false, /*count_include_pad=*/false); }
+    static Tensor joined(std::initializer_list<Tensor> values) { return at::cat(at::TensorList(values.begin(), values.size()), 1); }
+};
+
+/// Weights [size, length] with which each pixel reads its line.
+Tensor reading(std::int64_t length, std::int64_t size) {
+    Tensor weights = at::zeros({size, length}, at::kFloat);
+    float* numbers = weights.mutable_data_ptr<float>();
+    const float step = static_cast<float>(length) / static_cast<float>(size);
+    for (std::int64_t i = 0; i < size; ++i) {
+        const float place = static_cast<float>(i) * step;
+        const auto before = std::min(static_cast<std::int64_t>(place), length - 1);
+        const float share = place - static_cast<float>(before);
+        numbers[i * length + before] += 1 - share;
+        numbers[i * length + std::min(before + 1, length - 1)] += share;
+    }
+    return weights;
+}
+
+}  // namespace
+
+Tensor resized_like_tensorflow(const Tensor& images, std::int64_t size) {
+    const Tensor rows = reading(images.size(2), size).to(images.device()), columns = reading(images.size(3), size).to(images.device());
+    return at::matmul(at::matmul(rows, images), columns.t());
+}
+
+Inception::Inception(const std::filesystem::path& path, at::Device device) : Inception(models::read_named_tensors(path), path.string(), device) {}
+
+Inception::Inception(const models::NamedTensors& all, const std::string& where, at::Device device) {
+    const Weights weights(all, where);
+    Folding folding{weights};
+    const std::int64_t width = Plan<Folding, std::int64_t>(folding).pooled(3);
+    layers_ = std::move(folding.folded);
+    layers_.set("fc.weight", weights.tensor("fc.weight", {classes, width}));
+    hash_ = ops::hash_of(layers_);
+    layers_ = layers_.to(device);
+}
+
+Features Inception::features(const Tensor& images) const {
+    if (images.dim() != 4 || (images.size(1) != 1 && images.size(1) != 3)) {
+        core::fail("Inception: it reads images with 1 or 3 channels, these samples are {}", core::to_string(images.sizes().vec()));
+    }
+    at::NoGradGuard no_gradients;
+    Computing computing{layers_};
+    core::Progress progress("Inception's features", images.size(0), "images");
+    std::vector<Tensor> features, logits;
+    for (std::int64_t first = 0; first < images.size(0); first += batch_size) {
+        const std::int64_t count = std::min(batch_size, images.size(0) - first);
+        const Tensor batch = images.narrow(0, first, count).to(layers_.at("fc.weight").device(), at::kFloat);
+        const Tensor levels = ((batch + 1) * 127.5).round().clamp(0, 255).expand({count, 3, batch.size(2), batch.size(3)});
+        const Tensor seen = (resized_like_tensorflow(levels, resolution) - 128) / 128;
+        const Tensor pooled = Plan<Computing, Tensor>(computing).pooled(seen.contiguous(at::MemoryFormat::ChannelsLast)).mean({2, 3});
+        features.push_back(pooled.to(at::kCPU));
+        logits.push_back(at::matmul(pooled, layers_.at("fc.weight").t()).to(at::kCPU));
+        progress.update(first + count);
+    }
+    if (features.empty()) return {at::zeros({0, features_width}), at::zeros({0, classes})};
+    return {at::cat(features), at::cat(logits)};
+}
+
+}  // namespace atelier::evaluation

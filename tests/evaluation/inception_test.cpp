@@ -1,0 +1,160 @@
+#include "atelier/evaluation/inception.h"
+
+#include <gtest/gtest.h>
+
+#include <set>
+
+#include "atelier/core/error.h"
+#include "atelier/core/npz.h"
+#include "atelier/evaluation/evaluate.h"
+#include "atelier/evaluation/statistics_file.h"
+#include "core/test_folder.h"
+#include "diffusion/golden_weights.h"
+#include "evaluation/evaluation_fixtures.h"
+#include "ops/tensors.h"
+
+namespace atelier::evaluation {
+namespace {
+
+using core::error_of;
+
+/// Weights that follow from their names, as scripts/make_inception_golden.py has them.
+const models::NamedTensors& golden_state() {
+    static const models::NamedTensors state = [] {
+        models::NamedTensors named;
+        const nlohmann::json shapes = core::read_json(ATELIER_SOURCE_DIR "/tests/golden/inception_shapes.json");
+        for (const auto& [name, shape] : shapes.items()) {
+            named[name] = [name = name, shape = shape.get<std::vector<std::int64_t>>()] {
+                const Tensor numbers = diffusion::golden_weights(name, shape);
+                return name.ends_with("running_var") ? numbers + 1 : numbers;
+            };
+        }
+        return named;
+    }();
+    return state;
+}
+
+const Inception& golden_inception() {
+    static const Inception inception(golden_state(), "golden");
+    return inception;
+}
+
+TEST(Inception, features_and_logits_are_those_of_torch_fidelity) {
+    const ops::Parameters golden = ops::read_parameters(ATELIER_SOURCE_DIR "/tests/golden/inception.safetensors", /*keep_types=*/true);
+    const Features found = golden_inception().features(golden.at("images").to(at::kFloat) / 127.5 - 1);
+    for (std::int64_t i = 0; i < found.features.size(0); ++i) {
+        EXPECT_LT(ops::relative_distance(found.features[i], golden.at("features")[i]), 1e-4);
+        EXPECT_LT(ops::relative_distance(found.logits[i], golden.at("logits")[i]), 1e-4);
+    }
+}
+
+TEST(Inception, of_a_grey_image_is_that_of_three_equal_channels) {
+    const Tensor grey = at::linspace(-1, 1, 24 * 24).reshape({1, 1, 24, 24});
+    EXPECT_TRUE(golden_inception().features(grey).features.equal(golden_inception().features(grey.expand({1, 3, 24, 24})).features));
+    EXPECT_NE(error_of([&] { golden_inception().features(at::zeros({1, 2, 8, 8})); }).find("1 or 3 channels"), std::string::npos);
+}
+
+TEST(Inception, resizes_as_tensorflow_does) {
+    const Tensor line = at::tensor({0.0F, 10.0F, 30.0F}).reshape({1, 1, 1, 3});
+    // A pixel of 6 reads at half steps: 0, 0.5, 1, 1.5, 2, and beyond the last the last.
+    const Tensor wanted = at::tensor({0.0F, 5.0F, 10.0F, 20.0F, 30.0F, 30.0F}).expand({6, 6});
+    EXPECT_TRUE(at::allclose(resized_like_tensorflow(line, 6)[0][0], wanted));
+}
+
+TEST(Inception, says_what_is_wrong_with_weights) {
+    models::NamedTensors less = golden_state(), other = less, broken = less;
+    less.erase("Mixed_6e.branch7x7dbl_5.conv.weight");
+    EXPECT_NE(error_of([&] { Inception(less, "weights.pth"); }).find("weights.pth: has no tensor \"Mixed_6e.branch7x7dbl_5.conv.weight\""), std::string::npos);
+    other["Mixed_7a.branch3x3_2.conv.weight"] = [] { return at::zeros({320, 192, 1, 1}); };
+    EXPECT_NE(error_of([&] { Inception(other, "weights.pth"); }).find("is [320,192,1,1], Inception-v3 has [320,192,3,3]"), std::string::npos);
+    broken["fc.weight"] = [] { return at::full({1008, 2048}, NAN); };
+    EXPECT_NE(error_of([&] { Inception(broken, "weights.pth"); }).find("not finite"), std::string::npos);
+}
+
+/// Stands for Inception where only names and bookkeeping are looked at: features are the pixels' averages over four columns.
+class Columns : public FeatureSpace {
+public:
+    Features features(const Tensor& images) const override {
+        const Tensor columns = images.to(at::kFloat).mean({1, 2}).unflatten(1, {4, -1}).mean(2);
+        return {columns, columns * 3};
+    }
+    std::int64_t width() const override { return 4; }
+    const std::string& hash() const override { return hash_; }
+    bool is_inception() const override { return true; }
+
+private:
+    std::string hash_ = "columns";
+};
+
+Subject real_subject() { return {real_samples(halves(300, 3)), "real", {}}; }
+
+Protocol small_protocol() {
+    Protocol protocol;
+    protocol.count = 200;
+    protocol.kernel_subset_size = 100;
+    return protocol;
+}
+
+TEST(Evaluator, on_inception_features_says_fid_and_kid_and_nothing_of_classes_it_cannot_name) {
+    const Columns space;
+    const nlohmann::json result = Evaluator(halves(400, 1), &space, small_protocol()).evaluate(real_subject());
+    const auto& metrics = result.at("metrics");
+    for (const char* name : {"fid", "kid", "inception_score", "precision", "recall", "density", "coverage"}) EXPECT_TRUE(metrics.contains(name)) << name;
+    for (const char* name : {"feature_distance", "class_agreement"}) EXPECT_FALSE(metrics.contains(name)) << name;
+    EXPECT_TRUE(result.at("classes").at(1).contains("fid"));
+    EXPECT_FALSE(result.at("classes").at(1).contains("class_agreement"));
+    EXPECT_EQ(result.at("protocol").at("inception"), "columns");
+}
+
+TEST(Evaluator, against_saved_statistics_finds_the_same_distance_as_against_the_data) {
+    const core::TestFolder folder;
+    const Columns space;
+    const auto reference = halves(400, 1);
+    const Evaluator against_data(reference, &space, small_protocol());
+    write_statistics(folder / "reference.npz", *against_data.reference_statistics());
+    const Evaluator against_file(read_statistics(folder / "reference.npz", 4), "hash", reference->form(), space, small_protocol());
+    const nlohmann::json a = against_data.evaluate(real_subject()), b = against_file.evaluate(real_subject());
+    EXPECT_DOUBLE_EQ(a["metrics"]["fid"]["mean"].get<double>(), b["metrics"]["fid"]["mean"].get<double>());
+    EXPECT_GT(a["metrics"]["fid"]["mean"].get<double>(), 0);
+    EXPECT_FALSE(b["metrics"].contains("kid"));
+    EXPECT_EQ(b["protocol"]["reference"]["hash"], "hash");
+}
+
+TEST(StatisticsFile, that_is_none_is_refused_by_name) {
+    const core::TestFolder folder;
+    const auto refused = [&](const Tensor& mu, const Tensor& sigma) {
+        const auto bytes = [](const char* name, const Tensor& t) {
+            return core::TensorBytes{name, core::DType::F64, t.sizes().vec(), {static_cast<const std::byte*>(t.const_data_ptr()), t.nbytes()}};
+        };
+        core::write_npz(folder / "x.npz", {bytes("mu", mu), bytes("sigma", sigma)});
+        return error_of([&] { read_statistics(folder / "x.npz", 3); });
+    };
+    const Tensor mu = at::zeros({3}, at::kDouble), sigma = at::eye(3, at::kDouble);
+    EXPECT_NE(refused(at::zeros({4}, at::kDouble), sigma).find("\"mu\" is [4]"), std::string::npos);
+    EXPECT_NE(refused(mu, at::zeros({3, 4}, at::kDouble)).find("\"sigma\" is [3,4]"), std::string::npos);
+    EXPECT_NE(refused(mu, sigma * NAN).find("not finite"), std::string::npos);
+    EXPECT_NE(refused(mu, sigma + at::tensor({1.0, 0.0, 0.0}).expand({3, 3})).find("not symmetric"), std::string::npos);
+}
+
+TEST(InceptionScore, is_one_without_information_and_the_number_of_classes_with_all_of_it) {
+    EXPECT_NEAR(inception_score(at::zeros({40, 7})).mean, 1, 1e-12);
+    const Tensor sure = 100 * at::eye(5).repeat({20, 1});
+    const MeanAndDeviation score = inception_score(sure, 10);
+    EXPECT_NEAR(score.mean, 5, 1e-6);
+    EXPECT_NEAR(score.deviation, 0, 1e-6);
+}
+
+TEST(InceptionScore, of_two_certain_classes_is_the_closed_form) {
+    // A quarter of one class, three quarters of the other: exp of the entropy of (1/4, 3/4).
+    const Tensor logits = 200 * at::eye(2).index_select(0, at::tensor({0, 1, 1, 1}, at::kLong));
+    EXPECT_NEAR(inception_score(logits, 1).mean, std::exp(-0.25 * std::log(0.25) - 0.75 * std::log(0.75)), 1e-6);
+}
+
+TEST(FrechetDistance, of_few_wide_rows_is_that_of_their_covariances) {
+    const Tensor a = random_rows(9, 30, 1) * 1.5 + 0.2, b = random_rows(12, 30, 2);
+    EXPECT_NEAR(frechet_distance(a, b), frechet_distance(statistics_of(a), statistics_of(b)), 1e-6);
+    EXPECT_NEAR(frechet_distance(a, a), 0, 1e-9);
+}
+
+}  // namespace
+}  // namespace atelier::evaluation
