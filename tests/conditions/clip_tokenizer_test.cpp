@@ -47,6 +47,18 @@ TEST(ClipTokenizer, ids_are_those_of_transformers) {
     expect_answers(ClipTokenizer{exclamation.path()}, "exclamation");
 }
 
+TEST(ClipTokenizer, the_map_of_special_tokens_has_the_last_word_unless_the_config_lists_them) {
+    const TestFolder folder;
+    for (const char* name : {"vocab.json", "merges.txt"}) copy(folder, name);
+    core::write_text(folder / "special_tokens_map.json", R"({"pad_token": "!"})");
+    const auto pad_with = [&](const char* config) {
+        core::write_text(folder / "tokenizer_config.json", config);
+        return ClipTokenizer{folder.path()}.encode_padded("").back();
+    };
+    EXPECT_EQ(pad_with(R"({"pad_token": "<|endoftext|>", "model_max_length": 1000000000000000019884624838656})"), 0);
+    EXPECT_EQ(pad_with(R"({"pad_token": "<|endoftext|>", "added_tokens_decoder": {}})"), ClipTokenizer{folder.path()}.end());
+}
+
 TEST(ClipTokenizer, an_empty_prompt_is_begin_and_end_and_a_long_one_is_cut) {
     const ClipTokenizer tokenizer(golden);
     EXPECT_EQ(tokenizer.encode(""), (std::vector{tokenizer.begin(), tokenizer.end()}));

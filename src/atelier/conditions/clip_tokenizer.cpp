@@ -160,12 +160,14 @@ void ClipTokenizer::add_special(const std::string& token, std::int64_t& id, cons
 
 void ClipTokenizer::read_special_tokens(const fs::path& folder) {
     std::string begin = "<|startoftext|>", end = "<|endoftext|>", pad = end, unknown = end, where = folder.string();
-    for (const char* name : {"special_tokens_map.json", "tokenizer_config.json"}) {
+    bool newer = false;  // configs that list their added tokens need no map beside them; before, the map had the last word
+    for (const char* name : {"tokenizer_config.json", "special_tokens_map.json"}) {
         const fs::path file = folder / name;
-        if (!fs::exists(file)) continue;
+        if (newer || !fs::exists(file)) continue;
         where = file.string();
         const nlohmann::json config = core::read_json(file);
         const core::JsonObject object(config, where);
+        newer = object.has("added_tokens_decoder");
         const auto read = [&](const char* key, std::string& token) {
             if (object.has(key) && !config.at(key).is_null()) token = content_of(config.at(key), where + ": " + key);
         };
@@ -173,7 +175,8 @@ void ClipTokenizer::read_special_tokens(const fs::path& folder) {
         read("eos_token", end);
         read("pad_token", pad);
         read("unk_token", unknown);
-        length_ = object.integer_or("model_max_length", length_, 2, 1'000'000);
+        constexpr double longest = 1e6;  // transformers writes 1e30 where there is no length
+        if (object.has("model_max_length") && object.number("model_max_length", 2, 1e300) <= longest) length_ = object.integer("model_max_length", 2, 1'000'000);
     }
     add_special(begin, begin_, where);
     add_special(end, end_, where);
