@@ -40,11 +40,14 @@ Value ShapeOps::conv2d(const Value& x, const std::string& name, const Convolutio
 
 Value ShapeOps::linear(const Value& x, const std::string& name, const Linear& layer) {
     const Shape in = of(x);
-    require(in.size() == 2, name, in, "expected [N,F]");
-    parameters.push_back({name + ".weight", {layer.out_features, in[1]}, layer.init, in[1]});
-    if (layer.bias) parameters.push_back({name + ".bias", {layer.out_features}, layer.init, in[1]});
-    flops += 2.0 * static_cast<double>(in[0] * in[1] * layer.out_features);
-    return Shape{in[0], layer.out_features};
+    require(in.size() == 2 || in.size() == 3, name, in, "expected [N,F] or [N,T,F]");
+    const std::int64_t features = in.back();
+    parameters.push_back({name + ".weight", {layer.out_features, features}, layer.init, features});
+    if (layer.bias) parameters.push_back({name + ".bias", {layer.out_features}, layer.init, features});
+    flops += 2.0 * static_cast<double>(elements(in)) * static_cast<double>(layer.out_features);
+    Shape out = in;
+    out.back() = layer.out_features;
+    return out;
 }
 
 void ShapeOps::norm_parameters(const std::string& name, std::int64_t channels) {
@@ -66,8 +69,8 @@ Value ShapeOps::group_norm(const Value& x, const std::string& name, const GroupN
 
 Value ShapeOps::layer_norm(const Value& x, const std::string& name, double) {
     const Shape in = of(x);
-    require(in.size() == 2, name, in, "expected [N,F]");
-    norm_parameters(name, in[1]);
+    require(in.size() == 2 || in.size() == 3, name, in, "expected [N,F] or [N,T,F]");
+    norm_parameters(name, in.back());
     return in;
 }
 
