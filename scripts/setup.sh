@@ -5,7 +5,7 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 
 packages=(g++ cmake ninja-build ccache python3 python3-venv libcli11-dev libtomlplusplus-dev nlohmann-json3-dev libfmt-dev libpng-dev
-          libjpeg62-turbo-dev libwebp-dev libarchive-dev libssl-dev zlib1g-dev libboost1.81-dev libgtest-dev dataset-fashion-mnist)
+          libjpeg62-turbo-dev libwebp-dev libarchive-dev libssl-dev zlib1g-dev libicu-dev libboost1.81-dev libgtest-dev dataset-fashion-mnist)
 [ "${1:-}" = bench ] && packages+=(libbenchmark-dev)
 missing=()
 for package in "${packages[@]}"; do

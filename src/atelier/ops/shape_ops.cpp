@@ -109,12 +109,15 @@ Value ShapeOps::conv2d(const Value& x, const std::string& name, const Convolutio
 
 Value ShapeOps::linear(const Value& x, const std::string& name, const Linear& layer) {
     const Shape in = of(x);
-    require(in.size() == 2, name, in, "expected [N,F]");
-    add_parameter({name + ".weight", {layer.out_features, in[1]}, layer.init, in[1]});
-    if (layer.bias) add_parameter({name + ".bias", {layer.out_features}, layer.init, in[1]});
-    flops += 2.0 * static_cast<double>(in[0] * in[1] * layer.out_features);
+    require(in.size() == 2 || in.size() == 3, name, in, "expected [N,F] or [N,T,F]");
+    const std::int64_t features = in.back();
+    add_parameter({name + ".weight", {layer.out_features, features}, layer.init, features});
+    if (layer.bias) add_parameter({name + ".bias", {layer.out_features}, layer.init, features});
+    flops += 2.0 * static_cast<double>(elements(in)) * static_cast<double>(layer.out_features);
     keep(x);
-    const Value y = made({in[0], layer.out_features});
+    Shape out = in;
+    out.back() = layer.out_features;
+    const Value y = made(out);
     if (in_block_ == nullptr) note_place();
     return y;
 }
@@ -147,8 +150,8 @@ Value ShapeOps::group_norm(const Value& x, const std::string& name, const GroupN
 
 Value ShapeOps::layer_norm(const Value& x, const std::string& name, double) {
     const Shape in = of(x);
-    require(in.size() == 2, name, in, "expected [N,F]");
-    norm_parameters(name, in[1]);
+    require(in.size() == 2 || in.size() == 3, name, in, "expected [N,F] or [N,T,F]");
+    norm_parameters(name, in.back());
     keep(x);
     return made(in);
 }

@@ -1,0 +1,85 @@
+#pragma once
+
+#include <filesystem>
+#include <memory>
+
+#include "atelier/core/json_file.h"
+#include "atelier/core/safetensors.h"
+#include "atelier/networks/clip_text.h"
+#include "atelier/networks/sd_unet.h"
+#include "atelier/networks/sd_vae.h"
+#include "atelier/ops/parameters.h"
+
+namespace atelier::models {
+
+bool is_diffusers_directory(const std::filesystem::path& path);
+
+/// The weights of one network of a diffusers directory: one safetensors file, or several that an index names, mapped. Each tensor is float32, float16
+/// or bfloat16.
+class DiffusersWeights {
+public:
+    /// Finds them in `folder`. Throws core::Error naming the file when there are none, a shard is missing, or the index and the shards disagree.
+    explicit DiffusersWeights(const std::filesystem::path& folder);
+
+    struct Place {
+        std::shared_ptr<const core::SafetensorsFile> file;
+        std::string name;  // in the file; older files have older names
+    };
+    /// By the names that networks use; buffers that are no parameters are left out.
+    const std::map<std::string, Place>& places() const { return places_; }
+    const std::vector<std::filesystem::path>& files() const { return files_; }
+    std::int64_t count() const;  // numbers in all
+    std::string types() const;   // "F16", or several with commas between
+
+    /// Throws core::Error naming the file and the first tensor that is missing, superfluous, or of another shape or type than `specs` allow. Reads no tensor.
+    void check_against(std::span<const ops::ParameterSpec> specs) const;
+
+    /// As float32.
+    ops::Parameters read() const;
+
+private:
+    void add(const std::filesystem::path& path, const std::vector<std::string>* wanted);
+    void add_shards(const std::filesystem::path& index);
+
+    std::filesystem::path folder_;
+    std::vector<std::filesystem::path> files_;
+    std::map<std::string, Place> places_;
+};
+
+/// Stable Diffusion 1 or 2 as diffusers writes it: model_index.json and a folder a part. Parts are read when they are asked for. All throw core::Error naming the
+/// file on what is missing, unsound or not supported.
+class DiffusersDirectory {
+public:
+    /// Reads model_index.json and checks the classes that it names.
+    explicit DiffusersDirectory(std::filesystem::path path);
+
+    const std::filesystem::path& path() const { return path_; }
+    std::filesystem::path tokenizer() const { return path_ / "tokenizer"; }
+
+    networks::SdUnet unet() const;
+    networks::SdVae vae() const;
+    networks::ClipText text() const;
+    nlohmann::json scheduler_config() const;
+    std::filesystem::path scheduler_file() const { return path_ / "scheduler" / "scheduler_config.json"; }
+
+    /// Checked against the configs before a tensor is read.
+    DiffusersWeights unet_weights() const;
+    DiffusersWeights vae_weights() const;
+    DiffusersWeights text_weights() const;
+
+    /// What it is, for people and programs; checks every part.
+    nlohmann::json about() const;
+
+private:
+    std::filesystem::path path_;
+    nlohmann::json index_;
+};
+
+/// The same networks in a new directory, one safetensors file each, tensors bit for bit and under the names they had. Throws core::Error when `to` exists.
+void write_diffusers_directory(const DiffusersDirectory& from, const std::filesystem::path& to);
+
+std::vector<ops::ParameterSpec> parameters_of(const networks::SdUnet& network);
+std::vector<ops::ParameterSpec> parameters_of(const networks::SdVae& network);
+std::vector<ops::ParameterSpec> parameters_of(const networks::ClipText& network);
+
+}  // namespace atelier::models

@@ -1,0 +1,130 @@
+#include <algorithm>
+#include <cstring>
+#include <set>
+
+#include "atelier/core/error.h"
+#include "atelier/models/diffusers_directory.h"
+
+namespace atelier::models {
+
+namespace {
+
+namespace fs = std::filesystem;
+
+constexpr const char* stems[] = {"diffusion_pytorch_model", "model"};  // diffusers' and transformers'
+
+/// Older files' names of an autoencoder's attention, and of a text tower without its outer name.
+std::string newer_name(std::string name) {
+    static const std::map<std::string, std::string> attention{{".query.", ".to_q."}, {".key.", ".to_k."}, {".value.", ".to_v."}, {".proj_attn.", ".to_out.0."}};
+    for (const auto& [old, now] : attention) {
+        const std::size_t place = name.find(old);
+        if (place != name.npos && name.find(".attentions.") != name.npos) return name.replace(place, old.size(), now);
+    }
+    for (const char* outer : {"embeddings.", "encoder.layers.", "final_layer_norm."}) {
+        if (name.starts_with(outer)) return "text_model." + name;
+    }
+    return name;
+}
+
+bool is_buffer(const std::string& name) { return name.ends_with("position_ids"); }
+
+bool readable(core::DType type) { return type == core::DType::F32 || type == core::DType::F16 || type == core::DType::BF16; }
+
+at::ScalarType torch_type(core::DType type) {
+    return type == core::DType::F16 ? at::kHalf : type == core::DType::BF16 ? at::kBFloat16 : at::kFloat;
+}
+
+}  // namespace
+
+DiffusersWeights::DiffusersWeights(const fs::path& folder) : folder_(folder) {
+    for (const char* stem : stems) {
+        for (const char* variant : {"", ".fp16", ".bf16"}) {
+            const fs::path whole = folder / fmt::format("{}{}.safetensors", stem, variant);
+            const fs::path index = folder / fmt::format("{}.safetensors.index{}.json", stem, variant);
+            if (fs::exists(whole)) add(whole, nullptr);
+            else if (fs::exists(index)) add_shards(index);
+            if (!files_.empty()) return;
+        }
+    }
+    core::fail("{}: holds no weights; atelier reads *.safetensors or *.safetensors.index.json, not .bin files", folder.string());
+}
+
+void DiffusersWeights::add(const fs::path& path, const std::vector<std::string>* wanted) {
+    const auto file = std::make_shared<const core::SafetensorsFile>(path);
+    files_.push_back(path);
+    std::vector<std::string> names;
+    if (wanted) names = *wanted;
+    else for (const auto& [name, entry] : file->entries()) names.push_back(name);
+    for (const std::string& name : names) {
+        const core::TensorEntry& entry = file->entry(name);
+        if (is_buffer(name)) continue;
+        if (!readable(entry.dtype)) {
+            core::fail("{}: tensor \"{}\" is of type {}; weights are F32, F16 or BF16", path.string(), name.substr(0, 200), core::name_of(entry.dtype));
+        }
+        if (!places_.emplace(newer_name(name), Place{file, name}).second) core::fail("{}: tensor \"{}\" is there twice, under an old name and a new one", path.string(), name.substr(0, 200));
+    }
+}
+
+void DiffusersWeights::add_shards(const fs::path& index) {
+    const nlohmann::json json = core::read_json(index);
+    const core::JsonObject map = core::JsonObject(json, index.string()).object("weight_map");
+    std::map<std::string, std::vector<std::string>> by_file;
+    for (const auto& [name, shard] : map.json().items()) {
+        if (!shard.is_string()) core::fail("{}: \"{}\" must name a file", index.string(), name.substr(0, 200));
+        by_file[shard.get<std::string>()].push_back(name);
+    }
+    if (by_file.empty()) core::fail("{}: \"weight_map\" names no file", index.string());
+    for (const auto& [shard, names] : by_file) {
+        if (shard.empty() || fs::path(shard).filename() != shard || shard == "..") {
+            core::fail("{}: names the file \"{}\"; shards lie beside the index", index.string(), shard.substr(0, 200));
+        }
+        if (!fs::exists(folder_ / shard)) core::fail("{}: is missing, {} names it; download the directory again", (folder_ / shard).string(), index.filename().string());
+        add(folder_ / shard, &names);
+    }
+}
+
+std::int64_t DiffusersWeights::count() const {
+    std::int64_t total = 0;
+    for (const auto& [name, place] : places_) total += ops::elements(place.file->entry(place.name).shape);
+    return total;
+}
+
+std::string DiffusersWeights::types() const {
+    std::set<std::string> all;
+    for (const auto& [name, place] : places_) all.insert(core::name_of(place.file->entry(place.name).dtype));
+    std::string text;
+    for (const std::string& type : all) text += (text.empty() ? "" : ", ") + type;
+    return text;
+}
+
+void DiffusersWeights::check_against(std::span<const ops::ParameterSpec> specs) const {
+    std::set<std::string> known;
+    for (const ops::ParameterSpec& spec : specs) {
+        known.insert(spec.name);
+        const auto found = places_.find(spec.name);
+        if (found == places_.end()) core::fail("{}: tensor \"{}\" is missing; config.json beside it describes another network", files_.front().string(), spec.name);
+        const auto& [file, name] = found->second;
+        const core::Shape& shape = file->entry(name).shape;
+        if (shape != spec.shape) {
+            core::fail("{}: tensor \"{}\" is {}, config.json implies {}", file->path().string(), name, core::to_string(shape), core::to_string(spec.shape));
+        }
+    }
+    for (const auto& [name, place] : places_) {
+        if (!known.contains(name)) core::fail("{}: tensor \"{}\" belongs to no layer that config.json describes", place.file->path().string(), place.name.substr(0, 200));
+    }
+}
+
+ops::Parameters DiffusersWeights::read() const {
+    ops::Parameters parameters;
+    for (const auto& [name, place] : places_) {
+        const core::TensorEntry& entry = place.file->entry(place.name);
+        Tensor tensor = at::empty(entry.shape, torch_type(entry.dtype));
+        const auto bytes = place.file->bytes(place.name);
+        std::memcpy(tensor.mutable_data_ptr(), bytes.data(), bytes.size());
+        parameters.set(name, tensor.to(at::kFloat));
+    }
+    for (const auto& [name, place] : places_) place.file->release_pages();
+    return parameters;
+}
+
+}  // namespace atelier::models

@@ -1,0 +1,21 @@
+#pragma once
+
+#include "atelier/core/json_file.h"
+#include "atelier/ops/token_ops.h"
+
+namespace atelier::networks {
+
+/// The text tower of CLIP (Radford et al. 2021) as transformers' CLIPTextModel has it, with its tensors' names.
+struct ClipText {
+    std::int64_t vocabulary, width, layers, heads, hidden, positions = 77, eos = 2;
+    double eps = 1e-5;
+    bool quick_gelu = true;  // Stable Diffusion 1; 2 has the exact one
+
+    /// Reads a text_encoder/config.json. Throws core::Error naming file and key.
+    static ClipText of(const core::JsonObject& config);
+
+    /// `ids` [N,T] int64 -> states after the last normalisation, [N,T,width]. A token sees itself and those before.
+    ops::Value forward(ops::TokenOps& tokens, const ops::Value& ids) const;
+};
+
+}  // namespace atelier::networks

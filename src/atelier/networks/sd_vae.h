@@ -1,0 +1,29 @@
+#pragma once
+
+#include "atelier/core/json_file.h"
+#include "atelier/networks/sd_blocks.h"
+
+namespace atelier::networks {
+
+/// Stable Diffusion's autoencoder (Rombach et al. 2022) as diffusers' AutoencoderKL has it, with its tensors' newer names.
+struct SdVae {
+    std::int64_t image_channels = 3, latent_channels = 4, layers = 2, sample_size = 512;
+    std::vector<std::int64_t> channels;  // from the largest size to the smallest
+    SdNorm norm{32, 1e-6};
+    double scaling = 0.18215;  // of latents as the U-Net knows them
+    bool middle_attends = true, quant = true, post_quant = true;
+
+    /// Reads a vae/config.json. Throws core::Error naming file and key, on options that are not supported too.
+    static SdVae of(const core::JsonObject& config);
+
+    /// Pixels of an image for one of a latent, along each axis.
+    std::int64_t factor() const { return std::int64_t{1} << (channels.size() - 1); }
+
+    /// Images [N,image_channels,H,W] in +-1 -> mean and log variance of latents, [N,2*latent_channels,H/factor,W/factor], not scaled.
+    ops::Value encode(ops::TokenOps& tokens, const ops::Value& image) const;
+
+    /// Latents [N,latent_channels,h,w], not scaled -> images [N,image_channels,h*factor,w*factor].
+    ops::Value decode(ops::TokenOps& tokens, const ops::Value& latent) const;
+};
+
+}  // namespace atelier::networks
