@@ -26,6 +26,7 @@ TEST(ImportImages, of_a_folder_become_squares_with_the_labels_of_their_folders) 
     const auto data = open_dataset({.path = folder / "out.zip"});
     EXPECT_EQ(data->form().shape, (std::vector<std::int64_t>{3, 8, 8}));
     EXPECT_EQ(data->labels(), (std::vector<std::int64_t>{0, 0, 0, 1, 1, 1}));
+    EXPECT_EQ(data->form().class_names, (std::vector<std::string>{"cats", "dogs"}));
     const std::int64_t second[]{1};
     EXPECT_NEAR(data->samples(second).mean().item<double>(), 80 / 127.5 - 1, 1e-6);
     EXPECT_FALSE(fs::exists(folder / "out.zip.part"));

@@ -60,7 +60,8 @@ TEST(Recipes, single_ones_see_as_many_images_as_their_ensembles) {
                                     {"imagenet64-msd4-small", "imagenet64-single-small"}, {"cifar10-msd", "cifar10-single"}}) {
         const auto work = [](const std::string& config) {
             double sum = 0;
-            for (const json& stage : planned("configs/" + config + ".toml").at("stages")) {
+            const json plan = planned("configs/" + config + ".toml");
+            for (const json& stage : plan.at("stages")) {
                 sum += stage.at("times").get<double>() * stage.at("steps").get<double>() * stage.at("flops_a_step").get<double>();
             }
             return sum;

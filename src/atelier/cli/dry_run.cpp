@@ -220,6 +220,8 @@ std::string words_of_count(double count) {
     return fmt::format("{:.4g} ", count);
 }
 
+std::string images_words(double count) { return count > 0 ? words_of_count(count) : "none"; }
+
 void print(const RunPlan& plan, const std::vector<Estimate>& estimates, const RunConfig& config, const Estimator& estimator) {
     std::cout << fmt::format("data      {}; shape {}, {} classes\nteacher   {}\n", plan.data_words, core::to_string(plan.form.shape), plan.classes, plan.teacher_words);
     std::cout << fmt::format("device    {}{}, precision {}, activation checkpointing {}\n", config.device,
@@ -241,7 +243,7 @@ void print(const RunPlan& plan, const std::vector<Estimate>& estimates, const Ru
         std::cout << fmt::format("  {} of {}: {} steps of {} samples, {} at once\n", stage.name, plan.networks[stage.network].who, stage.steps, stage.batch, stage.micro_batch);
         std::cout << fmt::format("      memory {:.2f} GiB ({:.2f} {} activation checkpointing), {}FLOP a step\n", estimate.bytes / gib, estimate.bytes_otherwise / gib,
                                  config.activation_checkpointing ? "without" : "with", words_of_count(stage.flops));
-        std::cout << fmt::format("      images seen: {} of the data, {} generated{}\n", words_of_count(stage.real_images), words_of_count(stage.generated_images),
+        std::cout << fmt::format("      images seen: {} of the data, {} generated{}\n", images_words(stage.real_images), images_words(stage.generated_images),
                                  stage.times > 1 ? fmt::format(", for each of {} students", stage.times) : "");
         if (std::isfinite(seconds)) {
             std::cout << fmt::format("      time {}{} (from {}: {:.3g} s)\n", core::duration_words(seconds), stage.times > 1 ? " a student" : "", estimate.from,

@@ -12,9 +12,13 @@ namespace atelier::cli {
 namespace {
 
 constexpr double float32 = 4, low = 2;
-constexpr double scratch_on_cpu = 96e6, context_on_cuda = 1e9;  // of oneDNN's kernels and LibTorch's threads; of a context with its libraries
+constexpr double scratch_on_cpu = 60e6, context_on_cuda = 1e9;  // of oneDNN's kernels and LibTorch's threads; of a context with its libraries
+/// On CPUs values of many sizes come and go in one heap, which loses room among them; most where most come and go. Measured (docs/recipes.md).
+constexpr double heap = 1.2, heap_of_recomputing = 1.6;
 /// Beside what is kept, a backward pass holds the slopes of a layer's output and input and one value between.
 constexpr double slopes_at_once = 3;
+
+double spread(const Conditions& conditions) { return conditions.cuda ? 1.0 : conditions.recompute ? heap_of_recomputing : heap; }
 
 ops::Keeping keeping_of(const Conditions& conditions, bool backward) {
     return {.backward = backward, .recompute = conditions.recompute, .width = conditions.low_precision ? low : float32, .fused_norm = !conditions.cuda};
@@ -25,23 +29,27 @@ double gradients(const Burden& burden) { return float32 * burden.parameters; }
 /// Weights in low precision, which autocast makes of parameters that are trained, and keeps for as long as the pass lasts.
 double casts(const Burden& burden, const Conditions& conditions) { return conditions.low_precision ? low * burden.parameters : 0; }
 
-/// A forward pass and its backward one: at each place backwards, what earlier layers keep and the gradients of later ones.
-double training_pass(const Burden& burden, double samples, const Conditions& conditions) {
+enum class Slopes { of_weights, of_samples };
+
+/// A forward pass and its backward one: at each place backwards, what earlier layers keep and, where they are asked for, the weights' gradients of later ones.
+double training_pass(const Burden& burden, double samples, const Conditions& conditions, Slopes asked = Slopes::of_weights) {
+    samples *= spread(conditions);
     double most = burden.kept.most * samples + casts(burden, conditions);
     const double slopes = (slopes_at_once * burden.kept.largest + burden.kept.block) * samples;
     for (const ops::Memory::Place& place : burden.kept.places) {
         const double cast = conditions.low_precision ? low * place.parameters : 0;
-        most = std::max(most, place.held * samples + slopes + cast + float32 * (burden.parameters - place.parameters));
+        const double found = asked == Slopes::of_weights ? float32 * (burden.parameters - place.parameters) : 0;
+        most = std::max(most, place.held * samples + slopes + cast + found);
     }
     return most;
 }
 
 double evaluation(const Burden& burden, double samples, const Conditions& conditions) {
-    return burden.alone.most * samples + casts(burden, conditions);
+    return burden.alone.most * samples * spread(conditions) + casts(burden, conditions);
 }
 
 double kept_after(const Burden& burden, double samples, const Conditions& conditions) {
-    return burden.kept.held * samples + casts(burden, conditions);
+    return burden.kept.held * samples * spread(conditions) + casts(burden, conditions);
 }
 
 double standing_bytes(const Burden& learner, const Standing& standing) {
@@ -83,6 +91,7 @@ Burden burden_of_head(const networks::Network& network, const Conditions& condit
 double score_matching_bytes(const Burden& model, const Burden* teacher, const Standing& standing, const Batch& batch, const Conditions& conditions) {
     const double sums = batch.parts ? gradients(model) : 0;
     double working = std::max(training_pass(model, batch.samples, conditions), gradients(model)) + sums;
+    working = std::max(working, evaluation(model, batch.probe, conditions));
     if (teacher) working = std::max(working, evaluation(*teacher, batch.samples, conditions));
     return standing_bytes(model, standing) + (teacher ? gradients(*teacher) : 0) + working;
 }
@@ -99,15 +108,13 @@ double matching_bytes(const Matching& m, const Batch& batch, const Conditions& c
     // The student's: teacher and fake score look at samples whose graph is kept.
     const double kept = kept_after(m.student, n, conditions);
     double others = std::max(evaluation(m.teacher, n, conditions), evaluation(m.fake, n, conditions));
-    if (m.score_identity) others = kept_after(m.teacher, n, conditions) + training_pass(m.fake, n, conditions);
-    if (m.gan) others = std::max(others, training_pass(m.encoder, n, conditions) - gradients(m.encoder) * 0.5 + kept_after(m.head, n, conditions));
+    if (m.score_identity) others = kept_after(m.teacher, n, conditions) + training_pass(m.fake, n, conditions, Slopes::of_samples);
+    if (m.gan) others = std::max(others, training_pass(m.encoder, n, conditions, Slopes::of_samples) + kept_after(m.head, n, conditions));
     if (m.regression) others = std::max(others, training_pass(m.student, n, conditions));
     double student = std::max({kept + others, training_pass(m.student, n, conditions), gradients(m.student)}) + (batch.parts ? gradients(m.student) : 0);
     const double held = gradients(m.teacher) + standing_bytes(m.student, m.standing) + standing_bytes(m.fake, {}) + (m.gan ? standing_bytes(m.head, {}) : 0);
-    return held + std::max(fake, student);
+    return held + std::max({fake, student, evaluation(m.student, batch.probe, conditions)});
 }
-
-double drawing_bytes(const Burden& model, double samples, const Conditions& conditions) { return evaluation(model, samples, conditions); }
 
 double own_bytes(const Conditions& conditions) { return conditions.cuda ? context_on_cuda : resident_bytes() + scratch_on_cpu; }
 

@@ -30,12 +30,13 @@ struct Standing {
     bool keeps_best = false;
 };
 
-/// Bytes that a stage needs on its device, from what its tensors are and for how long LibTorch's autograd holds them. `samples` are computed at once, of
-/// `parts` parts an update has.
 struct Batch {
-    double samples = 0;
-    bool parts = false;
+    double samples = 0;   // computed at once
+    bool parts = false;   // an update has several such parts
+    double probe = 0;     // samples that a probe draws at once
 };
+
+/// Bytes that a stage needs on its device, from what its tensors are and for how long LibTorch's autograd holds them.
 double score_matching_bytes(const Burden& model, const Burden* teacher, const Standing& standing, const Batch& batch, const Conditions& conditions);
 
 struct Matching {
@@ -44,9 +45,6 @@ struct Matching {
     Standing standing;
 };
 double matching_bytes(const Matching& matching, const Batch& batch, const Conditions& conditions);
-
-/// Bytes of drawing `samples` at once.
-double drawing_bytes(const Burden& model, double samples, const Conditions& conditions);
 
 /// What LibTorch itself takes before any tensor: on CPUs what this process holds now and the libraries' scratch, on CUDA its context.
 double own_bytes(const Conditions& conditions);

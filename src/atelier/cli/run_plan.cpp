@@ -83,7 +83,10 @@ std::vector<Group> groups_of(const RunConfig& config, const nlohmann::json& teac
     return groups;
 }
 
-Batch batch_of(std::int64_t at_once, std::int64_t batch) { return {static_cast<double>(at_once), at_once < batch}; }
+Batch batch_of(std::int64_t at_once, std::int64_t batch, const ProbeConfig& probe) {
+    const std::int64_t drawn = probe.batch > 0 ? std::min(probe.batch, probe.count) : probe.count;
+    return {static_cast<double>(at_once), at_once < batch, static_cast<double>(drawn)};
+}
 
 std::int64_t at_once(std::int64_t batch, std::int64_t micro) { return micro > 0 && micro < batch ? micro : batch; }
 
@@ -99,7 +102,7 @@ PlannedStage teacher_stage(const RunConfig& config, const PlannedNetwork& teache
     stage.flops = score_matching_flops(burden_of(teacher.network, now), nullptr, static_cast<double>(from.batch), now);
     stage.bytes = [config, network = teacher.network](std::int64_t n, bool recompute) {
         const Conditions how = conditions_of(config, recompute);
-        return score_matching_bytes(burden_of(network, how), nullptr, {averages(config.teacher.optimization)}, batch_of(n, config.teacher.batch), how);
+        return score_matching_bytes(burden_of(network, how), nullptr, {averages(config.teacher.optimization)}, batch_of(n, config.teacher.batch, config.probe), how);
     };
     return stage;
 }
@@ -114,7 +117,7 @@ PlannedStage tsm_stage(const RunConfig& config, const PlannedNetwork& teacher, c
     stage.bytes = [config, teacher = teacher.network, network = student.network](std::int64_t n, bool recompute) {
         const Conditions how = conditions_of(config, recompute);
         const Burden by = burden_of(teacher, how);
-        return score_matching_bytes(burden_of(network, how), &by, {averages(config.tsm.optimization)}, batch_of(n, config.tsm.batch), how);
+        return score_matching_bytes(burden_of(network, how), &by, {averages(config.tsm.optimization)}, batch_of(n, config.tsm.batch, config.probe), how);
     };
     return stage;
 }
@@ -143,7 +146,7 @@ PlannedStage matching_stage(const RunConfig& config, const std::string& name, co
     stage.flops = matching_flops(matching_of(config, from, gan, teacher.network, student.network, now), static_cast<double>(from.batch), updates, now);
     stage.bytes = [config, from, gan, teacher = teacher.network, student = student.network](std::int64_t n, bool recompute) {
         const Conditions how = conditions_of(config, recompute);
-        return matching_bytes(matching_of(config, from, gan, teacher, student, how), batch_of(n, from.batch), how);
+        return matching_bytes(matching_of(config, from, gan, teacher, student, how), batch_of(n, from.batch, config.probe), how);
     };
     return stage;
 }

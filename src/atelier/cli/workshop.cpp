@@ -87,6 +87,11 @@ training::LoopSettings Workshop::loop_settings(const std::string& label, const s
 void check_plan(Workshop& workshop) {
     const data::Dataset& data = *workshop.data();
     const RunConfig& config = workshop.config();
+    const PartitionConfig& partition = config.partition;
+    if (data.classes() == 0 && partition.students > 1) {
+        throw core::UsageError(fmt::format("{}: is unlabelled, so its conditions cannot be shared by {} students; label it (atelier import makes classes of "
+                                           "folders), or set partition.students = 1", config.data_path, partition.students));
+    }
     if (config.teacher.path.empty()) {
         networks::make_network(core::JsonObject(network_json(config.network, data.form(), data.classes()), workshop.loaded().path));
     } else {
@@ -97,11 +102,6 @@ void check_plan(Workshop& workshop) {
         lpips_loss(config.lpips, at::kCPU);
     }
     conditions::PartitionRequest request;
-    const PartitionConfig& partition = config.partition;
-    if (data.classes() == 0 && partition.students > 1) {
-        throw core::UsageError(fmt::format("{}: is unlabelled, so its conditions cannot be shared by {} students; label it (atelier import makes classes of "
-                                           "folders), or set partition.students = 1", config.data_path, partition.students));
-    }
     request.students = partition.students;
     request.classes = std::max<std::int64_t>(1, data.classes());
     request.file = partition.file;

@@ -35,7 +35,23 @@ std::pair<std::string, std::int64_t> label_of(const nlohmann::json& pair, const 
     return {pair[0].get<std::string>(), pair[1].get<std::int64_t>()};
 }
 
-std::vector<std::int64_t> labels_of(const core::ZipFile& zip, const Entries& images) {
+struct Labelling {
+    std::vector<std::int64_t> labels;
+    std::vector<std::string> class_names;  // none, or one a class
+};
+
+std::vector<std::string> names_in(const nlohmann::json& json, const std::string& where) {
+    if (!json.contains("class_names")) return {};
+    std::vector<std::string> names;
+    if (!json["class_names"].is_array()) core::fail("{}: \"class_names\" must be a list", where);
+    for (const auto& name : json["class_names"]) {
+        if (!name.is_string()) core::fail("{}: a name of a class is {}; expected a string", where, name.dump().substr(0, 100));
+        names.push_back(name.get<std::string>());
+    }
+    return names;
+}
+
+Labelling labelling_of(const core::ZipFile& zip, const Entries& images) {
     const core::ZipFile::Entry* entry = zip.find("dataset.json");
     if (entry == nullptr) return {};
     const std::string where = zip.path().string() + ": dataset.json";
@@ -47,13 +63,13 @@ std::vector<std::int64_t> labels_of(const core::ZipFile& zip, const Entries& ima
     if (!list.is_array()) core::fail("{}: \"labels\" must be a list or null, not {}", where, list.type_name());
     std::unordered_map<std::string, std::int64_t> named;
     for (const auto& pair : list) named.insert(label_of(pair, where));
-    std::vector<std::int64_t> labels;
+    Labelling labelling{{}, names_in(json, where)};
     for (const auto* image : images) {
         const auto found = named.find(image->name);
         if (found == named.end()) core::fail("{}: \"{}\" has no label; either all images have one or none", where, image->name);
-        labels.push_back(found->second);
+        labelling.labels.push_back(found->second);
     }
-    return labels;
+    return labelling;
 }
 
 std::string identity_of(const Entries& images) {
@@ -70,8 +86,13 @@ EncodedImages images_in_zip(const std::filesystem::path& path) {
     if (entries.empty()) core::fail("{}: holds no .png, .jpg or .jpeg", path.string());
     EncodedImages images;
     images.count = static_cast<std::int64_t>(entries.size());
-    images.labels = labels_of(*zip, entries);
+    Labelling labelling = labelling_of(*zip, entries);
+    images.labels = std::move(labelling.labels);
     images.classes = count_classes(images.labels, path.string());
+    images.class_names = std::move(labelling.class_names);
+    if (!images.class_names.empty() && static_cast<std::int64_t>(images.class_names.size()) != images.classes) {
+        core::fail("{}: dataset.json names {} classes, the labels are of {}", path.string(), images.class_names.size(), images.classes);
+    }
     images.identity = identity_of(entries);
     images.name = [zip, entries](std::int64_t i) { return fmt::format("{}: {}", zip->path().string(), entries[static_cast<std::size_t>(i)]->name); };
     images.read = [zip, entries, name = images.name](std::int64_t i) {
