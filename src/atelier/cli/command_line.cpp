@@ -76,6 +76,8 @@ int run_command_line(int argc, char** argv) {
     add_convert_command(app);
     add_serve_command(app);
     add_route_command(app);
+    add_tokenize_command(app);
+    add_embed_command(app);
 
     core::catch_stop_signals();
     return guarded([&] {

@@ -22,5 +22,7 @@ void add_quantize_command(CLI::App& app);
 void add_convert_command(CLI::App& app);
 void add_serve_command(CLI::App& app);
 void add_route_command(CLI::App& app);
+void add_tokenize_command(CLI::App& app);
+void add_embed_command(CLI::App& app);
 
 }  // namespace atelier::cli
