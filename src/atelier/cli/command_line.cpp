@@ -77,6 +77,8 @@ int run_command_line(int argc, char** argv) {
     add_import_command(app);
     add_serve_command(app);
     add_route_command(app);
+    add_tokenize_command(app);
+    add_embed_command(app);
 
     core::catch_stop_signals();
     return guarded([&] {

@@ -23,5 +23,7 @@ void add_convert_command(CLI::App& app);
 void add_import_command(CLI::App& app);
 void add_serve_command(CLI::App& app);
 void add_route_command(CLI::App& app);
+void add_tokenize_command(CLI::App& app);
+void add_embed_command(CLI::App& app);
 
 }  // namespace atelier::cli

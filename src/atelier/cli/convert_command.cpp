@@ -2,6 +2,7 @@
 
 #include "atelier/cli/commands.h"
 #include "atelier/core/error.h"
+#include "atelier/models/diffusers_directory.h"
 #include "atelier/models/edm_checkpoint.h"
 
 namespace atelier::cli {
@@ -23,6 +24,10 @@ void import_checkpoint(const Arguments& arguments) {
 }
 
 void convert(const Arguments& arguments) {
+    if (models::is_diffusers_directory(arguments.from)) {
+        if (arguments.form != "diffusers") throw core::UsageError(arguments.from + " is a diffusers directory; it is written with --to diffusers");
+        return models::write_diffusers_directory(models::DiffusersDirectory(arguments.from), arguments.to);
+    }
     if (fs::is_directory(arguments.from)) {
         if (arguments.form != "edm") throw core::UsageError("a model directory is exported with --to edm");
         if (fs::path(arguments.to).extension() != ".safetensors") throw core::UsageError(arguments.to + ": is written as safetensors; name it so");
@@ -40,14 +45,15 @@ void convert(const Arguments& arguments) {
 void add_convert_command(CLI::App& app) {
     auto arguments = std::make_shared<Arguments>();
     CLI::App* command = app.add_subcommand("convert", "Make a model directory of another project's checkpoint, or the reverse; nothing in a pickle is run");
-    command->add_option("SRC", arguments->from, "an EDM pickle, a state dictionary (.pth, .pt, .bin, .safetensors), or a model directory")->required();
+    command->add_option("SRC", arguments->from, "an EDM pickle, a state dictionary (.pth, .pt, .bin, .safetensors), a model directory, or a diffusers directory")->required();
     command->add_option("DST", arguments->to, "the model directory to make, or with --to edm the .safetensors file")->required();
     CLI::Option* config = command->add_option("--config", arguments->config, "config.json of the network that a state dictionary is of");
     command->add_option("--prefix", arguments->prefix, "where the network lies in a state dictionary that holds several")->needs(config);
-    command->add_option("--to", arguments->form, "edm: export a model directory as a state dictionary of EDM's classes")->excludes(config);
+    command->add_option("--to", arguments->form, "edm: export a model directory as a state dictionary of EDM's classes; diffusers: write a diffusers directory with one safetensors file a network")->excludes(config);
     command->footer("Examples:\n  atelier convert edm-imagenet-64x64-cond-adm.pkl models/teacher\n"
                     "  atelier convert pytorch_model.bin models/dmd2 --config models/teacher/config.json\n"
-                    "  atelier convert runs/x/students/0 student.safetensors --to edm");
+                    "  atelier convert runs/x/students/0 student.safetensors --to edm\n"
+                    "  atelier convert stable-diffusion-sharded stable-diffusion --to diffusers");
     command->callback([arguments] { convert(*arguments); });
 }
 

@@ -1,13 +1,14 @@
 #include "atelier/cli/commands.h"
 #include "atelier/cli/engine_options.h"
 #include "atelier/core/error.h"
+#include "atelier/inference/text_to_image.h"
 
 namespace atelier::cli {
 
 namespace {
 
 struct Arguments {
-    std::string model, in, out;
+    std::string model, in, out, part;
     EngineOptions engine;
 };
 
@@ -25,7 +26,32 @@ void check_shape(const Tensor& tensor, std::int64_t n, const std::vector<std::in
     }
 }
 
-void forward(const Arguments& arguments) {
+/// Stable Diffusion's networks, one at a time.
+void forward_part(const Arguments& arguments) {
+    at::NoGradGuard no_gradients;
+    inference::StableDiffusion model(arguments.model, arguments.engine.chosen());
+    const ops::Parameters tensors = ops::read_parameters(arguments.in);
+    const auto named = [&](const char* name) {
+        if (!tensors.contains(name)) core::fail("{}: there is no tensor \"{}\"; see atelier forward --help", arguments.in, name);
+        return tensors.at(name);
+    };
+    const auto write = [&](std::map<std::string, Tensor> answers) { ops::write_parameters(arguments.out, ops::Parameters(std::move(answers))); };
+    if (arguments.part == "unet") return write({{"eps", model.predict(named("x"), named("t"), named("hidden"))}});
+    if (arguments.part == "vae") return write({{"image", model.decode(named("x"))}});
+    if (arguments.part == "vae-encode") {
+        const auto moments = model.encode(named("image"));
+        return write({{"mean", moments.mean}, {"logvar", moments.logvar.contiguous()}});
+    }
+    const auto text = model.read(named("input_ids"));
+    write({{"hidden", text.hidden}, {"pooled", text.pooled}});
+}
+
+void forward(Arguments arguments) {
+    if (models::is_diffusers_directory(arguments.model)) {
+        if (arguments.part.empty()) arguments.part = "unet";
+        return forward_part(arguments);
+    }
+    if (!arguments.part.empty()) throw core::UsageError("--part is for diffusers directories; " + arguments.model + " is none");
     at::NoGradGuard no_gradients;
     const inference::Engine engine = arguments.engine.chosen();
     const at::Device device = engine.device;
@@ -54,12 +80,16 @@ void forward(const Arguments& arguments) {
 
 void add_forward_command(CLI::App& app) {
     auto arguments = std::make_shared<Arguments>();
-    CLI::App* command = app.add_subcommand("forward", "One evaluation of a model as a denoiser, on tensors from a file");
-    command->add_option("MODEL", arguments->model, "a model directory")->required();
+    CLI::App* command = app.add_subcommand("forward", "One evaluation of a model as a denoiser, or of a part of Stable Diffusion, on tensors from a file");
+    command->add_option("MODEL", arguments->model, "a model directory or a diffusers directory")->required();
     command->add_option("--in", arguments->in, "safetensors with x [N,...], sigma [N], class_labels [N,classes] where conditional, augment_labels [N,A] if any")->required();
     command->add_option("--out", arguments->out, "safetensors that gets out [N,...], the denoised samples")->required();
+    command->add_option("--part", arguments->part, "of a diffusers directory: unet (x, t [N], hidden [N,77,D] -> eps), vae (x, an unscaled latent -> image), vae-encode (image -> mean, "
+                                                    "logvar) or text (input_ids [N,77] -> hidden, pooled); without: unet")
+        ->check(CLI::IsMember({"unet", "vae", "vae-encode", "text"}));
     arguments->engine.add_to(*command);
-    command->footer("Example:\n  atelier forward models/fashion-mnist/teacher --in in.safetensors --out out.safetensors");
+    command->footer("Examples:\n  atelier forward models/fashion-mnist/teacher --in in.safetensors --out out.safetensors\n"
+                    "  atelier forward stable-diffusion-v1-5 --part text --in ids.safetensors --out hidden.safetensors");
     command->callback([arguments] { forward(*arguments); });
 }
 

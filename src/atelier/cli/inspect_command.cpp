@@ -8,6 +8,7 @@
 #include "atelier/data/pair_store.h"
 #include "atelier/data/toy_points.h"
 #include "atelier/evaluation/features.h"
+#include "atelier/models/diffusers_directory.h"
 #include "atelier/models/ensemble.h"
 
 namespace atelier::cli {
@@ -79,6 +80,7 @@ nlohmann::json of_data(const fs::path& path) {
 
 nlohmann::json about(const fs::path& path) {
     if (!data::is_toy(path) && !fs::exists(path)) core::fail("{}: there is nothing at this path", path.string());
+    if (models::is_diffusers_directory(path)) return models::DiffusersDirectory(path).about();
     if (models::is_ensemble_directory(path)) return of_ensemble(path);
     if (fs::exists(path / "config.json")) {
         return core::read_json(path / "config.json").value("architecture", "") == "classifier" ? of_classifier(path) : of_model(path);

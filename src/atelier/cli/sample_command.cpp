@@ -5,6 +5,7 @@
 #include "atelier/cli/commands.h"
 #include "atelier/cli/engine_options.h"
 #include "atelier/cli/picture_text.h"
+#include "atelier/cli/sample_text.h"
 #include "atelier/core/atomic_file.h"
 #include "atelier/core/error.h"
 #include "atelier/core/image_file.h"
@@ -14,6 +15,7 @@
 #include "atelier/evaluation/charts.h"
 #include "atelier/evaluation/two_d.h"
 #include "atelier/inference/generator.h"
+#include "atelier/models/diffusers_directory.h"
 
 namespace atelier::cli {
 
@@ -24,8 +26,10 @@ namespace fs = std::filesystem;
 struct Arguments {
     std::string model, out, sampler;
     EngineOptions engine;
-    std::int64_t count = 1, seed = 0, steps = 18;
+    std::int64_t count = 1, seed = 0;
+    std::optional<std::int64_t> steps;
     std::vector<std::int64_t> classes;
+    TextOptions text;
     bool json = false;
 };
 
@@ -77,8 +81,14 @@ void write_folder(inference::Generator& generator, const Arguments& arguments, c
 
 void sample(const Arguments& arguments) {
     at::globalContext().setDeterministicAlgorithms(true, true);
+    if (models::is_diffusers_directory(arguments.model)) {
+        if (!arguments.classes.empty()) throw core::UsageError("--class: a diffusers directory is asked with --prompt");
+        const TextRequest request{arguments.model, arguments.out, arguments.sampler, arguments.count, arguments.seed, arguments.steps, arguments.json};
+        return sample_text(request, arguments.text, arguments.engine.chosen());
+    }
+    if (arguments.text.given()) throw core::UsageError("--prompt and its like are for diffusers directories; " + arguments.model + " is none");
     std::optional<inference::Sampling> sampling;
-    if (!arguments.sampler.empty()) sampling = inference::Sampling{inference::sampling_method(arguments.sampler), arguments.steps};
+    if (!arguments.sampler.empty()) sampling = inference::Sampling{inference::sampling_method(arguments.sampler), arguments.steps.value_or(18)};
     const auto generator = inference::open_generator(arguments.model, sampling, arguments.engine.chosen());
     const auto wanted = inference::plan(arguments.count, static_cast<std::uint64_t>(arguments.seed), arguments.classes, generator->prior());
     core::Progress progress("sampling", arguments.count, "samples");
@@ -106,18 +116,19 @@ void sample(const Arguments& arguments) {
 void add_sample_command(CLI::App& app) {
     auto arguments = std::make_shared<Arguments>();
     CLI::App* command = app.add_subcommand("sample", "Draw samples from a model or an ensemble");
-    command->add_option("MODEL", arguments->model, "a model directory or an ensemble directory")->required();
+    command->add_option("MODEL", arguments->model, "a model directory, an ensemble directory, or a diffusers directory (with --prompt)")->required();
     command->add_option("--count", arguments->count, "how many")->check(CLI::Range(std::int64_t{1}, std::int64_t{100'000'000}));
     command->add_option("--seed", arguments->seed, "sample i follows from the seed, i and its class alone")->check(CLI::NonNegativeNumber);
     command->add_option("--class", arguments->classes, "class ids, repeated up to the count; without: drawn from the training prior")->delimiter(',');
-    command->add_option("--sampler", arguments->sampler, "one-step, heun or ddim; without: one step for students, 18 Heun steps for teachers");
-    command->add_option("--steps", arguments->steps, "steps of heun and ddim")->check(CLI::Range(1, 10000));
+    command->add_option("--sampler", arguments->sampler, "one-step, heun or ddim, or with --prompt ddim or dpm++; without: one step for students, 18 Heun steps for teachers, 25 of dpm++ with --prompt");
+    command->add_option("--steps", arguments->steps, "steps of heun, ddim and dpm++")->check(CLI::Range(1, 10000));
+    arguments->text.add_to(*command);
     arguments->engine.add_to(*command);
     command->add_option("--out", arguments->out, "x.png: a grid; x.npz: arrays; else a folder of PNGs")->required();
     command->add_flag("--json", arguments->json, "say what was written as JSON on standard output");
     command->footer("Examples:\n  atelier sample models/fashion-mnist/k4 --count 100 --seed 1 --out grid.png\n  atelier sample models/fashion-mnist/k4 "
                     "--count 8 --class 0,3,7,9 --out samples.npz\n  atelier sample models/fashion-mnist/teacher --sampler heun --steps 18 --count 16 --out "
-                    "teacher.png");
+                    "teacher.png\n  atelier sample stable-diffusion-v1-5 --prompt \"a boat at dawn\" --negative blurry --guidance 7.5 --seed 1 --out boat.png");
     command->callback([arguments] { sample(*arguments); });
 }
 

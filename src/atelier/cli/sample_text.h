@@ -1,0 +1,36 @@
+#pragma once
+
+#include <CLI/CLI.hpp>
+
+#include "atelier/inference/engine.h"
+
+namespace atelier::cli {
+
+/// sample's options for models that read prompts.
+struct TextOptions {
+    std::optional<std::string> prompt, negative;
+    std::optional<double> guidance;
+    std::optional<std::int64_t> height, width;
+
+    bool given() const { return prompt || negative || guidance || height || width; }
+
+    void add_to(CLI::App& command) {
+        command.add_option("--prompt", prompt, "what to draw, with a diffusers directory");
+        command.add_option("--negative", negative, "what guidance leads away from; without: the empty prompt");
+        command.add_option("--guidance", guidance, "classifier-free guidance; 1: none; without: 7.5")->check(CLI::Range(0.0, 100.0));
+        command.add_option("--height", height, "of the image in pixels; without: as the model was trained")->check(CLI::Range(8, 8192));
+        command.add_option("--width", width, "of the image in pixels; without: as the model was trained")->check(CLI::Range(8, 8192));
+    }
+};
+
+struct TextRequest {
+    std::string model, out, sampler;
+    std::int64_t count, seed;
+    std::optional<std::int64_t> steps;
+    bool json;
+};
+
+/// Draws images for a prompt and writes them as --out says: a .png, a .npz, or a folder.
+void sample_text(const TextRequest& request, const TextOptions& options, const inference::Engine& engine);
+
+}  // namespace atelier::cli

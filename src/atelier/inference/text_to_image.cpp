@@ -1,0 +1,143 @@
+#include "atelier/inference/text_to_image.h"
+
+#include "atelier/core/error.h"
+#include "atelier/core/random_streams.h"
+#include "atelier/core/signals.h"
+#include "atelier/inference/computed_network.h"
+
+namespace atelier::inference {
+
+namespace {
+
+/// Sizes that begin with any number of samples; -1 is any size.
+void check_sizes(const Tensor& tensor, const char* name, std::initializer_list<std::int64_t> wanted) {
+    bool fits = tensor.dim() == static_cast<std::int64_t>(wanted.size()) + 1;
+    std::int64_t axis = 1;
+    for (const std::int64_t size : wanted) fits = fits && (size < 0 || tensor.size(axis) == size), ++axis;
+    if (!fits || tensor.numel() == 0) {
+        core::fail("\"{}\" is {}; the model wants [N{}]", name, core::to_string(tensor.sizes().vec()), [&] {
+            std::string text;
+            for (const std::int64_t size : wanted) text += size < 0 ? std::string(",*") : fmt::format(",{}", size);
+            return text;
+        }());
+    }
+}
+
+void check_multiple(const Tensor& tensor, const char* name, std::int64_t factor) {
+    if (tensor.size(2) % factor != 0 || tensor.size(3) % factor != 0) {
+        core::fail("\"{}\" is {}; height and width must be multiples of {}", name, core::to_string(tensor.sizes().vec()), factor);
+    }
+}
+
+Tensor floats(const Tensor& tensor) { return tensor.to(at::kCPU, at::kFloat).contiguous(); }
+
+}  // namespace
+
+StableDiffusion::StableDiffusion(const std::filesystem::path& path, const Engine& engine)
+    : directory_(path), engine_(engine), unet_config_(directory_.unet()), vae_config_(directory_.vae()), text_config_(directory_.text()) {}
+
+StableDiffusion::~StableDiffusion() = default;
+
+Tensor StableDiffusion::predict(const Tensor& x, const Tensor& t, const Tensor& hidden) {
+    const networks::SdUnet& network = unet_config_;
+    check_sizes(x, "x", {network.in_channels, -1, -1});
+    check_multiple(x, "x", network.factor());
+    check_sizes(hidden, "hidden", {-1, network.context_width});
+    if (t.dim() != 1 || t.size(0) != x.size(0) || hidden.size(0) != x.size(0)) core::fail("x, t and hidden must be of one batch; t is [N]");
+    if (!unet_) {
+        const auto forward = [network](ops::TokenOps& ops, std::span<const ops::Value> in) { return network.forward(ops, in[0], in[1], in[2]); };
+        unet_ = std::make_unique<ComputedNetwork>(directory_.unet_weights().read(), forward, engine_);
+    }
+    return unet_->run({floats(x), floats(t), floats(hidden)});
+}
+
+Tensor StableDiffusion::decode(const Tensor& latent) {
+    const networks::SdVae& network = vae_config_;
+    check_sizes(latent, "x", {network.latent_channels, -1, -1});
+    if (!decoder_) {
+        const auto forward = [network](ops::TokenOps& ops, std::span<const ops::Value> in) { return network.decode(ops, in[0]); };
+        decoder_ = std::make_unique<ComputedNetwork>(directory_.vae_weights().read(), forward, engine_);
+    }
+    return decoder_->run({floats(latent)});
+}
+
+StableDiffusion::Moments StableDiffusion::encode(const Tensor& image) {
+    const networks::SdVae& network = vae_config_;
+    check_sizes(image, "image", {network.image_channels, -1, -1});
+    check_multiple(image, "image", network.factor());
+    if (!encoder_) {
+        const auto forward = [network](ops::TokenOps& ops, std::span<const ops::Value> in) { return network.encode(ops, in[0]); };
+        encoder_ = std::make_unique<ComputedNetwork>(directory_.vae_weights().read(), forward, engine_);
+    }
+    const auto halves = encoder_->run({floats(image)}).chunk(2, 1);
+    return {halves[0].contiguous(), halves[1].clamp(-30, 20)};
+}
+
+StableDiffusion::Text StableDiffusion::read(const Tensor& given) {
+    const networks::ClipText& network = text_config_;
+    const Tensor ids = given.to(at::kCPU, at::kLong).contiguous();
+    check_sizes(ids, "input_ids", {-1});
+    if (ids.size(1) > network.positions) core::fail("\"input_ids\" is {}; the model reads at most {} tokens", core::to_string(ids.sizes().vec()), network.positions);
+    if (ids.min().item<std::int64_t>() < 0 || ids.max().item<std::int64_t>() >= network.vocabulary) {
+        core::fail("\"input_ids\" holds ids outside of 0..{}", network.vocabulary - 1);
+    }
+    if (!text_) {
+        const auto forward = [network](ops::TokenOps& ops, std::span<const ops::Value> in) { return network.forward(ops, in[0]); };
+        text_ = std::make_unique<ComputedNetwork>(directory_.text_weights().read(), forward, engine_);
+    }
+    const Tensor hidden = text_->run({ids});
+    // Configs from before transformers 4.24 say 2, which is no end token of CLIP's: the end is then the largest id.
+    constexpr std::int64_t legacy = 2;
+    const Tensor end = (network.eos == legacy ? ids : ids.eq(network.eos).to(at::kInt)).argmax(1);
+    return {hidden, hidden.index({at::arange(ids.size(0)), end}).contiguous()};
+}
+
+const conditions::ClipTokenizer& StableDiffusion::tokenizer() {
+    if (!tokenizer_) tokenizer_ = std::make_unique<conditions::ClipTokenizer>(directory_.tokenizer());
+    return *tokenizer_;
+}
+
+Tensor StableDiffusion::tokens(std::span<const std::string> prompts) {
+    std::vector<std::int64_t> ids;
+    for (const std::string& prompt : prompts) {
+        const auto one = tokenizer().encode_padded(prompt);
+        ids.insert(ids.end(), one.begin(), one.end());
+    }
+    return at::tensor(ids, at::kLong).view({static_cast<std::int64_t>(prompts.size()), tokenizer().length()});
+}
+
+TextSampling::Method text_sampling_method(const std::string& name) {
+    if (name == "ddim") return TextSampling::Method::ddim;
+    if (name == "dpm++") return TextSampling::Method::dpm;
+    throw core::UsageError(fmt::format("there is no sampler \"{}\" for prompts; known are ddim and dpm++", name));
+}
+
+Tensor draw(StableDiffusion& model, const std::string& prompt, const TextSampling& how, std::uint64_t seed, std::int64_t number,
+            const std::function<void(std::int64_t)>& progress) {
+    const networks::SdUnet& unet = model.unet();
+    const networks::SdVae& vae = model.vae();
+    const std::int64_t unit = vae.factor() * unet.factor();
+    const auto latent_size = [&](std::int64_t pixels, const char* option) {
+        if (pixels % unit != 0) throw core::UsageError(fmt::format("--{}: {} is no multiple of {}, which this model needs", option, pixels, unit));
+        return pixels == 0 ? unet.sample_size : pixels / vae.factor();
+    };
+    Tensor noise = at::empty({1, unet.in_channels, latent_size(how.height, "height"), latent_size(how.width, "width")}, at::kFloat);
+    core::RandomStream(seed, "noise", static_cast<std::uint64_t>(number)).fill_normal({noise.mutable_data_ptr<float>(), static_cast<std::size_t>(noise.numel())});
+    const auto schedule = diffusion::DdpmSchedule::of(core::JsonObject(model.directory().scheduler_config(), model.directory().scheduler_file().string()));
+    const bool guided = how.guidance > 1;
+    const std::vector<std::string> prompts = guided ? std::vector{how.negative, prompt} : std::vector{prompt};
+    const Tensor hidden = model.read(model.tokens(prompts)).hidden;
+    std::int64_t done = 0;
+    const diffusion::Predictor predict = [&](const Tensor& x, std::int64_t t) {
+        if (core::stop_requested()) throw core::Interrupted("interrupted; nothing was written");
+        const std::int64_t n = hidden.size(0);
+        const Tensor both = model.predict(x.expand({n, -1, -1, -1}), at::full({n}, static_cast<double>(t), at::kFloat), hidden);
+        progress(++done);
+        return guided ? both.narrow(0, 0, 1) + how.guidance * (both.narrow(0, 1, 1) - both.narrow(0, 0, 1)) : both;
+    };
+    const bool ddim = how.method == TextSampling::Method::ddim;
+    const Tensor latent = ddim ? sample_ddim(schedule, predict, noise, how.steps) : sample_dpm(schedule, predict, noise, how.steps);
+    return model.decode(latent / vae.scaling);
+}
+
+}  // namespace atelier::inference

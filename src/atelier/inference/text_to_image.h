@@ -1,0 +1,77 @@
+#pragma once
+
+#include <functional>
+#include <memory>
+#include <span>
+#include <string>
+
+#include "atelier/conditions/clip_tokenizer.h"
+#include "atelier/diffusion/ddpm_schedule.h"
+#include "atelier/inference/engine.h"
+#include "atelier/models/diffusers_directory.h"
+
+namespace atelier::inference {
+
+class ComputedNetwork;
+
+/// The networks of a diffusers directory, each read when it is first asked for. One thread at a time.
+class StableDiffusion {
+public:
+    StableDiffusion(const std::filesystem::path& path, const Engine& engine);
+    ~StableDiffusion();
+
+    const networks::SdUnet& unet() const { return unet_config_; }
+    const networks::SdVae& vae() const { return vae_config_; }
+    const networks::ClipText& text() const { return text_config_; }
+
+    const models::DiffusersDirectory& directory() const { return directory_; }
+
+    /// `x` [N,C,H,W], `t` [N], `hidden` [N,T,D] -> what the U-Net predicts, noise or velocity. Throws core::Error when sizes do not fit.
+    Tensor predict(const Tensor& x, const Tensor& t, const Tensor& hidden);
+
+    /// Latents [N,C,h,w], unscaled -> images in +-1.
+    Tensor decode(const Tensor& latent);
+
+    struct Moments {
+        Tensor mean, logvar;  // of unscaled latents; logvar within -30..20
+    };
+    Moments encode(const Tensor& image);
+
+    struct Text {
+        Tensor hidden, pooled;  // [N,T,D] and [N,D], the state at the end token
+    };
+    /// `ids` [N,T] int64.
+    Text read(const Tensor& ids);
+
+    const conditions::ClipTokenizer& tokenizer();
+    /// Ids of prompts, padded: [N,77].
+    Tensor tokens(std::span<const std::string> prompts);
+
+private:
+    models::DiffusersDirectory directory_;
+    Engine engine_;
+    networks::SdUnet unet_config_;
+    networks::SdVae vae_config_;
+    networks::ClipText text_config_;
+    std::unique_ptr<ComputedNetwork> unet_, encoder_, decoder_, text_;
+    std::unique_ptr<conditions::ClipTokenizer> tokenizer_;
+};
+
+/// How a prompt becomes an image.
+struct TextSampling {
+    enum class Method { ddim, dpm };
+    Method method = Method::dpm;
+    std::int64_t steps = 25, height = 0, width = 0;  // of the image in pixels; 0: as the model was trained
+    double guidance = 7.5;                           // classifier-free (Ho and Salimans 2022); up to 1: none
+    std::string negative{};                          // what guidance leads away from
+};
+
+/// Throws core::UsageError on a word that is none of ddim and dpm++.
+TextSampling::Method text_sampling_method(const std::string& name);
+
+/// Image `number` of `seed` for `prompt`: [1,3,H,W] in +-1; depends on these alone. `progress(done)` is told of every evaluation. Throws core::UsageError on sizes or steps
+/// that do not fit, core::Interrupted when a stop was requested.
+Tensor draw(StableDiffusion& model, const std::string& prompt, const TextSampling& how, std::uint64_t seed, std::int64_t number,
+            const std::function<void(std::int64_t)>& progress);
+
+}  // namespace atelier::inference

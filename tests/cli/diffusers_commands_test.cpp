@@ -1,0 +1,129 @@
+#include <fstream>
+
+#include "atelier/cli/commands.h"
+#include "atelier/conditions/embeddings.h"
+#include "atelier/core/image_file.h"
+#include "models/diffusers_fixtures.h"
+
+/// The commands on a small Stable Diffusion, as users give them.
+namespace atelier::cli {
+
+namespace {
+
+using models::SmallStableDiffusion;
+
+struct Answer {
+    int code;
+    std::string out, error;
+};
+
+Answer atelier(std::vector<std::string> words) {
+    words.insert(words.begin(), "atelier");
+    std::vector<char*> pointers;
+    for (std::string& word : words) pointers.push_back(word.data());
+    testing::internal::CaptureStdout();
+    testing::internal::CaptureStderr();
+    const int code = run_command_line(static_cast<int>(pointers.size()), pointers.data());
+    const std::string out = testing::internal::GetCapturedStdout();
+    return {code, out, testing::internal::GetCapturedStderr()};
+}
+
+class DiffusersCommands : public testing::Test {
+protected:
+    std::string path(const std::string& name) const { return (folder_ / name).string(); }
+    std::string model() const { return model_.path().string(); }
+
+    SmallStableDiffusion model_{1};
+    core::TestFolder folder_;
+};
+
+}  // namespace
+
+TEST_F(DiffusersCommands, tokenize_prints_padded_ids) {
+    const Answer answer = atelier({"tokenize", model(), "--json", "a photo of a cat", ""});
+    EXPECT_EQ(answer.code, 0) << answer.error;
+    const auto ids = nlohmann::json::parse(answer.out).get<std::vector<std::vector<std::int64_t>>>();
+    const Tensor expected = model_.answers().at("input_ids").narrow(0, 0, 2);
+    ASSERT_EQ(ids.size(), 2U);
+    for (const int i : {0, 1}) EXPECT_TRUE(at::tensor(ids[static_cast<std::size_t>(i)], at::kLong).equal(expected[i]));
+    EXPECT_EQ(atelier({"tokenize", model(), "caf\xe9"}).code, 1);
+}
+
+TEST_F(DiffusersCommands, forward_writes_what_each_part_answers) {
+    const ops::Parameters answers = model_.answers();
+    const auto forward = [&](const char* part, std::map<std::string, Tensor> in) {
+        ops::write_parameters(path("in.safetensors"), ops::Parameters(std::move(in)));
+        const Answer answer = atelier({"forward", model(), "--part", part, "--in", path("in.safetensors"), "--out", path("out.safetensors"), "--engine", "torch"});
+        EXPECT_EQ(answer.code, 0) << answer.error;
+        return ops::read_parameters(path("out.safetensors"));
+    };
+    const auto near = [&](const Tensor& actual, const char* name) { EXPECT_LT(ops::relative_distance(actual, answers.at(name)), 1e-4) << name; };
+    const auto text = forward("text", {{"input_ids", answers.at("input_ids")}});
+    near(text.at("hidden"), "hidden");
+    near(text.at("pooled"), "pooled");
+    near(forward("unet", {{"x", answers.at("x")}, {"t", answers.at("t")}, {"hidden", answers.at("hidden").index({at::tensor({0, 2}, at::kLong)})}}).at("eps"), "eps");
+    near(forward("vae", {{"x", answers.at("latent")}}).at("image"), "decoded");
+    near(forward("vae-encode", {{"image", answers.at("image")}}).at("mean"), "mean");
+    EXPECT_EQ(atelier({"forward", model(), "--part", "nose", "--in", path("in.safetensors"), "--out", path("out.safetensors")}).code, 2);
+}
+
+TEST_F(DiffusersCommands, sample_draws_a_prompt_and_repeats_byte_for_byte) {
+    const auto sample = [&](const std::string& out, const std::string& sampler) {
+        const Answer answer = atelier({"sample", model(), "--prompt", "a cat", "--negative", "a dog", "--sampler", sampler, "--steps", "3", "--seed", "5", "--count", "2", "--out", path(out)});
+        EXPECT_EQ(answer.code, 0) << answer.error;
+        return core::read_text(path(out));
+    };
+    const std::string first = sample("a.png", "dpm++");
+    EXPECT_EQ(core::read_image(path("a.png")).channels, 3);
+    EXPECT_EQ(sample("b.png", "dpm++"), first);
+    EXPECT_NE(sample("c.png", "ddim"), first);
+    EXPECT_EQ(atelier({"sample", model(), "--out", path("d.png")}).code, 2);
+    EXPECT_EQ(atelier({"sample", model(), "--prompt", "a", "--sampler", "heun", "--out", path("d.png")}).code, 2);
+    EXPECT_EQ(atelier({"sample", model(), "--prompt", "a", "--steps", "1000", "--out", path("d.png")}).code, 2);
+}
+
+TEST_F(DiffusersCommands, embed_writes_pooled_rows_and_goes_on_after_an_interruption) {
+    constexpr std::int64_t prompts = 130, done = 70;
+    std::string text;
+    for (std::int64_t i = 0; i < prompts; ++i) text += fmt::format("prompt {}\n", i);
+    core::write_text(path("prompts.txt"), text);
+    const auto embed = [&] {
+        const Answer answer = atelier({"embed", model(), path("prompts.txt"), "--out", path("e.safetensors")});
+        EXPECT_EQ(answer.code, 0) << answer.error;
+        return ops::read_parameters(path("e.safetensors")).at("embeddings");
+    };
+    const Tensor whole = embed();
+    EXPECT_EQ(whole.sizes().vec(), (ops::Shape{prompts, 16}));
+    EXPECT_EQ(conditions::Embeddings(path("e.safetensors")).rows(), prompts);
+    EXPECT_EQ(folder_.entries(), 2U);
+    // Rows that are there already are kept, and a torn one is done again.
+    const auto metadata = core::SafetensorsFile(path("e.safetensors")).metadata();
+    core::write_json(path("e.safetensors.unfinished.json"), {{"encoder", metadata.at("encoder")}, {"prompts", metadata.at("prompts")}, {"width", 16}});
+    std::ofstream(path("e.safetensors.unfinished"), std::ios::binary) << std::string(done * 16 * 4 + 5, '\0');
+    const Tensor resumed = embed();
+    EXPECT_EQ(resumed.narrow(0, 0, done).abs().max().item<double>(), 0);
+    EXPECT_LT(ops::relative_distance(resumed.narrow(0, done, prompts - done), whole.narrow(0, done, prompts - done)), 1e-5);
+    // Those of other prompts are not.
+    core::write_json(path("e.safetensors.unfinished.json"), {{"encoder", metadata.at("encoder")}, {"prompts", "others"}, {"width", 16}});
+    std::ofstream(path("e.safetensors.unfinished"), std::ios::binary) << std::string(done * 16 * 4, '\0');
+    EXPECT_TRUE(embed().equal(whole));
+}
+
+TEST_F(DiffusersCommands, embed_names_the_line_that_is_no_text) {
+    core::write_text(path("prompts.txt"), "fine\ncaf\xe9\n");
+    const Answer answer = atelier({"embed", model(), path("prompts.txt"), "--out", path("e.safetensors")});
+    EXPECT_EQ(answer.code, 1);
+    ops::expect_contains(answer.error, "line 2");
+}
+
+TEST_F(DiffusersCommands, inspect_and_convert_know_the_directory) {
+    const Answer about = atelier({"inspect", model(), "--json"});
+    EXPECT_EQ(about.code, 0) << about.error;
+    EXPECT_EQ(nlohmann::json::parse(about.out).at("image_size"), 16);
+    EXPECT_EQ(atelier({"convert", model(), path("copy"), "--to", "diffusers"}).code, 0);
+    const Answer copy = atelier({"inspect", path("copy"), "--json"});
+    EXPECT_EQ(copy.out, about.out);
+    EXPECT_EQ(atelier({"convert", model(), path("other"), "--to", "edm"}).code, 2);
+}
+
+}  // namespace atelier::cli
