@@ -15,6 +15,7 @@
 #include "atelier/evaluation/charts.h"
 #include "atelier/evaluation/two_d.h"
 #include "atelier/inference/generator.h"
+#include "atelier/models/diffusers_directory.h"
 
 namespace atelier::cli {
 
