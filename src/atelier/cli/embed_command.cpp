@@ -101,7 +101,8 @@ void embed(const Arguments& arguments) {
     const std::int64_t total = PromptFile(arguments.prompts).count(), width = model.text().width;
     if (total == 0) core::fail("{}: holds no prompt", arguments.prompts);
     std::string weights;
-    for (const fs::path& file : model.directory().text_weights().files()) weights += core::sha256_of_file(file);
+    const std::vector<fs::path> files = model.directory().text_weights().files();
+    for (const fs::path& file : files) weights += core::sha256_of_file(file);
     const std::map<std::string, std::string> metadata{{"encoder", core::sha256(weights)}, {"prompts", core::sha256_of_file(arguments.prompts)}};
     Unfinished rows(arguments.out, width, {{"encoder", metadata.at("encoder")}, {"prompts", metadata.at("prompts")}, {"width", width}});
     PromptFile file(arguments.prompts);
