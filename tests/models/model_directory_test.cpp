@@ -76,7 +76,7 @@ TEST_F(ModelDirectory, keeps_what_this_program_does_not_know) {
 
 TEST_F(ModelDirectory, raw_weights_lie_beside_and_are_not_the_ones_to_use) {
     const Model raw = tiny_model(tiny_config(), 2);
-    write_model(path, model, &raw.parameters);
+    write_model(path, model, {{"raw", raw.parameters}});
     EXPECT_EQ(ops::hash_of(ops::read_parameters(path / "model-raw.safetensors")), ops::hash_of(raw.parameters));
     EXPECT_EQ(ops::hash_of(read_model(path).parameters), ops::hash_of(model.parameters));
 }
