@@ -101,7 +101,7 @@ TEST(DryRun, says_what_it_cannot_know) {
 
 /// What is planned for a training step on the CPU against what the process took.
 TEST(DryRun, tells_the_memory_of_a_training_step_within_15_percent) {
-    for (const Arguments& more : {Arguments{"--batch", "384"}, Arguments{"--batch", "256", "--gan"}, Arguments{"--batch", "512", "--activation-checkpointing"}}) {
+    for (const Arguments& more : {Arguments{"--batch", "192"}, Arguments{"--batch", "128", "--gan"}, Arguments{"--batch", "192", "--activation-checkpointing"}}) {
         Arguments arguments{"benchmark", "models/fashion-mnist/teacher", "--training", "--runs", "1", "--threads", "1"};
         arguments.insert(arguments.end(), more.begin(), more.end());
         const json told = json::parse(succeed(arguments).out);

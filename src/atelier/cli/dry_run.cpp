@@ -21,7 +21,7 @@ namespace atelier::cli {
 namespace {
 
 constexpr double gib = 1024.0 * 1024 * 1024;
-constexpr double share_of_products = 0.5;   // of matrix products' rate that a U-Net's step reaches: what we saw on CPUs, and near what is told of GPUs
+constexpr double share_of_products = 0.5;   // of matrix products' rate that a U-Net's step is taken to reach (docs/recipes.md)
 constexpr double longest_try = 5;           // seconds that a step may be expected to take and still be tried
 constexpr double share_for_a_try = 0.5;     // of the memory
 
