@@ -22,7 +22,9 @@ Tensor images_of(const std::map<std::string, core::Array>& arrays, const std::st
     if (array.dtype != core::DType::U8 || shape.size() != 4 || shape[0] < 1 || shape[1] < 1 || shape[2] < 1 || (shape[3] != 1 && shape[3] != 3)) {
         core::fail("{}: \"arr_0\" is {} of {}; images are uint8 [N,H,W,C] with 1 or 3 channels", where, core::to_string(shape), core::name_of(array.dtype));
     }
-    return at::from_blob(const_cast<std::byte*>(array.bytes.data()), shape, at::TensorOptions(at::kByte)).permute({0, 3, 1, 2}).contiguous();
+    // Cloned: of one channel the permuted view counts as contiguous already, and would look into the file's bytes after they are gone.
+    const Tensor view = at::from_blob(const_cast<std::byte*>(array.bytes.data()), shape, at::TensorOptions(at::kByte)).permute({0, 3, 1, 2});
+    return view.clone(at::MemoryFormat::Contiguous);
 }
 
 std::vector<std::int64_t> labels_of(const std::map<std::string, core::Array>& arrays, std::int64_t count, const std::string& where) {
