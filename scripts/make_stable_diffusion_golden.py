@@ -12,8 +12,8 @@ import shutil
 import sys
 import tempfile
 
-import numpy as np
 import torch
+from golden_weights import weights
 from diffusers import AutoencoderKL, DDIMScheduler, DPMSolverMultistepScheduler, PNDMScheduler, StableDiffusionPipeline, UNet2DConditionModel
 from safetensors.torch import save_file
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
@@ -21,26 +21,6 @@ from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 ROOT = pathlib.Path(__file__).parents[1]
 TOKENIZER = ROOT / "tests/golden/clip_tokenizer"
 SCHEDULER = dict(num_train_timesteps=1000, beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear", set_alpha_to_one=False, steps_offset=1)
-
-
-def fnv1a(text):
-    value = 0xCBF29CE484222325
-    for byte in text.encode():
-        value = (value ^ byte) * 0x100000001B3 % 2**64
-    return value
-
-
-def weights(name, shape):
-    state = np.uint64(fnv1a(name)) + np.arange(1, int(np.prod(shape)) + 1, dtype=np.uint64) * np.uint64(0x9E3779B97F4A7C15)
-    state = (state ^ (state >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-    state = (state ^ (state >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    state ^= state >> np.uint64(31)
-    signed = (state >> np.uint64(40)).astype(np.float64) / 2**23 - 1
-    if len(shape) == 1:
-        numbers = 0.25 * signed + (1.0 if name.endswith(".weight") else 0.0)
-    else:
-        numbers = signed * np.sqrt(3.0 / np.prod(shape[1:]))
-    return torch.from_numpy(numbers.astype(np.float32)).reshape(shape)
 
 
 def filled(model):

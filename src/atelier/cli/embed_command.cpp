@@ -4,6 +4,7 @@
 
 #include "atelier/cli/commands.h"
 #include "atelier/cli/engine_options.h"
+#include "atelier/cli/prompt_file.h"
 #include "atelier/core/atomic_file.h"
 #include "atelier/core/error.h"
 #include "atelier/core/hash.h"
@@ -25,34 +26,6 @@ struct Arguments {
 };
 
 constexpr std::int64_t at_once = 64;
-
-/// Prompts of a text file, a line each, read as they are asked for.
-class PromptFile {
-public:
-    explicit PromptFile(const std::string& path) : path_(path), lines_(path) {
-        if (!lines_ || fs::is_directory(path)) core::fail("{}: cannot be read; it is a text file with a prompt a line", path);
-    }
-
-    bool next(std::string& prompt) {
-        if (!std::getline(lines_, prompt)) return false;
-        if (prompt.ends_with('\r')) prompt.pop_back();
-        ++line_;
-        return true;
-    }
-
-    std::int64_t count() {
-        std::int64_t count = 0;
-        for (std::string prompt; next(prompt);) ++count;
-        return count;
-    }
-
-    std::int64_t line() const { return line_; }
-
-private:
-    std::string path_;
-    std::ifstream lines_;
-    std::int64_t line_ = 0;
-};
 
 /// Rows that lie on disk before all are there: numbers one after another, beside a file that says of what they are.
 class Unfinished {
@@ -98,7 +71,7 @@ private:
 void embed(const Arguments& arguments) {
     if (!arguments.out.ends_with(".safetensors")) throw core::UsageError("--out: " + arguments.out + " must end in .safetensors");
     inference::StableDiffusion model(arguments.model, arguments.engine.chosen());
-    const std::int64_t total = PromptFile(arguments.prompts).count(), width = model.text().width;
+    const std::int64_t total = count_prompts(arguments.prompts), width = model.text().width;
     if (total == 0) core::fail("{}: holds no prompt", arguments.prompts);
     std::string weights;
     const std::vector<fs::path> files = model.directory().text_weights().files();
@@ -112,16 +85,15 @@ void embed(const Arguments& arguments) {
     core::Progress progress("embedding", total, "prompts", rows.done());
     while (rows.done() < total) {
         if (core::stop_requested()) throw core::Interrupted(fmt::format("interrupted after {} of {} prompts; run the same command again to go on", rows.done(), total));
-        std::vector<std::string> batch;
-        while (static_cast<std::int64_t>(batch.size()) < at_once && file.next(prompt)) {
+        std::vector<Tensor> ids;
+        while (static_cast<std::int64_t>(ids.size()) < at_once && file.next(prompt)) {
             try {
-                model.tokenizer().encode(prompt);
+                ids.push_back(model.tokens({&prompt, 1}));
             } catch (const core::Error& error) {
                 core::fail("{}: line {}: {}", arguments.prompts, file.line(), error.what());
             }
-            batch.push_back(prompt);
         }
-        rows.add(model.read(model.tokens(batch)).pooled);
+        rows.add(model.read(at::cat(ids)).pooled);
         progress.update(rows.done());
     }
     rows.finish(arguments.out, width, metadata);

@@ -91,7 +91,7 @@ private:
 
     bool same_as_teacher() const { return same_size(student_json(), workshop_.teacher().config); }
 
-    bool needs_tsm() const { return !same_as_teacher() && config_.students.tsm && config_.students.start.empty() && config_.tsm.steps > 0; }
+    bool needs_tsm() const { return cli::needs_tsm(student_json(), workshop_.teacher().config, config_); }
 
     /// The folder whose weights the stage begins with, or nothing: then the teacher's, or fresh ones.
     std::optional<fs::path> predecessor(const std::string& stage) const {
@@ -249,6 +249,10 @@ bool same_size(const nlohmann::json& student, const nlohmann::json& teacher) {
         if (student.contains(key) && student.at(key) != teacher.at(key)) return false;
     }
     return true;
+}
+
+bool needs_tsm(const nlohmann::json& student, const nlohmann::json& teacher, const RunConfig& config) {
+    return !same_size(student, teacher) && config.students.tsm && config.students.start.empty() && config.tsm.steps > 0;
 }
 
 void make_student(Workshop& workshop, std::int64_t student, const std::optional<std::string>& stage) {

@@ -1,7 +1,6 @@
 #include "atelier/cli/prompt_partition_stage.h"
 
 #include <algorithm>
-#include <fstream>
 #include <iostream>
 #include <map>
 #include <optional>
@@ -9,6 +8,7 @@
 #include <ATen/ops/linalg_svd.h>
 #include <fmt/ranges.h>
 
+#include "atelier/cli/prompt_file.h"
 #include "atelier/conditions/prompt_partition.h"
 #include "atelier/core/atomic_file.h"
 #include "atelier/core/error.h"
@@ -36,29 +36,24 @@ struct NamedPrompts {
     std::optional<std::int64_t> empty;
 };
 
-/// Calls `see(row, prompt)` for each line of `path`. Throws core::Error unless there are `rows` of them.
-void read_lines(const std::string& path, std::int64_t rows, const std::function<void(std::int64_t, const std::string&)>& see) {
-    std::ifstream file(path);
-    if (!file || fs::is_directory(path)) core::fail("{}: cannot be read; --prompts names a text file with a prompt a line", path);
-    std::string line;
-    std::int64_t row = 0;
-    for (; std::getline(file, line); ++row) {
-        if (line.ends_with('\r')) line.pop_back();
-        if (row < rows) see(row, line);
-    }
-    if (row != rows) core::fail("{}: has {} lines, the embeddings have {} rows; a prompt belongs to each row, in order", path, row, rows);
+/// Throws core::Error unless the file has a prompt a row.
+void check_count(const std::string& path, std::int64_t rows) {
+    const std::int64_t lines = count_prompts(path);
+    if (lines != rows) core::fail("{}: has {} lines, the embeddings have {} rows; a prompt belongs to each row, in order", path, lines, rows);
 }
 
-NamedPrompts named_prompts(const std::string& path, std::int64_t rows, const PromptSurvey& survey) {
+NamedPrompts named_prompts(const std::string& path, const PromptSurvey& survey) {
     NamedPrompts named;
     if (path.empty()) return named;
     for (const auto& cell : survey.cells) {
         for (const std::int64_t row : cell.central) named.text[row];
     }
-    read_lines(path, rows, [&](std::int64_t row, const std::string& line) {
+    PromptFile file(path);
+    for (std::string line; file.next(line);) {
+        const std::int64_t row = file.line() - 1;
         if (line.empty() && !named.empty) named.empty = row;
         if (const auto wanted = named.text.find(row); wanted != named.text.end()) wanted->second = line;
-    });
+    }
     return named;
 }
 
@@ -196,11 +191,11 @@ void partition_prompts(const PromptArguments& arguments) {
         throw core::UsageError(fmt::format("--null-owner {} is out of range; students are 0 to {}", arguments.null_owner, arguments.students - 1));
     }
     const Embeddings embeddings(arguments.embeddings);
-    if (!arguments.prompts.empty()) read_lines(arguments.prompts, embeddings.rows(), [](std::int64_t, const std::string&) {});
+    if (!arguments.prompts.empty()) check_count(arguments.prompts, embeddings.rows());
     PromptPartition partition = conditions::partition_prompts(
         embeddings, {.students = arguments.students, .seed = arguments.seed, .balanced = arguments.balanced});
     const PromptSurvey survey = conditions::survey(partition, embeddings);
-    const NamedPrompts named = named_prompts(arguments.prompts, embeddings.rows(), survey);
+    const NamedPrompts named = named_prompts(arguments.prompts, survey);
     partition.null_owner = null_owner(arguments, named, survey);
     partition.encoder = arguments.encoder;
     const nlohmann::json told = summary(partition, survey, named);

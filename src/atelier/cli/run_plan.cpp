@@ -22,10 +22,7 @@ void look_at_data(const RunConfig& config, RunPlan& plan) {
         plan.classes = data->classes();
         plan.samples = data->size();
         plan.data_words = fmt::format("{}: {} samples", config.data_path, plan.samples);
-        if ((config.data_classes >= 0 && config.data_classes != plan.classes) || (!config.data_shape.empty() && config.data_shape != plan.form.shape)) {
-            throw core::UsageError(fmt::format("{}: samples are {} in {} classes, the config asks for {} in {} (data.shape, data.classes)", config.data_path,
-                                               core::to_string(plan.form.shape), plan.classes, core::to_string(config.data_shape), config.data_classes));
-        }
+        check_data(plan.form, plan.classes, config);
         return;
     }
     if (config.data_shape.empty() || config.data_classes < 0) {
@@ -45,10 +42,7 @@ nlohmann::json teacher_config(const LoadedConfig& loaded, RunPlan& plan) {
     const RunConfig& config = loaded.config;
     if (!config.teacher.path.empty() && fs::exists(fs::path(config.teacher.path) / "config.json")) {
         const models::Model teacher = models::read_model_config(config.teacher.path);
-        if (teacher.form.shape != plan.form.shape || teacher.network.classes != plan.classes) {
-            throw core::UsageError(fmt::format("{}: this teacher is for samples of {} in {} classes, the data are {} in {}", config.teacher.path,
-                                               core::to_string(teacher.form.shape), teacher.network.classes, core::to_string(plan.form.shape), plan.classes));
-        }
+        check_teacher(teacher, plan.form, plan.classes, config);
         plan.teacher_words = config.teacher.path;
         return teacher.config;
     }
@@ -163,8 +157,7 @@ void add_students(const LoadedConfig& loaded, RunPlan& plan) {
             stage.times = static_cast<std::int64_t>(group.students.size());
             plan.stages.push_back(std::move(stage));
         };
-        const bool tsm = !same_size(group.config, teacher) && config.students.tsm && config.students.start.empty() && config.tsm.steps > 0;
-        if (tsm) add(tsm_stage(config, master, student));
+        if (needs_tsm(group.config, teacher, config)) add(tsm_stage(config, master, student));
         if (config.dm.steps > 0) add(matching_stage(config, "dm", master, student));
         if (config.adm.steps > 0) add(matching_stage(config, "adm", master, student));
     }

@@ -18,13 +18,6 @@ namespace fs = std::filesystem;
 /// [1,3,H,W] in +-1 -> pixels [H,W,3] uint8.
 Tensor pixels_of(const Tensor& image) { return ((image[0] / 2 + 0.5).clamp(0, 1) * 255).round().to(at::kByte).permute({1, 2, 0}).contiguous(); }
 
-core::Image picture_of(const Tensor& pixels) {
-    core::Image image{static_cast<int>(pixels.size(0)), static_cast<int>(pixels.size(1)), static_cast<int>(pixels.size(2)), {}};
-    const auto* first = pixels.const_data_ptr<std::uint8_t>();
-    image.pixels.assign(first, first + pixels.numel());
-    return image;
-}
-
 void write(const TextRequest& request, const std::vector<Tensor>& images) {
     const std::string ending = fs::path(request.out).extension().string();
     if (ending == ".npz") {
@@ -32,7 +25,7 @@ void write(const TextRequest& request, const std::vector<Tensor>& images) {
         return core::write_npz(request.out, {{"arr_0", core::DType::U8, all.sizes().vec(), {static_cast<const std::byte*>(all.const_data_ptr()), all.nbytes()}}});
     }
     std::vector<core::Image> pictures;
-    for (const Tensor& image : images) pictures.push_back(picture_of(image));
+    for (const Tensor& image : images) pictures.push_back(models::image_of(image));
     if (ending == ".png") return core::write_png(request.out, pictures.size() == 1 ? pictures[0] : core::grid(pictures, static_cast<int>(std::min<std::size_t>(4, pictures.size()))));
     core::create_directory_atomically(request.out, [&](const fs::path& folder) {
         for (std::size_t i = 0; i < pictures.size(); ++i) core::write_png(folder / fmt::format("{:06}.png", i), pictures[i]);

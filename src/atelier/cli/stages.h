@@ -14,6 +14,8 @@ void write_result(const std::filesystem::path& folder, models::Model& model, con
 nlohmann::json sized(nlohmann::json teacher, const StudentsConfig& sizes, std::int64_t student);
 /// Whether a network of one config can start from the weights of the other.
 bool same_size(const nlohmann::json& student, const nlohmann::json& teacher);
+/// Whether a student of that config.json goes through teacher score matching first.
+bool needs_tsm(const nlohmann::json& student, const nlohmann::json& teacher, const RunConfig& config);
 
 /// Each makes its part of the run unless it is there already, resuming what was begun.
 void make_teacher(Workshop& workshop);

@@ -7,38 +7,32 @@
 
 namespace atelier::cli {
 
-namespace {
-
-/// What the config says of the data, where it does, against what they are.
-void check_against(const data::Dataset& data, const RunConfig& config) {
-    const auto words = [](std::int64_t classes) { return classes == 0 ? "no labels" : fmt::format("{} classes", classes); };
-    if (config.data_classes >= 0 && data.classes() != config.data_classes) {
+void check_data(const models::DataForm& form, std::int64_t classes, const RunConfig& config) {
+    const auto words = [](std::int64_t count) { return count == 0 ? "no labels" : fmt::format("{} classes", count); };
+    if (config.data_classes >= 0 && classes != config.data_classes) {
         throw core::UsageError(fmt::format("{}: has {}, but data.classes asks for {}; name other data, or set data.classes = {}", config.data_path,
-                                           words(data.classes()), words(config.data_classes), data.classes()));
+                                           words(classes), words(config.data_classes), classes));
     }
-    if (!config.data_shape.empty() && data.form().shape != config.data_shape) {
+    if (!config.data_shape.empty() && form.shape != config.data_shape) {
         throw core::UsageError(fmt::format("{}: samples are {}, but data.shape asks for {}; make them so with: atelier import {} NEW.zip --size {}", config.data_path,
-                                           core::to_string(data.form().shape), core::to_string(config.data_shape), config.data_path, config.data_shape.back()));
+                                           core::to_string(form.shape), core::to_string(config.data_shape), config.data_path, config.data_shape.back()));
     }
 }
 
-/// A class-conditional teacher needs labels, an unconditional one can make nothing of them.
-void check_teacher(const models::Model& teacher, const data::Dataset& data, const RunConfig& config) {
-    const auto labelled = [](std::int64_t classes) { return classes == 0 ? "unlabelled" : fmt::format("in {} classes", classes); };
-    if (teacher.form.shape == data.form().shape && teacher.network.classes == data.classes()) return;
+void check_teacher(const models::Model& teacher, const models::DataForm& form, std::int64_t classes, const RunConfig& config) {
+    const auto labelled = [](std::int64_t count) { return count == 0 ? "unlabelled" : fmt::format("in {} classes", count); };
+    if (teacher.form.shape == form.shape && teacher.network.classes == classes) return;
     throw core::UsageError(fmt::format("{}: this teacher is for samples of {} {}; those of {} are {} {}. Name data like those that it was trained on (data.path), "
                                        "or another teacher", config.teacher.path, core::to_string(teacher.form.shape), labelled(teacher.network.classes),
-                                       config.data_path, core::to_string(data.form().shape), labelled(data.classes())));
+                                       config.data_path, core::to_string(form.shape), labelled(classes)));
 }
-
-}  // namespace
 
 Workshop::Workshop(LoadedConfig loaded) : loaded_(std::move(loaded)), output_(config().output), device_(inference::device_of(config().device)) {}
 
 const std::shared_ptr<const data::Dataset>& Workshop::data() {
     if (!data_) {
         const auto opened = data::open_dataset({.path = config().data_path, .split = "train", .limit = 0});
-        check_against(*opened, config());
+        check_data(opened->form(), opened->classes(), config());
         data_ = opened;
     }
     return data_;
@@ -95,7 +89,7 @@ void check_plan(Workshop& workshop) {
     if (config.teacher.path.empty()) {
         networks::make_network(core::JsonObject(network_json(config.network, data.form(), data.classes()), workshop.loaded().path));
     } else {
-        check_teacher(models::read_model_config(config.teacher.path), data, config);
+        check_teacher(models::read_model_config(config.teacher.path), data.form(), data.classes(), config);
     }
     if (config.uses_lpips()) {
         if (data.form().kind != models::DataForm::Kind::image) throw core::UsageError("regression = \"lpips\" is for images; the data are points, use pseudo_huber");

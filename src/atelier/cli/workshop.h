@@ -45,6 +45,12 @@ private:
     std::unique_ptr<models::Model> teacher_;
 };
 
+/// Throws core::UsageError where samples of `form` in so many classes are not what the config says of its data.
+void check_data(const models::DataForm& form, std::int64_t classes, const RunConfig& config);
+
+/// Throws core::UsageError where a teacher is for other samples: a class-conditional one needs labels, an unconditional one can make nothing of them.
+void check_teacher(const models::Model& teacher, const models::DataForm& form, std::int64_t classes, const RunConfig& config);
+
 /// Throws core::UsageError or core::Error where config and data do not fit together, before anything is trained or written.
 void check_plan(Workshop& workshop);
 

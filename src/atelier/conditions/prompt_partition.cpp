@@ -106,16 +106,17 @@ public:
         constexpr int steps = 400;
         constexpr float first = 0.02F;
         std::vector<float> best = offsets_;
-        double least = largest_share(sizes());
+        std::vector<std::size_t> size = sizes();
+        double least = largest_share(size);
         for (int step = 0; step < steps && least > 1.005; ++step) {
             const float length = first / (1 + 0.05F * static_cast<float>(step));
-            const auto size = sizes();
             for (std::size_t k = 0; k < students_; ++k) {
                 // A cell twice its share or larger falls by the whole step.
                 const double surplus = static_cast<double>(size[k] * students_) / static_cast<double>(rows_) - 1;
                 offsets_[k] -= length * static_cast<float>(std::min(1.0, surplus));
             }
-            if (const double now = largest_share(sizes()); now < least) {
+            size = sizes();
+            if (const double now = largest_share(size); now < least) {
                 least = now;
                 best = offsets_;
             }

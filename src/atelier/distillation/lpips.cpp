@@ -37,16 +37,15 @@ std::span<const Step> steps_of(Lpips::Network network) {
     return network == Lpips::Network::vgg ? std::span<const Step>(vgg) : std::span<const Step>(alex);
 }
 
-void take(ops::Parameters& to, const models::NamedTensors& from, const std::string& name, const std::vector<std::int64_t>& shape, const std::string& where) {
-    const auto found = from.find(name);
-    if (found == from.end()) core::fail("{}: has no tensor \"{}\"; LPIPS wants torchvision's VGG-16 or AlexNet, and the lpips package's layer weights", where, name);
-    const Tensor tensor = found->second().to(at::kFloat).contiguous();
-    if (tensor.sizes() != at::IntArrayRef(shape)) {
-        core::fail("{}: tensor \"{}\" is {}, LPIPS has {}; is lpips.network right?", where, name, core::to_string(tensor.sizes().vec()), core::to_string(shape));
+/// Moves tensors of a file into the weights of one of LPIPS's networks.
+struct Taking {
+    ops::Parameters& to;
+    std::string network;
+
+    void operator()(const models::NamedTensors& from, const std::string& name, const std::vector<std::int64_t>& shape, const std::string& where) const {
+        to.set(name, models::tensor_of(from, name, shape, network, "LPIPS wants torchvision's VGG-16 or AlexNet, and the lpips package's layer weights", where));
     }
-    if (!at::isfinite(tensor).all().item<bool>()) core::fail("{}: tensor \"{}\" holds numbers that are not finite", where, name);
-    to.set(name, tensor);
-}
+};
 
 std::string layer_name(std::size_t layer) { return fmt::format("lin{}.model.1.weight", layer); }
 std::string step_name(const Step& step, const char* part) { return fmt::format("features.{}.{}", step.number, part); }
@@ -69,16 +68,17 @@ Lpips::Network lpips_network(const std::string& name) {
 }
 
 Lpips::Lpips(Network network, const std::filesystem::path& backbone, const std::filesystem::path& linear, at::Device device) : network_(network) {
+    const Taking take{weights_, network == Network::vgg ? "LPIPS's VGG-16" : "LPIPS's AlexNet"};
     const models::NamedTensors trunk = models::read_named_tensors(backbone);
     for (const Step& step : steps_of(network)) {
-        take(weights_, trunk, step_name(step, "weight"), {step.out, step.in, step.kernel, step.kernel}, backbone.string());
-        take(weights_, trunk, step_name(step, "bias"), {step.out}, backbone.string());
+        take(trunk, step_name(step, "weight"), {step.out, step.in, step.kernel, step.kernel}, backbone.string());
+        take(trunk, step_name(step, "bias"), {step.out}, backbone.string());
     }
     const std::filesystem::path& path = linear.empty() ? backbone : linear;
     const models::NamedTensors layers = linear.empty() ? trunk : models::read_named_tensors(linear);
     std::size_t layer = 0;
     for (const Step& step : steps_of(network)) {
-        if (step.seen) take(weights_, layers, layer_name(layer++), {1, step.out, 1, 1}, path.string());
+        if (step.seen) take(layers, layer_name(layer++), {1, step.out, 1, 1}, path.string());
     }
     weights_ = weights_.to(device);
 }

@@ -18,17 +18,14 @@ class ImageMeasures : public Measures {
 public:
     ImageMeasures(const data::Dataset& reference, const FeatureSpace& space, const Protocol& protocol)
         : space_(space), protocol_(protocol), form_(reference.form()), classes_(reference.classes()), labels_(reference.labels()) {
-        FeatureStatistics statistics(space.width());
-        std::vector<Tensor> blocks;
-        core::Progress progress("features of the reference", reference.size(), "images");
-        for (std::int64_t first = 0; first < reference.size(); first += reading_block) {
-            std::vector<std::int64_t> indices(static_cast<std::size_t>(std::min(reading_block, reference.size() - first)));
+        const auto block = [&](std::int64_t first, std::int64_t count) {
+            std::vector<std::int64_t> indices(static_cast<std::size_t>(count));
             std::iota(indices.begin(), indices.end(), first);
-            blocks.push_back(seen(reference.samples(indices)).features);
-            statistics.add(blocks.back());
-            progress.update(first + static_cast<std::int64_t>(indices.size()));
-        }
-        features_ = at::cat(blocks);
+            return reference.samples(indices);
+        };
+        features_ = seen("features of the reference", reference.size(), block).features;
+        FeatureStatistics statistics(space.width());
+        for (const Tensor& rows : features_.split(reading_block)) statistics.add(rows);
         statistics_ = statistics.finish();
         manifold_ = some_of(features_, 0);
         precision_radii_ = neighbour_radii(manifold_, protocol_.precision_neighbours);
@@ -39,7 +36,8 @@ public:
         : space_(space), protocol_(protocol), form_(std::move(form)), statistics_(std::move(reference)) {}
 
     Measured measure(const Samples& samples, std::uint64_t seed) const override {
-        const Features found = seen(samples.model_space);
+        const Features found = seen("features of the samples", samples.model_space.size(0),
+                                    [&](std::int64_t first, std::int64_t count) { return samples.model_space.narrow(0, first, count); });
         Measured measured{distances(found.features, seed), {}};
         if (space_.is_inception()) {
             const MeanAndDeviation score = inception_score(found.logits, std::min<std::int64_t>(protocol_.score_splits, found.logits.size(0)));
@@ -74,9 +72,18 @@ public:
     const Statistics* reference_statistics() const override { return &statistics_; }
 
 private:
-    /// Features of what a user would see: the 8-bit picture.
-    Features seen(const Tensor& model_space) const {
-        return space_.features(models::to_model_space(form_, models::to_user_space(form_, model_space)));
+    /// Features of what a user would see, the 8-bit pictures, of `count` images that `block` hands out from `first` on.
+    Features seen(const std::string& label, std::int64_t count, const std::function<Tensor(std::int64_t first, std::int64_t count)>& block) const {
+        core::Progress progress(label, count, "images");
+        std::vector<Tensor> features, logits;
+        for (std::int64_t first = 0; first < count; first += reading_block) {
+            const std::int64_t n = std::min(reading_block, count - first);
+            Features part = space_.features(models::to_model_space(form_, models::to_user_space(form_, block(first, n))));
+            features.push_back(std::move(part.features));
+            logits.push_back(std::move(part.logits));
+            progress.update(first + n);
+        }
+        return {at::cat(features), at::cat(logits)};
     }
 
     std::string frechet_name() const { return space_.is_inception() ? "fid" : "feature_distance"; }

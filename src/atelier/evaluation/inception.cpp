@@ -6,7 +6,6 @@
 #include <ATen/ops/max_pool2d.h>
 
 #include "atelier/core/error.h"
-#include "atelier/core/progress.h"
 
 namespace atelier::evaluation {
 
@@ -96,34 +95,19 @@ private:
     Walker& at_;
 };
 
-class Weights {
-public:
-    Weights(const models::NamedTensors& all, std::string where) : all_(all), where_(std::move(where)) {}
-
-    Tensor tensor(const std::string& name, const std::vector<std::int64_t>& shape) const {
-        const auto found = all_.find(name);
-        if (found == all_.end()) core::fail("{}: has no tensor \"{}\"; is this Inception-v3 of 2015 with torchvision's names?", where_, name);
-        const Tensor tensor = found->second().to(at::kFloat).contiguous();
-        if (tensor.sizes() != at::IntArrayRef(shape)) {
-            core::fail("{}: tensor \"{}\" is {}, Inception-v3 has {}", where_, name, core::to_string(tensor.sizes().vec()), core::to_string(shape));
-        }
-        if (!at::isfinite(tensor).all().item<bool>()) core::fail("{}: tensor \"{}\" holds numbers that are not finite", where_, name);
-        return tensor;
-    }
-
-private:
-    const models::NamedTensors& all_;
-    std::string where_;
-};
-
 /// Takes the plan's convolutions out of a file, each with its normalisation folded in. A value is a number of channels.
 struct Folding {
-    const Weights& weights;
+    const models::NamedTensors& weights;
+    const std::string& where;
     ops::Parameters folded{};
 
+    Tensor tensor(const std::string& name, const std::vector<std::int64_t>& shape) const {
+        return models::tensor_of(weights, name, shape, "Inception-v3", "is this Inception-v3 of 2015 with torchvision's names?", where);
+    }
+
     std::int64_t conv(std::int64_t in, const Convolution& c) {
-        const Tensor weight = weights.tensor(c.name + ".conv.weight", {c.out, in, c.height, c.width});
-        const auto norm = [&](const char* part) { return weights.tensor(c.name + ".bn." + part, {c.out}); };
+        const Tensor weight = tensor(c.name + ".conv.weight", {c.out, in, c.height, c.width});
+        const auto norm = [&](const char* part) { return tensor(c.name + ".bn." + part, {c.out}); };
         const Tensor scale = norm("weight") / (norm("running_var") + norm_eps).sqrt();
         folded.set(c.name + ".weight", weight * scale.view({-1, 1, 1, 1}));
         folded.set(c.name + ".bias", norm("bias") - norm("running_mean") * scale);
@@ -176,11 +160,10 @@ Tensor resized_like_tensorflow(const Tensor& images, std::int64_t size) {
 Inception::Inception(const std::filesystem::path& path, at::Device device) : Inception(models::read_named_tensors(path), path.string(), device) {}
 
 Inception::Inception(const models::NamedTensors& all, const std::string& where, at::Device device) {
-    const Weights weights(all, where);
-    Folding folding{weights};
+    Folding folding{all, where};
     const std::int64_t width = Plan<Folding, std::int64_t>(folding).pooled(3);
-    layers_ = std::move(folding.folded);
-    layers_.set("fc.weight", weights.tensor("fc.weight", {classes, width}));
+    layers_ = folding.folded;
+    layers_.set("fc.weight", folding.tensor("fc.weight", {classes, width}));
     hash_ = ops::hash_of(layers_);
     layers_ = layers_.to(device);
 }
@@ -191,7 +174,6 @@ Features Inception::features(const Tensor& images) const {
     }
     at::NoGradGuard no_gradients;
     Computing computing{layers_};
-    core::Progress progress("Inception's features", images.size(0), "images");
     std::vector<Tensor> features, logits;
     for (std::int64_t first = 0; first < images.size(0); first += batch_size) {
         const std::int64_t count = std::min(batch_size, images.size(0) - first);
@@ -201,7 +183,6 @@ Features Inception::features(const Tensor& images) const {
         const Tensor pooled = Plan<Computing, Tensor>(computing).pooled(seen.contiguous(at::MemoryFormat::ChannelsLast)).mean({2, 3});
         features.push_back(pooled.to(at::kCPU));
         logits.push_back(at::matmul(pooled, layers_.at("fc.weight").t()).to(at::kCPU));
-        progress.update(first + count);
     }
     if (features.empty()) return {at::zeros({0, features_width}), at::zeros({0, classes})};
     return {at::cat(features), at::cat(logits)};

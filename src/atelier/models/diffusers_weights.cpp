@@ -1,5 +1,4 @@
 #include <algorithm>
-#include <cstring>
 #include <set>
 
 #include "atelier/core/error.h"
@@ -29,10 +28,6 @@ std::string newer_name(std::string name) {
 bool is_buffer(const std::string& name) { return name.ends_with("position_ids"); }
 
 bool readable(core::DType type) { return type == core::DType::F32 || type == core::DType::F16 || type == core::DType::BF16; }
-
-at::ScalarType torch_type(core::DType type) {
-    return type == core::DType::F16 ? at::kHalf : type == core::DType::BF16 ? at::kBFloat16 : at::kFloat;
-}
 
 }  // namespace
 
@@ -116,13 +111,7 @@ void DiffusersWeights::check_against(std::span<const ops::ParameterSpec> specs) 
 
 ops::Parameters DiffusersWeights::read() const {
     ops::Parameters parameters;
-    for (const auto& [name, place] : places_) {
-        const core::TensorEntry& entry = place.file->entry(place.name);
-        Tensor tensor = at::empty(entry.shape, torch_type(entry.dtype));
-        const auto bytes = place.file->bytes(place.name);
-        std::memcpy(tensor.mutable_data_ptr(), bytes.data(), bytes.size());
-        parameters.set(name, tensor.to(at::kFloat));
-    }
+    for (const auto& [name, place] : places_) parameters.set(name, ops::read_tensor(*place.file, place.name));
     for (const auto& [name, place] : places_) place.file->release_pages();
     return parameters;
 }

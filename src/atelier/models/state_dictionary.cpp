@@ -49,4 +49,16 @@ NamedTensors read_named_tensors(const std::filesystem::path& path) {
     return named;
 }
 
+Tensor tensor_of(const NamedTensors& tensors, const std::string& name, const std::vector<std::int64_t>& shape, const std::string& network,
+                 const std::string& hint, const std::string& where) {
+    const auto found = tensors.find(name);
+    if (found == tensors.end()) core::fail("{}: has no tensor \"{}\"; {}", where, name, hint);
+    const Tensor tensor = found->second().to(at::kFloat).contiguous();
+    if (tensor.sizes() != at::IntArrayRef(shape)) {
+        core::fail("{}: tensor \"{}\" is {}, {} has {}", where, name, core::to_string(tensor.sizes().vec()), network, core::to_string(shape));
+    }
+    if (!at::isfinite(tensor).all().item<bool>()) core::fail("{}: tensor \"{}\" holds numbers that are not finite", where, name);
+    return tensor;
+}
+
 }  // namespace atelier::models

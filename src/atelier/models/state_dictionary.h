@@ -32,4 +32,9 @@ using NamedTensors = std::map<std::string, std::function<Tensor()>>;
 /// dots. Nothing in it is run. Throws core::Error naming the file.
 NamedTensors read_named_tensors(const std::filesystem::path& path);
 
+/// Tensor `name` of `tensors` as float32, contiguous. Throws core::Error, beginning with `where`, when it is not there (adding `hint`), of another shape than
+/// `network` has, or holds numbers that are not finite.
+Tensor tensor_of(const NamedTensors& tensors, const std::string& name, const std::vector<std::int64_t>& shape, const std::string& network,
+                 const std::string& hint, const std::string& where);
+
 }  // namespace atelier::models

@@ -2,36 +2,20 @@
 
 #include <cmath>
 #include <numbers>
-#include <openvino/opsets/opset13.hpp>
 
 #include "atelier/core/error.h"
+#include "atelier/ops/openvino_nodes.h"
 #include "atelier/ops/openvino_norm.h"
 #include "atelier/ops/quantised.h"
 #include "atelier/ops/openvino_waves.h"
 
 namespace atelier::ops {
 
-namespace op = ov::opset13;
-
 namespace {
 
-using Node = ov::Output<ov::Node>;
-
-template <class Operation, class... Arguments>
-Node make(Arguments&&... arguments) {
-    return std::make_shared<Operation>(std::forward<Arguments>(arguments)...)->output(0);
-}
-
-Node integers(const std::vector<std::int64_t>& numbers) {
-    return make<op::Constant>(ov::element::i64, ov::Shape{numbers.size()}, numbers);
-}
+using namespace openvino_nodes;
 
 Node floats(const ov::Shape& shape, const std::vector<float>& numbers) { return make<op::Constant>(ov::element::f32, shape, numbers); }
-
-/// A size of 0 stays as it is: so batches need not be of the size that the graph was written for.
-Node reshaped(const Node& x, const Shape& shape) { return make<op::Reshape>(x, integers(shape), true); }
-
-Node as(const ov::element::Type& type, const Node& x) { return x.get_element_type() == type ? x : make<op::Convert>(x, type); }
 
 Node channels_last(const Node& x) { return make<op::Transpose>(x, integers({0, 2, 3, 1})); }
 

@@ -1,39 +1,24 @@
 #include "atelier/ops/openvino_token_ops.h"
 
-#include <openvino/opsets/opset13.hpp>
+#include "atelier/ops/openvino_nodes.h"
 
 namespace atelier::ops {
 
-namespace op = ov::opset13;
-
 namespace {
 
-using Node = ov::Output<ov::Node>;
-
-template <class Operation, class... Arguments>
-Node make(Arguments&&... arguments) {
-    return std::make_shared<Operation>(std::forward<Arguments>(arguments)...)->output(0);
-}
-
-Node integers(const std::vector<std::int64_t>& numbers) {
-    return make<op::Constant>(ov::element::i64, ov::Shape{numbers.size()}, numbers);
-}
+using namespace openvino_nodes;
 
 Node number(const ov::element::Type& type, double value) { return make<op::Constant>(type, ov::Shape{}, std::vector<double>{value}); }
-
-/// A size of 0 stays as it is: so batches need not be of the size that the graph was written for.
-Node reshaped(const Node& x, const Shape& shape) { return make<op::Reshape>(x, integers(shape), true); }
 
 Node exact_gelu(const Node& x) { return make<op::Gelu>(x, ov::op::GeluApproximationMode::ERF); }
 
 }  // namespace
 
-Node OpenVinoTokenOps::node(const Value& x) const {
-    const Node& given = node_of(x);
-    return given.get_element_type() == precision_ ? given : make<op::Convert>(given, precision_);
+ov::Output<ov::Node> OpenVinoTokenOps::node(const Value& x) const {
+    return as(precision_, node_of(x));
 }
 
-Node OpenVinoTokenOps::table(const std::string& name) const { return node(value_of(make<op::Constant>(view_of(parameters_.at(name))))); }
+ov::Output<ov::Node> OpenVinoTokenOps::table(const std::string& name) const { return node(value_of(make<op::Constant>(view_of(parameters_.at(name))))); }
 
 Value OpenVinoTokenOps::embedding(const Value& ids, const std::string& name, std::int64_t, std::int64_t) {
     return value_of(make<op::Gather>(table(name + ".weight"), node_of(ids), make<op::Constant>(ov::element::i64, ov::Shape{}, 0)));

@@ -169,9 +169,13 @@ bool can_be_mapped(const core::TensorEntry& entry, std::span<const std::byte> by
 
 }  // namespace
 
+Tensor read_tensor(const core::SafetensorsFile& file, const std::string& name, bool keep_type) {
+    return copied(file.entry(name), file.bytes(name), keep_type);
+}
+
 Parameters read_parameters(const core::SafetensorsFile& file, bool keep_types) {
     Parameters read;
-    for (const auto& [name, entry] : file.entries()) read.set(name, copied(entry, file.bytes(name), keep_types));
+    for (const auto& [name, entry] : file.entries()) read.set(name, read_tensor(file, name, keep_types));
     return read;
 }
 

@@ -61,6 +61,9 @@ void check_against(const Parameters& parameters, std::span<const ParameterSpec> 
 Parameters read_parameters(const std::filesystem::path& path, bool keep_types = false);
 Parameters read_parameters(const core::SafetensorsFile& file, bool keep_types = false);
 
+/// One tensor out of a file: floating types as float32 unless `keep_type`.
+Tensor read_tensor(const core::SafetensorsFile& file, const std::string& name, bool keep_type = false);
+
 /// Like read_parameters, but float32 and int8 tensors look into the mapped file, which they keep open: processes share them, and pages that nobody looks at
 /// take no memory. They must not be written to.
 Parameters map_parameters(const std::shared_ptr<const core::SafetensorsFile>& file);

@@ -66,14 +66,17 @@ public:
     Value global_average(const Value& x) override;
     Value block(std::span<const Value> inputs, const Body& body) override;
 
-private:
+protected:
     void add_parameter(ParameterSpec spec);
-    void norm_parameters(const std::string& name, std::int64_t channels);
     Value made(const Shape& shape) { return made(shape, keeping_.width); }
+    /// The backward pass reads `x`.
+    void keep(const Value& x) { keep(x, keeping_.width); }
+
+private:
+    void norm_parameters(const std::string& name, std::int64_t channels);
     Value made(const Shape& shape, double width);
     /// The backward pass reads `x` as a tensor of `width` bytes a number: itself, or a copy.
     void keep(const Value& x, double width);
-    void keep(const Value& x) { keep(x, keeping_.width); }
     void keep_bytes(double bytes);
     void note_place();
 

@@ -16,15 +16,15 @@ void require(bool holds, const std::string& name, const Shape& shape, const char
 Value ShapeTokenOps::embedding(const Value& ids, const std::string& name, std::int64_t rows, std::int64_t width) {
     const Shape in = shape(ids);
     require(in.size() == 2, name, in, "expected ids [N,T]");
-    parameters.push_back({name + ".weight", {rows, width}, {Init::Kind::normal, 0.02}, 1});
-    return Shape{in[0], in[1], width};
+    add_parameter({name + ".weight", {rows, width}, {Init::Kind::normal, 0.02}, 1});
+    return made({in[0], in[1], width});
 }
 
 Value ShapeTokenOps::add_positions(const Value& x, const std::string& name, std::int64_t rows) {
     const Shape in = shape(x);
     require(in.size() == 3 && in[1] <= rows, name, in, "expected [N,T,F] with no more tokens than there are positions");
-    parameters.push_back({name + ".weight", {rows, in[2]}, {Init::Kind::normal, 0.02}, 1});
-    return in;
+    add_parameter({name + ".weight", {rows, in[2]}, {Init::Kind::normal, 0.02}, 1});
+    return made(in);
 }
 
 Value ShapeTokenOps::token_attention(const Value& q, const Value& k, const Value& v, const TokenAttention& how) {
@@ -33,36 +33,41 @@ Value ShapeTokenOps::token_attention(const Value& q, const Value& k, const Value
             "queries, keys and values must be [N,T,C] of one N and C");
     require(how.heads > 0 && queries[2] % how.heads == 0, "token_attention", queries, "the width must be a multiple of the heads");
     flops += 4.0 * static_cast<double>(elements(queries)) * static_cast<double>(keys[1]);
-    return queries;
+    for (const Value* read : {&q, &k, &v}) keep(*read);
+    return made(queries);
 }
 
-Value ShapeTokenOps::gelu(const Value& x) { return x; }
+Value ShapeTokenOps::gelu(const Value& x) {
+    keep(x);
+    return made(shape(x));
+}
 
-Value ShapeTokenOps::quick_gelu(const Value& x) { return x; }
+Value ShapeTokenOps::quick_gelu(const Value& x) { return gelu(x); }
 
 Value ShapeTokenOps::geglu(const Value& x) {
     Shape s = shape(x);
     require(s.size() == 3 && s[2] % 2 == 0, "geglu", s, "expected [N,T,F] with an even F");
     s[2] /= 2;
-    return s;
+    keep(x);
+    return made(s);
 }
 
 Value ShapeTokenOps::tokens(const Value& image) {
     const Shape s = shape(image);
     require(s.size() == 4, "tokens", s, "expected [N,C,H,W]");
-    return Shape{s[0], s[2] * s[3], s[1]};
+    return made({s[0], s[2] * s[3], s[1]});
 }
 
 Value ShapeTokenOps::image(const Value& tokens, std::int64_t height, std::int64_t width) {
     const Shape s = shape(tokens);
     require(s.size() == 3 && s[1] == height * width, "image", s, "expected as many tokens as pixels");
-    return Shape{s[0], s[2], height, width};
+    return made({s[0], s[2], height, width});
 }
 
 Value ShapeTokenOps::pad_corner(const Value& x) {
     const Shape s = shape(x);
     require(s.size() == 4, "pad_corner", s, "expected [N,C,H,W]");
-    return Shape{s[0], s[1], s[2] + 1, s[3] + 1};
+    return made({s[0], s[1], s[2] + 1, s[3] + 1});
 }
 
 }  // namespace atelier::ops

@@ -1,0 +1,26 @@
+#include "atelier/cli/prompt_file.h"
+
+#include <filesystem>
+
+#include "atelier/core/error.h"
+
+namespace atelier::cli {
+
+PromptFile::PromptFile(const std::string& path) : lines_(path) {
+    if (!lines_ || std::filesystem::is_directory(path)) core::fail("{}: cannot be read; it is a text file with a prompt a line", path);
+}
+
+bool PromptFile::next(std::string& prompt) {
+    if (!std::getline(lines_, prompt)) return false;
+    if (prompt.ends_with('\r')) prompt.pop_back();
+    ++line_;
+    return true;
+}
+
+std::int64_t count_prompts(const std::string& path) {
+    PromptFile file(path);
+    for (std::string prompt; file.next(prompt);) {}
+    return file.line();
+}
+
+}  // namespace atelier::cli

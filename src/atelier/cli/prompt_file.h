@@ -1,0 +1,28 @@
+#pragma once
+
+#include <cstdint>
+#include <fstream>
+#include <string>
+
+namespace atelier::cli {
+
+/// Prompts of a text file, a line each, read as they are asked for: a file may be larger than memory.
+class PromptFile {
+public:
+    /// Throws core::Error when there is no such file.
+    explicit PromptFile(const std::string& path);
+
+    /// The next prompt, without its line's end; false when there is none.
+    bool next(std::string& prompt);
+
+    std::int64_t line() const { return line_; }  // how many were read
+
+private:
+    std::ifstream lines_;
+    std::int64_t line_ = 0;
+};
+
+/// How many prompts a file has.
+std::int64_t count_prompts(const std::string& path);
+
+}  // namespace atelier::cli
