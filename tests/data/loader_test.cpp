@@ -223,5 +223,18 @@ TEST(loader, options_that_cannot_be_are_errors) {
     EXPECT_THROW(Loader(numbered(10), options(1)).at(-1), core::Error);
 }
 
+TEST(loader, pace_counts_what_was_read_and_used) {
+    Loader loader(numbered(10), options(4));
+    EXPECT_EQ(loader.pace().batches, 0);
+    for (std::int64_t step = 0; step < 5; ++step) loader.at(step);
+    const Pace pace = loader.pace();
+    EXPECT_EQ(pace.batches, 5);
+    EXPECT_EQ(pace.samples_used, 16) << "the first one starts the clock";
+    EXPECT_GE(pace.samples_read, 12);
+    EXPECT_GT(pace.reading_seconds, 0);
+    EXPECT_GT(pace.seconds, 0);
+    EXPECT_LE(pace.waited_seconds, pace.seconds);
+}
+
 }  // namespace
 }  // namespace atelier::data

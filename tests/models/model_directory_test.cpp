@@ -217,6 +217,23 @@ TEST(DataForm, images_are_quantised_as_edm_does_and_come_back) {
     EXPECT_EQ(to_model_space(form, at::zeros({5, 4, 6, 3}, at::kByte)).sizes(), at::IntArrayRef({5, 3, 4, 6}));
 }
 
+/// What a distillation looks at and does not train may be kept in half the bytes.
+TEST(FrozenModel, matrices_in_bfloat16_denoise_bit_for_bit_as_autocast_does) {
+    const json unet{{"architecture", "adm_unet"}, {"resolution", 8}, {"channels", 3}, {"classes", 4}, {"model_channels", 32}, {"channel_mult", {1, 2}},
+                    {"num_blocks", 1}, {"attention_resolutions", {4}}, {"channel_mult_emb", 4}, {"sigma_data", 0.5}};
+    const Model model = tiny_model(unet, 1);
+    Model frozen = model;
+    frozen.parameters = model.parameters.with_matrices_as(at::kBFloat16);
+    const ops::Compute compute{at::kBFloat16};
+    const Tensor x = at::sin(at::arange(2 * 3 * 64, at::kFloat)).view({2, 3, 8, 8}), sigma = at::tensor({0.3F, 40.0F});
+    const std::vector<std::int64_t> classes{1, 3};
+    at::NoGradGuard no_gradients;
+    EXPECT_TRUE(at::equal(frozen.denoiser(compute).denoise(x, sigma, diffusion::one_hot(classes, 4)), model.denoiser(compute).denoise(x, sigma, diffusion::one_hot(classes, 4))));
+    std::int64_t halved = 0;
+    for (const auto& [name, tensor] : frozen.parameters.tensors()) halved += tensor.scalar_type() == at::kBFloat16 ? tensor.numel() : 0;
+    EXPECT_GT(halved, model.parameters.count() * 9 / 10);
+}
+
 TEST(DataForm, points_are_scaled_and_shifted_and_come_back) {
     const DataForm form{DataForm::Kind::points, {2}, {1, -2}, 3, {}};
     EXPECT_TRUE(at::equal(to_user_space(form, at::tensor({1.0F, 1.0F}).view({1, 2})), at::tensor({4.0F, 1.0F}).view({1, 2})));

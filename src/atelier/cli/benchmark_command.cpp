@@ -90,6 +90,7 @@ nlohmann::json training_figures(const Arguments& arguments, const inference::Eng
     if (arguments.gan) fake.merge(distillation::fresh_head(model.network, 0).to(engine.device), "");
     ops::Compute compute = engine.compute();
     compute.recompute = arguments.recompute;
+    if (compute.type) model.parameters = model.parameters.with_matrices_as(*compute.type);
     const auto teacher = model.denoiser(compute);
     const std::int64_t classes = std::max<std::int64_t>(1, model.network.classes);
     const auto real = [&](std::int64_t step) {
@@ -116,7 +117,7 @@ nlohmann::json training_figures(const Arguments& arguments, const inference::Eng
     const std::int64_t parts = distillation::parts_of(arguments.batch, arguments.micro_batch);
     const Batch at_once{static_cast<double>(parts > 1 ? arguments.micro_batch : arguments.batch), parts > 1};
     // The weights are there already.
-    const double there = (fake.count() + student.count() + model.parameters.count()) * 4.0;
+    const double there = (fake.count() + student.count()) * 4.0 + model.parameters.count() * (compute.type ? 2.0 : 4.0);
     const double estimated = own_bytes(conditions) - there + matching_bytes(sizes, at_once, conditions);
     training::Stepper stepper(matching);
     std::int64_t step = 0;

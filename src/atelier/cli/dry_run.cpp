@@ -9,6 +9,7 @@
 #include <fstream>
 #include <iostream>
 
+#include "atelier/cli/matching_settings.h"
 #include "atelier/cli/run_plan.h"
 #include "atelier/core/error.h"
 #include "atelier/core/progress.h"
@@ -75,7 +76,9 @@ class Trial {
 public:
     Trial(const RunConfig& config, const RunPlan& plan, const PlannedStage& stage)
         : config_(config), stage_(stage), device_(config.device), teacher_(fresh(plan.networks.front(), device_)),
-          student_(fresh(plan.networks[stage.network], device_)), classes_(plan.classes) {}
+          student_(fresh(plan.networks[stage.network], device_)), classes_(plan.classes) {
+        if (const auto type = config.compute().type) teacher_.parameters = teacher_.parameters.with_matrices_as(*type);
+    }
 
     double seconds() {
         return stage_.name == "teacher" || stage_.name == "tsm" ? of_score_matching() : of_matching();
@@ -109,22 +112,27 @@ private:
         const MatchingConfig& from = stage_.name == "adm" ? config_.adm : config_.dm;
         ops::Parameters fake = student_.parameters.clone();
         if (stage_.name == "adm") fake.merge(distillation::fresh_head(student_.network, 0).to(device_), "");
-        distillation::MatchingSettings settings;
+        distillation::MatchingSettings settings = matching_settings(config_, stage_.name, student_);
         settings.steps = 2;
-        settings.batch = stage_.batch;
-        settings.micro_batch = stage_.micro_batch;
-        settings.fake_updates = from.fake_updates;
-        settings.scheme = student_.scheme;
-        settings.range = student_.range;
-        settings.compute = config_.compute();
-        settings.score_identity = from.loss == "sid";
         settings.stream = "dry-run";
-        if (stage_.name == "adm") settings.adversarial = distillation::AdversarialSettings{.gan_weight = 1e-3};
+        const auto pairs = [this, real = noise()](std::int64_t step) {
+            const distillation::LabelledBatch batch = real(step);
+            return distillation::PairBatch{batch.samples, batch.samples, batch.labels};
+        };
         const auto by = teacher_.denoiser(config_.compute());
         const auto classes = static_cast<std::size_t>(std::max<std::int64_t>(1, classes_));
         distillation::DistributionMatching matching({student_.network, student_.parameters, student_.network, fake, by,
-                                                     {std::vector<double>(classes, 1.0)}, noise(), {}, {}}, settings);
+                                                     {std::vector<double>(classes, 1.0)}, noise(), pairs, regression(from)}, settings);
         return of(matching);
+    }
+
+    /// Where the loss's weights are not there yet, a cheaper one stands in.
+    distillation::RegressionLoss regression(const MatchingConfig& from) const {
+        try {
+            return regression_loss(config_, from, device_);
+        } catch (const core::Error&) {
+            return distillation::pseudo_huber;
+        }
     }
 
     const RunConfig& config_;

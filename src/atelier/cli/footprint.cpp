@@ -52,6 +52,11 @@ double kept_after(const Burden& burden, double samples, const Conditions& condit
     return burden.kept.held * samples * spread(conditions) + casts(burden, conditions);
 }
 
+/// A teacher is kept as it is computed with.
+double frozen_bytes(const Burden& teacher, const Conditions& conditions) { return (conditions.low_precision ? low : float32) * teacher.parameters; }
+
+double look_of(const Burden& teacher, double samples, const Conditions& conditions) { return teacher.alone.most * samples * spread(conditions); }
+
 double standing_bytes(const Burden& learner, const Standing& standing) {
     return float32 * learner.parameters * (3 + standing.averages + (standing.keeps_best ? 1 : 0));
 }
@@ -92,8 +97,8 @@ double score_matching_bytes(const Burden& model, const Burden* teacher, const St
     const double sums = batch.parts ? gradients(model) : 0;
     double working = std::max(training_pass(model, batch.samples, conditions), gradients(model)) + sums;
     working = std::max(working, evaluation(model, batch.probe, conditions));
-    if (teacher) working = std::max(working, evaluation(*teacher, batch.samples, conditions));
-    return standing_bytes(model, standing) + (teacher ? gradients(*teacher) : 0) + working;
+    if (teacher) working = std::max(working, look_of(*teacher, batch.samples, conditions));
+    return standing_bytes(model, standing) + (teacher ? frozen_bytes(*teacher, conditions) : 0) + working;
 }
 
 double matching_bytes(const Matching& m, const Batch& batch, const Conditions& conditions) {
@@ -107,12 +112,12 @@ double matching_bytes(const Matching& m, const Batch& batch, const Conditions& c
     fake = std::max(fake, gradients(m.fake)) + (m.gan ? gradients(m.head) : 0) + (batch.parts ? gradients(m.fake) : 0);
     // The student's: teacher and fake score look at samples whose graph is kept.
     const double kept = kept_after(m.student, n, conditions);
-    double others = std::max(evaluation(m.teacher, n, conditions), evaluation(m.fake, n, conditions));
-    if (m.score_identity) others = kept_after(m.teacher, n, conditions) + training_pass(m.fake, n, conditions, Slopes::of_samples);
+    double others = std::max(look_of(m.teacher, n, conditions), evaluation(m.fake, n, conditions));
+    if (m.score_identity) others = kept_after(m.teacher, n, conditions) - casts(m.teacher, conditions) + training_pass(m.fake, n, conditions, Slopes::of_samples);
     if (m.gan) others = std::max(others, training_pass(m.encoder, n, conditions, Slopes::of_samples) + kept_after(m.head, n, conditions));
     if (m.regression) others = std::max(others, training_pass(m.student, n, conditions));
     double student = std::max({kept + others, training_pass(m.student, n, conditions), gradients(m.student)}) + (batch.parts ? gradients(m.student) : 0);
-    const double held = gradients(m.teacher) + standing_bytes(m.student, m.standing) + standing_bytes(m.fake, {}) + (m.gan ? standing_bytes(m.head, {}) : 0);
+    const double held = frozen_bytes(m.teacher, conditions) + standing_bytes(m.student, m.standing) + standing_bytes(m.fake, {}) + (m.gan ? standing_bytes(m.head, {}) : 0);
     return held + std::max({fake, student, evaluation(m.student, batch.probe, conditions)});
 }
 

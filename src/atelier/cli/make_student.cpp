@@ -1,11 +1,11 @@
 #include <ATen/Parallel.h>
 
-#include "atelier/cli/perception.h"
+#include "atelier/cli/matching_settings.h"
+#include "atelier/cli/real_batches.h"
 #include "atelier/cli/stages.h"
 #include "atelier/core/error.h"
 #include "atelier/core/log.h"
 #include "atelier/core/progress.h"
-#include "atelier/data/loader.h"
 #include "atelier/data/pair_store.h"
 #include "atelier/distillation/distribution_matching.h"
 #include "atelier/distillation/score_matching.h"
@@ -39,13 +39,15 @@ public:
         model.parameters = model.parameters.to(workshop_.device());
         core::log::info("student {} tsm: {} parameters after a teacher of {}", student_, model.parameters.count(),
                         workshop_.teacher().parameters.count());
-        const auto teacher = workshop_.teacher().denoiser(config_.compute());
+        const RealBatches real = real_batches("tsm", config_.tsm.batch);
+        const models::Model master = workshop_.frozen_teacher();
+        const auto teacher = master.denoiser(config_.compute());
         distillation::ScoreMatching matching(
-            model.network, model.parameters, &teacher, real_batches("tsm", config_.tsm.batch),
+            model.network, model.parameters, &teacher, real.source(),
             {.steps = config_.tsm.steps, .optimization = config_.tsm.optimization, .scheme = model.scheme, .range = model.range,
              .level_mean = config_.teacher.level_mean, .level_deviation = config_.teacher.level_deviation, .compute = config_.compute(), .batch = config_.tsm.batch, .micro_batch = config_.tsm.micro_batch,
              .seed = workshop_.seed(), .stream = stream("tsm"), .sampler_steps = config_.evaluation.steps});
-        finish(stage, model, run(matching, "tsm", stage, false), config_.tsm.optimization);
+        finish(stage, model, run(matching, "tsm", stage, false, real), config_.tsm.optimization);
     }
 
     void match(const std::string& name) {
@@ -59,13 +61,17 @@ public:
         ops::Parameters fake = start_of_fake(name, student);
         stage.begin();
         if (name == "adm") fake.merge(distillation::fresh_head(student.network, workshop_.seed()).to(workshop_.device()), "");
-        const auto teacher = workshop_.teacher().denoiser(config_.compute());
+        const RealBatches real = real_batches(name, settings.batch);
+        const auto pairs = pair_batches(name, settings);
+        const models::Model master = workshop_.frozen_teacher();
+        const auto teacher = master.denoiser(config_.compute());
+        distillation::MatchingSettings how = matching_settings(config_, name, student);
+        how.stream = stream(name);
         distillation::DistributionMatching matching(
-            {student.network, student.parameters, student.network, fake, teacher,
-             conditions::restricted(data::prior_of(*workshop_.data()), cell_), real_batches(name, settings.batch), pair_batches(name, settings),
-             regression(settings)},
-            matching_settings(name, settings, student));
-        const auto result = run(matching, name, stage, settings.keep_best);
+            {student.network, student.parameters, student.network, fake, teacher, conditions::restricted(data::prior_of(*workshop_.data()), cell_), real.source(), pairs,
+             regression_loss(config_, settings, workshop_.device())},
+            how);
+        const auto result = run(matching, name, stage, settings.keep_best, real);
         ops::write_parameters(stage.path() / "fake_score.safetensors", fake.clone());
         finish(stage, student, result, settings.student);
     }
@@ -135,14 +141,8 @@ private:
         return fake;
     }
 
-    distillation::BatchSource real_batches(const std::string& stage, std::int64_t batch) const {
-        auto loader = std::make_shared<data::Loader>(
-            workshop_.data(), data::LoaderOptions{.batch = batch, .horizontal_flips = config_.flips, .seed = workshop_.seed(),
-                                                  .stream = stream(stage) + "/data", .indices = cell_indices_});
-        return [loader](std::int64_t step) {
-            const data::Batch batch_read = loader->at(step);
-            return distillation::LabelledBatch{batch_read.samples, batch_read.labels};
-        };
+    RealBatches real_batches(const std::string& stage, std::int64_t batch) const {
+        return {workshop_.data(), {.batch = batch, .horizontal_flips = config_.flips, .seed = workshop_.seed(), .stream = stream(stage) + "/data", .indices = cell_indices_}};
     }
 
     std::function<distillation::PairBatch(std::int64_t)> pair_batches(const std::string& stage, const MatchingConfig& settings) const {
@@ -168,47 +168,14 @@ private:
         };
     }
 
-    distillation::RegressionLoss regression(const MatchingConfig& settings) const {
-        if (settings.regression == "pseudo_huber") return distillation::pseudo_huber;
-        if (settings.regression == "lpips") return lpips_loss(config_.lpips, workshop_.device());
-        if (settings.regression == "perceptual") return perceptual_loss(config_.evaluation.classifier, workshop_.device());
-        return {};
-    }
-
-    distillation::MatchingSettings matching_settings(const std::string& name, const MatchingConfig& from, const models::Model& student) const {
-        distillation::MatchingSettings to;
-        to.steps = from.steps;
-        to.batch = from.batch;
-        to.micro_batch = from.micro_batch;
-        to.fake_updates = from.fake_updates;
-        to.student = from.student;
-        to.fake = from.fake;
-        to.scheme = student.scheme;
-        to.range = student.range;
-        to.compute = config_.compute();
-        to.score_identity = from.loss == "sid";
-        to.sid_alpha = from.sid_alpha;
-        to.regression_weight = from.regression == "none" ? 0.0 : from.regression_weight;
-        to.seed = workshop_.seed();
-        to.stream = stream(name);
-        if (name == "adm") {
-            distillation::AdversarialSettings gan;
-            if (from.gan_weight != "auto") gan.gan_weight = std::stod(from.gan_weight);
-            gan.gan_balance = from.gan_balance;
-            gan.discriminator_weight = from.discriminator_weight;
-            gan.highest_level = from.gan_highest_level;
-            gan.r1_weight = from.r1_weight;
-            gan.divergence = from.divergence;
-            to.adversarial = gan;
-        }
-        return to;
-    }
-
-    training::LoopResult run(distillation::Stage& matching, const std::string& name, const training::StageFolder& stage, bool keep_best) const {
+    training::LoopResult run(distillation::Stage& matching, const std::string& name, const training::StageFolder& stage, bool keep_best,
+                             const RealBatches& real) const {
         auto settings = workshop_.loop_settings(fmt::format("student {} {}", student_, name), stage.path() / "training", cell_);
         settings.keep_best = keep_best;
         if (name == "tsm") settings.probe_every = config_.probe.sampler_every;
-        return training::run_stage(matching, settings);
+        training::LoopResult result = training::run_stage(matching, settings);
+        real.say_pace(settings.label);
+        return result;
     }
 
     void finish(const training::StageFolder& stage, models::Model& model, const training::LoopResult& result,

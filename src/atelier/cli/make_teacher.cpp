@@ -1,8 +1,8 @@
+#include "atelier/cli/real_batches.h"
 #include "atelier/cli/stages.h"
 #include "atelier/core/error.h"
 #include "atelier/core/log.h"
 #include "atelier/core/progress.h"
-#include "atelier/data/loader.h"
 #include "atelier/distillation/score_matching.h"
 
 namespace atelier::cli {
@@ -39,16 +39,13 @@ void train(Workshop& workshop, const training::StageFolder& stage) {
     model.parameters = model.parameters.to(workshop.device());
     core::log::info("teacher: {} of {} parameters on {} samples", model.network.architecture, model.parameters.count(), data->size());
 
-    data::Loader loader(data, {.batch = workshop.config().teacher.batch, .horizontal_flips = workshop.config().flips,
-                               .seed = workshop.seed(), .stream = "teacher/data", .indices = {}});
-    const auto real = [&](std::int64_t step) {
-        const data::Batch batch = loader.at(step);
-        return distillation::LabelledBatch{batch.samples, batch.labels};
-    };
-    distillation::ScoreMatching matching(model.network, model.parameters, nullptr, real, settings_of(workshop.config()));
+    const RealBatches real(data, {.batch = workshop.config().teacher.batch, .horizontal_flips = workshop.config().flips,
+                                  .seed = workshop.seed(), .stream = "teacher/data", .indices = {}});
+    distillation::ScoreMatching matching(model.network, model.parameters, nullptr, real.source(), settings_of(workshop.config()));
     training::LoopSettings loop = workshop.loop_settings("teacher", stage.path() / "training", {});
     loop.probe_every = workshop.config().probe.sampler_every;
     const auto result = training::run_stage(matching, loop);
+    real.say_pace(loop.label);
 
     model.config["provenance"] = {{"made_by", "teacher training"}, {"seed", workshop.config().seed}, {"data", data->hash()},
                                   {"prior", data::prior_of(*data).weights}};

@@ -52,6 +52,13 @@ const models::Model& Workshop::teacher() {
     return *teacher_;
 }
 
+models::Model Workshop::frozen_teacher() {
+    models::Model frozen = teacher();
+    teacher_.reset();
+    if (const auto type = config().compute().type) frozen.parameters = frozen.parameters.with_matrices_as(*type);
+    return frozen;
+}
+
 training::LoopSettings Workshop::loop_settings(const std::string& label, const std::filesystem::path& folder,
                                                std::span<const std::int64_t> classes) {
     const auto& dataset = data();

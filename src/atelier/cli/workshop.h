@@ -31,6 +31,9 @@ public:
 
     /// The finished teacher. Throws core::Error saying how to make one when there is none.
     const models::Model& teacher();
+    /// The teacher as something that is only looked at: in low precision with matrices of two bytes a number. The workshop lets go of its own; what
+    /// teacher() gave before must not be used any more.
+    models::Model frozen_teacher();
 
     /// Settings that every training loop of the run shares: probes on `classes` drawn from the prior, checkpoints, pictures, the distance to
     /// the data. `label` is shown to people.

@@ -9,6 +9,8 @@ namespace atelier::data {
 
 namespace {
 
+double seconds_between(std::chrono::steady_clock::time_point from, std::chrono::steady_clock::time_point to) { return std::chrono::duration<double>(to - from).count(); }
+
 /// Mirrors each image [C,H,W] of the batch with probability 1/2.
 Tensor flipped_by_chance(const Tensor& images, core::RandomStream stream) {
     Tensor chosen = at::empty({images.size(0)}, at::kBool);
@@ -88,6 +90,7 @@ Batch Loader::read(std::int64_t step) const {
 
 Batch Loader::at(std::int64_t step) {
     if (step < 0) core::fail("there is no batch {}; steps begin at 0", step);
+    const auto asked = Clock::now();
     std::unique_lock lock(mutex_);
     changed_.wait(lock, [&] { return wanted_ != step || ready_ == step; });
     const bool read_already = wanted_ == step;
@@ -98,7 +101,26 @@ Batch Loader::at(std::int64_t step) {
     lock.unlock();
     changed_.notify_all();
     if (trouble) std::rethrow_exception(trouble);
-    return read_already ? std::move(batch) : read(step);
+    if (!read_already) batch = read(step);
+    count_use(asked);
+    return batch;
+}
+
+void Loader::count_use(Clock::time_point asked) {
+    const std::lock_guard lock(mutex_);
+    if (pace_.batches++ == 0) {
+        first_asked_ = Clock::now();  // the first batch could not be read ahead
+        return;
+    }
+    pace_.samples_used += static_cast<double>(options_.batch);
+    pace_.waited_seconds += seconds_between(asked, Clock::now());
+}
+
+Pace Loader::pace() const {
+    const std::lock_guard lock(mutex_);
+    Pace pace = pace_;
+    if (pace.batches > 0) pace.seconds = seconds_between(first_asked_, Clock::now());
+    return pace;
 }
 
 void Loader::read_ahead() {
@@ -108,6 +130,7 @@ void Loader::read_ahead() {
         if (closing_) return;
         const std::int64_t step = wanted_;
         lock.unlock();
+        const auto began = Clock::now();
         Batch batch;
         std::exception_ptr trouble;
         try {
@@ -116,6 +139,8 @@ void Loader::read_ahead() {
             trouble = std::current_exception();
         }
         lock.lock();
+        pace_.samples_read += static_cast<double>(options_.batch);
+        pace_.reading_seconds += seconds_between(began, Clock::now());
         if (wanted_ != step) continue;  // somebody jumped to another step meanwhile
         next_ = std::move(batch);
         trouble_ = trouble;

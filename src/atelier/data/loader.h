@@ -1,5 +1,6 @@
 #pragma once
 
+#include <chrono>
 #include <condition_variable>
 #include <memory>
 #include <mutex>
@@ -22,6 +23,14 @@ struct LoaderOptions {
     std::vector<std::int64_t> indices;  // the samples to use; empty: all
 };
 
+/// How a loader kept up with those who used its batches.
+struct Pace {
+    std::int64_t batches = 0;                        // used
+    double samples_used = 0, seconds = 0;            // since the first one was asked for
+    double waited_seconds = 0;                       // that users waited
+    double samples_read = 0, reading_seconds = 0;    // by the thread that reads ahead
+};
+
 /// Shuffled batches, read ahead by one thread. Batch number `step` is a function of (options, step) alone: the samples come in
 /// the seeded order of their epoch, epochs follow each other without a gap (also within a batch), so that a resumed run sees what
 /// an undisturbed one sees.
@@ -36,14 +45,18 @@ public:
     /// Batch number `step` (0 or more): fast with consecutive steps, right with any. Rethrows what went wrong while reading.
     Batch at(std::int64_t step);
 
+    Pace pace() const;
+
     /// The samples' numbers in batch `step`.
     std::vector<std::int64_t> indices_at(std::int64_t step) const;
 
 private:
+    using Clock = std::chrono::steady_clock;
     using Order = std::vector<std::int64_t>;
 
     std::shared_ptr<const Order> order_of(std::int64_t epoch) const;
     Batch read(std::int64_t step) const;
+    void count_use(Clock::time_point asked);
     void read_ahead();
 
     std::shared_ptr<const Dataset> dataset_;
@@ -51,8 +64,10 @@ private:
     mutable std::mutex order_mutex_;
     mutable std::int64_t epoch_ = -1;  // whose order_ was computed last
     mutable std::shared_ptr<const Order> order_;
-    std::mutex mutex_;
+    mutable std::mutex mutex_;
     std::condition_variable changed_;
+    Pace pace_;
+    Clock::time_point first_asked_{};
     std::int64_t wanted_ = -1, ready_ = -1;
     Batch next_;
     std::exception_ptr trouble_;

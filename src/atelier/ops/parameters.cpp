@@ -103,6 +103,12 @@ Parameters Parameters::to(at::Device device, at::ScalarType type) const {
     return moved;
 }
 
+Parameters Parameters::with_matrices_as(at::ScalarType type) const {
+    Parameters changed;
+    for (const auto& [name, tensor] : tensors_) changed.set(name, tensor.dim() >= 2 ? tensor.to(type) : tensor);
+    return changed;
+}
+
 void Parameters::require_gradients(bool wanted) const {
     for (const auto& [name, tensor] : tensors_) tensor.set_requires_grad(wanted);
 }

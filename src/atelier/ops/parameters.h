@@ -36,6 +36,8 @@ public:
     /// Overwrites every tensor's numbers with those of `other`, which must have the same names and shapes.
     void copy_from(const Parameters& other);
     Parameters to(at::Device device, at::ScalarType type = at::kFloat) const;
+    /// The same with matrices and filters (two dimensions or more) as `type`. Autocast computes the same bits with it, and need not convert them in every pass.
+    Parameters with_matrices_as(at::ScalarType type) const;
     void require_gradients(bool wanted) const;
     bool all_finite() const;
 
