@@ -16,21 +16,6 @@ namespace {
 namespace fs = std::filesystem;
 
 constexpr std::size_t largest_vocabulary = 4'000'000, largest_file = 64 << 20;
-constexpr const char* word_end = "</w>";
-
-/// GPT-2's letters for bytes: printable Latin-1 stands for itself, the others for the letters from U+0100 on.
-std::string letter_of(int byte) {
-    static const auto letters = [] {
-        std::array<char32_t, 256> all{};
-        char32_t next = 256;
-        for (int b = 0; b < 256; ++b) {
-            const bool printable = (b >= '!' && b <= '~') || (b >= 0xA1 && b <= 0xAC) || b >= 0xAE;
-            all[static_cast<std::size_t>(b)] = printable ? static_cast<char32_t>(b) : next++;
-        }
-        return all;
-    }();
-    return utf8(std::u32string_view(&letters[static_cast<std::size_t>(byte)], 1));
-}
 
 std::uint64_t pair_of(std::int32_t left, std::int32_t right) {
     return static_cast<std::uint64_t>(static_cast<std::uint32_t>(left)) << 32 | static_cast<std::uint32_t>(right);
@@ -73,6 +58,35 @@ std::size_t word_length(std::u32string_view text) {
 }
 
 }  // namespace
+
+std::string clip_letter(unsigned char byte) {
+    static const auto letters = [] {
+        std::array<char32_t, 256> all{};
+        char32_t next = 256;
+        for (int b = 0; b < 256; ++b) {
+            const bool printable = (b >= '!' && b <= '~') || (b >= 0xA1 && b <= 0xAC) || b >= 0xAE;
+            all[static_cast<std::size_t>(b)] = printable ? static_cast<char32_t>(b) : next++;
+        }
+        return all;
+    }();
+    return utf8(std::u32string_view(&letters[byte], 1));
+}
+
+std::vector<std::string> clip_words(std::string_view text) {
+    const std::u32string points = normalised(text, "the text");
+    const std::u32string_view all = points;
+    std::vector<std::string> words;
+    for (std::size_t i = 0; i < all.size();) {
+        if (is_space(all[i])) {
+            ++i;
+            continue;
+        }
+        const std::size_t length = word_length(all.substr(i));
+        words.push_back(utf8(all.substr(i, length)));
+        i += length;
+    }
+    return words;
+}
 
 ClipTokenizer::ClipTokenizer(const fs::path& folder) {
     if (fs::exists(folder / "vocab.json")) read_pieces(folder);
@@ -130,8 +144,8 @@ void ClipTokenizer::read_pieces(const fs::path& folder) {
 void ClipTokenizer::read_tokenizer_json(const fs::path& file) {
     const nlohmann::json tokenizer = core::read_json(file);
     const core::JsonObject model = core::JsonObject(tokenizer, file.string()).object("model");
-    if (model.text_or("type", "BPE") != "BPE" || model.text_or("end_of_word_suffix", "") != word_end) {
-        core::fail("{}: is not CLIP's tokenizer: byte-pair encoding with end_of_word_suffix \"{}\"", file.string(), word_end);
+    if (model.text_or("type", "BPE") != "BPE" || model.text_or("end_of_word_suffix", "") != clip_word_end) {
+        core::fail("{}: is not CLIP's tokenizer: byte-pair encoding with end_of_word_suffix \"{}\"", file.string(), clip_word_end);
     }
     read_vocabulary(model.object("vocab").json(), file.string());
     std::vector<std::pair<std::string, std::string>> merges;
@@ -147,8 +161,8 @@ void ClipTokenizer::read_tokenizer_json(const fs::path& file) {
 
 void ClipTokenizer::find_bytes(const std::string& where) {
     for (int byte = 0; byte < 256; ++byte) {
-        bytes_[byte] = id_of(letter_of(byte), where);
-        last_bytes_[byte] = id_of(letter_of(byte) + word_end, where);
+        bytes_[byte] = id_of(clip_letter(static_cast<unsigned char>(byte)), where);
+        last_bytes_[byte] = id_of(clip_letter(static_cast<unsigned char>(byte)) + clip_word_end, where);
     }
 }
 

@@ -11,6 +11,13 @@
 
 namespace atelier::conditions {
 
+/// What CLIP's tokens write at the end of a word, and a byte's letter in them (GPT-2's: printable Latin-1 stands for itself, others for letters from U+0100 on).
+constexpr const char* clip_word_end = "</w>";
+std::string clip_letter(unsigned char byte);
+
+/// The words, in bytes, that CLIP's tokenizer sees in a text. Throws core::Error when it is not valid UTF-8.
+std::vector<std::string> clip_words(std::string_view text);
+
 /// CLIP's tokenizer (Radford et al. 2021): byte-level byte-pair encoding whose words end in "</w>", over text that is composed, in lower case and
 /// has single spaces. The same ids as transformers' CLIPTokenizer.
 class ClipTokenizer {

@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "atelier/core/error.h"
+#include "atelier/data/captioned_images.h"
 #include "atelier/data/idx.h"
 #include "atelier/data/image_folder.h"
 #include "atelier/data/image_npz.h"
@@ -12,6 +13,11 @@
 #include "atelier/data/toy_points.h"
 
 namespace atelier::data {
+
+const std::vector<std::string>& Dataset::captions() const {
+    static const std::vector<std::string> none;
+    return none;
+}
 
 conditions::Prior prior_of(const Dataset& dataset) {
     if (dataset.classes() == 0) return {{1.0}};
@@ -62,6 +68,7 @@ std::shared_ptr<const Dataset> open_dataset(const DataRequest& request) {
         throw core::UsageError(fmt::format("the data's limit is {}; it must be 0 (all) or more", request.limit));
     }
     if (is_toy(request.path)) return open_toy(request);
+    if (is_captioned(request.path)) return open_captioned(request);
     try {
         return open_path(request);
     } catch (const std::filesystem::filesystem_error& problem) {

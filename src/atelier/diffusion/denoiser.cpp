@@ -1,6 +1,7 @@
 #include "atelier/diffusion/denoiser.h"
 
 #include "atelier/core/error.h"
+#include "atelier/diffusion/text_reading.h"
 
 namespace atelier::diffusion {
 
@@ -13,6 +14,11 @@ Condition one_hot(std::span<const std::int64_t> labels, std::int64_t classes, at
         rows[static_cast<std::int64_t>(i)][labels[i]] = 1;
     }
     return {encoded.to(device)};
+}
+
+Condition Condition::rows(std::int64_t first, std::int64_t count) const {
+    const auto of = [&](const Tensor& whole) { return whole.defined() ? whole.narrow(0, first, count) : whole; };
+    return {of(labels), of(augment), of(ids)};
 }
 
 EdmDenoiser::EdmDenoiser(const networks::Network& network, const ops::Parameters& parameters, const Scheme& scheme, const ops::Compute& compute)
@@ -39,18 +45,20 @@ Tensor EdmDenoiser::denoise(const Tensor& x_t, const Tensor& sigma, const Condit
 
 EdmDenoiser::Seen EdmDenoiser::denoise_and_encode(const Tensor& x_t, const Tensor& sigma, const Condition& condition) const {
     const Preconditioning with = precondition(sigma, scheme_);
+    const Condition labelled = with_labels(network_, parameters_, condition);
     const ops::LowPrecision precision(x_t.device().type(), compute_.type);
     ops::TorchOps speaker(parameters_, "", compute_.recompute);
-    const networks::Outputs out = network_.forward(speaker, network_inputs(network_, x_t, with, condition));
+    const networks::Outputs out = network_.forward(speaker, network_inputs(network_, x_t, with, labelled));
     const Tensor f = ops::tensor_of(out.raw).to(x_t.scalar_type());
     return {along(with.c_skip, x_t) * x_t + along(with.c_out, x_t) * f, ops::tensor_of(out.bottleneck).to(x_t.scalar_type())};
 }
 
 Tensor EdmDenoiser::encode(const Tensor& x_t, const Tensor& sigma, const Condition& condition) const {
     const Preconditioning with = precondition(sigma, scheme_);
+    const Condition labelled = with_labels(network_, parameters_, condition);
     const ops::LowPrecision precision(x_t.device().type(), compute_.type);
     ops::TorchOps speaker(parameters_, "", compute_.recompute);
-    return ops::tensor_of(network_.encode(speaker, network_inputs(network_, x_t, with, condition))).to(x_t.scalar_type());
+    return ops::tensor_of(network_.encode(speaker, network_inputs(network_, x_t, with, labelled))).to(x_t.scalar_type());
 }
 
 }  // namespace atelier::diffusion

@@ -9,10 +9,13 @@
 
 namespace atelier::diffusion {
 
-/// What samples are conditioned on: one-hot class labels [N,L] float32, or nothing (undefined); and how they are augmented, [N,A] float32, or
-/// not (undefined).
+/// What samples are conditioned on: labels [N,L] float32 (one-hot classes, or embeddings of texts), or nothing (undefined); how they are augmented, [N,A]
+/// float32, or not (undefined); and instead of labels texts as token ids [N,T] int64, for networks that read them themselves.
 struct Condition {
-    Tensor labels, augment{};
+    Tensor labels, augment{}, ids{};
+
+    /// Of `count` samples from `first` on.
+    Condition rows(std::int64_t first, std::int64_t count) const;
 };
 
 /// One-hot labels of `classes` numbers; undefined when `classes` is 0. Throws core::Error on a class out of range.

@@ -30,7 +30,7 @@ Tensor loss_with_gradient(const Tensor& x, const Tensor& gradient) {
 }
 
 DistributionMatching::DistributionMatching(MatchingParts parts, MatchingSettings settings)
-    : parts_(std::move(parts)), settings_(std::move(settings)) {
+    : parts_(std::move(parts)), settings_(std::move(settings)), conditions_(parts_.conditions.value_or(diffusion::ConditionTable::classes(parts_.student_network.classes))) {
     gan_weight_ = settings_.adversarial ? settings_.adversarial->gan_weight.value_or(0.0) : 0.0;
     if (settings_.fake_updates >= most_turns) core::fail("fake_updates must be below {}", most_turns);
     health_real_ = parts_.real(0).samples;
@@ -66,7 +66,7 @@ DistributionMatching::Generated DistributionMatching::generate(const char* learn
     for (std::int64_t i = 0; i < rows_.count; ++i) {
         labels.push_back(conditions::draw_class(parts_.prior, settings_.seed + core::fnv1a(learner), first + static_cast<std::uint64_t>(i)));
     }
-    const diffusion::Condition condition = diffusion::one_hot(labels, parts_.student_network.classes, device);
+    const diffusion::Condition condition = conditions_.of(labels, device);
     return {sample(parts_.student, rows_.of(noise), condition), condition};
 }
 
@@ -128,7 +128,7 @@ void DistributionMatching::add_discriminator(Loss& loss, const Tensor& bottlenec
     const AdversarialSettings& gan = *settings_.adversarial;
     const LabelledBatch& batch = draws_.once("real", [&] { return parts_.real(step * settings_.fake_updates + turn); });
     const Tensor real = rows_.of(batch.samples).to(bottleneck_of_fake.device());
-    const diffusion::Condition real_condition = diffusion::one_hot(rows_.of(batch.labels), parts_.fake_network.classes, real.device());
+    const diffusion::Condition real_condition = conditions_.of(rows_.of(batch.labels), real.device());
     Noised of_real = noised(real, "head_real", step, turn, 0, gan.highest_level);
     if (gan.r1_weight > 0) of_real.x_t.set_requires_grad(true);
 
@@ -212,7 +212,7 @@ void DistributionMatching::add_gan(Loss& loss, const Generated& generated, const
 void DistributionMatching::add_regression(Loss& loss, std::int64_t step) {
     const PairBatch& batch = draws_.once("pairs", [&] { return parts_.pairs(step); });
     const at::Device device = parts_.student.list().front().device();
-    const Tensor made = sample(parts_.student, rows_.of(batch.noise).to(device), diffusion::one_hot(rows_.of(batch.labels), parts_.student_network.classes, device));
+    const Tensor made = sample(parts_.student, rows_.of(batch.noise).to(device), conditions_.of(rows_.of(batch.labels), device));
     const Tensor value = parts_.regression(made, rows_.of(batch.samples).to(device));
     loss.value = loss.value + settings_.regression_weight * value;
     loss.metrics.emplace_back("regression", value.item<double>());

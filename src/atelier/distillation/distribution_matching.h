@@ -3,6 +3,7 @@
 #include <optional>
 
 #include "atelier/conditions/prior.h"
+#include "atelier/diffusion/condition_table.h"
 #include "atelier/diffusion/noise_levels.h"
 #include "atelier/distillation/adversarial.h"
 #include "atelier/distillation/parts.h"
@@ -51,6 +52,7 @@ struct MatchingParts {
     BatchSource real;          // of the cell; needed by the GAN head and for health
     std::function<PairBatch(std::int64_t step)> pairs;  // needed with a regression weight
     RegressionLoss regression;
+    std::optional<diffusion::ConditionTable> conditions{};  // what labels stand for; nothing: the student's classes
 };
 
 /// Distribution matching (DMD, DMD2) of a one-step student, with regression on pairs, a GAN head (ADM), other divergences or SiD's loss
@@ -97,6 +99,7 @@ private:
 
     MatchingParts parts_;
     MatchingSettings settings_;
+    diffusion::ConditionTable conditions_;
     Draws draws_;
     Rows rows_;  // of the part at hand
     Tensor health_real_;

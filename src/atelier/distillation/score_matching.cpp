@@ -7,9 +7,20 @@ namespace atelier::distillation {
 
 ScoreMatching::ScoreMatching(const networks::Network& network, ops::Parameters& parameters, const diffusion::Denoiser* teacher,
                              BatchSource real, ScoreMatchingSettings settings)
-    : network_(network), parameters_(parameters), teacher_(teacher), real_(std::move(real)), settings_(std::move(settings)) {}
+    : network_(network), parameters_(parameters), conditions_(settings.conditions.value_or(diffusion::ConditionTable::classes(network.classes))), teacher_(teacher),
+      real_(std::move(real)), settings_(std::move(settings)) {}
 
 std::vector<Learner> ScoreMatching::learners() { return {{"model", &parameters_, settings_.optimization, 1}}; }
+
+std::vector<std::int64_t> ScoreMatching::shown(const std::vector<std::int64_t>& labels, std::int64_t step) const {
+    std::vector<std::int64_t> kept = labels;
+    if (settings_.condition_dropout <= 0) return kept;
+    core::RandomStream chance(settings_.seed, settings_.stream + "/dropout", static_cast<std::uint64_t>(step));
+    for (std::int64_t& label : kept) {
+        if (chance.uniform() < settings_.condition_dropout) label = -1;
+    }
+    return kept;
+}
 
 Loss ScoreMatching::loss(std::size_t index, std::int64_t step, std::int64_t turn, std::int64_t part) {
     draws_.begin(index, step, turn);
@@ -27,7 +38,7 @@ Loss ScoreMatching::loss(std::size_t index, std::int64_t step, std::int64_t turn
     const Rows rows = rows_of(n, settings_.micro_batch, part);
     const diffusion::EdmDenoiser model(network_, parameters_, settings_.scheme, settings_.compute);
     const Tensor value = score_matching_loss(model, teacher_, rows.of(batch.samples).to(device), rows.of(sigma), rows.of(z),
-                                             diffusion::one_hot(rows.of(batch.labels), network_.classes, device), settings_.scheme.sigma_data);
+                                             conditions_.of(rows.of(shown(batch.labels, step)), device), settings_.scheme.sigma_data);
     return {value, {{"loss", value.item<double>()}}, rows.share};
 }
 

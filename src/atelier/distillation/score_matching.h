@@ -1,5 +1,8 @@
 #pragma once
 
+#include <optional>
+
+#include "atelier/diffusion/condition_table.h"
 #include "atelier/diffusion/noise_levels.h"
 #include "atelier/distillation/parts.h"
 
@@ -12,6 +15,8 @@ struct ScoreMatchingSettings {
     diffusion::NoiseRange range;
     double level_mean = -1.2, level_deviation = 1.2;  // ln sigma ~ N(mean, deviation^2)
     ops::Compute compute;
+    std::optional<diffusion::ConditionTable> conditions{};  // what labels stand for; nothing: the network's classes
+    double condition_dropout = 0;  // share of samples that are shown without their condition, so that guidance has both
     std::int64_t batch = 64, micro_batch = 0;  // samples that `real` gives a step; and that are computed at once, 0: all
     std::uint64_t seed = 0;
     std::string stream;            // names the random streams, e.g. "teacher" or "tsm/2"
@@ -33,8 +38,12 @@ public:
     Tensor sample(const ops::Parameters& weights, const Tensor& noise, const diffusion::Condition& condition) const override;
 
 private:
+    /// The batch's labels, some of them dropped (-1).
+    std::vector<std::int64_t> shown(const std::vector<std::int64_t>& labels, std::int64_t step) const;
+
     const networks::Network& network_;
     ops::Parameters& parameters_;
+    diffusion::ConditionTable conditions_;
     const diffusion::Denoiser* teacher_;
     BatchSource real_;
     ScoreMatchingSettings settings_;

@@ -3,6 +3,7 @@
 #include "atelier/core/error.h"
 #include "atelier/core/random_streams.h"
 #include "atelier/core/signals.h"
+#include "atelier/diffusion/text_reading.h"
 #include "atelier/inference/computed_network.h"
 
 namespace atelier::inference {
@@ -86,10 +87,7 @@ StableDiffusion::Text StableDiffusion::read(const Tensor& given) {
         text_ = std::make_unique<ComputedNetwork>(directory_.text_weights().read(), forward, engine_);
     }
     const Tensor hidden = text_->run({ids});
-    // Configs from before transformers 4.24 say 2, which is no end token of CLIP's: the end is then the largest id.
-    constexpr std::int64_t legacy = 2;
-    const Tensor end = (network.eos == legacy ? ids : ids.eq(network.eos).to(at::kInt)).argmax(1);
-    return {hidden, hidden.index({at::arange(ids.size(0)), end}).contiguous()};
+    return {hidden, hidden.index({at::arange(ids.size(0)), diffusion::end_of(network, ids)}).contiguous()};
 }
 
 const conditions::ClipTokenizer& StableDiffusion::tokenizer() {

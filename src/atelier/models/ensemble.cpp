@@ -2,6 +2,7 @@
 
 #include "atelier/core/atomic_file.h"
 #include "atelier/core/error.h"
+#include "atelier/models/prompt_encoder.h"
 
 namespace atelier::models {
 
@@ -11,6 +12,7 @@ namespace {
 
 constexpr std::int64_t version = 1;
 constexpr std::int64_t most_students = 100'000;
+constexpr const char* prompts_folder = "partition";  // of prompts: partition.json and centroids.safetensors
 
 /// A student's path must stay inside the ensemble.
 fs::path inside(const fs::path& directory, const std::string& relative, const std::string& where) {
@@ -30,6 +32,42 @@ void check_prior(const conditions::Prior& prior, std::int64_t classes, const std
     if (prior.classes() != classes || !(sum > 0)) core::fail("{}: prior needs a weight for each of the {} classes", where, classes);
 }
 
+/// Students and the partition that the manifest means must be the same.
+void read_prompt_partition(Ensemble& ensemble, const core::JsonObject& json) {
+    ensemble.prompts = conditions::read_prompt_partition(ensemble.directory / prompts_folder);
+    ensemble.partition.students = ensemble.prompts->students();
+    if (json.object("partition").text("hash") != ensemble.prompts->hash()) {
+        core::fail("{}: names another partition than the one in {}; was one of them exchanged?", json.where(), (ensemble.directory / prompts_folder).string());
+    }
+    if (!has_prompt_encoder(ensemble.directory)) core::fail("{}: its students own prompts, but there is no text_encoder beside it", json.where());
+}
+
+/// The students, each checked against its place.
+std::vector<Model> finished_students(const std::vector<fs::path>& students, const std::string& partition_hash) {
+    std::vector<Model> models;
+    for (std::size_t k = 0; k < students.size(); ++k) {
+        models.push_back(read_model(students[k]));
+        check_place(models.back().config, partition_hash, static_cast<std::int64_t>(k), (students[k] / "config.json").string());
+    }
+    return models;
+}
+
+/// Writes the students and the manifest, which `about` begins.
+void write_students(const fs::path& directory, const std::vector<Model>& models, nlohmann::json about, const std::string& teacher_hash, const nlohmann::json& metrics) {
+    nlohmann::json paths = nlohmann::json::array();
+    for (std::size_t k = 0; k < models.size(); ++k) {
+        paths.push_back(fmt::format("students/{}", k));
+        write_model(directory / "students" / std::to_string(k), models[k]);
+    }
+    about.update({{"version", version}, {"K", models.size()}, {"students", paths}, {"data", to_json(models.front().form)},
+                  {"teacher_hash", teacher_hash}, {"licence", "as the training data's"}, {"metrics", metrics}});
+    core::write_json(directory / "ensemble.json", about);
+}
+
+void check_count(const fs::path& directory, std::int64_t wanted, std::size_t given) {
+    if (static_cast<std::int64_t>(given) != wanted) core::fail("{}: the partition has {} students, {} are given", directory.string(), wanted, given);
+}
+
 }  // namespace
 
 bool is_ensemble_directory(const fs::path& path) { return fs::is_regular_file(path / "ensemble.json"); }
@@ -44,9 +82,13 @@ Ensemble read_ensemble(const fs::path& directory) {
     if (const auto found = json.integer("version", 1, 1'000'000); found > version) {
         core::fail("{}: format version {} is newer than this program's {}; use a newer atelier", path.string(), found, version);
     }
-    ensemble.partition = conditions::partition_from_json(json.object("partition").json(), path.string());
-    ensemble.prior = {json.numbers("prior")};
-    check_prior(ensemble.prior, ensemble.partition.classes(), path.string());
+    if (json.text_or("condition", "class") == "text") {
+        read_prompt_partition(ensemble, json);
+    } else {
+        ensemble.partition = conditions::partition_from_json(json.object("partition").json(), path.string());
+        ensemble.prior = {json.numbers("prior")};
+        check_prior(ensemble.prior, ensemble.partition.classes(), path.string());
+    }
     ensemble.form = data_form_from_json(json.object("data"));
     const auto students = json.texts("students");
     if (json.integer("K", 1, most_students) != ensemble.partition.students ||
@@ -66,9 +108,11 @@ nlohmann::json place_of(const conditions::Partition& partition, std::int64_t stu
     return {{"student", student}, {"cell", partition.cell(student)}, {"partition", partition.hash()}};
 }
 
-void check_place(const nlohmann::json& config, const conditions::Partition& partition, std::int64_t student, const std::string& where) {
+nlohmann::json place_of(const conditions::PromptPartition& partition, std::int64_t student) { return {{"student", student}, {"partition", partition.hash()}}; }
+
+void check_place(const nlohmann::json& config, const std::string& partition_hash, std::int64_t student, const std::string& where) {
     const nlohmann::json place = config.value("place", nlohmann::json::object());
-    if (!place.is_object() || place.value("partition", nlohmann::json()) != partition.hash()) {
+    if (!place.is_object() || place.value("partition", nlohmann::json()) != partition_hash) {
         core::fail("{}: this student was trained for another partition; an ensemble's students and its partition belong together", where);
     }
     if (place.value("student", nlohmann::json()) != student) {
@@ -79,8 +123,11 @@ void check_place(const nlohmann::json& config, const conditions::Partition& part
 Model read_student(const Ensemble& ensemble, std::int64_t student, at::Device device, Weights weights) {
     const fs::path& directory = ensemble.students.at(static_cast<std::size_t>(student));
     Model model = read_model(directory, device, weights);
-    check_place(model.config, ensemble.partition, student, (directory / "config.json").string());
-    if (model.network.classes != 0 && model.network.classes != ensemble.partition.classes()) {
+    check_place(model.config, ensemble.partition_hash(), student, (directory / "config.json").string());
+    if (ensemble.prompts) {
+        const auto length = static_cast<std::int64_t>(ensemble.prompts->centroids.front().size());
+        if (model.network.classes != length) core::fail("{}: the student reads embeddings of {} numbers, the partition's have {}", (directory / "config.json").string(), model.network.classes, length);
+    } else if (model.network.classes != 0 && model.network.classes != ensemble.partition.classes()) {
         core::fail("{}: the student knows {} classes, the ensemble's partition has {}", (directory / "config.json").string(),
                    model.network.classes, ensemble.partition.classes());
     }
@@ -93,25 +140,23 @@ Model read_student(const Ensemble& ensemble, std::int64_t student, at::Device de
 
 void write_ensemble(const fs::path& directory, const conditions::Partition& partition, const conditions::Prior& prior,
                     const std::vector<fs::path>& students, const std::string& teacher_hash, const nlohmann::json& metrics) {
-    if (static_cast<std::int64_t>(students.size()) != partition.students) {
-        core::fail("{}: the partition has {} students, {} are given", directory.string(), partition.students, students.size());
-    }
+    check_count(directory, partition.students, students.size());
     check_prior(prior, partition.classes(), directory.string());
-    std::vector<Model> models;
-    for (std::size_t k = 0; k < students.size(); ++k) {
-        models.push_back(read_model(students[k]));
-        check_place(models.back().config, partition, static_cast<std::int64_t>(k), (students[k] / "config.json").string());
-    }
+    const auto models = finished_students(students, partition.hash());
     core::create_directory_atomically(directory, [&](const fs::path& temporary) {
-        nlohmann::json paths = nlohmann::json::array();
-        for (std::size_t k = 0; k < models.size(); ++k) {
-            paths.push_back(fmt::format("students/{}", k));
-            write_model(temporary / "students" / std::to_string(k), models[k]);
-        }
-        core::write_json(temporary / "ensemble.json",
-                         {{"version", version}, {"K", partition.students}, {"condition", "class"}, {"partition", conditions::to_json(partition)},
-                          {"prior", prior.weights}, {"students", paths}, {"data", to_json(models.front().form)},
-                          {"teacher_hash", teacher_hash}, {"licence", "as the training data's"}, {"metrics", metrics}});
+        write_students(temporary, models, {{"condition", "class"}, {"partition", conditions::to_json(partition)}, {"prior", prior.weights}}, teacher_hash, metrics);
+    });
+}
+
+void write_prompt_ensemble(const fs::path& directory, const conditions::PromptPartition& partition, const fs::path& encoder_of,
+                           const std::vector<fs::path>& students, const std::string& teacher_hash, const nlohmann::json& metrics) {
+    check_count(directory, partition.students(), students.size());
+    const auto models = finished_students(students, partition.hash());
+    core::create_directory_atomically(directory, [&](const fs::path& temporary) {
+        fs::create_directories(temporary / prompts_folder);
+        conditions::write_prompt_partition(temporary / prompts_folder, partition);
+        copy_prompt_encoder(encoder_of, temporary);
+        write_students(temporary, models, {{"condition", "text"}, {"partition", {{"hash", partition.hash()}}}}, teacher_hash, metrics);
     });
 }
 
@@ -121,6 +166,10 @@ void write_changed_ensemble(const Ensemble& ensemble, const fs::path& directory,
         manifest["metrics"] = nlohmann::json::object();
         for (std::int64_t k = 0; k < ensemble.partition.students; ++k) {
             write_model(temporary / manifest["students"].at(static_cast<std::size_t>(k)).get<std::string>(), change(k, read_student(ensemble, k)));
+        }
+        if (ensemble.prompts) {
+            fs::copy(ensemble.directory / prompts_folder, temporary / prompts_folder, fs::copy_options::recursive);
+            copy_prompt_encoder(ensemble.directory, temporary);
         }
         core::write_json(temporary / "ensemble.json", manifest);
     });

@@ -9,6 +9,7 @@
 #include "atelier/networks/adm_unet.h"
 #include "atelier/networks/mlp.h"
 #include "atelier/networks/song_unet.h"
+#include "atelier/ops/shape_token_ops.h"
 
 namespace atelier::networks {
 
@@ -35,6 +36,21 @@ Inputs symbolic_inputs(const Network& network) {
     return inputs;
 }
 
+void add_text(Network& network, const core::JsonObject& config) {
+    network.text = ClipText::of(config);
+    if (network.text->width != network.classes) {
+        core::fail("{}: \"hidden_size\" is {}, but the network reads {} numbers of a text (\"classes\")", config.where(), network.text->width, network.classes);
+    }
+}
+
+/// The text tower's parameters and work, for a text of full length.
+void walk_text(const ClipText& text, ops::ShapeOps& shapes) {
+    ops::ShapeTokenOps tokens;
+    text.forward(tokens, ops::Shape{1, text.positions});
+    shapes.parameters.insert(shapes.parameters.end(), tokens.parameters.begin(), tokens.parameters.end());
+    shapes.flops += tokens.flops;
+}
+
 }  // namespace
 
 std::vector<std::string> architectures() {
@@ -50,13 +66,19 @@ Network make_network(const core::JsonObject& config) {
         core::fail("{}: architecture \"{}\" is unknown{}; known are {}", config.where(), architecture,
                    core::did_you_mean(architecture, architectures()), fmt::join(architectures(), ", "));
     }
-    return found->second(config);
+    Network network = found->second(config);
+    if (config.has("text")) add_text(network, config.object("text"));
+    return network;
 }
 
 ops::ShapeOps trace(const Network& network, const ops::Keeping& keeping, Extent extent) {
     ops::ShapeOps shapes(keeping);
-    if (extent == Extent::whole) network.forward(shapes, symbolic_inputs(network));
-    else network.encode(shapes, symbolic_inputs(network));
+    if (extent == Extent::encoder) {
+        network.encode(shapes, symbolic_inputs(network));
+        return shapes;
+    }
+    network.forward(shapes, symbolic_inputs(network));
+    if (network.text) walk_text(*network.text, shapes);
     return shapes;
 }
 

@@ -8,6 +8,7 @@
 #include <nlohmann/json.hpp>
 
 #include "atelier/core/json_file.h"
+#include "atelier/networks/clip_text.h"
 #include "atelier/ops/ops.h"
 #include "atelier/ops/shape_ops.h"
 
@@ -32,6 +33,7 @@ struct Network {
     ops::Shape data_shape;     // of one sample: [C,H,W] or [D]
     std::int64_t classes = 0;  // 0: unconditional
     std::int64_t augment_dim = 0;  // 0: reads no augment labels
+    std::optional<ClipText> text{};  // turns token ids into labels (diffusion/text_reading.h); its parameters lie beside the network's own
 
     std::function<Outputs(ops::Ops&, const Inputs&)> forward;
 

@@ -85,9 +85,7 @@ private:
         std::vector<Tensor> parts;
         for (std::int64_t first = 0; first < count; first += at_once) {
             const std::int64_t n = std::min(at_once, count - first);
-            diffusion::Condition condition;
-            if (settings_.probe_condition.labels.defined()) condition.labels = settings_.probe_condition.labels.narrow(0, first, n);
-            parts.push_back(stage_.sample(weights, settings_.probe_noise.narrow(0, first, n), condition));
+            parts.push_back(stage_.sample(weights, settings_.probe_noise.narrow(0, first, n), settings_.probe_condition.rows(first, n)));
         }
         return at::cat(parts);
     }

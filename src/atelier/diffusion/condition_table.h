@@ -1,0 +1,27 @@
+#pragma once
+
+#include "atelier/diffusion/denoiser.h"
+
+namespace atelier::diffusion {
+
+/// What the numbers that samples are labelled with stand for: classes, or texts of a list.
+class ConditionTable {
+public:
+    /// One-hot labels of `count` classes; of none, conditions are empty.
+    static ConditionTable classes(std::int64_t count);
+    /// Row i of `rows` [M,L] float32 stands for i, `none` [L] for no condition.
+    static ConditionTable embeddings(Tensor rows, Tensor none);
+    /// The same with token ids, `rows` [M,T] and `none` [T] int64: for a network that learns to read them.
+    static ConditionTable texts(Tensor rows, Tensor none);
+
+    std::int64_t size() const { return size_; }
+    /// Of some samples; -1 is no condition, as classifier-free guidance has it (all zeros among classes). Throws core::Error on a number out of range.
+    Condition of(std::span<const std::int64_t> numbers, at::Device device = at::kCPU) const;
+
+private:
+    std::int64_t size_ = 0;
+    Tensor rows_;          // [M+1,...], the last row is that of none; undefined for classes
+    bool are_ids_ = false;
+};
+
+}  // namespace atelier::diffusion

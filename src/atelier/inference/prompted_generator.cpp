@@ -1,0 +1,102 @@
+#include "atelier/inference/prompted_generator.h"
+
+#include "atelier/core/error.h"
+#include "atelier/diffusion/guidance.h"
+#include "atelier/diffusion/samplers.h"
+
+namespace atelier::inference {
+
+namespace {
+
+constexpr std::int64_t largest_batch = 256;
+
+}  // namespace
+
+/// A model that was read, and as a denoiser.
+struct PromptedGenerator::Loaded {
+    Loaded(models::Model read, const Engine& engine) : model(std::move(read)), denoiser(open_denoiser(model, engine)) {}
+
+    const models::Model model;
+    std::unique_ptr<diffusion::Denoiser> denoiser;
+};
+
+bool reads_prompts(const std::filesystem::path& directory) { return models::has_prompt_encoder(directory) && !models::is_diffusers_directory(directory); }
+
+PromptedGenerator::PromptedGenerator(const std::filesystem::path& directory, const std::optional<Sampling>& sampling, std::optional<double> guidance, const Engine& engine)
+    : directory_(directory), encoder_(models::read_prompt_encoder(directory)), loaded_(1), engine_(engine) {
+    const std::string empty;
+    none_ = encoder_.embed({&empty, 1});
+    if (models::is_ensemble_directory(directory)) {
+        if ((sampling && sampling->method != Sampling::Method::one_step) || guidance) {
+            throw core::UsageError(directory.string() + ": an ensemble's students take one step, guided as their teacher was; --sampler and --guidance are for the teacher");
+        }
+        ensemble_ = models::read_ensemble(directory);
+        router_ = ensemble_->prompts->router();
+        loaded_.resize(ensemble_->students.size());
+        engine_ = engine_for(engine, models::read_model_config(ensemble_->students.front()));
+        return;
+    }
+    const models::Model model = models::read_model_config(directory);
+    engine_ = engine_for(engine, model);
+    sampling_ = sampling.value_or(usual_sampling(model));
+    guidance_ = guidance.value_or(model.config.value("guidance", 1.0));
+}
+
+PromptedGenerator::~PromptedGenerator() = default;
+
+PromptedGenerator::Loaded& PromptedGenerator::loaded(std::int64_t student) {
+    auto& place = loaded_.at(static_cast<std::size_t>(student));
+    if (!place) {
+        place = std::make_unique<Loaded>(ensemble_ ? models::read_student(*ensemble_, student, engine_.device, engine_.weights())
+                                                   : models::read_model(directory_, engine_.device, engine_.weights()), engine_);
+    }
+    return *place;
+}
+
+const models::DataForm& PromptedGenerator::form() const {
+    return ensemble_ ? ensemble_->form : const_cast<PromptedGenerator*>(this)->loaded(0).model.form;
+}
+
+conditions::Router::Place PromptedGenerator::place(const Tensor& embedding) const {
+    if (!router_) return {};
+    const Tensor numbers = embedding.contiguous();
+    return router_->place(std::span<const float>(numbers.const_data_ptr<float>(), static_cast<std::size_t>(numbers.numel())));
+}
+
+std::string PromptedGenerator::hash_of_student(std::int64_t student) { return ops::hash_of(loaded(student).model.parameters); }
+std::int64_t PromptedGenerator::parameters_of_student(std::int64_t student) { return loaded(student).model.parameter_count(); }
+
+Tensor PromptedGenerator::draw(const Prompted& wanted) {
+    const Tensor embeddings = encoder_.embed(wanted.prompts);
+    std::vector<std::vector<std::int64_t>> of_student(static_cast<std::size_t>(students()));
+    for (std::int64_t i = 0; i < embeddings.size(0); ++i) of_student[static_cast<std::size_t>(place(embeddings[i]).student)].push_back(i);
+    std::vector<std::int64_t> shape{embeddings.size(0)};
+    shape.insert(shape.end(), form().shape.begin(), form().shape.end());
+    Tensor all = at::empty(shape, at::kFloat);
+    for (std::size_t k = 0; k < of_student.size(); ++k) {
+        const auto& mine = of_student[k];
+        for (std::size_t first = 0; first < mine.size(); first += largest_batch) {
+            const std::vector<std::int64_t> part(mine.begin() + static_cast<std::ptrdiff_t>(first),
+                                                 mine.begin() + static_cast<std::ptrdiff_t>(std::min(first + largest_batch, mine.size())));
+            std::vector<Tensor> noise;
+            for (const std::int64_t i : part) noise.push_back(diffusion::image_noise(wanted.seed, wanted.numbers[static_cast<std::size_t>(i)], 1, form().shape));
+            const Tensor rows = at::tensor(part, at::kLong);
+            all.index_copy_(0, rows, one_batch(loaded(static_cast<std::int64_t>(k)), at::cat(noise), embeddings.index_select(0, rows)));
+        }
+    }
+    return all;
+}
+
+Tensor PromptedGenerator::one_batch(Loaded& by, const Tensor& noise, const Tensor& embeddings) const {
+    at::NoGradGuard no_gradients;
+    const diffusion::GuidedDenoiser guided(*by.denoiser, none_, guidance_);
+    const diffusion::Denoiser& denoiser = guidance_ == 1 ? *by.denoiser : guided;
+    const diffusion::Condition condition{embeddings.to(engine_.device)};
+    const Tensor z = noise.to(engine_.device);
+    if (sampling_.method == Sampling::Method::one_step) return diffusion::sample_one_step(denoiser, z, by.model.range.sigma_max, condition).to(at::kCPU);
+    const auto levels = diffusion::sampling_levels(by.model.range, sampling_.steps);
+    const bool heun = sampling_.method == Sampling::Method::heun;
+    return (heun ? diffusion::sample_heun(denoiser, z, levels, condition) : diffusion::sample_ddim(denoiser, z, levels, condition)).to(at::kCPU);
+}
+
+}  // namespace atelier::inference

@@ -1,0 +1,63 @@
+#pragma once
+
+#include <filesystem>
+#include <memory>
+#include <optional>
+
+#include "atelier/conditions/router.h"
+#include "atelier/inference/ready_model.h"
+#include "atelier/models/ensemble.h"
+#include "atelier/models/prompt_encoder.h"
+
+namespace atelier::inference {
+
+/// Whether the model or the ensemble in a directory reads prompts.
+bool reads_prompts(const std::filesystem::path& directory);
+
+/// What is to be drawn: for each sample its number under `seed` (its noise follows from both) and its prompt.
+struct Prompted {
+    std::uint64_t seed = 0;
+    std::vector<std::int64_t> numbers;
+    std::vector<std::string> prompts;
+};
+
+/// A teacher or an ensemble of students conditioned on embeddings of prompts. A prompt is embedded once: the router and the student see the same numbers. Each
+/// sample depends on its seed, number, prompt and weights alone. One thread at a time.
+class PromptedGenerator {
+public:
+    /// Without `sampling`, students take one step, teachers 18 Heun steps; without `guidance`, teachers are guided as they were for their students. Throws
+    /// core::UsageError when students are asked for many steps or for guidance, which theirs already has.
+    PromptedGenerator(const std::filesystem::path& directory, const std::optional<Sampling>& sampling, std::optional<double> guidance, const Engine& engine);
+    ~PromptedGenerator();
+
+    /// Samples in model space, [n, shape...], in the order asked for.
+    Tensor draw(const Prompted& wanted);
+
+    const models::DataForm& form() const;
+    const models::PromptEncoder& encoder() const { return encoder_; }
+    std::int64_t students() const { return router_ ? router_->students() : 1; }
+    /// Where an embedding, as the encoder gives it, lies among the students' cells; student 0 without a runner-up for a teacher.
+    conditions::Router::Place place(const Tensor& embedding) const;
+    std::string hash_of_student(std::int64_t student);
+    std::int64_t parameters_of_student(std::int64_t student);
+    const Sampling& sampling() const { return sampling_; }
+    const Engine& engine() const { return engine_; }
+    double guidance() const { return guidance_; }
+
+private:
+    struct Loaded;
+    Loaded& loaded(std::int64_t student);
+    Tensor one_batch(Loaded& by, const Tensor& noise, const Tensor& embeddings) const;
+
+    std::filesystem::path directory_;
+    models::PromptEncoder encoder_;
+    std::optional<models::Ensemble> ensemble_;
+    std::optional<conditions::Router> router_;
+    std::vector<std::unique_ptr<Loaded>> loaded_;
+    Sampling sampling_;
+    Engine engine_;
+    double guidance_ = 1;
+    Tensor none_;  // the embedding of the empty prompt
+};
+
+}  // namespace atelier::inference

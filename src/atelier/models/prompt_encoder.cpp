@@ -1,0 +1,56 @@
+#include "atelier/models/prompt_encoder.h"
+
+#include "atelier/core/error.h"
+#include "atelier/diffusion/text_reading.h"
+#include "atelier/models/diffusers_directory.h"
+
+namespace atelier::models {
+
+namespace {
+
+namespace fs = std::filesystem;
+
+constexpr std::size_t at_once = 256;
+constexpr const char *tower_folder = "text_encoder", *tokenizer_folder = "tokenizer";
+
+}  // namespace
+
+Tensor PromptEncoder::ids(std::span<const std::string> prompts) const {
+    std::vector<std::int64_t> all;
+    for (const std::string& prompt : prompts) {
+        const auto one = tokenizer.encode_padded(prompt);
+        all.insert(all.end(), one.begin(), one.end());
+    }
+    return at::tensor(all, at::kLong).view({static_cast<std::int64_t>(prompts.size()), tokenizer.length()});
+}
+
+Tensor PromptEncoder::embed(std::span<const std::string> prompts) const {
+    at::NoGradGuard no_gradients;
+    std::vector<Tensor> parts;
+    for (std::size_t first = 0; first < prompts.size(); first += at_once) {
+        parts.push_back(diffusion::read_text(tower, parameters, ids(prompts.subspan(first, std::min(at_once, prompts.size() - first)))));
+    }
+    return at::cat(parts);
+}
+
+bool has_prompt_encoder(const fs::path& directory) { return fs::is_regular_file(directory / tower_folder / "config.json"); }
+
+PromptEncoder read_prompt_encoder(const fs::path& directory) {
+    const fs::path file = directory / tower_folder / "config.json", weights = directory / tower_folder / "model.safetensors";
+    const nlohmann::json config = core::read_json(file);
+    PromptEncoder encoder{config, networks::ClipText::of(core::JsonObject(config, file.string())), ops::read_parameters(weights),
+                          conditions::ClipTokenizer(directory / tokenizer_folder)};
+    ops::check_against(encoder.parameters, parameters_of(encoder.tower), weights.string());
+    if (!encoder.parameters.all_finite()) core::fail("{}: holds numbers that are not finite; the file is damaged", weights.string());
+    if (encoder.tokenizer.size() > encoder.tower.vocabulary || encoder.tokenizer.length() > encoder.tower.positions) {
+        core::fail("{}: reads {} tokens of {}; the tokenizer beside it gives up to {} of {}", file.string(), encoder.tower.positions, encoder.tower.vocabulary,
+                   encoder.tokenizer.length(), encoder.tokenizer.size());
+    }
+    return encoder;
+}
+
+void copy_prompt_encoder(const fs::path& from, const fs::path& to) {
+    for (const char* folder : {tower_folder, tokenizer_folder}) fs::copy(from / folder, to / folder, fs::copy_options::recursive);
+}
+
+}  // namespace atelier::models

@@ -1,0 +1,36 @@
+#pragma once
+
+#include <filesystem>
+#include <span>
+#include <string>
+
+#include "atelier/conditions/clip_tokenizer.h"
+#include "atelier/networks/clip_text.h"
+#include "atelier/ops/parameters.h"
+
+namespace atelier::models {
+
+/// What turns prompts into the embeddings that a model is conditioned on and an ensemble routes by: a text tower in the folder text_encoder (config.json and
+/// model.safetensors, as transformers' CLIPTextModel has them) and its tokenizer in the folder tokenizer.
+struct PromptEncoder {
+    nlohmann::json config;
+    networks::ClipText tower;
+    ops::Parameters parameters;
+    conditions::ClipTokenizer tokenizer;
+
+    /// Token ids, padded: [N,T] int64. Throws core::Error on a prompt that is not valid UTF-8.
+    Tensor ids(std::span<const std::string> prompts) const;
+    /// Embeddings of length 1: [N,width] float32, each a function of its prompt alone.
+    Tensor embed(std::span<const std::string> prompts) const;
+};
+
+/// Whether the directory of a model or an ensemble holds one.
+bool has_prompt_encoder(const std::filesystem::path& directory);
+
+/// Throws core::Error naming the file that is missing or unsound.
+PromptEncoder read_prompt_encoder(const std::filesystem::path& directory);
+
+/// Copies the two folders bit for bit.
+void copy_prompt_encoder(const std::filesystem::path& from, const std::filesystem::path& to);
+
+}  // namespace atelier::models
