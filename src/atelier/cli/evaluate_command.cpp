@@ -3,7 +3,7 @@
 
 #include "atelier/cli/commands.h"
 #include "atelier/cli/engine_options.h"
-#include "atelier/cli/measuring.h"
+#include "atelier/cli/caption_measuring.h"
 #include "atelier/cli/stages.h"
 #include "atelier/cli/yardstick.h"
 #include "atelier/core/error.h"
@@ -32,17 +32,33 @@ void write(const Arguments& arguments, const nlohmann::json& results) {
     else std::cout << text_of(comparison_table(results));
 }
 
+std::optional<inference::Sampling> chosen_sampling(const Arguments& arguments) {
+    if (arguments.sampler.empty()) return std::nullopt;
+    return inference::Sampling{inference::sampling_method(arguments.sampler), arguments.steps};
+}
+
+std::vector<std::uint64_t> chosen_seeds(const Arguments& arguments) {
+    std::vector<std::uint64_t> seeds;
+    for (std::int64_t i = 0; i < arguments.seeds; ++i) seeds.push_back(static_cast<std::uint64_t>(arguments.seed + i));
+    return seeds;
+}
+
 void evaluate_samples_of_model(Arguments& arguments) {
-    std::optional<inference::Sampling> sampling;
-    if (!arguments.sampler.empty()) sampling = inference::Sampling{inference::sampling_method(arguments.sampler), arguments.steps};
-    const auto generator = inference::open_generator(arguments.subject, sampling, arguments.engine.chosen());
-    arguments.measuring.seeds.clear();
-    for (std::int64_t i = 0; i < arguments.seeds; ++i) arguments.measuring.seeds.push_back(static_cast<std::uint64_t>(arguments.seed + i));
+    const auto generator = inference::open_generator(arguments.subject, chosen_sampling(arguments), arguments.engine.chosen());
+    arguments.measuring.seeds = chosen_seeds(arguments);
     const nlohmann::json results = measure(arguments.measuring, {{arguments.subject, generator.get()}});
     const std::filesystem::path out(arguments.out);
     const auto wanted = inference::plan(100, static_cast<std::uint64_t>(arguments.seed), {}, generator->prior());
     draw_samples(out / "samples", generator->form(), generator->draw(wanted), wanted.classes);
     write(arguments, results);
+}
+
+void evaluate_prompted(Arguments& arguments) {
+    Measuring& measuring = arguments.measuring;
+    if (!measuring.inception.empty() || !measuring.reference.empty()) throw core::UsageError("--inception and --reference are not for models of captions; give --data captions:FOLDER");
+    inference::PromptedGenerator generator(arguments.subject, chosen_sampling(arguments), std::nullopt, arguments.engine.chosen());
+    measuring.seeds = chosen_seeds(arguments);
+    write(arguments, measure_captions(measuring, {{arguments.subject, &generator}}));
 }
 
 /// Whether images lie there, not a model that draws them.
@@ -62,6 +78,7 @@ void evaluate_model(Arguments& arguments) {
     if (arguments.out.empty()) throw core::UsageError("--out is needed: the folder that gets evaluation.json and samples.png");
     measuring.device = inference::device_of(arguments.engine.device);
     if (is_data(arguments.subject)) evaluate_images(arguments);
+    else if (inference::reads_prompts(arguments.subject)) evaluate_prompted(arguments);
     else evaluate_samples_of_model(arguments);
 }
 

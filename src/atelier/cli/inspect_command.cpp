@@ -4,6 +4,7 @@
 #include "atelier/cli/commands.h"
 #include "atelier/conditions/prompt_partition.h"
 #include "atelier/core/error.h"
+#include "atelier/data/captioned_images.h"
 #include "atelier/data/dataset.h"
 #include "atelier/data/pair_store.h"
 #include "atelier/data/toy_points.h"
@@ -37,11 +38,11 @@ nlohmann::json of_ensemble(const fs::path& path) {
     nlohmann::json students = nlohmann::json::array();
     for (std::int64_t k = 0; k < ensemble.partition.students; ++k) {
         const models::Model student = models::read_student(ensemble, k);
-        students.push_back({{"student", k}, {"cell", ensemble.partition.cell(k)}, {"parameters", student.parameter_count()},
-                            {"hash", ops::hash_of(student.parameters)}});
+        students.push_back({{"student", k}, {"parameters", student.parameter_count()}, {"hash", ops::hash_of(student.parameters)}});
+        if (!ensemble.prompts) students.back()["cell"] = ensemble.partition.cell(k);
     }
-    return {{"kind", "ensemble"}, {"K", ensemble.partition.students}, {"partition", ensemble.partition.method},
-            {"partition_hash", ensemble.partition.hash()}, {"data_shape", ensemble.form.shape}, {"students", students}};
+    return {{"kind", "ensemble"}, {"K", ensemble.partition.students}, {"condition", ensemble.prompts ? "text" : "class"},
+            {"partition", ensemble.prompts ? ensemble.prompts->method : ensemble.partition.method}, {"partition_hash", ensemble.partition_hash()}, {"data_shape", ensemble.form.shape}, {"students", students}};
 }
 
 nlohmann::json of_classifier(const fs::path& path) {
@@ -67,6 +68,10 @@ nlohmann::json of_prompt_partition(const fs::path& path) {
 
 nlohmann::json of_data(const fs::path& path) {
     const auto data = data::open_dataset({.path = path, .split = "train", .limit = 0});
+    if (!data->captions().empty()) {
+        return {{"kind", "captioned data set"}, {"samples", data->size()}, {"shape", data->form().shape}, {"captions", data->captions().size()},
+                {"first_caption", data->captions()[static_cast<std::size_t>(data->labels().front())]}, {"hash", data->hash()}};
+    }
     nlohmann::json histogram = nlohmann::json::object();
     const auto prior = data::prior_of(*data);
     const auto& names = data->form().class_names;
@@ -79,7 +84,7 @@ nlohmann::json of_data(const fs::path& path) {
 }
 
 nlohmann::json about(const fs::path& path) {
-    if (!data::is_toy(path) && !fs::exists(path)) core::fail("{}: there is nothing at this path", path.string());
+    if (!data::is_toy(path) && !data::is_captioned(path) && !fs::exists(path)) core::fail("{}: there is nothing at this path", path.string());
     if (models::is_diffusers_directory(path)) return models::DiffusersDirectory(path).about();
     if (models::is_ensemble_directory(path)) return of_ensemble(path);
     if (fs::exists(path / "config.json")) {

@@ -1,16 +1,12 @@
-#include "atelier/cli/measuring.h"
+#include "atelier/cli/caption_measuring.h"
 #include "atelier/cli/stages.h"
 #include "atelier/core/log.h"
 
 namespace atelier::cli {
 
-void make_evaluation(Workshop& workshop) {
-    const RunConfig& config = workshop.config();
-    const auto path = workshop.output() / "evaluation.json";
-    const auto ensemble = inference::open_generator(workshop.output() / "ensemble", std::nullopt, {.device = workshop.device()});
-    const inference::Sampling many{inference::Sampling::Method::heun, config.evaluation.steps};
-    const auto teacher = inference::open_generator(workshop.output() / "teacher", many, {.device = workshop.device()});
+namespace {
 
+Measuring measuring_of(const RunConfig& config) {
     Measuring measuring;
     measuring.data = config.test_path.empty() ? config.data_path : config.test_path;
     measuring.classifier = config.evaluation.classifier;
@@ -18,15 +14,38 @@ void make_evaluation(Workshop& workshop) {
     if (!config.teacher.path.empty()) measuring.earlier = std::filesystem::path(config.teacher.path).parent_path() / "evaluation.json";
     measuring.seeds.clear();
     for (std::int64_t i = 0; i < config.evaluation.seeds; ++i) measuring.seeds.push_back(static_cast<std::uint64_t>(1000 + i));
+    return measuring;
+}
+
+void evaluate_captions(Workshop& workshop, const Measuring& measuring) {
+    const inference::Engine engine{.device = workshop.device()};
+    const inference::Sampling many{inference::Sampling::Method::heun, workshop.config().evaluation.steps};
+    inference::PromptedGenerator teacher(workshop.output() / "teacher", many, std::nullopt, engine);
+    inference::PromptedGenerator ensemble(workshop.output() / "ensemble", std::nullopt, std::nullopt, engine);
+    const nlohmann::json results = measure_captions(measuring, {{"teacher", &teacher}, {fmt::format("K={} students", ensemble.students()), &ensemble}});
+    core::write_json(workshop.output() / "evaluation.json", results);
+    core::log::info("{}", text_of(comparison_table(results)));
+}
+
+}  // namespace
+
+void make_evaluation(Workshop& workshop) {
+    const RunConfig& config = workshop.config();
+    const auto path = workshop.output() / "evaluation.json";
+    const Measuring measuring = measuring_of(config);
+    if (workshop.data()->form().kind == models::DataForm::Kind::image && !std::filesystem::exists(measuring.classifier)) {
+        core::log::warning("evaluation skipped: there is no classifier at {} (evaluate.classifier)", measuring.classifier);
+        return;
+    }
+    if (!workshop.data()->captions().empty()) return evaluate_captions(workshop, measuring);
+    const auto ensemble = inference::open_generator(workshop.output() / "ensemble", std::nullopt, {.device = workshop.device()});
+    const inference::Sampling many{inference::Sampling::Method::heun, config.evaluation.steps};
+    const auto teacher = inference::open_generator(workshop.output() / "teacher", many, {.device = workshop.device()});
 
     // Measured again only when weights or protocol changed.
     const nlohmann::json identity{{"ensemble", inference::hash_of(*ensemble)}, {"teacher", inference::hash_of(*teacher)},
                                   {"count", measuring.count}, {"seeds", measuring.seeds}, {"data", measuring.data}};
     if (std::filesystem::exists(path) && core::read_json(path).value("identity", nlohmann::json()) == identity) return;
-    if (workshop.data()->form().kind == models::DataForm::Kind::image && !std::filesystem::exists(measuring.classifier)) {
-        core::log::warning("evaluation skipped: there is no classifier at {} (evaluate.classifier)", measuring.classifier);
-        return;
-    }
     core::log::info("evaluation: {} samples, {} seed(s)", measuring.count, measuring.seeds.size());
     const std::string students = fmt::format("K={} students", config.partition.students);
     nlohmann::json results = measure(measuring, {{"teacher", teacher.get()}, {students, ensemble.get()}});

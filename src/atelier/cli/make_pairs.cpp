@@ -19,7 +19,7 @@ data::Pairs draw_pairs(Workshop& workshop, std::int64_t first, std::int64_t coun
     const std::uint64_t seed = workshop.seed() + pair_seed_offset;
     const conditions::Prior prior = data::prior_of(*workshop.data());
     const auto levels = diffusion::sampling_levels(teacher.range, workshop.config().pairs.steps);
-    const auto denoiser = teacher.denoiser(workshop.config().compute());
+    const auto denoiser = workshop.asked(teacher);
     data::Pairs pairs;
     std::vector<Tensor> noise, samples;
     for (std::int64_t done = 0; done < count; done += batch) {
@@ -27,8 +27,8 @@ data::Pairs draw_pairs(Workshop& workshop, std::int64_t first, std::int64_t coun
         std::vector<std::int64_t> labels;
         for (std::int64_t i = 0; i < n; ++i) labels.push_back(conditions::draw_class(prior, seed, static_cast<std::uint64_t>(first + done + i)));
         noise.push_back(diffusion::image_noise(seed, first + done, n, teacher.network.data_shape));
-        samples.push_back(diffusion::sample_heun(denoiser, noise.back().to(workshop.device()), levels,
-                                                 diffusion::one_hot(labels, teacher.network.classes, workshop.device())).to(at::kCPU));
+        samples.push_back(diffusion::sample_heun(*denoiser, noise.back().to(workshop.device()), levels,
+                                                 workshop.conditions().of(labels, workshop.device())).to(at::kCPU));
         pairs.labels.insert(pairs.labels.end(), labels.begin(), labels.end());
         if (core::stop_requested()) throw core::Interrupted("pairs stopped; the finished shards are kept, run the same command again to go on");
     }
@@ -42,7 +42,7 @@ data::Pairs draw_pairs(Workshop& workshop, std::int64_t first, std::int64_t coun
 void make_pairs(Workshop& workshop) {
     const PairsConfig& config = workshop.config().pairs;
     if (config.count == 0 || !config.path.empty()) return;
-    const auto stage = workshop.stage("pairs", {"seed", "device", "threads", "precision", "data", "network", "teacher", "pairs.count", "pairs.steps", "pairs.shard"});
+    const auto stage = workshop.stage("pairs", {"seed", "device", "threads", "precision", "data", "network", "text", "teacher", "pairs.count", "pairs.steps", "pairs.shard"});
     if (stage.finished()) return;
     workshop.teacher();
     stage.begin();

@@ -1,3 +1,4 @@
+#include "atelier/cli/caption_table.h"
 #include "atelier/cli/stages.h"
 #include "atelier/core/error.h"
 #include "atelier/core/log.h"
@@ -48,6 +49,12 @@ std::vector<double> class_losses(Workshop& workshop) {
     return losses;
 }
 
+std::vector<float> none_of(Workshop& workshop) {
+    const std::int64_t none = -1;
+    const Tensor row = workshop.conditions().of({&none, 1}).labels.contiguous();
+    return {row.const_data_ptr<float>(), row.const_data_ptr<float>() + row.numel()};
+}
+
 std::string cell_words(const conditions::Partition& partition, std::int64_t student, const models::DataForm& form) {
     std::string words;
     for (const std::int64_t c : partition.cell(student)) {
@@ -57,12 +64,38 @@ std::string cell_words(const conditions::Partition& partition, std::int64_t stud
     return words;
 }
 
+/// Captions, split by what the teacher's text tower makes of them.
+Split split_captions(Workshop& workshop, const training::StageFolder& stage) {
+    const conditions::Embeddings embeddings(caption_embeddings(workshop));
+    const PartitionConfig& config = workshop.config().partition;
+    conditions::PromptPartition prompts;
+    const bool known = stage.finished() && std::filesystem::exists(workshop.output() / "partition.json");
+    if (known) {
+        prompts = conditions::read_prompt_partition(workshop.output());
+    } else {
+        prompts = conditions::partition_prompts(embeddings, {.students = config.students, .seed = workshop.seed(), .balanced = config.method == "balanced"});
+        prompts.encoder = "the teacher's text_encoder";
+        prompts.null_owner = prompts.router().route(none_of(workshop));
+        conditions::write_prompt_partition(workshop.output(), prompts);
+        stage.finish({{"hash", prompts.hash()}});
+    }
+    const conditions::PromptSurvey survey = conditions::survey(prompts, embeddings);
+    Split split{{config.students, prompts.method, {survey.owners.begin(), survey.owners.end()}}, prompts};
+    for (std::size_t k = 0; k < survey.cells.size(); ++k) {
+        const auto& cell = survey.cells[k];
+        if (cell.size == 0) core::fail("partition: student {} owns no caption; ask for fewer students, or partition.method = \"balanced\"", k);
+        if (!known) core::log::info("partition: student {} owns {} captions, such as \"{}\"", k, cell.size, workshop.data()->captions()[static_cast<std::size_t>(cell.central.front())]);
+    }
+    return split;
+}
+
 }  // namespace
 
-conditions::Partition make_partition(Workshop& workshop) {
+Split make_partition(Workshop& workshop) {
     const auto stage = workshop.stage("partition", {"seed", "data", "partition"});
+    if (!workshop.data()->captions().empty()) return split_captions(workshop, stage);
     const auto path = workshop.output() / "partition.json";
-    if (stage.finished() && std::filesystem::exists(path)) return conditions::partition_from_json(core::read_json(path), path.string());
+    if (stage.finished() && std::filesystem::exists(path)) return {conditions::partition_from_json(core::read_json(path), path.string()), {}};
 
     const RunConfig& config = workshop.config();
     conditions::PartitionRequest request;
@@ -79,7 +112,7 @@ conditions::Partition make_partition(Workshop& workshop) {
     for (std::int64_t k = 0; k < partition.students; ++k) {
         core::log::info("partition: student {} owns {}", k, cell_words(partition, k, workshop.data()->form()));
     }
-    return partition;
+    return {partition, {}};
 }
 
 }  // namespace atelier::cli

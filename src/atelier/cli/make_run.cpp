@@ -53,17 +53,19 @@ void make_students(Workshop& workshop) {
 void make_ensemble(Workshop& workshop) {
     const fs::path folder = workshop.output() / "ensemble";
     if (models::is_ensemble_directory(folder)) return;
-    const conditions::Partition partition = make_partition(workshop);
+    const Split split = make_partition(workshop);
     std::vector<fs::path> students;
-    for (std::int64_t k = 0; k < partition.students; ++k) {
+    for (std::int64_t k = 0; k < split.owners.students; ++k) {
         if (!student_finished(workshop, k)) {
             core::fail("{}: student {} is not finished; run: atelier distill {} --student {}", workshop.output().string(), k,
                        workshop.loaded().path, k);
         }
         students.push_back(workshop.output() / fmt::format("students/{}/{}", k, last_stage(workshop.config())));
     }
-    models::write_ensemble(folder, partition, data::prior_of(*workshop.data()), students, ops::hash_of(workshop.teacher().parameters), nlohmann::json::object());
-    core::log::info("ensemble: {} students at {}", partition.students, folder.string());
+    const std::string teacher = ops::hash_of(workshop.teacher().parameters);
+    if (split.prompts) models::write_prompt_ensemble(folder, *split.prompts, workshop.output() / "teacher", students, teacher, nlohmann::json::object());
+    else models::write_ensemble(folder, split.owners, data::prior_of(*workshop.data()), students, teacher, nlohmann::json::object());
+    core::log::info("ensemble: {} students at {}", students.size(), folder.string());
 }
 
 void make_everything(Workshop& workshop) {

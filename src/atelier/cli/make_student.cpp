@@ -22,7 +22,7 @@ namespace fs = std::filesystem;
 class Apprentice {
 public:
     Apprentice(Workshop& workshop, std::int64_t student)
-        : workshop_(workshop), config_(workshop.config()), student_(student), partition_(make_partition(workshop)),
+        : workshop_(workshop), config_(workshop.config()), student_(student), split_(make_partition(workshop)), partition_(split_.owners),
           cell_(partition_.cell(student)), cell_indices_(data::indices_of(*workshop.data(), cell_)) {}
 
     void tsm() {
@@ -41,11 +41,11 @@ public:
                         workshop_.teacher().parameters.count());
         const RealBatches real = real_batches("tsm", config_.tsm.batch);
         const models::Model master = workshop_.frozen_teacher();
-        const auto teacher = master.denoiser(config_.compute());
+        const auto teacher = master.denoiser(config_.compute());  // a diffusion model, not yet guided
         distillation::ScoreMatching matching(
             model.network, model.parameters, &teacher, real.source(),
             {.steps = config_.tsm.steps, .optimization = config_.tsm.optimization, .scheme = model.scheme, .range = model.range,
-             .level_mean = config_.teacher.level_mean, .level_deviation = config_.teacher.level_deviation, .compute = config_.compute(), .batch = config_.tsm.batch, .micro_batch = config_.tsm.micro_batch,
+             .level_mean = config_.teacher.level_mean, .level_deviation = config_.teacher.level_deviation, .compute = config_.compute(), .conditions = workshop_.conditions(), .condition_dropout = config_.teacher.condition_dropout, .batch = config_.tsm.batch, .micro_batch = config_.tsm.micro_batch,
              .seed = workshop_.seed(), .stream = stream("tsm"), .sampler_steps = config_.evaluation.steps});
         finish(stage, model, run(matching, "tsm", stage, false, real), config_.tsm.optimization);
     }
@@ -64,12 +64,12 @@ public:
         const RealBatches real = real_batches(name, settings.batch);
         const auto pairs = pair_batches(name, settings);
         const models::Model master = workshop_.frozen_teacher();
-        const auto teacher = master.denoiser(config_.compute());
+        const auto teacher = workshop_.asked(master);
         distillation::MatchingSettings how = matching_settings(config_, name, student);
         how.stream = stream(name);
         distillation::DistributionMatching matching(
-            {student.network, student.parameters, student.network, fake, teacher, conditions::restricted(data::prior_of(*workshop_.data()), cell_), real.source(), pairs,
-             regression_loss(config_, settings, workshop_.device())},
+            {student.network, student.parameters, student.network, fake, *teacher, conditions::restricted(data::prior_of(*workshop_.data()), cell_), real.source(), pairs,
+             regression_loss(config_, settings, workshop_.device()), workshop_.conditions()},
             how);
         const auto result = run(matching, name, stage, settings.keep_best, real);
         ops::write_parameters(stage.path() / "fake_score.safetensors", fake.clone());
@@ -82,7 +82,7 @@ private:
 
     /// Config keys that a student's stages depend on, with the stage's own.
     static std::vector<std::string> keys(std::vector<std::string> own) {
-        for (const char* shared : {"seed", "device", "precision", "activation_checkpointing", "data", "network", "teacher", "partition", "students"}) own.emplace_back(shared);
+        for (const char* shared : {"seed", "device", "precision", "activation_checkpointing", "data", "network", "text", "teacher", "partition", "students"}) own.emplace_back(shared);
         return own;
     }
 
@@ -91,7 +91,7 @@ private:
         json.erase("weights");
         json["provenance"] = {{"seed", config_.seed}, {"teacher", ops::hash_of(workshop_.teacher().parameters)},
                               {"data", workshop_.data()->hash()}};
-        json["place"] = models::place_of(partition_, student_);
+        json["place"] = split_.place_of(student_);
         return json;
     }
 
@@ -170,7 +170,7 @@ private:
 
     training::LoopResult run(distillation::Stage& matching, const std::string& name, const training::StageFolder& stage, bool keep_best,
                              const RealBatches& real) const {
-        auto settings = workshop_.loop_settings(fmt::format("student {} {}", student_, name), stage.path() / "training", cell_);
+        auto settings = workshop_.loop_settings(fmt::format("student {} {}", student_, name), stage.path() / "training", cell_, workshop_.conditions());
         settings.keep_best = keep_best;
         if (name == "tsm") settings.probe_every = config_.probe.sampler_every;
         training::LoopResult result = training::run_stage(matching, settings);
@@ -189,7 +189,8 @@ private:
     Workshop& workshop_;
     const RunConfig& config_;
     std::int64_t student_;
-    conditions::Partition partition_;
+    Split split_;
+    const conditions::Partition& partition_;
     std::vector<std::int64_t> cell_, cell_indices_;
 };
 

@@ -1,3 +1,4 @@
+#include "atelier/cli/caption_table.h"
 #include "atelier/cli/real_batches.h"
 #include "atelier/cli/stages.h"
 #include "atelier/core/error.h"
@@ -10,7 +11,7 @@ namespace atelier::cli {
 namespace {
 
 nlohmann::json teacher_json(const RunConfig& config, const data::Dataset& data) {
-    nlohmann::json json = network_json(config.network, data.form(), data.classes());
+    nlohmann::json json = network_json(config.network, data.form(), label_width(config, data));
     json["sigma_data"] = config.teacher.sigma_data;
     json["sigma_min"] = config.teacher.sigma_min;
     json["sigma_max"] = config.teacher.sigma_max;
@@ -26,6 +27,7 @@ distillation::ScoreMatchingSettings settings_of(const RunConfig& config) {
             .level_mean = teacher.level_mean,
             .level_deviation = teacher.level_deviation,
             .compute = config.compute(),
+            .condition_dropout = teacher.condition_dropout,
             .batch = teacher.batch,
             .micro_batch = teacher.micro_batch,
             .seed = static_cast<std::uint64_t>(config.seed),
@@ -33,29 +35,51 @@ distillation::ScoreMatchingSettings settings_of(const RunConfig& config) {
             .sampler_steps = config.evaluation.steps};
 }
 
+/// What learned to read and what learned to draw become two networks: from now on captions are embedded once.
+void part_from_text_tower(const std::filesystem::path& folder, models::Model& model, training::LoopResult& result) {
+    finish_text_tower(folder, model.config.at("text"), result.weights);
+    model.config.erase("text");
+    model.config["condition"] = "text";
+    model.config["provenance"].erase("prior");
+    for (ops::Parameters* weights : {&result.weights, &result.raw_weights}) *weights = without_text_tower(*weights);
+    for (auto& [decay, average] : result.more_averages) average = without_text_tower(average);
+}
+
 void train(Workshop& workshop, const training::StageFolder& stage) {
     const auto& data = workshop.data();
-    models::Model model = models::fresh_model(teacher_json(workshop.config(), *data), workshop.seed());
+    nlohmann::json json = teacher_json(workshop.config(), *data);
+    if (!data->captions().empty()) json["text"] = begin_text_tower(workshop, *data, stage.path());
+    models::Model model = models::fresh_model(json, workshop.seed());
     model.parameters = model.parameters.to(workshop.device());
     core::log::info("teacher: {} of {} parameters on {} samples", model.network.architecture, model.parameters.count(), data->size());
 
     const RealBatches real(data, {.batch = workshop.config().teacher.batch, .horizontal_flips = workshop.config().flips,
                                   .seed = workshop.seed(), .stream = "teacher/data", .indices = {}});
-    distillation::ScoreMatching matching(model.network, model.parameters, nullptr, real.source(), settings_of(workshop.config()));
-    training::LoopSettings loop = workshop.loop_settings("teacher", stage.path() / "training", {});
+    const auto conditions = data->captions().empty() ? workshop.conditions() : caption_ids(*data, stage.path());
+    distillation::ScoreMatchingSettings settings = settings_of(workshop.config());
+    settings.conditions = conditions;
+    distillation::ScoreMatching matching(model.network, model.parameters, nullptr, real.source(), settings);
+    training::LoopSettings loop = workshop.loop_settings("teacher", stage.path() / "training", {}, conditions);
     loop.probe_every = workshop.config().probe.sampler_every;
-    const auto result = training::run_stage(matching, loop);
+    auto result = training::run_stage(matching, loop);
     real.say_pace(loop.label);
 
     model.config["provenance"] = {{"made_by", "teacher training"}, {"seed", workshop.config().seed}, {"data", data->hash()},
                                   {"prior", data::prior_of(*data).weights}};
+    if (!data->captions().empty()) part_from_text_tower(stage.path(), model, result);
+    if (workshop.config().teacher.guidance != 1) model.config["guidance"] = workshop.config().teacher.guidance;
     write_result(stage.path(), model, result, workshop.config().teacher.optimization);
     stage.finish({{"seconds", result.seconds}, {"probe_distance", result.best_distance}});
     core::log::info("teacher: done in {}", core::duration_words(result.seconds));
 }
 
 void adopt(Workshop& workshop, const training::StageFolder& stage) {
-    const models::Model model = models::read_model(workshop.config().teacher.path);
+    const std::filesystem::path from = workshop.config().teacher.path;
+    const models::Model model = models::read_model(from);
+    if (!workshop.data()->captions().empty() && !models::has_prompt_encoder(stage.path())) {
+        std::filesystem::create_directories(stage.path());
+        models::copy_prompt_encoder(from, stage.path());
+    }
     models::write_model(stage.path(), model);
     stage.finish({{"adopted", workshop.config().teacher.path}});
 }
@@ -78,7 +102,7 @@ void write_result(const std::filesystem::path& folder, models::Model& model, con
 }
 
 void make_teacher(Workshop& workshop) {
-    const auto stage = workshop.stage("teacher", {"seed", "device", "threads", "precision", "activation_checkpointing", "data", "network", "teacher"});
+    const auto stage = workshop.stage("teacher", {"seed", "device", "threads", "precision", "activation_checkpointing", "data", "network", "text", "teacher"});
     if (stage.finished()) return;
     if (!workshop.config().teacher.path.empty()) {
         adopt(workshop, stage);

@@ -176,7 +176,8 @@ std::vector<std::pair<std::string, std::string>> figures_of(const nlohmann::json
         {"sliced_wasserstein", "sliced Wasserstein ↓"}, {"mmd_squared", "MMD² ↓"},
         {"modes_reached", "modes reached ↑"}, {"worst_mode", "worst mode's share ↑"}, {"strays", "strays ↓"},
         {"precision", "precision ↑"}, {"recall", "recall ↑"}, {"density", "density ↑"}, {"coverage", "coverage ↑"},
-        {"class_agreement", "class agreement ↑"}};
+        {"class_agreement", "class agreement ↑"}, {"garment_agreement", "garment as asked ↑"}, {"amount_agreement", "amount as asked ↑"},
+        {"place_agreement", "place as asked ↑"}, {"colour_agreement", "colour as asked ↑"}, {"paraphrase_stability", "paraphrases to one student ↑"}};
     std::vector<std::pair<std::string, std::string>> present;
     for (const auto& figure : known) {
         for (const auto& [name, result] : results.at("models").items()) {

@@ -46,6 +46,14 @@ void bind_network(Schema& schema, NetworkConfig& to) {
     schema.number("network.blocks", &to.blocks, "mlp: residual blocks", at_least_1);
 }
 
+void bind_text(Schema& schema, TextConfig& to) {
+    schema.number("text.width", &to.width, "captioned data: numbers of a caption's embedding", at_least_1);
+    schema.number("text.layers", &to.layers, "captioned data: layers of the text tower", at_least_1);
+    schema.number("text.heads", &to.heads, "captioned data: heads of its attention", at_least_1);
+    schema.number("text.tokens", &to.tokens, "captioned data: most tokens of a caption", {.least = 4, .most = 65536});
+    schema.number("text.merges", &to.merges, "captioned data: most tokens that the tokenizer learns", at_least_0);
+}
+
 void bind_teacher(Schema& schema, TeacherConfig& to) {
     schema.text("teacher.path", &to.path, "an existing teacher's model directory; empty: train one");
     schema.number("teacher.steps", &to.steps, "training steps", at_least_0);
@@ -57,6 +65,8 @@ void bind_teacher(Schema& schema, TeacherConfig& to) {
     schema.number("teacher.sigma_max", &to.sigma_max, "highest noise level", positive);
     schema.number("teacher.level_mean", &to.level_mean, "mean of ln sigma in training");
     schema.number("teacher.level_deviation", &to.level_deviation, "standard deviation of ln sigma in training", positive);
+    schema.number("teacher.condition_dropout", &to.condition_dropout, "share of training samples that are shown without their condition, which guidance needs", share);
+    schema.number("teacher.guidance", &to.guidance, "classifier-free guidance wherever the teacher is asked: samples, pairs, distribution matching; 1: none", at_least_0);
     schema.flag("teacher.bfloat16", &to.bfloat16, "the old form of precision = \"bf16\"");
 }
 
@@ -122,6 +132,10 @@ void check(const RunConfig& config) {
     if (config.teacher.bfloat16 && config.precision == "fp16") refuse("teacher.bfloat16 is the old form of precision = \"bf16\"; precision says \"fp16\"");
     if (config.data_path.empty()) refuse("data.path is empty: name the data set, e.g. data.path=toy:ring");
     if (config.teacher.sigma_min >= config.teacher.sigma_max) refuse("teacher.sigma_min must be below teacher.sigma_max");
+    if (config.teacher.guidance != 1 && config.teacher.path.empty() && config.teacher.condition_dropout == 0) {
+        refuse("teacher.guidance needs a teacher that knows what no condition is: set teacher.condition_dropout, e.g. to 0.1");
+    }
+    if (config.text.width % config.text.heads != 0) refuse("text.width must be a multiple of text.heads");
     check_list(config.students.widths, config.partition.students, "students.widths");
     check_list(config.students.depths, config.partition.students, "students.depths");
     for (const auto* matching : {&config.dm, &config.adm}) {
@@ -170,6 +184,7 @@ core::Schema schema_of(RunConfig& config) {
     schema.numbers("data.shape", &config.data_shape, "shape that a sample must have, e.g. [3, 64, 64]; empty: as they come", at_least_1);
     schema.flag("data.flips", &config.flips, "mirror half of the training images");
     bind_network(schema, config.network);
+    bind_text(schema, config.text);
     bind_teacher(schema, config.teacher);
     bind_students(schema, config);
     bind_tsm(schema, config.tsm);

@@ -24,7 +24,13 @@ struct TeacherConfig {
     distillation::Optimization optimization{.lr = 1e-3, .beta2 = 0.99, .clip = 1.0, .warmup = 200, .decay_from = 0.5, .ema_decay = 0.999};
     double sigma_data = 0.5, sigma_min = 0.002, sigma_max = 80, level_mean = -1.2, level_deviation = 1.2;
     std::int64_t micro_batch = 0;
+    double condition_dropout = 0, guidance = 1;
     bool bfloat16 = false;
+};
+
+/// The text tower that a teacher of captioned data learns with, and its tokenizer.
+struct TextConfig {
+    std::int64_t width = 64, layers = 2, heads = 4, tokens = 32, merges = 512;
 };
 
 struct PartitionConfig {
@@ -90,6 +96,7 @@ struct RunConfig {
     std::vector<std::int64_t> data_shape;
     bool flips = false;
     NetworkConfig network;
+    TextConfig text;
     TeacherConfig teacher;
     PartitionConfig partition;
     PairsConfig pairs;

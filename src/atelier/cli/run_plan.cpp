@@ -4,9 +4,11 @@
 
 #include <fmt/ranges.h>
 
+#include "atelier/cli/caption_table.h"
 #include "atelier/cli/stages.h"
 #include "atelier/conditions/partition.h"
 #include "atelier/core/error.h"
+#include "atelier/data/captioned_images.h"
 #include "atelier/data/toy_points.h"
 
 namespace atelier::cli {
@@ -16,10 +18,10 @@ namespace {
 namespace fs = std::filesystem;
 
 void look_at_data(const RunConfig& config, RunPlan& plan) {
-    if (data::is_toy(config.data_path) || fs::exists(config.data_path)) {
+    if (data::is_toy(config.data_path) || data::is_captioned(config.data_path) || fs::exists(config.data_path)) {
         const auto data = data::open_dataset({.path = config.data_path, .split = "train", .limit = 0});
         plan.form = data->form();
-        plan.classes = data->classes();
+        plan.classes = label_width(config, *data);
         plan.samples = data->size();
         plan.data_words = fmt::format("{}: {} samples", config.data_path, plan.samples);
         check_data(plan.form, plan.classes, config);

@@ -5,6 +5,7 @@
 #include "atelier/cli/commands.h"
 #include "atelier/cli/engine_options.h"
 #include "atelier/cli/picture_text.h"
+#include "atelier/cli/sample_prompted.h"
 #include "atelier/cli/sample_text.h"
 #include "atelier/core/atomic_file.h"
 #include "atelier/core/error.h"
@@ -15,6 +16,7 @@
 #include "atelier/evaluation/charts.h"
 #include "atelier/evaluation/two_d.h"
 #include "atelier/inference/generator.h"
+#include "atelier/inference/prompted_generator.h"
 #include "atelier/models/diffusers_directory.h"
 
 namespace atelier::cli {
@@ -86,7 +88,12 @@ void sample(const Arguments& arguments) {
         const TextRequest request{arguments.model, arguments.out, arguments.sampler, arguments.count, arguments.seed, arguments.steps, arguments.json};
         return sample_text(request, arguments.text, arguments.engine.chosen());
     }
-    if (arguments.text.given()) throw core::UsageError("--prompt and its like are for diffusers directories; " + arguments.model + " is none");
+    if (inference::reads_prompts(arguments.model)) {
+        if (!arguments.classes.empty()) throw core::UsageError("--class: " + arguments.model + " reads prompts; ask with --prompt");
+        const TextRequest request{arguments.model, arguments.out, arguments.sampler, arguments.count, arguments.seed, arguments.steps, arguments.json};
+        return sample_prompted(request, arguments.text, arguments.engine.chosen());
+    }
+    if (arguments.text.given()) throw core::UsageError("--prompt and its like are for models that read prompts; " + arguments.model + " has classes");
     std::optional<inference::Sampling> sampling;
     if (!arguments.sampler.empty()) sampling = inference::Sampling{inference::sampling_method(arguments.sampler), arguments.steps.value_or(18)};
     const auto generator = inference::open_generator(arguments.model, sampling, arguments.engine.chosen());
@@ -116,7 +123,7 @@ void sample(const Arguments& arguments) {
 void add_sample_command(CLI::App& app) {
     auto arguments = std::make_shared<Arguments>();
     CLI::App* command = app.add_subcommand("sample", "Draw samples from a model or an ensemble");
-    command->add_option("MODEL", arguments->model, "a model directory, an ensemble directory, or a diffusers directory (with --prompt)")->required();
+    command->add_option("MODEL", arguments->model, "a model directory, an ensemble directory, or a diffusers directory")->required();
     command->add_option("--count", arguments->count, "how many")->check(CLI::Range(std::int64_t{1}, std::int64_t{100'000'000}));
     command->add_option("--seed", arguments->seed, "sample i follows from the seed, i and its class alone")->check(CLI::NonNegativeNumber);
     command->add_option("--class", arguments->classes, "class ids, repeated up to the count; without: drawn from the training prior")->delimiter(',');
@@ -128,7 +135,7 @@ void add_sample_command(CLI::App& app) {
     command->add_flag("--json", arguments->json, "say what was written as JSON on standard output");
     command->footer("Examples:\n  atelier sample models/fashion-mnist/k4 --count 100 --seed 1 --out grid.png\n  atelier sample models/fashion-mnist/k4 "
                     "--count 8 --class 0,3,7,9 --out samples.npz\n  atelier sample models/fashion-mnist/teacher --sampler heun --steps 18 --count 16 --out "
-                    "teacher.png\n  atelier sample stable-diffusion-v1-5 --prompt \"a boat at dawn\" --negative blurry --guidance 7.5 --seed 1 --out boat.png");
+                    "teacher.png\n  atelier sample models/captions --prompt \"two small white sneakers on black\" --count 16 --out sneakers.png\n  atelier sample stable-diffusion-v1-5 --prompt \"a boat at dawn\" --negative blurry --guidance 7.5 --seed 1 --out boat.png");
     command->callback([arguments] { sample(*arguments); });
 }
 

@@ -2,10 +2,8 @@
 
 #include <iostream>
 
-#include "atelier/core/atomic_file.h"
+#include "atelier/cli/picture_files.h"
 #include "atelier/core/error.h"
-#include "atelier/core/image_file.h"
-#include "atelier/core/npz.h"
 #include "atelier/core/progress.h"
 #include "atelier/inference/text_to_image.h"
 
@@ -13,23 +11,13 @@ namespace atelier::cli {
 
 namespace {
 
-namespace fs = std::filesystem;
-
 /// [1,3,H,W] in +-1 -> pixels [H,W,3] uint8.
 Tensor pixels_of(const Tensor& image) { return ((image[0] / 2 + 0.5).clamp(0, 1) * 255).round().to(at::kByte).permute({1, 2, 0}).contiguous(); }
 
-void write(const TextRequest& request, const std::vector<Tensor>& images) {
-    const std::string ending = fs::path(request.out).extension().string();
-    if (ending == ".npz") {
-        const Tensor all = at::stack(images).contiguous();
-        return core::write_npz(request.out, {{"arr_0", core::DType::U8, all.sizes().vec(), {static_cast<const std::byte*>(all.const_data_ptr()), all.nbytes()}}});
-    }
-    std::vector<core::Image> pictures;
-    for (const Tensor& image : images) pictures.push_back(models::image_of(image));
-    if (ending == ".png") return core::write_png(request.out, pictures.size() == 1 ? pictures[0] : core::grid(pictures, static_cast<int>(std::min<std::size_t>(4, pictures.size()))));
-    core::create_directory_atomically(request.out, [&](const fs::path& folder) {
-        for (std::size_t i = 0; i < pictures.size(); ++i) core::write_png(folder / fmt::format("{:06}.png", i), pictures[i]);
-    });
+std::map<std::string, std::string> text_of(const TextRequest& request, const std::string& prompt, const inference::TextSampling& how, const std::string& number) {
+    return {{"Software", "atelier " ATELIER_VERSION}, {"seed", std::to_string(request.seed)}, {"number", number}, {"prompt", prompt}, {"negative", how.negative},
+            {"sampler", how.method == inference::TextSampling::Method::ddim ? "ddim" : "dpm++"}, {"evaluations", std::to_string(how.steps)},
+            {"guidance", fmt::format("{}", how.guidance)}};
 }
 
 }  // namespace
@@ -50,7 +38,7 @@ void sample_text(const TextRequest& request, const TextOptions& options, const i
         const auto tell = [&](std::int64_t done) { progress.update(i * how.steps + done); };
         images.push_back(pixels_of(draw(model, *options.prompt, how, static_cast<std::uint64_t>(request.seed), i, tell)));
     }
-    write(request, images);
+    write_pictures(request.out, at::stack(images).contiguous(), [&](const std::string& number) { return text_of(request, *options.prompt, how, number); });
     if (request.json) {
         std::cout << nlohmann::json{{"out", request.out}, {"count", request.count}, {"seed", request.seed}, {"evaluations", how.steps}}.dump() << std::endl;
     }

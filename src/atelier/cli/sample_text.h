@@ -15,9 +15,9 @@ struct TextOptions {
     bool given() const { return prompt || negative || guidance || height || width; }
 
     void add_to(CLI::App& command) {
-        command.add_option("--prompt", prompt, "what to draw, with a diffusers directory");
+        command.add_option("--prompt", prompt, "what to draw, with models that read prompts");
         command.add_option("--negative", negative, "what guidance leads away from; without: the empty prompt");
-        command.add_option("--guidance", guidance, "classifier-free guidance; 1: none; without: 7.5")->check(CLI::Range(0.0, 100.0));
+        command.add_option("--guidance", guidance, "classifier-free guidance; 1: none; without: 7.5, or as a teacher of captions was guided")->check(CLI::Range(0.0, 100.0));
         command.add_option("--height", height, "of the image in pixels; without: as the model was trained")->check(CLI::Range(8, 8192));
         command.add_option("--width", width, "of the image in pixels; without: as the model was trained")->check(CLI::Range(8, 8192));
     }

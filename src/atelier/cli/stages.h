@@ -4,6 +4,7 @@
 #include <string>
 
 #include "atelier/cli/workshop.h"
+#include "atelier/models/ensemble.h"
 
 namespace atelier::cli {
 
@@ -17,9 +18,17 @@ bool same_size(const nlohmann::json& student, const nlohmann::json& teacher);
 /// Whether a student of that config.json goes through teacher score matching first.
 bool needs_tsm(const nlohmann::json& student, const nlohmann::json& teacher, const RunConfig& config);
 
+/// Who owns what: classes or captions by their numbers, and of captions also what prompts that nobody has seen go by.
+struct Split {
+    conditions::Partition owners;
+    std::optional<conditions::PromptPartition> prompts;
+
+    nlohmann::json place_of(std::int64_t student) const { return prompts ? models::place_of(*prompts, student) : models::place_of(owners, student); }
+};
+
 /// Each makes its part of the run unless it is there already, resuming what was begun.
 void make_teacher(Workshop& workshop);
-conditions::Partition make_partition(Workshop& workshop);
+Split make_partition(Workshop& workshop);
 void make_pairs(Workshop& workshop);
 /// Trains one student through its stages, or only `stage` (tsm, dm, adm).
 void make_student(Workshop& workshop, std::int64_t student, const std::optional<std::string>& stage = std::nullopt);

@@ -1,8 +1,10 @@
 #include "atelier/cli/workshop.h"
 
+#include "atelier/cli/caption_table.h"
 #include "atelier/cli/perception.h"
 #include "atelier/cli/yardstick.h"
 #include "atelier/core/error.h"
+#include "atelier/diffusion/guidance.h"
 #include "atelier/inference/engine.h"
 
 namespace atelier::cli {
@@ -59,8 +61,21 @@ models::Model Workshop::frozen_teacher() {
     return frozen;
 }
 
-training::LoopSettings Workshop::loop_settings(const std::string& label, const std::filesystem::path& folder,
-                                               std::span<const std::int64_t> classes) {
+const diffusion::ConditionTable& Workshop::conditions() {
+    if (!conditions_) conditions_ = data()->captions().empty() ? diffusion::ConditionTable::classes(data()->classes()) : caption_table(*this);
+    return *conditions_;
+}
+
+std::unique_ptr<diffusion::Denoiser> Workshop::asked(const models::Model& teacher) {
+    const double guidance = config().teacher.guidance;
+    auto plain = std::make_unique<diffusion::EdmDenoiser>(teacher.denoiser(config().compute()));
+    if (guidance == 1) return plain;
+    const std::int64_t none = -1;
+    return std::make_unique<diffusion::GuidedDenoiser>(std::move(plain), conditions().of({&none, 1}, device_).labels, guidance);
+}
+
+training::LoopSettings Workshop::loop_settings(const std::string& label, const std::filesystem::path& folder, std::span<const std::int64_t> classes,
+                                               const diffusion::ConditionTable& conditions) {
     const auto& dataset = data();
     conditions::Prior prior = data::prior_of(*dataset);
     if (!classes.empty()) prior = conditions::restricted(prior, classes);
@@ -77,7 +92,7 @@ training::LoopSettings Workshop::loop_settings(const std::string& label, const s
     settings.log_every = config().log_every;
     settings.probe_every = config().probe.every;
     settings.probe_noise = diffusion::image_noise(seed(), 0, config().probe.count, dataset->form().shape).to(device_);
-    settings.probe_condition = diffusion::one_hot(labels, dataset->classes(), device_);
+    settings.probe_condition = conditions.of(labels, device_);
     settings.distance = distance_to_data(*this, classes);
     settings.draw = [form = dataset->form(), labels](const std::filesystem::path& stem, const Tensor& samples) {
         draw_samples(stem, form, samples, labels);
@@ -94,14 +109,15 @@ void check_plan(Workshop& workshop) {
                                            "folders), or set partition.students = 1", config.data_path, partition.students));
     }
     if (config.teacher.path.empty()) {
-        networks::make_network(core::JsonObject(network_json(config.network, data.form(), data.classes()), workshop.loaded().path));
+        networks::make_network(core::JsonObject(network_json(config.network, data.form(), label_width(config, data)), workshop.loaded().path));
     } else {
-        check_teacher(models::read_model_config(config.teacher.path), data.form(), data.classes(), config);
+        check_teacher(models::read_model_config(config.teacher.path), data.form(), label_width(config, data), config);
     }
     if (config.uses_lpips()) {
         if (data.form().kind != models::DataForm::Kind::image) throw core::UsageError("regression = \"lpips\" is for images; the data are points, use pseudo_huber");
         lpips_loss(config.lpips, at::kCPU);
     }
+    if (!data.captions().empty()) return check_captions(config, data);
     conditions::PartitionRequest request;
     request.students = partition.students;
     request.classes = std::max<std::int64_t>(1, data.classes());

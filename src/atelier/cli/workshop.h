@@ -6,6 +6,7 @@
 #include "atelier/cli/run_config.h"
 #include "atelier/conditions/partition.h"
 #include "atelier/data/dataset.h"
+#include "atelier/diffusion/condition_table.h"
 #include "atelier/models/model_directory.h"
 #include "atelier/training/loop.h"
 #include "atelier/training/run_directory.h"
@@ -35,10 +36,16 @@ public:
     /// teacher() gave before must not be used any more.
     models::Model frozen_teacher();
 
-    /// Settings that every training loop of the run shares: probes on `classes` drawn from the prior, checkpoints, pictures, the distance to
-    /// the data. `label` is shown to people.
-    training::LoopSettings loop_settings(const std::string& label, const std::filesystem::path& folder,
-                                         std::span<const std::int64_t> classes);
+    /// What the data's labels stand for: classes, or captions as the run's teacher embeds them.
+    const diffusion::ConditionTable& conditions();
+
+    /// `teacher`, which must outlive the result, as the config wants it asked: guided, or not.
+    std::unique_ptr<diffusion::Denoiser> asked(const models::Model& teacher);
+
+    /// Settings that every training loop of the run shares: probes on `classes` drawn from the prior, whose labels stand for what `conditions` says,
+    /// checkpoints, pictures, the distance to the data. `label` is shown to people.
+    training::LoopSettings loop_settings(const std::string& label, const std::filesystem::path& folder, std::span<const std::int64_t> classes,
+                                         const diffusion::ConditionTable& conditions);
 
 private:
     LoadedConfig loaded_;
@@ -46,6 +53,7 @@ private:
     at::Device device_;
     std::shared_ptr<const data::Dataset> data_;
     std::unique_ptr<models::Model> teacher_;
+    std::optional<diffusion::ConditionTable> conditions_;
 };
 
 /// Throws core::UsageError where samples of `form` in so many classes are not what the config says of its data.

@@ -78,7 +78,7 @@ void write_learned_tokenizer(const std::filesystem::path& folder, std::span<cons
     add(begin);
     add(end);
     core::write_json(folder / "vocab.json", vocabulary);
-    core::write_atomically(folder / "merges.txt", lines);
+    core::write_text(folder / "merges.txt", lines);
     core::write_json(folder / "tokenizer_config.json", {{"tokenizer_class", "CLIPTokenizer"}, {"model_max_length", length}, {"bos_token", begin}, {"eos_token", end},
                                                         {"pad_token", end}, {"unk_token", end}});
 }

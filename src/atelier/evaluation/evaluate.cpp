@@ -26,17 +26,6 @@ nlohmann::json summary(const std::vector<double>& values) {
     return json;
 }
 
-/// A summary a metric; every draw has the same metrics in the same order.
-nlohmann::json summaries(const std::vector<const distillation::Metrics*>& draws) {
-    nlohmann::json json = nlohmann::json::object();
-    for (std::size_t i = 0; i < draws.front()->size(); ++i) {
-        std::vector<double> values;
-        for (const distillation::Metrics* draw : draws) values.push_back((*draw)[i].second);
-        json[draws.front()->at(i).first] = summary(values);
-    }
-    return json;
-}
-
 void check(const Protocol& protocol) {
     if (protocol.seeds.empty() || protocol.count < 1) core::fail("evaluation: no samples to measure; give a count and a seed");
 }
@@ -49,6 +38,16 @@ std::unique_ptr<Measures> measures_for(const data::Dataset& reference, const Fea
 }
 
 }  // namespace
+
+nlohmann::json summaries(const std::vector<const distillation::Metrics*>& draws) {
+    nlohmann::json json = nlohmann::json::object();
+    for (std::size_t i = 0; i < draws.front()->size(); ++i) {
+        std::vector<double> values;
+        for (const distillation::Metrics* draw : draws) values.push_back((*draw)[i].second);
+        json[draws.front()->at(i).first] = summary(values);
+    }
+    return json;
+}
 
 Evaluator::Evaluator(std::shared_ptr<const data::Dataset> reference, const FeatureSpace* space, Protocol protocol)
     : form_(reference->form()), classes_(reference->classes()), reference_count_(reference->size()), reference_hash_(reference->hash()),

@@ -40,6 +40,9 @@ struct Protocol {
     double deviation = 0;                        // of a mode, in each dimension
 };
 
+/// Mean, spread and values of each metric over several draws, which have the same metrics in the same order.
+nlohmann::json summaries(const std::vector<const distillation::Metrics*>& draws);
+
 /// A model under measurement.
 struct Subject {
     SampleSource draw;

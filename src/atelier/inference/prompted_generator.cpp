@@ -3,6 +3,7 @@
 #include "atelier/core/error.h"
 #include "atelier/diffusion/guidance.h"
 #include "atelier/diffusion/samplers.h"
+#include "atelier/models/diffusers_directory.h"
 
 namespace atelier::inference {
 
@@ -12,12 +13,14 @@ constexpr std::int64_t largest_batch = 256;
 
 }  // namespace
 
-/// A model that was read, and as a denoiser.
+/// A model that was read, and as a denoiser, guided where it shall be.
 struct PromptedGenerator::Loaded {
-    Loaded(models::Model read, const Engine& engine) : model(std::move(read)), denoiser(open_denoiser(model, engine)) {}
+    Loaded(models::Model read, const Engine& engine, const Tensor& none, double guidance) : model(std::move(read)), denoiser(open_denoiser(model, engine)) {
+        if (guidance != 1) denoiser = std::make_shared<diffusion::GuidedDenoiser>(denoiser, none, guidance);
+    }
 
     const models::Model model;
-    std::unique_ptr<diffusion::Denoiser> denoiser;
+    std::shared_ptr<const diffusion::Denoiser> denoiser;
 };
 
 bool reads_prompts(const std::filesystem::path& directory) { return models::has_prompt_encoder(directory) && !models::is_diffusers_directory(directory); }
@@ -48,7 +51,7 @@ PromptedGenerator::Loaded& PromptedGenerator::loaded(std::int64_t student) {
     auto& place = loaded_.at(static_cast<std::size_t>(student));
     if (!place) {
         place = std::make_unique<Loaded>(ensemble_ ? models::read_student(*ensemble_, student, engine_.device, engine_.weights())
-                                                   : models::read_model(directory_, engine_.device, engine_.weights()), engine_);
+                                                   : models::read_model(directory_, engine_.device, engine_.weights()), engine_, none_, guidance_);
     }
     return *place;
 }
@@ -89,8 +92,7 @@ Tensor PromptedGenerator::draw(const Prompted& wanted) {
 
 Tensor PromptedGenerator::one_batch(Loaded& by, const Tensor& noise, const Tensor& embeddings) const {
     at::NoGradGuard no_gradients;
-    const diffusion::GuidedDenoiser guided(*by.denoiser, none_, guidance_);
-    const diffusion::Denoiser& denoiser = guidance_ == 1 ? *by.denoiser : guided;
+    const diffusion::Denoiser& denoiser = *by.denoiser;
     const diffusion::Condition condition{embeddings.to(engine_.device)};
     const Tensor z = noise.to(engine_.device);
     if (sampling_.method == Sampling::Method::one_step) return diffusion::sample_one_step(denoiser, z, by.model.range.sigma_max, condition).to(at::kCPU);

@@ -1,0 +1,57 @@
+#include "atelier/cli/sample_prompted.h"
+
+#include <iostream>
+#include <set>
+
+#include <fmt/ranges.h>
+
+#include "atelier/cli/picture_files.h"
+#include "atelier/core/error.h"
+#include "atelier/core/progress.h"
+#include "atelier/inference/generator.h"
+#include "atelier/inference/prompted_generator.h"
+
+namespace atelier::cli {
+
+namespace {
+
+constexpr std::int64_t drawn_at_once = 256;
+
+std::map<std::string, std::string> text_of(inference::PromptedGenerator& generator, const std::string& prompt, std::int64_t seed, const std::string& number, std::int64_t student) {
+    return {{"Software", "atelier " ATELIER_VERSION}, {"seed", std::to_string(seed)}, {"number", number}, {"prompt", prompt}, {"student", std::to_string(student)},
+            {"model_hash", generator.hash_of_student(student)}, {"sampler", inference::name_of(generator.sampling().method)},
+            {"evaluations", std::to_string(generator.sampling().evaluations())}, {"guidance", fmt::format("{}", generator.guidance())},
+            {"engine", inference::name_of(generator.engine().kind)}, {"precision", inference::name_of(generator.engine().precision)}};
+}
+
+}  // namespace
+
+void sample_prompted(const TextRequest& request, const TextOptions& options, const inference::Engine& engine) {
+    if (!options.prompt) throw core::UsageError("--prompt: say what to draw; " + request.model + " reads prompts");
+    if (options.negative || options.height || options.width) throw core::UsageError("--negative, --height and --width are for diffusers directories; " + request.model + " is none");
+    std::optional<inference::Sampling> sampling;
+    if (!request.sampler.empty() || request.steps) {
+        sampling = inference::Sampling{inference::sampling_method(request.sampler.empty() ? "heun" : request.sampler), request.steps.value_or(18)};
+    }
+    inference::PromptedGenerator generator(request.model, sampling, options.guidance, engine);
+    core::Progress progress("sampling", request.count, "samples");
+    std::vector<Tensor> parts;
+    for (std::int64_t first = 0; first < request.count; first += drawn_at_once) {
+        inference::Prompted wanted{static_cast<std::uint64_t>(request.seed), {}, {}};
+        for (std::int64_t i = first; i < std::min(first + drawn_at_once, request.count); ++i) {
+            wanted.numbers.push_back(i);
+            wanted.prompts.push_back(*options.prompt);
+        }
+        parts.push_back(generator.draw(wanted));
+        progress.update(first + static_cast<std::int64_t>(wanted.numbers.size()));
+    }
+    const Tensor pixels = models::to_user_space(generator.form(), at::cat(parts)).contiguous();
+    const auto place = generator.place(generator.encoder().embed({&*options.prompt, 1})[0]);
+    write_pictures(request.out, pixels, [&](const std::string& number) { return text_of(generator, *options.prompt, request.seed, number, place.student); });
+    if (request.json) {
+        std::cout << nlohmann::json{{"out", request.out}, {"count", request.count}, {"seed", request.seed}, {"evaluations", generator.sampling().evaluations()},
+                                    {"student", place.student}, {"margin", place.margin}, {"model_hash", generator.hash_of_student(place.student)}}.dump() << std::endl;
+    }
+}
+
+}  // namespace atelier::cli
