@@ -1,0 +1,61 @@
+#include "atelier/diffusion/condition_table.h"
+
+#include <gtest/gtest.h>
+
+#include "atelier/diffusion/guidance.h"
+#include "ops/tensors.h"
+
+namespace atelier::diffusion {
+namespace {
+
+const std::vector<std::int64_t> some{1, -1, 0};
+
+TEST(ConditionTable, classes_are_one_hot_and_no_class_is_all_zeros) {
+    const Tensor labels = ConditionTable::classes(2).of(some).labels;
+    EXPECT_TRUE(labels.equal(at::tensor({0.0F, 1.0F, 0.0F, 0.0F, 1.0F, 0.0F}).view({3, 2})));
+    EXPECT_FALSE(ConditionTable::classes(0).of(some).labels.defined());
+}
+
+TEST(ConditionTable, embeddings_are_rows_and_no_condition_has_its_own) {
+    const auto table = ConditionTable::embeddings(at::tensor({1.0F, 2.0F, 3.0F, 4.0F}).view({2, 2}), at::tensor({9.0F, 9.0F}));
+    EXPECT_EQ(table.size(), 2);
+    EXPECT_TRUE(table.of(some).labels.equal(at::tensor({3.0F, 4.0F, 9.0F, 9.0F, 1.0F, 2.0F}).view({3, 2})));
+}
+
+TEST(ConditionTable, texts_are_ids) {
+    const auto table = ConditionTable::texts(at::tensor({5, 6, 7, 8}, at::kLong).view({2, 2}), at::tensor({0, 0}, at::kLong));
+    const Condition condition = table.of(some);
+    EXPECT_FALSE(condition.labels.defined());
+    EXPECT_TRUE(condition.ids.equal(at::tensor({7, 8, 0, 0, 5, 6}, at::kLong).view({3, 2})));
+    EXPECT_TRUE(condition.rows(1, 2).ids.equal(condition.ids.narrow(0, 1, 2)));
+}
+
+TEST(ConditionTable, a_number_out_of_range_is_named) {
+    for (const std::int64_t bad : {-2, 2}) {
+        const std::vector<std::int64_t> numbers{bad};
+        ops::expect_contains(ops::error_of([&] { ConditionTable::classes(2).of(numbers); }), fmt::format("condition {}", bad));
+    }
+}
+
+/// Answers with the sum of the labels, whatever it is shown.
+class SumOfLabels : public Denoiser {
+public:
+    Tensor denoise(const Tensor& x_t, const Tensor&, const Condition& condition) const override {
+        return condition.labels.sum(1, true).expand_as(x_t).clone();
+    }
+};
+
+TEST(GuidedDenoiser, leads_away_from_no_condition) {
+    const auto inner = std::make_shared<SumOfLabels>();
+    const Tensor x = at::zeros({2, 3}), sigma = at::ones({2});
+    const Condition condition{at::tensor({1.0F, 1.0F, 4.0F, 0.0F}).view({2, 2})};  // answers 2 and 4
+    const Tensor none = at::tensor({0.5F, 0.5F}).view({1, 2});                      // answers 1
+    for (const double scale : {0.0, 1.0, 1.75}) {
+        const Tensor guided = GuidedDenoiser(inner, none, scale).denoise(x, sigma, condition);
+        EXPECT_NEAR(guided[0][0].item<double>(), 1 + scale * 1, 1e-6);
+        EXPECT_NEAR(guided[1][2].item<double>(), 1 + scale * 3, 1e-6);
+    }
+}
+
+}  // namespace
+}  // namespace atelier::diffusion
