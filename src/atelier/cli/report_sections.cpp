@@ -6,6 +6,7 @@
 
 #include <fmt/format.h>
 
+#include "atelier/cli/caption_report.h"
 #include "atelier/cli/measuring.h"
 #include "atelier/core/error.h"
 #include "atelier/data/dataset.h"
@@ -203,7 +204,7 @@ void add_figures(evaluation::Report& report, const Shelf& shelf) {
         for (std::size_t i = 1; i < per_class.columns.size(); ++i) cells.push_back(evaluation::mean_and_spread(row, per_class.columns[i], digits));
         per_class.rows.push_back(cells);
     }
-    report.add_table(per_class);
+    if (!per_class.rows.empty()) report.add_table(per_class);
     report.add_details("Protocol", results.at("models").at(subject).at("protocol").dump(2));
 }
 
@@ -274,10 +275,16 @@ void add_side_by_side(evaluation::Report& report, const std::vector<std::pair<st
 }
 
 void add_everything(evaluation::Report& report, const Shelf& shelf) {
-    add_samples(report, shelf);
+    const bool prompts = reads_prompts(shelf);
+    if (prompts) add_captioned_samples(report, shelf);
+    else add_samples(report, shelf);
     add_figures(report, shelf);
-    add_partition(report, shelf);
-    add_neighbours(report, shelf);
+    if (prompts) {
+        add_prompt_cells(report, shelf);
+    } else {
+        add_partition(report, shelf);
+        add_neighbours(report, shelf);
+    }
     add_training(report, shelf.folder);
 }
 

@@ -1,0 +1,87 @@
+#include "atelier/cli/caption_report.h"
+
+#include <fmt/ranges.h>
+
+#include "atelier/data/caption_grammar.h"
+#include "atelier/inference/prompted_generator.h"
+
+namespace atelier::cli {
+
+namespace {
+
+namespace fs = std::filesystem;
+
+constexpr std::int64_t columns = 10;
+constexpr std::size_t most_captions = 8;
+
+/// A held-out caption of each garment, as far as they are shown.
+std::vector<std::string> held_out_captions() {
+    std::vector<std::string> captions;
+    for (std::size_t i = 0; i < data::scenes(true).size() && captions.size() < most_captions; i += 2) captions.push_back(data::wordings(data::scenes(true)[i])[1]);
+    return captions;
+}
+
+/// A row of pictures a caption.
+core::Image picture(inference::PromptedGenerator& generator, const std::vector<std::string>& captions) {
+    inference::Prompted wanted;
+    for (const std::string& caption : captions) {
+        for (std::int64_t i = 0; i < columns; ++i) {
+            wanted.numbers.push_back(i);
+            wanted.prompts.push_back(caption);
+        }
+    }
+    const Tensor user = models::to_user_space(generator.form(), generator.draw(wanted)).contiguous();
+    std::vector<core::Image> images;
+    for (std::int64_t i = 0; i < user.size(0); ++i) images.push_back(models::image_of(user[i]));
+    return core::grid(images, static_cast<int>(columns), 2, 2);
+}
+
+}  // namespace
+
+bool reads_prompts(const Shelf& shelf) {
+    return inference::reads_prompts(shelf.folder / "teacher") || (!shelf.ensembles.empty() && inference::reads_prompts(shelf.ensembles.front().second));
+}
+
+void add_captioned_samples(evaluation::Report& report, const Shelf& shelf) {
+    const auto captions = held_out_captions();
+    std::vector<evaluation::Figure> figures;
+    const auto add = [&](const fs::path& path, const std::string& name) {
+        inference::PromptedGenerator generator(path, std::nullopt, std::nullopt, {});
+        figures.push_back({"", picture(generator, captions), fmt::format("{}, {} evaluation(s) a picture", name, generator.sampling().evaluations())});
+    };
+    if (shelf.has_teacher()) add(shelf.folder / "teacher", "The teacher");
+    for (const auto& [name, path] : shelf.ensembles) add(path, name);
+    report.add_heading("Samples");
+    report.add_figures(figures);
+    report.add_text(fmt::format("A caption a row, from the same noise; its combination was never seen in training: {}.", fmt::join(captions, "; ")));
+}
+
+void add_prompt_cells(evaluation::Report& report, const Shelf& shelf) {
+    if (shelf.ensembles.empty()) return;
+    const fs::path& path = shelf.ensembles.back().second;
+    const inference::PromptedGenerator generator(path, std::nullopt, std::nullopt, {});
+    std::vector<std::string> all;
+    for (const data::Scene& scene : data::scenes(false)) {
+        const auto words = data::wordings(scene);
+        all.insert(all.end(), words.begin(), words.end());
+    }
+    const Tensor embeddings = generator.encoder().embed(all);
+    struct Cell {
+        std::int64_t count = 0;
+        float highest = -2;
+        std::string central;
+    };
+    std::vector<Cell> cells(static_cast<std::size_t>(generator.students()));
+    for (std::size_t i = 0; i < all.size(); ++i) {
+        const auto place = generator.place(embeddings[static_cast<std::int64_t>(i)]);
+        Cell& cell = cells[static_cast<std::size_t>(place.student)];
+        ++cell.count;
+        if (place.score > cell.highest) cell.highest = place.score, cell.central = all[i];
+    }
+    evaluation::Table table{.columns = {"student", "captions of the training grammar", "nearest to its centre"}};
+    for (std::size_t k = 0; k < cells.size(); ++k) table.rows.push_back({std::to_string(k), std::to_string(cells[k].count), cells[k].central});
+    report.add_heading("Partition");
+    report.add_table(table);
+}
+
+}  // namespace atelier::cli
