@@ -55,7 +55,7 @@ TEST(Captions, a_run_ends_with_an_ensemble_that_reads_prompts) {
     const auto partition = nlohmann::json::parse(text_of(ensemble + "/partition/partition.json"));
     EXPECT_EQ(routed[1].at("student"), partition.at("null_owner"));
 
-    succeed({"sample", folder / "run/teacher", "--prompt", prompt, "--steps", "2", "--guidance", "2", "--out", folder / "teacher.png"});
+    succeed({"sample", folder / "run/teacher", "--prompt", prompt, "--sampler", "heun", "--steps", "2", "--guidance", "2", "--out", folder / "teacher.png"});
     expect_contains(text_of(folder / "run/report.html"), "student 1");
     EXPECT_EQ(run({"sample", ensemble, "--class", "3", "--out", folder / "b.png"}).code, 2);
     EXPECT_EQ(run({"sample", "models/fashion-mnist/k4", "--prompt", prompt, "--out", folder / "b.png"}).code, 2);

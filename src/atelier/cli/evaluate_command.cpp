@@ -3,10 +3,10 @@
 
 #include "atelier/cli/commands.h"
 #include "atelier/cli/engine_options.h"
-#include "atelier/cli/caption_measuring.h"
 #include "atelier/cli/stages.h"
 #include "atelier/cli/yardstick.h"
 #include "atelier/core/error.h"
+#include "atelier/evaluation/caption_measuring.h"
 
 namespace atelier::cli {
 
@@ -15,9 +15,10 @@ namespace {
 struct Arguments {
     std::string subject, out, sampler;
     std::vector<std::string> overrides;
-    Measuring measuring;
+    evaluation::Measuring measuring;
     EngineOptions engine;
-    std::int64_t seed = 0, seeds = 1, steps = 18;
+    std::int64_t seed = 0, seeds = 1;
+    std::optional<std::int64_t> steps;
     bool json = false;
 };
 
@@ -29,12 +30,7 @@ void evaluate_config(const Arguments& arguments) {
 void write(const Arguments& arguments, const nlohmann::json& results) {
     core::write_json(std::filesystem::path(arguments.out) / "evaluation.json", results);
     if (arguments.json) std::cout << results.dump() << std::endl;
-    else std::cout << text_of(comparison_table(results));
-}
-
-std::optional<inference::Sampling> chosen_sampling(const Arguments& arguments) {
-    if (arguments.sampler.empty()) return std::nullopt;
-    return inference::Sampling{inference::sampling_method(arguments.sampler), arguments.steps};
+    else std::cout << text_of(evaluation::comparison_table(results));
 }
 
 std::vector<std::uint64_t> chosen_seeds(const Arguments& arguments) {
@@ -44,7 +40,7 @@ std::vector<std::uint64_t> chosen_seeds(const Arguments& arguments) {
 }
 
 void evaluate_samples_of_model(Arguments& arguments) {
-    const auto generator = inference::open_generator(arguments.subject, chosen_sampling(arguments), arguments.engine.chosen());
+    const auto generator = inference::open_generator(arguments.subject, inference::sampling_of(arguments.sampler, arguments.steps), arguments.engine.chosen());
     arguments.measuring.seeds = chosen_seeds(arguments);
     const nlohmann::json results = measure(arguments.measuring, {{arguments.subject, generator.get()}});
     const std::filesystem::path out(arguments.out);
@@ -54,11 +50,11 @@ void evaluate_samples_of_model(Arguments& arguments) {
 }
 
 void evaluate_prompted(Arguments& arguments) {
-    Measuring& measuring = arguments.measuring;
+    evaluation::Measuring& measuring = arguments.measuring;
     if (!measuring.inception.empty() || !measuring.reference.empty()) throw core::UsageError("--inception and --reference are not for models of captions; give --data captions:FOLDER");
-    inference::PromptedGenerator generator(arguments.subject, chosen_sampling(arguments), std::nullopt, arguments.engine.chosen());
+    inference::PromptedGenerator generator(arguments.subject, inference::sampling_of(arguments.sampler, arguments.steps), std::nullopt, arguments.engine.chosen());
     measuring.seeds = chosen_seeds(arguments);
-    write(arguments, measure_captions(measuring, {{arguments.subject, &generator}}));
+    write(arguments, evaluation::measure_captions(measuring, {{arguments.subject, &generator}}));
 }
 
 /// Whether images lie there, not a model that draws them.
@@ -70,7 +66,7 @@ void evaluate_images(const Arguments& arguments) { write(arguments, measure_imag
 
 void evaluate_model(Arguments& arguments) {
     if (!arguments.overrides.empty()) throw core::UsageError("key=value pairs go with a config; \"" + arguments.overrides.front() + "\" follows a model");
-    Measuring& measuring = arguments.measuring;
+    evaluation::Measuring& measuring = arguments.measuring;
     if (measuring.data.empty() == measuring.reference.empty()) {
         throw core::UsageError("--data is needed: held-out data to measure against; or --reference: statistics of it (.npz)");
     }
@@ -99,7 +95,7 @@ void add_evaluate_command(CLI::App& app) {
     command->add_option("--seed", arguments->seed, "first seed")->check(CLI::NonNegativeNumber);
     command->add_option("--seeds", arguments->seeds, "how many seeds, for mean and spread")->check(CLI::Range(1, 1000));
     command->add_option("--sampler", arguments->sampler, "one-step, heun or ddim");
-    command->add_option("--steps", arguments->steps, "steps of heun and ddim")->check(CLI::Range(1, 10000));
+    command->add_option("--steps", arguments->steps, "steps of heun and ddim, with --sampler")->check(CLI::Range(1, 10000));
     arguments->engine.add_to(*command);
     command->add_option("--out", arguments->out, "folder for evaluation.json and samples.png");
     command->add_flag("--json", arguments->json, "print the result as JSON");

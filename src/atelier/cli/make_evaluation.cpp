@@ -1,13 +1,13 @@
-#include "atelier/cli/caption_measuring.h"
 #include "atelier/cli/stages.h"
 #include "atelier/core/log.h"
+#include "atelier/evaluation/caption_measuring.h"
 
 namespace atelier::cli {
 
 namespace {
 
-Measuring measuring_of(const RunConfig& config) {
-    Measuring measuring;
+evaluation::Measuring measuring_of(const RunConfig& config) {
+    evaluation::Measuring measuring;
     measuring.data = config.test_path.empty() ? config.data_path : config.test_path;
     measuring.classifier = config.evaluation.classifier;
     measuring.count = config.evaluation.count;
@@ -17,14 +17,14 @@ Measuring measuring_of(const RunConfig& config) {
     return measuring;
 }
 
-void evaluate_captions(Workshop& workshop, const Measuring& measuring) {
+void evaluate_captions(Workshop& workshop, const evaluation::Measuring& measuring) {
     const inference::Engine engine{.device = workshop.device()};
     const inference::Sampling many{inference::Sampling::Method::heun, workshop.config().evaluation.steps};
     inference::PromptedGenerator teacher(workshop.output() / "teacher", many, std::nullopt, engine);
     inference::PromptedGenerator ensemble(workshop.output() / "ensemble", std::nullopt, std::nullopt, engine);
-    const nlohmann::json results = measure_captions(measuring, {{"teacher", &teacher}, {fmt::format("K={} students", ensemble.students()), &ensemble}});
+    const nlohmann::json results = evaluation::measure_captions(measuring, {{"teacher", &teacher}, {fmt::format("K={} students", ensemble.students()), &ensemble}});
     core::write_json(workshop.output() / "evaluation.json", results);
-    core::log::info("{}", text_of(comparison_table(results)));
+    core::log::info("{}", text_of(evaluation::comparison_table(results)));
 }
 
 }  // namespace
@@ -32,7 +32,7 @@ void evaluate_captions(Workshop& workshop, const Measuring& measuring) {
 void make_evaluation(Workshop& workshop) {
     const RunConfig& config = workshop.config();
     const auto path = workshop.output() / "evaluation.json";
-    const Measuring measuring = measuring_of(config);
+    const evaluation::Measuring measuring = measuring_of(config);
     if (workshop.data()->form().kind == models::DataForm::Kind::image && !std::filesystem::exists(measuring.classifier)) {
         core::log::warning("evaluation skipped: there is no classifier at {} (evaluate.classifier)", measuring.classifier);
         return;
@@ -51,7 +51,7 @@ void make_evaluation(Workshop& workshop) {
     nlohmann::json results = measure(measuring, {{"teacher", teacher.get()}, {students, ensemble.get()}});
     results["identity"] = identity;
     core::write_json(path, results);
-    core::log::info("{}", text_of(comparison_table(results)));
+    core::log::info("{}", text_of(evaluation::comparison_table(results)));
 }
 
 }  // namespace atelier::cli

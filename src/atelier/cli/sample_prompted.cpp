@@ -1,9 +1,6 @@
 #include "atelier/cli/sample_prompted.h"
 
 #include <iostream>
-#include <set>
-
-#include <fmt/ranges.h>
 
 #include "atelier/cli/picture_files.h"
 #include "atelier/core/error.h"
@@ -29,11 +26,7 @@ std::map<std::string, std::string> text_of(inference::PromptedGenerator& generat
 void sample_prompted(const TextRequest& request, const TextOptions& options, const inference::Engine& engine) {
     if (!options.prompt) throw core::UsageError("--prompt: say what to draw; " + request.model + " reads prompts");
     if (options.negative || options.height || options.width) throw core::UsageError("--negative, --height and --width are for diffusers directories; " + request.model + " is none");
-    std::optional<inference::Sampling> sampling;
-    if (!request.sampler.empty() || request.steps) {
-        sampling = inference::Sampling{inference::sampling_method(request.sampler.empty() ? "heun" : request.sampler), request.steps.value_or(18)};
-    }
-    inference::PromptedGenerator generator(request.model, sampling, options.guidance, engine);
+    inference::PromptedGenerator generator(request.model, inference::sampling_of(request.sampler, request.steps), options.guidance, engine);
     core::Progress progress("sampling", request.count, "samples");
     std::vector<Tensor> parts;
     for (std::int64_t first = 0; first < request.count; first += drawn_at_once) {

@@ -1,9 +1,9 @@
 #pragma once
 
-#include "atelier/cli/measuring.h"
+#include "atelier/evaluation/measuring.h"
 #include "atelier/inference/prompted_generator.h"
 
-namespace atelier::cli {
+namespace atelier::evaluation {
 
 /// Measures models that read prompts (names them as given) against captioned held-out data, in the form of measure(). Each is asked for the captions of the data's
 /// first `count` pictures. Figures: the feature distance to all held-out pictures on the features of the classifier `measuring.classifier`; for each attribute of the
@@ -11,4 +11,4 @@ namespace atelier::cli {
 /// paraphrases that go to one student; the share of prompts that each student answers. The pictures themselves stand beside the models as "real pictures".
 nlohmann::json measure_captions(const Measuring& measuring, const std::vector<std::pair<std::string, inference::PromptedGenerator*>>& models);
 
-}  // namespace atelier::cli
+}  // namespace atelier::evaluation

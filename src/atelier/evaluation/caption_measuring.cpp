@@ -1,4 +1,4 @@
-#include "atelier/cli/caption_measuring.h"
+#include "atelier/evaluation/caption_measuring.h"
 
 #include <ATen/Parallel.h>
 
@@ -12,7 +12,7 @@
 #include "atelier/evaluation/features.h"
 #include "atelier/evaluation/latency.h"
 
-namespace atelier::cli {
+namespace atelier::evaluation {
 
 namespace {
 
@@ -27,11 +27,11 @@ public:
         if (data_->captions().empty()) core::fail("{}: has no captions; a model that reads prompts is measured against captioned data", measuring.data);
         const fs::path garment = measuring.classifier;
         for (const data::Attribute& attribute : data::attributes()) classifiers_.emplace_back(garment.parent_path() / attribute.name);
-        features_ = std::make_unique<evaluation::FeatureExtractor>(garment);
+        features_ = std::make_unique<FeatureExtractor>(garment);
         std::vector<std::int64_t> all(static_cast<std::size_t>(data_->size()));
         std::iota(all.begin(), all.end(), 0);
         pictures_ = data_->samples(all);
-        reference_ = evaluation::statistics_of(features_->features(pictures_).features);
+        reference_ = statistics_of(features_->features(pictures_).features);
     }
 
     const std::string& caption(std::int64_t i) const {
@@ -44,11 +44,11 @@ public:
     /// `drawn` [N,1,28,28] for the first N captions.
     distillation::Metrics measure(const Tensor& drawn) const {
         const Tensor seen = ((drawn * 127.5 + 128).clamp(0, 255).floor() - 127.5) / 127.5;  // as the pixels of a file
-        distillation::Metrics metrics{{"feature_distance", evaluation::frechet_distance(evaluation::statistics_of(features_->features(seen).features), reference_)}};
+        distillation::Metrics metrics{{"feature_distance", frechet_distance(statistics_of(features_->features(seen).features), reference_)}};
         double sum = 0;
         for (std::size_t a = 0; a < classifiers_.size(); ++a) {
             const data::Attribute& attribute = data::attributes()[a];
-            metrics.emplace_back(std::string(attribute.name) + "_agreement", agreement(attribute, evaluation::predicted_classes(classifiers_[a].features(seen).logits)));
+            metrics.emplace_back(std::string(attribute.name) + "_agreement", agreement(attribute, predicted_classes(classifiers_[a].features(seen).logits)));
             sum += metrics.back().second;
         }
         metrics.emplace_back("mean_agreement", sum / static_cast<double>(classifiers_.size()));
@@ -68,10 +68,10 @@ private:
     }
 
     std::shared_ptr<const data::Dataset> data_;
-    std::vector<evaluation::FeatureExtractor> classifiers_;
-    std::unique_ptr<evaluation::FeatureExtractor> features_;
+    std::vector<FeatureExtractor> classifiers_;
+    std::unique_ptr<FeatureExtractor> features_;
     Tensor pictures_;
-    evaluation::Statistics reference_;
+    Statistics reference_;
 };
 
 /// Of all pairs of wordings of a held-out scene that say the same, the share that goes to one student.
@@ -116,7 +116,7 @@ std::vector<double> shares(const inference::PromptedGenerator& generator, const 
 }
 
 nlohmann::json latency_of(inference::PromptedGenerator& generator, const std::string& prompt) {
-    const auto measured = evaluation::median_seconds([&] { generator.draw({0, {0}, {prompt}}); });
+    const auto measured = median_seconds([&] { generator.draw({0, {0}, {prompt}}); });
     return {{"median_seconds", measured.median}, {"least_seconds", measured.least}, {"most_seconds", measured.most}, {"runs", measured.runs}, {"batch", 1},
             {"threads", at::get_num_threads()}};
 }
@@ -136,7 +136,7 @@ nlohmann::json measured(const Measuring& measuring, const CaptionYardstick& yard
     for (const auto& draw : draws) all.push_back(&draw);
     std::vector<std::string> hashes;
     for (std::int64_t k = 0; k < generator.students(); ++k) hashes.push_back(generator.hash_of_student(k));
-    nlohmann::json result{{"kind", "image"}, {"metrics", evaluation::summaries(all)}, {"classes", nlohmann::json::array()},
+    nlohmann::json result{{"kind", "image"}, {"metrics", summaries(all)}, {"classes", nlohmann::json::array()},
                           {"evaluations", generator.sampling().evaluations()}, {"students", generator.students()},
                           {"parameters", generator.parameters_of_student(0)}, {"shares", shares(generator, yardstick, measuring.count)},
                           {"protocol", protocol_of(measuring, yardstick, {{"name", name}, {"hashes", hashes}, {"guidance", generator.guidance()},
@@ -150,7 +150,7 @@ nlohmann::json measured(const Measuring& measuring, const CaptionYardstick& yard
 /// What the classifiers see in the pictures that belong to the captions: no model can be expected to do better.
 nlohmann::json measured_pictures(const Measuring& measuring, const CaptionYardstick& yardstick) {
     const auto metrics = yardstick.measure(yardstick.pictures().narrow(0, 0, std::min(measuring.count, yardstick.size())));
-    return {{"kind", "image"}, {"metrics", evaluation::summaries({&metrics})}, {"classes", nlohmann::json::array()},
+    return {{"kind", "image"}, {"metrics", summaries({&metrics})}, {"classes", nlohmann::json::array()},
             {"protocol", protocol_of(measuring, yardstick, {{"name", "real pictures"}})}};
 }
 
@@ -167,4 +167,4 @@ nlohmann::json measure_captions(const Measuring& measuring, const std::vector<st
     return {{"order", order}, {"models", results}};
 }
 
-}  // namespace atelier::cli
+}  // namespace atelier::evaluation
