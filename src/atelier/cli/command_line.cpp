@@ -9,16 +9,13 @@
 #include "atelier/core/log.h"
 #include "atelier/core/schema.h"
 #include "atelier/core/signals.h"
-#include "atelier/ops/torch.h"
+#include "atelier/ops/error_words.h"
 
 namespace atelier::cli {
 
 namespace {
 
 constexpr int failed = 1, wrong_usage = 2, interrupted = 130;
-
-/// LibTorch's messages go on with a stack trace; people get the first line.
-std::string first_line(const std::string& text) { return text.substr(0, text.find('\n')); }
 
 int report(const std::string& message, int code) {
     std::cerr << "atelier: " << message << std::endl;
@@ -36,14 +33,8 @@ int guarded(const std::function<void()>& parse_and_run, const CLI::App& app) {
         return report(stop.what(), interrupted);
     } catch (const core::UsageError& error) {
         return report(error.what(), wrong_usage);
-    } catch (const core::Error& error) {
-        return report(error.what(), failed);
-    } catch (const c10::Error& error) {
-        return report("LibTorch refused: " + first_line(error.what_without_backtrace()), failed);
-    } catch (const std::bad_alloc&) {
-        return report("out of memory; lower the batch or the count", failed);
     } catch (const std::exception& error) {
-        return report(first_line(error.what()), failed);
+        return report(ops::words_of(error), failed);
     }
 }
 

@@ -3,7 +3,7 @@
 
 #include "atelier/cli/commands.h"
 #include "atelier/cli/engine_options.h"
-#include "atelier/cli/measuring.h"
+#include "atelier/evaluation/measuring.h"
 #include "atelier/cli/stages.h"
 #include "atelier/cli/yardstick.h"
 #include "atelier/core/error.h"
@@ -15,9 +15,10 @@ namespace {
 struct Arguments {
     std::string subject, out, sampler;
     std::vector<std::string> overrides;
-    Measuring measuring;
+    evaluation::Measuring measuring;
     EngineOptions engine;
-    std::int64_t seed = 0, seeds = 1, steps = 18;
+    std::int64_t seed = 0, seeds = 1;
+    std::optional<std::int64_t> steps;
     bool json = false;
 };
 
@@ -29,13 +30,11 @@ void evaluate_config(const Arguments& arguments) {
 void write(const Arguments& arguments, const nlohmann::json& results) {
     core::write_json(std::filesystem::path(arguments.out) / "evaluation.json", results);
     if (arguments.json) std::cout << results.dump() << std::endl;
-    else std::cout << text_of(comparison_table(results));
+    else std::cout << text_of(evaluation::comparison_table(results));
 }
 
 void evaluate_samples_of_model(Arguments& arguments) {
-    std::optional<inference::Sampling> sampling;
-    if (!arguments.sampler.empty()) sampling = inference::Sampling{inference::sampling_method(arguments.sampler), arguments.steps};
-    const auto generator = inference::open_generator(arguments.subject, sampling, arguments.engine.chosen());
+    const auto generator = inference::open_generator(arguments.subject, inference::sampling_of(arguments.sampler, arguments.steps), arguments.engine.chosen());
     arguments.measuring.seeds.clear();
     for (std::int64_t i = 0; i < arguments.seeds; ++i) arguments.measuring.seeds.push_back(static_cast<std::uint64_t>(arguments.seed + i));
     const nlohmann::json results = measure(arguments.measuring, {{arguments.subject, generator.get()}});
@@ -54,7 +53,7 @@ void evaluate_images(const Arguments& arguments) { write(arguments, measure_imag
 
 void evaluate_model(Arguments& arguments) {
     if (!arguments.overrides.empty()) throw core::UsageError("key=value pairs go with a config; \"" + arguments.overrides.front() + "\" follows a model");
-    Measuring& measuring = arguments.measuring;
+    evaluation::Measuring& measuring = arguments.measuring;
     if (measuring.data.empty() == measuring.reference.empty()) {
         throw core::UsageError("--data is needed: held-out data to measure against; or --reference: statistics of it (.npz)");
     }
@@ -82,7 +81,7 @@ void add_evaluate_command(CLI::App& app) {
     command->add_option("--seed", arguments->seed, "first seed")->check(CLI::NonNegativeNumber);
     command->add_option("--seeds", arguments->seeds, "how many seeds, for mean and spread")->check(CLI::Range(1, 1000));
     command->add_option("--sampler", arguments->sampler, "one-step, heun or ddim");
-    command->add_option("--steps", arguments->steps, "steps of heun and ddim")->check(CLI::Range(1, 10000));
+    command->add_option("--steps", arguments->steps, "steps of heun and ddim, with --sampler")->check(CLI::Range(1, 10000));
     arguments->engine.add_to(*command);
     command->add_option("--out", arguments->out, "folder for evaluation.json and samples.png");
     command->add_flag("--json", arguments->json, "print the result as JSON");

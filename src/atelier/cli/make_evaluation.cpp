@@ -1,4 +1,4 @@
-#include "atelier/cli/measuring.h"
+#include "atelier/evaluation/measuring.h"
 #include "atelier/cli/stages.h"
 #include "atelier/core/log.h"
 
@@ -11,7 +11,7 @@ void make_evaluation(Workshop& workshop) {
     const inference::Sampling many{inference::Sampling::Method::heun, config.evaluation.steps};
     const auto teacher = inference::open_generator(workshop.output() / "teacher", many, {.device = workshop.device()});
 
-    Measuring measuring;
+    evaluation::Measuring measuring;
     measuring.data = config.test_path.empty() ? config.data_path : config.test_path;
     measuring.classifier = config.evaluation.classifier;
     measuring.count = config.evaluation.count;
@@ -32,7 +32,7 @@ void make_evaluation(Workshop& workshop) {
     nlohmann::json results = measure(measuring, {{"teacher", teacher.get()}, {students, ensemble.get()}});
     results["identity"] = identity;
     core::write_json(path, results);
-    core::log::info("{}", text_of(comparison_table(results)));
+    core::log::info("{}", text_of(evaluation::comparison_table(results)));
 }
 
 }  // namespace atelier::cli

@@ -3,7 +3,7 @@
 #include <numeric>
 
 #include "atelier/cli/commands.h"
-#include "atelier/cli/measuring.h"
+#include "atelier/evaluation/measuring.h"
 #include "atelier/cli/report_sections.h"
 #include "atelier/core/atomic_file.h"
 #include "atelier/core/error.h"
@@ -19,7 +19,7 @@ using Precision = inference::Engine::Precision;
 
 struct Arguments {
     std::string model, out;
-    Measuring measuring;
+    evaluation::Measuring measuring;
     inference::QuantisationSettings settings;
 };
 
@@ -101,7 +101,7 @@ void compare(const Arguments& arguments) {
     const nlohmann::json results = measure(arguments.measuring, forms);
     core::write_json(fs::path(arguments.out) / "quantisation.json", results);
     evaluation::Report report("Quantisation", fmt::format("{} in float32, in bfloat16, and quantised to int8", arguments.model));
-    evaluation::Table table = comparison_table(results);
+    evaluation::Table table = evaluation::comparison_table(results);
     table.caption = "OpenVINO on this CPU; latency of one sample.";
     report.add_table(table);
     report.add_facts({{"files, float32", size_words(arguments.model)}, {"files, int8", size_words(arguments.out)}});

@@ -6,7 +6,7 @@
 
 #include <fmt/format.h>
 
-#include "atelier/cli/measuring.h"
+#include "atelier/evaluation/measuring.h"
 #include "atelier/core/error.h"
 #include "atelier/data/dataset.h"
 #include "atelier/distillation/health.h"
@@ -189,7 +189,7 @@ void add_figures(evaluation::Report& report, const Shelf& shelf) {
     const nlohmann::json results = merged_evaluations(shelf.folder);
     if (results.at("order").empty()) return;
     report.add_heading("Figures");
-    report.add_table(comparison_table(results));
+    report.add_table(evaluation::comparison_table(results));
     const std::string subject = results.at("order").size() > 1 ? results.at("order")[1] : results.at("order")[0];
     constexpr int digits = 4;  // enough for counts of samples
     evaluation::Table per_class{.columns = {"class"}, .rows = {}, .caption = subject + ", a row a class", .best = {}};

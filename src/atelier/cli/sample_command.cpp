@@ -33,7 +33,7 @@ struct Arguments {
     bool json = false;
 };
 
-constexpr std::int64_t drawn_at_once = 256, grid_columns = 10;
+constexpr std::int64_t grid_columns = 10;
 
 std::span<const std::byte> bytes_of(const Tensor& tensor) {
     return {static_cast<const std::byte*>(tensor.const_data_ptr()), tensor.nbytes()};
@@ -80,26 +80,17 @@ void write_folder(inference::Generator& generator, const Arguments& arguments, c
 }
 
 void sample(const Arguments& arguments) {
-    at::globalContext().setDeterministicAlgorithms(true, true);
     if (models::is_diffusers_directory(arguments.model)) {
         if (!arguments.classes.empty()) throw core::UsageError("--class: a diffusers directory is asked with --prompt");
         const TextRequest request{arguments.model, arguments.out, arguments.sampler, arguments.count, arguments.seed, arguments.steps, arguments.json};
         return sample_text(request, arguments.text, arguments.engine.chosen());
     }
     if (arguments.text.given()) throw core::UsageError("--prompt and its like are for diffusers directories; " + arguments.model + " is none");
-    std::optional<inference::Sampling> sampling;
-    if (!arguments.sampler.empty()) sampling = inference::Sampling{inference::sampling_method(arguments.sampler), arguments.steps.value_or(18)};
-    const auto generator = inference::open_generator(arguments.model, sampling, arguments.engine.chosen());
+    const auto generator = inference::open_generator(arguments.model, inference::sampling_of(arguments.sampler, arguments.steps), arguments.engine.chosen());
     const auto wanted = inference::plan(arguments.count, static_cast<std::uint64_t>(arguments.seed), arguments.classes, generator->prior());
     core::Progress progress("sampling", arguments.count, "samples");
-    std::vector<Tensor> parts;
-    for (std::int64_t first = 0; first < arguments.count; first += drawn_at_once) {
-        const std::int64_t end = std::min(first + drawn_at_once, arguments.count);
-        parts.push_back(generator->draw({wanted.seed, {wanted.numbers.begin() + first, wanted.numbers.begin() + end},
-                                         {wanted.classes.begin() + first, wanted.classes.begin() + end}}));
-        progress.update(end);
-    }
-    const Tensor user = models::to_user_space(generator->form(), at::cat(parts)).contiguous();
+    const Tensor samples = inference::draw_in_parts(*generator, wanted, [&](std::int64_t done) { progress.update(done); });
+    const Tensor user = models::to_user_space(generator->form(), samples).contiguous();
     const std::string ending = fs::path(arguments.out).extension().string();
     if (ending == ".npz") write_npz(arguments, user, wanted.classes);
     else if (ending == ".png") write_grid(*generator, arguments, user, wanted.classes);
@@ -121,7 +112,7 @@ void add_sample_command(CLI::App& app) {
     command->add_option("--seed", arguments->seed, "sample i follows from the seed, i and its class alone")->check(CLI::NonNegativeNumber);
     command->add_option("--class", arguments->classes, "class ids, repeated up to the count; without: drawn from the training prior")->delimiter(',');
     command->add_option("--sampler", arguments->sampler, "one-step, heun or ddim, or with --prompt ddim or dpm++; without: one step for students, 18 Heun steps for teachers, 25 of dpm++ with --prompt");
-    command->add_option("--steps", arguments->steps, "steps of heun, ddim and dpm++")->check(CLI::Range(1, 10000));
+    command->add_option("--steps", arguments->steps, "steps of heun, ddim and dpm++, with --sampler or --prompt")->check(CLI::Range(1, 10000));
     arguments->text.add_to(*command);
     arguments->engine.add_to(*command);
     command->add_option("--out", arguments->out, "x.png: a grid; x.npz: arrays; else a folder of PNGs")->required();

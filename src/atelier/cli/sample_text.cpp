@@ -8,6 +8,7 @@
 #include "atelier/core/npz.h"
 #include "atelier/core/progress.h"
 #include "atelier/inference/text_to_image.h"
+#include "atelier/ops/deterministic.h"
 
 namespace atelier::cli {
 
@@ -43,6 +44,7 @@ void sample_text(const TextRequest& request, const TextOptions& options, const i
     how.negative = options.negative.value_or("");
     how.height = options.height.value_or(0);
     how.width = options.width.value_or(0);
+    const ops::Deterministic deterministic;
     inference::StableDiffusion model(request.model, engine);
     core::Progress progress("sampling", request.count * how.steps, "evaluations");
     std::vector<Tensor> images;

@@ -105,7 +105,7 @@ private:
 models::Ensemble ensemble_of_one(const fs::path& path) {
     const models::Model model = models::read_model_config(path);
     models::Ensemble one{.directory = path, .prior = inference::prior_of(model), .form = model.form, .students = {path}};
-    one.partition = {.students = 1, .method = "whole", .owner = std::vector<std::int64_t>(static_cast<std::size_t>(one.prior.classes()), 0)};
+    one.partition = inference::whole_partition(one.prior.classes());
     return one;
 }
 

@@ -28,6 +28,7 @@ std::atomic<bool> stop = false;
 std::atomic<std::chrono::steady_clock::rep> deadline = std::chrono::steady_clock::rep{std::numeric_limits<std::int64_t>::max()};
 std::atomic<bool> interrupted_once = false;
 std::atomic<bool> reload = false;
+std::atomic<bool (*)()> also_asked = nullptr;
 static_assert(std::atomic<bool>::is_always_lock_free, "a signal handler may only touch lock-free atomics");
 
 void on_stop_signal(int signal) {
@@ -150,7 +151,12 @@ private:
 
 void catch_stop_signals() { catch_signals(on_stop_signal, {SIGINT, SIGTERM}); }
 
-bool stop_requested() { return stop || std::chrono::steady_clock::now().time_since_epoch().count() >= deadline; }
+bool stop_requested() {
+    const auto asked = also_asked.load();
+    return stop || std::chrono::steady_clock::now().time_since_epoch().count() >= deadline || (asked && asked());
+}
+
+void also_ask_for_stop(bool (*asked)()) { also_asked = asked; }
 
 void stop_after(double seconds) {
     const auto wait = std::chrono::duration_cast<std::chrono::steady_clock::duration>(std::chrono::duration<double>(seconds));

@@ -11,6 +11,9 @@ namespace atelier::core {
 void catch_stop_signals();
 bool stop_requested();
 
+/// stop_requested also asks `asked`, from whatever thread it is called on: for a program around this one that has signals of its own.
+void also_ask_for_stop(bool (*asked)());
+
 /// After so many seconds from now, stop_requested answers true, as if a signal had come.
 void stop_after(double seconds);
 

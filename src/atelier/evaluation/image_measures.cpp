@@ -2,8 +2,10 @@
 #include <limits>
 #include <numeric>
 
+#include "atelier/core/error.h"
 #include "atelier/core/progress.h"
 #include "atelier/core/random_streams.h"
+#include "atelier/core/signals.h"
 #include "atelier/evaluation/evaluate.h"
 #include "atelier/evaluation/nearest.h"
 
@@ -77,6 +79,7 @@ private:
         core::Progress progress(label, count, "images");
         std::vector<Tensor> features, logits;
         for (std::int64_t first = 0; first < count; first += reading_block) {
+            if (core::stop_requested()) throw core::Interrupted("interrupted while measuring; nothing was written");
             const std::int64_t n = std::min(reading_block, count - first);
             Features part = space_.features(models::to_model_space(form_, models::to_user_space(form_, block(first, n))));
             features.push_back(std::move(part.features));

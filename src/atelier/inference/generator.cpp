@@ -5,6 +5,8 @@
 #include "atelier/core/error.h"
 #include "atelier/core/hash.h"
 #include "atelier/core/schema.h"
+#include "atelier/core/signals.h"
+#include "atelier/ops/deterministic.h"
 
 namespace atelier::inference {
 
@@ -31,7 +33,7 @@ std::vector<Draw> draws_of(const Wanted& wanted) {
 class SingleModel : public Generator {
 public:
     SingleModel(models::Model model, Sampling sampling, const Engine& engine)
-        : ready_(std::move(model), sampling, engine), prior_(prior_of(ready_.model)), sampling_(sampling), engine_(engine_for(engine, ready_.model)) {}
+        : ready_(std::move(model), sampling, engine), prior_(prior_of(ready_.model)), partition_(whole_partition(prior_.classes())), sampling_(sampling), engine_(engine_for(engine, ready_.model)) {}
 
     Tensor draw(const Wanted& wanted) override {
         check_classes(wanted.classes, prior_.classes());
@@ -39,8 +41,7 @@ public:
     }
     const models::DataForm& form() const override { return ready_.model.form; }
     const conditions::Prior& prior() const override { return prior_; }
-    std::int64_t student_of(std::int64_t) const override { return 0; }
-    std::int64_t students() const override { return 1; }
+    const conditions::Partition& partition() const override { return partition_; }
     std::string hash_of_student(std::int64_t) override { return ops::hash_of(ready_.model.parameters); }
     const Sampling& sampling() const override { return sampling_; }
     const Engine& engine() const override { return engine_; }
@@ -49,6 +50,7 @@ public:
 private:
     ReadyModel ready_;
     conditions::Prior prior_;
+    conditions::Partition partition_;
     Sampling sampling_;
     Engine engine_;
 };
@@ -75,8 +77,7 @@ public:
     }
     const models::DataForm& form() const override { return ensemble_.form; }
     const conditions::Prior& prior() const override { return ensemble_.prior; }
-    std::int64_t student_of(std::int64_t class_id) const override { return router_.route(class_id); }
-    std::int64_t students() const override { return ensemble_.partition.students; }
+    const conditions::Partition& partition() const override { return ensemble_.partition; }
     std::string hash_of_student(std::int64_t k) override { return ops::hash_of(student(k).model.parameters); }
     const Sampling& sampling() const override { return sampling_; }
     const Engine& engine() const override { return engine_; }
@@ -118,7 +119,21 @@ std::string name_of(Sampling::Method method) {
     return "";
 }
 
+std::optional<Sampling> sampling_of(const std::string& sampler, const std::optional<std::int64_t>& steps) {
+    if (sampler.empty()) {
+        if (steps) throw core::UsageError("steps go with a sampler; name heun or ddim as well");
+        return std::nullopt;
+    }
+    Sampling sampling{sampling_method(sampler)};
+    if (!steps) return sampling;
+    if (sampling.method == Sampling::Method::one_step) throw core::UsageError("one-step takes one step; steps go with heun and ddim");
+    if (*steps < 1) throw core::UsageError(fmt::format("{} steps are too few; at least 1 is needed", *steps));
+    sampling.steps = *steps;
+    return sampling;
+}
+
 Wanted plan(std::int64_t count, std::uint64_t seed, const std::vector<std::int64_t>& classes, const conditions::Prior& prior) {
+    if (count < 1) throw core::UsageError(fmt::format("{} samples are too few; ask for 1 or more", count));
     Wanted wanted{seed, {}, {}};
     for (std::int64_t i = 0; i < count; ++i) {
         wanted.numbers.push_back(i);
@@ -140,6 +155,29 @@ std::unique_ptr<Generator> open_generator(const std::filesystem::path& path, con
     models::Model model = models::read_model(path, engine.device, engine.weights());
     const Sampling usual = usual_sampling(model);
     return std::make_unique<SingleModel>(std::move(model), sampling.value_or(usual), engine);
+}
+
+std::int64_t Generator::student_of(std::int64_t class_id) const {
+    check_classes({class_id}, partition().classes());
+    return partition().owner[static_cast<std::size_t>(class_id)];
+}
+
+Tensor draw_in_parts(Generator& generator, const Wanted& wanted, const std::function<void(std::int64_t done)>& tell) {
+    const ops::Deterministic deterministic;
+    const auto count = static_cast<std::int64_t>(wanted.numbers.size()), at_once = largest_batch * generator.students();
+    std::vector<Tensor> parts;
+    for (std::int64_t first = 0; first < count; first += at_once) {
+        if (core::stop_requested()) throw core::Interrupted("interrupted while sampling; nothing was written");
+        const std::int64_t end = std::min(first + at_once, count);
+        parts.push_back(generator.draw({wanted.seed, {wanted.numbers.begin() + first, wanted.numbers.begin() + end},
+                                        {wanted.classes.begin() + first, wanted.classes.begin() + end}}));
+        if (tell) tell(end);
+    }
+    return at::cat(parts);
+}
+
+conditions::Partition whole_partition(std::int64_t classes) {
+    return {.students = 1, .method = "whole", .owner = std::vector<std::int64_t>(static_cast<std::size_t>(classes), 0)};
 }
 
 std::string hash_of(Generator& generator) {

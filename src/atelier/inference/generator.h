@@ -1,6 +1,7 @@
 #pragma once
 
 #include <filesystem>
+#include <functional>
 #include <memory>
 #include <optional>
 #include <vector>
@@ -15,6 +16,9 @@ namespace atelier::inference {
 Sampling::Method sampling_method(const std::string& name);
 std::string name_of(Sampling::Method method);
 
+/// What a user asks for: nothing when no sampler is named. Throws core::UsageError on an unknown one, and on steps that nothing would take.
+std::optional<Sampling> sampling_of(const std::string& sampler, const std::optional<std::int64_t>& steps);
+
 /// What is to be drawn: for each sample its number under `seed` (its noise follows from both) and its class.
 struct Wanted {
     std::uint64_t seed = 0;
@@ -22,7 +26,8 @@ struct Wanted {
     std::vector<std::int64_t> classes;
 };
 
-/// `count` samples of `seed`, numbered from 0. With `classes` they are repeated in order; else they are drawn from the prior.
+/// `count` samples of `seed`, numbered from 0. With `classes` they are repeated in order; else they are drawn from the prior. Throws
+/// core::UsageError when `count` is below 1.
 Wanted plan(std::int64_t count, std::uint64_t seed, const std::vector<std::int64_t>& classes, const conditions::Prior& prior);
 
 /// A model or an ensemble, ready to answer. Each sample depends on its seed, number, class and weights alone.
@@ -35,9 +40,11 @@ public:
 
     virtual const models::DataForm& form() const = 0;
     virtual const conditions::Prior& prior() const = 0;
-    /// Which student answers for a class (0 for a single model).
-    virtual std::int64_t student_of(std::int64_t class_id) const = 0;
-    virtual std::int64_t students() const = 0;
+    /// Who owns which class: a single model owns them all.
+    virtual const conditions::Partition& partition() const = 0;
+    std::int64_t students() const { return partition().students; }
+    /// Which student answers for a class. Throws core::UsageError when there is no such class.
+    std::int64_t student_of(std::int64_t class_id) const;
     /// Hash of the weights that answer for a class.
     virtual std::string hash_of_student(std::int64_t student) = 0;
     virtual const Sampling& sampling() const = 0;
@@ -50,6 +57,13 @@ public:
 /// 18 Heun steps. Throws core::UsageError when students are asked for many steps, core::Error when there is no model.
 std::unique_ptr<Generator> open_generator(const std::filesystem::path& path, const std::optional<Sampling>& sampling = std::nullopt,
                                           const Engine& engine = {});
+
+/// All of `wanted`, part by part, the same bytes every time on GPUs as well; `tell` hears how many are there. Throws core::Interrupted when a stop is
+/// requested meanwhile.
+Tensor draw_in_parts(Generator& generator, const Wanted& wanted, const std::function<void(std::int64_t done)>& tell = {});
+
+/// The partition of a model that owns all of `classes` classes.
+conditions::Partition whole_partition(std::int64_t classes);
 
 /// One hash for all weights that a generator may use.
 std::string hash_of(Generator& generator);

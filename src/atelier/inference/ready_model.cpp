@@ -4,12 +4,6 @@
 
 namespace atelier::inference {
 
-namespace {
-
-constexpr std::size_t largest_batch = 256;
-
-}  // namespace
-
 std::int64_t Sampling::evaluations() const {
     switch (method) {
         case Method::one_step: return 1;
@@ -28,10 +22,11 @@ ReadyModel::ReadyModel(models::Model read, const Sampling& sampling, const Engin
 Tensor ReadyModel::draw(std::span<const Draw> draws) const {
     at::NoGradGuard no_gradients;
     std::vector<Tensor> parts;
-    for (std::size_t first = 0; first < draws.size(); first += largest_batch) {
+    constexpr auto most = static_cast<std::size_t>(largest_batch);
+    for (std::size_t first = 0; first < draws.size(); first += most) {
         std::vector<Tensor> noise;
         std::vector<std::int64_t> classes;
-        for (const Draw& draw : draws.subspan(first, std::min(largest_batch, draws.size() - first))) {
+        for (const Draw& draw : draws.subspan(first, std::min(most, draws.size() - first))) {
             noise.push_back(diffusion::image_noise(draw.seed, draw.number, 1, model.network.data_shape));
             classes.push_back(draw.class_id);
         }

@@ -26,6 +26,9 @@ struct Draw {
     std::int64_t class_id = 0;
 };
 
+/// Samples that go through a network together at most.
+constexpr std::int64_t largest_batch = 256;
+
 /// A model and the engine that runs it. One thread at a time.
 class ReadyModel {
 public:
@@ -33,7 +36,7 @@ public:
     ReadyModel(models::Model read, const Sampling& sampling, const Engine& engine, std::vector<std::int64_t> classes = {});
     ReadyModel(ReadyModel&&) = delete;  // the sampler looks into the model
 
-    /// Samples in model space, [n, shape...], in order; drawn in batches of at most 256.
+    /// Samples in model space, [n, shape...], in order; drawn in batches of at most largest_batch.
     Tensor draw(std::span<const Draw> draws) const;
 
     const models::Model model;

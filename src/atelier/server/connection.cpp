@@ -12,6 +12,7 @@
 
 #include <fmt/format.h>
 
+#include "atelier/core/lower_case.h"
 #include "atelier/server/answers.h"
 
 namespace atelier::server {
@@ -46,7 +47,7 @@ Request request_of(http::request<http::string_body>& message, const std::string&
     request.target = std::string(message.target());
     request.peer = peer;
     request.body = std::move(message.body());
-    for (const auto& field : message) request.headers.emplace(lower(std::string(field.name_string())), std::string(field.value()));
+    for (const auto& field : message) request.headers.emplace(core::lower_case(std::string(field.name_string())), std::string(field.value()));
     request.id = id_of(request.header("x-request-id"));
     return request;
 }

@@ -16,13 +16,6 @@ using Clock = std::chrono::steady_clock;
 
 inline double seconds(Clock::duration duration) { return std::chrono::duration<double>(duration).count(); }
 
-/// ASCII letters in lower case, whatever the locale.
-inline std::string lower(std::string_view text) {
-    std::string out(text);
-    for (char& c : out) c = c >= 'A' && c <= 'Z' ? static_cast<char>(c - 'A' + 'a') : c;
-    return out;
-}
-
 struct Request {
     std::string id, method, target, body, peer;
     std::map<std::string, std::string, std::less<>> headers;  // names in lower case; of several equal ones, the first

@@ -1,10 +1,9 @@
 #include "atelier/server/image_request.h"
 
 #include <algorithm>
-#include <charconv>
 #include <limits>
-#include <ranges>
 
+#include "atelier/conditions/class_names.h"
 #include "atelier/core/error.h"
 #include "atelier/core/json_file.h"
 #include "atelier/core/schema.h"
@@ -17,7 +16,7 @@ namespace {
 using nlohmann::json;
 
 constexpr std::int64_t largest = std::numeric_limits<std::int64_t>::max();
-constexpr std::size_t longest_name = 200, names_listed = 20;
+constexpr std::size_t longest_name = 200;
 
 const std::vector<std::string> fields{"prompt", "model", "n", "size", "seed", "class", "student", "response_format", "output_format", "output_compression", "user"};
 
@@ -72,23 +71,12 @@ void check_fields(const json& body) {
     }
 }
 
-std::string list_of(const std::vector<std::string>& names) {
-    std::string list;
-    for (const std::string& name : names | std::views::take(names_listed)) list += (list.empty() ? "" : ", ") + name;
-    return list + (names.size() > names_listed ? ", ..." : "");
-}
-
 std::int64_t class_named(const std::string& prompt, const Description& model) {
-    const auto& names = model.class_names;
-    const auto named = std::ranges::find(names, lower(prompt), lower);
-    if (named != names.end()) return named - names.begin();
-    std::int64_t id = -1;
-    const auto [end, problem] = std::from_chars(prompt.data(), prompt.data() + prompt.size(), id);
-    const std::int64_t classes = model.partition.classes();
-    if (problem == std::errc() && end == prompt.data() + prompt.size() && id >= 0 && id < classes) return id;
-    const std::string known = names.empty() ? "" : " (" + list_of(names) + ")";
-    refuse("prompt", fmt::format("this model knows no class \"{}\"{}; a prompt is a class's id, 0 to {}, or its name{}", prompt,
-                                 core::did_you_mean(lower(prompt), names), classes - 1, known), "unknown_class");
+    try {
+        return conditions::class_named(prompt, model.class_names, model.partition.classes());
+    } catch (const core::UsageError& error) {
+        refuse("prompt", error.what(), "unknown_class");
+    }
 }
 
 std::optional<std::int64_t> class_of(const ImageRequest& request, const Description& model) {

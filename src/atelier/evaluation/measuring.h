@@ -10,7 +10,7 @@
 #include "atelier/evaluation/report.h"
 #include "atelier/inference/generator.h"
 
-namespace atelier::cli {
+namespace atelier::evaluation {
 
 /// What to measure models against.
 struct Measuring {
@@ -38,9 +38,9 @@ nlohmann::json measure_images(Measuring measuring, const std::string& path);
 std::vector<std::pair<std::string, std::string>> figures_of(const nlohmann::json& results);
 
 /// The models' figures side by side.
-evaluation::Table comparison_table(const nlohmann::json& results);
+Table comparison_table(const nlohmann::json& results);
 
 /// A text rendering of a table for a terminal.
-std::string text_of(const evaluation::Table& table);
+std::string text_of(const Table& table);
 
-}  // namespace atelier::cli
+}  // namespace atelier::evaluation

@@ -1,4 +1,4 @@
-#include "atelier/cli/measuring.h"
+#include "atelier/evaluation/measuring.h"
 
 #include <ATen/Parallel.h>
 
@@ -14,36 +14,27 @@
 #include "atelier/evaluation/latency.h"
 #include "atelier/evaluation/statistics_file.h"
 
-namespace atelier::cli {
+namespace atelier::evaluation {
 
 namespace {
 
-constexpr std::int64_t drawn_at_once = 1000;
-
-evaluation::SampleSource source_of(inference::Generator& generator, const std::string& name) {
+SampleSource source_of(inference::Generator& generator, const std::string& name) {
     return [&generator, name](std::int64_t count, std::uint64_t seed) {
         const inference::Wanted all = inference::plan(count, seed, {}, generator.prior());
         core::Progress progress("sampling " + name, count, "samples");
-        std::vector<Tensor> parts;
-        for (std::int64_t first = 0; first < count; first += drawn_at_once) {
-            const auto end = std::min(first + drawn_at_once, count);
-            parts.push_back(generator.draw({seed, {all.numbers.begin() + first, all.numbers.begin() + end},
-                                            {all.classes.begin() + first, all.classes.begin() + end}}));
-            progress.update(end);
-        }
-        return evaluation::Samples{at::cat(parts), all.classes};
+        return Samples{inference::draw_in_parts(generator, all, [&](std::int64_t done) { progress.update(done); }), all.classes};
     };
 }
 
 nlohmann::json latency_of(inference::Generator& generator) {
     const inference::Wanted one = inference::plan(1, 0, {}, generator.prior());
-    const auto measured = evaluation::median_seconds([&] { generator.draw(one); });
+    const auto measured = median_seconds([&] { generator.draw(one); });
     return {{"median_seconds", measured.median}, {"least_seconds", measured.least}, {"most_seconds", measured.most},
             {"runs", measured.runs}, {"batch", 1}, {"threads", at::get_num_threads()}};
 }
 
-evaluation::Protocol protocol_of(const Measuring& measuring) {
-    evaluation::Protocol protocol;
+Protocol protocol_of(const Measuring& measuring) {
+    Protocol protocol;
     protocol.count = measuring.count;
     protocol.seeds = measuring.seeds;
     protocol.reference_path = measuring.reference.empty() ? measuring.data : measuring.reference;
@@ -79,8 +70,8 @@ nlohmann::json earlier_result(const std::filesystem::path& path, const nlohmann:
     return nullptr;
 }
 
-nlohmann::json measured(const Measuring& measuring, const evaluation::Evaluator& evaluator, inference::Generator& generator,
-                        const evaluation::Subject& subject) {
+nlohmann::json measured(const Measuring& measuring, const Evaluator& evaluator, inference::Generator& generator,
+                        const Subject& subject) {
     const inference::Sampling& sampling = generator.sampling();
     nlohmann::json result = evaluator.evaluate(subject);
     std::int64_t parameters = 0;
@@ -97,29 +88,29 @@ class Yardstick {
 public:
     Yardstick(const Measuring& measuring, const models::DataForm& form) {
         if (form.kind == models::DataForm::Kind::image) open_space(measuring);
-        else if (!measuring.inception.empty() || !measuring.reference.empty()) core::fail("--inception and --reference are for images; this model draws points");
+        else if (!measuring.inception.empty() || !measuring.reference.empty()) core::fail("Inception's features and reference statistics are for images; this model draws points");
         if (measuring.reference.empty()) {
             const auto data = data::open_dataset({.path = measuring.data, .split = measuring.split, .limit = 0});
-            evaluator_ = std::make_unique<evaluation::Evaluator>(data, space_.get(), protocol_of(measuring));
+            evaluator_ = std::make_unique<Evaluator>(data, space_.get(), protocol_of(measuring));
         } else {
-            const evaluation::Statistics statistics = evaluation::read_statistics(measuring.reference, space_->width());
-            evaluator_ = std::make_unique<evaluation::Evaluator>(statistics, core::sha256_of_file(measuring.reference), form, *space_, protocol_of(measuring));
+            const Statistics statistics = read_statistics(measuring.reference, space_->width());
+            evaluator_ = std::make_unique<Evaluator>(statistics, core::sha256_of_file(measuring.reference), form, *space_, protocol_of(measuring));
         }
         if (measuring.save_reference.empty()) return;
-        if (!evaluator_->reference_statistics()) core::fail("--save-reference is for images; these are points");
-        evaluation::write_statistics(measuring.save_reference, *evaluator_->reference_statistics());
+        if (!evaluator_->reference_statistics()) core::fail("statistics of features are written of images; these are points");
+        write_statistics(measuring.save_reference, *evaluator_->reference_statistics());
     }
 
-    const evaluation::Evaluator& evaluator() const { return *evaluator_; }
+    const Evaluator& evaluator() const { return *evaluator_; }
 
 private:
     void open_space(const Measuring& measuring) {
-        if (measuring.inception.empty()) space_ = std::make_unique<evaluation::FeatureExtractor>(measuring.classifier, measuring.device);
-        else space_ = std::make_unique<evaluation::Inception>(measuring.inception, measuring.device);
+        if (measuring.inception.empty()) space_ = std::make_unique<FeatureExtractor>(measuring.classifier, measuring.device);
+        else space_ = std::make_unique<Inception>(measuring.inception, measuring.device);
     }
 
-    std::unique_ptr<evaluation::FeatureSpace> space_;
-    std::unique_ptr<evaluation::Evaluator> evaluator_;
+    std::unique_ptr<FeatureSpace> space_;
+    std::unique_ptr<Evaluator> evaluator_;
 };
 
 std::string seconds_words(const nlohmann::json& result) {
@@ -131,12 +122,12 @@ std::string seconds_words(const nlohmann::json& result) {
 
 nlohmann::json measure(const Measuring& measuring, const std::vector<std::pair<std::string, inference::Generator*>>& models) {
     const Yardstick yardstick(measuring, models.front().second->form());
-    const evaluation::Evaluator& evaluator = yardstick.evaluator();
+    const Evaluator& evaluator = yardstick.evaluator();
     nlohmann::json results = nlohmann::json::object();
     nlohmann::json order = nlohmann::json::array();
     for (const auto& [name, generator] : models) {
         const inference::Sampling& sampling = generator->sampling();
-        const evaluation::Subject subject{source_of(*generator, name), inference::hash_of(*generator),
+        const Subject subject{source_of(*generator, name), inference::hash_of(*generator),
                                           {{"name", name}, {"sampler", inference::name_of(sampling.method)}, {"evaluations", sampling.evaluations()},
                                            {"engine", inference::name_of(generator->engine().kind)},
                                            {"precision", inference::name_of(generator->engine().precision)}}};
@@ -159,10 +150,10 @@ nlohmann::json measure_images(Measuring measuring, const std::string& path) {
     measuring.count = std::min(measuring.count, images->size());
     measuring.seeds = {0};
     const Yardstick yardstick(measuring, images->form());
-    const evaluation::Subject subject{[&](std::int64_t count, std::uint64_t) {
+    const Subject subject{[&](std::int64_t count, std::uint64_t) {
                                           std::vector<std::int64_t> first(static_cast<std::size_t>(count));
                                           std::iota(first.begin(), first.end(), 0);
-                                          evaluation::Samples samples{images->samples(first), images->labels()};
+                                          Samples samples{images->samples(first), images->labels()};
                                           if (!samples.labels.empty()) samples.labels.resize(first.size());
                                           return samples;
                                       },
@@ -189,8 +180,8 @@ std::vector<std::pair<std::string, std::string>> figures_of(const nlohmann::json
     return present;
 }
 
-evaluation::Table comparison_table(const nlohmann::json& results) {
-    evaluation::Table table;
+Table comparison_table(const nlohmann::json& results) {
+    Table table;
     table.columns = {"model", "parameters", "evaluations", "ms a sample"};
     const auto figures = figures_of(results);
     for (const auto& [key, words] : figures) table.columns.push_back(words);
@@ -199,13 +190,13 @@ evaluation::Table comparison_table(const nlohmann::json& results) {
         const bool of_model = result.contains("parameters");  // else of images that somebody brought
         std::vector<std::string> row{name.get<std::string>(), of_model ? fmt::format("{:.3g} M", result.at("parameters").get<double>() / 1e6) : "-",
                                      of_model ? result.at("evaluations").dump() : "-", seconds_words(result)};
-        for (const auto& [key, words] : figures) row.push_back(evaluation::mean_and_spread(result.at("metrics"), key));
+        for (const auto& [key, words] : figures) row.push_back(mean_and_spread(result.at("metrics"), key));
         table.rows.push_back(row);
     }
     return table;
 }
 
-std::string text_of(const evaluation::Table& table) {
+std::string text_of(const Table& table) {
     std::string text;
     for (std::size_t column = 0; column < table.columns.size(); ++column) {
         text += fmt::format("{:<24}", table.columns[column]);
@@ -215,4 +206,4 @@ std::string text_of(const evaluation::Table& table) {
     return text;
 }
 
-}  // namespace atelier::cli
+}  // namespace atelier::evaluation
