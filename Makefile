@@ -8,10 +8,12 @@ setup:
 	@scripts/setup.sh
 
 build: setup
-	@cmake -S . -B $(BUILD) -G Ninja -DCMAKE_PREFIX_PATH="$$(echo $$PWD/.venv/lib/python3*/site-packages/torch/share/cmake);$$(echo $$PWD/.venv/lib/python3*/site-packages/openvino/cmake)" > /dev/null
+	@cmake -S . -B $(BUILD) -G Ninja > /dev/null
 	@cmake --build $(BUILD) -j $(JOBS) --target atelier
 
 test: build
+	@scripts/setup.sh test
+	@cmake -S . -B $(BUILD) -DATELIER_PYTHON=ON > /dev/null
 	@cmake --build $(BUILD) -j $(JOBS)
 	@ctest --test-dir $(BUILD) --output-on-failure -j $(JOBS)
 

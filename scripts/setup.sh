@@ -1,11 +1,12 @@
 #!/usr/bin/env bash
-# Installs what building needs: Debian packages (as root, or with sudo) and wheels into .venv; with "bench" also what the benchmarks and their
-# peers need. Does nothing that is done already.
+# Installs what building needs: Debian packages (as root, or with sudo) and wheels into .venv; with "test" also what the Python module and
+# its tests need, with "bench" what the benchmarks and their peers need. Does nothing that is done already.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
 packages=(g++ cmake ninja-build ccache python3 python3-venv libcli11-dev libtomlplusplus-dev nlohmann-json3-dev libfmt-dev libpng-dev
           libjpeg62-turbo-dev libwebp-dev libarchive-dev libssl-dev zlib1g-dev libicu-dev libboost1.81-dev libgtest-dev dataset-fashion-mnist)
+[ "${1:-}" = test ] && packages+=(python3-dev)
 [ "${1:-}" = bench ] && packages+=(libbenchmark-dev)
 missing=()
 for package in "${packages[@]}"; do
@@ -25,6 +26,9 @@ if ! .venv/bin/python -c 'import importlib.metadata as m; assert m.version("torc
 fi
 if ! .venv/bin/python -c 'import importlib.metadata as m; assert m.version("openvino") == "2026.4.1"' 2>/dev/null; then
     .venv/bin/python -m pip install -q openvino==2026.4.1
+fi
+if [ "${1:-}" = test ] && ! .venv/bin/python -c 'import nanobind, numpy, pytest' 2>/dev/null; then
+    .venv/bin/python -m pip install -q 'nanobind>=3.1,<4' numpy pytest
 fi
 if [ "${1:-}" = bench ]; then
     .venv/bin/python -m pip install -q -r benchmarks/requirements.txt

@@ -1,0 +1,195 @@
+"""A model or an ensemble, ready to answer."""
+
+from __future__ import annotations
+
+import operator
+import os
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any, SupportsIndex
+
+import numpy as np
+from numpy.typing import NDArray
+
+from atelier import _atelier
+from atelier.partition import Partition
+
+PathLike = str | os.PathLike[str]
+Class = str | SupportsIndex
+"""A class: its id, or its name in any case."""
+Classes = Class | Iterable[Class]
+
+
+def load(
+    path: PathLike,
+    *,
+    engine: str = "auto",
+    precision: str = "auto",
+    device: str = "cpu",
+    sampler: str | None = None,
+    steps: int | None = None,
+) -> Ensemble:
+    """Open an ensemble directory, or a model directory, which is an ensemble of one.
+
+    engine      "openvino" (CPUs), "torch", or "auto": OpenVINO on CPUs, LibTorch on GPUs
+    precision   "fp32", "bf16", "int8" (quantised models), or "auto": int8 for those, else fp32
+    device      "cpu", "cuda" or "cuda:N"
+    sampler     "one-step", "heun" or "ddim"; None: one step for students, 18 Heun steps for other models
+    steps       of heun and ddim
+
+    An ensemble's students are read when they are first needed. Raises Error where the directory is no sound model, UsageError (a ValueError)
+    on words that are none.
+    """
+    return Ensemble(_atelier.Ensemble(os.fspath(path), engine, precision, device, sampler or "", steps), Path(path))
+
+
+class Ensemble:
+    """K students, each owning a part of the classes. `load` makes one.
+
+    Any thread may call it; calls wait for each other, and other threads of Python run meanwhile.
+    """
+
+    def __init__(self, core: _atelier.Ensemble, path: Path) -> None:
+        self._core = core
+        self._facts = core.facts()
+        self._partition = Partition._of(self._facts["partition"])
+        self.path = path
+
+    def __repr__(self) -> str:
+        shape = "x".join(map(str, self.shape))
+        return f"<atelier.Ensemble {str(self.path)!r}: {self.students} student(s), {len(self.partition.owner)} classes, {self.kind} {shape}>"
+
+    @property
+    def students(self) -> int:
+        """How many students there are (K)."""
+        return self._partition.students
+
+    @property
+    def partition(self) -> Partition:
+        """Which student owns which class."""
+        return self._partition
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """A name a class; empty where the data had none."""
+        return tuple(self._facts["class_names"])
+
+    @property
+    def prior(self) -> tuple[float, ...]:
+        """How often each class occurred in the training data."""
+        return tuple(self._facts["prior"])
+
+    @property
+    def kind(self) -> str:
+        """ "image" or "points"."""
+        return str(self._facts["kind"])
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Of one sample as `sample` returns it: (height, width, channels), or (dimensions,) of points."""
+        shape = self._facts["shape"]
+        return (shape[1], shape[2], shape[0]) if self.kind == "image" else tuple(shape)
+
+    @property
+    def engine(self) -> str:
+        """Who computes: "openvino" or "torch"."""
+        return str(self._facts["engine"])
+
+    @property
+    def precision(self) -> str:
+        """Of matrix products and convolutions: "fp32", "bf16" or "int8"."""
+        return str(self._facts["precision"])
+
+    @property
+    def sampler(self) -> str:
+        """ "one-step", "heun" or "ddim"."""
+        return str(self._facts["sampler"])
+
+    @property
+    def evaluations(self) -> int:
+        """Network evaluations a sample."""
+        return int(self._facts["evaluations"])
+
+    @property
+    def hash(self) -> str:
+        """SHA-256 of the weights of all students, as result files name them. Reads every student."""
+        return self._core.hash()
+
+    @property
+    def metrics(self) -> dict[str, Any]:
+        """What was measured of these very weights, by the `evaluation.json` in or beside the directory: `{name: {"mean", "spread", "values"}}`.
+
+        Empty where there is none. Reads every student, to compare their hash.
+        """
+        for folder in (self.path, self.path.resolve().parent):
+            file = folder / "evaluation.json"
+            if not file.is_file():
+                continue
+            for result in _atelier.read_object(file).get("models", {}).values():
+                if result.get("protocol", {}).get("model", {}).get("hash") == self.hash:
+                    return dict(result["metrics"])
+        return {}
+
+    def route(self, classes: Classes) -> NDArray[np.int64]:
+        """The student that owns each of `classes`: int64 [N]."""
+        return self._core.route(self._ids(classes))
+
+    def sample(self, count: int | None = None, classes: Classes | None = None, seed: int = 0) -> NDArray[Any]:
+        """Draw samples: uint8 [N, height, width, channels] of images, float32 [N, dimensions] of points.
+
+        count     how many; without it one for each of `classes`, or one
+        classes   ids or names, repeated in order up to the count; without them classes are drawn from the prior (`labels` says which)
+        seed      sample i follows from the seed, i, its class and the weights alone
+
+        The same bytes as `atelier sample PATH --count N --class ... --seed S --out x.npz` writes on the same machine.
+        """
+        return self._core.sample(*self._request(count, classes, seed))
+
+    def labels(self, count: int | None = None, classes: Classes | None = None, seed: int = 0) -> NDArray[np.int64]:
+        """The classes of what `sample` draws when asked the same: int64 [N]."""
+        return self._core.labels(*self._request(count, classes, seed))
+
+    def evaluate(
+        self,
+        data: PathLike | None = None,
+        count: int = 10000,
+        seed: int = 0,
+        *,
+        seeds: int = 1,
+        split: str = "test",
+        classifier: PathLike = "models/classifier",
+        inception: PathLike | None = None,
+        reference: PathLike | None = None,
+        latency: bool = False,
+    ) -> dict[str, Any]:
+        """Measure against held-out data, as `atelier evaluate` does (docs/evaluation.md).
+
+        data        a data set in any form that Atelier reads, or "toy:..."; its `split` is used where it has several
+        count       samples a seed, 2 or more
+        seed, seeds the first seed and how many; figures are means over them
+        classifier  directory of the classifier on whose features images are measured
+        inception   weights of Inception-v3 instead, for FID and its like
+        reference   statistics (.npz with mu and sigma) instead of data
+        latency     also take the time of one request
+
+        Returns what a result file holds of one model: "metrics" ({name: {"mean", "spread", "values"}}), "classes", "protocol",
+        "evaluations", "parameters", "students", and "latency" where it was asked for.
+        """
+        if (data is None) == (reference is None):
+            raise _atelier.UsageError("give data to measure against, or reference: statistics of it (.npz); one of the two")
+        if count < 2 or seeds < 1:
+            raise _atelier.UsageError(f"count is {count} and seeds {seeds}; at least 2 samples and 1 seed are needed")
+        words = (os.fspath(split), os.fspath(classifier), os.fspath(inception or ""))
+        return self._core.evaluate(os.fspath(data or ""), os.fspath(reference or ""), count, seed, seeds, *words, latency)
+
+    def _ids(self, classes: Classes) -> list[int]:
+        if isinstance(classes, (str, int, np.integer)):
+            classes = [classes]
+        ids = [self._core.class_named(c) if isinstance(c, str) else operator.index(c) for c in classes]  # type: ignore[union-attr]
+        if not ids:
+            raise _atelier.UsageError("classes is empty; name one or more, or leave it out")
+        return ids
+
+    def _request(self, count: int | None, classes: Classes | None, seed: int) -> tuple[int, int, list[int]]:
+        ids = [] if classes is None else self._ids(classes)
+        return (len(ids) or 1) if count is None else count, seed, ids

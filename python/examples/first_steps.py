@@ -1,0 +1,46 @@
+# %% [markdown]
+# # First steps
+# Cells begin with `# %%`: run them one by one in an editor that knows them, or the whole file with `python first_steps.py`.
+
+# %%
+from pathlib import Path
+
+import numpy as np
+
+import atelier
+
+project = Path(__file__).resolve().parents[2]
+
+# %% An ensemble: four students, each owning some of the ten classes.
+ensemble = atelier.load(project / "models/fashion-mnist/k4")
+print(ensemble)
+for student, cell in enumerate(ensemble.partition.cells):
+    print(f"student {student} owns {', '.join(ensemble.class_names[c] for c in cell)}")
+
+# %% Whose is a class? Names and ids are both understood.
+print("a sandal and a 9 go to students", ensemble.route(["sandal", 9]))
+
+# %% Eight pictures, each drawn in one step by the student that owns its class.
+images = ensemble.sample(8, classes=["sneaker", "bag"], seed=1)
+print(images.shape, images.dtype, "classes", ensemble.labels(8, classes=["sneaker", "bag"], seed=1))
+
+# %% An image depends on its seed, number and class alone, so that asking again gives the same ones.
+assert np.array_equal(images, ensemble.sample(8, classes=["sneaker", "bag"], seed=1))
+
+# %% A look at the first of them, without a library for pictures.
+for row in images[0, ::2, :, 0]:
+    print("".join(" .:-=+*#%@"[value // 26] for value in row))
+
+# %% What was measured of these very weights when they were made.
+for name, figure in ensemble.metrics.items():
+    print(f"{name:24} {figure['mean']:.4f}")
+
+# %% Wrong words are answered in plain ones.
+try:
+    ensemble.sample(classes="sneekers")
+except ValueError as error:
+    print("refused:", error)
+
+# %% The teacher, a model directory, is an ensemble of one; here with fewer steps than usual.
+teacher = atelier.load(project / "models/fashion-mnist/teacher", sampler="heun", steps=8)
+print(teacher.evaluations, "evaluations a picture:", teacher.sample(2, classes="bag").shape)
