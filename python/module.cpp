@@ -45,6 +45,13 @@ using Classes = std::vector<std::int64_t>;
 
 /// A model that several Python threads may ask; it answers them one after the other, and none of them holds the interpreter's lock meanwhile.
 class Ensemble {
+    template <class Work>
+    auto alone(const Work& work) {
+        const nb::gil_scoped_release others_run;
+        const std::lock_guard one_at_a_time(busy_);
+        return work(*generator_);
+    }
+
 public:
     Ensemble(const std::filesystem::path& path, const std::string& engine, const std::string& precision, const std::string& device,
              const std::string& sampler, const std::optional<std::int64_t>& steps)
@@ -99,13 +106,6 @@ public:
     }
 
 private:
-    template <class Work>
-    auto alone(const Work& work) {
-        const nb::gil_scoped_release others_run;
-        const std::lock_guard one_at_a_time(busy_);
-        return work(*generator_);
-    }
-
     std::filesystem::path path_;
     std::mutex busy_;
     std::unique_ptr<inference::Generator> generator_;

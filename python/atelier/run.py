@@ -28,7 +28,7 @@ class Stage:
     @property
     def metrics(self) -> list[dict[str, float]]:
         """Its log, a row a logged step: [{"step": 50, "loss": 1.12, ...}, ...]. Empty for stages that train nothing."""
-        log = self.path / "metrics.jsonl"
+        log = self.path / "training" / "metrics.jsonl"
         return [_row(line, f"{log}:{number}") for number, line in enumerate(_lines(log), 1)]
 
 

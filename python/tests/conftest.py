@@ -1,3 +1,5 @@
+"""Tests run with PYTHONPATH at the built package and ATELIER_PROGRAM at the program; ctest sets both."""
+
 import os
 import subprocess
 import sys
@@ -18,28 +20,39 @@ def k4():
 
 @pytest.fixture(scope="session")
 def teacher():
-    return atelier.load(MODELS / "teacher")
-
-
-def program(*arguments):
-    """Runs the `atelier` program; its standard output."""
-    done = subprocess.run([os.environ["ATELIER_PROGRAM"], *map(str, arguments)], cwd=PROJECT, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
-    return done.stdout
-
-
-def python(code):
-    """Runs Python code in a process of its own."""
-    done = subprocess.run([sys.executable, "-c", code], cwd=PROJECT, capture_output=True, text=True, timeout=120)
-    assert done.returncode == 0, done.stderr
-    return done.stdout
+    return atelier.load(MODELS / "teacher", engine="torch", sampler="heun", steps=2)
 
 
 @pytest.fixture(scope="session")
-def toy_run(tmp_path_factory):
-    """A run on 2-D points that takes a second or two and learns next to nothing."""
+def program():
+    """Runs the `atelier` program; its standard output."""
+
+    def run(*arguments):
+        done = subprocess.run([os.environ["ATELIER_PROGRAM"], *map(str, arguments)], cwd=PROJECT, capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+    return run
+
+
+@pytest.fixture(scope="session")
+def python():
+    """Runs Python in a process of its own, in `folder`; its standard output."""
+
+    def run(*arguments, folder=PROJECT):
+        done = subprocess.run([sys.executable, *map(str, arguments)], cwd=folder, capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr
+        assert not done.stderr
+        return done.stdout
+
+    return run
+
+
+@pytest.fixture(scope="session")
+def toy_run(tmp_path_factory, program):
+    """A run on 2-D points that takes seconds and learns next to nothing."""
     folder = tmp_path_factory.mktemp("runs") / "toy"
-    settings = ["network.hidden=16", "network.blocks=1", "teacher.steps=20", "teacher.batch=32", "pairs.count=64", "pairs.shard=32",
-                "dm.steps=10", "dm.batch=16", "adm.steps=5", "adm.batch=16", "partition.students=2", "evaluate.count=200"]
-    program("run", "configs/toy2d.toml", f"output={folder}", "log_every=5", *settings)
+    settings = "network.hidden=16 network.blocks=1 teacher.steps=20 teacher.batch=32 pairs.count=64 pairs.steps=4 pairs.shard=32 dm.steps=10 dm.batch=16 " \
+               "adm.steps=5 adm.batch=16 probe.every=5 probe.count=64 partition.students=2 evaluate.count=200 log_every=5"
+    program("run", "configs/toy2d.toml", f"output={folder}", "data.path=toy:ring", *settings.split())
     return folder

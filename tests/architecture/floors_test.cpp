@@ -71,6 +71,19 @@ TEST(Floors, includes_run_downwards_only) {
     }
 }
 
+TEST(Floors, the_python_module_stands_beside_cli_and_server) {
+    const auto floor = floors();
+    const std::regex include("#include \"atelier/([a-z_]+)/.*");
+    int includes = 0;
+    for (const std::string& line : lines_of(root / "python" / "module.cpp")) {
+        std::smatch match;
+        if (!std::regex_match(line, match, include)) continue;
+        ++includes;
+        EXPECT_TRUE(floor.contains(match[1]) && floor.at(match[1]) > floor.at("cli") && match[1] != "server") << line;
+    }
+    EXPECT_GT(includes, 0);
+}
+
 TEST(Floors, rooms_without_torch_stay_without_it) {
     const std::regex torch("#include [<\"](torch|ATen|c10)/.*|#include \"atelier/ops/torch.*");
     for (const fs::path& source : sources()) {

@@ -2,6 +2,7 @@
 
 #include <cmath>
 
+#include "atelier/core/signals.h"
 #include "atelier/diffusion/samplers.h"
 
 #include "models/model_fixtures.h"
@@ -114,8 +115,46 @@ TEST_F(EnsembleGenerator, a_class_that_is_not_there_is_refused_with_the_range) {
     }
 }
 
+TEST_F(EnsembleGenerator, parts_are_told_and_add_up_to_what_was_asked_for) {
+    const Wanted wanted = plan(1100, 5, {}, generator->prior());  // 256 for each of two students go together
+    std::vector<std::int64_t> told;
+    const Tensor all = draw_in_parts(*generator, wanted, [&](std::int64_t done) { told.push_back(done); });
+    EXPECT_EQ(told, (std::vector<std::int64_t>{512, 1024, 1100}));
+    EXPECT_TRUE(near(all, generator->draw(wanted)));
+}
+
+TEST_F(EnsembleGenerator, stops_between_parts_when_asked_to) {
+    core::also_ask_for_stop([] { return true; });
+    EXPECT_THROW(draw_in_parts(*generator, plan(3, 5, {}, generator->prior())), core::Interrupted);
+    core::also_ask_for_stop(nullptr);
+    EXPECT_NO_THROW(draw_in_parts(*generator, plan(3, 5, {}, generator->prior())));
+}
+
+TEST_F(EnsembleGenerator, leaves_the_process_with_the_algorithms_that_it_had) {
+    at::globalContext().setDeterministicAlgorithms(false, false);
+    draw_in_parts(*generator, plan(3, 5, {}, generator->prior()));
+    EXPECT_FALSE(at::globalContext().deterministicAlgorithms());
+}
+
+TEST(Plan, no_samples_and_samples_without_end_are_refused) {
+    for (const std::int64_t count : {std::int64_t{0}, std::int64_t{-5}, std::int64_t{1} << 40}) {
+        core::expect_contains(core::error_of<core::UsageError>([&] { plan(count, 0, {}, {{1.0}}); }), std::to_string(count));
+    }
+}
+
+TEST(SamplingOf, steps_that_nothing_would_take_are_refused) {
+    EXPECT_FALSE(sampling_of("", std::nullopt));
+    EXPECT_EQ(sampling_of("heun", std::nullopt)->steps, 18);
+    EXPECT_EQ(sampling_of("ddim", 7)->evaluations(), 7);
+    core::expect_contains(core::error_of<core::UsageError>([] { sampling_of("", 7); }), "sampler");
+    core::expect_contains(core::error_of<core::UsageError>([] { sampling_of("one-step", 7); }), "one step");
+    core::expect_contains(core::error_of<core::UsageError>([] { sampling_of("heun", 0); }), "0 steps");
+    core::expect_contains(core::error_of<core::UsageError>([] { sampling_of("huen", 7); }), "did you mean \"heun\"?");
+}
+
 TEST_F(EnsembleGenerator, tells_what_it_is) {
     EXPECT_EQ(generator->students(), 2);
+    EXPECT_EQ(generator->partition().owner, (std::vector<std::int64_t>{0, 1, 0, 1}));
     EXPECT_EQ(generator->prior().weights, models::uneven_prior().weights);
     EXPECT_EQ(generator->form(), models::read_model(path / "students/0").form);
     EXPECT_EQ(generator->parameters_of_student(1), models::read_model(path / "students/1").parameters.count());

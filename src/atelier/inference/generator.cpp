@@ -133,7 +133,8 @@ std::optional<Sampling> sampling_of(const std::string& sampler, const std::optio
 }
 
 Wanted plan(std::int64_t count, std::uint64_t seed, const std::vector<std::int64_t>& classes, const conditions::Prior& prior) {
-    if (count < 1) throw core::UsageError(fmt::format("{} samples are too few; ask for 1 or more", count));
+    constexpr std::int64_t most = 100'000'000;
+    if (count < 1 || count > most) throw core::UsageError(fmt::format("{} samples cannot be drawn; ask for 1 to {}", count, most));
     Wanted wanted{seed, {}, {}};
     for (std::int64_t i = 0; i < count; ++i) {
         wanted.numbers.push_back(i);

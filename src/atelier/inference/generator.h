@@ -27,7 +27,7 @@ struct Wanted {
 };
 
 /// `count` samples of `seed`, numbered from 0. With `classes` they are repeated in order; else they are drawn from the prior. Throws
-/// core::UsageError when `count` is below 1.
+/// core::UsageError when `count` is below 1 or above 100 million.
 Wanted plan(std::int64_t count, std::uint64_t seed, const std::vector<std::int64_t>& classes, const conditions::Prior& prior);
 
 /// A model or an ensemble, ready to answer. Each sample depends on its seed, number, class and weights alone.

@@ -1,0 +1,154 @@
+import json
+
+import numpy as np
+import pytest
+from conftest import MODELS
+
+import atelier
+
+
+def written_by(program, tmp_path, model, *arguments):
+    program("sample", model, *arguments, "--out", tmp_path / "samples.npz")
+    return np.load(tmp_path / "samples.npz")
+
+
+def test_an_ensemble_tells_what_it_is(k4):
+    assert (k4.students, k4.kind, k4.shape, k4.evaluations, k4.sampler) == (4, "image", (28, 28, 1), 1, "one-step")
+    assert k4.class_names[7] == "sneaker" and len(k4.class_names) == 10
+    assert k4.partition.cells == ((0, 1, 2), (3, 4, 5), (6, 7), (8, 9))
+    assert k4.partition.method == "consecutive" and len(k4.partition.hash) == 64
+    assert (k4.engine, k4.precision) == ("openvino", "fp32")
+    assert k4.prior == (6000.0,) * 10
+    assert "4 student(s), 10 classes, image 28x28x1" in repr(k4)
+
+
+def test_what_it_tells_cannot_be_changed(k4):
+    for owner, name in [(k4, "students"), (k4, "partition"), (k4.partition, "owner")]:
+        with pytest.raises(AttributeError):
+            setattr(owner, name, None)
+
+
+def test_a_model_directory_is_an_ensemble_of_one(teacher):
+    assert (teacher.students, teacher.partition.method, teacher.partition.owner) == (1, "whole", (0,) * 10)
+    assert (teacher.sampler, teacher.evaluations, teacher.engine) == ("heun", 3, "torch")
+
+
+def test_classes_are_routed_to_the_students_that_own_them(k4):
+    for classes in (["Sandal", 9, "0"], (5, np.int32(9), 0), np.array([5, 9, 0])):
+        students = k4.route(classes)
+        assert students.dtype == np.int64 and students.tolist() == [1, 3, 0]
+    assert k4.route("bag").tolist() == [3] and k4.route(0).tolist() == [0]
+
+
+def test_images_are_the_bytes_of_the_command(k4, program, tmp_path):
+    expected = written_by(program, tmp_path, MODELS / "k4", "--count", 11, "--seed", 3, "--class", "0,7,9")
+    images = k4.sample(11, classes=["t-shirt", "sneaker", 9], seed=3)
+    assert images.dtype == np.uint8 and images.shape == (11, 28, 28, 1)
+    assert np.array_equal(images, expected["arr_0"])
+    assert np.array_equal(k4.labels(11, classes=[0, 7, 9], seed=3), expected["labels"])
+
+
+def test_classes_drawn_from_the_prior_are_those_of_the_command(k4, program, tmp_path):
+    expected = written_by(program, tmp_path, MODELS / "k4", "--count", 20, "--seed", 5)
+    assert np.array_equal(k4.sample(20, seed=5), expected["arr_0"])
+    assert np.array_equal(k4.labels(20, seed=5), expected["labels"]) and len(set(expected["labels"])) > 5
+
+
+def test_a_teachers_images_are_the_bytes_of_the_command(teacher, program, tmp_path):
+    how = ["--sampler", "heun", "--steps", 2, "--engine", "torch"]
+    expected = written_by(program, tmp_path, MODELS / "teacher", "--count", 3, "--seed", 1, "--class", 8, *how)
+    assert np.array_equal(teacher.sample(3, classes="bag", seed=1), expected["arr_0"])
+
+
+def test_points_are_the_bytes_of_the_command(toy_run, program, tmp_path):
+    expected = written_by(program, tmp_path, toy_run / "ensemble", "--count", 40, "--seed", 2)
+    ensemble = atelier.load(toy_run / "ensemble")
+    points = ensemble.sample(40, seed=2)
+    assert (ensemble.kind, ensemble.shape, points.dtype, points.shape) == ("points", (2,), np.float32, (40, 2))
+    assert np.array_equal(points, expected["arr_0"])
+
+
+def test_without_a_count_there_is_a_sample_a_class(k4):
+    assert len(k4.sample()) == 1
+    assert len(k4.sample(classes=[1, 2, 3])) == 3
+    assert len(k4.sample(classes=range(10))) == 10
+
+
+def test_samples_outlive_the_ensemble_and_may_be_written_to():
+    ensemble = atelier.load(MODELS / "k4-small", engine="torch")
+    images = ensemble.sample(2, seed=1)
+    before = images.copy()
+    del ensemble
+    assert np.array_equal(images, before)
+    images[:] = 0
+    assert images.sum() == 0
+
+
+@pytest.mark.parametrize(
+    "ask, words",
+    [
+        (lambda k4: k4.sample(0), "0 samples"),
+        (lambda k4: k4.sample(10**12), "1000000000000 samples"),
+        (lambda k4: k4.sample(seed=-1), "seed is -1"),
+        (lambda k4: k4.sample(classes=[]), "classes is empty"),
+        (lambda k4: k4.sample(classes=10), "class 10 is out of range; this model knows 0 to 9"),
+        (lambda k4: k4.sample(classes=[3, -1]), "class -1"),
+        (lambda k4: k4.sample(classes="sneeker"), 'did you mean "sneaker"?'),
+        (lambda k4: k4.route(99), "class 99"),
+        (lambda k4: k4.evaluate(), "data to measure against"),
+        (lambda k4: k4.evaluate("toy:ring", count=1), "at least 2"),
+        (lambda k4: atelier.load(MODELS / "k4", engine="abacus"), 'no engine "abacus"'),
+        (lambda k4: atelier.load(MODELS / "k4", precision="fp12"), 'no precision "fp12"'),
+        (lambda k4: atelier.load(MODELS / "k4", device="gpu9"), 'no device "gpu9"'),
+        (lambda k4: atelier.load(MODELS / "k4", sampler="heun"), "students take one step"),
+        (lambda k4: atelier.load(MODELS / "teacher", sampler="huen"), 'did you mean "heun"?'),
+        (lambda k4: atelier.load(MODELS / "teacher", steps=3), "steps go with a sampler"),
+        (lambda k4: atelier.load("tests/golden/stable_diffusion_1"), "diffusers directory"),
+    ],
+)
+def test_wrong_arguments_are_value_errors_in_plain_words(k4, ask, words):
+    with pytest.raises(ValueError) as caught:
+        ask(k4)
+    assert words in str(caught.value)
+    assert isinstance(caught.value, atelier.Error)
+
+
+@pytest.mark.parametrize("ask", [lambda k4: k4.sample("many"), lambda k4: k4.sample(classes=[0.5]), lambda k4: k4.sample(classes=3.0), lambda k4: atelier.load(7)])
+def test_arguments_of_another_type_are_type_errors(k4, ask):
+    with pytest.raises(TypeError):
+        ask(k4)
+
+
+def test_a_directory_that_is_no_sound_model_is_an_error_that_names_it(tmp_path):
+    with pytest.raises(atelier.Error, match="there is no such model"):
+        atelier.load(tmp_path / "nowhere")
+    (tmp_path / "ensemble.json").write_text('{"version": 1, "K": "four"')
+    with pytest.raises(atelier.Error, match="ensemble.json") as caught:
+        atelier.load(tmp_path)
+    assert not isinstance(caught.value, ValueError)
+
+
+def test_metrics_are_those_measured_of_the_same_weights(k4, tmp_path):
+    recorded = json.loads((MODELS / "evaluation.json").read_text())["models"]["K=4 students"]
+    assert k4.metrics == recorded["metrics"] and k4.metrics["feature_distance"]["mean"] > 0
+    assert k4.hash == recorded["protocol"]["model"]["hash"]
+    small = atelier.load(MODELS / "k4-small")
+    assert small.metrics and small.metrics != k4.metrics
+    (tmp_path / "k4").symlink_to(MODELS / "k1")
+    assert atelier.load(MODELS / "k4" / "students" / "0").metrics == {}, "nobody measured a student alone"
+
+
+def test_an_evaluation_is_the_commands(toy_run, program, tmp_path):
+    data = "toy:ring"
+    printed = program("evaluate", toy_run / "ensemble", "--data", data, "--count", 150, "--seed", 4, "--seeds", 2, "--out", tmp_path, "--json")
+    expected = json.loads(printed)["models"][str(toy_run / "ensemble")]
+    del expected["latency"]
+    assert atelier.load(toy_run / "ensemble").evaluate(data, 150, 4, seeds=2) == expected
+    assert len(expected["metrics"]["sliced_wasserstein"]["values"]) == 2
+
+
+def test_what_cannot_be_measured_is_an_error(k4, toy_run):
+    with pytest.raises(atelier.Error, match="no-classifier"):
+        k4.evaluate("toy:ring", 10, classifier="no-classifier")
+    with pytest.raises(atelier.Error, match="are for images"):
+        atelier.load(toy_run / "ensemble").evaluate(reference="statistics.npz", count=10)
