@@ -53,6 +53,7 @@ def toy_run(tmp_path_factory, program):
     """A run on 2-D points that takes seconds and learns next to nothing."""
     folder = tmp_path_factory.mktemp("runs") / "toy"
     settings = "network.hidden=16 network.blocks=1 teacher.steps=20 teacher.batch=32 pairs.count=64 pairs.steps=4 pairs.shard=32 dm.steps=10 dm.batch=16 " \
-               "adm.steps=5 adm.batch=16 probe.every=5 probe.count=64 partition.students=2 evaluate.count=200 log_every=5"
+               "adm.steps=5 adm.batch=16 probe.every=5 probe.count=64 partition.students=2 evaluate.count=200 log_every=5 " \
+               "students.parallel=1"
     program("run", "configs/toy2d.toml", f"output={folder}", "data.path=toy:ring", *settings.split())
     return folder

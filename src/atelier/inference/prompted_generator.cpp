@@ -7,12 +7,6 @@
 
 namespace atelier::inference {
 
-namespace {
-
-constexpr std::int64_t largest_batch = 256;
-
-}  // namespace
-
 /// A model that was read, and as a denoiser, guided where it shall be.
 struct PromptedGenerator::Loaded {
     Loaded(models::Model read, const Engine& engine, const Tensor& none, double guidance) : model(std::move(read)), denoiser(open_denoiser(model, engine)) {
@@ -78,9 +72,9 @@ Tensor PromptedGenerator::draw(const Prompted& wanted) {
     Tensor all = at::empty(shape, at::kFloat);
     for (std::size_t k = 0; k < of_student.size(); ++k) {
         const auto& mine = of_student[k];
-        for (std::size_t first = 0; first < mine.size(); first += largest_batch) {
+        for (std::size_t first = 0; first < mine.size(); first += static_cast<std::size_t>(largest_batch)) {
             const std::vector<std::int64_t> part(mine.begin() + static_cast<std::ptrdiff_t>(first),
-                                                 mine.begin() + static_cast<std::ptrdiff_t>(std::min(first + largest_batch, mine.size())));
+                                                 mine.begin() + static_cast<std::ptrdiff_t>(std::min(first + static_cast<std::size_t>(largest_batch), mine.size())));
             std::vector<Tensor> noise;
             for (const std::int64_t i : part) noise.push_back(diffusion::image_noise(wanted.seed, wanted.numbers[static_cast<std::size_t>(i)], 1, form().shape));
             const Tensor rows = at::tensor(part, at::kLong);
