@@ -56,12 +56,13 @@ def picture(kind, width, height, chance):
     return rows
 
 
-def write_png(path, rows):
+def png(rows):
+    """The file's bytes, of rows of red, green and blue bytes."""
     def chunk(kind, body):
         return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
     header = struct.pack(">IIBBBBB", len(rows[0]) // 3, len(rows), 8, 2, 0, 0, 0)
     body = zlib.compress(b"".join(b"\0" + row for row in rows))
-    path.write_bytes(b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", body) + chunk(b"IEND", b""))
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", body) + chunk(b"IEND", b"")
 
 
 def main():
@@ -75,7 +76,7 @@ def main():
             folder = arguments.folder / split / kind
             folder.mkdir(parents=True, exist_ok=True)
             for i in range(count):
-                write_png(folder / f"{i:04}.png", picture(kind, chance.randint(40, 52), chance.randint(40, 52), chance))
+                (folder / f"{i:04}.png").write_bytes(png(picture(kind, chance.randint(40, 52), chance.randint(40, 52), chance)))
 
 
 if __name__ == "__main__":

@@ -16,7 +16,7 @@ namespace {
 
 void check_size(const EncodedImages& images, std::int64_t i, const core::Image& image, const core::Image& first) {
     if (image.height == first.height && image.width == first.width) return;
-    core::fail("{}: is {}x{} pixels, {} is {}x{}; scale all images to one size", images.name(i), image.width, image.height, images.name(0), first.width,
+    core::fail("{}: is {}x{} pixels, {} is {}x{}; make them of one size with: atelier import FOLDER NEW.zip --size N", images.name(i), image.width, image.height, images.name(0), first.width,
                first.height);
 }
 
