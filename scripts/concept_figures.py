@@ -1,7 +1,6 @@
 #!/usr/bin/env python3
-"""Draws the figures of docs/concepts.md from what `atelier` answers, the same ones each time; only the standard library is needed.
+"""Draws the figures of docs/concepts.md from what `atelier` and the shipped models answer, the same ones each time; only the standard library is needed.
 
-    build/release/atelier run configs/toy2d.toml      # runs/toy2d, which two of them show
     python3 scripts/concept_figures.py
 """
 import argparse
@@ -98,27 +97,22 @@ def denoising(folder):
     return svg(left + n * (side + gap), top + 2 * side + 2 * gap, parts, "A coat at six noise levels, and the teacher's denoised answers")
 
 
-def scatter(x0, side, points, colours):
-    """Points of the square from -1.5 to 1.5."""
-    dots = []
-    for (x, y), colour in zip(points, colours):
-        dots.append(f'<circle cx="{x0 + side * (x / 3 + 0.5):.1f}" cy="{28 + side * (0.5 - y / 3):.1f}" r="1.5" fill="{colour}" fill-opacity="0.7"/>')
-    return [f'<rect x="{x0}" y="28" width="{side}" height="{side}" fill="none" stroke="#ccc"/>', *dots]
-
-
-def partition(folder, run, count=700):
-    """The ring's eight classes by owner: the teacher's samples, and the students'."""
-    owner = json.loads((run / "partition.json").read_text())["owner"]
-    side, parts = 270, []
-    for i, (model, title) in enumerate((("teacher", "teacher, 35 evaluations a point"), ("ensemble", "four students, 1 evaluation a point"))):
-        atelier("sample", run / model, "--count", count, "--seed", 1, "--out", folder / f"{model}.npz")
-        numbers, labels = read_npz(folder / f"{model}.npz", "arr_0", "f"), read_npz(folder / f"{model}.npz", "labels", "q")
-        points = list(zip(numbers[::2], numbers[1::2]))
-        x0 = 10 + i * (side + 20)
-        parts += [words(x0 + side / 2, 19, title), *scatter(x0, side, points, [COLOURS[owner[label]] for label in labels])]
+def partition(folder):
+    """Two pictures of each class by the shipped ensemble, in the colour of the student that drew them."""
+    about = json.loads((ROOT / "models/fashion-mnist/k4/ensemble.json").read_text())
+    owner = about["partition"]["owner"]
+    atelier("sample", "models/fashion-mnist/k4", "--count", 20, "--class", "0,1,2,3,4,5,6,7,8,9", "--seed", 3, "--out", folder / "k4.npz")
+    pixels, side, parts = read_npz(folder / "k4.npz", "arr_0", "B"), 56, []
+    places = [8 + c * (side + 6) + 14 * owner[c] for c in range(10)]  # a gap between students
+    for c, x in enumerate(places):
+        for j in range(2):
+            i = 10 * j + c
+            parts.append(grey_image(x, 34 + j * (side + 6), side, [level / 127.5 - 1 for level in pixels[784 * i:784 * i + 784]]))
     for k, colour in enumerate(COLOURS):
-        parts += [f'<circle cx="{95 + 115 * k}" cy="{side + 46}" r="5" fill="{colour}"/>', words(105 + 115 * k, side + 51, f"student {k}", "start")]
-    return svg(2 * side + 40, side + 62, parts, "Samples on the ring, coloured by the student that owns their class")
+        own = [x for x, one in zip(places, owner) if one == k]
+        begin, end = own[0], own[-1] + side
+        parts += [f'<rect x="{begin}" y="24" width="{end - begin}" height="5" fill="{colour}"/>', words((begin + end) / 2, 17, f"student {k}")]
+    return svg(places[-1] + side + 8, 34 + 2 * (side + 6), parts, "Two pictures of each class, under the student that drew them")
 
 
 def cost():
@@ -137,14 +131,13 @@ def cost():
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--toy", type=pathlib.Path, default=ROOT / "runs/toy2d", help="a finished run of configs/toy2d.toml")
     parser.add_argument("--out", type=pathlib.Path, default=ROOT / "docs/images")
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as name:
         folder = pathlib.Path(name)
         (arguments.out / "denoising.svg").write_text(denoising(folder))
         (arguments.out / "cost.svg").write_text(cost())
-        (arguments.out / "partition.svg").write_text(partition(folder, arguments.toy.resolve()))
+        (arguments.out / "partition.svg").write_text(partition(folder))
 
 
 if __name__ == "__main__":
