@@ -1,4 +1,4 @@
-#include "end_to_end/program.h"
+#include "end_to_end/pictures.h"
 
 #include <nlohmann/json.hpp>
 
@@ -65,13 +65,18 @@ INSTANTIATE_TEST_SUITE_P(
                     Mistake{"negative_count", {"sample", "models/none", "--count", "-1"}, 2, "--count"}),
     [](const auto& test) { return test.param.name; });
 
-TEST(Usage, every_command_explains_itself_with_an_example) {
-    for (const char* command : {"run", "teacher", "partition", "pairs", "distill", "ensemble", "report", "sample", "evaluate", "forward",
-                                "inspect", "classifier", "benchmark", "quantize", "convert", "serve", "route"}) {
-        const Outcome outcome = succeed({command, "--help"});
-        expect_contains(outcome.out, "Example");
-        expect_contains(outcome.out, std::string("atelier ") + command);
-    }
+TEST(Classifier, says_on_which_images_it_was_tried) {
+    const Folder folder;
+    write_pictures(folder / "train", 16, 8, 1);
+    write_pictures(folder / "test", 8, 8, 2);
+    for (const char* split : {"train", "test"}) succeed({"import", folder / split, folder / (std::string(split) + ".zip"), "--size", "8"});
+    const Arguments small{"classifier", "configs/classifier.toml", "data.path=" + (folder / "train.zip"), "threads=1", "width=4", "features=4", "batch=8", "steps=1"};
+    const auto tried = [&](Arguments arguments) {
+        arguments.insert(arguments.begin(), small.begin(), small.end());
+        return succeed(arguments).err;
+    };
+    expect_contains(tried({"output=" + (folder / "seen")}), "of the training images right");
+    expect_contains(tried({"output=" + (folder / "held"), "data.test_path=" + (folder / "test.zip")}), "of the test images right");
 }
 
 TEST(Benchmark, times_an_evaluation_and_a_request_on_either_engine) {

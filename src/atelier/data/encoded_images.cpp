@@ -16,8 +16,8 @@ namespace {
 
 void check_size(const EncodedImages& images, std::int64_t i, const core::Image& image, const core::Image& first) {
     if (image.height == first.height && image.width == first.width) return;
-    core::fail("{}: is {}x{} pixels, {} is {}x{}; scale all images to one size", images.name(i), image.width, image.height, images.name(0), first.width,
-               first.height);
+    core::fail("{}: is {}x{} pixels, {} is {}x{}; make them of one size with: atelier import FOLDER NEW.zip --size N", images.name(i), image.width,
+               image.height, images.name(0), first.width, first.height);
 }
 
 /// Copies an image [H,W,c] into uint8 [C,H,W]; grey spreads to all channels.

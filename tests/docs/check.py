@@ -1,0 +1,33 @@
+#!/usr/bin/env python3
+"""Says what of the project's pages does not hold: links, pictures, files, commands, options, config keys, quoted messages, examples in --help.
+
+    python3 tests/docs/check.py build/release/atelier
+"""
+import pathlib
+import sys
+
+import pages
+
+ROOT = pathlib.Path(__file__).resolve().parents[2]
+
+
+def problems(program):
+    helps = pages.program_help(program)
+    options = {name: pages.options_in(text) for name, text in helps.items()}
+    keys = pages.keys_in(pages.program_says(program, "run", str(ROOT / "configs/toy2d.toml"), "--explain"))
+    sources = pages.source_texts(ROOT)
+    for page in pages.pages_of(ROOT):
+        text = page.read_text()
+        yield from pages.broken_links(page, text)
+        yield from pages.missing_files(ROOT, page, text)
+        yield from pages.wrong_commands(page, text, options)
+        yield from pages.wrong_keys(page, text, keys)
+        yield from pages.unknown_messages(page, text, sources)
+    yield from pages.without_examples(helps)
+    yield from pages.wrong_examples(helps)
+
+
+if __name__ == "__main__":
+    found = list(problems(sys.argv[1]))
+    print("\n".join(found) or "all that the pages name is there")
+    sys.exit(1 if found else 0)

@@ -1,0 +1,200 @@
+"""What the project's pages claim, held against the files and the program: links, pictures, commands, configs, messages. Standard library only."""
+import concurrent.futures
+import os
+import pathlib
+import re
+import shlex
+import subprocess
+
+FENCE = re.compile(r"^\s*```")
+LINK = re.compile(r"!?\[[^\]]*\]\(([^()\s]+)\)")
+INLINE_CODE = re.compile(r"`[^`]*`")
+PROGRAM = re.compile(r"^(?:[\w./-]*/)?atelier$")
+FILE = re.compile(r"(?<![\w/.$-])(?:configs|scripts|tests|benchmarks|deploy|docs|src|cmake)/[\w./-]+\.(?:toml|py|sh|cpp|h|md|yaml|json|service|svg|png)\b")
+MESSAGE = re.compile(r"^\*\*`(.+)`\*\*$")
+GAP = "…"
+
+
+def split_code(text):
+    """(the page with code emptied line by line, [(line number, line of a code block)]); blocks are fenced, or indented after an empty line."""
+    prose, code, fenced, indented, empty = [], [], False, False, True
+    for number, line in enumerate(text.split("\n"), 1):
+        if FENCE.match(line):
+            fenced = not fenced
+            prose.append("")
+            continue
+        indented = not fenced and line.startswith("    ") and (indented or empty)
+        empty = not line.strip()
+        if fenced or indented:
+            code.append((number, line))
+            prose.append("")
+        else:
+            prose.append(line)
+    return prose, code
+
+
+def anchors(text):
+    """The names that GitHub gives to a page's headings."""
+    names, seen = set(), {}
+    for line in split_code(text)[0]:
+        if heading := re.match(r"#+\s+(.*)", line):
+            words = re.sub(r"\[([^\]]*)\]\([^)]*\)", r"\1", heading[1]).replace("`", "").strip().lower()
+            name = re.sub(r"[^\w\- ]", "", words).replace(" ", "-")
+            names.add(name if name not in seen else f"{name}-{seen[name]}")
+            seen[name] = seen.get(name, 0) + 1
+    return names
+
+
+def broken_links(page, text):
+    for number, line in enumerate(split_code(text)[0], 1):
+        for target in LINK.findall(INLINE_CODE.sub("", line)):
+            if re.match(r"[a-z]+:", target):
+                continue
+            path, _, anchor = target.partition("#")
+            file = page.parent / path if path else page
+            if not file.exists():
+                yield f"{page}:{number}: links to {target}, which does not exist"
+            elif anchor and anchor not in anchors(text if file == page else file.read_text()):
+                yield f"{page}:{number}: links to {target}; that page has no such heading"
+
+
+def missing_files(root, page, text):
+    for number, line in enumerate(text.split("\n"), 1):
+        for name in FILE.findall(line):
+            if not (root / name).exists():
+                yield f"{page}:{number}: names {name}, which does not exist"
+
+
+def words_of(line):
+    """The words of a shell's line up to a comment; words that end a command stand alone."""
+    lexer = shlex.shlex(line, posix=True, punctuation_chars="|&;<>")
+    lexer.whitespace_split = True
+    lexer.commenters = "#"
+    try:
+        return list(lexer)
+    except ValueError:  # a quote goes on in the next line
+        return line.split()
+
+
+def commands(text):
+    """(line number, words after "atelier") of every call in the page's code blocks, and of those in its prose that begin a piece of code."""
+    prose, code = split_code(text)
+    lines, joined = [], ""
+    for number, line in code:
+        joined += line.rstrip().removesuffix("\\") + " "
+        if not line.rstrip().endswith("\\"):
+            lines.append((number, joined))
+            joined = ""
+    for number, line in enumerate(prose, 1):
+        lines += [(number, found[1:-1]) for found in INLINE_CODE.findall(line) if found.startswith("`atelier ")]
+    for number, line in lines:
+        words = words_of(line)
+        for i, word in enumerate(words):
+            begins = i == 0 or set(words[i - 1]) <= set("|&;(") or "=" in words[i - 1] or words[i - 1] in ("do", "then", "time", "$")
+            if begins and PROGRAM.match(word):
+                end = next((j for j in range(i + 1, len(words)) if set(words[j]) <= set("|&;<>")), len(words))
+                yield number, [w for w in words[i + 1:end] if w not in ("-q", "--quiet", "...")]
+
+
+def wrong_command(words, options):
+    """What is wrong with a call, or None. `options`: of each subcommand, as its --help lists them; under "" the program's own."""
+    if not words or words[0] in options[""]:
+        return None
+    name = words[0]
+    if re.fullmatch(r"[A-Z|]+|[a-z]+(\|[a-z]+)+", name):  # a place for one of several
+        return None
+    if name not in options:
+        return f"there is no command atelier {name}"
+    for word in words[1:]:
+        option = word.split("=")[0]
+        if option.startswith("-") and not re.fullmatch(r"-[\d.]+", option) and option not in options[name]:
+            return f"atelier {name} has no option {option}"
+    return None
+
+
+def wrong_commands(page, text, options):
+    for number, words in commands(text):
+        if problem := wrong_command(words, options):
+            yield f"{page}:{number}: {problem}"
+
+
+RUN_COMMANDS = ("run", "teacher", "pairs", "distill", "partition")
+
+
+def wrong_keys(page, text, keys):
+    """Overrides of a run's config that no config has."""
+    for number, words in commands(text):
+        if words and words[0] in RUN_COMMANDS:
+            for word in words[1:]:
+                key = word.partition("=")[0]
+                if "=" in word and not word.startswith("-") and key not in keys:
+                    yield f"{page}:{number}: there is no key {key} in a run's config"
+
+
+def program_says(program, *arguments):
+    return subprocess.run([program, *arguments], capture_output=True, text=True, timeout=120, env={**os.environ, "OMP_NUM_THREADS": "1"}).stdout
+
+
+def options_in(help_text):
+    return set(re.findall(r"^\s+(?:-\w,)?(--[\w-]+)", help_text, re.MULTILINE)) | {"-h", "--help"}
+
+
+def program_help(program):
+    """The help text of every subcommand; under "" the program's own."""
+    own = program_says(program, "--help")
+    names = re.findall(r"^  ([a-z]+) {2,}", own.split("Subcommands:")[1], re.MULTILINE)
+    with concurrent.futures.ThreadPoolExecutor(2) as several:
+        texts = several.map(lambda name: program_says(program, name, "--help"), names)
+    return {"": own, **dict(zip(names, texts))}
+
+
+def without_examples(helps):
+    for name, text in helps.items():
+        if not re.search(rf"^  atelier {name}", text, re.MULTILINE):
+            yield f"atelier {name} --help: has no example"
+
+
+def wrong_examples(helps):
+    options = {name: options_in(text) for name, text in helps.items()}
+    for name, text in helps.items():
+        for line in re.findall(r"^  (atelier .*)$", text, re.MULTILINE):
+            if problem := wrong_command(words_of(line)[1:], options):
+                yield f"atelier {name} --help: {problem}"
+
+
+def keys_in(explanation):
+    """Of a config, with dots for tables, from what `atelier run CONFIG --explain` prints."""
+    keys, table = set(), ""
+    for line in explanation.split("\n"):
+        if heading := re.fullmatch(r"\[(\w+)\]", line):
+            table = heading[1] + "."
+        elif key := re.match(r"([a-z_]\w*) ", line):
+            keys.add(table + key[1])
+    return keys
+
+
+def plain_source(text):
+    """A source file with neighbouring string literals joined and quotes unescaped, so that messages stand in one piece."""
+    return re.sub(r'(?<!\\)"\s*\n\s*"', "", text).replace('\\"', '"')
+
+
+def source_texts(root):
+    paths = [root / "Makefile", root / "CMakeLists.txt"]
+    for folder, endings in (("src", ("*.cpp", "*.h")), ("apps", ("*.cpp",)), ("scripts", ("*.sh", "*.py")), ("cmake", ("*",))):
+        paths += [path for ending in endings for path in (root / folder).rglob(ending)]
+    return [plain_source(path.read_text(errors="replace")) for path in paths if path.is_file()]
+
+
+def unknown_messages(page, text, sources):
+    """Messages (a line of bold code, gaps where the program puts something) of which no source file has all pieces."""
+    for number, line in enumerate(text.split("\n"), 1):
+        if quoted := MESSAGE.match(line):
+            pieces = [piece for piece in quoted[1].split(GAP) if piece.strip()]
+            if not any(all(piece in source for piece in pieces) for source in sources):
+                yield f"{page}:{number}: no source says \"{quoted[1]}\""
+
+
+def pages_of(root):
+    root = pathlib.Path(root)
+    named = [root / "README.md", root / "ARCHITECTURE.md", root / "CHANGELOG.md", *sorted((root / "docs").glob("*.md"))]
+    return named + [path for folder in ("models", "deploy", "python") for path in sorted((root / folder).glob("README.md"))]
