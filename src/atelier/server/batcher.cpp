@@ -157,6 +157,7 @@ void Batcher::hand_over(const Piece& piece, Drawn& drawn, Finished& finished) {
 void Batcher::draw_batch(Lane& lane, const std::vector<Piece>& batch, std::unique_lock<std::mutex>& lock, Finished& finished) {
     ++lane.drawing;
     lock.unlock();
+    changed_.notify_one();  // another worker may draw what is left
     const Clock::time_point start = Clock::now();
     std::vector<Drawn> drawn = draw(lane, batch);
     const Clock::duration took = Clock::now() - start;

@@ -29,8 +29,8 @@ json json_of_body(std::string_view body) {
 
 RequestFields::RequestFields(const json& object, std::vector<std::string> known, std::string prefix) : object_(object), prefix_(std::move(prefix)) {
     if (!object.is_object()) {
-        const std::string what = prefix_.empty() ? "the request's body" : "\"" + prefix_.substr(0, prefix_.size() - 1) + "\"";
-        refuse_field(prefix_, fmt::format("{} must be a JSON object, not {}", what, object.type_name()), "invalid_type");
+        const std::string what = prefix_.substr(0, prefix_.find_last_of('.'));
+        refuse_field(what, fmt::format("{} must be a JSON object, not {}", what.empty() ? "the request's body" : what, object.type_name()), "invalid_type");
     }
     for (const auto& [field, value] : object.items()) {
         if (std::ranges::find(known, field) != known.end()) continue;

@@ -19,7 +19,7 @@ namespace {
 
 using nlohmann::json;
 
-constexpr std::chrono::seconds between_looks{1}, longest_look{2}, rest{3};
+constexpr std::chrono::seconds between_looks{1}, longest_look{5}, rest{3};
 constexpr std::uint64_t largest_list = 16 << 20;  // bytes of /v1/models
 constexpr std::int64_t most_parameters = std::int64_t{1} << 50;
 
