@@ -67,7 +67,7 @@ INSTANTIATE_TEST_SUITE_P(
 
 TEST(Usage, every_command_explains_itself_with_an_example) {
     for (const char* command : {"run", "teacher", "partition", "pairs", "distill", "ensemble", "report", "sample", "evaluate", "forward",
-                                "inspect", "classifier", "benchmark", "quantize", "convert", "serve", "route"}) {
+                                "inspect", "classifier", "benchmark", "quantize", "convert", "serve", "route", "completions"}) {
         const Outcome outcome = succeed({command, "--help"});
         expect_contains(outcome.out, "Example");
         expect_contains(outcome.out, std::string("atelier ") + command);

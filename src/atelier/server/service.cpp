@@ -10,6 +10,7 @@
 #include "atelier/server/drawing.h"
 #include "atelier/server/metrics.h"
 #include "atelier/server/page.h"
+#include "atelier/server/refusals.h"
 #include "atelier/server/residents.h"
 
 namespace atelier::server {
@@ -82,14 +83,6 @@ void check_content_type(const Request& request) {
         throw Refusal(415, "the body must be JSON, with the header Content-Type: application/json", "", "unsupported_media_type");
     }
 }
-
-Refusal unavailable(const std::string& message, const std::string& code) {
-    Refusal refusal(503, message, "", code);
-    refusal.retry_after = 1;
-    return refusal;
-}
-
-Refusal draining() { return unavailable("the server is being stopped; ask again", "draining"); }
 
 /// The metric's word for a request that was accepted and came to nothing.
 std::string reason_of(unsigned status) {
@@ -220,7 +213,7 @@ Pending Service::accept(const Request& request, std::function<void(Outcome)> fin
     const auto student = pending.plan.student;
     if (!pending.served->generator->facts(student).present) {
         reject("unavailable");
-        throw unavailable(fmt::format("nobody draws for student {} at the moment; ask again", student), "student_unavailable");
+        throw student_unavailable(student);
     }
     pending.job = std::make_shared<Job>();
     pending.job->lane = pending.served->lane(student);
@@ -259,16 +252,12 @@ void Service::submit(const std::shared_ptr<Job>& job) {
         case Batcher::Admission::draining: reject("draining"); throw draining();
         case Batcher::Admission::full: {
             reject("full");
-            Refusal refusal(429, fmt::format("too much waits for student {}; ask again later", job->lane->student), "", "queue_full");
-            refusal.retry_after = static_cast<int>(std::clamp(std::ceil(batcher_.seconds_until_empty()), 1.0, 3600.0));
-            throw refusal;
+            throw queue_full(job->lane->student, static_cast<int>(std::clamp(std::ceil(batcher_.seconds_until_empty()), 1.0, 3600.0)));
         }
     }
 }
 
-Response Service::late_answer() {
-    return error_response(Refusal(504, "the picture was not ready within the server's deadline", "", "deadline_exceeded"));
-}
+Response Service::late_answer() { return error_response(deadline_exceeded()); }
 
 Response Service::not_drawn(const Request& request, const std::exception_ptr& problem) {
     try {

@@ -12,6 +12,7 @@
 #include "atelier/server/drawing.h"
 #include "atelier/server/http_client.h"
 #include "atelier/server/metrics.h"
+#include "atelier/server/refusals.h"
 
 namespace atelier::server {
 
@@ -57,12 +58,6 @@ Found read_models(const std::string& body, const std::string& name, const std::s
     }
     if (found.list.empty()) core::fail("has no student of \"{}\"", name);
     return found;
-}
-
-Refusal unavailable(std::int64_t student) {
-    Refusal refusal(503, fmt::format("nobody draws for student {} at the moment; ask again", student), "", "student_unavailable");
-    refusal.retry_after = 1;
-    return refusal;
 }
 
 }  // namespace
@@ -189,22 +184,20 @@ std::vector<Picture> Upstreams::ask(Upstream& upstream, std::int64_t k, std::spa
         if (answer.status == 200) return read_parcel(answer.body, draws.size(), width, height, "its answer");
     } catch (const HttpClient::NoAnswer& error) {
         core::log::warning("{}: {} did not draw for student {}: {}", model_, upstream.url, k, error.what());
-        throw unavailable(k);
+        throw student_unavailable(k);
     } catch (const core::Error& error) {
         core::log::warning("{}: {} did not draw for student {}: {}", model_, upstream.url, k, printable(error.what()));
         throw Refusal(502, "a server behind this one answered with something that is no picture", "", "bad_upstream");
     }
     core::log::warning("{}: {} did not draw for student {}: {} {}", model_, upstream.url, k, answer.status, printable(answer.body));
     if (answer.status == 500) core::fail("{} could not draw", upstream.url);
-    if (answer.status != 429) throw unavailable(k);
-    Refusal busy(429, fmt::format("too much waits for student {}; ask again later", k), "", "queue_full");
-    busy.retry_after = 1;
-    throw busy;
+    if (answer.status == 429) throw queue_full(k, 1);
+    throw student_unavailable(k);
 }
 
 std::vector<Picture> Upstreams::draw(std::int64_t k, std::span<const Draw> draws, Clock::time_point until) {
     std::vector<Upstream*> asked;
-    std::exception_ptr why = std::make_exception_ptr(unavailable(k));
+    std::exception_ptr why = std::make_exception_ptr(student_unavailable(k));
     Clock::time_point share = until;
     while (Upstream* upstream = Clock::now() < until ? next(k, asked, share = until) : nullptr) {
         asked.push_back(upstream);
@@ -221,7 +214,7 @@ std::vector<Picture> Upstreams::draw(std::int64_t k, std::span<const Draw> draws
         }
         finish(*upstream, outcome);
     }
-    if (Clock::now() >= until) throw Refusal(504, "the picture was not ready within the server's deadline", "", "deadline_exceeded");
+    if (Clock::now() >= until) throw deadline_exceeded();
     std::rethrow_exception(why);
 }
 
