@@ -110,6 +110,36 @@ TEST(Serve, several_models_are_served_under_their_names_and_stopping_is_no_failu
     expect_contains(outcome.err, "clothes: read anew");
 }
 
+/// The answer's pictures, as base64.
+json pictures_of(const std::string& answer) {
+    json pictures;
+    for (const json& one : body_of(answer).at("data")) pictures.push_back(one.at("b64_json"));
+    return pictures;
+}
+
+TEST(Serve, students_in_two_processes_behind_a_router_draw_what_one_process_draws) {
+    const Folder folder;
+    fs::create_directory(folder / "k4");
+    fs::copy_file(fs::path(ATELIER_SOURCE_DIR) / k4 / "ensemble.json", folder / "k4/ensemble.json");
+    std::ofstream(folder / "keys") << "secret\n";
+    const Serving whole({k4}), first({k4, "--students", "0,1"}), second({k4, "--students", "3,2", "--api-keys", folder / "keys"});
+    const auto url = [](const Serving& one) { return "http://127.0.0.1:" + std::to_string(one.port()); };
+    const Serving router({folder / "k4", "--route-to", url(first) + "," + url(second), "--upstream-key-file", folder / "keys"});
+    for (const char* body : {R"({"seed":11,"prompt":"sneaker","n":3})", R"({"seed":12,"class":0})", R"({"seed":13,"student":1,"n":20})", R"({"seed":14,"student":2,"output_format":"webp"})"}) {
+        EXPECT_EQ(pictures_of(images(router.port(), body)), pictures_of(images(whole.port(), body))) << body;
+    }
+    expect_contains(images(first.port(), R"({"class":9})"), " 421 ");
+    second.signal(SIGTERM);
+    EXPECT_EQ(second.wait().code, 0);
+    expect_contains(images(router.port(), R"({"class":9})"), "Retry-After: 1");
+    expect_contains(images(router.port(), R"({"class":0})"), " 200 OK");
+    expect_contains(get(router.port(), "/health/ready"), "incomplete");
+    for (const Serving* one : {&router, &first, &whole}) {
+        one->signal(SIGTERM);
+        EXPECT_EQ(one->wait().code, 0);
+    }
+}
+
 TEST(Serve, what_cannot_be_served_is_said_at_once) {
     const auto says = [](const Arguments& arguments, int code, const std::string& words) {
         const Outcome outcome = run(arguments);
@@ -120,6 +150,13 @@ TEST(Serve, what_cannot_be_served_is_said_at_once) {
     says({"serve", k4, "--host", "nonsense"}, 2, "--host");
     says({"serve", k4, "--api-keys", "nowhere"}, 1, "nowhere");
     says({"serve", k4, k4}, 2, "two models would be called \"k4\"");
+    says({"serve", k4, "--students", "0,4"}, 2, "has no student 4; it has 0 to 3");
+    says({"serve", k4, "--students", "none"}, 2, "--students");
+    says({"serve", k4, "--route-to", "127.0.0.1:8080"}, 2, "write http://HOST:PORT");
+    says({"serve", k4, "--route-to", "http://127.0.0.1:1", "--students", "0"}, 2, "--students");
+    says({"serve", k4, "--route-to", "http://127.0.0.1:1", "--precision", "bf16"}, 2, "--precision");
+    says({"serve", k4, "--upstream-key-file", "keys"}, 2, "--route-to");
+    says({"serve", "models/fashion-mnist/teacher", "--route-to", "http://127.0.0.1:1"}, 1, "ensemble.json");
     says({"serve", "models/a b"}, 2, "write NAME=models/a b");
 }
 

@@ -27,6 +27,44 @@ TEST_F(LiveServer, what_waits_together_is_drawn_together) {
     EXPECT_EQ(behaviour.batches, (std::vector<std::size_t>{1, 4, 2}));
 }
 
+/// Draws two batches at a time; picture 0 is ready only after picture 1.
+class Overtaking : public FakeGenerator {
+public:
+    using FakeGenerator::FakeGenerator;
+    StudentFacts facts(std::int64_t k) const override {
+        StudentFacts facts = FakeGenerator::facts(k);
+        facts.at_once = 2;
+        return facts;
+    }
+    std::unique_ptr<Student> load(std::int64_t) const override { return std::make_unique<Second>(); }
+
+private:
+    struct Second : Student {
+        std::vector<Picture> generate(std::span<const Draw> draws, Clock::time_point) override {
+            const auto number = static_cast<std::uint8_t>(draws.front().number);
+            if (number == 0) overtaken.wait(false);
+            if (number == 1) {
+                overtaken = true;
+                overtaken.notify_all();
+            }
+            return {{{1, 1, 1, {number}}, {}}};
+        }
+        std::atomic<bool> overtaken = false;
+    };
+};
+
+TEST_F(LiveServer, pictures_of_batches_that_overtake_each_other_are_put_in_order) {
+    options.port = 0;
+    options.batching.largest_batch = 1;
+    options.batching.workers = 2;
+    const Source overtaking{.id = "fake", .open = [this] { return std::make_shared<Overtaking>(behaviour); }, .stamp = [] { return ""; }};
+    server = std::make_unique<Server>(options, std::vector<Source>{overtaking});
+    const Answer parcel = Client(server->port()).ask("POST", "/v1/atelier/draws", R"({"draws":[{"seed":1,"number":0,"class":0},{"seed":1,"number":1,"class":0}]})",
+                                                     "Content-Type: application/json\r\n");
+    ASSERT_EQ(parcel.status, 200) << parcel.body;
+    EXPECT_EQ(parcel.body.substr(parcel.body.find('\n') + 1), std::string("\0\1", 2));
+}
+
 TEST_F(LiveServer, a_full_queue_says_when_to_come_back_and_other_students_are_not_touched) {
     options.batching.longest_queue = 4;
     const std::uint16_t port = start();

@@ -48,12 +48,15 @@ public:
         }
     };
 
-    explicit FakeGenerator(Behaviour& behaviour, std::int64_t bytes = 100) : behaviour_(behaviour) {
+    explicit FakeGenerator(Behaviour& behaviour, std::int64_t bytes = 100, std::vector<std::int64_t> here = {0, 1}) : behaviour_(behaviour), bytes_(bytes) {
         description_ = {.class_names = {"red", "green", "blue", "7up"}, .partition = {.students = 2, .method = "file", .owner = {0, 1, 0, 1}},
-                        .prior = {{1, 1, 1, 1}}, .students = {{10, bytes}, {20, bytes}}, .width = 2, .height = 2, .engine = "none", .precision = "fp32"};
+                        .prior = {{1, 1, 1, 1}}, .here = std::move(here), .width = 2, .height = 2, .engine = "none", .precision = "fp32"};
     }
 
     const Description& description() const override { return description_; }
+    StudentFacts facts(std::int64_t k) const override {
+        return {.parameters = 10 * (k + 1), .bytes = bytes_, .present = std::ranges::binary_search(description_.here, k)};
+    }
 
     std::unique_ptr<Student> load(std::int64_t k) const override {
         ++behaviour_.loads;
@@ -66,7 +69,7 @@ private:
         FakeStudent(Behaviour& behaviour, std::int64_t k) : behaviour_(behaviour), k_(k) { ++behaviour_.loaded; }
         ~FakeStudent() override { --behaviour_.loaded; }
 
-        std::vector<Picture> generate(std::span<const Draw> draws) override {
+        std::vector<Picture> generate(std::span<const Draw> draws, Clock::time_point) override {
             std::unique_lock lock(behaviour_.mutex);
             behaviour_.batches.push_back(draws.size());
             behaviour_.changed.notify_all();
@@ -94,6 +97,7 @@ private:
     };
 
     Behaviour& behaviour_;
+    std::int64_t bytes_;
     Description description_;
 };
 

@@ -70,6 +70,7 @@ int run_command_line(int argc, char** argv) {
     add_route_command(app);
     add_tokenize_command(app);
     add_embed_command(app);
+    add_completions_command(app);
 
     core::catch_stop_signals();
     return guarded([&] {

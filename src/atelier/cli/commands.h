@@ -25,5 +25,6 @@ void add_serve_command(CLI::App& app);
 void add_route_command(CLI::App& app);
 void add_tokenize_command(CLI::App& app);
 void add_embed_command(CLI::App& app);
+void add_completions_command(CLI::App& app);
 
 }  // namespace atelier::cli

@@ -49,7 +49,7 @@ void add_convert_command(CLI::App& app) {
     command->add_option("DST", arguments->to, "the model directory to make, or with --to edm the .safetensors file")->required();
     CLI::Option* config = command->add_option("--config", arguments->config, "config.json of the network that a state dictionary is of");
     command->add_option("--prefix", arguments->prefix, "where the network lies in a state dictionary that holds several")->needs(config);
-    command->add_option("--to", arguments->form, "edm: export a model directory as a state dictionary of EDM's classes; diffusers: write a diffusers directory with one safetensors file a network")->excludes(config);
+    command->add_option("--to", arguments->form, "edm: export a model directory as a state dictionary of EDM's classes; diffusers: write a diffusers directory with one safetensors file a network")->excludes(config)->type_name("{edm,diffusers}");
     command->footer("Examples:\n  atelier convert edm-imagenet-64x64-cond-adm.pkl models/teacher\n"
                     "  atelier convert pytorch_model.bin models/dmd2 --config models/teacher/config.json\n"
                     "  atelier convert runs/x/students/0 student.safetensors --to edm\n"

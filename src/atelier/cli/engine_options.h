@@ -11,8 +11,9 @@ struct EngineOptions {
     std::string engine = "auto", precision = "auto", device = "cpu";
 
     void add_to(CLI::App& command) {
-        command.add_option("--engine", engine, "who computes: openvino, torch, or auto: OpenVINO on CPUs, LibTorch on GPUs");
-        command.add_option("--precision", precision, "of matrix products and convolutions: fp32, bf16, int8 (quantised models), or auto: int8 for those, else fp32");
+        command.add_option("--engine", engine, "who computes; auto: OpenVINO on CPUs, LibTorch on GPUs")->type_name("{auto,openvino,torch}");
+        command.add_option("--precision", precision, "of matrix products and convolutions; auto: int8 for quantised models, else fp32")
+            ->type_name("{auto,fp32,bf16,int8}");
         command.add_option("--device", device, "cpu, cuda or cuda:N");
     }
 

@@ -94,7 +94,7 @@ void add_evaluate_command(CLI::App& app) {
     command->add_option("--count", arguments->measuring.count, "samples a seed")->check(CLI::Range(std::int64_t{2}, std::int64_t{10'000'000}));
     command->add_option("--seed", arguments->seed, "first seed")->check(CLI::NonNegativeNumber);
     command->add_option("--seeds", arguments->seeds, "how many seeds, for mean and spread")->check(CLI::Range(1, 1000));
-    command->add_option("--sampler", arguments->sampler, "one-step, heun or ddim");
+    command->add_option("--sampler", arguments->sampler, "without: one step for students, 18 Heun steps for teachers")->type_name("{one-step,heun,ddim}");
     command->add_option("--steps", arguments->steps, "steps of heun and ddim, with --sampler")->check(CLI::Range(1, 10000));
     arguments->engine.add_to(*command);
     command->add_option("--out", arguments->out, "folder for evaluation.json and samples.png");

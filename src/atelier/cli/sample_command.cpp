@@ -118,7 +118,8 @@ void add_sample_command(CLI::App& app) {
     command->add_option("--count", arguments->count, "how many")->check(CLI::Range(std::int64_t{1}, std::int64_t{100'000'000}));
     command->add_option("--seed", arguments->seed, "sample i follows from the seed, i and its class alone")->check(CLI::NonNegativeNumber);
     command->add_option("--class", arguments->classes, "class ids, repeated up to the count; without: drawn from the training prior")->delimiter(',');
-    command->add_option("--sampler", arguments->sampler, "one-step, heun or ddim, or with --prompt ddim or dpm++; without: one step for students, 18 Heun steps for teachers, 25 of dpm++ with --prompt");
+    command->add_option("--sampler", arguments->sampler, "with --prompt ddim or dpm++; without: one step for students, 18 Heun steps for teachers, 25 of dpm++ with --prompt")
+        ->type_name("{one-step,heun,ddim,dpm++}");
     command->add_option("--steps", arguments->steps, "steps of heun, ddim and dpm++, with --sampler or --prompt")->check(CLI::Range(1, 10000));
     arguments->text.add_to(*command);
     arguments->engine.add_to(*command);

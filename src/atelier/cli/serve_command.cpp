@@ -11,6 +11,7 @@
 #include "atelier/core/error.h"
 #include "atelier/core/log.h"
 #include "atelier/core/signals.h"
+#include "atelier/models/ensemble.h"
 #include "atelier/server/server.h"
 
 namespace atelier::cli {
@@ -22,12 +23,17 @@ namespace fs = std::filesystem;
 constexpr std::chrono::milliseconds between_looks{20};
 constexpr std::chrono::seconds between_looks_at_files{1};
 
+/// Batches on their way for one student of a router, and most of them in all: a thread waits for each.
+constexpr std::size_t usual_at_once = 4, most_on_their_way = 256;
+
 struct Arguments {
     std::vector<std::string> models;
     EngineOptions engine;
     server::Options server;
-    std::string api_keys;
-    std::int64_t threads = 0, memory_megabytes = 0;
+    std::string api_keys, upstream_key;
+    std::vector<std::string> upstreams;
+    std::vector<std::int64_t> students;
+    std::int64_t threads = 0, memory_megabytes = 0, workers = 0;
     double longest_wait_ms = 0, deadline = 30, patience = 30, grace = 30;
 };
 
@@ -38,13 +44,18 @@ bool is_name(const std::string& text) {
     return !text.empty() && std::ranges::all_of(text, fits);
 }
 
+struct Named {
+    std::string name;
+    fs::path path;
+};
+
 /// NAME=PATH, or a path whose last folder is the name.
-server::Source source_of(const std::string& words, const inference::Engine& engine, std::size_t largest_batch) {
+Named named(const std::string& words) {
     const std::size_t equals = words.find('=');
-    if (equals != std::string::npos && is_name(words.substr(0, equals))) return served_source(words.substr(0, equals), words.substr(equals + 1), engine, largest_batch);
+    if (equals != std::string::npos && is_name(words.substr(0, equals))) return {words.substr(0, equals), words.substr(equals + 1)};
     const std::string name = fs::weakly_canonical(words).filename().string();
     if (!is_name(name)) throw core::UsageError(fmt::format("\"{}\" is no name for a model (letters, digits, - _ .); write NAME={}", name, words));
-    return served_source(name, words, engine, largest_batch);
+    return {name, words};
 }
 
 server::Options options_of(const Arguments& arguments) {
@@ -56,6 +67,32 @@ server::Options options_of(const Arguments& arguments) {
     options.patience = seconds(arguments.patience);
     options.memory_budget = arguments.memory_megabytes << 20;
     return options;
+}
+
+/// Models of this machine, all of whose workers share the threads.
+std::vector<server::Source> sources_here(const Arguments& arguments, server::Options& options) {
+    at::globalContext().setDeterministicAlgorithms(true, true);
+    options.batching.workers = static_cast<int>(std::max<std::int64_t>(1, arguments.workers));
+    const std::int64_t threads = arguments.threads > 0 ? arguments.threads : at::get_num_threads();
+    at::set_num_threads(static_cast<int>(std::max<std::int64_t>(1, threads / options.batching.workers)));
+    Serving serving{arguments.engine.chosen(), options.batching.largest_batch, arguments.students};
+    std::ranges::sort(serving.students);
+    std::vector<server::Source> sources;
+    for (const std::string& words : arguments.models) sources.push_back(served_source(named(words).name, named(words).path, serving));
+    return sources;
+}
+
+/// Ensembles that others draw with. Each student has its share of the workers, so that one that does not answer cannot take them all.
+std::vector<server::Source> sources_elsewhere(const Arguments& arguments, server::Options& options) {
+    std::size_t students = 0;
+    for (const std::string& words : arguments.models) students += models::read_manifest(named(words).path).students.size();
+    const std::size_t workers = arguments.workers > 0 ? static_cast<std::size_t>(arguments.workers) : std::min(most_on_their_way, usual_at_once * students);
+    options.batching.workers = static_cast<int>(workers);
+    const server::RoutedEnsemble::Options route{.urls = arguments.upstreams, .key = arguments.upstream_key.empty() ? "" : server::first_key(arguments.upstream_key),
+                                                .at_once = std::max<std::size_t>(1, workers / students)};
+    std::vector<server::Source> sources;
+    for (const std::string& words : arguments.models) sources.push_back(routed_source(named(words).name, named(words).path, route));
+    return sources;
 }
 
 /// Reads models anew when their files change or SIGHUP comes, until it is told to stop.
@@ -71,14 +108,9 @@ void look_after(server::Library& library) {
 }
 
 void serve(const Arguments& arguments) {
-    at::globalContext().setDeterministicAlgorithms(true, true);
     core::catch_reload_signal();
-    const std::int64_t threads = arguments.threads > 0 ? arguments.threads : at::get_num_threads();
-    at::set_num_threads(static_cast<int>(std::max<std::int64_t>(1, threads / arguments.server.batching.workers)));
-    const server::Options options = options_of(arguments);
-    const inference::Engine engine = arguments.engine.chosen();
-    std::vector<server::Source> sources;
-    for (const std::string& words : arguments.models) sources.push_back(source_of(words, engine, options.batching.largest_batch));
+    server::Options options = options_of(arguments);
+    auto sources = arguments.upstreams.empty() ? sources_here(arguments, options) : sources_elsewhere(arguments, options);
     server::Server server(options, std::move(sources));
     if (options.host != "127.0.0.1" && options.host != "localhost" && !options.service.keys.needed()) {
         core::log::warning("anyone who reaches {} may ask for pictures; --api-keys FILE asks them for a key", options.host);
@@ -89,6 +121,18 @@ void serve(const Arguments& arguments) {
     look_after(server.library());
     core::log::info("stopping when all that was accepted is answered");
     if (!server.drain(seconds(arguments.grace))) core::fail("some requests were not answered within {} s (--grace)", arguments.grace);
+}
+
+/// A part of the students a process, and a process that asks them.
+void add_division(CLI::App& command, Arguments& arguments) {
+    const std::string group = "Several processes";
+    CLI::Option* students = command.add_option("--students", arguments.students, "the only students that are asked here, as in 0,1");
+    students->delimiter(',')->check(CLI::NonNegativeNumber)->group(group);
+    CLI::Option* route = command.add_option("--route-to", arguments.upstreams, "servers that draw in place of this one, http://HOST:PORT,...; of ENSEMBLE only "
+                                                                               "ensemble.json is read");
+    route->delimiter(',')->group(group);
+    command.add_option("--upstream-key-file", arguments.upstream_key, "a file whose first key is shown to those servers")->needs(route)->group(group);
+    for (const char* local : {"--students", "--engine", "--precision", "--device", "--threads", "--memory-budget"}) route->excludes(command.get_option(local));
 }
 
 void add_limits(CLI::App& command, Arguments& arguments) {
@@ -115,13 +159,15 @@ void add_serve_command(CLI::App& app) {
     command->add_option("--port", arguments->server.port, "0: any free one");
     arguments->engine.add_to(*command);
     command->add_option("--threads", arguments->threads, "of all workers together; 0: one a core")->check(CLI::Range(0, 4096));
-    command->add_option("--workers", arguments->server.batching.workers, "students that draw at the same time")->check(CLI::Range(1, 256));
+    command->add_option("--workers", arguments->workers, "batches that are drawn at the same time; 0: one, or of a router four a student")->check(CLI::Range(0, 4096));
     command->add_option("--api-keys", arguments->api_keys, "a file with a key a line; without, everyone is let in");
     command->add_option("--cors-origin", arguments->server.service.cors_origins, "an origin whose pages may ask; may be repeated");
     add_limits(*command, *arguments);
+    add_division(*command, *arguments);
     command->footer("SIGTERM answers what was accepted and ends; SIGHUP, or a change of their files, reads the models anew.\nExamples:\n  atelier serve "
                     "models/fashion-mnist/k4 --precision bf16\n  atelier serve models/fashion-mnist/k4 models/fashion-mnist/teacher --port 8080\n  atelier serve "
-                    "clothes=models/fashion-mnist/k4 --host 0.0.0.0 --api-keys keys.txt");
+                    "clothes=models/fashion-mnist/k4 --host 0.0.0.0 --api-keys keys.txt\n  atelier serve models/fashion-mnist/k4 --students 0,1 --port 8081\n  atelier serve "
+                    "models/fashion-mnist/k4 --route-to http://127.0.0.1:8081,http://127.0.0.1:8082");
     command->callback([arguments] { serve(*arguments); });
 }
 

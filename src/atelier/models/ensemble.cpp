@@ -72,7 +72,7 @@ void check_count(const fs::path& directory, std::int64_t wanted, std::size_t giv
 
 bool is_ensemble_directory(const fs::path& path) { return fs::is_regular_file(path / "ensemble.json"); }
 
-Ensemble read_ensemble(const fs::path& directory) {
+Ensemble read_manifest(const fs::path& directory) {
     const fs::path path = directory / "ensemble.json";
     if (!fs::exists(path)) core::fail("{}: there is no ensemble here (no ensemble.json)", directory.string());
     Ensemble ensemble;
@@ -95,11 +95,14 @@ Ensemble read_ensemble(const fs::path& directory) {
         static_cast<std::int64_t>(students.size()) != ensemble.partition.students) {
         core::fail("{}: K, the partition and the list of students disagree on how many students there are", path.string());
     }
-    for (const std::string& student : students) {
-        ensemble.students.push_back(inside(directory, student, path.string()));
-        if (!fs::is_regular_file(ensemble.students.back() / "config.json")) {
-            core::fail("{}: student {} is missing", path.string(), ensemble.students.back().string());
-        }
+    for (const std::string& student : students) ensemble.students.push_back(inside(directory, student, path.string()));
+    return ensemble;
+}
+
+Ensemble read_ensemble(const fs::path& directory) {
+    Ensemble ensemble = read_manifest(directory);
+    for (const fs::path& student : ensemble.students) {
+        if (!fs::is_regular_file(student / "config.json")) core::fail("{}: student {} is missing", (directory / "ensemble.json").string(), student.string());
     }
     return ensemble;
 }

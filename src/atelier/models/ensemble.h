@@ -28,8 +28,10 @@ struct Ensemble {
 
 bool is_ensemble_directory(const std::filesystem::path& path);
 
-/// Reads and checks the manifest: its version, that the partition is whole and its hash true, that every student is there. Throws core::Error
-/// naming the file.
+/// Reads and checks ensemble.json alone: its version, that the partition is whole and its hash true. Throws core::Error naming the file.
+Ensemble read_manifest(const std::filesystem::path& directory);
+
+/// The same, and that every student is there.
 Ensemble read_ensemble(const std::filesystem::path& directory);
 
 /// Reads student k. Throws core::Error when it was trained for another partition or another cell.

@@ -26,18 +26,27 @@ std::string_view without_spaces_around(std::string_view line) {
     return first == std::string_view::npos ? std::string_view() : line.substr(first, line.find_last_not_of(spaces) + 1 - first);
 }
 
-}  // namespace
-
-ApiKeys::ApiKeys(const std::filesystem::path& file) {
+/// At least one.
+std::vector<std::string> keys_of(const std::filesystem::path& file) {
     const std::string text = text_of(file);
+    std::vector<std::string> keys;
     for (std::size_t first = 0; first < text.size();) {
         const std::size_t end = std::min(text.find('\n', first), text.size());
         const std::string_view key = without_spaces_around(std::string_view(text).substr(first, end - first));
-        if (!key.empty() && key.front() != '#') digests_.push_back(core::sha256(key));
+        if (!key.empty() && key.front() != '#') keys.emplace_back(key);
         first = end + 1;
     }
-    if (digests_.empty()) core::fail("{}: holds no API key; write one a line", file.string());
+    if (keys.empty()) core::fail("{}: holds no API key; write one a line", file.string());
+    return keys;
 }
+
+}  // namespace
+
+ApiKeys::ApiKeys(const std::filesystem::path& file) {
+    for (const std::string& key : keys_of(file)) digests_.push_back(core::sha256(key));
+}
+
+std::string first_key(const std::filesystem::path& file) { return keys_of(file).front(); }
 
 bool ApiKeys::knows(std::string_view key) const {
     const std::string digest = core::sha256(key);

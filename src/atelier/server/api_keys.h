@@ -22,4 +22,7 @@ private:
     std::vector<std::string> digests_;
 };
 
+/// The first key of such a file, to be shown to another server. Throws core::Error when there is none.
+std::string first_key(const std::filesystem::path& file);
+
 }  // namespace atelier::server

@@ -56,7 +56,7 @@ void Batcher::drain() {
 
 bool Batcher::idle() const {
     const std::lock_guard lock(mutex_);
-    return std::ranges::all_of(lanes_, [](const auto& lane) { return lane->jobs.empty() && !lane->busy; });
+    return std::ranges::all_of(lanes_, [](const auto& lane) { return lane->empty(); });
 }
 
 std::size_t Batcher::waiting(const Lane& lane) const {
@@ -72,14 +72,14 @@ double Batcher::seconds_until_empty() const {
 }
 
 void Batcher::forget_idle_lanes() {
-    std::erase_if(lanes_, [](const auto& lane) { return lane->jobs.empty() && !lane->busy; });
+    std::erase_if(lanes_, [](const auto& lane) { return lane->empty(); });
 }
 
 /// The lane to draw for now, or null and when to look again.
 Lane* Batcher::next(Clock::time_point now, Clock::time_point& look_again) {
     Lane* chosen = nullptr;
     for (const auto& lane : lanes_) {
-        if (lane->busy || lane->jobs.empty()) continue;
+        if (lane->drawing == lane->at_once || lane->jobs.empty()) continue;
         const Clock::time_point ripe = lane->jobs.front()->arrived + options_.longest_wait;
         if (lane->waiting < options_.largest_batch && ripe > now && !draining_) look_again = std::min(look_again, ripe);
         else if (chosen == nullptr || lane->jobs.front()->arrived < chosen->jobs.front()->arrived) chosen = lane.get();
@@ -107,19 +107,27 @@ std::vector<Batcher::Piece> Batcher::take_batch(Lane& lane, Clock::time_point no
     return batch;
 }
 
-/// A picture or a problem for each piece. When the whole batch fails each job is tried alone, so that one cannot spoil another.
+/// A picture or a problem for each piece. When the whole batch fails each job is tried alone, so that one cannot spoil another; a refusal is no matter
+/// of what is in the batch.
 std::vector<Batcher::Drawn> Batcher::draw(const Lane& lane, std::span<const Piece> batch) {
     std::vector<Draw> draws;
-    for (const Piece& piece : batch) draws.push_back(piece.job->draws[piece.index]);
+    Clock::time_point until{};
+    for (const Piece& piece : batch) {
+        draws.push_back(piece.job->draws[piece.index]);
+        until = std::max(until, piece.job->deadline);
+    }
     std::vector<Drawn> drawn(batch.size());
     try {
-        auto pictures = residents_.of(lane)->generate(draws);
+        auto pictures = residents_.of(lane)->generate(draws, until);
         for (std::size_t i = 0; i < batch.size(); ++i) drawn[i].picture = std::move(pictures.at(i));
         return drawn;
-    } catch (const std::exception& error) {
+    } catch (const Refusal&) {
+        for (Drawn& one : drawn) one.problem = std::current_exception();
+        return drawn;
+    } catch (const std::exception&) {
         const auto other = std::ranges::find_if(batch, [&](const Piece& piece) { return piece.job != batch[0].job; });
         if (other == batch.end()) {
-            for (Drawn& one : drawn) one.problem = error.what();
+            for (Drawn& one : drawn) one.problem = std::current_exception();
             return drawn;
         }
         const auto first_jobs = static_cast<std::size_t>(other - batch.begin());
@@ -132,13 +140,14 @@ std::vector<Batcher::Drawn> Batcher::draw(const Lane& lane, std::span<const Piec
 void Batcher::hand_over(const Piece& piece, Drawn& drawn, Finished& finished) {
     Job& job = *piece.job;
     if (job.cancelled) return;
-    if (!drawn.problem.empty()) {
+    if (drawn.problem) {
         remove(*job.lane, piece.job);
         job.cancelled = true;
         job.outcome.end = Outcome::End::failed;
         job.outcome.problem = std::move(drawn.problem);
     } else {
-        job.outcome.pictures.push_back(std::move(drawn.picture));
+        job.outcome.pictures.resize(job.draws.size());
+        job.outcome.pictures[piece.index] = std::move(drawn.picture);  // its batches may come back in any order
         if (++job.done < job.draws.size()) return;
     }
     finished.emplace_back(std::move(job.finished), std::move(job.outcome));
@@ -146,15 +155,16 @@ void Batcher::hand_over(const Piece& piece, Drawn& drawn, Finished& finished) {
 
 /// `lock` is held before and after, and not while drawing.
 void Batcher::draw_batch(Lane& lane, const std::vector<Piece>& batch, std::unique_lock<std::mutex>& lock, Finished& finished) {
-    lane.busy = true;
+    ++lane.drawing;
     lock.unlock();
+    changed_.notify_one();  // another worker may draw what is left
     const Clock::time_point start = Clock::now();
     std::vector<Drawn> drawn = draw(lane, batch);
     const Clock::duration took = Clock::now() - start;
     metrics_.observe("atelier_engine_seconds", student_labels(lane.model, lane.student), seconds(took));
     metrics_.observe("atelier_batch_size", student_labels(lane.model, lane.student), static_cast<double>(batch.size()));
     lock.lock();
-    lane.busy = false;
+    --lane.drawing;
     const double each = seconds(took) / static_cast<double>(batch.size());
     lane.seconds_a_picture = lane.seconds_a_picture == 0 ? each : 0.9 * lane.seconds_a_picture + 0.1 * each;
     for (std::size_t i = 0; i < batch.size(); ++i) {
@@ -179,7 +189,7 @@ void Batcher::work() {
         if (!batch.empty()) draw_batch(*lane, batch, lock, finished);
         forget_idle_lanes();
         lock.unlock();
-        changed_.notify_one();  // the lane is free for another worker
+        changed_.notify_one();  // the lane has room for another worker
         for (auto& [tell, outcome] : finished) tell(std::move(outcome));
         finished.clear();
         lock.lock();

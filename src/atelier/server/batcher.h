@@ -4,6 +4,7 @@
 #include <condition_variable>
 #include <cstdint>
 #include <deque>
+#include <exception>
 #include <functional>
 #include <memory>
 #include <mutex>
@@ -25,7 +26,7 @@ struct Outcome {
     enum class End { drawn, failed, late };
     End end = End::drawn;
     std::vector<Picture> pictures;  // as many as were asked for, where `drawn`
-    std::string problem;            // where `failed`
+    std::exception_ptr problem;     // where `failed`
     Clock::duration queued{}, engine{};  // until its first batch began; in batches that drew for it
     std::size_t batch = 0;          // pictures in the last of them
 };
@@ -35,12 +36,15 @@ struct Lane {
     std::shared_ptr<const Generator> generator;
     std::string model;
     std::int64_t student = 0;
+    std::size_t at_once = 1;  // batches that may be drawn at the same time
 
 private:
     friend class Batcher;
+    bool empty() const { return jobs.empty() && drawing == 0; }
+
     std::deque<std::shared_ptr<Job>> jobs;
     std::size_t waiting = 0;  // pictures of `jobs` that no batch holds
-    bool busy = false;        // a worker draws for it
+    std::size_t drawing = 0;  // workers that draw for it
     double seconds_a_picture = 0;
 };
 
@@ -96,7 +100,7 @@ private:
     };
     struct Drawn {
         Picture picture;
-        std::string problem;  // empty: there was none
+        std::exception_ptr problem;  // null: there was none
     };
     using Finished = std::vector<std::pair<std::function<void(Outcome)>, Outcome>>;
 
@@ -114,7 +118,7 @@ private:
     Metrics& metrics_;
     mutable std::mutex mutex_;
     std::condition_variable changed_;
-    std::vector<std::shared_ptr<Lane>> lanes_;  // those with jobs, or busy
+    std::vector<std::shared_ptr<Lane>> lanes_;  // those that are not empty
     bool draining_ = false, stopping_ = false;
     std::vector<std::thread> workers_;
 };

@@ -10,9 +10,12 @@
 #include "atelier/conditions/partition.h"
 #include "atelier/conditions/prior.h"
 #include "atelier/core/image_file.h"
+#include "atelier/server/http.h"
 
 /// All that the server knows of the models that it serves. Whoever starts it puts something behind these two classes.
 namespace atelier::server {
+
+class Metrics;
 
 /// One picture to be drawn: its noise follows from seed and number.
 struct Draw {
@@ -27,25 +30,30 @@ struct Picture {
     std::map<std::string, std::string> text;
 };
 
-/// A loaded student. One thread at a time.
+/// A loaded student. As many threads at a time as its facts say.
 class Student {
 public:
     virtual ~Student() = default;
 
-    /// A picture for each draw, in order. Every class must be the student's own.
-    virtual std::vector<Picture> generate(std::span<const Draw> draws) = 0;
+    /// A picture for each draw, in order. Every class must be the student's own. Nobody waits for them after `until`. A Refusal is told to the clients
+    /// as it is; of any other error they hear only that there was one.
+    virtual std::vector<Picture> generate(std::span<const Draw> draws, Clock::time_point until) = 0;
+};
+
+struct StudentFacts {
+    std::int64_t parameters = 0;
+    std::int64_t bytes = 0;    // of memory once loaded, estimated
+    std::size_t at_once = 1;   // batches that it draws at the same time
+    bool present = true;       // whether it can be asked here, now
 };
 
 /// What is known of an ensemble while none of its students is loaded. A single model is an ensemble of one.
 struct Description {
-    struct StudentFacts {
-        std::int64_t parameters = 0;
-        std::int64_t bytes = 0;  // of memory once loaded, estimated
-    };
     std::vector<std::string> class_names;  // empty, or one a class
     conditions::Partition partition;
     conditions::Prior prior;
-    std::vector<StudentFacts> students;
+    std::vector<std::int64_t> here;        // the students that are asked here, increasing; requests for others are misdirected
+    bool routes = false;                   // other servers draw
     int width = 0, height = 0;
     std::int64_t evaluations = 1;   // of the network, a picture
     std::string engine, precision;
@@ -57,8 +65,12 @@ public:
     virtual ~Generator() = default;
 
     virtual const Description& description() const = 0;
+    /// Of any student of the partition, as it stands now. Any thread.
+    virtual StudentFacts facts(std::int64_t k) const = 0;
+    /// Puts what it alone can tell into `metrics`, which are about to be read; `model` is what it is served as. Any thread.
+    virtual void measure(Metrics& metrics, const std::string& model) const {}
 
-    /// Reads student `k` and makes it ready to answer; takes long. Any thread. The student may outlive the generator. Throws core::Error when its
+    /// Reads student `k`, one of those here, and makes it ready to answer; takes long. Any thread. The student may outlive the generator. Throws core::Error when its
     /// files are broken.
     virtual std::unique_ptr<Student> load(std::int64_t k) const = 0;
 };

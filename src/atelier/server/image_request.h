@@ -34,8 +34,12 @@ struct Plan {
 };
 
 /// Finds class and student: the class that `class` or `prompt` (a name, in any case, or an id) names, else classes of `student`'s own drawn from the
-/// prior as the seed says. Without a seed takes `fresh_seed`. Throws Refusal with status 400 when they contradict each other or the model.
+/// prior as the seed says. Without a seed takes `fresh_seed`. Throws Refusal with status 400 when they contradict each other or the model, 421 when the
+/// student is not here.
 Plan plan_of(const ImageRequest& request, const Description& model, std::uint64_t fresh_seed);
+
+/// Throws Refusal with status 421 (Misdirected Request) that names `student`, who owns `class_id`, and those here, unless it is among them.
+void check_here(const Description& model, std::int64_t student, const std::optional<std::int64_t>& class_id);
 
 std::string_view name_of(PictureFormat format);
 

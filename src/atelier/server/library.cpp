@@ -18,17 +18,24 @@ std::shared_ptr<const Served> opened(const Source& source) {
     served->id = source.id;
     served->generator = source.open();
     served->since = std::time(nullptr);
-    for (std::int64_t k = 0; k < served->description().partition.students; ++k) {
+    served->partition_hash = served->description().partition.hash();
+    for (const std::int64_t k : served->description().here) {
         auto lane = std::make_shared<Lane>();
         lane->generator = served->generator;
         lane->model = source.id;
         lane->student = k;
+        lane->at_once = served->generator->facts(k).at_once;
         served->lanes.push_back(std::move(lane));
     }
     return served;
 }
 
 }  // namespace
+
+std::shared_ptr<Lane> Served::lane(std::int64_t student) const {
+    const auto found = std::ranges::find(lanes, student, [](const auto& lane) { return lane->student; });
+    return found == lanes.end() ? nullptr : *found;
+}
 
 Library::Library(std::vector<Source> sources, Residents& residents, Metrics& metrics) : residents_(residents), metrics_(metrics) {
     for (Source& source : sources) {
@@ -57,7 +64,7 @@ std::shared_ptr<const Served> Library::find(const std::string& id) const {
 void Library::warm_up() {
     for (const auto& served : all()) {
         for (const auto& lane : served->lanes) {
-            const std::int64_t bytes = served->description().students[static_cast<std::size_t>(lane->student)].bytes;
+            const std::int64_t bytes = served->generator->facts(lane->student).bytes;
             if (residents_.budget() == 0 || residents_.bytes() + bytes <= residents_.budget()) residents_.of(*lane);
         }
     }
@@ -68,8 +75,9 @@ void Library::reload(Shelf& shelf) {
         shelf.stamp = shelf.seen = shelf.source.stamp();
         const auto fresh = opened(shelf.source);
         const auto old = shelf.served;
-        for (std::size_t k = 0; k < std::min(old->lanes.size(), fresh->lanes.size()); ++k) {
-            if (residents_.loaded(*old->lanes[k])) residents_.of(*fresh->lanes[k]);
+        for (const auto& lane : fresh->lanes) {
+            const auto before = old->lane(lane->student);
+            if (before && residents_.loaded(*before)) residents_.of(*lane);
         }
         {
             const std::lock_guard lock(mutex_);

@@ -23,10 +23,13 @@ struct Source {
 struct Served {
     std::string id;
     std::shared_ptr<const Generator> generator;
-    std::vector<std::shared_ptr<Lane>> lanes;  // a student each
+    std::vector<std::shared_ptr<Lane>> lanes;  // one for each student here
     std::int64_t since = 0;                    // seconds of the epoch
+    std::string partition_hash;
 
     const Description& description() const { return generator->description(); }
+    /// Null when the student is not here.
+    std::shared_ptr<Lane> lane(std::int64_t student) const;
 };
 
 /// The models that are served. Reading any of them anew disturbs no request: the new one is ready before it takes the old one's place, and the old

@@ -39,7 +39,7 @@ std::shared_ptr<Student> Residents::of(const Lane& lane) {
     if (auto student = resident(lane)) return student;
     const std::lock_guard one_at_a_time(loading_);
     if (auto student = resident(lane)) return student;
-    const std::int64_t bytes = lane.generator->description().students.at(static_cast<std::size_t>(lane.student)).bytes;
+    const std::int64_t bytes = lane.generator->facts(lane.student).bytes;
     {
         const std::lock_guard lock(mutex_);
         make_room(bytes);

@@ -7,8 +7,10 @@
 #include "atelier/core/error.h"
 #include "atelier/core/log.h"
 #include "atelier/server/answers.h"
+#include "atelier/server/drawing.h"
 #include "atelier/server/metrics.h"
 #include "atelier/server/page.h"
+#include "atelier/server/refusals.h"
 #include "atelier/server/residents.h"
 
 namespace atelier::server {
@@ -39,7 +41,7 @@ bool is_public(std::string_view path) { return is_health(path) || page_file(path
 
 /// The methods that a path answers to; empty when there is no such path.
 std::string_view methods_of(std::string_view path) {
-    if (path == images_path) return "POST, OPTIONS";
+    if (path == images_path || path == draws_path) return "POST, OPTIONS";
     if (is_public(path) || path == models_path || path == metrics_path) return "GET, HEAD, OPTIONS";
     return "";
 }
@@ -82,10 +84,14 @@ void check_content_type(const Request& request) {
     }
 }
 
-Refusal draining() {
-    Refusal refusal(503, "the server is being stopped; ask again", "", "draining");
-    refusal.retry_after = 1;
-    return refusal;
+/// The metric's word for a request that was accepted and came to nothing.
+std::string reason_of(unsigned status) {
+    switch (status) {
+        case 429: return "full";
+        case 503: return "unavailable";
+        case 504: return "late";
+        default: return "failed";
+    }
 }
 
 }  // namespace
@@ -134,23 +140,38 @@ Response Service::answer(const Request& request) const {
     return health(path);
 }
 
+/// In one word, what it can do for those who ask for pictures.
+std::string_view Service::state() const {
+    if (draining_) return "draining";
+    if (!ready_) return "loading";
+    for (const auto& served : library_.all()) {
+        const bool whole = std::ranges::all_of(served->lanes, [&](const auto& lane) { return served->generator->facts(lane->student).present; });
+        if (!whole) return "incomplete";
+    }
+    return "ok";
+}
+
 Response Service::health(std::string_view path) const {
-    const bool ready = ready_ && !draining_;
-    Response response = json_response({{"status", draining_ ? "draining" : ready ? "ok" : "loading"}});
-    if (path == "/health/ready" && !ready) response.status = 503;
+    const std::string_view now = state();
+    Response response = json_response({{"status", now}});
+    if (path == "/health/ready" && now != "ok") response.status = 503;
     return response;
+}
+
+json Service::about(const Served& served, std::int64_t student) const {
+    const auto lane = served.lane(student);
+    const StudentFacts facts = served.generator->facts(student);
+    return {{"parameters", facts.parameters}, {"here", lane && facts.present}, {"loaded", lane && facts.present && residents_.loaded(*lane)},
+            {"routed", metrics_.counted("atelier_routed_total", student_labels(served.id, student))}, {"waiting", lane ? batcher_.waiting(*lane) : 0}};
 }
 
 json Service::about(const Served& served) const {
     const Description& model = served.description();
     json students = json::array();
-    for (const auto& lane : served.lanes) {
-        const auto& facts = model.students[static_cast<std::size_t>(lane->student)];
-        const std::uint64_t routed = metrics_.counted("atelier_routed_total", student_labels(served.id, lane->student));
-        students.push_back({{"parameters", facts.parameters}, {"loaded", residents_.loaded(*lane)}, {"routed", routed}, {"waiting", batcher_.waiting(*lane)}});
-    }
-    return {{"class_names", model.class_names}, {"owner", model.partition.owner}, {"partition", model.partition.method}, {"size", {model.width, model.height}},
-            {"evaluations", model.evaluations}, {"engine", model.engine}, {"precision", model.precision}, {"students", std::move(students)}};
+    for (std::int64_t k = 0; k < model.partition.students; ++k) students.push_back(about(served, k));
+    return {{"class_names", model.class_names}, {"owner", model.partition.owner}, {"partition", model.partition.method}, {"partition_hash", served.partition_hash},
+            {"size", {model.width, model.height}}, {"evaluations", model.evaluations}, {"engine", model.engine}, {"precision", model.precision},
+            {"routes", model.routes}, {"students", std::move(students)}};
 }
 
 Response Service::models() const {
@@ -158,22 +179,26 @@ Response Service::models() const {
     for (const auto& served : library_.all()) {
         list.push_back({{"id", served->id}, {"object", "model"}, {"created", served->since}, {"owned_by", "atelier"}, {"atelier", about(*served)}});
     }
-    return json_response({{"object", "list"}, {"data", std::move(list)}});
+    return json_response({{"object", "list"}, {"status", state()}, {"data", std::move(list)}});
 }
 
 Response Service::metrics_text() const {
     for (const auto& served : library_.all()) {
-        for (const auto& lane : served->lanes) {
-            const Labels labels = student_labels(served->id, lane->student);
-            metrics_.set("atelier_queue_depth", labels, static_cast<double>(batcher_.waiting(*lane)));
-            metrics_.set("atelier_student_loaded", labels, residents_.loaded(*lane) ? 1 : 0);
-        }
         const Description& model = served->description();
+        for (std::int64_t k = 0; k < model.partition.students; ++k) {
+            const auto lane = served->lane(k);
+            const bool here = lane && served->generator->facts(k).present;
+            const Labels labels = student_labels(served->id, k);
+            metrics_.set("atelier_student_here", labels, here ? 1 : 0);
+            metrics_.set("atelier_student_loaded", labels, here && residents_.loaded(*lane) ? 1 : 0);
+            metrics_.set("atelier_queue_depth", labels, lane ? static_cast<double>(batcher_.waiting(*lane)) : 0);
+        }
+        served->generator->measure(metrics_, served->id);
         metrics_.set("atelier_engine_info", {{"model", served->id}, {"engine", model.engine}, {"precision", model.precision}}, 1);
     }
     metrics_.set("atelier_student_bytes", {}, static_cast<double>(residents_.bytes()));
     metrics_.set("atelier_memory_budget_bytes", {}, static_cast<double>(residents_.budget()));
-    metrics_.set("atelier_ready", {}, ready_ && !draining_ ? 1 : 0);
+    metrics_.set("atelier_ready", {}, state() == "ok" ? 1 : 0);
     metrics_.set("process_resident_memory_bytes", {}, static_cast<double>(resident_bytes()));
     return {.content_type = "text/plain; version=0.0.4; charset=utf-8", .body = metrics_.text()};
 }
@@ -184,19 +209,40 @@ Pending Service::accept(const Request& request, std::function<void(Outcome)> fin
         throw draining();
     }
     check_content_type(request);
-    Pending pending;
-    pending.request = read_image_request(request.body, options_.most_pictures);
-    pending.served = library_.find(pending.request.model);
-    if (!pending.served) throw Refusal(404, fmt::format("there is no model \"{}\" here; GET /v1/models lists them", pending.request.model), "model", "model_not_found");
-    pending.plan = plan_of(pending.request, pending.served->description(), fresh_seed());
+    Pending pending = understood(request);
+    const auto student = pending.plan.student;
+    if (!pending.served->generator->facts(student).present) {
+        reject("unavailable");
+        throw student_unavailable(student);
+    }
     pending.job = std::make_shared<Job>();
-    pending.job->lane = pending.served->lanes[static_cast<std::size_t>(pending.plan.student)];
+    pending.job->lane = pending.served->lane(student);
     pending.job->draws = pending.plan.draws;
     pending.job->arrived = request.arrived;
     pending.job->deadline = request.arrived + options_.deadline;
     pending.job->finished = std::move(finished);
     submit(pending.job);
-    metrics_.count("atelier_routed_total", student_labels(pending.served->id, pending.plan.student));
+    metrics_.count("atelier_routed_total", student_labels(pending.served->id, student));
+    return pending;
+}
+
+std::shared_ptr<const Served> Service::found(const std::string& model) const {
+    if (auto served = library_.find(model)) return served;
+    throw Refusal(404, fmt::format("there is no model \"{}\" here; GET /v1/models lists them", model), "model", "model_not_found");
+}
+
+/// What is asked of whom; its job is still to be made.
+Pending Service::understood(const Request& request) const {
+    Pending pending;
+    if (request.path() == draws_path) {
+        const DrawRequest read = read_draw_request(request.body, options_.most_pictures);
+        pending.served = found(read.model);
+        pending.plan = plan_of(read, pending.served->description(), pending.served->partition_hash);
+    } else {
+        pending.request = read_image_request(request.body, options_.most_pictures);
+        pending.served = found(pending.request->model);
+        pending.plan = plan_of(*pending.request, pending.served->description(), fresh_seed());
+    }
     return pending;
 }
 
@@ -206,25 +252,24 @@ void Service::submit(const std::shared_ptr<Job>& job) {
         case Batcher::Admission::draining: reject("draining"); throw draining();
         case Batcher::Admission::full: {
             reject("full");
-            Refusal refusal(429, fmt::format("too much waits for student {}; ask again later", job->lane->student), "", "queue_full");
-            refusal.retry_after = static_cast<int>(std::clamp(std::ceil(batcher_.seconds_until_empty()), 1.0, 3600.0));
-            throw refusal;
+            throw queue_full(job->lane->student, static_cast<int>(std::clamp(std::ceil(batcher_.seconds_until_empty()), 1.0, 3600.0)));
         }
     }
 }
 
-Response Service::late_answer() {
-    return error_response(Refusal(504, "the picture was not ready within the server's deadline", "", "deadline_exceeded"));
-}
+Response Service::late_answer() { return error_response(deadline_exceeded()); }
 
-Response Service::not_drawn(const Request& request, const Outcome& outcome) {
-    if (outcome.end == Outcome::End::late) {
-        reject("late");
-        return late_answer();
+Response Service::not_drawn(const Request& request, const std::exception_ptr& problem) {
+    try {
+        std::rethrow_exception(problem);
+    } catch (const Refusal& refusal) {
+        reject(reason_of(refusal.status));
+        return error_response(refusal);
+    } catch (const std::exception& error) {
+        reject("failed");
+        core::log::warning("{}: {}", request.id, printable(error.what()));
+        return error_response(Refusal(500, "the picture could not be drawn; the log knows more under this request's id", "", "generation_failed"));
     }
-    reject("failed");
-    core::log::warning("{}: {}", request.id, printable(outcome.problem));
-    return error_response(Refusal(500, "the picture could not be drawn; the log knows more under this request's id", "", "generation_failed"));
 }
 
 void Service::abandon(const Pending& pending, const std::string& reason) {
@@ -233,17 +278,23 @@ void Service::abandon(const Pending& pending, const std::string& reason) {
 }
 
 Response Service::finish(const Request& request, const Pending& pending, const Outcome& outcome) {
+    switch (outcome.end) {
+        case Outcome::End::late: reject("late"); return late_answer();
+        case Outcome::End::failed: return not_drawn(request, outcome.problem);
+        case Outcome::End::drawn: break;
+    }
     try {
-        if (outcome.end == Outcome::End::drawn) return drawn(request, pending, outcome);
-        return not_drawn(request, outcome);
-    } catch (const std::exception& error) {
-        return not_drawn(request, {.end = Outcome::End::failed, .problem = error.what()});
+        return drawn(request, pending, outcome);
+    } catch (const std::exception&) {
+        return not_drawn(request, std::current_exception());
     }
 }
 
 Response Service::drawn(const Request& request, const Pending& pending, const Outcome& outcome) {
     const Description& model = pending.served->description();
-    Response response{.body = images_body(pending.request, pending.plan, model, outcome.pictures)};
+    Response response;
+    if (pending.request) response.body = images_body(*pending.request, pending.plan, model, outcome.pictures);
+    else response = {.content_type = "application/octet-stream", .body = parcel_of(outcome.pictures)};
     const Clock::duration all = Clock::now() - request.arrived;
     const std::string student = std::to_string(pending.plan.student);
     const Labels labels = student_labels(pending.served->id, pending.plan.student);
@@ -253,7 +304,7 @@ Response Service::drawn(const Request& request, const Pending& pending, const Ou
     response.headers = {{"Cache-Control", "no-store"},
                         {"X-Atelier-Model", pending.served->id},
                         {"X-Atelier-Student", student},
-                        {"X-Atelier-Student-Parameters", std::to_string(model.students[static_cast<std::size_t>(pending.plan.student)].parameters)},
+                        {"X-Atelier-Student-Parameters", std::to_string(pending.served->generator->facts(pending.plan.student).parameters)},
                         {"X-Atelier-Evaluations", std::to_string(model.evaluations)},
                         {"X-Atelier-Seed", std::to_string(pending.plan.seed)},
                         {"X-Atelier-Batch", std::to_string(outcome.batch)},

@@ -1,6 +1,7 @@
 #pragma once
 
 #include <memory>
+#include <optional>
 #include <string>
 #include <variant>
 #include <vector>
@@ -18,10 +19,10 @@ namespace atelier::server {
 class Metrics;
 class Residents;
 
-/// An image request that was accepted: its job is in a student's queue.
+/// A request for pictures that was accepted: its job is in a student's queue.
 struct Pending {
     std::shared_ptr<const Served> served;
-    ImageRequest request;
+    std::optional<ImageRequest> request;  // none: of a router's, who takes pixels
     Plan plan;
     std::shared_ptr<Job> job;
 };
@@ -38,10 +39,10 @@ public:
 
     Service(Options options, Library& library, Batcher& batcher, Residents& residents, Metrics& metrics);
 
-    /// Answers at once, or puts an image request into its queue, calling `finished` (from another thread) when it is drawn. Never throws for what a
+    /// Answers at once, or puts a request for pictures into its queue, calling `finished` (from another thread) when it is drawn. Never throws for what a
     /// client sends.
     std::variant<Response, Pending> begin(const Request& request, std::function<void(Outcome)> finished);
-    /// The answer to an image request whose job is finished.
+    /// The answer to a request whose job is finished.
     Response finish(const Request& request, const Pending& pending, const Outcome& outcome);
     /// The client left, or its time is over.
     void abandon(const Pending& pending, const std::string& reason);
@@ -50,22 +51,26 @@ public:
 
     /// Whether requests are answered without loading first.
     void set_ready(bool ready) { ready_ = ready; }
-    /// From now on image requests are refused.
+    /// From now on requests for pictures are refused.
     void drain();
 
     /// Puts what every answer bears into it (request id, CORS, what browsers should not do), counts it and writes the access log.
     void complete(const Request& request, Response& response);
 
 private:
+    std::string_view state() const;
     Response answer(const Request& request) const;
     Response health(std::string_view path) const;
     Response models() const;
     nlohmann::json about(const Served& served) const;
+    nlohmann::json about(const Served& served, std::int64_t student) const;
     Response metrics_text() const;
     Pending accept(const Request& request, std::function<void(Outcome)> finished);
+    Pending understood(const Request& request) const;
+    std::shared_ptr<const Served> found(const std::string& model) const;
     void submit(const std::shared_ptr<Job>& job);
     Response drawn(const Request& request, const Pending& pending, const Outcome& outcome);
-    Response not_drawn(const Request& request, const Outcome& outcome);
+    Response not_drawn(const Request& request, const std::exception_ptr& problem);
     void reject(const std::string& reason);
     void check_key(const Request& request) const;
     bool allows(std::string_view origin) const;

@@ -1,0 +1,118 @@
+#include "atelier/server/drawing.h"
+
+#include <algorithm>
+
+#include "atelier/core/error.h"
+#include "atelier/core/json_file.h"
+#include "atelier/server/request_fields.h"
+
+namespace atelier::server {
+
+namespace {
+
+using nlohmann::json;
+
+constexpr std::uint64_t largest_head = 1024, largest_text = 16 << 10;  // bytes; the latter a picture
+constexpr std::size_t longest_keyword = 79;                            // of a PNG's text
+
+bool fits_a_png(const std::string& keyword, const std::string& text) {
+    const auto printable = [](char c) { return static_cast<unsigned char>(c) >= ' ' && c != 0x7f; };
+    return !keyword.empty() && keyword.size() <= longest_keyword && std::ranges::all_of(keyword, printable) && std::ranges::all_of(text, printable);
+}
+
+std::map<std::string, std::string> text_of(const json& fields, const std::string& where) {
+    if (!fields.is_object()) core::fail("{}: a picture's text is {}, not an object", where, fields.type_name());
+    std::map<std::string, std::string> text;
+    for (const auto& [keyword, value] : fields.items()) {
+        if (!value.is_string() || !fits_a_png(keyword, value.get_ref<const std::string&>())) core::fail("{}: a picture's text holds what no PNG can", where);
+        text[keyword] = value.get<std::string>();
+    }
+    return text;
+}
+
+}  // namespace
+
+std::string to_body(const DrawRequest& request) {
+    json draws = json::array();
+    for (const Draw& draw : request.draws) draws.push_back({{"seed", draw.seed}, {"number", draw.number}, {"class", draw.class_id}});
+    return json{{"model", request.model}, {"partition", request.partition}, {"draws", std::move(draws)}}.dump();
+}
+
+DrawRequest read_draw_request(std::string_view body, std::int64_t most_pictures) {
+    const json read = json_of_body(body);
+    const RequestFields given(read, {"model", "partition", "draws"});
+    DrawRequest request{.model = given.text("model").value_or(""), .partition = given.text("partition").value_or("")};
+    const json* draws = given.array("draws");
+    if (draws == nullptr || draws->empty()) refuse_field("draws", "\"draws\" is missing; give a list of seed, number and class", "missing_required_parameter");
+    if (draws->size() > static_cast<std::size_t>(most_pictures)) {
+        refuse_field("draws", fmt::format("\"draws\" are {}; at most {} are drawn for one request", draws->size(), most_pictures));
+    }
+    for (std::size_t i = 0; i < draws->size(); ++i) {
+        const RequestFields one((*draws)[i], {"seed", "number", "class"}, fmt::format("draws[{}].", i));
+        request.draws.push_back({static_cast<std::uint64_t>(one.needed_integer("seed", 0, largest_integer)), one.needed_integer("number", 0, largest_integer),
+                                 one.needed_integer("class", 0, largest_integer)});
+    }
+    return request;
+}
+
+Plan plan_of(const DrawRequest& request, const Description& model, const std::string& hash) {
+    if (!request.partition.empty() && request.partition != hash) {
+        throw Refusal(421, "this model has another partition here; is it the same ensemble?", "partition", "misdirected_request");
+    }
+    const auto owner_of = [&](std::size_t i) {
+        const std::int64_t class_id = request.draws[i].class_id;
+        const std::string field = fmt::format("draws[{}].class", i);
+        if (class_id >= model.partition.classes()) {
+            refuse_field(field, fmt::format("class {} is out of range; this model knows 0 to {}", class_id, model.partition.classes() - 1), "unknown_class");
+        }
+        return model.partition.owner[static_cast<std::size_t>(class_id)];
+    };
+    const std::int64_t student = owner_of(0);
+    for (std::size_t i = 1; i < request.draws.size(); ++i) {
+        if (owner_of(i) == student) continue;
+        refuse_field(fmt::format("draws[{}].class", i), fmt::format("class {} is student {}'s, the first one is student {}'s; ask for one student's at a time",
+                                                                    request.draws[i].class_id, owner_of(i), student));
+    }
+    check_here(model, student, request.draws.front().class_id);
+    return {student, request.draws.front().seed, request.draws};
+}
+
+std::string parcel_of(std::span<const Picture> pictures) {
+    const core::Image& first = pictures.front().image;
+    json texts = json::array();
+    for (const Picture& picture : pictures) texts.push_back(picture.text);
+    const json head{{"width", first.width}, {"height", first.height}, {"channels", first.channels}, {"texts", std::move(texts)}};
+    std::string parcel = head.dump(-1, ' ', true, json::error_handler_t::replace) + "\n";
+    for (const Picture& picture : pictures) parcel.append(picture.image.pixels.begin(), picture.image.pixels.end());
+    return parcel;
+}
+
+std::vector<Picture> read_parcel(std::string_view parcel, std::size_t count, int width, int height, const std::string& where) {
+    const std::size_t line = parcel.find('\n');
+    if (line == std::string_view::npos) core::fail("{}: this is no parcel of pictures", where);
+    const json read = core::parse_json(parcel.substr(0, line), where);
+    const core::JsonObject head(read, where);
+    if (head.integer("width", 1, largest_integer) != width || head.integer("height", 1, largest_integer) != height) {
+        core::fail("{}: pictures of {}x{} came, {}x{} were asked for", where, read["width"].dump(), read["height"].dump(), width, height);
+    }
+    const auto channels = static_cast<int>(head.integer("channels", 1, 3));
+    if (channels == 2) core::fail("{}: pictures have 1 or 3 channels, not 2", where);
+    const json texts = read.value("texts", json());
+    const std::size_t size = static_cast<std::size_t>(width) * static_cast<std::size_t>(height) * static_cast<std::size_t>(channels);
+    parcel.remove_prefix(line + 1);
+    if (!texts.is_array() || texts.size() != count || parcel.size() != count * size) {
+        core::fail("{}: {} bytes of pixels and {} texts came for {} pictures of {} bytes", where, parcel.size(), texts.size(), count, size);
+    }
+    std::vector<Picture> pictures;
+    for (std::size_t i = 0; i < count; ++i) {
+        const std::string_view pixels = parcel.substr(i * size, size);
+        pictures.push_back({{height, width, channels, {pixels.begin(), pixels.end()}}, text_of(texts[i], where)});
+    }
+    return pictures;
+}
+
+std::uint64_t largest_parcel(std::size_t count, int width, int height) {
+    return largest_head + count * (largest_text + std::uint64_t{3} * static_cast<std::uint64_t>(width) * static_cast<std::uint64_t>(height));
+}
+
+}  // namespace atelier::server

@@ -1,0 +1,39 @@
+#pragma once
+
+#include <span>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "atelier/server/image_request.h"
+
+/// What a router and the servers behind it say to each other: POST draws_path with a DrawRequest as JSON, answered by a parcel of pictures.
+namespace atelier::server {
+
+inline constexpr std::string_view draws_path = "/v1/atelier/draws";
+
+struct DrawRequest {
+    std::string model;
+    std::string partition;    // its hash; draws for another one are misdirected. Empty: any
+    std::vector<Draw> draws;  // of classes of one student; at least one
+};
+
+std::string to_body(const DrawRequest& request);
+
+/// Reads a body that asks for at most `most_pictures`. Throws Refusal with status 400, naming the field that is unknown, mistyped or out of range.
+DrawRequest read_draw_request(std::string_view body, std::int64_t most_pictures);
+
+/// Throws Refusal with status 400 when a class is unknown or another student's, 421 when partition or student are not those here. `hash`: of the
+/// model's partition.
+Plan plan_of(const DrawRequest& request, const Description& model, const std::string& hash);
+
+/// A line of JSON (sides, channels and every picture's text), then the pixels of one picture after the other.
+std::string parcel_of(std::span<const Picture> pictures);
+
+/// Reads a parcel of `count` pictures of `width` x `height`. Throws core::Error, beginning with `where`, when it holds anything else.
+std::vector<Picture> read_parcel(std::string_view parcel, std::size_t count, int width, int height, const std::string& where);
+
+/// Bytes that no parcel of so many pictures exceeds.
+std::uint64_t largest_parcel(std::size_t count, int width, int height);
+
+}  // namespace atelier::server

@@ -1,0 +1,28 @@
+#pragma once
+
+#include <fmt/format.h>
+
+#include "atelier/server/http.h"
+
+/// What is said in the same words wherever it happens.
+namespace atelier::server {
+
+inline Refusal asked_again(Refusal refusal, int seconds = 1) {
+    refusal.retry_after = seconds;
+    return refusal;
+}
+
+inline Refusal draining() { return asked_again(Refusal(503, "the server is being stopped; ask again", "", "draining")); }
+
+/// A router has nobody who draws for the student.
+inline Refusal student_unavailable(std::int64_t student) {
+    return asked_again(Refusal(503, fmt::format("nobody draws for student {} at the moment; ask again", student), "", "student_unavailable"));
+}
+
+inline Refusal queue_full(std::int64_t student, int seconds) {
+    return asked_again(Refusal(429, fmt::format("too much waits for student {}; ask again later", student), "", "queue_full"), seconds);
+}
+
+inline Refusal deadline_exceeded() { return Refusal(504, "the picture was not ready within the server's deadline", "", "deadline_exceeded"); }
+
+}  // namespace atelier::server

@@ -1,0 +1,82 @@
+#include "atelier/server/request_fields.h"
+
+#include <algorithm>
+
+#include "atelier/core/error.h"
+#include "atelier/core/json_file.h"
+#include "atelier/core/schema.h"
+#include "atelier/server/http.h"
+
+namespace atelier::server {
+
+namespace {
+
+using nlohmann::json;
+
+constexpr std::size_t longest_text = 200;
+
+}  // namespace
+
+void refuse_field(const std::string& field, const std::string& message, const std::string& code) { throw Refusal(400, message, field, code); }
+
+json json_of_body(std::string_view body) {
+    try {
+        return core::parse_json(body, "the request's body");
+    } catch (const core::Error& error) {
+        throw Refusal(400, error.what(), "", "invalid_json");
+    }
+}
+
+RequestFields::RequestFields(const json& object, std::vector<std::string> known, std::string prefix) : object_(object), prefix_(std::move(prefix)) {
+    if (!object.is_object()) {
+        const std::string what = prefix_.substr(0, prefix_.find_last_of('.'));
+        refuse_field(what, fmt::format("{} must be a JSON object, not {}", what.empty() ? "the request's body" : what, object.type_name()), "invalid_type");
+    }
+    for (const auto& [field, value] : object.items()) {
+        if (std::ranges::find(known, field) != known.end()) continue;
+        const std::string shown = field.substr(0, longest_text);
+        refuse_field(prefix_ + shown, fmt::format("there is no field \"{}\"{}", prefix_ + shown, core::did_you_mean(shown, known)), "unknown_parameter");
+    }
+}
+
+/// Clients write null for what they leave out.
+const json* RequestFields::given(const std::string& field) const {
+    const auto found = object_.find(field);
+    return found == object_.end() || found->is_null() ? nullptr : &*found;
+}
+
+std::optional<std::int64_t> RequestFields::integer(const std::string& field, std::int64_t least, std::int64_t most) const {
+    const json* value = given(field);
+    if (value == nullptr) return std::nullopt;
+    const std::string name = prefix_ + field;
+    if (!value->is_number_integer()) refuse_field(name, fmt::format("\"{}\" must be a whole number, not {}", name, value->type_name()), "invalid_type");
+    const bool huge = value->is_number_unsigned() && value->get<std::uint64_t>() > static_cast<std::uint64_t>(largest_integer);
+    if (huge || value->get<std::int64_t>() < least || value->get<std::int64_t>() > most) {
+        refuse_field(name, fmt::format("\"{}\" is {}; it must be from {} to {}", name, value->dump(), least, most));
+    }
+    return value->get<std::int64_t>();
+}
+
+std::int64_t RequestFields::needed_integer(const std::string& field, std::int64_t least, std::int64_t most) const {
+    if (const auto value = integer(field, least, most)) return *value;
+    refuse_field(prefix_ + field, fmt::format("\"{}\" is missing", prefix_ + field), "missing_required_parameter");
+}
+
+std::optional<std::string> RequestFields::text(const std::string& field) const {
+    const json* value = given(field);
+    if (value == nullptr) return std::nullopt;
+    const std::string name = prefix_ + field;
+    if (!value->is_string()) refuse_field(name, fmt::format("\"{}\" must be text, not {}", name, value->type_name()), "invalid_type");
+    auto words = value->get<std::string>();
+    if (words.size() > longest_text) refuse_field(name, fmt::format("\"{}\" is {} bytes long; at most {} are read", name, words.size(), longest_text));
+    return words;
+}
+
+const json* RequestFields::array(const std::string& field) const {
+    const json* value = given(field);
+    const std::string name = prefix_ + field;
+    if (value != nullptr && !value->is_array()) refuse_field(name, fmt::format("\"{}\" must be a list, not {}", name, value->type_name()), "invalid_type");
+    return value;
+}
+
+}  // namespace atelier::server

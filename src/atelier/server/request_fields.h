@@ -1,0 +1,43 @@
+#pragma once
+
+#include <cstdint>
+#include <limits>
+#include <optional>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include <nlohmann/json.hpp>
+
+namespace atelier::server {
+
+inline constexpr std::int64_t largest_integer = std::numeric_limits<std::int64_t>::max();
+
+/// Throws a Refusal with status 400 that names the field.
+[[noreturn]] void refuse_field(const std::string& field, const std::string& message, const std::string& code = "invalid_value");
+
+/// A request's body as JSON. Throws a Refusal when it is none.
+nlohmann::json json_of_body(std::string_view body);
+
+/// A JSON object of a request. What is wrong with it is a Refusal with status 400 that names the field, behind `prefix`.
+class RequestFields {
+public:
+    /// Refuses what is no object or has a field beside `known`.
+    RequestFields(const nlohmann::json& object, std::vector<std::string> known, std::string prefix = "");
+
+    // Nothing where the field is missing or null.
+    std::optional<std::int64_t> integer(const std::string& field, std::int64_t least, std::int64_t most) const;
+    std::optional<std::string> text(const std::string& field) const;
+    const nlohmann::json* array(const std::string& field) const;
+
+    /// The same of a field that must be there.
+    std::int64_t needed_integer(const std::string& field, std::int64_t least, std::int64_t most) const;
+
+private:
+    const nlohmann::json* given(const std::string& field) const;
+
+    const nlohmann::json& object_;
+    std::string prefix_;
+};
+
+}  // namespace atelier::server
