@@ -79,6 +79,28 @@ TEST(Captions, a_run_that_was_stopped_ends_as_one_that_was_not) {
     }
 }
 
+TEST(ShippedCaptions, draw_at_once_and_keep_paraphrases_together) {
+    const Folder folder;
+    const std::string prompt = "two small white sneakers on black", other = "two little white running shoes on black";
+    succeed({"sample", "models/captions", "--prompt", prompt, "--count", "4", "--out", folder / "sneakers.png"});
+    expect_contains(text_of(folder / "sneakers.png"), prompt);
+    const auto routed = nlohmann::json::parse(succeed({"route", "models/captions", "--prompt", prompt, "--prompt", other, "--json"}).out);
+    EXPECT_EQ(routed[0].at("student"), routed[1].at("student"));
+    EXPECT_EQ(nlohmann::json::parse(succeed({"inspect", "models/captions", "--json"}).out).at("K"), 4);
+}
+
+TEST(ShippedCaptions, are_refused_where_only_classes_are_understood) {
+    const Folder folder;
+    for (const Arguments& arguments : {Arguments{"serve", "models/captions", "--port", "0"}, {"quantize", "models/captions", "--out", folder / "int8"},
+                                       {"benchmark", "models/captions", "--runs", "1"}, {"sample", "models/captions", "--class", "1", "--out", folder / "x.png"},
+                                       {"route", "models/captions", "--class", "1"}}) {
+        const Outcome outcome = run(arguments);
+        EXPECT_EQ(outcome.code, 2) << arguments[0];
+        expect_contains(outcome.err, "reads prompts");
+    }
+    EXPECT_EQ(folder.files(), 0u);
+}
+
 TEST(Captions, what_cannot_be_is_refused_before_anything_is_written) {
     const Folder folder;
     write_garments(folder);

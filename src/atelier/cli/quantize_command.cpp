@@ -9,6 +9,7 @@
 #include "atelier/core/error.h"
 #include "atelier/core/log.h"
 #include "atelier/inference/quantise.h"
+#include "atelier/models/prompt_encoder.h"
 
 namespace atelier::cli {
 
@@ -114,6 +115,7 @@ void compare(const Arguments& arguments) {
 
 void quantize(const Arguments& arguments) {
     if (fs::exists(arguments.out)) throw core::UsageError(arguments.out + " exists; --out names a new directory");
+    models::refuse_prompts(arguments.model);
     if (models::is_ensemble_directory(arguments.model)) quantise_ensemble(arguments);
     else quantise_model(arguments);
     if (arguments.measuring.data.empty()) core::log::info("no --data: what int8 does to quality and latency is not measured");

@@ -9,6 +9,7 @@
 #include "atelier/core/error.h"
 #include "atelier/inference/generator.h"
 #include "atelier/models/ensemble.h"
+#include "atelier/models/prompt_encoder.h"
 
 namespace atelier::cli {
 
@@ -136,6 +137,7 @@ models::Ensemble ensemble_of_one(const fs::path& path) {
 }
 
 std::shared_ptr<const server::Generator> opened(const fs::path& path, const Serving& serving) {
+    models::refuse_prompts(path);
     if (models::is_ensemble_directory(path)) return std::make_shared<ServedModel>(models::read_ensemble(path), inference::Sampling{}, serving);
     const inference::Sampling sampling = inference::usual_sampling(models::read_model_config(path));
     return std::make_shared<ServedModel>(ensemble_of_one(path), sampling, serving);

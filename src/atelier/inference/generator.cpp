@@ -146,7 +146,7 @@ Wanted plan(std::int64_t count, std::uint64_t seed, const std::vector<std::int64
 }
 
 std::unique_ptr<Generator> open_generator(const std::filesystem::path& path, const std::optional<Sampling>& sampling, const Engine& engine) {
-    if (models::has_prompt_encoder(path)) throw core::UsageError(path.string() + ": reads prompts, and this asks it for classes");
+    models::refuse_prompts(path);
     if (models::is_ensemble_directory(path)) {
         if (sampling && sampling->method != Sampling::Method::one_step) {
             throw core::UsageError(path.string() + ": an ensemble's students take one step; --sampler " + name_of(sampling->method) +

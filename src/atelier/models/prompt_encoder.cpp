@@ -35,6 +35,12 @@ Tensor PromptEncoder::embed(std::span<const std::string> prompts) const {
 
 bool has_prompt_encoder(const fs::path& directory) { return fs::is_regular_file(directory / tower_folder / "config.json"); }
 
+void refuse_prompts(const fs::path& directory) {
+    if (has_prompt_encoder(directory)) {
+        throw core::UsageError(directory.string() + ": reads prompts, and this works with classes only; sample --prompt, route --prompt and evaluate read prompts");
+    }
+}
+
 PromptEncoder read_prompt_encoder(const fs::path& directory) {
     const fs::path file = directory / tower_folder / "config.json", weights = directory / tower_folder / "model.safetensors";
     const nlohmann::json config = core::read_json(file);

@@ -27,6 +27,9 @@ struct PromptEncoder {
 /// Whether the directory of a model or an ensemble holds one.
 bool has_prompt_encoder(const std::filesystem::path& directory);
 
+/// Throws core::UsageError, for those who can only ask for classes, where a directory's model reads prompts.
+void refuse_prompts(const std::filesystem::path& directory);
+
 /// Throws core::Error naming the file that is missing or unsound.
 PromptEncoder read_prompt_encoder(const std::filesystem::path& directory);
 
