@@ -150,7 +150,7 @@ TEST_F(Routing, a_server_that_does_not_answer_takes_no_more_than_its_share_of_th
     for (int i = 0; i < 2; ++i) clients.emplace_back([&] { EXPECT_EQ(Client(port).images(red).status, 200); });
     EXPECT_EQ(Client(port).images(green).status, 200) << "another student's workers are free";
     clients.clear();
-    EXPECT_EQ(batches(stuck.port, "failed"), "1");
+    EXPECT_GE(std::stoi(batches(stuck.port, "failed")), 1) << "it was asked first";
 }
 
 TEST_F(Routing, the_deadline_of_a_request_ends_what_was_asked_behind) {
