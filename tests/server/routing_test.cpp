@@ -150,7 +150,7 @@ TEST_F(Routing, a_server_that_does_not_answer_takes_no_more_than_its_share_of_th
     for (int i = 0; i < 2; ++i) clients.emplace_back([&] { EXPECT_EQ(Client(port).images(red).status, 200); });
     EXPECT_EQ(Client(port).images(green).status, 200) << "another student's workers are free";
     clients.clear();
-    EXPECT_EQ(batches(stuck.port, "failed"), "1");
+    EXPECT_GE(std::stoi(batches(stuck.port, "failed")), 1) << "it was asked first";
 }
 
 TEST_F(Routing, the_deadline_of_a_request_ends_what_was_asked_behind) {
@@ -174,8 +174,10 @@ TEST_F(Routing, a_full_queue_behind_is_a_full_queue_here) {
     const std::uint16_t port = route_to({one.port});
     one.behaviour.hold(true);
     std::vector<std::jthread> clients;
-    for (int i = 0; i < 3; ++i) clients.emplace_back([&] { EXPECT_EQ(Client(port).images(red).status, 200); });
-    ASSERT_TRUE(soon([&] { return one.behaviour.drawn() == 1 && Client(one.port).ask("GET", "/metrics").body.find("depth{model=\"fake\",student=\"0\"} 2\n") != std::string::npos; }));
+    clients.emplace_back([&] { EXPECT_EQ(Client(port).images(red).status, 200); });
+    ASSERT_TRUE(soon([&] { return one.behaviour.drawn() == 1; }));
+    for (int i = 0; i < 2; ++i) clients.emplace_back([&] { EXPECT_EQ(Client(port).images(red).status, 200); });
+    ASSERT_TRUE(soon([&] { return Client(one.port).ask("GET", "/metrics").body.find("depth{model=\"fake\",student=\"0\"} 2\n") != std::string::npos; }));
     const Answer refused = Client(port).images(red);
     EXPECT_EQ(refused.status, 429);
     EXPECT_EQ(refused.header("Retry-After"), "1");
