@@ -7,7 +7,7 @@ import atelier
 
 def test_a_run_directory_is_read_whole(toy_run):
     run = atelier.read_run(toy_run)
-    assert set(run.stages) == {"teacher", "pairs", "students/0/dm", "students/0/adm", "students/1/dm", "students/1/adm"}
+    assert set(run.stages) == {"teacher", "partition", "pairs", "students/0/dm", "students/0/adm", "students/1/dm", "students/1/adm"}
     assert all(stage.finished for stage in run.stages.values())
     assert run.stages["teacher"].settings["teacher"]["steps"] == 20 and run.stages["teacher"].result["seconds"] > 0
     assert run.partition.students == 2 and len(run.partition.cells) == 2
