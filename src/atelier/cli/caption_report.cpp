@@ -16,8 +16,9 @@ constexpr std::size_t most_captions = 8;
 
 /// A held-out caption of each garment, as far as they are shown.
 std::vector<std::string> held_out_captions() {
+    const auto held_out = data::scenes(true);  // two of each garment
     std::vector<std::string> captions;
-    for (std::size_t i = 0; i < data::scenes(true).size() && captions.size() < most_captions; i += 2) captions.push_back(data::wordings(data::scenes(true)[i])[1]);
+    for (std::size_t i = 0; i < held_out.size() && captions.size() < most_captions; i += 2) captions.push_back(data::wordings(held_out[i])[1]);
     return captions;
 }
 
@@ -31,9 +32,7 @@ core::Image picture(inference::PromptedGenerator& generator, const std::vector<s
         }
     }
     const Tensor user = models::to_user_space(generator.form(), generator.draw(wanted)).contiguous();
-    std::vector<core::Image> images;
-    for (std::int64_t i = 0; i < user.size(0); ++i) images.push_back(models::image_of(user[i]));
-    return core::grid(images, static_cast<int>(columns), 2, 2);
+    return core::grid(models::images_of(user), static_cast<int>(columns), 2, 2);
 }
 
 }  // namespace

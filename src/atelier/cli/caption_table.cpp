@@ -40,16 +40,8 @@ nlohmann::json begin_text_tower(const Workshop& workshop, const data::Dataset& d
 
 diffusion::ConditionTable caption_ids(const data::Dataset& data, const fs::path& teacher) {
     const conditions::ClipTokenizer tokenizer(teacher / "tokenizer");
-    const auto ids_of = [&](std::span<const std::string> captions) {
-        std::vector<std::int64_t> all;
-        for (const std::string& caption : captions) {
-            const auto one = tokenizer.encode_padded(caption);
-            all.insert(all.end(), one.begin(), one.end());
-        }
-        return at::tensor(all, at::kLong).view({-1, tokenizer.length()});
-    };
     const std::string empty;
-    return diffusion::ConditionTable::texts(ids_of(data.captions()), ids_of({&empty, 1})[0]);
+    return diffusion::ConditionTable::texts(models::token_ids(tokenizer, data.captions()), models::token_ids(tokenizer, {&empty, 1})[0]);
 }
 
 ops::Parameters without_text_tower(const ops::Parameters& parameters) {

@@ -1,3 +1,5 @@
+#include <functional>
+
 #include "atelier/cli/stages.h"
 #include "atelier/core/log.h"
 #include "atelier/evaluation/caption_measuring.h"
@@ -17,41 +19,46 @@ evaluation::Measuring measuring_of(const RunConfig& config) {
     return measuring;
 }
 
-void evaluate_captions(Workshop& workshop, const evaluation::Measuring& measuring) {
+/// Measures what `identity` names, unless the run's evaluation.json is of just that: weights and protocol.
+void measure_once(const Workshop& workshop, nlohmann::json identity, const evaluation::Measuring& measuring, const std::function<nlohmann::json()>& measured) {
+    const auto path = workshop.output() / "evaluation.json";
+    identity.update({{"count", measuring.count}, {"seeds", measuring.seeds}, {"data", measuring.data}});
+    if (std::filesystem::exists(path) && core::read_json(path).value("identity", nlohmann::json()) == identity) return;
+    core::log::info("evaluation: {} samples, {} seed(s)", measuring.count, measuring.seeds.size());
+    nlohmann::json results = measured();
+    results["identity"] = identity;
+    core::write_json(path, results);
+    core::log::info("{}", text_of(evaluation::comparison_table(results)));
+}
+
+void evaluate_captions(Workshop& workshop, const evaluation::Measuring& measuring, const inference::Sampling& many, const std::string& students) {
     const inference::Engine engine{.device = workshop.device()};
-    const inference::Sampling many{inference::Sampling::Method::heun, workshop.config().evaluation.steps};
     inference::PromptedGenerator teacher(workshop.output() / "teacher", many, std::nullopt, engine);
     inference::PromptedGenerator ensemble(workshop.output() / "ensemble", std::nullopt, std::nullopt, engine);
-    const nlohmann::json results = evaluation::measure_captions(measuring, {{"teacher", &teacher}, {fmt::format("K={} students", ensemble.students()), &ensemble}});
-    core::write_json(workshop.output() / "evaluation.json", results);
-    core::log::info("{}", text_of(evaluation::comparison_table(results)));
+    const nlohmann::json identity{{"ensemble", ensemble.hashes()}, {"teacher", teacher.hashes()}, {"guidance", teacher.guidance()}, {"steps", many.steps},
+                                  {"classifier", measuring.classifier}};
+    measure_once(workshop, identity, measuring, [&] { return evaluation::measure_captions(measuring, {{"teacher", &teacher}, {students, &ensemble}}); });
+}
+
+void evaluate_classes(Workshop& workshop, const evaluation::Measuring& measuring, const inference::Sampling& many, const std::string& students) {
+    const inference::Engine engine{.device = workshop.device()};
+    const auto ensemble = inference::open_generator(workshop.output() / "ensemble", std::nullopt, engine);
+    const auto teacher = inference::open_generator(workshop.output() / "teacher", many, engine);
+    const nlohmann::json identity{{"ensemble", inference::hash_of(*ensemble)}, {"teacher", inference::hash_of(*teacher)}};
+    measure_once(workshop, identity, measuring, [&] { return measure(measuring, {{"teacher", teacher.get()}, {students, ensemble.get()}}); });
 }
 
 }  // namespace
 
 void make_evaluation(Workshop& workshop) {
     const RunConfig& config = workshop.config();
-    const auto path = workshop.output() / "evaluation.json";
     const evaluation::Measuring measuring = measuring_of(config);
     if (workshop.data()->form().kind == models::DataForm::Kind::image && !std::filesystem::exists(measuring.classifier)) {
         core::log::warning("evaluation skipped: there is no classifier at {} (evaluate.classifier)", measuring.classifier);
         return;
     }
-    if (!workshop.data()->captions().empty()) return evaluate_captions(workshop, measuring);
-    const auto ensemble = inference::open_generator(workshop.output() / "ensemble", std::nullopt, {.device = workshop.device()});
-    const inference::Sampling many{inference::Sampling::Method::heun, config.evaluation.steps};
-    const auto teacher = inference::open_generator(workshop.output() / "teacher", many, {.device = workshop.device()});
-
-    // Measured again only when weights or protocol changed.
-    const nlohmann::json identity{{"ensemble", inference::hash_of(*ensemble)}, {"teacher", inference::hash_of(*teacher)},
-                                  {"count", measuring.count}, {"seeds", measuring.seeds}, {"data", measuring.data}};
-    if (std::filesystem::exists(path) && core::read_json(path).value("identity", nlohmann::json()) == identity) return;
-    core::log::info("evaluation: {} samples, {} seed(s)", measuring.count, measuring.seeds.size());
-    const std::string students = fmt::format("K={} students", config.partition.students);
-    nlohmann::json results = measure(measuring, {{"teacher", teacher.get()}, {students, ensemble.get()}});
-    results["identity"] = identity;
-    core::write_json(path, results);
-    core::log::info("{}", text_of(evaluation::comparison_table(results)));
+    const auto evaluate = workshop.data()->captions().empty() ? evaluate_classes : evaluate_captions;
+    evaluate(workshop, measuring, {inference::Sampling::Method::heun, config.evaluation.steps}, fmt::format("K={} students", config.partition.students));
 }
 
 }  // namespace atelier::cli

@@ -20,9 +20,7 @@ constexpr std::int64_t grid_columns = 8;
 void write_grid(const std::string& out, const Tensor& pictures, const PictureTexts& texts) {
     const std::int64_t count = pictures.size(0);
     if (count == 1) return core::write_png(out, models::image_of(pictures[0]), texts("0"));
-    std::vector<core::Image> images;
-    for (std::int64_t i = 0; i < count; ++i) images.push_back(models::image_of(pictures[i]));
-    core::write_png(out, core::grid(images, static_cast<int>(std::min(grid_columns, count))), texts(fmt::format("0-{}", count - 1)));
+    core::write_png(out, core::grid(models::images_of(pictures), static_cast<int>(std::min(grid_columns, count))), texts(fmt::format("0-{}", count - 1)));
 }
 
 }  // namespace

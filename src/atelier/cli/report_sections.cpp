@@ -37,9 +37,7 @@ Drawn draw(inference::Generator& generator, std::int64_t count, const std::vecto
 }
 
 core::Image picture(const Tensor& user) {
-    std::vector<core::Image> images;
-    for (std::int64_t i = 0; i < user.size(0); ++i) images.push_back(models::image_of(user[i]));
-    return core::grid(images, columns, 2, 2);
+    return core::grid(models::images_of(user), columns, 2, 2);
 }
 
 std::vector<std::string> student_names(std::int64_t students) {

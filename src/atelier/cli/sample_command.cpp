@@ -59,8 +59,7 @@ void write_grid(inference::Generator& generator, const Arguments& arguments, con
         core::write_png(arguments.out, evaluation::scatter_image(evaluation::points_of(user), labels, 640));
         return;
     }
-    std::vector<core::Image> images;
-    for (std::int64_t i = 0; i < user.size(0); ++i) images.push_back(models::image_of(user[i]));
+    const std::vector<core::Image> images = models::images_of(user);
     auto text = text_of(generator, arguments, 0, labels.front());
     if (labels.size() > 1) {
         text["number"] = fmt::format("0-{}", labels.size() - 1);

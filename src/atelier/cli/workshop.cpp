@@ -55,6 +55,7 @@ const models::Model& Workshop::teacher() {
 }
 
 models::Model Workshop::frozen_teacher() {
+    conditions();  // captions are embedded by the teacher's hash: later it would be read once more, and stay
     models::Model frozen = teacher();
     teacher_.reset();
     if (const auto type = config().compute().type) frozen.parameters = frozen.parameters.with_matrices_as(*type);

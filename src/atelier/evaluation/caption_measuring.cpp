@@ -1,7 +1,5 @@
 #include "atelier/evaluation/caption_measuring.h"
 
-#include <ATen/Parallel.h>
-
 #include <numeric>
 
 #include "atelier/core/error.h"
@@ -43,7 +41,7 @@ public:
 
     /// `drawn` [N,1,28,28] for the first N captions.
     distillation::Metrics measure(const Tensor& drawn) const {
-        const Tensor seen = ((drawn * 127.5 + 128).clamp(0, 255).floor() - 127.5) / 127.5;  // as the pixels of a file
+        const Tensor seen = models::to_model_space(data_->form(), models::to_user_space(data_->form(), drawn));  // as the pixels of a file
         distillation::Metrics metrics{{"feature_distance", frechet_distance(statistics_of(features_->features(seen).features), reference_)}};
         double sum = 0;
         for (std::size_t a = 0; a < classifiers_.size(); ++a) {
@@ -115,12 +113,6 @@ std::vector<double> shares(const inference::PromptedGenerator& generator, const 
     return of;
 }
 
-nlohmann::json latency_of(inference::PromptedGenerator& generator, const std::string& prompt) {
-    const auto measured = median_seconds([&] { generator.draw({0, {0}, {prompt}}); });
-    return {{"median_seconds", measured.median}, {"least_seconds", measured.least}, {"most_seconds", measured.most}, {"runs", measured.runs}, {"batch", 1},
-            {"threads", at::get_num_threads()}};
-}
-
 nlohmann::json protocol_of(const Measuring& measuring, const CaptionYardstick& yardstick, const nlohmann::json& model) {
     return {{"count", measuring.count}, {"seeds", measuring.seeds}, {"reference", {{"path", measuring.data}, {"hash", yardstick.hash()}, {"count", yardstick.size()}}},
             {"classifier", measuring.classifier}, {"model", model}, {"program", "atelier " ATELIER_VERSION}};
@@ -134,16 +126,14 @@ nlohmann::json measured(const Measuring& measuring, const CaptionYardstick& yard
     }
     std::vector<const distillation::Metrics*> all;
     for (const auto& draw : draws) all.push_back(&draw);
-    std::vector<std::string> hashes;
-    for (std::int64_t k = 0; k < generator.students(); ++k) hashes.push_back(generator.hash_of_student(k));
     nlohmann::json result{{"kind", "image"}, {"metrics", summaries(all)}, {"classes", nlohmann::json::array()},
                           {"evaluations", generator.sampling().evaluations()}, {"students", generator.students()},
                           {"parameters", generator.parameters_of_student(0)}, {"shares", shares(generator, yardstick, measuring.count)},
-                          {"protocol", protocol_of(measuring, yardstick, {{"name", name}, {"hashes", hashes}, {"guidance", generator.guidance()},
+                          {"protocol", protocol_of(measuring, yardstick, {{"name", name}, {"hashes", generator.hashes()}, {"guidance", generator.guidance()},
                                                                           {"sampler", inference::name_of(generator.sampling().method)},
                                                                           {"engine", inference::name_of(generator.engine().kind)},
                                                                           {"precision", inference::name_of(generator.engine().precision)}})}};
-    if (measuring.latency) result["latency"] = latency_of(generator, yardstick.caption(0));
+    if (measuring.latency) result["latency"] = to_json(median_seconds([&] { generator.draw({0, {0}, {yardstick.caption(0)}}); }));
     return result;
 }
 

@@ -1,5 +1,7 @@
 #include "atelier/evaluation/latency.h"
 
+#include <ATen/Parallel.h>
+
 #include <algorithm>
 #include <chrono>
 #include <vector>
@@ -21,6 +23,11 @@ Latency median_seconds(const std::function<void()>& work, std::int64_t warmup, s
     const std::size_t middle = seconds.size() / 2;
     const double median = seconds.size() % 2 ? seconds[middle] : (seconds[middle - 1] + seconds[middle]) / 2;
     return {median, seconds.front(), seconds.back(), runs};
+}
+
+nlohmann::json to_json(const Latency& latency) {
+    return {{"median_seconds", latency.median}, {"least_seconds", latency.least}, {"most_seconds", latency.most}, {"runs", latency.runs}, {"batch", 1},
+            {"threads", at::get_num_threads()}};
 }
 
 }  // namespace atelier::evaluation

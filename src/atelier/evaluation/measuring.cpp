@@ -1,7 +1,5 @@
 #include "atelier/evaluation/measuring.h"
 
-#include <ATen/Parallel.h>
-
 #include <algorithm>
 #include <numeric>
 
@@ -28,9 +26,7 @@ SampleSource source_of(inference::Generator& generator, const std::string& name)
 
 nlohmann::json latency_of(inference::Generator& generator) {
     const inference::Wanted one = inference::plan(1, 0, {}, generator.prior());
-    const auto measured = median_seconds([&] { generator.draw(one); });
-    return {{"median_seconds", measured.median}, {"least_seconds", measured.least}, {"most_seconds", measured.most},
-            {"runs", measured.runs}, {"batch", 1}, {"threads", at::get_num_threads()}};
+    return to_json(median_seconds([&] { generator.draw(one); }));
 }
 
 Protocol protocol_of(const Measuring& measuring) {

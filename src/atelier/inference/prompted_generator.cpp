@@ -2,7 +2,6 @@
 
 #include "atelier/core/error.h"
 #include "atelier/diffusion/guidance.h"
-#include "atelier/diffusion/samplers.h"
 #include "atelier/models/diffusers_directory.h"
 
 namespace atelier::inference {
@@ -28,12 +27,14 @@ PromptedGenerator::PromptedGenerator(const std::filesystem::path& directory, con
             throw core::UsageError(directory.string() + ": an ensemble's students take one step, guided as their teacher was; --sampler and --guidance are for the teacher");
         }
         ensemble_ = models::read_ensemble(directory);
+        form_ = ensemble_->form;
         router_ = ensemble_->prompts->router();
         loaded_.resize(ensemble_->students.size());
         engine_ = engine_for(engine, models::read_model_config(ensemble_->students.front()));
         return;
     }
     const models::Model model = models::read_model_config(directory);
+    form_ = model.form;
     engine_ = engine_for(engine, model);
     sampling_ = sampling.value_or(usual_sampling(model));
     guidance_ = guidance.value_or(model.config.value("guidance", 1.0));
@@ -50,10 +51,6 @@ PromptedGenerator::Loaded& PromptedGenerator::loaded(std::int64_t student) {
     return *place;
 }
 
-const models::DataForm& PromptedGenerator::form() const {
-    return ensemble_ ? ensemble_->form : const_cast<PromptedGenerator*>(this)->loaded(0).model.form;
-}
-
 conditions::Router::Place PromptedGenerator::place(const Tensor& embedding) const {
     if (!router_) return {};
     const Tensor numbers = embedding.contiguous();
@@ -61,6 +58,12 @@ conditions::Router::Place PromptedGenerator::place(const Tensor& embedding) cons
 }
 
 std::string PromptedGenerator::hash_of_student(std::int64_t student) { return ops::hash_of(loaded(student).model.parameters); }
+std::vector<std::string> PromptedGenerator::hashes() {
+    std::vector<std::string> all;
+    for (std::int64_t k = 0; k < students(); ++k) all.push_back(hash_of_student(k));
+    return all;
+}
+
 std::int64_t PromptedGenerator::parameters_of_student(std::int64_t student) { return loaded(student).model.parameter_count(); }
 
 Tensor PromptedGenerator::draw(const Prompted& wanted) {
@@ -86,13 +89,7 @@ Tensor PromptedGenerator::draw(const Prompted& wanted) {
 
 Tensor PromptedGenerator::one_batch(Loaded& by, const Tensor& noise, const Tensor& embeddings) const {
     at::NoGradGuard no_gradients;
-    const diffusion::Denoiser& denoiser = *by.denoiser;
-    const diffusion::Condition condition{embeddings.to(engine_.device)};
-    const Tensor z = noise.to(engine_.device);
-    if (sampling_.method == Sampling::Method::one_step) return diffusion::sample_one_step(denoiser, z, by.model.range.sigma_max, condition).to(at::kCPU);
-    const auto levels = diffusion::sampling_levels(by.model.range, sampling_.steps);
-    const bool heun = sampling_.method == Sampling::Method::heun;
-    return (heun ? diffusion::sample_heun(denoiser, z, levels, condition) : diffusion::sample_ddim(denoiser, z, levels, condition)).to(at::kCPU);
+    return drawn_by(*by.denoiser, sampling_, by.model.range, noise.to(engine_.device), {embeddings.to(engine_.device)}).to(at::kCPU);
 }
 
 }  // namespace atelier::inference

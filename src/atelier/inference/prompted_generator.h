@@ -33,12 +33,14 @@ public:
     /// Samples in model space, [n, shape...], in the order asked for.
     Tensor draw(const Prompted& wanted);
 
-    const models::DataForm& form() const;
+    const models::DataForm& form() const { return form_; }
     const models::PromptEncoder& encoder() const { return encoder_; }
     std::int64_t students() const { return router_ ? router_->students() : 1; }
     /// Where an embedding, as the encoder gives it, lies among the students' cells; student 0 without a runner-up for a teacher.
     conditions::Router::Place place(const Tensor& embedding) const;
     std::string hash_of_student(std::int64_t student);
+    /// Of all students.
+    std::vector<std::string> hashes();
     std::int64_t parameters_of_student(std::int64_t student);
     const Sampling& sampling() const { return sampling_; }
     const Engine& engine() const { return engine_; }
@@ -51,6 +53,7 @@ private:
 
     std::filesystem::path directory_;
     models::PromptEncoder encoder_;
+    models::DataForm form_;
     std::optional<models::Ensemble> ensemble_;
     std::optional<conditions::Router> router_;
     std::vector<std::unique_ptr<Loaded>> loaded_;

@@ -36,14 +36,15 @@ Tensor ReadyModel::draw(std::span<const Draw> draws) const {
 }
 
 Tensor ReadyModel::one_batch(const Tensor& z, std::span<const std::int64_t> classes) const {
-    const auto solved = [&](auto solver) {
-        const auto condition = diffusion::one_hot(classes, model.network.classes, device_);
-        return solver(*denoiser_, z.to(device_), diffusion::sampling_levels(model.range, sampling_.steps), condition).to(at::kCPU);
-    };
-    switch (sampling_.method) {
-        case Sampling::Method::one_step: return one_step_->draw(z, classes);
-        case Sampling::Method::heun: return solved(diffusion::sample_heun);
-        case Sampling::Method::ddim: return solved(diffusion::sample_ddim);
+    if (one_step_) return one_step_->draw(z, classes);
+    return drawn_by(*denoiser_, sampling_, model.range, z.to(device_), diffusion::one_hot(classes, model.network.classes, device_)).to(at::kCPU);
+}
+
+Tensor drawn_by(const diffusion::Denoiser& denoiser, const Sampling& sampling, const diffusion::NoiseRange& range, const Tensor& z, const diffusion::Condition& condition) {
+    switch (sampling.method) {
+        case Sampling::Method::one_step: return diffusion::sample_one_step(denoiser, z, range.sigma_max, condition);
+        case Sampling::Method::heun: return diffusion::sample_heun(denoiser, z, diffusion::sampling_levels(range, sampling.steps), condition);
+        case Sampling::Method::ddim: return diffusion::sample_ddim(denoiser, z, diffusion::sampling_levels(range, sampling.steps), condition);
     }
     return {};
 }

@@ -50,6 +50,9 @@ private:
     std::unique_ptr<diffusion::Denoiser> denoiser_;
 };
 
+/// What `denoiser` makes of standard normal `z` [N,...], by the method asked for.
+Tensor drawn_by(const diffusion::Denoiser& denoiser, const Sampling& sampling, const diffusion::NoiseRange& range, const Tensor& z, const diffusion::Condition& condition);
+
 /// One step for students, 18 Heun steps for other models.
 Sampling usual_sampling(const models::Model& model);
 

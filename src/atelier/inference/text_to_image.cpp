@@ -5,6 +5,7 @@
 #include "atelier/core/signals.h"
 #include "atelier/diffusion/text_reading.h"
 #include "atelier/inference/computed_network.h"
+#include "atelier/models/prompt_encoder.h"
 
 namespace atelier::inference {
 
@@ -95,14 +96,7 @@ const conditions::ClipTokenizer& StableDiffusion::tokenizer() {
     return *tokenizer_;
 }
 
-Tensor StableDiffusion::tokens(std::span<const std::string> prompts) {
-    std::vector<std::int64_t> ids;
-    for (const std::string& prompt : prompts) {
-        const auto one = tokenizer().encode_padded(prompt);
-        ids.insert(ids.end(), one.begin(), one.end());
-    }
-    return at::tensor(ids, at::kLong).view({static_cast<std::int64_t>(prompts.size()), tokenizer().length()});
-}
+Tensor StableDiffusion::tokens(std::span<const std::string> prompts) { return models::token_ids(tokenizer(), prompts); }
 
 TextSampling::Method text_sampling_method(const std::string& name) {
     if (name == "ddim") return TextSampling::Method::ddim;

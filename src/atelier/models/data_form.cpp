@@ -54,4 +54,10 @@ core::Image image_of(const Tensor& pixels) {
     return image;
 }
 
+std::vector<core::Image> images_of(const Tensor& pixels) {
+    std::vector<core::Image> images;
+    for (std::int64_t i = 0; i < pixels.size(0); ++i) images.push_back(image_of(pixels[i]));
+    return images;
+}
+
 }  // namespace atelier::models

@@ -33,5 +33,7 @@ Tensor to_model_space(const DataForm& form, const Tensor& user);
 
 /// One picture of uint8 [H,W,C].
 core::Image image_of(const Tensor& pixels);
+/// Those of uint8 [N,H,W,C].
+std::vector<core::Image> images_of(const Tensor& pixels);
 
 }  // namespace atelier::models

@@ -15,7 +15,7 @@ constexpr const char *tower_folder = "text_encoder", *tokenizer_folder = "tokeni
 
 }  // namespace
 
-Tensor PromptEncoder::ids(std::span<const std::string> prompts) const {
+Tensor token_ids(const conditions::ClipTokenizer& tokenizer, std::span<const std::string> prompts) {
     std::vector<std::int64_t> all;
     for (const std::string& prompt : prompts) {
         const auto one = tokenizer.encode_padded(prompt);
@@ -28,7 +28,7 @@ Tensor PromptEncoder::embed(std::span<const std::string> prompts) const {
     at::NoGradGuard no_gradients;
     std::vector<Tensor> parts;
     for (std::size_t first = 0; first < prompts.size(); first += at_once) {
-        parts.push_back(diffusion::read_text(tower, parameters, ids(prompts.subspan(first, std::min(at_once, prompts.size() - first)))));
+        parts.push_back(diffusion::read_text(tower, parameters, token_ids(tokenizer, prompts.subspan(first, std::min(at_once, prompts.size() - first)))));
     }
     return at::cat(parts);
 }
@@ -44,7 +44,7 @@ void refuse_prompts(const fs::path& directory) {
 PromptEncoder read_prompt_encoder(const fs::path& directory) {
     const fs::path file = directory / tower_folder / "config.json", weights = directory / tower_folder / "model.safetensors";
     const nlohmann::json config = core::read_json(file);
-    PromptEncoder encoder{config, networks::ClipText::of(core::JsonObject(config, file.string())), ops::read_parameters(weights),
+    PromptEncoder encoder{networks::ClipText::of(core::JsonObject(config, file.string())), ops::read_parameters(weights),
                           conditions::ClipTokenizer(directory / tokenizer_folder)};
     ops::check_against(encoder.parameters, parameters_of(encoder.tower), weights.string());
     if (!encoder.parameters.all_finite()) core::fail("{}: holds numbers that are not finite; the file is damaged", weights.string());

@@ -10,16 +10,16 @@
 
 namespace atelier::models {
 
+/// Token ids of prompts, padded: [N,T] int64. Throws core::Error on a prompt that is not valid UTF-8.
+Tensor token_ids(const conditions::ClipTokenizer& tokenizer, std::span<const std::string> prompts);
+
 /// What turns prompts into the embeddings that a model is conditioned on and an ensemble routes by: a text tower in the folder text_encoder (config.json and
 /// model.safetensors, as transformers' CLIPTextModel has them) and its tokenizer in the folder tokenizer.
 struct PromptEncoder {
-    nlohmann::json config;
     networks::ClipText tower;
     ops::Parameters parameters;
     conditions::ClipTokenizer tokenizer;
 
-    /// Token ids, padded: [N,T] int64. Throws core::Error on a prompt that is not valid UTF-8.
-    Tensor ids(std::span<const std::string> prompts) const;
     /// Embeddings of length 1: [N,width] float32, each a function of its prompt alone.
     Tensor embed(std::span<const std::string> prompts) const;
 };
