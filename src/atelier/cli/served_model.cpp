@@ -47,6 +47,7 @@ std::int64_t bytes_of(inference::Engine::Precision precision) {
 
 /// What ensemble.json says; who computes is not in it.
 server::Description description_of(const models::Ensemble& ensemble) {
+    models::refuse_prompts(ensemble.directory);
     const models::DataForm& form = ensemble.form;
     const std::string where = ensemble.directory.string();
     if (form.kind != models::DataForm::Kind::image) core::fail("{}: draws points; only models of pictures are served", where);
@@ -137,7 +138,6 @@ models::Ensemble ensemble_of_one(const fs::path& path) {
 }
 
 std::shared_ptr<const server::Generator> opened(const fs::path& path, const Serving& serving) {
-    models::refuse_prompts(path);
     if (models::is_ensemble_directory(path)) return std::make_shared<ServedModel>(models::read_ensemble(path), inference::Sampling{}, serving);
     const inference::Sampling sampling = inference::usual_sampling(models::read_model_config(path));
     return std::make_shared<ServedModel>(ensemble_of_one(path), sampling, serving);
