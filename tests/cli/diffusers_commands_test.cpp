@@ -1,8 +1,8 @@
 #include <fstream>
 
-#include "atelier/cli/commands.h"
 #include "atelier/conditions/embeddings.h"
 #include "atelier/core/image_file.h"
+#include "cli/program.h"
 #include "models/diffusers_fixtures.h"
 
 /// The commands on a small Stable Diffusion, as users give them.
@@ -11,22 +11,6 @@ namespace atelier::cli {
 namespace {
 
 using models::SmallStableDiffusion;
-
-struct Answer {
-    int code;
-    std::string out, error;
-};
-
-Answer atelier(std::vector<std::string> words) {
-    words.insert(words.begin(), "atelier");
-    std::vector<char*> pointers;
-    for (std::string& word : words) pointers.push_back(word.data());
-    testing::internal::CaptureStdout();
-    testing::internal::CaptureStderr();
-    const int code = run_command_line(static_cast<int>(pointers.size()), pointers.data());
-    const std::string out = testing::internal::GetCapturedStdout();
-    return {code, out, testing::internal::GetCapturedStderr()};
-}
 
 class DiffusersCommands : public testing::Test {
 protected:

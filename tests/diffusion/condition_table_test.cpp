@@ -22,6 +22,22 @@ TEST(ConditionTable, embeddings_are_rows_and_no_condition_has_its_own) {
     EXPECT_TRUE(table.of(some).labels.equal(at::tensor({3.0F, 4.0F, 9.0F, 9.0F, 1.0F, 2.0F}).view({3, 2})));
 }
 
+TEST(ConditionTable, stored_rows_are_asked_for_and_no_condition_has_its_own) {
+    std::vector<std::int64_t> asked;
+    const auto rows = [&](std::span<const std::int64_t> numbers) {
+        asked.assign(numbers.begin(), numbers.end());
+        return at::tensor(asked, at::kFloat).view({-1, 1, 1}).expand({-1, 2, 3});
+    };
+    const auto table = ConditionTable::stored(2, rows, at::full({2, 3}, 9.0F));
+    const Tensor labels = table.of(some).labels;
+    EXPECT_EQ(asked, (std::vector<std::int64_t>{1, 0}));
+    EXPECT_EQ(labels.sizes().vec(), (ops::Shape{3, 2, 3}));
+    EXPECT_TRUE(labels.select(1, 0).select(1, 0).equal(at::tensor({1.0F, 9.0F, 0.0F})));
+    const std::int64_t none = -1;
+    EXPECT_TRUE(table.of({&none, 1}).labels.equal(at::full({1, 2, 3}, 9.0F)));
+    EXPECT_FALSE(ops::error_of([&] { table.of(std::vector<std::int64_t>{2}); }).empty());
+}
+
 TEST(ConditionTable, texts_are_ids) {
     const auto table = ConditionTable::texts(at::tensor({5, 6, 7, 8}, at::kLong).view({2, 2}), at::tensor({0, 0}, at::kLong));
     const Condition condition = table.of(some);

@@ -89,7 +89,7 @@ TEST(Scheme, is_read_from_the_config_and_knows_its_levels) {
     EXPECT_NEAR(usual_range({.kind = Scheme::Kind::vp}).sigma_max, 152.2, 0.1);
     EXPECT_NEAR(usual_range({.kind = Scheme::Kind::vp}).sigma_min, 1e-3, 1e-5);
     EXPECT_EQ(usual_range({.kind = Scheme::Kind::ve}).sigma_max, 100);
-    core::expect_contains(core::error_of([&] { read({{"preconditioning", "ddpm"}}); }), "known are edm, vp and ve");
+    core::expect_contains(core::error_of([&] { read({{"preconditioning", "cosine"}}); }), "known are edm, vp, ve and ddpm");
 }
 
 TEST(EdmDenoiser, with_a_silent_network_is_the_optimum_for_gaussian_data) {

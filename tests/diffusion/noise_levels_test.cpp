@@ -1,4 +1,4 @@
-#include "atelier/diffusion/noise_levels.h"
+#include "atelier/diffusion/preconditioning.h"
 
 #include <set>
 
@@ -41,12 +41,10 @@ TEST(LognormalLevels, have_the_mean_and_the_deviation_of_the_logarithm) {
     EXPECT_NEAR(logarithm.std().item<double>(), 1.2, 0.02);
 }
 
-TEST(KarrasIndexLevels, cover_their_indices_and_no_others) {
-    const NoiseRange range{0.002, 80};
-    auto rising = karras_levels(range, 1000);
-    std::ranges::reverse(rising);
+TEST(IndexedLevels, cover_their_indices_and_no_others) {
+    const auto rising = matching_levels({}, {0.002, 80});
     core::RandomStream stream(1, "sigma");
-    const Tensor levels = karras_index_levels(stream, 2000, range, 20, 24);
+    const Tensor levels = indexed_levels(stream, 2000, rising, 20, 24);
     std::set<float> seen;
     for (std::int64_t i = 0; i < 2000; ++i) seen.insert(levels[i].item<float>());
     std::set<float> wanted;
@@ -54,10 +52,12 @@ TEST(KarrasIndexLevels, cover_their_indices_and_no_others) {
     EXPECT_EQ(seen, wanted);
 }
 
-TEST(KarrasIndexLevels, index_0_is_sigma_min_and_999_sigma_max) {
-    core::RandomStream stream(1, "sigma");
-    EXPECT_NEAR(karras_index_levels(stream, 1, {0.002, 80}, 0, 0).item<double>(), 0.002, 1e-9);
-    EXPECT_NEAR(karras_index_levels(stream, 1, {0.002, 80}, 999, 999).item<double>(), 80, 1e-5);
+TEST(MatchingLevels, of_karras_rise_from_sigma_min_to_sigma_max) {
+    const auto levels = matching_levels({}, {0.002, 80});
+    ASSERT_EQ(levels.size(), 1000U);
+    EXPECT_TRUE(std::ranges::is_sorted(levels));
+    EXPECT_NEAR(levels.front(), 0.002, 1e-12);
+    EXPECT_NEAR(levels.back(), 80, 1e-10);
 }
 
 TEST(NormalTensor, continues_the_stream) {

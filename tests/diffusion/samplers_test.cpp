@@ -39,7 +39,8 @@ TEST(Samplers, heun_converges_at_second_order_to_the_exact_end) {
 }
 
 TEST(Samplers, ddim_converges_at_first_order_to_the_exact_end) {
-    const double coarse = error_with(256, sample_ddim), fine = error_with(512, sample_ddim);
+    const auto ddim = [](const auto&... given) { return sample_ddim(given...); };
+    const double coarse = error_with(256, ddim), fine = error_with(512, ddim);
     EXPECT_NEAR(std::log2(coarse / fine), 1, 0.1);
     EXPECT_LT(fine, 5e-2);
 }
@@ -67,7 +68,7 @@ TEST(Samplers, cost_as_many_evaluations_as_they_say) {
     sample_ddim(denoiser, noise_of(1), levels, {});
     EXPECT_EQ(denoiser.evaluations, 18);
     denoiser.evaluations = 0;
-    sample_one_step(denoiser, noise_of(1), 80, {});
+    sample_one_step(denoiser, noise_of(1), NoiseRange{}, {});
     EXPECT_EQ(denoiser.evaluations, 1);
 }
 
@@ -77,7 +78,7 @@ TEST(Samplers, one_step_is_the_denoiser_at_the_highest_level) {
     const std::vector<std::int64_t> classes{1, 0, 0, 1};
     const Condition condition = one_hot(classes, 2);
     const Tensor wanted = denoiser.denoise(80 * noise, at::full({4}, 80.0, at::kDouble), condition);
-    EXPECT_TRUE(sample_one_step(denoiser, noise, 80, condition).equal(wanted));
+    EXPECT_TRUE(sample_one_step(denoiser, noise, NoiseRange{}, condition).equal(wanted));
     // A single step of either sampler from sigma_max to 0 is the same map.
     const std::vector<double> one_step{80, 0};
     EXPECT_LT(ops::relative_distance(sample_heun(denoiser, noise, one_step, condition), wanted), 1e-12);

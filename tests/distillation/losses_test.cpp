@@ -46,7 +46,7 @@ TEST(ScoreMatching, without_a_teacher_is_the_weighted_denoising_loss) {
     const std::vector<std::int64_t> labels{0, 1, 2, 0, 1, 2};
     const Tensor s = sigma.view({6, 1}), total = s * s + 0.25;
     const Tensor wanted = (total / (s * 0.5).square() * (0.25 / total * (x + s * z) - x).square()).mean();
-    const Tensor loss = score_matching_loss(model, nullptr, x, sigma, z, diffusion::one_hot(labels, 3), 0.5);
+    const Tensor loss = score_matching_loss(model, nullptr, x, sigma, z, diffusion::one_hot(labels, 3), diffusion::Scheme{});
     EXPECT_NEAR(loss.item<double>(), wanted.item<double>(), 1e-4 * wanted.item<double>());
 }
 
@@ -57,8 +57,8 @@ TEST(ScoreMatching, against_its_own_teacher_has_nothing_to_learn) {
     const Tensor x = at::randn({3, 2}), z = at::randn({3, 2}), sigma = at::ones({3});
     const std::vector<std::int64_t> labels{0, 1, 2};
     const auto condition = diffusion::one_hot(labels, 3);
-    EXPECT_NEAR(score_matching_loss(teacher, &teacher, x, sigma, z, condition, 0.5).item<double>(), 0, 1e-10);
-    EXPECT_GT(score_matching_loss(other, &teacher, x, sigma, z, condition, 0.5).item<double>(), 1e-6);
+    EXPECT_NEAR(score_matching_loss(teacher, &teacher, x, sigma, z, condition, diffusion::Scheme{}).item<double>(), 0, 1e-10);
+    EXPECT_GT(score_matching_loss(other, &teacher, x, sigma, z, condition, diffusion::Scheme{}).item<double>(), 1e-6);
 }
 
 std::string words_of(const std::vector<Finding>& findings) {

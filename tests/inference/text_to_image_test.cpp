@@ -43,10 +43,10 @@ TEST_P(TextToImage, predicts_as_diffusers_does) {
 }
 
 TEST_P(TextToImage, encodes_and_decodes_as_diffusers_does) {
-    const auto moments = model_.encode(answers_.at("image"));
+    const auto moments = model_.autoencoder().encode(answers_.at("image"));
     expect_near(moments.mean, "mean");
     expect_near(moments.logvar, "logvar");
-    expect_near(model_.decode(answers_.at("latent")), "decoded");
+    expect_near(model_.autoencoder().decode(answers_.at("latent")), "decoded");
 }
 
 TEST_P(TextToImage, inputs_that_do_not_fit_are_errors) {
@@ -58,7 +58,7 @@ TEST_P(TextToImage, inputs_that_do_not_fit_are_errors) {
     EXPECT_TRUE(refused([&] { model_.predict(at::zeros({1, 4, 8, 8}), t, hidden.narrow(2, 0, 5)); }));
     EXPECT_TRUE(refused([&] { model_.read(at::full({1, 77}, 100'000, at::kLong)); }));
     EXPECT_TRUE(refused([&] { model_.read(at::zeros({1, 78}, at::kLong)); }));
-    EXPECT_TRUE(refused([&] { model_.decode(at::zeros({4, 8, 8})); }));
+    EXPECT_TRUE(refused([&] { model_.autoencoder().decode(at::zeros({4, 8, 8})); }));
 }
 
 TEST_P(TextToImage, an_image_follows_from_prompt_seed_and_number_alone) {

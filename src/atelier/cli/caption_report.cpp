@@ -4,6 +4,7 @@
 
 #include "atelier/data/caption_grammar.h"
 #include "atelier/inference/prompted_generator.h"
+#include "atelier/models/latent_model.h"
 
 namespace atelier::cli {
 
@@ -31,8 +32,12 @@ core::Image picture(inference::PromptedGenerator& generator, const std::vector<s
             wanted.prompts.push_back(caption);
         }
     }
-    const Tensor user = models::to_user_space(generator.form(), generator.draw(wanted)).contiguous();
+    const Tensor user = generator.pictures(generator.draw(wanted));
     return core::grid(models::images_of(user), static_cast<int>(columns), 2, 2);
+}
+
+bool draws_latents(const Shelf& shelf) {
+    return models::has_autoencoder(shelf.folder / "teacher") || (!shelf.ensembles.empty() && models::has_autoencoder(shelf.ensembles.front().second));
 }
 
 }  // namespace
@@ -42,6 +47,11 @@ bool reads_prompts(const Shelf& shelf) {
 }
 
 void add_captioned_samples(evaluation::Report& report, const Shelf& shelf) {
+    if (draws_latents(shelf)) {
+        report.add_heading("Samples");
+        report.add_text("Decoded pictures of every student's probes lie in students/*/*/training/samples of the run.");
+        return;
+    }
     const auto captions = held_out_captions();
     std::vector<evaluation::Figure> figures;
     const auto add = [&](const fs::path& path, const std::string& name) {
@@ -56,7 +66,7 @@ void add_captioned_samples(evaluation::Report& report, const Shelf& shelf) {
 }
 
 void add_prompt_cells(evaluation::Report& report, const Shelf& shelf) {
-    if (shelf.ensembles.empty()) return;
+    if (shelf.ensembles.empty() || draws_latents(shelf)) return;
     const fs::path& path = shelf.ensembles.back().second;
     const inference::PromptedGenerator generator(path, std::nullopt, std::nullopt, {});
     std::vector<std::string> all;

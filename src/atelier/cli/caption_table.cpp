@@ -1,5 +1,6 @@
 #include "atelier/cli/caption_table.h"
 
+#include "atelier/cli/latent_data.h"
 #include "atelier/conditions/bpe_training.h"
 #include "atelier/core/error.h"
 #include "atelier/core/log.h"
@@ -15,6 +16,9 @@ constexpr const char* tower = "text_model.";  // what names of a text tower's pa
 std::map<std::string, std::string> origin(Workshop& workshop) {
     return {{"teacher", ops::hash_of(workshop.teacher().parameters)}, {"data", workshop.data()->hash()}};
 }
+
+/// Whether the teacher reads the states of a caption's tokens, not its embedding.
+bool reads_states(Workshop& workshop) { return workshop.teacher().network.tokens > 0; }
 
 }  // namespace
 
@@ -65,6 +69,11 @@ fs::path caption_embeddings(Workshop& workshop) {
     const auto of = origin(workshop);
     if (fs::exists(path) && core::SafetensorsFile(path).metadata() == of) return path;
     const auto& captions = workshop.data()->captions();
+    if (reads_states(workshop)) {
+        const CaptionStates known = caption_states(workshop);
+        ops::write_parameters(path, ops::Parameters({{"embeddings", known.embeddings(static_cast<std::int64_t>(captions.size()))}, {"none", known.none_embedding.unsqueeze(0)}}), of);
+        return path;
+    }
     const models::PromptEncoder encoder = models::read_prompt_encoder(workshop.output() / "teacher");
     const std::string empty;
     core::log::info("captions: {} embedded as {} numbers each", captions.size(), encoder.tower.width);
@@ -73,6 +82,11 @@ fs::path caption_embeddings(Workshop& workshop) {
 }
 
 diffusion::ConditionTable caption_table(Workshop& workshop) {
+    if (reads_states(workshop)) {
+        const auto known = std::make_shared<const CaptionStates>(caption_states(workshop));
+        const auto rows = [known](std::span<const std::int64_t> numbers) { return known->shards.rows("states", numbers); };
+        return diffusion::ConditionTable::stored(static_cast<std::int64_t>(workshop.data()->captions().size()), rows, known->none_states);
+    }
     const ops::Parameters tables = ops::read_parameters(caption_embeddings(workshop));
     return diffusion::ConditionTable::embeddings(tables.at("embeddings"), tables.at("none")[0]);
 }

@@ -4,6 +4,7 @@
 #include "atelier/core/error.h"
 #include "atelier/models/diffusers_directory.h"
 #include "atelier/models/edm_checkpoint.h"
+#include "atelier/models/latent_model.h"
 
 namespace atelier::cli {
 
@@ -29,7 +30,8 @@ void convert(const Arguments& arguments) {
         return models::write_diffusers_directory(models::DiffusersDirectory(arguments.from), arguments.to);
     }
     if (fs::is_directory(arguments.from)) {
-        if (arguments.form != "edm") throw core::UsageError("a model directory is exported with --to edm");
+        if (arguments.form == "diffusers") return models::write_as_diffusers(arguments.from, arguments.to);
+        if (arguments.form != "edm") throw core::UsageError("a model directory is exported with --to edm, or a student of Stable Diffusion with --to diffusers");
         if (fs::path(arguments.to).extension() != ".safetensors") throw core::UsageError(arguments.to + ": is written as safetensors; name it so");
         return models::write_edm_state(arguments.to, arguments.from);
     }
@@ -49,11 +51,12 @@ void add_convert_command(CLI::App& app) {
     command->add_option("DST", arguments->to, "the model directory to make, or with --to edm the .safetensors file")->required();
     CLI::Option* config = command->add_option("--config", arguments->config, "config.json of the network that a state dictionary is of");
     command->add_option("--prefix", arguments->prefix, "where the network lies in a state dictionary that holds several")->needs(config);
-    command->add_option("--to", arguments->form, "edm: export a model directory as a state dictionary of EDM's classes; diffusers: write a diffusers directory with one safetensors file a network")->excludes(config)->type_name("{edm,diffusers}");
+    command->add_option("--to", arguments->form, "edm: export a model directory as a state dictionary of EDM's classes; diffusers: write a diffusers directory with one safetensors file a network, of another or of a student of Stable Diffusion")->excludes(config)->type_name("{edm,diffusers}");
     command->footer("Examples:\n  atelier convert edm-imagenet-64x64-cond-adm.pkl models/teacher\n"
                     "  atelier convert pytorch_model.bin models/dmd2 --config models/teacher/config.json\n"
                     "  atelier convert runs/x/students/0 student.safetensors --to edm\n"
-                    "  atelier convert stable-diffusion-sharded stable-diffusion --to diffusers");
+                    "  atelier convert stable-diffusion-sharded stable-diffusion --to diffusers\n"
+                    "  atelier convert runs/sd/ensemble/students/0 student-0 --to diffusers");
     command->callback([arguments] { convert(*arguments); });
 }
 

@@ -103,7 +103,7 @@ private:
         const auto by = teacher_.denoiser(config_.compute());
         const bool tsm = stage_.name == "tsm";
         distillation::ScoreMatching matching(student_.network, student_.parameters, tsm ? &by : nullptr, noise(),
-                                             {.steps = 2, .scheme = student_.scheme, .range = student_.range, .compute = config_.compute(),
+                                             {.steps = 2, .scheme = student_.scheme, .range = student_.range, .compute = config_.compute(), .conditions = conditions(),
                                               .batch = stage_.batch, .micro_batch = stage_.micro_batch, .stream = "dry-run"});
         return of(matching);
     }
@@ -122,8 +122,16 @@ private:
         const auto by = teacher_.denoiser(config_.compute());
         const auto classes = static_cast<std::size_t>(std::max<std::int64_t>(1, classes_));
         distillation::DistributionMatching matching({student_.network, student_.parameters, student_.network, fake, by,
-                                                     {std::vector<double>(classes, 1.0)}, noise(), pairs, regression(from)}, settings);
+                                                     {std::vector<double>(classes, 1.0)}, noise(), pairs, regression(from), conditions()}, settings);
         return of(matching);
+    }
+
+    /// Noise in place of what captions say, where the network reads the states of a text.
+    std::optional<diffusion::ConditionTable> conditions() const {
+        const networks::Network& network = student_.network;
+        if (network.tokens == 0) return std::nullopt;
+        const Tensor rows = diffusion::image_noise(2, 0, classes_ + 1, {network.tokens, network.classes});
+        return diffusion::ConditionTable::embeddings(rows.narrow(0, 0, classes_), rows[classes_]);
     }
 
     /// Where the loss's weights are not there yet, a cheaper one stands in.

@@ -86,6 +86,24 @@ Burden burden_of(const networks::Network& network, const Conditions& conditions,
     return burden_of(networks::trace(network, keeping_of(conditions, false), extent), networks::trace(network, keeping_of(conditions, true), extent));
 }
 
+Burden guided(Burden burden) {
+    constexpr double evaluations = 2;
+    burden.flops *= evaluations;
+    for (ops::Memory* memory : {&burden.alone, &burden.kept}) {
+        for (double* bytes : {&memory->held, &memory->most, &memory->largest, &memory->block}) *bytes *= evaluations;
+        for (ops::Memory::Place& place : memory->places) place.held *= evaluations;
+    }
+    return burden;
+}
+
+Burden low_rank(Burden burden, double deltas) {
+    for (ops::Memory* memory : {&burden.alone, &burden.kept}) {
+        for (ops::Memory::Place& place : memory->places) place.parameters *= deltas / burden.parameters;
+    }
+    burden.parameters = deltas;
+    return burden;
+}
+
 Burden burden_of_head(const networks::Network& network, const Conditions& conditions) {
     ops::ShapeOps alone(keeping_of(conditions, false)), kept(keeping_of(conditions, true));
     networks::discriminator_head(alone, networks::bottleneck_shape(network));

@@ -24,6 +24,12 @@ Burden burden_of(const networks::Network& network, const Conditions& conditions,
 /// The GAN head on the bottleneck of `network`.
 Burden burden_of_head(const networks::Network& network, const Conditions& conditions);
 
+/// As a teacher that is guided: each sample is evaluated with its condition and without.
+Burden guided(Burden burden);
+
+/// As a learner of low-rank deltas of so many numbers: the weights under them are the teacher's own.
+Burden low_rank(Burden burden, double deltas);
+
 /// What a learner holds beside its weights: two moments, and `averages` of its weights.
 struct Standing {
     double averages = 0;

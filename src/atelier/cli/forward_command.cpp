@@ -37,9 +37,9 @@ void forward_part(const Arguments& arguments) {
     };
     const auto write = [&](std::map<std::string, Tensor> answers) { ops::write_parameters(arguments.out, ops::Parameters(std::move(answers))); };
     if (arguments.part == "unet") return write({{"eps", model.predict(named("x"), named("t"), named("hidden"))}});
-    if (arguments.part == "vae") return write({{"image", model.decode(named("x"))}});
+    if (arguments.part == "vae") return write({{"image", model.autoencoder().decode(named("x"))}});
     if (arguments.part == "vae-encode") {
-        const auto moments = model.encode(named("image"));
+        const auto moments = model.autoencoder().encode(named("image"));
         return write({{"mean", moments.mean}, {"logvar", moments.logvar.contiguous()}});
     }
     const auto text = model.read(named("input_ids"));

@@ -53,6 +53,10 @@ void evaluate_classes(Workshop& workshop, const evaluation::Measuring& measuring
 void make_evaluation(Workshop& workshop) {
     const RunConfig& config = workshop.config();
     const evaluation::Measuring measuring = measuring_of(config);
+    if (workshop.data()->form().kind == models::DataForm::Kind::latent) {
+        core::log::info("evaluation skipped: pictures of prompts are measured by a command of its own, once the students are done");
+        return;
+    }
     if (workshop.data()->form().kind == models::DataForm::Kind::image && !std::filesystem::exists(measuring.classifier)) {
         core::log::warning("evaluation skipped: there is no classifier at {} (evaluate.classifier)", measuring.classifier);
         return;

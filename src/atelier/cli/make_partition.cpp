@@ -43,15 +43,15 @@ std::vector<double> class_losses(Workshop& workshop) {
         const std::vector<std::int64_t> labels(indices.size(), c);
         losses.push_back(distillation::score_matching_loss(denoiser, nullptr, x, sigma.to(x.device()),
                                                            diffusion::normal_tensor(noise, x.sizes()).to(x.device()),
-                                                           diffusion::one_hot(labels, data.classes(), x.device()), teacher.scheme.sigma_data)
+                                                           diffusion::one_hot(labels, data.classes(), x.device()), teacher.scheme)
                              .item<double>());
     }
     return losses;
 }
 
-std::vector<float> none_of(Workshop& workshop) {
-    const std::int64_t none = -1;
-    const Tensor row = workshop.conditions().of({&none, 1}).labels.contiguous();
+/// The embedding of no caption.
+std::vector<float> none_of(const std::filesystem::path& embeddings) {
+    const Tensor row = ops::read_tensor(core::SafetensorsFile(embeddings), "none").contiguous();
     return {row.const_data_ptr<float>(), row.const_data_ptr<float>() + row.numel()};
 }
 
@@ -66,7 +66,8 @@ std::string cell_words(const conditions::Partition& partition, std::int64_t stud
 
 /// Captions, split by what the teacher's text tower makes of them.
 Split split_captions(Workshop& workshop, const training::StageFolder& stage) {
-    const conditions::Embeddings embeddings(caption_embeddings(workshop));
+    const std::filesystem::path path = caption_embeddings(workshop);
+    const conditions::Embeddings embeddings(path);
     const PartitionConfig& config = workshop.config().partition;
     conditions::PromptPartition prompts;
     const bool known = stage.finished() && std::filesystem::exists(workshop.output() / "partition.json");
@@ -75,7 +76,7 @@ Split split_captions(Workshop& workshop, const training::StageFolder& stage) {
     } else {
         prompts = conditions::partition_prompts(embeddings, {.students = config.students, .seed = workshop.seed(), .balanced = config.method == "balanced"});
         prompts.encoder = "the teacher's text_encoder";
-        prompts.null_owner = prompts.router().route(none_of(workshop));
+        prompts.null_owner = prompts.router().route(none_of(path));
         conditions::write_prompt_partition(workshop.output(), prompts);
         stage.finish({{"hash", prompts.hash()}});
     }

@@ -57,13 +57,15 @@ public:
         if (config_.uses_lpips()) own.emplace_back("lpips");
         const auto stage = workshop_.stage(folder(name), keys(own));
         if (stage.finished()) return;
-        models::Model student = start(name, "model.safetensors");
-        ops::Parameters fake = start_of_fake(name, student);
+        const auto from = predecessor(name);
+        models::Model student = start(from);
+        const auto pairs = pair_batches(name, settings);
+        const models::Model master = workshop_.frozen_teacher();  // from here on the teacher is not to be asked for again: it would be read a second time
+        if (student.low_rank() > 0) student.parameters.stand_on(std::make_shared<const ops::Parameters>(master.parameters));
+        ops::Parameters fake = start_of_fake(from, student);
         stage.begin();
         if (name == "adm") fake.merge(distillation::fresh_head(student.network, workshop_.seed()).to(workshop_.device()), "");
         const RealBatches real = real_batches(name, settings.batch);
-        const auto pairs = pair_batches(name, settings);
-        const models::Model master = workshop_.frozen_teacher();
         const auto teacher = workshop_.asked(master);
         distillation::MatchingSettings how = matching_settings(config_, name, student);
         how.stream = stream(name);
@@ -88,10 +90,11 @@ private:
 
     nlohmann::json student_json() const {
         nlohmann::json json = sized(workshop_.teacher().config, config_.students, student_);
-        json.erase("weights");
+        for (const char* of_teacher : {"weights", "guidance"}) json.erase(of_teacher);
         json["provenance"] = {{"seed", config_.seed}, {"teacher", ops::hash_of(workshop_.teacher().parameters)},
                               {"data", workshop_.data()->hash()}};
         json["place"] = split_.place_of(student_);
+        if (config_.students.lora_rank > 0) json["lora"] = {{"rank", config_.students.lora_rank}, {"base", "../../../teacher"}};
         return json;
     }
 
@@ -116,12 +119,12 @@ private:
         return path;
     }
 
-    models::Model start(const std::string& stage, const std::string& file) const {
+    models::Model start(const std::optional<fs::path>& from) const {
         models::Model model = models::fresh_model(student_json(), workshop_.seed());
-        if (const auto from = predecessor(stage)) {
-            model.parameters = ops::read_parameters(*from / file);
-            ops::check_against(model.parameters, networks::trace(model.network).parameters, (*from / file).string());
-        } else if (same_as_teacher()) {
+        if (from) {
+            model.parameters = ops::read_parameters(*from / "model.safetensors");
+            ops::check_against(model.parameters, model.specs(), (*from / "model.safetensors").string());
+        } else if (same_as_teacher() && model.low_rank() == 0) {
             model.parameters = workshop_.teacher().parameters.clone();
         }
         model.parameters = model.parameters.clone().to(workshop_.device());
@@ -129,15 +132,15 @@ private:
     }
 
     /// The fake score goes on from the stage before, else it begins as the student does: from the teacher, TSM's result, or fresh weights.
-    ops::Parameters start_of_fake(const std::string& stage, const models::Model& student) const {
-        const auto from = predecessor(stage);
+    ops::Parameters start_of_fake(const std::optional<fs::path>& from, const models::Model& student) const {
         if (!from || !fs::exists(*from / "fake_score.safetensors")) return student.parameters.clone();
         ops::Parameters fake;
+        fake.stand_on(student.parameters.base());
         const ops::Parameters saved = ops::read_parameters(*from / "fake_score.safetensors");
         for (const auto& [name, tensor] : saved.tensors()) {
             if (!name.starts_with("head.")) fake.set(name, tensor.to(workshop_.device()));
         }
-        ops::check_against(fake, networks::trace(student.network).parameters, (*from / "fake_score.safetensors").string());
+        ops::check_against(fake, student.specs(), (*from / "fake_score.safetensors").string());
         return fake;
     }
 
@@ -199,9 +202,27 @@ std::int64_t choose(const std::vector<std::int64_t>& list, std::int64_t student,
     return list[list.size() == 1 ? 0 : static_cast<std::size_t>(student)];
 }
 
+/// The first level's channels are its width; the others' keep their proportions to it, unless students.channel_mult says otherwise.
+nlohmann::json sized_sd_unet(nlohmann::json teacher, const StudentsConfig& sizes, std::int64_t student) {
+    nlohmann::json& unet = teacher.at("unet");
+    const auto of_teacher = unet.at("block_out_channels").get<std::vector<std::int64_t>>();
+    const std::int64_t width = choose(sizes.widths, student, of_teacher.at(0));
+    std::vector<std::int64_t> channels;
+    for (const std::int64_t factor : sizes.channel_mult) channels.push_back(factor * width);
+    if (channels.empty()) {
+        for (const std::int64_t own : of_teacher) channels.push_back(own * width / of_teacher[0]);
+    }
+    if (channels.size() != of_teacher.size()) throw core::UsageError(fmt::format("students.channel_mult has {} entries, the teacher's U-Net {} levels", channels.size(), of_teacher.size()));
+    unet["block_out_channels"] = channels;
+    const nlohmann::json layers = unet.value("layers_per_block", nlohmann::json(2));
+    if (!sizes.depths.empty()) unet["layers_per_block"] = choose(sizes.depths, student, layers.is_array() ? layers.at(0).get<std::int64_t>() : layers.get<std::int64_t>());
+    return teacher;
+}
+
 }  // namespace
 
 nlohmann::json sized(nlohmann::json teacher, const StudentsConfig& sizes, std::int64_t student) {
+    if (teacher.at("architecture") == "sd_unet") return sized_sd_unet(std::move(teacher), sizes, student);
     const bool mlp = teacher.at("architecture") == "mlp";
     const char* width = mlp ? "hidden" : "model_channels";
     const char* depth = mlp ? "blocks" : "num_blocks";
@@ -213,7 +234,7 @@ nlohmann::json sized(nlohmann::json teacher, const StudentsConfig& sizes, std::i
 }
 
 bool same_size(const nlohmann::json& student, const nlohmann::json& teacher) {
-    for (const char* key : {"model_channels", "num_blocks", "channel_mult", "hidden", "blocks"}) {
+    for (const char* key : {"model_channels", "num_blocks", "channel_mult", "hidden", "blocks", "unet"}) {
         if (student.contains(key) && student.at(key) != teacher.at(key)) return false;
     }
     return true;

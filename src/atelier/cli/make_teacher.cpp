@@ -5,6 +5,7 @@
 #include "atelier/core/log.h"
 #include "atelier/core/progress.h"
 #include "atelier/distillation/score_matching.h"
+#include "atelier/models/latent_model.h"
 
 namespace atelier::cli {
 
@@ -75,12 +76,19 @@ void train(Workshop& workshop, const training::StageFolder& stage) {
 
 void adopt(Workshop& workshop, const training::StageFolder& stage) {
     const std::filesystem::path from = workshop.config().teacher.path;
-    const models::Model model = models::read_model(from);
-    if (!workshop.data()->captions().empty() && !models::has_prompt_encoder(stage.path())) {
-        std::filesystem::create_directories(stage.path());
-        models::copy_prompt_encoder(from, stage.path());
+    workshop.data();  // what is wrong with the data is said before anything is written
+    stage.begin();
+    if (models::is_diffusers_directory(from)) {
+        models::write_latent_model(models::DiffusersDirectory(from), stage.path());
+    } else {
+        models::copy_parts(from, stage.path());
+        models::write_model(stage.path(), models::read_model(from));
     }
-    models::write_model(stage.path(), model);
+    if (const double guidance = workshop.config().teacher.guidance; guidance != 1) {
+        nlohmann::json json = core::read_json(stage.path() / "config.json");
+        json["guidance"] = guidance;
+        core::write_json(stage.path() / "config.json", json);
+    }
     stage.finish({{"adopted", workshop.config().teacher.path}});
 }
 

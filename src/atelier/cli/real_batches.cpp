@@ -12,9 +12,10 @@ constexpr double share_worth_a_warning = 0.05;  // of the time
 }  // namespace
 
 RealBatches::RealBatches(std::shared_ptr<const data::Dataset> dataset, data::LoaderOptions options)
-    : loader_(std::make_shared<data::Loader>(std::move(dataset), std::move(options))) {}
+    : loader_(dataset->has_samples() ? std::make_shared<data::Loader>(dataset, std::move(options)) : nullptr) {}
 
 distillation::BatchSource RealBatches::source() const {
+    if (!loader_) return {};
     return [loader = loader_](std::int64_t step) {
         const data::Batch batch = loader->at(step);
         return distillation::LabelledBatch{batch.samples, batch.labels};
@@ -22,6 +23,7 @@ distillation::BatchSource RealBatches::source() const {
 }
 
 void RealBatches::say_pace(const std::string& label) const {
+    if (!loader_) return;
     const data::Pace pace = loader_->pace();
     if (pace.batches < fewest_batches) return;
     const double waited = pace.waited_seconds / pace.seconds;

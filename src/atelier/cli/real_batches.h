@@ -8,12 +8,12 @@
 
 namespace atelier::cli {
 
-/// Real samples for a stage, read ahead of it.
+/// Real samples for a stage, read ahead of it; none where the data have none.
 class RealBatches {
 public:
     RealBatches(std::shared_ptr<const data::Dataset> dataset, data::LoaderOptions options);
 
-    /// Batch number `step`; may outlive this.
+    /// Batch number `step`; may outlive this. Empty where the data have no samples.
     distillation::BatchSource source() const;
 
     /// Says in the log how fast samples were read beside how fast `label` used them, and warns where it waited for them.

@@ -85,6 +85,7 @@ void bind_students(Schema& schema, RunConfig& config) {
     schema.text("students.start", &config.students.start,
                 "branch: a finished stage of another run's student, e.g. runs/one/students/0/dm; empty: from teacher or TSM");
     schema.flag("students.tsm", &config.students.tsm, "start students of another size by teacher score matching");
+    schema.number("students.lora_rank", &config.students.lora_rank, "students and their fake scores are low-rank deltas of this rank over the frozen teacher; 0: all weights learn", {.least = 0, .most = 65536});
     schema.number("students.parallel", &config.students.parallel, "students that train at once, each in its own process",
                   {.least = 1, .most = 1024, .affects_result = false});
     schema.number("students.threads", &config.students.threads, "threads a student process", at_least_1);
@@ -135,7 +136,13 @@ void check(const RunConfig& config) {
     if (config.teacher.guidance != 1 && config.teacher.path.empty() && config.teacher.condition_dropout == 0) {
         refuse("teacher.guidance needs a teacher that knows what no condition is: set teacher.condition_dropout, e.g. to 0.1");
     }
+    if (config.network.architecture == "sd_unet" && config.teacher.path.empty()) {
+        refuse("network.architecture = \"sd_unet\" describes a teacher that exists: set teacher.path to its diffusers directory");
+    }
     if (config.text.width % config.text.heads != 0) refuse("text.width must be a multiple of text.heads");
+    const bool resized = !config.students.widths.empty() || !config.students.depths.empty() || !config.students.channel_mult.empty();
+    if (config.students.lora_rank > 0 && resized) refuse("students.lora_rank is for students of the teacher's size; they stand on its weights");
+    if (config.students.lora_rank > 0 && !config.students.start.empty()) refuse("students.lora_rank and students.start exclude each other: deltas stand on the teacher");
     check_list(config.students.widths, config.partition.students, "students.widths");
     check_list(config.students.depths, config.partition.students, "students.depths");
     for (const auto* matching : {&config.dm, &config.adm}) {

@@ -49,6 +49,7 @@ struct StudentsConfig {
     std::string start;                         // a stage's folder of another run to branch from
     std::int64_t parallel = 1, threads = 1;
     bool tsm = true;
+    std::int64_t lora_rank = 0;                // 0: all weights are trained
 };
 
 struct TsmConfig {

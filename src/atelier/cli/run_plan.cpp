@@ -5,11 +5,14 @@
 #include <fmt/ranges.h>
 
 #include "atelier/cli/caption_table.h"
+#include "atelier/cli/latent_data.h"
 #include "atelier/cli/stages.h"
 #include "atelier/conditions/partition.h"
 #include "atelier/core/error.h"
 #include "atelier/data/captioned_images.h"
+#include "atelier/data/prompt_list.h"
 #include "atelier/data/toy_points.h"
+#include "atelier/ops/low_rank.h"
 
 namespace atelier::cli {
 
@@ -17,8 +20,33 @@ namespace {
 
 namespace fs = std::filesystem;
 
+bool data_are_here(const std::string& path) {
+    if (data::is_prompt_list(path)) return fs::exists(path.substr(path.find(':') + 1));
+    return data::is_toy(path) || data::is_captioned(path) || fs::exists(path);
+}
+
+/// The teacher's latents, whatever the data are; those are only counted.
+void look_at_latents(const RunConfig& config, RunPlan& plan) {
+    const fs::path teacher = config.teacher.path;
+    if (fs::exists(teacher)) {
+        const nlohmann::json json = latent_teacher_json(config);
+        plan.form = models::data_form_from_json(core::JsonObject(json, config.teacher.path).object("data"));
+    } else {
+        if (config.data_shape.size() != 3) throw core::UsageError(config.teacher.path + ": is not here; say what its latents are with data.shape, e.g. data.shape=[4,64,64]");
+        plan.form.kind = models::DataForm::Kind::latent;
+        plan.form.shape = config.data_shape;
+    }
+    plan.classes = config.text.width;
+    plan.data_words = config.data_path + " is not here";
+    if (!data_are_here(config.data_path)) return;
+    const auto data = data::open_dataset({.path = config.data_path, .split = "train", .limit = 0});
+    plan.samples = data->size();
+    plan.data_words = fmt::format("{}: {} {}", config.data_path, plan.samples, data->has_samples() ? "images" : "prompts");
+}
+
 void look_at_data(const RunConfig& config, RunPlan& plan) {
-    if (data::is_toy(config.data_path) || data::is_captioned(config.data_path) || fs::exists(config.data_path)) {
+    if (draws_latents(config)) return look_at_latents(config, plan);
+    if (data_are_here(config.data_path)) {
         const auto data = data::open_dataset({.path = config.data_path, .split = "train", .limit = 0});
         plan.form = data->form();
         plan.classes = label_width(config, *data);
@@ -42,6 +70,10 @@ void look_at_data(const RunConfig& config, RunPlan& plan) {
 
 nlohmann::json teacher_config(const LoadedConfig& loaded, RunPlan& plan) {
     const RunConfig& config = loaded.config;
+    if (draws_latents(config) && fs::exists(config.teacher.path)) {
+        plan.teacher_words = config.teacher.path;
+        return latent_teacher_json(config);
+    }
     if (!config.teacher.path.empty() && fs::exists(fs::path(config.teacher.path) / "config.json")) {
         const models::Model teacher = models::read_model_config(config.teacher.path);
         check_teacher(teacher, plan.form, plan.classes, config);
@@ -124,6 +156,12 @@ Matching matching_of(const RunConfig& config, const MatchingConfig& from, bool g
     if (gan) {
         matching.encoder = burden_of(student, how, networks::Extent::encoder);
         matching.head = burden_of_head(student, how);
+    }
+    if (config.teacher.guidance != 1) matching.teacher = guided(matching.teacher);
+    if (config.students.lora_rank > 0) {
+        double deltas = 0;
+        for (const ops::ParameterSpec& spec : ops::low_rank_specs(networks::trace(student).parameters, config.students.lora_rank)) deltas += static_cast<double>(ops::elements(spec.shape));
+        for (Burden* learner : {&matching.student, &matching.fake, &matching.encoder}) *learner = low_rank(*learner, deltas);
     }
     matching.score_identity = from.loss == "sid";
     matching.regression = from.regression != "none";

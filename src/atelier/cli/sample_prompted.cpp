@@ -38,7 +38,7 @@ void sample_prompted(const TextRequest& request, const TextOptions& options, con
         parts.push_back(generator.draw(wanted));
         progress.update(first + static_cast<std::int64_t>(wanted.numbers.size()));
     }
-    const Tensor pixels = models::to_user_space(generator.form(), at::cat(parts)).contiguous();
+    const Tensor pixels = generator.pictures(at::cat(parts));
     const auto place = generator.place(generator.encoder().embed({&*options.prompt, 1})[0]);
     write_pictures(request.out, pixels, [&](const std::string& number) { return text_of(generator, *options.prompt, request.seed, number, place.student); });
     if (request.json) {

@@ -12,9 +12,6 @@ namespace atelier::cli {
 
 namespace {
 
-/// [1,3,H,W] in +-1 -> pixels [H,W,3] uint8.
-Tensor pixels_of(const Tensor& image) { return ((image[0] / 2 + 0.5).clamp(0, 1) * 255).round().to(at::kByte).permute({1, 2, 0}).contiguous(); }
-
 std::map<std::string, std::string> text_of(const TextRequest& request, const std::string& prompt, const inference::TextSampling& how, const std::string& number) {
     return {{"Software", "atelier " ATELIER_VERSION}, {"seed", std::to_string(request.seed)}, {"number", number}, {"prompt", prompt}, {"negative", how.negative},
             {"sampler", how.method == inference::TextSampling::Method::ddim ? "ddim" : "dpm++"}, {"evaluations", std::to_string(how.steps)},
@@ -38,9 +35,9 @@ void sample_text(const TextRequest& request, const TextOptions& options, const i
     std::vector<Tensor> images;
     for (std::int64_t i = 0; i < request.count; ++i) {
         const auto tell = [&](std::int64_t done) { progress.update(i * how.steps + done); };
-        images.push_back(pixels_of(draw(model, *options.prompt, how, static_cast<std::uint64_t>(request.seed), i, tell)));
+        images.push_back(inference::pixels_of(draw(model, *options.prompt, how, static_cast<std::uint64_t>(request.seed), i, tell)));
     }
-    write_pictures(request.out, at::stack(images).contiguous(), [&](const std::string& number) { return text_of(request, *options.prompt, how, number); });
+    write_pictures(request.out, at::cat(images), [&](const std::string& number) { return text_of(request, *options.prompt, how, number); });
     if (request.json) {
         std::cout << nlohmann::json{{"out", request.out}, {"count", request.count}, {"seed", request.seed}, {"evaluations", how.steps}}.dump() << std::endl;
     }

@@ -1,6 +1,7 @@
 #include "atelier/cli/workshop.h"
 
 #include "atelier/cli/caption_table.h"
+#include "atelier/cli/latent_data.h"
 #include "atelier/cli/perception.h"
 #include "atelier/cli/yardstick.h"
 #include "atelier/core/error.h"
@@ -34,6 +35,11 @@ Workshop::Workshop(LoadedConfig loaded) : loaded_(std::move(loaded)), output_(co
 const std::shared_ptr<const data::Dataset>& Workshop::data() {
     if (!data_) {
         const auto opened = data::open_dataset({.path = config().data_path, .split = "train", .limit = 0});
+        if (draws_latents(config())) {
+            data_ = latents_of(*this, opened);
+            return data_;
+        }
+        if (!opened->has_samples()) throw core::UsageError(config().data_path + ": prompts alone are for a teacher that exists (teacher.path, a diffusers directory)");
         check_data(opened->form(), opened->classes(), config());
         data_ = opened;
     }
@@ -95,6 +101,11 @@ training::LoopSettings Workshop::loop_settings(const std::string& label, const s
     settings.probe_noise = diffusion::image_noise(seed(), 0, config().probe.count, dataset->form().shape).to(device_);
     settings.probe_condition = conditions.of(labels, device_);
     settings.distance = distance_to_data(*this, classes);
+    if (dataset->form().kind == models::DataForm::Kind::latent) {
+        if (!autoencoder_) autoencoder_ = std::make_shared<inference::Autoencoder>(output_ / "teacher" / "vae", inference::Engine{.device = device_});
+        settings.draw = [autoencoder = autoencoder_](const std::filesystem::path& stem, const Tensor& samples) { draw_latents(stem, *autoencoder, samples); };
+        return settings;
+    }
     settings.draw = [form = dataset->form(), labels](const std::filesystem::path& stem, const Tensor& samples) {
         draw_samples(stem, form, samples, labels);
     };
@@ -109,7 +120,9 @@ void check_plan(Workshop& workshop) {
         throw core::UsageError(fmt::format("{}: is unlabelled, so its conditions cannot be shared by {} students; label it (atelier import makes classes of "
                                            "folders), or set partition.students = 1", config.data_path, partition.students));
     }
-    if (config.teacher.path.empty()) {
+    if (draws_latents(config)) {
+        check_latents(config, data);
+    } else if (config.teacher.path.empty()) {
         networks::make_network(core::JsonObject(network_json(config.network, data.form(), label_width(config, data)), workshop.loaded().path));
     } else {
         check_teacher(models::read_model_config(config.teacher.path), data.form(), label_width(config, data), config);
@@ -128,6 +141,23 @@ void check_plan(Workshop& workshop) {
     conditions::make_partition(request);
 }
 
+namespace {
+
+/// Stable Diffusion 1's, with these sizes: all levels but the lowest attend, in 8 heads, to `classes` numbers a token.
+nlohmann::json sd_unet_json(const NetworkConfig& config, const models::DataForm& form, std::int64_t classes) {
+    std::vector<std::int64_t> channels;
+    for (const std::int64_t factor : config.channel_mult) channels.push_back(factor * config.model_channels);
+    std::vector<std::string> down(channels.size(), "CrossAttnDownBlock2D"), up(channels.size(), "CrossAttnUpBlock2D");
+    down.back() = "DownBlock2D", up.front() = "UpBlock2D";
+    return {{"architecture", "sd_unet"}, {"data", models::to_json(form)}, {"condition", "text"}, {"preconditioning", "ddpm"},
+            {"scheduler", {{"beta_schedule", "scaled_linear"}, {"beta_start", 0.00085}, {"beta_end", 0.012}}},
+            {"unet", {{"_class_name", "UNet2DConditionModel"}, {"sample_size", form.shape.at(1)}, {"in_channels", form.shape.at(0)}, {"out_channels", form.shape.at(0)},
+                      {"block_out_channels", channels}, {"layers_per_block", config.num_blocks}, {"attention_head_dim", 8}, {"cross_attention_dim", classes},
+                      {"down_block_types", down}, {"up_block_types", up}}}};
+}
+
+}  // namespace
+
 nlohmann::json network_json(const NetworkConfig& config, const models::DataForm& form, std::int64_t classes) {
     nlohmann::json json{{"architecture", config.architecture}, {"classes", classes}, {"data", models::to_json(form)}};
     if (config.architecture == "mlp") {
@@ -135,6 +165,7 @@ nlohmann::json network_json(const NetworkConfig& config, const models::DataForm&
         json.update({{"dimensions", form.shape[0]}, {"hidden", config.hidden}, {"blocks", config.blocks}});
         return json;
     }
+    if (config.architecture == "sd_unet") return sd_unet_json(config, form, classes);
     if (form.shape.size() != 3) {
         throw core::UsageError(fmt::format("network.architecture = \"{}\" is for images; the data are points, use mlp", config.architecture));
     }

@@ -7,6 +7,7 @@
 #include "atelier/conditions/partition.h"
 #include "atelier/data/dataset.h"
 #include "atelier/diffusion/condition_table.h"
+#include "atelier/inference/autoencoder.h"
 #include "atelier/models/model_directory.h"
 #include "atelier/training/loop.h"
 #include "atelier/training/run_directory.h"
@@ -24,7 +25,7 @@ public:
     at::Device device() const { return device_; }
     std::uint64_t seed() const { return static_cast<std::uint64_t>(config().seed); }
 
-    /// The training data, opened when first asked for.
+    /// The training data, opened when first asked for; a teacher of latents has its images encoded then.
     const std::shared_ptr<const data::Dataset>& data();
 
     /// A stage's folder under the output, tied to the config values under `keys`.
@@ -54,6 +55,7 @@ private:
     std::shared_ptr<const data::Dataset> data_;
     std::unique_ptr<models::Model> teacher_;
     std::optional<diffusion::ConditionTable> conditions_;
+    std::shared_ptr<inference::Autoencoder> autoencoder_;  // of a teacher of latents, for pictures
 };
 
 /// Throws core::UsageError where samples of `form` in so many classes are not what the config says of its data.

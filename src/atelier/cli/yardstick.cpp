@@ -25,6 +25,7 @@ std::function<double(const Tensor&)> feature_distance(const std::string& classif
 
 std::function<double(const Tensor& samples)> distance_to_data(Workshop& workshop, std::span<const std::int64_t> classes) {
     const data::Dataset& data = *workshop.data();
+    if (data.form().kind == models::DataForm::Kind::latent) return {};  // nothing here measures them
     std::vector<std::int64_t> indices;
     if (classes.empty()) {
         indices.resize(static_cast<std::size_t>(data.size()));

@@ -1,5 +1,6 @@
 #include "atelier/conditions/prior.h"
 
+#include <algorithm>
 #include <cmath>
 
 #include "atelier/core/error.h"
@@ -24,22 +25,26 @@ double total_of(const Prior& prior) {
 
 }  // namespace
 
-std::int64_t draw_class(const Prior& prior, std::uint64_t seed, std::uint64_t index) {
+ClassDraws::ClassDraws(const Prior& prior) {
+    total_of(prior);
+    double sum = 0;
+    for (const double weight : prior.weights) {
+        sum += weight;
+        if (weight > 0) last_ = static_cast<std::int64_t>(sums_.size());
+        sums_.push_back(sum);
+    }
+}
+
+std::int64_t ClassDraws::at(std::uint64_t seed, std::uint64_t index) const {
     // 2^64 divided by the golden ratio. Steps in whole numbers wrap exactly, so even a huge index loses no precision.
     constexpr std::uint64_t golden_step = 0x9e3779b97f4a7c15ULL;
     const std::uint64_t place = core::RandomStream(seed, "class").next64() + index * golden_step;
-    const double target = static_cast<double>(place >> 11) * 0x1p-53 * total_of(prior);
-    std::int64_t last = 0;  // rounding may put the target at the sum's end, never into a class of weight 0
-    double sum = 0;
-    for (std::int64_t i = 0; i < prior.classes(); ++i) {
-        const double weight = prior.weights[static_cast<std::size_t>(i)];
-        if (weight == 0) continue;
-        sum += weight;
-        last = i;
-        if (target < sum) break;
-    }
-    return last;
+    const double target = static_cast<double>(place >> 11) * 0x1p-53 * sums_.back();
+    // Rounding may put the target at the sum's end, never into a class of weight 0.
+    return std::min(std::ranges::upper_bound(sums_, target) - sums_.begin(), last_);
 }
+
+std::int64_t draw_class(const Prior& prior, std::uint64_t seed, std::uint64_t index) { return ClassDraws(prior).at(seed, index); }
 
 Prior restricted(const Prior& prior, std::span<const std::int64_t> classes) {
     Prior kept{std::vector<double>(prior.weights.size(), 0.0)};

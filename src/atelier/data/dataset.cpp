@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "atelier/core/error.h"
+#include "atelier/data/captioned_folder.h"
 #include "atelier/data/captioned_images.h"
 #include "atelier/data/idx.h"
 #include "atelier/data/image_folder.h"
@@ -10,6 +11,7 @@
 #include "atelier/data/image_tar.h"
 #include "atelier/data/image_zip.h"
 #include "atelier/data/points.h"
+#include "atelier/data/prompt_list.h"
 #include "atelier/data/toy_points.h"
 
 namespace atelier::data {
@@ -55,6 +57,7 @@ std::shared_ptr<const Dataset> open_path(const DataRequest& request) {
     if (request.path.extension() == ".npz") return open_image_npz(request);
     if (request.path.extension() == ".tar" || (std::filesystem::is_directory(status) && is_tar_folder(request.path))) return open_image_tars(request);
     if (!std::filesystem::is_directory(status)) return open_points(request);
+    if (is_captioned_folder(request.path)) return open_captioned_folder(request);
     return is_idx_folder(request.path) ? open_idx_folder(request) : open_image_folder(request);
 }
 
@@ -69,6 +72,7 @@ std::shared_ptr<const Dataset> open_dataset(const DataRequest& request) {
     }
     if (is_toy(request.path)) return open_toy(request);
     if (is_captioned(request.path)) return open_captioned(request);
+    if (is_prompt_list(request.path)) return open_prompt_list(request);
     try {
         return open_path(request);
     } catch (const std::filesystem::filesystem_error& problem) {

@@ -25,6 +25,8 @@ public:
     virtual Tensor samples(std::span<const std::int64_t> indices) const = 0;
     /// The class of every sample (empty when unlabelled).
     virtual const std::vector<std::int64_t>& labels() const = 0;
+    /// Whether there are samples at all; without, only what they would be conditioned on.
+    virtual bool has_samples() const { return true; }
     /// What samples show, in words: labels number these. Empty where labels are classes.
     virtual const std::vector<std::string>& captions() const;
     /// What the samples are: shape, kind, scaling, names of the classes.
@@ -48,7 +50,7 @@ struct DataRequest {
 
 /// Opens a data set by what lies at the path: a safetensors file with `points` and `labels` (points.h), a folder of IDX files,
 /// gzip or not (idx.h), a folder of images, one sub-folder a class (image_folder.h), a zip of images as EDM makes them (image_zip.h), WebDataset tars
-/// (image_tar.h), an .npz of images (image_npz.h); or draws a toy (toy_points.h), or composes captioned pictures (captioned_images.h). The test
+/// (image_tar.h), an .npz of images (image_npz.h), a folder of images with their captions (captioned_folder.h), prompts alone (prompt_list.h); or draws a toy (toy_points.h), or composes captioned pictures (captioned_images.h). The test
 /// split has the classes and the model space of the training data; data without splits is the same for both. Throws core::Error
 /// saying what was looked for, or what is wrong with the data: labels out of range, sizes that differ, counts that do not fit.
 std::shared_ptr<const Dataset> open_dataset(const DataRequest& request);

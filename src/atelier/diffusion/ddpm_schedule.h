@@ -24,6 +24,8 @@ struct DdpmSchedule {
     /// Reads a scheduler_config.json, as diffusers' DDIM and DPM-Solver++ would. Throws core::Error naming file and key on what is not supported.
     static DdpmSchedule of(const core::JsonObject& config);
 
+    bool operator==(const DdpmSchedule&) const = default;
+
     std::int64_t steps() const { return static_cast<std::int64_t>(signal.size()); }
 };
 

@@ -27,19 +27,6 @@ Tensor lognormal_levels(core::RandomStream& stream, std::int64_t count, double m
     return sigma;
 }
 
-Tensor karras_index_levels(core::RandomStream& stream, std::int64_t count, const NoiseRange& range, std::int64_t first,
-                           std::int64_t last) {
-    constexpr std::int64_t levels = 1000;
-    const std::vector<double> all = karras_levels(range, levels);
-    Tensor sigma = at::empty({count}, at::kFloat);
-    float* numbers = sigma.mutable_data_ptr<float>();
-    for (std::int64_t i = 0; i < count; ++i) {
-        const auto index = first + static_cast<std::int64_t>(stream.below(static_cast<std::uint64_t>(last - first + 1)));
-        numbers[i] = static_cast<float>(all[static_cast<std::size_t>(levels - 1 - index)]);
-    }
-    return sigma;
-}
-
 Tensor normal_tensor(core::RandomStream& stream, at::IntArrayRef shape) {
     Tensor noise = at::empty(shape, at::kFloat);
     stream.fill_normal({noise.mutable_data_ptr<float>(), static_cast<std::size_t>(noise.numel())});

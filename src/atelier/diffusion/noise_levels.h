@@ -1,5 +1,6 @@
 #pragma once
 
+#include <cmath>
 #include <cstdint>
 #include <vector>
 
@@ -11,6 +12,10 @@ namespace atelier::diffusion {
 /// The span of noise levels that a model knows.
 struct NoiseRange {
     double sigma_min = 0.002, sigma_max = 80.0;
+    bool from_pure_noise = false;  // a student's x_t is the noise itself, as DDPM models start (x_T = z), not c_in sigma_max times it
+
+    /// What standard normal numbers are multiplied by to be a student's x_t at sigma_max.
+    double start() const { return from_pure_noise ? std::sqrt(1 + sigma_max * sigma_max) : sigma_max; }
 };
 
 /// Karras levels: `count` sigmas from sigma_max down to sigma_min, evenly spaced in sigma^(1/rho) (Karras et al. 2022, eq. 5).
@@ -21,11 +26,6 @@ std::vector<double> sampling_levels(const NoiseRange& range, std::int64_t count,
 
 /// Training levels of a teacher: ln sigma ~ N(mean, deviation^2), [count] float32.
 Tensor lognormal_levels(core::RandomStream& stream, std::int64_t count, double mean, double deviation);
-
-/// Levels for distillation: uniform over indices `first`..`last` of 1000 Karras levels in increasing order (index 0 is
-/// sigma_min, 999 sigma_max), [count] float32.
-Tensor karras_index_levels(core::RandomStream& stream, std::int64_t count, const NoiseRange& range, std::int64_t first,
-                           std::int64_t last);
 
 /// Standard normal numbers from a stream, float32 of `shape`.
 Tensor normal_tensor(core::RandomStream& stream, at::IntArrayRef shape);

@@ -22,8 +22,8 @@ Tensor heun_step(const Denoiser& denoiser, const Tensor& x, double from, double 
 
 }  // namespace
 
-Tensor sample_one_step(const Denoiser& student, const Tensor& noise, double sigma_max, const Condition& condition) {
-    return student.denoise(noise * sigma_max, level_of(sigma_max, noise), condition);
+Tensor sample_one_step(const Denoiser& student, const Tensor& noise, const NoiseRange& range, const Condition& condition) {
+    return student.denoise(noise * range.start(), level_of(range.sigma_max, noise), condition);
 }
 
 Tensor sample_heun(const Denoiser& denoiser, const Tensor& noise, std::span<const double> levels, const Condition& condition) {

@@ -8,8 +8,8 @@
 
 namespace atelier::diffusion {
 
-/// A one-step student's answer: D(sigma_max z; sigma_max, c). `noise` [N,...] is standard normal.
-Tensor sample_one_step(const Denoiser& student, const Tensor& noise, double sigma_max, const Condition& condition);
+/// A one-step student's answer: D(start z; sigma_max, c). `noise` z [N,...] is standard normal.
+Tensor sample_one_step(const Denoiser& student, const Tensor& noise, const NoiseRange& range, const Condition& condition);
 
 /// Heun's second-order sampler for the probability-flow ODE (Karras et al. 2022, algorithm 1). `noise` [N,...] is standard
 /// normal; `levels` are decreasing sigmas, the last one 0. Costs 2*(levels.size()-1)-1 evaluations. Returns clean samples.

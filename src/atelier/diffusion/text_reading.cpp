@@ -1,6 +1,6 @@
 #include "atelier/diffusion/text_reading.h"
 
-#include "atelier/ops/torch_token_ops.h"
+#include "atelier/ops/torch_ops.h"
 
 namespace atelier::diffusion {
 
@@ -9,16 +9,17 @@ Tensor end_of(const networks::ClipText& tower, const Tensor& ids) {
     return (tower.eos == legacy ? ids : ids.eq(tower.eos).to(at::kInt)).argmax(1);
 }
 
-Tensor read_text(const networks::ClipText& tower, const ops::Parameters& parameters, const Tensor& ids) {
-    ops::TorchTokenOps speaker(parameters);
+TextReading read_text(const networks::ClipText& tower, const ops::Parameters& parameters, const Tensor& given) {
+    const Tensor ids = given.to(parameters.tensors().begin()->second.device());
+    ops::TorchOps speaker(parameters);
     const Tensor hidden = ops::tensor_of(tower.forward(speaker, ids));
     const Tensor pooled = hidden.index({at::arange(ids.size(0), ids.options()), end_of(tower, ids)});
-    return pooled / pooled.norm(2, {1}, true);
+    return {hidden, pooled / pooled.norm(2, {1}, true)};
 }
 
 Condition with_labels(const networks::Network& network, const ops::Parameters& parameters, const Condition& condition) {
     if (!network.text || condition.labels.defined() || !condition.ids.defined()) return condition;
-    return {read_text(*network.text, parameters, condition.ids), condition.augment};
+    return {read_text(*network.text, parameters, condition.ids).embeddings, condition.augment};
 }
 
 }  // namespace atelier::diffusion

@@ -4,8 +4,13 @@
 
 namespace atelier::diffusion {
 
-/// Embeddings [N,width] of texts, each of length 1: the state at the end token, over its norm. `ids` [N,T] int64.
-Tensor read_text(const networks::ClipText& tower, const ops::Parameters& parameters, const Tensor& ids);
+/// What a text tower makes of texts: states of all their tokens [N,T,width], and embeddings [N,width] of length 1, the state at the end token over its norm.
+struct TextReading {
+    Tensor states, embeddings;
+};
+
+/// `ids` [N,T] int64; computed where the parameters lie.
+TextReading read_text(const networks::ClipText& tower, const ops::Parameters& parameters, const Tensor& ids);
 
 /// `condition` with labels: those that it has, or what the network's text tower makes of its ids.
 Condition with_labels(const networks::Network& network, const ops::Parameters& parameters, const Condition& condition);

@@ -30,10 +30,12 @@ Tensor loss_with_gradient(const Tensor& x, const Tensor& gradient) {
 }
 
 DistributionMatching::DistributionMatching(MatchingParts parts, MatchingSettings settings)
-    : parts_(std::move(parts)), settings_(std::move(settings)), conditions_(parts_.conditions.value_or(diffusion::ConditionTable::classes(parts_.student_network.classes))) {
+    : parts_(std::move(parts)), settings_(std::move(settings)), conditions_(parts_.conditions.value_or(diffusion::ConditionTable::classes(parts_.student_network.classes))),
+      drawn_(parts_.prior), levels_(diffusion::matching_levels(settings_.scheme, settings_.range)) {
     gan_weight_ = settings_.adversarial ? settings_.adversarial->gan_weight.value_or(0.0) : 0.0;
     if (settings_.fake_updates >= most_turns) core::fail("fake_updates must be below {}", most_turns);
-    health_real_ = parts_.real(0).samples;
+    if (parts_.real) health_real_ = parts_.real(0).samples;
+    else if (settings_.adversarial) core::fail("a GAN head needs real samples");
 }
 
 std::vector<Learner> DistributionMatching::learners() {
@@ -50,7 +52,7 @@ core::RandomStream DistributionMatching::stream(const std::string& what, std::in
 
 Tensor DistributionMatching::sample(const ops::Parameters& weights, const Tensor& noise, const diffusion::Condition& condition) const {
     const diffusion::EdmDenoiser student(parts_.student_network, weights, settings_.scheme, settings_.compute);
-    return diffusion::sample_one_step(student, noise, settings_.range.sigma_max, condition);
+    return diffusion::sample_one_step(student, noise, settings_.range, condition);
 }
 
 DistributionMatching::Generated DistributionMatching::generate(const char* learner, std::int64_t step, std::int64_t turn) {
@@ -64,7 +66,7 @@ DistributionMatching::Generated DistributionMatching::generate(const char* learn
     const auto first = static_cast<std::uint64_t>((step * most_turns + turn) * settings_.batch + rows_.first);
     std::vector<std::int64_t> labels;
     for (std::int64_t i = 0; i < rows_.count; ++i) {
-        labels.push_back(conditions::draw_class(parts_.prior, settings_.seed + core::fnv1a(learner), first + static_cast<std::uint64_t>(i)));
+        labels.push_back(drawn_.at(settings_.seed + core::fnv1a(learner), first + static_cast<std::uint64_t>(i)));
     }
     const diffusion::Condition condition = conditions_.of(labels, device);
     return {sample(parts_.student, rows_.of(noise), condition), condition};
@@ -74,7 +76,7 @@ DistributionMatching::Noised DistributionMatching::noised(const Tensor& x, const
                                                           std::int64_t first, std::int64_t last) {
     const Tensor& sigma = draws_.once(what + "/sigma", [&] {
         core::RandomStream levels = stream(what + "/sigma", step, turn);
-        return diffusion::karras_index_levels(levels, settings_.batch, settings_.range, first, last).to(x.device());
+        return diffusion::indexed_levels(levels, settings_.batch, levels_, first, last).to(x.device());
     });
     const Tensor& added = draws_.once(what + "/added", [&] {
         core::RandomStream noise = stream(what + "/added", step, turn);
@@ -101,7 +103,7 @@ Loss DistributionMatching::fake_loss(std::int64_t step, std::int64_t turn) {
         generated = generate("fake", step, turn);
     }
     const Noised at = noised(generated.x, "fake", step, turn, 0, last_level);
-    const Tensor weight = diffusion::along(diffusion::edm_loss_weight(at.sigma, settings_.scheme.sigma_data), generated.x);
+    const Tensor weight = diffusion::along(diffusion::denoising_weight(at.sigma, settings_.scheme), generated.x);
     const auto seen = fake_score().denoise_and_encode(at.x_t, at.sigma, generated.condition);
     const Tensor denoising = (weight * (seen.estimate - generated.x).square()).mean();
     Loss loss{denoising, {{"fake_loss", denoising.item<double>()}}};
@@ -111,7 +113,7 @@ Loss DistributionMatching::fake_loss(std::int64_t step, std::int64_t turn) {
 
 /// Those whose noise the head may see; all, where that is none of the batch.
 DistributionMatching::Judged DistributionMatching::judged(const Tensor& sigma) {
-    const double highest = diffusion::karras_levels(settings_.range, last_level + 1)[static_cast<std::size_t>(last_level - settings_.adversarial->highest_level)];
+    const double highest = levels_[static_cast<std::size_t>(settings_.adversarial->highest_level)];
     const auto low = [&](const Tensor& levels) { return levels <= highest * (1 + 1e-6); };
     const Tensor& whole = draws_.once("fake/sigma", [&] { return sigma; });
     const std::int64_t of_batch = low(whole).sum().item<std::int64_t>();
@@ -219,6 +221,7 @@ void DistributionMatching::add_regression(Loss& loss, std::int64_t step) {
 }
 
 std::vector<Finding> DistributionMatching::health(Metrics& metrics, const Tensor& probe) {
+    if (!health_real_.defined()) health_real_ = diffusion::image_noise(settings_.seed, 0, probe.size(0), probe.sizes().slice(1));
     ProbeReading reading = read_probe(probe, health_real_.to(probe.device()));
     reading.was_diverse = highest_diversity_ >= least_diversity;
     highest_diversity_ = std::max(highest_diversity_, reading.diversity);

@@ -49,7 +49,7 @@ struct MatchingParts {
     ops::Parameters& fake;  // the fake score, and the GAN head under "head."
     const diffusion::Denoiser& teacher;
     conditions::Prior prior;   // of the student's cell
-    BatchSource real;          // of the cell; needed by the GAN head and for health
+    BatchSource real;          // of the cell; needed by the GAN head. Without, health compares with standard normal numbers, as scaled latents are
     std::function<PairBatch(std::int64_t step)> pairs;  // needed with a regression weight
     RegressionLoss regression;
     std::optional<diffusion::ConditionTable> conditions{};  // what labels stand for; nothing: the student's classes
@@ -100,6 +100,8 @@ private:
     MatchingParts parts_;
     MatchingSettings settings_;
     diffusion::ConditionTable conditions_;
+    conditions::ClassDraws drawn_;
+    std::vector<double> levels_;
     Draws draws_;
     Rows rows_;  // of the part at hand
     Tensor health_real_;

@@ -29,7 +29,7 @@ Loss ScoreMatching::loss(std::size_t index, std::int64_t step, std::int64_t turn
     const at::Device device = parameters_.list().front().device();
     const Tensor& sigma = draws_.once("sigma", [&] {
         core::RandomStream levels(settings_.seed, settings_.stream + "/sigma", static_cast<std::uint64_t>(step));
-        return diffusion::lognormal_levels(levels, n, settings_.level_mean, settings_.level_deviation).to(device);
+        return diffusion::training_levels(levels, n, settings_.scheme, settings_.level_mean, settings_.level_deviation).to(device);
     });
     const Tensor& z = draws_.once("noise", [&] {
         core::RandomStream noise(settings_.seed, settings_.stream + "/noise", static_cast<std::uint64_t>(step));
@@ -38,7 +38,7 @@ Loss ScoreMatching::loss(std::size_t index, std::int64_t step, std::int64_t turn
     const Rows rows = rows_of(n, settings_.micro_batch, part);
     const diffusion::EdmDenoiser model(network_, parameters_, settings_.scheme, settings_.compute);
     const Tensor value = score_matching_loss(model, teacher_, rows.of(batch.samples).to(device), rows.of(sigma), rows.of(z),
-                                             conditions_.of(rows.of(shown(batch.labels, step)), device), settings_.scheme.sigma_data);
+                                             conditions_.of(rows.of(shown(batch.labels, step)), device), settings_.scheme);
     return {value, {{"loss", value.item<double>()}}, rows.share};
 }
 
@@ -48,14 +48,14 @@ Tensor ScoreMatching::sample(const ops::Parameters& weights, const Tensor& noise
 }
 
 Tensor score_matching_loss(const diffusion::Denoiser& model, const diffusion::Denoiser* teacher, const Tensor& x,
-                           const Tensor& sigma, const Tensor& z, const diffusion::Condition& condition, double sigma_data) {
+                           const Tensor& sigma, const Tensor& z, const diffusion::Condition& condition, const diffusion::Scheme& scheme) {
     const Tensor x_t = x + diffusion::along(sigma, x) * z;
     Tensor target = x;
     if (teacher) {
         at::NoGradGuard no_gradients;
         target = teacher->denoise(x_t, sigma, condition);
     }
-    const Tensor weight = diffusion::along(diffusion::edm_loss_weight(sigma, sigma_data), x);
+    const Tensor weight = diffusion::along(diffusion::denoising_weight(sigma, scheme), x);
     return (weight * (model.denoise(x_t, sigma, condition) - target).square()).mean();
 }
 

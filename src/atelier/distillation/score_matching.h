@@ -52,6 +52,6 @@ private:
 
 /// w(sigma) |D(x + sigma z; sigma, c) - target|^2, mean over samples and elements; target x, or the teacher's estimate where given.
 Tensor score_matching_loss(const diffusion::Denoiser& model, const diffusion::Denoiser* teacher, const Tensor& x,
-                           const Tensor& sigma, const Tensor& z, const diffusion::Condition& condition, double sigma_data);
+                           const Tensor& sigma, const Tensor& z, const diffusion::Condition& condition, const diffusion::Scheme& scheme);
 
 }  // namespace atelier::distillation

@@ -63,7 +63,7 @@ ops::Value ConvolutionWatcher::conv2d(const ops::Value& x, const std::string& na
 std::vector<NetworkUse> uses_in_one_step(const models::Model& model, const std::vector<std::int64_t>& classes, std::int64_t samples,
                                          std::uint64_t seed) {
     const Tensor z = diffusion::image_noise(seed, 0, samples, model.network.data_shape);
-    return {{model.range.sigma_max * z, at::full({samples}, model.range.sigma_max, at::kFloat),
+    return {{model.range.start() * z, at::full({samples}, model.range.sigma_max, at::kFloat),
              diffusion::one_hot(in_turn(classes, samples), model.network.classes)}};
 }
 

@@ -6,8 +6,8 @@
 #include <openvino/op/result.hpp>
 
 #include "atelier/core/error.h"
-#include "atelier/ops/openvino_token_ops.h"
-#include "atelier/ops/torch_token_ops.h"
+#include "atelier/ops/openvino_ops.h"
+#include "atelier/ops/torch_ops.h"
 
 namespace atelier::inference {
 
@@ -23,12 +23,41 @@ std::string sizes_of(const std::vector<Tensor>& inputs) {
 
 ov::element::Type type_of(const Engine& engine) { return engine.precision == Engine::Precision::bf16 ? ov::element::bf16 : ov::element::f32; }
 
+/// Matrices in the engine's precision, the rest in float32, none of them looking into a file.
+ops::Parameters in_memory(const ops::Parameters& mapped, const Engine& engine) {
+    ops::Parameters read;
+    for (const auto& [name, tensor] : mapped.tensors()) {
+        const auto type = tensor.dim() >= 2 ? engine.compute().type.value_or(at::kFloat) : at::kFloat;
+        read.set(name, tensor.to(engine.device, type, /*non_blocking=*/false, /*copy=*/true));
+    }
+    return read;
+}
+
 }  // namespace
 
-ComputedNetwork::ComputedNetwork(ops::Parameters parameters, Forward forward, const Engine& engine)
-    : parameters_(std::move(parameters)), forward_(std::move(forward)), engine_(engine) {
+void check_sizes(const Tensor& tensor, const char* name, std::initializer_list<std::int64_t> wanted) {
+    bool fits = tensor.dim() == static_cast<std::int64_t>(wanted.size()) + 1;
+    std::int64_t axis = 1;
+    for (const std::int64_t size : wanted) fits = fits && (size < 0 || tensor.size(axis) == size), ++axis;
+    if (!fits || tensor.numel() == 0) {
+        core::fail("\"{}\" is {}; the model wants [N{}]", name, core::to_string(tensor.sizes().vec()), [&] {
+            std::string text;
+            for (const std::int64_t size : wanted) text += size < 0 ? std::string(",*") : fmt::format(",{}", size);
+            return text;
+        }());
+    }
+}
+
+void check_multiple(const Tensor& tensor, const char* name, std::int64_t factor) {
+    if (tensor.size(2) % factor != 0 || tensor.size(3) % factor != 0) {
+        core::fail("\"{}\" is {}; height and width must be multiples of {}", name, core::to_string(tensor.sizes().vec()), factor);
+    }
+}
+
+ComputedNetwork::ComputedNetwork(models::DiffusersWeights weights, Forward forward, const Engine& engine)
+    : weights_(std::move(weights)), parameters_(weights_.map()), forward_(std::move(forward)), engine_(engine) {
     if (engine.precision == Engine::Precision::int8) throw core::UsageError("Stable Diffusion's networks compute in fp32 or bf16");
-    if (engine.kind == Engine::Kind::torch) parameters_ = parameters_.to(engine.device);
+    if (engine.kind == Engine::Kind::torch) parameters_ = in_memory(parameters_, engine);
 }
 
 Tensor ComputedNetwork::run(const std::vector<Tensor>& inputs) {
@@ -38,7 +67,7 @@ Tensor ComputedNetwork::run(const std::vector<Tensor>& inputs) {
 
 Tensor ComputedNetwork::run_torch(const std::vector<Tensor>& inputs) const {
     const ops::LowPrecision precision(engine_.device.type(), engine_.compute().type);
-    ops::TorchTokenOps speaker(parameters_);
+    ops::TorchOps speaker(parameters_);
     std::vector<ops::Value> values;
     for (const Tensor& input : inputs) values.emplace_back(input.to(engine_.device));
     return ops::tensor_of(forward_(speaker, values)).to(at::kCPU, at::kFloat).contiguous();
@@ -53,7 +82,7 @@ std::shared_ptr<ov::Model> ComputedNetwork::graph(const std::vector<Tensor>& lik
         inputs.push_back(std::make_shared<Node>(input.scalar_type() == at::kLong ? ov::element::i64 : ov::element::f32, shape));
         values.push_back(ops::value_of(inputs.back()->output(0)));
     }
-    ops::OpenVinoTokenOps speaker(parameters_, {.precision = type_of(engine_)});
+    ops::OpenVinoOps speaker(parameters_, {.precision = type_of(engine_)});
     const auto answer = ops::node_of(forward_(speaker, values));
     const auto result = std::make_shared<ov::op::v0::Result>(std::make_shared<ov::op::v0::Convert>(answer, ov::element::f32));
     return std::make_shared<ov::Model>(ov::ResultVector{result}, inputs, "network");
@@ -63,7 +92,7 @@ Tensor ComputedNetwork::run_openvino(const std::vector<Tensor>& given) {
     std::vector<Tensor> inputs;
     for (const Tensor& input : given) inputs.push_back(input.to(at::kCPU).contiguous());
     const auto write = [this, inputs](std::int64_t batch) { return graph(inputs, batch); };
-    const Graphs graphs{write, type_of(engine_), "", {}};
+    const Graphs graphs{write, type_of(engine_), "", [this] { weights_.release_pages(); }};
     OpenVinoNetwork& network = compiled_.try_emplace(sizes_of(inputs), graphs).first->second;
     Tensor out;
     network.in_pieces(inputs[0].size(0), [&](ov::InferRequest& request, std::int64_t first, std::int64_t count) {

@@ -29,7 +29,7 @@ public:
     Tensor draw(const Tensor& z, std::span<const std::int64_t> classes) const override {
         at::NoGradGuard no_gradients;
         const auto condition = diffusion::one_hot(classes, model_.network.classes, engine_.device);
-        return diffusion::sample_one_step(denoiser_, z.to(engine_.device), model_.range.sigma_max, condition).to(at::kCPU);
+        return diffusion::sample_one_step(denoiser_, z.to(engine_.device), model_.range, condition).to(at::kCPU);
     }
 
 private:

@@ -16,7 +16,7 @@ struct Engine {
     at::Device device = at::kCPU;
 
     /// OpenVINO makes its own copy of the weights, LibTorch computes with those that were read.
-    models::Weights weights() const { return kind == Kind::openvino ? models::Weights::mapped : models::Weights::copied; }
+    models::Weights weights() const { return kind == Kind::openvino ? models::Weights::mapped : models::Weights::shared; }
     /// As LibTorch computes it.
     ops::Compute compute() const { return {precision == Precision::bf16 ? std::optional(at::kBFloat16) : std::nullopt}; }
 };

@@ -23,17 +23,23 @@ Parameter parameter(std::int64_t batch, const ops::Shape& sample, const std::str
     return node;
 }
 
+/// The shape of a sample's labels.
+ops::Shape one_label(const networks::Network& network) {
+    const ops::Shape shape = network.label_shape(1);
+    return {shape.begin() + 1, shape.end()};
+}
+
 std::shared_ptr<ov::Model> graph_of(const models::Model& model, ops::Ops& speaker, const networks::Inputs& named, const ov::ParameterVector& inputs) {
     const ov::Output<ov::Node> raw = ops::node_of(model.network.forward(speaker, named).raw);
     const auto result = std::make_shared<ov::op::v0::Result>(std::make_shared<ov::op::v0::Convert>(raw, ov::element::f32));
     return std::make_shared<ov::Model>(ov::ResultVector{result}, inputs, model.network.architecture);
 }
 
-/// x [N,...], c_noise [N] and, where the network is conditional, labels [N,classes].
+/// x [N,...], c_noise [N] and, where the network is conditional, labels [N,classes] or [N,tokens,classes].
 std::shared_ptr<ov::Model> graph_for_any_level(const models::Model& model, const ops::OpenVinoOps::Options& options, std::int64_t batch) {
     const networks::Network& network = model.network;
     ov::ParameterVector inputs{parameter(batch, network.data_shape, "x"), parameter(batch, {}, "c_noise")};
-    if (network.classes > 0) inputs.push_back(parameter(batch, {network.classes}, "labels"));
+    if (network.classes > 0) inputs.push_back(parameter(batch, one_label(network), "labels"));
     const auto value = [&](std::size_t i) { return ops::value_of(inputs[i]->output(0)); };
     networks::Inputs named{value(0), value(1), std::nullopt};
     if (network.classes > 0) named.labels = value(2);
@@ -69,11 +75,12 @@ std::string identity_of(const models::Model& model, const std::string& form) {
     return fmt::format("{}\n{}\n{}", ops::hash_of(model.parameters), model.config.dump(), form);
 }
 
-/// How the speaker writes in a precision. Between layers in int8 numbers are bfloat16 where this CPU computes with them.
+/// How the speaker writes in a precision. Between layers in int8 numbers are bfloat16 where this CPU computes with them; a CPU that cannot compute in int8 is given
+/// the dequantised weights.
 ops::OpenVinoOps::Options options_of(Engine::Precision precision) {
     const bool int8 = precision == Engine::Precision::int8;
     const bool bfloat16 = precision == Engine::Precision::bf16 || (int8 && cpu_computes_in_bfloat16());
-    return {.precision = bfloat16 ? ov::element::bf16 : ov::element::f32, .int8 = int8};
+    return {.precision = bfloat16 ? ov::element::bf16 : ov::element::f32, .int8 = int8 && cpu_computes_in_int8()};
 }
 
 /// `write(options, batch)` writes a graph.
@@ -107,7 +114,7 @@ OpenVinoDenoiser::OpenVinoDenoiser(const models::Model& model, Engine::Precision
       network_(graphs_of(model, "any level", precision, [&model](const auto& options, std::int64_t batch) { return graph_for_any_level(model, options, batch); })) {}
 
 Tensor OpenVinoDenoiser::denoise(const Tensor& x_t, const Tensor& sigma, const diffusion::Condition& condition) const {
-    const std::int64_t classes = model_.network.classes;
+    const std::int64_t classes = model_.network.classes, label = classes * std::max<std::int64_t>(1, model_.network.tokens);
     diffusion::check_condition(model_.network, condition);
     if (condition.augment.defined()) core::fail("augment labels are read by LibTorch alone; take --engine torch");
     const diffusion::Preconditioning with = diffusion::precondition(float_on_cpu(sigma), model_.scheme);
@@ -118,7 +125,7 @@ Tensor OpenVinoDenoiser::denoise(const Tensor& x_t, const Tensor& sigma, const d
         const float* piece = numbers(x) + first * each;
         for (std::int64_t i = 0; i < count; ++i) scaled(piece + i * each, numbers(with.c_in)[first + i], each, input_of(request, 0) + i * each);
         std::copy_n(numbers(with.c_noise) + first, count, input_of(request, 1));
-        if (classes > 0) std::copy_n(numbers(labels) + first * classes, count * classes, input_of(request, 2));
+        if (classes > 0) std::copy_n(numbers(labels) + first * label, count * label, input_of(request, 2));
         request.infer();
         const float* raw = request.get_output_tensor().data<float>();
         float* to = out.mutable_data_ptr<float>() + first * each;
@@ -135,8 +142,8 @@ OpenVinoOneStep::OpenVinoOneStep(const models::Model& model, std::vector<std::in
                          [this](const auto& options, std::int64_t batch) { return graph_for_one_level(model_, classes_, options, batch); })) {
     const double sigma = model.range.sigma_max;
     const auto with = diffusion::precondition(at::full({1}, sigma, at::kDouble), model.scheme);
-    z_in_ = static_cast<float>(sigma * with.c_in.item<double>());
-    z_skip_ = static_cast<float>(sigma * with.c_skip.item<double>());
+    z_in_ = static_cast<float>(model.range.start() * with.c_in.item<double>());
+    z_skip_ = static_cast<float>(model.range.start() * with.c_skip.item<double>());
     c_out_ = with.c_out.item<float>();
 }
 

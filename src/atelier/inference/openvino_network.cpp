@@ -81,6 +81,14 @@ bool cpu_computes_in_bfloat16() {
     return std::ranges::find(able, ov::device::capability::BF16) != able.end();
 }
 
+bool cpu_computes_in_int8() {
+#if defined(__x86_64__)
+    return __builtin_cpu_supports("avx512vnni") || __builtin_cpu_supports("avxvnni");
+#else
+    return true;
+#endif
+}
+
 ov::CompiledModel OpenVinoNetwork::compiled(std::int64_t batch) const {
     const ov::AnyMap options{ov::hint::inference_precision(graphs_.precision),
                              ov::hint::performance_mode(ov::hint::PerformanceMode::LATENCY), ov::num_streams(1),

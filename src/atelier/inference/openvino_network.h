@@ -12,6 +12,9 @@ namespace atelier::inference {
 /// Whether OpenVINO computes in bfloat16 on this CPU, rather than only storing it.
 bool cpu_computes_in_bfloat16();
 
+/// Whether this CPU adds products of bytes up without overflow (VNNI or AMX on x86). Without, OpenVINO's int8 convolutions saturate, and answers are off by a tenth.
+bool cpu_computes_in_int8();
+
 /// A network that OpenVINO can compile.
 struct Graphs {
     /// Writes it for a batch of `batch` samples.

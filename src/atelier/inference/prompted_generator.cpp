@@ -16,12 +16,28 @@ struct PromptedGenerator::Loaded {
     std::shared_ptr<const diffusion::Denoiser> denoiser;
 };
 
+namespace {
+
+/// Prompts, each once, and which of them every sample shows.
+struct Distinct {
+    explicit Distinct(const std::vector<std::string>& all) {
+        std::map<std::string, std::int64_t> known;
+        for (const std::string& prompt : all) {
+            const auto [place, fresh] = known.emplace(prompt, static_cast<std::int64_t>(prompts.size()));
+            if (fresh) prompts.push_back(prompt);
+            rows.push_back(place->second);
+        }
+    }
+    std::vector<std::string> prompts;
+    std::vector<std::int64_t> rows;
+};
+
+}  // namespace
+
 bool reads_prompts(const std::filesystem::path& directory) { return models::has_prompt_encoder(directory) && !models::is_diffusers_directory(directory); }
 
 PromptedGenerator::PromptedGenerator(const std::filesystem::path& directory, const std::optional<Sampling>& sampling, std::optional<double> guidance, const Engine& engine)
     : directory_(directory), encoder_(models::read_prompt_encoder(directory)), loaded_(1), engine_(engine) {
-    const std::string empty;
-    none_ = encoder_.embed({&empty, 1});
     if (models::is_ensemble_directory(directory)) {
         if ((sampling && sampling->method != Sampling::Method::one_step) || guidance) {
             throw core::UsageError(directory.string() + ": an ensemble's students take one step, guided as their teacher was; --sampler and --guidance are for the teacher");
@@ -30,14 +46,26 @@ PromptedGenerator::PromptedGenerator(const std::filesystem::path& directory, con
         form_ = ensemble_->form;
         router_ = ensemble_->prompts->router();
         loaded_.resize(ensemble_->students.size());
-        engine_ = engine_for(engine, models::read_model_config(ensemble_->students.front()));
+        prepare(models::read_model_config(ensemble_->students.front()));
         return;
     }
     const models::Model model = models::read_model_config(directory);
     form_ = model.form;
-    engine_ = engine_for(engine, model);
     sampling_ = sampling.value_or(usual_sampling(model));
     guidance_ = guidance.value_or(model.config.value("guidance", 1.0));
+    prepare(model);
+}
+
+void PromptedGenerator::prepare(const models::Model& model) {
+    engine_ = engine_for(engine_, model);
+    reads_states_ = model.network.tokens > 0;
+    const std::string empty;
+    none_ = labels_of(encoder_.read({&empty, 1}));
+    if (form_.kind == models::DataForm::Kind::latent) autoencoder_.emplace(directory_ / "vae", engine_);
+}
+
+Tensor PromptedGenerator::pictures(const Tensor& samples) {
+    return autoencoder_ ? autoencoder_->pictures(samples) : models::to_user_space(form_, samples).contiguous();
 }
 
 PromptedGenerator::~PromptedGenerator() = default;
@@ -67,10 +95,13 @@ std::vector<std::string> PromptedGenerator::hashes() {
 std::int64_t PromptedGenerator::parameters_of_student(std::int64_t student) { return loaded(student).model.parameter_count(); }
 
 Tensor PromptedGenerator::draw(const Prompted& wanted) {
-    const Tensor embeddings = encoder_.embed(wanted.prompts);
+    const Distinct distinct(wanted.prompts);
+    const diffusion::TextReading reading = encoder_.read(distinct.prompts);
     std::vector<std::vector<std::int64_t>> of_student(static_cast<std::size_t>(students()));
-    for (std::int64_t i = 0; i < embeddings.size(0); ++i) of_student[static_cast<std::size_t>(place(embeddings[i]).student)].push_back(i);
-    std::vector<std::int64_t> shape{embeddings.size(0)};
+    for (std::size_t i = 0; i < distinct.rows.size(); ++i) {
+        of_student[static_cast<std::size_t>(place(reading.embeddings[distinct.rows[i]]).student)].push_back(static_cast<std::int64_t>(i));
+    }
+    std::vector<std::int64_t> shape{static_cast<std::int64_t>(wanted.prompts.size())};
     shape.insert(shape.end(), form().shape.begin(), form().shape.end());
     Tensor all = at::empty(shape, at::kFloat);
     for (std::size_t k = 0; k < of_student.size(); ++k) {
@@ -79,17 +110,21 @@ Tensor PromptedGenerator::draw(const Prompted& wanted) {
             const std::vector<std::int64_t> part(mine.begin() + static_cast<std::ptrdiff_t>(first),
                                                  mine.begin() + static_cast<std::ptrdiff_t>(std::min(first + static_cast<std::size_t>(largest_batch), mine.size())));
             std::vector<Tensor> noise;
-            for (const std::int64_t i : part) noise.push_back(diffusion::image_noise(wanted.seed, wanted.numbers[static_cast<std::size_t>(i)], 1, form().shape));
-            const Tensor rows = at::tensor(part, at::kLong);
-            all.index_copy_(0, rows, one_batch(loaded(static_cast<std::int64_t>(k)), at::cat(noise), embeddings.index_select(0, rows)));
+            std::vector<std::int64_t> rows;
+            for (const std::int64_t i : part) {
+                noise.push_back(diffusion::image_noise(wanted.seed, wanted.numbers[static_cast<std::size_t>(i)], 1, form().shape));
+                rows.push_back(distinct.rows[static_cast<std::size_t>(i)]);
+            }
+            const Tensor labels = labels_of(reading).index_select(0, at::tensor(rows, at::kLong));
+            all.index_copy_(0, at::tensor(part, at::kLong), one_batch(loaded(static_cast<std::int64_t>(k)), at::cat(noise), labels));
         }
     }
     return all;
 }
 
-Tensor PromptedGenerator::one_batch(Loaded& by, const Tensor& noise, const Tensor& embeddings) const {
+Tensor PromptedGenerator::one_batch(Loaded& by, const Tensor& noise, const Tensor& labels) const {
     at::NoGradGuard no_gradients;
-    return drawn_by(*by.denoiser, sampling_, by.model.range, noise.to(engine_.device), {embeddings.to(engine_.device)}).to(at::kCPU);
+    return drawn_by(*by.denoiser, sampling_, by.model.range, noise.to(engine_.device), {labels.to(engine_.device)}).to(at::kCPU);
 }
 
 }  // namespace atelier::inference

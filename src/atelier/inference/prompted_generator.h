@@ -5,6 +5,7 @@
 #include <optional>
 
 #include "atelier/conditions/router.h"
+#include "atelier/inference/autoencoder.h"
 #include "atelier/inference/ready_model.h"
 #include "atelier/models/ensemble.h"
 #include "atelier/models/prompt_encoder.h"
@@ -21,7 +22,7 @@ struct Prompted {
     std::vector<std::string> prompts;
 };
 
-/// A teacher or an ensemble of students conditioned on embeddings of prompts. A prompt is embedded once: the router and the student see the same numbers. Each
+/// A teacher or an ensemble of students conditioned on prompts. A prompt is read once: the router and the student see the same numbers. Each
 /// sample depends on its seed, number, prompt and weights alone. One thread at a time.
 class PromptedGenerator {
 public:
@@ -32,6 +33,8 @@ public:
 
     /// Samples in model space, [n, shape...], in the order asked for.
     Tensor draw(const Prompted& wanted);
+    /// Samples as people see them, uint8 [n,H,W,C]: latents decoded, others as models::to_user_space has them.
+    Tensor pictures(const Tensor& samples);
 
     const models::DataForm& form() const { return form_; }
     const models::PromptEncoder& encoder() const { return encoder_; }
@@ -48,8 +51,11 @@ public:
 
 private:
     struct Loaded;
+    void prepare(const models::Model& model);
     Loaded& loaded(std::int64_t student);
-    Tensor one_batch(Loaded& by, const Tensor& noise, const Tensor& embeddings) const;
+    Tensor one_batch(Loaded& by, const Tensor& noise, const Tensor& labels) const;
+    /// Of what a network is told of a prompt: its embedding, or states of its tokens.
+    const Tensor& labels_of(const diffusion::TextReading& reading) const { return reads_states_ ? reading.states : reading.embeddings; }
 
     std::filesystem::path directory_;
     models::PromptEncoder encoder_;
@@ -60,7 +66,9 @@ private:
     Sampling sampling_;
     Engine engine_;
     double guidance_ = 1;
-    Tensor none_;  // the embedding of the empty prompt
+    bool reads_states_ = false;
+    std::optional<Autoencoder> autoencoder_;  // of latents
+    Tensor none_;                             // labels [1,...] of the empty prompt
 };
 
 }  // namespace atelier::inference

@@ -42,7 +42,7 @@ Tensor ReadyModel::one_batch(const Tensor& z, std::span<const std::int64_t> clas
 
 Tensor drawn_by(const diffusion::Denoiser& denoiser, const Sampling& sampling, const diffusion::NoiseRange& range, const Tensor& z, const diffusion::Condition& condition) {
     switch (sampling.method) {
-        case Sampling::Method::one_step: return diffusion::sample_one_step(denoiser, z, range.sigma_max, condition);
+        case Sampling::Method::one_step: return diffusion::sample_one_step(denoiser, z, range, condition);
         case Sampling::Method::heun: return diffusion::sample_heun(denoiser, z, diffusion::sampling_levels(range, sampling.steps), condition);
         case Sampling::Method::ddim: return diffusion::sample_ddim(denoiser, z, diffusion::sampling_levels(range, sampling.steps), condition);
     }

@@ -11,32 +11,12 @@ namespace atelier::inference {
 
 namespace {
 
-/// Sizes that begin with any number of samples; -1 is any size.
-void check_sizes(const Tensor& tensor, const char* name, std::initializer_list<std::int64_t> wanted) {
-    bool fits = tensor.dim() == static_cast<std::int64_t>(wanted.size()) + 1;
-    std::int64_t axis = 1;
-    for (const std::int64_t size : wanted) fits = fits && (size < 0 || tensor.size(axis) == size), ++axis;
-    if (!fits || tensor.numel() == 0) {
-        core::fail("\"{}\" is {}; the model wants [N{}]", name, core::to_string(tensor.sizes().vec()), [&] {
-            std::string text;
-            for (const std::int64_t size : wanted) text += size < 0 ? std::string(",*") : fmt::format(",{}", size);
-            return text;
-        }());
-    }
-}
-
-void check_multiple(const Tensor& tensor, const char* name, std::int64_t factor) {
-    if (tensor.size(2) % factor != 0 || tensor.size(3) % factor != 0) {
-        core::fail("\"{}\" is {}; height and width must be multiples of {}", name, core::to_string(tensor.sizes().vec()), factor);
-    }
-}
-
 Tensor floats(const Tensor& tensor) { return tensor.to(at::kCPU, at::kFloat).contiguous(); }
 
 }  // namespace
 
 StableDiffusion::StableDiffusion(const std::filesystem::path& path, const Engine& engine)
-    : directory_(path), engine_(engine), unet_config_(directory_.unet()), vae_config_(directory_.vae()), text_config_(directory_.text()) {}
+    : directory_(path), engine_(engine), unet_config_(directory_.unet()), text_config_(directory_.text()), autoencoder_(directory_.path() / "vae", engine) {}
 
 StableDiffusion::~StableDiffusion() = default;
 
@@ -47,32 +27,10 @@ Tensor StableDiffusion::predict(const Tensor& x, const Tensor& t, const Tensor& 
     check_sizes(hidden, "hidden", {-1, network.context_width});
     if (t.dim() != 1 || t.size(0) != x.size(0) || hidden.size(0) != x.size(0)) core::fail("x, t and hidden must be of one batch; t is [N]");
     if (!unet_) {
-        const auto forward = [network](ops::TokenOps& ops, std::span<const ops::Value> in) { return network.forward(ops, in[0], in[1], in[2]); };
-        unet_ = std::make_unique<ComputedNetwork>(directory_.unet_weights().read(), forward, engine_);
+        const auto forward = [network](ops::Ops& ops, std::span<const ops::Value> in) { return network.forward(ops, in[0], in[1], in[2]).predicted; };
+        unet_ = std::make_unique<ComputedNetwork>(directory_.unet_weights(), forward, engine_);
     }
     return unet_->run({floats(x), floats(t), floats(hidden)});
-}
-
-Tensor StableDiffusion::decode(const Tensor& latent) {
-    const networks::SdVae& network = vae_config_;
-    check_sizes(latent, "x", {network.latent_channels, -1, -1});
-    if (!decoder_) {
-        const auto forward = [network](ops::TokenOps& ops, std::span<const ops::Value> in) { return network.decode(ops, in[0]); };
-        decoder_ = std::make_unique<ComputedNetwork>(directory_.vae_weights().read(), forward, engine_);
-    }
-    return decoder_->run({floats(latent)});
-}
-
-StableDiffusion::Moments StableDiffusion::encode(const Tensor& image) {
-    const networks::SdVae& network = vae_config_;
-    check_sizes(image, "image", {network.image_channels, -1, -1});
-    check_multiple(image, "image", network.factor());
-    if (!encoder_) {
-        const auto forward = [network](ops::TokenOps& ops, std::span<const ops::Value> in) { return network.encode(ops, in[0]); };
-        encoder_ = std::make_unique<ComputedNetwork>(directory_.vae_weights().read(), forward, engine_);
-    }
-    const auto halves = encoder_->run({floats(image)}).chunk(2, 1);
-    return {halves[0].contiguous(), halves[1].clamp(-30, 20)};
 }
 
 StableDiffusion::Text StableDiffusion::read(const Tensor& given) {
@@ -84,8 +42,8 @@ StableDiffusion::Text StableDiffusion::read(const Tensor& given) {
         core::fail("\"input_ids\" holds ids outside of 0..{}", network.vocabulary - 1);
     }
     if (!text_) {
-        const auto forward = [network](ops::TokenOps& ops, std::span<const ops::Value> in) { return network.forward(ops, in[0]); };
-        text_ = std::make_unique<ComputedNetwork>(directory_.text_weights().read(), forward, engine_);
+        const auto forward = [network](ops::Ops& ops, std::span<const ops::Value> in) { return network.forward(ops, in[0]); };
+        text_ = std::make_unique<ComputedNetwork>(directory_.text_weights(), forward, engine_);
     }
     const Tensor hidden = text_->run({ids});
     return {hidden, hidden.index({at::arange(ids.size(0)), diffusion::end_of(network, ids)}).contiguous()};
@@ -107,7 +65,7 @@ TextSampling::Method text_sampling_method(const std::string& name) {
 Tensor draw(StableDiffusion& model, const std::string& prompt, const TextSampling& how, std::uint64_t seed, std::int64_t number,
             const std::function<void(std::int64_t)>& progress) {
     const networks::SdUnet& unet = model.unet();
-    const networks::SdVae& vae = model.vae();
+    const networks::SdVae& vae = model.autoencoder().network();
     const std::int64_t unit = vae.factor() * unet.factor();
     const auto latent_size = [&](std::int64_t pixels, const char* option) {
         if (pixels % unit != 0) throw core::UsageError(fmt::format("--{}: {} is no multiple of {}, which this model needs", option, pixels, unit));
@@ -129,7 +87,7 @@ Tensor draw(StableDiffusion& model, const std::string& prompt, const TextSamplin
     };
     const bool ddim = how.method == TextSampling::Method::ddim;
     const Tensor latent = ddim ? sample_ddim(schedule, predict, noise, how.steps) : sample_dpm(schedule, predict, noise, how.steps);
-    return model.decode(latent / vae.scaling);
+    return model.autoencoder().decode(latent / vae.scaling);
 }
 
 }  // namespace atelier::inference

@@ -7,7 +7,7 @@
 
 #include "atelier/conditions/clip_tokenizer.h"
 #include "atelier/diffusion/ddpm_schedule.h"
-#include "atelier/inference/engine.h"
+#include "atelier/inference/autoencoder.h"
 #include "atelier/models/diffusers_directory.h"
 
 namespace atelier::inference {
@@ -21,21 +21,14 @@ public:
     ~StableDiffusion();
 
     const networks::SdUnet& unet() const { return unet_config_; }
-    const networks::SdVae& vae() const { return vae_config_; }
+    /// Its decoder and encoder.
+    Autoencoder& autoencoder() { return autoencoder_; }
     const networks::ClipText& text() const { return text_config_; }
 
     const models::DiffusersDirectory& directory() const { return directory_; }
 
     /// `x` [N,C,H,W], `t` [N], `hidden` [N,T,D] -> what the U-Net predicts, noise or velocity. Throws core::Error when sizes do not fit.
     Tensor predict(const Tensor& x, const Tensor& t, const Tensor& hidden);
-
-    /// Latents [N,C,h,w], unscaled -> images in +-1.
-    Tensor decode(const Tensor& latent);
-
-    struct Moments {
-        Tensor mean, logvar;  // of unscaled latents; logvar within -30..20
-    };
-    Moments encode(const Tensor& image);
 
     struct Text {
         Tensor hidden, pooled;  // [N,T,D] and [N,D], the state at the end token
@@ -51,9 +44,9 @@ private:
     models::DiffusersDirectory directory_;
     Engine engine_;
     networks::SdUnet unet_config_;
-    networks::SdVae vae_config_;
     networks::ClipText text_config_;
-    std::unique_ptr<ComputedNetwork> unet_, encoder_, decoder_, text_;
+    std::unique_ptr<ComputedNetwork> unet_, text_;
+    Autoencoder autoencoder_;
     std::unique_ptr<conditions::ClipTokenizer> tokenizer_;
 };
 

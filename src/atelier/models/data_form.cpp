@@ -6,8 +6,29 @@
 
 namespace atelier::models {
 
+namespace {
+
+const char* name_of(DataForm::Kind kind) {
+    switch (kind) {
+        case DataForm::Kind::points: return "points";
+        case DataForm::Kind::latent: return "latent";
+        case DataForm::Kind::image: break;
+    }
+    return "image";
+}
+
+DataForm::Kind read_kind(const core::JsonObject& json) {
+    const std::string word = json.text("kind");
+    for (const auto kind : {DataForm::Kind::image, DataForm::Kind::points, DataForm::Kind::latent}) {
+        if (word == name_of(kind)) return kind;
+    }
+    core::fail("{}: data.kind is \"{}\"; known are image, points and latent", json.where(), word);
+}
+
+}  // namespace
+
 nlohmann::json to_json(const DataForm& form) {
-    nlohmann::json json{{"kind", form.kind == DataForm::Kind::image ? "image" : "points"}, {"shape", form.shape}};
+    nlohmann::json json{{"kind", name_of(form.kind)}, {"shape", form.shape}};
     if (form.kind == DataForm::Kind::points) {
         json["offset"] = form.offset;
         json["scale"] = form.scale;
@@ -18,9 +39,7 @@ nlohmann::json to_json(const DataForm& form) {
 
 DataForm data_form_from_json(const core::JsonObject& json) {
     DataForm form;
-    const std::string kind = json.text("kind");
-    if (kind != "image" && kind != "points") core::fail("{}: data.kind is \"{}\"; known are image and points", json.where(), kind);
-    form.kind = kind == "image" ? DataForm::Kind::image : DataForm::Kind::points;
+    form.kind = read_kind(json);
     form.shape = json.integers("shape", 1, 1 << 20);
     if (form.kind == DataForm::Kind::points) {
         form.offset = json.numbers("offset");
@@ -29,7 +48,7 @@ DataForm data_form_from_json(const core::JsonObject& json) {
             core::fail("{}: data.offset needs one number for each of the points' dimensions", json.where());
         }
     } else if (form.shape.size() != 3) {
-        core::fail("{}: data.shape of images is [channels, height, width]", json.where());
+        core::fail("{}: data.shape of images and latents is [channels, height, width]", json.where());
     }
     if (json.has("class_names")) form.class_names = json.texts("class_names");
     return form;
@@ -38,6 +57,7 @@ DataForm data_form_from_json(const core::JsonObject& json) {
 Tensor to_user_space(const DataForm& form, const Tensor& samples) {
     const Tensor here = samples.detach().to(at::kCPU, at::kFloat);
     if (form.kind == DataForm::Kind::points) return here * form.scale + at::tensor(form.offset, at::kFloat);
+    if (form.kind == DataForm::Kind::latent) return here.contiguous();
     return (here * 127.5 + 128).clamp(0, 255).to(at::kByte).permute({0, 2, 3, 1}).contiguous();
 }
 

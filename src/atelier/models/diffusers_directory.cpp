@@ -4,7 +4,7 @@
 
 #include "atelier/core/atomic_file.h"
 #include "atelier/core/error.h"
-#include "atelier/ops/shape_token_ops.h"
+#include "atelier/ops/shape_ops.h"
 
 namespace atelier::models {
 
@@ -45,7 +45,9 @@ DiffusersWeights checked_weights(const fs::path& folder, const Network& network)
     return weights;
 }
 
-void copy_folder(const fs::path& from, const fs::path& to) {
+}  // namespace
+
+void copy_texts(const fs::path& from, const fs::path& to) {
     if (!fs::is_directory(from)) return;
     constexpr std::size_t largest = 64 << 20;
     for (const auto& entry : fs::directory_iterator(from)) {
@@ -64,19 +66,17 @@ void copy_weights(const DiffusersWeights& weights, const fs::path& to) {
     core::write_safetensors(to, std::move(tensors), {{"format", "pt"}});
 }
 
-}  // namespace
-
 bool is_diffusers_directory(const fs::path& path) { return fs::exists(path / "model_index.json"); }
 
 std::vector<ops::ParameterSpec> parameters_of(const networks::SdUnet& network) {
-    ops::ShapeTokenOps shapes;
+    ops::ShapeOps shapes;
     const std::int64_t size = network.factor();
     network.forward(shapes, ops::Shape{1, network.in_channels, size, size}, ops::Shape{1}, ops::Shape{1, 1, network.context_width});
     return shapes.parameters;
 }
 
 std::vector<ops::ParameterSpec> parameters_of(const networks::SdVae& network) {
-    ops::ShapeTokenOps shapes;
+    ops::ShapeOps shapes;
     const std::int64_t size = network.factor();
     network.encode(shapes, ops::Shape{1, network.image_channels, size, size});
     network.decode(shapes, ops::Shape{1, network.latent_channels, 1, 1});
@@ -84,7 +84,7 @@ std::vector<ops::ParameterSpec> parameters_of(const networks::SdVae& network) {
 }
 
 std::vector<ops::ParameterSpec> parameters_of(const networks::ClipText& network) {
-    ops::ShapeTokenOps shapes;
+    ops::ShapeOps shapes;
     network.forward(shapes, ops::Shape{1, 1});
     return shapes.parameters;
 }
@@ -100,7 +100,11 @@ DiffusersDirectory::DiffusersDirectory(fs::path path) : path_(std::move(path)) {
 
 networks::SdUnet DiffusersDirectory::unet() const { return read_config<networks::SdUnet>(path_ / "unet" / "config.json"); }
 
-networks::SdVae DiffusersDirectory::vae() const { return read_config<networks::SdVae>(path_ / "vae" / "config.json"); }
+networks::SdVae read_vae_config(const fs::path& folder) { return read_config<networks::SdVae>(folder / "config.json"); }
+
+DiffusersWeights vae_weights_in(const fs::path& folder, const networks::SdVae& network) { return checked_weights(folder, network); }
+
+networks::SdVae DiffusersDirectory::vae() const { return read_vae_config(path_ / "vae"); }
 
 networks::ClipText DiffusersDirectory::text() const { return read_config<networks::ClipText>(path_ / "text_encoder" / "config.json"); }
 
@@ -134,8 +138,8 @@ nlohmann::json DiffusersDirectory::about() const {
 void write_diffusers_directory(const DiffusersDirectory& from, const fs::path& to) {
     const DiffusersWeights unet = from.unet_weights(), vae = from.vae_weights(), text = from.text_weights();
     core::create_directory_atomically(to, [&](const fs::path& folder) {
-        copy_folder(from.path(), folder);
-        for (const char* part : {"unet", "vae", "text_encoder", "tokenizer", "scheduler", "feature_extractor"}) copy_folder(from.path() / part, folder / part);
+        copy_texts(from.path(), folder);
+        for (const char* part : {"unet", "vae", "text_encoder", "tokenizer", "scheduler", "feature_extractor"}) copy_texts(from.path() / part, folder / part);
         nlohmann::json index = core::read_json(folder / "model_index.json");
         index["safety_checker"] = {nullptr, nullptr};  // no part of Stable Diffusion's networks, and not carried over
         if (!fs::is_directory(folder / "feature_extractor")) index["feature_extractor"] = {nullptr, nullptr};

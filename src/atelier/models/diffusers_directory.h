@@ -36,6 +36,10 @@ public:
 
     /// As float32.
     ops::Parameters read() const;
+    /// As they are stored, looking into the mapped files.
+    ops::Parameters map() const;
+    /// Gives the pages of the files back that were looked at; they are read again where they are looked at again.
+    void release_pages() const;
 
 private:
     void add(const std::filesystem::path& path, const std::vector<std::string>* wanted);
@@ -75,8 +79,18 @@ private:
     nlohmann::json index_;
 };
 
+/// Copies a part's .json and .txt files but the indices of shards; nothing where there is no such part.
+void copy_texts(const std::filesystem::path& from, const std::filesystem::path& to);
+
+/// Writes the tensors bit for bit into one file, under the names they had.
+void copy_weights(const DiffusersWeights& weights, const std::filesystem::path& to);
+
 /// The same networks in a new directory, one safetensors file each, tensors bit for bit and under the names they had. Throws core::Error when `to` exists.
 void write_diffusers_directory(const DiffusersDirectory& from, const std::filesystem::path& to);
+
+/// The config and the weights of an autoencoder that lies in a folder by itself. Both throw core::Error naming the file.
+networks::SdVae read_vae_config(const std::filesystem::path& folder);
+DiffusersWeights vae_weights_in(const std::filesystem::path& folder, const networks::SdVae& network);
 
 std::vector<ops::ParameterSpec> parameters_of(const networks::SdUnet& network);
 std::vector<ops::ParameterSpec> parameters_of(const networks::SdVae& network);

@@ -112,8 +112,20 @@ void DiffusersWeights::check_against(std::span<const ops::ParameterSpec> specs) 
 ops::Parameters DiffusersWeights::read() const {
     ops::Parameters parameters;
     for (const auto& [name, place] : places_) parameters.set(name, ops::read_tensor(*place.file, place.name));
-    for (const auto& [name, place] : places_) place.file->release_pages();
+    release_pages();
     return parameters;
+}
+
+ops::Parameters DiffusersWeights::map() const {
+    ops::Parameters parameters;
+    for (const auto& [name, place] : places_) parameters.set(name, ops::map_tensor(place.file, place.name));
+    return parameters;
+}
+
+void DiffusersWeights::release_pages() const {
+    std::set<std::shared_ptr<const core::SafetensorsFile>> files;
+    for (const auto& [name, place] : places_) files.insert(place.file);
+    for (const auto& file : files) file->release_pages();
 }
 
 }  // namespace atelier::models

@@ -2,6 +2,7 @@
 
 #include "atelier/core/atomic_file.h"
 #include "atelier/core/error.h"
+#include "atelier/models/latent_model.h"
 #include "atelier/models/prompt_encoder.h"
 
 namespace atelier::models {
@@ -12,13 +13,14 @@ namespace {
 
 constexpr std::int64_t version = 1;
 constexpr std::int64_t most_students = 100'000;
+constexpr const char* base_folder = "base";
 constexpr const char* prompts_folder = "partition";  // of prompts: partition.json and centroids.safetensors
 
 /// A student's path must stay inside the ensemble.
 fs::path inside(const fs::path& directory, const std::string& relative, const std::string& where) {
     const fs::path path = fs::path(relative).lexically_normal();
     if (path.is_absolute() || path.empty() || *path.begin() == "..") {
-        core::fail("{}: the student's path \"{}\" leaves the ensemble's directory; paths must be relative", where, relative);
+        core::fail("{}: the path \"{}\" leaves the ensemble's directory; paths must be relative", where, relative);
     }
     return directory / path;
 }
@@ -42,25 +44,29 @@ void read_prompt_partition(Ensemble& ensemble, const core::JsonObject& json) {
     if (!has_prompt_encoder(ensemble.directory)) core::fail("{}: its students own prompts, but there is no text_encoder beside it", json.where());
 }
 
-/// The students, each checked against its place.
-std::vector<Model> finished_students(const std::vector<fs::path>& students, const std::string& partition_hash) {
-    std::vector<Model> models;
-    for (std::size_t k = 0; k < students.size(); ++k) {
-        models.push_back(read_model(students[k]));
-        check_place(models.back().config, partition_hash, static_cast<std::int64_t>(k), (students[k] / "config.json").string());
-    }
-    return models;
+/// The weights that low-rank students stand on, once.
+void copy_base(const fs::path& from, const fs::path& to) {
+    if (fs::exists(to)) return;
+    fs::create_directories(to);
+    for (const char* file : {"config.json", "model.safetensors"}) fs::copy_file(from / file, to / file);
 }
 
-/// Writes the students and the manifest, which `about` begins.
-void write_students(const fs::path& directory, const std::vector<Model>& models, nlohmann::json about, const std::string& teacher_hash, const nlohmann::json& metrics) {
+/// Copies the students, each checked against its place and one in memory at a time, and writes the manifest, which `about` begins.
+void write_students(const fs::path& directory, const std::vector<fs::path>& students, const std::string& partition_hash, nlohmann::json about,
+                    const std::string& teacher_hash, const nlohmann::json& metrics) {
     nlohmann::json paths = nlohmann::json::array();
-    for (std::size_t k = 0; k < models.size(); ++k) {
+    for (std::size_t k = 0; k < students.size(); ++k) {
+        Model model = read_model(students[k], at::kCPU, Weights::shared);
+        check_place(model.config, partition_hash, static_cast<std::int64_t>(k), (students[k] / "config.json").string());
         paths.push_back(fmt::format("students/{}", k));
-        write_model(directory / "students" / std::to_string(k), models[k]);
+        if (model.low_rank() > 0) {
+            copy_base(students[k] / model.config["lora"]["base"].get<std::string>(), directory / base_folder);
+            model.config["lora"]["base"] = fmt::format("../../{}", base_folder);
+        }
+        write_model(directory / "students" / std::to_string(k), model);
+        about["data"] = to_json(model.form);
     }
-    about.update({{"version", version}, {"K", models.size()}, {"students", paths}, {"data", to_json(models.front().form)},
-                  {"teacher_hash", teacher_hash}, {"licence", "as the training data's"}, {"metrics", metrics}});
+    about.update({{"version", version}, {"K", students.size()}, {"students", paths}, {"teacher_hash", teacher_hash}, {"licence", "as the training data's"}, {"metrics", metrics}});
     core::write_json(directory / "ensemble.json", about);
 }
 
@@ -125,6 +131,12 @@ void check_place(const nlohmann::json& config, const std::string& partition_hash
 
 Model read_student(const Ensemble& ensemble, std::int64_t student, at::Device device, Weights weights) {
     const fs::path& directory = ensemble.students.at(static_cast<std::size_t>(student));
+    const std::string config = (directory / "config.json").string();
+    const nlohmann::json about = core::read_json(config);
+    if (about.contains("lora")) {
+        const fs::path base = (directory / core::JsonObject(about, config).object("lora").text("base")).lexically_normal();
+        inside(ensemble.directory, base.lexically_relative(ensemble.directory.lexically_normal()).string(), config);
+    }
     Model model = read_model(directory, device, weights);
     check_place(model.config, ensemble.partition_hash(), student, (directory / "config.json").string());
     if (ensemble.prompts) {
@@ -145,21 +157,19 @@ void write_ensemble(const fs::path& directory, const conditions::Partition& part
                     const std::vector<fs::path>& students, const std::string& teacher_hash, const nlohmann::json& metrics) {
     check_count(directory, partition.students, students.size());
     check_prior(prior, partition.classes(), directory.string());
-    const auto models = finished_students(students, partition.hash());
     core::create_directory_atomically(directory, [&](const fs::path& temporary) {
-        write_students(temporary, models, {{"condition", "class"}, {"partition", conditions::to_json(partition)}, {"prior", prior.weights}}, teacher_hash, metrics);
+        write_students(temporary, students, partition.hash(), {{"condition", "class"}, {"partition", conditions::to_json(partition)}, {"prior", prior.weights}}, teacher_hash, metrics);
     });
 }
 
 void write_prompt_ensemble(const fs::path& directory, const conditions::PromptPartition& partition, const fs::path& encoder_of,
                            const std::vector<fs::path>& students, const std::string& teacher_hash, const nlohmann::json& metrics) {
     check_count(directory, partition.students(), students.size());
-    const auto models = finished_students(students, partition.hash());
     core::create_directory_atomically(directory, [&](const fs::path& temporary) {
         fs::create_directories(temporary / prompts_folder);
         conditions::write_prompt_partition(temporary / prompts_folder, partition);
-        copy_prompt_encoder(encoder_of, temporary);
-        write_students(temporary, models, {{"condition", "text"}, {"partition", {{"hash", partition.hash()}}}}, teacher_hash, metrics);
+        copy_parts(encoder_of, temporary);
+        write_students(temporary, students, partition.hash(), {{"condition", "text"}, {"partition", {{"hash", partition.hash()}}}}, teacher_hash, metrics);
     });
 }
 
@@ -172,7 +182,7 @@ void write_changed_ensemble(const Ensemble& ensemble, const fs::path& directory,
         }
         if (ensemble.prompts) {
             fs::copy(ensemble.directory / prompts_folder, temporary / prompts_folder, fs::copy_options::recursive);
-            copy_prompt_encoder(ensemble.directory, temporary);
+            copy_parts(ensemble.directory, temporary);
         }
         core::write_json(temporary / "ensemble.json", manifest);
     });

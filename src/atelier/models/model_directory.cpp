@@ -1,6 +1,9 @@
 #include "atelier/models/model_directory.h"
 
+#include <mutex>
+
 #include "atelier/core/error.h"
+#include "atelier/ops/low_rank.h"
 #include "atelier/ops/quantised.h"
 
 namespace atelier::models {
@@ -33,11 +36,47 @@ Model described(const nlohmann::json& config, const std::string& where) {
     model.network = networks::make_network(json);
     model.scheme = diffusion::read_scheme(json);
     const diffusion::NoiseRange usual = diffusion::usual_range(model.scheme);
+    model.range = usual;
     model.range.sigma_min = json.number_or("sigma_min", usual.sigma_min, 1e-9, 1e9);
     model.range.sigma_max = json.number_or("sigma_max", usual.sigma_max, 1e-9, 1e9);
     if (model.range.sigma_min >= model.range.sigma_max) core::fail("{}: sigma_min must be below sigma_max", where);
     model.form = form_of(json, model.network);
     return model;
+}
+
+constexpr const char* lora = "lora";
+
+std::string base_of(const nlohmann::json& config, const std::string& where) {
+    const std::string base = core::JsonObject(config, where).object(lora).text("base");
+    if (base.empty() || std::filesystem::path(base).is_absolute()) core::fail("{}: lora.base must be a path from the model's folder to the model that it stands on", where);
+    return base;
+}
+
+/// The weights of a directory, in memory once for all that stand on them at a time.
+std::shared_ptr<const ops::Parameters> shared_base(const std::filesystem::path& directory, at::Device device) {
+    static std::mutex mutex;
+    static std::map<std::string, std::weak_ptr<const ops::Parameters>> known;
+    const std::lock_guard lock(mutex);
+    const auto file = std::filesystem::weakly_canonical(directory) / "model.safetensors";
+    std::error_code missing;
+    const auto written = std::filesystem::last_write_time(file, missing).time_since_epoch().count();
+    auto& place = known[fmt::format("{} {} {}", file.string(), written, device.str())];
+    auto base = place.lock();
+    if (!base) {
+        base = std::make_shared<const ops::Parameters>(read_model(directory, device).parameters);
+        place = base;
+    }
+    return base;
+}
+
+/// Every delta must have its weight, of its sizes.
+void check_base(const Model& model, const std::string& where) {
+    for (const ops::ParameterSpec& spec : networks::trace(model.network).parameters) {
+        const auto& base = model.parameters.base();
+        if (!base->contains(spec.name) || base->at(spec.name).sizes() != at::IntArrayRef(spec.shape)) {
+            core::fail("{}: its base has no tensor \"{}\" of {}; it is another network's", where, spec.name, core::to_string(spec.shape));
+        }
+    }
 }
 
 /// Checkpoints of EDM carry the fixed filters of their resampling layers; ours are part of the vocabulary.
@@ -51,13 +90,23 @@ ops::Parameters without_filters(const ops::Parameters& all) {
 
 }  // namespace
 
+std::int64_t Model::low_rank() const {
+    if (!config.contains(lora)) return 0;
+    return core::JsonObject(config, "config.json").object(lora).integer("rank", 1, 1 << 16);
+}
+
+std::vector<ops::ParameterSpec> Model::specs() const {
+    const auto all = networks::trace(network).parameters;
+    return low_rank() > 0 ? ops::low_rank_specs(all, low_rank()) : all;
+}
+
 std::int64_t Model::parameter_count() const { return ops::without_steps(parameters, "model").count(); }
 
 diffusion::EdmDenoiser Model::denoiser(const ops::Compute& compute) const { return {network, parameters, scheme, compute}; }
 
 Model fresh_model(const nlohmann::json& config, std::uint64_t seed) {
     Model model = described(config, "model");
-    model.parameters = ops::initialise(networks::trace(model.network).parameters, seed);
+    model.parameters = ops::initialise(model.specs(), seed);
     return model;
 }
 
@@ -83,7 +132,7 @@ Model read_model(const std::filesystem::path& directory, at::Device device, Weig
     const bool mapped = weights == Weights::mapped && device == at::kCPU;
     if (mapped) model.mapped = file;
     model.parameters = without_filters(mapped ? ops::map_parameters(file) : ops::read_parameters(*file));
-    ops::check_against(ops::without_steps(model.parameters, path.string()), networks::trace(model.network).parameters, path.string());
+    ops::check_against(ops::without_steps(model.parameters, path.string()), model.specs(), path.string());
     for (const auto& [name, tensor] : model.parameters.tensors()) {
         if (tensor.scalar_type() == at::kChar && !model.quantised()) {
             core::fail("{}: tensor \"{}\" is int8, and config.json says nothing of \"quantisation\"", path.string(), name);
@@ -93,6 +142,14 @@ Model read_model(const std::filesystem::path& directory, at::Device device, Weig
     if (!model.parameters.all_finite()) core::fail("{}: holds numbers that are not finite; the file is damaged", path.string());
     if (!mapped) model.parameters = ops::dequantised(model.parameters);
     if (device != at::kCPU) model.parameters = model.parameters.to(device);
+    if (model.low_rank() > 0) {
+        model.parameters.stand_on(shared_base(directory / base_of(model.config, path.string()), device));
+        check_base(model, path.string());
+        if (weights != Weights::shared) {
+            model.parameters = ops::merged(model.parameters);
+            model.config.erase(lora);
+        }
+    }
     return model;
 }
 

@@ -23,6 +23,11 @@ struct Model {
     /// Whether convolutions of it are made for int8 (ops/quantised.h).
     bool quantised() const { return config.contains("quantisation"); }
 
+    /// Of a student that is low-rank deltas over a base (ops/low_rank.h): their rank; else 0.
+    std::int64_t low_rank() const;
+    /// What `parameters` must be.
+    std::vector<ops::ParameterSpec> specs() const;
+
     /// Numbers of the network's own tensors; scales and ranges of int8 are none.
     std::int64_t parameter_count() const;
 
@@ -30,12 +35,13 @@ struct Model {
     diffusion::EdmDenoiser denoiser(const ops::Compute& compute = {}) const;
 };
 
-/// A model with fresh parameters drawn from `seed`. `config` must name architecture and sizes; throws core::Error otherwise.
+/// A model with fresh parameters drawn from `seed`; deltas stand on nothing yet. `config` must name architecture and sizes; throws core::Error otherwise.
 Model fresh_model(const nlohmann::json& config, std::uint64_t seed);
 
 /// Copied weights are float32 and may be changed; mapped ones look into the file and must not be (ops::map_parameters), and are int8 where it holds
-/// int8. On other devices than the CPU all are copies.
-enum class Weights { copied, mapped };
+/// int8. On other devices than the CPU all are copies. Deltas are merged with their base, unless the base is shared: then they stand on it, and it is in memory once
+/// however many models do.
+enum class Weights { copied, mapped, shared };
 
 /// Reads and checks a model directory; everything is checked before anything is believed. Throws core::Error naming the file.
 Model read_model(const std::filesystem::path& directory, at::Device device = at::kCPU, Weights weights = Weights::copied);

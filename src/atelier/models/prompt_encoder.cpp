@@ -28,9 +28,14 @@ Tensor PromptEncoder::embed(std::span<const std::string> prompts) const {
     at::NoGradGuard no_gradients;
     std::vector<Tensor> parts;
     for (std::size_t first = 0; first < prompts.size(); first += at_once) {
-        parts.push_back(diffusion::read_text(tower, parameters, token_ids(tokenizer, prompts.subspan(first, std::min(at_once, prompts.size() - first)))));
+        parts.push_back(read(prompts.subspan(first, std::min(at_once, prompts.size() - first))).embeddings);
     }
     return at::cat(parts);
+}
+
+diffusion::TextReading PromptEncoder::read(std::span<const std::string> prompts) const {
+    at::NoGradGuard no_gradients;
+    return diffusion::read_text(tower, parameters, token_ids(tokenizer, prompts));
 }
 
 bool has_prompt_encoder(const fs::path& directory) { return fs::is_regular_file(directory / tower_folder / "config.json"); }
@@ -42,21 +47,18 @@ void refuse_prompts(const fs::path& directory) {
 }
 
 PromptEncoder read_prompt_encoder(const fs::path& directory) {
-    const fs::path file = directory / tower_folder / "config.json", weights = directory / tower_folder / "model.safetensors";
+    const fs::path file = directory / tower_folder / "config.json";
     const nlohmann::json config = core::read_json(file);
-    PromptEncoder encoder{networks::ClipText::of(core::JsonObject(config, file.string())), ops::read_parameters(weights),
-                          conditions::ClipTokenizer(directory / tokenizer_folder)};
-    ops::check_against(encoder.parameters, parameters_of(encoder.tower), weights.string());
-    if (!encoder.parameters.all_finite()) core::fail("{}: holds numbers that are not finite; the file is damaged", weights.string());
+    const networks::ClipText tower = networks::ClipText::of(core::JsonObject(config, file.string()));
+    const DiffusersWeights weights(directory / tower_folder);
+    weights.check_against(parameters_of(tower));
+    PromptEncoder encoder{tower, weights.read(), conditions::ClipTokenizer(directory / tokenizer_folder)};
+    if (!encoder.parameters.all_finite()) core::fail("{}: holds numbers that are not finite; the file is damaged", (directory / tower_folder).string());
     if (encoder.tokenizer.size() > encoder.tower.vocabulary || encoder.tokenizer.length() > encoder.tower.positions) {
         core::fail("{}: reads {} tokens of {}; the tokenizer beside it gives up to {} of {}", file.string(), encoder.tower.positions, encoder.tower.vocabulary,
                    encoder.tokenizer.length(), encoder.tokenizer.size());
     }
     return encoder;
-}
-
-void copy_prompt_encoder(const fs::path& from, const fs::path& to) {
-    for (const char* folder : {tower_folder, tokenizer_folder}) fs::copy(from / folder, to / folder, fs::copy_options::recursive);
 }
 
 }  // namespace atelier::models

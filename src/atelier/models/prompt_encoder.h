@@ -5,6 +5,7 @@
 #include <string>
 
 #include "atelier/conditions/clip_tokenizer.h"
+#include "atelier/diffusion/text_reading.h"
 #include "atelier/networks/clip_text.h"
 #include "atelier/ops/parameters.h"
 
@@ -14,13 +15,15 @@ namespace atelier::models {
 Tensor token_ids(const conditions::ClipTokenizer& tokenizer, std::span<const std::string> prompts);
 
 /// What turns prompts into the embeddings that a model is conditioned on and an ensemble routes by: a text tower in the folder text_encoder (config.json and
-/// model.safetensors, as transformers' CLIPTextModel has them) and its tokenizer in the folder tokenizer.
+/// weights as transformers' CLIPTextModel has them) and its tokenizer in the folder tokenizer.
 struct PromptEncoder {
     networks::ClipText tower;
     ops::Parameters parameters;
     conditions::ClipTokenizer tokenizer;
 
-    /// Embeddings of length 1: [N,width] float32, each a function of its prompt alone.
+    /// States of all tokens [N,T,width], and embeddings [N,width] of length 1; float32, each a function of its prompt alone. Computed where `parameters` lie.
+    diffusion::TextReading read(std::span<const std::string> prompts) const;
+    /// The embeddings alone.
     Tensor embed(std::span<const std::string> prompts) const;
 };
 
@@ -32,8 +35,5 @@ void refuse_prompts(const std::filesystem::path& directory);
 
 /// Throws core::Error naming the file that is missing or unsound.
 PromptEncoder read_prompt_encoder(const std::filesystem::path& directory);
-
-/// Copies the two folders bit for bit.
-void copy_prompt_encoder(const std::filesystem::path& from, const std::filesystem::path& to);
 
 }  // namespace atelier::models

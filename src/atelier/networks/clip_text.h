@@ -1,7 +1,7 @@
 #pragma once
 
 #include "atelier/core/json_file.h"
-#include "atelier/ops/token_ops.h"
+#include "atelier/ops/ops.h"
 
 namespace atelier::networks {
 
@@ -15,7 +15,7 @@ struct ClipText {
     static ClipText of(const core::JsonObject& config);
 
     /// `ids` [N,T] int64 -> states after the last normalisation, [N,T,width]. A token sees itself and those before.
-    ops::Value forward(ops::TokenOps& tokens, const ops::Value& ids) const;
+    ops::Value forward(ops::Ops& ops, const ops::Value& ids) const;
 };
 
 }  // namespace atelier::networks

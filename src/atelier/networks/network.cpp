@@ -8,8 +8,9 @@
 #include "atelier/core/schema.h"
 #include "atelier/networks/adm_unet.h"
 #include "atelier/networks/mlp.h"
+#include "atelier/networks/sd_unet.h"
 #include "atelier/networks/song_unet.h"
-#include "atelier/ops/shape_token_ops.h"
+#include "atelier/ops/shape_ops.h"
 
 namespace atelier::networks {
 
@@ -22,6 +23,7 @@ const std::map<std::string, Builder>& builders() {
     static const std::map<std::string, Builder> all{
         {"adm_unet", build_adm_unet},
         {"mlp", build_mlp},
+        {"sd_unet", build_sd_unet},
         {"song_unet", build_song_unet},
     };
     return all;
@@ -31,7 +33,7 @@ Inputs symbolic_inputs(const Network& network) {
     ops::Shape x{1};
     x.insert(x.end(), network.data_shape.begin(), network.data_shape.end());
     Inputs inputs{x, ops::Shape{1}, std::nullopt};
-    if (network.classes > 0) inputs.labels = ops::Shape{1, network.classes};
+    if (network.classes > 0) inputs.labels = network.label_shape(1);
     if (network.augment_dim > 0) inputs.augment = ops::Shape{1, network.augment_dim};
     return inputs;
 }
@@ -41,14 +43,6 @@ void add_text(Network& network, const core::JsonObject& config) {
     if (network.text->width != network.classes) {
         core::fail("{}: \"hidden_size\" is {}, but the network reads {} numbers of a text (\"classes\")", config.where(), network.text->width, network.classes);
     }
-}
-
-/// The text tower's parameters and work, for a text of full length.
-void walk_text(const ClipText& text, ops::ShapeOps& shapes) {
-    ops::ShapeTokenOps tokens;
-    text.forward(tokens, ops::Shape{1, text.positions});
-    shapes.parameters.insert(shapes.parameters.end(), tokens.parameters.begin(), tokens.parameters.end());
-    shapes.flops += tokens.flops;
 }
 
 }  // namespace
@@ -78,7 +72,7 @@ ops::ShapeOps trace(const Network& network, const ops::Keeping& keeping, Extent 
         return shapes;
     }
     network.forward(shapes, symbolic_inputs(network));
-    if (network.text) walk_text(*network.text, shapes);
+    if (network.text) network.text->forward(shapes, ops::Shape{1, network.text->positions});
     return shapes;
 }
 

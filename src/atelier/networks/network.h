@@ -14,8 +14,8 @@
 
 namespace atelier::networks {
 
-/// What a network reads: `x` [N,...], `c_noise` [N], `labels` one-hot [N,classes] (absent when unconditional), `augment` [N,augment_dim],
-/// which say how training images were augmented (absent: not at all).
+/// What a network reads: `x` [N,...], `c_noise` [N], `labels` one-hot [N,classes] or states of a text [N,tokens,classes] (absent when unconditional),
+/// `augment` [N,augment_dim], which say how training images were augmented (absent: not at all).
 struct Inputs {
     ops::Value x, c_noise;
     std::optional<ops::Value> labels, augment{};
@@ -32,8 +32,12 @@ struct Network {
     std::string architecture;
     ops::Shape data_shape;     // of one sample: [C,H,W] or [D]
     std::int64_t classes = 0;  // 0: unconditional
+    std::int64_t tokens = 0;   // of a text whose states labels are; 0: labels are one row a sample
     std::int64_t augment_dim = 0;  // 0: reads no augment labels
     std::optional<ClipText> text{};  // turns token ids into labels (diffusion/text_reading.h); its parameters lie beside the network's own
+
+    /// Of the labels of `batch` samples; classes must not be 0.
+    ops::Shape label_shape(std::int64_t batch) const { return tokens > 0 ? ops::Shape{batch, tokens, classes} : ops::Shape{batch, classes}; }
 
     std::function<Outputs(ops::Ops&, const Inputs&)> forward;
 

@@ -2,7 +2,7 @@
 
 #include <optional>
 
-#include "atelier/ops/token_ops.h"
+#include "atelier/ops/ops.h"
 
 /// Blocks that Stable Diffusion's U-Net and autoencoder share.
 namespace atelier::networks {

@@ -15,17 +15,60 @@ bool attends(const core::JsonObject& config, const std::string& key, const std::
     return false;
 }
 
-/// One evaluation.
+/// `inputs` are x and the time's embedding.
+Value resnet(ops::Ops& ops, std::span<const Value> inputs, const std::string& name, std::int64_t channels, const SdNorm& norm) {
+    return sd_resnet(ops, inputs[0], inputs[1], name, channels, norm);
+}
+
+Value attend(ops::Ops& ops, const Value& x, const Value& to, const std::string& name, std::int64_t heads) {
+    const std::int64_t width = ops.shape(x)[2];
+    const auto projected = [&](const Value& from, const char* what) { return ops.linear(from, name + what, {.out_features = width, .bias = false}); };
+    const Value attended = ops.token_attention(projected(x, ".to_q"), projected(to, ".to_k"), projected(to, ".to_v"), {.heads = heads});
+    return ops.linear(attended, name + ".to_out.0", {.out_features = width});
+}
+
+/// Attention to itself, then to the text, then an inner layer four times as wide.
+Value transformer_block(ops::Ops& ops, Value x, const Value& hidden, const std::string& name, std::int64_t heads) {
+    constexpr double eps = 1e-5;
+    const std::int64_t width = ops.shape(x)[2];
+    const Value own = ops.layer_norm(x, name + ".norm1", eps);
+    x = ops.add(x, attend(ops, own, own, name + ".attn1", heads));
+    x = ops.add(x, attend(ops, ops.layer_norm(x, name + ".norm2", eps), hidden, name + ".attn2", heads));
+    const Value inner = ops.geglu(ops.linear(ops.layer_norm(x, name + ".norm3", eps), name + ".ff.net.0.proj", {.out_features = 8 * width}));
+    return ops.add(x, ops.linear(inner, name + ".ff.net.2", {.out_features = width}));
+}
+
+/// `inputs` are x and the text's states.
+Value transformer(ops::Ops& ops, std::span<const Value> inputs, const std::string& name, const SdUnet& network, const SdUnet::Block& sizes) {
+    const Value& x = inputs[0];
+    const ops::Shape shape = ops.shape(x);
+    const ops::Convolution pointwise{.out_channels = shape[1], .kernel = 1, .padding = 0};
+    const bool linear = network.linear_projections;
+    const Value normed = ops.group_norm(x, name + ".norm", {.groups = network.norm.groups, .eps = 1e-6});
+    Value y = linear ? ops.linear(ops.tokens(normed), name + ".proj_in", {.out_features = shape[1]}) : ops.tokens(ops.conv2d(normed, name + ".proj_in", pointwise));
+    for (std::int64_t d = 0; d < sizes.transformers; ++d) {
+        y = transformer_block(ops, y, inputs[1], name + ".transformer_blocks." + std::to_string(d), sizes.heads);
+    }
+    const Value out = linear ? ops.image(ops.linear(y, name + ".proj_out", {.out_features = shape[1]}), shape[2], shape[3])
+                             : ops.conv2d(ops.image(y, shape[2], shape[3]), name + ".proj_out", pointwise);
+    return ops.add(out, x);
+}
+
+/// One evaluation. Residual blocks and transformers are blocks of the vocabulary, so that they may be computed twice.
 class Evaluation {
 public:
-    Evaluation(const SdUnet& network, ops::TokenOps& tokens, const Value& hidden) : network_(network), tokens_(tokens), ops_(tokens.layers()), hidden_(hidden) {}
+    Evaluation(const SdUnet& network, ops::Ops& ops, const Value& hidden) : network_(network), ops_(ops), hidden_(hidden) {}
 
-    Value run(const Value& x, const Value& t) {
+    /// Down to the narrowest place, and what is added to on the way up.
+    Value encode(const Value& x, const Value& t) {
         embed(t);
         Value y = ops_.conv2d(x, "conv_in", {.out_channels = network_.down[0].channels});
         skips_ = {y};
         for (std::size_t i = 0; i < network_.down.size(); ++i) y = down(y, i);
-        y = middle(y);
+        return middle(y);
+    }
+
+    Value decode(Value y) {
         for (std::size_t i = 0; i < network_.down.size(); ++i) y = up(y, i);
         y = ops_.group_norm(y, "conv_norm_out", {.groups = network_.norm.groups, .eps = network_.norm.eps, .silu = true});
         return ops_.conv2d(y, "conv_out", {.out_channels = network_.out_channels});
@@ -39,50 +82,24 @@ private:
         embedding_ = ops_.linear(inner, "time_embedding.linear_2", {.out_features = 4 * width});
     }
 
-    Value resnet(const Value& x, const std::string& block, std::int64_t i, std::int64_t channels) {
-        return sd_resnet(ops_, x, embedding_, block + ".resnets." + std::to_string(i), channels, network_.norm);
+    Value residual(const Value& x, const std::string& block, std::int64_t i, std::int64_t channels) {
+        const std::string name = block + ".resnets." + std::to_string(i);
+        const Value inputs[]{x, embedding_};
+        return ops_.block(inputs, [name, channels, norm = network_.norm](ops::Ops& ops, std::span<const Value> in) { return resnet(ops, in, name, channels, norm); });
     }
 
-    Value attend(const Value& x, const Value& to, const std::string& name, std::int64_t heads) {
-        const std::int64_t width = ops_.shape(x)[2];
-        const auto projected = [&](const Value& from, const char* what) { return ops_.linear(from, name + what, {.out_features = width, .bias = false}); };
-        const Value attended = tokens_.token_attention(projected(x, ".to_q"), projected(to, ".to_k"), projected(to, ".to_v"), {.heads = heads});
-        return ops_.linear(attended, name + ".to_out.0", {.out_features = width});
-    }
-
-    /// Attention to itself, then to the text, then an inner layer four times as wide.
-    Value transformer_block(Value x, const std::string& name, std::int64_t heads) {
-        constexpr double eps = 1e-5;
-        const std::int64_t width = ops_.shape(x)[2];
-        const Value own = ops_.layer_norm(x, name + ".norm1", eps);
-        x = ops_.add(x, attend(own, own, name + ".attn1", heads));
-        x = ops_.add(x, attend(ops_.layer_norm(x, name + ".norm2", eps), hidden_, name + ".attn2", heads));
-        const Value inner = tokens_.geglu(ops_.linear(ops_.layer_norm(x, name + ".norm3", eps), name + ".ff.net.0.proj", {.out_features = 8 * width}));
-        return ops_.add(x, ops_.linear(inner, name + ".ff.net.2", {.out_features = width}));
-    }
-
-    Value transformer(const Value& x, const std::string& block, std::int64_t i, const SdUnet::Block& sizes) {
+    Value attending(const Value& x, const std::string& block, std::int64_t i, const SdUnet::Block& sizes) {
         const std::string name = block + ".attentions." + std::to_string(i);
-        const ops::Shape shape = ops_.shape(x);
-        const ops::Convolution pointwise{.out_channels = shape[1], .kernel = 1, .padding = 0};
-        const bool linear = network_.linear_projections;
-        const Value normed = ops_.group_norm(x, name + ".norm", {.groups = network_.norm.groups, .eps = 1e-6});
-        Value y = linear ? ops_.linear(tokens_.tokens(normed), name + ".proj_in", {.out_features = shape[1]})
-                         : tokens_.tokens(ops_.conv2d(normed, name + ".proj_in", pointwise));
-        for (std::int64_t d = 0; d < sizes.transformers; ++d) {
-            y = transformer_block(y, name + ".transformer_blocks." + std::to_string(d), sizes.heads);
-        }
-        const Value out = linear ? tokens_.image(ops_.linear(y, name + ".proj_out", {.out_features = shape[1]}), shape[2], shape[3])
-                                 : ops_.conv2d(tokens_.image(y, shape[2], shape[3]), name + ".proj_out", pointwise);
-        return ops_.add(out, x);
+        const Value inputs[]{x, hidden_};
+        return ops_.block(inputs, [name, sizes, network = network_](ops::Ops& ops, std::span<const Value> in) { return transformer(ops, in, name, network, sizes); });
     }
 
     Value down(Value x, std::size_t i) {
         const SdUnet::Block& sizes = network_.down[i];
         const std::string block = "down_blocks." + std::to_string(i);
         for (std::int64_t j = 0; j < sizes.layers; ++j) {
-            x = resnet(x, block, j, sizes.channels);
-            if (sizes.attends) x = transformer(x, block, j, sizes);
+            x = residual(x, block, j, sizes.channels);
+            if (sizes.attends) x = attending(x, block, j, sizes);
             skips_.push_back(x);
         }
         if (i + 1 == network_.down.size()) return x;
@@ -93,22 +110,21 @@ private:
 
     Value middle(const Value& x) {
         const SdUnet::Block& sizes = network_.down.back();
-        return resnet(transformer(resnet(x, "mid_block", 0, sizes.channels), "mid_block", 0, sizes), "mid_block", 1, sizes.channels);
+        return residual(attending(residual(x, "mid_block", 0, sizes.channels), "mid_block", 0, sizes), "mid_block", 1, sizes.channels);
     }
 
     Value up(Value x, std::size_t i) {
         const SdUnet::Block& sizes = network_.down[network_.down.size() - 1 - i];
         const std::string block = "up_blocks." + std::to_string(i);
         for (std::int64_t j = 0; j < sizes.layers + 1; ++j) {
-            x = resnet(ops_.concat(x, skips_.back()), block, j, sizes.channels);
+            x = residual(ops_.concat(x, skips_.back()), block, j, sizes.channels);
             skips_.pop_back();
-            if (network_.up_attends[i]) x = transformer(x, block, j, sizes);
+            if (network_.up_attends[i]) x = attending(x, block, j, sizes);
         }
         return i + 1 == network_.down.size() ? x : sd_upsample(ops_, x, block + ".upsamplers.0");
     }
 
     const SdUnet& network_;
-    ops::TokenOps& tokens_;
     ops::Ops& ops_;
     const Value& hidden_;
     Value embedding_;
@@ -163,6 +179,31 @@ SdUnet SdUnet::of(const core::JsonObject& config) {
     return network;
 }
 
-Value SdUnet::forward(ops::TokenOps& tokens, const Value& x, const Value& t, const Value& hidden) const { return Evaluation(*this, tokens, hidden).run(x, t); }
+SdUnet::Seen SdUnet::forward(ops::Ops& ops, const Value& x, const Value& t, const Value& hidden) const {
+    Evaluation evaluation(*this, ops, hidden);
+    const Value middle = evaluation.encode(x, t);
+    return {evaluation.decode(middle), middle};
+}
+
+Value SdUnet::encode(ops::Ops& ops, const Value& x, const Value& t, const Value& hidden) const { return Evaluation(*this, ops, hidden).encode(x, t); }
+
+Network build_sd_unet(const core::JsonObject& config) {
+    constexpr std::int64_t tokens_of_clip = 77;
+    const core::JsonObject own = config.object("unet");
+    const SdUnet unet = SdUnet::of(own);
+    if (unet.in_channels != unet.out_channels) core::fail("{}: a denoiser has as many \"out_channels\" as \"in_channels\"", own.where());
+    if (unet.sample_size % unet.factor() != 0) core::fail("{}: \"sample_size\" must be a multiple of {}", own.where(), unet.factor());
+    Network network;
+    network.architecture = "sd_unet";
+    network.data_shape = {unet.in_channels, unet.sample_size, unet.sample_size};
+    network.classes = unet.context_width;
+    network.tokens = config.integer_or("tokens", tokens_of_clip, 1, 65536);
+    network.forward = [unet](ops::Ops& ops, const Inputs& in) {
+        const SdUnet::Seen seen = unet.forward(ops, in.x, in.c_noise, *in.labels);
+        return Outputs{seen.predicted, seen.middle};
+    };
+    network.encode = [unet](ops::Ops& ops, const Inputs& in) { return unet.encode(ops, in.x, in.c_noise, *in.labels); };
+    return network;
+}
 
 }  // namespace atelier::networks

@@ -1,6 +1,7 @@
 #pragma once
 
 #include "atelier/core/json_file.h"
+#include "atelier/networks/network.h"
 #include "atelier/networks/sd_blocks.h"
 
 namespace atelier::networks {
@@ -23,8 +24,18 @@ struct SdUnet {
     /// Height and width of samples must be multiples of this.
     std::int64_t factor() const { return std::int64_t{1} << (down.size() - 1); }
 
-    /// `x` [N,in_channels,H,W], `t` [N] time steps, `hidden` [N,T,context_width] states of the text -> [N,out_channels,H,W].
-    ops::Value forward(ops::TokenOps& tokens, const ops::Value& x, const ops::Value& t, const ops::Value& hidden) const;
+    struct Seen {
+        ops::Value predicted, middle;  // [N,out_channels,H,W]; the middle block's features, [N,C,H/factor,W/factor]
+    };
+    /// `x` [N,in_channels,H,W], `t` [N] time steps, `hidden` [N,T,context_width] states of the text.
+    Seen forward(ops::Ops& ops, const ops::Value& x, const ops::Value& t, const ops::Value& hidden) const;
+
+    /// The middle alone, without computing what comes after it.
+    ops::Value encode(ops::Ops& ops, const ops::Value& x, const ops::Value& t, const ops::Value& hidden) const;
 };
+
+/// The same as a network among others: reads `unet` (diffusers' config.json) and `tokens` of a model's config.json. `c_noise` is the time step, labels are
+/// the text's states, the bottleneck is the middle.
+Network build_sd_unet(const core::JsonObject& config);
 
 }  // namespace atelier::networks

@@ -11,20 +11,18 @@ namespace {
 
 using ops::Value;
 
-Value attention(ops::TokenOps& tokens, const Value& x, const std::string& name, const SdNorm& norm) {
-    ops::Ops& ops = tokens.layers();
+Value attention(ops::Ops& ops, const Value& x, const std::string& name, const SdNorm& norm) {
     const ops::Shape shape = ops.shape(x);
-    const Value seen = tokens.tokens(ops.group_norm(x, name + ".group_norm", {.groups = norm.groups, .eps = norm.eps}));
+    const Value seen = ops.tokens(ops.group_norm(x, name + ".group_norm", {.groups = norm.groups, .eps = norm.eps}));
     const auto projected = [&](const Value& from, const char* what) { return ops.linear(from, name + what, {.out_features = shape[1]}); };
-    const Value attended = tokens.token_attention(projected(seen, ".to_q"), projected(seen, ".to_k"), projected(seen, ".to_v"), {.heads = 1});
-    return ops.add(x, tokens.image(projected(attended, ".to_out.0"), shape[2], shape[3]));
+    const Value attended = ops.token_attention(projected(seen, ".to_q"), projected(seen, ".to_k"), projected(seen, ".to_v"), {.heads = 1});
+    return ops.add(x, ops.image(projected(attended, ".to_out.0"), shape[2], shape[3]));
 }
 
-Value middle(ops::TokenOps& tokens, Value x, const std::string& name, const SdVae& network) {
-    ops::Ops& ops = tokens.layers();
+Value middle(ops::Ops& ops, Value x, const std::string& name, const SdVae& network) {
     const std::int64_t channels = network.channels.back();
     x = sd_resnet(ops, x, std::nullopt, name + ".resnets.0", channels, network.norm);
-    if (network.middle_attends) x = attention(tokens, x, name + ".attentions.0", network.norm);
+    if (network.middle_attends) x = attention(ops, x, name + ".attentions.0", network.norm);
     return sd_resnet(ops, x, std::nullopt, name + ".resnets.1", channels, network.norm);
 }
 
@@ -67,23 +65,21 @@ SdVae SdVae::of(const core::JsonObject& config) {
     return network;
 }
 
-Value SdVae::encode(ops::TokenOps& tokens, const Value& image) const {
-    ops::Ops& ops = tokens.layers();
+Value SdVae::encode(ops::Ops& ops, const Value& image) const {
     Value x = ops.conv2d(image, "encoder.conv_in", {.out_channels = channels[0]});
     for (std::size_t i = 0; i < channels.size(); ++i) {
         const std::string block = "encoder.down_blocks." + std::to_string(i);
         for (std::int64_t j = 0; j < layers; ++j) x = sd_resnet(ops, x, std::nullopt, block + ".resnets." + std::to_string(j), channels[i], norm);
         if (i + 1 == channels.size()) break;
-        x = ops.conv2d(tokens.pad_corner(x), block + ".downsamplers.0.conv", {.out_channels = channels[i], .stride = 2, .padding = 0});
+        x = ops.conv2d(ops.pad_corner(x), block + ".downsamplers.0.conv", {.out_channels = channels[i], .stride = 2, .padding = 0});
     }
-    x = last(ops, middle(tokens, x, "encoder.mid_block", *this), "encoder", *this, 2 * latent_channels);
+    x = last(ops, middle(ops, x, "encoder.mid_block", *this), "encoder", *this, 2 * latent_channels);
     return quant ? ops.conv2d(x, "quant_conv", {.out_channels = 2 * latent_channels, .kernel = 1, .padding = 0}) : x;
 }
 
-Value SdVae::decode(ops::TokenOps& tokens, const Value& latent) const {
-    ops::Ops& ops = tokens.layers();
+Value SdVae::decode(ops::Ops& ops, const Value& latent) const {
     const Value start = post_quant ? ops.conv2d(latent, "post_quant_conv", {.out_channels = latent_channels, .kernel = 1, .padding = 0}) : latent;
-    Value x = middle(tokens, ops.conv2d(start, "decoder.conv_in", {.out_channels = channels.back()}), "decoder.mid_block", *this);
+    Value x = middle(ops, ops.conv2d(start, "decoder.conv_in", {.out_channels = channels.back()}), "decoder.mid_block", *this);
     for (std::size_t i = 0; i < channels.size(); ++i) {
         const std::string block = "decoder.up_blocks." + std::to_string(i);
         const std::int64_t width = channels[channels.size() - 1 - i];

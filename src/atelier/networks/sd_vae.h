@@ -20,10 +20,10 @@ struct SdVae {
     std::int64_t factor() const { return std::int64_t{1} << (channels.size() - 1); }
 
     /// Images [N,image_channels,H,W] in +-1 -> mean and log variance of latents, [N,2*latent_channels,H/factor,W/factor], not scaled.
-    ops::Value encode(ops::TokenOps& tokens, const ops::Value& image) const;
+    ops::Value encode(ops::Ops& ops, const ops::Value& image) const;
 
     /// Latents [N,latent_channels,h,w], not scaled -> images [N,image_channels,h*factor,w*factor].
-    ops::Value decode(ops::TokenOps& tokens, const ops::Value& latent) const;
+    ops::Value decode(ops::Ops& ops, const ops::Value& latent) const;
 };
 
 }  // namespace atelier::networks

@@ -17,7 +17,7 @@ ov::Tensor view_of(const Tensor& tensor);
 /// from tables alone is computed at once, by LibTorch, and where a table meets a node it becomes a constant of which each sample takes its row.
 /// So a fixed noise level costs nothing when the graph runs, and neither do a few fixed classes. Shapes are those of the batch that the graph is
 /// written for; no node but the inputs depends on its size. Nodes may be float32 whatever the graph's precision, results are of its own; weights are
-/// constants that look into `parameters` (float32 or int8, contiguous, on the CPU), which must outlive the graph. Throws core::Error on a parameter that is
+/// constants that look into `parameters` (float32 or int8, contiguous, on the CPU), which must outlive the graph, or copies of float16 and bfloat16 ones. Throws core::Error on a parameter that is
 /// missing.
 class OpenVinoOps : public Ops {
 public:
@@ -46,6 +46,15 @@ public:
     Value pixel_unshuffle(const Value& x, std::int64_t factor) override;
     Value pixel_shuffle(const Value& x, std::int64_t factor) override;
     Value global_average(const Value& x) override;
+    Value embedding(const Value& ids, const std::string& name, std::int64_t rows, std::int64_t width) override;
+    Value add_positions(const Value& x, const std::string& name, std::int64_t rows) override;
+    Value token_attention(const Value& q, const Value& k, const Value& v, const TokenAttention& how) override;
+    Value gelu(const Value& x) override;
+    Value quick_gelu(const Value& x) override;
+    Value geglu(const Value& x) override;
+    Value tokens(const Value& image) override;
+    Value image(const Value& tokens, std::int64_t height, std::int64_t width) override;
+    Value pad_corner(const Value& x) override;
 
 private:
     struct Affine {
@@ -53,7 +62,7 @@ private:
         bool table = false;                 // R rows to choose from
     };
 
-    /// A parameter as float32 numbers of its own shape, or of another with as many numbers. One in int8 is multiplied by its scale.
+    /// A parameter as float32 numbers (of two bytes where it is stored so and the graph computes so) of its own shape, or of another with as many numbers. One in int8 is multiplied by its scale.
     ov::Output<ov::Node> constant(const std::string& name, const Shape& shape = {}) const;
     /// A quantised layer's input, rounded to its steps.
     ov::Output<ov::Node> in_steps(const ov::Output<ov::Node>& x, const std::string& layer) const;

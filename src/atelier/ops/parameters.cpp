@@ -67,6 +67,7 @@ Tensor draw(const ParameterSpec& spec, std::uint64_t seed) {
 
 const Tensor& Parameters::at(const std::string& name) const {
     const auto found = tensors_.find(name);
+    if (found == tensors_.end() && base_) return base_->at(name);
     if (found == tensors_.end()) core::fail("there is no tensor \"{}\" among the parameters", name);
     return found->second;
 }
@@ -86,6 +87,7 @@ std::int64_t Parameters::count() const {
 
 Parameters Parameters::clone() const {
     Parameters copy;
+    copy.stand_on(base_);
     for (const auto& [name, tensor] : tensors_) copy.set(name, tensor.detach().clone());
     return copy;
 }
@@ -97,6 +99,7 @@ void Parameters::copy_from(const Parameters& other) {
 
 Parameters Parameters::to(at::Device device, at::ScalarType type) const {
     Parameters moved;
+    moved.stand_on(base_);
     for (const auto& [name, tensor] : tensors_) {
         moved.set(name, tensor.is_floating_point() ? tensor.to(device, type) : tensor.to(device));
     }
@@ -167,10 +170,12 @@ Tensor copied(const core::TensorEntry& entry, std::span<const std::byte> bytes, 
     return tensor.is_floating_point() && !keep_type ? tensor.to(at::kFloat) : tensor;
 }
 
+bool is_aligned(const core::TensorEntry& entry, std::span<const std::byte> bytes) {
+    return !bytes.empty() && reinterpret_cast<std::uintptr_t>(bytes.data()) % core::size_of(entry.dtype) == 0;
+}
+
 bool can_be_mapped(const core::TensorEntry& entry, std::span<const std::byte> bytes) {
-    if (bytes.empty()) return false;
-    if (entry.dtype == core::DType::I8) return true;
-    return entry.dtype == core::DType::F32 && reinterpret_cast<std::uintptr_t>(bytes.data()) % alignof(float) == 0;
+    return (entry.dtype == core::DType::I8 || entry.dtype == core::DType::F32) && is_aligned(entry, bytes);
 }
 
 }  // namespace
@@ -179,21 +184,33 @@ Tensor read_tensor(const core::SafetensorsFile& file, const std::string& name, b
     return copied(file.entry(name), file.bytes(name), keep_type);
 }
 
+Tensor read_row(const core::SafetensorsFile& file, const std::string& name, std::int64_t row) {
+    core::TensorEntry entry = file.entry(name);
+    if (entry.shape.empty() || row < 0 || row >= entry.shape[0]) core::fail("{}: \"{}\" has no row {}", file.path().string(), name, row);
+    const auto bytes = file.bytes(name);
+    const std::size_t each = bytes.size() / static_cast<std::size_t>(entry.shape[0]);
+    entry.shape.erase(entry.shape.begin());
+    return copied(entry, bytes.subspan(static_cast<std::size_t>(row) * each, each), false);
+}
+
 Parameters read_parameters(const core::SafetensorsFile& file, bool keep_types) {
     Parameters read;
     for (const auto& [name, entry] : file.entries()) read.set(name, read_tensor(file, name, keep_types));
     return read;
 }
 
+Tensor map_tensor(const std::shared_ptr<const core::SafetensorsFile>& file, const std::string& name) {
+    const core::TensorEntry& entry = file->entry(name);
+    const auto bytes = file->bytes(name);
+    if (!is_aligned(entry, bytes)) return copied(entry, bytes, true);
+    return at::from_blob(const_cast<std::byte*>(bytes.data()), entry.shape, [file](void*) {}, torch_type(entry.dtype));
+}
+
 Parameters map_parameters(const std::shared_ptr<const core::SafetensorsFile>& file) {
     Parameters mapped;
     for (const auto& [name, entry] : file->entries()) {
         const auto bytes = file->bytes(name);
-        if (can_be_mapped(entry, bytes)) {
-            mapped.set(name, at::from_blob(const_cast<std::byte*>(bytes.data()), entry.shape, [file](void*) {}, torch_type(entry.dtype)));
-        } else {
-            mapped.set(name, copied(entry, bytes, false));
-        }
+        mapped.set(name, can_be_mapped(entry, bytes) ? map_tensor(file, name) : copied(entry, bytes, false));
     }
     return mapped;
 }

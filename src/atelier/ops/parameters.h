@@ -15,7 +15,8 @@
 namespace atelier::ops {
 
 /// Tensors by name, in the order of their names: what a safetensors file is. Teacher, fake score, EMA and student are
-/// copies of such a map.
+/// copies of such a map. One may stand on another, its base, whose tensors are found where it has none of its own (ops/low_rank.h); all but `at` and `contains` are
+/// about its own.
 class Parameters {
 public:
     Parameters() = default;
@@ -23,7 +24,9 @@ public:
 
     /// Throws core::Error when there is no such tensor.
     const Tensor& at(const std::string& name) const;
-    bool contains(const std::string& name) const { return tensors_.contains(name); }
+    bool contains(const std::string& name) const { return tensors_.contains(name) || (base_ && base_->contains(name)); }
+    void stand_on(std::shared_ptr<const Parameters> base) { base_ = std::move(base); }
+    const std::shared_ptr<const Parameters>& base() const { return base_; }
     void set(const std::string& name, Tensor tensor) { tensors_[name] = std::move(tensor); }
     bool empty() const { return tensors_.empty(); }
 
@@ -31,7 +34,7 @@ public:
     std::vector<Tensor> list() const;
     std::int64_t count() const;  // numbers in all
 
-    /// A deep copy that requires no gradient.
+    /// A deep copy that requires no gradient; of the same base.
     Parameters clone() const;
     /// Overwrites every tensor's numbers with those of `other`, which must have the same names and shapes.
     void copy_from(const Parameters& other);
@@ -48,6 +51,7 @@ public:
 
 private:
     std::map<std::string, Tensor> tensors_;
+    std::shared_ptr<const Parameters> base_;
 };
 
 /// Fresh parameters; each tensor depends on the seed and its own name alone.
@@ -66,9 +70,15 @@ Parameters read_parameters(const core::SafetensorsFile& file, bool keep_types = 
 /// One tensor out of a file: floating types as float32 unless `keep_type`.
 Tensor read_tensor(const core::SafetensorsFile& file, const std::string& name, bool keep_type = false);
 
+/// Row `row` of a tensor in a file, as float32 where it is floating, copied; no more of the file is looked at. Throws core::Error when there is none.
+Tensor read_row(const core::SafetensorsFile& file, const std::string& name, std::int64_t row);
+
 /// Like read_parameters, but float32 and int8 tensors look into the mapped file, which they keep open: processes share them, and pages that nobody looks at
 /// take no memory. They must not be written to.
 Parameters map_parameters(const std::shared_ptr<const core::SafetensorsFile>& file);
+
+/// A tensor of a file in its own type, which looks into the mapped file and keeps it open.
+Tensor map_tensor(const std::shared_ptr<const core::SafetensorsFile>& file, const std::string& name);
 
 /// Writes atomically; equal parameters and metadata give equal bytes.
 void write_parameters(const std::filesystem::path& path, const Parameters& parameters,

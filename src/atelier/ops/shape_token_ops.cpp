@@ -1,4 +1,4 @@
-#include "atelier/ops/shape_token_ops.h"
+#include "atelier/ops/shape_ops.h"
 
 #include "atelier/core/error.h"
 #include "atelier/core/safetensors.h"
@@ -13,21 +13,21 @@ void require(bool holds, const std::string& name, const Shape& shape, const char
 
 }  // namespace
 
-Value ShapeTokenOps::embedding(const Value& ids, const std::string& name, std::int64_t rows, std::int64_t width) {
+Value ShapeOps::embedding(const Value& ids, const std::string& name, std::int64_t rows, std::int64_t width) {
     const Shape in = shape(ids);
     require(in.size() == 2, name, in, "expected ids [N,T]");
     add_parameter({name + ".weight", {rows, width}, {Init::Kind::normal, 0.02}, 1});
     return made({in[0], in[1], width});
 }
 
-Value ShapeTokenOps::add_positions(const Value& x, const std::string& name, std::int64_t rows) {
+Value ShapeOps::add_positions(const Value& x, const std::string& name, std::int64_t rows) {
     const Shape in = shape(x);
     require(in.size() == 3 && in[1] <= rows, name, in, "expected [N,T,F] with no more tokens than there are positions");
     add_parameter({name + ".weight", {rows, in[2]}, {Init::Kind::normal, 0.02}, 1});
     return made(in);
 }
 
-Value ShapeTokenOps::token_attention(const Value& q, const Value& k, const Value& v, const TokenAttention& how) {
+Value ShapeOps::token_attention(const Value& q, const Value& k, const Value& v, const TokenAttention& how) {
     const Shape queries = shape(q), keys = shape(k);
     require(queries.size() == 3 && keys.size() == 3 && keys == shape(v) && queries[0] == keys[0] && queries[2] == keys[2], "token_attention", keys,
             "queries, keys and values must be [N,T,C] of one N and C");
@@ -37,14 +37,14 @@ Value ShapeTokenOps::token_attention(const Value& q, const Value& k, const Value
     return made(queries);
 }
 
-Value ShapeTokenOps::gelu(const Value& x) {
+Value ShapeOps::gelu(const Value& x) {
     keep(x);
     return made(shape(x));
 }
 
-Value ShapeTokenOps::quick_gelu(const Value& x) { return gelu(x); }
+Value ShapeOps::quick_gelu(const Value& x) { return gelu(x); }
 
-Value ShapeTokenOps::geglu(const Value& x) {
+Value ShapeOps::geglu(const Value& x) {
     Shape s = shape(x);
     require(s.size() == 3 && s[2] % 2 == 0, "geglu", s, "expected [N,T,F] with an even F");
     s[2] /= 2;
@@ -52,19 +52,19 @@ Value ShapeTokenOps::geglu(const Value& x) {
     return made(s);
 }
 
-Value ShapeTokenOps::tokens(const Value& image) {
+Value ShapeOps::tokens(const Value& image) {
     const Shape s = shape(image);
     require(s.size() == 4, "tokens", s, "expected [N,C,H,W]");
     return made({s[0], s[2] * s[3], s[1]});
 }
 
-Value ShapeTokenOps::image(const Value& tokens, std::int64_t height, std::int64_t width) {
+Value ShapeOps::image(const Value& tokens, std::int64_t height, std::int64_t width) {
     const Shape s = shape(tokens);
     require(s.size() == 3 && s[1] == height * width, "image", s, "expected as many tokens as pixels");
     return made({s[0], s[2], height, width});
 }
 
-Value ShapeTokenOps::pad_corner(const Value& x) {
+Value ShapeOps::pad_corner(const Value& x) {
     const Shape s = shape(x);
     require(s.size() == 4, "pad_corner", s, "expected [N,C,H,W]");
     return made({s[0], s[1], s[2] + 1, s[3] + 1});

@@ -4,6 +4,7 @@
 #include <numbers>
 
 #include "atelier/ops/fused_norm.h"
+#include "atelier/ops/low_rank.h"
 #include "atelier/ops/recomputed.h"
 
 namespace atelier::ops {
@@ -38,12 +39,16 @@ Value TorchOps::conv2d(const Value& x, const std::string& name, const Convolutio
     // On CPUs channels lie innermost: the convolutions need no re-ordering, and the fused normalisation reads them as they come.
     const Tensor in = tensor_of(x);
     const Tensor images = in.device().is_cpu() ? in.contiguous(at::MemoryFormat::ChannelsLast) : in;
-    return at::conv2d(images, parameter(name + ".weight"), parameter(name + ".bias"), layer.stride, layer.padding);
+    const Tensor out = at::conv2d(images, parameter(name + ".weight"), parameter(name + ".bias"), layer.stride, layer.padding);
+    if (!is_low_rank(parameters_, prefix_ + name)) return out;
+    return out + at::conv2d(at::conv2d(images, parameter(name + ".lora_down.weight"), {}, layer.stride, layer.padding), parameter(name + ".lora_up.weight"));
 }
 
 Value TorchOps::linear(const Value& x, const std::string& name, const Linear& layer) {
-    return at::linear(tensor_of(x), parameter(name + ".weight"),
-                      layer.bias ? std::optional<Tensor>(parameter(name + ".bias")) : std::nullopt);
+    const Tensor in = tensor_of(x);
+    const Tensor out = at::linear(in, parameter(name + ".weight"), layer.bias ? std::optional<Tensor>(parameter(name + ".bias")) : std::nullopt);
+    if (!is_low_rank(parameters_, prefix_ + name)) return out;
+    return out + at::linear(at::linear(in, parameter(name + ".lora_down.weight")), parameter(name + ".lora_up.weight"));
 }
 
 Value TorchOps::group_norm(const Value& x, const std::string& name, const GroupNorm& layer) {

@@ -40,6 +40,15 @@ public:
     Value pixel_unshuffle(const Value& x, std::int64_t factor) override;
     Value pixel_shuffle(const Value& x, std::int64_t factor) override;
     Value global_average(const Value& x) override;
+    Value embedding(const Value& ids, const std::string& name, std::int64_t rows, std::int64_t width) override;
+    Value add_positions(const Value& x, const std::string& name, std::int64_t rows) override;
+    Value token_attention(const Value& q, const Value& k, const Value& v, const TokenAttention& how) override;
+    Value gelu(const Value& x) override;
+    Value quick_gelu(const Value& x) override;
+    Value geglu(const Value& x) override;
+    Value tokens(const Value& image) override;
+    Value image(const Value& tokens, std::int64_t height, std::int64_t width) override;
+    Value pad_corner(const Value& x) override;
     Value block(std::span<const Value> inputs, const Body& body) override;
 
     /// Notes the names of the parameters that are read from now on in `names`, which must outlive this.

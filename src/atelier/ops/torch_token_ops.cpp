@@ -1,17 +1,17 @@
-#include "atelier/ops/torch_token_ops.h"
+#include "atelier/ops/torch_ops.h"
 
 namespace atelier::ops {
 
-Value TorchTokenOps::embedding(const Value& ids, const std::string& name, std::int64_t, std::int64_t) {
-    return at::embedding(parameters_.at(name + ".weight"), tensor_of(ids));
+Value TorchOps::embedding(const Value& ids, const std::string& name, std::int64_t, std::int64_t) {
+    return at::embedding(parameter(name + ".weight"), tensor_of(ids));
 }
 
-Value TorchTokenOps::add_positions(const Value& x, const std::string& name, std::int64_t) {
+Value TorchOps::add_positions(const Value& x, const std::string& name, std::int64_t) {
     const Tensor in = tensor_of(x);
-    return in + parameters_.at(name + ".weight").narrow(0, 0, in.size(1));
+    return in + parameter(name + ".weight").narrow(0, 0, in.size(1));
 }
 
-Value TorchTokenOps::token_attention(const Value& q, const Value& k, const Value& v, const TokenAttention& how) {
+Value TorchOps::token_attention(const Value& q, const Value& k, const Value& v, const TokenAttention& how) {
     const auto split = [&](const Value& x) {
         const Tensor t = tensor_of(x);
         return t.reshape({t.size(0), t.size(1), how.heads, t.size(2) / how.heads}).transpose(1, 2);
@@ -20,25 +20,25 @@ Value TorchTokenOps::token_attention(const Value& q, const Value& k, const Value
     return attended.transpose(1, 2).flatten(2);
 }
 
-Value TorchTokenOps::gelu(const Value& x) { return at::gelu(tensor_of(x)); }
+Value TorchOps::gelu(const Value& x) { return at::gelu(tensor_of(x)); }
 
-Value TorchTokenOps::quick_gelu(const Value& x) {
+Value TorchOps::quick_gelu(const Value& x) {
     const Tensor in = tensor_of(x);
     return in * at::sigmoid(in * 1.702);
 }
 
-Value TorchTokenOps::geglu(const Value& x) {
+Value TorchOps::geglu(const Value& x) {
     const auto halves = tensor_of(x).chunk(2, -1);
     return halves[0] * at::gelu(halves[1]);
 }
 
-Value TorchTokenOps::tokens(const Value& image) { return tensor_of(image).flatten(2).transpose(1, 2).contiguous(); }
+Value TorchOps::tokens(const Value& image) { return tensor_of(image).flatten(2).transpose(1, 2).contiguous(); }
 
-Value TorchTokenOps::image(const Value& tokens, std::int64_t height, std::int64_t width) {
+Value TorchOps::image(const Value& tokens, std::int64_t height, std::int64_t width) {
     const Tensor in = tensor_of(tokens);
     return in.transpose(1, 2).reshape({in.size(0), in.size(2), height, width});
 }
 
-Value TorchTokenOps::pad_corner(const Value& x) { return at::constant_pad_nd(tensor_of(x), {0, 1, 0, 1}); }
+Value TorchOps::pad_corner(const Value& x) { return at::constant_pad_nd(tensor_of(x), {0, 1, 0, 1}); }
 
 }  // namespace atelier::ops

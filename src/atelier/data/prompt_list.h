@@ -1,0 +1,16 @@
+#pragma once
+
+#include <memory>
+
+#include "atelier/data/dataset.h"
+
+namespace atelier::data {
+
+/// Whether a path names prompts alone, "prompts:FILE".
+bool is_prompt_list(const std::filesystem::path& path);
+
+/// The lines of a text file as captions without samples, each its own label: what a teacher's students need who learn from the teacher alone. Throws core::Error when
+/// the file cannot be read, holds no line, or one that is not UTF-8 (naming it).
+std::shared_ptr<const Dataset> open_prompt_list(const DataRequest& request);
+
+}  // namespace atelier::data

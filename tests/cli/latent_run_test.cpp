@@ -1,0 +1,131 @@
+#include <fstream>
+
+#include "atelier/core/image_file.h"
+#include "atelier/models/ensemble.h"
+#include "cli/program.h"
+#include "models/diffusers_fixtures.h"
+
+/// From a small Stable Diffusion to students that answer prompts in one step.
+namespace atelier::cli {
+
+namespace {
+
+namespace fs = std::filesystem;
+
+class LatentRun : public testing::Test {
+protected:
+    LatentRun() {
+        std::ofstream prompts(path("prompts.txt"));
+        for (const char* of : {"cat", "dog", "house", "boat"}) prompts << "a photo of a " << of << "\nmany a " << of << "\n the " << of << " again\n";
+    }
+
+    std::string path(const std::string& name) const { return (folder_ / name).string(); }
+
+    /// Pictures with captions beside them.
+    void write_pictures() const {
+        fs::create_directories(folder_ / "pictures");
+        for (int i = 0; i < 6; ++i) {
+            core::Image picture{16, 16, 3, {}};
+            for (int p = 0; p < 16 * 16 * 3; ++p) picture.pixels.push_back(static_cast<std::uint8_t>((p * (i + 3)) % 251));
+            core::write_png(folder_ / fmt::format("pictures/{}.png", i), picture);
+            std::ofstream(folder_ / fmt::format("pictures/{}.txt", i)) << "picture " << std::string(static_cast<std::size_t>(i + 1), 'a');
+        }
+    }
+
+    /// The recipe, cut down to the small model and a few steps.
+    std::vector<std::string> command(const std::string& recipe, const std::string& data, std::vector<std::string> more = {}) const {
+        std::vector<std::string> words{"run", std::string(ATELIER_SOURCE_DIR) + "/configs/" + recipe + ".toml", "device=cpu", "precision=fp32", "threads=1", "students.threads=1",
+                                       "data.path=" + data, "data.shape=[4,8,8]", "teacher.path=" + model_.path().string(), "output=" + path("run"), "partition.students=2",
+                                       "dm.steps=2", "dm.batch=4", "dm.micro_batch=2", "dm.fake_updates=2", "adm.batch=4", "adm.micro_batch=0", "adm.fake_updates=2",
+                                       "probe.every=2", "probe.count=2"};
+        words.insert(words.end(), more.begin(), more.end());
+        return words;
+    }
+
+    models::SmallStableDiffusion model_{1};
+    core::TestFolder folder_;
+};
+
+}  // namespace
+
+TEST_F(LatentRun, prompts_alone_make_students_that_answer_prompts_and_are_diffusers_directories) {
+    const Answer made = atelier(command("sd15-msd4-dm", "prompts:" + path("prompts.txt")));
+    ASSERT_EQ(made.code, 0) << made.error;
+    EXPECT_TRUE(fs::exists(folder_ / "run/texts/shard-00000.safetensors"));
+    EXPECT_TRUE(fs::exists(folder_ / "run/students/1/dm/training/samples/step-000002.png"));
+    const std::string ensemble = path("run/ensemble");
+    const std::vector<std::string> sampling{"sample", ensemble, "--prompt", "a photo of a cat", "--count", "2", "--seed", "3", "--out", path("a.png"), "--json"};
+    const Answer first = atelier(sampling);
+    ASSERT_EQ(first.code, 0) << first.error;
+    const std::string bytes = core::read_text(folder_ / "a.png");
+    EXPECT_EQ(atelier(sampling).code, 0);
+    EXPECT_EQ(core::read_text(folder_ / "a.png"), bytes);
+    const auto student = nlohmann::json::parse(first.out).at("student").get<int>();
+
+    // The student alone as a diffusers directory answers the same in one step of DDIM from the last time step.
+    ASSERT_EQ(atelier({"convert", ensemble + "/students/" + std::to_string(student), path("student"), "--to", "diffusers"}).code, 0);
+    const models::DiffusersDirectory written(folder_ / "student");
+    EXPECT_EQ(written.about().at("unet").at("parameters"), models::DiffusersDirectory(model_.path()).about().at("unet").at("parameters"));
+    EXPECT_NE(ops::hash_of(written.unet_weights().read()), ops::hash_of(models::DiffusersDirectory(model_.path()).unet_weights().read()));
+    EXPECT_EQ(atelier({"sample", path("run/teacher"), "--prompt", "a photo of a cat", "--sampler", "heun", "--steps", "2", "--out", path("b.png")}).code, 0);
+}
+
+TEST_F(LatentRun, captioned_pictures_are_encoded_once_and_smaller_students_learn_the_scores_first) {
+    write_pictures();
+    const auto words = command("sd15-msd4-small", path("pictures"), {"students.widths=[4]", "tsm.steps=2", "tsm.batch=4", "tsm.micro_batch=0", "adm.steps=2", "activation_checkpointing=false"});
+    const Answer made = atelier(words);
+    ASSERT_EQ(made.code, 0) << made.error;
+    EXPECT_TRUE(fs::exists(folder_ / "run/latents/shard-00000.safetensors"));
+    EXPECT_TRUE(fs::exists(folder_ / "run/students/0/tsm/model.safetensors"));
+    const auto written = fs::last_write_time(folder_ / "run/latents/shard-00000.safetensors");
+    fs::remove_all(folder_ / "run/students/0");
+    fs::remove_all(folder_ / "run/ensemble");
+    EXPECT_EQ(atelier(words).code, 0);
+    EXPECT_EQ(fs::last_write_time(folder_ / "run/latents/shard-00000.safetensors"), written);
+    const auto config = core::read_json(folder_ / "run/ensemble/students/1/config.json");
+    EXPECT_EQ(config.at("unet").at("block_out_channels"), (std::vector<int>{4, 8}));
+}
+
+TEST_F(LatentRun, low_rank_students_stand_on_one_base) {
+    const Answer made = atelier(command("sd15-msd4-dm", "prompts:" + path("prompts.txt"), {"students.lora_rank=2"}));
+    ASSERT_EQ(made.code, 0) << made.error;
+    const fs::path ensemble = folder_ / "run/ensemble";
+    EXPECT_LT(fs::file_size(ensemble / "students/0/model.safetensors"), fs::file_size(ensemble / "base/model.safetensors") / 2);
+    const auto sampled = [&](const std::string& engine) {
+        const Answer answer = atelier({"sample", ensemble.string(), "--prompt", "many a dog", "--seed", "1", "--engine", engine, "--out", path(engine + ".png")});
+        EXPECT_EQ(answer.code, 0) << answer.error;
+        return core::read_image(folder_ / (engine + ".png")).pixels;
+    };
+    const auto by_torch = sampled("torch"), by_openvino = sampled("openvino");  // which merges deltas and base
+    int furthest = 0;
+    for (std::size_t i = 0; i < by_torch.size(); ++i) furthest = std::max(furthest, std::abs(by_torch[i] - by_openvino[i]));
+    EXPECT_LE(furthest, 2);
+
+    const models::Ensemble read = models::read_ensemble(ensemble);
+    const models::Model first = models::read_student(read, 0, at::kCPU, models::Weights::shared), second = models::read_student(read, 1, at::kCPU, models::Weights::shared);
+    EXPECT_EQ(first.parameters.base(), second.parameters.base()) << "in memory once";
+    ASSERT_EQ(atelier({"convert", (ensemble / "students/1").string(), path("student"), "--to", "diffusers"}).code, 0);
+    EXPECT_EQ(models::DiffusersDirectory(folder_ / "student").unet_weights().count(), models::DiffusersDirectory(model_.path()).unet_weights().count());
+
+    nlohmann::json config = core::read_json(ensemble / "students/0/config.json");
+    config["lora"]["base"] = "../../../teacher";
+    core::write_json(ensemble / "students/0/config.json", config);
+    EXPECT_NE(ops::error_of([&] { models::read_student(read, 0); }).find("leaves the ensemble"), std::string::npos);
+}
+
+TEST_F(LatentRun, what_does_not_fit_is_said_before_anything_is_made) {
+    const std::string prompts = "prompts:" + path("prompts.txt");
+    const auto refused = [&](const std::vector<std::string>& words, const std::string& why) {
+        const Answer answer = atelier(words);
+        EXPECT_EQ(answer.code, 2) << answer.error;
+        EXPECT_NE(answer.error.find(why), std::string::npos) << answer.error;
+        EXPECT_FALSE(fs::exists(folder_ / "run/students"));
+    };
+    refused(command("sd15-msd4-adm", prompts, {"adm.steps=2"}), "adm.steps = 0");
+    refused(command("sd15-msd4-dm", prompts, {"students.widths=[4]"}), "teacher score matching");
+    refused(command("sd15-msd4-dm", prompts, {"data.flips=true"}), "data.flips");
+    refused(command("sd15-msd4-dm", "toy:ring"), "has no captions");
+    refused({"run", std::string(ATELIER_SOURCE_DIR) + "/configs/toy2d.toml", "data.path=" + prompts, "output=" + path("run")}, "prompts alone");
+}
+
+}  // namespace atelier::cli
