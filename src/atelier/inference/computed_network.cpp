@@ -84,6 +84,7 @@ std::shared_ptr<ov::Model> ComputedNetwork::graph(const std::vector<Tensor>& lik
     }
     ops::OpenVinoOps speaker(parameters_, {.precision = type_of(engine_)});
     const auto answer = ops::node_of(forward_(speaker, values));
+    weights_.release_pages();  // what is stored in two bytes was copied; views are read again as the graph is compiled
     const auto result = std::make_shared<ov::op::v0::Result>(std::make_shared<ov::op::v0::Convert>(answer, ov::element::f32));
     return std::make_shared<ov::Model>(ov::ResultVector{result}, inputs, "network");
 }
