@@ -8,7 +8,7 @@
 #include "atelier/cli/picture_text.h"
 #include "atelier/core/error.h"
 #include "atelier/inference/generator.h"
-#include "atelier/models/ensemble.h"
+#include "atelier/models/opened_model.h"
 #include "atelier/models/prompt_encoder.h"
 
 namespace atelier::cli {
@@ -85,13 +85,14 @@ public:
             facts_.push_back(facts_of(ensemble_.students[k]));
             facts_.back().present = std::ranges::binary_search(description_.here, static_cast<std::int64_t>(k));
         }
+        for (const std::int64_t k : description_.here) opened_.emplace(k, open(k));
     }
 
     const server::Description& description() const override { return description_; }
     server::StudentFacts facts(std::int64_t k) const override { return facts_.at(static_cast<std::size_t>(k)); }
 
     std::unique_ptr<server::Student> load(std::int64_t k) const override {
-        models::Model model = read(k);
+        models::Model model = models::read_weights(opened_.at(k), engine_.device, engine_.weights());
         PictureOrigin origin{.student = k, .model_hash = ops::hash_of(model.parameters), .sampling = sampling_, .engine = engine_,
                              .class_names = ensemble_.form.class_names};
         const std::vector<std::int64_t> cell = ensemble_.partition.cell(k);
@@ -101,9 +102,9 @@ public:
     }
 
 private:
-    models::Model read(std::int64_t k) const {
-        if (ensemble_.manifest.is_null()) return models::read_model(ensemble_.directory, engine_.device, engine_.weights());
-        return models::read_student(ensemble_, k, engine_.device, engine_.weights());
+    models::Model open(std::int64_t k) const {
+        if (ensemble_.manifest.is_null()) return models::open_model(ensemble_.directory);
+        return models::open_student(ensemble_, k);
     }
 
     /// OpenVINO arranges the weights once for each batch size that it compiles for.
@@ -126,7 +127,8 @@ private:
     inference::Engine engine_;
     std::size_t largest_batch_;
     server::Description description_;
-    std::vector<server::StudentFacts> facts_;  // a student each
+    std::vector<server::StudentFacts> facts_;        // a student each
+    std::map<std::int64_t, models::Model> opened_;  // those here; who was put out of memory comes back as it was, whatever lies in its place by then
 };
 
 /// A model directory seen as an ensemble whose only student owns every class; it has no manifest.

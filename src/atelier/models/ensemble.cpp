@@ -2,6 +2,7 @@
 
 #include "atelier/core/atomic_file.h"
 #include "atelier/core/error.h"
+#include "atelier/models/opened_model.h"
 #include "atelier/models/prompt_encoder.h"
 
 namespace atelier::models {
@@ -123,9 +124,9 @@ void check_place(const nlohmann::json& config, const std::string& partition_hash
     }
 }
 
-Model read_student(const Ensemble& ensemble, std::int64_t student, at::Device device, Weights weights) {
+Model open_student(const Ensemble& ensemble, std::int64_t student) {
     const fs::path& directory = ensemble.students.at(static_cast<std::size_t>(student));
-    Model model = read_model(directory, device, weights);
+    Model model = open_model(directory);
     check_place(model.config, ensemble.partition_hash(), student, (directory / "config.json").string());
     if (ensemble.prompts) {
         const auto length = static_cast<std::int64_t>(ensemble.prompts->centroids.front().size());
@@ -139,6 +140,10 @@ Model read_student(const Ensemble& ensemble, std::int64_t student, at::Device de
                    core::to_string(model.form.shape), core::to_string(ensemble.form.shape));
     }
     return model;
+}
+
+Model read_student(const Ensemble& ensemble, std::int64_t student, at::Device device, Weights weights) {
+    return read_weights(open_student(ensemble, student), device, weights);
 }
 
 void write_ensemble(const fs::path& directory, const conditions::Partition& partition, const conditions::Prior& prior,

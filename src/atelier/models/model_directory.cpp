@@ -1,6 +1,7 @@
 #include "atelier/models/model_directory.h"
 
 #include "atelier/core/error.h"
+#include "atelier/models/opened_model.h"
 #include "atelier/ops/quantised.h"
 
 namespace atelier::models {
@@ -76,12 +77,17 @@ Model read_model_config(const std::filesystem::path& directory) {
     return described(core::read_json(path), path.string());
 }
 
-Model read_model(const std::filesystem::path& directory, at::Device device, Weights weights) {
+Model open_model(const std::filesystem::path& directory) {
     Model model = read_model_config(directory);
-    const auto path = directory / "model.safetensors";
-    const auto file = std::make_shared<const core::SafetensorsFile>(path);
+    model.mapped = std::make_shared<const core::SafetensorsFile>(directory / "model.safetensors");
+    return model;
+}
+
+Model read_weights(Model model, at::Device device, Weights weights) {
+    const auto file = model.mapped;
+    const auto& path = file->path();
     const bool mapped = weights == Weights::mapped && device == at::kCPU;
-    if (mapped) model.mapped = file;
+    if (!mapped) model.mapped = nullptr;
     model.parameters = without_filters(mapped ? ops::map_parameters(file) : ops::read_parameters(*file));
     ops::check_against(ops::without_steps(model.parameters, path.string()), networks::trace(model.network).parameters, path.string());
     for (const auto& [name, tensor] : model.parameters.tensors()) {
@@ -95,6 +101,8 @@ Model read_model(const std::filesystem::path& directory, at::Device device, Weig
     if (device != at::kCPU) model.parameters = model.parameters.to(device);
     return model;
 }
+
+Model read_model(const std::filesystem::path& directory, at::Device device, Weights weights) { return read_weights(open_model(directory), device, weights); }
 
 void write_model(const std::filesystem::path& directory, const Model& model, const MoreWeights& more) {
     ops::write_parameters(directory / "model.safetensors", model.parameters);
