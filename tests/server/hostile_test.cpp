@@ -144,7 +144,9 @@ TEST_F(LiveServer, clients_that_send_nothing_cannot_keep_others_out) {
     for (int i = 0; i < 100; ++i) {
         slow.push_back(std::make_unique<Client>(port));
         if (i % 2 == 0) slow.back()->send("GET /health HTTP/1.1\r\nX-Slow: ");
-        if (i % 10 == 0) EXPECT_EQ(Client(port).images(red).status, 200);
+        if (i % 10 == 0) {
+            EXPECT_EQ(Client(port).images(red).status, 200);
+        }
     }
     EXPECT_TRUE(soon([&] { return std::stoi("0" + metric("atelier_connections")) <= 8; }));
     EXPECT_EQ(slow[0]->receive().status, 408);
