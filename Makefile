@@ -1,8 +1,9 @@
-# make demo · make test · make build · make bench · make study · make clean · make format
+# make demo · make test · make build · make bench · make study · make sanitize · make clean · make format
 BUILD := build/release
 JOBS ?= $(shell nproc)
+FUZZ ?= 3000
 
-.PHONY: demo test build bench study setup clean format
+.PHONY: demo test build bench study sanitize setup clean format
 
 setup:
 	@scripts/setup.sh
@@ -28,6 +29,15 @@ bench: build
 
 study: build
 	@python3 scripts/study.py
+
+# The rooms without torch under the address, undefined-behaviour and thread sanitizers; FUZZ malformed requests for the server.
+sanitize: setup
+	@for kinds in address,undefined thread; do \
+	    cmake -S . -B build/sanitize-$$kinds -G Ninja -DCMAKE_BUILD_TYPE=RelWithDebInfo -DATELIER_SANITIZE=$$kinds > /dev/null && \
+	    cmake --build build/sanitize-$$kinds -j $(JOBS) --target core_tests conditions_tests server_tests && \
+	    ATELIER_FUZZ=$(FUZZ) UBSAN_OPTIONS=halt_on_error=1:print_stacktrace=1 \
+	    ctest --test-dir build/sanitize-$$kinds --output-on-failure -R '^(core|conditions|server)\.' || exit 1; \
+	done
 
 format:
 	@clang-format -i $$(git ls-files 'src/*.h' 'src/*.cpp' 'apps/*.cpp' 'tests/*.h' 'tests/*.cpp')

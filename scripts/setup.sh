@@ -7,6 +7,7 @@ cd "$(dirname "$0")/.."
 packages=(g++ cmake ninja-build ccache python3 python3-venv libcli11-dev libtomlplusplus-dev nlohmann-json3-dev libfmt-dev libpng-dev
           libjpeg62-turbo-dev libwebp-dev libarchive-dev libssl-dev zlib1g-dev libicu-dev libboost1.81-dev libgtest-dev dataset-fashion-mnist)
 [ "${1:-}" = test ] && packages+=(python3-dev)
+[ "${1:-}" = test ] && [ -z "$(command -v chromium)" ] && packages+=(chromium-headless-shell)  # the served page is tried in it; 139 MB with its libraries
 [ "${1:-}" = bench ] && packages+=(libbenchmark-dev)
 missing=()
 for package in "${packages[@]}"; do

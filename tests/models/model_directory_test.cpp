@@ -1,4 +1,4 @@
-#include "atelier/models/model_directory.h"
+#include "atelier/models/opened_model.h"
 
 #include <cmath>
 
@@ -63,6 +63,15 @@ TEST_F(ModelDirectory, mapped_weights_are_the_same_and_stay_so_when_their_pages_
     write_model(path, tiny_model(tiny_config(), 2));
     mapped.mapped->release_pages();
     EXPECT_EQ(ops::hash_of(mapped.parameters), hash) << "who has a model open keeps the file it was opened with";
+}
+
+TEST_F(ModelDirectory, an_opened_model_is_read_as_it_was_when_its_directory_is_gone) {
+    const Model opened = open_model(path);
+    EXPECT_EQ(opened.parameters.count(), 0);
+    fs::remove_all(path);
+    for (const Weights weights : {Weights::copied, Weights::mapped}) {
+        EXPECT_EQ(ops::hash_of(read_weights(opened, at::kCPU, weights).parameters), ops::hash_of(model.parameters));
+    }
 }
 
 TEST_F(ModelDirectory, keeps_what_this_program_does_not_know) {

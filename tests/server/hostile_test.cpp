@@ -41,34 +41,116 @@ TEST_F(LiveServer, bodies_and_headers_that_are_too_large_are_refused_before_they
     EXPECT_EQ(expecting.receive().status, 200);
 }
 
-TEST_F(LiveServer, clients_that_dawdle_are_left) {
+TEST_F(LiveServer, who_begins_a_request_and_does_not_finish_it_is_told_so) {
     options.patience = 200ms;
     const std::uint16_t port = start();
-    Client silent(port), slow(port), stopped(port);
-    stopped.send("POST /v1/images/generations HTTP/1.1\r\nContent-Type: application/json\r\nContent-Length: 100\r\n\r\n{");
-    std::jthread dripping([&] {
-        for (const char c : std::string("GET /health HTTP/1.1\r\nX-Slow: aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa")) {
-            if (!slow.send(std::string(1, c))) break;
-            std::this_thread::sleep_for(10ms);
-        }
+    Client in_body(port), in_headers(port), dripping(port);
+    in_body.send("POST /v1/images/generations HTTP/1.1\r\nContent-Type: application/json\r\nContent-Length: 100\r\n\r\n{");
+    in_headers.send("GET /health HTTP/1.1\r\nX-Slow: ");
+    std::jthread drops([&] {
+        for (int i = 0; i < 100 && dripping.send(i == 0 ? "GET /health HTTP/1.1\r\nX-Slow: " : "a"); ++i) std::this_thread::sleep_for(10ms);
     });
-    const auto start_time = Clock::now();
-    EXPECT_TRUE(silent.ended());
-    EXPECT_TRUE(stopped.ended());
-    EXPECT_TRUE(slow.ended());
-    EXPECT_LT(Clock::now() - start_time, 2s);
+    for (Client* slow : {&in_body, &in_headers, &dripping}) {
+        const Answer answer = slow->receive();
+        EXPECT_EQ(answer.status, 408);
+        EXPECT_EQ(answer.json().at("error").at("code"), "request_timeout");
+        EXPECT_EQ(answer.header("Connection"), "close");
+    }
+    EXPECT_TRUE(in_headers.ended());
+    EXPECT_EQ(metric(R"(atelier_requests_total{route="/health",code="408"})"), "2");
+    EXPECT_EQ(metric(R"(atelier_requests_total{route="/v1/images/generations",code="408"})"), "1");
+}
+
+TEST_F(LiveServer, who_begins_nothing_is_left_without_a_word) {
+    options.patience = 200ms;
+    const std::uint16_t port = start();
+    Client silent(port), idle(port);
+    EXPECT_EQ(idle.images(red).status, 200);
+    EXPECT_EQ(silent.receive().head, "");
+    EXPECT_EQ(idle.receive().head, "");
     EXPECT_EQ(Client(port).images(red).status, 200);
+    EXPECT_EQ(metric(R"(atelier_requests_total{route="other",code="408"})"), "");
+}
+
+TEST_F(LiveServer, nobody_waits_for_slow_clients) {
+    options.patience = 60s;
+    const std::uint16_t port = start();
+    std::vector<std::unique_ptr<Client>> slow;
+    for (int i = 0; i < 200; ++i) {
+        slow.push_back(std::make_unique<Client>(port));
+        slow.back()->send(i % 2 == 0 ? "GET /health HTTP/1.1\r\nX-Slow: " : post(red).substr(0, 150));
+    }
+    Client quick(port);
+    const auto begun = Clock::now();
+    for (int i = 0; i < 20; ++i) EXPECT_EQ(quick.images(red).status, 200);
+    EXPECT_LT(Clock::now() - begun, 10s) << "far less than their patience";
+}
+
+/// Draws pictures too large for any socket's buffer.
+class LargePictures : public FakeGenerator {
+public:
+    using FakeGenerator::FakeGenerator;
+    std::unique_ptr<Student> load(std::int64_t) const override { return std::make_unique<Painter>(); }
+
+private:
+    struct Painter : Student {
+        std::vector<Picture> generate(std::span<const Draw> draws, Clock::time_point) override {
+            std::vector<Picture> pictures;
+            for (const Draw& draw : draws) {
+                std::mt19937 random(static_cast<std::uint32_t>(draw.seed));  // noise, which no codec makes small
+                Picture& picture = pictures.emplace_back();
+                picture.image = {512, 512, 3, std::vector<std::uint8_t>(512 * 512 * 3)};
+                for (std::uint8_t& pixel : picture.image.pixels) pixel = static_cast<std::uint8_t>(random());
+            }
+            return pictures;
+        }
+    };
+};
+
+TEST_F(LiveServer, who_does_not_take_the_answer_is_left_and_nobody_else_waits) {
+    options.port = 0;
+    options.patience = 500ms;
+    const Source large{.id = "fake", .open = [this] { return std::make_shared<LargePictures>(behaviour); }, .stamp = [] { return ""; }};
+    server = std::make_unique<Server>(options, std::vector<Source>{large});
+    Client slow(server->port());
+    slow.send(post(R"({"class":0,"n":8})"));
+    EXPECT_TRUE(soon([&] { return metric(R"(atelier_images_total{model="fake",student="0"})") == "8"; }));
+    EXPECT_EQ(Client(server->port()).images(R"({"class":1})").status, 200);
+    EXPECT_TRUE(soon([&] { return metric("atelier_connections") == "1"; })) << "of the one that asks for this";
+    const Answer cut = slow.receive();
+    EXPECT_LT(cut.body.size(), std::stoul(cut.header("Content-Length")));
 }
 
 TEST_F(LiveServer, more_connections_than_allowed_are_closed_and_others_go_on) {
-    options.most_connections = 3;
+    options.most_connections = 2;
+    options.batching.workers = 2;
     const std::uint16_t port = start();
-    Client one(port), two(port), three(port);
-    EXPECT_EQ(three.images(red).status, 200);
-    EXPECT_TRUE(Client(port).ended());
-    one.leave();
+    behaviour.hold(true);
+    std::jthread one([&] { EXPECT_EQ(Client(port).images(red).status, 200); });
+    std::jthread other([&] { EXPECT_EQ(Client(port).images(R"({"prompt":"green"})").status, 200); });
+    ASSERT_TRUE(soon([&] { return behaviour.drawn() == 2; })) << "both connections are busy";
+    EXPECT_EQ(Client(port).receive().head, "");
+    behaviour.hold(false);
+    one.join();
+    other.join();
     EXPECT_TRUE(soon([&] { return Client(port).ask("GET", "/health").status == 200; }));
-    EXPECT_EQ(two.images(red).status, 200);
+}
+
+TEST_F(LiveServer, clients_that_send_nothing_cannot_keep_others_out) {
+    options.most_connections = 8;
+    options.patience = 60s;
+    const std::uint16_t port = start();
+    std::vector<std::unique_ptr<Client>> slow;
+    for (int i = 0; i < 100; ++i) {
+        slow.push_back(std::make_unique<Client>(port));
+        if (i % 2 == 0) slow.back()->send("GET /health HTTP/1.1\r\nX-Slow: ");
+        if (i % 10 == 0) {
+            EXPECT_EQ(Client(port).images(red).status, 200);
+        }
+    }
+    EXPECT_TRUE(soon([&] { return std::stoi("0" + metric("atelier_connections")) <= 8; }));
+    EXPECT_EQ(slow[0]->receive().status, 408);
+    EXPECT_EQ(slow[1]->receive().head, "");
 }
 
 /// Requests as they should be, and what a hostile client might make of them.

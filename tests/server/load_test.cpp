@@ -222,6 +222,22 @@ TEST_F(LiveServer, a_changed_model_is_read_anew_without_a_lost_request) {
     EXPECT_EQ(behaviour.loaded, 2) << "the old ones are gone";
 }
 
+TEST_F(LiveServer, pictures_are_drawn_while_students_are_still_being_prepared) {
+    options.port = 0;
+    behaviour.preparing_held = true;
+    server = std::make_unique<Server>(options, std::vector<Source>{source()});
+    std::jthread warming([&] { server->warm_up(); });
+    Client client(server->port());
+    EXPECT_EQ(client.images(red).status, 200);
+    EXPECT_EQ(client.images(green).status, 200);
+    EXPECT_EQ(client.ask("GET", "/health/ready").status, 503);
+    EXPECT_EQ(behaviour.prepared, 0);
+    behaviour.hold(false);
+    warming.join();
+    EXPECT_EQ(client.ask("GET", "/health/ready").status, 200);
+    EXPECT_EQ(behaviour.prepared, 2);
+}
+
 TEST_F(LiveServer, a_model_that_cannot_be_read_anew_stays) {
     bool broken = false;
     options.port = 0;

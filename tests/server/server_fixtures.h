@@ -31,15 +31,17 @@ public:
         std::mutex mutex;
         std::condition_variable changed;
         bool held = false;                       // students wait until it is false
+        bool preparing_held = false;             // so does their preparation
         Clock::duration takes{};                 // a batch
         std::uint64_t failing_seed = 666;
         std::vector<std::size_t> batches;        // sizes, in order
         std::vector<std::uint64_t> seeds;        // drawn, in order
         std::atomic<int> loads = 0, loaded = 0;  // ever; now
+        std::atomic<int> prepared = 0;
 
         void hold(bool on) {
             const std::lock_guard lock(mutex);
-            held = on;
+            held = preparing_held = on;
             changed.notify_all();
         }
         std::size_t drawn() {
@@ -89,6 +91,12 @@ private:
                 picture.text["seed"] = std::to_string(draw.seed);
             }
             return pictures;
+        }
+
+        void prepare() override {
+            std::unique_lock lock(behaviour_.mutex);
+            behaviour_.changed.wait(lock, [&] { return !behaviour_.preparing_held; });
+            ++behaviour_.prepared;
         }
 
     private:

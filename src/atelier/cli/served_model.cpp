@@ -1,6 +1,7 @@
 #include "atelier/cli/served_model.h"
 
 #include <algorithm>
+#include <mutex>
 #include <numeric>
 
 #include <fmt/ranges.h>
@@ -8,7 +9,7 @@
 #include "atelier/cli/picture_text.h"
 #include "atelier/core/error.h"
 #include "atelier/inference/generator.h"
-#include "atelier/models/ensemble.h"
+#include "atelier/models/opened_model.h"
 #include "atelier/models/prompt_encoder.h"
 
 namespace atelier::cli {
@@ -20,12 +21,13 @@ namespace fs = std::filesystem;
 class ReadyStudent : public server::Student {
 public:
     /// `origin`: all but the draw. `classes`: the student's own.
-    ReadyStudent(models::Model model, PictureOrigin origin, const std::vector<std::int64_t>& classes)
-        : origin_(std::move(origin)), ready_(std::move(model), origin_.sampling, origin_.engine, classes) {}
+    ReadyStudent(models::Model model, PictureOrigin origin, const std::vector<std::int64_t>& classes, std::size_t largest_batch)
+        : origin_(std::move(origin)), ready_(std::move(model), origin_.sampling, origin_.engine, classes), any_class_(classes.front()), largest_batch_(largest_batch) {}
 
     std::vector<server::Picture> generate(std::span<const server::Draw> draws, server::Clock::time_point) override {
         std::vector<inference::Draw> wanted;
         for (const server::Draw& draw : draws) wanted.push_back({draw.seed, draw.number, draw.class_id});
+        const std::lock_guard alone(busy_);
         const Tensor user = models::to_user_space(ready_.model.form, ready_.draw(wanted));
         std::vector<server::Picture> pictures;
         for (std::size_t i = 0; i < wanted.size(); ++i) {
@@ -35,9 +37,18 @@ public:
         return pictures;
     }
 
+    /// OpenVINO compiles for batches of 1, 4, 16, ... pictures when they are first drawn.
+    void prepare() override {
+        for (std::size_t batch = 4; batch <= largest_batch_; batch *= 4) draw_some(batch);
+    }
+    void draw_some(std::size_t count) { generate(std::vector<server::Draw>(count, {0, 0, any_class_}), {}); }
+
 private:
     PictureOrigin origin_;
+    std::mutex busy_;  // generate and prepare
     inference::ReadyModel ready_;
+    std::int64_t any_class_;
+    std::size_t largest_batch_;
 };
 
 std::int64_t bytes_of(inference::Engine::Precision precision) {
@@ -85,25 +96,26 @@ public:
             facts_.push_back(facts_of(ensemble_.students[k]));
             facts_.back().present = std::ranges::binary_search(description_.here, static_cast<std::int64_t>(k));
         }
+        for (const std::int64_t k : description_.here) opened_.emplace(k, open(k));
     }
 
     const server::Description& description() const override { return description_; }
     server::StudentFacts facts(std::int64_t k) const override { return facts_.at(static_cast<std::size_t>(k)); }
 
     std::unique_ptr<server::Student> load(std::int64_t k) const override {
-        models::Model model = read(k);
+        models::Model model = models::read_weights(opened_.at(k), engine_.device, engine_.weights());
         PictureOrigin origin{.student = k, .model_hash = ops::hash_of(model.parameters), .sampling = sampling_, .engine = engine_,
                              .class_names = ensemble_.form.class_names};
         const std::vector<std::int64_t> cell = ensemble_.partition.cell(k);
-        auto student = std::make_unique<ReadyStudent>(std::move(model), std::move(origin), cell);
-        for (std::size_t batch = 1; batch <= largest_batch_; batch *= 4) student->generate(std::vector<server::Draw>(batch, {0, 0, cell.front()}), {});
+        auto student = std::make_unique<ReadyStudent>(std::move(model), std::move(origin), cell, largest_batch_);
+        student->draw_some(1);
         return student;
     }
 
 private:
-    models::Model read(std::int64_t k) const {
-        if (ensemble_.manifest.is_null()) return models::read_model(ensemble_.directory, engine_.device, engine_.weights());
-        return models::read_student(ensemble_, k, engine_.device, engine_.weights());
+    models::Model open(std::int64_t k) const {
+        if (ensemble_.manifest.is_null()) return models::open_model(ensemble_.directory);
+        return models::open_student(ensemble_, k);
     }
 
     /// OpenVINO arranges the weights once for each batch size that it compiles for.
@@ -126,7 +138,8 @@ private:
     inference::Engine engine_;
     std::size_t largest_batch_;
     server::Description description_;
-    std::vector<server::StudentFacts> facts_;  // a student each
+    std::vector<server::StudentFacts> facts_;        // a student each
+    std::map<std::int64_t, models::Model> opened_;  // those here; who was put out of memory comes back as it was, whatever lies in its place by then
 };
 
 /// A model directory seen as an ensemble whose only student owns every class; it has no manifest.

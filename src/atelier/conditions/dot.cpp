@@ -1,6 +1,7 @@
 #include "atelier/conditions/dot.h"
 
-#if defined(__x86_64__) && defined(__GNUC__) && !defined(__clang__)
+// Not under the thread sanitizer: the loader chooses among clones before that has begun to work, and its calls there crash.
+#if defined(__x86_64__) && defined(__GNUC__) && !defined(__clang__) && !defined(__SANITIZE_THREAD__)
 #define ATELIER_WIDEST __attribute__((target_clones("avx512f", "avx2", "default")))
 #else
 #define ATELIER_WIDEST

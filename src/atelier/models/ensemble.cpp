@@ -3,6 +3,7 @@
 #include "atelier/core/atomic_file.h"
 #include "atelier/core/error.h"
 #include "atelier/models/latent_model.h"
+#include "atelier/models/opened_model.h"
 #include "atelier/models/prompt_encoder.h"
 
 namespace atelier::models {
@@ -129,15 +130,14 @@ void check_place(const nlohmann::json& config, const std::string& partition_hash
     }
 }
 
-Model read_student(const Ensemble& ensemble, std::int64_t student, at::Device device, Weights weights) {
+Model open_student(const Ensemble& ensemble, std::int64_t student) {
     const fs::path& directory = ensemble.students.at(static_cast<std::size_t>(student));
-    const std::string config = (directory / "config.json").string();
-    const nlohmann::json about = core::read_json(config);
-    if (about.contains("lora")) {
-        const fs::path base = (directory / core::JsonObject(about, config).object("lora").text("base")).lexically_normal();
+    Model model = open_model(directory);
+    if (model.low_rank() > 0) {
+        const std::string config = (directory / "config.json").string();
+        const fs::path base = (directory / core::JsonObject(model.config, config).object("lora").text("base")).lexically_normal();
         inside(ensemble.directory, base.lexically_relative(ensemble.directory.lexically_normal()).string(), config);
     }
-    Model model = read_model(directory, device, weights);
     check_place(model.config, ensemble.partition_hash(), student, (directory / "config.json").string());
     if (ensemble.prompts) {
         const auto length = static_cast<std::int64_t>(ensemble.prompts->centroids.front().size());
@@ -151,6 +151,10 @@ Model read_student(const Ensemble& ensemble, std::int64_t student, at::Device de
                    core::to_string(model.form.shape), core::to_string(ensemble.form.shape));
     }
     return model;
+}
+
+Model read_student(const Ensemble& ensemble, std::int64_t student, at::Device device, Weights weights) {
+    return read_weights(open_student(ensemble, student), device, weights);
 }
 
 void write_ensemble(const fs::path& directory, const conditions::Partition& partition, const conditions::Prior& prior,

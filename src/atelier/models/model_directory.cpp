@@ -3,6 +3,7 @@
 #include <mutex>
 
 #include "atelier/core/error.h"
+#include "atelier/models/opened_model.h"
 #include "atelier/ops/low_rank.h"
 #include "atelier/ops/quantised.h"
 
@@ -125,12 +126,17 @@ Model read_model_config(const std::filesystem::path& directory) {
     return described(core::read_json(path), path.string());
 }
 
-Model read_model(const std::filesystem::path& directory, at::Device device, Weights weights) {
+Model open_model(const std::filesystem::path& directory) {
     Model model = read_model_config(directory);
-    const auto path = directory / "model.safetensors";
-    const auto file = std::make_shared<const core::SafetensorsFile>(path);
+    model.mapped = std::make_shared<const core::SafetensorsFile>(directory / "model.safetensors");
+    return model;
+}
+
+Model read_weights(Model model, at::Device device, Weights weights) {
+    const auto file = model.mapped;
+    const auto& path = file->path();
     const bool mapped = weights == Weights::mapped && device == at::kCPU;
-    if (mapped) model.mapped = file;
+    if (!mapped) model.mapped = nullptr;
     model.parameters = without_filters(mapped ? ops::map_parameters(file) : ops::read_parameters(*file));
     ops::check_against(ops::without_steps(model.parameters, path.string()), model.specs(), path.string());
     for (const auto& [name, tensor] : model.parameters.tensors()) {
@@ -143,7 +149,7 @@ Model read_model(const std::filesystem::path& directory, at::Device device, Weig
     if (!mapped) model.parameters = ops::dequantised(model.parameters);
     if (device != at::kCPU) model.parameters = model.parameters.to(device);
     if (model.low_rank() > 0) {
-        model.parameters.stand_on(shared_base(directory / base_of(model.config, path.string()), device));
+        model.parameters.stand_on(shared_base(path.parent_path() / base_of(model.config, path.string()), device));
         check_base(model, path.string());
         if (weights != Weights::shared) {
             model.parameters = ops::merged(model.parameters);
@@ -152,6 +158,8 @@ Model read_model(const std::filesystem::path& directory, at::Device device, Weig
     }
     return model;
 }
+
+Model read_model(const std::filesystem::path& directory, at::Device device, Weights weights) { return read_weights(open_model(directory), device, weights); }
 
 void write_model(const std::filesystem::path& directory, const Model& model, const MoreWeights& more) {
     ops::write_parameters(directory / "model.safetensors", model.parameters);

@@ -71,6 +71,55 @@ bool is_of_http(const beast::error_code& error) {
            error != http::error::partial_message;
 }
 
+Response too_slow(const ClientLimits& limits) {
+    const std::string message = fmt::format("the request did not come in time: {:g} s are given (--client-timeout), and less while there are too many connections",
+                                            seconds(limits.patience));
+    Response response = error_response(Refusal(408, message, "", "request_timeout"));
+    response.close = true;
+    return response;
+}
+
+/// Ends what a connection waits for once its time is over, or it is given up. Unlike tcp_stream's own clock it leaves the connection open, so that the
+/// client can be told why. Lives on the connection's strand.
+class Patience {
+public:
+    Patience(beast::tcp_stream& stream, Clock::duration patience) : state_(std::make_shared<State>(stream, patience)) { watch(state_); }
+
+    bool over() const { return state_->over; }
+
+    /// Ends it early; for any thread, and for longer than `this` lives.
+    std::function<void()> ender() const {
+        return [weak = std::weak_ptr(state_), executor = state_->timer.get_executor()] {
+            net::post(executor, [weak] {
+                if (const auto still = weak.lock()) still->timer.expires_after(Clock::duration::zero()), watch(still);
+            });
+        };
+    }
+
+private:
+    struct State {
+        State(beast::tcp_stream& with_stream, Clock::duration patience) : stream(with_stream), timer(with_stream.get_executor(), patience) {}
+        beast::tcp_stream& stream;
+        net::steady_timer timer;
+        bool over = false;
+    };
+
+    /// Again and again: an operation of several reads may just be between two of them.
+    static void watch(const std::shared_ptr<State>& state) {
+        state->timer.async_wait([weak = std::weak_ptr(state)](const beast::error_code& error) {
+            const auto still = weak.lock();
+            if (error || !still) return;
+            still->over = true;
+            beast::error_code ignored;
+            still->stream.socket().cancel(ignored);
+            still->timer.expires_after(std::chrono::milliseconds(10));
+            watch(still);
+        });
+    }
+
+    std::shared_ptr<State> state_;
+};
+
 /// Lets a coroutine sleep until its job is finished, its time is over, or its client left. Lives on the connection's strand.
 struct Waiter {
     explicit Waiter(const net::any_io_executor& executor) : timer(executor) {}
@@ -105,8 +154,8 @@ void watch_for_leaving(beast::tcp_stream& stream, const std::weak_ptr<Waiter>& w
 
 class Conversation {
 public:
-    Conversation(beast::tcp_stream stream, Service& service, const ClientLimits& limits, Exchanges& exchanges)
-        : stream_(std::move(stream)), service_(service), limits_(limits), exchanges_(exchanges), buffer_(limits.header_bytes + limits.body_bytes) {
+    Conversation(beast::tcp_stream stream, Service& service, const ClientLimits& limits, Exchanges& exchanges, WaitingClients& waiting)
+        : stream_(std::move(stream)), service_(service), limits_(limits), exchanges_(exchanges), waiting_(waiting), buffer_(limits.header_bytes + limits.body_bytes) {
         beast::error_code error;
         const auto endpoint = stream_.socket().remote_endpoint(error);
         peer_ = error ? "?" : endpoint.address().to_string();
@@ -123,15 +172,15 @@ private:
         Parser parser;
         parser.header_limit(limits_.header_bytes);
         parser.body_limit(limits_.body_bytes);
-        stream_.expires_after(limits_.patience);
-        beast::error_code error = co_await read(parser);
-        if (error && !is_of_http(error)) co_return false;
+        const auto [error, late] = co_await read(parser);
+        if (error && !is_of_http(error) && !(late && parser.got_some())) co_return false;
         const InProgress counted(exchanges_);
         http::request<http::string_body> message = parser.release();
         Request request = request_of(message, peer_);
         Response response;
         bool stays = true;
-        if (error) response = refusal_of(error, limits_);
+        if (late) response = too_slow(limits_);
+        else if (error) response = refusal_of(error, limits_);
         else stays = co_await answer(request, response);
         response.close = response.close || !message.keep_alive();
         service_.complete(request, response);
@@ -141,7 +190,20 @@ private:
         co_return written && !response.close;
     }
 
-    net::awaitable<beast::error_code> read(Parser& parser) {
+    struct Reading {
+        beast::error_code error;
+        bool late = false;  // the error is that the client's time is over
+    };
+
+    net::awaitable<Reading> read(Parser& parser) {
+        stream_.expires_never();
+        const Patience patience(stream_, limits_.patience);
+        const WaitingClients::Place among(waiting_, patience.ender());
+        const beast::error_code error = co_await read_whole(parser);
+        co_return Reading{error, error == net::error::operation_aborted && patience.over()};
+    }
+
+    net::awaitable<beast::error_code> read_whole(Parser& parser) {
         auto [error, bytes] = co_await http::async_read_header(stream_, buffer_, parser, quietly);
         if (error) co_return error;
         if (beast::iequals(parser.get()[http::field::expect], "100-continue")) {
@@ -211,14 +273,15 @@ private:
     Service& service_;
     const ClientLimits limits_;
     Exchanges& exchanges_;
+    WaitingClients& waiting_;
     beast::flat_buffer buffer_;
     std::string peer_;
 };
 
 }  // namespace
 
-net::awaitable<void> converse(beast::tcp_stream stream, Service& service, ClientLimits limits, Exchanges& exchanges) {
-    Conversation conversation(std::move(stream), service, limits, exchanges);
+net::awaitable<void> converse(beast::tcp_stream stream, Service& service, ClientLimits limits, Exchanges& exchanges, WaitingClients& waiting) {
+    Conversation conversation(std::move(stream), service, limits, exchanges, waiting);
     co_await conversation.run();
 }
 

@@ -4,6 +4,7 @@
 #include <boost/beast/core/tcp_stream.hpp>
 
 #include "atelier/server/service.h"
+#include "atelier/server/waiting_clients.h"
 
 namespace atelier::server {
 
@@ -26,6 +27,6 @@ private:
 };
 
 /// Answers the requests of one connection, one after the other, until either side closes it. `stream`'s executor runs one handler at a time.
-boost::asio::awaitable<void> converse(boost::beast::tcp_stream stream, Service& service, ClientLimits limits, Exchanges& exchanges);
+boost::asio::awaitable<void> converse(boost::beast::tcp_stream stream, Service& service, ClientLimits limits, Exchanges& exchanges, WaitingClients& waiting);
 
 }  // namespace atelier::server

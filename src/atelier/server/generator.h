@@ -38,6 +38,9 @@ public:
     /// A picture for each draw, in order. Every class must be the student's own. Nobody waits for them after `until`. A Refusal is told to the clients
     /// as it is; of any other error they hear only that there was one.
     virtual std::vector<Picture> generate(std::span<const Draw> draws, Clock::time_point until) = 0;
+
+    /// Does ahead what it would do when first asked for larger batches. Beside `generate`, by any thread.
+    virtual void prepare() {}
 };
 
 struct StudentFacts {
@@ -70,7 +73,7 @@ public:
     /// Puts what it alone can tell into `metrics`, which are about to be read; `model` is what it is served as. Any thread.
     virtual void measure(Metrics& metrics, const std::string& model) const {}
 
-    /// Reads student `k`, one of those here, and makes it ready to answer; takes long. Any thread. The student may outlive the generator. Throws core::Error when its
+    /// Reads student `k`, one of those here, and makes it ready to draw one picture; takes long. Any thread. The student may outlive the generator. Throws core::Error when its
     /// files are broken.
     virtual std::unique_ptr<Student> load(std::int64_t k) const = 0;
 };

@@ -68,6 +68,13 @@ void Library::warm_up() {
             if (residents_.budget() == 0 || residents_.bytes() + bytes <= residents_.budget()) residents_.of(*lane);
         }
     }
+    for (const auto& served : all()) prepare(*served);
+}
+
+void Library::prepare(const Served& served) {
+    for (const auto& lane : served.lanes) {
+        if (residents_.loaded(*lane)) residents_.of(*lane)->prepare();
+    }
 }
 
 void Library::reload(Shelf& shelf) {
@@ -79,6 +86,7 @@ void Library::reload(Shelf& shelf) {
             const auto before = old->lane(lane->student);
             if (before && residents_.loaded(*before)) residents_.of(*lane);
         }
+        prepare(*fresh);
         {
             const std::lock_guard lock(mutex_);
             shelf.served = fresh;

@@ -44,7 +44,7 @@ public:
     /// The first one for an empty id; null when there is none of that name.
     std::shared_ptr<const Served> find(const std::string& id) const;
 
-    /// Loads students until all are in memory, or the budget is used up.
+    /// Loads students until all are in memory, or the budget is used up; then, while they answer already, prepares them.
     void warm_up();
 
     // Of one thread:
@@ -61,6 +61,7 @@ private:
         std::shared_ptr<const Served> served;
     };
 
+    void prepare(const Served& served);
     void reload(Shelf& shelf);
     void forget_retired();
 

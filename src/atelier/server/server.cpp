@@ -72,12 +72,12 @@ struct Server::Running {
     }
 
     void greet(tcp::socket socket) {
-        if (connections >= most_connections) return;
+        if (connections >= most_connections && !waiting.give_up_one()) return;
         service.set_connections(++connections);
         boost::system::error_code ignored;
         socket.set_option(tcp::no_delay(true), ignored);
         const auto executor = socket.get_executor();
-        net::co_spawn(executor, converse(boost::beast::tcp_stream(std::move(socket)), service, limits, exchanges), [this](const std::exception_ptr& problem) {
+        net::co_spawn(executor, converse(boost::beast::tcp_stream(std::move(socket)), service, limits, exchanges, waiting), [this](const std::exception_ptr& problem) {
             service.set_connections(--connections);
             if (problem) core::log::warning("a connection ended unexpectedly");
         });
@@ -91,6 +91,7 @@ struct Server::Running {
     std::unique_ptr<Batcher> batcher;
     Service service;
     Exchanges exchanges;
+    WaitingClients waiting;
     std::atomic<std::size_t> connections = 0;
     net::io_context io;
     tcp::acceptor acceptor;

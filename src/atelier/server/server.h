@@ -15,7 +15,7 @@ struct Options {
     std::string host = "127.0.0.1";
     std::uint16_t port = 8080;                // 0: any free one
     int io_threads = 2;                       // read, encode, write
-    std::size_t most_connections = 1024;
+    std::size_t most_connections = 1024;      // beyond, one that waits for its client's request is closed for a new one
     std::int64_t memory_budget = 0;           // bytes, of loaded students; 0: any
     Clock::duration patience = std::chrono::seconds(30);
     Batcher::Options batching;

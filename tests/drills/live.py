@@ -1,0 +1,142 @@
+"""A served model as the drills see it: the process, its memory and its log, and connections to it. The standard library is all it needs."""
+import json
+import os
+import pathlib
+import re
+import signal
+import socket
+import subprocess
+import tempfile
+import time
+
+ROOT = pathlib.Path(__file__).resolve().parents[2]
+
+
+def free_port():
+    with socket.socket() as one:
+        one.bind(("127.0.0.1", 0))
+        return one.getsockname()[1]
+
+
+def request(body, key="", path="/v1/images/generations"):
+    """The bytes of a POST; `key` is the id that the server's log calls it by."""
+    text = json.dumps(body).encode()
+    named = f"X-Request-Id: {key}\r\n" if key else ""
+    return f"POST {path} HTTP/1.1\r\nHost: here\r\nContent-Type: application/json\r\n{named}Content-Length: {len(text)}\r\n\r\n".encode() + text
+
+
+def whole_length(read):
+    """How long the answer is whose first bytes were read; None while its head is not complete."""
+    end = read.find(b"\r\n\r\n")
+    if end < 0:
+        return None
+    length = re.search(rb"\r\ncontent-length: (\d+)", bytes(read[:end]).lower())
+    return end + 4 + (int(length[1]) if length else 0)
+
+
+def status_of(read):
+    return int(read[9:12])
+
+
+class Connection:
+    """A blocking one, kept alive. `buffer`: bytes that may wait to be read."""
+
+    def __init__(self, port, patience=60, buffer=None):
+        self.socket = socket.socket()
+        self.socket.settimeout(patience)
+        if buffer:
+            self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, buffer)
+        self.socket.connect(("127.0.0.1", port))
+        self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        self.read = b""
+
+    def receive(self):
+        """Status and body of the next answer; (0, b"") when the connection ended before all of it was there."""
+        while (length := whole_length(self.read)) is None or len(self.read) < length:
+            try:
+                piece = self.socket.recv(1 << 16)
+            except ConnectionError:
+                piece = b""
+            if not piece:
+                return 0, b""
+            self.read += piece
+        answer, self.read = self.read[:length], self.read[length:]
+        return status_of(answer), answer[answer.find(b"\r\n\r\n") + 4:]
+
+    def ask(self, bytes_):
+        try:
+            self.socket.sendall(bytes_)
+        except ConnectionError:
+            return 0, b""
+        return self.receive()
+
+    def images(self, body, key=""):
+        return self.ask(request(body, key))
+
+    def get(self, path):
+        return self.ask(f"GET {path} HTTP/1.1\r\nHost: here\r\n\r\n".encode())
+
+    def close(self):
+        self.socket.close()
+
+
+class Served:
+    """The program, serving. `log` is the file that its standard error goes to."""
+
+    def __init__(self, program, model, *options, port=0, wait=True, env=None):
+        self.port = port or free_port()
+        self.log = pathlib.Path(tempfile.mkstemp(prefix="atelier-drill-", suffix=".log")[1])
+        self.began = time.monotonic()
+        with self.log.open("wb") as log:
+            self.process = subprocess.Popen([str(program), "serve", *([model] if isinstance(model, (str, pathlib.Path)) else model), "--port", str(self.port),
+                                             *map(str, options)], cwd=ROOT, stderr=log, env={**os.environ, **(env or {})})
+        if wait:
+            self.until_ready()
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self.end(signal.SIGKILL)
+        self.log.unlink(missing_ok=True)
+
+    def until(self, holds, patience=120):
+        """Seconds from its start until `holds()`."""
+        while time.monotonic() < self.began + patience:
+            if self.process.poll() is not None:
+                raise RuntimeError(f"the server ended with {self.process.returncode}: {self.log.read_text()[-2000:]}")
+            try:
+                if holds():
+                    return time.monotonic() - self.began
+            except OSError:
+                pass
+            time.sleep(0.005)
+        raise RuntimeError(f"not within {patience} s: {self.log.read_text()[-2000:]}")
+
+    def get(self, path):
+        connection = Connection(self.port)
+        try:
+            return connection.get(path)
+        finally:
+            connection.close()
+
+    def until_ready(self):
+        return self.until(lambda: self.get("/health/ready")[0] == 200)
+
+    def metric(self, name):
+        """Summed over its labels."""
+        text = self.get("/metrics")[1].decode()
+        return sum(float(value) for value in re.findall(rf"^{name}(?:{{[^}}]*}})? (\S+)$", text, re.M))
+
+    def resident_bytes(self):
+        return int(pathlib.Path(f"/proc/{self.process.pid}/statm").read_text().split()[1]) * os.sysconf("SC_PAGESIZE")
+
+    def answered(self):
+        """The ids of the requests for pictures that its log says were answered with them."""
+        return set(re.findall(r"^(?:.* )?(\S+) \S+ POST \S+ 200 ", self.log.read_text(), re.M))
+
+    def end(self, how=signal.SIGTERM, patience=60):
+        """Its exit code."""
+        if self.process.poll() is None:
+            self.process.send_signal(how)
+        return self.process.wait(patience)
