@@ -239,7 +239,9 @@ std::string words_of_count(double count) {
 std::string images_words(double count) { return count > 0 ? words_of_count(count) : "none"; }
 
 void print(const RunPlan& plan, const std::vector<Estimate>& estimates, const RunConfig& config, const Estimator& estimator) {
-    std::cout << fmt::format("data      {}; shape {}, {} classes\nteacher   {}\n", plan.data_words, core::to_string(plan.form.shape), plan.classes, plan.teacher_words);
+    const bool latent = plan.form.kind == models::DataForm::Kind::latent;
+    std::cout << fmt::format("data      {}; {} {}{}\nteacher   {}\n", plan.data_words, latent ? "latents" : "shape", core::to_string(plan.form.shape),
+                             latent ? "" : fmt::format(", {} classes", plan.classes), plan.teacher_words);
     std::cout << fmt::format("device    {}{}, precision {}, activation checkpointing {}\n", config.device,
                              estimator.memory() > 0 ? fmt::format(" with {:.4g} GiB", estimator.memory() / gib) : ", memory not known (--device-memory)", config.precision,
                              config.activation_checkpointing ? "on" : "off");
