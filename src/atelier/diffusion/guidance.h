@@ -13,7 +13,6 @@ public:
     GuidedDenoiser(std::shared_ptr<const Denoiser> inner, Tensor none, double scale) : inner_(std::move(inner)), none_(std::move(none)), scale_(scale) {}
 
     Tensor denoise(const Tensor& x_t, const Tensor& sigma, const Condition& condition) const override {
-        const std::int64_t n = x_t.size(0);
         const Tensor& labels = condition.labels;
         const Condition both{at::cat({none_.to(labels.device()).expand_as(labels), labels})};
         const auto halves = inner_->denoise(at::cat({x_t, x_t}), at::cat({sigma, sigma}), both).chunk(2);
