@@ -53,8 +53,19 @@ class Storm:
         self.open += 1
         return one
 
+    def kept(self):
+        """A connection from before that the server has not closed, as it does where nothing was asked for long; None where there is none."""
+        while self.free:
+            one = self.free.pop()
+            try:
+                one.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT)
+            except BlockingIOError:
+                return one
+            one.close()
+        return None
+
     def send(self):
-        one = self.free.pop() if self.free else self.connected()
+        one = self.kept() or self.connected()
         one.sendall(self.bodies[self.sent % len(self.bodies)])
         self.selector.register(one, selectors.EVENT_READ, [time.monotonic(), bytearray()])
         self.sent += 1
