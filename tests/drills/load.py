@@ -57,10 +57,14 @@ class Storm:
         """A connection from before that the server has not closed, as it does where nothing was asked for long; None where there is none."""
         while self.free:
             one = self.free.pop()
+            one.setblocking(False)
             try:
-                one.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT)
+                one.recv(1, socket.MSG_PEEK)
             except BlockingIOError:
+                one.settimeout(60)
                 return one
+            except OSError:
+                pass
             one.close()
         return None
 
