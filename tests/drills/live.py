@@ -91,7 +91,11 @@ class Served:
             self.process = subprocess.Popen([str(program), "serve", *([model] if isinstance(model, (str, pathlib.Path)) else model), "--port", str(self.port),
                                              *map(str, options)], cwd=ROOT, stderr=log, env={**os.environ, **(env or {})})
         if wait:
-            self.until_ready()
+            try:
+                self.until_ready()
+            except BaseException:
+                self.end(signal.SIGKILL)
+                raise
 
     def __enter__(self):
         return self
@@ -110,7 +114,7 @@ class Served:
                     return time.monotonic() - self.began
             except OSError:
                 pass
-            time.sleep(0.005)
+            time.sleep(0.01)
         raise RuntimeError(f"not within {patience} s: {self.log.read_text()[-2000:]}")
 
     def get(self, path):

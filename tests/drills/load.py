@@ -53,8 +53,23 @@ class Storm:
         self.open += 1
         return one
 
+    def kept(self):
+        """A connection from before that the server has not closed, as it does where nothing was asked for long; None where there is none."""
+        while self.free:
+            one = self.free.pop()
+            one.setblocking(False)
+            try:
+                one.recv(1, socket.MSG_PEEK)
+            except BlockingIOError:
+                one.settimeout(60)
+                return one
+            except OSError:
+                pass
+            one.close()
+        return None
+
     def send(self):
-        one = self.free.pop() if self.free else self.connected()
+        one = self.kept() or self.connected()
         one.sendall(self.bodies[self.sent % len(self.bodies)])
         self.selector.register(one, selectors.EVENT_READ, [time.monotonic(), bytearray()])
         self.sent += 1

@@ -160,6 +160,12 @@ public:
         const auto endpoint = stream_.socket().remote_endpoint(error);
         peer_ = error ? "?" : endpoint.address().to_string();
     }
+    ~Conversation() {
+        waiting_.leave(place_);  // where the server ends while it waits
+        if (given_up_) waiting_.ended();
+    }
+    Conversation(const Conversation&) = delete;
+    Conversation& operator=(const Conversation&) = delete;
 
     net::awaitable<void> run() {
         for (bool goes_on = true; goes_on;) goes_on = co_await one_request();
@@ -182,11 +188,11 @@ private:
         if (late) response = too_slow(limits_);
         else if (error) response = refusal_of(error, limits_);
         else stays = co_await answer(request, response);
-        response.close = response.close || !message.keep_alive();
+        response.close = response.close || given_up_ || !message.keep_alive();
         service_.complete(request, response);
         if (!stays) co_return false;
         const bool written = co_await write(request, response, message.version());
-        if (error && written) co_await linger();
+        if (error && written && !given_up_) co_await linger();
         co_return written && !response.close;
     }
 
@@ -198,8 +204,9 @@ private:
     net::awaitable<Reading> read(Parser& parser) {
         stream_.expires_never();
         const Patience patience(stream_, limits_.patience);
-        const WaitingClients::Place among(waiting_, patience.ender());
+        place_ = waiting_.enter(patience.ender());
         const beast::error_code error = co_await read_whole(parser);
+        given_up_ = !waiting_.leave(place_);
         co_return Reading{error, error == net::error::operation_aborted && patience.over()};
     }
 
@@ -274,6 +281,8 @@ private:
     const ClientLimits limits_;
     Exchanges& exchanges_;
     WaitingClients& waiting_;
+    std::uint64_t place_ = 0;  // among those, once it has waited
+    bool given_up_ = false;
     beast::flat_buffer buffer_;
     std::string peer_;
 };

@@ -72,7 +72,7 @@ struct Server::Running {
     }
 
     void greet(tcp::socket socket) {
-        if (connections >= most_connections && !waiting.give_up_one()) return;
+        if (connections - waiting.ending() >= most_connections && !waiting.give_up_one()) return;
         service.set_connections(++connections);
         boost::system::error_code ignored;
         socket.set_option(tcp::no_delay(true), ignored);

@@ -1,5 +1,6 @@
 #pragma once
 
+#include <cstddef>
 #include <cstdint>
 #include <functional>
 #include <map>
@@ -12,18 +13,21 @@ namespace atelier::server {
 /// one of these is given up, so that clients who send nothing cannot keep out those who do.
 class WaitingClients {
 public:
-    /// A connection's place among those that wait, until it is destroyed.
-    class Place {
-    public:
-        Place(WaitingClients& all, std::function<void()> give_up) : all_(all), number_(all.enter(std::move(give_up))) {}
-        ~Place() { all_.leave(number_); }
-        Place(const Place&) = delete;
-        Place& operator=(const Place&) = delete;
-
-    private:
-        WaitingClients& all_;
-        const std::uint64_t number_;
-    };
+    /// A connection begins to wait. `give_up` may be called, by any thread, until `leave`.
+    std::uint64_t enter(std::function<void()> give_up) {
+        const std::lock_guard lock(mutex_);
+        waiting_.emplace(++last_, std::move(give_up));
+        return last_;
+    }
+    /// It waits no more. False when it was given up meanwhile: then it ends as soon as it can, and says so with `ended`.
+    bool leave(std::uint64_t number) {
+        const std::lock_guard lock(mutex_);
+        return waiting_.erase(number) > 0;
+    }
+    void ended() {
+        const std::lock_guard lock(mutex_);
+        --ending_;
+    }
 
     /// Has the one that has waited longest given up; false when none waits.
     bool give_up_one() {
@@ -31,22 +35,19 @@ public:
         if (waiting_.empty()) return false;
         waiting_.begin()->second();
         waiting_.erase(waiting_.begin());
+        ++ending_;
         return true;
+    }
+    /// Connections that were given up and have not ended yet.
+    std::size_t ending() const {
+        const std::lock_guard lock(mutex_);
+        return ending_;
     }
 
 private:
-    std::uint64_t enter(std::function<void()> give_up) {
-        const std::lock_guard lock(mutex_);
-        waiting_.emplace(++last_, std::move(give_up));
-        return last_;
-    }
-    void leave(std::uint64_t number) {
-        const std::lock_guard lock(mutex_);
-        waiting_.erase(number);
-    }
-
-    std::mutex mutex_;
+    mutable std::mutex mutex_;
     std::uint64_t last_ = 0;
+    std::size_t ending_ = 0;
     std::map<std::uint64_t, std::function<void()>> waiting_;
 };
 
