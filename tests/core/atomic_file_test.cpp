@@ -3,6 +3,7 @@
 #include "core/test_folder.h"
 
 #include <fcntl.h>
+#include <signal.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
 
@@ -142,6 +143,24 @@ TEST(CreateDirectory, leaves_nothing_when_filling_fails) {
         });
     });
     EXPECT_EQ(folder.entries(), 0U);
+}
+
+TEST(CreateDirectory, puts_away_what_a_killed_process_left_and_nothing_else) {
+    const TestFolder folder;
+    const pid_t killed = ::fork();
+    if (killed == 0) {
+        create_directory_atomically(folder / "model", [](const auto& temporary) {
+            write_text(temporary / "x", "1");
+            ::kill(::getpid(), SIGKILL);
+        });
+    }
+    ::waitpid(killed, nullptr, 0);
+    EXPECT_EQ(folder.entries(), 1U);
+    const std::string of_the_living = ".model." + std::to_string(::getppid()) + ".tmp";
+    for (const std::string& other : {of_the_living, std::string(".model.x.tmp"), std::string(".models.1.tmp"), std::string("model.1.tmp")}) std::filesystem::create_directory(folder / other);
+    create_directory_atomically(folder / "model", [](const auto& temporary) { write_text(temporary / "x", "2"); });
+    EXPECT_EQ(read_text(folder / "model/x"), "2");
+    EXPECT_EQ(folder.entries(), 5U);
 }
 
 TEST(CreateDirectory, refuses_a_path_that_exists) {

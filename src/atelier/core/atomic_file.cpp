@@ -1,13 +1,16 @@
 #include "atelier/core/atomic_file.h"
 
 #include <fcntl.h>
+#include <signal.h>
 #include <sys/file.h>
 #include <unistd.h>
 
 #include <cerrno>
+#include <charconv>
 #include <cstdio>
 #include <cstring>
 #include <utility>
+#include <vector>
 
 #include "atelier/core/error.h"
 #include "atelier/core/file_faults.h"
@@ -123,6 +126,27 @@ std::string read_text(const fs::path& path, std::size_t largest) {
     return text;
 }
 
+namespace {
+
+/// Temporary forms of `target` whose process was killed before it could put them away.
+void remove_what_the_dead_left(const fs::path& target) {
+    const std::string begin = "." + target.filename().string() + ".", end = ".tmp";
+    std::error_code ignored;
+    std::vector<fs::path> left;
+    for (const auto& entry : fs::directory_iterator(folder_of(target), ignored)) {
+        const std::string name = entry.path().filename().string();
+        if (name.size() <= begin.size() + end.size() || !name.starts_with(begin) || !name.ends_with(end)) continue;
+        const std::string digits = name.substr(begin.size(), name.size() - begin.size() - end.size());
+        pid_t process = 0;
+        const auto [rest, problem] = std::from_chars(digits.data(), digits.data() + digits.size(), process);
+        if (problem != std::errc() || rest != digits.data() + digits.size() || process <= 0) continue;
+        if (::kill(process, 0) != 0 && errno == ESRCH) left.push_back(entry.path());
+    }
+    for (const fs::path& path : left) fs::remove_all(path, ignored);
+}
+
+}  // namespace
+
 void create_directory_atomically(const fs::path& path, const std::function<void(const fs::path& temporary)>& fill) {
     const fs::path target = path.has_filename() ? path : path.parent_path();  // "a/b/" is "a/b"
     std::error_code ignored;
@@ -131,6 +155,7 @@ void create_directory_atomically(const fs::path& path, const std::function<void(
     create_folders(folder_of(target));
     const fs::path temporary = temporary_beside(target);
     fs::remove_all(temporary, ignored);
+    remove_what_the_dead_left(target);
     try {
         create_folders(temporary);
         fill(temporary);
