@@ -109,9 +109,9 @@ private:
     Description description_;
 };
 
-/// Waits until `what` holds; false when it does not within two seconds.
+/// Waits until `what` holds; false when it does not within ten seconds, which are for machines that others use.
 inline bool soon(const std::function<bool()>& what) {
-    for (int i = 0; i < 400; ++i) {
+    for (int i = 0; i < 2000; ++i) {
         if (what()) return true;
         std::this_thread::sleep_for(5ms);
     }
