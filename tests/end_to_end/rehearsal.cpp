@@ -48,7 +48,7 @@ TEST(Rehearsal, the_recipe_for_small_students_improves_stage_by_stage) {
              // sizes
              "network.model_channels=32", "network.channel_mult=[1,2]", "network.num_blocks=1", "network.attention_resolutions=[4]", "network.patch_size=4",
              "students.widths=[16]", "students.channel_mult=[1,2]", "students.depths=[1]", "teacher.batch=32", "tsm.batch=32", "tsm.micro_batch=0", "dm.batch=32",
-             "dm.micro_batch=16", "adm.batch=32", "adm.micro_batch=0", "probe.count=256", "evaluate.count=400", "evaluate.steps=8", "threads=1", "students.threads=1",
+             "dm.micro_batch=16", "adm.batch=32", "adm.micro_batch=0", "probe.count=256", "evaluate.count=400", "evaluate.steps=8", "threads=1", "students.threads=1", "precision=fp32",
              "students.parallel=2",
              // lengths and rates
              "teacher.steps=700", "teacher.lr=4e-3", "teacher.warmup=50", "teacher.decay_from=0.4", "teacher.ema_decay=0.99", "tsm.steps=100", "tsm.lr=4e-3", "tsm.warmup=20",
