@@ -13,8 +13,9 @@
 #include "atelier/core/error.h"
 #include "atelier/core/log.h"
 #include "atelier/core/signals.h"
-#include "atelier/evaluation/measuring.h"
+#include "atelier/evaluation/caption_measuring.h"
 #include "atelier/inference/generator.h"
+#include "atelier/inference/prompted_generator.h"
 #include "atelier/models/diffusers_directory.h"
 #include "atelier/ops/error_words.h"
 
@@ -111,6 +112,69 @@ private:
     std::unique_ptr<inference::Generator> generator_;
 };
 
+/// The same of a model that reads prompts.
+class PromptEnsemble {
+    template <class Work>
+    auto alone(const Work& work) {
+        const nb::gil_scoped_release others_run;
+        const std::lock_guard one_at_a_time(busy_);
+        return work(*generator_);
+    }
+
+public:
+    PromptEnsemble(const std::filesystem::path& path, const std::string& engine, const std::string& precision, const std::string& device,
+                   const std::string& sampler, const std::optional<std::int64_t>& steps, const std::optional<double>& guidance)
+        : path_(path) {
+        const nb::gil_scoped_release others_run;
+        generator_ = std::make_unique<inference::PromptedGenerator>(path, inference::sampling_of(sampler, steps), guidance, inference::engine_of(engine, precision, device));
+    }
+
+    /// Prompts are repeated in order up to the count.
+    Tensor sample(std::int64_t count, std::int64_t seed, const std::vector<std::string>& prompts) {
+        const inference::Wanted numbers = inference::plan(count, seed_of(seed), {0}, {{1.0}});
+        inference::Prompted wanted{numbers.seed, numbers.numbers, {}};
+        for (std::int64_t i = 0; i < count; ++i) wanted.prompts.push_back(prompts[static_cast<std::size_t>(i) % prompts.size()]);
+        return alone([&](inference::PromptedGenerator& generator) { return generator.pictures(generator.draw(wanted)); });
+    }
+
+    Tensor route(const std::vector<std::string>& prompts) {
+        return alone([&](const inference::PromptedGenerator& generator) {
+            const Tensor embeddings = generator.encoder().embed(prompts);
+            Classes students;
+            for (std::int64_t i = 0; i < embeddings.size(0); ++i) students.push_back(generator.place(embeddings[i]).student);
+            return at::tensor(students, at::kLong);
+        });
+    }
+
+    nlohmann::json evaluate(const std::string& data, std::int64_t count, std::int64_t seed, std::int64_t seeds, const std::string& split, const std::string& classifier, bool latency) {
+        evaluation::Measuring measuring{.data = data, .split = split, .classifier = classifier, .inception = "", .reference = "", .save_reference = "",
+                                        .device = generator_->engine().device, .count = count, .seeds = {}, .latency = latency, .earlier = {}};
+        for (std::int64_t i = 0; i < seeds; ++i) measuring.seeds.push_back(seed_of(seed) + static_cast<std::uint64_t>(i));
+        return alone([&](inference::PromptedGenerator& generator) {
+            return evaluation::measure_captions(measuring, {{path_.string(), &generator}}).at("models").at(path_.string());
+        });
+    }
+
+    std::string hash() {
+        return alone([](inference::PromptedGenerator& generator) { return inference::hash_of(generator.hashes()); });
+    }
+    std::vector<std::string> hashes() {
+        return alone([](inference::PromptedGenerator& generator) { return generator.hashes(); });
+    }
+
+    nlohmann::json facts() const {
+        return {{"kind", "image"}, {"shape", generator_->picture_shape()}, {"class_names", nlohmann::json::array()}, {"prior", nlohmann::json::array()},
+                {"partition", {{"students", generator_->students()}, {"method", generator_->partition_method()}, {"hash", generator_->partition_hash()}, {"owner", nlohmann::json::array()}}},
+                {"sampler", inference::name_of(generator_->sampling().method)}, {"evaluations", generator_->sampling().evaluations()},
+                {"engine", inference::name_of(generator_->engine().kind)}, {"precision", inference::name_of(generator_->engine().precision)}};
+    }
+
+private:
+    std::filesystem::path path_;
+    std::mutex busy_;
+    std::unique_ptr<inference::PromptedGenerator> generator_;
+};
+
 /// Python handles signals between its own instructions, of which there are none while we compute. What a handler raises stays set.
 bool python_wants_to_stop() {
     const nb::gil_scoped_acquire interpreter;
@@ -176,6 +240,22 @@ NB_MODULE(_atelier, module) {
         .def("hash", &Ensemble::hash)
         .def("class_named", &Ensemble::class_named, nb::arg("word"))
         .def("facts", [](const Ensemble& self) { return object_of(self.facts()); });
+    nb::class_<PromptEnsemble>(module, "PromptEnsemble")
+        .def(nb::init<const std::filesystem::path&, const std::string&, const std::string&, const std::string&, const std::string&, const std::optional<std::int64_t>&,
+                      const std::optional<double>&>(),
+             nb::arg("path"), nb::arg("engine"), nb::arg("precision"), nb::arg("device"), nb::arg("sampler"), nb::arg("steps").none(), nb::arg("guidance").none())
+        .def("sample",
+             [](PromptEnsemble& self, std::int64_t count, std::int64_t seed, const std::vector<std::string>& prompts) { return array_of(self.sample(count, seed, prompts)); },
+             nb::arg("count"), nb::arg("seed"), nb::arg("prompts"))
+        .def("route", [](PromptEnsemble& self, const std::vector<std::string>& prompts) { return array_of(self.route(prompts)); }, nb::arg("prompts"))
+        .def("evaluate",
+             [](PromptEnsemble& self, const std::string& data, std::int64_t count, std::int64_t seed, std::int64_t seeds, const std::string& split, const std::string& classifier,
+                bool latency) { return object_of(self.evaluate(data, count, seed, seeds, split, classifier, latency)); },
+             nb::arg("data"), nb::arg("count"), nb::arg("seed"), nb::arg("seeds"), nb::arg("split"), nb::arg("classifier"), nb::arg("latency"))
+        .def("hash", &PromptEnsemble::hash)
+        .def("hashes", &PromptEnsemble::hashes)
+        .def("facts", [](const PromptEnsemble& self) { return object_of(self.facts()); });
+    module.def("reads_prompts", &inference::reads_prompts, nb::arg("path"));
     module.def("read_partition", [](const std::filesystem::path& path) { return object_of(read_partition(path)); }, nb::arg("path"));
     module.def("read_object", [](const std::filesystem::path& path) { return object_of(read_object(path)); }, nb::arg("path"));
 }

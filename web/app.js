@@ -3,6 +3,8 @@
 const $ = (id) => document.getElementById(id);
 const hues = (k) => `hsl(${(k * 137.5 + 190) % 360} 55% 52%)`;  // neighbours far apart
 let models = [];
+const asked = new Map();  // model id -> prompts asked from here, newest first: { prompt, student }
+const shownPrompts = 4;
 
 function element(tag, properties = {}, ...children) {
   const made = Object.assign(document.createElement(tag), properties);
@@ -34,10 +36,17 @@ function say(text, bad = false) {
 const chosenModel = () => models.find((model) => model.id === $("model").value);
 const chosenClass = () => Number(new FormData($("request")).get("class"));
 const className = (model, id) => model.atelier.class_names[id] ?? `class ${id}`;
+// What is asked of a model, as the API's fields.
+const wish = (model) => (model.atelier.reads_prompts ? { prompt: $("prompt").value.trim() } : { class: chosenClass() });
+const nameOf = (model, { prompt, class: id }) => prompt ?? className(model, id);
 const plural = (count, word) => `${count.toLocaleString("en")} ${word}${count === 1 ? "" : "s"}`;
 
-function showClasses() {
+function showChoice() {
   const model = chosenModel();
+  $("words").hidden = !model.atelier.reads_prompts;
+  $("choice").hidden = model.atelier.reads_prompts;
+  $("prompt").required = model.atelier.reads_prompts;
+  $("race").hidden = rivals().length < 2;
   const before = chosenClass();
   $("classes").replaceChildren(...model.atelier.owner.map((owner, id) => {
     const input = element("input", { type: "radio", name: "class", value: id, checked: id === (before < model.atelier.owner.length ? before : 0) });
@@ -47,16 +56,22 @@ function showClasses() {
   }));
 }
 
+// The prompts that were asked from here and are a student's, or the classes that it owns.
+function property(model, k) {
+  if (model.atelier.reads_prompts) {
+    const own = (asked.get(model.id) ?? []).filter(({ student }) => student === k).slice(0, shownPrompts);
+    return own.map(({ prompt }, i) => element(i === 0 && prompt === $("prompt").value.trim() ? "b" : "span", { textContent: `“${prompt}”` }));
+  }
+  const chosen = chosenClass();
+  return model.atelier.owner.flatMap((owner, id) => (owner === k ? [element(id === chosen ? "b" : "span", { textContent: className(model, id) })] : []));
+}
+
 function showMap(student) {
   const model = chosenModel();
-  const chosen = chosenClass();
   const most = Math.max(1, ...model.atelier.students.map(({ routed }) => routed));
   $("map").replaceChildren(...model.atelier.students.map((facts, k) => {
     const own = element("div", { className: "own" });
-    model.atelier.owner.forEach((owner, id) => {
-      if (owner !== k) return;
-      own.append(own.hasChildNodes() ? ", " : "", element(id === chosen ? "b" : "span", { textContent: className(model, id) }));
-    });
+    for (const one of property(model, k)) own.append(own.hasChildNodes() ? ", " : "", one);
     const name = element("div", { className: "name" }, element("span", { textContent: `Student ${k}` }), element("span", { textContent: facts.routed }));
     const size = element("div", { className: "own", textContent: `${plural(facts.parameters, "parameter")}${facts.loaded ? "" : ", not in memory"}` });
     const share = element("div", { className: "share" });
@@ -74,8 +89,7 @@ async function refresh(student) {
   models = read.data;
   if (first) {
     $("model").replaceChildren(...models.map(({ id }) => element("option", { value: id, textContent: id })));
-    $("race").hidden = models.length < 2;
-    showClasses();
+    showChoice();
   }
   showMap(student);
 }
@@ -84,14 +98,22 @@ const source = (picture) => `data:image/png;base64,${picture.b64_json}`;
 
 async function draw(model, count) {
   const start = performance.now();
-  const body = { model: model.id, class: chosenClass(), n: count, seed: Number($("seed").value) };
+  const body = { model: model.id, ...wish(model), n: count, seed: Number($("seed").value) };
   const { read, answer } = await ask("v1/images/generations", body);
   return { pictures: read.data, took: performance.now() - start, student: Number(answer.headers.get("X-Atelier-Student")),
            server: Number(answer.headers.get("X-Atelier-Milliseconds")) };
 }
 
+// A prompt that was answered goes to the front of those that the map shows.
+function remember(model, { pictures, student }) {
+  const { prompt } = pictures[0].atelier;
+  if (prompt === undefined) return;
+  const others = (asked.get(model.id) ?? []).filter((one) => one.prompt !== prompt);
+  asked.set(model.id, [{ prompt, student }, ...others].slice(0, 100));
+}
+
 function showPictures(model, { pictures, took, student, server }) {
-  const name = className(model, pictures[0].atelier.class);
+  const name = nameOf(model, pictures[0].atelier);
   $("pictures").replaceChildren(...pictures.map((picture) => {
     const { number, seed } = picture.atelier;
     const shown = element("figure", {}, element("img", { src: source(picture), alt: `${name}, seed ${seed}, number ${number}` }),
@@ -116,10 +138,15 @@ function showEntrants(entries) {
   $("comparison").hidden = false;
 }
 
-// Larger ids are for models with more classes; those without the class do not take part.
+// The models that can be asked what the chosen one can.
+function rivals() {
+  const { reads_prompts: prompts } = chosenModel().atelier;
+  return models.filter(({ atelier }) => atelier.reads_prompts === prompts && (prompts || chosenClass() < atelier.owner.length));
+}
+
 async function race() {
   const entries = [];
-  for (const model of models.filter(({ atelier }) => chosenClass() < atelier.owner.length)) {
+  for (const model of rivals()) {
     say(`${model.id} draws ...`);
     await draw(model, 1);  // the first one of a kind may have to be loaded
     entries.push({ model, ...await draw(model, 1) });
@@ -147,13 +174,14 @@ $("request").addEventListener("submit", (event) => {
   busily(async () => {
     const model = chosenModel();
     const drawn = await draw(model, Number($("count").value));
+    remember(model, drawn);
     showPictures(model, drawn);
     await refresh(drawn.student);
   }).then(() => focused?.focus());
 });
 $("race").addEventListener("click", () => busily(race).then(() => $("race").focus()));
 $("model").addEventListener("change", () => {
-  showClasses();
+  showChoice();
   showMap();
 });
 $("classes").addEventListener("change", () => showMap());

@@ -18,6 +18,7 @@ PathLike = str | os.PathLike[str]
 Class = str | SupportsIndex
 """A class: its id, or its name in any case."""
 Classes = Class | Iterable[Class]
+Prompts = str | Iterable[str]
 
 
 def load(
@@ -28,6 +29,7 @@ def load(
     device: str = "cpu",
     sampler: str | None = None,
     steps: int | None = None,
+    guidance: float | None = None,
 ) -> Ensemble:
     """Open an ensemble directory, or a model directory, which is an ensemble of one.
 
@@ -36,20 +38,26 @@ def load(
     device      "cpu", "cuda" or "cuda:N"
     sampler     "one-step", "heun" or "ddim"; None: one step for students, 18 Heun steps for other models
     steps       of heun and ddim
+    guidance    of teachers that read prompts; None: as for their students
 
     An ensemble's students are read when they are first needed. Raises Error where the directory is no sound model, UsageError (a ValueError)
     on words that are none.
     """
-    return Ensemble(_atelier.Ensemble(os.fspath(path), engine, precision, device, sampler or "", steps), Path(path))
+    words = (os.fspath(path), engine, precision, device, sampler or "", steps)
+    if _atelier.reads_prompts(words[0]):
+        return Ensemble(_atelier.PromptEnsemble(*words, guidance), Path(path))
+    if guidance is not None:
+        raise _atelier.UsageError(f"{words[0]}: guidance is for teachers that read prompts, and this model knows classes")
+    return Ensemble(_atelier.Ensemble(*words), Path(path))
 
 
 class Ensemble:
-    """K students, each owning a part of the classes. `load` makes one.
+    """K students, each owning a part of the classes, or of all prompts. `load` makes one.
 
     Any thread may call it; calls wait for each other, and other threads of Python run meanwhile.
     """
 
-    def __init__(self, core: _atelier.Ensemble, path: Path) -> None:
+    def __init__(self, core: _atelier.Ensemble | _atelier.PromptEnsemble, path: Path) -> None:
         self._core = core
         self._facts = core.facts()
         self._partition = Partition._of(self._facts["partition"])
@@ -57,7 +65,13 @@ class Ensemble:
 
     def __repr__(self) -> str:
         shape = "x".join(map(str, self.shape))
-        return f"<atelier.Ensemble {str(self.path)!r}: {self.students} student(s), {len(self.partition.owner)} classes, {self.kind} {shape}>"
+        owned = "prompts" if self.reads_prompts else f"{len(self.partition.owner)} classes"
+        return f"<atelier.Ensemble {str(self.path)!r}: {self.students} student(s), {owned}, {self.kind} {shape}>"
+
+    @property
+    def reads_prompts(self) -> bool:
+        """Whether it is asked with `prompts` instead of `classes`."""
+        return isinstance(self._core, _atelier.PromptEnsemble)
 
     @property
     def students(self) -> int:
@@ -66,7 +80,7 @@ class Ensemble:
 
     @property
     def partition(self) -> Partition:
-        """Which student owns which class."""
+        """Which student owns which class; of prompts only how many students there are, and how they were parted."""
         return self._partition
 
     @property
@@ -126,27 +140,42 @@ class Ensemble:
             if not file.is_file():
                 continue
             for result in _atelier.read_object(file).get("models", {}).values():
-                if result.get("protocol", {}).get("model", {}).get("hash") == self.hash:
+                measured = result.get("protocol", {}).get("model", {})
+                if self._measured(measured):
                     return dict(result["metrics"])
         return {}
 
-    def route(self, classes: Classes) -> NDArray[np.int64]:
-        """The student that owns each of `classes`: int64 [N]."""
+    def route(self, classes: Classes | None = None, *, prompts: Prompts | None = None) -> NDArray[np.int64]:
+        """The student that owns each of `classes`, or of `prompts`: int64 [N]."""
+        if isinstance(self._core, _atelier.PromptEnsemble):
+            return self._core.route(self._words(classes, prompts))
+        self._no_prompts(prompts)
+        if classes is None:
+            raise _atelier.UsageError("classes is missing; name one or more")
         return self._core.route(self._ids(classes))
 
-    def sample(self, count: int | None = None, classes: Classes | None = None, seed: int = 0) -> NDArray[Any]:
+    def sample(
+        self, count: int | None = None, classes: Classes | None = None, seed: int = 0, *, prompts: Prompts | None = None
+    ) -> NDArray[Any]:
         """Draw samples: uint8 [N, height, width, channels] of images, float32 [N, dimensions] of points.
 
-        count     how many; without it one for each of `classes`, or one
+        count     how many; without it one for each of `classes` or `prompts`, or one
         classes   ids or names, repeated in order up to the count; without them classes are drawn from the prior (`labels` says which)
-        seed      sample i follows from the seed, i, its class and the weights alone
+        prompts   the same in words, for a model that reads prompts
+        seed      sample i follows from the seed, i, its class or prompt and the weights alone
 
-        The same bytes as `atelier sample PATH --count N --class ... --seed S --out x.npz` writes on the same machine.
+        The same bytes as `atelier sample PATH --count N --class ... --seed S --out x.npz` (or `--prompt`) writes on the same machine.
         """
+        if isinstance(self._core, _atelier.PromptEnsemble):
+            words = self._words(classes, prompts)
+            return self._core.sample(len(words) if count is None else count, seed, words)
+        self._no_prompts(prompts)
         return self._core.sample(*self._request(count, classes, seed))
 
     def labels(self, count: int | None = None, classes: Classes | None = None, seed: int = 0) -> NDArray[np.int64]:
         """The classes of what `sample` draws when asked the same: int64 [N]."""
+        if isinstance(self._core, _atelier.PromptEnsemble):
+            raise _atelier.UsageError("this model reads prompts and knows no classes")
         return self._core.labels(*self._request(count, classes, seed))
 
     def evaluate(
@@ -180,9 +209,32 @@ class Ensemble:
         if count < 2 or seeds < 1:
             raise _atelier.UsageError(f"count is {count} and seeds {seeds}; at least 2 samples and 1 seed are needed")
         words = (os.fspath(split), os.fspath(classifier), os.fspath(inception or ""))
+        if isinstance(self._core, _atelier.PromptEnsemble):
+            if data is None or inception is not None:
+                raise _atelier.UsageError("a model of captions is measured against data, captions:FOLDER, on its classifiers' features; leave inception and reference out")
+            return self._core.evaluate(os.fspath(data), count, seed, seeds, *words[:2], latency)
         return self._core.evaluate(os.fspath(data or ""), os.fspath(reference or ""), count, seed, seeds, *words, latency)
 
+    def _measured(self, model: dict[str, Any]) -> bool:
+        """Whether a result file's words on the model it measured are about these weights."""
+        if isinstance(self._core, _atelier.PromptEnsemble):
+            return bool(model.get("hashes") == self._core.hashes())
+        return bool(model.get("hash") == self.hash)
+
+    def _words(self, classes: Classes | None, prompts: Prompts | None) -> list[str]:
+        if classes is not None or prompts is None:
+            raise _atelier.UsageError("this model reads prompts and knows no classes; ask with prompts=")
+        words = [prompts] if isinstance(prompts, str) else list(prompts)
+        if not words:
+            raise _atelier.UsageError("prompts is empty; give one or more")
+        return words
+
+    def _no_prompts(self, prompts: Prompts | None) -> None:
+        if prompts is not None:
+            raise _atelier.UsageError("this model knows classes and reads no prompts; ask with classes=")
+
     def _ids(self, classes: Classes) -> list[int]:
+        assert isinstance(self._core, _atelier.Ensemble)
         if isinstance(classes, (str, int, np.integer)):
             classes = [classes]
         ids = [self._core.class_named(c) if isinstance(c, str) else operator.index(c) for c in classes]  # type: ignore[union-attr]

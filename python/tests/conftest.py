@@ -11,11 +11,17 @@ import atelier
 
 PROJECT = Path(__file__).resolve().parents[2]
 MODELS = PROJECT / "models" / "fashion-mnist"
+CAPTIONS = PROJECT / "models" / "captions"
 
 
 @pytest.fixture(scope="session")
 def k4():
     return atelier.load(MODELS / "k4")
+
+
+@pytest.fixture(scope="session")
+def captions():
+    return atelier.load(CAPTIONS)
 
 
 @pytest.fixture(scope="session")

@@ -2,7 +2,7 @@ import json
 
 import numpy as np
 import pytest
-from conftest import MODELS
+from conftest import CAPTIONS, MODELS
 
 import atelier
 
@@ -152,3 +152,25 @@ def test_what_cannot_be_measured_is_an_error(k4, toy_run):
         k4.evaluate("toy:ring", 10, classifier="no-classifier")
     with pytest.raises(atelier.Error, match="are for images"):
         atelier.load(toy_run / "ensemble").evaluate(reference="statistics.npz", count=10)
+
+
+def test_prompts_are_read_routed_and_drawn_as_the_command_does(captions, program, tmp_path):
+    assert captions.reads_prompts and (captions.students, captions.shape, captions.evaluations) == (4, (28, 28, 1), 1)
+    assert "4 student(s), prompts, image 28x28x1" in repr(captions)
+    prompt = "two small white sneakers on black"
+    expected = written_by(program, tmp_path, CAPTIONS, "--prompt", prompt, "--count", 3, "--seed", 4)
+    images = captions.sample(3, prompts=prompt, seed=4)
+    assert images.dtype == np.uint8 and np.array_equal(images, expected["arr_0"])
+    routed = json.loads(program("route", CAPTIONS, "--prompt", prompt, "--prompt", "a big bag", "--json"))
+    assert captions.route(prompts=[prompt, "a big bag"]).tolist() == [one["student"] for one in routed]
+    assert captions.sample(prompts=["a big bag", "a dress"], seed=1).shape == (2, 28, 28, 1)
+    assert len(captions.hash) == 64 and captions.metrics["feature_distance"]["mean"] > 0
+
+
+def test_classes_and_prompts_are_not_confused(captions, k4):
+    for wrong in (lambda: captions.sample(classes=1), lambda: captions.sample(2), lambda: captions.route([1]), lambda: captions.labels(2), lambda: captions.sample(prompts=[]),
+                  lambda: k4.sample(prompts="a bag"), lambda: k4.route(prompts="a bag"), lambda: k4.route(), lambda: captions.evaluate("x", inception="y")):
+        with pytest.raises(atelier.UsageError):
+            wrong()
+    with pytest.raises(atelier.UsageError, match="guidance"):
+        atelier.load(MODELS / "k4", guidance=2.0)

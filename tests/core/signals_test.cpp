@@ -19,6 +19,9 @@ using Commands = std::vector<std::vector<std::string>>;
 
 std::vector<std::string> shell(const std::string& script) { return {"/bin/sh", "-c", script}; }
 
+// Outlives its shell, and must not hold the pipe at whose end ctest waits.
+const std::string long_sleep = "sleep 30 > /dev/null 2>&1";
+
 // Runs `body` in a process of its own, since stop flags cannot be taken back; returns its exit code.
 int exit_code_of(const std::function<int()>& body) {
     const pid_t child = ::fork();
@@ -73,7 +76,7 @@ TEST(RunProcesses, no_more_run_together_than_asked) {
 
 TEST(RunProcesses, a_failing_command_is_named_and_stops_the_others) {
     const double seconds = seconds_of([] {
-        const std::string message = error_of([] { run_processes({shell("sleep 30"), shell("exit 7"), shell("sleep 30")}, 2); });
+        const std::string message = error_of([] { run_processes({shell("exec sleep 30"), shell("exit 7"), shell("exec sleep 30")}, 2); });
         expect_contains(message, "/bin/sh -c exit 7: failed with exit code 7");
     });
     EXPECT_LT(seconds, 10);
@@ -90,7 +93,7 @@ TEST(RunProcesses, a_program_that_is_not_there_is_named) {
 }
 
 TEST(RunProcesses, a_stop_reaches_the_children_and_is_an_interruption) {
-    for (const std::string script : {"trap 'exit 130' TERM; sleep 30 & wait", "exec sleep 30"}) {
+    for (const std::string& script : {"trap 'exit 130' TERM; " + long_sleep + " & wait", "exec " + long_sleep}) {
         const double seconds = seconds_of([&] {
             EXPECT_EQ(exit_code_of([&] {
                           catch_stop_signals();
@@ -107,7 +110,7 @@ TEST(RunProcesses, a_child_that_fails_while_stopping_is_an_error) {
     EXPECT_EQ(exit_code_of([] {
                   catch_stop_signals();
                   raise_later(SIGTERM);
-                  return outcome_of({shell("trap 'exit 9' TERM; sleep 30 & wait")}, 1);
+                  return outcome_of({shell("trap 'exit 9' TERM; " + long_sleep + " & wait")}, 1);
               }),
               4);
 }

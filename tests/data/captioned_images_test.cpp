@@ -29,7 +29,7 @@ TEST(CaptionGrammar, no_two_scenes_share_a_wording_that_says_where) {
     for (const bool held_out : {false, true}) {
         for (const Scene& scene : scenes(held_out)) {
             for (const std::string& caption : wordings(scene)) {
-                if (said(attribute("place"), caption)) EXPECT_TRUE(seen.insert(caption).second) << caption;
+                if (said(attribute("place"), caption)) { EXPECT_TRUE(seen.insert(caption).second) << caption; }
             }
         }
     }
@@ -92,7 +92,7 @@ TEST_F(CaptionedImages, attributes_are_those_that_the_caption_says) {
         EXPECT_TRUE(of_attribute->captions().empty());
         for (std::size_t i = 0; i < 40; ++i) {
             const auto heard = said(attribute, captioned->captions()[static_cast<std::size_t>(captioned->labels()[i])]);
-            if (heard) EXPECT_EQ(*heard, of_attribute->labels()[i]) << i;
+            if (heard) { EXPECT_EQ(*heard, of_attribute->labels()[i]) << i; }
         }
     }
 }
@@ -109,7 +109,7 @@ TEST_F(CaptionedImages, pictures_show_amount_place_and_colour) {
         EXPECT_EQ(pixels, wanted[*said(attribute("amount"), caption)]) << caption;
         const auto place = said(attribute("place"), caption);
         const double middle = (at::arange(28, at::kFloat) * ink.sum(0)).sum().item<double>() / static_cast<double>(pixels);
-        if (place) EXPECT_NEAR(middle, 13.5 + (*place - 1) * (said(attribute("amount"), caption) == 0 ? 4 : 7), 1.6) << caption;
+        if (place) { EXPECT_NEAR(middle, 13.5 + (*place - 1) * (said(attribute("amount"), caption) == 0 ? 4 : 7), 1.6) << caption; }
     }
 }
 

@@ -11,7 +11,7 @@ void write_text(const std::filesystem::path& path, const std::string& text) { st
 
 std::string prompts_path(const TemporaryFolder& folder) { return "prompts:" + (folder / "prompts.txt").string(); }
 
-core::Image picture(std::uint64_t seed) { return {4, 4, 3, random_bytes(48, seed)}; }
+core::Image small_picture(std::uint64_t seed) { return {4, 4, 3, random_bytes(48, seed)}; }
 
 ops::Parameters numbered(std::int64_t first, std::int64_t count) {
     const Tensor rows = at::arange(first, first + count, at::kFloat);
@@ -43,8 +43,8 @@ TEST(PromptList, what_is_no_list_of_prompts_is_named) {
 
 TEST(CaptionedFolder, images_have_the_captions_beside_them) {
     const TemporaryFolder folder;
-    core::write_png(folder / "b.png", picture(1));
-    core::write_png(folder / "a.png", picture(2));
+    core::write_png(folder / "b.png", small_picture(1));
+    core::write_png(folder / "a.png", small_picture(2));
     write_text(folder / "a.txt", "a red square\n");
     write_text(folder / "b.txt", "a red square");
     const auto data = open_dataset({folder.path()});

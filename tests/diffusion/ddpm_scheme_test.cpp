@@ -27,7 +27,7 @@ struct Predicts {
     Tensor x, t;
 };
 
-const ops::Parameters no_parameters;
+const ops::Parameters nothing_learnt;
 
 Tensor normal(std::uint64_t index) {
     core::RandomStream stream(1, "x", index);
@@ -53,7 +53,7 @@ TEST(DdpmScheme, a_network_that_knows_the_noise_or_the_velocity_gives_the_clean_
         const double signal = scheme.schedule->signal[400], alpha = std::sqrt(signal), sigma = std::sqrt(1 - signal);
         const bool velocity = scheme.schedule->prediction == DdpmSchedule::Prediction::velocity;
         Predicts model([&](const Tensor&, const Tensor&) { return velocity ? alpha * noise - sigma * clean : noise; });
-        const EdmDenoiser denoiser(model.network, no_parameters, scheme);
+        const EdmDenoiser denoiser(model.network, nothing_learnt, scheme);
         const Tensor level = at::full({3}, sigma / alpha, at::kDouble);
         EXPECT_TRUE(denoiser.denoise(clean + along(level, clean) * noise, level, {}).allclose(clean, 1e-9, 1e-9)) << prediction;
         EXPECT_TRUE(model.x.allclose(alpha * clean + sigma * noise, 1e-9, 1e-9));
@@ -67,7 +67,7 @@ TEST(DdpmScheme, one_step_is_ddims_from_pure_noise_at_the_last_time_step) {
         const Scheme scheme = stable_diffusion(prediction);
         const auto of = [](const Tensor& x, const Tensor& t) { return (x * 0.7 + along(t, x) / 1000).sin(); };
         Predicts model(of);
-        const Tensor ours = sample_one_step(EdmDenoiser(model.network, no_parameters, scheme), noise, usual_range(scheme), {});
+        const Tensor ours = sample_one_step(EdmDenoiser(model.network, nothing_learnt, scheme), noise, usual_range(scheme), {});
         EXPECT_TRUE(model.x.allclose(noise));
         const Predictor predict = [&](const Tensor& x, std::int64_t t) { return of(x, at::full({x.size(0)}, static_cast<double>(t), at::kDouble)); };
         EXPECT_TRUE(ours.allclose(sample_ddim(*scheme.schedule, predict, noise, 1), 1e-6, 1e-6)) << prediction;

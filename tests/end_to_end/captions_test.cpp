@@ -91,8 +91,7 @@ TEST(ShippedCaptions, draw_at_once_and_keep_paraphrases_together) {
 
 TEST(ShippedCaptions, are_refused_where_only_classes_are_understood) {
     const Folder folder;
-    for (const Arguments& arguments : {Arguments{"serve", "models/captions", "--port", "0"},
-                                       {"serve", "models/captions", "--route-to", "http://127.0.0.1:9", "--port", "0"}, {"quantize", "models/captions", "--out", folder / "int8"},
+    for (const Arguments& arguments : {Arguments{"quantize", "models/captions", "--out", folder / "int8"},
                                        {"benchmark", "models/captions", "--runs", "1"}, {"sample", "models/captions", "--class", "1", "--out", folder / "x.png"},
                                        {"route", "models/captions", "--class", "1"}}) {
         const Outcome outcome = run(arguments);

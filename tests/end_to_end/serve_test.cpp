@@ -94,6 +94,27 @@ TEST(Serve, the_same_file_as_sample_draws_for_the_same_seed_and_class) {
     EXPECT_EQ(server.wait().code, 0);
 }
 
+TEST(Serve, prompts_are_drawn_as_sample_draws_them_by_one_process_and_behind_a_router) {
+    const Folder folder;
+    const std::string captions = "models/captions", prompt = "two small white sneakers on black";
+    succeed({"sample", captions, "--prompt", prompt, "--seed", "11", "--out", folder / "one.png"});
+    const Serving whole({captions, "models/captions/teacher"}), first({captions, "--students", "0,1"}), second({captions, "--students", "2,3"});
+    const auto url = [](const Serving& one) { return "http://127.0.0.1:" + std::to_string(one.port()); };
+    const Serving router({captions, "--route-to", url(first) + "," + url(second)});
+    const std::string body = json{{"prompt", prompt}, {"seed", 11}}.dump();
+    const json drawn = body_of(images(whole.port(), body)).at("data")[0];
+    EXPECT_EQ(drawn.at("b64_json"), base64(text_of(folder / "one.png")));
+    const json routed = json::parse(succeed({"route", captions, "--prompt", prompt, "--json"}).out)[0];
+    EXPECT_EQ(drawn.at("atelier").at("student"), routed.at("student"));
+    for (const std::string& words : {prompt, std::string("a big black bag on the left"), std::string("\u4e2d\u6587 \U0001f45c")}) {
+        const std::string asked = json{{"prompt", words}, {"seed", 12}, {"n", 3}}.dump();
+        const json here = body_of(images(whole.port(), asked)), there = body_of(images(router.port(), asked));
+        EXPECT_EQ(here.at("data"), there.at("data")) << words;
+    }
+    expect_contains(images(whole.port(), json{{"model", "teacher"}, {"prompt", prompt}, {"seed", 1}}.dump()), "X-Atelier-Evaluations: 35");
+    for (const Serving* one : {&router, &first, &second, &whole}) one->signal(SIGTERM);
+}
+
 TEST(Serve, several_models_are_served_under_their_names_and_stopping_is_no_failure) {
     const Serving server({"clothes=" + k4, "models/fashion-mnist/teacher"});
     const json models = body_of(get(server.port(), "/v1/models")).at("data");
@@ -146,6 +167,7 @@ TEST(Serve, what_cannot_be_served_is_said_at_once) {
         EXPECT_EQ(outcome.code, code) << outcome.err;
         expect_contains(outcome.err, words);
     };
+    says({"serve", "tests/golden/stable_diffusion_1"}, 2, "diffusers directory");
     says({"serve", "nowhere"}, 1, "no model here");
     says({"serve", k4, "--host", "nonsense"}, 2, "--host");
     says({"serve", k4, "--api-keys", "nowhere"}, 1, "nowhere");

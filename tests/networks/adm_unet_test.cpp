@@ -11,7 +11,7 @@ namespace {
 using nlohmann::json;
 
 /// The smallest that has everything: two levels, attention, classes.
-json small() {
+json small_adm() {
     return {{"architecture", "adm_unet"}, {"resolution", 8},          {"channels", 2},  {"classes", 3},
             {"model_channels", 16},       {"channel_mult", {1, 4}},   {"num_blocks", 1}, {"attention_resolutions", {4}}};
 }
@@ -48,45 +48,45 @@ TEST(AdmUNet, the_teachers_bottleneck_is_768_channels_of_8x8) {
 }
 
 TEST(AdmUNet, encode_is_the_bottleneck_of_forward) {
-    expect_encode_is_the_bottleneck_of_forward(network_of(small()));
-    expect_encode_is_the_bottleneck_of_forward(network_of(with(small(), "classes", 0)));
-    expect_encode_is_the_bottleneck_of_forward(network_of(with(with(small(), "resolution", 28), "patch_size", 2)));
+    expect_encode_is_the_bottleneck_of_forward(network_of(small_adm()));
+    expect_encode_is_the_bottleneck_of_forward(network_of(with(small_adm(), "classes", 0)));
+    expect_encode_is_the_bottleneck_of_forward(network_of(with(with(small_adm(), "resolution", 28), "patch_size", 2)));
 }
 
 TEST(AdmUNet, every_input_matters_to_its_own_sample) {
-    expect_every_input_to_matter_to_its_own_sample(network_of(small()));
-    expect_every_input_to_matter_to_its_own_sample(network_of(with(small(), "classes", 0)));
+    expect_every_input_to_matter_to_its_own_sample(network_of(small_adm()));
+    expect_every_input_to_matter_to_its_own_sample(network_of(with(small_adm(), "classes", 0)));
 }
 
 TEST(AdmUNet, starts_as_zero_so_that_a_fresh_denoiser_returns_what_the_skip_carries) {
-    const Network network = network_of(small());
+    const Network network = network_of(small_adm());
     const ops::Parameters parameters = ops::initialise(trace(network).parameters, 1);
     ops::TorchOps speaker(parameters);
     EXPECT_TRUE(ops::tensor_of(network.forward(speaker, inputs_for(network, 2)).raw).equal(at::zeros({2, 2, 8, 8})));
 }
 
 TEST(AdmUNet, the_label_matrix_starts_with_unit_deviation) {
-    const auto parameters = ops::initialise(trace(network_of(with(small(), "classes", 100))).parameters, 1);
+    const auto parameters = ops::initialise(trace(network_of(with(small_adm(), "classes", 100))).parameters, 1);
     EXPECT_NEAR(parameters.at("model.map_label.weight").square().mean().sqrt().item<double>(), 1.0, 0.03);
 }
 
 TEST(AdmUNet, only_levels_with_room_for_a_head_of_64_channels_attend) {
     // EDM's rule: channels / 64 heads, and no head means no attention, whatever attention_resolutions says.
-    const auto names = names_of(with(small(), "attention_resolutions", {8, 4}));
+    const auto names = names_of(with(small_adm(), "attention_resolutions", {8, 4}));
     EXPECT_TRUE(has(names, "model.enc.4x4_block0.qkv.weight"));
     EXPECT_TRUE(has(names, "model.dec.4x4_in0.qkv.weight"));
     EXPECT_FALSE(has(names, "model.dec.4x4_in1.qkv.weight"));
     EXPECT_FALSE(has(names, "model.enc.8x8_block0.qkv.weight"));
     EXPECT_FALSE(has(names, "model.dec.8x8_block0.qkv.weight"));
-    const auto narrow = names_of(with(small(), "channel_mult", {1, 2}));
+    const auto narrow = names_of(with(small_adm(), "channel_mult", {1, 2}));
     EXPECT_FALSE(std::ranges::any_of(narrow, [](const std::string& name) { return name.find("qkv") != name.npos; }));
 }
 
 TEST(AdmUNet, names_resolutions_as_the_patched_network_sees_them) {
-    const auto names = names_of(with(with(small(), "resolution", 28), "patch_size", 2));
+    const auto names = names_of(with(with(small_adm(), "resolution", 28), "patch_size", 2));
     EXPECT_TRUE(has(names, "model.enc.14x14_conv.weight"));
     EXPECT_TRUE(has(names, "model.dec.7x7_in0.conv0.weight"));
-    const auto specs = trace(network_of(with(with(small(), "resolution", 28), "patch_size", 2))).parameters;
+    const auto specs = trace(network_of(with(with(small_adm(), "resolution", 28), "patch_size", 2))).parameters;
     const auto first = std::ranges::find(specs, "model.enc.14x14_conv.weight", &ops::ParameterSpec::name);
     ASSERT_NE(first, specs.end());
     EXPECT_EQ(first->shape, (ops::Shape{16, 2 * 4, 3, 3}));
@@ -100,31 +100,31 @@ TEST(AdmUNet, a_bad_config_is_one_line_that_names_file_and_key) {
         EXPECT_EQ(message.find('\n'), message.npos);
     };
     for (const char* key : {"resolution", "channels", "model_channels", "channel_mult", "num_blocks", "attention_resolutions"}) {
-        json config = small();
+        json config = small_adm();
         config.erase(key);
         expect_named(config, key);
-        expect_named(with(small(), key, "many"), key);
-        if (small()[key].is_number()) expect_named(with(small(), key, 0), key);
+        expect_named(with(small_adm(), key, "many"), key);
+        if (small_adm()[key].is_number()) expect_named(with(small_adm(), key, 0), key);
     }
-    expect_named(with(small(), "classes", -1), "classes");
-    expect_named(with(small(), "patch_size", 0), "patch_size");
-    expect_named(with(small(), "channel_mult_emb", 0), "channel_mult_emb");
-    expect_named(with(small(), "channel_mult", json::array()), "channel_mult");
-    expect_named(with(small(), "channel_mult", {1, 0}), "channel_mult");
-    expect_named(with(small(), "channel_mult", std::vector<int>(11, 1)), "channel_mult");
-    expect_named(with(small(), "resolution", 9), "resolution");
-    expect_named(with(small(), "patch_size", 3), "patch_size");
-    expect_named(with(small(), "model_channels", 17), "model_channels");
+    expect_named(with(small_adm(), "classes", -1), "classes");
+    expect_named(with(small_adm(), "patch_size", 0), "patch_size");
+    expect_named(with(small_adm(), "channel_mult_emb", 0), "channel_mult_emb");
+    expect_named(with(small_adm(), "channel_mult", json::array()), "channel_mult");
+    expect_named(with(small_adm(), "channel_mult", {1, 0}), "channel_mult");
+    expect_named(with(small_adm(), "channel_mult", std::vector<int>(11, 1)), "channel_mult");
+    expect_named(with(small_adm(), "resolution", 9), "resolution");
+    expect_named(with(small_adm(), "patch_size", 3), "patch_size");
+    expect_named(with(small_adm(), "model_channels", 17), "model_channels");
 }
 
 TEST(AdmUNet, channels_that_heads_or_groups_cannot_share_are_found_when_the_config_is_read) {
     // 36*4 = 144 channels: two heads share them, 32 groups do not. 14 channels make three groups.
-    for (const json& config : {with(small(), "model_channels", 36), with(small(), "model_channels", 14)}) {
+    for (const json& config : {with(small_adm(), "model_channels", 36), with(small_adm(), "model_channels", 14)}) {
         const std::string message = config_error(config);
         ops::expect_contains(message, "config.json");
         ops::expect_contains(message, "model_channels");
     }
-    ops::expect_contains(config_error(with(small(), "channel_mult", {1, 13})), "heads");  // 208 channels, 3 heads
+    ops::expect_contains(config_error(with(small_adm(), "channel_mult", {1, 13})), "heads");  // 208 channels, 3 heads
 }
 
 }  // namespace atelier::networks

@@ -11,7 +11,7 @@ namespace {
 using nlohmann::json;
 
 /// DDPM++, the smallest that has everything.
-json small() {
+json small_song() {
     return {{"architecture", "song_unet"}, {"resolution", 8},         {"channels", 2},   {"classes", 3},
             {"model_channels", 16},        {"channel_mult", {1, 2}}, {"num_blocks", 1}, {"attention_resolutions", {4}}};
 }
@@ -45,18 +45,18 @@ TEST(SongUNet, has_as_many_parameters_as_edms_cifar10_networks) {
 }
 
 TEST(SongUNet, encode_is_the_bottleneck_of_forward) {
-    for (const json& config : {small(), ncsnpp(small()), with(small(), {{"encoder_type", "skip"}, {"decoder_type", "skip"}, {"classes", 0}})}) {
+    for (const json& config : {small_song(), ncsnpp(small_song()), with(small_song(), {{"encoder_type", "skip"}, {"decoder_type", "skip"}, {"classes", 0}})}) {
         expect_encode_is_the_bottleneck_of_forward(network_of(config));
     }
 }
 
 TEST(SongUNet, every_input_matters_to_its_own_sample) {
-    expect_every_input_to_matter_to_its_own_sample(network_of(small()));
-    expect_every_input_to_matter_to_its_own_sample(network_of(ncsnpp(small())));
+    expect_every_input_to_matter_to_its_own_sample(network_of(small_song()));
+    expect_every_input_to_matter_to_its_own_sample(network_of(ncsnpp(small_song())));
 }
 
 TEST(SongUNet, without_augment_labels_is_as_with_zeros) {
-    const Network network = network_of(with(small(), {{"augment_dim", 5}}));
+    const Network network = network_of(with(small_song(), {{"augment_dim", 5}}));
     const ops::Parameters parameters = ops::filled(trace(network).parameters);
     ops::TorchOps speaker(parameters);
     Inputs inputs = inputs_for(network, 2);
@@ -76,16 +76,16 @@ TEST(SongUNet, a_bad_config_is_one_line_that_names_file_and_key) {
         EXPECT_EQ(message.find('\n'), message.npos);
     };
     for (const char* key : {"resolution", "channels", "model_channels", "channel_mult", "num_blocks", "attention_resolutions"}) {
-        json config = small();
+        json config = small_song();
         config.erase(key);
         expect_named(config, key);
-        expect_named(with(small(), {{key, "many"}}), key);
+        expect_named(with(small_song(), {{key, "many"}}), key);
     }
-    for (const char* key : {"embedding_type", "encoder_type", "decoder_type"}) expect_named(with(small(), {{key, "magic"}}), key);
-    expect_named(with(small(), {{"resample_filter", {1, 2, 1}}}), "resample_filter");
-    expect_named(with(small(), {{"resolution", 9}}), "resolution");
-    expect_named(with(small(), {{"model_channels", 17}}), "model_channels");
-    expect_named(with(small(), {{"model_channels", 14}, {"channel_mult", {1, 3}}}), "model_channels");  // 42 channels, 10 groups
+    for (const char* key : {"embedding_type", "encoder_type", "decoder_type"}) expect_named(with(small_song(), {{key, "magic"}}), key);
+    expect_named(with(small_song(), {{"resample_filter", {1, 2, 1}}}), "resample_filter");
+    expect_named(with(small_song(), {{"resolution", 9}}), "resolution");
+    expect_named(with(small_song(), {{"model_channels", 17}}), "model_channels");
+    expect_named(with(small_song(), {{"model_channels", 14}, {"channel_mult", {1, 3}}}), "model_channels");  // 42 channels, 10 groups
 }
 
 }  // namespace atelier::networks

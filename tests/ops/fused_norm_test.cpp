@@ -10,22 +10,22 @@ constexpr double eps = 1e-5;
 
 std::int64_t groups_of(std::int64_t channels) { return std::min<std::int64_t>(32, channels / 4); }
 
-struct Case {
+struct NormCase {
     std::int64_t batch, channels, height, width;
     bool modulated, silu;
 };
 
-const std::vector<Case> cases{
+const std::vector<NormCase> cases{
     {1, 4, 1, 1, true, true},   {3, 12, 5, 7, true, true},  {2, 36, 1, 1, false, true}, {1, 96, 8, 8, true, false},
     {2, 96, 3, 3, false, false}, {5, 4, 9, 2, false, true}, {1, 36, 6, 4, true, true},  {4, 256, 2, 2, true, true},
 };
 
-std::string text_of(const Case& c) {
+std::string text_of(const NormCase& c) {
     return fmt::format("{}x{}x{}x{}{}{}", c.batch, c.channels, c.height, c.width, c.modulated ? " modulated" : "", c.silu ? " silu" : "");
 }
 
 /// x, weight, bias and, where wanted, modulation.
-std::vector<Tensor> inputs_of(const Case& c) {
+std::vector<Tensor> inputs_of(const NormCase& c) {
     std::vector<Tensor> inputs{normal({c.batch, c.channels, c.height, c.width}, "x") * 2 + 0.5, normal({c.channels}, "weight") + 1,
                                normal({c.channels}, "bias")};
     if (c.modulated) inputs.push_back(normal({c.batch, 2 * c.channels}, "modulation"));
@@ -66,7 +66,7 @@ std::vector<Tensor> doubled(const std::vector<Tensor>& tensors) {
 }
 
 /// Compares values and slopes with the definition's in float64.
-void expect_as_defined(const Case& c, const std::vector<Tensor>& in, double tolerance) {
+void expect_as_defined(const NormCase& c, const std::vector<Tensor>& in, double tolerance) {
     SCOPED_TRACE(text_of(c));
     const Tensor dy = normal({c.batch, c.channels, c.height, c.width}, "dy").to(in[0].scalar_type());
     const Answer actual = answer_of(fused, in, dy, groups_of(c.channels), c.silu);
@@ -81,11 +81,11 @@ void expect_as_defined(const Case& c, const std::vector<Tensor>& in, double tole
 }  // namespace
 
 TEST(FusedNorm, float32_agrees_with_the_definition_forward_and_backward) {
-    for (const Case& c : cases) expect_as_defined(c, inputs_of(c), 1e-5);
+    for (const NormCase& c : cases) expect_as_defined(c, inputs_of(c), 1e-5);
 }
 
 TEST(FusedNorm, bfloat16_agrees_with_the_definition_within_its_digits) {
-    for (const Case& c : cases) {
+    for (const NormCase& c : cases) {
         std::vector<Tensor> in = inputs_of(c);
         in[0] = in[0].to(at::kBFloat16);
         if (c.modulated) in[3] = in[3].to(at::kBFloat16);
@@ -94,7 +94,7 @@ TEST(FusedNorm, bfloat16_agrees_with_the_definition_within_its_digits) {
 }
 
 TEST(FusedNorm, the_result_is_channels_last_and_keeps_its_type) {
-    const Case c{2, 12, 4, 4, true, true};
+    const NormCase c{2, 12, 4, 4, true, true};
     std::vector<Tensor> in = inputs_of(c);
     for (const at::ScalarType type : {at::kFloat, at::kBFloat16}) {
         in[0] = in[0].to(type);
@@ -105,7 +105,7 @@ TEST(FusedNorm, the_result_is_channels_last_and_keeps_its_type) {
 }
 
 TEST(FusedNorm, any_layout_of_the_input_gives_the_same_numbers) {
-    const Case c{2, 12, 5, 3, true, true};
+    const NormCase c{2, 12, 5, 3, true, true};
     std::vector<Tensor> in = inputs_of(c);
     const Tensor wanted = fused(in, 3, true);
     in[0] = in[0].contiguous(at::MemoryFormat::ChannelsLast);
@@ -115,7 +115,7 @@ TEST(FusedNorm, any_layout_of_the_input_gives_the_same_numbers) {
 }
 
 TEST(FusedNorm, a_sample_does_not_depend_on_its_batch) {
-    const Case c{4, 36, 5, 3, true, true};
+    const NormCase c{4, 36, 5, 3, true, true};
     std::vector<Tensor> in = inputs_of(c);
     const Tensor together = fused(in, 9, true);
     for (const std::size_t i : {0, 3}) in[i] = in[i].narrow(0, 2, 1);
@@ -124,7 +124,7 @@ TEST(FusedNorm, a_sample_does_not_depend_on_its_batch) {
 
 TEST(FusedNorm, a_large_mean_costs_no_more_digits_than_it_costs_libtorch) {
     for (const std::int64_t size : {1, 7, 64}) {
-        const Case c{2, 12, size, size, false, false};
+        const NormCase c{2, 12, size, size, false, false};
         std::vector<Tensor> in = inputs_of(c);
         in[0] = in[0] + 1000;
         const Tensor exact = from_definition(doubled(in), 3, false);
@@ -135,7 +135,7 @@ TEST(FusedNorm, a_large_mean_costs_no_more_digits_than_it_costs_libtorch) {
 }
 
 TEST(FusedNorm, the_slope_survives_a_large_mean) {
-    const Case c{2, 12, 16, 16, true, true};
+    const NormCase c{2, 12, 16, 16, true, true};
     std::vector<Tensor> in = inputs_of(c);
     in[0] = in[0] + 1000;
     expect_as_defined(c, in, 1e-3);
@@ -173,7 +173,7 @@ TEST(FusedNorm, silu_is_right_far_out_on_both_sides) {
 }
 
 TEST(FusedNorm, slopes_agree_with_differences) {
-    const Case c{2, 12, 3, 2, true, true};
+    const NormCase c{2, 12, 3, 2, true, true};
     const std::vector<Tensor> in = inputs_of(c);
     const Tensor dy = normal({2, 12, 3, 2}, "dy");
     const auto value = [&](const std::vector<Tensor>& at) { return (fused(at, 3, true).to(at::kDouble) * dy).sum().item<double>(); };
@@ -190,14 +190,14 @@ TEST(FusedNorm, slopes_agree_with_differences) {
 }
 
 TEST(FusedNorm, float64_goes_by_libtorch_and_is_exact) {
-    const Case c{2, 12, 3, 3, true, true};
+    const NormCase c{2, 12, 3, 3, true, true};
     const std::vector<Tensor> in = doubled(inputs_of(c));
     EXPECT_LT(relative_distance(fused(in, 3, true), from_definition(in, 3, true)), 1e-14);
 }
 
 TEST(NormFromParts, allows_the_slope_of_a_slope) {
     const NormFromParts active;
-    const Case c{2, 12, 3, 3, true, true};
+    const NormCase c{2, 12, 3, 3, true, true};
     const auto penalty_slope = [&](const std::vector<Tensor>& in, const auto& function) {
         std::vector<Tensor> leaves;
         for (const Tensor& tensor : in) leaves.push_back(tensor.detach().clone().requires_grad_());

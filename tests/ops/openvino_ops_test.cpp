@@ -174,7 +174,7 @@ TEST(OpenVinoOps, int8_layers_compute_what_rounding_their_inputs_and_weights_wou
     };
     // Without VNNI the plugin's products saturate; such a CPU is never asked (inference/openvino_network.h).
     const bool vnni = __builtin_cpu_supports("avx512vnni") || __builtin_cpu_supports("avxvnni");
-    if (vnni) EXPECT_LT(relative_distance(computed(true), expected), 5e-3);  // a step is off by one where two engines' last digits disagree
+    if (vnni) { EXPECT_LT(relative_distance(computed(true), expected), 5e-3); }  // a step is off by one where two engines' last digits disagree
     TorchOps exact(full);
     EXPECT_LT(relative_distance(computed(false), tensor_of(quantised_layers(exact, images))), 1e-5);  // dequantised
     EXPECT_GT(relative_distance(computed(false), expected), 8e-3);

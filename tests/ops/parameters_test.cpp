@@ -46,7 +46,7 @@ bool equal(const Parameters& a, const Parameters& b) {
     return true;
 }
 
-const std::vector<ParameterSpec> specs{{"a.weight", {2}, {}, 2}, {"b.weight", {3, 2}, {}, 2}};
+const std::vector<ParameterSpec> layer_specs{{"a.weight", {2}, {}, 2}, {"b.weight", {3, 2}, {}, 2}};
 
 }  // namespace
 
@@ -119,28 +119,28 @@ TEST(Parameters, all_finite_sees_a_single_bad_number) {
     }
 }
 
-TEST(CheckAgainst, accepts_exactly_what_the_network_reads) { check_against(two_layers(), specs, "here"); }
+TEST(CheckAgainst, accepts_exactly_what_the_network_reads) { check_against(two_layers(), layer_specs, "here"); }
 
 TEST(CheckAgainst, names_the_place_and_the_first_tensor_that_does_not_fit) {
     Parameters wrong_shape = two_layers();
     wrong_shape.set("b.weight", normal({3, 4}, "b"));
-    std::string message = error_of([&] { check_against(wrong_shape, specs, "student-2/model.safetensors"); });
+    std::string message = error_of([&] { check_against(wrong_shape, layer_specs, "student-2/model.safetensors"); });
     for (const char* part : {"student-2/model.safetensors", "\"b.weight\"", "[3,4]", "[3,2]"}) expect_contains(message, part);
 
     Parameters missing;
     missing.set("a.weight", normal({2}, "a"));
-    message = error_of([&] { check_against(missing, specs, "here"); });
+    message = error_of([&] { check_against(missing, layer_specs, "here"); });
     for (const char* part : {"here: ", "\"b.weight\"", "missing"}) expect_contains(message, part);
 
     Parameters superfluous = two_layers();
     superfluous.set("c", normal({2}, "c"));
-    message = error_of([&] { check_against(superfluous, specs, "here"); });
+    message = error_of([&] { check_against(superfluous, layer_specs, "here"); });
     for (const char* part : {"here: ", "\"c\"", "not part"}) expect_contains(message, part);
 }
 
 TEST(Initialise, a_tensor_depends_on_the_seed_and_its_own_name_alone) {
     const ParameterSpec alone{"b.weight", {3, 2}, {}, 2}, renamed{"c.weight", {3, 2}, {}, 2};
-    const Tensor first = initialise(specs, 5).at("b.weight");
+    const Tensor first = initialise(layer_specs, 5).at("b.weight");
     EXPECT_TRUE(initialise({{alone}}, 5).at("b.weight").equal(first));
     EXPECT_FALSE(initialise({{alone}}, 6).at("b.weight").equal(first));
     EXPECT_FALSE(initialise({{renamed}}, 5).at("c.weight").equal(first));

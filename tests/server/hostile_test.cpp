@@ -7,8 +7,6 @@
 namespace atelier::server {
 namespace {
 
-const std::string red = R"({"prompt":"red","seed":5})";
-
 std::string post(const std::string& body, const std::string& headers = "") {
     return "POST /v1/images/generations HTTP/1.1\r\nHost: here\r\nContent-Type: application/json\r\n" + headers + "Content-Length: " + std::to_string(body.size()) +
            "\r\n\r\n" + body;

@@ -11,8 +11,6 @@ constexpr std::uint64_t growth = std::uint64_t{1} << 30;  // a sanitizer's own m
 constexpr std::uint64_t growth = std::uint64_t{8} << 20;
 #endif
 
-const std::string red = R"({"prompt":"red","seed":5})", green = R"({"prompt":"green","seed":6})";
-
 TEST_F(LiveServer, what_waits_together_is_drawn_together) {
     options.batching.largest_batch = 4;
     const std::uint16_t port = start();

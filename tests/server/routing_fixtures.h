@@ -86,7 +86,9 @@ protected:
     Behind& add(std::vector<std::int64_t> here, std::uint16_t port = 0) {
         Behind& one = behind.emplace_back();
         behind_options.port = port;
-        const auto open = [&one, here] { return std::make_shared<FakeGenerator>(one.behaviour, 100, here); };
+        const auto open = [&one, here, prompts = of_prompts] {
+            return prompts ? FakeGenerator::of_prompts(one.behaviour, here) : std::make_shared<FakeGenerator>(one.behaviour, 100, here);
+        };
         one.server = std::make_unique<Server>(behind_options, std::vector<Source>{{"fake", open, [] { return ""; }}});
         one.server->warm_up();
         one.port = one.server->port();
@@ -97,7 +99,10 @@ protected:
         for (const std::uint16_t port : ports) route.urls.push_back(url(port));
         options.port = 0;
         options.batching.workers = 8;
-        const auto open = [this, route] { return std::make_shared<RoutedEnsemble>(route, "fake", FakeGenerator(behaviour).description()); };
+        const auto fake = of_prompts ? FakeGenerator::of_prompts(behaviour) : std::make_shared<FakeGenerator>(behaviour);
+        const auto open = [fake, route] {
+            return std::make_shared<RoutedEnsemble>(route, "fake", fake->description(), [fake](std::span<const std::string> prompts) { return fake->read(prompts); });
+        };
         server = std::make_unique<Server>(options, std::vector<Source>{{"fake", open, [] { return ""; }}});
         server->warm_up();
         return server->port();
@@ -110,6 +115,7 @@ protected:
     std::string models() { return Client(add({0, 1}).port).ask("GET", "/v1/models").body; }
 
     Options behind_options;
+    bool of_prompts = false;  // the fake model reads prompts
     std::string key;
     std::deque<Behind> behind;
 };

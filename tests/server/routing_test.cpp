@@ -8,8 +8,6 @@
 namespace atelier::server {
 namespace {
 
-const std::string red = R"({"prompt":"red","seed":5})", green = R"({"prompt":"green","seed":6})";
-
 /// All of an answer that does not tell the time.
 nlohmann::json pictures_of(const Answer& answer) {
     auto body = answer.json();

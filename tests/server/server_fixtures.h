@@ -23,6 +23,8 @@ namespace atelier::server {
 
 using namespace std::chrono_literals;
 
+inline const std::string red = R"({"prompt":"red","seed":5})", green = R"({"prompt":"green","seed":6})";
+
 /// Four classes (red, green, blue, 7up), two students: even classes are student 0's. A picture is 2x2, its pixels class, student, number and seed.
 class FakeGenerator : public Generator {
 public:
@@ -32,16 +34,24 @@ public:
         std::condition_variable changed;
         bool held = false;                       // students wait until it is false
         bool preparing_held = false;             // so does their preparation
+        bool reading_held = false;               // so does reading
         Clock::duration takes{};                 // a batch
         std::uint64_t failing_seed = 666;
         std::vector<std::size_t> batches;        // sizes, in order
         std::vector<std::uint64_t> seeds;        // drawn, in order
         std::atomic<int> loads = 0, loaded = 0;  // ever; now
         std::atomic<int> prepared = 0;
+        std::atomic<int> prompts = 0;            // read
+
+        void hold_reading(bool on) {
+            const std::lock_guard lock(mutex);
+            reading_held = on;
+            changed.notify_all();
+        }
 
         void hold(bool on) {
             const std::lock_guard lock(mutex);
-            held = preparing_held = on;
+            held = preparing_held = reading_held = on;
             changed.notify_all();
         }
         std::size_t drawn() {
@@ -53,6 +63,29 @@ public:
     explicit FakeGenerator(Behaviour& behaviour, std::int64_t bytes = 100, std::vector<std::int64_t> here = {0, 1}) : behaviour_(behaviour), bytes_(bytes) {
         description_ = {.class_names = {"red", "green", "blue", "7up"}, .partition = {.students = 2, .method = "file", .owner = {0, 1, 0, 1}},
                         .prior = {{1, 1, 1, 1}}, .here = std::move(here), .width = 2, .height = 2, .engine = "none", .precision = "fp32"};
+    }
+
+    /// One that reads prompts instead: those of odd length are student 1's, and a picture's first pixel is the length.
+    static std::shared_ptr<FakeGenerator> of_prompts(Behaviour& behaviour, std::vector<std::int64_t> here = {0, 1}) {
+        auto fake = std::make_shared<FakeGenerator>(behaviour, 100, std::move(here));
+        fake->description_.class_names.clear();
+        fake->description_.partition.owner.clear();
+        fake->description_.prior = {};
+        fake->description_.reads_prompts = true;
+        fake->description_.prompts_hash = "of lengths";
+        return fake;
+    }
+
+    std::vector<Reading> read(std::span<const std::string> prompts) const override {
+        std::unique_lock lock(behaviour_.mutex);
+        behaviour_.changed.wait(lock, [&] { return !behaviour_.reading_held; });
+        std::vector<Reading> readings;
+        for (const std::string& prompt : prompts) {
+            if (prompt == "unreadable") throw core::Error("this prompt\ncannot be read");
+            readings.push_back({static_cast<std::int64_t>(prompt.size() % 2), 0.5, std::make_shared<const std::size_t>(prompt.size())});
+            ++behaviour_.prompts;
+        }
+        return readings;
     }
 
     const Description& description() const override { return description_; }
@@ -86,7 +119,8 @@ private:
                 behaviour_.seeds.push_back(draw.seed);
                 Picture& picture = pictures.emplace_back();
                 picture.image = {2, 2, 1, std::vector<std::uint8_t>(4)};
-                std::ranges::copy(std::array<std::uint64_t, 4>{std::uint64_t(draw.class_id), std::uint64_t(k_), std::uint64_t(draw.number), draw.seed},
+                const std::uint64_t first = draw.told ? *std::static_pointer_cast<const std::size_t>(draw.told) : static_cast<std::uint64_t>(draw.class_id);
+                std::ranges::copy(std::array<std::uint64_t, 4>{first, std::uint64_t(k_), std::uint64_t(draw.number), draw.seed},
                                   picture.image.pixels.begin());
                 picture.text["seed"] = std::to_string(draw.seed);
             }

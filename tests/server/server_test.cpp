@@ -7,8 +7,6 @@
 namespace atelier::server {
 namespace {
 
-const std::string red = R"({"prompt":"red","seed":5})";
-
 std::vector<std::uint8_t> from_base64(const std::string& text) {
     std::vector<std::uint8_t> bytes;
     std::uint32_t bits = 0;

@@ -17,7 +17,7 @@ namespace atelier::cli {
 
 namespace {
 
-struct Arguments {
+struct BenchmarkArguments {
     std::string model;
     EngineOptions engine;
     std::int64_t batch = 1, micro_batch = 0, threads = 0, runs = 10;
@@ -51,7 +51,7 @@ std::vector<std::int64_t> classes_in_turn(std::int64_t count, std::int64_t class
 }
 
 /// Median seconds of one evaluation of the network, at the highest noise level.
-evaluation::Latency evaluation_time(const models::Model& model, const inference::Engine& engine, const Arguments& arguments) {
+evaluation::Latency evaluation_time(const models::Model& model, const inference::Engine& engine, const BenchmarkArguments& arguments) {
     const auto one_step = inference::open_one_step(model, engine);
     const Tensor z = diffusion::image_noise(0, 0, arguments.batch, model.network.data_shape);
     const auto classes = classes_in_turn(arguments.batch, model.network.classes);
@@ -59,7 +59,7 @@ evaluation::Latency evaluation_time(const models::Model& model, const inference:
 }
 
 /// Median seconds of one request: noise, routing, all evaluations of the sampler, 8-bit pixels and their PNGs.
-evaluation::Latency request_time(const inference::Engine& engine, const Arguments& arguments) {
+evaluation::Latency request_time(const inference::Engine& engine, const BenchmarkArguments& arguments) {
     const auto generator = inference::open_generator(arguments.model, std::nullopt, engine);
     const inference::Wanted wanted = inference::plan(arguments.batch, 0, classes_in_turn(arguments.batch, generator->prior().classes()), generator->prior());
     const bool images = generator->form().kind == models::DataForm::Kind::image;
@@ -71,7 +71,7 @@ evaluation::Latency request_time(const inference::Engine& engine, const Argument
     }, evaluations == 1 ? warmup_runs : 1, runs);
 }
 
-nlohmann::json inference_figures(const Arguments& arguments, const inference::Engine& engine) {
+nlohmann::json inference_figures(const BenchmarkArguments& arguments, const inference::Engine& engine) {
     evaluation::Latency evaluated;
     double flops = 0;
     {
@@ -84,7 +84,7 @@ nlohmann::json inference_figures(const Arguments& arguments, const inference::En
 }
 
 /// One DMD2 cycle on noise instead of data: five updates of the fake score, one of the student, teacher and fake score of the model's own size.
-nlohmann::json training_figures(const Arguments& arguments, const inference::Engine& engine) {
+nlohmann::json training_figures(const BenchmarkArguments& arguments, const inference::Engine& engine) {
     models::Model model = first_model(arguments.model, engine.device, models::Weights::copied);
     ops::Parameters student = model.parameters.clone(), fake = model.parameters.clone();
     if (arguments.gan) fake.merge(distillation::fresh_head(model.network, 0).to(engine.device), "");
@@ -127,7 +127,7 @@ nlohmann::json training_figures(const Arguments& arguments, const inference::Eng
             {"flops_a_cycle", matching_flops(sizes, static_cast<double>(arguments.batch), static_cast<double>(settings.fake_updates), conditions)}};
 }
 
-void benchmark(Arguments& arguments) {
+void benchmark(BenchmarkArguments& arguments) {
     if (arguments.training && arguments.engine.engine == "auto") arguments.engine.engine = "torch";
     const inference::Engine chosen = arguments.engine.chosen();
     if (!arguments.training && (arguments.gan || arguments.recompute || arguments.micro_batch > 0)) {
@@ -146,7 +146,7 @@ void benchmark(Arguments& arguments) {
 }  // namespace
 
 void add_benchmark_command(CLI::App& app) {
-    auto arguments = std::make_shared<Arguments>();
+    auto arguments = std::make_shared<BenchmarkArguments>();
     CLI::App* command = app.add_subcommand("benchmark", "Time one evaluation of a model and one whole request, or one training cycle; JSON");
     command->add_option("MODEL", arguments->model, "a model directory or an ensemble directory")->required();
     command->add_option("--batch", arguments->batch, "samples at once")->check(CLI::Range(1, 100000));

@@ -12,7 +12,7 @@ namespace {
 
 namespace fs = std::filesystem;
 
-constexpr std::int64_t columns = 10;
+constexpr std::int64_t pictures_a_row = 10;
 constexpr std::size_t most_captions = 8;
 
 /// A held-out caption of each garment, as far as they are shown.
@@ -27,13 +27,13 @@ std::vector<std::string> held_out_captions() {
 core::Image picture(inference::PromptedGenerator& generator, const std::vector<std::string>& captions) {
     inference::Prompted wanted;
     for (const std::string& caption : captions) {
-        for (std::int64_t i = 0; i < columns; ++i) {
+        for (std::int64_t i = 0; i < pictures_a_row; ++i) {
             wanted.numbers.push_back(i);
             wanted.prompts.push_back(caption);
         }
     }
     const Tensor user = generator.pictures(generator.draw(wanted));
-    return core::grid(models::images_of(user), static_cast<int>(columns), 2, 2);
+    return core::grid(models::images_of(user), static_cast<int>(pictures_a_row), 2, 2);
 }
 
 bool draws_latents(const Shelf& shelf) {

@@ -12,11 +12,11 @@ namespace {
 
 namespace fs = std::filesystem;
 
-struct Arguments {
+struct ConvertArguments {
     std::string from, to, config, prefix, form;
 };
 
-void import_checkpoint(const Arguments& arguments) {
+void import_checkpoint(const ConvertArguments& arguments) {
     if (fs::exists(arguments.to)) core::fail("{}: exists already; name a new directory", arguments.to);
     const models::Checkpoint checkpoint = arguments.config.empty()
                                               ? models::read_edm_pickle(arguments.from)
@@ -24,7 +24,7 @@ void import_checkpoint(const Arguments& arguments) {
     models::write_checkpoint(arguments.to, checkpoint, arguments.from);
 }
 
-void convert(const Arguments& arguments) {
+void convert(const ConvertArguments& arguments) {
     if (models::is_diffusers_directory(arguments.from)) {
         if (arguments.form != "diffusers") throw core::UsageError(arguments.from + " is a diffusers directory; it is written with --to diffusers");
         return models::write_diffusers_directory(models::DiffusersDirectory(arguments.from), arguments.to);
@@ -45,7 +45,7 @@ void convert(const Arguments& arguments) {
 }  // namespace
 
 void add_convert_command(CLI::App& app) {
-    auto arguments = std::make_shared<Arguments>();
+    auto arguments = std::make_shared<ConvertArguments>();
     CLI::App* command = app.add_subcommand("convert", "Make a model directory of another project's checkpoint, or the reverse; nothing in a pickle is run");
     command->add_option("SRC", arguments->from, "an EDM pickle, a state dictionary (.pth, .pt, .bin, .safetensors), a model directory, or a diffusers directory")->required();
     command->add_option("DST", arguments->to, "the model directory to make, or with --to edm the .safetensors file")->required();

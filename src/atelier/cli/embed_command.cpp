@@ -4,7 +4,6 @@
 
 #include "atelier/cli/commands.h"
 #include "atelier/cli/engine_options.h"
-#include "atelier/cli/prompt_file.h"
 #include "atelier/core/atomic_file.h"
 #include "atelier/core/error.h"
 #include "atelier/core/hash.h"
@@ -12,6 +11,7 @@
 #include "atelier/core/mapped_file.h"
 #include "atelier/core/progress.h"
 #include "atelier/core/signals.h"
+#include "atelier/data/prompt_file.h"
 #include "atelier/inference/text_to_image.h"
 
 namespace atelier::cli {
@@ -20,12 +20,12 @@ namespace {
 
 namespace fs = std::filesystem;
 
-struct Arguments {
+struct EmbedArguments {
     std::string model, prompts, out;
     EngineOptions engine;
 };
 
-constexpr std::int64_t at_once = 64;
+constexpr std::int64_t prompts_at_once = 64;
 
 /// Rows that lie on disk before all are there: numbers one after another, beside a file that says of what they are.
 class Unfinished {
@@ -68,17 +68,17 @@ private:
     std::ofstream file_;
 };
 
-void embed(const Arguments& arguments) {
+void embed(const EmbedArguments& arguments) {
     if (!arguments.out.ends_with(".safetensors")) throw core::UsageError("--out: " + arguments.out + " must end in .safetensors");
     inference::StableDiffusion model(arguments.model, arguments.engine.chosen());
-    const std::int64_t total = count_prompts(arguments.prompts), width = model.text().width;
+    const std::int64_t total = data::count_prompts(arguments.prompts), width = model.text().width;
     if (total == 0) core::fail("{}: holds no prompt", arguments.prompts);
     std::string weights;
     const std::vector<fs::path> files = model.directory().text_weights().files();
     for (const fs::path& file : files) weights += core::sha256_of_file(file);
     const std::map<std::string, std::string> metadata{{"encoder", core::sha256(weights)}, {"prompts", core::sha256_of_file(arguments.prompts)}};
     Unfinished rows(arguments.out, width, {{"encoder", metadata.at("encoder")}, {"prompts", metadata.at("prompts")}, {"width", width}});
-    PromptFile file(arguments.prompts);
+    data::PromptFile file(arguments.prompts);
     std::string prompt;
     while (file.line() < rows.done() && file.next(prompt)) {}
     if (rows.done() > 0) core::log::info("going on after {} of {} prompts", rows.done(), total);
@@ -86,7 +86,7 @@ void embed(const Arguments& arguments) {
     while (rows.done() < total) {
         if (core::stop_requested()) throw core::Interrupted(fmt::format("interrupted after {} of {} prompts; run the same command again to go on", rows.done(), total));
         std::vector<Tensor> ids;
-        while (static_cast<std::int64_t>(ids.size()) < at_once && file.next(prompt)) {
+        while (static_cast<std::int64_t>(ids.size()) < prompts_at_once && file.next(prompt)) {
             try {
                 ids.push_back(model.tokens({&prompt, 1}));
             } catch (const core::Error& error) {
@@ -102,7 +102,7 @@ void embed(const Arguments& arguments) {
 }  // namespace
 
 void add_embed_command(CLI::App& app) {
-    auto arguments = std::make_shared<Arguments>();
+    auto arguments = std::make_shared<EmbedArguments>();
     CLI::App* command = app.add_subcommand("embed", "Embed a file of prompts with Stable Diffusion's text encoder, for atelier partition");
     command->add_option("MODEL", arguments->model, "a diffusers directory")->required();
     command->add_option("PROMPTS", arguments->prompts, "a text file with a prompt a line")->required();

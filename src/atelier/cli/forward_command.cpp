@@ -7,7 +7,7 @@ namespace atelier::cli {
 
 namespace {
 
-struct Arguments {
+struct ForwardArguments {
     std::string model, in, out, part;
     EngineOptions engine;
 };
@@ -27,7 +27,7 @@ void check_shape(const Tensor& tensor, std::int64_t n, const std::vector<std::in
 }
 
 /// Stable Diffusion's networks, one at a time.
-void forward_part(const Arguments& arguments) {
+void forward_part(const ForwardArguments& arguments) {
     at::NoGradGuard no_gradients;
     inference::StableDiffusion model(arguments.model, arguments.engine.chosen());
     const ops::Parameters tensors = ops::read_parameters(arguments.in);
@@ -46,7 +46,7 @@ void forward_part(const Arguments& arguments) {
     write({{"hidden", text.hidden}, {"pooled", text.pooled}});
 }
 
-void forward(Arguments arguments) {
+void forward(ForwardArguments arguments) {
     if (models::is_diffusers_directory(arguments.model)) {
         if (arguments.part.empty()) arguments.part = "unet";
         return forward_part(arguments);
@@ -79,7 +79,7 @@ void forward(Arguments arguments) {
 }  // namespace
 
 void add_forward_command(CLI::App& app) {
-    auto arguments = std::make_shared<Arguments>();
+    auto arguments = std::make_shared<ForwardArguments>();
     CLI::App* command = app.add_subcommand("forward", "One evaluation of a model as a denoiser, or of a part of Stable Diffusion, on tensors from a file");
     command->add_option("MODEL", arguments->model, "a model directory or a diffusers directory")->required();
     command->add_option("--in", arguments->in, "safetensors with x [N,...], sigma [N], class_labels [N,classes] where conditional, augment_labels [N,A] if any")->required();

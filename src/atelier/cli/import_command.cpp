@@ -11,12 +11,12 @@ namespace atelier::cli {
 
 namespace {
 
-struct Arguments {
+struct ImportArguments {
     std::string from, to;
     data::ImportSettings settings;
 };
 
-void import_data(const Arguments& arguments) {
+void import_data(const ImportArguments& arguments) {
     if (std::filesystem::path(arguments.to).extension() != ".zip") throw core::UsageError(arguments.to + ": is written as a zip archive; name it so");
     const data::EncodedImages images = data::images_at(arguments.from);
     core::Progress progress("importing", images.count, "images");
@@ -27,7 +27,7 @@ void import_data(const Arguments& arguments) {
 }  // namespace
 
 void add_import_command(CLI::App& app) {
-    auto arguments = std::make_shared<Arguments>();
+    auto arguments = std::make_shared<ImportArguments>();
     CLI::App* command = app.add_subcommand("import", "Make a data set of images: squares of one size in a zip archive, classes from folders");
     command->add_option("SRC", arguments->from, "a folder of images (a sub-folder a class), a zip archive in EDM's form, WebDataset tars")->required();
     command->add_option("DST", arguments->to, "the .zip to make; what an interrupted call left beside it is gone on with")->required();

@@ -25,11 +25,6 @@ void stop_where_asked() {
     if (core::stop_requested()) throw core::Interrupted("stopped; the finished shards are kept, run the same command again to go on");
 }
 
-models::DataForm latent_form(const RunConfig& config) {
-    const nlohmann::json json = latent_teacher_json(config);
-    return models::data_form_from_json(core::JsonObject(json, config.teacher.path).object("data"));
-}
-
 /// Rows first..first+count-1 in pieces of `at_once`, each made by `make(first, count)`, as one.
 ops::Parameters in_pieces(std::int64_t first, std::int64_t count, std::int64_t at_once, const std::function<ops::Parameters(std::int64_t, std::int64_t)>& make) {
     std::map<std::string, std::vector<Tensor>> pieces;
@@ -81,6 +76,11 @@ nlohmann::json latent_teacher_json(const RunConfig& config) {
     core::fail("{}: there is no teacher here; name a diffusers directory (teacher.path)", config.teacher.path);
 }
 
+models::DataForm latent_form(const RunConfig& config) {
+    const nlohmann::json json = latent_teacher_json(config);
+    return models::data_form_from_json(core::JsonObject(json, config.teacher.path).object("data"));
+}
+
 std::shared_ptr<const data::Dataset> latents_of(const Workshop& workshop, std::shared_ptr<const data::Dataset> raw) {
     const RunConfig& config = workshop.config();
     const models::DataForm form = latent_form(config);
@@ -103,8 +103,8 @@ void check_latents(const RunConfig& config, const data::Dataset& data) {
     if (config.flips) throw core::UsageError("data.flips is for pixels; a mirrored latent is no latent of the mirrored image");
     if (data.has_samples()) return;
     if (config.adm.steps > 0) throw core::UsageError(config.data_path + ": prompts alone have nothing real for the GAN head to see; set adm.steps = 0, or name captioned images");
+    const nlohmann::json teacher = latent_teacher_json(config);
     for (std::int64_t k = 0; k < config.partition.students; ++k) {
-        const nlohmann::json teacher = latent_teacher_json(config);
         if (needs_tsm(sized(teacher, config.students, k), teacher, config)) {
             throw core::UsageError(config.data_path + ": students of another size begin with teacher score matching on images, and these are prompts alone; name captioned images, or set students.start");
         }

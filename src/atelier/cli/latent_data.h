@@ -13,6 +13,9 @@ bool draws_latents(const RunConfig& config);
 /// The config.json of such a teacher as a model. Throws core::Error naming the file.
 nlohmann::json latent_teacher_json(const RunConfig& config);
 
+/// What its latents are.
+models::DataForm latent_form(const RunConfig& config);
+
 /// `raw`, captioned images or prompts alone, as the teacher's latents. Images are encoded into the run's folder latents, where that is not done yet. Throws
 /// core::UsageError where the data have no captions, or images are of another size than the teacher's.
 std::shared_ptr<const data::Dataset> latents_of(const Workshop& workshop, std::shared_ptr<const data::Dataset> raw);

@@ -77,17 +77,16 @@ void train(Workshop& workshop, const training::StageFolder& stage) {
 void adopt(Workshop& workshop, const training::StageFolder& stage) {
     const std::filesystem::path from = workshop.config().teacher.path;
     workshop.data();  // what is wrong with the data is said before anything is written
+    nlohmann::json more = nlohmann::json::object();
+    if (const double guidance = workshop.config().teacher.guidance; guidance != 1) more["guidance"] = guidance;
     stage.begin();
     if (models::is_diffusers_directory(from)) {
-        models::write_latent_model(models::DiffusersDirectory(from), stage.path());
+        models::write_latent_model(models::DiffusersDirectory(from), stage.path(), more);
     } else {
+        models::Model model = models::read_model(from);
+        model.config.update(more);
         models::copy_parts(from, stage.path());
-        models::write_model(stage.path(), models::read_model(from));
-    }
-    if (const double guidance = workshop.config().teacher.guidance; guidance != 1) {
-        nlohmann::json json = core::read_json(stage.path() / "config.json");
-        json["guidance"] = guidance;
-        core::write_json(stage.path() / "config.json", json);
+        models::write_model(stage.path(), model);
     }
     stage.finish({{"adopted", workshop.config().teacher.path}});
 }

@@ -1,7 +1,10 @@
 #pragma once
 
 #include <map>
+#include <optional>
 #include <string>
+
+#include <fmt/format.h>
 
 #include "atelier/inference/generator.h"
 
@@ -15,19 +18,26 @@ struct PictureOrigin {
     inference::Sampling sampling;
     inference::Engine engine;
     std::vector<std::string> class_names;  // empty: classes have none
+    std::string prompt;                    // of models that read prompts, in place of the class
+    std::optional<double> guidance;        // theirs; empty: the model knows classes
 };
 
 inline std::map<std::string, std::string> picture_text(const PictureOrigin& origin) {
     std::map<std::string, std::string> text{{"Software", "atelier " ATELIER_VERSION},
                                             {"seed", std::to_string(origin.draw.seed)},
                                             {"number", std::to_string(origin.draw.number)},
-                                            {"class", std::to_string(origin.draw.class_id)},
                                             {"student", std::to_string(origin.student)},
                                             {"model_hash", origin.model_hash},
                                             {"sampler", inference::name_of(origin.sampling.method)},
                                             {"evaluations", std::to_string(origin.sampling.evaluations())},
                                             {"engine", inference::name_of(origin.engine.kind)},
                                             {"precision", inference::name_of(origin.engine.precision)}};
+    if (origin.guidance) {
+        text["prompt"] = origin.prompt;
+        text["guidance"] = fmt::format("{}", *origin.guidance);
+        return text;
+    }
+    text["class"] = std::to_string(origin.draw.class_id);
     if (!origin.class_names.empty()) text["class_name"] = origin.class_names[static_cast<std::size_t>(origin.draw.class_id)];
     return text;
 }

@@ -8,13 +8,13 @@
 #include <ATen/ops/linalg_svd.h>
 #include <fmt/ranges.h>
 
-#include "atelier/cli/prompt_file.h"
 #include "atelier/conditions/prompt_partition.h"
 #include "atelier/core/atomic_file.h"
 #include "atelier/core/error.h"
 #include "atelier/core/json_file.h"
 #include "atelier/core/log.h"
 #include "atelier/core/random_streams.h"
+#include "atelier/data/prompt_file.h"
 #include "atelier/evaluation/report.h"
 #include "atelier/ops/torch.h"
 
@@ -38,7 +38,7 @@ struct NamedPrompts {
 
 /// Throws core::Error unless the file has a prompt a row.
 void check_count(const std::string& path, std::int64_t rows) {
-    const std::int64_t lines = count_prompts(path);
+    const std::int64_t lines = data::count_prompts(path);
     if (lines != rows) core::fail("{}: has {} lines, the embeddings have {} rows; a prompt belongs to each row, in order", path, lines, rows);
 }
 
@@ -48,7 +48,7 @@ NamedPrompts named_prompts(const std::string& path, const PromptSurvey& survey) 
     for (const auto& cell : survey.cells) {
         for (const std::int64_t row : cell.central) named.text[row];
     }
-    PromptFile file(path);
+    data::PromptFile file(path);
     for (std::string line; file.next(line);) {
         const std::int64_t row = file.line() - 1;
         if (line.empty() && !named.empty) named.empty = row;

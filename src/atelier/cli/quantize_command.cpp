@@ -18,7 +18,7 @@ namespace {
 namespace fs = std::filesystem;
 using Precision = inference::Engine::Precision;
 
-struct Arguments {
+struct QuantizeArguments {
     std::string model, out;
     evaluation::Measuring measuring;
     inference::QuantisationSettings settings;
@@ -34,7 +34,7 @@ void say(const std::string& what, const std::vector<inference::LayerError>& laye
     core::log::info("{}: {} of {} convolutions in int8, {:.1f} % of their work", what, int8, layers.size(), 100 * share);
 }
 
-void quantise_ensemble(const Arguments& arguments) {
+void quantise_ensemble(const QuantizeArguments& arguments) {
     const models::Ensemble ensemble = models::read_ensemble(arguments.model);
     models::write_changed_ensemble(ensemble, arguments.out, [&](std::int64_t k, models::Model model) {
         say(fmt::format("student {}", k), inference::quantise(model, ensemble.partition.cell(k), arguments.settings));
@@ -51,7 +51,7 @@ std::vector<std::int64_t> classes_of(const models::Model& model, const std::stri
     return all;
 }
 
-void quantise_model(const Arguments& arguments) {
+void quantise_model(const QuantizeArguments& arguments) {
     models::Model model = models::read_model(arguments.model);
     say(arguments.model, inference::quantise(model, classes_of(model, arguments.model), arguments.settings));
     core::create_directory_atomically(arguments.out, [&](const fs::path& folder) { models::write_model(folder, model); });
@@ -95,7 +95,7 @@ void add_all_layers(evaluation::Report& report, const fs::path& path) {
 }
 
 /// The same model in three precisions: quality, speed, and what it draws from the same noise.
-void compare(const Arguments& arguments) {
+void compare(const QuantizeArguments& arguments) {
     const auto fp32 = opened(arguments.model, Precision::fp32), bf16 = opened(arguments.model, Precision::bf16),
                int8 = opened(arguments.out, Precision::int8);
     const std::vector<std::pair<std::string, inference::Generator*>> forms{{"fp32", fp32.get()}, {"bf16", bf16.get()}, {"int8", int8.get()}};
@@ -113,7 +113,7 @@ void compare(const Arguments& arguments) {
     core::log::info("report: {}", (fs::path(arguments.out) / "report.html").string());
 }
 
-void quantize(const Arguments& arguments) {
+void quantize(const QuantizeArguments& arguments) {
     if (fs::exists(arguments.out)) throw core::UsageError(arguments.out + " exists; --out names a new directory");
     models::refuse_prompts(arguments.model);
     if (models::is_ensemble_directory(arguments.model)) quantise_ensemble(arguments);
@@ -125,7 +125,7 @@ void quantize(const Arguments& arguments) {
 }  // namespace
 
 void add_quantize_command(CLI::App& app) {
-    auto arguments = std::make_shared<Arguments>();
+    auto arguments = std::make_shared<QuantizeArguments>();
     CLI::App* command = app.add_subcommand("quantize", "Make an int8 model or ensemble, and compare it with what it was made from");
     command->add_option("MODEL", arguments->model, "a model directory or an ensemble directory")->required();
     command->add_option("--out", arguments->out, "the new directory; loads like any other")->required();

@@ -11,14 +11,14 @@ namespace atelier::cli {
 
 namespace {
 
-struct Arguments {
+struct RouteArguments {
     std::string subject, embeddings;
     std::vector<std::int64_t> classes;
     std::vector<std::string> prompts;
     bool json = false;
 };
 
-nlohmann::json routed_classes(const Arguments& arguments) {
+nlohmann::json routed_classes(const RouteArguments& arguments) {
     const models::Ensemble ensemble = models::read_ensemble(arguments.subject);
     if (ensemble.prompts) throw core::UsageError("--class: " + arguments.subject + " reads prompts; ask with --prompt");
     const conditions::Router router(ensemble.partition);
@@ -27,7 +27,7 @@ nlohmann::json routed_classes(const Arguments& arguments) {
     return rows;
 }
 
-nlohmann::json routed_prompts(const Arguments& arguments) {
+nlohmann::json routed_prompts(const RouteArguments& arguments) {
     const conditions::Router router = conditions::read_prompt_partition(arguments.subject).router();
     const conditions::Embeddings embeddings(arguments.embeddings);
     nlohmann::json rows = nlohmann::json::array();
@@ -42,7 +42,7 @@ nlohmann::json routed_prompts(const Arguments& arguments) {
 }
 
 /// Prompts in words, for an ensemble that has a prompt encoder.
-nlohmann::json routed_words(const Arguments& arguments) {
+nlohmann::json routed_words(const RouteArguments& arguments) {
     const inference::PromptedGenerator generator(arguments.subject, std::nullopt, std::nullopt, {});
     const Tensor embeddings = generator.encoder().embed(arguments.prompts);
     nlohmann::json rows = nlohmann::json::array();
@@ -54,14 +54,14 @@ nlohmann::json routed_words(const Arguments& arguments) {
     return rows;
 }
 
-nlohmann::json routed(const Arguments& arguments) {
+nlohmann::json routed(const RouteArguments& arguments) {
     const int kinds = !arguments.embeddings.empty() + !arguments.classes.empty() + !arguments.prompts.empty();
     if (kinds != 1) throw core::UsageError("give either --class (an ensemble of classes), --prompt (an ensemble that reads prompts) or --embeddings (a partition of prompts)");
     if (!arguments.prompts.empty()) return routed_words(arguments);
     return arguments.embeddings.empty() ? routed_classes(arguments) : routed_prompts(arguments);
 }
 
-void route(const Arguments& arguments) {
+void route(const RouteArguments& arguments) {
     const nlohmann::json rows = routed(arguments);
     if (arguments.json) {
         std::cout << rows.dump(2) << '\n';
@@ -77,7 +77,7 @@ void route(const Arguments& arguments) {
 }  // namespace
 
 void add_route_command(CLI::App& app) {
-    auto arguments = std::make_shared<Arguments>();
+    auto arguments = std::make_shared<RouteArguments>();
     CLI::App* command = app.add_subcommand("route", "Say which student owns a class or a prompt");
     command->add_option("SUBJECT", arguments->subject, "an ensemble directory, or a partition of prompts made by `atelier partition`")->required();
     command->add_option("--class", arguments->classes, "class ids, e.g. 3,5")->delimiter(',');

@@ -29,8 +29,7 @@ bool data_are_here(const std::string& path) {
 void look_at_latents(const RunConfig& config, RunPlan& plan) {
     const fs::path teacher = config.teacher.path;
     if (fs::exists(teacher)) {
-        const nlohmann::json json = latent_teacher_json(config);
-        plan.form = models::data_form_from_json(core::JsonObject(json, config.teacher.path).object("data"));
+        plan.form = latent_form(config);
     } else {
         if (config.data_shape.size() != 3) throw core::UsageError(config.teacher.path + ": is not here; say what its latents are with data.shape, e.g. data.shape=[4,64,64]");
         plan.form.kind = models::DataForm::Kind::latent;

@@ -25,7 +25,7 @@ namespace {
 
 namespace fs = std::filesystem;
 
-struct Arguments {
+struct SampleArguments {
     std::string model, out, sampler;
     EngineOptions engine;
     std::int64_t count = 1, seed = 0;
@@ -35,26 +35,26 @@ struct Arguments {
     bool json = false;
 };
 
-constexpr std::int64_t grid_columns = 10;
+constexpr std::int64_t classes_a_row = 10;
 
 std::span<const std::byte> bytes_of(const Tensor& tensor) {
     return {static_cast<const std::byte*>(tensor.const_data_ptr()), tensor.nbytes()};
 }
 
-std::map<std::string, std::string> text_of(inference::Generator& generator, const Arguments& arguments, std::int64_t number, std::int64_t label) {
+std::map<std::string, std::string> text_of(inference::Generator& generator, const SampleArguments& arguments, std::int64_t number, std::int64_t label) {
     const std::int64_t student = generator.student_of(label);
     return picture_text({.draw = {static_cast<std::uint64_t>(arguments.seed), number, label}, .student = student,
                          .model_hash = generator.hash_of_student(student), .sampling = generator.sampling(), .engine = generator.engine(),
                          .class_names = generator.form().class_names});
 }
 
-void write_npz(const Arguments& arguments, const Tensor& user, const std::vector<std::int64_t>& labels) {
+void write_npz(const SampleArguments& arguments, const Tensor& user, const std::vector<std::int64_t>& labels) {
     const Tensor numbers = at::tensor(labels, at::kLong);
     const core::DType type = user.scalar_type() == at::kByte ? core::DType::U8 : core::DType::F32;
     core::write_npz(arguments.out, {{"arr_0", type, user.sizes().vec(), bytes_of(user)}, {"labels", core::DType::I64, numbers.sizes().vec(), bytes_of(numbers)}});
 }
 
-void write_grid(inference::Generator& generator, const Arguments& arguments, const Tensor& user, const std::vector<std::int64_t>& labels) {
+void write_grid(inference::Generator& generator, const SampleArguments& arguments, const Tensor& user, const std::vector<std::int64_t>& labels) {
     if (generator.form().kind == models::DataForm::Kind::points) {
         core::write_png(arguments.out, evaluation::scatter_image(evaluation::points_of(user), labels, 640));
         return;
@@ -67,10 +67,10 @@ void write_grid(inference::Generator& generator, const Arguments& arguments, con
         text["model_hash"] = inference::hash_of(generator);
         text["classes"] = fmt::format("{}", fmt::join(labels, ","));
     }
-    core::write_png(arguments.out, core::grid(images, static_cast<int>(std::min<std::int64_t>(grid_columns, user.size(0)))), text);
+    core::write_png(arguments.out, core::grid(images, static_cast<int>(std::min<std::int64_t>(classes_a_row, user.size(0)))), text);
 }
 
-void write_folder(inference::Generator& generator, const Arguments& arguments, const Tensor& user, const std::vector<std::int64_t>& labels) {
+void write_folder(inference::Generator& generator, const SampleArguments& arguments, const Tensor& user, const std::vector<std::int64_t>& labels) {
     if (generator.form().kind == models::DataForm::Kind::points) throw core::UsageError("--out: points are written as .npz or .png, not as a folder");
     core::create_directory_atomically(arguments.out, [&](const fs::path& folder) {
         for (std::int64_t i = 0; i < user.size(0); ++i) {
@@ -80,7 +80,7 @@ void write_folder(inference::Generator& generator, const Arguments& arguments, c
     });
 }
 
-void sample(const Arguments& arguments) {
+void sample(const SampleArguments& arguments) {
     if (models::is_diffusers_directory(arguments.model)) {
         if (!arguments.classes.empty()) throw core::UsageError("--class: a diffusers directory is asked with --prompt");
         const TextRequest request{arguments.model, arguments.out, arguments.sampler, arguments.count, arguments.seed, arguments.steps, arguments.json};
@@ -111,7 +111,7 @@ void sample(const Arguments& arguments) {
 }  // namespace
 
 void add_sample_command(CLI::App& app) {
-    auto arguments = std::make_shared<Arguments>();
+    auto arguments = std::make_shared<SampleArguments>();
     CLI::App* command = app.add_subcommand("sample", "Draw samples from a model or an ensemble");
     command->add_option("MODEL", arguments->model, "a model directory, an ensemble directory, or a diffusers directory")->required();
     command->add_option("--count", arguments->count, "how many")->check(CLI::Range(std::int64_t{1}, std::int64_t{100'000'000}));

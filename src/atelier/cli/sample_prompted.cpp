@@ -3,6 +3,7 @@
 #include <iostream>
 
 #include "atelier/cli/picture_files.h"
+#include "atelier/cli/picture_text.h"
 #include "atelier/core/error.h"
 #include "atelier/core/progress.h"
 #include "atelier/inference/generator.h"
@@ -15,10 +16,10 @@ namespace {
 constexpr std::int64_t drawn_at_once = 256;
 
 std::map<std::string, std::string> text_of(inference::PromptedGenerator& generator, const std::string& prompt, std::int64_t seed, const std::string& number, std::int64_t student) {
-    return {{"Software", "atelier " ATELIER_VERSION}, {"seed", std::to_string(seed)}, {"number", number}, {"prompt", prompt}, {"student", std::to_string(student)},
-            {"model_hash", generator.hash_of_student(student)}, {"sampler", inference::name_of(generator.sampling().method)},
-            {"evaluations", std::to_string(generator.sampling().evaluations())}, {"guidance", fmt::format("{}", generator.guidance())},
-            {"engine", inference::name_of(generator.engine().kind)}, {"precision", inference::name_of(generator.engine().precision)}};
+    auto text = picture_text({.draw = {static_cast<std::uint64_t>(seed), 0, 0}, .student = student, .model_hash = generator.hash_of_student(student),
+                              .sampling = generator.sampling(), .engine = generator.engine(), .class_names = {}, .prompt = prompt, .guidance = generator.guidance()});
+    text["number"] = number;
+    return text;
 }
 
 }  // namespace

@@ -26,7 +26,7 @@ constexpr std::chrono::seconds between_looks_at_files{1};
 /// Batches on their way for one student of a router, and most of them in all: a thread waits for each.
 constexpr std::size_t usual_at_once = 4, most_on_their_way = 256;
 
-struct Arguments {
+struct ServeArguments {
     std::vector<std::string> models;
     EngineOptions engine;
     server::Options server;
@@ -58,7 +58,7 @@ Named named(const std::string& words) {
     return {name, words};
 }
 
-server::Options options_of(const Arguments& arguments) {
+server::Options options_of(const ServeArguments& arguments) {
     server::Options options = arguments.server;
     if (!arguments.api_keys.empty()) options.service.keys = server::ApiKeys(arguments.api_keys);
     options.batching.longest_wait = seconds(arguments.longest_wait_ms / 1000);
@@ -70,7 +70,7 @@ server::Options options_of(const Arguments& arguments) {
 }
 
 /// Models of this machine, all of whose workers share the threads.
-std::vector<server::Source> sources_here(const Arguments& arguments, server::Options& options) {
+std::vector<server::Source> sources_here(const ServeArguments& arguments, server::Options& options) {
     at::globalContext().setDeterministicAlgorithms(true, true);
     options.batching.workers = static_cast<int>(std::max<std::int64_t>(1, arguments.workers));
     const std::int64_t threads = arguments.threads > 0 ? arguments.threads : at::get_num_threads();
@@ -83,7 +83,7 @@ std::vector<server::Source> sources_here(const Arguments& arguments, server::Opt
 }
 
 /// Ensembles that others draw with. Each student has its share of the workers, so that one that does not answer cannot take them all.
-std::vector<server::Source> sources_elsewhere(const Arguments& arguments, server::Options& options) {
+std::vector<server::Source> sources_elsewhere(const ServeArguments& arguments, server::Options& options) {
     std::size_t students = 0;
     for (const std::string& words : arguments.models) students += models::read_manifest(named(words).path).students.size();
     const std::size_t workers = arguments.workers > 0 ? static_cast<std::size_t>(arguments.workers) : std::min(most_on_their_way, usual_at_once * students);
@@ -107,7 +107,7 @@ void look_after(server::Library& library) {
     }
 }
 
-void serve(const Arguments& arguments) {
+void serve(const ServeArguments& arguments) {
     core::catch_reload_signal();
     server::Options options = options_of(arguments);
     auto sources = arguments.upstreams.empty() ? sources_here(arguments, options) : sources_elsewhere(arguments, options);
@@ -124,7 +124,7 @@ void serve(const Arguments& arguments) {
 }
 
 /// A part of the students a process, and a process that asks them.
-void add_division(CLI::App& command, Arguments& arguments) {
+void add_division(CLI::App& command, ServeArguments& arguments) {
     const std::string group = "Several processes";
     CLI::Option* students = command.add_option("--students", arguments.students, "the only students that are asked here, as in 0,1");
     students->delimiter(',')->check(CLI::NonNegativeNumber)->group(group);
@@ -135,7 +135,7 @@ void add_division(CLI::App& command, Arguments& arguments) {
     for (const char* local : {"--students", "--engine", "--precision", "--device", "--threads", "--memory-budget"}) route->excludes(command.get_option(local));
 }
 
-void add_limits(CLI::App& command, Arguments& arguments) {
+void add_limits(CLI::App& command, ServeArguments& arguments) {
     server::Batcher::Options& batching = arguments.server.batching;
     command.add_option("--max-batch", batching.largest_batch, "most pictures drawn together")->check(CLI::Range(1, 256))->group("Limits");
     command.add_option("--max-wait", arguments.longest_wait_ms, "ms that a request waits for others to share its batch")->check(CLI::Range(0, 10000))->group("Limits");
@@ -151,7 +151,7 @@ void add_limits(CLI::App& command, Arguments& arguments) {
 }  // namespace
 
 void add_serve_command(CLI::App& app) {
-    auto arguments = std::make_shared<Arguments>();
+    auto arguments = std::make_shared<ServeArguments>();
     CLI::App* command = app.add_subcommand("serve", "Answer requests for pictures over HTTP, in the form of OpenAI's images API");
     command->option_defaults()->always_capture_default();
     command->add_option("ENSEMBLE", arguments->models, "ensemble or model directories, each called as its folder or NAME=PATH")->required();

@@ -1,55 +1,20 @@
 #include "atelier/cli/served_model.h"
 
 #include <algorithm>
-#include <mutex>
 #include <numeric>
 
 #include <fmt/ranges.h>
 
-#include "atelier/cli/picture_text.h"
+#include "atelier/cli/served_students.h"
 #include "atelier/core/error.h"
-#include "atelier/inference/generator.h"
+#include "atelier/models/diffusers_directory.h"
 #include "atelier/models/opened_model.h"
-#include "atelier/models/prompt_encoder.h"
 
 namespace atelier::cli {
 
 namespace {
 
 namespace fs = std::filesystem;
-
-class ReadyStudent : public server::Student {
-public:
-    /// `origin`: all but the draw. `classes`: the student's own.
-    ReadyStudent(models::Model model, PictureOrigin origin, const std::vector<std::int64_t>& classes, std::size_t largest_batch)
-        : origin_(std::move(origin)), ready_(std::move(model), origin_.sampling, origin_.engine, classes), any_class_(classes.front()), largest_batch_(largest_batch) {}
-
-    std::vector<server::Picture> generate(std::span<const server::Draw> draws, server::Clock::time_point) override {
-        std::vector<inference::Draw> wanted;
-        for (const server::Draw& draw : draws) wanted.push_back({draw.seed, draw.number, draw.class_id});
-        const std::lock_guard alone(busy_);
-        const Tensor user = models::to_user_space(ready_.model.form, ready_.draw(wanted));
-        std::vector<server::Picture> pictures;
-        for (std::size_t i = 0; i < wanted.size(); ++i) {
-            origin_.draw = wanted[i];
-            pictures.push_back({models::image_of(user[static_cast<std::int64_t>(i)]), picture_text(origin_)});
-        }
-        return pictures;
-    }
-
-    /// OpenVINO compiles for batches of 1, 4, 16, ... pictures when they are first drawn.
-    void prepare() override {
-        for (std::size_t batch = 4; batch <= largest_batch_; batch *= 4) draw_some(batch);
-    }
-    void draw_some(std::size_t count) { generate(std::vector<server::Draw>(count, {0, 0, any_class_}), {}); }
-
-private:
-    PictureOrigin origin_;
-    std::mutex busy_;  // generate and prepare
-    inference::ReadyModel ready_;
-    std::int64_t any_class_;
-    std::size_t largest_batch_;
-};
 
 std::int64_t bytes_of(inference::Engine::Precision precision) {
     if (precision == inference::Engine::Precision::int8) return 1;
@@ -58,15 +23,22 @@ std::int64_t bytes_of(inference::Engine::Precision precision) {
 
 /// What ensemble.json says; who computes is not in it.
 server::Description description_of(const models::Ensemble& ensemble) {
-    models::refuse_prompts(ensemble.directory);
     const models::DataForm& form = ensemble.form;
     const std::string where = ensemble.directory.string();
-    if (form.kind != models::DataForm::Kind::image) core::fail("{}: draws points; only models of pictures are served", where);
-    if (!form.class_names.empty() && form.class_names.size() != static_cast<std::size_t>(ensemble.partition.classes())) {
+    if (form.kind == models::DataForm::Kind::points) core::fail("{}: draws points; only models of pictures are served", where);
+    std::int64_t factor = 1;
+    if (form.kind == models::DataForm::Kind::latent) factor = models::read_vae_config(ensemble.directory / "vae").factor();
+    server::Description description{.class_names = form.class_names, .partition = ensemble.partition, .prior = ensemble.prior,
+                                    .width = static_cast<int>(form.shape[2] * factor), .height = static_cast<int>(form.shape[1] * factor)};
+    if (models::has_prompt_encoder(ensemble.directory)) {
+        description.reads_prompts = true;
+        description.class_names.clear();
+        description.partition.owner.clear();
+        description.prompts_hash = ensemble.partition_hash();
+    } else if (!form.class_names.empty() && form.class_names.size() != static_cast<std::size_t>(ensemble.partition.classes())) {
         core::fail("{}: names {} classes and has {}", where, form.class_names.size(), ensemble.partition.classes());
     }
-    return {.class_names = form.class_names, .partition = ensemble.partition, .prior = ensemble.prior, .width = static_cast<int>(form.shape[2]),
-            .height = static_cast<int>(form.shape[1])};
+    return description;
 }
 
 /// The students to be asked here: `wanted`, or all.
@@ -97,17 +69,28 @@ public:
             facts_.back().present = std::ranges::binary_search(description_.here, static_cast<std::int64_t>(k));
         }
         for (const std::int64_t k : description_.here) opened_.emplace(k, open(k));
+        if (description_.reads_prompts) tools_ = tools_for_prompts();
     }
 
     const server::Description& description() const override { return description_; }
     server::StudentFacts facts(std::int64_t k) const override { return facts_.at(static_cast<std::size_t>(k)); }
 
+    std::vector<server::Reading> read(std::span<const std::string> prompts) const override {
+        const inference::PromptReader::Reading reading = tools_->reader.read(prompts);
+        std::vector<server::Reading> readings;
+        for (std::int64_t i = 0; i < reading.told.size(0); ++i) {
+            const auto place = tools_->reader.place(reading.embeddings[i]);
+            readings.push_back({place.student, place.margin, told_of(reading.told.narrow(0, i, 1))});
+        }
+        return readings;
+    }
+
     std::unique_ptr<server::Student> load(std::int64_t k) const override {
         models::Model model = models::read_weights(opened_.at(k), engine_.device, engine_.weights());
-        PictureOrigin origin{.student = k, .model_hash = ops::hash_of(model.parameters), .sampling = sampling_, .engine = engine_,
-                             .class_names = ensemble_.form.class_names};
-        const std::vector<std::int64_t> cell = ensemble_.partition.cell(k);
-        auto student = std::make_unique<ReadyStudent>(std::move(model), std::move(origin), cell, largest_batch_);
+        PictureOrigin origin{.draw = {}, .student = k, .model_hash = ops::hash_of(model.parameters), .sampling = sampling_, .engine = engine_,
+                             .class_names = ensemble_.form.class_names, .prompt = "", .guidance = std::nullopt};
+        if (tools_) origin.guidance = tools_->guidance;
+        auto student = tools_ ? prompt_student(std::move(model), origin, tools_, largest_batch_) : class_student(std::move(model), origin, ensemble_.partition.cell(k), largest_batch_);
         student->draw_some(1);
         return student;
     }
@@ -116,6 +99,16 @@ private:
     models::Model open(std::int64_t k) const {
         if (ensemble_.manifest.is_null()) return models::open_model(ensemble_.directory);
         return models::open_student(ensemble_, k);
+    }
+
+    std::shared_ptr<PromptTools> tools_for_prompts() const {
+        const models::Model first = models::read_model_config(ensemble_.students.front());
+        std::optional<conditions::Router> router;
+        if (ensemble_.prompts) router = ensemble_.prompts->router();
+        auto tools = std::make_shared<PromptTools>(inference::PromptReader(ensemble_.directory, first.network, std::move(router)));
+        if (!ensemble_.prompts) tools->guidance = first.config.value("guidance", 1.0);
+        if (ensemble_.form.kind == models::DataForm::Kind::latent) tools->autoencoder.emplace(ensemble_.directory / "vae", engine_);
+        return tools;
     }
 
     /// OpenVINO arranges the weights once for each batch size that it compiles for.
@@ -139,21 +132,40 @@ private:
     std::size_t largest_batch_;
     server::Description description_;
     std::vector<server::StudentFacts> facts_;        // a student each
+    std::shared_ptr<PromptTools> tools_;             // where prompts are read
     std::map<std::int64_t, models::Model> opened_;  // those here; who was put out of memory comes back as it was, whatever lies in its place by then
 };
 
 /// A model directory seen as an ensemble whose only student owns every class; it has no manifest.
 models::Ensemble ensemble_of_one(const fs::path& path) {
     const models::Model model = models::read_model_config(path);
-    models::Ensemble one{.directory = path, .prior = inference::prior_of(model), .form = model.form, .students = {path}};
+    models::Ensemble one{.directory = path, .manifest = nullptr, .prompts = std::nullopt, .partition = {}, .prior = inference::prior_of(model), .form = model.form, .students = {path}};
     one.partition = inference::whole_partition(one.prior.classes());
     return one;
 }
 
 std::shared_ptr<const server::Generator> opened(const fs::path& path, const Serving& serving) {
+    if (models::is_diffusers_directory(path)) {
+        throw core::UsageError(path.string() + ": is a diffusers directory; what is served are its students, or the teacher of a run (RUN/teacher)");
+    }
     if (models::is_ensemble_directory(path)) return std::make_shared<ServedModel>(models::read_ensemble(path), inference::Sampling{}, serving);
     const inference::Sampling sampling = inference::usual_sampling(models::read_model_config(path));
     return std::make_shared<ServedModel>(ensemble_of_one(path), sampling, serving);
+}
+
+/// Of a router, who needs no more of a prompt than whose it is.
+server::RoutedEnsemble::Read reader_for(const models::Ensemble& manifest) {
+    const auto encoder = std::make_shared<const models::PromptEncoder>(models::read_prompt_encoder(manifest.directory));
+    return [encoder, router = manifest.prompts->router()](std::span<const std::string> prompts) {
+        const Tensor embeddings = encoder->embed(prompts);
+        std::vector<server::Reading> readings;
+        for (std::int64_t i = 0; i < embeddings.size(0); ++i) {
+            const Tensor one = embeddings[i].contiguous();
+            const auto place = router.place({one.const_data_ptr<float>(), static_cast<std::size_t>(one.numel())});
+            readings.push_back({place.student, place.margin, nullptr});
+        }
+        return readings;
+    };
 }
 
 std::string stamp_of(const fs::directory_entry& file) {
@@ -180,7 +192,8 @@ server::Source served_source(const std::string& id, const fs::path& path, const 
 
 server::Source routed_source(const std::string& id, const fs::path& path, const server::RoutedEnsemble::Options& options) {
     const auto open = [=]() -> std::shared_ptr<const server::Generator> {
-        return std::make_shared<server::RoutedEnsemble>(options, id, description_of(models::read_manifest(path)));
+        const models::Ensemble manifest = models::read_manifest(path);
+        return std::make_shared<server::RoutedEnsemble>(options, id, description_of(manifest), manifest.prompts ? reader_for(manifest) : server::RoutedEnsemble::Read{});
     };
     return {.id = id, .open = open, .stamp = [=] {
                 std::error_code ignored;

@@ -12,13 +12,13 @@ namespace {
 
 namespace fs = std::filesystem;
 
-struct Arguments {
+struct TokenizeArguments {
     std::string model;
     std::vector<std::string> texts;
     bool json = false;
 };
 
-void tokenize(const Arguments& arguments) {
+void tokenize(const TokenizeArguments& arguments) {
     const fs::path model = arguments.model;
     const conditions::ClipTokenizer tokenizer(fs::is_directory(model / "tokenizer") ? model / "tokenizer" : model);
     nlohmann::json all = nlohmann::json::array();
@@ -32,7 +32,7 @@ void tokenize(const Arguments& arguments) {
 }  // namespace
 
 void add_tokenize_command(CLI::App& app) {
-    auto arguments = std::make_shared<Arguments>();
+    auto arguments = std::make_shared<TokenizeArguments>();
     CLI::App* command = app.add_subcommand("tokenize", "Print the ids that a text encoder reads for prompts");
     command->add_option("MODEL", arguments->model, "a diffusers directory, or a folder with vocab.json and merges.txt or tokenizer.json")->required();
     command->add_option("TEXT", arguments->texts, "prompts")->required();

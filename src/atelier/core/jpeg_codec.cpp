@@ -33,17 +33,17 @@ void judge_message(j_common_ptr jpeg, int level) {
     if (level < 0 && (code == JWRN_JPEG_EOF || code == JWRN_HIT_MARKER)) leave(jpeg);
 }
 
-class Reader {
+class JpegReader {
 public:
-    Reader(std::span<const std::uint8_t> file, const std::string& where) : where_(where) {
+    JpegReader(std::span<const std::uint8_t> file, const std::string& where) : where_(where) {
         jpeg_.err = jpeg_std_error(&report_.manager);
         report_.manager.error_exit = leave;
         report_.manager.emit_message = judge_message;
         check(start(file));
     }
-    ~Reader() { jpeg_destroy_decompress(&jpeg_); }
-    Reader(const Reader&) = delete;
-    Reader& operator=(const Reader&) = delete;
+    ~JpegReader() { jpeg_destroy_decompress(&jpeg_); }
+    JpegReader(const JpegReader&) = delete;
+    JpegReader& operator=(const JpegReader&) = delete;
 
     Image image(std::uint32_t longest) {
         check(read_header());
@@ -141,7 +141,7 @@ private:
 
 }  // namespace
 
-Image decode_jpeg(std::span<const std::uint8_t> file, const std::string& where, std::uint32_t longest) { return Reader(file, where).image(longest); }
+Image decode_jpeg(std::span<const std::uint8_t> file, const std::string& where, std::uint32_t longest) { return JpegReader(file, where).image(longest); }
 
 std::vector<std::uint8_t> encode_jpeg(const Image& image, int quality) {
     check_image(image);

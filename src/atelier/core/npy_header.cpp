@@ -13,8 +13,8 @@ namespace atelier::core {
 namespace {
 
 constexpr std::string_view magic = "\x93NUMPY";
-constexpr std::size_t alignment = 64;
-constexpr std::size_t longest_header = 65536;
+constexpr std::size_t npy_alignment = 64;
+constexpr std::size_t longest_npy_header = 65536;
 
 struct Descriptor {
     std::string_view text;
@@ -131,7 +131,7 @@ std::string compose_npy_header(const NpyHeader& header, const std::string& where
     const std::string lengths = fmt::format("{}{}", fmt::join(header.shape, ", "), header.shape.size() == 1 ? "," : "");
     std::string text = fmt::format("{{'descr': '{}', 'fortran_order': False, 'shape': ({}), }}", known->text, lengths);
     const std::size_t before = magic.size() + 4;  // two bytes of version, two of length
-    text.append(alignment - (before + text.size() + 1) % alignment, ' ');
+    text.append(npy_alignment - (before + text.size() + 1) % npy_alignment, ' ');
     text += '\n';
     const auto length = static_cast<std::uint16_t>(text.size());
     std::string out(magic);
@@ -147,7 +147,7 @@ NpyHeaderPlace npy_header_place(std::span<const std::byte> prefix, const std::st
     const std::size_t begin = version == 1 ? 10 : 12;  // later versions have a longer length field
     std::size_t length = 0;
     for (std::size_t i = begin; i > 8; --i) length = length << 8 | std::to_integer<std::size_t>(prefix[i - 1]);
-    if (length > longest_header) fail("{}: has a header of {} bytes; at most {} are read", where, length, longest_header);
+    if (length > longest_npy_header) fail("{}: has a header of {} bytes; at most {} are read", where, length, longest_npy_header);
     return {begin, begin + length};
 }
 

@@ -23,18 +23,18 @@ void remember_error(png_structp png, png_const_charp message) {
 
 void ignore_warning(png_structp, png_const_charp) {}
 
-class Reader {
+class PngReader {
 public:
-    Reader(std::span<const std::uint8_t> file, const std::string& where) : left_(file), size_(file.size()), where_(where) {
+    PngReader(std::span<const std::uint8_t> file, const std::string& where) : left_(file), size_(file.size()), where_(where) {
         png_ = png_create_read_struct(PNG_LIBPNG_VER_STRING, &problem_, remember_error, ignore_warning);
         info_ = png_ != nullptr ? png_create_info_struct(png_) : nullptr;
         if (info_ == nullptr) fail("{}: libpng cannot be started", where);
         png_set_read_fn(png_, this, take);
         png_set_user_limits(png_, PNG_UINT_31_MAX, PNG_UINT_31_MAX);  // ours are checked with a clearer message
     }
-    ~Reader() { png_destroy_read_struct(&png_, &info_, nullptr); }
-    Reader(const Reader&) = delete;
-    Reader& operator=(const Reader&) = delete;
+    ~PngReader() { png_destroy_read_struct(&png_, &info_, nullptr); }
+    PngReader(const PngReader&) = delete;
+    PngReader& operator=(const PngReader&) = delete;
 
     Image image(std::uint32_t longest) {
         check(read_size());
@@ -70,7 +70,7 @@ public:
 
 private:
     static void take(png_structp png, png_bytep out, std::size_t count) {
-        auto& reader = *static_cast<Reader*>(png_get_io_ptr(png));
+        auto& reader = *static_cast<PngReader*>(png_get_io_ptr(png));
         if (count > reader.left_.size()) png_error(png, "the file ends too early");
         std::memcpy(out, reader.left_.data(), count);
         reader.left_ = reader.left_.subspan(count);
@@ -161,10 +161,10 @@ std::vector<png_text> text_chunks(const std::map<std::string, std::string>& text
 
 }  // namespace
 
-Image decode_png(std::span<const std::uint8_t> file, const std::string& where, std::uint32_t longest) { return Reader(file, where).image(longest); }
+Image decode_png(std::span<const std::uint8_t> file, const std::string& where, std::uint32_t longest) { return PngReader(file, where).image(longest); }
 
 std::map<std::string, std::string> decode_png_text(std::span<const std::uint8_t> file, const std::string& where) {
-    return Reader(file, where).text();
+    return PngReader(file, where).text();
 }
 
 std::vector<std::uint8_t> encode_png(const Image& image, const std::map<std::string, std::string>& text) {

@@ -93,7 +93,7 @@ void expect_magic(Unpacked& file, std::uint32_t magic, const char* content) {
     }
 }
 
-std::int64_t side(Unpacked& file, const char* name) {
+std::int64_t side_of(Unpacked& file, const char* name) {
     const std::int64_t pixels = file.number();
     if (pixels < 1 || pixels > most_pixels_a_side) {
         core::fail("{}: images have {} {}; from 1 to {} are possible", file.where(), pixels, name, most_pixels_a_side);
@@ -138,7 +138,7 @@ Tensor read_idx_images(const std::filesystem::path& path) {
     Unpacked file(path);
     expect_magic(file, images_magic, "grey images");
     const std::int64_t count = file.number();
-    const std::int64_t rows = side(file, "rows"), columns = side(file, "columns");
+    const std::int64_t rows = side_of(file, "rows"), columns = side_of(file, "columns");
     if (count == 0) core::fail("{}: holds no images", file.where());
     file.promise(static_cast<std::uint64_t>(count * rows * columns));
     Tensor images = at::empty({count, 1, rows, columns}, at::kByte);

@@ -1,17 +1,17 @@
 #include "atelier/data/prompt_list.h"
 
-#include <fstream>
 #include <numeric>
 
 #include "atelier/conditions/unicode_text.h"
 #include "atelier/core/error.h"
 #include "atelier/core/hash.h"
+#include "atelier/data/prompt_file.h"
 
 namespace atelier::data {
 
 namespace {
 
-constexpr std::string_view prefix = "prompts:";
+constexpr std::string_view prompts_prefix = "prompts:";
 
 class PromptList final : public Dataset {
 public:
@@ -40,17 +40,15 @@ private:
 
 }  // namespace
 
-bool is_prompt_list(const std::filesystem::path& path) { return path.string().starts_with(prefix); }
+bool is_prompt_list(const std::filesystem::path& path) { return path.string().starts_with(prompts_prefix); }
 
 std::shared_ptr<const Dataset> open_prompt_list(const DataRequest& request) {
-    const std::string path = request.path.string().substr(prefix.size());
-    std::ifstream lines(path);
-    if (!lines || std::filesystem::is_directory(path)) core::fail("{}: cannot be read; it is a text file with a prompt a line", path);
+    const std::string path = request.path.string().substr(prompts_prefix.size());
+    PromptFile file(path);
     std::vector<std::string> prompts;
-    for (std::string line; std::getline(lines, line) && (request.limit == 0 || static_cast<std::int64_t>(prompts.size()) < request.limit);) {
-        if (line.ends_with('\r')) line.pop_back();
-        conditions::code_points(line, fmt::format("{}:{}", path, prompts.size() + 1));
-        prompts.push_back(std::move(line));
+    for (std::string prompt; (request.limit == 0 || file.line() < request.limit) && file.next(prompt);) {
+        conditions::code_points(prompt, fmt::format("{}:{}", path, file.line()));
+        prompts.push_back(std::move(prompt));
     }
     if (prompts.empty()) core::fail("{}: holds no prompt", path);
     return std::make_shared<PromptList>(std::move(prompts), core::sha256_of_file(path));

@@ -19,7 +19,7 @@ using core::RandomStream;
 using Place = std::array<double, 2>;
 using std::numbers::pi;
 
-constexpr std::string_view prefix = "toy:";
+constexpr std::string_view toy_prefix = "toy:";
 constexpr std::int64_t count = 40000;
 
 struct Draw {
@@ -84,7 +84,7 @@ const std::vector<Toy>& toys() {
 }
 
 const Toy& toy_at(const std::filesystem::path& path) {
-    const std::string name = path.string().substr(prefix.size());
+    const std::string name = path.string().substr(toy_prefix.size());
     std::vector<std::string> names;
     for (const Toy& toy : toys()) {
         if (toy.name == name) return toy;
@@ -110,7 +110,7 @@ Points draw_points(const Toy& toy, const std::string& split) {
 
 }  // namespace
 
-bool is_toy(const std::filesystem::path& path) { return path.string().starts_with(prefix); }
+bool is_toy(const std::filesystem::path& path) { return path.string().starts_with(toy_prefix); }
 
 ToyTruth toy_truth(const std::filesystem::path& path) { return toy_at(path).truth; }
 

@@ -73,10 +73,14 @@ nlohmann::json Evaluator::evaluate(const Subject& subject) const {
 Samples Evaluator::draw(const Subject& subject, std::uint64_t seed) const {
     Samples samples = subject.draw(protocol_.count, seed);
     const std::vector<std::int64_t>& shape = form_.shape;
-    if (samples.model_space.size(0) != protocol_.count || samples.model_space.sizes().slice(1) != at::IntArrayRef(shape)) {
+    std::vector<std::int64_t> wanted{protocol_.count}, found{samples.size()};
+    wanted.insert(wanted.end(), shape.begin(), shape.end());
+    const std::vector<std::int64_t> one = samples.size() == 0 ? shape : samples.rows(0, 1).sizes().slice(1).vec();
+    found.insert(found.end(), one.begin(), one.end());
+    if (found != wanted) {
         core::fail(
             "evaluation: asked for {} samples of shape {}, got {}; is the reference the data that the model was trained on?",
-            protocol_.count, core::to_string(shape), core::to_string(samples.model_space.sizes().vec()));
+            protocol_.count, core::to_string(shape), core::to_string(found));
     }
     if (classes_ == 0) samples.labels.clear();
     if (!samples.labels.empty() && static_cast<std::int64_t>(samples.labels.size()) != protocol_.count) {

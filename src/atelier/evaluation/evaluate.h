@@ -18,6 +18,12 @@ namespace atelier::evaluation {
 struct Samples {
     Tensor model_space;
     std::vector<std::int64_t> labels;
+    // In place of `model_space`, images that are too many for memory: how many, and rows first..first+n-1 of them.
+    std::int64_t count = 0;
+    std::function<Tensor(std::int64_t first, std::int64_t n)> read{};
+
+    std::int64_t size() const { return read ? count : model_space.size(0); }
+    Tensor rows(std::int64_t first, std::int64_t n) const { return read ? read(first, n) : model_space.narrow(0, first, n); }
 };
 
 /// Draws `count` samples; a function of the two numbers alone.

@@ -38,8 +38,7 @@ public:
         : space_(space), protocol_(protocol), form_(std::move(form)), statistics_(std::move(reference)) {}
 
     Measured measure(const Samples& samples, std::uint64_t seed) const override {
-        const Features found = seen("features of the samples", samples.model_space.size(0),
-                                    [&](std::int64_t first, std::int64_t count) { return samples.model_space.narrow(0, first, count); });
+        const Features found = seen("features of the samples", samples.size(), [&](std::int64_t first, std::int64_t count) { return samples.rows(first, count); });
         Measured measured{distances(found.features, seed), {}};
         if (space_.is_inception()) {
             const MeanAndDeviation score = inception_score(found.logits, std::min<std::int64_t>(protocol_.score_splits, found.logits.size(0)));

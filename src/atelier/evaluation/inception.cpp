@@ -11,7 +11,7 @@ namespace atelier::evaluation {
 
 namespace {
 
-constexpr std::int64_t batch_size = 50;
+constexpr std::int64_t inception_batch = 50;
 constexpr double norm_eps = 1e-3;
 
 /// A convolution that keeps the size where its stride is 1, unless `padded` is off.
@@ -175,8 +175,8 @@ Features Inception::features(const Tensor& images) const {
     at::NoGradGuard no_gradients;
     Computing computing{layers_};
     std::vector<Tensor> features, logits;
-    for (std::int64_t first = 0; first < images.size(0); first += batch_size) {
-        const std::int64_t count = std::min(batch_size, images.size(0) - first);
+    for (std::int64_t first = 0; first < images.size(0); first += inception_batch) {
+        const std::int64_t count = std::min(inception_batch, images.size(0) - first);
         const Tensor batch = images.narrow(0, first, count).to(layers_.at("fc.weight").device(), at::kFloat);
         const Tensor levels = ((batch + 1) * 127.5).round().clamp(0, 255).expand({count, 3, batch.size(2), batch.size(3)});
         const Tensor seen = (resized_like_tensorflow(levels, resolution) - 128) / 128;

@@ -18,6 +18,7 @@ struct Measuring {
     std::string split = "test";
     std::string classifier = "models/classifier";  // for images
     std::string inception;                     // weights of Inception-v3 instead, for FID and its like
+    std::string clip;                          // directory of a CLIPModel, for the CLIP score of captioned images
     std::string reference;                     // statistics (.npz) instead of data
     std::string save_reference;                // where to write the data's statistics; empty: nowhere
     at::Device device = at::kCPU;              // of the features
@@ -31,8 +32,9 @@ struct Measuring {
 /// evaluation's (metrics, classes, protocol) with "latency", "evaluations" and "parameters" a sample, and "taken_from" where it is an earlier one.
 nlohmann::json measure(const Measuring& measuring, const std::vector<std::pair<std::string, inference::Generator*>>& models);
 
-/// The same of images that lie in a folder, zip, tar or .npz, whoever made them: the first `count` of them (all when there are fewer), once.
-nlohmann::json measure_images(Measuring measuring, const std::string& path);
+/// The same of images that lie in a folder, zip, tar or .npz, whoever made them: the first `count` of them (all when there are fewer), once. With `captions`, of which
+/// number i belongs to image i in the order of names, also the CLIP score by `measuring.clip`.
+nlohmann::json measure_images(Measuring measuring, const std::string& path, std::span<const std::string> captions = {});
 
 /// Figures worth a column, in their order, with the words for people; only those that `results` has.
 std::vector<std::pair<std::string, std::string>> figures_of(const nlohmann::json& results);

@@ -13,7 +13,7 @@ namespace {
 
 constexpr double side = 360, margin = 34;
 constexpr int cells = 72, levels = 6;
-constexpr std::size_t most_points = 3000;
+constexpr std::size_t most_dots = 3000;
 
 /// What a scatter chart shows: a square of the plane.
 struct Square {
@@ -86,7 +86,7 @@ std::size_t group_at(const std::vector<std::int64_t>& groups, std::size_t i) {
 /// Dots are lines of no length with round ends, one path a group.
 void draw_points(Svg& svg, const ScatterChart& chart, const Square& seen) {
     std::map<std::size_t, std::string> paths;
-    const std::size_t every = chart.points.size() / most_points + 1;
+    const std::size_t every = chart.points.size() / most_dots + 1;
     for (std::size_t i = 0; i < chart.points.size(); i += every) {
         const Point& point = chart.points[i];
         if (!seen.holds(point)) continue;

@@ -184,9 +184,15 @@ conditions::Partition whole_partition(std::int64_t classes) {
 }
 
 std::string hash_of(Generator& generator) {
-    if (generator.students() == 1) return generator.hash_of_student(0);
+    std::vector<std::string> hashes;
+    for (std::int64_t k = 0; k < generator.students(); ++k) hashes.push_back(generator.hash_of_student(k));
+    return hash_of(hashes);
+}
+
+std::string hash_of(std::span<const std::string> hashes) {
+    if (hashes.size() == 1) return hashes.front();
     std::string all;
-    for (std::int64_t k = 0; k < generator.students(); ++k) all += generator.hash_of_student(k);
+    for (const std::string& hash : hashes) all += hash;
     return core::sha256(all);
 }
 

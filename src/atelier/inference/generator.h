@@ -68,4 +68,7 @@ conditions::Partition whole_partition(std::int64_t classes);
 /// One hash for all weights that a generator may use.
 std::string hash_of(Generator& generator);
 
+/// The same of its students' hashes, at least one.
+std::string hash_of(std::span<const std::string> hashes);
+
 }  // namespace atelier::inference

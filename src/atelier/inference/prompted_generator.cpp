@@ -1,20 +1,9 @@
 #include "atelier/inference/prompted_generator.h"
 
 #include "atelier/core/error.h"
-#include "atelier/diffusion/guidance.h"
 #include "atelier/models/diffusers_directory.h"
 
 namespace atelier::inference {
-
-/// A model that was read, and as a denoiser, guided where it shall be.
-struct PromptedGenerator::Loaded {
-    Loaded(models::Model read, const Engine& engine, const Tensor& none, double guidance) : model(std::move(read)), denoiser(open_denoiser(model, engine)) {
-        if (guidance != 1) denoiser = std::make_shared<diffusion::GuidedDenoiser>(denoiser, none, guidance);
-    }
-
-    const models::Model model;
-    std::shared_ptr<const diffusion::Denoiser> denoiser;
-};
 
 namespace {
 
@@ -37,30 +26,27 @@ struct Distinct {
 bool reads_prompts(const std::filesystem::path& directory) { return models::has_prompt_encoder(directory) && !models::is_diffusers_directory(directory); }
 
 PromptedGenerator::PromptedGenerator(const std::filesystem::path& directory, const std::optional<Sampling>& sampling, std::optional<double> guidance, const Engine& engine)
-    : directory_(directory), encoder_(models::read_prompt_encoder(directory)), loaded_(1), engine_(engine) {
+    : directory_(directory), loaded_(1), engine_(engine) {
     if (models::is_ensemble_directory(directory)) {
         if ((sampling && sampling->method != Sampling::Method::one_step) || guidance) {
             throw core::UsageError(directory.string() + ": an ensemble's students take one step, guided as their teacher was; --sampler and --guidance are for the teacher");
         }
         ensemble_ = models::read_ensemble(directory);
         form_ = ensemble_->form;
-        router_ = ensemble_->prompts->router();
         loaded_.resize(ensemble_->students.size());
-        prepare(models::read_model_config(ensemble_->students.front()));
+        prepare(models::read_model_config(ensemble_->students.front()), ensemble_->prompts->router());
         return;
     }
     const models::Model model = models::read_model_config(directory);
     form_ = model.form;
     sampling_ = sampling.value_or(usual_sampling(model));
     guidance_ = guidance.value_or(model.config.value("guidance", 1.0));
-    prepare(model);
+    prepare(model, std::nullopt);
 }
 
-void PromptedGenerator::prepare(const models::Model& model) {
+void PromptedGenerator::prepare(const models::Model& model, std::optional<conditions::Router> router) {
     engine_ = engine_for(engine_, model);
-    reads_states_ = model.network.tokens > 0;
-    const std::string empty;
-    none_ = labels_of(encoder_.read({&empty, 1}));
+    reader_.emplace(directory_, model.network, std::move(router));
     if (form_.kind == models::DataForm::Kind::latent) autoencoder_.emplace(directory_ / "vae", engine_);
 }
 
@@ -68,21 +54,19 @@ Tensor PromptedGenerator::pictures(const Tensor& samples) {
     return autoencoder_ ? autoencoder_->pictures(samples) : models::to_user_space(form_, samples).contiguous();
 }
 
-PromptedGenerator::~PromptedGenerator() = default;
-
-PromptedGenerator::Loaded& PromptedGenerator::loaded(std::int64_t student) {
-    auto& place = loaded_.at(static_cast<std::size_t>(student));
-    if (!place) {
-        place = std::make_unique<Loaded>(ensemble_ ? models::read_student(*ensemble_, student, engine_.device, engine_.weights())
-                                                   : models::read_model(directory_, engine_.device, engine_.weights()), engine_, none_, guidance_);
-    }
-    return *place;
+std::vector<std::int64_t> PromptedGenerator::picture_shape() const {
+    if (!autoencoder_) return form_.shape;
+    const networks::SdVae& network = autoencoder_->network();
+    return {network.image_channels, form_.shape[1] * network.factor(), form_.shape[2] * network.factor()};
 }
 
-conditions::Router::Place PromptedGenerator::place(const Tensor& embedding) const {
-    if (!router_) return {};
-    const Tensor numbers = embedding.contiguous();
-    return router_->place(std::span<const float>(numbers.const_data_ptr<float>(), static_cast<std::size_t>(numbers.numel())));
+PromptedModel& PromptedGenerator::loaded(std::int64_t student) {
+    auto& place = loaded_.at(static_cast<std::size_t>(student));
+    if (!place) {
+        place = std::make_unique<PromptedModel>(ensemble_ ? models::read_student(*ensemble_, student, engine_.device, engine_.weights())
+                                                          : models::read_model(directory_, engine_.device, engine_.weights()), sampling_, engine_, reader_->none(), guidance_);
+    }
+    return *place;
 }
 
 std::string PromptedGenerator::hash_of_student(std::int64_t student) { return ops::hash_of(loaded(student).model.parameters); }
@@ -96,7 +80,7 @@ std::int64_t PromptedGenerator::parameters_of_student(std::int64_t student) { re
 
 Tensor PromptedGenerator::draw(const Prompted& wanted) {
     const Distinct distinct(wanted.prompts);
-    const diffusion::TextReading reading = encoder_.read(distinct.prompts);
+    const PromptReader::Reading reading = reader_->read(distinct.prompts);
     std::vector<std::vector<std::int64_t>> of_student(static_cast<std::size_t>(students()));
     for (std::size_t i = 0; i < distinct.rows.size(); ++i) {
         of_student[static_cast<std::size_t>(place(reading.embeddings[distinct.rows[i]]).student)].push_back(static_cast<std::int64_t>(i));
@@ -105,26 +89,17 @@ Tensor PromptedGenerator::draw(const Prompted& wanted) {
     shape.insert(shape.end(), form().shape.begin(), form().shape.end());
     Tensor all = at::empty(shape, at::kFloat);
     for (std::size_t k = 0; k < of_student.size(); ++k) {
-        const auto& mine = of_student[k];
-        for (std::size_t first = 0; first < mine.size(); first += static_cast<std::size_t>(largest_batch)) {
-            const std::vector<std::int64_t> part(mine.begin() + static_cast<std::ptrdiff_t>(first),
-                                                 mine.begin() + static_cast<std::ptrdiff_t>(std::min(first + static_cast<std::size_t>(largest_batch), mine.size())));
-            std::vector<Tensor> noise;
-            std::vector<std::int64_t> rows;
-            for (const std::int64_t i : part) {
-                noise.push_back(diffusion::image_noise(wanted.seed, wanted.numbers[static_cast<std::size_t>(i)], 1, form().shape));
-                rows.push_back(distinct.rows[static_cast<std::size_t>(i)]);
-            }
-            const Tensor labels = labels_of(reading).index_select(0, at::tensor(rows, at::kLong));
-            all.index_copy_(0, at::tensor(part, at::kLong), one_batch(loaded(static_cast<std::int64_t>(k)), at::cat(noise), labels));
+        if (of_student[k].empty()) continue;
+        std::vector<Draw> draws;
+        std::vector<std::int64_t> rows;
+        for (const std::int64_t i : of_student[k]) {
+            draws.push_back({wanted.seed, wanted.numbers[static_cast<std::size_t>(i)], 0});
+            rows.push_back(distinct.rows[static_cast<std::size_t>(i)]);
         }
+        const Tensor told = reading.told.index_select(0, at::tensor(rows, at::kLong));
+        all.index_copy_(0, at::tensor(of_student[k], at::kLong), loaded(static_cast<std::int64_t>(k)).draw(draws, told));
     }
     return all;
-}
-
-Tensor PromptedGenerator::one_batch(Loaded& by, const Tensor& noise, const Tensor& labels) const {
-    at::NoGradGuard no_gradients;
-    return drawn_by(*by.denoiser, sampling_, by.model.range, noise.to(engine_.device), {labels.to(engine_.device)}).to(at::kCPU);
 }
 
 }  // namespace atelier::inference

@@ -4,11 +4,9 @@
 #include <memory>
 #include <optional>
 
-#include "atelier/conditions/router.h"
 #include "atelier/inference/autoencoder.h"
-#include "atelier/inference/ready_model.h"
+#include "atelier/inference/prompted_model.h"
 #include "atelier/models/ensemble.h"
-#include "atelier/models/prompt_encoder.h"
 
 namespace atelier::inference {
 
@@ -29,7 +27,6 @@ public:
     /// Without `sampling`, students take one step, teachers 18 Heun steps; without `guidance`, teachers are guided as they were for their students. Throws
     /// core::UsageError when students are asked for many steps or for guidance, which theirs already has.
     PromptedGenerator(const std::filesystem::path& directory, const std::optional<Sampling>& sampling, std::optional<double> guidance, const Engine& engine);
-    ~PromptedGenerator();
 
     /// Samples in model space, [n, shape...], in the order asked for.
     Tensor draw(const Prompted& wanted);
@@ -37,38 +34,36 @@ public:
     Tensor pictures(const Tensor& samples);
 
     const models::DataForm& form() const { return form_; }
-    const models::PromptEncoder& encoder() const { return encoder_; }
-    std::int64_t students() const { return router_ ? router_->students() : 1; }
+    const models::PromptEncoder& encoder() const { return reader_->encoder(); }
+    std::int64_t students() const { return reader_->students(); }
     /// Where an embedding, as the encoder gives it, lies among the students' cells; student 0 without a runner-up for a teacher.
-    conditions::Router::Place place(const Tensor& embedding) const;
+    conditions::Router::Place place(const Tensor& embedding) const { return reader_->place(embedding); }
     std::string hash_of_student(std::int64_t student);
     /// Of all students.
     std::vector<std::string> hashes();
     std::int64_t parameters_of_student(std::int64_t student);
+    /// Of a picture: channels, height, width.
+    std::vector<std::int64_t> picture_shape() const;
+    /// How the partition of prompts was made, and its hash; "whole" and nothing of a model that owns all prompts.
+    std::string partition_method() const { return ensemble_ ? ensemble_->prompts->method : "whole"; }
+    std::string partition_hash() const { return ensemble_ ? ensemble_->prompts->hash() : ""; }
     const Sampling& sampling() const { return sampling_; }
     const Engine& engine() const { return engine_; }
     double guidance() const { return guidance_; }
 
 private:
-    struct Loaded;
-    void prepare(const models::Model& model);
-    Loaded& loaded(std::int64_t student);
-    Tensor one_batch(Loaded& by, const Tensor& noise, const Tensor& labels) const;
-    /// Of what a network is told of a prompt: its embedding, or states of its tokens.
-    const Tensor& labels_of(const diffusion::TextReading& reading) const { return reads_states_ ? reading.states : reading.embeddings; }
+    void prepare(const models::Model& model, std::optional<conditions::Router> router);
+    PromptedModel& loaded(std::int64_t student);
 
     std::filesystem::path directory_;
-    models::PromptEncoder encoder_;
+    std::optional<PromptReader> reader_;
     models::DataForm form_;
     std::optional<models::Ensemble> ensemble_;
-    std::optional<conditions::Router> router_;
-    std::vector<std::unique_ptr<Loaded>> loaded_;
+    std::vector<std::unique_ptr<PromptedModel>> loaded_;
     Sampling sampling_;
     Engine engine_;
     double guidance_ = 1;
-    bool reads_states_ = false;
     std::optional<Autoencoder> autoencoder_;  // of latents
-    Tensor none_;                             // labels [1,...] of the empty prompt
 };
 
 }  // namespace atelier::inference

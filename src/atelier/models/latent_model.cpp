@@ -51,8 +51,9 @@ nlohmann::json model_config_of(const DiffusersDirectory& from) {
             {"data", {{"kind", "latent"}, {"shape", {unet.in_channels, unet.sample_size, unet.sample_size}}}}};
 }
 
-void write_latent_model(const DiffusersDirectory& from, const fs::path& to) {
-    const nlohmann::json config = model_config_of(from);
+void write_latent_model(const DiffusersDirectory& from, const fs::path& to, const nlohmann::json& more) {
+    nlohmann::json config = model_config_of(from);
+    config.update(more);
     networks::make_network(core::JsonObject(config, from.path().string()));  // what cannot be a model is said before anything is written
     const DiffusersWeights unet = from.unet_weights();
     copy_weights(unet, to / "model.safetensors");

@@ -15,8 +15,9 @@ bool has_autoencoder(const std::filesystem::path& directory);
 /// The config.json that the U-Net of a diffusers directory has as a model.
 nlohmann::json model_config_of(const DiffusersDirectory& from);
 
-/// Writes the U-Net of a diffusers directory into `to` as a model directory, tensors bit for bit, with the other parts beside it.
-void write_latent_model(const DiffusersDirectory& from, const std::filesystem::path& to);
+/// Writes the U-Net of a diffusers directory into `to` as a model directory, tensors bit for bit, with the other parts beside it; config.json has the members of
+/// the object `more` too.
+void write_latent_model(const DiffusersDirectory& from, const std::filesystem::path& to, const nlohmann::json& more = nlohmann::json::object());
 
 /// Copies what stands beside a network of prompts: its prompt encoder, and where it draws latents the rest; nothing where there is nothing.
 void copy_parts(const std::filesystem::path& from, const std::filesystem::path& to);

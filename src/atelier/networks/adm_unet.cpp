@@ -10,7 +10,7 @@ namespace atelier::networks {
 
 namespace {
 
-struct Encoded {
+struct AdmEncoded {
     ops::Value x, embedding;
     std::vector<ops::Value> skips;
 };
@@ -38,8 +38,8 @@ bool attends(const AdmUNetConfig& config, std::int64_t resolution) {
     return std::ranges::find(config.attention_resolutions, resolution) != config.attention_resolutions.end();
 }
 
-Encoded encode(ops::Ops& ops, const AdmUNetConfig& config, const Inputs& inputs) {
-    Encoded state{inputs.x, embed(ops, config, inputs), {}};
+AdmEncoded encode(ops::Ops& ops, const AdmUNetConfig& config, const Inputs& inputs) {
+    AdmEncoded state{inputs.x, embed(ops, config, inputs), {}};
     if (config.patch_size > 1) state.x = ops.pixel_unshuffle(state.x, config.patch_size);
     for (std::size_t level = 0; level < config.channel_mult.size(); ++level) {
         const std::int64_t resolution = inner_resolution(config, level);
@@ -61,7 +61,7 @@ Encoded encode(ops::Ops& ops, const AdmUNetConfig& config, const Inputs& inputs)
     return state;
 }
 
-ops::Value decode(ops::Ops& ops, const AdmUNetConfig& config, Encoded state) {
+ops::Value decode(ops::Ops& ops, const AdmUNetConfig& config, AdmEncoded state) {
     const std::size_t levels = config.channel_mult.size();
     for (std::size_t level = levels; level-- > 0;) {
         const std::int64_t resolution = inner_resolution(config, level);
@@ -108,7 +108,7 @@ void check(const AdmUNetConfig& config, const std::string& where) {
 }  // namespace
 
 Outputs adm_unet(ops::Ops& ops, const AdmUNetConfig& config, const Inputs& inputs) {
-    Encoded encoded = encode(ops, config, inputs);
+    AdmEncoded encoded = encode(ops, config, inputs);
     const ops::Value bottleneck = encoded.x;
     return {decode(ops, config, std::move(encoded)), bottleneck};
 }

@@ -16,7 +16,7 @@ namespace {
 using Encoder = SongUNetConfig::Encoder;
 using Decoder = SongUNetConfig::Decoder;
 
-struct Encoded {
+struct SongEncoded {
     ops::Value x, embedding;
     std::vector<ops::Value> skips;
 };
@@ -51,7 +51,7 @@ ops::Value fused_down(ops::Ops& ops, const SongUNetConfig& config, const ops::Va
 }
 
 /// Joins `aux`, what the image itself gives on this level, to the level's first features.
-void join_image(ops::Ops& ops, const SongUNetConfig& config, std::int64_t resolution, Encoded& state, ops::Value& aux) {
+void join_image(ops::Ops& ops, const SongUNetConfig& config, std::int64_t resolution, SongEncoded& state, ops::Value& aux) {
     const std::int64_t channels = ops.shape(state.x)[1];
     if (config.encoder == Encoder::skip) {
         aux = ops.resample(aux, down(config));
@@ -63,8 +63,8 @@ void join_image(ops::Ops& ops, const SongUNetConfig& config, std::int64_t resolu
     }
 }
 
-Encoded encode(ops::Ops& ops, const SongUNetConfig& config, const Inputs& inputs) {
-    Encoded state{inputs.x, embed(ops, config, inputs), {}};
+SongEncoded encode(ops::Ops& ops, const SongUNetConfig& config, const Inputs& inputs) {
+    SongEncoded state{inputs.x, embed(ops, config, inputs), {}};
     ops::Value aux = inputs.x;
     for (std::size_t level = 0; level < config.channel_mult.size(); ++level) {
         const std::int64_t resolution = config.resolution >> level;
@@ -87,7 +87,7 @@ Encoded encode(ops::Ops& ops, const SongUNetConfig& config, const Inputs& inputs
     return state;
 }
 
-void decode_level(ops::Ops& ops, const SongUNetConfig& config, std::size_t level, Encoded& state) {
+void decode_level(ops::Ops& ops, const SongUNetConfig& config, std::size_t level, SongEncoded& state) {
     const std::int64_t resolution = config.resolution >> level, same = ops.shape(state.x)[1];
     const auto block = [&](const std::string& what, const UNetBlock& options) {
         state.x = unet_block(ops, state.x, state.embedding, level_name("dec", resolution, what), options);
@@ -114,7 +114,7 @@ ops::Value image_of(ops::Ops& ops, const SongUNetConfig& config, std::size_t lev
     return ops.conv2d(h, level_name("dec", resolution, "aux_conv"), {.out_channels = config.channels, .init = song_style.last_init});
 }
 
-ops::Value decode(ops::Ops& ops, const SongUNetConfig& config, Encoded state) {
+ops::Value decode(ops::Ops& ops, const SongUNetConfig& config, SongEncoded state) {
     ops::Value image;
     for (std::size_t level = config.channel_mult.size(); level-- > 0;) {
         decode_level(ops, config, level, state);
@@ -171,7 +171,7 @@ SongUNetConfig read_config(const core::JsonObject& json) {
 }  // namespace
 
 Outputs song_unet(ops::Ops& ops, const SongUNetConfig& config, const Inputs& inputs) {
-    Encoded encoded = encode(ops, config, inputs);
+    SongEncoded encoded = encode(ops, config, inputs);
     const ops::Value bottleneck = encoded.x;
     return {decode(ops, config, std::move(encoded)), bottleneck};
 }

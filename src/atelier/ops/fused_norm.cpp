@@ -29,7 +29,7 @@ thread_local bool from_parts = false;
 
 constexpr std::int64_t grain = 1;  // samples or chunks a task
 
-constexpr auto at_once = [](std::int64_t count, auto&& task) {
+constexpr auto by_aten = [](std::int64_t count, auto&& task) {
     at::parallel_for(0, count, grain, [&](std::int64_t begin, std::int64_t end) {
         for (std::int64_t i = begin; i < end; ++i) task(i);
     });
@@ -61,7 +61,7 @@ template <class T>
 Normalised forward(const Tensor& x, const Tensor& gain, const Tensor& offset, const norm_kernels::Sample& s) {
     const std::int64_t n = x.size(0), each = s.positions * s.channels, row = gain.size(0) == 1 ? 0 : s.channels;
     Normalised out{at::empty_like(x), at::empty({n, s.groups}, gain.options()), at::empty({n, s.groups}, gain.options())};
-    norm_kernels::each_sample(n, at::get_num_threads(), at_once, [&](std::int64_t i, const auto& for_each) {
+    norm_kernels::each_sample(n, at::get_num_threads(), by_aten, [&](std::int64_t i, const auto& for_each) {
         std::vector<float> work(norm_kernels::forward_room(s));
         norm_kernels::forward(loops<T>(), s, constants<T>(x) + i * each, constants<float>(gain) + i * row, constants<float>(offset) + i * row,
                               numbers<T>(out.y) + i * each, numbers<float>(out.mean) + i * s.groups,

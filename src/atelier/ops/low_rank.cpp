@@ -8,7 +8,7 @@ namespace atelier::ops {
 
 namespace {
 
-constexpr std::string_view weight = ".weight", down = ".lora_down.weight", up = ".lora_up.weight";
+constexpr std::string_view full = ".weight", down = ".lora_down.weight", up = ".lora_up.weight";
 
 std::string with(const std::string& layer, std::string_view ending) { return layer + std::string(ending); }
 
@@ -17,8 +17,8 @@ std::string with(const std::string& layer, std::string_view ending) { return lay
 std::vector<ParameterSpec> low_rank_specs(std::span<const ParameterSpec> specs, std::int64_t rank) {
     std::vector<ParameterSpec> deltas;
     for (const ParameterSpec& spec : specs) {
-        if (spec.shape.size() < 2 || !spec.name.ends_with(weight)) continue;
-        const std::string layer = spec.name.substr(0, spec.name.size() - weight.size());
+        if (spec.shape.size() < 2 || !spec.name.ends_with(full)) continue;
+        const std::string layer = spec.name.substr(0, spec.name.size() - full.size());
         const std::int64_t out = spec.shape[0], in = elements(spec.shape) / out, own = std::min({rank, out, in});
         Shape narrow = spec.shape, wide(spec.shape.size(), 1);
         narrow[0] = own, wide[0] = out, wide[1] = own;
@@ -40,9 +40,9 @@ Parameters merged(const Parameters& parameters) {
             continue;
         }
         const std::string layer = name.substr(0, name.size() - down.size());
-        const Tensor& under = whole.at(with(layer, weight));
+        const Tensor& under = whole.at(with(layer, full));
         const Tensor delta = at::matmul(parameters.at(with(layer, up)).flatten(1), tensor.flatten(1));
-        whole.set(with(layer, weight), under.to(at::kFloat) + delta.view(under.sizes()));
+        whole.set(with(layer, full), under.to(at::kFloat) + delta.view(under.sizes()));
     }
     return whole;
 }

@@ -37,7 +37,7 @@ struct Rows {
 };
 
 /// Isolated: a thread that waits for its chunks must not begin another node's, in the same scratch.
-constexpr auto at_once = [](std::int64_t count, auto&& task) {
+constexpr auto by_tbb = [](std::int64_t count, auto&& task) {
     if (count == 1) task(0);
     else tbb::this_task_arena::isolate([&] { tbb::parallel_for(std::int64_t{0}, count, task); });
 };
@@ -47,7 +47,7 @@ template <class T>
 void normalise(const norm_kernels::Loops<T>& loops, const norm_kernels::Sample& s, std::int64_t samples, const T* x, const Rows& rows, float steps,
                void* y) {
     const std::int64_t each = s.positions * s.channels;
-    norm_kernels::each_sample(samples, tbb::this_task_arena::max_concurrency(), at_once, [&](std::int64_t i, const auto& for_each) {
+    norm_kernels::each_sample(samples, tbb::this_task_arena::max_concurrency(), by_tbb, [&](std::int64_t i, const auto& for_each) {
         Scratch& scratch = scratch_for(s);
         const float *gain = rows.gain + rows.of(i) * s.channels, *offset = rows.offset + rows.of(i) * s.channels;
         float *mean = scratch.moments.data(), *deviation = mean + s.groups, *work = scratch.work.data();

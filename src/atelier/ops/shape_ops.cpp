@@ -36,11 +36,11 @@ void hold(Memory& memory, double bytes) {
     memory.largest = std::max(memory.largest, bytes);
 }
 
-void require(bool holds, const std::string& name, const Shape& shape, const char* wanted) {
+}  // namespace
+
+void require_fit(bool holds, const std::string& name, const Shape& shape, const char* wanted) {
     if (!holds) core::fail("layer \"{}\": input {} does not fit; {}", name, core::to_string(shape), wanted);
 }
-
-}  // namespace
 
 std::int64_t elements(const Shape& shape) {
     return std::accumulate(shape.begin(), shape.end(), std::int64_t{1}, std::multiplies<>());
@@ -93,7 +93,7 @@ Value ShapeOps::block(std::span<const Value> inputs, const Body& body) {
 
 Value ShapeOps::conv2d(const Value& x, const std::string& name, const Convolution& layer) {
     const Shape in = of(x);
-    require(in.size() == 4 && in[2] + 2 * layer.padding >= layer.kernel && in[3] + 2 * layer.padding >= layer.kernel, name, in,
+    require_fit(in.size() == 4 && in[2] + 2 * layer.padding >= layer.kernel && in[3] + 2 * layer.padding >= layer.kernel, name, in,
             "expected [N,C,H,W] at least as large as the kernel");
     const std::int64_t fan_in = in[1] * layer.kernel * layer.kernel;
     add_parameter({name + ".weight", {layer.out_channels, in[1], layer.kernel, layer.kernel}, layer.init, fan_in});
@@ -109,7 +109,7 @@ Value ShapeOps::conv2d(const Value& x, const std::string& name, const Convolutio
 
 Value ShapeOps::linear(const Value& x, const std::string& name, const Linear& layer) {
     const Shape in = of(x);
-    require(in.size() == 2 || in.size() == 3, name, in, "expected [N,F] or [N,T,F]");
+    require_fit(in.size() == 2 || in.size() == 3, name, in, "expected [N,F] or [N,T,F]");
     const std::int64_t features = in.back();
     add_parameter({name + ".weight", {layer.out_features, features}, layer.init, features});
     if (layer.bias) add_parameter({name + ".bias", {layer.out_features}, layer.init, features});
@@ -129,11 +129,11 @@ void ShapeOps::norm_parameters(const std::string& name, std::int64_t channels) {
 
 Value ShapeOps::group_norm(const Value& x, const std::string& name, const GroupNorm& layer) {
     const Shape in = of(x);
-    require(in.size() == 4 && layer.groups > 0 && in[1] % layer.groups == 0, name, in,
+    require_fit(in.size() == 4 && layer.groups > 0 && in[1] % layer.groups == 0, name, in,
             "the channels must be a multiple of the groups");
     if (layer.modulation) {
         const Shape by = of(*layer.modulation);
-        require(by == Shape{in[0], 2 * in[1]}, name, by, "expected a scale and a shift for every channel");
+        require_fit(by == Shape{in[0], 2 * in[1]}, name, by, "expected a scale and a shift for every channel");
     }
     norm_parameters(name, in[1]);
     if (keeping_.fused_norm) {
@@ -150,7 +150,7 @@ Value ShapeOps::group_norm(const Value& x, const std::string& name, const GroupN
 
 Value ShapeOps::layer_norm(const Value& x, const std::string& name, double) {
     const Shape in = of(x);
-    require(in.size() == 2 || in.size() == 3, name, in, "expected [N,F] or [N,T,F]");
+    require_fit(in.size() == 2 || in.size() == 3, name, in, "expected [N,F] or [N,T,F]");
     norm_parameters(name, in.back());
     keep(x);
     return made(in);
@@ -158,7 +158,7 @@ Value ShapeOps::layer_norm(const Value& x, const std::string& name, double) {
 
 Value ShapeOps::attention(const Value& qkv, std::int64_t heads) {
     const Shape in = of(qkv);
-    require(in.size() == 4 && heads > 0 && in[1] % (3 * heads) == 0, "attention", in,
+    require_fit(in.size() == 4 && heads > 0 && in[1] % (3 * heads) == 0, "attention", in,
             "the channels must be a multiple of three times the heads");
     const auto positions = static_cast<double>(in[2] * in[3]);
     flops += 4.0 * static_cast<double>(in[0] * in[1] / 3) * positions * positions;
@@ -174,7 +174,7 @@ Value ShapeOps::resample(const Value& x, Resample how) {
     Shape s = of(x);
     const bool doubles = how == Resample::up || how == Resample::smooth_up;
     const std::int64_t lost = how == Resample::smooth_down_valid ? 1 : 0;
-    require(s.size() == 4 && (doubles || (s[2] % 2 == 0 && s[3] % 2 == 0)), "resample", s, "halving needs an even height and width");
+    require_fit(s.size() == 4 && (doubles || (s[2] % 2 == 0 && s[3] % 2 == 0)), "resample", s, "halving needs an even height and width");
     for (const int axis : {2, 3}) s[axis] = doubles ? s[axis] * 2 : s[axis] / 2 - lost;
     if (how != Resample::up) keep(x);
     return made(s);
@@ -183,7 +183,7 @@ Value ShapeOps::resample(const Value& x, Resample how) {
 Value ShapeOps::concat(const Value& a, const Value& b) {
     Shape s = of(a);
     const Shape t = of(b);
-    require(s.size() >= 2 && s.size() == t.size() && s[0] == t[0] && std::equal(s.begin() + 2, s.end(), t.begin() + 2), "concat", t,
+    require_fit(s.size() >= 2 && s.size() == t.size() && s[0] == t[0] && std::equal(s.begin() + 2, s.end(), t.begin() + 2), "concat", t,
             "the other axes must agree");
     s[1] += t[1];
     return made(s);
@@ -192,7 +192,7 @@ Value ShapeOps::concat(const Value& a, const Value& b) {
 Value ShapeOps::add(const Value& a, const Value& b) {
     const Shape s = of(a);
     const bool for_every_pixel = s.size() == 4 && of(b) == Shape{s[0], s[1]};
-    require(s == of(b) || for_every_pixel, "add", of(b), "both terms need the same shape");
+    require_fit(s == of(b) || for_every_pixel, "add", of(b), "both terms need the same shape");
     return made(s);
 }
 
@@ -204,33 +204,33 @@ Value ShapeOps::silu(const Value& x) {
 }
 
 Value ShapeOps::sinusoid(const Value& x, const Sinusoid& layer) {
-    require(of(x).size() == 1 && layer.width % 2 == 0 && (!layer.endpoint || layer.width > 2), "sinusoid", of(x), "expected [N] and an even width");
+    require_fit(of(x).size() == 1 && layer.width % 2 == 0 && (!layer.endpoint || layer.width > 2), "sinusoid", of(x), "expected [N] and an even width");
     return made({of(x)[0], layer.width}, 4);
 }
 
 Value ShapeOps::fourier(const Value& x, const std::string& name, std::int64_t width) {
-    require(of(x).size() == 1 && width % 2 == 0, name, of(x), "expected [N] and an even width");
+    require_fit(of(x).size() == 1 && width % 2 == 0, name, of(x), "expected [N] and an even width");
     add_parameter({name, {width / 2}, {Init::Kind::normal, 16.0}, 1});
     return made({of(x)[0], width}, 4);
 }
 
 Value ShapeOps::pixel_unshuffle(const Value& x, std::int64_t factor) {
     const Shape s = of(x);
-    require(s.size() == 4 && s[2] % factor == 0 && s[3] % factor == 0, "pixel_unshuffle", s,
+    require_fit(s.size() == 4 && s[2] % factor == 0 && s[3] % factor == 0, "pixel_unshuffle", s,
             "height and width must be multiples of patch_size");
     return made({s[0], s[1] * factor * factor, s[2] / factor, s[3] / factor});
 }
 
 Value ShapeOps::pixel_shuffle(const Value& x, std::int64_t factor) {
     const Shape s = of(x);
-    require(s.size() == 4 && s[1] % (factor * factor) == 0, "pixel_shuffle", s,
+    require_fit(s.size() == 4 && s[1] % (factor * factor) == 0, "pixel_shuffle", s,
             "the channels must be a multiple of patch_size squared");
     return made({s[0], s[1] / (factor * factor), s[2] * factor, s[3] * factor});
 }
 
 Value ShapeOps::global_average(const Value& x) {
     const Shape s = of(x);
-    require(s.size() == 4, "global_average", s, "expected [N,C,H,W]");
+    require_fit(s.size() == 4, "global_average", s, "expected [N,C,H,W]");
     return made({s[0], s[1]});
 }
 

@@ -36,6 +36,9 @@ struct Memory {
     std::vector<Place> places;
 };
 
+/// Throws core::Error naming the layer and the shape, unless `holds`.
+void require_fit(bool holds, const std::string& layer, const Shape& shape, const char* wanted);
+
 /// Speaks the vocabulary without computing: values are shapes. After a network has run through it, `parameters` lists what it
 /// reads, in order, `flops` the multiply-adds of its convolutions, linear layers and attention, counted as two operations, and `memory` what the
 /// values take, for as long as the network (or under Keeping::backward, LibTorch's autograd) holds them.

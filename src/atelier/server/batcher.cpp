@@ -22,18 +22,17 @@ Batcher::~Batcher() {
     for (const auto& lane : lanes_) lane->jobs.clear();  // jobs know their lane
 }
 
-Batcher::Admission Batcher::submit(const std::shared_ptr<Job>& job) {
+bool Batcher::submit(const std::shared_ptr<Job>& job) {
     {
         const std::lock_guard lock(mutex_);
-        if (draining_) return Admission::draining;
         Lane& lane = *job->lane;
-        if (lane.waiting + job->draws.size() > options_.longest_queue) return Admission::full;
+        if (lane.waiting + job->draws.size() > options_.longest_queue) return false;
         if (std::ranges::find(lanes_, job->lane) == lanes_.end()) lanes_.push_back(job->lane);
         lane.jobs.push_back(job);
         lane.waiting += job->draws.size();
     }
     changed_.notify_one();
-    return Admission::accepted;
+    return true;
 }
 
 void Batcher::cancel(const std::shared_ptr<Job>& job) {

@@ -72,7 +72,6 @@ public:
         std::size_t longest_queue = 256;      // pictures a student
         int workers = 1;
     };
-    enum class Admission { accepted, full, draining };
 
     Batcher(const Options& options, Residents& residents, Metrics& metrics);
     /// Waits for the batches being drawn; what waits is dropped.
@@ -80,12 +79,12 @@ public:
     Batcher(const Batcher&) = delete;
     Batcher& operator=(const Batcher&) = delete;
 
-    /// Only an accepted job is kept.
-    Admission submit(const std::shared_ptr<Job>& job);
+    /// False, and the job not kept, when its student's queue is full.
+    bool submit(const std::shared_ptr<Job>& job);
     /// Takes a job out; the rest of its batch is drawn all the same. It may have just finished.
     void cancel(const std::shared_ptr<Job>& job);
 
-    /// From now on nothing is accepted.
+    /// From now on no batch waits for more to come.
     void drain();
     bool idle() const;
 

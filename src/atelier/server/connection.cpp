@@ -3,6 +3,7 @@
 #include <sys/socket.h>
 
 #include <boost/asio/as_tuple.hpp>
+#include <boost/asio/bind_executor.hpp>
 #include <boost/asio/post.hpp>
 #include <boost/asio/steady_timer.hpp>
 #include <boost/asio/use_awaitable.hpp>
@@ -154,8 +155,9 @@ void watch_for_leaving(beast::tcp_stream& stream, const std::weak_ptr<Waiter>& w
 
 class Conversation {
 public:
-    Conversation(beast::tcp_stream stream, Service& service, const ClientLimits& limits, Exchanges& exchanges, WaitingClients& waiting)
-        : stream_(std::move(stream)), service_(service), limits_(limits), exchanges_(exchanges), waiting_(waiting), buffer_(limits.header_bytes + limits.body_bytes) {
+    Conversation(beast::tcp_stream stream, const Surroundings& with)
+        : stream_(std::move(stream)), service_(with.service), limits_(with.limits), exchanges_(with.exchanges), waiting_(with.waiting), readers_(with.readers),
+          buffer_(limits_.header_bytes + limits_.body_bytes) {
         beast::error_code error;
         const auto endpoint = stream_.socket().remote_endpoint(error);
         peer_ = error ? "?" : endpoint.address().to_string();
@@ -226,7 +228,13 @@ private:
     net::awaitable<bool> answer(Request& request, Response& response) {
         request.arrived = Clock::now();
         const auto waiter = std::make_shared<Waiter>(stream_.get_executor());
-        auto begun = service_.begin(request, waker(waiter, stream_.get_executor()));
+        const auto finished = waker(waiter, stream_.get_executor());
+        auto begun = service_.begin(request, finished);
+        if (auto* unread = std::get_if<Pending>(&begun); unread && !unread->job) {
+            co_await net::post(net::bind_executor(readers_, net::use_awaitable));  // from here on among the readers
+            begun = service_.read(request, std::move(*unread), finished);
+            co_await net::post(net::bind_executor(stream_.get_executor(), net::use_awaitable));
+        }
         if (auto* at_once = std::get_if<Response>(&begun)) {
             response = std::move(*at_once);
             co_return true;
@@ -234,7 +242,7 @@ private:
         const Pending& pending = std::get<Pending>(begun);
         waiter->timer.expires_at(pending.job->deadline);
         watch_for_leaving(stream_, waiter);
-        co_await waiter->timer.async_wait(quietly);
+        if (!waiter->outcome) co_await waiter->timer.async_wait(quietly);
         if (waiter->outcome) {
             response = service_.finish(request, pending, *waiter->outcome);
         } else {
@@ -281,6 +289,7 @@ private:
     const ClientLimits limits_;
     Exchanges& exchanges_;
     WaitingClients& waiting_;
+    const net::any_io_executor readers_;
     std::uint64_t place_ = 0;  // among those, once it has waited
     bool given_up_ = false;
     beast::flat_buffer buffer_;
@@ -289,8 +298,8 @@ private:
 
 }  // namespace
 
-net::awaitable<void> converse(beast::tcp_stream stream, Service& service, ClientLimits limits, Exchanges& exchanges, WaitingClients& waiting) {
-    Conversation conversation(std::move(stream), service, limits, exchanges, waiting);
+net::awaitable<void> converse(beast::tcp_stream stream, Surroundings surroundings) {
+    Conversation conversation(std::move(stream), surroundings);
     co_await conversation.run();
 }
 

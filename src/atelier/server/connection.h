@@ -1,5 +1,6 @@
 #pragma once
 
+#include <boost/asio/any_io_executor.hpp>
 #include <boost/asio/awaitable.hpp>
 #include <boost/beast/core/tcp_stream.hpp>
 
@@ -26,7 +27,16 @@ private:
     std::atomic<std::int64_t> open_ = 0;
 };
 
+/// What all connections of a server share.
+struct Surroundings {
+    Service& service;
+    ClientLimits limits;
+    Exchanges& exchanges;
+    WaitingClients& waiting;
+    boost::asio::any_io_executor readers;  // where prompts are read, which takes too long for those who read and write
+};
+
 /// Answers the requests of one connection, one after the other, until either side closes it. `stream`'s executor runs one handler at a time.
-boost::asio::awaitable<void> converse(boost::beast::tcp_stream stream, Service& service, ClientLimits limits, Exchanges& exchanges, WaitingClients& waiting);
+boost::asio::awaitable<void> converse(boost::beast::tcp_stream stream, Surroundings surroundings);
 
 }  // namespace atelier::server

@@ -34,7 +34,12 @@ std::map<std::string, std::string> text_of(const json& fields, const std::string
 
 std::string to_body(const DrawRequest& request) {
     json draws = json::array();
-    for (const Draw& draw : request.draws) draws.push_back({{"seed", draw.seed}, {"number", draw.number}, {"class", draw.class_id}});
+    for (const Draw& draw : request.draws) {
+        json one{{"seed", draw.seed}, {"number", draw.number}};
+        if (draw.prompt.empty()) one["class"] = draw.class_id;
+        else one["prompt"] = draw.prompt;
+        draws.push_back(std::move(one));
+    }
     return json{{"model", request.model}, {"partition", request.partition}, {"draws", std::move(draws)}}.dump();
 }
 
@@ -48,20 +53,49 @@ DrawRequest read_draw_request(std::string_view body, std::int64_t most_pictures)
         refuse_field("draws", fmt::format("\"draws\" are {}; at most {} are drawn for one request", draws->size(), most_pictures));
     }
     for (std::size_t i = 0; i < draws->size(); ++i) {
-        const RequestFields one((*draws)[i], {"seed", "number", "class"}, fmt::format("draws[{}].", i));
-        request.draws.push_back({static_cast<std::uint64_t>(one.needed_integer("seed", 0, largest_integer)), one.needed_integer("number", 0, largest_integer),
-                                 one.needed_integer("class", 0, largest_integer)});
+        const RequestFields one((*draws)[i], {"seed", "number", "class", "prompt"}, fmt::format("draws[{}].", i));
+        Draw draw{.seed = static_cast<std::uint64_t>(one.needed_integer("seed", 0, largest_integer)), .number = one.needed_integer("number", 0, largest_integer)};
+        draw.prompt = one.text("prompt").value_or("");
+        if (draw.prompt.empty()) draw.class_id = one.needed_integer("class", 0, largest_integer);
+        request.draws.push_back(std::move(draw));
     }
     return request;
 }
 
-Plan plan_of(const DrawRequest& request, const Description& model, const std::string& hash) {
+void check_before_reading(const DrawRequest& request) {
+    for (std::size_t i = 0; i < request.draws.size(); ++i) {
+        if (request.draws[i].prompt.empty()) refuse_field(fmt::format("draws[{}].prompt", i), "this model reads prompts; give one", "missing_required_parameter");
+    }
+}
+
+namespace {
+
+/// Draws of prompts, with what was read of them.
+Plan prompted(const DrawRequest& request, const Description& model, std::span<const Reading> readings) {
+    const std::int64_t student = readings.front().student;
+    check_here(model, student, "draws[0].prompt", "draws[0].prompt");
+    Plan plan{student, request.draws.front().seed, request.draws, readings.front().margin};
+    for (std::size_t i = 0; i < readings.size(); ++i) {
+        if (readings[i].student != student) {
+            refuse_field(fmt::format("draws[{}].prompt", i), fmt::format("it is student {}'s, the first one is student {}'s; ask for one student's at a time",
+                                                                         readings[i].student, student));
+        }
+        plan.draws[i].told = readings[i].told;
+    }
+    return plan;
+}
+
+}  // namespace
+
+Plan plan_of(const DrawRequest& request, const Description& model, const std::string& hash, std::span<const Reading> readings) {
     if (!request.partition.empty() && request.partition != hash) {
         throw Refusal(421, "this model has another partition here; is it the same ensemble?", "partition", "misdirected_request");
     }
+    if (model.reads_prompts) return prompted(request, model, readings);
     const auto owner_of = [&](std::size_t i) {
         const std::int64_t class_id = request.draws[i].class_id;
         const std::string field = fmt::format("draws[{}].class", i);
+        if (!request.draws[i].prompt.empty()) refuse_field(fmt::format("draws[{}].prompt", i), "this model knows classes and reads no prompts");
         if (class_id >= model.partition.classes()) {
             refuse_field(field, fmt::format("class {} is out of range; this model knows 0 to {}", class_id, model.partition.classes() - 1), "unknown_class");
         }
@@ -73,8 +107,8 @@ Plan plan_of(const DrawRequest& request, const Description& model, const std::st
         refuse_field(fmt::format("draws[{}].class", i), fmt::format("class {} is student {}'s, the first one is student {}'s; ask for one student's at a time",
                                                                     request.draws[i].class_id, owner_of(i), student));
     }
-    check_here(model, student, request.draws.front().class_id);
-    return {student, request.draws.front().seed, request.draws};
+    check_here(model, student, fmt::format("class {}", request.draws.front().class_id), "class");
+    return {student, request.draws.front().seed, request.draws, 0};
 }
 
 std::string parcel_of(std::span<const Picture> pictures) {

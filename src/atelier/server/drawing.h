@@ -15,7 +15,7 @@ inline constexpr std::string_view draws_path = "/v1/atelier/draws";
 struct DrawRequest {
     std::string model;
     std::string partition;    // its hash; draws for another one are misdirected. Empty: any
-    std::vector<Draw> draws;  // of classes of one student; at least one
+    std::vector<Draw> draws;  // of classes or prompts of one student; at least one
 };
 
 std::string to_body(const DrawRequest& request);
@@ -24,8 +24,11 @@ std::string to_body(const DrawRequest& request);
 DrawRequest read_draw_request(std::string_view body, std::int64_t most_pictures);
 
 /// Throws Refusal with status 400 when a class is unknown or another student's, 421 when partition or student are not those here. `hash`: of the
-/// model's partition.
-Plan plan_of(const DrawRequest& request, const Description& model, const std::string& hash);
+/// model's partition. `readings`: one of each draw's prompt, where the model reads prompts.
+Plan plan_of(const DrawRequest& request, const Description& model, const std::string& hash, std::span<const Reading> readings = {});
+
+/// Throws Refusal with status 400 when a draw has no prompt.
+void check_before_reading(const DrawRequest& request);
 
 /// A line of JSON (sides, channels and every picture's text), then the pixels of one picture after the other.
 std::string parcel_of(std::span<const Picture> pictures);

@@ -23,7 +23,7 @@ namespace {
 
 constexpr std::chrono::seconds longest_connect{2};
 constexpr std::chrono::seconds longest_life{30};  // of a connection, so that servers that come later behind one name get their share
-constexpr std::uint32_t largest_head = 16 << 10;
+constexpr std::uint32_t largest_answer_head = 16 << 10;
 
 bool is_port(std::string_view text) {
     int port = 0;
@@ -108,7 +108,7 @@ HttpClient::Answer HttpClient::ask_over(std::unique_ptr<Line> line, const Questi
     line->stream.expires_at(question.until);
     line->run([&](auto handler) { http::async_write(line->stream, question.message, handler); });
     http::response_parser<http::string_body> parser;
-    parser.header_limit(largest_head);
+    parser.header_limit(largest_answer_head);
     parser.body_limit(question.largest);
     line->run([&](auto handler) { http::async_read(line->stream, line->buffer, parser, handler); });
     const bool keep = parser.keep_alive() && line->buffer.size() == 0;

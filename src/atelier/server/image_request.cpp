@@ -14,6 +14,7 @@ namespace {
 
 using nlohmann::json;
 
+constexpr std::size_t longest_prompt = 4096;  // bytes; text towers read some 77 words
 const std::vector<std::string> fields{"prompt", "model", "n", "size", "seed", "class", "student", "response_format", "output_format", "output_compression", "user"};
 
 PictureFormat format_of(const std::string& name) {
@@ -43,11 +44,14 @@ std::optional<std::int64_t> class_of(const ImageRequest& request, const Descript
     return named;
 }
 
-std::int64_t student_of(const ImageRequest& request, const Description& model, const std::optional<std::int64_t>& class_id) {
+void check_student_exists(const ImageRequest& request, const Description& model) {
     const std::int64_t students = model.partition.students;
-    if (request.student && *request.student >= students) {
-        refuse_field("student", fmt::format("student {} is out of range; this model has 0 to {}", *request.student, students - 1), "unknown_student");
-    }
+    if (!request.student || *request.student < students) return;
+    refuse_field("student", fmt::format("student {} is out of range; this model has 0 to {}", *request.student, students - 1), "unknown_student");
+}
+
+std::int64_t student_of(const ImageRequest& request, const Description& model, const std::optional<std::int64_t>& class_id) {
+    check_student_exists(request, model);
     if (!class_id) return *request.student;
     const std::int64_t owner = model.partition.owner[static_cast<std::size_t>(*class_id)];
     if (request.student && *request.student != owner) {
@@ -96,22 +100,39 @@ ImageRequest read_image_request(std::string_view body, std::int64_t most_picture
     return request;
 }
 
-void check_here(const Description& model, std::int64_t student, const std::optional<std::int64_t>& class_id) {
+void check_here(const Description& model, std::int64_t student, const std::string& what, const std::string& field) {
     if (std::ranges::binary_search(model.here, student)) return;
-    const std::string whose = class_id ? fmt::format("class {} is student {}'s, which is", *class_id, student) : fmt::format("student {} is", student);
-    throw Refusal(421, fmt::format("{} not served here; students here: {}", whose, fmt::join(model.here, ", ")), class_id ? "class" : "student",
-                  "misdirected_request");
+    const std::string whose = what.empty() ? fmt::format("student {} is", student) : fmt::format("{} is student {}'s, which is", what, student);
+    throw Refusal(421, fmt::format("{} not served here; students here: {}", whose, fmt::join(model.here, ", ")), field, "misdirected_request");
+}
+
+void check_before_reading(const ImageRequest& request, const Description& model) {
+    check_size(request, model);
+    if (request.class_id) refuse_field("class", "this model reads prompts and knows no classes; leave \"class\" out");
+    if (request.prompt.empty()) refuse_field("prompt", "\"prompt\" is missing; say in words what to draw", "missing_required_parameter");
+    if (request.prompt.size() > longest_prompt) refuse_field("prompt", fmt::format("\"prompt\" has {} bytes; at most {} are read", request.prompt.size(), longest_prompt));
+    check_student_exists(request, model);
+}
+
+Plan plan_of(const ImageRequest& request, const Description& model, std::uint64_t fresh_seed, const Reading& reading) {
+    if (request.student && *request.student != reading.student) {
+        refuse_field("student", fmt::format("this prompt is student {}'s, not student {}'s; leave \"student\" out", reading.student, *request.student));
+    }
+    check_here(model, reading.student, "this prompt", "prompt");
+    Plan plan{reading.student, request.seed.value_or(fresh_seed), {}, reading.margin};
+    for (std::int64_t i = 0; i < request.n; ++i) plan.draws.push_back({.seed = plan.seed, .number = i, .prompt = request.prompt, .told = reading.told});
+    return plan;
 }
 
 Plan plan_of(const ImageRequest& request, const Description& model, std::uint64_t fresh_seed) {
     check_size(request, model);
     const auto class_id = class_of(request, model);
-    Plan plan{student_of(request, model, class_id), request.seed.value_or(fresh_seed), {}};
-    check_here(model, plan.student, class_id);
+    Plan plan{student_of(request, model, class_id), request.seed.value_or(fresh_seed), {}, 0};
+    check_here(model, plan.student, class_id ? fmt::format("class {}", *class_id) : "", class_id ? "class" : "student");
     conditions::Prior own;
     if (!class_id) own = conditions::restricted(model.prior, model.partition.cell(plan.student));
     for (std::int64_t i = 0; i < request.n; ++i) {
-        plan.draws.push_back({plan.seed, i, class_id ? *class_id : conditions::draw_class(own, plan.seed, static_cast<std::uint64_t>(i))});
+        plan.draws.push_back({.seed = plan.seed, .number = i, .class_id = class_id ? *class_id : conditions::draw_class(own, plan.seed, static_cast<std::uint64_t>(i))});
     }
     return plan;
 }

@@ -31,6 +31,7 @@ struct Plan {
     std::int64_t student = 0;
     std::uint64_t seed = 0;
     std::vector<Draw> draws;
+    double margin = 0;  // of a prompt's Reading
 };
 
 /// Finds class and student: the class that `class` or `prompt` (a name, in any case, or an id) names, else classes of `student`'s own drawn from the
@@ -38,8 +39,14 @@ struct Plan {
 /// student is not here.
 Plan plan_of(const ImageRequest& request, const Description& model, std::uint64_t fresh_seed);
 
-/// Throws Refusal with status 421 (Misdirected Request) that names `student`, who owns `class_id`, and those here, unless it is among them.
-void check_here(const Description& model, std::int64_t student, const std::optional<std::int64_t>& class_id);
+/// The same for a model that reads prompts; `reading` is of the request's.
+Plan plan_of(const ImageRequest& request, const Description& model, std::uint64_t fresh_seed, const Reading& reading);
+
+/// Throws Refusal with status 400 for what can be told before the prompt is read: it is missing, too long, or what else is asked is not for such a model.
+void check_before_reading(const ImageRequest& request, const Description& model);
+
+/// Throws Refusal with status 421 (Misdirected Request) that names `student`, whose `what` is ("class 3", or nothing), and those here, unless it is among them.
+void check_here(const Description& model, std::int64_t student, const std::string& what, const std::string& field);
 
 std::string_view name_of(PictureFormat format);
 

@@ -18,7 +18,7 @@ std::shared_ptr<const Served> opened(const Source& source) {
     served->id = source.id;
     served->generator = source.open();
     served->since = std::time(nullptr);
-    served->partition_hash = served->description().partition.hash();
+    served->partition_hash = served->description().partition_hash();
     for (const std::int64_t k : served->description().here) {
         auto lane = std::make_shared<Lane>();
         lane->generator = served->generator;

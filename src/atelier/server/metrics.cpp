@@ -22,6 +22,7 @@ constexpr Family families[] = {
     {"atelier_images_total", "Pictures drawn by each student."},
     {"atelier_rejected_total", "Image requests not answered with pictures, by reason: full, late, left, failed, draining, unavailable."},
     {"atelier_request_seconds", "From an image request's arrival to its answer."},
+    {"atelier_reading_seconds", "From a request's arrival until its prompt was read."},
     {"atelier_queue_seconds", "From a request's arrival to its first picture's batch."},
     {"atelier_engine_seconds", "One batch through a student's network."},
     {"atelier_batch_size", "Pictures drawn together."},

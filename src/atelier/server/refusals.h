@@ -23,6 +23,9 @@ inline Refusal queue_full(std::int64_t student, int seconds) {
     return asked_again(Refusal(429, fmt::format("too much waits for student {}; ask again later", student), "", "queue_full"), seconds);
 }
 
+/// Of a model that reads prompts.
+inline Refusal readers_busy() { return asked_again(Refusal(429, "too many prompts wait to be read; ask again later", "", "queue_full")); }
+
 inline Refusal deadline_exceeded() { return Refusal(504, "the picture was not ready within the server's deadline", "", "deadline_exceeded"); }
 
 }  // namespace atelier::server

@@ -29,8 +29,8 @@ Description routed(Description description) {
 
 }  // namespace
 
-RoutedEnsemble::RoutedEnsemble(const Options& options, const std::string& model, Description description)
-    : description_(routed(std::move(description))), at_once_(options.at_once),
+RoutedEnsemble::RoutedEnsemble(const Options& options, const std::string& model, Description description, Read read)
+    : description_(routed(std::move(description))), at_once_(options.at_once), read_(std::move(read)),
       upstreams_(std::make_shared<Upstreams>(options.urls, options.key, model, description_)) {}
 
 StudentFacts RoutedEnsemble::facts(std::int64_t k) const {

@@ -7,6 +7,7 @@
 #include <boost/asio/ip/tcp.hpp>
 #include <boost/asio/steady_timer.hpp>
 #include <boost/asio/strand.hpp>
+#include <boost/asio/thread_pool.hpp>
 #include <boost/asio/use_awaitable.hpp>
 #include <thread>
 
@@ -23,7 +24,7 @@ using net::ip::tcp;
 
 namespace {
 
-constexpr std::chrono::milliseconds between_looks{5};
+constexpr std::chrono::milliseconds between_stop_looks{5};
 
 tcp::acceptor listening(net::io_context& io, const std::string& host, std::uint16_t port) {
     boost::system::error_code error;
@@ -55,6 +56,8 @@ struct Server::Running {
     ~Running() {
         io.stop();
         for (std::thread& thread : threads) thread.join();
+        readers.stop();
+        readers.join();
         batcher.reset();  // what waits there points into `io`
     }
 
@@ -77,7 +80,7 @@ struct Server::Running {
         boost::system::error_code ignored;
         socket.set_option(tcp::no_delay(true), ignored);
         const auto executor = socket.get_executor();
-        net::co_spawn(executor, converse(boost::beast::tcp_stream(std::move(socket)), service, limits, exchanges, waiting), [this](const std::exception_ptr& problem) {
+        net::co_spawn(executor, converse(boost::beast::tcp_stream(std::move(socket)), {service, limits, exchanges, waiting, readers.get_executor()}), [this](const std::exception_ptr& problem) {
             service.set_connections(--connections);
             if (problem) core::log::warning("a connection ended unexpectedly");
         });
@@ -94,6 +97,7 @@ struct Server::Running {
     WaitingClients waiting;
     std::atomic<std::size_t> connections = 0;
     net::io_context io;
+    net::thread_pool readers{1};  // of prompts; their towers use several cores as it is
     tcp::acceptor acceptor;
     std::vector<std::thread> threads;
 };
@@ -116,7 +120,7 @@ bool Server::drain(Clock::duration grace) {
     const Clock::time_point end = Clock::now() + grace;
     while (!running_->exchanges.none()) {
         if (Clock::now() > end) return false;
-        std::this_thread::sleep_for(between_looks);
+        std::this_thread::sleep_for(between_stop_looks);
     }
     return true;
 }

@@ -84,6 +84,14 @@ void check_content_type(const Request& request) {
     }
 }
 
+/// A request whose prompts are read until this goes.
+struct InReading {
+    explicit InReading(std::atomic<std::int64_t>& with) : unread(with) {}
+    ~InReading() { --unread; }
+    InReading(const InReading&) = delete;
+    std::atomic<std::int64_t>& unread;
+};
+
 /// The metric's word for a request that was accepted and came to nothing.
 std::string reason_of(unsigned status) {
     switch (status) {
@@ -117,12 +125,40 @@ void Service::check_key(const Request& request) const {
     throw refusal;
 }
 
-std::variant<Response, Pending> Service::begin(const Request& request, std::function<void(Outcome)> finished) {
+std::variant<Response, Pending> Service::begin(const Request& request, const std::function<void(Outcome)>& finished) {
     try {
         check_method(request);
         check_key(request);
         if (request.method != "POST") return answer(request);
-        return accept(request, std::move(finished));
+        return accept(request, finished);
+    } catch (const std::exception&) {
+        return refused(request);
+    }
+}
+
+std::variant<Response, Pending> Service::read(const Request& request, Pending pending, const std::function<void(Outcome)>& finished) {
+    try {
+        const InReading counted{unread_};
+        if (Clock::now() > request.arrived + options_.deadline) {
+            reject("late");
+            throw deadline_exceeded();
+        }
+        const std::vector<Reading> readings = readings_of(pending);
+        metrics_.observe("atelier_reading_seconds", {{"model", pending.served->id}}, seconds(Clock::now() - request.arrived));
+        const Description& model = pending.served->description();
+        if (const auto* wanted = std::get_if<ImageRequest>(&pending.asked)) pending.plan = plan_of(*wanted, model, fresh_seed(), readings.front());
+        else pending.plan = plan_of(std::get<DrawRequest>(pending.asked), model, pending.served->partition_hash, readings);
+        enqueue(request, pending, finished);
+        return pending;
+    } catch (const std::exception&) {
+        return refused(request);
+    }
+}
+
+/// The answer to the exception that is being handled.
+Response Service::refused(const Request& request) const {
+    try {
+        throw;
     } catch (const Refusal& refusal) {
         return error_response(refusal);
     } catch (const std::exception& error) {
@@ -171,7 +207,7 @@ json Service::about(const Served& served) const {
     for (std::int64_t k = 0; k < model.partition.students; ++k) students.push_back(about(served, k));
     return {{"class_names", model.class_names}, {"owner", model.partition.owner}, {"partition", model.partition.method}, {"partition_hash", served.partition_hash},
             {"size", {model.width, model.height}}, {"evaluations", model.evaluations}, {"engine", model.engine}, {"precision", model.precision},
-            {"routes", model.routes}, {"students", std::move(students)}};
+            {"routes", model.routes}, {"reads_prompts", model.reads_prompts}, {"students", std::move(students)}};
 }
 
 Response Service::models() const {
@@ -203,13 +239,37 @@ Response Service::metrics_text() const {
     return {.content_type = "text/plain; version=0.0.4; charset=utf-8", .body = metrics_.text()};
 }
 
-Pending Service::accept(const Request& request, std::function<void(Outcome)> finished) {
+Pending Service::accept(const Request& request, const std::function<void(Outcome)>& finished) {
     if (draining_) {
         reject("draining");
         throw draining();
     }
     check_content_type(request);
     Pending pending = understood(request);
+    if (pending.served->description().reads_prompts) wait_for_reader(pending);
+    else enqueue(request, pending, finished);
+    return pending;
+}
+
+/// Throws what can be told before the prompts are read.
+void Service::wait_for_reader(const Pending& pending) {
+    if (const auto* wanted = std::get_if<ImageRequest>(&pending.asked)) check_before_reading(*wanted, pending.served->description());
+    else check_before_reading(std::get<DrawRequest>(pending.asked));
+    if (++unread_ <= options_.most_unread) return;
+    --unread_;
+    reject("full");
+    throw readers_busy();
+}
+
+std::vector<Reading> Service::readings_of(const Pending& pending) const {
+    std::vector<std::string> prompts;
+    if (const auto* wanted = std::get_if<ImageRequest>(&pending.asked)) prompts.push_back(wanted->prompt);
+    else for (const Draw& draw : std::get<DrawRequest>(pending.asked).draws) prompts.push_back(draw.prompt);
+    return pending.served->generator->read(prompts);
+}
+
+/// Gives what is planned to its student's queue.
+void Service::enqueue(const Request& request, Pending& pending, const std::function<void(Outcome)>& finished) {
     const auto student = pending.plan.student;
     if (!pending.served->generator->facts(student).present) {
         reject("unavailable");
@@ -220,10 +280,9 @@ Pending Service::accept(const Request& request, std::function<void(Outcome)> fin
     pending.job->draws = pending.plan.draws;
     pending.job->arrived = request.arrived;
     pending.job->deadline = request.arrived + options_.deadline;
-    pending.job->finished = std::move(finished);
+    pending.job->finished = finished;
     submit(pending.job);
     metrics_.count("atelier_routed_total", student_labels(pending.served->id, student));
-    return pending;
 }
 
 std::shared_ptr<const Served> Service::found(const std::string& model) const {
@@ -231,30 +290,29 @@ std::shared_ptr<const Served> Service::found(const std::string& model) const {
     throw Refusal(404, fmt::format("there is no model \"{}\" here; GET /v1/models lists them", model), "model", "model_not_found");
 }
 
-/// What is asked of whom; its job is still to be made.
+/// What is asked of whom; its job is still to be made. Where prompts are to be read its plan, too.
 Pending Service::understood(const Request& request) const {
     Pending pending;
     if (request.path() == draws_path) {
         const DrawRequest read = read_draw_request(request.body, options_.most_pictures);
         pending.served = found(read.model);
-        pending.plan = plan_of(read, pending.served->description(), pending.served->partition_hash);
+        const Description& model = pending.served->description();
+        if (!model.reads_prompts) pending.plan = plan_of(read, model, pending.served->partition_hash);
+        pending.asked = read;
     } else {
-        pending.request = read_image_request(request.body, options_.most_pictures);
-        pending.served = found(pending.request->model);
-        pending.plan = plan_of(*pending.request, pending.served->description(), fresh_seed());
+        const ImageRequest read = read_image_request(request.body, options_.most_pictures);
+        pending.served = found(read.model);
+        const Description& model = pending.served->description();
+        if (!model.reads_prompts) pending.plan = plan_of(read, model, fresh_seed());
+        pending.asked = read;
     }
     return pending;
 }
 
 void Service::submit(const std::shared_ptr<Job>& job) {
-    switch (batcher_.submit(job)) {
-        case Batcher::Admission::accepted: return;
-        case Batcher::Admission::draining: reject("draining"); throw draining();
-        case Batcher::Admission::full: {
-            reject("full");
-            throw queue_full(job->lane->student, static_cast<int>(std::clamp(std::ceil(batcher_.seconds_until_empty()), 1.0, 3600.0)));
-        }
-    }
+    if (batcher_.submit(job)) return;
+    reject("full");
+    throw queue_full(job->lane->student, static_cast<int>(std::clamp(std::ceil(batcher_.seconds_until_empty()), 1.0, 3600.0)));
 }
 
 Response Service::late_answer() { return error_response(deadline_exceeded()); }
@@ -293,7 +351,7 @@ Response Service::finish(const Request& request, const Pending& pending, const O
 Response Service::drawn(const Request& request, const Pending& pending, const Outcome& outcome) {
     const Description& model = pending.served->description();
     Response response;
-    if (pending.request) response.body = images_body(*pending.request, pending.plan, model, outcome.pictures);
+    if (const auto* wanted = std::get_if<ImageRequest>(&pending.asked)) response.body = images_body(*wanted, pending.plan, model, outcome.pictures);
     else response = {.content_type = "application/octet-stream", .body = parcel_of(outcome.pictures)};
     const Clock::duration all = Clock::now() - request.arrived;
     const std::string student = std::to_string(pending.plan.student);

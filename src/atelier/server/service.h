@@ -10,6 +10,7 @@
 
 #include "atelier/server/api_keys.h"
 #include "atelier/server/batcher.h"
+#include "atelier/server/drawing.h"
 #include "atelier/server/http.h"
 #include "atelier/server/image_request.h"
 #include "atelier/server/library.h"
@@ -19,12 +20,12 @@ namespace atelier::server {
 class Metrics;
 class Residents;
 
-/// A request for pictures that was accepted: its job is in a student's queue.
+/// A request for pictures that was accepted: its job is in a student's queue, once its prompts were read.
 struct Pending {
     std::shared_ptr<const Served> served;
-    std::optional<ImageRequest> request;  // none: of a router's, who takes pixels
+    std::variant<ImageRequest, DrawRequest> asked;  // the latter of a router, who takes pixels
     Plan plan;
-    std::shared_ptr<Job> job;
+    std::shared_ptr<Job> job;  // null: `Service::read` is next
 };
 
 /// What the server does with a request: everything but reading and writing it.
@@ -34,6 +35,7 @@ public:
         ApiKeys keys;
         std::vector<std::string> cors_origins;  // "*": any
         std::int64_t most_pictures = 64;        // a request
+        std::int64_t most_unread = 256;         // requests whose prompts wait to be read
         Clock::duration deadline = std::chrono::seconds(30);
     };
 
@@ -41,7 +43,9 @@ public:
 
     /// Answers at once, or puts a request for pictures into its queue, calling `finished` (from another thread) when it is drawn. Never throws for what a
     /// client sends.
-    std::variant<Response, Pending> begin(const Request& request, std::function<void(Outcome)> finished);
+    std::variant<Response, Pending> begin(const Request& request, const std::function<void(Outcome)>& finished);
+    /// Reads the prompts of a request that has no job yet and goes on as `begin` would have; called once for each of them. Takes as long as a text tower does.
+    std::variant<Response, Pending> read(const Request& request, Pending pending, const std::function<void(Outcome)>& finished);
     /// The answer to a request whose job is finished.
     Response finish(const Request& request, const Pending& pending, const Outcome& outcome);
     /// The client left, or its time is over.
@@ -65,8 +69,12 @@ private:
     nlohmann::json about(const Served& served) const;
     nlohmann::json about(const Served& served, std::int64_t student) const;
     Response metrics_text() const;
-    Pending accept(const Request& request, std::function<void(Outcome)> finished);
+    Pending accept(const Request& request, const std::function<void(Outcome)>& finished);
     Pending understood(const Request& request) const;
+    void wait_for_reader(const Pending& pending);
+    std::vector<Reading> readings_of(const Pending& pending) const;
+    void enqueue(const Request& request, Pending& pending, const std::function<void(Outcome)>& finished);
+    Response refused(const Request& request) const;
     std::shared_ptr<const Served> found(const std::string& model) const;
     void submit(const std::shared_ptr<Job>& job);
     Response drawn(const Request& request, const Pending& pending, const Outcome& outcome);
@@ -81,6 +89,7 @@ private:
     Residents& residents_;
     Metrics& metrics_;
     std::atomic<bool> ready_ = false, draining_ = false;
+    std::atomic<std::int64_t> unread_ = 0;
 };
 
 }  // namespace atelier::server

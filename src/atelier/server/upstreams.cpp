@@ -78,7 +78,7 @@ struct Upstreams::Upstream {
 };
 
 Upstreams::Upstreams(const std::vector<std::string>& urls, std::string key, std::string model, Description description)
-    : model_(std::move(model)), description_(std::move(description)), hash_(description_.partition.hash()) {
+    : model_(std::move(model)), description_(std::move(description)), hash_(description_.partition_hash()) {
     for (const std::string& url : urls) upstreams_.push_back(std::make_unique<Upstream>(url, key));
     for (const auto& upstream : upstreams_) upstream->looker = std::thread([this, one = upstream.get()] { look_on(*one); });
     std::unique_lock lock(mutex_);

@@ -4,7 +4,7 @@
 #include <fstream>
 #include <string>
 
-namespace atelier::cli {
+namespace atelier::data {
 
 /// Prompts of a text file, a line each, read as they are asked for: a file may be larger than memory.
 class PromptFile {
@@ -25,4 +25,4 @@ private:
 /// How many prompts a file has.
 std::int64_t count_prompts(const std::string& path);
 
-}  // namespace atelier::cli
+}  // namespace atelier::data

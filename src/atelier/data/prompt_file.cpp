@@ -1,10 +1,10 @@
-#include "atelier/cli/prompt_file.h"
+#include "atelier/data/prompt_file.h"
 
 #include <filesystem>
 
 #include "atelier/core/error.h"
 
-namespace atelier::cli {
+namespace atelier::data {
 
 PromptFile::PromptFile(const std::string& path) : lines_(path) {
     if (!lines_ || std::filesystem::is_directory(path)) core::fail("{}: cannot be read; it is a text file with a prompt a line", path);
@@ -23,4 +23,4 @@ std::int64_t count_prompts(const std::string& path) {
     return file.line();
 }
 
-}  // namespace atelier::cli
+}  // namespace atelier::data

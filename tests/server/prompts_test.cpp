@@ -1,0 +1,158 @@
+#include "server/routing_fixtures.h"
+
+#include "atelier/server/drawing.h"
+
+namespace atelier::server {
+namespace {
+
+constexpr const char* even = R"({"prompt":"two small bags","n":3,"seed":5})";  // 14 letters: student 0's
+constexpr const char* odd = R"({"prompt":"a big bag","seed":6})";
+
+class Prompts : public Routing {
+protected:
+    Prompts() { of_prompts = true; }
+
+    std::uint16_t start_prompts() {
+        options.port = 0;
+        server = std::make_unique<Server>(options, std::vector<Source>{{"fake", [this] { return FakeGenerator::of_prompts(behaviour); }, [] { return ""; }}, source("classes")});
+        server->warm_up();
+        return server->port();
+    }
+};
+
+TEST_F(Prompts, are_read_once_and_drawn_by_the_student_that_owns_them) {
+    Client client(start_prompts());
+    const Answer answer = client.images(even);
+    ASSERT_EQ(answer.status, 200) << answer.body;
+    EXPECT_EQ(answer.header("X-Atelier-Student"), "0");
+    const auto pictures = answer.json().at("data");
+    ASSERT_EQ(pictures.size(), 3u);
+    EXPECT_EQ(pictures[2].at("atelier"), nlohmann::json::parse(R"({"prompt":"two small bags","margin":0.5,"seed":5,"number":2,"student":0})"));
+    EXPECT_EQ(behaviour.prompts, 1);
+    EXPECT_EQ(client.images(odd).header("X-Atelier-Student"), "1");
+    const auto about = client.ask("GET", "/v1/models").json().at("data");
+    EXPECT_EQ(about[0].at("atelier").at("reads_prompts"), true);
+    EXPECT_EQ(about[0].at("atelier").at("partition_hash"), "of lengths");
+    EXPECT_EQ(about[1].at("atelier").at("reads_prompts"), false);
+    EXPECT_EQ(metric(R"(atelier_reading_seconds_count{model="fake"})"), "2");
+    EXPECT_EQ(client.images(R"({"model":"classes","prompt":"red"})").status, 200);
+}
+
+TEST_F(Prompts, what_cannot_be_asked_of_such_a_model_is_a_refusal_that_names_the_field) {
+    Client client(start_prompts());
+    const auto refused = [&](const std::string& body, const std::string& field, const std::string& words) {
+        const Answer answer = client.images(body);
+        EXPECT_EQ(answer.status, 400) << body;
+        EXPECT_EQ(answer.json().at("error").at("param"), field) << body;
+        core::expect_contains(answer.json().at("error").at("message").get<std::string>(), words);
+    };
+    refused(R"({"class":1})", "class", "knows no classes");
+    refused(R"({"student":1})", "prompt", "missing");
+    refused(R"({"prompt":"odd","student":0})", "student", "this prompt is student 1's");
+    refused(R"({"prompt":"odd","student":2})", "student", "out of range");
+    refused(R"({"prompt":"odd","size":"4x4"})", "size", "2x2");
+    refused(nlohmann::json{{"prompt", std::string(5000, 'x')}}.dump(), "prompt", "5000 bytes");
+    EXPECT_EQ(client.images(R"({"prompt":"odd","student":1})").status, 200);
+    const Answer failed = client.images(R"({"prompt":"unreadable"})");
+    EXPECT_EQ(failed.status, 500);
+    EXPECT_EQ(failed.body.find("cannot be read"), std::string::npos) << "the log's, not the client's";
+    EXPECT_EQ(client.images(odd).status, 200);
+}
+
+TEST_F(Prompts, while_one_is_read_everyone_else_is_answered) {
+    const std::uint16_t port = start_prompts();
+    behaviour.hold_reading(true);
+    std::jthread waiting([&] { EXPECT_EQ(Client(port).images(even).status, 200); });
+    for (int i = 0; i < 20; ++i) {
+        EXPECT_EQ(Client(port).ask("GET", "/health/live").status, 200);
+        EXPECT_EQ(Client(port).images(R"({"model":"classes","prompt":"red"})").status, 200);
+    }
+    EXPECT_EQ(behaviour.prompts, 0);
+    behaviour.hold_reading(false);
+}
+
+TEST_F(Prompts, too_many_unread_ones_are_refused_and_late_ones_told) {
+    options.service.most_unread = 3;
+    options.service.deadline = 300ms;
+    const std::uint16_t port = start_prompts();
+    behaviour.hold_reading(true);
+    std::atomic<int> full = 0, late = 0;
+    {
+        std::vector<std::jthread> clients;
+        for (int i = 0; i < 8; ++i) {
+            clients.emplace_back([&] {
+                const Answer answer = Client(port).images(even);
+                full += answer.status == 429 && answer.header("Retry-After") == "1";
+                late += answer.status == 504;
+            });
+        }
+        EXPECT_TRUE(soon([&] { return full == 5; }));
+        std::this_thread::sleep_for(400ms);
+        behaviour.hold_reading(false);
+    }
+    EXPECT_EQ(late, 3);
+    EXPECT_EQ(Client(port).images(odd).status, 200) << "those that were refused take no place";
+    EXPECT_LE(behaviour.prompts, 2) << "late ones are not read any more: the one that was being read, and this";
+}
+
+TEST_F(Prompts, a_server_that_stops_answers_those_that_were_being_read) {
+    const std::uint16_t port = start_prompts();
+    behaviour.hold_reading(true);
+    std::atomic<int> answered = 0;
+    std::vector<std::jthread> clients;
+    for (int i = 0; i < 4; ++i) clients.emplace_back([&] { answered += Client(port).images(odd).status == 200; });
+    ASSERT_TRUE(soon([&] { return metric("atelier_connections") == "5"; }));
+    std::this_thread::sleep_for(100ms);
+    std::jthread stopping([&] { EXPECT_TRUE(server->drain(10s)); });
+    ASSERT_TRUE(soon([&] { return Client(port).images(odd).status == 503; }));
+    behaviour.hold_reading(false);
+    clients.clear();
+    EXPECT_EQ(answered, 4);
+}
+
+TEST_F(Prompts, a_server_may_end_while_prompts_wait_for_their_reader) {
+    const std::uint16_t port = start_prompts();
+    behaviour.hold_reading(true);
+    std::vector<std::jthread> clients;
+    for (int i = 0; i < 4; ++i) clients.emplace_back([&] { Client(port).images(odd); });
+    ASSERT_TRUE(soon([&] { return metric("atelier_connections") == "5"; }));
+    std::jthread later([&] {
+        std::this_thread::sleep_for(100ms);
+        behaviour.hold_reading(false);
+    });
+    server.reset();
+}
+
+TEST_F(Prompts, a_router_reads_them_to_know_whom_to_ask) {
+    const std::uint16_t whole = add({0, 1}).port, first = add({0}).port, second = add({1}).port;
+    Client one(whole), routed(route_to({first, second}));
+    for (const char* body : {even, odd, R"({"class":1})", R"({"prompt":"odd","student":0})"}) {
+        const Answer expected = one.images(body), answer = routed.images(body);
+        EXPECT_EQ(answer.status, expected.status) << body;
+        auto got = answer.json(), wanted = expected.json();
+        got.erase("created"), wanted.erase("created");
+        EXPECT_EQ(got, wanted) << body;
+    }
+    EXPECT_EQ(behind[1].behaviour.drawn(), 1u);
+    EXPECT_EQ(behind[2].behaviour.drawn(), 1u);
+    const Answer misdirected = Client(second).images(even);
+    EXPECT_EQ(misdirected.status, 421);
+    EXPECT_EQ(misdirected.json().at("error").at("message"), "this prompt is student 0's, which is not served here; students here: 1");
+}
+
+TEST_F(Prompts, draws_of_a_router_need_prompts_of_one_student) {
+    Client client(add({0, 1}).port);
+    const auto ask = [&](const std::string& draws) {
+        return client.ask("POST", std::string(draws_path), R"({"draws":[)" + draws + "]}", "Content-Type: application/json\r\n");
+    };
+    EXPECT_EQ(ask(R"({"seed":1,"number":0,"prompt":"ab"},{"seed":1,"number":1,"prompt":"abcd"})").status, 200);
+    EXPECT_EQ(ask(R"({"seed":1,"number":0,"prompt":"ab"},{"seed":1,"number":1,"prompt":"abc"})").json().at("error").at("param"), "draws[1].prompt");
+    EXPECT_EQ(ask(R"({"seed":1,"number":0,"class":1})").json().at("error").at("param"), "draws[0].prompt");
+    of_prompts = false;
+    Client classes(add({0, 1}).port);
+    EXPECT_EQ(classes.ask("POST", std::string(draws_path), R"({"draws":[{"seed":1,"number":0,"prompt":"ab"}]})", "Content-Type: application/json\r\n").json().at("error").at("param"),
+              "draws[0].prompt");
+}
+
+}  // namespace
+}  // namespace atelier::server
