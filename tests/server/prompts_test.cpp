@@ -104,7 +104,8 @@ TEST_F(Prompts, a_server_that_stops_answers_those_that_were_being_read) {
     ASSERT_TRUE(soon([&] { return metric("atelier_connections") == "5"; }));
     std::this_thread::sleep_for(100ms);
     std::jthread stopping([&] { EXPECT_TRUE(server->drain(10s)); });
-    ASSERT_TRUE(soon([&] { return Client(port).images(odd).status == 503; }));
+    ASSERT_TRUE(soon([&] { return Client(port).ask("GET", "/health").json().at("status") == "draining"; }));
+    EXPECT_EQ(Client(port).images(odd).status, 503);
     behaviour.hold_reading(false);
     clients.clear();
     EXPECT_EQ(answered, 4);
