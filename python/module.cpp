@@ -44,8 +44,12 @@ std::uint64_t seed_of(std::int64_t seed) {
 
 using Classes = std::vector<std::int64_t>;
 
-/// A model that several Python threads may ask; it answers them one after the other, and none of them holds the interpreter's lock meanwhile.
-class Ensemble {
+/// A generator that several Python threads may ask; it answers them one after the other, and none of them holds the interpreter's lock meanwhile.
+template <class Generator>
+class Shared {
+protected:
+    explicit Shared(std::filesystem::path path) : path_(std::move(path)) {}
+
     template <class Work>
     auto alone(const Work& work) {
         const nb::gil_scoped_release others_run;
@@ -53,10 +57,35 @@ class Ensemble {
         return work(*generator_);
     }
 
+    /// Asks `measure` for what is made of this model under `seeds` seeds, the first of which is `seed`.
+    template <class Measure>
+    nlohmann::json measured(evaluation::Measuring measuring, std::int64_t seed, std::int64_t seeds, const Measure& measure) {
+        measuring.device = generator_->engine().device;
+        measuring.seeds.clear();
+        for (std::int64_t i = 0; i < seeds; ++i) measuring.seeds.push_back(seed_of(seed) + static_cast<std::uint64_t>(i));
+        const std::string name = path_.string();
+        return alone([&](Generator& generator) { return measure(measuring, {{name, &generator}}).at("models").at(name); });
+    }
+
+    nlohmann::json facts_with(nlohmann::json facts) const {
+        facts.update({{"sampler", inference::name_of(generator_->sampling().method)}, {"evaluations", generator_->sampling().evaluations()},
+                      {"engine", inference::name_of(generator_->engine().kind)}, {"precision", inference::name_of(generator_->engine().precision)}});
+        return facts;
+    }
+
+    const std::filesystem::path path_;
+    std::unique_ptr<Generator> generator_;
+
+private:
+    std::mutex busy_;
+};
+
+/// A model that is told of classes.
+class Ensemble : Shared<inference::Generator> {
 public:
     Ensemble(const std::filesystem::path& path, const std::string& engine, const std::string& precision, const std::string& device,
              const std::string& sampler, const std::optional<std::int64_t>& steps)
-        : path_(path) {
+        : Shared(path) {
         const nb::gil_scoped_release others_run;
         if (models::is_diffusers_directory(path)) {
             throw core::UsageError(path.string() + ": is a diffusers directory, which Python does not read yet; use atelier sample --prompt");
@@ -83,10 +112,8 @@ public:
 
     nlohmann::json evaluate(const std::string& data, const std::string& reference, std::int64_t count, std::int64_t seed, std::int64_t seeds,
                             const std::string& split, const std::string& classifier, const std::string& inception, bool latency) {
-        evaluation::Measuring measuring{.data = data, .split = split, .classifier = classifier, .inception = inception, .reference = reference,
-                                        .device = generator_->engine().device, .count = count, .seeds = {}, .latency = latency};
-        for (std::int64_t i = 0; i < seeds; ++i) measuring.seeds.push_back(seed_of(seed) + static_cast<std::uint64_t>(i));
-        return alone([&](inference::Generator& generator) { return evaluation::measure(measuring, {{path_.string(), &generator}}).at("models").at(path_.string()); });
+        return measured({.data = data, .split = split, .classifier = classifier, .inception = inception, .reference = reference, .count = count, .latency = latency}, seed, seeds,
+                        evaluation::measure);
     }
 
     std::string hash() {
@@ -100,31 +127,17 @@ public:
     /// What does not change, as JSON.
     nlohmann::json facts() const {
         const models::DataForm& form = generator_->form();
-        return {{"kind", form.kind == models::DataForm::Kind::image ? "image" : "points"}, {"shape", form.shape}, {"class_names", form.class_names},
-                {"partition", conditions::to_json(generator_->partition())}, {"prior", generator_->prior().weights},
-                {"sampler", inference::name_of(generator_->sampling().method)}, {"evaluations", generator_->sampling().evaluations()},
-                {"engine", inference::name_of(generator_->engine().kind)}, {"precision", inference::name_of(generator_->engine().precision)}};
+        return facts_with({{"kind", form.kind == models::DataForm::Kind::image ? "image" : "points"}, {"shape", form.shape}, {"class_names", form.class_names},
+                {"partition", conditions::to_json(generator_->partition())}, {"prior", generator_->prior().weights}});
     }
-
-private:
-    std::filesystem::path path_;
-    std::mutex busy_;
-    std::unique_ptr<inference::Generator> generator_;
 };
 
-/// The same of a model that reads prompts.
-class PromptEnsemble {
-    template <class Work>
-    auto alone(const Work& work) {
-        const nb::gil_scoped_release others_run;
-        const std::lock_guard one_at_a_time(busy_);
-        return work(*generator_);
-    }
-
+/// A model that reads prompts.
+class PromptEnsemble : Shared<inference::PromptedGenerator> {
 public:
     PromptEnsemble(const std::filesystem::path& path, const std::string& engine, const std::string& precision, const std::string& device,
                    const std::string& sampler, const std::optional<std::int64_t>& steps, const std::optional<double>& guidance)
-        : path_(path) {
+        : Shared(path) {
         const nb::gil_scoped_release others_run;
         generator_ = std::make_unique<inference::PromptedGenerator>(path, inference::sampling_of(sampler, steps), guidance, inference::engine_of(engine, precision, device));
     }
@@ -147,12 +160,7 @@ public:
     }
 
     nlohmann::json evaluate(const std::string& data, std::int64_t count, std::int64_t seed, std::int64_t seeds, const std::string& split, const std::string& classifier, bool latency) {
-        evaluation::Measuring measuring{.data = data, .split = split, .classifier = classifier, .inception = "", .reference = "", .save_reference = "",
-                                        .device = generator_->engine().device, .count = count, .seeds = {}, .latency = latency, .earlier = {}};
-        for (std::int64_t i = 0; i < seeds; ++i) measuring.seeds.push_back(seed_of(seed) + static_cast<std::uint64_t>(i));
-        return alone([&](inference::PromptedGenerator& generator) {
-            return evaluation::measure_captions(measuring, {{path_.string(), &generator}}).at("models").at(path_.string());
-        });
+        return measured({.data = data, .split = split, .classifier = classifier, .count = count, .latency = latency}, seed, seeds, evaluation::measure_captions);
     }
 
     std::string hash() {
@@ -163,16 +171,9 @@ public:
     }
 
     nlohmann::json facts() const {
-        return {{"kind", "image"}, {"shape", generator_->picture_shape()}, {"class_names", nlohmann::json::array()}, {"prior", nlohmann::json::array()},
-                {"partition", {{"students", generator_->students()}, {"method", generator_->partition_method()}, {"hash", generator_->partition_hash()}, {"owner", nlohmann::json::array()}}},
-                {"sampler", inference::name_of(generator_->sampling().method)}, {"evaluations", generator_->sampling().evaluations()},
-                {"engine", inference::name_of(generator_->engine().kind)}, {"precision", inference::name_of(generator_->engine().precision)}};
+        return facts_with({{"kind", "image"}, {"shape", generator_->picture_shape()}, {"class_names", nlohmann::json::array()}, {"prior", nlohmann::json::array()},
+                {"partition", {{"students", generator_->students()}, {"method", generator_->partition_method()}, {"hash", generator_->partition_hash()}, {"owner", nlohmann::json::array()}}}});
     }
-
-private:
-    std::filesystem::path path_;
-    std::mutex busy_;
-    std::unique_ptr<inference::PromptedGenerator> generator_;
 };
 
 /// Python handles signals between its own instructions, of which there are none while we compute. What a handler raises stays set.

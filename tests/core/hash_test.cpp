@@ -8,6 +8,7 @@ namespace atelier::core {
 
 TEST(Hash, sha256_gives_the_published_vectors) {
     EXPECT_EQ(sha256(""), "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855");
+    EXPECT_EQ(sha256_of_lines(std::vector<std::string>{"a", "", "b"}), sha256("a\n\nb"));
     EXPECT_EQ(sha256("abc"), "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad");
 }
 

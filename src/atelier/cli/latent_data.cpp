@@ -91,7 +91,7 @@ std::shared_ptr<const data::Dataset> latents_of(const Workshop& workshop, std::s
     if (!raw->has_samples()) return std::make_shared<data::Latents>(std::move(raw), form, std::nullopt);
     const fs::path vae = fs::path(config.teacher.path) / "vae";
     const networks::SdVae network = models::read_vae_config(vae);
-    const std::vector<std::int64_t> wanted{network.image_channels, form.shape[1] * network.factor(), form.shape[2] * network.factor()};
+    const std::vector<std::int64_t> wanted = network.image_shape(form.shape);
     if (raw->form().shape != wanted) {
         throw core::UsageError(fmt::format("{}: images are {}, the teacher's are {}; bring them to that size first", config.data_path, core::to_string(raw->form().shape), core::to_string(wanted)));
     }

@@ -1,7 +1,5 @@
 #include "atelier/cli/prompt_pictures.h"
 
-#include <fmt/ranges.h>
-
 #include "atelier/core/error.h"
 #include "atelier/core/hash.h"
 #include "atelier/core/image_file.h"
@@ -105,7 +103,7 @@ void draw_prompts(const PromptPictures& wanted, std::span<const std::string> pro
     const ops::Deterministic deterministic;
     const auto painter = painter_of(wanted, engine);
     nlohmann::json about = painter->about();
-    about.update({{"captions", core::sha256(fmt::format("{}", fmt::join(prompts, "\n")))}, {"seed", wanted.seed}, {"side", wanted.side}});
+    about.update({{"captions", core::sha256_of_lines(prompts)}, {"seed", wanted.seed}, {"side", wanted.side}});
     begin(folder, about);
     std::vector<std::int64_t> missing;
     for (std::int64_t i = 0; i < static_cast<std::int64_t>(prompts.size()); ++i) {

@@ -26,10 +26,10 @@ server::Description description_of(const models::Ensemble& ensemble) {
     const models::DataForm& form = ensemble.form;
     const std::string where = ensemble.directory.string();
     if (form.kind == models::DataForm::Kind::points) core::fail("{}: draws points; only models of pictures are served", where);
-    std::int64_t factor = 1;
-    if (form.kind == models::DataForm::Kind::latent) factor = models::read_vae_config(ensemble.directory / "vae").factor();
+    std::vector<std::int64_t> shape = form.shape;
+    if (form.kind == models::DataForm::Kind::latent) shape = models::read_vae_config(ensemble.directory / "vae").image_shape(shape);
     server::Description description{.class_names = form.class_names, .partition = ensemble.partition, .prior = ensemble.prior,
-                                    .width = static_cast<int>(form.shape[2] * factor), .height = static_cast<int>(form.shape[1] * factor)};
+                                    .width = static_cast<int>(shape[2]), .height = static_cast<int>(shape[1])};
     if (models::has_prompt_encoder(ensemble.directory)) {
         description.reads_prompts = true;
         description.class_names.clear();
@@ -57,19 +57,19 @@ std::vector<std::int64_t> students_of(const models::Ensemble& ensemble, const st
 class ServedModel : public server::Generator {
 public:
     ServedModel(models::Ensemble ensemble, const inference::Sampling& sampling, const Serving& serving)
-        : ensemble_(std::move(ensemble)), sampling_(sampling),
-          engine_(inference::engine_for(serving.engine, models::read_model_config(ensemble_.students.front()))), largest_batch_(serving.largest_batch),
-          description_(description_of(ensemble_)) {
+        : ensemble_(std::move(ensemble)), sampling_(sampling), largest_batch_(serving.largest_batch), description_(description_of(ensemble_)) {
+        const models::Model first = models::read_model_config(ensemble_.students.front());
+        engine_ = inference::engine_for(serving.engine, first);
         description_.here = students_of(ensemble_, serving.students);
         description_.evaluations = sampling.evaluations();
         description_.engine = name_of(engine_.kind);
         description_.precision = name_of(engine_.precision);
         for (std::size_t k = 0; k < ensemble_.students.size(); ++k) {
-            facts_.push_back(facts_of(ensemble_.students[k]));
+            facts_.push_back(facts_of(k == 0 ? first : models::read_model_config(ensemble_.students[k])));
             facts_.back().present = std::ranges::binary_search(description_.here, static_cast<std::int64_t>(k));
         }
         for (const std::int64_t k : description_.here) opened_.emplace(k, open(k));
-        if (description_.reads_prompts) tools_ = tools_for_prompts();
+        if (description_.reads_prompts) tools_ = tools_for_prompts(first);
     }
 
     const server::Description& description() const override { return description_; }
@@ -101,8 +101,7 @@ private:
         return models::open_student(ensemble_, k);
     }
 
-    std::shared_ptr<PromptTools> tools_for_prompts() const {
-        const models::Model first = models::read_model_config(ensemble_.students.front());
+    std::shared_ptr<PromptTools> tools_for_prompts(const models::Model& first) const {
         std::optional<conditions::Router> router;
         if (ensemble_.prompts) router = ensemble_.prompts->router();
         auto tools = std::make_shared<PromptTools>(inference::PromptReader(ensemble_.directory, first.network, std::move(router)));
@@ -112,9 +111,9 @@ private:
     }
 
     /// OpenVINO arranges the weights once for each batch size that it compiles for.
-    server::StudentFacts facts_of(const fs::path& student) const {
+    server::StudentFacts facts_of(const models::Model& student) const {
         std::int64_t parameters = 0;
-        for (const auto& one : networks::trace(models::read_model_config(student).network).parameters) {
+        for (const auto& one : networks::trace(student.network).parameters) {
             std::int64_t size = 1;
             for (const std::int64_t side : one.shape) size *= side;
             parameters += size;
@@ -139,7 +138,11 @@ private:
 /// A model directory seen as an ensemble whose only student owns every class; it has no manifest.
 models::Ensemble ensemble_of_one(const fs::path& path) {
     const models::Model model = models::read_model_config(path);
-    models::Ensemble one{.directory = path, .manifest = nullptr, .prompts = std::nullopt, .partition = {}, .prior = inference::prior_of(model), .form = model.form, .students = {path}};
+    models::Ensemble one;
+    one.directory = path;
+    one.students = {path};
+    one.form = model.form;
+    one.prior = inference::prior_of(model);
     one.partition = inference::whole_partition(one.prior.classes());
     return one;
 }
@@ -160,8 +163,7 @@ server::RoutedEnsemble::Read reader_for(const models::Ensemble& manifest) {
         const Tensor embeddings = encoder->embed(prompts);
         std::vector<server::Reading> readings;
         for (std::int64_t i = 0; i < embeddings.size(0); ++i) {
-            const Tensor one = embeddings[i].contiguous();
-            const auto place = router.place({one.const_data_ptr<float>(), static_cast<std::size_t>(one.numel())});
+            const auto place = inference::place_of(router, embeddings[i]);
             readings.push_back({place.student, place.margin, nullptr});
         }
         return readings;

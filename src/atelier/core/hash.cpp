@@ -6,6 +6,8 @@
 #include <memory>
 #include <vector>
 
+#include <fmt/ranges.h>
+
 #include "atelier/core/error.h"
 #include "atelier/core/regular_file.h"
 
@@ -43,6 +45,8 @@ std::string sha256(std::span<const std::byte> bytes) {
     hash.add(bytes);
     return hash.hexadecimal();
 }
+
+std::string sha256_of_lines(std::span<const std::string> lines) { return sha256(fmt::format("{}", fmt::join(lines, "\n"))); }
 
 std::string sha256_of_file(const std::filesystem::path& path) {
     RegularFile file(path);

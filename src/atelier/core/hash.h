@@ -13,6 +13,9 @@ namespace atelier::core {
 std::string sha256(std::string_view text);
 std::string sha256(std::span<const std::byte> bytes);
 
+/// SHA-256 of lines, joined by line feeds.
+std::string sha256_of_lines(std::span<const std::string> lines);
+
 /// SHA-256 of a file's bytes, read in pieces. Throws Error when it cannot be read.
 std::string sha256_of_file(const std::filesystem::path& path);
 

@@ -3,8 +3,6 @@
 #include <algorithm>
 #include <numeric>
 
-#include <fmt/ranges.h>
-
 #include "atelier/core/error.h"
 #include "atelier/core/hash.h"
 #include "atelier/core/log.h"
@@ -148,7 +146,7 @@ void add_clip_score(nlohmann::json& result, const Measuring& measuring, const da
     const distillation::Metrics draw{{"clip_score", clip_score(clip, images, captions)}};
     result["metrics"].update(summaries({&draw}));
     result["protocol"]["clip"] = clip.hash();
-    result["protocol"]["captions"] = core::sha256(fmt::format("{}", fmt::join(captions, "\n")));
+    result["protocol"]["captions"] = core::sha256_of_lines(captions);
 }
 
 }  // namespace

@@ -55,9 +55,7 @@ Tensor PromptedGenerator::pictures(const Tensor& samples) {
 }
 
 std::vector<std::int64_t> PromptedGenerator::picture_shape() const {
-    if (!autoencoder_) return form_.shape;
-    const networks::SdVae& network = autoencoder_->network();
-    return {network.image_channels, form_.shape[1] * network.factor(), form_.shape[2] * network.factor()};
+    return autoencoder_ ? autoencoder_->network().image_shape(form_.shape) : form_.shape;
 }
 
 PromptedModel& PromptedGenerator::loaded(std::int64_t student) {

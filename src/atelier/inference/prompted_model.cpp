@@ -16,9 +16,12 @@ PromptReader::Reading PromptReader::read(std::span<const std::string> prompts) c
 }
 
 conditions::Router::Place PromptReader::place(const Tensor& embedding) const {
-    if (!router_) return {};
+    return router_ ? place_of(*router_, embedding) : conditions::Router::Place{};
+}
+
+conditions::Router::Place place_of(const conditions::Router& router, const Tensor& embedding) {
     const Tensor numbers = embedding.contiguous();
-    return router_->place(std::span<const float>(numbers.const_data_ptr<float>(), static_cast<std::size_t>(numbers.numel())));
+    return router.place({numbers.const_data_ptr<float>(), static_cast<std::size_t>(numbers.numel())});
 }
 
 PromptedModel::PromptedModel(models::Model read, const Sampling& sampling, const Engine& engine, const Tensor& none, double guidance)
@@ -27,18 +30,10 @@ PromptedModel::PromptedModel(models::Model read, const Sampling& sampling, const
 }
 
 Tensor PromptedModel::draw(std::span<const Draw> draws, const Tensor& told) const {
-    const at::NoGradGuard no_gradients;
-    std::vector<Tensor> parts;
-    const auto count = static_cast<std::int64_t>(draws.size());
-    for (std::int64_t first = 0; first < count; first += largest_batch) {
-        const std::int64_t size = std::min(largest_batch, count - first);
-        std::vector<Tensor> noise;
-        for (const Draw& draw : draws.subspan(static_cast<std::size_t>(first), static_cast<std::size_t>(size))) {
-            noise.push_back(diffusion::image_noise(draw.seed, draw.number, 1, model.network.data_shape));
-        }
-        parts.push_back(drawn_by(*denoiser_, sampling_, model.range, at::cat(noise).to(device_), {told.narrow(0, first, size).to(device_)}).to(at::kCPU));
-    }
-    return at::cat(parts);
+    return drawn_in_batches(draws, model.network.data_shape, [&](const Tensor& noise, std::size_t first) {
+        const Tensor condition = told.narrow(0, static_cast<std::int64_t>(first), noise.size(0));
+        return drawn_by(*denoiser_, sampling_, model.range, noise.to(device_), {condition.to(device_)}).to(at::kCPU);
+    });
 }
 
 }  // namespace atelier::inference

@@ -12,6 +12,9 @@
 
 namespace atelier::inference {
 
+/// Where an embedding [D] of length 1 lies among the cells of a router.
+conditions::Router::Place place_of(const conditions::Router& router, const Tensor& embedding);
+
 /// Reads prompts for a model or an ensemble: once for the router and the student together. Any thread.
 class PromptReader {
 public:
@@ -24,7 +27,7 @@ public:
     };
     Reading read(std::span<const std::string> prompts) const;
 
-    /// Where an embedding [D] lies among the students' cells; student 0 without a runner-up where there is one student.
+    /// The same among the students' cells; student 0 without a runner-up where there is one student.
     conditions::Router::Place place(const Tensor& embedding) const;
     std::int64_t students() const { return router_ ? router_->students() : 1; }
 

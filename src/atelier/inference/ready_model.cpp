@@ -20,24 +20,29 @@ ReadyModel::ReadyModel(models::Model read, const Sampling& sampling, const Engin
 }
 
 Tensor ReadyModel::draw(std::span<const Draw> draws) const {
-    at::NoGradGuard no_gradients;
-    std::vector<Tensor> parts;
-    constexpr auto most = static_cast<std::size_t>(largest_batch);
-    for (std::size_t first = 0; first < draws.size(); first += most) {
-        std::vector<Tensor> noise;
-        std::vector<std::int64_t> classes;
-        for (const Draw& draw : draws.subspan(first, std::min(most, draws.size() - first))) {
-            noise.push_back(diffusion::image_noise(draw.seed, draw.number, 1, model.network.data_shape));
-            classes.push_back(draw.class_id);
-        }
-        parts.push_back(one_batch(at::cat(noise), classes));
-    }
-    return at::cat(parts);
+    std::vector<std::int64_t> classes;
+    for (const Draw& draw : draws) classes.push_back(draw.class_id);
+    return drawn_in_batches(draws, model.network.data_shape, [&](const Tensor& noise, std::size_t first) {
+        return one_batch(noise, std::span(classes).subspan(first, static_cast<std::size_t>(noise.size(0))));
+    });
 }
 
 Tensor ReadyModel::one_batch(const Tensor& z, std::span<const std::int64_t> classes) const {
     if (one_step_) return one_step_->draw(z, classes);
     return drawn_by(*denoiser_, sampling_, model.range, z.to(device_), diffusion::one_hot(classes, model.network.classes, device_)).to(at::kCPU);
+}
+
+Tensor drawn_in_batches(std::span<const Draw> draws, const std::vector<std::int64_t>& shape, const std::function<Tensor(const Tensor& noise, std::size_t first)>& one_batch) {
+    const at::NoGradGuard no_gradients;
+    std::vector<Tensor> parts;
+    for (std::size_t first = 0; first < draws.size(); first += largest_batch) {
+        std::vector<Tensor> noise;
+        for (const Draw& draw : draws.subspan(first, std::min<std::size_t>(largest_batch, draws.size() - first))) {
+            noise.push_back(diffusion::image_noise(draw.seed, draw.number, 1, shape));
+        }
+        parts.push_back(one_batch(at::cat(noise), first));
+    }
+    return at::cat(parts);
 }
 
 Tensor drawn_by(const diffusion::Denoiser& denoiser, const Sampling& sampling, const diffusion::NoiseRange& range, const Tensor& z, const diffusion::Condition& condition) {

@@ -1,5 +1,6 @@
 #pragma once
 
+#include <functional>
 #include <memory>
 #include <span>
 #include <vector>
@@ -49,6 +50,9 @@ private:
     std::unique_ptr<OneStep> one_step_;  // one of these two
     std::unique_ptr<diffusion::Denoiser> denoiser_;
 };
+
+/// What `one_batch` makes of the draws' noise [n, shape...], of those from number `first` on, in order; of at most largest_batch of them at once.
+Tensor drawn_in_batches(std::span<const Draw> draws, const std::vector<std::int64_t>& shape, const std::function<Tensor(const Tensor& noise, std::size_t first)>& one_batch);
 
 /// What `denoiser` makes of standard normal `z` [N,...], by the method asked for.
 Tensor drawn_by(const diffusion::Denoiser& denoiser, const Sampling& sampling, const diffusion::NoiseRange& range, const Tensor& z, const diffusion::Condition& condition);

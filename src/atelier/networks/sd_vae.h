@@ -19,6 +19,9 @@ struct SdVae {
     /// Pixels of an image for one of a latent, along each axis.
     std::int64_t factor() const { return std::int64_t{1} << (channels.size() - 1); }
 
+    /// Channels, height and width of the image that a latent [latent_channels,h,w] is of.
+    std::vector<std::int64_t> image_shape(const std::vector<std::int64_t>& latent) const { return {image_channels, latent[1] * factor(), latent[2] * factor()}; }
+
     /// Images [N,image_channels,H,W] in +-1 -> mean and log variance of latents, [N,2*latent_channels,H/factor,W/factor], not scaled.
     ops::Value encode(ops::Ops& ops, const ops::Value& image) const;
 

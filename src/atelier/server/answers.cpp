@@ -58,7 +58,7 @@ std::string base64(std::span<const std::uint8_t> bytes) {
     return text;
 }
 
-std::string images_body(const ImageRequest& request, const Plan& plan, const Description& model, const std::vector<Picture>& pictures) {
+std::string images_body(const ImageRequest& request, const Plan& plan, const Description& model, std::span<const Picture> pictures) {
     std::string list;
     for (std::size_t i = 0; i < pictures.size(); ++i) {
         const Draw& draw = plan.draws[i];

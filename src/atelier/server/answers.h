@@ -1,8 +1,8 @@
 #pragma once
 
+#include <span>
 #include <string>
 #include <string_view>
-#include <vector>
 
 #include <nlohmann/json.hpp>
 
@@ -16,7 +16,7 @@ namespace atelier::server {
 Response error_response(const Refusal& refusal);
 
 /// OpenAI's answer to an image request; each picture's "atelier" says what it is and from whom.
-std::string images_body(const ImageRequest& request, const Plan& plan, const Description& model, const std::vector<Picture>& pictures);
+std::string images_body(const ImageRequest& request, const Plan& plan, const Description& model, std::span<const Picture> pictures);
 
 Response json_response(const nlohmann::json& body);
 

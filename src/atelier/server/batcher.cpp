@@ -53,11 +53,6 @@ void Batcher::drain() {
     changed_.notify_all();
 }
 
-bool Batcher::idle() const {
-    const std::lock_guard lock(mutex_);
-    return std::ranges::all_of(lanes_, [](const auto& lane) { return lane->empty(); });
-}
-
 std::size_t Batcher::waiting(const Lane& lane) const {
     const std::lock_guard lock(mutex_);
     return lane.waiting;

@@ -86,7 +86,6 @@ public:
 
     /// From now on no batch waits for more to come.
     void drain();
-    bool idle() const;
 
     std::size_t waiting(const Lane& lane) const;
     /// An estimate of how long all that waits will take.

@@ -2,7 +2,6 @@
 
 #include <algorithm>
 #include <cmath>
-#include <random>
 
 #include "atelier/core/error.h"
 #include "atelier/core/log.h"
@@ -22,12 +21,6 @@ using nlohmann::json;
 constexpr std::string_view images_path = "/v1/images/generations", models_path = "/v1/models", metrics_path = "/metrics";
 
 std::string milliseconds(Clock::duration duration) { return fmt::format("{:.3f}", 1e3 * seconds(duration)); }
-
-/// A seed that JavaScript can hold exactly.
-std::uint64_t fresh_seed() {
-    thread_local std::random_device device;
-    return ((std::uint64_t{device()} << 32) | device()) & ((std::uint64_t{1} << 53) - 1);
-}
 
 const PageFile* page_file(std::string_view path) {
     const auto files = page_files();
@@ -143,12 +136,9 @@ std::variant<Response, Pending> Service::read(const Request& request, Pending pe
             reject("late");
             throw deadline_exceeded();
         }
-        const std::vector<Reading> readings = readings_of(pending);
+        const std::vector<Reading> readings = pending.served->generator->read(pending.asked->prompts());
         metrics_.observe("atelier_reading_seconds", {{"model", pending.served->id}}, seconds(Clock::now() - request.arrived));
-        const Description& model = pending.served->description();
-        if (const auto* wanted = std::get_if<ImageRequest>(&pending.asked)) pending.plan = plan_of(*wanted, model, fresh_seed(), readings.front());
-        else pending.plan = plan_of(std::get<DrawRequest>(pending.asked), model, pending.served->partition_hash, readings);
-        enqueue(request, pending, finished);
+        enqueue(request, pending, readings, finished);
         return pending;
     } catch (const std::exception&) {
         return refused(request);
@@ -245,31 +235,26 @@ Pending Service::accept(const Request& request, const std::function<void(Outcome
         throw draining();
     }
     check_content_type(request);
-    Pending pending = understood(request);
+    Pending pending;
+    pending.asked = asked_by(request, options_.most_pictures);
+    pending.served = found(pending.asked->model());
     if (pending.served->description().reads_prompts) wait_for_reader(pending);
-    else enqueue(request, pending, finished);
+    else enqueue(request, pending, {}, finished);
     return pending;
 }
 
 /// Throws what can be told before the prompts are read.
 void Service::wait_for_reader(const Pending& pending) {
-    if (const auto* wanted = std::get_if<ImageRequest>(&pending.asked)) check_before_reading(*wanted, pending.served->description());
-    else check_before_reading(std::get<DrawRequest>(pending.asked));
+    pending.asked->check_before_reading(pending.served->description());
     if (++unread_ <= options_.most_unread) return;
     --unread_;
     reject("full");
     throw readers_busy();
 }
 
-std::vector<Reading> Service::readings_of(const Pending& pending) const {
-    std::vector<std::string> prompts;
-    if (const auto* wanted = std::get_if<ImageRequest>(&pending.asked)) prompts.push_back(wanted->prompt);
-    else for (const Draw& draw : std::get<DrawRequest>(pending.asked).draws) prompts.push_back(draw.prompt);
-    return pending.served->generator->read(prompts);
-}
-
-/// Gives what is planned to its student's queue.
-void Service::enqueue(const Request& request, Pending& pending, const std::function<void(Outcome)>& finished) {
+/// Plans what is asked and gives it to its student's queue.
+void Service::enqueue(const Request& request, Pending& pending, std::span<const Reading> readings, const std::function<void(Outcome)>& finished) {
+    pending.plan = pending.asked->plan(*pending.served, readings);
     const auto student = pending.plan.student;
     if (!pending.served->generator->facts(student).present) {
         reject("unavailable");
@@ -288,25 +273,6 @@ void Service::enqueue(const Request& request, Pending& pending, const std::funct
 std::shared_ptr<const Served> Service::found(const std::string& model) const {
     if (auto served = library_.find(model)) return served;
     throw Refusal(404, fmt::format("there is no model \"{}\" here; GET /v1/models lists them", model), "model", "model_not_found");
-}
-
-/// What is asked of whom; its job is still to be made. Where prompts are to be read its plan, too.
-Pending Service::understood(const Request& request) const {
-    Pending pending;
-    if (request.path() == draws_path) {
-        const DrawRequest read = read_draw_request(request.body, options_.most_pictures);
-        pending.served = found(read.model);
-        const Description& model = pending.served->description();
-        if (!model.reads_prompts) pending.plan = plan_of(read, model, pending.served->partition_hash);
-        pending.asked = read;
-    } else {
-        const ImageRequest read = read_image_request(request.body, options_.most_pictures);
-        pending.served = found(read.model);
-        const Description& model = pending.served->description();
-        if (!model.reads_prompts) pending.plan = plan_of(read, model, fresh_seed());
-        pending.asked = read;
-    }
-    return pending;
 }
 
 void Service::submit(const std::shared_ptr<Job>& job) {
@@ -350,9 +316,7 @@ Response Service::finish(const Request& request, const Pending& pending, const O
 
 Response Service::drawn(const Request& request, const Pending& pending, const Outcome& outcome) {
     const Description& model = pending.served->description();
-    Response response;
-    if (const auto* wanted = std::get_if<ImageRequest>(&pending.asked)) response.body = images_body(*wanted, pending.plan, model, outcome.pictures);
-    else response = {.content_type = "application/octet-stream", .body = parcel_of(outcome.pictures)};
+    Response response = pending.asked->answer(pending.plan, model, outcome.pictures);
     const Clock::duration all = Clock::now() - request.arrived;
     const std::string student = std::to_string(pending.plan.student);
     const Labels labels = student_labels(pending.served->id, pending.plan.student);

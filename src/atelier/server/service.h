@@ -9,11 +9,7 @@
 #include <nlohmann/json.hpp>
 
 #include "atelier/server/api_keys.h"
-#include "atelier/server/batcher.h"
-#include "atelier/server/drawing.h"
-#include "atelier/server/http.h"
-#include "atelier/server/image_request.h"
-#include "atelier/server/library.h"
+#include "atelier/server/asked.h"
 
 namespace atelier::server {
 
@@ -23,8 +19,8 @@ class Residents;
 /// A request for pictures that was accepted: its job is in a student's queue, once its prompts were read.
 struct Pending {
     std::shared_ptr<const Served> served;
-    std::variant<ImageRequest, DrawRequest> asked;  // the latter of a router, who takes pixels
-    Plan plan;
+    std::shared_ptr<const Asked> asked;
+    Plan plan;                 // of `job`
     std::shared_ptr<Job> job;  // null: `Service::read` is next
 };
 
@@ -70,10 +66,8 @@ private:
     nlohmann::json about(const Served& served, std::int64_t student) const;
     Response metrics_text() const;
     Pending accept(const Request& request, const std::function<void(Outcome)>& finished);
-    Pending understood(const Request& request) const;
     void wait_for_reader(const Pending& pending);
-    std::vector<Reading> readings_of(const Pending& pending) const;
-    void enqueue(const Request& request, Pending& pending, const std::function<void(Outcome)>& finished);
+    void enqueue(const Request& request, Pending& pending, std::span<const Reading> readings, const std::function<void(Outcome)>& finished);
     Response refused(const Request& request) const;
     std::shared_ptr<const Served> found(const std::string& model) const;
     void submit(const std::shared_ptr<Job>& job);
