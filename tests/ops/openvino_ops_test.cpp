@@ -2,6 +2,7 @@
 
 #include <openvino/openvino.hpp>
 
+#include "atelier/ops/onnx_ops.h"
 #include "atelier/ops/quantised.h"
 #include "atelier/ops/shape_ops.h"
 #include "atelier/ops/torch_ops.h"
@@ -40,6 +41,33 @@ Tensor computed_by_openvino(const Case& at_hand, const Parameters& parameters) {
     return at::from_blob(found.data<float>(), shape, at::kFloat).clone();
 }
 
+/// The ONNX graph of `layer`, written to a file, read by OpenVINO and computed there.
+Tensor computed_from_onnx(const Case& at_hand, const Parameters& parameters, std::size_t most_inside = 1 << 30) {
+    OnnxGraph graph;
+    OnnxOps speaker(graph, parameters);
+    std::vector<Value> values;
+    for (std::size_t i = 0; i < at_hand.inputs.size(); ++i) {
+        Shape shape = at_hand.inputs[i].sizes().vec();
+        shape[0] = 1;
+        values.push_back(OnnxOps::value_of(graph.input(fmt::format("in{}", i), at::kFloat, {shape.begin() + 1, shape.end()}), shape));
+    }
+    const Value out = at_hand.layer(speaker, values);
+    Shape shape = speaker.shape(out);
+    graph.output("out", OnnxOps::name_of(out), {shape.begin() + 1, shape.end()});
+    const core::TestFolder folder;
+    graph.write(folder / "graph.onnx", "test", {}, most_inside);
+    ov::Core core;
+    ov::InferRequest request =
+        core.compile_model((folder / "graph.onnx").string(), "CPU", {ov::hint::inference_precision(ov::element::f32), ov::inference_num_threads(2)}).create_infer_request();
+    for (std::size_t i = 0; i < at_hand.inputs.size(); ++i) request.set_tensor(fmt::format("in{}", i), view_of(at_hand.inputs[i]));
+    request.infer();
+    ov::Tensor found = request.get_output_tensor();
+    const ov::Shape sides = found.get_shape();
+    shape[0] = at_hand.inputs[0].size(0);
+    EXPECT_EQ(Shape(sides.begin(), sides.end()), shape);
+    return at::from_blob(found.data<float>(), shape, at::kFloat).clone();
+}
+
 class Speakers : public ::testing::TestWithParam<Case> {};
 
 TEST_P(Speakers, agree) {
@@ -55,10 +83,11 @@ TEST_P(Speakers, agree) {
     TorchOps torch(parameters);
     const Tensor expected = tensor_of(at_hand.layer(torch, tensors));
     EXPECT_LT(relative_distance(computed_by_openvino(at_hand, parameters), expected), 1e-5);
+    EXPECT_LT(relative_distance(computed_from_onnx(at_hand, parameters), expected), 1e-5);
 }
 
 const Tensor image = normal({2, 8, 6, 4}, "image"), qkv = normal({2, 3 * 128, 4, 2}, "qkv"), features = normal({3, 8}, "features"),
-             numbers = normal({5}, "numbers") * 300, modulation = normal({2, 16}, "modulation");
+             numbers = normal({5}, "numbers") * 300, sequence = normal({3, 6, 8}, "tokens"), others = normal({3, 4, 8}, "others"), modulation = normal({2, 16}, "modulation");
 
 INSTANTIATE_TEST_SUITE_P(
     Layers, Speakers,
@@ -95,6 +124,15 @@ INSTANTIATE_TEST_SUITE_P(
         Case{"add_for_every_pixel", {image, normal({2, 8}, "shift")}, [](Ops& ops, const auto& in) { return ops.add(in[0], in[1]); }},
         Case{"pixel_unshuffle", {image}, [](Ops& ops, const auto& in) { return ops.pixel_unshuffle(in[0], 2); }},
         Case{"pixel_shuffle", {image}, [](Ops& ops, const auto& in) { return ops.pixel_shuffle(in[0], 2); }},
+        Case{"tokens", {image}, [](Ops& ops, const auto& in) { return ops.tokens(in[0]); }},
+        Case{"image_of_tokens", {sequence}, [](Ops& ops, const auto& in) { return ops.image(in[0], 3, 2); }},
+        Case{"linear_of_tokens", {sequence}, [](Ops& ops, const auto& in) { return ops.linear(in[0], "layer", {.out_features = 5}); }},
+        Case{"layer_norm_of_tokens", {sequence}, [](Ops& ops, const auto& in) { return ops.layer_norm(in[0], "layer", 1e-5); }},
+        Case{"add_positions", {sequence}, [](Ops& ops, const auto& in) { return ops.add_positions(in[0], "places", 9); }},
+        Case{"token_attention", {sequence, others}, [](Ops& ops, const auto& in) { return ops.token_attention(in[0], in[1], in[1], {.heads = 2}); }},
+        Case{"causal_attention", {sequence}, [](Ops& ops, const auto& in) { return ops.token_attention(in[0], in[0], in[0], {.heads = 4, .causal = true}); }},
+        Case{"gelus", {sequence}, [](Ops& ops, const auto& in) { return ops.geglu(ops.quick_gelu(ops.gelu(in[0]))); }},
+        Case{"pad_corner", {image}, [](Ops& ops, const auto& in) { return ops.pad_corner(in[0]); }},
         Case{"global_average", {image}, [](Ops& ops, const auto& in) { return ops.global_average(in[0]); }}),
     [](const auto& info) { return info.param.name; });
 
@@ -178,6 +216,14 @@ TEST(OpenVinoOps, int8_layers_compute_what_rounding_their_inputs_and_weights_wou
     TorchOps exact(full);
     EXPECT_LT(relative_distance(computed(false), tensor_of(quantised_layers(exact, images))), 1e-5);  // dequantised
     EXPECT_GT(relative_distance(computed(false), expected), 8e-3);
+    const Case written{"quantised", {images}, [](Ops& ops, const auto& in) { return quantised_layers(ops, in[0]); }};
+    if (vnni) { EXPECT_LT(relative_distance(computed_from_onnx(written, parameters), expected), 5e-3); }
+}
+
+TEST(OnnxOps, weights_beside_the_graph_are_the_same_weights) {
+    const Case layer{"linear", {features}, [](Ops& ops, const auto& in) { return ops.linear(in[0], "layer", {.out_features = 7}); }};
+    const Parameters parameters({{"layer.weight", normal({7, 8}, "weight")}, {"layer.bias", normal({7}, "bias")}});
+    EXPECT_TRUE(computed_from_onnx(layer, parameters, 1).equal(computed_from_onnx(layer, parameters)));
 }
 
 TEST(OpenVinoOps, names_a_parameter_that_is_missing) {

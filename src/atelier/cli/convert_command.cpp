@@ -2,6 +2,8 @@
 
 #include "atelier/cli/commands.h"
 #include "atelier/core/error.h"
+#include "atelier/core/log.h"
+#include "atelier/inference/export.h"
 #include "atelier/models/diffusers_directory.h"
 #include "atelier/models/edm_checkpoint.h"
 #include "atelier/models/latent_model.h"
@@ -24,14 +26,22 @@ void import_checkpoint(const ConvertArguments& arguments) {
     models::write_checkpoint(arguments.to, checkpoint, arguments.from);
 }
 
+void export_graphs(const ConvertArguments& arguments, inference::GraphForm form) {
+    if (models::is_diffusers_directory(arguments.from)) inference::export_diffusers(models::DiffusersDirectory(arguments.from), arguments.to, form);
+    else if (models::is_ensemble_directory(arguments.from)) inference::export_ensemble(models::read_ensemble(arguments.from), arguments.to, form);
+    else inference::export_model(arguments.from, arguments.to, form);
+    core::log::info("{}: written", arguments.to);
+}
+
 void convert(const ConvertArguments& arguments) {
+    if (const auto form = inference::graph_form(arguments.form)) return export_graphs(arguments, *form);
     if (models::is_diffusers_directory(arguments.from)) {
-        if (arguments.form != "diffusers") throw core::UsageError(arguments.from + " is a diffusers directory; it is written with --to diffusers");
+        if (arguments.form != "diffusers") throw core::UsageError(arguments.from + " is a diffusers directory; it is written with --to diffusers, onnx or openvino");
         return models::write_diffusers_directory(models::DiffusersDirectory(arguments.from), arguments.to);
     }
     if (fs::is_directory(arguments.from)) {
         if (arguments.form == "diffusers") return models::write_as_diffusers(arguments.from, arguments.to);
-        if (arguments.form != "edm") throw core::UsageError("a model directory is exported with --to edm, or a student of Stable Diffusion with --to diffusers");
+        if (arguments.form != "edm") throw core::UsageError("a model directory is exported with --to onnx, openvino or edm, or a student of Stable Diffusion with --to diffusers");
         if (fs::path(arguments.to).extension() != ".safetensors") throw core::UsageError(arguments.to + ": is written as safetensors; name it so");
         return models::write_edm_state(arguments.to, arguments.from);
     }
@@ -47,14 +57,19 @@ void convert(const ConvertArguments& arguments) {
 void add_convert_command(CLI::App& app) {
     auto arguments = std::make_shared<ConvertArguments>();
     CLI::App* command = app.add_subcommand("convert", "Make a model directory of another project's checkpoint, or the reverse; nothing in a pickle is run");
-    command->add_option("SRC", arguments->from, "an EDM pickle, a state dictionary (.pth, .pt, .bin, .safetensors), a model directory, or a diffusers directory")->required();
-    command->add_option("DST", arguments->to, "the model directory to make, or with --to edm the .safetensors file")->required();
+    command->add_option("SRC", arguments->from, "an EDM pickle, a state dictionary (.pth, .pt, .bin, .safetensors), a model, ensemble or diffusers directory")->required();
+    command->add_option("DST", arguments->to, "the model directory to make, or with --to the file or directory")->required();
     CLI::Option* config = command->add_option("--config", arguments->config, "config.json of the network that a state dictionary is of");
     command->add_option("--prefix", arguments->prefix, "where the network lies in a state dictionary that holds several")->needs(config);
-    command->add_option("--to", arguments->form, "edm: export a model directory as a state dictionary of EDM's classes; diffusers: write a diffusers directory with one safetensors file a network, of another or of a student of Stable Diffusion")->excludes(config)->type_name("{edm,diffusers}");
+    command->add_option("--to", arguments->form, "onnx, openvino: graphs for other runtimes, of a model (one .onnx or .xml file), an ensemble (a directory with a file for each student) or a diffusers directory; "
+                                                      "edm: a model directory as a state dictionary of EDM's classes (.safetensors); diffusers: a diffusers directory with one safetensors file a network, of another or of a student of Stable Diffusion")
+        ->excludes(config)
+        ->check(CLI::IsMember({"onnx", "openvino", "edm", "diffusers"}))
+        ->type_name("{onnx,openvino,edm,diffusers}");
     command->footer("Examples:\n  atelier convert edm-imagenet-64x64-cond-adm.pkl models/teacher\n"
                     "  atelier convert pytorch_model.bin models/dmd2 --config models/teacher/config.json\n"
                     "  atelier convert runs/x/students/0 student.safetensors --to edm\n"
+                    "  atelier convert models/fashion-mnist/k4 k4-onnx --to onnx\n"
                     "  atelier convert stable-diffusion-sharded stable-diffusion --to diffusers\n"
                     "  atelier convert runs/sd/ensemble/students/0 student-0 --to diffusers");
     command->callback([arguments] { convert(*arguments); });

@@ -7,20 +7,17 @@
 #include <ctime>
 
 #include "atelier/core/error.h"
+#include "atelier/core/protobuf.h"
 
 namespace atelier::core {
 
 namespace {
 
-// Wire types and field numbers of tensorflow/core/util/event.proto and framework/summary.proto.
-enum WireType { varint_type = 0, fixed64_type = 1, bytes_type = 2, fixed32_type = 5 };
-
-void put_varint(std::string& out, std::uint64_t value) {
-    for (; value >= 0x80; value >>= 7) out += static_cast<char>(value | 0x80);
-    out += static_cast<char>(value);
+// Field numbers are those of tensorflow/core/util/event.proto and framework/summary.proto.
+ProtobufMessage begun_event() {
+    const std::chrono::duration<double> now = std::chrono::system_clock::now().time_since_epoch();
+    return ProtobufMessage().real(1, now.count());
 }
-
-void put_tag(std::string& out, int field, WireType type) { put_varint(out, static_cast<std::uint64_t>(field << 3 | type)); }
 
 // Little-endian, as all machines are that the project runs on.
 template <class Value>
@@ -29,20 +26,6 @@ void put_raw(std::string& out, Value value) {
     char bytes[sizeof value];
     std::memcpy(bytes, &value, sizeof value);
     out.append(bytes, sizeof value);
-}
-
-void put_bytes(std::string& out, int field, std::string_view bytes) {
-    put_tag(out, field, bytes_type);
-    put_varint(out, bytes.size());
-    out += bytes;
-}
-
-std::string begin_event() {
-    const std::chrono::duration<double> now = std::chrono::system_clock::now().time_since_epoch();
-    std::string event;
-    put_tag(event, 1, fixed64_type);
-    put_raw(event, now.count());
-    return event;
 }
 
 constexpr std::array<std::uint32_t, 256> make_crc_table() {
@@ -73,25 +56,13 @@ TensorBoardFile::TensorBoardFile(const std::filesystem::path& folder, std::int64
     const auto path = folder / fmt::format("events.out.tfevents.{}.atelier.{}", std::time(nullptr), first_step);
     out_.open(path, std::ios::binary | std::ios::app);
     if (!out_) fail("{}: cannot be written; is the folder writable?", path.string());
-    std::string event = begin_event();
-    put_bytes(event, 3, "brain.Event:2");
-    record(event);
+    record(begun_event().text(3, "brain.Event:2").bytes());
 }
 
 void TensorBoardFile::add(std::int64_t step, const std::vector<std::pair<std::string, double>>& scalars) {
-    std::string summary;
-    for (const auto& [tag, number] : scalars) {
-        std::string value;
-        put_bytes(value, 1, tag);
-        put_tag(value, 2, fixed32_type);
-        put_raw(value, static_cast<float>(number));
-        put_bytes(summary, 1, value);
-    }
-    std::string event = begin_event();
-    put_tag(event, 2, varint_type);
-    put_varint(event, static_cast<std::uint64_t>(step));
-    put_bytes(event, 5, summary);
-    record(event);
+    ProtobufMessage summary;
+    for (const auto& [tag, number] : scalars) summary.message(1, ProtobufMessage().text(1, tag).real(2, static_cast<float>(number)));
+    record(begun_event().number(2, step).message(5, summary).bytes());
 }
 
 void TensorBoardFile::record(const std::string& bytes) {

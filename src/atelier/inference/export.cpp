@@ -1,0 +1,190 @@
+#include "atelier/inference/export.h"
+
+#include <unistd.h>
+
+#include <algorithm>
+#include <openvino/core/graph_util.hpp>
+#include <openvino/runtime/core.hpp>
+
+#include "atelier/core/atomic_file.h"
+#include "atelier/core/error.h"
+#include "atelier/ops/onnx_ops.h"
+
+namespace atelier::inference {
+
+namespace {
+
+namespace fs = std::filesystem;
+using ops::OnnxGraph;
+using ops::OnnxOps;
+using ops::Value;
+using Facts = std::map<std::string, std::string>;
+
+constexpr std::size_t most_inside = std::size_t{1} << 30;  // bytes of weights in the graph's own file
+
+std::string_view extension_of(GraphForm form) { return form == GraphForm::onnx ? ".onnx" : ".xml"; }
+
+/// A folder for what is not to be seen, gone when this is.
+struct Workplace {
+    explicit Workplace(const fs::path& beside) : path(beside.parent_path() / fmt::format(".{}.{}", beside.filename().string(), ::getpid())) { fs::create_directories(path); }
+    ~Workplace() {
+        std::error_code ignored;
+        fs::remove_all(path, ignored);
+    }
+    Workplace(const Workplace&) = delete;
+    fs::path path;
+};
+
+/// OpenVINO reads the ONNX file and writes its own two; the one with the weights comes into place first.
+void write_for_openvino(const OnnxGraph& graph, const fs::path& file, const std::string& name, const Facts& facts) {
+    const Workplace work(file);
+    const fs::path onnx = work.path / "graph.onnx", xml = work.path / "graph.xml", weights = work.path / "graph.bin";
+    graph.write(onnx, name, {}, most_inside);
+    try {
+        const std::shared_ptr<ov::Model> model = ov::Core().read_model(onnx.string());
+        for (const auto& [key, value] : facts) model->set_rt_info(value, key);
+        ov::save_model(model, xml.string(), /*compress_to_fp16=*/false);
+    } catch (const ov::Exception& error) {
+        std::string lines = error.what();
+        std::ranges::replace(lines, '\n', ' ');
+        core::fail("{}: OpenVINO cannot write this {}: {}", file.string(), name, lines);
+    }
+    fs::rename(weights, fs::path(file).replace_extension(".bin"));
+    fs::rename(xml, file);
+}
+
+void write_graph(const OnnxGraph& graph, const fs::path& file, const std::string& name, const Facts& facts, GraphForm form) {
+    if (form == GraphForm::onnx) graph.write(file, name, facts, most_inside);
+    else write_for_openvino(graph, file, name, facts);
+}
+
+ops::Shape of_one(ops::Shape shape) {
+    shape.insert(shape.begin(), 1);
+    return shape;
+}
+
+Value input(OnnxGraph& graph, const std::string& name, const ops::Shape& shape, at::ScalarType type = at::kFloat) {
+    return OnnxOps::value_of(graph.input(name, type, shape), of_one(shape));
+}
+
+void output(OnnxGraph& graph, const std::string& name, const Value& value, const OnnxOps& speaker) {
+    const ops::Shape shape = speaker.shape(value);
+    graph.output(name, OnnxOps::name_of(value), {shape.begin() + 1, shape.end()});
+}
+
+/// What a conditional network is told: a class' one-hot row, or what was read of a prompt.
+Value labels_of(OnnxGraph& graph, const models::Model& model) {
+    const networks::Network& network = model.network;
+    const ops::Shape one = network.label_shape(1);
+    if (network.tokens > 0 || model.config.value("condition", "") == "text") return input(graph, "text", {one.begin() + 1, one.end()});
+    const std::string ids = graph.input("class", at::kLong, {}), rows = graph.constant("one row a class", at::eye(network.classes));
+    return OnnxOps::value_of(graph.node("Gather", {rows, ids}, "class", {{"axis", std::int64_t{0}}}), one);
+}
+
+void speak_student(OnnxGraph& graph, OnnxOps& speaker, const models::Model& model) {
+    const auto with = diffusion::precondition(at::full({1}, model.range.sigma_max, at::kDouble), model.scheme);
+    const double start = model.range.start();
+    const Value noise = input(graph, "noise", model.network.data_shape);
+    const Value level = OnnxOps::value_of(graph.constant("c_noise", with.c_noise.to(at::kFloat)), {1});
+    networks::Inputs inputs{speaker.scale(noise, start * with.c_in.item<double>()), level, std::nullopt};
+    if (model.network.classes > 0) inputs.labels = labels_of(graph, model);
+    const Value raw = speaker.scale(model.network.forward(speaker, inputs).raw, with.c_out.item<double>());
+    output(graph, "sample", speaker.add(speaker.scale(noise, start * with.c_skip.item<double>()), raw), speaker);
+}
+
+void speak_network(OnnxGraph& graph, OnnxOps& speaker, const models::Model& model) {
+    networks::Inputs inputs{input(graph, "x", model.network.data_shape), input(graph, "c_noise", {}), std::nullopt};
+    if (model.network.classes > 0) inputs.labels = labels_of(graph, model);
+    output(graph, "raw", model.network.forward(speaker, inputs).raw, speaker);
+}
+
+void write_model_graph(const models::Model& model, const fs::path& file, GraphForm form) {
+    OnnxGraph graph;
+    OnnxOps speaker(graph, model.parameters);
+    if (model.config.contains("place")) speak_student(graph, speaker, model);
+    else speak_network(graph, speaker, model);
+    write_graph(graph, file, model.network.architecture, {{"atelier.config", model.config.dump()}, {"atelier.hash", ops::hash_of(model.parameters)}}, form);
+}
+
+void refuse_existing(const fs::path& path) {
+    if (fs::exists(path)) core::fail("{}: exists already; name a new one", path.string());
+}
+
+/// A part of a diffusers directory: `speak(graph, speaker)` writes the graph.
+template <class Speak>
+void write_part(const fs::path& folder, const ops::Parameters& parameters, GraphForm form, Speak speak) {
+    OnnxGraph graph;
+    OnnxOps speaker(graph, parameters);
+    speak(graph, speaker);
+    fs::create_directories(folder);
+    write_graph(graph, folder / (form == GraphForm::onnx ? "model.onnx" : "openvino_model.xml"), folder.filename().string(), {}, form);
+}
+
+/// Names of inputs and outputs are those that diffusers' pipeline uses.
+void write_parts(const models::DiffusersDirectory& from, const fs::path& to, GraphForm form) {
+    const networks::SdUnet unet = from.unet();
+    const networks::SdVae vae = from.vae();
+    const networks::ClipText text = from.text();
+    const std::int64_t side = unet.sample_size, pixels = side * vae.factor();
+    write_part(to / "text_encoder", from.text_weights().map(), form, [&](OnnxGraph& graph, OnnxOps& speaker) {
+        output(graph, "last_hidden_state", text.forward(speaker, input(graph, "input_ids", {text.positions}, at::kInt)), speaker);
+    });
+    write_part(to / "unet", from.unet_weights().map(), form, [&](OnnxGraph& graph, OnnxOps& speaker) {
+        const Value x = input(graph, "sample", {unet.in_channels, side, side}), t = input(graph, "timestep", {});
+        const Value hidden = input(graph, "encoder_hidden_states", {text.positions, unet.context_width});
+        output(graph, "out_sample", unet.forward(speaker, x, t, hidden).predicted, speaker);
+    });
+    const ops::Parameters of_vae = from.vae_weights().map();
+    write_part(to / "vae_decoder", of_vae, form, [&](OnnxGraph& graph, OnnxOps& speaker) {
+        output(graph, "sample", vae.decode(speaker, input(graph, "latent_sample", {vae.latent_channels, side, side})), speaker);
+    });
+    write_part(to / "vae_encoder", of_vae, form, [&](OnnxGraph& graph, OnnxOps& speaker) {
+        output(graph, "latent_parameters", vae.encode(speaker, input(graph, "sample", {vae.image_channels, pixels, pixels})), speaker);
+    });
+}
+
+nlohmann::json pipeline_index() {
+    nlohmann::json index{{"_class_name", "OnnxStableDiffusionPipeline"}, {"requires_safety_checker", false}, {"feature_extractor", {nullptr, nullptr}}, {"safety_checker", {nullptr, nullptr}}};
+    for (const char* part : {"text_encoder", "unet", "vae_decoder", "vae_encoder"}) index[part] = {"diffusers", "OnnxRuntimeModel"};
+    index["tokenizer"] = {"transformers", "CLIPTokenizer"};
+    return index;
+}
+
+}  // namespace
+
+std::optional<GraphForm> graph_form(const std::string& name) {
+    if (name == "onnx") return GraphForm::onnx;
+    if (name == "openvino") return GraphForm::openvino;
+    return std::nullopt;
+}
+
+void export_model(const fs::path& directory, const fs::path& file, GraphForm form) {
+    if (file.extension() != extension_of(form)) throw core::UsageError(fmt::format("{}: is written as {}; name it so", file.string(), extension_of(form)));
+    refuse_existing(file);
+    write_model_graph(models::read_model(directory, at::kCPU, models::Weights::mapped), file, form);
+}
+
+void export_ensemble(const models::Ensemble& ensemble, const fs::path& directory, GraphForm form) {
+    refuse_existing(directory);
+    core::create_directory_atomically(directory, [&](const fs::path& place) {
+        for (std::size_t k = 0; k < ensemble.students.size(); ++k) {
+            const models::Model student = models::read_student(ensemble, static_cast<std::int64_t>(k), at::kCPU, models::Weights::mapped);
+            write_model_graph(student, place / fmt::format("student-{}{}", k, extension_of(form)), form);
+        }
+        fs::copy_file(ensemble.directory / "ensemble.json", place / "ensemble.json");
+    });
+}
+
+void export_diffusers(const models::DiffusersDirectory& from, const fs::path& directory, GraphForm form) {
+    refuse_existing(directory);
+    core::create_directory_atomically(directory, [&](const fs::path& place) {
+        write_parts(from, place, form);
+        for (const char* part : {"tokenizer", "scheduler", "text_encoder", "unet"}) models::copy_texts(from.path() / part, place / part);
+        for (const char* part : {"vae_decoder", "vae_encoder"}) models::copy_texts(from.path() / "vae", place / part);
+        nlohmann::json index = pipeline_index();
+        index["scheduler"] = core::read_json(from.path() / "model_index.json").value("scheduler", nlohmann::json::array());
+        core::write_json(place / "model_index.json", index);
+    });
+}
+
+}  // namespace atelier::inference
