@@ -3,6 +3,7 @@
 #include "atelier/conditions/embeddings.h"
 #include "atelier/core/image_file.h"
 #include "cli/program.h"
+#include "evaluation/inception_fixture.h"
 #include "models/diffusers_fixtures.h"
 
 /// The commands on a small Stable Diffusion, as users give them.
@@ -98,6 +99,40 @@ TEST_F(DiffusersCommands, embed_names_the_line_that_is_no_text) {
     const Answer answer = atelier({"embed", model(), path("prompts.txt"), "--out", path("e.safetensors")});
     EXPECT_EQ(answer.code, 1);
     ops::expect_contains(answer.error, "line 2");
+}
+
+TEST_F(DiffusersCommands, evaluate_draws_a_picture_a_caption_and_measures_them_with_inception_and_clip) {
+    namespace fs = std::filesystem;
+    fs::copy(ATELIER_SOURCE_DIR "/tests/golden/clip", path("clip"));
+    fs::copy(ATELIER_SOURCE_DIR "/tests/golden/clip_tokenizer", path("clip"));
+    std::map<std::string, Tensor> inception;
+    for (const auto& [name, tensor] : evaluation::golden_inception_state()) inception[name] = tensor();
+    ops::write_parameters(path("inception.safetensors"), ops::Parameters(std::move(inception)));
+    core::write_text(path("captions.txt"), "a red cat\na boat at dawn\ntwo shoes\na hat\nrain\n");
+    fs::create_directory(path("real"));
+    for (int i = 0; i < 6; ++i) {
+        core::Image image{.height = 24, .width = 24, .channels = 3, .pixels = std::vector<std::uint8_t>(24 * 24 * 3)};
+        for (std::size_t p = 0; p < image.pixels.size(); ++p) image.pixels[p] = static_cast<std::uint8_t>(p * static_cast<std::size_t>(i + 3) % 251);
+        core::write_png(path(fmt::format("real/{}.png", i)), image);
+    }
+    const auto evaluate = [&](const char* seed) {
+        return atelier({"evaluate", model(), "--captions", path("captions.txt"), "--clip", path("clip"), "--inception", path("inception.safetensors"), "--data", path("real"), "--split",
+                        "train", "--size", "24", "--steps", "2", "--seed", seed, "--out", path("out")});
+    };
+    const Answer first = evaluate("4");
+    ASSERT_EQ(first.code, 0) << first.error;
+    const nlohmann::json result = core::read_json(path("out/evaluation.json")).at("models").front();
+    for (const char* name : {"fid", "kid", "precision", "recall", "clip_score"}) EXPECT_TRUE(result.at("metrics").contains(name)) << name;
+    EXPECT_EQ(core::read_image(path("out/pictures/000002.png")).width, 24);
+
+    fs::remove(path("out/pictures/000001.png"));
+    const auto untouched = fs::last_write_time(path("out/pictures/000000.png"));
+    EXPECT_EQ(evaluate("4").code, 0);
+    EXPECT_EQ(core::read_json(path("out/evaluation.json")).at("models").front(), result) << "what was missing is drawn again, and the same";
+    EXPECT_EQ(fs::last_write_time(path("out/pictures/000000.png")), untouched);
+    const Answer other = evaluate("5");
+    EXPECT_EQ(other.code, 2);
+    ops::expect_contains(other.error, "another seed");
 }
 
 TEST_F(DiffusersCommands, inspect_and_convert_know_the_directory) {

@@ -9,8 +9,8 @@
 #include "atelier/evaluation/evaluate.h"
 #include "atelier/evaluation/statistics_file.h"
 #include "core/test_folder.h"
-#include "diffusion/golden_weights.h"
 #include "evaluation/evaluation_fixtures.h"
+#include "evaluation/inception_fixture.h"
 #include "ops/tensors.h"
 
 namespace atelier::evaluation {
@@ -18,24 +18,8 @@ namespace {
 
 using core::error_of;
 
-/// Weights that follow from their names, as scripts/make_inception_golden.py has them.
-const models::NamedTensors& golden_state() {
-    static const models::NamedTensors state = [] {
-        models::NamedTensors named;
-        const nlohmann::json shapes = core::read_json(ATELIER_SOURCE_DIR "/tests/golden/inception_shapes.json");
-        for (const auto& [name, shape] : shapes.items()) {
-            named[name] = [name = name, shape = shape.get<std::vector<std::int64_t>>()] {
-                const Tensor numbers = diffusion::golden_weights(name, shape);
-                return name.ends_with("running_var") ? numbers + 1 : numbers;
-            };
-        }
-        return named;
-    }();
-    return state;
-}
-
 const Inception& golden_inception() {
-    static const Inception inception(golden_state(), "golden");
+    static const Inception inception(golden_inception_state(), "golden");
     return inception;
 }
 
@@ -62,7 +46,7 @@ TEST(Inception, resizes_as_tensorflow_does) {
 }
 
 TEST(Inception, says_what_is_wrong_with_weights) {
-    models::NamedTensors less = golden_state(), other = less, broken = less;
+    models::NamedTensors less = golden_inception_state(), other = less, broken = less;
     less.erase("Mixed_6e.branch7x7dbl_5.conv.weight");
     EXPECT_NE(error_of([&] { Inception(less, "weights.pth"); }).find("weights.pth: has no tensor \"Mixed_6e.branch7x7dbl_5.conv.weight\""), std::string::npos);
     other["Mixed_7a.branch3x3_2.conv.weight"] = [] { return at::zeros({320, 192, 1, 1}); };

@@ -74,7 +74,8 @@ void evaluate_on_captions(EvaluateArguments& arguments) {
     std::vector<std::string> captions;
     data::PromptFile file(arguments.captions);
     for (std::string caption; file.line() < measuring.count && file.next(caption);) captions.push_back(caption);
-    if (captions.size() < 2) core::fail("{}: holds {} captions; at least 2 are needed", arguments.captions, captions.size());
+    constexpr std::size_t fewest = 4;  // of precision and recall, which look at 3 neighbours
+    if (captions.size() < fewest) core::fail("{}: {} captions are too few; at least {} are needed", arguments.captions, captions.size(), fewest);
     measuring.count = static_cast<std::int64_t>(captions.size());
     std::string pictures = arguments.subject;
     if (draws_prompts(pictures)) {
