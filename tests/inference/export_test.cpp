@@ -103,6 +103,9 @@ TEST_F(Export, refuses_what_would_be_overwritten_and_names_of_another_form) {
     core::write_text(folder / "there.onnx", "mine");
     core::expect_contains(ops::error_of([&] { export_model(folder / "model", folder / "there.onnx", GraphForm::onnx); }), "exists already");
     EXPECT_EQ(core::read_text(folder / "there.onnx"), "mine");
+    core::write_text(folder / "pytorch_model.bin", "mine too");
+    core::expect_contains(ops::error_of([&] { export_model(folder / "model", folder / "pytorch_model.xml", GraphForm::openvino); }), "pytorch_model.bin: exists already");
+    EXPECT_EQ(core::read_text(folder / "pytorch_model.bin"), "mine too");
     EXPECT_THROW(export_model(folder / "model", folder / "graph.onnx", GraphForm::openvino), core::UsageError);
     EXPECT_FALSE(fs::exists(folder / "graph.onnx"));
 }

@@ -20,9 +20,10 @@ using ops::OnnxOps;
 using ops::Value;
 using Facts = std::map<std::string, std::string>;
 
-constexpr std::size_t most_inside = std::size_t{1} << 30;  // bytes of weights in the graph's own file
-
 std::string_view extension_of(GraphForm form) { return form == GraphForm::onnx ? ".onnx" : ".xml"; }
+
+/// Where weights go that do not lie in the graph's own file.
+fs::path weights_beside(const fs::path& file, GraphForm form) { return form == GraphForm::onnx ? OnnxGraph::data_file(file) : fs::path(file).replace_extension(".bin"); }
 
 /// A folder for what is not to be seen, gone when this is.
 struct Workplace {
@@ -39,7 +40,7 @@ struct Workplace {
 void write_for_openvino(const OnnxGraph& graph, const fs::path& file, const std::string& name, const Facts& facts) {
     const Workplace work(file);
     const fs::path onnx = work.path / "graph.onnx", xml = work.path / "graph.xml", weights = work.path / "graph.bin";
-    graph.write(onnx, name, {}, most_inside);
+    graph.write(onnx, name, {});
     try {
         const std::shared_ptr<ov::Model> model = ov::Core().read_model(onnx.string());
         for (const auto& [key, value] : facts) model->set_rt_info(value, key);
@@ -49,12 +50,12 @@ void write_for_openvino(const OnnxGraph& graph, const fs::path& file, const std:
         std::ranges::replace(lines, '\n', ' ');
         core::fail("{}: OpenVINO cannot write this {}: {}", file.string(), name, lines);
     }
-    fs::rename(weights, fs::path(file).replace_extension(".bin"));
+    fs::rename(weights, weights_beside(file, GraphForm::openvino));
     fs::rename(xml, file);
 }
 
 void write_graph(const OnnxGraph& graph, const fs::path& file, const std::string& name, const Facts& facts, GraphForm form) {
-    if (form == GraphForm::onnx) graph.write(file, name, facts, most_inside);
+    if (form == GraphForm::onnx) graph.write(file, name, facts);
     else write_for_openvino(graph, file, name, facts);
 }
 
@@ -160,7 +161,7 @@ std::optional<GraphForm> graph_form(const std::string& name) {
 
 void export_model(const fs::path& directory, const fs::path& file, GraphForm form) {
     if (file.extension() != extension_of(form)) throw core::UsageError(fmt::format("{}: is written as {}; name it so", file.string(), extension_of(form)));
-    refuse_existing(file);
+    for (const fs::path& one : {file, weights_beside(file, form)}) refuse_existing(one);
     write_model_graph(models::read_model(directory, at::kCPU, models::Weights::mapped), file, form);
 }
 

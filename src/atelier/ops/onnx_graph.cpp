@@ -108,7 +108,7 @@ void OnnxGraph::write(const std::filesystem::path& path, const std::string& name
     for (const auto& [key, tensor] : constants_) size += tensor.nbytes();
     std::filesystem::path beside;
     if (size > most_inside) {
-        beside = path.string() + ".data";
+        beside = data_file(path);
         core::AtomicFile data(beside);
         for (const auto& [key, tensor] : constants_) {
             if (tensor.scalar_type() != at::kLong && tensor.dim() > 0) data.write(bytes_of(tensor));

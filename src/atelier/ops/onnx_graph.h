@@ -33,8 +33,9 @@ public:
     std::string numbers(const std::vector<std::int64_t>& numbers);
     std::string number(float value);
 
-    /// Writes the model, atomically; weights of more than `most_inside` bytes together go to a file beside it, `path` with ".data" added, since no protobuf message
-    /// may pass 2 GB. `facts` become the model's metadata.
+    /// Beside a graph's own file: its path with ".data" added.
+    static std::filesystem::path data_file(const std::filesystem::path& path) { return path.string() + ".data"; }
+    /// Writes the model, atomically; weights of more than `most_inside` bytes together go to `data_file`, since no protobuf message may pass 2 GB. `facts` become the model's metadata.
     void write(const std::filesystem::path& path, const std::string& name, const std::map<std::string, std::string>& facts, std::size_t most_inside = std::size_t{1} << 30) const;
 
 private:
