@@ -221,9 +221,15 @@ TEST(OpenVinoOps, int8_layers_compute_what_rounding_their_inputs_and_weights_wou
 }
 
 TEST(OnnxOps, weights_beside_the_graph_are_the_same_weights) {
-    const Case layer{"linear", {features}, [](Ops& ops, const auto& in) { return ops.linear(in[0], "layer", {.out_features = 7}); }};
-    const Parameters parameters({{"layer.weight", normal({7, 8}, "weight")}, {"layer.bias", normal({7}, "bias")}});
+    const Case layer{"large", {image}, [](Ops& ops, const auto& in) { return ops.resample(ops.conv2d(in[0], "layer", {.out_channels = 64}), Resample::up); }};
+    const Parameters parameters({{"layer.weight", normal({64, 8, 3, 3}, "weight")}, {"layer.bias", normal({64}, "bias")}});
     EXPECT_TRUE(computed_from_onnx(layer, parameters, 1).equal(computed_from_onnx(layer, parameters)));
+
+    OnnxGraph graph;
+    graph.constant("layer.weight", parameters.at("layer.weight"));
+    const core::TestFolder folder;
+    graph.write(folder / "graph.onnx", "test", {}, 1);
+    EXPECT_EQ(std::filesystem::file_size(OnnxGraph::data_file(folder / "graph.onnx")), 64U * 8 * 9 * 4);
 }
 
 TEST(OpenVinoOps, names_a_parameter_that_is_missing) {

@@ -45,6 +45,9 @@ ProtobufMessage port(const std::string& name, at::ScalarType type, const Shape& 
 
 std::string_view bytes_of(const Tensor& tensor) { return {static_cast<const char*>(tensor.const_data_ptr()), tensor.nbytes()}; }
 
+/// Where weights lie in a file of their own, small constants do not: readers want shapes and factors before they open other files.
+bool is_large(const Tensor& tensor) { return tensor.numel() >= 1024; }
+
 ProtobufMessage entry(const std::string& key, const std::string& value) { return ProtobufMessage().text(1, key).text(2, value); }
 
 }  // namespace
@@ -90,8 +93,7 @@ ProtobufMessage OnnxGraph::with_weights(const std::string& data_file) const {
         ProtobufMessage message;
         for (const std::int64_t side : tensor.sizes()) message.number(1, side);
         message.number(2, type_of(tensor.scalar_type())).text(8, name);
-        // Shapes stay inside: readers want them before they open other files.
-        if (data_file.empty() || tensor.scalar_type() == at::kLong || tensor.dim() == 0) {
+        if (data_file.empty() || !is_large(tensor)) {
             message.text(9, bytes_of(tensor));
         } else {
             const auto size = static_cast<std::int64_t>(tensor.nbytes());
@@ -111,7 +113,7 @@ void OnnxGraph::write(const std::filesystem::path& path, const std::string& name
         beside = data_file(path);
         core::AtomicFile data(beside);
         for (const auto& [key, tensor] : constants_) {
-            if (tensor.scalar_type() != at::kLong && tensor.dim() > 0) data.write(bytes_of(tensor));
+            if (is_large(tensor)) data.write(bytes_of(tensor));
         }
         data.commit();
     }
