@@ -43,6 +43,8 @@ INSTANTIATE_TEST_SUITE_P(
                     Mistake{"a_prefix_without_config", {"convert", "none.pth", "models/none", "--prefix", "ema"}, 2, "--config"},
                     Mistake{"a_state_of_another_name", {"convert", "models/fashion-mnist/teacher", "x.pth", "--to", "edm"}, 2, "safetensors"},
                     Mistake{"a_model_without_form", {"convert", "models/fashion-mnist/teacher", "x.safetensors"}, 2, "--to edm"},
+                    Mistake{"a_form_that_is_unknown", {"convert", "models/fashion-mnist/teacher", "x.tflite", "--to", "tflite"}, 2, "onnx"},
+                    Mistake{"a_graph_of_another_name", {"convert", "models/fashion-mnist/teacher", "x.bin", "--to", "onnx"}, 2, ".onnx"},
                     Mistake{"unknown_toy", {"run", toy, "data.path=toy:rung"}, 2, "ring"},
                     Mistake{"regression_without_pairs", {"run", toy, "pairs.count=0"}, 2, "pairs"},
                     Mistake{"network_for_images", {"run", toy, "network.architecture=adm_unet"}, 2, "mlp"},

@@ -41,7 +41,7 @@ void convert(const ConvertArguments& arguments) {
     }
     if (fs::is_directory(arguments.from)) {
         if (arguments.form == "diffusers") return models::write_as_diffusers(arguments.from, arguments.to);
-        if (arguments.form != "edm") throw core::UsageError("a model directory is exported with --to onnx, openvino or edm, or a student of Stable Diffusion with --to diffusers");
+        if (arguments.form != "edm") throw core::UsageError("a model directory is exported with --to onnx, --to openvino or --to edm, or a student of Stable Diffusion with --to diffusers");
         if (fs::path(arguments.to).extension() != ".safetensors") throw core::UsageError(arguments.to + ": is written as safetensors; name it so");
         return models::write_edm_state(arguments.to, arguments.from);
     }
