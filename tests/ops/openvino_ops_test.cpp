@@ -1,5 +1,6 @@
 #include "atelier/ops/openvino_ops.h"
 
+#include <openvino/op/convert.hpp>
 #include <openvino/openvino.hpp>
 
 #include "atelier/ops/onnx_ops.h"
@@ -19,9 +20,9 @@ struct Case {
     Layer layer;
 };
 
-/// `layer` computed in float32 by OpenVINO.
-Tensor computed_by_openvino(const Case& at_hand, const Parameters& parameters) {
-    OpenVinoOps speaker(parameters);
+/// `layer` computed by OpenVINO.
+Tensor computed_by_openvino(const Case& at_hand, const Parameters& parameters, const ov::element::Type& precision = ov::element::f32) {
+    OpenVinoOps speaker(parameters, {.precision = precision});
     ov::ParameterVector nodes;
     std::vector<Value> values;
     for (const Tensor& input : at_hand.inputs) {
@@ -29,10 +30,10 @@ Tensor computed_by_openvino(const Case& at_hand, const Parameters& parameters) {
         values.push_back(value_of(nodes.back()->output(0)));
     }
     const Value out = at_hand.layer(speaker, values);
-    const auto model = std::make_shared<ov::Model>(ov::OutputVector{node_of(out)}, nodes);
+    const auto model = std::make_shared<ov::Model>(ov::OutputVector{std::make_shared<ov::op::v0::Convert>(node_of(out), ov::element::f32)->output(0)}, nodes);
     static ov::Core core;
     ov::InferRequest request =
-        core.compile_model(model, "CPU", {ov::hint::inference_precision(ov::element::f32), ov::inference_num_threads(2)}).create_infer_request();
+        core.compile_model(model, "CPU", {ov::hint::inference_precision(precision), ov::inference_num_threads(2)}).create_infer_request();
     for (std::size_t i = 0; i < nodes.size(); ++i) request.set_input_tensor(i, view_of(at_hand.inputs[i]));
     request.infer();
     ov::Tensor found = request.get_output_tensor();
@@ -230,6 +231,18 @@ TEST(OnnxOps, weights_beside_the_graph_are_the_same_weights) {
     const core::TestFolder folder;
     graph.write(folder / "graph.onnx", "test", {}, 1);
     EXPECT_EQ(std::filesystem::file_size(OnnxGraph::data_file(folder / "graph.onnx")), 64U * 8 * 9 * 4);
+}
+
+TEST(OpenVinoOps, weights_of_two_bytes_are_read_in_a_bfloat16_graph) {
+    const Case layers{"layers", {image}, [](Ops& ops, const auto& in) {
+                          return ops.group_norm(ops.conv2d(in[0], "conv", {.out_channels = 16}), "norm", {.groups = 4, .silu = true});
+                      }};
+    ShapeOps tracer;
+    layers.layer(tracer, {Shape(image.sizes().vec())});
+    const Parameters full = filled(tracer.parameters);
+    TorchOps torch(full);
+    const Tensor expected = tensor_of(layers.layer(torch, {image}));
+    for (const at::ScalarType type : {at::kHalf, at::kBFloat16}) EXPECT_LT(relative_distance(computed_by_openvino(layers, full.to(at::kCPU, type), ov::element::bf16), expected), 2e-2);
 }
 
 TEST(OpenVinoOps, names_a_parameter_that_is_missing) {

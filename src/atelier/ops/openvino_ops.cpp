@@ -48,11 +48,13 @@ Node smooth_up(const Node& x) {
 
 bool is_table(const Value& x) { return std::any_cast<Tensor>(&x) != nullptr; }
 
-/// A weight of two bytes a number as a constant of its own: a matrix in the graph's type, so that no larger copy of it is ever made, anything else in float32.
-Node converted(const Tensor& tensor, const ov::element::Type& precision) {
+/// A weight of two bytes a number as a constant of its own, in `shape` or as it is: a matrix in the graph's type, so that no larger copy of it is ever made, anything else in
+/// float32, as norms read it.
+Node converted(const Tensor& tensor, const Shape& shape, const ov::element::Type& precision) {
     const bool bfloat16 = precision == ov::element::bf16 && tensor.dim() >= 2;
     const Tensor numbers = tensor.to(bfloat16 ? at::kBFloat16 : at::kFloat).contiguous();
-    return make<op::Constant>(bfloat16 ? ov::element::bf16 : ov::element::f32, ov::Shape(numbers.sizes().begin(), numbers.sizes().end()), numbers.const_data_ptr());
+    const auto sizes = shape.empty() ? numbers.sizes() : at::IntArrayRef(shape);
+    return make<op::Constant>(bfloat16 ? ov::element::bf16 : ov::element::f32, ov::Shape(sizes.begin(), sizes.end()), numbers.const_data_ptr());
 }
 
 }  // namespace
@@ -72,7 +74,7 @@ OpenVinoOps::OpenVinoOps(const Parameters& parameters, Options options)
 Node OpenVinoOps::constant(const std::string& name, const Shape& shape) const {
     const Tensor& tensor = parameters_.at(name);
     const bool steps = tensor.scalar_type() == at::kChar;
-    if (tensor.scalar_type() == at::kHalf || tensor.scalar_type() == at::kBFloat16) return converted(shape.empty() ? tensor : tensor.view(shape), options_.precision);
+    if (tensor.scalar_type() == at::kHalf || tensor.scalar_type() == at::kBFloat16) return converted(tensor, shape, options_.precision);
     if ((tensor.scalar_type() != at::kFloat && !steps) || !tensor.is_contiguous() || !tensor.device().is_cpu()) {
         core::fail("{}: OpenVINO reads contiguous weights in float32, float16, bfloat16 or int8 on the CPU", name);
     }
