@@ -6,9 +6,15 @@
 #include <fstream>
 #include <iterator>
 
+#include "atelier/ops/error_words.h"
 #include "ops/tensors.h"
 
 namespace atelier::ops {
+
+TEST(ErrorWords, are_the_line_that_tells) {
+    EXPECT_EQ(words_of(std::runtime_error("one\ntwo")), "one");
+    EXPECT_EQ(words_of(std::runtime_error("Exception from src/core.cpp:84:\nCheck failed\nthe tensor is f16\n\n")), "OpenVINO refused: the tensor is f16");
+}
 
 namespace {
 

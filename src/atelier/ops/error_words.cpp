@@ -10,12 +10,19 @@ namespace {
 
 std::string first_line(const std::string& text) { return text.substr(0, text.find('\n')); }
 
+/// Without the backtrace; OpenVINO's first line says only where ("Exception from FILE:LINE:"), its last one what.
+std::string telling_line(std::string text) {
+    if (!text.starts_with("Exception from ")) return first_line(text);
+    while (text.ends_with('\n')) text.pop_back();
+    return "OpenVINO refused: " + text.substr(text.rfind('\n') + 1);
+}
+
 }  // namespace
 
 std::string words_of(const std::exception& error) {
     if (const auto* torch = dynamic_cast<const c10::Error*>(&error)) return "LibTorch refused: " + first_line(torch->what_without_backtrace());
     if (dynamic_cast<const std::bad_alloc*>(&error)) return "out of memory; lower the batch or the count";
-    return first_line(error.what());
+    return telling_line(error.what());
 }
 
 }  // namespace atelier::ops
