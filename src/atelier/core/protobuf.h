@@ -8,6 +8,15 @@
 
 namespace atelier::core {
 
+/// Appends a number's bytes, little-endian, as all machines are that the project runs on.
+template <class Value>
+void append_raw(std::string& out, Value value) {
+    static_assert(std::endian::native == std::endian::little);
+    char bytes[sizeof value];
+    std::memcpy(bytes, &value, sizeof value);
+    out.append(bytes, sizeof value);
+}
+
 /// A protobuf message, written field by field (protobuf.dev/programming-guides/encoding). Protobuf's own library would meet the one inside LibTorch.
 class ProtobufMessage {
 public:
@@ -38,14 +47,10 @@ private:
     }
     void tag(int field, Wire type) { varint(static_cast<std::uint64_t>(field << 3 | static_cast<int>(type))); }
 
-    // Little-endian, as all machines are that the project runs on.
     template <class Value>
     ProtobufMessage& raw(int field, Wire type, Value value) {
-        static_assert(std::endian::native == std::endian::little);
         tag(field, type);
-        char bytes[sizeof value];
-        std::memcpy(bytes, &value, sizeof value);
-        bytes_.append(bytes, sizeof value);
+        append_raw(bytes_, value);
         return *this;
     }
 

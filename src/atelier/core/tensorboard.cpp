@@ -3,7 +3,6 @@
 #include <array>
 #include <bit>
 #include <chrono>
-#include <cstring>
 #include <ctime>
 
 #include "atelier/core/error.h"
@@ -17,15 +16,6 @@ namespace {
 ProtobufMessage begun_event() {
     const std::chrono::duration<double> now = std::chrono::system_clock::now().time_since_epoch();
     return ProtobufMessage().real(1, now.count());
-}
-
-// Little-endian, as all machines are that the project runs on.
-template <class Value>
-void put_raw(std::string& out, Value value) {
-    static_assert(std::endian::native == std::endian::little);
-    char bytes[sizeof value];
-    std::memcpy(bytes, &value, sizeof value);
-    out.append(bytes, sizeof value);
 }
 
 constexpr std::array<std::uint32_t, 256> make_crc_table() {
@@ -67,11 +57,11 @@ void TensorBoardFile::add(std::int64_t step, const std::vector<std::pair<std::st
 
 void TensorBoardFile::record(const std::string& bytes) {
     std::string length, out;
-    put_raw(length, static_cast<std::uint64_t>(bytes.size()));
+    append_raw(length, static_cast<std::uint64_t>(bytes.size()));
     out = length;
-    put_raw(out, masked_crc(length));
+    append_raw(out, masked_crc(length));
     out += bytes;
-    put_raw(out, masked_crc(bytes));
+    append_raw(out, masked_crc(bytes));
     out_ << out << std::flush;
 }
 

@@ -2,12 +2,13 @@
 
 #include <unistd.h>
 
-#include <algorithm>
 #include <openvino/core/graph_util.hpp>
 #include <openvino/runtime/core.hpp>
 
 #include "atelier/core/atomic_file.h"
 #include "atelier/core/error.h"
+#include "atelier/inference/one_step_factors.h"
+#include "atelier/ops/error_words.h"
 #include "atelier/ops/onnx_ops.h"
 
 namespace atelier::inference {
@@ -46,9 +47,7 @@ void write_for_openvino(const OnnxGraph& graph, const fs::path& file, const std:
         for (const auto& [key, value] : facts) model->set_rt_info(value, key);
         ov::save_model(model, xml.string(), /*compress_to_fp16=*/false);
     } catch (const ov::Exception& error) {
-        std::string lines = error.what();
-        std::ranges::replace(lines, '\n', ' ');
-        core::fail("{}: OpenVINO cannot write this {}: {}", file.string(), name, lines);
+        core::fail("{}: this {} cannot be written; {}", file.string(), name, ops::words_of(error));
     }
     fs::rename(weights, weights_beside(file, GraphForm::openvino));
     fs::rename(xml, file);
@@ -84,13 +83,13 @@ Value labels_of(OnnxGraph& graph, const models::Model& model) {
 
 void speak_student(OnnxGraph& graph, OnnxOps& speaker, const models::Model& model) {
     const auto with = diffusion::precondition(at::full({1}, model.range.sigma_max, at::kDouble), model.scheme);
-    const double start = model.range.start();
+    const OneStepFactors factors = one_step_factors(model);
     const Value noise = input(graph, "noise", model.network.data_shape);
     const Value level = OnnxOps::value_of(graph.constant("c_noise", with.c_noise.to(at::kFloat)), {1});
-    networks::Inputs inputs{speaker.scale(noise, start * with.c_in.item<double>()), level, std::nullopt};
+    networks::Inputs inputs{speaker.scale(noise, factors.in), level, std::nullopt};
     if (model.network.classes > 0) inputs.labels = labels_of(graph, model);
-    const Value raw = speaker.scale(model.network.forward(speaker, inputs).raw, with.c_out.item<double>());
-    output(graph, "sample", speaker.add(speaker.scale(noise, start * with.c_skip.item<double>()), raw), speaker);
+    const Value raw = speaker.scale(model.network.forward(speaker, inputs).raw, factors.out);
+    output(graph, "sample", speaker.add(speaker.scale(noise, factors.skip), raw), speaker);
 }
 
 void speak_network(OnnxGraph& graph, OnnxOps& speaker, const models::Model& model) {
@@ -105,10 +104,6 @@ void write_model_graph(const models::Model& model, const fs::path& file, GraphFo
     if (model.config.contains("place")) speak_student(graph, speaker, model);
     else speak_network(graph, speaker, model);
     write_graph(graph, file, model.network.architecture, {{"atelier.config", model.config.dump()}, {"atelier.hash", ops::hash_of(model.parameters)}}, form);
-}
-
-void refuse_existing(const fs::path& path) {
-    if (fs::exists(path)) core::fail("{}: exists already; name a new one", path.string());
 }
 
 /// A part of a diffusers directory: `speak(graph, speaker)` writes the graph.
@@ -161,12 +156,13 @@ std::optional<GraphForm> graph_form(const std::string& name) {
 
 void export_model(const fs::path& directory, const fs::path& file, GraphForm form) {
     if (file.extension() != extension_of(form)) throw core::UsageError(fmt::format("{}: is written as {}; name it so", file.string(), extension_of(form)));
-    for (const fs::path& one : {file, weights_beside(file, form)}) refuse_existing(one);
+    for (const fs::path& one : {file, weights_beside(file, form)}) {
+        if (fs::exists(one)) core::fail("{}: exists already; name a new one", one.string());
+    }
     write_model_graph(models::read_model(directory, at::kCPU, models::Weights::mapped), file, form);
 }
 
 void export_ensemble(const models::Ensemble& ensemble, const fs::path& directory, GraphForm form) {
-    refuse_existing(directory);
     core::create_directory_atomically(directory, [&](const fs::path& place) {
         for (std::size_t k = 0; k < ensemble.students.size(); ++k) {
             const models::Model student = models::read_student(ensemble, static_cast<std::int64_t>(k), at::kCPU, models::Weights::mapped);
@@ -177,7 +173,6 @@ void export_ensemble(const models::Ensemble& ensemble, const fs::path& directory
 }
 
 void export_diffusers(const models::DiffusersDirectory& from, const fs::path& directory, GraphForm form) {
-    refuse_existing(directory);
     core::create_directory_atomically(directory, [&](const fs::path& place) {
         write_parts(from, place, form);
         for (const char* part : {"tokenizer", "scheduler", "text_encoder", "unet"}) models::copy_texts(from.path() / part, place / part);

@@ -7,6 +7,7 @@
 #include <openvino/op/result.hpp>
 
 #include "atelier/core/error.h"
+#include "atelier/inference/one_step_factors.h"
 #include "atelier/ops/openvino_ops.h"
 
 namespace atelier::inference {
@@ -140,11 +141,10 @@ OpenVinoOneStep::OpenVinoOneStep(const models::Model& model, std::vector<std::in
     : model_(model), classes_(in_order(std::move(classes))),
       network_(graphs_of(model, fmt::format("one level {}", classes_), precision,
                          [this](const auto& options, std::int64_t batch) { return graph_for_one_level(model_, classes_, options, batch); })) {
-    const double sigma = model.range.sigma_max;
-    const auto with = diffusion::precondition(at::full({1}, sigma, at::kDouble), model.scheme);
-    z_in_ = static_cast<float>(model.range.start() * with.c_in.item<double>());
-    z_skip_ = static_cast<float>(model.range.start() * with.c_skip.item<double>());
-    c_out_ = with.c_out.item<float>();
+    const OneStepFactors factors = one_step_factors(model);
+    z_in_ = static_cast<float>(factors.in);
+    z_skip_ = static_cast<float>(factors.skip);
+    c_out_ = static_cast<float>(factors.out);
 }
 
 std::int32_t OpenVinoOneStep::row_of(std::int64_t class_id) const {

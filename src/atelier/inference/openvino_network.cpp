@@ -14,6 +14,7 @@
 
 #include "atelier/core/error.h"
 #include "atelier/inference/compile_cache.h"
+#include "atelier/ops/error_words.h"
 #include "atelier/ops/openvino_norm.h"
 #include "atelier/ops/openvino_waves.h"
 
@@ -55,7 +56,7 @@ ov::CompiledModel compiled_anew(const std::shared_ptr<ov::Model>& graph, const o
     try {
         return core().compile_model(graph, "CPU", options);
     } catch (const ov::Exception& error) {
-        core::fail("OpenVINO cannot compile this {}: {}", graph->get_friendly_name(), error.what());
+        core::fail("OpenVINO cannot compile this {}: {}", graph->get_friendly_name(), ops::words_of(error));
     }
 }
 
