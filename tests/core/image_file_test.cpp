@@ -8,6 +8,7 @@
 #include <string_view>
 
 #include "atelier/core/atomic_file.h"
+#include "atelier/core/image_codecs.h"
 #include "atelier/core/random_streams.h"
 
 namespace atelier::core {
@@ -69,6 +70,17 @@ TEST_F(ImageFile, png_pixels_and_texts_survive) {
         EXPECT_EQ(read.pixels, image.pixels);
         EXPECT_EQ(read_png_text(path()),
                   (std::map<std::string, std::string>{{"parameters", "seed 3"}, {"Software", "atelier\xe4"}}));
+    }
+}
+
+TEST_F(ImageFile, small_pictures_are_the_same_stored_or_compressed) {
+    for (const int side : {1, 28, 45, 46}) {
+        Image image = noise(side, side, 1);
+        for (std::uint8_t& pixel : image.pixels) pixel /= 128;
+        const auto quick = encode_png(image), smallest = encode_png(image, {}, PngSize::smallest);
+        EXPECT_EQ(decode_png(quick, "quick").pixels, image.pixels) << side;
+        EXPECT_EQ(decode_png(smallest, "smallest").pixels, image.pixels) << side;
+        EXPECT_EQ(quick == smallest, side == 46) << side;
     }
 }
 

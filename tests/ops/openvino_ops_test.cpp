@@ -94,6 +94,12 @@ INSTANTIATE_TEST_SUITE_P(
     Layers, Speakers,
     ::testing::Values(
         Case{"conv2d", {image}, [](Ops& ops, const auto& in) { return ops.conv2d(in[0], "layer", {.out_channels = 5}); }},
+        Case{"conv2d_by_winograd", {normal({3, 32, 13, 9}, "image")},
+             [](Ops& ops, const auto& in) {
+                 const Value x = ops.conv2d(in[0], "first", {.out_channels = 48});
+                 const Value y = ops.conv2d(ops.group_norm(x, "norm", {.groups = 4, .silu = true}), "second", {.out_channels = 48});
+                 return ops.conv2d(ops.resample(ops.add(x, y), Resample::up), "third", {.out_channels = 16});
+             }},
         Case{"conv2d_strided_and_pointwise", {image},
              [](Ops& ops, const auto& in) {
                  const Value x = ops.conv2d(in[0], "first", {.out_channels = 6, .kernel = 3, .stride = 2, .padding = 1});

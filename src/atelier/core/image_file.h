@@ -16,8 +16,11 @@ struct Image {
     std::vector<std::uint8_t> pixels;
 };
 
+/// `quick` stores pixels of up to 2 KB as they are, which takes a third of the time: for those, starting the compressor costs more than all else, to save some hundred bytes.
+enum class PngSize { quick, smallest };
+
 /// A PNG in memory; `text` becomes tEXt chunks (keyword -> Latin-1 value). Equal input gives equal bytes.
-std::vector<std::uint8_t> encode_png(const Image& image, const std::map<std::string, std::string>& text = {});
+std::vector<std::uint8_t> encode_png(const Image& image, const std::map<std::string, std::string>& text = {}, PngSize size = PngSize::quick);
 
 /// A JPEG in memory; `quality` from 0 to 100.
 std::vector<std::uint8_t> encode_jpeg(const Image& image, int quality);

@@ -131,10 +131,21 @@ void append(png_structp png, png_bytep bytes, std::size_t count) {
     out.insert(out.end(), bytes, bytes + count);
 }
 
-// Level 6 and the default filters, whatever zlib's own default: equal pixels give equal bytes.
-bool write_all(png_structp png, png_infop info, const Image& image, png_textp texts, int text_count, png_bytepp rows) {
+/// Level 6 and the default filters, whatever zlib's own default: equal pixels give equal bytes.
+void choose_compression(png_structp png, const Image& image, PngSize size) {
+    constexpr std::size_t too_few = 2048;  // bytes
+    if (size == PngSize::smallest || image.pixels.size() > too_few) {
+        png_set_compression_level(png, 6);
+        return;
+    }
+    png_set_compression_level(png, 0);
+    png_set_compression_mem_level(png, 1);
+    png_set_filter(png, PNG_FILTER_TYPE_BASE, PNG_FILTER_NONE);
+}
+
+bool write_all(png_structp png, png_infop info, const Image& image, PngSize size, png_textp texts, int text_count, png_bytepp rows) {
     if (setjmp(png_jmpbuf(png)) != 0) return false;
-    png_set_compression_level(png, 6);
+    choose_compression(png, image, size);
     png_set_IHDR(png, info, static_cast<png_uint_32>(image.width), static_cast<png_uint_32>(image.height), 8,
                  image.channels == 1 ? PNG_COLOR_TYPE_GRAY : PNG_COLOR_TYPE_RGB, PNG_INTERLACE_NONE, PNG_COMPRESSION_TYPE_DEFAULT,
                  PNG_FILTER_TYPE_DEFAULT);
@@ -167,7 +178,7 @@ std::map<std::string, std::string> decode_png_text(std::span<const std::uint8_t>
     return PngReader(file, where).text();
 }
 
-std::vector<std::uint8_t> encode_png(const Image& image, const std::map<std::string, std::string>& text) {
+std::vector<std::uint8_t> encode_png(const Image& image, const std::map<std::string, std::string>& text, PngSize size) {
     check_image(image);
     std::vector<png_text> texts = text_chunks(text);
     std::vector<png_bytep> rows(static_cast<std::size_t>(image.height));
@@ -180,7 +191,7 @@ std::vector<std::uint8_t> encode_png(const Image& image, const std::map<std::str
     png_infop info = png != nullptr ? png_create_info_struct(png) : nullptr;
     if (info == nullptr) fail("libpng cannot be started");
     png_set_write_fn(png, &out, append, nullptr);
-    const bool went_well = write_all(png, info, image, texts.data(), static_cast<int>(texts.size()), rows.data());
+    const bool went_well = write_all(png, info, image, size, texts.data(), static_cast<int>(texts.size()), rows.data());
     png_destroy_write_struct(&png, &info);
     if (!went_well) fail("a PNG cannot be written ({})", problem);
     return out;

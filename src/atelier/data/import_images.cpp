@@ -54,7 +54,8 @@ void import_images(const EncodedImages& images, const fs::path& to, const Import
         const auto first = static_cast<std::int64_t>(zip.count()), n = std::min(at_once, images.count - first);
         std::vector<std::vector<std::uint8_t>> encoded(static_cast<std::size_t>(n));
         in_parallel(n, [&](std::int64_t i) {
-            encoded[static_cast<std::size_t>(i)] = core::encode_png(core::with_channels(core::square(images.read(first + i), settings.side), settings.channels));
+            const core::Image square = core::with_channels(core::square(images.read(first + i), settings.side), settings.channels);
+            encoded[static_cast<std::size_t>(i)] = core::encode_png(square, {}, core::PngSize::smallest);
         });
         for (std::int64_t i = 0; i < n; ++i) zip.add(name_of(first + i), std::as_bytes(std::span(encoded[static_cast<std::size_t>(i)])));
         done(static_cast<std::int64_t>(zip.count()));

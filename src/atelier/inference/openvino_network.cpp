@@ -17,6 +17,7 @@
 #include "atelier/ops/error_words.h"
 #include "atelier/ops/openvino_norm.h"
 #include "atelier/ops/openvino_waves.h"
+#include "atelier/ops/openvino_winograd.h"
 
 namespace atelier::inference {
 
@@ -29,6 +30,7 @@ ov::Core& core() {
         auto* made = new ov::Core;  // never destroyed: requests may be given back later than static objects
         made->add_extension(std::make_shared<ov::OpExtension<ops::FusedNormNode>>());
         made->add_extension(std::make_shared<ov::OpExtension<ops::WavesNode>>());
+        made->add_extension(std::make_shared<ov::OpExtension<ops::WinogradNode>>());
         return made;
     }();
     return only;

@@ -5,35 +5,13 @@
 
 #include "atelier/core/error.h"
 #include "atelier/ops/norm_forward.h"
+#include "atelier/ops/parallel.h"
 
 namespace atelier::ops {
-
-namespace norm_kernels {
-
-const Table& best() {
-#ifdef ATELIER_X86_KERNELS
-    if (__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512vl") &&
-        __builtin_cpu_supports("avx512dq")) {
-        return avx512;
-    }
-    if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma")) return avx2;
-#endif
-    return plain;
-}
-
-}  // namespace norm_kernels
 
 namespace {
 
 thread_local bool from_parts = false;
-
-constexpr std::int64_t grain = 1;  // samples or chunks a task
-
-constexpr auto by_aten = [](std::int64_t count, auto&& task) {
-    at::parallel_for(0, count, grain, [&](std::int64_t begin, std::int64_t end) {
-        for (std::int64_t i = begin; i < end; ++i) task(i);
-    });
-};
 
 template <class T>
 const norm_kernels::Loops<T>& loops() {
@@ -52,6 +30,13 @@ norm_kernels::Sample sample_of(const Tensor& x, std::int64_t groups, double eps,
     return {x.size(2) * x.size(3), x.size(1), groups, static_cast<float>(eps), silu};
 }
 
+/// Kept by each thread.
+float* norm_room(std::size_t numbers) {
+    thread_local std::vector<float> room;
+    if (room.size() < numbers) room.resize(numbers);
+    return room.data();
+}
+
 struct Normalised {
     Tensor y, mean, inverse_deviation;
 };
@@ -61,11 +46,11 @@ template <class T>
 Normalised forward(const Tensor& x, const Tensor& gain, const Tensor& offset, const norm_kernels::Sample& s) {
     const std::int64_t n = x.size(0), each = s.positions * s.channels, row = gain.size(0) == 1 ? 0 : s.channels;
     Normalised out{at::empty_like(x), at::empty({n, s.groups}, gain.options()), at::empty({n, s.groups}, gain.options())};
-    norm_kernels::each_sample(n, at::get_num_threads(), by_aten, [&](std::int64_t i, const auto& for_each) {
-        std::vector<float> work(norm_kernels::forward_room(s));
+    norm_kernels::each_sample(n, at::get_num_threads(), in_parallel, [&](std::int64_t i, const auto& for_each) {
+        float* work = norm_room(norm_kernels::forward_room(s));
         norm_kernels::forward(loops<T>(), s, constants<T>(x) + i * each, constants<float>(gain) + i * row, constants<float>(offset) + i * row,
                               numbers<T>(out.y) + i * each, numbers<float>(out.mean) + i * s.groups,
-                              numbers<float>(out.inverse_deviation) + i * s.groups, work.data(), for_each);
+                              numbers<float>(out.inverse_deviation) + i * s.groups, work, for_each);
     });
     return out;
 }
@@ -79,14 +64,12 @@ Slopes backward(const Tensor& dy, const Tensor& x, const Tensor& gain, const Ten
                 const Tensor& inverse_deviation, const norm_kernels::Sample& s) {
     const std::int64_t n = x.size(0), each = s.positions * s.channels, row = gain.size(0) == 1 ? 0 : s.channels;
     Slopes out{at::empty_like(x), at::empty({n, s.channels}, gain.options()), at::empty({n, s.channels}, gain.options())};
-    at::parallel_for(0, n, grain, [&](std::int64_t begin, std::int64_t end) {
-        std::vector<float> work(static_cast<std::size_t>((4 + s.positions) * s.channels));
-        for (std::int64_t i = begin; i < end; ++i) {
-            loops<T>().backward(s, constants<T>(x) + i * each, constants<T>(dy) + i * each, constants<float>(gain) + i * row,
-                                constants<float>(offset) + i * row, constants<float>(mean) + i * s.groups,
-                                constants<float>(inverse_deviation) + i * s.groups, numbers<T>(out.x) + i * each,
-                                numbers<float>(out.gain) + i * s.channels, numbers<float>(out.offset) + i * s.channels, work.data());
-        }
+    in_parallel(n, [&](std::int64_t i) {
+        float* work = norm_room(static_cast<std::size_t>((4 + s.positions) * s.channels));
+        loops<T>().backward(s, constants<T>(x) + i * each, constants<T>(dy) + i * each, constants<float>(gain) + i * row,
+                            constants<float>(offset) + i * row, constants<float>(mean) + i * s.groups,
+                            constants<float>(inverse_deviation) + i * s.groups, numbers<T>(out.x) + i * each,
+                            numbers<float>(out.gain) + i * s.channels, numbers<float>(out.offset) + i * s.channels, work);
     });
     return out;
 }

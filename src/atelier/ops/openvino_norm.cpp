@@ -1,11 +1,9 @@
 #include "atelier/ops/openvino_norm.h"
 
-#include <tbb/parallel_for.h>
-#include <tbb/task_arena.h>
-
 #include <vector>
 
 #include "atelier/ops/norm_forward.h"
+#include "atelier/ops/openvino_threads.h"
 
 namespace atelier::ops {
 
@@ -36,18 +34,12 @@ struct Rows {
     }
 };
 
-/// Isolated: a thread that waits for its chunks must not begin another node's, in the same scratch.
-constexpr auto by_tbb = [](std::int64_t count, auto&& task) {
-    if (count == 1) task(0);
-    else tbb::this_task_arena::isolate([&] { tbb::parallel_for(std::int64_t{0}, count, task); });
-};
-
 /// Results of T, or of int8 in `steps` to a unit.
 template <class T>
 void normalise(const norm_kernels::Loops<T>& loops, const norm_kernels::Sample& s, std::int64_t samples, const T* x, const Rows& rows, float steps,
                void* y) {
     const std::int64_t each = s.positions * s.channels;
-    norm_kernels::each_sample(samples, tbb::this_task_arena::max_concurrency(), by_tbb, [&](std::int64_t i, const auto& for_each) {
+    norm_kernels::each_sample(samples, tbb_threads(), by_tbb, [&](std::int64_t i, const auto& for_each) {
         Scratch& scratch = scratch_for(s);
         const float *gain = rows.gain + rows.of(i) * s.channels, *offset = rows.offset + rows.of(i) * s.channels;
         float *mean = scratch.moments.data(), *deviation = mean + s.groups, *work = scratch.work.data();

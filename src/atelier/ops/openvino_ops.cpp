@@ -8,6 +8,8 @@
 #include "atelier/ops/openvino_norm.h"
 #include "atelier/ops/quantised.h"
 #include "atelier/ops/openvino_waves.h"
+#include "atelier/ops/openvino_winograd.h"
+#include "atelier/ops/winograd_forward.h"
 
 namespace atelier::ops {
 
@@ -117,6 +119,12 @@ Value OpenVinoOps::conv2d(const Value& x, const std::string& name, const Convolu
     const ov::CoordinateDiff padding(2, layer.padding);
     const bool int8 = options_.int8 && is_quantised(parameters_, name);
     const auto computed = [&](const Node& numbers) { return int8 ? numbers : typed(numbers); };
+    if (!int8 && options_.precision == ov::element::f32 && layer.kernel == 3 && layer.stride == 1 && layer.padding == 1) {
+        const Shape from = shape(x);
+        if (winograd_kernels::pays(from[2], from[3], from[1], layer.out_channels)) {
+            return value_of(channels_first(make<WinogradNode>(ov::OutputVector{channels_last(node(x)), weight(name + ".weight"), weight(name + ".bias")})));
+        }
+    }
     const Node product = make<op::Convolution>(int8 ? in_steps(node(x), name) : node(x), computed(constant(name + ".weight")),
                                                ov::Strides{stride, stride}, padding, padding, ov::Strides{1, 1});
     product.get_node()->set_friendly_name(name);

@@ -6,6 +6,7 @@
 #include "atelier/ops/fused_norm.h"
 #include "atelier/ops/low_rank.h"
 #include "atelier/ops/recomputed.h"
+#include "atelier/ops/winograd.h"
 
 namespace atelier::ops {
 
@@ -39,7 +40,9 @@ Value TorchOps::conv2d(const Value& x, const std::string& name, const Convolutio
     // On CPUs channels lie innermost: the convolutions need no re-ordering, and the fused normalisation reads them as they come.
     const Tensor in = tensor_of(x);
     const Tensor images = in.device().is_cpu() ? in.contiguous(at::MemoryFormat::ChannelsLast) : in;
-    const Tensor out = at::conv2d(images, parameter(name + ".weight"), parameter(name + ".bias"), layer.stride, layer.padding);
+    const Tensor &weight = parameter(name + ".weight"), &bias = parameter(name + ".bias");
+    const Tensor out = winograd_pays(images, weight, layer) ? winograd_conv2d(images, weight, bias)
+                                                           : at::conv2d(images, weight, bias, layer.stride, layer.padding);
     if (!is_low_rank(parameters_, prefix_ + name)) return out;
     return out + at::conv2d(at::conv2d(images, parameter(name + ".lora_down.weight"), {}, layer.stride, layer.padding), parameter(name + ".lora_up.weight"));
 }

@@ -1,0 +1,79 @@
+#include "atelier/ops/openvino_winograd.h"
+
+#include <map>
+#include <mutex>
+
+#include "atelier/core/hash.h"
+#include "atelier/ops/openvino_threads.h"
+#include "atelier/ops/winograd_forward.h"
+
+namespace atelier::ops {
+
+namespace {
+
+namespace kernels = winograd_kernels;
+
+using AtPoints = std::vector<float>;
+
+/// The filters [O,I,3,3] at the points; those of equal weights are had once in the process, for as long as anyone holds them.
+std::shared_ptr<const AtPoints> shared_at_points(const ov::Tensor& weight) {
+    static std::mutex mutex;
+    static std::map<std::string, std::weak_ptr<const AtPoints>>& known = *new std::map<std::string, std::weak_ptr<const AtPoints>>;
+    const auto out = static_cast<std::int64_t>(weight.get_shape()[0]), in = static_cast<std::int64_t>(weight.get_shape()[1]);
+    const kernels::Filters filters{in, out, 9, 9 * in};
+    const auto* numbers = weight.data<const float>();
+    const std::string key = std::to_string(out) + " " + core::sha256(std::as_bytes(std::span(numbers, weight.get_size())));
+    const std::lock_guard lock(mutex);
+    if (auto found = known[key].lock()) return found;
+    std::erase_if(known, [](const auto& one) { return one.second.expired(); });
+    auto made = std::make_shared<AtPoints>(static_cast<std::size_t>(kernels::points * filters.stride()));
+    by_tbb(out / kernels::panel, [&](std::int64_t i) { kernels::best().read_filters(filters, i * kernels::panel, numbers, made->data()); });
+    known[key] = made;
+    return made;
+}
+
+/// Kept by each thread.
+float* node_room(std::size_t numbers) {
+    thread_local AtPoints room;
+    if (room.size() < numbers) room.resize(numbers);
+    return room.data();
+}
+
+}  // namespace
+
+struct WinogradNode::State {
+    std::once_flag once;
+    std::shared_ptr<const AtPoints> filters;
+};
+
+std::shared_ptr<WinogradNode::State> WinogradNode::make_state() { return std::make_shared<State>(); }
+
+WinogradNode::WinogradNode(const ov::OutputVector& inputs) : Op(inputs) { constructor_validate_and_infer_types(); }
+
+void WinogradNode::validate_and_infer_types() {
+    ov::PartialShape shape = get_input_partial_shape(0);
+    shape[3] = get_input_partial_shape(1)[0];
+    set_output_type(0, get_input_element_type(0), shape);
+}
+
+std::shared_ptr<ov::Node> WinogradNode::clone_with_new_inputs(const ov::OutputVector& inputs) const { return std::make_shared<WinogradNode>(inputs); }
+
+bool WinogradNode::evaluate(ov::TensorVector& outputs, const ov::TensorVector& inputs) const {
+    const ov::Shape shape = inputs[0].get_shape(), weight = inputs[1].get_shape();
+    const auto is_float = [](const auto& tensor) { return tensor.get_element_type() == ov::element::f32; };
+    if (!std::ranges::all_of(inputs, is_float) || shape.size() != 4 || weight.size() != 4 || weight[1] != shape[3]) return false;
+    const auto size = [](std::size_t number) { return static_cast<std::int64_t>(number); };
+    const kernels::Images s{size(shape[0]), size(shape[1]), size(shape[2]), size(shape[3]), size(weight[0])};
+    std::call_once(state_->once, [&] { state_->filters = shared_at_points(inputs[1]); });
+    static const kernels::Table& table = kernels::best();
+    const float *x = inputs[0].data<const float>(), *bias = inputs[2].data<const float>(), *filters = state_->filters->data();
+    auto* y = outputs[0].data<float>();
+    const std::int64_t step = kernels::block_tiles(s, tbb_threads());
+    by_tbb((s.tiles() + step - 1) / step, [&](std::int64_t block) {
+        const kernels::Range range{block * step, std::min(step, s.tiles() - block * step)};
+        kernels::convolve(table, table.float32, s, range, x, filters, bias, y, node_room(kernels::block_room(s, step)));
+    });
+    return true;
+}
+
+}  // namespace atelier::ops

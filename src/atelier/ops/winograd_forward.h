@@ -1,0 +1,104 @@
+#pragma once
+
+#include <algorithm>
+#include <array>
+
+#include "atelier/ops/winograd_kernels.h"
+
+/// 3x3 convolutions of whole images, put together from the loops of winograd_kernels. Torch-free.
+namespace atelier::ops::winograd_kernels {
+
+/// Images [samples,height,width,in] that become [samples,height,width,out]: stride 1, padded by one pixel of zeros.
+struct Images {
+    std::int64_t samples, height, width, in, out;
+
+    std::int64_t down() const { return (height + tile - 1) / tile; }
+    std::int64_t across() const { return (width + tile - 1) / tile; }
+    std::int64_t tiles() const { return samples * down() * across(); }
+};
+
+/// Whether this way is the faster one: where fewer than half of the tiles' pixels lie in the image it is not, nor for so few tiles that evaluating or reading the
+/// filters, four times as many numbers, outweighs the products saved. It asks one sample's size, so that results do not depend on the batch.
+inline bool pays(std::int64_t height, std::int64_t width, std::int64_t in, std::int64_t out) {
+    constexpr std::int64_t in_cache = 128 * 128;  // filters
+    const Images one{1, height, width, in, out};
+    if (in % panel != 0 || out % panel != 0 || 2 * height * width < one.tiles() * tile * tile) return false;
+    return one.tiles() >= 16 || (one.tiles() >= 4 && in * out <= in_cache);
+}
+
+/// Some of the images' tiles, which one thread computes in one go.
+struct Range {
+    std::int64_t first, count;
+};
+
+/// Tiles computed in one go: enough to use a panel of filters often, few enough for their numbers to stay in cache.
+inline std::int64_t block_tiles(const Images& s, std::int64_t threads) {
+    constexpr std::int64_t most = 42;
+    return std::clamp((s.tiles() + threads - 1) / threads, std::int64_t{1}, most);
+}
+
+/// Numbers from one point's to the next point's in a block of `count` tiles; not a power of two, as in Filters.
+inline std::int64_t block_stride(std::int64_t count, std::int64_t channels) { return count * channels + panel; }
+
+/// Numbers that a block of `count` tiles needs room for.
+inline std::size_t block_room(const Images& s, std::int64_t count) {
+    return static_cast<std::size_t>(points * (block_stride(count, s.in) + block_stride(count, s.out)) + s.in + s.out);
+}
+
+/// Rows of `channels` numbers under a square of `side`*`side` pixels of an image, whose first is at (top,left); `outside` is the row of those out of the image.
+template <int side, class T>
+std::array<T*, side * side> pixels(const Images& s, std::int64_t channels, T* image, std::int64_t top, std::int64_t left, T* outside) {
+    std::array<T*, side * side> at;
+    for (int i = 0; i < side; ++i) {
+        for (int j = 0; j < side; ++j) {
+            const std::int64_t y = top + i, x = left + j;
+            const bool inside = y >= 0 && y < s.height && x >= 0 && x < s.width;
+            at[static_cast<std::size_t>(i * side + j)] = inside ? image + (y * s.width + x) * channels : outside;
+        }
+    }
+    return at;
+}
+
+/// Calls one(t, at) for the range's tiles t = 0 to count-1, `at` their pixels (`margin` 0) or those of the windows under them (`margin` 1).
+template <int side, int margin, class T, class One>
+void each_tile(const Images& s, Range range, std::int64_t channels, T* images, T* outside, const One& one) {
+    for (std::int64_t t = 0; t < range.count; ++t) {
+        const std::int64_t id = range.first + t, column = id % s.across(), row = id / s.across() % s.down(), sample = id / s.across() / s.down();
+        const auto at = pixels<side>(s, channels, images + sample * s.height * s.width * channels, row * tile - margin, column * tile - margin, outside);
+        one(t, at.data());
+    }
+}
+
+/// y = x * filters + bias in a range of tiles. `filters` from read_filters; `work` as block_room says.
+template <class T>
+void convolve(const Table& table, const Loops<T>& loops, const Images& s, Range range, const T* x, const float* filters, const float* bias, T* y,
+              float* work) {
+    const std::int64_t in_block = block_stride(range.count, s.in), out_block = block_stride(range.count, s.out);
+    const std::int64_t stride = Filters{s.in, s.out}.stride();
+    float *values = work, *products = values + points * in_block, *outside = products + points * out_block;
+    std::fill_n(outside, s.in, 0.0F);
+    each_tile<window, 1>(s, range, s.in, x, reinterpret_cast<const T*>(outside),
+                         [&](std::int64_t t, const T* const* at) { loops.read(s.in, at, in_block, values + t * s.in); });
+    for (std::int64_t p = 0; p < points; ++p) {
+        table.multiply(range.count, s.in, s.out, values + p * in_block, filters + p * stride, products + p * out_block);
+    }
+    each_tile<tile, 0>(s, range, s.out, y, reinterpret_cast<T*>(outside + s.in),
+                       [&](std::int64_t t, T* const* at) { loops.write(s.out, products + t * s.out, out_block, bias, at); });
+}
+
+/// The slopes on the filters at the points, [36 at Filters' stride,in,out], that a range of tiles of x and of the slopes dy on y gives; added to those there if asked.
+template <class T>
+void filter_slopes(const Table& table, const Loops<T>& loops, const Images& s, Range range, const T* x, const T* dy, bool add, float* slopes, float* work) {
+    const std::int64_t in_block = block_stride(range.count, s.in), out_block = block_stride(range.count, s.out), stride = Filters{s.in, s.out}.stride();
+    float *values = work, *products = values + points * in_block, *outside = products + points * out_block;
+    std::fill_n(outside, s.in + s.out, 0.0F);
+    const T* zeros = reinterpret_cast<const T*>(outside);
+    each_tile<window, 1>(s, range, s.in, x, zeros, [&](std::int64_t t, const T* const* at) { loops.read(s.in, at, in_block, values + t * s.in); });
+    each_tile<tile, 0>(s, range, s.out, dy, zeros,
+                       [&](std::int64_t t, const T* const* at) { loops.read_slopes(s.out, at, out_block, products + t * s.out); });
+    for (std::int64_t p = 0; p < points; ++p) {
+        table.multiply_turned(range.count, s.in, s.out, values + p * in_block, products + p * out_block, add, slopes + p * stride);
+    }
+}
+
+}  // namespace atelier::ops::winograd_kernels
