@@ -200,6 +200,8 @@ TEST(Winograd, is_taken_where_it_pays) {
     EXPECT_FALSE(pays(32, 64, 5, same)) << "more than half of the tiles' pixels outside";
     EXPECT_FALSE(pays(512, 512, 8, same)) << "filters that fill no cache, for four tiles";
     EXPECT_TRUE(pays(512, 512, 16, same));
+    EXPECT_FALSE(pays(1024, 1024, 16, same)) << "filters of 150 MB, for sixteen tiles";
+    EXPECT_TRUE(pays(1024, 1024, 32, same));
     EXPECT_FALSE(pays(4, 32, 14, same));
     EXPECT_FALSE(pays(32, 24, 14, same));
     EXPECT_FALSE(pays(32, 32, 14, halving));

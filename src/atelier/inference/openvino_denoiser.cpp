@@ -76,11 +76,11 @@ std::string identity_of(const models::Model& model, const std::string& form) {
     return fmt::format("{}\n{}\n{}", ops::hash_of(model.parameters), model.config.dump(), form);
 }
 
-/// How the speaker writes in a precision. Between layers in int8 numbers are bfloat16 where this CPU computes with them; a CPU that cannot compute in int8 is given
-/// the dequantised weights.
+/// How the speaker writes in a precision. In bf16, and between layers in int8, numbers are bfloat16 where this CPU computes with them; where it does not, OpenVINO would compute
+/// such a graph in float32 all the same, after converting. A CPU that cannot compute in int8 is given the dequantised weights.
 ops::OpenVinoOps::Options options_of(Engine::Precision precision) {
     const bool int8 = precision == Engine::Precision::int8;
-    const bool bfloat16 = precision == Engine::Precision::bf16 || (int8 && cpu_computes_in_bfloat16());
+    const bool bfloat16 = (precision == Engine::Precision::bf16 || int8) && cpu_computes_in_bfloat16();
     return {.precision = bfloat16 ? ov::element::bf16 : ov::element::f32, .int8 = int8 && cpu_computes_in_int8()};
 }
 

@@ -55,7 +55,11 @@ void normalise(const Loops<T>& loops, const Sample& s, const T* x, const float* 
         a[c] = gain[c] * inverse_deviation[c / each];
         b[c] = offset[c] - a[c] * mean[c / each];
     }
-    for_each(count, [&](std::int64_t chunk) { write(first(chunk), length(chunk), a, b); });
+    // What is written depends on no sum's order, so small samples may be cut finer.
+    const std::int64_t stride = std::max<std::int64_t>(1, std::min(step, 4096 / channels));
+    for_each((s.positions + stride - 1) / stride, [&](std::int64_t piece) {
+        write(piece * stride * channels, std::min(stride, s.positions - piece * stride), a, b);
+    });
 }
 
 /// y = [silu](gain*x^ + offset).

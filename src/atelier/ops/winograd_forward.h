@@ -17,13 +17,13 @@ struct Images {
     std::int64_t tiles() const { return samples * down() * across(); }
 };
 
-/// Whether this way is the faster one: where fewer than half of the tiles' pixels lie in the image it is not, nor for so few tiles that evaluating or reading the
-/// filters, four times as many numbers, outweighs the products saved. It asks one sample's size, so that results do not depend on the batch.
+/// Whether this way is the faster one. It is not where fewer than half of the tiles' pixels lie in the image; nor where the filters at the points, four times as many
+/// numbers, are so many for so few tiles that reading them outweighs the products saved. It asks one sample's size, so that results do not depend on the batch.
 inline bool pays(std::int64_t height, std::int64_t width, std::int64_t in, std::int64_t out) {
-    constexpr std::int64_t in_cache = 128 * 128;  // filters
     const Images one{1, height, width, in, out};
     if (in % panel != 0 || out % panel != 0 || 2 * height * width < one.tiles() * tile * tile) return false;
-    return one.tiles() >= 16 || (one.tiles() >= 4 && in * out <= in_cache);
+    const std::int64_t filters = in * out;
+    return one.tiles() >= 64 || (one.tiles() >= 16 && filters <= 1 << 19) || (one.tiles() >= 4 && filters <= 1 << 14);
 }
 
 /// Some of the images' tiles, which one thread computes in one go.

@@ -1,5 +1,8 @@
 #include "atelier/ops/winograd_kernels.h"
 
+#include <array>
+#include <utility>
+
 // Compiled once for every instruction set, as norm_kernels.cpp is: all but the table at the end stays in the unnamed namespace.
 #ifndef ATELIER_INSTRUCTIONS
 #define ATELIER_INSTRUCTIONS plain
@@ -159,7 +162,7 @@ void write_filters(const Filters& f, std::int64_t column, const float* slopes, f
 
 /// `rows` rows of one panel: c = [c +] sum over k of a(row, k) * b(k).
 template <int rows, bool add>
-inline void block(std::int64_t inner, const float* left, std::int64_t row_step, std::int64_t inner_step, const float* right, std::int64_t right_step,
+void block(std::int64_t inner, const float* left, std::int64_t row_step, std::int64_t inner_step, const float* right, std::int64_t right_step,
                   float* to, std::int64_t to_step) {
     Vector sums[rows][parts];
     for (int r = 0; r < rows; ++r) {
@@ -178,28 +181,36 @@ inline void block(std::int64_t inner, const float* left, std::int64_t row_step, 
     }
 }
 
-/// As many such blocks as `count` rows need; every row is summed in the same order, whatever block it is in.
-template <int rows, bool add>
+template <bool add, int... rows>
+constexpr auto blocks_by_rows(std::integer_sequence<int, rows...>) {
+    return std::array{block<rows + 1, add>...};
+}
+
+/// `count` rows in as few blocks as their sums fit the registers, of about equal sizes: a block of few rows would wait for its own sums. Every row is summed in the
+/// same order, whatever block it is in.
+template <bool add>
 void blocks(std::int64_t count, std::int64_t inner, const float* left, std::int64_t row_step, std::int64_t inner_step, const float* right,
             std::int64_t right_step, float* to, std::int64_t to_step) {
-    for (; count >= rows; count -= rows, left += rows * row_step, to += rows * to_step) {
-        block<rows, add>(inner, left, row_step, inner_step, right, right_step, to, to_step);
-    }
-    if constexpr (rows > 1) {
-        if (count > 0) blocks<rows - 1, add>(count, inner, left, row_step, inner_step, right, right_step, to, to_step);
+    static constexpr auto by_rows = blocks_by_rows<add>(std::make_integer_sequence<int, rows_at_once>());
+    for (std::int64_t needed = (count + rows_at_once - 1) / rows_at_once; needed > 0; --needed) {
+        const std::int64_t rows = (count + needed - 1) / needed;
+        by_rows[static_cast<std::size_t>(rows - 1)](inner, left, row_step, inner_step, right, right_step, to, to_step);
+        count -= rows;
+        left += rows * row_step;
+        to += rows * to_step;
     }
 }
 
 void multiply(std::int64_t rows, std::int64_t inner, std::int64_t columns, const float* left, const float* right, float* to) {
     for (std::int64_t k = 0; k < columns; k += panel) {
-        blocks<rows_at_once, false>(rows, inner, left, inner, 1, right + k * inner, panel, to + k, columns);
+        blocks<false>(rows, inner, left, inner, 1, right + k * inner, panel, to + k, columns);
     }
 }
 
 void multiply_turned(std::int64_t rows, std::int64_t inner, std::int64_t columns, const float* left, const float* right, bool add, float* to) {
     for (std::int64_t k = 0; k < columns; k += panel) {
-        if (add) blocks<rows_at_once, true>(inner, rows, left, 1, inner, right + k, columns, to + k, columns);
-        else blocks<rows_at_once, false>(inner, rows, left, 1, inner, right + k, columns, to + k, columns);
+        if (add) blocks<true>(inner, rows, left, 1, inner, right + k, columns, to + k, columns);
+        else blocks<false>(inner, rows, left, 1, inner, right + k, columns, to + k, columns);
     }
 }
 
