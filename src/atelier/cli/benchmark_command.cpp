@@ -11,6 +11,7 @@
 #include "atelier/distillation/distribution_matching.h"
 #include "atelier/evaluation/latency.h"
 #include "atelier/inference/generator.h"
+#include "atelier/ops/instructions.h"
 #include "atelier/training/stepper.h"
 
 namespace atelier::cli {
@@ -89,6 +90,7 @@ nlohmann::json training_figures(const BenchmarkArguments& arguments, const infer
     ops::Parameters student = model.parameters.clone(), fake = model.parameters.clone();
     if (arguments.gan) fake.merge(distillation::fresh_head(model.network, 0).to(engine.device), "");
     ops::Compute compute = engine.compute();
+    if (engine.device.is_cpu() && !ops::cpu_trains_in_bfloat16()) compute.type = std::nullopt;  // as a run would (RunConfig::compute)
     compute.recompute = arguments.recompute;
     if (compute.type) model.parameters = model.parameters.with_matrices_as(*compute.type);
     const auto teacher = model.denoiser(compute);
@@ -123,7 +125,7 @@ nlohmann::json training_figures(const BenchmarkArguments& arguments, const infer
     std::int64_t step = 0;
     const auto cycle = evaluation::median_seconds([&] { stepper.step(step++); }, warmup_cycles, arguments.runs);
     const auto images = static_cast<double>(arguments.batch * (settings.fake_updates + 1));
-    return {{"seconds_per_cycle", cycle.median}, {"images_per_second", images / cycle.median}, {"gan", arguments.gan}, {"estimated_peak_bytes", estimated},
+    return {{"seconds_per_cycle", cycle.median}, {"computed_in", compute.type ? "bf16" : "fp32"}, {"images_per_second", images / cycle.median}, {"gan", arguments.gan}, {"estimated_peak_bytes", estimated},
             {"flops_a_cycle", matching_flops(sizes, static_cast<double>(arguments.batch), static_cast<double>(settings.fake_updates), conditions)}};
 }
 

@@ -6,6 +6,7 @@
 #include "atelier/core/error.h"
 #include "atelier/distillation/divergences.h"
 #include "atelier/networks/network.h"
+#include "atelier/ops/instructions.h"
 
 namespace atelier::cli {
 
@@ -213,7 +214,7 @@ core::Schema schema_of(RunConfig& config) {
 }
 
 ops::Compute RunConfig::compute() const {
-    if (precision == "bf16") return {at::kBFloat16, activation_checkpointing};
+    if (precision == "bf16" && (device != "cpu" || ops::cpu_trains_in_bfloat16())) return {at::kBFloat16, activation_checkpointing};
     if (precision == "fp16") return {at::kHalf, activation_checkpointing};
     return {std::nullopt, activation_checkpointing};
 }

@@ -111,7 +111,7 @@ struct RunConfig {
     std::int64_t checkpoints_kept = 2, log_every = 50;
 
     bool uses_lpips() const { return dm.regression == "lpips" || adm.regression == "lpips"; }
-    /// How every stage computes.
+    /// How every stage computes: as `precision` says, but bf16 in float32 on a CPU that has no instructions for it (cpu_trains_in_bfloat16).
     ops::Compute compute() const;
 };
 

@@ -41,6 +41,9 @@ void with_workshop(const ConfigArguments& arguments, std::optional<std::int64_t>
     check_plan(workshop);  // what is wrong with data and config is said before the run's directory appears
     at::set_num_threads(static_cast<int>(workshop.config().threads));
     const core::DirectoryLock lock(workshop.output() / lock_folder);
+    if (workshop.config().precision == "bf16" && !workshop.config().compute().type) {
+        core::log::info("this CPU has no bfloat16 instructions that LibTorch could train with; computing in float32, which is some ten times faster here");
+    }
     work(workshop);
 }
 

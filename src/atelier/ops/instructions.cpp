@@ -1,5 +1,7 @@
 #include "atelier/ops/instructions.h"
 
+#include <ATen/core/dispatch/Dispatcher.h>
+
 #include "atelier/ops/norm_kernels.h"
 #include "atelier/ops/winograd_kernels.h"
 
@@ -23,6 +25,11 @@ Instructions found() {
 Instructions best_instructions() {
     static const Instructions best = found();
     return best;
+}
+
+bool cpu_trains_in_bfloat16() {
+    const auto answer = c10::Dispatcher::singleton().findSchema({"mkldnn::_is_mkldnn_bf16_supported", ""});
+    return answer && answer->typed<bool()>().call();
 }
 
 namespace norm_kernels {

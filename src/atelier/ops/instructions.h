@@ -8,4 +8,7 @@ enum class Instructions { plain, avx2, avx512 };
 /// The widest that this processor has.
 Instructions best_instructions();
 
+/// Whether LibTorch computes convolutions in bfloat16 by this processor's instructions. Where it does not, they take some ten times as long as in float32.
+bool cpu_trains_in_bfloat16();
+
 }  // namespace atelier::ops
