@@ -5,7 +5,8 @@
     python3 benchmarks/bench.py --only latency/k4       # one part, or one row group of it; several with commas
     python3 benchmarks/bench.py --pages                 # only write the page from benchmarks/results.json
 
-Parts: peak, latency, int8, training, start, batch, around. What is measured again replaces what results.json held. Peers are plain PyTorch, torch.compile,
+Parts: peak, latency, int8, training, start, batch, around. What is measured again replaces what results.json held, or results-no-bf16.json on a CPU that does not
+compute in bfloat16. Peers are plain PyTorch, torch.compile,
 ONNX Runtime and OpenVINO from ONNX (--peers, a folder with latency.py, train_step.py and adm_unet.py); without them their rows are missing.
 """
 import argparse
@@ -23,7 +24,7 @@ sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent / "scripts
 import page
 from figures import ROOT, commit, machine
 
-BUILD, RESULTS = ROOT / "build/release", ROOT / "benchmarks/results.json"
+BUILD, RESULTS = ROOT / "build/release", page.results_of(page.this_kind())
 WORK = ROOT / "build/bench"  # random weights of the paper's sizes
 FASHION = ROOT / "models/fashion-mnist"
 NETWORKS = {  # what latency is measured on; paper sizes have random weights, which cost the same time
@@ -217,7 +218,7 @@ def main():
         if (part in wanted or f"{part}/{name}" in wanted) and (peers or not name.startswith(("adm", "small"))):
             print(f"{datetime.datetime.now():%H:%M:%S} {part}/{name}", flush=True)
             getattr(bench, part)(name)
-    page.write(bench.results, ROOT / "docs/performance.md")
+    page.write(ROOT / "docs/performance.md")
 
 
 if __name__ == "__main__":

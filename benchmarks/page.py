@@ -1,9 +1,24 @@
 """Writes the tables of docs/performance.md between their markers, and its picture, from what bench.py measured."""
+import json
 import math
+import pathlib
+import re
 
-from figures import fill_markers
+from figures import ROOT, fill_markers
 
 OURS = "Atelier, openvino bf16"
+KINDS = ("", "-no-bf16")  # of machines, as the markers' names end
+
+
+def results_of(kind):
+    return ROOT / f"benchmarks/results{kind}.json"
+
+
+def this_kind():
+    """Whether this machine's processor computes in bfloat16, by the flags that Linux names."""
+    flags = pathlib.Path("/proc/cpuinfo")
+    able = not flags.exists() or re.search(r"\b(avx512_bf16|amx_bf16|bf16)\b", flags.read_text())
+    return "" if able else "-no-bf16"
 
 
 def milliseconds(seconds):
@@ -126,8 +141,11 @@ def picture(results, path):
     figure.savefig(path, metadata={"Date": None})
 
 
-def write(results, path):
+def write(path):
     parts = {"latency": latency, "sizes": sizes, "int8": int8, "training": training, "start": start, "batch": batch, "around": around,
              "machine": lambda all: f"Machine: {all.get('machine', 'none yet')}; {all.get('threads', '-')} threads."}
-    fill_markers(path, {f"bench {name}": make(results) for name, make in parts.items()})
-    picture(results, path.parent / "images/latency.svg")
+    all_results = {kind: json.loads(results_of(kind).read_text()) for kind in KINDS if results_of(kind).exists()}
+    there = path.read_text()
+    fill_markers(path, {f"bench {name}{kind}": make(results) for kind, results in all_results.items() for name, make in parts.items()
+                        if f"<!-- bench {name}{kind} -->" in there})
+    picture(all_results.get("", {}), path.parent / "images/latency.svg")

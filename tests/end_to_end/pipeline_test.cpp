@@ -99,7 +99,7 @@ INSTANTIATE_TEST_SUITE_P(Every, Losses,
                                          Arguments{"adm.divergence=forward_kl"}, Arguments{"adm.divergence=jensen_shannon"},
                                          Arguments{"adm.divergence=squared_hellinger"}, Arguments{"adm.divergence=softened_reverse_kl"},
                                          Arguments{"adm.divergence=jeffreys"}, Arguments{"dm.steps=0"}, Arguments{"adm.steps=0"},
-                                         Arguments{"dm.keep_best=true"}));
+                                         Arguments{"dm.keep_best=true"}, Arguments{"precision=bf16"}));
 
 class Partitions : public testing::TestWithParam<std::string> {};
 

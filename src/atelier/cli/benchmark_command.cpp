@@ -7,6 +7,7 @@
 #include "atelier/cli/engine_options.h"
 #include "atelier/cli/footprint.h"
 #include "atelier/core/error.h"
+#include "atelier/core/heap.h"
 #include "atelier/core/image_file.h"
 #include "atelier/distillation/distribution_matching.h"
 #include "atelier/evaluation/latency.h"
@@ -86,6 +87,7 @@ nlohmann::json inference_figures(const BenchmarkArguments& arguments, const infe
 
 /// One DMD2 cycle on noise instead of data: five updates of the fake score, one of the student, teacher and fake score of the model's own size.
 nlohmann::json training_figures(const BenchmarkArguments& arguments, const inference::Engine& engine) {
+    core::keep_freed_memory();
     models::Model model = first_model(arguments.model, engine.device, models::Weights::copied);
     ops::Parameters student = model.parameters.clone(), fake = model.parameters.clone();
     if (arguments.gan) fake.merge(distillation::fresh_head(model.network, 0).to(engine.device), "");

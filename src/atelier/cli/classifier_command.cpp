@@ -4,6 +4,7 @@
 
 #include "atelier/cli/commands.h"
 #include "atelier/core/error.h"
+#include "atelier/core/heap.h"
 #include "atelier/core/log.h"
 #include "atelier/core/progress.h"
 #include "atelier/core/schema.h"
@@ -46,6 +47,7 @@ void train(const std::string& path, const std::vector<std::string>& overrides) {
     schema.read(path, overrides);
     if (run.output.empty() || run.data_path.empty()) throw core::UsageError("output and data.path must be given");
     at::set_num_threads(static_cast<int>(run.threads));
+    core::keep_freed_memory();
     const auto data = data::open_dataset({.path = run.data_path, .split = "train", .limit = 0});
     const auto test = data::open_dataset({.path = run.test_path.empty() ? run.data_path : run.test_path, .split = "test", .limit = 0});
     const std::string tried_on = test->hash() == data->hash() ? "training" : "test";  // an archive has no split

@@ -9,6 +9,7 @@
 #include "atelier/cli/stages.h"
 #include "atelier/core/atomic_file.h"
 #include "atelier/core/error.h"
+#include "atelier/core/heap.h"
 #include "atelier/core/log.h"
 #include "atelier/core/signals.h"
 
@@ -40,6 +41,7 @@ void with_workshop(const ConfigArguments& arguments, std::optional<std::int64_t>
     }
     check_plan(workshop);  // what is wrong with data and config is said before the run's directory appears
     at::set_num_threads(static_cast<int>(workshop.config().threads));
+    core::keep_freed_memory();
     const core::DirectoryLock lock(workshop.output() / lock_folder);
     if (workshop.config().precision == "bf16" && !workshop.config().compute().type) {
         core::log::info("this CPU has no bfloat16 instructions that LibTorch could train with; computing in float32, which is some ten times faster here");

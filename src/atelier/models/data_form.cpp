@@ -1,5 +1,6 @@
 #include "atelier/models/data_form.h"
 
+#include <algorithm>
 #include <cstring>
 
 #include "atelier/core/error.h"
@@ -54,11 +55,33 @@ DataForm data_form_from_json(const core::JsonObject& json) {
     return form;
 }
 
+namespace {
+
+/// Pixels [N,H,W,C] from numbers [N,C,H,W], -1 becoming 0 and 1 becoming 255: in one pass, since a small picture's six operations of LibTorch took longer than its PNG.
+Tensor pixels_of(const Tensor& images) {
+    const Tensor from = images.contiguous();
+    const std::int64_t count = from.size(0), channels = from.size(1), positions = from.size(2) * from.size(3);
+    Tensor pixels = at::empty({count, from.size(2), from.size(3), channels}, at::kByte);
+    const float* numbers = from.const_data_ptr<float>();
+    auto* to = pixels.mutable_data_ptr<std::uint8_t>();
+    for (std::int64_t plane = 0; plane < count * channels; ++plane) {
+        const float* row = numbers + plane * positions;
+        std::uint8_t* first = to + plane / channels * channels * positions + plane % channels;
+        for (std::int64_t i = 0; i < positions; ++i) {
+            const float wanted = row[i] * 127.5F + 128.0F;
+            first[i * channels] = static_cast<std::uint8_t>(wanted > 0 ? std::min(wanted, 255.0F) : 0.0F);  // what is no number becomes 0
+        }
+    }
+    return pixels;
+}
+
+}  // namespace
+
 Tensor to_user_space(const DataForm& form, const Tensor& samples) {
     const Tensor here = samples.detach().to(at::kCPU, at::kFloat);
     if (form.kind == DataForm::Kind::points) return here * form.scale + at::tensor(form.offset, at::kFloat);
     if (form.kind == DataForm::Kind::latent) return here.contiguous();
-    return (here * 127.5 + 128).clamp(0, 255).to(at::kByte).permute({0, 2, 3, 1}).contiguous();
+    return pixels_of(here);
 }
 
 Tensor to_model_space(const DataForm& form, const Tensor& user) {

@@ -68,7 +68,7 @@ bool WinogradNode::evaluate(ov::TensorVector& outputs, const ov::TensorVector& i
     static const kernels::Table& table = kernels::best();
     const float *x = inputs[0].data<const float>(), *bias = inputs[2].data<const float>(), *filters = state_->filters->data();
     auto* y = outputs[0].data<float>();
-    const std::int64_t step = kernels::block_tiles(s, tbb_threads());
+    const std::int64_t step = kernels::block_tiles(s.tiles(), tbb_threads());
     by_tbb((s.tiles() + step - 1) / step, [&](std::int64_t block) {
         const kernels::Range range{block * step, std::min(step, s.tiles() - block * step)};
         kernels::convolve(table, table.float32, s, range, x, filters, bias, y, node_room(kernels::block_room(s, step)));

@@ -47,7 +47,7 @@ Tensor convolved(const Tensor& x, const Tensor& weight, bool turned, const Tenso
     const auto s = images_of(x, filters_of(weight, turned).out);
     const Tensor values = at_points(weight, turned);
     Tensor y = at::empty({s.samples, s.out, s.height, s.width}, x.options(), at::MemoryFormat::ChannelsLast);
-    const std::int64_t step = kernels::block_tiles(s, at::get_num_threads());
+    const std::int64_t step = kernels::block_tiles(s.tiles(), at::get_num_threads());
     const float *from = x.const_data_ptr<float>(), *at = values.const_data_ptr<float>(), *offset = bias.const_data_ptr<float>();
     float* to = y.mutable_data_ptr<float>();
     in_parallel((s.tiles() + step - 1) / step, [&](std::int64_t block) {
@@ -62,7 +62,7 @@ Tensor slopes_on(const Tensor& weight, const Tensor& x, const Tensor& dy) {
     const auto s = images_of(x, dy.size(1));
     const auto filters = filters_of(weight, false);
     const std::int64_t share = (s.tiles() + at::get_num_threads() - 1) / at::get_num_threads(), parts = (s.tiles() + share - 1) / share;
-    const std::int64_t step = kernels::block_tiles(s, parts);
+    const std::int64_t step = kernels::block_tiles(share, 1);
     Tensor slopes = at::empty({parts, kernels::points * filters.stride()}, x.options());
     const float *from = x.const_data_ptr<float>(), *by = dy.const_data_ptr<float>();
     float* sums = slopes.mutable_data_ptr<float>();

@@ -31,10 +31,12 @@ struct Range {
     std::int64_t first, count;
 };
 
-/// Tiles computed in one go: enough to use a panel of filters often, few enough for their numbers to stay in cache.
-inline std::int64_t block_tiles(const Images& s, std::int64_t threads) {
+/// Tiles of `tiles` that are computed in one go: enough to use a panel of filters often, few enough for their numbers to stay in cache, and so many goes that all `threads`
+/// have equally much to do.
+inline std::int64_t block_tiles(std::int64_t tiles, std::int64_t threads) {
     constexpr std::int64_t most = 42;
-    return std::clamp((s.tiles() + threads - 1) / threads, std::int64_t{1}, most);
+    const std::int64_t rounds = (tiles + most * threads - 1) / (most * threads);
+    return std::max<std::int64_t>(1, (tiles + rounds * threads - 1) / (rounds * threads));
 }
 
 /// Numbers from one point's to the next point's in a block of `count` tiles; not a power of two, as in Filters.
