@@ -179,7 +179,7 @@ core::Schema schema_of(RunConfig& config) {
     schema.text("device", &config.device, "cpu, cuda or cuda:N");
     schema.number("threads", &config.threads, "CPU threads; 0: as many as cores", at_least_0);
     schema.number("device_memory", &config.device_memory, "GiB of the device, which --dry-run plans for; 0: what is found (CPUs)", free_to_change);
-    schema.text("precision", &config.precision, "of products and convolutions in training (weights and losses are float32); fp16 scales its losses",
+    schema.text("precision", &config.precision, "of products and convolutions in training (weights and losses are float32); fp16 scales its losses; bf16 on a CPU that has none computes in fp32",
                 {"fp32", "bf16", "fp16"});
     schema.flag("activation_checkpointing", &config.activation_checkpointing,
                 "U-Nets' blocks keep their inputs alone and are computed again in the backward pass: less memory, a third more work");

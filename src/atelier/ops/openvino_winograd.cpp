@@ -61,7 +61,8 @@ std::shared_ptr<ov::Node> WinogradNode::clone_with_new_inputs(const ov::OutputVe
 bool WinogradNode::evaluate(ov::TensorVector& outputs, const ov::TensorVector& inputs) const {
     const ov::Shape shape = inputs[0].get_shape(), weight = inputs[1].get_shape();
     const auto is_float = [](const auto& tensor) { return tensor.get_element_type() == ov::element::f32; };
-    if (!std::ranges::all_of(inputs, is_float) || shape.size() != 4 || weight.size() != 4 || weight[1] != shape[3]) return false;
+    if (!std::ranges::all_of(inputs, is_float) || shape.size() != 4 || weight.size() != 4 || weight[1] != shape[3] || weight[2] != 3 || weight[3] != 3) return false;
+    if (weight[0] % kernels::panel != 0 || weight[1] % kernels::panel != 0 || inputs[2].get_size() != weight[0]) return false;
     const auto size = [](std::size_t number) { return static_cast<std::int64_t>(number); };
     const kernels::Images s{size(shape[0]), size(shape[1]), size(shape[2]), size(shape[3]), size(weight[0])};
     std::call_once(state_->once, [&] { state_->filters = shared_at_points(inputs[1]); });
