@@ -6,6 +6,7 @@
 #include "atelier/core/error.h"
 #include "atelier/ops/norm_forward.h"
 #include "atelier/ops/parallel.h"
+#include "atelier/ops/thread_room.h"
 
 namespace atelier::ops {
 
@@ -30,13 +31,6 @@ norm_kernels::Sample sample_of(const Tensor& x, std::int64_t groups, double eps,
     return {x.size(2) * x.size(3), x.size(1), groups, static_cast<float>(eps), silu};
 }
 
-/// Kept by each thread.
-float* norm_room(std::size_t numbers) {
-    thread_local std::vector<float> room;
-    if (room.size() < numbers) room.resize(numbers);
-    return room.data();
-}
-
 struct Normalised {
     Tensor y, mean, inverse_deviation;
 };
@@ -47,7 +41,7 @@ Normalised forward(const Tensor& x, const Tensor& gain, const Tensor& offset, co
     const std::int64_t n = x.size(0), each = s.positions * s.channels, row = gain.size(0) == 1 ? 0 : s.channels;
     Normalised out{at::empty_like(x), at::empty({n, s.groups}, gain.options()), at::empty({n, s.groups}, gain.options())};
     norm_kernels::each_sample(n, at::get_num_threads(), in_parallel, [&](std::int64_t i, const auto& for_each) {
-        float* work = norm_room(norm_kernels::forward_room(s));
+        float* work = thread_room(norm_kernels::forward_room(s));
         norm_kernels::forward(loops<T>(), s, constants<T>(x) + i * each, constants<float>(gain) + i * row, constants<float>(offset) + i * row,
                               numbers<T>(out.y) + i * each, numbers<float>(out.mean) + i * s.groups,
                               numbers<float>(out.inverse_deviation) + i * s.groups, work, for_each);
@@ -65,7 +59,7 @@ Slopes backward(const Tensor& dy, const Tensor& x, const Tensor& gain, const Ten
     const std::int64_t n = x.size(0), each = s.positions * s.channels, row = gain.size(0) == 1 ? 0 : s.channels;
     Slopes out{at::empty_like(x), at::empty({n, s.channels}, gain.options()), at::empty({n, s.channels}, gain.options())};
     in_parallel(n, [&](std::int64_t i) {
-        float* work = norm_room(static_cast<std::size_t>((4 + s.positions) * s.channels));
+        float* work = thread_room(static_cast<std::size_t>((4 + s.positions) * s.channels));
         loops<T>().backward(s, constants<T>(x) + i * each, constants<T>(dy) + i * each, constants<float>(gain) + i * row,
                             constants<float>(offset) + i * row, constants<float>(mean) + i * s.groups,
                             constants<float>(inverse_deviation) + i * s.groups, numbers<T>(out.x) + i * each,

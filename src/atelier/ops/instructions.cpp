@@ -20,6 +20,18 @@ Instructions found() {
     return Instructions::plain;
 }
 
+// In the order of Instructions.
+#ifdef ATELIER_X86_KERNELS
+#define ATELIER_COMPILATIONS {&plain, &avx2, &avx512}
+#else
+#define ATELIER_COMPILATIONS {&plain}
+#endif
+
+template <class Table>
+const Table& best_of(std::initializer_list<const Table*> compilations) {
+    return *compilations.begin()[static_cast<std::size_t>(best_instructions())];
+}
+
 }  // namespace
 
 Instructions best_instructions() {
@@ -34,25 +46,13 @@ bool cpu_trains_in_bfloat16() {
 
 namespace norm_kernels {
 
-const Table& best() {
-#ifdef ATELIER_X86_KERNELS
-    if (best_instructions() == Instructions::avx512) return avx512;
-    if (best_instructions() == Instructions::avx2) return avx2;
-#endif
-    return plain;
-}
+const Table& best() { return best_of<Table>(ATELIER_COMPILATIONS); }
 
 }  // namespace norm_kernels
 
 namespace winograd_kernels {
 
-const Table& best() {
-#ifdef ATELIER_X86_KERNELS
-    if (best_instructions() == Instructions::avx512) return avx512;
-    if (best_instructions() == Instructions::avx2) return avx2;
-#endif
-    return plain;
-}
+const Table& best() { return best_of<Table>(ATELIER_COMPILATIONS); }
 
 }  // namespace winograd_kernels
 

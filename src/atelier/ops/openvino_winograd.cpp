@@ -32,13 +32,6 @@ std::shared_ptr<const AtPoints> shared_at_points(const ov::Tensor& weight) {
     return made;
 }
 
-/// Kept by each thread.
-float* node_room(std::size_t numbers) {
-    thread_local AtPoints room;
-    if (room.size() < numbers) room.resize(numbers);
-    return room.data();
-}
-
 }  // namespace
 
 struct WinogradNode::State {
@@ -69,11 +62,7 @@ bool WinogradNode::evaluate(ov::TensorVector& outputs, const ov::TensorVector& i
     static const kernels::Table& table = kernels::best();
     const float *x = inputs[0].data<const float>(), *bias = inputs[2].data<const float>(), *filters = state_->filters->data();
     auto* y = outputs[0].data<float>();
-    const std::int64_t step = kernels::block_tiles(s.tiles(), tbb_threads());
-    by_tbb((s.tiles() + step - 1) / step, [&](std::int64_t block) {
-        const kernels::Range range{block * step, std::min(step, s.tiles() - block * step)};
-        kernels::convolve(table, table.float32, s, range, x, filters, bias, y, node_room(kernels::block_room(s, step)));
-    });
+    kernels::convolve_all(table, table.float32, s, tbb_threads(), by_tbb, x, filters, bias, y);
     return true;
 }
 

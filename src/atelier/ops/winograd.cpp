@@ -21,13 +21,6 @@ const kernels::Table& winograd_table() {
 
 kernels::Images images_of(const Tensor& x, std::int64_t out) { return {x.size(0), x.size(2), x.size(3), x.size(1), out}; }
 
-/// Kept by each thread.
-float* winograd_room(std::size_t numbers) {
-    thread_local std::vector<float> room;
-    if (room.size() < numbers) room.resize(numbers);
-    return room.data();
-}
-
 /// Filters [out,in,3,3] as a convolution reads them and, turned, as its slopes do.
 kernels::Filters filters_of(const Tensor& weight, bool turned) {
     const std::int64_t out = weight.size(0), in = weight.size(1);
@@ -47,13 +40,8 @@ Tensor convolved(const Tensor& x, const Tensor& weight, bool turned, const Tenso
     const auto s = images_of(x, filters_of(weight, turned).out);
     const Tensor values = at_points(weight, turned);
     Tensor y = at::empty({s.samples, s.out, s.height, s.width}, x.options(), at::MemoryFormat::ChannelsLast);
-    const std::int64_t step = kernels::block_tiles(s.tiles(), at::get_num_threads());
-    const float *from = x.const_data_ptr<float>(), *at = values.const_data_ptr<float>(), *offset = bias.const_data_ptr<float>();
-    float* to = y.mutable_data_ptr<float>();
-    in_parallel((s.tiles() + step - 1) / step, [&](std::int64_t block) {
-        const kernels::Range range{block * step, std::min(step, s.tiles() - block * step)};
-        kernels::convolve(winograd_table(), winograd_table().float32, s, range, from, at, offset, to, winograd_room(kernels::block_room(s, step)));
-    });
+    kernels::convolve_all(winograd_table(), winograd_table().float32, s, at::get_num_threads(), in_parallel, x.const_data_ptr<float>(),
+                          values.const_data_ptr<float>(), bias.const_data_ptr<float>(), y.mutable_data_ptr<float>());
     return y;
 }
 
@@ -67,7 +55,7 @@ Tensor slopes_on(const Tensor& weight, const Tensor& x, const Tensor& dy) {
     const float *from = x.const_data_ptr<float>(), *by = dy.const_data_ptr<float>();
     float* sums = slopes.mutable_data_ptr<float>();
     in_parallel(parts, [&](std::int64_t part) {
-        float* work = winograd_room(kernels::block_room(s, step));
+        float* work = thread_room(kernels::block_room(s, step));
         const std::int64_t begin = part * share, end = std::min(begin + share, s.tiles());
         for (std::int64_t first = begin; first < end; first += step) {
             kernels::filter_slopes(winograd_table(), winograd_table().float32, s, {first, std::min(step, end - first)}, from, by, first > begin,

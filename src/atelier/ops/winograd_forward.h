@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <array>
 
+#include "atelier/ops/thread_room.h"
 #include "atelier/ops/winograd_kernels.h"
 
 /// 3x3 convolutions of whole images, put together from the loops of winograd_kernels. Torch-free.
@@ -86,6 +87,17 @@ void convolve(const Table& table, const Loops<T>& loops, const Images& s, Range 
     }
     each_tile<tile, 0>(s, range, s.out, y, reinterpret_cast<T*>(outside + s.in),
                        [&](std::int64_t t, T* const* at) { loops.write(s.out, products + t * s.out, out_block, bias, at); });
+}
+
+/// The same for all tiles. `at_once(count, task)` runs task(0) to task(count-1) on `threads` threads.
+template <class T, class AtOnce>
+void convolve_all(const Table& table, const Loops<T>& loops, const Images& s, std::int64_t threads, const AtOnce& at_once, const T* x, const float* filters,
+                  const float* bias, T* y) {
+    const std::int64_t step = block_tiles(s.tiles(), threads);
+    at_once((s.tiles() + step - 1) / step, [&](std::int64_t block) {
+        const Range range{block * step, std::min(step, s.tiles() - block * step)};
+        convolve(table, loops, s, range, x, filters, bias, y, thread_room(block_room(s, step)));
+    });
 }
 
 /// The slopes on the filters at the points, [36 at Filters' stride,in,out], that a range of tiles of x and of the slopes dy on y gives; added to those there if asked.
