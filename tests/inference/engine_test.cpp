@@ -1,5 +1,9 @@
 #include "atelier/inference/engine.h"
 
+#include <ATen/Parallel.h>
+
+#include "atelier/inference/openvino_network.h"
+
 #include "models/model_fixtures.h"
 #include "ops/tensors.h"
 
@@ -60,6 +64,7 @@ protected:
 
 TEST_P(Engines, give_the_same_numbers_in_float32) {
     EXPECT_LT(farthest({Engine::Kind::openvino, Engine::Precision::fp32}), 1e-4);
+    EXPECT_LT(farthest({Engine::Kind::native, Engine::Precision::fp32}), 1e-5);
 }
 
 TEST_P(Engines, stay_near_in_bfloat16) {
@@ -75,7 +80,7 @@ TEST_P(Engines, sample_in_one_step_as_they_denoise_at_the_highest_level_whicheve
     shape.insert(shape.begin(), 7);
     const Tensor z = ops::normal(shape, "z"), levels = at::full({7}, model.range.sigma_max);
     const Tensor expected = torch->denoise(z * model.range.sigma_max, levels, diffusion::one_hot(classes, known));
-    for (const auto kind : {Engine::Kind::torch, Engine::Kind::openvino}) {
+    for (const auto kind : {Engine::Kind::torch, Engine::Kind::openvino, Engine::Kind::native}) {
         for (const bool all : {true, false}) {
             const auto sampler = open_one_step(model, {kind, Engine::Precision::fp32}, all || known == 0 ? std::vector<std::int64_t>{} : classes);
             EXPECT_LT(ops::relative_distance(sampler->draw(z, classes), expected), 1e-4) << name_of(kind);
@@ -85,6 +90,31 @@ TEST_P(Engines, sample_in_one_step_as_they_denoise_at_the_highest_level_whicheve
     EXPECT_LT(ops::relative_distance(approximate->draw(z, classes), expected), 3e-2);
 }
 
+/// Few samples are computed by all threads together, many side by side.
+TEST_P(Engines, native_answers_depend_on_neither_the_batch_nor_the_threads) {
+    const at::NoGradGuard no_gradients;
+    const std::int64_t known = model.network.classes, count = 70;
+    ops::Shape shape = model.network.data_shape;
+    shape.insert(shape.begin(), count);
+    const Tensor z = ops::normal(shape, "z");
+    std::vector<std::int64_t> classes;
+    for (std::int64_t i = 0; i < count; ++i) classes.push_back(known > 0 ? i % known : 0);
+    const auto sampler = open_one_step(model, {Engine::Kind::native, Engine::Precision::fp32});
+    const Tensor expected = sampler->draw(z, classes);
+    const int before = at::get_num_threads();
+    for (const int threads : {1, 2, 3}) {
+        at::set_num_threads(threads);
+        for (const std::int64_t batch : {1, 2, 5, 70}) {
+            std::vector<Tensor> parts;
+            for (std::int64_t first = 0; first < count; first += batch) {
+                parts.push_back(sampler->draw(z.narrow(0, first, batch), std::span(classes).subspan(static_cast<std::size_t>(first), static_cast<std::size_t>(batch))));
+            }
+            EXPECT_TRUE(at::equal(at::cat(parts), expected)) << threads << " threads, batch " << batch;
+        }
+    }
+    at::set_num_threads(before);
+}
+
 INSTANTIATE_TEST_SUITE_P(
     Models, Engines,
     ::testing::Values(Case{"unet", unet(16, 1, 32, 0)}, Case{"patched_unet_with_classes", unet(16, 2, 64, 5)},
@@ -92,17 +122,25 @@ INSTANTIATE_TEST_SUITE_P(
                       Case{"mlp", {{"architecture", "mlp"}, {"dimensions", 2}, {"hidden", 16}, {"blocks", 3}, {"classes", 4}}}),
     [](const auto& info) { return info.param.name; });
 
-TEST(Engine, auto_is_openvino_on_the_cpu) {
-    EXPECT_EQ(engine_of("auto", "fp32", "cpu").kind, Engine::Kind::openvino);
+TEST(Engine, auto_is_native_on_the_cpu_where_float32_is_computed_and_openvino_elsewhere) {
     EXPECT_EQ(engine_of("torch", "bf16", "cpu").kind, Engine::Kind::torch);
+    const models::Model pictures = model_of(unet(16, 1, 32, 0));
+    const auto chosen = [&](const char* precision) { return engine_for(engine_of("auto", precision, "cpu"), pictures); };
+    EXPECT_EQ(chosen("fp32").kind, Engine::Kind::native);
+    EXPECT_EQ(chosen("auto").kind, Engine::Kind::native);
+    EXPECT_EQ(chosen("auto").precision, Engine::Precision::fp32);
+    EXPECT_EQ(chosen("bf16").kind, cpu_computes_in_bfloat16() ? Engine::Kind::openvino : Engine::Kind::native);
+    EXPECT_EQ(engine_for(engine_of("openvino", "fp32", "cpu"), pictures).kind, Engine::Kind::openvino);
 }
 
 TEST(Engine, words_that_are_none_are_told) {
     const auto told = [](const char* kind, const char* precision, const char* device) { return core::error_of([&] { engine_of(kind, precision, device); }); };
-    core::expect_contains(told("onnx", "fp32", "cpu"), "known are auto, openvino and torch");
+    core::expect_contains(told("onnx", "fp32", "cpu"), "known are auto, native, openvino and torch");
     core::expect_contains(told("torch", "fp16", "cpu"), "known are auto, fp32, bf16 and int8");
     core::expect_contains(told("torch", "fp32", "gpu"), "known are cpu, cuda");
     core::expect_contains(told("openvino", "fp32", "cuda"), "take --engine torch");
+    core::expect_contains(told("native", "bf16", "cpu"), "take --engine openvino or torch");
+    core::expect_contains(told("native", "int8", "cpu"), "int8 is computed by OpenVINO");
 }
 
 }  // namespace

@@ -110,7 +110,7 @@ private:
         return tools;
     }
 
-    /// OpenVINO arranges the weights once for each batch size that it compiles for.
+    /// OpenVINO arranges the weights once for each batch size that it compiles for, the other engines once.
     server::StudentFacts facts_of(const models::Model& student) const {
         std::int64_t parameters = 0;
         for (const auto& one : networks::trace(student.network).parameters) {

@@ -57,6 +57,7 @@ void check_multiple(const Tensor& tensor, const char* name, std::int64_t factor)
 ComputedNetwork::ComputedNetwork(models::DiffusersWeights weights, Forward forward, const Engine& engine)
     : weights_(std::move(weights)), parameters_(weights_.map()), forward_(std::move(forward)), engine_(engine) {
     if (engine.precision == Engine::Precision::int8) throw core::UsageError("Stable Diffusion's networks compute in fp32 or bf16");
+    if (engine.kind == Engine::Kind::native) throw core::UsageError("Stable Diffusion's networks compute on --engine openvino or torch");
     if (engine.kind == Engine::Kind::torch) parameters_ = in_memory(parameters_, engine);
 }
 
@@ -96,7 +97,7 @@ Tensor ComputedNetwork::run_openvino(const std::vector<Tensor>& given) {
     const Graphs graphs{write, type_of(engine_), "", [this] { weights_.release_pages(); }};
     OpenVinoNetwork& network = compiled_.try_emplace(sizes_of(inputs), graphs).first->second;
     Tensor out;
-    network.in_pieces(inputs[0].size(0), [&](ov::InferRequest& request, std::int64_t first, std::int64_t count) {
+    network.requests(inputs[0].size(0), [&](ov::InferRequest& request, std::int64_t first, std::int64_t count) {
         for (std::size_t i = 0; i < inputs.size(); ++i) {
             const Tensor piece = inputs[i].narrow(0, first, count);
             std::memcpy(request.get_input_tensor(i).data(), piece.const_data_ptr(), piece.nbytes());

@@ -5,7 +5,9 @@
 
 #include "atelier/core/error.h"
 #include "atelier/diffusion/samplers.h"
-#include "atelier/inference/openvino_denoiser.h"
+#include "atelier/inference/compiled_denoiser.h"
+#include "atelier/inference/native_network.h"
+#include "atelier/inference/openvino_graphs.h"
 
 namespace atelier::inference {
 
@@ -53,21 +55,30 @@ Engine::Precision precision_of(const std::string& name) {
 }  // namespace
 
 Engine engine_of(const std::string& kind, const std::string& precision, const std::string& device) {
-    Engine engine;
-    if (kind == "openvino" || (kind == "auto" && device == "cpu")) engine.kind = Engine::Kind::openvino;
-    else if (kind != "torch" && kind != "auto") throw core::UsageError(fmt::format("there is no engine \"{}\"; known are auto, openvino and torch", kind));
-    engine.precision = precision_of(precision);
-    if (engine.precision == Engine::Precision::int8 && engine.kind == Engine::Kind::torch) {
-        throw core::UsageError("int8 is computed by OpenVINO, on CPUs; for LibTorch take --precision bf16");
+    using Kind = Engine::Kind;
+    const std::map<std::string, Kind> kinds{{"auto", device == "cpu" ? Kind::openvino : Kind::torch}, {"native", Kind::native}, {"openvino", Kind::openvino}, {"torch", Kind::torch}};
+    const auto found = kinds.find(kind);
+    if (found == kinds.end()) throw core::UsageError(fmt::format("there is no engine \"{}\"; known are auto, native, openvino and torch", kind));
+    Engine engine{found->second, precision_of(precision), at::kCPU, kind == "auto"};
+    if (engine.precision == Engine::Precision::int8 && engine.kind != Kind::openvino) {
+        throw core::UsageError("int8 is computed by OpenVINO, on CPUs" + std::string(engine.kind == Kind::torch ? "; for LibTorch take --precision bf16" : ""));
     }
-    if (engine.kind == Engine::Kind::openvino && device != "cpu") {
-        throw core::UsageError("OpenVINO computes on the CPU; for " + device + " take --engine torch");
+    if (engine.precision == Engine::Precision::bf16 && engine.kind == Kind::native) throw core::UsageError("--engine native computes in fp32; for bf16 take --engine openvino or torch");
+    if (engine.kind != Kind::torch && device != "cpu") {
+        throw core::UsageError(fmt::format("--engine {} computes on the CPU; for {} take --engine torch", kind, device));
     }
     engine.device = device_of(device);
     return engine;
 }
 
-std::string name_of(Engine::Kind kind) { return kind == Engine::Kind::openvino ? "openvino" : "torch"; }
+std::string name_of(Engine::Kind kind) {
+    switch (kind) {
+        case Engine::Kind::native: return "native";
+        case Engine::Kind::openvino: return "openvino";
+        case Engine::Kind::torch: break;
+    }
+    return "torch";
+}
 
 std::string name_of(Engine::Precision precision) {
     for (const auto& [name, known] : precisions()) {
@@ -84,12 +95,18 @@ Engine engine_for(Engine engine, const models::Model& model) {
     if (engine.precision == Precision::automatic) {
         engine.precision = model.quantised() && engine.kind == Engine::Kind::openvino ? Precision::int8 : Precision::fp32;
     }
+    const bool in_float32 = engine.precision == Precision::fp32 || (engine.precision == Precision::bf16 && !cpu_computes_in_bfloat16());
+    if (engine.automatic && engine.kind == Engine::Kind::openvino && in_float32 && !model.quantised() && native_speaks(model.network)) engine.kind = Engine::Kind::native;
     return engine;
 }
 
 std::unique_ptr<diffusion::Denoiser> open_denoiser(const models::Model& model, const Engine& engine) {
     const Engine chosen = engine_for(engine, model);
-    if (chosen.kind == Engine::Kind::openvino) return std::make_unique<OpenVinoDenoiser>(model, chosen.precision);
+    switch (chosen.kind) {
+        case Engine::Kind::native: return std::make_unique<CompiledDenoiser>(model, native_network(model));
+        case Engine::Kind::openvino: return std::make_unique<CompiledDenoiser>(model, openvino_network(model, chosen.precision));
+        case Engine::Kind::torch: break;
+    }
     return std::make_unique<diffusion::EdmDenoiser>(model.denoiser(chosen.compute()));
 }
 
@@ -100,7 +117,9 @@ std::unique_ptr<OneStep> open_one_step(const models::Model& model, const Engine&
         classes.resize(static_cast<std::size_t>(model.network.classes));
         std::iota(classes.begin(), classes.end(), 0);
     }
-    return std::make_unique<OpenVinoOneStep>(model, std::move(classes), chosen.precision);
+    std::ranges::sort(classes);
+    auto network = chosen.kind == Engine::Kind::native ? native_one_level(model, classes) : openvino_one_level(model, classes, chosen.precision);
+    return std::make_unique<CompiledOneStep>(model, std::move(classes), std::move(network));
 }
 
 }  // namespace atelier::inference

@@ -9,14 +9,15 @@ namespace atelier::inference {
 
 /// Who computes, and in which precision matrix products and convolutions are.
 struct Engine {
-    enum class Kind { torch, openvino };
+    enum class Kind { torch, openvino, native };  // native: by this program's own loops, in float32, on the CPU
     enum class Precision { fp32, bf16, int8, automatic };  // int8: of quantised layers; automatic: int8 for quantised models, else fp32
     Kind kind = Kind::torch;
     Precision precision = Precision::fp32;
     at::Device device = at::kCPU;
+    bool automatic = false;  // `kind` is what engine_for may change
 
-    /// OpenVINO makes its own copy of the weights, LibTorch computes with those that were read.
-    models::Weights weights() const { return kind == Kind::openvino ? models::Weights::mapped : models::Weights::shared; }
+    /// LibTorch computes with the weights that were read, the others arrange copies.
+    models::Weights weights() const { return kind == Kind::torch ? models::Weights::shared : models::Weights::mapped; }
     /// As LibTorch computes it.
     ops::Compute compute() const { return {precision == Precision::bf16 ? std::optional(at::kBFloat16) : std::nullopt}; }
 };
@@ -24,11 +25,12 @@ struct Engine {
 /// Reads "cpu", "cuda" or "cuda:N". Throws core::UsageError on anything else, and on CUDA where this build of LibTorch has none.
 at::Device device_of(const std::string& name);
 
-/// Reads "openvino", "torch" or "auto" (OpenVINO on the CPU, LibTorch elsewhere), "fp32", "bf16", "int8" or "auto", "cpu", "cuda" or "cuda:N".
-/// Throws core::UsageError on anything else, when OpenVINO is asked for another device than the CPU, and LibTorch for int8.
+/// Reads "native", "openvino", "torch" or "auto" (on the CPU native or OpenVINO, see engine_for; LibTorch elsewhere), "fp32", "bf16", "int8" or "auto", "cpu", "cuda" or "cuda:N".
+/// Throws core::UsageError on anything else, when native or OpenVINO are asked for another device than the CPU, native for bf16, and native and LibTorch for int8.
 Engine engine_of(const std::string& kind, const std::string& precision, const std::string& device);
 
-/// `engine` with the precision that it has for `model`, of which only the config is looked at. Throws core::UsageError when int8 is asked of a model
+/// `engine` with the kind and the precision that it has for `model`, of which only the config is looked at. An automatic one is native where the network can be spoken so and float32 is what is
+/// computed, which is also what bf16 means on a CPU without bfloat16; else it is OpenVINO. Throws core::UsageError when int8 is asked of a model
 /// that is not quantised.
 Engine engine_for(Engine engine, const models::Model& model);
 

@@ -71,6 +71,21 @@ std::optional<ov::CompiledModel> revived(const std::string& bytes, const ov::Any
     }
 }
 
+class RequestPiece : public CompiledNetwork::Piece {
+public:
+    explicit RequestPiece(ov::InferRequest& request) : request_(request) {}
+
+    float* input(std::size_t i) override { return request_.get_input_tensor(i).data<float>(); }
+    std::int32_t* rows() override { return request_.get_input_tensor(1).data<std::int32_t>(); }
+    const float* computed() override {
+        request_.infer();
+        return request_.get_output_tensor().data<const float>();
+    }
+
+private:
+    ov::InferRequest& request_;
+};
+
 std::string bytes_of(ov::CompiledModel& model) {
     std::ostringstream stream;
     model.export_model(stream);
@@ -115,7 +130,14 @@ ov::InferRequest& OpenVinoNetwork::request_for(std::int64_t batch) {
     return requests_.emplace(batch, std::move(request)).first->second;
 }
 
-void OpenVinoNetwork::in_pieces(std::int64_t samples, const std::function<void(ov::InferRequest&, std::int64_t, std::int64_t)>& run) {
+void OpenVinoNetwork::in_pieces(std::int64_t samples, const Each& each) {
+    requests(samples, [&](ov::InferRequest& request, std::int64_t first, std::int64_t count) {
+        RequestPiece piece(request);
+        each(piece, first, count);
+    });
+}
+
+void OpenVinoNetwork::requests(std::int64_t samples, const std::function<void(ov::InferRequest&, std::int64_t, std::int64_t)>& run) {
     for (std::int64_t first = 0; first < samples;) {
         const std::int64_t count = *std::ranges::find_if(batch_sizes, [&](std::int64_t size) { return size <= samples - first; });
         run(request_for(count), first, count);

@@ -1,11 +1,12 @@
 #pragma once
 
-#include <functional>
 #include <map>
 #include <memory>
 #include <string>
 
 #include <openvino/runtime/compiled_model.hpp>
+
+#include "atelier/inference/compiled_network.h"
 
 namespace atelier::inference {
 
@@ -28,13 +29,14 @@ struct Graphs {
 
 /// A network compiled by OpenVINO for this CPU, once for each of the batch sizes 1, 4, 16 and 64, into which other batches are cut. One thread at
 /// a time.
-class OpenVinoNetwork {
+class OpenVinoNetwork : public CompiledNetwork {
 public:
     explicit OpenVinoNetwork(Graphs graphs) : graphs_(std::move(graphs)) {}
 
-    /// Cuts `samples` samples into pieces and calls `run` with each piece's request, first sample and number of samples. Throws core::Error when
-    /// OpenVINO cannot compile the network.
-    void in_pieces(std::int64_t samples, const std::function<void(ov::InferRequest&, std::int64_t first, std::int64_t count)>& run);
+    void in_pieces(std::int64_t samples, const Each& each) override;
+
+    /// The same with each piece's request.
+    void requests(std::int64_t samples, const std::function<void(ov::InferRequest&, std::int64_t first, std::int64_t count)>& run);
 
 private:
     ov::InferRequest& request_for(std::int64_t batch);

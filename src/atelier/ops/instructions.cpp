@@ -3,6 +3,7 @@
 #include <ATen/core/dispatch/Dispatcher.h>
 
 #include "atelier/ops/norm_kernels.h"
+#include "atelier/ops/row_kernels.h"
 #include "atelier/ops/winograd_kernels.h"
 
 namespace atelier::ops {
@@ -49,6 +50,12 @@ namespace norm_kernels {
 const Table& best() { return best_of<Table>(ATELIER_COMPILATIONS); }
 
 }  // namespace norm_kernels
+
+namespace row_kernels {
+
+const Table& best() { return best_of<Table>(ATELIER_COMPILATIONS); }
+
+}  // namespace row_kernels
 
 namespace winograd_kernels {
 

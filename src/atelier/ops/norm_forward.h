@@ -16,12 +16,17 @@ inline std::int64_t chunks(const Sample& s) { return (s.positions + chunk_positi
 /// Numbers that forward() needs room for.
 inline std::size_t forward_room(const Sample& s) { return static_cast<std::size_t>((chunks(s) + 1) * s.channels); }
 
+/// Factors of every channel.
+struct Affine {
+    const float *a, *b;
+};
+
 /// Finds a and b of gain*x^ + offset = a*x + b, x^ the group-normalised x. `gain`, `offset` [channels]; writes `mean`, `inverse_deviation`
-/// [groups], and has `write(first, positions, a, b)` write those positions' results, from the number `first` on. `for_each(count, task)` calls task(0) to task(count-1), in any order or at once. Two passes over x for the moments, and sums of what is left
+/// [groups]; what is returned lies in `work`. `for_each(count, task)` calls task(0) to task(count-1), in any order or at once. Two passes over x for the moments, and sums of what is left
 /// above the first position's values, so that a mean far from zero costs no digits.
-template <class T, class Write, class ForEach>
-void normalise(const Loops<T>& loops, const Sample& s, const T* x, const float* gain, const float* offset, const Write& write, float* mean,
-               float* inverse_deviation, float* work, ForEach&& for_each) {
+template <class T, class ForEach>
+Affine affine_of(const Loops<T>& loops, const Sample& s, const T* x, const float* gain, const float* offset, float* mean, float* inverse_deviation,
+                 float* work, ForEach&& for_each) {
     const std::int64_t channels = s.channels, each = channels / s.groups, count = chunks(s), step = chunk_positions(s);
     const auto in_group = static_cast<double>(each * s.positions);
     float* centre = work;
@@ -55,31 +60,34 @@ void normalise(const Loops<T>& loops, const Sample& s, const T* x, const float* 
         a[c] = gain[c] * inverse_deviation[c / each];
         b[c] = offset[c] - a[c] * mean[c / each];
     }
-    // What is written depends on no sum's order, so small samples may be cut finer.
-    const std::int64_t stride = std::max<std::int64_t>(1, std::min(step, 4096 / channels));
-    for_each((s.positions + stride - 1) / stride, [&](std::int64_t piece) {
-        write(piece * stride * channels, std::min(stride, s.positions - piece * stride), a, b);
-    });
+    return {a, b};
+}
+
+/// Has `write(first, positions)` write the results of some positions, from the number `first` on. They depend on no sum's order, so small samples may be cut finer than for sums.
+template <class Write, class ForEach>
+void each_piece(const Sample& s, const Write& write, ForEach&& for_each) {
+    const std::int64_t stride = std::max<std::int64_t>(1, std::min(chunk_positions(s), 4096 / s.channels));
+    for_each((s.positions + stride - 1) / stride,
+             [&](std::int64_t piece) { write(piece * stride * s.channels, std::min(stride, s.positions - piece * stride)); });
 }
 
 /// y = [silu](gain*x^ + offset).
 template <class T, class ForEach>
 void forward(const Loops<T>& loops, const Sample& s, const T* x, const float* gain, const float* offset, T* y, float* mean,
              float* inverse_deviation, float* work, ForEach&& for_each) {
-    const auto write = [&](std::int64_t first, std::int64_t positions, const float* a, const float* b) {
-        loops.affine(positions, s.channels, x + first, a, b, s.silu, y + first);
-    };
-    normalise(loops, s, x, gain, offset, write, mean, inverse_deviation, work, for_each);
+    const Affine with = affine_of(loops, s, x, gain, offset, mean, inverse_deviation, work, for_each);
+    each_piece(s, [&](std::int64_t first, std::int64_t positions) { loops.affine(positions, s.channels, x + first, with.a, with.b, s.silu, y + first); }, for_each);
 }
 
 /// The same in whole steps, `steps` to a unit.
 template <class T, class ForEach>
 void forward_quantised(const Loops<T>& loops, const Sample& s, const T* x, const float* gain, const float* offset, float steps, std::int8_t* y,
                        float* mean, float* inverse_deviation, float* work, ForEach&& for_each) {
-    const auto write = [&](std::int64_t first, std::int64_t positions, const float* a, const float* b) {
-        loops.quantise(positions, s.channels, x + first, a, b, s.silu, steps, y + first);
+    const Affine with = affine_of(loops, s, x, gain, offset, mean, inverse_deviation, work, for_each);
+    const auto write = [&](std::int64_t first, std::int64_t positions) {
+        loops.quantise(positions, s.channels, x + first, with.a, with.b, s.silu, steps, y + first);
     };
-    normalise(loops, s, x, gain, offset, write, mean, inverse_deviation, work, for_each);
+    each_piece(s, write, for_each);
 }
 
 /// One after the other.

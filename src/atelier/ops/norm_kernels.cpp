@@ -1,89 +1,57 @@
 #include "atelier/ops/norm_kernels.h"
 
+#include "atelier/ops/vectors.h"
+
 // This file is compiled once for every instruction set (CMakeLists.txt), with ATELIER_INSTRUCTIONS naming it. Nothing in it may be shared
 // between the compilations, so all but the table at the end stays in the unnamed namespace.
 #ifndef ATELIER_INSTRUCTIONS
 #define ATELIER_INSTRUCTIONS plain
 #endif
-#define ATELIER_EACH_CHANNEL _Pragma("GCC ivdep") for (std::int64_t c = 0; c < channels; ++c)
 
 namespace atelier::ops::norm_kernels {
 
 namespace {
 
-inline float load(const float* from, std::int64_t i) { return from[i]; }
-
-inline float load(const Bfloat16* from, std::int64_t i) {
-    return __builtin_bit_cast(float, static_cast<std::uint32_t>(from[i]) << 16);
-}
-
-inline void store(float* to, std::int64_t i, float value) { to[i] = value; }
-
-/// Rounds to nearest, ties to even; what is no number stays none.
-inline void store(Bfloat16* to, std::int64_t i, float value) {
-    const auto bits = __builtin_bit_cast(std::uint32_t, value);
-    const std::uint32_t rounded = (bits + 0x7fffU + ((bits >> 16) & 1U)) >> 16;
-    const std::uint32_t quiet = (bits >> 16) | 0x40U;
-    to[i] = static_cast<Bfloat16>((bits & 0x7fffffffU) > 0x7f800000U ? quiet : rounded);
-}
-
-/// exp to about one unit in the last place, without branches so that the loops around it become vector code: 2^n times a polynomial in
-/// the rest r, |r| <= ln(2)/2.
-inline float exponential(float x) {
-    const float raised = x > -87.0F ? x : -87.0F;
-    const float held = raised < 88.0F ? raised : 88.0F;
-    const float shifted = held * 1.44269504F + 12582912.0F;  // 1.5 * 2^23: the integer ends up in the low bits
-    const float n = shifted - 12582912.0F;
-    const float r = (held - n * 0.693359375F) + n * 2.12194440e-4F;
-    const float p = 1 + r * (1 + r * (0.5F + r * (0.166666657F + r * (4.16664853e-2F + r * (8.33337e-3F + r * 1.388889e-3F)))));
-    const auto power = __builtin_bit_cast(float, (__builtin_bit_cast(std::int32_t, shifted) << 23) + (127 << 23));
-    return p * power;
-}
-
-inline float sigmoid(float x) { return 1.0F / (1.0F + exponential(-x)); }
-
 template <class T>
 void sum(std::int64_t count, std::int64_t channels, const T* x, const float* centre, float* sums) {
-    ATELIER_EACH_CHANNEL sums[c] = 0;
-    for (std::int64_t p = 0; p < count; ++p) {
-        ATELIER_EACH_CHANNEL sums[c] += load(x, p * channels + c) - centre[c];
-    }
+    in_vectors(channels, [&]<class V>(std::int64_t c, V total) {
+        const V middle = load<V>(centre + c);
+        for (std::int64_t p = 0; p < count; ++p) total += load<V>(x + p * channels + c) - middle;
+        store(sums + c, total);
+    });
 }
 
 template <class T>
 void sum_squares(std::int64_t count, std::int64_t channels, const T* x, const float* centre, float* sums) {
-    ATELIER_EACH_CHANNEL sums[c] = 0;
-    for (std::int64_t p = 0; p < count; ++p) {
-        ATELIER_EACH_CHANNEL {
-            const float away = load(x, p * channels + c) - centre[c];
-            sums[c] += away * away;
+    in_vectors(channels, [&]<class V>(std::int64_t c, V total) {
+        const V middle = load<V>(centre + c);
+        for (std::int64_t p = 0; p < count; ++p) {
+            const V away = load<V>(x + p * channels + c) - middle;
+            total += away * away;
         }
-    }
+        store(sums + c, total);
+    });
 }
 
 template <bool silu, class T>
 inline void affine_body(std::int64_t count, std::int64_t channels, const T* x, const float* a, const float* b, T* y) {
-    for (std::int64_t p = 0; p < count; ++p) {
-        const std::int64_t row = p * channels;
-        ATELIER_EACH_CHANNEL {
-            const float u = a[c] * load(x, row + c) + b[c];
-            store(y, row + c, silu ? u * sigmoid(u) : u);
-        }
+    for (std::int64_t row = 0; row < count * channels; row += channels) {
+        in_vectors(channels, [&]<class V>(std::int64_t c, V) {
+            const V u = load<V>(a + c) * load<V>(x + row + c) + load<V>(b + c);
+            store(y + row + c, silu ? u * sigmoid(u) : u);
+        });
     }
 }
 
 template <bool silu, class T>
 inline void quantise_body(std::int64_t count, std::int64_t channels, const T* x, const float* a, const float* b, float steps, std::int8_t* y) {
     constexpr float largest = 127, to_integer = 12582912.0F;  // 1.5 * 2^23: what is added is rounded, ties to even, and ends up in the low bits
-    for (std::int64_t p = 0; p < count; ++p) {
-        const std::int64_t row = p * channels;
-        ATELIER_EACH_CHANNEL {
-            const float u = a[c] * load(x, row + c) + b[c];
-            const float wanted = steps * (silu ? u * sigmoid(u) : u);
-            const float raised = wanted > -largest ? wanted : -largest;
-            const float held = raised < largest ? raised : largest;
-            y[row + c] = static_cast<std::int8_t>(__builtin_bit_cast(std::int32_t, held + to_integer));
-        }
+    for (std::int64_t row = 0; row < count * channels; row += channels) {
+        in_vectors(channels, [&]<class V>(std::int64_t c, V) {
+            const V u = load<V>(a + c) * load<V>(x + row + c) + load<V>(b + c);
+            const V wanted = steps * (silu ? u * sigmoid(u) : u);
+            store_bytes<V>(y + row + c, __builtin_bit_cast(Bits<V>, held_within(wanted, -largest, largest) + to_integer));
+        });
     }
 }
 
@@ -96,25 +64,23 @@ inline void backward_body(const Sample& s, const T* x, const T* dy, const float*
     float* along_mean = work + 2 * channels;  // dx = scale*(gain*du - along_mean - x^*along_x)
     float* along_x = work + 3 * channels;
     float* du = work + 4 * channels;  // slope on gain*x^ + offset
-    ATELIER_EACH_CHANNEL {
+    for (std::int64_t c = 0; c < channels; ++c) {
         scale[c] = inverse_deviation[c / each];
         shift[c] = scale[c] * mean[c / each];
         dgain[c] = doffset[c] = 0;
     }
-    for (std::int64_t p = 0; p < s.positions; ++p) {
-        const std::int64_t row = p * channels;
-        ATELIER_EACH_CHANNEL {
-            const float normal = scale[c] * load(x, row + c) - shift[c];
-            float slope = load(dy, row + c);
+    for (std::int64_t row = 0; row < s.positions * channels; row += channels) {
+        in_vectors(channels, [&]<class V>(std::int64_t c, V) {
+            const V normal = load<V>(scale + c) * load<V>(x + row + c) - load<V>(shift + c);
+            V slope = load<V>(dy + row + c);
             if constexpr (silu) {
-                const float u = gain[c] * normal + offset[c];
-                const float gate = sigmoid(u);
-                slope *= gate * (1 + u * (1 - gate));
+                const V u = load<V>(gain + c) * normal + load<V>(offset + c), gate = sigmoid(u);
+                slope *= gate * (1.0F + u * (1.0F - gate));
             }
-            du[row + c] = slope;
-            doffset[c] += slope;
-            dgain[c] += slope * normal;
-        }
+            store(du + row + c, slope);
+            store(doffset + c, load<V>(doffset + c) + slope);
+            store(dgain + c, load<V>(dgain + c) + slope * normal);
+        });
     }
     const auto count = static_cast<double>(each * s.positions);
     for (std::int64_t g = 0; g < s.groups; ++g) {
@@ -128,12 +94,12 @@ inline void backward_body(const Sample& s, const T* x, const T* dy, const float*
             along_x[c] = static_cast<float>(weighed / count);
         }
     }
-    for (std::int64_t p = 0; p < s.positions; ++p) {
-        const std::int64_t row = p * channels;
-        ATELIER_EACH_CHANNEL {
-            const float normal = scale[c] * load(x, row + c) - shift[c];
-            store(dx, row + c, scale[c] * (gain[c] * du[row + c] - along_mean[c] - normal * along_x[c]));
-        }
+    for (std::int64_t row = 0; row < s.positions * channels; row += channels) {
+        in_vectors(channels, [&]<class V>(std::int64_t c, V) {
+            const V normal = load<V>(scale + c) * load<V>(x + row + c) - load<V>(shift + c);
+            const V slope = load<V>(gain + c) * load<V>(du + row + c) - load<V>(along_mean + c) - normal * load<V>(along_x + c);
+            store(dx + row + c, load<V>(scale + c) * slope);
+        });
     }
 }
 

@@ -1,3 +1,5 @@
+#include <fmt/format.h>
+
 #include <numbers>
 
 #include "atelier/ops/onnx_ops.h"

@@ -83,7 +83,7 @@ void convolve(const Table& table, const Loops<T>& loops, const Images& s, Range 
     each_tile<window, 1>(s, range, s.in, x, reinterpret_cast<const T*>(outside),
                          [&](std::int64_t t, const T* const* at) { loops.read(s.in, at, in_block, values + t * s.in); });
     for (std::int64_t p = 0; p < points; ++p) {
-        table.multiply(range.count, s.in, s.out, values + p * in_block, filters + p * stride, products + p * out_block);
+        table.multiply(range.count, s.in, s.out, values + p * in_block, s.in, filters + p * stride, s.in * panel, false, products + p * out_block, s.out);
     }
     each_tile<tile, 0>(s, range, s.out, y, reinterpret_cast<T*>(outside + s.in),
                        [&](std::int64_t t, T* const* at) { loops.write(s.out, products + t * s.out, out_block, bias, at); });

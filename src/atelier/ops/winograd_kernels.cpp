@@ -3,6 +3,8 @@
 #include <array>
 #include <utility>
 
+#include "atelier/ops/vectors.h"
+
 // Compiled once for every instruction set, as norm_kernels.cpp is: all but the table at the end stays in the unnamed namespace.
 #ifndef ATELIER_INSTRUCTIONS
 #define ATELIER_INSTRUCTIONS plain
@@ -14,44 +16,24 @@ namespace atelier::ops::winograd_kernels {
 namespace {
 
 #if defined(__AVX512F__)
-constexpr int lanes = 16, rows_at_once = 14;
+constexpr int rows_at_once = 14, panels_at_once = 2;
 #elif defined(__AVX2__)
-constexpr int lanes = 8, rows_at_once = 6;
+constexpr int rows_at_once = 6, panels_at_once = 1;
 #else
-constexpr int lanes = 4, rows_at_once = 3;
+constexpr int rows_at_once = 3, panels_at_once = 1;
 #endif
-constexpr int parts = panel / lanes;  // vectors of a panel; rows_at_once * parts sums stay in registers
-
-using Vector = float __attribute__((vector_size(lanes * sizeof(float))));
-using Bits = std::uint32_t __attribute__((vector_size(lanes * sizeof(float))));
-using Halves = Bfloat16 __attribute__((vector_size(lanes * sizeof(Bfloat16))));
-
-// The same, anywhere in memory.
-using LooseVector = float __attribute__((vector_size(lanes * sizeof(float)), aligned(4), may_alias));
-using LooseHalves = Bfloat16 __attribute__((vector_size(lanes * sizeof(Bfloat16)), aligned(2), may_alias));
-
-inline Vector load(const float* from) { return *reinterpret_cast<const LooseVector*>(from); }
-
-inline Vector load(const Bfloat16* from) {
-    return __builtin_bit_cast(Vector, __builtin_convertvector(*reinterpret_cast<const LooseHalves*>(from), Bits) << 16);
-}
-
-inline void store(float* to, Vector v) { *reinterpret_cast<LooseVector*>(to) = v; }
-
-/// Rounds to nearest, ties to even.
-inline void store(Bfloat16* to, Vector v) {
-    const Bits bits = __builtin_bit_cast(Bits, v);
-    *reinterpret_cast<LooseHalves*>(to) = __builtin_convertvector((bits + 0x7fffU + ((bits >> 16) & 1U)) >> 16, Halves);
-}
+constexpr int parts = panel / lanes;  // vectors of a panel; rows_at_once * panels_at_once * parts sums stay in registers
 
 // The points are 0, a, -a, b, -b and infinity; 3/4 and 3/2 leave less than half of the rounding error of the usual 1 and 2.
 constexpr float a = 0.75F, b = 1.5F, a2 = a * a, b2 = b * b, a3 = a2 * a, b3 = b2 * b;
-constexpr float g0 = 1 / (a2 * b2), ga = 1 / (2 * a2 * (a2 - b2)), gb = 1 / (2 * b2 * (b2 - a2));
+// How far apart the points lie goes into B alone, since an image is put at the points once for all of its filters.
+constexpr float s0 = 1 / (a2 * b2), sa = 1 / (2 * a2 * (a2 - b2)), sb = 1 / (2 * b2 * (b2 - a2));
 
 /// One way of B^T d, A^T m, A s, G g and G^T s.
 inline void read_line(const Vector* d, Vector* to) {
-    const Vector even_a = d[4] - b2 * d[2], odd_a = a * (d[3] - b2 * d[1]), even_b = d[4] - a2 * d[2], odd_b = b * (d[3] - a2 * d[1]);
-    to[0] = d[4] - (a2 + b2) * d[2] + (a2 * b2) * d[0];
+    const Vector even_a = sa * d[4] - (sa * b2) * d[2], odd_a = (sa * a) * d[3] - (sa * a * b2) * d[1];
+    const Vector even_b = sb * d[4] - (sb * a2) * d[2], odd_b = (sb * b) * d[3] - (sb * b * a2) * d[1];
+    to[0] = s0 * d[4] - (s0 * (a2 + b2)) * d[2] + d[0];
     to[1] = even_a + odd_a;
     to[2] = even_a - odd_a;
     to[3] = even_b + odd_b;
@@ -78,18 +60,19 @@ inline void slope_line(const Vector* s, Vector* to) {
 }
 
 inline void filter_line(const Vector* g, Vector* to) {
-    to[0] = g0 * g[0];
-    to[1] = ga * (g[0] + a * g[1] + a2 * g[2]);
-    to[2] = ga * (g[0] - a * g[1] + a2 * g[2]);
-    to[3] = gb * (g[0] + b * g[1] + b2 * g[2]);
-    to[4] = gb * (g[0] - b * g[1] + b2 * g[2]);
+    const Vector even_a = g[0] + a2 * g[2], even_b = g[0] + b2 * g[2];
+    to[0] = g[0];
+    to[1] = even_a + a * g[1];
+    to[2] = even_a - a * g[1];
+    to[3] = even_b + b * g[1];
+    to[4] = even_b - b * g[1];
     to[5] = g[2];
 }
 
 inline void filter_slope_line(const Vector* s, Vector* to) {
-    const Vector sum_a = ga * (s[1] + s[2]), sum_b = gb * (s[3] + s[4]);
-    to[0] = g0 * s[0] + sum_a + sum_b;
-    to[1] = (ga * a) * (s[1] - s[2]) + (gb * b) * (s[3] - s[4]);
+    const Vector sum_a = s[1] + s[2], sum_b = s[3] + s[4];
+    to[0] = s[0] + sum_a + sum_b;
+    to[1] = a * (s[1] - s[2]) + b * (s[3] - s[4]);
     to[2] = a2 * sum_a + b2 * sum_b + s[5];
 }
 
@@ -113,22 +96,22 @@ inline void both_ways(const Line& line, const Get& get, const Put& put) {
 template <class T>
 void read(std::int64_t channels, const T* const* at, std::int64_t stride, float* values) {
     for (std::int64_t c = 0; c < channels; c += lanes) {
-        both_ways<6, 6>(read_line, [&](int i) { return load(at[i] + c); }, [&](int i, Vector v) { store(values + i * stride + c, v); });
+        both_ways<6, 6>(read_line, [&](int i) { return load<Vector>(at[i] + c); }, [&](int i, Vector v) { store(values + i * stride + c, v); });
     }
 }
 
 template <class T>
 void write(std::int64_t channels, const float* products, std::int64_t stride, const float* bias, T* const* at) {
     for (std::int64_t c = 0; c < channels; c += lanes) {
-        const Vector offset = load(bias + c);
-        both_ways<6, 4>(write_line, [&](int i) { return load(products + i * stride + c); }, [&](int i, Vector y) { store(at[i] + c, y + offset); });
+        const Vector offset = load<Vector>(bias + c);
+        both_ways<6, 4>(write_line, [&](int i) { return load<Vector>(products + i * stride + c); }, [&](int i, Vector y) { store(at[i] + c, y + offset); });
     }
 }
 
 template <class T>
 void read_slopes(std::int64_t channels, const T* const* at, std::int64_t stride, float* values) {
     for (std::int64_t c = 0; c < channels; c += lanes) {
-        both_ways<4, 6>(slope_line, [&](int i) { return load(at[i] + c); }, [&](int i, Vector v) { store(values + i * stride + c, v); });
+        both_ways<4, 6>(slope_line, [&](int i) { return load<Vector>(at[i] + c); }, [&](int i, Vector v) { store(values + i * stride + c, v); });
     }
 }
 
@@ -141,9 +124,33 @@ void read_filters(const Filters& f, std::int64_t column, const float* filters, f
         }
         float* const to = values + column * f.in + c * panel;
         for (int k = 0; k < panel; k += lanes) {
-            both_ways<3, 6>(filter_line, [&](int i) { return load(&g[i][k]); }, [&](int i, Vector u) { store(to + i * f.stride() + k, u); });
+            both_ways<3, 6>(filter_line, [&](int i) { return load<Vector>(&g[i][k]); }, [&](int i, Vector u) { store(to + i * f.stride() + k, u); });
         }
     }
+}
+
+/// The point that a row of the points has in common; the first's and the last's are 0 and infinity.
+constexpr float row_points[6] = {0, a, -a, b, -b, 0};
+
+template <int row>
+void read_panel_row(std::int64_t in, const float* filters, std::int64_t stride, float* values) {
+    constexpr float point = row_points[row];
+    for (std::int64_t c = 0; c < in; ++c, filters += 9 * panel, values += panel) {
+        for (int k = 0; k < panel; k += lanes) {
+            Vector half[3], out[6];
+            ATELIER_UNROLLED for (int j = 0; j < 3; ++j) {
+                const auto g = [&](int i) { return load<Vector>(filters + (i * 3 + j) * panel + k); };
+                half[j] = row == 0 ? g(0) : row == 5 ? g(2) : g(0) + point * (g(1) + point * g(2));
+            }
+            filter_line(half, out);
+            ATELIER_UNROLLED for (int j = 0; j < 6; ++j) store(values + j * stride + k, out[j]);
+        }
+    }
+}
+
+void read_panel(std::int64_t in, const float* filters, std::int64_t row, std::int64_t stride, float* values) {
+    static constexpr std::array rows{read_panel_row<0>, read_panel_row<1>, read_panel_row<2>, read_panel_row<3>, read_panel_row<4>, read_panel_row<5>};
+    rows[static_cast<std::size_t>(row)](in, filters, stride, values);
 }
 
 void write_filters(const Filters& f, std::int64_t column, const float* slopes, float* filters) {
@@ -151,7 +158,7 @@ void write_filters(const Filters& f, std::int64_t column, const float* slopes, f
         alignas(panel * sizeof(float)) float g[9][panel];
         const float* from = slopes + c * f.out + column;
         for (int k = 0; k < panel; k += lanes) {
-            both_ways<6, 3>(filter_slope_line, [&](int i) { return load(from + i * f.stride() + k); }, [&](int i, Vector v) { store(&g[i][k], v); });
+            both_ways<6, 3>(filter_slope_line, [&](int i) { return load<Vector>(from + i * f.stride() + k); }, [&](int i, Vector v) { store(&g[i][k], v); });
         }
         for (std::int64_t k = 0; k < panel; ++k) {
             float* one = filters + c * f.row_step + (column + k) * f.column_step;
@@ -160,58 +167,71 @@ void write_filters(const Filters& f, std::int64_t column, const float* slopes, f
     }
 }
 
-/// `rows` rows of one panel: c = [c +] sum over k of a(row, k) * b(k).
-template <int rows, bool add>
-void block(std::int64_t inner, const float* left, std::int64_t row_step, std::int64_t inner_step, const float* right, std::int64_t right_step,
-                  float* to, std::int64_t to_step) {
-    Vector sums[rows][parts];
+/// Where the factors of a product lie: a(row,k) at left + row*row_step + k*inner_step, b(k) of a panel at right + panel*panel_step + k*right_step.
+struct Factors {
+    const float* left;
+    std::int64_t row_step, inner_step;
+    const float* right;
+    std::int64_t right_step, panel_step;
+};
+
+/// `rows` rows of some panels: c = [c +] sum over k of a(row, k) * b(k).
+template <int rows, int panels, bool add>
+void block(std::int64_t inner, const Factors& f, float* to, std::int64_t to_step) {
+    Vector sums[rows][panels * parts];
+    const auto place = [&](int r, int p) { return to + r * to_step + p * lanes; };
     for (int r = 0; r < rows; ++r) {
-        for (int p = 0; p < parts; ++p) sums[r][p] = add ? load(to + r * to_step + p * lanes) : Vector{};
+        for (int p = 0; p < panels * parts; ++p) sums[r][p] = add ? load<Vector>(place(r, p)) : Vector{};
     }
-    for (std::int64_t k = 0; k < inner; ++k) {
-        Vector b_k[parts];
-        for (int p = 0; p < parts; ++p) b_k[p] = load(right + k * right_step + p * lanes);
+    const float *left = f.left, *right = f.right;
+    for (std::int64_t k = 0; k < inner; ++k, left += f.inner_step, right += f.right_step) {
+        Vector b_k[panels * parts];
+        for (int p = 0; p < panels * parts; ++p) b_k[p] = load<Vector>(right + p / parts * f.panel_step + p % parts * lanes);
         for (int r = 0; r < rows; ++r) {
-            const float factor = left[r * row_step + k * inner_step];
-            for (int p = 0; p < parts; ++p) sums[r][p] += factor * b_k[p];
+            const float factor = left[r * f.row_step];
+            for (int p = 0; p < panels * parts; ++p) sums[r][p] += factor * b_k[p];
         }
     }
     for (int r = 0; r < rows; ++r) {
-        for (int p = 0; p < parts; ++p) store(to + r * to_step + p * lanes, sums[r][p]);
+        for (int p = 0; p < panels * parts; ++p) store(place(r, p), sums[r][p]);
     }
 }
 
-template <bool add, int... rows>
+template <int panels, bool add, int... rows>
 constexpr auto blocks_by_rows(std::integer_sequence<int, rows...>) {
-    return std::array{block<rows + 1, add>...};
+    return std::array{block<rows + 1, panels, add>...};
 }
 
 /// `count` rows in as few blocks as their sums fit the registers, of about equal sizes: a block of few rows would wait for its own sums. Every row is summed in the
 /// same order, whatever block it is in.
-template <bool add>
-void blocks(std::int64_t count, std::int64_t inner, const float* left, std::int64_t row_step, std::int64_t inner_step, const float* right,
-            std::int64_t right_step, float* to, std::int64_t to_step) {
-    static constexpr auto by_rows = blocks_by_rows<add>(std::make_integer_sequence<int, rows_at_once>());
+template <int panels, bool add>
+void blocks(std::int64_t count, std::int64_t inner, Factors f, float* to, std::int64_t to_step) {
+    static constexpr auto by_rows = blocks_by_rows<panels, add>(std::make_integer_sequence<int, rows_at_once>());
     for (std::int64_t needed = (count + rows_at_once - 1) / rows_at_once; needed > 0; --needed) {
         const std::int64_t rows = (count + needed - 1) / needed;
-        by_rows[static_cast<std::size_t>(rows - 1)](inner, left, row_step, inner_step, right, right_step, to, to_step);
+        by_rows[static_cast<std::size_t>(rows - 1)](inner, f, to, to_step);
         count -= rows;
-        left += rows * row_step;
+        f.left += rows * f.row_step;
         to += rows * to_step;
     }
 }
 
-void multiply(std::int64_t rows, std::int64_t inner, std::int64_t columns, const float* left, const float* right, float* to) {
-    for (std::int64_t k = 0; k < columns; k += panel) {
-        blocks<false>(rows, inner, left, inner, 1, right + k * inner, panel, to + k, columns);
+template <bool add>
+void all_blocks(std::int64_t rows, std::int64_t inner, std::int64_t columns, Factors f, float* to, std::int64_t to_step) {
+    std::int64_t column = 0;
+    for (; column + panels_at_once * panel <= columns; column += panels_at_once * panel, f.right += panels_at_once * f.panel_step) {
+        blocks<panels_at_once, add>(rows, inner, f, to + column, to_step);
     }
+    for (; column < columns; column += panel, f.right += f.panel_step) blocks<1, add>(rows, inner, f, to + column, to_step);
+}
+
+void multiply(std::int64_t rows, std::int64_t inner, std::int64_t columns, const float* left, std::int64_t left_step, const float* right, std::int64_t right_step,
+              bool add, float* to, std::int64_t to_step) {
+    (add ? all_blocks<true> : all_blocks<false>)(rows, inner, columns, {left, left_step, 1, right, panel, right_step}, to, to_step);
 }
 
 void multiply_turned(std::int64_t rows, std::int64_t inner, std::int64_t columns, const float* left, const float* right, bool add, float* to) {
-    for (std::int64_t k = 0; k < columns; k += panel) {
-        if (add) blocks<true>(inner, rows, left, 1, inner, right + k, columns, to + k, columns);
-        else blocks<false>(inner, rows, left, 1, inner, right + k, columns, to + k, columns);
-    }
+    (add ? all_blocks<true> : all_blocks<false>)(inner, rows, columns, {left, 1, inner, right, columns, panel}, to, columns);
 }
 
 }  // namespace
@@ -219,6 +239,6 @@ void multiply_turned(std::int64_t rows, std::int64_t inner, std::int64_t columns
 extern const Table ATELIER_INSTRUCTIONS;
 const Table ATELIER_INSTRUCTIONS{{read<float>, write<float>, read_slopes<float>},
                                  {read<Bfloat16>, write<Bfloat16>, read_slopes<Bfloat16>},
-                                 multiply, multiply_turned, read_filters, write_filters};
+                                 multiply, multiply_turned, read_filters, read_panel, write_filters};
 
 }  // namespace atelier::ops::winograd_kernels

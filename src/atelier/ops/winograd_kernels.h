@@ -42,8 +42,9 @@ struct Table {
     Loops<float> float32;
     Loops<Bfloat16> bfloat16;
 
-    /// c [rows,columns] = a [rows,inner] * b, whose panels come one after the other: [columns/16,inner,16].
-    void (*multiply)(std::int64_t rows, std::int64_t inner, std::int64_t columns, const float* a, const float* b, float* c);
+    /// c [rows,columns] = [c +] a [rows,inner] * b, of rows a_step and c_step numbers apart and of panels [inner,16] that are b_step numbers apart.
+    void (*multiply)(std::int64_t rows, std::int64_t inner, std::int64_t columns, const float* a, std::int64_t a_step, const float* b, std::int64_t b_step,
+                     bool add, float* c, std::int64_t c_step);
 
     /// c [inner,columns] = [c +] a^T * b, of a [rows,inner] and b [rows,columns].
     void (*multiply_turned)(std::int64_t rows, std::int64_t inner, std::int64_t columns, const float* a, const float* b, bool add, float* c);
@@ -51,7 +52,10 @@ struct Table {
     /// A panel of filters at the points, G g G^T, from `column` on: [36 at the stride, out/16, in, 16], as multiply wants them.
     void (*read_filters)(const Filters& f, std::int64_t column, const float* filters, float* values);
 
-    /// The same panel's slopes on the filters from those at the points, G^T s G: [36 at the stride, in, out].
+    /// A panel of filters [in,9,16] at a row of the points, 6*row to 6*row+5: [6 at the stride, in, 16].
+    void (*read_panel)(std::int64_t in, const float* filters, std::int64_t row, std::int64_t stride, float* values);
+
+    /// The slopes on a panel of filters from those at the points, G^T s G: [36 at the stride, in, out].
     void (*write_filters)(const Filters& f, std::int64_t column, const float* slopes, float* filters);
 };
 

@@ -1,4 +1,4 @@
-#include "atelier/inference/openvino_denoiser.h"
+#include "atelier/inference/openvino_graphs.h"
 
 #include <fmt/ranges.h>
 
@@ -7,7 +7,6 @@
 #include <openvino/op/result.hpp>
 
 #include "atelier/core/error.h"
-#include "atelier/inference/one_step_factors.h"
 #include "atelier/ops/openvino_ops.h"
 
 namespace atelier::inference {
@@ -64,11 +63,6 @@ std::shared_ptr<ov::Model> graph_for_one_level(const models::Model& model, const
     return graph_of(model, speaker, named, inputs);
 }
 
-std::vector<std::int64_t> in_order(std::vector<std::int64_t> numbers) {
-    std::ranges::sort(numbers);
-    return numbers;
-}
-
 /// Names a model's graphs. Larger networks have none: for them, reading a compiled one saves little over compiling it anew.
 std::string identity_of(const models::Model& model, const std::string& form) {
     constexpr std::int64_t largest = 16'000'000;  // parameters
@@ -94,80 +88,16 @@ Graphs graphs_of(const models::Model& model, const std::string& form, Engine::Pr
             }};
 }
 
-/// to[i] = factor * from[i]
-void scaled(const float* from, float factor, std::int64_t count, float* to) {
-    for (std::int64_t i = 0; i < count; ++i) to[i] = factor * from[i];
-}
-
-/// out[i] = a x[i] + b f[i]
-void combined(float a, const float* x, float b, const float* f, std::int64_t count, float* out) {
-    for (std::int64_t i = 0; i < count; ++i) out[i] = a * x[i] + b * f[i];
-}
-
-float* input_of(ov::InferRequest& request, std::size_t i) { return request.get_input_tensor(i).data<float>(); }
-
-Tensor float_on_cpu(const Tensor& tensor) { return tensor.to(at::kCPU, at::kFloat).contiguous(); }
-
 }  // namespace
 
-OpenVinoDenoiser::OpenVinoDenoiser(const models::Model& model, Engine::Precision precision)
-    : model_(model),
-      network_(graphs_of(model, "any level", precision, [&model](const auto& options, std::int64_t batch) { return graph_for_any_level(model, options, batch); })) {}
-
-Tensor OpenVinoDenoiser::denoise(const Tensor& x_t, const Tensor& sigma, const diffusion::Condition& condition) const {
-    const std::int64_t classes = model_.network.classes, label = classes * std::max<std::int64_t>(1, model_.network.tokens);
-    diffusion::check_condition(model_.network, condition);
-    if (condition.augment.defined()) core::fail("augment labels are read by LibTorch alone; take --engine torch");
-    const diffusion::Preconditioning with = diffusion::precondition(float_on_cpu(sigma), model_.scheme);
-    const Tensor x = float_on_cpu(x_t), labels = classes > 0 ? float_on_cpu(condition.labels) : Tensor(), out = at::empty_like(x);
-    const std::int64_t each = x.numel() / std::max<std::int64_t>(1, x.size(0));
-    const auto numbers = [](const Tensor& tensor) { return tensor.const_data_ptr<float>(); };
-    network_.in_pieces(x.size(0), [&](ov::InferRequest& request, std::int64_t first, std::int64_t count) {
-        const float* piece = numbers(x) + first * each;
-        for (std::int64_t i = 0; i < count; ++i) scaled(piece + i * each, numbers(with.c_in)[first + i], each, input_of(request, 0) + i * each);
-        std::copy_n(numbers(with.c_noise) + first, count, input_of(request, 1));
-        if (classes > 0) std::copy_n(numbers(labels) + first * label, count * label, input_of(request, 2));
-        request.infer();
-        const float* raw = request.get_output_tensor().data<float>();
-        float* to = out.mutable_data_ptr<float>() + first * each;
-        for (std::int64_t i = 0; i < count; ++i) {
-            combined(numbers(with.c_skip)[first + i], piece + i * each, numbers(with.c_out)[first + i], raw + i * each, each, to + i * each);
-        }
-    });
-    return out;
+std::unique_ptr<CompiledNetwork> openvino_network(const models::Model& model, Engine::Precision precision) {
+    const auto write = [&model](const auto& options, std::int64_t batch) { return graph_for_any_level(model, options, batch); };
+    return std::make_unique<OpenVinoNetwork>(graphs_of(model, "any level", precision, write));
 }
 
-OpenVinoOneStep::OpenVinoOneStep(const models::Model& model, std::vector<std::int64_t> classes, Engine::Precision precision)
-    : model_(model), classes_(in_order(std::move(classes))),
-      network_(graphs_of(model, fmt::format("one level {}", classes_), precision,
-                         [this](const auto& options, std::int64_t batch) { return graph_for_one_level(model_, classes_, options, batch); })) {
-    const OneStepFactors factors = one_step_factors(model);
-    z_in_ = static_cast<float>(factors.in);
-    z_skip_ = static_cast<float>(factors.skip);
-    c_out_ = static_cast<float>(factors.out);
-}
-
-std::int32_t OpenVinoOneStep::row_of(std::int64_t class_id) const {
-    const auto place = std::ranges::lower_bound(classes_, class_id);
-    if (place == classes_.end() || *place != class_id) throw core::UsageError(fmt::format("class {} is none of those that this model was opened for", class_id));
-    return static_cast<std::int32_t>(place - classes_.begin());
-}
-
-Tensor OpenVinoOneStep::draw(const Tensor& z, std::span<const std::int64_t> classes) const {
-    const Tensor noise = float_on_cpu(z), out = at::empty_like(noise);
-    const std::int64_t each = noise.numel() / std::max<std::int64_t>(1, noise.size(0));
-    network_.in_pieces(noise.size(0), [&](ov::InferRequest& request, std::int64_t first, std::int64_t count) {
-        const float* piece = noise.const_data_ptr<float>() + first * each;
-        scaled(piece, z_in_, count * each, input_of(request, 0));
-        if (model_.network.classes > 0) {
-            auto* rows = request.get_input_tensor(1).data<std::int32_t>();
-            for (std::int64_t i = 0; i < count; ++i) rows[i] = row_of(classes[static_cast<std::size_t>(first + i)]);
-        }
-        request.infer();
-        const float* raw = request.get_output_tensor().data<float>();
-        combined(z_skip_, piece, c_out_, raw, count * each, out.mutable_data_ptr<float>() + first * each);
-    });
-    return out;
+std::unique_ptr<CompiledNetwork> openvino_one_level(const models::Model& model, const std::vector<std::int64_t>& classes, Engine::Precision precision) {
+    const auto write = [&model, classes](const auto& options, std::int64_t batch) { return graph_for_one_level(model, classes, options, batch); };
+    return std::make_unique<OpenVinoNetwork>(graphs_of(model, fmt::format("one level {}", classes), precision, write));
 }
 
 }  // namespace atelier::inference

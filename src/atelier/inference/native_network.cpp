@@ -1,0 +1,159 @@
+#include "atelier/inference/native_network.h"
+
+#include <ATen/Parallel.h>
+
+#include <mutex>
+#include <numeric>
+
+#include "atelier/core/error.h"
+#include "atelier/ops/plan_ops.h"
+
+namespace atelier::inference {
+
+namespace {
+
+constexpr std::int64_t largest_piece = 64;
+/// Samples that a thread computes in one go when there are enough of them: each weight that it reads serves them all, and their results still lie in its cache.
+constexpr std::int64_t samples_a_thread = 8;
+
+/// Rooms in which plans ran, for the next ones: networks that take turns share one.
+class Room {
+public:
+    explicit Room(std::size_t numbers) {
+        {
+            const std::lock_guard lock(mutex());
+            if (!kept().empty()) {
+                memory_ = std::move(kept().back());
+                kept().pop_back();
+            }
+        }
+        if (!memory_.defined() || static_cast<std::size_t>(memory_.numel()) < numbers) memory_ = at::empty({static_cast<std::int64_t>(numbers)}, at::kFloat);
+    }
+    ~Room() {
+        const std::lock_guard lock(mutex());
+        kept().push_back(std::move(memory_));
+    }
+    Room(const Room&) = delete;
+    Room& operator=(const Room&) = delete;
+
+    float* begin() { return memory_.mutable_data_ptr<float>(); }
+
+private:
+    static std::mutex& mutex() {
+        static std::mutex only;
+        return only;
+    }
+    static std::vector<Tensor>& kept() {
+        static auto& only = *new std::vector<Tensor>;
+        return only;
+    }
+
+    Tensor memory_;
+};
+
+std::int64_t numbers_of(const ops::Shape& sample) { return std::accumulate(sample.begin(), sample.end(), std::int64_t{1}, std::multiplies<>()); }
+
+/// Writes the plan of `network` from what `name_inputs(speaker)` names.
+template <class NameInputs>
+std::unique_ptr<CompiledNetwork> planned(const models::Model& model, std::vector<std::int64_t> widths, const NameInputs& name_inputs) {
+    const at::NoGradGuard no_gradients;
+    try {
+        ops::PlanOps speaker(model.parameters);
+        ops::Plan plan = speaker.finished(model.network.forward(speaker, name_inputs(speaker)).raw);
+        if (model.mapped) model.mapped->release_pages();
+        return std::make_unique<NativeNetwork>(std::move(plan), widths, widths[0]);
+    } catch (const ops::PlanOps::Unspoken&) {
+        throw core::UsageError(fmt::format("--engine native cannot compute this {}; take --engine openvino", model.network.architecture));
+    }
+}
+
+}  // namespace
+
+class NativeNetwork::Batch : public CompiledNetwork::Piece {
+public:
+    Batch(NativeNetwork& network, std::int64_t samples) : network_(network), samples_(samples) {}
+
+    float* input(std::size_t i) override { return network_.inputs_[i].data(); }
+    std::int32_t* rows() override { return network_.rows_.data(); }
+    const float* computed() override {
+        network_.compute(samples_);
+        return network_.output_.data();
+    }
+
+private:
+    NativeNetwork& network_;
+    std::int64_t samples_;
+};
+
+NativeNetwork::NativeNetwork(ops::Plan plan, const std::vector<std::int64_t>& inputs, std::int64_t outputs)
+    : plan_(std::move(plan)), widths_(inputs), inputs_(inputs.size()), outputs_(outputs) {}
+
+void NativeNetwork::in_pieces(std::int64_t samples, const Each& each) {
+    const auto room = static_cast<std::size_t>(std::min(samples, largest_piece));
+    if (rows_.size() < room) {
+        for (std::size_t i = 0; i < inputs_.size(); ++i) inputs_[i].resize(room * static_cast<std::size_t>(widths_[i]));
+        output_.resize(room * static_cast<std::size_t>(outputs_));
+        rows_.resize(room);
+    }
+    for (std::int64_t first = 0; first < samples; first += largest_piece) {
+        const std::int64_t count = std::min(largest_piece, samples - first);
+        Batch piece(*this, count);
+        each(piece, first, count);
+    }
+}
+
+void NativeNetwork::compute(std::int64_t samples) {
+    const std::int64_t threads = at::get_num_threads();
+    if (samples < 2 * threads) compute_together(samples, threads);
+    else compute_side_by_side(samples, threads);
+}
+
+void NativeNetwork::compute_together(std::int64_t samples, std::int64_t threads) {
+    std::vector<const float*> inputs;
+    for (const auto& input : inputs_) inputs.push_back(input.data());
+    Room room(plan_.room(samples));
+    ops::Barrier barrier(threads);
+    ops::by_crew(threads, [&](std::int64_t thread) {
+        plan_.run({plan_, room.begin(), samples, inputs.data(), rows_.data(), output_.data(), thread, threads, barrier});
+    });
+}
+
+void NativeNetwork::compute_side_by_side(std::int64_t samples, std::int64_t threads) {
+    const std::int64_t rounds = (samples + samples_a_thread * threads - 1) / (samples_a_thread * threads), parts = std::min(samples, rounds * threads);
+    std::atomic<std::int64_t> next = 0;
+    ops::by_crew(threads, [&](std::int64_t) {
+        ops::Barrier alone(1);
+        Room room(plan_.room((samples + parts - 1) / parts));
+        std::vector<const float*> inputs(inputs_.size());
+        for (std::int64_t part; (part = next.fetch_add(1)) < parts;) {
+            const std::int64_t first = part * samples / parts, count = (part + 1) * samples / parts - first;
+            for (std::size_t i = 0; i < inputs.size(); ++i) inputs[i] = inputs_[i].data() + first * widths_[i];
+            plan_.run({plan_, room.begin(), count, inputs.data(), rows_.data() + first, output_.data() + first * outputs_, 0, 1, alone});
+        }
+    });
+}
+
+bool native_speaks(const networks::Network& network) { return network.architecture != "sd_unet" && network.tokens == 0; }
+
+std::unique_ptr<CompiledNetwork> native_network(const models::Model& model) {
+    const networks::Network& network = model.network;
+    std::vector<std::int64_t> widths{numbers_of(network.data_shape), 1};
+    if (network.classes > 0) widths.push_back(network.classes);
+    return planned(model, widths, [&](ops::PlanOps& speaker) {
+        networks::Inputs named{speaker.input(0, network.data_shape), speaker.input(1, {}), std::nullopt};
+        if (network.classes > 0) named.labels = speaker.input(2, {network.classes});
+        return named;
+    });
+}
+
+std::unique_ptr<CompiledNetwork> native_one_level(const models::Model& model, const std::vector<std::int64_t>& classes) {
+    const networks::Network& network = model.network;
+    return planned(model, {numbers_of(network.data_shape)}, [&](ops::PlanOps& speaker) {
+        const Tensor level = diffusion::precondition(at::full({1}, model.range.sigma_max, at::kFloat), model.scheme).c_noise;
+        networks::Inputs named{speaker.input(0, network.data_shape), level, std::nullopt};
+        if (network.classes > 0) named.labels = diffusion::one_hot(classes, network.classes).labels;
+        return named;
+    });
+}
+
+}  // namespace atelier::inference
