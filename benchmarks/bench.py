@@ -131,7 +131,7 @@ class Bench:
 
         def measure():
             rows = {}
-            for engine, precision in (("openvino", "bf16"), ("openvino", "fp32"), ("torch", "fp32"), ("torch", "bf16")):
+            for engine, precision in (("openvino", "bf16"), ("native", "fp32"), ("openvino", "fp32"), ("torch", "fp32"), ("torch", "bf16")):
                 row = ours(model, "--engine", engine, "--precision", precision, "--threads", self.threads, "--runs", runs)
                 if row:
                     rows[f"Atelier, {engine} {precision}"] = row["median_seconds"]
@@ -206,7 +206,7 @@ class Bench:
     def batch(self, name):
         rows = {}
         for size in (1, 4, 16, 64, 256):
-            for engine, precision in (("openvino", "bf16"), ("openvino", "fp32"), ("torch", "fp32")):
+            for engine, precision in (("openvino", "bf16"), ("native", "fp32"), ("openvino", "fp32"), ("torch", "fp32")):
                 row = ours(self.model(name), "--engine", engine, "--precision", precision, "--threads", self.threads, "--batch", size, "--runs", 30)
                 if row:
                     rows.setdefault(f"{engine} {precision}", {})[str(size)] = row["median_seconds"]

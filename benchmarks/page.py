@@ -6,8 +6,8 @@ import re
 
 from figures import ROOT, fill_markers
 
-OURS = "Atelier, openvino bf16"
 KINDS = ("", "-no-bf16")  # of machines, as the markers' names end
+OURS = {"": "Atelier, openvino bf16", "-no-bf16": "Atelier, native fp32"}  # what is computed there when nobody chooses, bf16 or not
 
 
 def results_of(kind):
@@ -36,28 +36,29 @@ def latency(results):
     if not names:
         return "Not measured yet."
     runtimes = list(dict.fromkeys(runtime for name in names for runtime in found[name]["seconds"]))
+    ours, peak = OURS[results["kind"]], "fp32" if results["kind"] else "bf16"
     runtimes.sort(key=lambda runtime: not runtime.startswith("Atelier"))
     rows = []
     for runtime in runtimes:
         cells = []
         for name in names:
             seconds = found[name]["seconds"]
-            cells.append(f"{milliseconds(seconds[runtime])} ({seconds[runtime] / seconds[OURS]:.2f}x)" if runtime in seconds else "-")
+            cells.append(f"{milliseconds(seconds[runtime])} ({seconds[runtime] / seconds[ours]:.2f}x)" if runtime in seconds else "-")
         rows.append([runtime] + cells)
     peaks = results.get("peak", {}).get("flops_per_second", {})
-    if "bf16" in peaks:
-        rates = [found[name]["flops"] / found[name]["seconds"][OURS] for name in names]
-        rows.append([f"share of this run's bf16 matrix peak ({peaks['bf16'] / 1e9:.0f} GFLOP/s)"] + [f"{100 * rate / peaks['bf16']:.0f} %" for rate in rates])
-    return table(["ms (times Atelier's bf16)"] + [found[name]["words"] for name in names], rows)
+    if peak in peaks:
+        rates = [found[name]["flops"] / found[name]["seconds"][ours] for name in names]
+        rows.append([f"share of this run's {peak} matrix peak ({peaks[peak] / 1e9:.0f} GFLOP/s)"] + [f"{100 * rate / peaks[peak]:.0f} %" for rate in rates])
+    return table([f"ms (times {ours.replace('Atelier, ', '')} by Atelier)"] + [found[name]["words"] for name in names], rows)
 
 
 def sizes(results):
     found = results.get("latency", {})
-    rows = []
+    ours, rows = OURS[results["kind"]], []
     for large, small in (("adm64", "adm64-s"), ("adm64", "adm64-xs"), ("k4", "k4-small")):
         if large in found and small in found:
             flops = 1 - found[small]["flops"] / found[large]["flops"]
-            time = 1 - found[small]["seconds"][OURS] / found[large]["seconds"][OURS]
+            time = 1 - found[small]["seconds"][ours] / found[large]["seconds"][ours]
             rows.append([f"{found[small]['words']} instead of {found[large]['words']}", f"{100 * flops:.0f} %", f"{100 * time:.0f} %"])
     return table(["", "FLOPs saved", "time saved"], rows) if rows else "Not measured yet."
 
@@ -144,7 +145,7 @@ def picture(results, path):
 def write(path):
     parts = {"latency": latency, "sizes": sizes, "int8": int8, "training": training, "start": start, "batch": batch, "around": around,
              "machine": lambda all: f"Machine: {all.get('machine', 'none yet')}; {all.get('threads', '-')} threads."}
-    all_results = {kind: json.loads(results_of(kind).read_text()) for kind in KINDS if results_of(kind).exists()}
+    all_results = {kind: {**json.loads(results_of(kind).read_text()), "kind": kind} for kind in KINDS if results_of(kind).exists()}
     there = path.read_text()
     fill_markers(path, {f"bench {name}{kind}": make(results) for kind, results in all_results.items() for name, make in parts.items()
                         if f"<!-- bench {name}{kind} -->" in there})

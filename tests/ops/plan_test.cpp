@@ -64,7 +64,8 @@ TEST(Barrier, what_was_written_before_is_seen_after) {
 void run_alone(const Plan& plan, std::vector<float>& room, std::int64_t samples) {
     Barrier alone(1);
     room.assign(plan.room(samples), 0);
-    plan.run({plan, room.data(), samples, nullptr, nullptr, nullptr, 0, 1, alone});
+    Scratch scratch;
+    plan.run({plan, room.data(), samples, nullptr, nullptr, nullptr, 0, 1, alone, scratch});
 }
 
 /// Places of random sizes and lives: each step fills its places with its own number and finds those that it reads as they were left.

@@ -87,7 +87,7 @@ public:
 
     std::unique_ptr<server::Student> load(std::int64_t k) const override {
         models::Model model = models::read_weights(opened_.at(k), engine_.device, engine_.weights());
-        PictureOrigin origin{.draw = {}, .student = k, .model_hash = ops::hash_of(model.parameters), .sampling = sampling_, .engine = engine_,
+        PictureOrigin origin{.draw = {}, .student = k, .model_hash = model.hash(), .sampling = sampling_, .engine = engine_,
                              .class_names = ensemble_.form.class_names, .prompt = "", .guidance = std::nullopt};
         if (tools_) origin.guidance = tools_->guidance;
         auto student = tools_ ? prompt_student(std::move(model), origin, tools_, largest_batch_) : class_student(std::move(model), origin, ensemble_.partition.cell(k), largest_batch_);

@@ -43,7 +43,7 @@ public:
     const models::DataForm& form() const override { return ready_.model.form; }
     const conditions::Prior& prior() const override { return prior_; }
     const conditions::Partition& partition() const override { return partition_; }
-    std::string hash_of_student(std::int64_t) override { return ops::hash_of(ready_.model.parameters); }
+    std::string hash_of_student(std::int64_t) override { return ready_.model.hash(); }
     const Sampling& sampling() const override { return sampling_; }
     const Engine& engine() const override { return engine_; }
     std::int64_t parameters_of_student(std::int64_t) override { return ready_.model.parameter_count(); }
@@ -79,7 +79,7 @@ public:
     const models::DataForm& form() const override { return ensemble_.form; }
     const conditions::Prior& prior() const override { return ensemble_.prior; }
     const conditions::Partition& partition() const override { return ensemble_.partition; }
-    std::string hash_of_student(std::int64_t k) override { return ops::hash_of(student(k).model.parameters); }
+    std::string hash_of_student(std::int64_t k) override { return student(k).model.hash(); }
     const Sampling& sampling() const override { return sampling_; }
     const Engine& engine() const override { return engine_; }
     std::int64_t parameters_of_student(std::int64_t k) override { return student(k).model.parameter_count(); }

@@ -16,10 +16,11 @@ constexpr std::int64_t largest_piece = 64;
 /// Samples that a thread computes in one go when there are enough of them: each weight that it reads serves them all, and their results still lie in its cache.
 constexpr std::int64_t samples_a_thread = 8;
 
-/// Rooms in which plans ran, for the next ones: networks that take turns share one.
+/// What plans ran in, for the next ones: networks that take turns share one.
 class Room {
 public:
-    explicit Room(std::size_t numbers) {
+    /// For results of so many numbers, and `threads` threads.
+    Room(std::size_t numbers, std::int64_t threads) {
         {
             const std::lock_guard lock(mutex());
             if (!kept().empty()) {
@@ -27,7 +28,8 @@ public:
                 kept().pop_back();
             }
         }
-        if (!memory_.defined() || static_cast<std::size_t>(memory_.numel()) < numbers) memory_ = at::empty({static_cast<std::int64_t>(numbers)}, at::kFloat);
+        memory_.results.room(numbers);
+        if (memory_.scratch.size() < static_cast<std::size_t>(threads)) memory_.scratch.resize(static_cast<std::size_t>(threads));
     }
     ~Room() {
         const std::lock_guard lock(mutex());
@@ -36,19 +38,25 @@ public:
     Room(const Room&) = delete;
     Room& operator=(const Room&) = delete;
 
-    float* begin() { return memory_.mutable_data_ptr<float>(); }
+    float* begin() { return memory_.results.room(0); }
+    ops::Scratch& scratch(std::int64_t thread) { return memory_.scratch[static_cast<std::size_t>(thread)]; }
 
 private:
+    struct Memory {
+        ops::Scratch results;
+        std::vector<ops::Scratch> scratch;  // a thread each
+    };
+
     static std::mutex& mutex() {
         static std::mutex only;
         return only;
     }
-    static std::vector<Tensor>& kept() {
-        static auto& only = *new std::vector<Tensor>;
+    static std::vector<Memory>& kept() {
+        static auto& only = *new std::vector<Memory>;
         return only;
     }
 
-    Tensor memory_;
+    Memory memory_;
 };
 
 std::int64_t numbers_of(const ops::Shape& sample) { return std::accumulate(sample.begin(), sample.end(), std::int64_t{1}, std::multiplies<>()); }
@@ -60,7 +68,7 @@ std::unique_ptr<CompiledNetwork> planned(const models::Model& model, std::vector
     try {
         ops::PlanOps speaker(model.parameters);
         ops::Plan plan = speaker.finished(model.network.forward(speaker, name_inputs(speaker)).raw);
-        if (model.mapped) model.mapped->release_pages();
+        model.release_pages();
         return std::make_unique<NativeNetwork>(std::move(plan), widths, widths[0]);
     } catch (const ops::PlanOps::Unspoken&) {
         throw core::UsageError(fmt::format("--engine native cannot compute this {}; take --engine openvino", model.network.architecture));
@@ -111,10 +119,10 @@ void NativeNetwork::compute(std::int64_t samples) {
 void NativeNetwork::compute_together(std::int64_t samples, std::int64_t threads) {
     std::vector<const float*> inputs;
     for (const auto& input : inputs_) inputs.push_back(input.data());
-    Room room(plan_.room(samples));
+    Room room(plan_.room(samples), threads);
     ops::Barrier barrier(threads);
     ops::by_crew(threads, [&](std::int64_t thread) {
-        plan_.run({plan_, room.begin(), samples, inputs.data(), rows_.data(), output_.data(), thread, threads, barrier});
+        plan_.run({plan_, room.begin(), samples, inputs.data(), rows_.data(), output_.data(), thread, threads, barrier, room.scratch(thread)});
     });
 }
 
@@ -123,12 +131,12 @@ void NativeNetwork::compute_side_by_side(std::int64_t samples, std::int64_t thre
     std::atomic<std::int64_t> next = 0;
     ops::by_crew(threads, [&](std::int64_t) {
         ops::Barrier alone(1);
-        Room room(plan_.room((samples + parts - 1) / parts));
+        Room room(plan_.room((samples + parts - 1) / parts), 1);
         std::vector<const float*> inputs(inputs_.size());
         for (std::int64_t part; (part = next.fetch_add(1)) < parts;) {
             const std::int64_t first = part * samples / parts, count = (part + 1) * samples / parts - first;
             for (std::size_t i = 0; i < inputs.size(); ++i) inputs[i] = inputs_[i].data() + first * widths_[i];
-            plan_.run({plan_, room.begin(), count, inputs.data(), rows_.data() + first, output_.data() + first * outputs_, 0, 1, alone});
+            plan_.run({plan_, room.begin(), count, inputs.data(), rows_.data() + first, output_.data() + first * outputs_, 0, 1, alone, room.scratch(0)});
         }
     });
 }

@@ -67,7 +67,7 @@ std::shared_ptr<ov::Model> graph_for_one_level(const models::Model& model, const
 std::string identity_of(const models::Model& model, const std::string& form) {
     constexpr std::int64_t largest = 16'000'000;  // parameters
     if (model.parameters.count() > largest) return "";
-    return fmt::format("{}\n{}\n{}", ops::hash_of(model.parameters), model.config.dump(), form);
+    return fmt::format("{}\n{}\n{}", model.hash(), model.config.dump(), form);
 }
 
 /// How the speaker writes in a precision. In bf16, and between layers in int8, numbers are bfloat16 where this CPU computes with them; where it does not, OpenVINO would compute
@@ -83,9 +83,7 @@ template <class Write>
 Graphs graphs_of(const models::Model& model, const std::string& form, Engine::Precision precision, Write write) {
     const auto options = options_of(precision);
     return {[options, write](std::int64_t batch) { return write(options, batch); }, options.precision,
-            identity_of(model, fmt::format("{} {}", form, name_of(precision))), [&model] {
-                if (model.mapped) model.mapped->release_pages();
-            }};
+            identity_of(model, fmt::format("{} {}", form, name_of(precision))), [&model] { model.release_pages(); }};
 }
 
 }  // namespace

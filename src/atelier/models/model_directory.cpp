@@ -101,6 +101,16 @@ std::vector<ops::ParameterSpec> Model::specs() const {
     return low_rank() > 0 ? ops::low_rank_specs(all, low_rank()) : all;
 }
 
+std::string Model::hash() const {
+    std::string hash = ops::hash_of(parameters);
+    release_pages();
+    return hash;
+}
+
+void Model::release_pages() const {
+    if (mapped) mapped->release_pages();
+}
+
 std::int64_t Model::parameter_count() const { return ops::without_steps(parameters, "model").count(); }
 
 diffusion::EdmDenoiser Model::denoiser(const ops::Compute& compute) const { return {network, parameters, scheme, compute}; }

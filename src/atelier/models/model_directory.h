@@ -31,6 +31,12 @@ struct Model {
     /// Numbers of the network's own tensors; scales and ranges of int8 are none.
     std::int64_t parameter_count() const;
 
+    /// ops::hash_of the parameters.
+    std::string hash() const;
+
+    /// Lets mapped parameters go from memory until they are looked at again.
+    void release_pages() const;
+
     /// Seen as a denoiser; the model must outlive it.
     diffusion::EdmDenoiser denoiser(const ops::Compute& compute = {}) const;
 };

@@ -1,25 +1,12 @@
 #include "atelier/ops/openvino_norm.h"
 
-#include <vector>
-
 #include "atelier/ops/norm_forward.h"
 #include "atelier/ops/openvino_threads.h"
+#include "atelier/ops/thread_room.h"
 
 namespace atelier::ops {
 
 namespace {
-
-/// What the loops need room for, kept by each thread.
-struct Scratch {
-    std::vector<float> work, moments;
-};
-
-Scratch& scratch_for(const norm_kernels::Sample& s) {
-    thread_local Scratch scratch;
-    scratch.work.resize(std::max(scratch.work.size(), norm_kernels::forward_room(s)));
-    scratch.moments.resize(std::max(scratch.moments.size(), static_cast<std::size_t>(2 * s.groups)));
-    return scratch;
-}
 
 struct Rows {
     const float *gain, *offset;
@@ -40,9 +27,8 @@ void normalise(const norm_kernels::Loops<T>& loops, const norm_kernels::Sample& 
                void* y) {
     const std::int64_t each = s.positions * s.channels;
     norm_kernels::each_sample(samples, tbb_threads(), by_tbb, [&](std::int64_t i, const auto& for_each) {
-        Scratch& scratch = scratch_for(s);
         const float *gain = rows.gain + rows.of(i) * s.channels, *offset = rows.offset + rows.of(i) * s.channels;
-        float *mean = scratch.moments.data(), *deviation = mean + s.groups, *work = scratch.work.data();
+        float *mean = thread_room(norm_kernels::forward_room(s) + static_cast<std::size_t>(2 * s.groups)), *deviation = mean + s.groups, *work = deviation + s.groups;
         if (steps > 0) {
             norm_kernels::forward_quantised(loops, s, x + i * each, gain, offset, steps, static_cast<std::int8_t*>(y) + i * each, mean, deviation, work,
                                             for_each);

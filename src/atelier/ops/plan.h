@@ -5,6 +5,7 @@
 #include <vector>
 
 #include "atelier/ops/crew.h"
+#include "atelier/ops/thread_room.h"
 
 namespace atelier::ops {
 
@@ -29,6 +30,7 @@ public:
         float* output;
         std::int64_t thread, threads;
         Barrier& barrier;
+        Scratch& scratch;  // this thread's
 
         float* at(Slot slot) const {
             const Place& place = plan.places_[slot];

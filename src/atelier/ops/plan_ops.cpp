@@ -6,7 +6,6 @@
 
 #include "atelier/ops/norm_kernels.h"
 #include "atelier/ops/row_kernels.h"
-#include "atelier/ops/thread_room.h"
 
 namespace atelier::ops {
 
@@ -54,7 +53,7 @@ struct Norm {
 const float* affine_of(const Norm& n, const Plan::Run& run, std::int64_t i) {
     const norm_kernels::Sample& s = n.sample;
     const std::int64_t channels = s.channels, each = channels / s.groups;
-    float *a = thread_room(static_cast<std::size_t>(6 * channels)), *b = a + channels, *sums = b + channels;
+    float *a = run.scratch.room(static_cast<std::size_t>(6 * channels)), *b = a + channels, *sums = b + channels;
     const float *x = run.at(n.x) + i * n.numbers(), *moments = run.at(n.moments) + i * parts * 2 * channels;
     const auto [gain, offset] = n.modulation.of(run, i, sums + 2 * channels);
     std::copy_n(moments, 2 * channels, sums);
@@ -143,7 +142,8 @@ PlanOps::Result PlanOps::result(std::int64_t channels, std::int64_t height, std:
 Tensor PlanOps::numbers(const std::string& name) const {
     const Tensor& tensor = parameters_.at(name);
     if (!tensor.is_floating_point() || !tensor.device().is_cpu()) throw Unspoken();
-    return tensor.to(at::kFloat).contiguous();
+    const Tensor floats = tensor.to(at::kFloat).contiguous();
+    return floats.dim() == 1 ? floats.clone() : floats;  // the larger ones are put in panels
 }
 
 Value PlanOps::input(std::size_t number, const Shape& sample) {

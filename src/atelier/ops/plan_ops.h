@@ -64,7 +64,7 @@ private:
     /// A value as a result: each sample's row of a table.
     Result read(const Value& x);
     static bool is_table(const Value& x) { return std::any_cast<Tensor>(&x) != nullptr; }
-    /// A parameter as float32 numbers.
+    /// A parameter as float32 numbers; one of a single axis as a copy.
     Tensor numbers(const std::string& name) const;
     Result convolved(const Result& x, const Tensor& weight, const Tensor& bias, const Convolution& layer, bool image);
     void convolve_by_winograd(const Result& x, const Tensor& weight, const Tensor& bias, const Result& y);

@@ -21,6 +21,7 @@ std::int64_t pieces_of(std::int64_t count, std::int64_t size) { return (count + 
 
 /// `rows` [O,...] with zeros up to whole panels.
 Tensor in_whole_panels(const Tensor& rows) {
+    if (rows.size(0) % panel == 0) return rows;
     auto sizes = rows.sizes().vec();
     sizes[0] = panels_of(sizes[0]) * panel;
     Tensor padded = at::zeros(sizes, rows.options());
@@ -55,11 +56,11 @@ struct Workplace {
     std::int64_t values_step, filters_step, sums_step;
     float *filters, *sums, *outside, *values;
 
-    Workplace(const kernels::Images& s, std::int64_t tiles, std::int64_t panels, bool with_values)
+    Workplace(Scratch& scratch, const kernels::Images& s, std::int64_t tiles, std::int64_t panels, bool with_values)
         : values_step(kernels::block_stride(tiles, s.in)), filters_step(panels * std::min(s.in, channels_at_once) * panel + panel),
           sums_step(kernels::block_stride(tiles, panels * panel)) {
         const std::int64_t before = kernels::window * filters_step, sums_size = kernels::points * sums_step, width = panels * panel;
-        filters = thread_room(static_cast<std::size_t>(before + sums_size + width + (with_values ? kernels::points * values_step : 0)));
+        filters = scratch.room(static_cast<std::size_t>(before + sums_size + width + (with_values ? kernels::points * values_step : 0)));
         sums = filters + before;
         outside = sums + sums_size;
         values = outside + width;
@@ -94,13 +95,13 @@ void some_panels(const Winograd& w, const kernels::Images& s, kernels::Range ran
 }
 
 /// A thread's own tiles, in blocks whose numbers stay in its cache.
-void convolve_own(const Winograd& w, const kernels::Images& s, kernels::Range own, const float* x, float* y) {
+void convolve_own(const Winograd& w, const kernels::Images& s, kernels::Range own, Scratch& scratch, const float* x, float* y) {
     constexpr std::int64_t cache = 1 << 19;  // numbers
     const std::int64_t most = std::clamp<std::int64_t>(cache / (kernels::points * s.in), 16, 64), blocks = pieces_of(own.count, most);
     for (std::int64_t block = 0; block < blocks; ++block) {
         const std::int64_t begin = block * own.count / blocks, count = (block + 1) * own.count / blocks - begin;
         const kernels::Range range{own.first + begin, count};
-        const Workplace at(s, count, 2, true);
+        const Workplace at(scratch, s, count, 2, true);
         read_tiles(w, s, range, x, at.values_step, at.values);
         for (std::int64_t p = 0; p < s.out / panel; p += 2) some_panels(w, s, range, p, std::min<std::int64_t>(2, s.out / panel - p), at, at.values, y);
     }
@@ -112,7 +113,7 @@ void convolve(const Winograd& w, const Plan::Run& run) {
     const std::int64_t tiles = s.tiles();
     const auto mine = run.share(tiles);
     const kernels::Range own{mine.begin, mine.end - mine.begin};
-    if (run.threads == 1 || tiles >= enough_tiles * run.threads || tiles > shared_tiles) return convolve_own(w, s, own, run.at(w.x), run.at(w.y));
+    if (run.threads == 1 || tiles >= enough_tiles * run.threads || tiles > shared_tiles) return convolve_own(w, s, own, run.scratch, run.at(w.x), run.at(w.y));
     float* values = run.at(w.values);
     const std::int64_t step = kernels::block_stride(tiles, s.in), panels = s.out / panel, groups = std::min(panels, run.threads);
     read_tiles(w, s, own, run.at(w.x), step, values + own.first * s.in);
@@ -121,7 +122,7 @@ void convolve(const Winograd& w, const Plan::Run& run) {
         const std::int64_t end = (group + 1) * panels / groups;
         for (std::int64_t p = group * panels / groups; p < end; p += 2) {
             const std::int64_t count = std::min<std::int64_t>(2, end - p);
-            some_panels(w, s, {0, tiles}, p, count, Workplace(s, tiles, count, false), values, run.at(w.y));
+            some_panels(w, s, {0, tiles}, p, count, Workplace(run.scratch, s, tiles, count, false), values, run.at(w.y));
         }
     });
 }
@@ -162,7 +163,7 @@ void gather(const Direct& d, const float* x, std::int64_t first, std::int64_t co
 void some_pixels(const Direct& d, const Plan::Run& run, std::int64_t first, std::int64_t count, std::int64_t first_panel, std::int64_t panels) {
     const std::int64_t out = d.layer.out_channels, column = first_panel * panel, width = panels * panel, wanted = std::min(width, out - column);
     const bool in_place = wanted == width;
-    float* const gathered = thread_room(static_cast<std::size_t>((d.pointwise() ? 0 : count * d.inner()) + (in_place ? 0 : count * width)));
+    float* const gathered = run.scratch.room(static_cast<std::size_t>((d.pointwise() ? 0 : count * d.inner()) + (in_place ? 0 : count * width)));
     const float* rows = run.at(d.x) + first * d.in;
     if (!d.pointwise()) {
         gather(d, run.at(d.x), first, count, gathered);
@@ -228,7 +229,7 @@ void attend(const Attention& a, const Plan::Run& run) {
     const float factor = 1 / std::sqrt(static_cast<float>(a.width));
     run.each(heads * cuts, [&](std::int64_t task) {
         const std::int64_t head = task / cuts, cut = task % cuts, first = cut * a.tokens / cuts, count = (cut + 1) * a.tokens / cuts - first;
-        float *scores = thread_room(static_cast<std::size_t>(count * (slots + width))), *sums = scores + count * slots;
+        float *scores = run.scratch.room(static_cast<std::size_t>(count * (slots + width))), *sums = scores + count * slots;
         products().multiply(count, a.width, slots, run.at(a.q) + head * a.q_numbers() + first * a.width, a.width, run.at(a.k) + head * a.k_numbers(),
                             a.width * panel, false, scores, slots);
         for (std::int64_t i = 0; i < count; ++i) row_kernels::best().softmax(a.tokens, factor, scores + i * slots);
