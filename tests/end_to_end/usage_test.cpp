@@ -51,7 +51,7 @@ INSTANTIATE_TEST_SUITE_P(
                     Mistake{"sizes_for_three_students", {"run", toy, "students.widths=[16,16,16]"}, 2, "students.widths"},
                     Mistake{"gan_weight_in_words", {"run", toy, "adm.gan_weight=much"}, 2, "gan_weight"},
                     Mistake{"no_model", {"sample", "models/none", "--count", "1"}, 1, "models/none"},
-                    Mistake{"unknown_engine", {"sample", "models/none", "--engine", "onnx"}, 2, "known are auto, openvino and torch"},
+                    Mistake{"unknown_engine", {"sample", "models/none", "--engine", "onnx"}, 2, "known are auto, native, openvino and torch"},
                     Mistake{"unknown_device", {"sample", "models/none", "--device", "gpu"}, 2, "known are cpu, cuda"},
                     Mistake{"gan_without_training", {"benchmark", "models/none", "--gan"}, 2, "--training"},
                     Mistake{"int8_of_a_model_that_is_not_quantised", {"sample", "models/fashion-mnist/k4", "--precision", "int8"}, 2, "atelier quantize"},
@@ -81,8 +81,8 @@ TEST(Classifier, says_on_which_images_it_was_tried) {
     expect_contains(tried({"output=" + (folder / "held"), "data.test_path=" + (folder / "test.zip")}), "of the test images right");
 }
 
-TEST(Benchmark, times_an_evaluation_and_a_request_on_either_engine) {
-    for (const char* engine : {"torch", "openvino"}) {
+TEST(Benchmark, times_an_evaluation_and_a_request_on_every_engine) {
+    for (const char* engine : {"torch", "openvino", "native"}) {
         const Outcome outcome = succeed({"benchmark", "models/fashion-mnist/k4", "--engine", engine, "--batch", "2", "--threads", "1", "--runs", "2"});
         const auto figures = nlohmann::json::parse(outcome.out);
         for (const char* key : {"median_seconds", "request_median_seconds", "flops", "peak_rss_bytes"}) EXPECT_GT(figures.at(key).get<double>(), 0) << key;

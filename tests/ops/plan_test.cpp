@@ -1,8 +1,12 @@
 #include "atelier/ops/plan.h"
 
+#include <sys/wait.h>
+#include <unistd.h>
+
 #include <atomic>
 #include <cmath>
 #include <numeric>
+#include <thread>
 
 #include "atelier/ops/instructions.h"
 #include "atelier/ops/plan_ops.h"
@@ -24,24 +28,57 @@ TEST(Crew, every_thread_works_at_once) {
     }
 }
 
-TEST(Crew, callers_take_turns) {
-    std::atomic<int> inside = 0, most = 0, calls = 0;
+/// Calls `call` 200 times on each of four threads.
+void from_four_threads(const std::function<void()>& call) {
     std::vector<std::thread> callers;
     for (int i = 0; i < 4; ++i) {
         callers.emplace_back([&] {
-            for (int call = 0; call < 200; ++call) {
-                by_crew(2, [&](std::int64_t thread) {
-                    if (thread != 0) return;
-                    most = std::max(most.load(), ++inside);
-                    ++calls;
-                    --inside;
-                });
-            }
+            for (int n = 0; n < 200; ++n) call();
         });
     }
     for (auto& caller : callers) caller.join();
+}
+
+TEST(Crew, callers_take_turns_where_there_are_no_cores_for_all) {
+    const std::int64_t all = std::max<std::int64_t>(2, std::thread::hardware_concurrency());
+    std::atomic<int> inside = 0, most = 0, calls = 0;
+    from_four_threads([&] {
+        by_crew(all, [&](std::int64_t thread) {
+            if (thread != 0) return;
+            most = std::max(most.load(), ++inside);
+            ++calls;
+            --inside;
+        });
+    });
     EXPECT_EQ(most, 1);
     EXPECT_EQ(calls, 800);
+}
+
+TEST(Crew, callers_with_cores_for_all_do_not_wait_for_each_other) {
+    if (std::thread::hardware_concurrency() < 4) GTEST_SKIP() << "needs four cores";
+    Barrier both(2);
+    const auto meet = [&] {
+        by_crew(2, [&](std::int64_t thread) {
+            if (thread == 0) both.wait();  // none returns before the other caller has come
+        });
+    };
+    std::thread other(meet);
+    meet();
+    other.join();
+}
+
+TEST(Crew, a_forked_child_has_threads_of_its_own) {
+    by_crew(2, [](std::int64_t) {});
+    const pid_t child = ::fork();
+    if (child == 0) {
+        ::alarm(20);  // rather than wait for ever for threads that are not there
+        Barrier barrier(2);
+        by_crew(2, [&](std::int64_t) { barrier.wait(); });
+        ::_exit(7);
+    }
+    int status = 0;
+    ASSERT_EQ(::waitpid(child, &status, 0), child);
+    EXPECT_TRUE(WIFEXITED(status) && WEXITSTATUS(status) == 7);
 }
 
 TEST(Barrier, what_was_written_before_is_seen_after) {

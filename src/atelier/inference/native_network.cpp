@@ -14,7 +14,7 @@ namespace {
 
 constexpr std::int64_t largest_piece = 64;
 /// Samples that a thread computes in one go when there are enough of them: each weight that it reads serves them all, and their results still lie in its cache.
-constexpr std::int64_t samples_a_thread = 8;
+constexpr std::int64_t samples_a_thread = 4;
 
 /// What plans ran in, for the next ones: networks that take turns share one.
 class Room {

@@ -1,5 +1,9 @@
 #include "atelier/ops/crew.h"
 
+#include <pthread.h>
+
+#include <condition_variable>
+#include <memory>
 #include <mutex>
 #include <thread>
 #include <vector>
@@ -32,8 +36,7 @@ void await(const Done& done) {
 class Crew {
 public:
     void run(std::int64_t threads, const std::function<void(std::int64_t)>& work) {
-        const std::lock_guard lock(mutex_);
-        while (static_cast<std::int64_t>(hired_) < threads - 1) {
+        while (hired_ < threads - 1) {
             std::thread([this, thread = ++hired_, seen = call_.load()] { serve(thread, seen); }).detach();
         }
         work_ = &work;
@@ -56,12 +59,51 @@ private:
         }
     }
 
-    std::mutex mutex_;
     std::int64_t hired_ = 0, threads_ = 1;
     const std::function<void(std::int64_t)>* work_ = nullptr;
     std::atomic<std::uint64_t> call_{0};
     std::atomic<std::int64_t> busy_{0};
 };
+
+/// Crews that are free, and how many threads the others have.
+class Crews {
+public:
+    /// A crew, once there are cores for it.
+    std::unique_ptr<Crew> take(std::int64_t threads) {
+        std::unique_lock lock(mutex_);
+        given_back_.wait(lock, [&] { return at_work_ == 0 || at_work_ + threads <= cores_; });
+        at_work_ += threads;
+        if (free_.empty()) return std::make_unique<Crew>();
+        auto crew = std::move(free_.back());
+        free_.pop_back();
+        return crew;
+    }
+
+    void give_back(std::unique_ptr<Crew> crew, std::int64_t threads) {
+        {
+            const std::lock_guard lock(mutex_);
+            at_work_ -= threads;
+            free_.push_back(std::move(crew));
+        }
+        given_back_.notify_all();
+    }
+
+private:
+    const std::int64_t cores_ = std::thread::hardware_concurrency();
+    std::mutex mutex_;
+    std::condition_variable given_back_;
+    std::vector<std::unique_ptr<Crew>> free_;
+    std::int64_t at_work_ = 0;
+};
+
+/// Never destroyed: threads sleep in its crews until the program ends. A forked child has none of those threads, and begins anew.
+Crews*& crews_of_this_process() {
+    static Crews* only = [] {
+        pthread_atfork(nullptr, nullptr, [] { crews_of_this_process() = new Crews; });
+        return new Crews;
+    }();
+    return only;
+}
 
 }  // namespace
 
@@ -78,8 +120,10 @@ void Barrier::wait() {
 
 void by_crew(std::int64_t threads, const std::function<void(std::int64_t)>& work) {
     if (threads == 1) return work(0);
-    static Crew& only = *new Crew;  // never destroyed: its threads sleep in it until the program ends
-    only.run(threads, work);
+    Crews& crews = *crews_of_this_process();
+    auto crew = crews.take(threads);
+    crew->run(threads, work);
+    crews.give_back(std::move(crew), threads);
 }
 
 }  // namespace atelier::ops

@@ -21,8 +21,9 @@ private:
     std::atomic<std::uint64_t> round_{0};
 };
 
-/// Calls work(0) to work(threads-1) at once, work(0) on the caller's thread, and returns when all have returned. Calls from several threads take turns: each
-/// has all cores to itself. The other threads are kept, and look out for the next call for some microseconds before they sleep. `work` throws nothing.
+/// Calls work(0) to work(threads-1) at once, work(0) on the caller's thread, and returns when all have returned. Callers side by side take turns where there are fewer cores than they want
+/// threads together, so that no thread waits for one that has no core. The other threads are kept, and look out for the next call for some microseconds before they sleep. `work` throws
+/// nothing, and calls no crew.
 void by_crew(std::int64_t threads, const std::function<void(std::int64_t thread)>& work);
 
 }  // namespace atelier::ops

@@ -1,3 +1,5 @@
+#include <cmath>
+
 #include "atelier/ops/plan_ops.h"
 #include "atelier/ops/row_kernels.h"
 #include "atelier/ops/winograd_forward.h"
@@ -227,12 +229,13 @@ void attend(const Attention& a, const Plan::Run& run) {
     constexpr std::int64_t queries_at_once = 56;
     const std::int64_t cuts = std::max(pieces_of(a.tokens, queries_at_once), std::min(a.tokens, pieces_of(run.threads, heads)));
     const float factor = 1 / std::sqrt(static_cast<float>(a.width));
+    static const auto softmax = row_kernels::best().softmax;
     run.each(heads * cuts, [&](std::int64_t task) {
         const std::int64_t head = task / cuts, cut = task % cuts, first = cut * a.tokens / cuts, count = (cut + 1) * a.tokens / cuts - first;
         float *scores = run.scratch.room(static_cast<std::size_t>(count * (slots + width))), *sums = scores + count * slots;
         products().multiply(count, a.width, slots, run.at(a.q) + head * a.q_numbers() + first * a.width, a.width, run.at(a.k) + head * a.k_numbers(),
                             a.width * panel, false, scores, slots);
-        for (std::int64_t i = 0; i < count; ++i) row_kernels::best().softmax(a.tokens, factor, scores + i * slots);
+        for (std::int64_t i = 0; i < count; ++i) softmax(a.tokens, factor, scores + i * slots);
         products().multiply(count, a.tokens, width, scores, slots, run.at(a.v) + head * a.v_numbers(), a.tokens * panel, false, sums, width);
         float* to = run.at(a.y) + (head / a.heads * a.tokens + first) * channels + head % a.heads * a.width;
         for (std::int64_t i = 0; i < count; ++i) std::copy_n(sums + i * width, a.width, to + i * channels);
