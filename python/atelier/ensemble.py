@@ -33,7 +33,7 @@ def load(
 ) -> Ensemble:
     """Open an ensemble directory, or a model directory, which is an ensemble of one.
 
-    engine      "native" and "openvino" (CPUs), "torch", or "auto": on CPUs native in fp32 and OpenVINO in bf16 and int8, LibTorch on GPUs
+    engine      "native" and "openvino" (CPUs), "torch", or "auto": on CPUs native for small networks in fp32, else OpenVINO, LibTorch on GPUs
     precision   "fp32", "bf16", "int8" (quantised models), or "auto": int8 for those, else fp32
     device      "cpu", "cuda" or "cuda:N"
     sampler     "one-step", "heun" or "ddim"; None: one step for students, 18 Heun steps for other models

@@ -11,7 +11,7 @@ struct EngineOptions {
     std::string engine = "auto", precision = "auto", device = "cpu";
 
     void add_to(CLI::App& command) {
-        command.add_option("--engine", engine, "who computes; auto: on CPUs atelier's own loops in fp32 (native) and OpenVINO in bf16 and int8, LibTorch on GPUs")->type_name("{auto,native,openvino,torch}");
+        command.add_option("--engine", engine, "who computes; native: atelier's own loops in fp32; auto: on CPUs native for small networks in fp32, else OpenVINO, LibTorch on GPUs")->type_name("{auto,native,openvino,torch}");
         command.add_option("--precision", precision, "of matrix products and convolutions; auto: int8 for quantised models, else fp32")
             ->type_name("{auto,fp32,bf16,int8}");
         command.add_option("--device", device, "cpu, cuda or cuda:N");

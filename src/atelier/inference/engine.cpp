@@ -96,7 +96,7 @@ Engine engine_for(Engine engine, const models::Model& model) {
         engine.precision = model.quantised() && engine.kind == Engine::Kind::openvino ? Precision::int8 : Precision::fp32;
     }
     const bool in_float32 = engine.precision == Precision::fp32 || (engine.precision == Precision::bf16 && !cpu_computes_in_bfloat16());
-    if (engine.automatic && engine.kind == Engine::Kind::openvino && in_float32 && !model.quantised() && native_speaks(model.network)) engine.kind = Engine::Kind::native;
+    if (engine.automatic && engine.kind == Engine::Kind::openvino && in_float32 && !model.quantised() && native_pays(model.network)) engine.kind = Engine::Kind::native;
     return engine;
 }
 

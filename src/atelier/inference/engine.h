@@ -29,8 +29,8 @@ at::Device device_of(const std::string& name);
 /// Throws core::UsageError on anything else, when native or OpenVINO are asked for another device than the CPU, native for bf16, and native and LibTorch for int8.
 Engine engine_of(const std::string& kind, const std::string& precision, const std::string& device);
 
-/// `engine` with the kind and the precision that it has for `model`, of which only the config is looked at. An automatic one is native where the network can be spoken so and float32 is what is
-/// computed, which is also what bf16 means on a CPU without bfloat16; else it is OpenVINO. Throws core::UsageError when int8 is asked of a model
+/// `engine` with the kind and the precision that it has for `model`, of which only the config is looked at. An automatic one is native where that pays (native_network.h) and float32 is what is computed, which is
+/// also what bf16 means on a CPU without bfloat16; else it is OpenVINO. Throws core::UsageError when int8 is asked of a model
 /// that is not quantised.
 Engine engine_for(Engine engine, const models::Model& model);
 

@@ -143,6 +143,13 @@ void NativeNetwork::compute_side_by_side(std::int64_t samples, std::int64_t thre
 
 bool native_speaks(const networks::Network& network) { return network.architecture != "sd_unet" && network.tokens == 0; }
 
+bool native_pays(const networks::Network& network) {
+    if (!native_speaks(network)) return false;
+    std::int64_t parameters = 0;
+    for (const auto& one : networks::trace(network).parameters) parameters += numbers_of(one.shape);
+    return parameters <= 16'000'000;
+}
+
 std::unique_ptr<CompiledNetwork> native_network(const models::Model& model) {
     const networks::Network& network = model.network;
     std::vector<std::int64_t> widths{numbers_of(network.data_shape), 1};

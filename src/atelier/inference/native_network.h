@@ -32,6 +32,9 @@ private:
 /// Whether `network` can be spoken as a plan: all but those that read tokens.
 bool native_speaks(const networks::Network& network);
 
+/// Whether that is the faster way to compute in float32: of networks up to 16 million parameters, in which what lies between the products takes its time. Larger ones take as long by OpenVINO or less.
+bool native_pays(const networks::Network& network);
+
 /// A model's network at any noise level: x, c_noise and, where it is conditional, labels. Copies the weights. Throws core::UsageError where there is no plan of it.
 std::unique_ptr<CompiledNetwork> native_network(const models::Model& model);
 

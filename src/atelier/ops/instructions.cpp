@@ -41,6 +41,9 @@ Instructions best_instructions() {
 }
 
 bool cpu_trains_in_bfloat16() {
+#ifdef ATELIER_X86_KERNELS
+    if (!__builtin_cpu_supports("avx512bf16")) return false;  // with AVX-512 alone the library supports bfloat16 too, by emulating it
+#endif
     const auto answer = c10::Dispatcher::singleton().findSchema({"mkldnn::_is_mkldnn_bf16_supported", ""});
     return answer && answer->typed<bool()>().call();
 }

@@ -48,10 +48,11 @@ struct Winograd {
 
 /// Channels of the input whose filters are put at the points in one go: then they stay in the innermost cache.
 constexpr std::int64_t channels_at_once = 32;
-/// Tiles that a thread needs for filters of its own.
-constexpr std::int64_t enough_tiles = 8;
-/// Tiles that threads share, each with the filters of other panels.
+/// The most tiles that threads share, each with the filters of other panels.
 constexpr std::int64_t shared_tiles = 64;
+
+/// Whether they do: then each thread reads its part of the filters and half of the values from another's cache; else the other way around.
+bool shares(const kernels::Images& s) { return s.tiles() <= shared_tiles && s.out > 4 * s.tiles(); }
 
 /// What a thread works in: tiles of x at the points, filters at a row of them, products, and what falls out of the image.
 struct Workplace {
@@ -115,7 +116,7 @@ void convolve(const Winograd& w, const Plan::Run& run) {
     const std::int64_t tiles = s.tiles();
     const auto mine = run.share(tiles);
     const kernels::Range own{mine.begin, mine.end - mine.begin};
-    if (run.threads == 1 || tiles >= enough_tiles * run.threads || tiles > shared_tiles) return convolve_own(w, s, own, run.scratch, run.at(w.x), run.at(w.y));
+    if (run.threads == 1 || !shares(s)) return convolve_own(w, s, own, run.scratch, run.at(w.x), run.at(w.y));
     float* values = run.at(w.values);
     const std::int64_t step = kernels::block_stride(tiles, s.in), panels = s.out / panel, groups = std::min(panels, run.threads);
     read_tiles(w, s, own, run.at(w.x), step, values + own.first * s.in);
