@@ -17,7 +17,7 @@ def test_an_ensemble_tells_what_it_is(k4):
     assert k4.class_names[7] == "sneaker" and len(k4.class_names) == 10
     assert k4.partition.cells == ((0, 1, 2), (3, 4, 5), (6, 7), (8, 9))
     assert k4.partition.method == "consecutive" and len(k4.partition.hash) == 64
-    assert (k4.engine, k4.precision) == ("openvino", "fp32")
+    assert (k4.engine, k4.precision) == ("native", "fp32")
     assert k4.prior == (6000.0,) * 10
     assert "4 student(s), 10 classes, image 28x28x1" in repr(k4)
 
