@@ -1,26 +1,18 @@
 #include "atelier/ops/norm_forward.h"
 
+#include "ops/compilations.h"
 #include "ops/tensors.h"
 
 namespace atelier::ops::norm_kernels {
 
 namespace {
 
-struct Named {
-    const char* name;
-    const Table* table;
-};
+using Named = Compilation<Table>;
 
 /// Every compilation besides `plain` that this processor can run.
 std::vector<Named> vector_tables() {
-    std::vector<Named> tables;
-#ifdef ATELIER_X86_KERNELS
-    if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma")) tables.push_back({"avx2", &avx2});
-    if (__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512vl") &&
-        __builtin_cpu_supports("avx512dq")) {
-        tables.push_back({"avx512", &avx512});
-    }
-#endif
+    std::vector<Named> tables = compilations_here<Table>(ATELIER_EVERY_COMPILATION);
+    tables.erase(tables.begin());
     return tables;
 }
 

@@ -8,9 +8,9 @@
 #include <numeric>
 #include <thread>
 
-#include "atelier/ops/instructions.h"
 #include "atelier/ops/plan_ops.h"
 #include "atelier/ops/row_kernels.h"
+#include "ops/compilations.h"
 #include "ops/tensors.h"
 
 namespace atelier::ops {
@@ -102,7 +102,7 @@ void run_alone(const Plan& plan, std::vector<float>& room, std::int64_t samples)
     Barrier alone(1);
     room.assign(plan.room(samples), 0);
     Scratch scratch;
-    plan.run({plan, room.data(), samples, nullptr, nullptr, nullptr, 0, 1, alone, scratch});
+    Plan::run({plan, room.data(), samples, nullptr, nullptr, nullptr, 0, 1, alone, scratch});
 }
 
 /// Places of random sizes and lives: each step fills its places with its own number and finds those that it reads as they were left.
@@ -162,17 +162,13 @@ TEST(PlanOps, says_what_it_has_no_words_for) {
     EXPECT_THROW(speaker.input(0, {77, 768}), PlanOps::Unspoken);
 }
 
-std::vector<const row_kernels::Table*> compilations() {
-    std::vector<const row_kernels::Table*> all{&row_kernels::plain};
-#ifdef ATELIER_X86_KERNELS
-    if (best_instructions() >= Instructions::avx2) all.push_back(&row_kernels::avx2);
-    if (best_instructions() >= Instructions::avx512) all.push_back(&row_kernels::avx512);
-#endif
-    return all;
+std::vector<Compilation<row_kernels::Table>> row_compilations() {
+    using namespace row_kernels;
+    return compilations_here<Table>(ATELIER_EVERY_COMPILATION);
 }
 
 TEST(RowKernels, agree_with_libtorch_at_every_length) {
-    for (const auto* table : compilations()) {
+    for (const auto& [name, table] : row_compilations()) {
         for (const std::int64_t count : {1, 3, 4, 15, 16, 17, 49, 64, 100}) {
             const Tensor x = normal({count}, "x") * 3, other = normal({count}, "other");
             const float* from = x.const_data_ptr<float>();
@@ -198,7 +194,7 @@ TEST(RowKernels, agree_with_libtorch_at_every_length) {
 }
 
 TEST(RowKernels, softmax_of_large_numbers_is_finite_and_shows_what_is_none) {
-    for (const auto* table : compilations()) {
+    for (const auto& [name, table] : row_compilations()) {
         std::vector<float> x(20, -1e30F);
         x[7] = 1e30F;
         table->softmax(20, 1, x.data());

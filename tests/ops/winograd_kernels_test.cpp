@@ -1,26 +1,19 @@
 #include "atelier/ops/winograd_kernels.h"
 
-#include "atelier/ops/instructions.h"
 #include "atelier/ops/winograd_forward.h"
+#include "ops/compilations.h"
 #include "ops/tensors.h"
 
 namespace atelier::ops::winograd_kernels {
 namespace {
 
-std::vector<std::pair<std::string, const Table*>> compilations_here() {
-    std::vector<std::pair<std::string, const Table*>> all{{"plain", &plain}};
-#ifdef ATELIER_X86_KERNELS
-    if (best_instructions() >= Instructions::avx2) all.emplace_back("avx2", &avx2);
-    if (best_instructions() >= Instructions::avx512) all.emplace_back("avx512", &avx512);
-#endif
-    return all;
-}
+std::vector<Compilation<Table>> winograd_compilations() { return compilations_here<Table>(ATELIER_EVERY_COMPILATION); }
 
 /// [inner,columns] -> panels [columns/16,inner,16].
 Tensor by_panel(const Tensor& matrix) { return matrix.view({matrix.size(0), -1, panel}).permute({1, 0, 2}).contiguous(); }
 
 TEST(WinogradKernels, products_of_any_number_of_rows_and_panels_are_right) {
-    for (const auto& [name, table] : compilations_here()) {
+    for (const auto& [name, table] : winograd_compilations()) {
         for (const std::int64_t rows : {1, 2, 5, 6, 7, 13, 14, 15, 29, 43}) {
             for (const std::int64_t columns : {16, 32, 48, 80}) {
                 const std::int64_t inner = 19, a_step = inner + 3, c_step = columns + 5;
@@ -40,7 +33,7 @@ TEST(WinogradKernels, products_of_any_number_of_rows_and_panels_are_right) {
 }
 
 TEST(WinogradKernels, turned_products_are_right) {
-    for (const auto& [name, table] : compilations_here()) {
+    for (const auto& [name, table] : winograd_compilations()) {
         for (const std::int64_t inner : {1, 6, 16, 31}) {
             const Tensor a = normal({11, inner}, "a"), b = normal({11, 48}, "b");
             Tensor c = at::empty({inner, 48});
@@ -56,7 +49,7 @@ TEST(WinogradKernels, a_row_of_points_at_a_time_gives_the_numbers_of_all_at_once
     constexpr std::int64_t in = 5;
     const Tensor weight = normal({panel, in, 3, 3}, "weight"), packed = weight.view({panel, in, 9}).permute({1, 2, 0}).contiguous();
     const Filters filters{in, panel, 9, 9 * in};
-    for (const auto& [name, table] : compilations_here()) {
+    for (const auto& [name, table] : winograd_compilations()) {
         Tensor all = at::zeros({points, filters.stride()}), rows = at::zeros({points, filters.stride()});
         table->read_filters(filters, 0, weight.const_data_ptr<float>(), all.mutable_data_ptr<float>());
         for (std::int64_t row = 0; row < window; ++row) {
@@ -71,7 +64,7 @@ TEST(WinogradKernels, every_compilation_convolves) {
     const Tensor expected = at::conv2d(x.to(at::kDouble), weight.to(at::kDouble), bias.to(at::kDouble), 1, 1), nhwc = x.permute({0, 2, 3, 1}).contiguous();
     const Images s{2, 13, 10, 32, 48};
     const Filters filters{32, 48, 9, 9 * 32};
-    for (const auto& [name, table] : compilations_here()) {
+    for (const auto& [name, table] : winograd_compilations()) {
         std::vector<float> at_points(static_cast<std::size_t>(points * filters.stride()));
         for (std::int64_t column = 0; column < 48; column += panel) table->read_filters(filters, column, weight.const_data_ptr<float>(), at_points.data());
         Tensor y = at::empty({2, 13, 10, 48});

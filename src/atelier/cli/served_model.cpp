@@ -113,16 +113,13 @@ private:
     /// OpenVINO arranges the weights once for each batch size that it compiles for, the other engines once.
     server::StudentFacts facts_of(const models::Model& student) const {
         std::int64_t parameters = 0;
-        for (const auto& one : networks::trace(student.network).parameters) {
-            std::int64_t size = 1;
-            for (const std::int64_t side : one.shape) size *= side;
-            parameters += size;
-        }
+        for (const auto& one : networks::trace(student.network).parameters) parameters += ops::elements(one.shape);
         std::int64_t copies = 1;
         if (engine_.kind == inference::Engine::Kind::openvino) {
             for (std::size_t batch = 4; batch <= largest_batch_; batch *= 4) ++copies;
         }
-        return {parameters, parameters * copies * bytes_of(engine_.precision)};
+        const bool native = engine_.kind == inference::Engine::Kind::native;  // float32, whatever was asked for
+        return {parameters, parameters * copies * bytes_of(native ? inference::Engine::Precision::fp32 : engine_.precision)};
     }
 
     models::Ensemble ensemble_;

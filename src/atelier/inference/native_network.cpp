@@ -3,9 +3,9 @@
 #include <ATen/Parallel.h>
 
 #include <mutex>
-#include <numeric>
 
 #include "atelier/core/error.h"
+#include "atelier/inference/one_step_factors.h"
 #include "atelier/ops/plan_ops.h"
 
 namespace atelier::inference {
@@ -58,8 +58,6 @@ private:
 
     Memory memory_;
 };
-
-std::int64_t numbers_of(const ops::Shape& sample) { return std::accumulate(sample.begin(), sample.end(), std::int64_t{1}, std::multiplies<>()); }
 
 /// Writes the plan of `network` from what `name_inputs(speaker)` names.
 template <class NameInputs>
@@ -122,7 +120,7 @@ void NativeNetwork::compute_together(std::int64_t samples, std::int64_t threads)
     Room room(plan_.room(samples), threads);
     ops::Barrier barrier(threads);
     ops::by_crew(threads, [&](std::int64_t thread) {
-        plan_.run({plan_, room.begin(), samples, inputs.data(), rows_.data(), output_.data(), thread, threads, barrier, room.scratch(thread)});
+        ops::Plan::run({plan_, room.begin(), samples, inputs.data(), rows_.data(), output_.data(), thread, threads, barrier, room.scratch(thread)});
     });
 }
 
@@ -136,7 +134,7 @@ void NativeNetwork::compute_side_by_side(std::int64_t samples, std::int64_t thre
         for (std::int64_t part; (part = next.fetch_add(1)) < parts;) {
             const std::int64_t first = part * samples / parts, count = (part + 1) * samples / parts - first;
             for (std::size_t i = 0; i < inputs.size(); ++i) inputs[i] = inputs_[i].data() + first * widths_[i];
-            plan_.run({plan_, room.begin(), count, inputs.data(), rows_.data() + first, output_.data() + first * outputs_, 0, 1, alone, room.scratch(0)});
+            ops::Plan::run({plan_, room.begin(), count, inputs.data(), rows_.data() + first, output_.data() + first * outputs_, 0, 1, alone, room.scratch(0)});
         }
     });
 }
@@ -146,13 +144,13 @@ bool native_speaks(const networks::Network& network) { return network.architectu
 bool native_pays(const networks::Network& network) {
     if (!native_speaks(network)) return false;
     std::int64_t parameters = 0;
-    for (const auto& one : networks::trace(network).parameters) parameters += numbers_of(one.shape);
+    for (const auto& one : networks::trace(network).parameters) parameters += ops::elements(one.shape);
     return parameters <= 16'000'000;
 }
 
 std::unique_ptr<CompiledNetwork> native_network(const models::Model& model) {
     const networks::Network& network = model.network;
-    std::vector<std::int64_t> widths{numbers_of(network.data_shape), 1};
+    std::vector<std::int64_t> widths{ops::elements(network.data_shape), 1};
     if (network.classes > 0) widths.push_back(network.classes);
     return planned(model, widths, [&](ops::PlanOps& speaker) {
         networks::Inputs named{speaker.input(0, network.data_shape), speaker.input(1, {}), std::nullopt};
@@ -163,11 +161,8 @@ std::unique_ptr<CompiledNetwork> native_network(const models::Model& model) {
 
 std::unique_ptr<CompiledNetwork> native_one_level(const models::Model& model, const std::vector<std::int64_t>& classes) {
     const networks::Network& network = model.network;
-    return planned(model, {numbers_of(network.data_shape)}, [&](ops::PlanOps& speaker) {
-        const Tensor level = diffusion::precondition(at::full({1}, model.range.sigma_max, at::kFloat), model.scheme).c_noise;
-        networks::Inputs named{speaker.input(0, network.data_shape), level, std::nullopt};
-        if (network.classes > 0) named.labels = diffusion::one_hot(classes, network.classes).labels;
-        return named;
+    return planned(model, {ops::elements(network.data_shape)}, [&](ops::PlanOps& speaker) {
+        return one_step_inputs(model, classes, speaker.input(0, network.data_shape));
     });
 }
 

@@ -6,7 +6,7 @@
 #include <openvino/op/parameter.hpp>
 #include <openvino/op/result.hpp>
 
-#include "atelier/core/error.h"
+#include "atelier/inference/one_step_factors.h"
 #include "atelier/ops/openvino_ops.h"
 
 namespace atelier::inference {
@@ -52,15 +52,12 @@ std::shared_ptr<ov::Model> graph_for_one_level(const models::Model& model, const
                                                std::int64_t batch) {
     const networks::Network& network = model.network;
     ov::ParameterVector inputs{parameter(batch, network.data_shape, "x")};
-    const Tensor level = diffusion::precondition(at::full({1}, model.range.sigma_max, at::kFloat), model.scheme).c_noise;
-    networks::Inputs named{ops::value_of(inputs[0]->output(0)), level, std::nullopt};
     if (network.classes > 0) {
         inputs.push_back(parameter(batch, {}, "rows", ov::element::i32));
         options.rows = inputs[1]->output(0);
-        named.labels = diffusion::one_hot(classes, network.classes).labels;
     }
     ops::OpenVinoOps speaker(model.parameters, options);
-    return graph_of(model, speaker, named, inputs);
+    return graph_of(model, speaker, one_step_inputs(model, classes, ops::value_of(inputs[0]->output(0))), inputs);
 }
 
 /// Names a model's graphs. Larger networks have none: for them, reading a compiled one saves little over compiling it anew.

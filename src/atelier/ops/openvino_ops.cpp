@@ -1,12 +1,12 @@
 #include "atelier/ops/openvino_ops.h"
 
-#include <cmath>
 #include <numbers>
 
 #include "atelier/core/error.h"
 #include "atelier/ops/openvino_nodes.h"
 #include "atelier/ops/openvino_norm.h"
 #include "atelier/ops/quantised.h"
+#include "atelier/ops/sinusoid.h"
 #include "atelier/ops/openvino_waves.h"
 #include "atelier/ops/openvino_winograd.h"
 #include "atelier/ops/winograd_forward.h"
@@ -218,11 +218,8 @@ Value OpenVinoOps::silu(const Value& x) {
 
 Value OpenVinoOps::sinusoid(const Value& x, const Sinusoid& layer) {
     if (is_table(x)) return known_.sinusoid(x, layer);
-    const auto half = static_cast<std::size_t>(layer.width / 2);
-    const auto last = static_cast<double>(layer.endpoint ? half - 1 : half);
-    std::vector<float> frequencies(half);
-    for (std::size_t i = 0; i < half; ++i) frequencies[i] = static_cast<float>(std::pow(1.0 / 10000, static_cast<double>(i) / last));
-    return value_of(make<WavesNode>(ov::OutputVector{node_of(x), floats({1, half}, frequencies)}, layer.sines_first));
+    const std::vector<float> frequencies = frequencies_of(layer);
+    return value_of(make<WavesNode>(ov::OutputVector{node_of(x), floats({1, frequencies.size()}, frequencies)}, layer.sines_first));
 }
 
 Value OpenVinoOps::fourier(const Value& x, const std::string& name, std::int64_t width) {

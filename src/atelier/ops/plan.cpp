@@ -55,8 +55,8 @@ void Plan::finish() {
     fixed_ = lay_out(&Place::fixed, &Place::fixed_before);
 }
 
-void Plan::run(const Run& run) const {
-    for (const Step& step : steps_) {
+void Plan::run(const Run& run) {
+    for (const Step& step : run.plan.steps_) {
         step(run);
         run.wait();
     }

@@ -71,8 +71,8 @@ public:
     /// Numbers that `samples` samples need room for.
     std::size_t room(std::int64_t samples) const { return static_cast<std::size_t>(each_ * samples + fixed_); }
 
-    /// Runs all steps for `samples` samples, in `room`, as one of `threads` threads that do so at once.
-    void run(const Run& run) const;
+    /// Runs all steps of `run.plan`, as one of the run's threads, all of which do so at once.
+    static void run(const Run& run);
 
 private:
     std::vector<Place> places_;

@@ -6,6 +6,7 @@
 
 #include "atelier/ops/norm_kernels.h"
 #include "atelier/ops/row_kernels.h"
+#include "atelier/ops/sinusoid.h"
 
 namespace atelier::ops {
 
@@ -310,11 +311,7 @@ PlanOps::Result PlanOps::waves(const Value& value, const Tensor& frequencies, bo
 
 Value PlanOps::sinusoid(const Value& x, const Sinusoid& layer) {
     if (is_table(x)) return known_.sinusoid(x, layer);
-    const std::int64_t half = layer.width / 2;
-    const auto last = static_cast<double>(layer.endpoint ? half - 1 : half);
-    Tensor frequencies = at::empty({half}, at::kFloat);
-    for (std::int64_t i = 0; i < half; ++i) frequencies[i] = std::pow(1.0 / 10000, static_cast<double>(i) / last);
-    return waves(x, frequencies, layer.sines_first);
+    return waves(x, at::tensor(frequencies_of(layer)), layer.sines_first);
 }
 
 Value PlanOps::fourier(const Value& x, const std::string& name, std::int64_t width) {

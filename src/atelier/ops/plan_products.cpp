@@ -133,7 +133,7 @@ void convolve(const Winograd& w, const Plan::Run& run) {
 /// It pays if at least half of the tiles' pixels lie in the image and there are four for the filters that are put at the points. It asks one sample's size, so that results do
 /// not depend on the batch.
 bool winograd_pays(const kernels::Images& one) {
-    return one.in % panel == 0 && one.out % panel == 0 && 2 * one.height * one.width >= one.tiles() * kernels::tile * kernels::tile && one.tiles() >= 4;
+    return kernels::fits(one) && one.tiles() >= 4;
 }
 
 struct Direct {

@@ -18,11 +18,16 @@ struct Images {
     std::int64_t tiles() const { return samples * down() * across(); }
 };
 
+/// Whether the loops take these images, and at least half of the tiles' pixels lie in one of them.
+inline bool fits(const Images& s) {
+    return s.in % panel == 0 && s.out % panel == 0 && 2 * s.samples * s.height * s.width >= s.tiles() * tile * tile;
+}
+
 /// Whether this way is the faster one. It is not where fewer than half of the tiles' pixels lie in the image; nor where the filters at the points, four times as many
 /// numbers, are so many for so few tiles that reading them outweighs the products saved. It asks one sample's size, so that results do not depend on the batch.
 inline bool pays(std::int64_t height, std::int64_t width, std::int64_t in, std::int64_t out) {
     const Images one{1, height, width, in, out};
-    if (in % panel != 0 || out % panel != 0 || 2 * height * width < one.tiles() * tile * tile) return false;
+    if (!fits(one)) return false;
     const std::int64_t filters = in * out;
     return one.tiles() >= 64 || (one.tiles() >= 16 && filters <= 1 << 19) || (one.tiles() >= 4 && filters <= 1 << 14);
 }
