@@ -41,11 +41,18 @@ json body_of(const std::string& answer) { return json::parse(answer.substr(answe
 /// The program serving what it is told at a free port, ready.
 class Serving {
 public:
-    explicit Serving(Arguments arguments) : process_(with_port(std::move(arguments)), folder_) {
-        for (int i = 0; i < 600 && get(port_, "/health/ready").find(" 200 ") == std::string::npos; ++i) std::this_thread::sleep_for(50ms);
-    }
+    explicit Serving(Arguments arguments) : process_(with_port(std::move(arguments)), folder_) { expect_health(" 200 "); }
 
     int port() const { return port_; }
+    /// Waits until its answer about its health contains `part`.
+    void expect_health(const std::string& part) const {
+        std::string answer;
+        for (int i = 0; i < 600 && answer.find(part) == std::string::npos; ++i) {
+            if (i > 0) std::this_thread::sleep_for(50ms);
+            answer = get(port_, "/health/ready");
+        }
+        expect_contains(answer, part);
+    }
     void signal(int number) const { process_.signal(number); }
     Outcome wait() const { return process_.wait(); }
 
@@ -154,7 +161,7 @@ TEST(Serve, students_in_two_processes_behind_a_router_draw_what_one_process_draw
     EXPECT_EQ(second.wait().code, 0);
     expect_contains(images(router.port(), R"({"class":9})"), "Retry-After: 1");
     expect_contains(images(router.port(), R"({"class":0})"), " 200 OK");
-    expect_contains(get(router.port(), "/health/ready"), "incomplete");
+    router.expect_health("incomplete");
     for (const Serving* one : {&router, &first, &whole}) {
         one->signal(SIGTERM);
         EXPECT_EQ(one->wait().code, 0);
