@@ -178,9 +178,6 @@ TEST(RowKernels, agree_with_libtorch_at_every_length) {
             EXPECT_LT(relative_distance(y, at::silu(x)), 3e-7);
             table->add(count, from, other.const_data_ptr<float>(), 0.5F, to);
             EXPECT_LT(relative_distance(y, (x + other) * 0.5), 2e-7);
-            y.copy_(x);
-            table->softmax(count, 0.7F, to);
-            EXPECT_LT(relative_distance(y, at::softmax(x * 0.7, 0)), 3e-7);
             const float* rows[]{from, other.const_data_ptr<float>(), from};
             const float weights[]{1, -2, 0.25F};
             table->weigh(count, 3, rows, weights, to);
@@ -190,16 +187,6 @@ TEST(RowKernels, agree_with_libtorch_at_every_length) {
             table->moments(7, count, pixels.const_data_ptr<float>(), from, sums.mutable_data_ptr<float>());
             EXPECT_LT(relative_distance(sums, at::stack({away.sum(0), (away * away).sum(0)})), 1e-6);
         }
-    }
-}
-
-TEST(RowKernels, softmax_of_large_numbers_is_finite_and_shows_what_is_none) {
-    for (const auto& [name, table] : row_compilations()) {
-        std::vector<float> x(20, -1e30F);
-        x[7] = 1e30F;
-        table->softmax(20, 1, x.data());
-        EXPECT_EQ(x[7], 1);
-        EXPECT_LT(x[0], 1e-30F);
     }
 }
 

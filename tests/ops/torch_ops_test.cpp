@@ -1,5 +1,6 @@
 #include "atelier/ops/torch_ops.h"
 
+#include "atelier/ops/fused_norm.h"
 #include "ops/tensors.h"
 
 namespace atelier::ops {
@@ -62,6 +63,34 @@ TEST(TorchOps, attention_does_not_care_how_its_input_lies_in_memory) {
     const Tensor qkv = normal({2, 24, 4, 4}, "qkv");
     const Tensor last = qkv.contiguous(at::MemoryFormat::ChannelsLast);
     EXPECT_LT(relative_distance(tensor_of(ops.attention(last, 2)), tensor_of(ops.attention(qkv, 2))), 1e-6);
+}
+
+TEST(TorchOps, attention_can_be_differentiated_twice_from_parts) {
+    TorchOps ops(no_parameters);
+    const NormFromParts active;
+    const Tensor qkv = normal({1, 12, 2, 3}, "qkv").requires_grad_();
+    const Tensor slope = slopes_of(tensor_of(ops.attention(qkv, 2)).square().sum(), {qkv}, /*twice=*/true)[0];
+    EXPECT_GT(slopes_of(slope.square().sum(), {qkv})[0].norm().item<double>(), 0);
+}
+
+TEST(TorchOps, convolutions_give_channels_last_whatever_they_are_given) {
+    for (const std::int64_t channels : {1, 3}) {
+        const Parameters parameters = layer({8, channels, 3, 3}, 8);
+        TorchOps ops(parameters);
+        const Tensor x = normal({2, channels, 5, 4}, "x"), y = tensor_of(ops.conv2d(x, "a", {.out_channels = 8}));
+        EXPECT_TRUE(y.is_contiguous(at::MemoryFormat::ChannelsLast)) << channels;
+        EXPECT_LT(relative_distance(y, at::conv2d(x, parameters.at("a.weight"), parameters.at("a.bias"), 1, 1)), 1e-6);
+    }
+}
+
+TEST(TorchOps, what_says_one_thing_of_a_sample_stays_float32_beside_bfloat16) {
+    const Parameters parameters = layer({8, 5}, 8);
+    TorchOps ops(parameters);
+    const Tensor x = normal({3, 5}, "x");
+    const Tensor wanted = tensor_of(ops.linear(x, "a", {.out_features = 8}));
+    const LowPrecision bfloat16(at::kCPU, at::kBFloat16);
+    EXPECT_TRUE(tensor_of(ops.linear(x, "a", {.out_features = 8})).equal(wanted));
+    EXPECT_EQ(tensor_of(ops.linear(x.unsqueeze(1), "a", {.out_features = 8})).scalar_type(), at::kBFloat16) << "tokens do not";
 }
 
 TEST(TorchOps, resampling_repeats_pixels_upwards_and_averages_them_downwards) {
@@ -255,8 +284,8 @@ TEST(TorchOps, slopes_through_a_chain_of_layers_agree_with_differences) {
 TEST(LowPrecision, computes_in_bfloat16_while_alive_and_leaves_parameters_alone) {
     const Parameters parameters = layer({4, 3}, 4);
     TorchOps ops(parameters);
-    const Tensor x = normal({2, 3}, "x");
-    const auto type = [&] { return tensor_of(ops.linear(x, "a", {.out_features = 4})).scalar_type(); };
+    const Tensor tokens = normal({2, 1, 3}, "tokens");
+    const auto type = [&] { return tensor_of(ops.linear(tokens, "a", {.out_features = 4})).scalar_type(); };
     {
         const LowPrecision active(at::kCPU, at::kBFloat16);
         EXPECT_EQ(type(), at::kBFloat16);

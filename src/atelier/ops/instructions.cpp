@@ -2,6 +2,7 @@
 
 #include <ATen/core/dispatch/Dispatcher.h>
 
+#include "atelier/ops/attention_kernels.h"
 #include "atelier/ops/norm_kernels.h"
 #include "atelier/ops/row_kernels.h"
 #include "atelier/ops/winograd_kernels.h"
@@ -47,6 +48,12 @@ bool cpu_trains_in_bfloat16() {
     const auto answer = c10::Dispatcher::singleton().findSchema({"mkldnn::_is_mkldnn_bf16_supported", ""});
     return answer && answer->typed<bool()>().call();
 }
+
+namespace attention_kernels {
+
+const Table& best() { return best_of<Table>(ATELIER_COMPILATIONS); }
+
+}  // namespace attention_kernels
 
 namespace norm_kernels {
 

@@ -1,5 +1,7 @@
 #include "atelier/ops/onnx_ops.h"
 
+#include <fmt/format.h>
+
 #include <cmath>
 #include <numbers>
 

@@ -1,5 +1,6 @@
 #include <cmath>
 
+#include "atelier/ops/attention_kernels.h"
 #include "atelier/ops/plan_ops.h"
 #include "atelier/ops/row_kernels.h"
 #include "atelier/ops/winograd_forward.h"
@@ -230,7 +231,7 @@ void attend(const Attention& a, const Plan::Run& run) {
     constexpr std::int64_t queries_at_once = 56;
     const std::int64_t cuts = std::max(pieces_of(a.tokens, queries_at_once), std::min(a.tokens, pieces_of(run.threads, heads)));
     const float factor = 1 / std::sqrt(static_cast<float>(a.width));
-    static const auto softmax = row_kernels::best().softmax;
+    static const auto softmax = attention_kernels::best().softmax;
     run.each(heads * cuts, [&](std::int64_t task) {
         const std::int64_t head = task / cuts, cut = task % cuts, first = cut * a.tokens / cuts, count = (cut + 1) * a.tokens / cuts - first;
         float *scores = run.scratch.room(static_cast<std::size_t>(count * (slots + width))), *sums = scores + count * slots;

@@ -41,29 +41,9 @@ void moments(std::int64_t count, std::int64_t channels, const float* x, const fl
     });
 }
 
-/// Joins all numbers of a vector's places and of those left by `join`.
-template <class Join>
-inline float joined(std::int64_t count, const float* x, float first, const Join& join) {
-    Vector all = Vector{} + first;
-    float rest = first;
-    in_vectors(count, [&]<class V>(std::int64_t i, V) {
-        if constexpr (std::is_same_v<V, float>) rest = join(rest, x[i]);
-        else all = join(all, load<V>(x + i));
-    });
-    for (int lane = 0; lane < lanes; ++lane) rest = join(rest, all[lane]);
-    return rest;
-}
-
-void softmax(std::int64_t count, float factor, float* x) {
-    const float largest = joined(count, x, x[0], [](auto a, auto b) { return a > b ? a : b; });
-    in_vectors(count, [&]<class V>(std::int64_t i, V) { store(x + i, exponential(factor * (load<V>(x + i) - largest))); });
-    const float share = 1 / joined(count, x, 0, [](auto a, auto b) { return a + b; });
-    in_vectors(count, [&]<class V>(std::int64_t i, V) { store(x + i, share * load<V>(x + i)); });
-}
-
 }  // namespace
 
 extern const Table ATELIER_INSTRUCTIONS;
-const Table ATELIER_INSTRUCTIONS{silu, add, weigh, moments, softmax};
+const Table ATELIER_INSTRUCTIONS{silu, add, weigh, moments};
 
 }  // namespace atelier::ops::row_kernels

@@ -17,9 +17,6 @@ struct Table {
 
     /// sums[c] = sum over `count` pixels of x - from[c], sums[channels+c] = that of its square.
     void (*moments)(std::int64_t count, std::int64_t channels, const float* x, const float* from, float* sums);
-
-    /// x = softmax(factor x), a row of `count` numbers.
-    void (*softmax)(std::int64_t count, float factor, float* x);
 };
 
 /// Compilations of the loops; only `plain` runs on every processor.

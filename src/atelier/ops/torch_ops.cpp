@@ -3,6 +3,7 @@
 #include <cmath>
 #include <numbers>
 
+#include "atelier/ops/fused_attention.h"
 #include "atelier/ops/fused_norm.h"
 #include "atelier/ops/low_rank.h"
 #include "atelier/ops/recomputed.h"
@@ -24,6 +25,12 @@ Tensor waves(const Tensor& angles, bool sines_first) {
     return sines_first ? at::cat({angles.sin(), angles.cos()}, 1) : at::cat({angles.cos(), angles.sin()}, 1);
 }
 
+/// A single channel lies last wherever it lies, but LibTorch only takes it so, and gives results of that layout, when its strides say so.
+Tensor channels_last(const Tensor& images) {
+    if (images.dim() != 4 || images.size(1) != 1) return images.contiguous(at::MemoryFormat::ChannelsLast);
+    return images.contiguous().view({images.size(0), images.size(2), images.size(3), 1}).permute({0, 3, 1, 2});
+}
+
 }  // namespace
 
 TorchOps::TorchOps(const Parameters& parameters, std::string prefix, bool recompute)
@@ -39,7 +46,7 @@ Shape TorchOps::shape(const Value& x) const { return tensor_of(x).sizes().vec();
 Value TorchOps::conv2d(const Value& x, const std::string& name, const Convolution& layer) {
     // On CPUs channels lie innermost: the convolutions need no re-ordering, and the fused normalisation reads them as they come.
     const Tensor in = tensor_of(x);
-    const Tensor images = in.device().is_cpu() ? in.contiguous(at::MemoryFormat::ChannelsLast) : in;
+    const Tensor images = in.device().is_cpu() ? channels_last(in) : in;
     const Tensor &weight = parameter(name + ".weight"), &bias = parameter(name + ".bias");
     const Tensor out = winograd_pays(images, weight, layer) ? winograd_conv2d(images, weight, bias)
                                                            : at::conv2d(images, weight, bias, layer.stride, layer.padding);
@@ -48,8 +55,16 @@ Value TorchOps::conv2d(const Value& x, const std::string& name, const Convolutio
 }
 
 Value TorchOps::linear(const Value& x, const std::string& name, const Linear& layer) {
-    const Tensor in = tensor_of(x);
-    const Tensor out = at::linear(in, parameter(name + ".weight"), layer.bias ? std::optional<Tensor>(parameter(name + ".bias")) : std::nullopt);
+    Tensor in = tensor_of(x);
+    const Tensor& weight = parameter(name + ".weight");
+    // What says one thing of a sample is too little to gain by bfloat16 on a CPU: reading the weights costs more than multiplying by them, and so does rounding them.
+    const bool small = in.dim() == 2 && in.device().is_cpu() && weight.scalar_type() == at::kFloat;
+    std::optional<c10::impl::ExcludeDispatchKeyGuard> in_float32;
+    if (small) {
+        in = in.to(at::kFloat);
+        in_float32.emplace(at::autocast::get_autocast_dispatch_key_from_device_type(at::kCPU));
+    }
+    const Tensor out = at::linear(in, weight, layer.bias ? std::optional<Tensor>(parameter(name + ".bias")) : std::nullopt);
     if (!is_low_rank(parameters_, prefix_ + name)) return out;
     return out + at::linear(at::linear(in, parameter(name + ".lora_down.weight")), parameter(name + ".lora_up.weight"));
 }
@@ -67,13 +82,14 @@ Value TorchOps::layer_norm(const Value& x, const std::string& name, double eps) 
 
 Value TorchOps::attention(const Value& qkv, std::int64_t heads) {
     const Tensor x = tensor_of(qkv);
+    const bool twice = NormFromParts::alive();
+    if (!twice && can_fuse_attention(x)) return fused_attention(x, heads);
     const auto n = x.size(0), channels = x.size(1) / 3, height = x.size(2), width = x.size(3);
     const Tensor split = x.reshape({n, heads, channels / heads, 3, height * width});
     // Laid out one after the other they go through LibTorch's fused attention, which keeps no scores. It cannot be differentiated twice.
-    const bool fused = !NormFromParts::alive();
     const auto part = [&](int i) {
         const Tensor strided = split.select(3, i).transpose(-1, -2);
-        return fused ? strided.contiguous() : strided;
+        return twice ? strided : strided.contiguous();
     };
     const Tensor attended = at::scaled_dot_product_attention(part(0), part(1), part(2));
     return attended.transpose(-1, -2).reshape({n, channels, height, width});

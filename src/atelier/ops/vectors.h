@@ -82,10 +82,11 @@ inline void in_vectors(std::int64_t count, const Body& body) {
     for (; i < count; ++i) body(i, float{});
 }
 
+/// What is no number stays none.
 template <class V>
 inline V held_within(V x, float least, float most) {
-    const V low = V{} + least, high = V{} + most, raised = x > low ? x : low;
-    return raised < high ? raised : high;
+    const V low = V{} + least, high = V{} + most, raised = low > x ? low : x;
+    return high < raised ? high : raised;
 }
 
 /// exp to about one unit in the last place: 2^n times a polynomial in the rest r, |r| <= ln(2)/2.
