@@ -5,20 +5,23 @@
     python3 benchmarks/bench.py --only latency/k4       # one part, or one row group of it; several with commas
     python3 benchmarks/bench.py --pages                 # only write the page from benchmarks/results.json
 
-Parts: peak, latency, int8, training, start, batch, around. What is measured again replaces what results.json held, or results-no-bf16.json on a CPU that does not
+Parts: peak, latency, int8, training, start, held, batch, around. What is measured again replaces what results.json held, or results-no-bf16.json on a CPU that does not
 compute in bfloat16. Peers are plain PyTorch, torch.compile,
 ONNX Runtime and OpenVINO from ONNX (--peers, a folder with latency.py, train_step.py and adm_unet.py); without them their rows are missing.
 """
 import argparse
+import concurrent.futures
 import datetime
 import json
 import os
 import pathlib
+import socket
 import statistics
 import subprocess
 import sys
 import tempfile
 import time
+import urllib.request
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent / "scripts"))
 import page
@@ -203,6 +206,40 @@ class Bench:
         rows["weights_bytes"] = sum(file.stat().st_size for file in (FASHION / name).glob("students/*/model.safetensors"))
         self.keep("start", name, rows)
 
+    def held(self, name):
+        """Bytes that a server holds of its own, before and after all of its students have answered alone, in batches and side by side."""
+        rows = {}
+        for mode, options in (("as it comes", []), ("openvino bf16", ["--engine", "openvino", "--precision", "bf16"])):
+            with socket.socket() as free:
+                free.bind(("127.0.0.1", 0))
+                port = free.getsockname()[1]
+            server = subprocess.Popen([BUILD / "atelier", "--quiet", "serve", FASHION / name, "--port", str(port), *options], cwd=ROOT)
+
+            def held():
+                return int(next(line for line in pathlib.Path(f"/proc/{server.pid}/status").read_text().splitlines() if line.startswith("RssAnon")).split()[1]) * 1024
+
+            def ask(path, body=None):
+                return urllib.request.urlopen(urllib.request.Request(f"http://127.0.0.1:{port}{path}", body and json.dumps(body).encode(), {"Content-Type": "application/json"})).read()
+
+            try:
+                for _ in range(600):
+                    try:
+                        ask("/health/ready")
+                        break
+                    except OSError:
+                        time.sleep(0.1)
+                rows[mode] = {"ready": held()}
+                for count in (1, 10, 64):
+                    for c in range(10):
+                        ask("/v1/images/generations", {"class": c, "n": count, "seed": 1})
+                with concurrent.futures.ThreadPoolExecutor(3) as clients:
+                    list(clients.map(lambda c: ask("/v1/images/generations", {"class": c % 10, "n": 64, "seed": 1}), range(30)))
+                rows[mode]["used"] = held()
+            finally:
+                server.terminate()
+                server.wait()
+        self.keep("held", name, {"bytes": rows, "weights_bytes": sum(file.stat().st_size for file in (FASHION / name).glob("students/*/model.safetensors"))})
+
     def batch(self, name):
         rows = {}
         for size in (1, 4, 16, 64, 256):
@@ -218,7 +255,7 @@ class Bench:
 
 
 PARTS = {"peak": ["flops_per_second"], "latency": list(NETWORKS), "int8": list(NETWORKS), "training": ["fashion/no-gan", "fashion/gan", "small28/no-gan", "small28/gan"],
-         "start": ["k1", "k4"], "batch": ["k4"], "around": ["nanoseconds"]}
+         "start": ["k1", "k4"], "held": ["k1", "k4"], "batch": ["k4"], "around": ["nanoseconds"]}
 
 
 def main():

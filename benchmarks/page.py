@@ -100,6 +100,20 @@ def start(results):
     return table(["", "seconds", "peak memory", "weights on disk"], rows) if rows else "Not measured yet."
 
 
+def held(results):
+    found = results.get("held", {})
+    if set(found) != {"k1", "k4"}:
+        return "Not measured yet."
+    weights = found["k1"]["weights_bytes"]
+    rows = []
+    for mode, few in found["k1"]["bytes"].items():
+        many = found["k4"]["bytes"][mode]
+        for when, words in (("ready", "ready"), ("used", "all students have answered")):
+            each = (many[when] - few[when]) / 3
+            rows.append([f"{mode}, {words}", f"{few[when] / 2**20:.0f} MiB", f"{many[when] / 2**20:.0f} MiB", f"{each / 2**20:.1f} MiB", f"{each / weights:.2f}x"])
+    return table(["", "one student", "four", "a further student", "times its weights' file"], rows)
+
+
 def batch(results):
     found = results.get("batch", {}).get("k4", {}).get("seconds", {})
     sizes_seen = sorted({int(size) for row in found.values() for size in row})
@@ -143,7 +157,7 @@ def picture(results, path):
 
 
 def write(path):
-    parts = {"latency": latency, "sizes": sizes, "int8": int8, "training": training, "start": start, "batch": batch, "around": around,
+    parts = {"latency": latency, "sizes": sizes, "int8": int8, "training": training, "start": start, "held": held, "batch": batch, "around": around,
              "machine": lambda all: f"Machine: {all.get('machine', 'none yet')}; {all.get('threads', '-')} threads."}
     all_results = {kind: {**json.loads(results_of(kind).read_text()), "kind": kind} for kind in KINDS if results_of(kind).exists()}
     there = path.read_text()

@@ -4,10 +4,12 @@
 
 #include <algorithm>
 #include <cmath>
+#include <utility>
 
 #include "atelier/core/error.h"
 #include "atelier/ops/attention_kernels.h"
 #include "atelier/ops/parallel.h"
+#include "atelier/ops/tensor_data.h"
 #include "atelier/ops/thread_room.h"
 #include "atelier/ops/winograd_kernels.h"
 
@@ -142,7 +144,7 @@ void attend_backward(const Head& h, const T* qkv, const T* dy, std::int64_t y_st
     }
 }
 
-/// Calls head(h, where its part of qkv begins, where its part of y begins) for all heads of all samples.
+/// Calls each(h, where its part of qkv begins, where its part of y begins) for all heads of all samples.
 template <class Each>
 void each_head(const Tensor& qkv, std::int64_t heads, const Each& each) {
     const std::int64_t channels = qkv.size(1) / 3, tokens = qkv.size(2) * qkv.size(3);
@@ -152,9 +154,6 @@ void each_head(const Tensor& qkv, std::int64_t heads, const Each& each) {
         each(h, 3 * begin, begin);
     });
 }
-
-template <class T>
-T* head_numbers(const Tensor& tensor) { return static_cast<T*>(tensor.mutable_data_ptr()); }
 
 template <class Task>
 void by_type(const Tensor& tensor, const Task& task) {
@@ -168,7 +167,7 @@ struct Attended : torch::autograd::Function<Attended> {
         const std::int64_t channels = last.size(1) / 3;
         const Tensor y = at::empty({last.size(0), channels, last.size(2), last.size(3)}, last.options(), at::MemoryFormat::ChannelsLast);
         by_type(last, [&]<class T>(T) {
-            each_head(last, heads, [&](const Head& h, std::int64_t from, std::int64_t to) { attend_forward(h, head_numbers<T>(last) + from, channels, head_numbers<T>(y) + to); });
+            each_head(last, heads, [&](const Head& h, std::int64_t from, std::int64_t to) { attend_forward(h, data_of<T>(last) + from, channels, writable_data_of<T>(y) + to); });
         });
         context->save_for_backward({last});
         context->saved_data["heads"] = heads;
@@ -181,7 +180,7 @@ struct Attended : torch::autograd::Function<Attended> {
         const Tensor dy = slopes[0].to(qkv.scalar_type()).contiguous(at::MemoryFormat::ChannelsLast);
         by_type(qkv, [&]<class T>(T) {
             each_head(qkv, context->saved_data["heads"].toInt(), [&](const Head& h, std::int64_t from, std::int64_t to) {
-                attend_backward(h, head_numbers<T>(qkv) + from, head_numbers<T>(dy) + to, dy.size(1), head_numbers<T>(dqkv) + from);
+                attend_backward(h, data_of<T>(qkv) + from, data_of<T>(dy) + to, dy.size(1), writable_data_of<T>(dqkv) + from);
             });
         });
         return {dqkv, Tensor()};

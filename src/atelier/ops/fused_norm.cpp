@@ -6,6 +6,7 @@
 #include "atelier/core/error.h"
 #include "atelier/ops/norm_forward.h"
 #include "atelier/ops/parallel.h"
+#include "atelier/ops/tensor_data.h"
 #include "atelier/ops/thread_room.h"
 
 namespace atelier::ops {
@@ -20,12 +21,6 @@ const norm_kernels::Loops<T>& loops() {
     if constexpr (std::is_same_v<T, float>) return table.float32;
     else return table.bfloat16;
 }
-
-template <class T>
-T* numbers(const Tensor& tensor) { return static_cast<T*>(tensor.mutable_data_ptr()); }
-
-template <class T>
-const T* constants(const Tensor& tensor) { return static_cast<const T*>(tensor.const_data_ptr()); }
 
 norm_kernels::Sample sample_of(const Tensor& x, std::int64_t groups, double eps, bool silu) {
     return {x.size(2) * x.size(3), x.size(1), groups, static_cast<float>(eps), silu};
@@ -42,9 +37,9 @@ Normalised forward(const Tensor& x, const Tensor& gain, const Tensor& offset, co
     Normalised out{at::empty_like(x), at::empty({n, s.groups}, gain.options()), at::empty({n, s.groups}, gain.options())};
     norm_kernels::each_sample(n, at::get_num_threads(), in_parallel, [&](std::int64_t i, const auto& for_each) {
         float* work = thread_room(norm_kernels::forward_room(s));
-        norm_kernels::forward(loops<T>(), s, constants<T>(x) + i * each, constants<float>(gain) + i * row, constants<float>(offset) + i * row,
-                              numbers<T>(out.y) + i * each, numbers<float>(out.mean) + i * s.groups,
-                              numbers<float>(out.inverse_deviation) + i * s.groups, work, for_each);
+        norm_kernels::forward(loops<T>(), s, data_of<T>(x) + i * each, data_of<float>(gain) + i * row, data_of<float>(offset) + i * row,
+                              writable_data_of<T>(out.y) + i * each, writable_data_of<float>(out.mean) + i * s.groups,
+                              writable_data_of<float>(out.inverse_deviation) + i * s.groups, work, for_each);
     });
     return out;
 }
@@ -60,10 +55,10 @@ Slopes backward(const Tensor& dy, const Tensor& x, const Tensor& gain, const Ten
     Slopes out{at::empty_like(x), at::empty({n, s.channels}, gain.options()), at::empty({n, s.channels}, gain.options())};
     in_parallel(n, [&](std::int64_t i) {
         float* work = thread_room(static_cast<std::size_t>((4 + s.positions) * s.channels));
-        loops<T>().backward(s, constants<T>(x) + i * each, constants<T>(dy) + i * each, constants<float>(gain) + i * row,
-                            constants<float>(offset) + i * row, constants<float>(mean) + i * s.groups,
-                            constants<float>(inverse_deviation) + i * s.groups, numbers<T>(out.x) + i * each,
-                            numbers<float>(out.gain) + i * s.channels, numbers<float>(out.offset) + i * s.channels, work);
+        loops<T>().backward(s, data_of<T>(x) + i * each, data_of<T>(dy) + i * each, data_of<float>(gain) + i * row,
+                            data_of<float>(offset) + i * row, data_of<float>(mean) + i * s.groups,
+                            data_of<float>(inverse_deviation) + i * s.groups, writable_data_of<T>(out.x) + i * each,
+                            writable_data_of<float>(out.gain) + i * s.channels, writable_data_of<float>(out.offset) + i * s.channels, work);
     });
     return out;
 }
