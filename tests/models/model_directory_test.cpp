@@ -227,7 +227,8 @@ TEST(DataForm, images_are_quantised_as_edm_does_and_come_back) {
 }
 
 /// What a distillation looks at and does not train may be kept in half the bytes.
-TEST(FrozenModel, matrices_in_bfloat16_denoise_bit_for_bit_as_autocast_does) {
+/// Autocast rounds the same matrices, but for those that say one thing of a sample: these it takes as they are, where they are float32.
+TEST(FrozenModel, matrices_in_bfloat16_denoise_nearly_as_well_as_by_autocast) {
     const json unet{{"architecture", "adm_unet"}, {"resolution", 8}, {"channels", 3}, {"classes", 4}, {"model_channels", 32}, {"channel_mult", {1, 2}},
                     {"num_blocks", 1}, {"attention_resolutions", {4}}, {"channel_mult_emb", 4}, {"sigma_data", 0.5}};
     const Model model = tiny_model(unet, 1);
@@ -237,7 +238,11 @@ TEST(FrozenModel, matrices_in_bfloat16_denoise_bit_for_bit_as_autocast_does) {
     const Tensor x = at::sin(at::arange(2 * 3 * 64, at::kFloat)).view({2, 3, 8, 8}), sigma = at::tensor({0.3F, 40.0F});
     const std::vector<std::int64_t> classes{1, 3};
     at::NoGradGuard no_gradients;
-    EXPECT_TRUE(at::equal(frozen.denoiser(compute).denoise(x, sigma, diffusion::one_hot(classes, 4)), model.denoiser(compute).denoise(x, sigma, diffusion::one_hot(classes, 4))));
+    const auto denoised = [&](const Model& one, const ops::Compute& how) { return one.denoiser(how).denoise(x, sigma, diffusion::one_hot(classes, 4)); };
+    const Tensor exact = denoised(model, {});
+    const auto away = [&](const Model& one) { return ((denoised(one, compute) - exact).norm() / exact.norm()).item<double>(); };
+    EXPECT_LT(away(frozen), 0.02);
+    EXPECT_LT(away(frozen), 2 * away(model));
     std::int64_t halved = 0;
     for (const auto& [name, tensor] : frozen.parameters.tensors()) halved += tensor.scalar_type() == at::kBFloat16 ? tensor.numel() : 0;
     EXPECT_GT(halved, model.parameters.count() * 9 / 10);
