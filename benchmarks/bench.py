@@ -15,15 +15,15 @@ import datetime
 import json
 import os
 import pathlib
-import socket
 import statistics
 import subprocess
 import sys
 import tempfile
 import time
-import urllib.request
 
-sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent / "scripts"))
+for folder in ("scripts", "tests/drills"):
+    sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent / folder))
+import live
 import page
 from figures import ROOT, commit, machine
 
@@ -210,34 +210,21 @@ class Bench:
         """Bytes that a server holds of its own, before and after all of its students have answered alone, in batches and side by side."""
         rows = {}
         for mode, options in (("as it comes", []), ("openvino bf16", ["--engine", "openvino", "--precision", "bf16"])):
-            with socket.socket() as free:
-                free.bind(("127.0.0.1", 0))
-                port = free.getsockname()[1]
-            server = subprocess.Popen([BUILD / "atelier", "--quiet", "serve", FASHION / name, "--port", str(port), *options], cwd=ROOT)
+            with live.Served(BUILD / "atelier", FASHION / name, *options) as server:
+                def draw(c, count):
+                    connection = live.Connection(server.port)
+                    status, _ = connection.images({"class": c, "n": count, "seed": 1})
+                    connection.close()
+                    if status != 200:
+                        raise RuntimeError(f"the server answered with {status}")
 
-            def held():
-                return int(next(line for line in pathlib.Path(f"/proc/{server.pid}/status").read_text().splitlines() if line.startswith("RssAnon")).split()[1]) * 1024
-
-            def ask(path, body=None):
-                return urllib.request.urlopen(urllib.request.Request(f"http://127.0.0.1:{port}{path}", body and json.dumps(body).encode(), {"Content-Type": "application/json"})).read()
-
-            try:
-                for _ in range(600):
-                    try:
-                        ask("/health/ready")
-                        break
-                    except OSError:
-                        time.sleep(0.1)
-                rows[mode] = {"ready": held()}
+                rows[mode] = {"ready": server.own_bytes()}
                 for count in (1, 10, 64):
                     for c in range(10):
-                        ask("/v1/images/generations", {"class": c, "n": count, "seed": 1})
+                        draw(c, count)
                 with concurrent.futures.ThreadPoolExecutor(3) as clients:
-                    list(clients.map(lambda c: ask("/v1/images/generations", {"class": c % 10, "n": 64, "seed": 1}), range(30)))
-                rows[mode]["used"] = held()
-            finally:
-                server.terminate()
-                server.wait()
+                    list(clients.map(lambda i: draw(i % 10, 64), range(30)))
+                rows[mode]["used"] = server.own_bytes()
         self.keep("held", name, {"bytes": rows, "weights_bytes": sum(file.stat().st_size for file in (FASHION / name).glob("students/*/model.safetensors"))})
 
     def batch(self, name):

@@ -241,6 +241,9 @@ TEST(FrozenModel, matrices_in_bfloat16_denoise_nearly_as_well_as_by_autocast) {
     const auto denoised = [&](const Model& one, const ops::Compute& how) { return one.denoiser(how).denoise(x, sigma, diffusion::one_hot(classes, 4)); };
     const Tensor exact = denoised(model, {});
     const auto away = [&](const Model& one) { return ((denoised(one, compute) - exact).norm() / exact.norm()).item<double>(); };
+    Model rounded = model;
+    rounded.parameters = frozen.parameters.with_matrices_as(at::kFloat);
+    EXPECT_TRUE(at::equal(denoised(frozen, compute), denoised(rounded, compute))) << "nothing but their rounding";
     EXPECT_LT(away(frozen), 0.02);
     EXPECT_LT(away(frozen), 2 * away(model));
     std::int64_t halved = 0;

@@ -6,8 +6,8 @@
 #include <cmath>
 #include <utility>
 
-#include "atelier/core/error.h"
 #include "atelier/ops/attention_kernels.h"
+#include "atelier/ops/fused_norm.h"
 #include "atelier/ops/parallel.h"
 #include "atelier/ops/tensor_data.h"
 #include "atelier/ops/thread_room.h"
@@ -25,10 +25,7 @@ constexpr std::int64_t queries_at_once = 56;
 const winograd_kernels::Table& matrices() { return winograd_kernels::best(); }
 
 template <class T>
-const attention_kernels::Loops<T>& attention_loops() {
-    if constexpr (std::is_same_v<T, float>) return attention_kernels::best().float32;
-    else return attention_kernels::best().bfloat16;
-}
+const auto& attention_loops() { return loops_of<T>(attention_kernels::best()); }
 
 std::int64_t in_panels(std::int64_t count) { return (count + panel - 1) / panel * panel; }
 
@@ -64,7 +61,8 @@ struct Head {
     /// softmax(q k^T) of some queries, [count,slots].
     void shares(std::int64_t count, const float* q, const float* k_turned, float* p) const {
         matrices().multiply(count, width, slots, q, columns, k_turned, width * panel, false, p, slots);
-        for (std::int64_t i = 0; i < count; ++i) attention_kernels::best().softmax(tokens, factor, p + i * slots);
+        const auto softmax = attention_kernels::best().softmax;
+        for (std::int64_t i = 0; i < count; ++i) softmax(tokens, factor, p + i * slots);
     }
 };
 
@@ -81,9 +79,10 @@ private:
 /// q, k and v of a head, rows of h.columns numbers with zeros beyond the head's width.
 template <class T>
 void take_head_apart(const Head& h, const T* qkv, std::int64_t step, float* q, float* k, float* v) {
+    const auto& loops = attention_loops<T>();
     for (std::int64_t t = 0; t < h.tokens; ++t) {
         for (float* rows : {q, k, v}) std::fill(rows + t * h.columns + h.width, rows + (t + 1) * h.columns, 0.0F);
-        attention_loops<T>().take_apart(h.width, qkv + t * step, q + t * h.columns, k + t * h.columns, v + t * h.columns);
+        loops.take_apart(h.width, qkv + t * step, q + t * h.columns, k + t * h.columns, v + t * h.columns);
     }
 }
 
@@ -94,6 +93,7 @@ std::int64_t forward_numbers(const Head& h) {
 /// One head's part of `y`, rows `y_step` apart, from its part of `qkv`, rows 3*y_step apart.
 template <class T>
 void attend_forward(const Head& h, const T* qkv, std::int64_t y_step, T* y) {
+    const auto& loops = attention_loops<T>();
     Parts room(thread_room(static_cast<std::size_t>(forward_numbers(h))));
     float *q = room.next(h.tokens * h.columns), *k = room.next(h.tokens * h.columns), *v = room.next(h.tokens * h.columns);
     float *k_turned = room.next(h.slots * h.width), *v_panels = room.next(h.tokens * h.columns);
@@ -104,7 +104,7 @@ void attend_forward(const Head& h, const T* qkv, std::int64_t y_step, T* y) {
     h.in_blocks_of_queries([&](std::int64_t first, std::int64_t count) {
         h.shares(count, q + first * h.columns, k_turned, p);
         matrices().multiply(count, h.tokens, h.columns, p, h.slots, v_panels, h.tokens * panel, false, sums, h.columns);
-        for (std::int64_t i = 0; i < count; ++i) attention_loops<T>().write(h.width, sums + i * h.columns, y + (first + i) * y_step);
+        for (std::int64_t i = 0; i < count; ++i) loops.write(h.width, sums + i * h.columns, y + (first + i) * y_step);
     });
 }
 
@@ -115,19 +115,21 @@ std::int64_t backward_numbers(const Head& h) {
 /// The slopes on one head's part of qkv from those on its part of y.
 template <class T>
 void attend_backward(const Head& h, const T* qkv, const T* dy, std::int64_t y_step, T* dqkv) {
+    const auto& loops = attention_loops<T>();
     Parts room(thread_room(static_cast<std::size_t>(backward_numbers(h))));
     const auto rows = [&] { return room.next(h.tokens * h.columns); };
     float *q = rows(), *k = rows(), *v = rows(), *slopes = rows(), *dq = rows(), *k_panels = rows();
     float *k_turned = room.next(h.slots * h.width), *v_turned = room.next(h.slots * h.width);
     float *dk = room.next(h.slots * h.columns), *dv = room.next(h.slots * h.columns);
     float *p = room.next(h.rows_of_queries() * h.slots), *dp = room.next(h.rows_of_queries() * h.slots);
+    const auto softmax_slopes = attention_kernels::best().softmax_slopes;
     take_head_apart(h, qkv, 3 * y_step, q, k, v);
     h.turned(k, k_turned);
     h.turned(v, v_turned);
     h.by_token(k, k_panels);
     for (std::int64_t t = 0; t < h.tokens; ++t) {
         std::fill(slopes + t * h.columns + h.width, slopes + (t + 1) * h.columns, 0.0F);
-        attention_loops<T>().read(h.width, dy + t * y_step, slopes + t * h.columns);
+        loops.read(h.width, dy + t * y_step, slopes + t * h.columns);
     }
     h.in_blocks_of_queries([&](std::int64_t first, std::int64_t count) {
         const float *q_here = q + first * h.columns, *slopes_here = slopes + first * h.columns;
@@ -135,12 +137,12 @@ void attend_backward(const Head& h, const T* qkv, const T* dy, std::int64_t y_st
         h.shares(count, q_here, k_turned, p);
         matrices().multiply_turned(count, h.slots, h.columns, p, slopes_here, more, dv);
         matrices().multiply(count, h.width, h.slots, slopes_here, h.columns, v_turned, h.width * panel, false, dp, h.slots);
-        for (std::int64_t i = 0; i < count; ++i) attention_kernels::best().softmax_slopes(h.tokens, h.factor, p + i * h.slots, dp + i * h.slots);
+        for (std::int64_t i = 0; i < count; ++i) softmax_slopes(h.tokens, h.factor, p + i * h.slots, dp + i * h.slots);
         matrices().multiply_turned(count, h.slots, h.columns, dp, q_here, more, dk);
         matrices().multiply(count, h.tokens, h.columns, dp, h.slots, k_panels, h.tokens * panel, false, dq + first * h.columns, h.columns);
     });
     for (std::int64_t t = 0; t < h.tokens; ++t) {
-        attention_loops<T>().put_together(h.width, dq + t * h.columns, dk + t * h.columns, dv + t * h.columns, dqkv + t * 3 * y_step);
+        loops.put_together(h.width, dq + t * h.columns, dk + t * h.columns, dv + t * h.columns, dqkv + t * 3 * y_step);
     }
 }
 
@@ -175,7 +177,7 @@ struct Attended : torch::autograd::Function<Attended> {
     }
 
     static torch::autograd::variable_list backward(torch::autograd::AutogradContext* context, torch::autograd::variable_list slopes) {
-        if (at::GradMode::is_enabled()) core::fail("the fused attention's slope has none itself; keep ops::NormFromParts alive while it is computed");
+        NormFromParts::refuse_second_slope("the fused attention");
         const Tensor qkv = context->get_saved_variables()[0], dqkv = at::empty_like(qkv);
         const Tensor dy = slopes[0].to(qkv.scalar_type()).contiguous(at::MemoryFormat::ChannelsLast);
         by_type(qkv, [&]<class T>(T) {

@@ -15,13 +15,6 @@ namespace {
 
 thread_local bool from_parts = false;
 
-template <class T>
-const norm_kernels::Loops<T>& loops() {
-    static const norm_kernels::Table& table = norm_kernels::best();
-    if constexpr (std::is_same_v<T, float>) return table.float32;
-    else return table.bfloat16;
-}
-
 norm_kernels::Sample sample_of(const Tensor& x, std::int64_t groups, double eps, bool silu) {
     return {x.size(2) * x.size(3), x.size(1), groups, static_cast<float>(eps), silu};
 }
@@ -35,9 +28,10 @@ template <class T>
 Normalised forward(const Tensor& x, const Tensor& gain, const Tensor& offset, const norm_kernels::Sample& s) {
     const std::int64_t n = x.size(0), each = s.positions * s.channels, row = gain.size(0) == 1 ? 0 : s.channels;
     Normalised out{at::empty_like(x), at::empty({n, s.groups}, gain.options()), at::empty({n, s.groups}, gain.options())};
+    const auto& loops = loops_of<T>(norm_kernels::best());
     norm_kernels::each_sample(n, at::get_num_threads(), in_parallel, [&](std::int64_t i, const auto& for_each) {
         float* work = thread_room(norm_kernels::forward_room(s));
-        norm_kernels::forward(loops<T>(), s, data_of<T>(x) + i * each, data_of<float>(gain) + i * row, data_of<float>(offset) + i * row,
+        norm_kernels::forward(loops, s, data_of<T>(x) + i * each, data_of<float>(gain) + i * row, data_of<float>(offset) + i * row,
                               writable_data_of<T>(out.y) + i * each, writable_data_of<float>(out.mean) + i * s.groups,
                               writable_data_of<float>(out.inverse_deviation) + i * s.groups, work, for_each);
     });
@@ -53,9 +47,10 @@ Slopes backward(const Tensor& dy, const Tensor& x, const Tensor& gain, const Ten
                 const Tensor& inverse_deviation, const norm_kernels::Sample& s) {
     const std::int64_t n = x.size(0), each = s.positions * s.channels, row = gain.size(0) == 1 ? 0 : s.channels;
     Slopes out{at::empty_like(x), at::empty({n, s.channels}, gain.options()), at::empty({n, s.channels}, gain.options())};
+    const auto& loops = loops_of<T>(norm_kernels::best());
     in_parallel(n, [&](std::int64_t i) {
         float* work = thread_room(static_cast<std::size_t>((4 + s.positions) * s.channels));
-        loops<T>().backward(s, data_of<T>(x) + i * each, data_of<T>(dy) + i * each, data_of<float>(gain) + i * row,
+        loops.backward(s, data_of<T>(x) + i * each, data_of<T>(dy) + i * each, data_of<float>(gain) + i * row,
                             data_of<float>(offset) + i * row, data_of<float>(mean) + i * s.groups,
                             data_of<float>(inverse_deviation) + i * s.groups, writable_data_of<T>(out.x) + i * each,
                             writable_data_of<float>(out.gain) + i * s.channels, writable_data_of<float>(out.offset) + i * s.channels, work);
@@ -80,10 +75,7 @@ struct Affine : torch::autograd::Function<Affine> {
     }
 
     static torch::autograd::variable_list backward(torch::autograd::AutogradContext* context, torch::autograd::variable_list slopes) {
-        // Without this a slope of a slope would come out wrong and say nothing.
-        if (at::GradMode::is_enabled()) {
-            core::fail("the fused normalisation's slope has none itself; keep ops::NormFromParts alive while it is computed");
-        }
+        NormFromParts::refuse_second_slope("the fused normalisation");
         const auto saved = context->get_saved_variables();
         const Tensor& x = saved[0];
         const Tensor& gain = saved[1];
@@ -132,5 +124,9 @@ NormFromParts::NormFromParts(bool active) : before_(from_parts) { from_parts = f
 NormFromParts::~NormFromParts() { from_parts = before_; }
 
 bool NormFromParts::alive() { return from_parts; }
+
+void NormFromParts::refuse_second_slope(const char* whose) {
+    if (at::GradMode::is_enabled()) core::fail("{}'s slope has none itself; keep ops::NormFromParts alive while it is computed", whose);
+}
 
 }  // namespace atelier::ops

@@ -16,6 +16,8 @@ public:
     explicit NormFromParts(bool active = true);
     ~NormFromParts();
     static bool alive();
+    /// For a backward pass that has none itself: a slope of a slope would come out wrong and say nothing. Throws core::Error where one is being prepared; `whose` begins the message.
+    static void refuse_second_slope(const char* whose);
     NormFromParts(const NormFromParts&) = delete;
     NormFromParts& operator=(const NormFromParts&) = delete;
 

@@ -55,16 +55,16 @@ Value TorchOps::conv2d(const Value& x, const std::string& name, const Convolutio
 }
 
 Value TorchOps::linear(const Value& x, const std::string& name, const Linear& layer) {
-    Tensor in = tensor_of(x);
-    const Tensor& weight = parameter(name + ".weight");
+    Tensor in = tensor_of(x), weight = parameter(name + ".weight"), bias = layer.bias ? parameter(name + ".bias") : Tensor();
     // What says one thing of a sample is too little to gain by bfloat16 on a CPU: reading the weights costs more than multiplying by them, and so does rounding them.
-    const bool small = in.dim() == 2 && in.device().is_cpu() && weight.scalar_type() == at::kFloat;
     std::optional<c10::impl::ExcludeDispatchKeyGuard> in_float32;
-    if (small) {
+    if (in.dim() == 2 && in.device().is_cpu() && at::autocast::is_autocast_enabled(at::kCPU)) {
         in = in.to(at::kFloat);
+        weight = weight.to(at::kFloat);  // frozen ones may be kept in less
+        if (layer.bias) bias = bias.to(at::kFloat);
         in_float32.emplace(at::autocast::get_autocast_dispatch_key_from_device_type(at::kCPU));
     }
-    const Tensor out = at::linear(in, weight, layer.bias ? std::optional<Tensor>(parameter(name + ".bias")) : std::nullopt);
+    const Tensor out = at::linear(in, weight, layer.bias ? std::optional(bias) : std::nullopt);
     if (!is_low_rank(parameters_, prefix_ + name)) return out;
     return out + at::linear(at::linear(in, parameter(name + ".lora_down.weight")), parameter(name + ".lora_up.weight"));
 }

@@ -3,7 +3,6 @@
 #include <ATen/Parallel.h>
 #include <torch/csrc/autograd/custom_function.h>
 
-#include "atelier/core/error.h"
 #include "atelier/ops/fused_norm.h"
 #include "atelier/ops/parallel.h"
 #include "atelier/ops/winograd_forward.h"
@@ -79,10 +78,7 @@ struct WinogradConv : torch::autograd::Function<WinogradConv> {
     }
 
     static torch::autograd::variable_list backward(torch::autograd::AutogradContext* context, torch::autograd::variable_list slopes) {
-        // Without this a slope of a slope would come out wrong and say nothing.
-        if (at::GradMode::is_enabled()) {
-            core::fail("this convolution's slope has none itself; keep ops::NormFromParts alive while it is computed");
-        }
+        NormFromParts::refuse_second_slope("this convolution");
         const auto saved = context->get_saved_variables();
         const Tensor &x = saved[0], &weight = saved[1], dy = slopes[0].contiguous(at::MemoryFormat::ChannelsLast);
         Tensor on_x, on_weight, on_bias;
