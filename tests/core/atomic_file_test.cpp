@@ -7,11 +7,14 @@
 #include <sys/stat.h>
 #include <sys/wait.h>
 
+#include <array>
 #include <cerrno>
 #include <filesystem>
 #include <optional>
+#include <thread>
 
 #include "atelier/core/file_faults.h"
+#include "atelier/core/temporary.h"
 
 namespace atelier::core {
 
@@ -106,6 +109,163 @@ TEST(AtomicFile, a_folder_that_cannot_be_made_is_an_error_that_names_it) {
     expect_contains(error_of([&] { write_text(folder / "file/below", ""); }), (folder / "file").string());
 }
 
+TEST(AtomicFile, files_of_a_killed_writer_are_removed_and_those_of_a_living_one_are_not) {
+    const TestFolder folder;
+    const pid_t killed = ::fork();
+    if (killed == 0) {
+        AtomicFile file(folder / "step-1");
+        file.write("half");
+        ::kill(::getpid(), SIGKILL);
+    }
+    ::waitpid(killed, nullptr, 0);
+    ASSERT_EQ(folder.entries(), 1U);
+    const Temporary living = create_temporary_file(folder / "step-2");
+    write_text(folder / "step-3", "whole");
+    EXPECT_TRUE(std::filesystem::exists(living.path));
+    EXPECT_EQ(folder.entries(), 2U);
+    ::close(living.descriptor);
+}
+
+TEST(AtomicFile, two_writers_of_one_path_never_meet) {
+    const TestFolder folder;
+    AtomicFile first(folder / "file"), second(folder / "file");
+    first.write("first");
+    second.write("second");
+    first.commit();
+    EXPECT_EQ(read_text(folder / "file"), "first");
+    second.commit();
+    EXPECT_EQ(read_text(folder / "file"), "second");
+    EXPECT_EQ(folder.entries(), 1U);
+}
+
+TEST(AtomicFile, a_symbolic_link_is_written_through) {
+    const TestFolder folder;
+    std::filesystem::create_directory(folder / "real");
+    std::filesystem::create_symlink("real/a", folder / "link");
+    std::filesystem::create_symlink("link", folder / "further");
+    write_text(folder / "further", "1");  // a dangling one at first
+    write_text(folder / "link", "2");
+    EXPECT_EQ(read_text(folder / "real/a"), "2");
+    EXPECT_TRUE(std::filesystem::is_symlink(folder / "link"));
+    EXPECT_TRUE(std::filesystem::is_symlink(folder / "further"));
+    std::filesystem::create_symlink("round", folder / "round");
+    expect_contains(error_of([&] { write_text(folder / "round", ""); }), "never end");
+}
+
+TEST(AtomicFile, mode_and_owner_of_the_replaced_file_are_kept) {
+    const TestFolder folder;
+    write_text(folder / "file", "1");
+    ASSERT_EQ(::chmod((folder / "file").c_str(), 0664), 0);
+    const bool root = ::geteuid() == 0;
+    if (root) {
+        ASSERT_EQ(::chown((folder / "file").c_str(), 1234, 5678), 0);
+    }
+    write_text(folder / "file", "2");
+    struct stat status {};
+    ASSERT_EQ(::stat((folder / "file").c_str(), &status), 0);
+    EXPECT_EQ(status.st_mode & 07777, 0664U);
+    EXPECT_EQ(status.st_uid, root ? 1234U : ::geteuid());
+    EXPECT_EQ(status.st_gid, root ? 5678U : ::getegid());
+}
+
+TEST(AtomicFile, other_hard_links_are_kept_of_outputs_that_the_user_named_alone) {
+    const TestFolder folder;
+    for (const char* name : {"named", "own"}) {
+        write_text(folder / name, "old, and longer");
+        std::filesystem::create_hard_link(folder / name, folder / (name + std::string("-too")));
+    }
+    check_output_file(folder / "named");
+    write_text(folder / "named", "new");
+    write_text(folder / "own", "new");
+    EXPECT_EQ(read_text(folder / "named-too"), "new");
+    EXPECT_EQ(read_text(folder / "own-too"), "old, and longer");
+    EXPECT_EQ(folder.entries(), 4U);
+}
+
+TEST(AtomicFile, a_file_mounted_by_itself_is_overwritten) {
+    const TestFolder folder;
+    write_text(folder / "file", "old content");
+    struct Busy {
+        Busy() { file_faults::before_call = [](const char* call) { return std::string_view(call) == "rename" ? EBUSY : 0; }; }
+        ~Busy() { file_faults::before_call = nullptr; }
+    } const busy;
+    write_text(folder / "file", "new");
+    EXPECT_EQ(read_text(folder / "file"), "new");
+    EXPECT_EQ(folder.entries(), 1U);
+}
+
+TEST(AtomicFile, a_writable_file_in_a_folder_that_is_not_is_overwritten) {
+    const TestFolder folder;
+    write_text(folder / "file", "old content");
+    struct ReadOnly {
+        ReadOnly() { file_faults::before_call = [](const char* call) { return std::string_view(call) == "open" ? EROFS : 0; }; }
+        ~ReadOnly() { file_faults::before_call = nullptr; }
+    } const read_only;
+    { AtomicFile untouched(folder / "file"); }
+    EXPECT_EQ(read_text(folder / "file"), "old content");
+    write_text(folder / "file", "new");
+    EXPECT_EQ(read_text(folder / "file"), "new");
+    expect_contains(error_of([&] { write_text(folder / "another", ""); }), "is the folder writable?");
+}
+
+TEST(AtomicFile, a_pipe_is_written_into) {
+    const TestFolder folder;
+    ASSERT_EQ(::mkfifo((folder / "pipe").c_str(), 0600), 0);
+    const std::string sent(300'000, 'x');  // more than a pipe holds
+    std::string got;
+    std::thread reader([&] {
+        const int descriptor = ::open((folder / "pipe").c_str(), O_RDONLY);
+        std::array<char, 4096> part{};
+        for (ssize_t count = 0; (count = ::read(descriptor, part.data(), part.size())) > 0;) got.append(part.data(), static_cast<std::size_t>(count));
+        ::close(descriptor);
+    });
+    write_text(folder / "pipe", sent);
+    reader.join();
+    EXPECT_EQ(got, sent);
+    EXPECT_TRUE(std::filesystem::is_fifo(folder / "pipe"));
+    EXPECT_EQ(folder.entries(), 1U);
+}
+
+TEST(AtomicFile, devices_are_written_into_and_what_they_say_is_an_error) {
+    EXPECT_TRUE(is_stream("/dev/null"));
+    write_text("/dev/null", "text");
+    EXPECT_TRUE(std::filesystem::is_character_file("/dev/null"));
+    expect_contains(error_of([] { write_text("/dev/full", "text"); }), "/dev/full: writing failed (No space left on device)");
+}
+
+TEST(AtomicFile, an_open_file_of_the_process_goes_on_where_it_is) {
+    const TestFolder folder;
+    const int descriptor = ::open((folder / "log").c_str(), O_WRONLY | O_CREAT | O_CLOEXEC, 0600);
+    ASSERT_EQ(::write(descriptor, "before ", 7), 7);
+    write_text("/dev/fd/" + std::to_string(descriptor), "after");
+    ::close(descriptor);
+    EXPECT_EQ(read_text(folder / "log"), "before after");
+}
+
+TEST(AtomicFile, names_as_long_as_the_file_system_takes_are_written) {
+    const TestFolder folder;
+    for (const std::string& name : {std::string(255, 'x'), "x" + [] { std::string text; for (int i = 0; i < 127; ++i) text += "\xc3\xa9"; return text; }()}) {
+        write_text(folder / name, "1");
+        EXPECT_EQ(read_text(folder / name), "1");
+        std::filesystem::remove(folder / name);
+        create_directory_atomically(folder / name, [](const auto&) {});
+    }
+    EXPECT_EQ(folder.entries(), 2U);
+    expect_contains(error_of([&] { check_output_file(folder / std::string(256, 'x')); }), "256 bytes long");
+}
+
+TEST(AtomicFile, what_cannot_hold_it_is_known_before_it_is_made) {
+    const TestFolder folder;
+    write_text(folder / "file", "");
+    expect_contains(error_of([&] { check_output_file(folder.path()); }), "is a folder");
+    expect_contains(error_of([&] { check_output_file(folder / "file/below/x"); }), "is no folder");
+    expect_contains(error_of([&] { check_output_folder(folder / "file"); }), "exists already");
+    check_output_file(folder / "new/folders/x");
+    check_output_folder(folder / "new/folder/");
+    EXPECT_EQ(folder.entries(), 1U);
+    expect_contains(error_of([&] { AtomicFile file(folder.path()); }), "is a folder");
+}
+
 TEST(ReadText, refuses_what_is_not_a_regular_file) {
     const TestFolder folder;
     ASSERT_EQ(::mkfifo((folder / "pipe").c_str(), 0600), 0);
@@ -145,7 +305,7 @@ TEST(CreateDirectory, leaves_nothing_when_filling_fails) {
     EXPECT_EQ(folder.entries(), 0U);
 }
 
-TEST(CreateDirectory, puts_away_what_a_killed_process_left_and_nothing_else) {
+TEST(CreateDirectory, removes_what_a_killed_process_left_and_nothing_else) {
     const TestFolder folder;
     const pid_t killed = ::fork();
     if (killed == 0) {
@@ -156,11 +316,21 @@ TEST(CreateDirectory, puts_away_what_a_killed_process_left_and_nothing_else) {
     }
     ::waitpid(killed, nullptr, 0);
     EXPECT_EQ(folder.entries(), 1U);
-    const std::string of_the_living = ".model." + std::to_string(::getppid()) + ".tmp";
-    for (const std::string& other : {of_the_living, std::string(".model.x.tmp"), std::string(".models.1.tmp"), std::string("model.1.tmp")}) std::filesystem::create_directory(folder / other);
+    const Temporary living = create_temporary_folder(folder / "model");
+    for (const char* other : {".model.1.tmp", ".model.x.tmp", "model.abcdefghij.tmp", ".abcdefghij.tmp"}) std::filesystem::create_directory(folder / other);
     create_directory_atomically(folder / "model", [](const auto& temporary) { write_text(temporary / "x", "2"); });
     EXPECT_EQ(read_text(folder / "model/x"), "2");
-    EXPECT_EQ(folder.entries(), 5U);
+    EXPECT_TRUE(std::filesystem::exists(living.path));
+    EXPECT_EQ(folder.entries(), 6U);
+    ::close(living.descriptor);
+}
+
+TEST(CreateDirectory, goes_through_a_link_that_leads_nowhere_yet) {
+    const TestFolder folder;
+    std::filesystem::create_symlink("real", folder / "link");
+    create_directory_atomically(folder / "link", [](const auto& temporary) { write_text(temporary / "x", "1"); });
+    EXPECT_TRUE(std::filesystem::is_symlink(folder / "link"));
+    EXPECT_EQ(read_text(folder / "real/x"), "1");
 }
 
 TEST(CreateDirectory, refuses_a_path_that_exists) {

@@ -1,20 +1,29 @@
 #include "atelier/core/atomic_file.h"
 
 #include <fcntl.h>
-#include <signal.h>
+#include <poll.h>
 #include <sys/file.h>
+#include <sys/stat.h>
+#include <sys/xattr.h>
 #include <unistd.h>
 
+#include <array>
 #include <cerrno>
 #include <charconv>
+#include <chrono>
 #include <cstdio>
 #include <cstring>
+#include <mutex>
+#include <set>
+#include <thread>
 #include <utility>
 #include <vector>
 
 #include "atelier/core/error.h"
 #include "atelier/core/file_faults.h"
 #include "atelier/core/regular_file.h"
+#include "atelier/core/signals.h"
+#include "atelier/core/temporary.h"
 
 namespace atelier::core {
 
@@ -43,10 +52,83 @@ ssize_t attempt_write(int descriptor, const std::byte* bytes, std::size_t count)
     return ::write(descriptor, bytes, fault == file_faults::short_write ? 1 : count);
 }
 
-fs::path folder_of(const fs::path& path) { return path.has_parent_path() ? path.parent_path() : fs::path("."); }
+constexpr std::size_t copied_together = std::size_t{1} << 20;
 
-fs::path temporary_beside(const fs::path& path) {
-    return folder_of(path) / fmt::format(".{}.{}.tmp", path.filename().string(), ::getpid());
+/// The number of an open file of this process that `path` names, as /dev/stdout and /dev/fd/3 do; else -1.
+int own_descriptor(const fs::path& path) {
+    const std::string text = path.lexically_normal().string();
+    if (text == "/dev/stdout") return STDOUT_FILENO;
+    if (text == "/dev/stderr") return STDERR_FILENO;
+    for (const std::string& begin : {std::string("/dev/fd/"), std::string("/proc/self/fd/"), "/proc/" + std::to_string(::getpid()) + "/fd/"}) {
+        if (!text.starts_with(begin)) continue;
+        int number = -1;
+        const auto [rest, problem] = std::from_chars(text.data() + begin.size(), text.data() + text.size(), number);
+        if (problem == std::errc() && rest == text.data() + text.size() && number >= 0) return number;
+    }
+    return -1;
+}
+
+/// Where a chain of symbolic links ends, be there something or not.
+fs::path behind_links(const fs::path& given) {
+    constexpr int most_links = 40;
+    fs::path path = given;
+    for (int links = 0; links < most_links; ++links) {
+        std::error_code problem;
+        if (own_descriptor(path) >= 0 || !fs::is_symlink(fs::symlink_status(path, problem))) return path;
+        const fs::path next = fs::read_symlink(path, problem);
+        if (problem) return path;
+        path = next.is_absolute() ? next : folder_of(path) / next;
+    }
+    fail("{}: its symbolic links never end", given.string());
+}
+
+struct stat status_of(const fs::path& path) {
+    struct stat status {};
+    if (::stat(path.c_str(), &status) != 0) status.st_mode = 0;
+    return status;
+}
+
+void refuse_what_holds_no_bytes(const fs::path& path, const struct stat& status) {
+    if (S_ISDIR(status.st_mode)) fail("{}: is a folder; name a file", path.string());
+    if (S_ISSOCK(status.st_mode)) fail("{}: is a socket; name a file, a pipe or a device", path.string());
+}
+
+/// Outputs whose other hard links are kept.
+class NamedOutputs {
+public:
+    void add(const fs::path& target) {
+        const std::lock_guard lock(mutex_);
+        paths_.insert(fs::absolute(target).lexically_normal().string());
+    }
+    bool holds(const fs::path& target) {
+        const std::lock_guard lock(mutex_);
+        return paths_.contains(fs::absolute(target).lexically_normal().string());
+    }
+
+private:
+    std::mutex mutex_;
+    std::set<std::string> paths_;
+};
+
+NamedOutputs& named_outputs() {
+    static NamedOutputs all;
+    return all;
+}
+
+std::string hint_of(int problem) {
+    if (problem == ENOSPC || problem == EDQUOT) return "; is the disk full?";
+    if (problem == EFBIG) return "; the limit is the file system's, or set with ulimit -f";
+    return "";
+}
+
+[[noreturn]] void writing_failed(const fs::path& path, int problem) {
+    fail("{}: writing failed ({}){}", path.string(), std::strerror(problem), hint_of(problem));
+}
+
+/// fsync, for what can be flushed at all.
+int flush(int descriptor) {
+    const int status = attempt("fsync", [&] { return ::fsync(descriptor); });
+    return status != 0 && (errno == EINVAL || errno == EROFS || errno == ENOTSUP) ? 0 : status;
 }
 
 void create_folders(const fs::path& folder) {
@@ -65,22 +147,72 @@ void flush_folder(const fs::path& folder) {
     if (status != 0 && problem != EINVAL) fail("{}: cannot be flushed to disk ({})", folder.string(), std::strerror(problem));
 }
 
-void rename_or_fail(const fs::path& from, const fs::path& to) {
-    if (attempt("rename", [&] { return std::rename(from.c_str(), to.c_str()); }) != 0) {
-        fail("{}: cannot be put in place ({})", to.string(), std::strerror(errno));
-    }
+void rename_folder(const fs::path& from, const fs::path& to) {
+    if (attempt("rename", [&] { return std::rename(from.c_str(), to.c_str()); }) == 0) return;
+    if (errno == ENOTEMPTY || errno == EEXIST || errno == ENOTDIR) fail("{}: exists already; another process has just made it", to.string());
+    fail("{}: cannot be put in place ({})", to.string(), std::strerror(errno));
+}
+
+/// The nearest folder above `path` that is there.
+fs::path existing_folder(const fs::path& path) {
+    std::error_code ignored;
+    fs::path folder = folder_of(path);
+    while (!fs::exists(folder, ignored) && folder.has_parent_path() && folder != folder.parent_path()) folder = folder.parent_path();
+    return fs::exists(folder, ignored) ? folder : fs::path(".");
+}
+
+/// Throws Error unless a new entry `target` can be made.
+void check_new_entry(const fs::path& path, const fs::path& target) {
+    constexpr std::size_t longest = 255;
+    if (target.filename().string().size() > longest) fail("{}: its name is {} bytes long; file systems take {}", path.string(), target.filename().string().size(), longest);
+    const fs::path folder = existing_folder(target);
+    if (!fs::is_directory(folder)) fail("{}: cannot be written; {} is no folder", path.string(), folder.string());
+    if (::access(folder.c_str(), W_OK | X_OK) != 0) fail("{}: cannot be written ({}); is the folder writable?", path.string(), std::strerror(errno));
 }
 
 }  // namespace
 
-AtomicFile::AtomicFile(fs::path path) : path_(std::move(path)), temporary_(temporary_beside(path_)) {
-    if (!path_.has_filename()) fail("{}: is no name for a file", path_.string());
-    create_folders(folder_of(path_));
-    descriptor_ =
-        attempt("open", [&] { return ::open(temporary_.c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC | O_NOFOLLOW, 0666); });
-    if (descriptor_ < 0) {
-        fail("{}: cannot be written ({}); is the folder writable?", path_.string(), std::strerror(errno));
+bool is_stream(const fs::path& path) {
+    const fs::path target = behind_links(path);
+    if (own_descriptor(target) >= 0) return true;
+    const struct stat status = status_of(target);
+    return status.st_mode != 0 && !S_ISREG(status.st_mode) && !S_ISDIR(status.st_mode);
+}
+
+void check_output_file(const fs::path& path) {
+    if (!path.has_filename()) fail("{}: is no name for a file", path.string());
+    const fs::path target = behind_links(path);
+    if (own_descriptor(target) >= 0) return;
+    const struct stat status = status_of(target);
+    refuse_what_holds_no_bytes(path, status);
+    named_outputs().add(target);
+    if (status.st_mode != 0 && !S_ISREG(status.st_mode)) {
+        if (::access(target.c_str(), W_OK) != 0) fail("{}: cannot be written ({})", path.string(), std::strerror(errno));
+        return;
     }
+    if (status.st_mode != 0 && ::access(target.c_str(), W_OK) == 0) return;
+    check_new_entry(path, target);
+}
+
+void check_output_folder(const fs::path& path) {
+    const fs::path target = path.has_filename() ? path : path.parent_path();
+    std::error_code ignored;
+    if (fs::exists(target, ignored)) fail("{}: exists already; remove it or choose another name", target.string());
+    check_new_entry(target, behind_links(target));
+}
+
+AtomicFile::AtomicFile(fs::path path) : path_(std::move(path)) {
+    if (!path_.has_filename()) fail("{}: is no name for a file", path_.string());
+    target_ = behind_links(path_);
+    const struct stat status = status_of(target_);
+    if (own_descriptor(target_) < 0) refuse_what_holds_no_bytes(path_, status);
+    if (is_stream(target_)) {
+        open_stream();
+        return;
+    }
+    if (target_ == path_) create_folders(folder_of(target_));
+    sweep_temporaries(folder_of(target_));
+    open_temporary();
 }
 
 AtomicFile::~AtomicFile() {
@@ -88,11 +220,73 @@ AtomicFile::~AtomicFile() {
     if (!temporary_.empty()) ::unlink(temporary_.c_str());
 }
 
+void AtomicFile::open_stream() {
+    way_ = Way::stream;
+    if (const int own = own_descriptor(target_); own >= 0) {
+        // Opened anew, a file would begin at its start again, and a socket could not be opened at all.
+        descriptor_ = attempt("open", [&] { return ::fcntl(own, F_DUPFD_CLOEXEC, 3); });
+    } else {
+        constexpr auto between_looks_for_a_reader = std::chrono::milliseconds(20);
+        const auto open = [&] { return ::open(target_.c_str(), O_WRONLY | O_CLOEXEC | O_NOCTTY | O_NONBLOCK); };
+        // A pipe that nobody reads yet is waited for here, where a signal to stop is seen.
+        while ((descriptor_ = attempt("open", open)) < 0 && errno == ENXIO && S_ISFIFO(status_of(target_).st_mode)) {
+            if (stop_requested()) throw Interrupted(path_.string() + ": interrupted while waiting for a reader of the pipe");
+            std::this_thread::sleep_for(between_looks_for_a_reader);
+        }
+    }
+    if (descriptor_ < 0) fail("{}: cannot be written ({})", path_.string(), std::strerror(errno));
+}
+
+void AtomicFile::open_temporary() {
+    Temporary temporary;
+    descriptor_ = attempt("open", [&] {
+        temporary = create_temporary_file(target_);
+        return temporary.descriptor;
+    });
+    if (descriptor_ >= 0) {
+        temporary_ = temporary.path;
+        return keep_attributes();
+    }
+    const int problem = errno;
+    // The folder takes no new file, but the file itself may be writable: one that is mounted into a read-only container.
+    if (problem == EACCES || problem == EPERM || problem == EROFS) descriptor_ = ::open(target_.c_str(), O_WRONLY | O_CLOEXEC);
+    if (descriptor_ < 0) fail("{}: cannot be written ({}); is the folder writable?", path_.string(), std::strerror(problem));
+    way_ = Way::overwrite;
+}
+
+/// The new file has owner, mode and access list of the one that it replaces, as far as this user may give them.
+void AtomicFile::keep_attributes() const {
+    struct stat before = status_of(target_), now {};
+    if (before.st_mode == 0 || ::fstat(descriptor_, &now) != 0) return;
+    bool same = before.st_uid == now.st_uid && before.st_gid == now.st_gid;
+    if (!same) same = ::fchown(descriptor_, before.st_uid, before.st_gid) == 0;
+    if (!same && before.st_gid != now.st_gid) [[maybe_unused]] const int ignored = ::fchown(descriptor_, static_cast<uid_t>(-1), before.st_gid);
+    ::fchmod(descriptor_, before.st_mode & (same ? 07777 : 0777));
+    constexpr const char* access_list = "system.posix_acl_access";
+    std::array<char, 4096> list{};
+    const ssize_t size = ::getxattr(target_.c_str(), access_list, list.data(), list.size());
+    if (size > 0) ::fsetxattr(descriptor_, access_list, list.data(), static_cast<std::size_t>(size), 0);
+}
+
+void AtomicFile::begin_overwriting() {
+    begun_ = true;
+    while (::flock(descriptor_, LOCK_EX) != 0 && errno == EINTR) {
+    }
+    if (attempt("ftruncate", [&] { return ::ftruncate(descriptor_, 0); }) != 0) writing_failed(path_, errno);
+}
+
 void AtomicFile::write(std::span<const std::byte> bytes) {
+    if (way_ == Way::overwrite && !begun_) begin_overwriting();
     while (!bytes.empty()) {
         const ssize_t written = attempt_write(descriptor_, bytes.data(), bytes.size());
         if (written < 0 && errno == EINTR) continue;
-        if (written < 0) fail("{}: writing failed ({}); is the disk full?", path_.string(), std::strerror(errno));
+        if (written < 0 && errno == EAGAIN && way_ == Way::stream) {
+            if (stop_requested()) throw Interrupted(path_.string() + ": interrupted while its reader was waited for");
+            pollfd ready{descriptor_, POLLOUT, 0};
+            ::poll(&ready, 1, 100);
+            continue;
+        }
+        if (written < 0) writing_failed(path_, errno);
         bytes = bytes.subspan(static_cast<std::size_t>(written));
     }
 }
@@ -100,16 +294,45 @@ void AtomicFile::write(std::span<const std::byte> bytes) {
 void AtomicFile::write(std::string_view text) { write(std::as_bytes(std::span(text))); }
 
 void AtomicFile::commit() {
-    if (attempt("fsync", [&] { return ::fsync(descriptor_); }) != 0) {
-        fail("{}: cannot be flushed to disk ({})", path_.string(), std::strerror(errno));
-    }
+    if (way_ == Way::overwrite && !begun_) begin_overwriting();
+    if (flush(descriptor_) != 0) fail("{}: cannot be flushed to disk ({})", path_.string(), std::strerror(errno));
+    // The lock on a temporary file is held until it has its name.
+    const int lock = way_ == Way::replace ? ::fcntl(descriptor_, F_DUPFD_CLOEXEC, 3) : -1;
     // Network file systems report a full disk only here.
     const int descriptor = std::exchange(descriptor_, -1);
-    const int closed = ::close(descriptor);
-    if (attempt("close", [&] { return closed; }) != 0) fail("{}: writing failed ({})", path_.string(), std::strerror(errno));
-    rename_or_fail(temporary_, path_);
+    const int closed = ::close(descriptor), problem = errno;
+    if (attempt("close", [&] { errno = problem; return closed; }) != 0) {
+        const int reason = errno;
+        if (lock >= 0) ::close(lock);
+        writing_failed(path_, reason);
+    }
+    if (way_ != Way::replace) return;
+    descriptor_ = lock;  // for the destructor, should the next line throw
+    put_in_place();
     temporary_.clear();
-    flush_folder(folder_of(path_));
+    flush_folder(folder_of(target_));
+}
+
+void AtomicFile::put_in_place() {
+    struct stat status = status_of(target_);
+    if (status.st_mode != 0 && status.st_nlink > 1 && named_outputs().holds(target_)) return copy_over_target();
+    if (attempt("rename", [&] { return std::rename(temporary_.c_str(), target_.c_str()); }) == 0) return;
+    // A file that is mounted by itself has no name that could be given to another.
+    if (errno != EBUSY) fail("{}: cannot be put in place ({})", path_.string(), std::strerror(errno));
+    copy_over_target();
+}
+
+void AtomicFile::copy_over_target() {
+    AtomicFile over;
+    over.path_ = path_;
+    over.way_ = Way::overwrite;
+    over.descriptor_ = ::open(target_.c_str(), O_WRONLY | O_CLOEXEC);
+    if (over.descriptor_ < 0) fail("{}: cannot be written ({})", path_.string(), std::strerror(errno));
+    std::vector<std::byte> part(copied_together);
+    RegularFile from(temporary_);
+    while (const std::size_t count = from.read(part)) over.write(std::span(part).first(count));
+    over.commit();
+    ::unlink(temporary_.c_str());
 }
 
 void write_text(const fs::path& path, std::string_view text) {
@@ -126,45 +349,27 @@ std::string read_text(const fs::path& path, std::size_t largest) {
     return text;
 }
 
-namespace {
-
-/// Temporary forms of `target` whose process was killed before it could put them away.
-void remove_what_the_dead_left(const fs::path& target) {
-    const std::string begin = "." + target.filename().string() + ".", end = ".tmp";
-    std::error_code ignored;
-    std::vector<fs::path> left;
-    for (const auto& entry : fs::directory_iterator(folder_of(target), ignored)) {
-        const std::string name = entry.path().filename().string();
-        if (name.size() <= begin.size() + end.size() || !name.starts_with(begin) || !name.ends_with(end)) continue;
-        const std::string digits = name.substr(begin.size(), name.size() - begin.size() - end.size());
-        pid_t process = 0;
-        const auto [rest, problem] = std::from_chars(digits.data(), digits.data() + digits.size(), process);
-        if (problem != std::errc() || rest != digits.data() + digits.size() || process <= 0) continue;
-        if (::kill(process, 0) != 0 && errno == ESRCH) left.push_back(entry.path());
-    }
-    for (const fs::path& path : left) fs::remove_all(path, ignored);
-}
-
-}  // namespace
-
 void create_directory_atomically(const fs::path& path, const std::function<void(const fs::path& temporary)>& fill) {
-    const fs::path target = path.has_filename() ? path : path.parent_path();  // "a/b/" is "a/b"
-    std::error_code ignored;
-    if (fs::exists(fs::symlink_status(target, ignored)))
-        fail("{}: exists already; remove it or choose another name", target.string());
+    check_output_folder(path);
+    const fs::path target = behind_links(path.has_filename() ? path : path.parent_path());  // "a/b/" is "a/b"
     create_folders(folder_of(target));
-    const fs::path temporary = temporary_beside(target);
-    fs::remove_all(temporary, ignored);
-    remove_what_the_dead_left(target);
+    sweep_temporaries(folder_of(target));
+    const Temporary temporary = create_temporary_folder(target);
+    if (temporary.descriptor < 0) fail("{}: cannot be written ({}); is the folder writable?", target.string(), std::strerror(errno));
+    const auto clean_up = [&] {
+        std::error_code ignored;
+        fs::remove_all(temporary.path, ignored);
+        ::close(temporary.descriptor);
+    };
     try {
-        create_folders(temporary);
-        fill(temporary);
-        flush_folder(temporary);
-        rename_or_fail(temporary, target);
+        fill(temporary.path);
+        flush_folder(temporary.path);
+        rename_folder(temporary.path, target);
     } catch (...) {
-        fs::remove_all(temporary, ignored);
+        clean_up();
         throw;
     }
+    ::close(temporary.descriptor);
     flush_folder(folder_of(target));
 }
 

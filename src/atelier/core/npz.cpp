@@ -4,7 +4,9 @@
 #include <archive_entry.h>
 
 #include <algorithm>
+#include <cerrno>
 #include <cstring>
+#include <exception>
 #include <memory>
 #include <set>
 
@@ -48,7 +50,25 @@ void write_entry(archive* zip, const TensorBytes& array, const std::string& wher
     };
     if (archive_write_header(zip, entry.get()) != ARCHIVE_OK || !write(header.data(), header.size()) ||
         !write(array.bytes.data(), array.bytes.size())) {
-        fail("{}: writing failed ({}); is the disk full?", where, words_of(zip));
+        fail("{}: writing failed ({})", where, words_of(zip));
+    }
+}
+
+/// Where libarchive's bytes go, and what stopped them: nothing may be thrown through its frames.
+struct WriteTarget {
+    AtomicFile& file;
+    std::exception_ptr problem;
+};
+
+la_ssize_t write_to_file(archive* zip, void* place, const void* bytes, std::size_t count) {
+    auto& target = *static_cast<WriteTarget*>(place);
+    try {
+        target.file.write({static_cast<const std::byte*>(bytes), count});
+        return static_cast<la_ssize_t>(count);
+    } catch (...) {
+        target.problem = std::current_exception();
+        archive_set_error(zip, EIO, "writing failed");
+        return -1;
     }
 }
 
@@ -114,20 +134,28 @@ private:
 void write_npz(const std::filesystem::path& path, const std::vector<TensorBytes>& arrays) {
     const std::string where = path.string();
     AtomicFile file(path);
+    WriteTarget target{file, nullptr};  // outlives the archive, which writes once more when it is freed
     const WriteArchive zip(archive_write_new(), archive_write_free);
     archive_write_set_format_zip(zip.get());
     archive_write_zip_set_compression_store(zip.get());
-    if (archive_write_open_filename(zip.get(), file.temporary_path().c_str()) != ARCHIVE_OK) {
+    archive_write_set_bytes_in_last_block(zip.get(), 1);  // no padding
+    if (archive_write_open(zip.get(), &target, nullptr, write_to_file, nullptr) != ARCHIVE_OK) {
         fail("{}: cannot be written ({})", where, words_of(zip.get()));
     }
     std::set<std::string> names;
     for (const auto& array : arrays) {
         const std::string place = fmt::format("{}: array \"{}\"", where, array.name);
         if (!names.insert(array.name).second) fail("{}: is given twice", place);
-        write_entry(zip.get(), array, place);
+        try {
+            write_entry(zip.get(), array, place);
+        } catch (const Error&) {
+            if (target.problem) std::rethrow_exception(target.problem);
+            throw;
+        }
     }
-    if (archive_write_close(zip.get()) != ARCHIVE_OK)
-        fail("{}: writing failed ({}); is the disk full?", where, words_of(zip.get()));
+    const int closed = archive_write_close(zip.get());
+    if (target.problem) std::rethrow_exception(target.problem);
+    if (closed != ARCHIVE_OK) fail("{}: writing failed ({})", where, words_of(zip.get()));
     file.commit();
 }
 

@@ -149,7 +149,10 @@ private:
 
 }  // namespace
 
-void catch_stop_signals() { catch_signals(on_stop_signal, {SIGINT, SIGTERM}); }
+void catch_stop_signals() {
+    catch_signals(on_stop_signal, {SIGINT, SIGTERM});
+    ::signal(SIGXFSZ, SIG_IGN);  // a file that grows beyond `ulimit -f` is an error of the write that says so
+}
 
 bool stop_requested() {
     const auto asked = also_asked.load();
