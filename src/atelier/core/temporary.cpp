@@ -36,7 +36,7 @@ std::string random_letters() {
     return text;
 }
 
-std::size_t longest_name(const fs::path& folder) {
+std::size_t name_limit(const fs::path& folder) {
     const long most = ::pathconf(folder.c_str(), _PC_NAME_MAX);
     return most > 64 && most < 255 ? static_cast<std::size_t>(most) : 255;
 }
@@ -44,7 +44,7 @@ std::size_t longest_name(const fs::path& folder) {
 fs::path temporary_beside(const fs::path& target) {
     constexpr std::size_t added = 1 + 1 + letters_per_name + temporary_ending.size();
     std::string name = target.filename().string();
-    std::size_t length = std::min(name.size(), longest_name(folder_of(target)) - added);
+    std::size_t length = std::min(name.size(), name_limit(folder_of(target)) - added);
     // Not within a character of UTF-8: some file systems reject such names.
     while (length < name.size() && length > 0 && (static_cast<unsigned char>(name[length]) & 0xc0) == 0x80) --length;
     name.resize(length);
