@@ -121,7 +121,7 @@ void draw_prompts(const PromptPictures& wanted, std::span<const std::string> pro
         const Tensor pixels = painter->draw(numbers, some);
         for (std::size_t i = 0; i < numbers.size(); ++i) {
             core::Image image = models::image_of(pixels[static_cast<std::int64_t>(i)]);
-            if (wanted.side > 0 && (image.width != wanted.side || image.height != wanted.side)) image = core::square(image, wanted.side);
+            if (wanted.side > 0 && (image.width != wanted.side || image.height != wanted.side)) image = core::square(image, wanted.side, core::ResizeFilter::triangle);
             core::write_png(picture_file(folder, numbers[i]), image, {{"prompt", some[i]}, {"seed", std::to_string(wanted.seed)}, {"number", std::to_string(numbers[i])}});
         }
         progress.update(there + static_cast<std::int64_t>(first + numbers.size()));

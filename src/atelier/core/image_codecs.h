@@ -11,9 +11,6 @@ namespace atelier::core {
 
 inline constexpr std::uint32_t longest_side = 16384;
 
-/// Throws Error unless it has pixels, as many as its sides say, in 1 or 3 channels.
-void check_image(const Image& image);
-
 /// Readers of whole files in memory; `where` begins the messages of their Errors. Sides longer than `longest` are refused.
 Image decode_png(std::span<const std::uint8_t> file, const std::string& where, std::uint32_t longest = longest_side);
 Image decode_jpeg(std::span<const std::uint8_t> file, const std::string& where, std::uint32_t longest = longest_side);

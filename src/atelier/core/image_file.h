@@ -1,5 +1,6 @@
 #pragma once
 
+#include <array>
 #include <cstddef>
 #include <cstdint>
 #include <filesystem>
@@ -15,6 +16,14 @@ struct Image {
     int height = 0, width = 0, channels = 1;
     std::vector<std::uint8_t> pixels;
 };
+
+/// Red, green, blue.
+using Colour = std::array<std::uint8_t, 3>;
+
+inline constexpr Colour white{255, 255, 255};
+
+/// Throws Error unless it has pixels, as many as its sides say, in 1 or 3 channels.
+void check_image(const Image& image);
 
 /// `quick` stores pixels of up to 2 KB as they are, which takes a third of the time: for those, starting the compressor costs more than all else, to save some hundred bytes.
 enum class PngSize { quick, smallest };

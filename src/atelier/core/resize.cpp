@@ -2,68 +2,158 @@
 
 #include <algorithm>
 #include <cmath>
+#include <numbers>
+
+#include "atelier/core/error.h"
 
 namespace atelier::core {
 
 namespace {
 
-/// The weights with which pixels from `first` on make up a new one; their sum is 1.
-struct Taps {
-    int first;
-    std::vector<float> weights;
+constexpr int fraction_bits = 22;  // of a weight; 255 times the weights' sum, which may pass 1, still fits 31 bits
+
+double sinc(double x) { return x == 0 ? 1 : std::sin(std::numbers::pi * x) / (std::numbers::pi * x); }
+
+double lanczos_weight(double x) { return std::abs(x) < 3 ? sinc(x) * sinc(x / 3) : 0; }
+
+double cubic_weight(double x) {
+    constexpr double a = -0.5;
+    x = std::abs(x);
+    if (x < 1) return ((a + 2) * x - (a + 3)) * x * x + 1;
+    return x < 2 ? (((x - 5) * x + 8) * x - 4) * a : 0;
+}
+
+double triangle_weight(double x) { return std::max(0.0, 1 - std::abs(x)); }
+
+struct FilterKind {
+    double reach;
+    double (*weight)(double);
 };
 
-std::vector<Taps> taps_of(int from, int to) {
-    const double scale = static_cast<double>(from) / to, reach = std::max(1.0, scale);
+FilterKind kind_of(ResizeFilter filter) {
+    if (filter == ResizeFilter::lanczos) return {3, lanczos_weight};
+    return filter == ResizeFilter::bicubic ? FilterKind{2, cubic_weight} : FilterKind{1, triangle_weight};
+}
+
+/// The weights with which pixels from `first` on make up a new one, in units of 2^-fraction_bits; their sum is 1 but for rounding.
+struct Taps {
+    std::size_t first;
+    std::vector<std::int32_t> weights;
+};
+
+std::vector<Taps> taps_of(int from, int to, ResizeFilter filter) {
+    const FilterKind kind = kind_of(filter);
+    const double scale = static_cast<double>(from) / to, widened = std::max(1.0, scale), reach = kind.reach * widened;
     std::vector<Taps> all;
     for (int i = 0; i < to; ++i) {
         const double centre = (i + 0.5) * scale;
-        const int first = std::max(0, static_cast<int>(std::floor(centre - reach))), last = std::min(from, static_cast<int>(std::ceil(centre + reach)));
-        Taps taps{first, {}};
+        const int first = std::max(0, static_cast<int>(centre - reach + 0.5)), last = std::min(from, static_cast<int>(centre + reach + 0.5));
+        std::vector<double> exact;
         double sum = 0;
-        for (int j = first; j < last; ++j) {
-            const double weight = std::max(0.0, 1 - std::abs(j + 0.5 - centre) / reach);
-            taps.weights.push_back(static_cast<float>(weight));
-            sum += weight;
-        }
-        for (float& weight : taps.weights) weight = static_cast<float>(weight / sum);
+        for (int j = first; j < last; ++j) sum += exact.emplace_back(kind.weight((j + 0.5 - centre) / widened));
+        Taps taps{static_cast<std::size_t>(first), {}};
+        for (const double weight : exact) taps.weights.push_back(static_cast<std::int32_t>(std::lround(weight / sum * (1 << fraction_bits))));
         all.push_back(std::move(taps));
     }
     return all;
 }
 
+std::uint8_t rounded_sum(std::int32_t sum) { return static_cast<std::uint8_t>(std::clamp(sum >> fraction_bits, 0, 255)); }
+
 std::uint8_t rounded(float value) { return static_cast<std::uint8_t>(std::clamp(value + 0.5f, 0.0f, 255.0f)); }
 
-}  // namespace
+constexpr std::int32_t one_half = 1 << (fraction_bits - 1);
 
-Image square(const Image& image, int side) {
-    const int from = std::min(image.height, image.width), top = (image.height - from) / 2, left = (image.width - from) / 2, channels = image.channels;
-    const std::vector<Taps> taps = taps_of(from, side);
-    // Rows first: `narrow` is [from, side, channels].
-    std::vector<float> narrow(static_cast<std::size_t>(from) * side * channels);
-    for (int y = 0; y < from; ++y) {
-        const std::uint8_t* row = image.pixels.data() + (static_cast<std::size_t>(top + y) * image.width + left) * channels;
-        float* out = narrow.data() + static_cast<std::size_t>(y) * side * channels;
-        for (int x = 0; x < side; ++x) {
-            for (int c = 0; c < channels; ++c) {
-                float sum = 0;
-                for (std::size_t t = 0; t < taps[x].weights.size(); ++t) sum += taps[x].weights[t] * row[(taps[x].first + t) * channels + c];
-                out[x * channels + c] = sum;
+Image of_size(int height, int width, int channels) {
+    return {height, width, channels, std::vector<std::uint8_t>(static_cast<std::size_t>(height) * static_cast<std::size_t>(width) * static_cast<std::size_t>(channels))};
+}
+
+Image of_width(const Image& image, int width, ResizeFilter filter) {
+    const std::vector<Taps> all = taps_of(image.width, width, filter);
+    const auto channels = static_cast<std::size_t>(image.channels);
+    Image made = of_size(image.height, width, image.channels);
+    std::uint8_t* out = made.pixels.data();
+    for (int y = 0; y < image.height; ++y) {
+        const std::uint8_t* row = image.pixels.data() + static_cast<std::size_t>(y) * static_cast<std::size_t>(image.width) * channels;
+        for (const Taps& taps : all) {
+            for (std::size_t c = 0; c < channels; ++c) {
+                std::int32_t sum = one_half;
+                for (std::size_t t = 0; t < taps.weights.size(); ++t) sum += taps.weights[t] * row[(taps.first + t) * channels + c];
+                *out++ = rounded_sum(sum);
             }
         }
     }
-    Image scaled{side, side, channels, std::vector<std::uint8_t>(static_cast<std::size_t>(side) * side * channels)};
-    const std::size_t stride = static_cast<std::size_t>(side) * channels;
-    std::vector<float> line(stride);
-    for (int y = 0; y < side; ++y) {
-        std::ranges::fill(line, 0.0f);
-        for (std::size_t t = 0; t < taps[y].weights.size(); ++t) {
-            const float* row = narrow.data() + (taps[y].first + t) * stride;
-            for (std::size_t i = 0; i < stride; ++i) line[i] += taps[y].weights[t] * row[i];
+    return made;
+}
+
+Image of_height(const Image& image, int height, ResizeFilter filter) {
+    const std::vector<Taps> all = taps_of(image.height, height, filter);
+    const std::size_t stride = static_cast<std::size_t>(image.width) * static_cast<std::size_t>(image.channels);
+    Image made = of_size(height, image.width, image.channels);
+    std::vector<std::int32_t> line(stride);
+    std::uint8_t* out = made.pixels.data();
+    for (const Taps& taps : all) {
+        std::ranges::fill(line, one_half);
+        for (std::size_t t = 0; t < taps.weights.size(); ++t) {
+            const std::uint8_t* row = image.pixels.data() + (taps.first + t) * stride;
+            for (std::size_t i = 0; i < stride; ++i) line[i] += taps.weights[t] * row[i];
         }
-        std::ranges::transform(line, scaled.pixels.begin() + static_cast<std::ptrdiff_t>(y * stride), rounded);
+        out = std::ranges::transform(line, out, rounded_sum).out;
     }
-    return scaled;
+    return made;
+}
+
+Image centred_square(const Image& image) {
+    const int side = std::min(image.height, image.width), top = (image.height - side) / 2, left = (image.width - side) / 2;
+    if (image.height == image.width) return image;
+    Image cut = of_size(side, side, image.channels);
+    const auto channels = static_cast<std::size_t>(image.channels), bytes = static_cast<std::size_t>(side) * channels;
+    for (int y = 0; y < side; ++y) {
+        const std::size_t from = (static_cast<std::size_t>(top + y) * static_cast<std::size_t>(image.width) + static_cast<std::size_t>(left)) * channels;
+        std::copy_n(image.pixels.data() + from, bytes, cut.pixels.data() + static_cast<std::size_t>(y) * bytes);
+    }
+    return cut;
+}
+
+}  // namespace
+
+const std::vector<std::string>& resize_filter_names() {
+    static const std::vector<std::string> names{"lanczos", "bicubic", "triangle"};
+    return names;
+}
+
+ResizeFilter resize_filter(std::string_view name) {
+    const auto& names = resize_filter_names();
+    const auto found = std::ranges::find(names, name);
+    if (found == names.end()) throw UsageError(fmt::format("there is no filter \"{}\"; known are lanczos, bicubic and triangle", name));
+    return static_cast<ResizeFilter>(found - names.begin());
+}
+
+const std::string& name_of(ResizeFilter filter) { return resize_filter_names()[static_cast<std::size_t>(filter)]; }
+
+Image resized(const Image& image, int height, int width, ResizeFilter filter) {
+    check_image(image);
+    if (height < 1 || width < 1) fail("an image cannot be scaled to {} x {} pixels", width, height);
+    if (image.width == width) return image.height == height ? image : of_height(image, height, filter);
+    const Image narrow = of_width(image, width, filter);
+    return image.height == height ? narrow : of_height(narrow, height, filter);
+}
+
+Image square(const Image& image, int side, ResizeFilter filter) { return resized(centred_square(image), side, side, filter); }
+
+Image padded_square(const Image& image, int side, ResizeFilter filter, const Colour& background) {
+    const int longer = std::max(image.height, image.width);
+    const auto scaled = [&](int length) { return std::max(1, static_cast<int>(std::lround(static_cast<double>(length) * side / longer))); };
+    const Image small = resized(image, scaled(image.height), scaled(image.width), filter);
+    Image sheet = of_size(side, side, image.channels);
+    const auto channels = static_cast<std::size_t>(image.channels), bytes = static_cast<std::size_t>(small.width) * channels;
+    for (std::size_t i = 0; i < sheet.pixels.size(); ++i) sheet.pixels[i] = background[i % channels];
+    const int top = (side - small.height) / 2, left = (side - small.width) / 2;
+    for (int y = 0; y < small.height; ++y) {
+        const std::size_t to = (static_cast<std::size_t>(top + y) * static_cast<std::size_t>(side) + static_cast<std::size_t>(left)) * channels;
+        std::copy_n(small.pixels.data() + static_cast<std::size_t>(y) * bytes, bytes, sheet.pixels.data() + to);
+    }
+    return sheet;
 }
 
 Image with_channels(const Image& image, int channels) {

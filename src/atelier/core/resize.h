@@ -1,12 +1,31 @@
 #pragma once
 
+#include <string>
+#include <string_view>
+#include <vector>
+
 #include "atelier/core/image_file.h"
 
 namespace atelier::core {
 
-/// The largest centred square of `image`, scaled to `side` pixels: each new pixel is the average of those around its place, weighed by a triangle that is as wide
-/// as two pixels of the coarser grid, so that shrinking does not alias (as Pillow's BILINEAR).
-Image square(const Image& image, int side);
+/// What a new pixel takes of the pixels around its place: windowed sincs over six of the coarser grid's pixels, cubics over four (a = -0.5), a triangle over two.
+/// Shrinking widens each, so that nothing aliases. They are Pillow's LANCZOS, BICUBIC and BILINEAR, to the byte.
+enum class ResizeFilter { lanczos, bicubic, triangle };
+
+/// "lanczos", "bicubic", "triangle".
+const std::vector<std::string>& resize_filter_names();
+/// Throws UsageError when there is no such filter.
+ResizeFilter resize_filter(std::string_view name);
+const std::string& name_of(ResizeFilter filter);
+
+/// `image` scaled to `height` x `width` pixels.
+Image resized(const Image& image, int height, int width, ResizeFilter filter);
+
+/// The largest centred square of `image`, scaled to `side` pixels.
+Image square(const Image& image, int side, ResizeFilter filter);
+
+/// All of `image`, scaled so that its longer side has `side` pixels, in the middle of a square of `background` (red, green, blue; of grey images the first counts).
+Image padded_square(const Image& image, int side, ResizeFilter filter, const Colour& background);
 
 /// With 3 channels grey spreads to RGB, with 1 colours become their luminance (ITU-R BT.601).
 Image with_channels(const Image& image, int channels);

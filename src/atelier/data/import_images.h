@@ -3,6 +3,7 @@
 #include <filesystem>
 #include <functional>
 
+#include "atelier/core/resize.h"
 #include "atelier/data/encoded_images.h"
 
 namespace atelier::data {
@@ -13,6 +14,7 @@ EncodedImages images_at(const std::filesystem::path& path);
 struct ImportSettings {
     int side = 64;
     int channels = 3;
+    core::ResizeFilter filter = core::ResizeFilter::lanczos;
 };
 
 /// Writes `images` into a new zip archive in EDM's form (image_zip.h): PNGs of the centred square of each, scaled to `side` (core/resize.h), and their labels.
