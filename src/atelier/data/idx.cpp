@@ -1,105 +1,18 @@
 #include "atelier/data/idx.h"
 
-#include <unistd.h>
-#include <zlib.h>
-
 #include <algorithm>
-#include <array>
 #include <cctype>
-#include <cerrno>
-#include <cstring>
-#include <limits>
 #include <optional>
-#include <span>
 #include <string>
 
 #include "atelier/core/error.h"
-#include "atelier/core/regular_file.h"
+#include "atelier/core/idx_file.h"
 #include "atelier/data/labels.h"
 #include "atelier/data/memory_dataset.h"
 
 namespace atelier::data {
 
 namespace {
-
-constexpr std::uint32_t images_magic = 0x803, labels_magic = 0x801;
-constexpr std::int64_t most_pixels_a_side = 4096;
-
-/// The bytes of a file, unpacked where it is gzip.
-class Unpacked {
-public:
-    explicit Unpacked(const std::filesystem::path& path) : where_(path.string()) {
-        const core::RegularFile file(path);
-        // Deflate packs at most 1032:1, so a header that promises more than this lies.
-        most_ = std::min<std::uint64_t>(file.size(), std::numeric_limits<std::int64_t>::max() / 1100) * 1032;
-        const int descriptor = ::dup(file.descriptor());
-        file_ = descriptor < 0 ? nullptr : gzdopen(descriptor, "rb");
-        if (file_ == nullptr) {
-            if (descriptor >= 0) ::close(descriptor);
-            core::fail("{}: cannot be read ({})", where_, std::strerror(errno));
-        }
-    }
-    ~Unpacked() { gzclose(file_); }
-    Unpacked(const Unpacked&) = delete;
-    Unpacked& operator=(const Unpacked&) = delete;
-
-    std::uint32_t number() {
-        std::array<std::uint8_t, 4> bytes;
-        read(bytes);
-        return std::uint32_t{bytes[0]} << 24 | std::uint32_t{bytes[1]} << 16 | std::uint32_t{bytes[2]} << 8 | bytes[3];
-    }
-
-    /// Throws before anything is allocated when the file cannot hold so many bytes.
-    void promise(std::uint64_t bytes) const {
-        if (bytes > most_) {
-            core::fail("{}: its header promises {} bytes, more than the file can hold; is it damaged?", where_, bytes);
-        }
-    }
-
-    void read(std::span<std::uint8_t> out) {
-        while (!out.empty()) {
-            const auto piece = static_cast<unsigned>(std::min<std::size_t>(out.size(), 1 << 30));
-            const int got = gzread(file_, out.data(), piece);
-            if (got < 0) fail_unpacking();
-            if (got == 0) core::fail("{}: ends before what its header promises; was it cut off?", where_);
-            out = out.subspan(static_cast<std::size_t>(got));
-        }
-    }
-
-    void expect_end() {
-        std::uint8_t byte;
-        const int got = gzread(file_, &byte, 1);
-        if (got < 0) fail_unpacking();
-        if (got > 0) core::fail("{}: is longer than its header says; is it damaged?", where_);
-    }
-
-    const std::string& where() const { return where_; }
-
-private:
-    [[noreturn]] void fail_unpacking() {
-        int code = 0;
-        core::fail("{}: cannot be unpacked ({}); was it cut off?", where_, gzerror(file_, &code));
-    }
-
-    std::string where_;
-    std::uint64_t most_ = 0;
-    gzFile file_ = nullptr;
-};
-
-void expect_magic(Unpacked& file, std::uint32_t magic, const char* content) {
-    const std::uint32_t found = file.number();
-    if (found != magic) {
-        core::fail("{}: begins with {:#010x}; an IDX file of {} begins with {:#010x}", file.where(), found, content, magic);
-    }
-}
-
-std::int64_t side_of(Unpacked& file, const char* name) {
-    const std::int64_t pixels = file.number();
-    if (pixels < 1 || pixels > most_pixels_a_side) {
-        core::fail("{}: images have {} {}; from 1 to {} are possible", file.where(), pixels, name, most_pixels_a_side);
-    }
-    return pixels;
-}
 
 std::optional<std::filesystem::path> find_file(const std::filesystem::path& folder, const std::string& split,
                                                const std::string& content, int dimensions) {
@@ -135,26 +48,16 @@ std::vector<std::string> class_names(const std::filesystem::path& folder, std::i
 }  // namespace
 
 Tensor read_idx_images(const std::filesystem::path& path) {
-    Unpacked file(path);
-    expect_magic(file, images_magic, "grey images");
-    const std::int64_t count = file.number();
-    const std::int64_t rows = side_of(file, "rows"), columns = side_of(file, "columns");
-    if (count == 0) core::fail("{}: holds no images", file.where());
-    file.promise(static_cast<std::uint64_t>(count * rows * columns));
-    Tensor images = at::empty({count, 1, rows, columns}, at::kByte);
+    core::IdxFile file(path, core::IdxFile::Content::images);
+    Tensor images = at::empty({file.count(), 1, file.rows(), file.columns()}, at::kByte);
     file.read({images.mutable_data_ptr<std::uint8_t>(), static_cast<std::size_t>(images.numel())});
-    file.expect_end();
     return images;
 }
 
 std::vector<std::int64_t> read_idx_labels(const std::filesystem::path& path) {
-    Unpacked file(path);
-    expect_magic(file, labels_magic, "labels");
-    const std::uint32_t count = file.number();
-    file.promise(count);
-    std::vector<std::uint8_t> bytes(count);
+    core::IdxFile file(path, core::IdxFile::Content::labels);
+    std::vector<std::uint8_t> bytes(static_cast<std::size_t>(file.count()));
     file.read(bytes);
-    file.expect_end();
     return {bytes.begin(), bytes.end()};
 }
 
