@@ -26,7 +26,7 @@ namespace atelier::fuzz {
 
 namespace {
 
-constexpr std::uint64_t constant_memory = 1 << 20;
+constexpr std::uint64_t constant_memory = 2 << 20;  // tables of the libraries
 constexpr std::uint64_t largest_entry = 1 << 20;  // of an archive, that is unpacked here
 constexpr std::uint64_t deflate_ratio = 1032;     // the most that deflate can save
 
