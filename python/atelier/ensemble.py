@@ -196,7 +196,7 @@ class Ensemble:
         data        a data set in any form that Atelier reads, or "toy:..."; its `split` is used where it has several
         count       samples a seed, 2 or more
         seed, seeds the first seed and how many; figures are means over them
-        classifier  directory of the classifier on whose features images are measured
+        classifier  directory of the classifier on whose features images are measured; "": their pixels are compared
         inception   weights of Inception-v3 instead, for FID and its like
         reference   statistics (.npz with mu and sigma) instead of data
         latency     also take the time of one request

@@ -1,5 +1,8 @@
 #include "atelier/data/pair_store.h"
 
+#include <unistd.h>
+
+#include <fstream>
 #include <stdexcept>
 
 #include "atelier/core/json_file.h"
@@ -83,6 +86,39 @@ TEST_F(PairStoreFolder, gives_pairs_in_the_order_asked_for_as_often_as_asked) {
         EXPECT_TRUE(at::equal(chosen.noise[row], at::full({1, 2, 3}, static_cast<double>(number)))) << row;
         EXPECT_TRUE(at::equal(chosen.samples[row], at::full({1, 2, 3}, static_cast<double>(-number)))) << row;
     }
+}
+
+/// Of this process, in bytes.
+std::int64_t resident() {
+    std::ifstream statm("/proc/self/statm");
+    std::int64_t all = 0, pages = 0;
+    statm >> all >> pages;
+    return pages * ::sysconf(_SC_PAGESIZE);
+}
+
+TEST_F(PairStoreFolder, a_store_larger_than_memory_should_be_is_mapped_not_read) {
+    // Three gigabytes of pairs, holes on disk: a header, and a length.
+    constexpr std::int64_t count = 30000, each = 16384;
+    plan = {count, each, {3, 64, 64}, "hash", {{"method", "heun"}}};
+    fs::create_directories(path);
+    std::vector<std::int64_t> rows{each, count - each};
+    for (int i = 0; i < 2; ++i) {
+        const std::int64_t n = rows[static_cast<std::size_t>(i)], labels = n * 8, pixels = n * 3 * 64 * 64 * 4;
+        nlohmann::json header{{"labels", {{"dtype", "I64"}, {"shape", {n}}, {"data_offsets", {0, labels}}}},
+                              {"noise", {{"dtype", "F32"}, {"shape", {n, 3, 64, 64}}, {"data_offsets", {labels, labels + pixels}}}},
+                              {"samples", {{"dtype", "F32"}, {"shape", {n, 3, 64, 64}}, {"data_offsets", {labels + pixels, labels + 2 * pixels}}}}};
+        std::string text = header.dump();
+        text.append((8 - text.size() % 8) % 8, ' ');
+        const auto length = static_cast<std::uint64_t>(text.size());
+        std::ofstream(shard(i), std::ios::binary).write(reinterpret_cast<const char*>(&length), 8) << text;
+        fs::resize_file(shard(i), 8 + text.size() + static_cast<std::size_t>(labels + 2 * pixels));
+    }
+    core::write_json(path / "manifest.json", {{"count", count}, {"shard", each}, {"shape", {3, 64, 64}}, {"teacher_hash", "hash"}, {"sampler", nullptr}});
+    const std::int64_t before = resident();
+    const PairStore store(path, "hash");
+    EXPECT_EQ(store.size(), count);
+    EXPECT_EQ(store.at({0, each, count - 1}).samples.sizes(), at::IntArrayRef({3, 3, 64, 64}));
+    EXPECT_LT(resident() - before, std::int64_t{64} << 20);
 }
 
 TEST_F(PairStoreFolder, an_interrupted_write_goes_on_where_it_stopped) {

@@ -1,5 +1,6 @@
 #include <nlohmann/json.hpp>
 
+#include "atelier/core/image_file.h"
 #include "end_to_end/program.h"
 
 /// From captioned pictures to an ensemble that reads prompts.
@@ -87,6 +88,59 @@ TEST(ShippedCaptions, draw_at_once_and_keep_paraphrases_together) {
     const auto routed = nlohmann::json::parse(succeed({"route", "models/captions", "--prompt", prompt, "--prompt", other, "--json"}).out);
     EXPECT_EQ(routed[0].at("student"), routed[1].at("student"));
     EXPECT_EQ(nlohmann::json::parse(succeed({"inspect", "models/captions", "--json"}).out).at("K"), 4);
+}
+
+/// Grey pictures of 28x28 with captions of nobody's grammar, the first half darker.
+void write_captioned(const std::string& folder, int count) {
+    fs::create_directory(folder);
+    for (int i = 0; i < count; ++i) {
+        const std::string name = folder + "/" + std::to_string(1000 + i);
+        core::Image image{28, 28, 1, {}};
+        for (int p = 0; p < 28 * 28; ++p) image.pixels.push_back(static_cast<std::uint8_t>((p * (i + 3)) % 97 + (i < count / 2 ? 0 : 120)));
+        core::write_png(name + ".png", image);
+        std::ofstream(name + ".txt") << "a " << (i < count / 2 ? "dark" : "bright") << " badge, number " << i << "\n";
+    }
+}
+
+TEST(ShippedCaptions, are_measured_on_other_peoples_captions_without_a_word_of_garments) {
+    const Folder folder;
+    write_captioned(folder / "own", 60);
+    const Outcome outcome = succeed({"evaluate", "models/captions", "--data", folder / "own", "--count", "20", "--out", folder / "out"});
+    const std::string written = text_of(folder / "out/evaluation.json");
+    for (const char* word : {"garment", "place_agreement", "colour_agreement", "paraphrase"}) {
+        EXPECT_EQ(written.find(word), std::string::npos) << word;
+        EXPECT_EQ(outcome.out.find(word), std::string::npos) << word;
+    }
+    expect_contains(outcome.out, "pixel distance");
+    expect_contains(outcome.out, "protocol atelier: 20 samples against 40 real ones");
+    expect_contains(outcome.err, folder / "out/evaluation.json");
+    const auto results = nlohmann::json::parse(written).at("models");
+    const double real = results.at("real pictures").at("metrics").at("pixel_distance").at("mean"), drawn = results.at("models/captions").at("metrics").at("pixel_distance").at("mean");
+    EXPECT_GT(real, 1e-6) << "no picture is in its own reference";
+    EXPECT_LT(real, drawn);
+
+    const Outcome few = succeed({"evaluate", "models/captions", "--data", folder / "own", "--count", "40", "--out", folder / "few"});
+    expect_contains(few.err, "too few to keep 40 of them out of the reference");
+    EXPECT_FALSE(nlohmann::json::parse(text_of(folder / "few/evaluation.json")).at("models").contains("real pictures"));
+}
+
+TEST(Evaluate, says_what_is_wrong_before_it_measures) {
+    const Folder folder;
+    write_captioned(folder / "own", 12);
+    std::ofstream(folder / "file") << "no folder";
+    const Outcome unwritable = run({"evaluate", "models/captions", "--data", folder / "own", "--count", "4", "--out", folder / "file/out"});
+    EXPECT_EQ(unwritable.code, 1);
+    expect_contains(unwritable.err, folder / "file");
+    EXPECT_EQ(unwritable.err.find("features"), std::string::npos) << unwritable.err;
+    const Outcome unequal = run({"evaluate", "models/fashion-mnist/k4", "--data", folder / "own", "--classes", "equal", "--count", "101", "--out", folder / "x"});
+    EXPECT_EQ(unequal.code, 2);
+    expect_contains(unequal.err, "--count 100");
+    EXPECT_EQ(run({"evaluate", "models/captions", "--data", folder / "own", "--classes", "iid", "--out", folder / "x"}).code, 2);
+    EXPECT_EQ(run({"evaluate", "models/captions", "--data", folder / "own", "--protocol", "edn", "--out", folder / "x"}).code, 2);
+    std::ofstream(folder / "captions.txt") << "a\nb\nc\nd\n";
+    const Outcome missing = run({"evaluate", folder / "nowhere", "--captions", folder / "captions.txt", "--data", folder / "own", "--out", folder / "x"});
+    EXPECT_EQ(missing.code, 1);
+    expect_contains(missing.err, "there is no such model");
 }
 
 TEST(ShippedCaptions, are_refused_where_only_classes_are_understood) {

@@ -54,6 +54,14 @@ TEST(FrechetDistance, refuses_features_of_different_width) {
     EXPECT_NE(message.find("features of 1 and of 2 numbers"), std::string::npos) << message;
 }
 
+TEST(FrechetDistance, refuses_what_is_no_covariance_instead_of_calling_it_equal) {
+    const Statistics good = gaussian({0, 0}, diagonal({1, 4})), negative = gaussian({0, 0}, diagonal({-1, -4})), half = gaussian({0, 0}, diagonal({4, -0.1}));
+    for (const Statistics* bad : {&negative, &half}) {
+        EXPECT_NE(error_of([&] { frechet_distance(good, *bad); }).find("no covariance"), std::string::npos);
+        EXPECT_NE(error_of([&] { frechet_distance(*bad, good); }).find("no covariance"), std::string::npos);
+    }
+}
+
 TEST(FeatureStatistics, are_numpys_however_the_rows_are_split) {
     const Tensor rows = golden_rows("a");
     FeatureStatistics split(rows.size(1));
@@ -89,6 +97,25 @@ TEST(KernelDistance, is_about_zero_for_one_distribution_and_grows_with_a_shift) 
     EXPECT_GT(kernel_distance(a, b + 1, settings), 0.5);
     EXPECT_EQ(kernel_distance(a, b, settings), kernel_distance(a, b, settings));
     EXPECT_NE(kernel_distance(a, b, settings), kernel_distance(a, b, {.subsets = 5, .subset_size = 400, .seed = 2}));
+}
+
+TEST(KernelDistance, of_whole_sets_agrees_with_numpy_and_has_no_bias_of_few_samples) {
+    EXPECT_NEAR(whole_kernel_distance(golden_rows("a"), golden_rows("b")), golden("kernel"), 1e-9);
+    double kernel = 0, frechet = 0;
+    for (std::uint64_t i = 0; i < 40; ++i) {
+        const Tensor a = random_rows(20, 50, 100 + i), b = random_rows(20, 50, 200 + i);
+        kernel += whole_kernel_distance(a, b) / 40;
+        frechet += frechet_distance(a, b) / 40;
+    }
+    EXPECT_NEAR(kernel, 0, 0.05);
+    EXPECT_GT(frechet, 30) << "of one distribution";
+    EXPECT_NE(error_of([] { whole_kernel_distance(at::zeros({1, 3}), at::zeros({5, 3})); }).find("2 samples"), std::string::npos);
+}
+
+TEST(KernelDistance, looks_at_subsets_of_sets_that_would_fill_memory_in_float64) {
+    // 160 GB as numbers of their own; one row, repeated.
+    const Tensor huge = at::ones({1, 2048}).expand({10'000'000, 2048});
+    EXPECT_NEAR(kernel_distance(huge, huge, {.subsets = 2, .subset_size = 10}), 0, 1e-9);
 }
 
 TEST(PrecisionRecall, agrees_with_numpy) {

@@ -139,6 +139,7 @@ TEST(Evaluator, writes_protocol_spread_and_a_row_a_class) {
     EXPECT_EQ(protocol.at("classifier"), extractor().hash());
     EXPECT_EQ(protocol.at("quantisation"), "clamp(x*127.5+128, 0, 255) to uint8");
     EXPECT_EQ(protocol.at("program"), "atelier 0.1.0");
+    EXPECT_EQ(protocol.at("name"), "atelier");
     const nlohmann::json& distance = result.at("metrics").at("feature_distance");
     const auto values = distance.at("values").get<std::vector<double>>();
     const double mean = (values[0] + values[1] + values[2]) / 3;
@@ -162,6 +163,63 @@ TEST(Evaluator, leaves_out_what_a_class_without_samples_cannot_tell) {
     EXPECT_EQ(row.at("count").at("mean"), 0);
     EXPECT_TRUE(row.at("feature_distance").at("mean").is_null());
     EXPECT_TRUE(row.at("count").at("spread").is_null());
+}
+
+/// Draws that are handed out block by block; each row is asked for once, in order.
+SampleSource in_blocks(const std::shared_ptr<const data::Dataset>& dataset, std::int64_t& asked) {
+    return [dataset, &asked](std::int64_t count, std::uint64_t seed) {
+        const Samples all = real_samples(dataset)(count, seed);
+        asked = 0;
+        return Samples{.model_space = {}, .labels = all.labels, .count = count, .read = [all, &asked](std::int64_t first, std::int64_t n) {
+                           EXPECT_EQ(first, asked);
+                           asked += n;
+                           return all.model_space.narrow(0, first, n);
+                       }};
+    };
+}
+
+TEST(Evaluator, takes_means_and_covariances_of_all_and_keeps_a_sample_of_features) {
+    const auto reference = halves(400, 1), real = halves(300, 5);
+    Protocol bounded = small_protocol(200);
+    bounded.kept_features = 60;
+    std::int64_t asked = 0;
+    const nlohmann::json all = Evaluator(reference, &extractor(), small_protocol(200)).evaluate({real_samples(real), ""}),
+                         few = Evaluator(reference, &extractor(), bounded).evaluate({in_blocks(real, asked), ""});
+    EXPECT_EQ(asked, 200);
+    EXPECT_NEAR(mean_of(few, "feature_distance"), mean_of(all, "feature_distance"), 1e-9);
+    EXPECT_NEAR(mean_of(few, "class_agreement"), mean_of(all, "class_agreement"), 1e-12);
+    EXPECT_NEAR(mean_of(few, "kernel_feature_distance"), mean_of(all, "kernel_feature_distance"), 0.5);
+    EXPECT_EQ(few.at("protocol").at("kept"), (nlohmann::json{{"reference", 60}, {"samples", 60}}));
+    EXPECT_EQ(all.at("protocol").at("kept"), (nlohmann::json{{"reference", 400}, {"samples", 200}}));
+    for (const auto& row : few.at("classes")) {
+        EXPECT_NEAR(row.at("count").at("mean").get<double>(), 100, 15);
+        EXPECT_EQ(row.at("reference_count").at("mean"), 30) << "each class by its share";
+        EXPECT_TRUE(row.at("kernel_feature_distance").at("mean").is_number());
+    }
+}
+
+TEST(Evaluator, warns_of_frechet_distances_of_few_images_per_class) {
+    const Evaluator evaluator(halves(24, 1), &extractor(), small_protocol(20));  // 10 and 12 of each class, and 16 features
+    testing::internal::CaptureStderr();
+    evaluator.evaluate({real_samples(halves(300, 5)), ""});
+    const std::string said = testing::internal::GetCapturedStderr();
+    EXPECT_NE(said.find("feature_distance per class is taken from as few as"), std::string::npos) << said;
+    EXPECT_NE(said.find("compare kernel_feature_distance per class"), std::string::npos) << said;
+    EXPECT_EQ(said.find("per class"), said.rfind("feature_distance per class is") + std::string("feature_distance ").size()) << "once, for three seeds";
+}
+
+TEST(Evaluator, on_pixels_needs_no_classifier) {
+    const Thumbnails pixels(1);
+    const auto reference = halves(400, 1);
+    const nlohmann::json real = Evaluator(reference, &pixels, small_protocol(100)).evaluate({real_samples(halves(300, 5)), ""});
+    const auto dark = [](std::int64_t count, std::uint64_t) { return Samples{at::full({count, 1, 8, 8}, -0.9F), {}}; };
+    const nlohmann::json fake = Evaluator(reference, &pixels, small_protocol(100)).evaluate({dark, ""});
+    EXPECT_GT(mean_of(fake, "pixel_distance"), 5 * mean_of(real, "pixel_distance"));
+    EXPECT_GT(mean_of(fake, "kernel_pixel_distance"), mean_of(real, "kernel_pixel_distance"));
+    EXPECT_FALSE(real.at("metrics").contains("class_agreement"));
+    EXPECT_TRUE(real.at("protocol").contains("pixels"));
+    EXPECT_TRUE(at::allclose(pixels.features(at::ones({2, 1, 28, 28})).features, at::ones({2, 64})));
+    EXPECT_NE(error_of([&] { pixels.features(at::ones({2, 3, 8, 8})); }).find("1 channels"), std::string::npos);
 }
 
 TEST(Evaluator, refuses_other_samples_than_it_asked_for) {

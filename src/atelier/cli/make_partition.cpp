@@ -2,6 +2,7 @@
 #include "atelier/cli/stages.h"
 #include "atelier/core/error.h"
 #include "atelier/core/log.h"
+#include "atelier/data/sampling.h"
 #include "atelier/distillation/score_matching.h"
 
 namespace atelier::cli {
@@ -25,7 +26,7 @@ std::vector<std::vector<double>> label_embeddings(const models::Model& teacher) 
 
 /// The teacher's denoising loss on up to 256 samples of each class.
 std::vector<double> class_losses(Workshop& workshop) {
-    constexpr std::size_t most = 256;
+    constexpr std::int64_t most = 256;
     at::NoGradGuard no_gradients;
     const data::Dataset& data = *workshop.data();
     const models::Model& teacher = workshop.teacher();
@@ -33,8 +34,7 @@ std::vector<double> class_losses(Workshop& workshop) {
     std::vector<double> losses;
     for (std::int64_t c = 0; c < data.classes(); ++c) {
         const std::int64_t cell[]{c};
-        auto indices = data::indices_of(data, cell);
-        if (indices.size() > most) indices.resize(most);
+        const auto indices = data::seeded_sample(data, data::indices_of(data, cell), most, workshop.seed(), "difficulty/samples");
         const auto n = static_cast<std::int64_t>(indices.size());
         core::RandomStream levels(workshop.seed(), "difficulty/sigma", static_cast<std::uint64_t>(c));
         core::RandomStream noise(workshop.seed(), "difficulty/noise", static_cast<std::uint64_t>(c));

@@ -27,6 +27,7 @@ public:
     virtual ~Painter() = default;
     virtual Tensor draw(const std::vector<std::int64_t>& numbers, const std::vector<std::string>& prompts) = 0;
     virtual nlohmann::json about() = 0;
+    virtual std::int64_t parameters() = 0;  // of the network that draws a picture
 };
 
 class EnsemblePainter final : public Painter {
@@ -42,6 +43,7 @@ public:
                 {"evaluations", generator_.sampling().evaluations()}, {"engine", inference::name_of(generator_.engine().kind)},
                 {"precision", inference::name_of(generator_.engine().precision)}};
     }
+    std::int64_t parameters() override { return generator_.parameters_of_student(0); }
 
 private:
     std::uint64_t seed_;
@@ -69,6 +71,7 @@ public:
         return {{"hashes", {core::sha256(weights)}}, {"guidance", how_.guidance}, {"sampler", how_.method == inference::TextSampling::Method::ddim ? "ddim" : "dpm++"},
                 {"evaluations", how_.steps}, {"engine", inference::name_of(engine_.kind)}, {"precision", inference::name_of(engine_.precision)}};
     }
+    std::int64_t parameters() override { return model_.directory().unet_weights().count(); }
 
 private:
     std::uint64_t seed_;
@@ -99,11 +102,12 @@ void begin(const fs::path& folder, const nlohmann::json& about) {
 
 bool draws_prompts(const fs::path& model) { return models::is_diffusers_directory(model) || inference::reads_prompts(model); }
 
-void draw_prompts(const PromptPictures& wanted, std::span<const std::string> prompts, const fs::path& folder, const inference::Engine& engine) {
+PictureFacts draw_prompts(const PromptPictures& wanted, std::span<const std::string> prompts, const fs::path& folder, const inference::Engine& engine) {
     const ops::Deterministic deterministic;
     const auto painter = painter_of(wanted, engine);
     nlohmann::json about = painter->about();
     about.update({{"captions", core::sha256_of_lines(prompts)}, {"seed", wanted.seed}, {"side", wanted.side}});
+    if (wanted.side > 0) about["filter"] = core::name_of(core::ResizeFilter::lanczos);
     begin(folder, about);
     std::vector<std::int64_t> missing;
     for (std::int64_t i = 0; i < static_cast<std::int64_t>(prompts.size()); ++i) {
@@ -121,11 +125,12 @@ void draw_prompts(const PromptPictures& wanted, std::span<const std::string> pro
         const Tensor pixels = painter->draw(numbers, some);
         for (std::size_t i = 0; i < numbers.size(); ++i) {
             core::Image image = models::image_of(pixels[static_cast<std::int64_t>(i)]);
-            if (wanted.side > 0 && (image.width != wanted.side || image.height != wanted.side)) image = core::square(image, wanted.side, core::ResizeFilter::triangle);
+            if (wanted.side > 0 && (image.width != wanted.side || image.height != wanted.side)) image = core::square(image, wanted.side, core::ResizeFilter::lanczos);
             core::write_png(picture_file(folder, numbers[i]), image, {{"prompt", some[i]}, {"seed", std::to_string(wanted.seed)}, {"number", std::to_string(numbers[i])}});
         }
         progress.update(there + static_cast<std::int64_t>(first + numbers.size()));
     }
+    return {painter->parameters(), about.at("evaluations").get<std::int64_t>()};
 }
 
 }  // namespace atelier::cli

@@ -22,8 +22,13 @@ struct PromptPictures {
 /// Whether a model can be asked so.
 bool draws_prompts(const std::filesystem::path& model);
 
+/// What a picture took: parameters of the network that drew it, and how often it was evaluated.
+struct PictureFacts {
+    std::int64_t parameters, evaluations;
+};
+
 /// Draws picture i of the seed for prompt i into `folder` as 000000.png and so on, with pictures.json that says what they are of. Pictures that are there are not drawn
 /// again. Throws core::UsageError when the folder holds pictures of something else, core::Interrupted when a stop was requested.
-void draw_prompts(const PromptPictures& wanted, std::span<const std::string> prompts, const std::filesystem::path& folder, const inference::Engine& engine);
+PictureFacts draw_prompts(const PromptPictures& wanted, std::span<const std::string> prompts, const std::filesystem::path& folder, const inference::Engine& engine);
 
 }  // namespace atelier::cli

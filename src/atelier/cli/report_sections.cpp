@@ -2,13 +2,12 @@
 
 #include <algorithm>
 #include <cmath>
-#include <numeric>
 
 #include <fmt/format.h>
 
 #include "atelier/cli/caption_report.h"
 #include "atelier/core/error.h"
-#include "atelier/data/dataset.h"
+#include "atelier/data/sampling.h"
 #include "atelier/distillation/health.h"
 #include "atelier/evaluation/charts.h"
 #include "atelier/evaluation/measuring.h"
@@ -61,10 +60,9 @@ std::string ensemble_words(const std::string& name) { return fmt::format("{}, on
 
 std::vector<evaluation::Point> training_points(const std::string& data_path) {
     if (data_path.empty()) return {};
-    const auto data = data::open_dataset({.path = data_path, .split = "train", .limit = 20000});
-    std::vector<std::int64_t> all(static_cast<std::size_t>(data->size()));
-    std::iota(all.begin(), all.end(), 0);
-    return evaluation::points_of(models::to_user_space(data->form(), data->samples(all)));
+    constexpr std::int64_t most = 20000;
+    const auto data = data::open_dataset({.path = data_path, .split = "train", .limit = 0});
+    return evaluation::points_of(models::to_user_space(data->form(), data->samples(data::seeded_sample(*data, most, 0, "report/points"))));
 }
 
 evaluation::Figure point_figure(inference::Generator& generator, const std::vector<evaluation::Point>& density, const std::string& title,
@@ -245,11 +243,10 @@ void add_neighbours(evaluation::Report& report, const Shelf& shelf) {
     const auto ensemble = inference::open_generator(main_ensemble(shelf));
     if (ensemble->form().kind != models::DataForm::Kind::image) return;
     const auto train = data::open_dataset({.path = shelf.data_path, .split = "train", .limit = 0});
-    const auto test = data::open_dataset({.path = shelf.data_path, .split = "test", .limit = checked});
-    std::vector<std::int64_t> first(static_cast<std::size_t>(test->size()));
-    std::iota(first.begin(), first.end(), 0);
+    const auto test = data::open_dataset({.path = shelf.data_path, .split = "test", .limit = 0});
+    const auto held_out = data::seeded_sample(*test, checked, 0, "report/neighbours");
     const Tensor generated = ensemble->draw(inference::plan(checked, 0, {}, ensemble->prior()));
-    const auto copied = evaluation::copying(generated, test->samples(first), *train);
+    const auto copied = evaluation::copying(generated, test->samples(held_out), *train);
     std::vector<core::Image> pairs;
     for (std::int64_t i = 0; i < shown; ++i) {
         pairs.push_back(models::image_of(models::to_user_space(ensemble->form(), generated.slice(0, i, i + 1))[0]));

@@ -159,7 +159,11 @@ void write_npz(const std::filesystem::path& path, const std::vector<TensorBytes>
     file.commit();
 }
 
-std::map<std::string, Array> read_npz(const std::filesystem::path& path, std::size_t largest) {
+namespace {
+
+/// Calls `visit(archive, name)` for each entry, whose name is the file's own.
+template <class Visit>
+void for_each_entry(const std::filesystem::path& path, const Visit& visit) {
     const std::string where = path.string();
     const RegularFile file(path);
     const ReadArchive zip(archive_read_new(), archive_read_free);
@@ -167,22 +171,45 @@ std::map<std::string, Array> read_npz(const std::filesystem::path& path, std::si
     if (archive_read_open_fd(zip.get(), file.descriptor(), std::size_t{1} << 20) != ARCHIVE_OK) {
         fail("{}: is not a numpy .npz ({})", where, words_of(zip.get()));
     }
-    std::map<std::string, Array> arrays;
-    std::uint64_t left = largest;
     for (;;) {
         archive_entry* entry = nullptr;
         const int status = archive_read_next_header(zip.get(), &entry);
-        if (status == ARCHIVE_EOF) return arrays;
+        if (status == ARCHIVE_EOF) return;
         if (status != ARCHIVE_OK) fail("{}: is not a numpy .npz ({})", where, words_of(zip.get()));
         const char* pathname = archive_entry_pathname(entry);
-        std::string name = pathname != nullptr ? pathname : "";
-        if (!name.ends_with(ending)) fail("{}: holds \"{}\", which is no .npy array", where, name);
-        name.resize(name.size() - ending.size());
-        const std::string place = fmt::format("{}: array \"{}\"", where, name);
-        const auto [array, is_new] = arrays.emplace(name, EntryReader(zip.get(), place).array(left));
+        visit(zip.get(), std::string(pathname != nullptr ? pathname : ""));
+    }
+}
+
+std::map<std::string, Array> read_arrays(const std::filesystem::path& path, const std::set<std::string>* wanted, std::uint64_t left) {
+    std::map<std::string, Array> arrays;
+    for_each_entry(path, [&](archive* zip, std::string name) {
+        const bool is_array = name.ends_with(ending);
+        if (is_array) name.resize(name.size() - ending.size());
+        if (wanted && !(is_array && wanted->contains(name))) return;
+        if (!is_array) fail("{}: holds \"{}\", which is no .npy array", path.string(), name);
+        const std::string place = fmt::format("{}: array \"{}\"", path.string(), name);
+        const auto [array, is_new] = arrays.emplace(name, EntryReader(zip, place).array(left));
         if (!is_new) fail("{}: is there twice", place);
         left -= array->second.bytes.size();
-    }
+    });
+    return arrays;
+}
+
+}  // namespace
+
+std::map<std::string, Array> read_npz(const std::filesystem::path& path, std::size_t largest) { return read_arrays(path, nullptr, largest); }
+
+std::map<std::string, Array> read_npz(const std::filesystem::path& path, const std::set<std::string>& wanted, std::size_t largest) {
+    return read_arrays(path, &wanted, largest);
+}
+
+std::set<std::string> names_in_npz(const std::filesystem::path& path) {
+    std::set<std::string> names;
+    for_each_entry(path, [&](archive*, const std::string& name) {
+        if (name.ends_with(ending)) names.insert(name.substr(0, name.size() - ending.size()));
+    });
+    return names;
 }
 
 }  // namespace atelier::core

@@ -35,24 +35,39 @@ FilterKind kind_of(ResizeFilter filter) {
     return filter == ResizeFilter::bicubic ? FilterKind{2, cubic_weight} : FilterKind{1, triangle_weight};
 }
 
-/// The weights with which pixels from `first` on make up a new one, in units of 2^-fraction_bits; their sum is 1 but for rounding.
+/// The weights with which pixels from `first` on make up a new one; their sum is 1.
+struct ExactTaps {
+    std::size_t first;
+    std::vector<double> weights;
+};
+
+std::vector<ExactTaps> exact_taps(int from, int to, ResizeFilter filter) {
+    const FilterKind kind = kind_of(filter);
+    const double scale = static_cast<double>(from) / to, widened = std::max(1.0, scale), reach = kind.reach * widened;
+    std::vector<ExactTaps> all;
+    for (int i = 0; i < to; ++i) {
+        const double centre = (i + 0.5) * scale;
+        const int first = std::max(0, static_cast<int>(centre - reach + 0.5)), last = std::min(from, static_cast<int>(centre + reach + 0.5));
+        ExactTaps taps{static_cast<std::size_t>(first), {}};
+        double sum = 0;
+        for (int j = first; j < last; ++j) sum += taps.weights.emplace_back(kind.weight((j + 0.5 - centre) / widened));
+        for (double& weight : taps.weights) weight /= sum;
+        all.push_back(std::move(taps));
+    }
+    return all;
+}
+
+/// The same in units of 2^-fraction_bits; their sum is 1 but for rounding.
 struct Taps {
     std::size_t first;
     std::vector<std::int32_t> weights;
 };
 
 std::vector<Taps> taps_of(int from, int to, ResizeFilter filter) {
-    const FilterKind kind = kind_of(filter);
-    const double scale = static_cast<double>(from) / to, widened = std::max(1.0, scale), reach = kind.reach * widened;
     std::vector<Taps> all;
-    for (int i = 0; i < to; ++i) {
-        const double centre = (i + 0.5) * scale;
-        const int first = std::max(0, static_cast<int>(centre - reach + 0.5)), last = std::min(from, static_cast<int>(centre + reach + 0.5));
-        std::vector<double> exact;
-        double sum = 0;
-        for (int j = first; j < last; ++j) sum += exact.emplace_back(kind.weight((j + 0.5 - centre) / widened));
-        Taps taps{static_cast<std::size_t>(first), {}};
-        for (const double weight : exact) taps.weights.push_back(static_cast<std::int32_t>(std::lround(weight / sum * (1 << fraction_bits))));
+    for (const ExactTaps& exact : exact_taps(from, to, filter)) {
+        Taps taps{exact.first, {}};
+        for (const double weight : exact.weights) taps.weights.push_back(static_cast<std::int32_t>(std::lround(weight * (1 << fraction_bits))));
         all.push_back(std::move(taps));
     }
     return all;
@@ -130,6 +145,16 @@ ResizeFilter resize_filter(std::string_view name) {
 }
 
 const std::string& name_of(ResizeFilter filter) { return resize_filter_names()[static_cast<std::size_t>(filter)]; }
+
+std::vector<float> filter_matrix(int from, int to, ResizeFilter filter) {
+    std::vector<float> matrix(static_cast<std::size_t>(from) * static_cast<std::size_t>(to));
+    std::size_t row = 0;
+    for (const ExactTaps& taps : exact_taps(from, to, filter)) {
+        for (std::size_t i = 0; i < taps.weights.size(); ++i) matrix[row + taps.first + i] = static_cast<float>(taps.weights[i]);
+        row += static_cast<std::size_t>(from);
+    }
+    return matrix;
+}
 
 Image resized(const Image& image, int height, int width, ResizeFilter filter) {
     check_image(image);

@@ -32,22 +32,11 @@ void check_teacher(const core::SafetensorsFile& shard, const std::string& wanted
     if (made_by != shard.metadata().end()) check_teacher(shard.path(), made_by->second, wanted);
 }
 
-ops::Parameters read_shard(const fs::path& path, std::int64_t wanted, const std::vector<std::int64_t>& shape, const std::string& teacher_hash) {
-    const core::SafetensorsFile file(path);
-    check_teacher(file, teacher_hash);
-    ops::Parameters shard = ops::read_parameters(file, true);
-    for (const char* name : {"noise", "samples"}) {
-        if (!shard.contains(name) || shard.at(name).sizes().vec() != batch_shape(wanted, shape) ||
-            shard.at(name).scalar_type() != at::kFloat) {
-            core::fail("{}: \"{}\" must be float32 {}; delete the shard and make the pairs again", path.string(), name,
-                       core::to_string(batch_shape(wanted, shape)));
-        }
-    }
-    if (!shard.contains("labels") || shard.at("labels").sizes().vec() != std::vector<std::int64_t>{wanted} ||
-        shard.at("labels").scalar_type() != at::kLong) {
-        core::fail("{}: \"labels\" must be int64 [{}]; delete the shard and make the pairs again", path.string(), wanted);
-    }
-    return shard;
+/// Whether a shard's tensor is of that type and shape, which the file's header tells.
+void check_tensor(const core::SafetensorsFile& file, const std::string& name, core::DType type, const std::vector<std::int64_t>& shape) {
+    if (file.contains(name) && file.entry(name).dtype == type && file.entry(name).shape == shape) return;
+    core::fail("{}: \"{}\" must be {} {}; delete the shard and make the pairs again", file.path().string(), name,
+               type == core::DType::I64 ? "int64" : "float32", core::to_string(shape));
 }
 
 }  // namespace
@@ -63,22 +52,29 @@ PairStore::PairStore(const fs::path& folder, const std::string& teacher_hash) {
     if (!teacher_hash.empty()) check_teacher(path, made_by, teacher_hash);
     const std::int64_t count = json.integer("count", 1, 1'000'000'000), each = json.integer("shard", 1, 1'000'000'000);
     const auto shape = json.integers("shape", 1, 1 << 20);
-    std::vector<Tensor> noise, samples;
+    each_ = each;
     for (std::int64_t i = 0; i < shards(count, each); ++i) {
-        const ops::Parameters shard = read_shard(shard_path(folder, i), std::min(each, count - i * each), shape, made_by);
-        noise.push_back(shard.at("noise"));
-        samples.push_back(shard.at("samples"));
-        const auto* labels = shard.at("labels").const_data_ptr<std::int64_t>();
-        all_.labels.insert(all_.labels.end(), labels, labels + shard.at("labels").numel());
+        const auto file = std::make_shared<const core::SafetensorsFile>(shard_path(folder, i));
+        const std::int64_t rows = std::min(each, count - i * each);
+        check_teacher(*file, made_by);
+        for (const char* name : {"noise", "samples"}) check_tensor(*file, name, core::DType::F32, batch_shape(rows, shape));
+        check_tensor(*file, "labels", core::DType::I64, {rows});
+        shards_.push_back({ops::map_tensor(file, "noise"), ops::map_tensor(file, "samples")});
+        const Tensor labels = ops::read_tensor(*file, "labels", /*keep_type=*/true);
+        labels_.insert(labels_.end(), labels.const_data_ptr<std::int64_t>(), labels.const_data_ptr<std::int64_t>() + rows);
     }
-    all_.noise = at::cat(noise);
-    all_.samples = at::cat(samples);
 }
 
 Pairs PairStore::at(const std::vector<std::int64_t>& indices) const {
-    const Tensor rows = at::tensor(indices, at::kLong);
-    Pairs chosen{all_.noise.index_select(0, rows), all_.samples.index_select(0, rows), {}};
-    for (const std::int64_t i : indices) chosen.labels.push_back(all_.labels.at(static_cast<std::size_t>(i)));
+    const auto shape = batch_shape(static_cast<std::int64_t>(indices.size()), shards_.front().noise.sizes().slice(1).vec());
+    Pairs chosen{at::empty(shape, at::kFloat), at::empty(shape, at::kFloat), {}};
+    for (std::size_t i = 0; i < indices.size(); ++i) {
+        chosen.labels.push_back(labels_.at(static_cast<std::size_t>(indices[i])));
+        const Shard& shard = shards_[static_cast<std::size_t>(indices[i] / each_)];
+        const auto row = static_cast<std::int64_t>(i);
+        chosen.noise[row].copy_(shard.noise[indices[i] % each_]);
+        chosen.samples[row].copy_(shard.samples[indices[i] % each_]);
+    }
     return chosen;
 }
 

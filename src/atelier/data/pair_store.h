@@ -21,16 +21,23 @@ struct Pairs {
 /// `noise`, `samples` and `labels` and in its metadata the teacher's hash again.
 class PairStore {
 public:
-    /// Opens a finished store and reads it into memory. Throws core::Error when pairs are missing or of another size, or when
-    /// `teacher_hash` is not empty and not the one in the manifest.
+    /// Opens a finished store. Its shards are mapped, not read: there may be more pairs than memory holds. Throws core::Error when pairs are
+    /// missing or of another size, or when `teacher_hash` is not empty and not the one in the manifest.
     PairStore(const std::filesystem::path& folder, const std::string& teacher_hash);
 
-    std::int64_t size() const { return static_cast<std::int64_t>(all_.labels.size()); }
-    const std::vector<std::int64_t>& labels() const { return all_.labels; }
+    std::int64_t size() const { return static_cast<std::int64_t>(labels_.size()); }
+    const std::vector<std::int64_t>& labels() const { return labels_; }
+    /// Copies of the pairs at `indices`. Thread-safe.
     Pairs at(const std::vector<std::int64_t>& indices) const;
 
 private:
-    Pairs all_;
+    /// Tensors that look into the mapped file.
+    struct Shard {
+        Tensor noise, samples;
+    };
+    std::vector<Shard> shards_;
+    std::int64_t each_ = 0;  // pairs per shard
+    std::vector<std::int64_t> labels_;
 };
 
 struct PairPlan {

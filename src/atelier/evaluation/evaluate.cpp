@@ -39,6 +39,14 @@ std::unique_ptr<Measures> measures_for(const data::Dataset& reference, const Fea
 
 }  // namespace
 
+void check_samples(const Tensor& samples, const models::DataForm& form) {
+    std::vector<std::int64_t> wanted{samples.size(0)};
+    wanted.insert(wanted.end(), form.shape.begin(), form.shape.end());
+    if (samples.sizes().vec() == wanted) return;
+    core::fail("evaluation: asked for {} samples of shape {}, got {}; is the reference the data that the model was trained on?", samples.size(0),
+               core::to_string(form.shape), core::to_string(samples.sizes().vec()));
+}
+
 nlohmann::json summaries(const std::vector<const distillation::Metrics*>& draws) {
     nlohmann::json json = nlohmann::json::object();
     for (std::size_t i = 0; i < draws.front()->size(); ++i) {
@@ -72,16 +80,8 @@ nlohmann::json Evaluator::evaluate(const Subject& subject) const {
 
 Samples Evaluator::draw(const Subject& subject, std::uint64_t seed) const {
     Samples samples = subject.draw(protocol_.count, seed);
-    const std::vector<std::int64_t>& shape = form_.shape;
-    std::vector<std::int64_t> wanted{protocol_.count}, found{samples.size()};
-    wanted.insert(wanted.end(), shape.begin(), shape.end());
-    const std::vector<std::int64_t> one = samples.size() == 0 ? shape : samples.rows(0, 1).sizes().slice(1).vec();
-    found.insert(found.end(), one.begin(), one.end());
-    if (found != wanted) {
-        core::fail(
-            "evaluation: asked for {} samples of shape {}, got {}; is the reference the data that the model was trained on?",
-            protocol_.count, core::to_string(shape), core::to_string(found));
-    }
+    if (samples.size() != protocol_.count) core::fail("evaluation: asked for {} samples, got {}", protocol_.count, samples.size());
+    if (!samples.read) check_samples(samples.model_space, form_);
     if (classes_ == 0) samples.labels.clear();
     if (!samples.labels.empty() && static_cast<std::int64_t>(samples.labels.size()) != protocol_.count) {
         core::fail("evaluation: {} samples came with {} labels", protocol_.count, samples.labels.size());
@@ -102,7 +102,9 @@ nlohmann::json Evaluator::protocol_of(const Subject& subject) const {
         {"seeds", protocol_.seeds},
         {"reference", {{"path", protocol_.reference_path}, {"hash", reference_hash_}, {"count", reference_count_}}},
         {"model", model},
+        {"name", protocol_.name},
         {"program", protocol_.program}};
+    if (!protocol_.class_draws.empty() && classes_ > 0) protocol["classes"] = protocol_.class_draws;
     measures_->describe(protocol);
     return protocol;
 }

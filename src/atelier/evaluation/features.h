@@ -19,6 +19,9 @@ struct Features {
 /// What turns images into the numbers that they are compared by.
 class FeatureSpace {
 public:
+    /// Inception's distances are FID and KID; a classifier's logits name the data set's classes; pixels are what there is without any network.
+    enum class Kind { classifier, inception, pixels };
+
     virtual ~FeatureSpace() = default;
 
     /// Features of model-space images [N,C,H,W], batch by batch. Throws core::Error on images that it cannot read.
@@ -26,8 +29,30 @@ public:
     virtual std::int64_t width() const = 0;  // numbers an image
     /// ops::hash_of the weights.
     virtual const std::string& hash() const = 0;
-    /// Whether distances in it are FID and KID; else its logits name the data set's classes.
-    virtual bool is_inception() const = 0;
+    virtual Kind kind() const = 0;
+    /// How it sees images, for a result's protocol; empty where its kind and hash say all.
+    virtual std::string resizing() const { return ""; }
+};
+
+/// What distances in a space are called in results: "fid" and "kid", "feature_distance" and "kernel_feature_distance", "pixel_distance" and
+/// "kernel_pixel_distance".
+std::string frechet_name(FeatureSpace::Kind kind);
+std::string kernel_name(FeatureSpace::Kind kind);
+
+/// Pixels averaged over a grid of 8x8 areas: layout and colour, and nothing of what a picture shows. It needs no weights, so that pictures of any data can be
+/// compared where no classifier knows them.
+class Thumbnails : public FeatureSpace {
+public:
+    explicit Thumbnails(std::int64_t channels) : channels_(channels) {}
+
+    Features features(const Tensor& images) const override;
+    std::int64_t width() const override { return channels_ * side * side; }
+    const std::string& hash() const override;
+    Kind kind() const override { return Kind::pixels; }
+
+private:
+    static constexpr std::int64_t side = 8;
+    std::int64_t channels_;
 };
 
 /// The project's yardstick for images: a classifier that it trained itself.
@@ -43,7 +68,7 @@ public:
     const networks::ClassifierConfig& config() const { return config_; }
     std::int64_t width() const override { return config_.features; }
     const std::string& hash() const override { return hash_; }
-    bool is_inception() const override { return false; }
+    Kind kind() const override { return Kind::classifier; }
 
 private:
     networks::ClassifierConfig config_;

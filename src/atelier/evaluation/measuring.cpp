@@ -1,13 +1,14 @@
 #include "atelier/evaluation/measuring.h"
 
 #include <algorithm>
-#include <numeric>
 
 #include "atelier/core/error.h"
 #include "atelier/core/hash.h"
 #include "atelier/core/log.h"
 #include "atelier/core/progress.h"
+#include "atelier/core/resize.h"
 #include "atelier/core/signals.h"
+#include "atelier/data/sampling.h"
 #include "atelier/data/toy_points.h"
 #include "atelier/evaluation/clip.h"
 #include "atelier/evaluation/inception.h"
@@ -20,31 +21,52 @@ namespace {
 
 constexpr std::int64_t clip_block = 500;
 
-SampleSource source_of(inference::Generator& generator, const std::string& name) {
-    return [&generator, name](std::int64_t count, std::uint64_t seed) {
-        const inference::Wanted all = inference::plan(count, seed, {}, generator.prior());
-        core::Progress progress("sampling " + name, count, "samples");
-        return Samples{inference::draw_in_parts(generator, all, [&](std::int64_t done) { progress.update(done); }), all.classes};
+/// Images brought to squares as DMD2's evaluation does: the middle square, by Lanczos to `side` pixels, rounded to 8 bits.
+class SquareImages final : public data::Dataset {
+public:
+    SquareImages(std::shared_ptr<const data::Dataset> images, std::int64_t side) : images_(std::move(images)), side_(static_cast<int>(side)), form_(images_->form()) {
+        form_.shape = {form_.shape[0], side, side};
+        hash_ = core::sha256(fmt::format("square {} {}", side, images_->hash()));
+    }
+
+    std::int64_t size() const override { return images_->size(); }
+    std::int64_t classes() const override { return images_->classes(); }
+    const std::vector<std::int64_t>& labels() const override { return images_->labels(); }
+    const std::vector<std::string>& captions() const override { return images_->captions(); }
+    const models::DataForm& form() const override { return form_; }
+    const std::string& hash() const override { return hash_; }
+
+    Tensor samples(std::span<const std::int64_t> indices) const override {
+        const Tensor whole = models::to_user_space(images_->form(), images_->samples(indices));
+        const Tensor small = at::empty({whole.size(0), side_, side_, whole.size(3)}, at::kByte);
+        for (std::int64_t i = 0; i < whole.size(0); ++i) {
+            core::Image image = core::square(models::image_of(whole[i]), side_, core::ResizeFilter::lanczos);
+            small[i].copy_(at::from_blob(image.pixels.data(), {side_, side_, whole.size(3)}, at::kByte));
+        }
+        return models::to_model_space(form_, small);
+    }
+
+private:
+    std::shared_ptr<const data::Dataset> images_;
+    int side_;
+    models::DataForm form_;
+    std::string hash_;
+};
+
+/// Samples are drawn as they are looked at, so that no more than a batch of them is in memory.
+SampleSource source_of(inference::Generator& generator, ClassDraws draws) {
+    return [&generator, draws](std::int64_t count, std::uint64_t seed) {
+        const auto all = std::make_shared<const inference::Wanted>(drawn_classes(draws, count, seed, generator.prior()));
+        return Samples{.model_space = {}, .labels = all->classes, .count = count, .read = [&generator, all](std::int64_t first, std::int64_t n) {
+                           const auto part = [&](const std::vector<std::int64_t>& numbers) { return std::vector(numbers.begin() + first, numbers.begin() + first + n); };
+                           return inference::draw_in_parts(generator, {all->seed, part(all->numbers), part(all->classes)});
+                       }};
     };
 }
 
 nlohmann::json latency_of(inference::Generator& generator) {
     const inference::Wanted one = inference::plan(1, 0, {}, generator.prior());
     return to_json(median_seconds([&] { generator.draw(one); }));
-}
-
-Protocol protocol_of(const Measuring& measuring) {
-    Protocol protocol;
-    protocol.count = measuring.count;
-    protocol.seeds = measuring.seeds;
-    protocol.reference_path = measuring.reference.empty() ? measuring.data : measuring.reference;
-    protocol.program = "atelier " ATELIER_VERSION;
-    if (measuring.reference.empty() && data::is_toy(measuring.data)) {
-        const data::ToyTruth truth = data::toy_truth(measuring.data);
-        protocol.centres = truth.centres;
-        protocol.deviation = truth.deviation;
-    }
-    return protocol;
 }
 
 /// Neither what a model is called nor where its data lie changes a figure.
@@ -83,18 +105,26 @@ nlohmann::json measured(const Measuring& measuring, const Evaluator& evaluator, 
     return result;
 }
 
+/// The reference that a path names, in the size that the protocol looks at.
+std::shared_ptr<const data::Dataset> sized(std::shared_ptr<const data::Dataset> images, std::int64_t side) {
+    const models::DataForm& form = images->form();
+    if (side == 0 || form.kind != models::DataForm::Kind::image || (form.shape[1] == side && form.shape[2] == side)) return images;
+    return std::make_shared<SquareImages>(std::move(images), side);
+}
+
 /// What models are measured by: the reference, and the features of images.
 class Yardstick {
 public:
     Yardstick(const Measuring& measuring, const models::DataForm& form) {
-        if (form.kind == models::DataForm::Kind::image) open_space(measuring);
+        if (form.kind == models::DataForm::Kind::image) space_ = open_space(measuring, form.shape[0]);
         else if (!measuring.inception.empty() || !measuring.reference.empty()) core::fail("Inception's features and reference statistics are for images; this model draws points");
         if (measuring.reference.empty()) {
-            const auto data = data::open_dataset({.path = measuring.data, .split = measuring.split, .limit = 0});
-            evaluator_ = std::make_unique<Evaluator>(data, space_.get(), protocol_of(measuring));
+            const auto data = sized(data::open_dataset({.path = measuring.data, .split = measuring.split, .limit = 0}), measuring.protocol.side);
+            check_shape(*data, form, measuring.data);
+            evaluator_ = std::make_unique<Evaluator>(data, space_.get(), protocol_of(measuring, measuring.data));
         } else {
             const Statistics statistics = read_statistics(measuring.reference, space_->width());
-            evaluator_ = std::make_unique<Evaluator>(statistics, core::sha256_of_file(measuring.reference), form, *space_, protocol_of(measuring));
+            evaluator_ = std::make_unique<Evaluator>(statistics, core::sha256_of_file(measuring.reference), form, *space_, protocol_of(measuring, measuring.reference));
         }
         if (measuring.save_reference.empty()) return;
         if (!evaluator_->reference_statistics()) core::fail("statistics of features are written of images; these are points");
@@ -104,11 +134,6 @@ public:
     const Evaluator& evaluator() const { return *evaluator_; }
 
 private:
-    void open_space(const Measuring& measuring) {
-        if (measuring.inception.empty()) space_ = std::make_unique<FeatureExtractor>(measuring.classifier, measuring.device);
-        else space_ = std::make_unique<Inception>(measuring.inception, measuring.device);
-    }
-
     std::unique_ptr<FeatureSpace> space_;
     std::unique_ptr<Evaluator> evaluator_;
 };
@@ -118,22 +143,38 @@ std::string seconds_words(const nlohmann::json& result) {
     return fmt::format("{:.2f}", 1000 * result["latency"]["median_seconds"].get<double>());
 }
 
-/// Rows first..first+n-1.
-Tensor some_of(const data::Dataset& images, std::int64_t first, std::int64_t n) {
-    std::vector<std::int64_t> numbers(static_cast<std::size_t>(n));
-    std::iota(numbers.begin(), numbers.end(), first);
-    return images.samples(numbers);
+/// "protocol edm: 50000 samples, 1 seed, classes uniform, independent" of all results, or of each where they differ; nothing of results that do not say.
+std::string protocol_words(const nlohmann::json& results) {
+    std::vector<std::pair<std::string, std::string>> said;
+    for (const auto& name : results.at("order")) {
+        const nlohmann::json protocol = results.at("models").at(name.get<std::string>()).value("protocol", nlohmann::json::object());
+        if (!protocol.contains("name")) continue;
+        std::string words = fmt::format("protocol {}: {} samples", protocol.at("name").get<std::string>(), protocol.value("count", 0));
+        if (const auto seeds = protocol.value("seeds", nlohmann::json::array()); seeds.size() > 1) words += fmt::format(", {} seeds", seeds.size());
+        if (protocol.contains("reference")) words += fmt::format(" against {}", protocol["reference"].value("count", 0) > 0 ? fmt::format("{} real ones", protocol["reference"]["count"].get<std::int64_t>()) : "statistics");
+        for (const char* key : {"classes", "size", "resize", "caption_prefix"}) {
+            if (protocol.contains(key)) words += fmt::format("; {} {}", key, protocol[key].is_string() ? protocol[key].get<std::string>() : protocol[key].dump());
+        }
+        said.emplace_back(name.get<std::string>(), words);
+    }
+    if (said.empty()) return "";
+    const bool same = std::ranges::all_of(said, [&](const auto& one) { return one.second == said.front().second; });
+    if (same && said.size() == results.at("order").size()) return said.front().second;
+    std::string all;
+    for (const auto& [name, words] : said) all += fmt::format("{}{}, {}", all.empty() ? "" : "\n", name, words);
+    return all;
 }
 
-/// How well each of the first images fits its caption: the mean of 100 cos(image, caption), no less than 0 each (Hessel et al. 2021, as torchmetrics scales it).
+/// How well each of the images fits its caption: the mean of 100 cos(image, caption), no less than 0 each (Hessel et al. 2021, as torchmetrics scales it).
 double clip_score(const Clip& clip, const data::Dataset& images, std::span<const std::string> captions) {
     const auto count = static_cast<std::int64_t>(captions.size());
+    const std::int64_t together = data::samples_together(images.form().shape, clip_block);
     core::Progress progress("CLIP score", count, "images");
     double sum = 0;
-    for (std::int64_t first = 0; first < count; first += clip_block) {
+    for (std::int64_t first = 0; first < count; first += together) {
         if (core::stop_requested()) throw core::Interrupted("interrupted while measuring; nothing was written");
-        const std::int64_t n = std::min(clip_block, count - first);
-        const Tensor seen = clip.images(models::to_user_space(images.form(), some_of(images, first, n)));
+        const std::int64_t n = std::min(together, count - first);
+        const Tensor seen = clip.images(models::to_user_space(images.form(), images.samples(data::consecutive(first, n))));
         const Tensor read = clip.texts(captions.subspan(static_cast<std::size_t>(first), static_cast<std::size_t>(n)));
         sum += (100 * (seen * read).sum(1)).clamp_min(0).sum(at::kDouble).item<double>();
         progress.update(first + n);
@@ -143,11 +184,34 @@ double clip_score(const Clip& clip, const data::Dataset& images, std::span<const
 
 void add_clip_score(nlohmann::json& result, const Measuring& measuring, const data::Dataset& images, std::span<const std::string> captions) {
     const Clip clip(measuring.clip, measuring.device);
-    const distillation::Metrics draw{{"clip_score", clip_score(clip, images, captions)}};
+    std::vector<std::string> read;
+    for (const std::string& caption : captions) read.push_back(measuring.protocol.caption_prefix + caption);
+    const distillation::Metrics draw{{"clip_score", clip_score(clip, images, read)}};
     result["metrics"].update(summaries({&draw}));
     result["protocol"]["clip"] = clip.hash();
     result["protocol"]["captions"] = core::sha256_of_lines(captions);
+    if (!measuring.protocol.caption_prefix.empty()) result["protocol"]["caption_prefix"] = measuring.protocol.caption_prefix;
 }
+
+/// Images that somebody brought, and which of them are measured.
+struct Brought {
+    std::shared_ptr<const data::Dataset> images;
+    std::int64_t count;
+
+    bool all() const { return count == images->size(); }
+    std::vector<std::int64_t> chosen(std::uint64_t seed) const { return data::seeded_sample(*images, count, seed, "measured images"); }
+
+    Samples draw(std::uint64_t seed) const {
+        const auto order = std::make_shared<const std::vector<std::int64_t>>(chosen(seed));
+        Samples samples{.model_space = {}, .labels = {}, .count = count, .read = [images = images, order](std::int64_t first, std::int64_t n) {
+                            return images->samples(std::span(*order).subspan(static_cast<std::size_t>(first), static_cast<std::size_t>(n)));
+                        }};
+        if (!images->labels().empty()) {
+            for (const std::int64_t i : *order) samples.labels.push_back(images->labels()[static_cast<std::size_t>(i)]);
+        }
+        return samples;
+    }
+};
 
 }  // namespace
 
@@ -158,7 +222,7 @@ nlohmann::json measure(const Measuring& measuring, const std::vector<std::pair<s
     nlohmann::json order = nlohmann::json::array();
     for (const auto& [name, generator] : models) {
         const inference::Sampling& sampling = generator->sampling();
-        const Subject subject{source_of(*generator, name), inference::hash_of(*generator),
+        const Subject subject{source_of(*generator, measuring.protocol.classes), inference::hash_of(*generator),
                                           {{"name", name}, {"sampler", inference::name_of(sampling.method)}, {"evaluations", sampling.evaluations()},
                                            {"engine", inference::name_of(generator->engine().kind)},
                                            {"precision", inference::name_of(generator->engine().precision)}}};
@@ -174,33 +238,73 @@ nlohmann::json measure(const Measuring& measuring, const std::vector<std::pair<s
     return {{"order", order}, {"models", results}};
 }
 
-nlohmann::json measure_images(Measuring measuring, const std::string& path, std::span<const std::string> captions) {
-    const auto images = data::open_dataset({.path = path, .split = "train", .limit = 0});
-    if (images->form().kind != models::DataForm::Kind::image) core::fail("{}: holds points; only images are measured without a model", path);
-    if (measuring.count > images->size()) core::log::info("{}: has {} images, all of them are measured", path, images->size());
-    measuring.count = std::min(measuring.count, images->size());
-    measuring.seeds = {0};
-    if (!captions.empty() && static_cast<std::int64_t>(captions.size()) < measuring.count) {
-        core::fail("{}: has {} images, and there are {} captions; caption i belongs to image i by name", path, measuring.count, captions.size());
+nlohmann::json measure_images(Measuring measuring, const std::string& path, std::span<const std::string> captions, std::string name) {
+    if (name.empty()) name = path;
+    const Brought brought = [&] {
+        const auto images = sized(data::open_dataset({.path = path, .split = "train", .limit = 0}), measuring.protocol.side);
+        return Brought{images, std::min(measuring.count, images->size())};
+    }();
+    const data::Dataset& images = *brought.images;
+    if (images.form().kind != models::DataForm::Kind::image) core::fail("{}: holds points; only images are measured without a model", path);
+    if (measuring.count > images.size()) core::log::info("{}: has {} images, all of them are measured", path, images.size());
+    if (brought.all()) measuring.seeds.resize(1);
+    else core::log::warning("{}: a seeded sample of {} of its {} images is measured; --count {} measures all", path, brought.count, images.size(), images.size());
+    measuring.count = brought.count;
+    if (!captions.empty() && static_cast<std::int64_t>(captions.size()) < images.size()) {
+        core::fail("{}: has {} images, and there are {} captions; caption i belongs to image i by name", path, images.size(), captions.size());
     }
-    const Yardstick yardstick(measuring, images->form());
-    const Subject subject{[&](std::int64_t count, std::uint64_t) {
-                                          Samples samples{.model_space = {}, .labels = images->labels(), .count = count, .read = [&images](std::int64_t first, std::int64_t n) {
-                                                              return some_of(*images, first, n);
-                                                          }};
-                                          if (!samples.labels.empty()) samples.labels.resize(static_cast<std::size_t>(count));
-                                          return samples;
-                                      },
-                                      images->hash(), {{"name", path}, {"images", images->size()}}};
-    nlohmann::json result = yardstick.evaluator().evaluate(subject);
-    if (!captions.empty()) add_clip_score(result, measuring, *images, captions.subspan(0, static_cast<std::size_t>(measuring.count)));
-    return {{"order", {path}}, {"models", {{path, std::move(result)}}}};
+    const nlohmann::json description{{"name", name}, {"images", images.size()}};
+    nlohmann::json result;
+    if (measuring.data.empty() && measuring.reference.empty()) {
+        result = {{"kind", "image"}, {"metrics", nlohmann::json::object()}, {"classes", nlohmann::json::array()},
+                  {"protocol", {{"name", measuring.protocol.name}, {"count", measuring.count}, {"seeds", measuring.seeds}, {"model", description}, {"program", "atelier " ATELIER_VERSION}}}};
+        result["protocol"]["model"]["hash"] = images.hash();
+    } else {
+        const Yardstick yardstick(measuring, images.form());
+        result = yardstick.evaluator().evaluate({[&](std::int64_t, std::uint64_t seed) { return brought.draw(seed); }, images.hash(), description});
+        result["protocol"].erase("classes");  // nobody drew them here
+    }
+    if (captions.empty()) return {{"order", {name}}, {"models", {{name, std::move(result)}}}};
+    const std::vector<std::int64_t> chosen = brought.chosen(measuring.seeds.front());
+    std::vector<std::string> theirs;
+    for (const std::int64_t i : chosen) theirs.push_back(captions[static_cast<std::size_t>(i)]);
+    add_clip_score(result, measuring, *data::subset(brought.images, chosen), theirs);
+    return {{"order", {name}}, {"models", {{name, std::move(result)}}}};
+}
+
+void check_shape(const data::Dataset& data, const models::DataForm& form, const std::string& where) {
+    if (data.form().kind == form.kind && data.form().shape == form.shape) return;
+    core::fail("{}: holds samples of {}, and those to be measured are {}; name data like those that the model was trained on (images are brought to a size with: atelier import {} NEW.zip --size N)",
+               where, core::to_string(data.form().shape), core::to_string(form.shape), where);
+}
+
+std::unique_ptr<FeatureSpace> open_space(const Measuring& measuring, std::int64_t channels) {
+    if (!measuring.inception.empty()) return std::make_unique<Inception>(measuring.inception, measuring.device, measuring.protocol.resize);
+    if (!measuring.classifier.empty()) return std::make_unique<FeatureExtractor>(measuring.classifier, measuring.device);
+    return std::make_unique<Thumbnails>(channels);
+}
+
+Protocol protocol_of(const Measuring& measuring, std::string reference) {
+    Protocol protocol;
+    protocol.count = measuring.count;
+    protocol.seeds = measuring.seeds;
+    protocol.reference_path = std::move(reference);
+    protocol.program = "atelier " ATELIER_VERSION;
+    protocol.name = measuring.protocol.name;
+    protocol.class_draws = words_of(measuring.protocol.classes);
+    protocol.side = measuring.protocol.side;
+    if (measuring.reference.empty() && data::is_toy(measuring.data)) {
+        const data::ToyTruth truth = data::toy_truth(measuring.data);
+        protocol.centres = truth.centres;
+        protocol.deviation = truth.deviation;
+    }
+    return protocol;
 }
 
 std::vector<std::pair<std::string, std::string>> figures_of(const nlohmann::json& results) {
     static const std::vector<std::pair<std::string, std::string>> known{
         {"fid", "FID ↓"}, {"kid", "KID ↓"}, {"inception_score", "Inception Score ↑"}, {"feature_distance", "feature distance ↓"}, {"kernel_feature_distance", "kernel distance ↓"},
-        {"sliced_wasserstein", "sliced Wasserstein ↓"}, {"mmd_squared", "MMD² ↓"},
+        {"pixel_distance", "pixel distance ↓"}, {"kernel_pixel_distance", "kernel pixel distance ↓"}, {"sliced_wasserstein", "sliced Wasserstein ↓"}, {"mmd_squared", "MMD² ↓"},
         {"modes_reached", "modes reached ↑"}, {"worst_mode", "worst mode's share ↑"}, {"strays", "strays ↓"},
         {"clip_score", "CLIP score ↑"}, {"precision", "precision ↑"}, {"recall", "recall ↑"}, {"density", "density ↑"}, {"coverage", "coverage ↑"},
         {"class_agreement", "class agreement ↑"}, {"garment_agreement", "garment as asked ↑"}, {"amount_agreement", "amount as asked ↑"},
@@ -219,17 +323,24 @@ std::vector<std::pair<std::string, std::string>> figures_of(const nlohmann::json
 
 Table comparison_table(const nlohmann::json& results) {
     Table table;
-    table.columns = {"model", "parameters", "evaluations", "ms a sample"};
+    const auto has = [&](const char* key) { return std::ranges::any_of(results.at("models"), [key](const nlohmann::json& result) { return result.contains(key); }); };
+    const bool parameters = has("parameters"), evaluations = has("evaluations"), latency = has("latency");
+    table.columns = {"model"};
+    if (parameters) table.columns.emplace_back("parameters");
+    if (evaluations) table.columns.emplace_back("evaluations");
+    if (latency) table.columns.emplace_back("ms per sample");
     const auto figures = figures_of(results);
     for (const auto& [key, words] : figures) table.columns.push_back(words);
     for (const auto& name : results.at("order")) {
         const nlohmann::json& result = results.at("models").at(name.get<std::string>());
-        const bool of_model = result.contains("parameters");  // else of images that somebody brought
-        std::vector<std::string> row{name.get<std::string>(), of_model ? fmt::format("{:.3g} M", result.at("parameters").get<double>() / 1e6) : "-",
-                                     of_model ? result.at("evaluations").dump() : "-", seconds_words(result)};
+        std::vector<std::string> row{name.get<std::string>()};
+        if (parameters) row.push_back(result.contains("parameters") ? fmt::format("{:.3g} M", result["parameters"].get<double>() / 1e6) : "-");
+        if (evaluations) row.push_back(result.contains("evaluations") ? result["evaluations"].dump() : "-");
+        if (latency) row.push_back(seconds_words(result));
         for (const auto& [key, words] : figures) row.push_back(mean_and_spread(result.at("metrics"), key));
         table.rows.push_back(row);
     }
+    table.caption = protocol_words(results);
     return table;
 }
 
@@ -240,6 +351,7 @@ std::string text_of(const Table& table) {
         for (const auto& row : table.rows) text += fmt::format("  {:>18}", row[column]);
         text += "\n";
     }
+    if (!table.caption.empty()) text += table.caption + "\n";
     return text;
 }
 

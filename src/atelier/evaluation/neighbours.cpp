@@ -1,21 +1,15 @@
 #include "atelier/evaluation/neighbours.h"
 
 #include <algorithm>
-#include <numeric>
 
 #include "atelier/core/error.h"
+#include "atelier/data/sampling.h"
 
 namespace atelier::evaluation {
 
 namespace {
 
 constexpr std::int64_t training_block = 4096;
-
-Tensor block_of(const data::Dataset& training, std::int64_t first) {
-    std::vector<std::int64_t> indices(static_cast<std::size_t>(std::min(training_block, training.size() - first)));
-    std::iota(indices.begin(), indices.end(), first);
-    return training.samples(indices).flatten(1);
-}
 
 /// The k nearest of two findings' candidates.
 Nearest merged(const Nearest& a, const Nearest& b, std::int64_t k) {
@@ -35,8 +29,9 @@ Nearest nearest_in(const Tensor& samples, const data::Dataset& training, std::in
     if (k < 1 || training.size() < k) core::fail("nearest neighbours: {} wanted of {} training samples", k, training.size());
     const Tensor rows = samples.flatten(1);
     Nearest best{at::zeros({rows.size(0), 0}, at::kDouble), at::zeros({rows.size(0), 0}, at::kLong)};
-    for (std::int64_t first = 0; first < training.size(); first += training_block) {
-        const Tensor block = block_of(training, first);
+    const std::int64_t together = std::max(k, data::samples_together(training.form().shape, training_block));
+    for (std::int64_t first = 0; first < training.size(); first += together) {
+        const Tensor block = training.samples(data::consecutive(first, std::min(together, training.size() - first))).flatten(1);
         const Nearest found = nearest(rows, block, std::min(k, block.size(0)));
         best = merged(best, {found.distances, found.indices + first}, k);
     }

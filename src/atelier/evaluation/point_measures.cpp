@@ -27,7 +27,7 @@ public:
     }
 
     Measured measure(const Samples& samples, std::uint64_t seed) const override {
-        const Tensor points = models::to_user_space(form_, samples.model_space);
+        const Tensor points = models::to_user_space(form_, samples.rows(0, samples.size()));
         const Tensor directions = random_directions(protocol_.directions, points.size(1), seed);
         const std::vector<std::int64_t> regions = support_.classes_of(points);
         Measured measured{overall(points, regions, directions, seed), {}};

@@ -30,12 +30,13 @@ core::TensorBytes bytes_of(const std::string& name, const Tensor& tensor) {
 }  // namespace
 
 Statistics read_statistics(const std::filesystem::path& path, std::int64_t width) {
-    const auto arrays = core::read_npz(path, largest);
+    const auto arrays = core::read_npz(path, {"mu", "sigma"}, largest);
     Statistics statistics{array_of(arrays, "mu", {width}, path.string()), array_of(arrays, "sigma", {width, width}, path.string()), 0};
     const Tensor& sigma = statistics.covariance;
     if ((sigma - sigma.t()).abs().max().item<double>() > 1e-4 * sigma.abs().max().item<double>()) {
         core::fail("{}: \"sigma\" is not symmetric, so it is no covariance", path.string());
     }
+    check_covariance(sigma, fmt::format("{}: \"sigma\"", path.string()));
     return statistics;
 }
 

@@ -6,6 +6,7 @@
 #include <map>
 #include <numeric>
 
+#include "atelier/core/random_streams.h"
 #include "atelier/diffusion/samplers.h"
 #include "atelier/ops/quantised.h"
 
@@ -30,9 +31,12 @@ private:
     std::vector<NetworkUse>& uses_;
 };
 
-std::vector<std::int64_t> in_turn(const std::vector<std::int64_t>& classes, std::int64_t count) {
+/// Each class in turn, from the first to the last and again, in a random order: the first few samples are not all of the first classes.
+std::vector<std::int64_t> in_turn(const std::vector<std::int64_t>& classes, std::int64_t count, std::uint64_t seed) {
     std::vector<std::int64_t> all;
-    for (std::size_t i = 0; i < static_cast<std::size_t>(count) && !classes.empty(); ++i) all.push_back(classes[i % classes.size()]);
+    if (classes.empty()) return all;
+    const auto order = core::RandomStream(seed, "calibration/classes").permutation(static_cast<std::int64_t>(classes.size()));
+    for (std::size_t i = 0; i < static_cast<std::size_t>(count); ++i) all.push_back(classes[static_cast<std::size_t>(order[i % order.size()])]);
     return all;
 }
 
@@ -64,7 +68,7 @@ std::vector<NetworkUse> uses_in_one_step(const models::Model& model, const std::
                                          std::uint64_t seed) {
     const Tensor z = diffusion::image_noise(seed, 0, samples, model.network.data_shape);
     return {{model.range.start() * z, at::full({samples}, model.range.sigma_max, at::kFloat),
-             diffusion::one_hot(in_turn(classes, samples), model.network.classes)}};
+             diffusion::one_hot(in_turn(classes, samples, seed), model.network.classes)}};
 }
 
 std::vector<NetworkUse> uses_along_paths(const models::Model& model, std::int64_t samples, std::int64_t steps, std::uint64_t seed) {
@@ -74,7 +78,7 @@ std::vector<NetworkUse> uses_along_paths(const models::Model& model, std::int64_
     std::vector<NetworkUse> uses;
     const auto denoiser = model.denoiser();
     diffusion::sample_heun(Recorder(denoiser, uses), diffusion::image_noise(seed, 0, samples, model.network.data_shape),
-                           diffusion::sampling_levels(model.range, steps), diffusion::one_hot(in_turn(classes, samples), model.network.classes));
+                           diffusion::sampling_levels(model.range, steps), diffusion::one_hot(in_turn(classes, samples, seed), model.network.classes));
     return uses;
 }
 
