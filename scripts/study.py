@@ -59,6 +59,12 @@ def students(k):
     return [f"partition.students={k}"]
 
 
+def batch_times(factor, config, stages=("dm", "adm")):
+    """Overrides that give each update `factor` times the config's batch."""
+    base = tomllib.loads((ROOT / config).read_text())
+    return [f"{stage}.batch={round(base[stage]['batch'] * factor)}" for stage in stages]
+
+
 toy_experiments = {
     "k1": ("K=1", students(1)),
     "k2": ("K=2", students(2)),
@@ -69,6 +75,13 @@ toy_experiments = {
     "k8-total": ("K=8, steps / 8", students(8) + steps_times(1 / 8, TOY)),
     "k1-x4": ("K=1, steps x 4", students(1) + steps_times(4, TOY)),
     "k4-x4": ("K=4, steps x 4", students(4) + steps_times(4, TOY)),
+    # The same samples in all, split by the batch as the paper does, not by the updates.
+    "k1-b64-x4": ("K=1, batch / 4, steps x 4", students(1) + batch_times(1 / 4, TOY) + steps_times(4, TOY)),
+    "k4-batch": ("K=4, batch / 4", students(4) + batch_times(1 / 4, TOY)),
+    "k4-batch-cell": ("K=4, batch / 4, cell pairs", students(4) + batch_times(1 / 4, TOY) + ["pairs.filter=cell"]),
+    "k1-b64-x16": ("K=1, batch / 4, steps x 16", students(1) + batch_times(1 / 4, TOY) + steps_times(16, TOY)),
+    "k4-b64-x4-cell": ("K=4, batch / 4, steps x 4, cell pairs",
+                       students(4) + batch_times(1 / 4, TOY) + steps_times(4, TOY) + ["pairs.filter=cell"]),
     "random": ("random", ["partition.method=random"]),
     "kmeans": ("k-means of the label embeddings", ["partition.method=kmeans"]),
     "balanced": ("balanced by the teacher's loss", ["partition.method=balanced"]),
@@ -83,6 +96,8 @@ toy_experiments = {
 }
 toy_tables = {  # rows, and what the base run "k4" is called among them
     "students": ["teacher", "k1", "k2", "k4", "k8", "k2-total", "k4-total", "k8-total", "k1-x4", "k4-x4"],
+    "batch": ["k1", "k1-b64-x4", ("k4-total", "K=4, steps / 4, all pairs"), ("k4-batch", "K=4, batch / 4, all pairs"),
+              "k4-batch-cell", "k1-x4", "k1-b64-x16", ("cell-pairs", "K=4, cell pairs"), "k4-b64-x4-cell"],
     "partition": [("k4", "consecutive"), "random", "kmeans", "balanced"],
     "pairs": [("k4", "all pairs"), "cell-pairs"],
     "stages": [("k4", "DM 300 + ADM 100, pairs in both"), "dm-only", "adm-without-pairs"],
@@ -111,14 +126,21 @@ IMAGE_COLUMNS = [("feature_distance", "classifier-feature distance ↓", 1), ("k
                  ("class_agreement", "class agreement % ↑", 100)]
 
 
-def spiral_point(stream):
-    part = math.sqrt(stream.random())
+def spiral_point(stream, share):
+    """A point of the spiral whose place along it is `share` of the way, counted in points."""
+    part = math.sqrt(share)
     angle = 4 * math.pi * part
     return part * math.cos(angle) + stream.gauss(0, 0.02), part * math.sin(angle) + stream.gauss(0, 0.02)
 
 
-def floor_of(point, drawn=10000, reference=40000, directions=64, quantiles=512, seeds=5):
-    """Sliced Wasserstein distances of fresh real draws to real reference points: what a perfect model would get."""
+GOLDEN = (math.sqrt(5) - 1) / 2
+
+
+def floor_of(point, classes=8, drawn=10000, reference=40000, directions=64, quantiles=512, seeds=5):
+    """Sliced Wasserstein distances of fresh real draws to real reference points: what a perfect model would get.
+
+    The draws take their classes as a model's samples do, by the golden ratio's sequence; the reference's are random.
+    """
     stream = random.Random(0)
     lines = [(math.cos(math.pi * i / directions), math.sin(math.pi * i / directions)) for i in range(directions)]
 
@@ -127,10 +149,16 @@ def floor_of(point, drawn=10000, reference=40000, directions=64, quantiles=512, 
             values = sorted(x * a + y * b for a, b in points)
             yield [values[round(i / (quantiles - 1) * (len(values) - 1))] for i in range(quantiles)]
 
-    wanted = list(projections([point(stream) for _ in range(reference)]))
+    def drawn_points():
+        first = stream.random()
+        for i in range(drawn):
+            piece = math.floor(classes * ((first + i * GOLDEN) % 1))
+            yield point(stream, (piece + stream.random()) / classes)
+
+    wanted = list(projections([point(stream, stream.random()) for _ in range(reference)]))
     distances = []
     for _ in range(seeds):
-        found = projections([point(stream) for _ in range(drawn)])
+        found = projections(list(drawn_points()))
         distances.append(sum(abs(a - b) for f, w in zip(found, wanted) for a, b in zip(f, w)) / directions / quantiles)
     return distances
 
@@ -298,14 +326,27 @@ def steps_of(run):
     return sum(stage["steps"] for name, stage in run["stages"].items() if not name.endswith("/tsm"))
 
 
+def samples_of(run):
+    """Samples that these updates draw, in thousands."""
+    config = tomllib.loads((ROOT / GROUPS[run["group"]].config).read_text())
+    batches = {stage: config[stage]["batch"] for stage in ("dm", "adm")}
+    for word in GROUPS[run["group"]].experiments[run["experiment"]][1]:
+        key, _, value = word.partition("=")
+        if key.endswith(".batch"):
+            batches[key.split(".")[0]] = int(value)
+    return round(sum(stage["steps"] * batches[name.split("/")[1]] for name, stage in run["stages"].items()
+                     if not name.endswith("/tsm")) / 1000)
+
+
 def table(results, group, rows):
     columns = GROUPS[group].columns
-    lines = ["| | " + " | ".join(words for _, words, _ in columns) + " | steps | CPU s | seeds |", "|---" * (len(columns) + 4) + "|"]
+    lines = ["| | " + " | ".join(words for _, words, _ in columns) + " | steps | thousand samples | CPU s | seeds |",
+             "|---" * (len(columns) + 5) + "|"]
     commands = []
     if "teacher" in rows and group in results["floor"]:
         floor = results["floor"][group]
         cells = [mean_and_spread(floor[key], factor) if key in floor else "" for key, _, factor in columns]
-        lines.append("| real points against real points | " + " | ".join(cells) + f" | | | {len(floor['sliced_wasserstein'])} |")
+        lines.append("| real points against real points | " + " | ".join(cells) + f" | | | | {len(floor['sliced_wasserstein'])} |")
     for row in rows:
         name, words = row if isinstance(row, tuple) else (row, None)
         of = "k1" if name == "teacher" else name
@@ -317,7 +358,7 @@ def table(results, group, rows):
         words = words or ("teacher, 35 evaluations" if name == "teacher" else GROUPS[group].experiments[name][0])
         metrics = [run["teacher_metrics" if name == "teacher" else "metrics"] for run in runs]
         cells = [mean_and_spread([m.get(key) for m in metrics], factor) for key, _, factor in columns]
-        cost = " | " if name == "teacher" else f"{steps_of(runs[0])} | {seconds_of(runs)}"
+        cost = " |  | " if name == "teacher" else f"{steps_of(runs[0])} | {samples_of(runs[0])} | {seconds_of(runs)}"
         lines.append(f"| {words} | " + " | ".join(cells) + f" | {cost} | {len(runs)} |")
         if name != "teacher":
             commands.append(f"python3 scripts/study.py --only {group}/{name}".ljust(60) + "# " + " ".join(GROUPS[group].experiments[name][1]))

@@ -55,6 +55,64 @@ TEST(Recipes, have_the_networks_of_the_paper) {
     EXPECT_NEAR(parameters("imagenet64-msd4-smaller")[1].at("parameters").get<double>(), 85.9e6, 0.1e6);
 }
 
+/// The stages of a plan by their names.
+std::map<std::string, json> stages_of(const json& plan) {
+    std::map<std::string, json> stages;
+    for (const json& stage : plan.at("stages")) stages[stage.at("stage")] = stage;
+    return stages;
+}
+
+TEST(Recipes, count_generator_updates) {
+    for (const auto& [config, dm, adm, fake] : {std::tuple{"imagenet64-msd4-adm", 81000, 28500, 5}, {"sd15-msd4-adm", 3900, 200, 10}}) {
+        const auto stages = stages_of(planned(std::string("configs/") + config + ".toml"));
+        EXPECT_EQ(stages.at("dm").at("steps"), dm) << config;
+        EXPECT_EQ(stages.at("adm").at("steps"), adm) << config;
+        for (const char* stage : {"dm", "adm"}) EXPECT_EQ(stages.at(stage).at("fake_updates"), fake) << config;
+    }
+    const json cifar = planned("configs/cifar10-msd.toml").at("stages").at(0);
+    EXPECT_EQ(cifar.at("steps"), 20000);
+    EXPECT_EQ(cifar.at("fake_updates"), 4);
+    EXPECT_EQ(cifar.at("batch"), 2048);
+    const json pairs = planned("configs/imagenet64-msd4-pairs.toml").at("stages").at(0);
+    EXPECT_EQ(pairs.at("steps"), 20000);
+    EXPECT_EQ(pairs.at("fake_updates"), 1);
+    EXPECT_EQ(pairs.at("batch"), 336);
+}
+
+TEST(Recipes, take_the_work_of_dmd2) {
+    const std::string config = "configs/imagenet64-msd4-adm.toml";
+    double work = 0;
+    const json plan = planned(config);
+    for (const json& stage : plan.at("stages")) work += stage.at("steps").get<double>() * stage.at("flops_a_step").get<double>();
+    EXPECT_NEAR(work, 177e18, 2e18);
+    const std::string out = succeed({"run", config, "--dry-run"}).out;
+    expect_contains(out, "81000 generator updates of 280 samples, 40 at once; 5 of the fake score per generator update");
+    expect_contains(out, "28500 generator updates");
+    expect_contains(out, "176.3 EFLOP per student");
+}
+
+TEST(Recipes, name_sources_that_are_there_and_claim_what_is_theirs) {
+    for (const auto& entry : fs::recursive_directory_iterator(fs::path(ATELIER_SOURCE_DIR) / "configs")) {
+        const std::string text = text_of(entry.path());
+        EXPECT_EQ(text.find("method.md"), std::string::npos) << entry.path();
+        const bool claims = text.find("2.37") != std::string::npos;
+        EXPECT_EQ(claims, entry.path().filename() == "imagenet64-msd4-pairs.toml") << entry.path();
+    }
+}
+
+TEST(DryRun, calls_the_width_of_a_text_no_classes) {
+    const std::string captions = succeed({"run", "configs/captions.toml", "--dry-run", "--tflops", "1"}).out;
+    expect_contains(captions, "captions embedded in 64 values");
+    EXPECT_EQ(captions.find("64 classes"), std::string::npos) << captions;
+    EXPECT_EQ(planned("configs/captions.toml", {"--tflops", "1"}).at("classes"), 0);
+    const std::string diffusers = succeed({"run", "configs/sd15-msd4-dm.toml", "--dry-run"}).out;
+    expect_contains(diffusers, "captions embedded in 768 values");
+    EXPECT_EQ(diffusers.find("classes"), std::string::npos) << diffusers;
+    const json teacher = json::parse(succeed({"inspect", "models/captions/teacher", "--json"}).out);
+    EXPECT_EQ(teacher.at("text_width"), 64);
+    EXPECT_FALSE(teacher.contains("classes"));
+}
+
 TEST(Recipes, single_ones_see_as_many_images_as_their_ensembles) {
     for (const auto& [many, one] : {std::pair{"imagenet64-msd4-dm", "imagenet64-single-dm"}, {"imagenet64-msd4-adm", "imagenet64-single-adm"},
                                     {"imagenet64-msd4-small", "imagenet64-single-small"}, {"cifar10-msd", "cifar10-single"}}) {
@@ -144,8 +202,8 @@ TEST(MicroBatches, half_precision_and_checkpointing_train_and_resume_to_the_same
     EXPECT_GT(stops, 0) << "it was never stopped";
     EXPECT_EQ(weights_of(folder / "pieces"), weights_of(folder / "whole"));
     const json config = json::parse(text_of(folder / "whole/students/1/adm/config.json"));
-    EXPECT_TRUE(config.at("weights").contains("model-ema-0.999.safetensors"));
-    EXPECT_TRUE(fs::exists(folder.path() / "whole/students/1/adm/model-ema-0.999.safetensors"));
+    EXPECT_TRUE(config.at("weights").contains("model-ema-0.9999.safetensors"));
+    EXPECT_TRUE(fs::exists(folder.path() / "whole/students/1/adm/model-ema-0.9999.safetensors"));
     std::size_t kept = 0;
     for (const auto& entry : fs::recursive_directory_iterator(folder.path() / "whole/students/0/adm")) kept += entry.path().filename().string().starts_with("step-") && entry.path().extension() == ".safetensors";
     EXPECT_LE(kept, 1u);

@@ -52,7 +52,7 @@ TEST(Rehearsal, the_recipe_for_small_students_improves_stage_by_stage) {
              "students.parallel=2",
              // lengths and rates
              "teacher.steps=700", "teacher.lr=4e-3", "teacher.warmup=50", "teacher.decay_from=0.4", "teacher.ema_decay=0.99", "tsm.steps=100", "tsm.lr=4e-3", "tsm.warmup=20",
-             "tsm.decay_from=0.4", "tsm.ema_decay=0.98", "dm.steps=20", "dm.fake_updates=2", "dm.lr=5e-4", "dm.fake_lr=1e-3", "dm.warmup=10", "dm.fake_warmup=10",
+             "tsm.decay_from=0.4", "tsm.ema_decay=0.98", "tsm.beta2=0.99", "tsm.clip=1.0", "dm.steps=20", "dm.fake_updates=2", "dm.lr=5e-4", "dm.fake_lr=1e-3", "dm.warmup=10", "dm.fake_warmup=10",
              "dm.ema_decay=0.95", "adm.steps=80", "adm.fake_updates=2", "adm.lr=5e-4", "adm.fake_lr=1e-3", "adm.warmup=10", "adm.fake_warmup=10", "adm.decay_from=0.3",
              "adm.fake_decay_from=0.3", "adm.ema_decay=0.95", "adm.gan_weight=0.001", "probe.every=5", "probe.sampler_every=0"});
     const std::string run = folder / "run";

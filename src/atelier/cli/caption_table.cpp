@@ -22,6 +22,8 @@ bool reads_states(Workshop& workshop) { return workshop.teacher().network.tokens
 
 }  // namespace
 
+std::int64_t class_count(const data::Dataset& data) { return data.captions().empty() ? data.classes() : 0; }
+
 std::int64_t label_width(const RunConfig& config, const data::Dataset& data) { return data.captions().empty() ? data.classes() : config.text.width; }
 
 void check_captions(const RunConfig& config, const data::Dataset& data) {

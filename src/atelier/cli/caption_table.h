@@ -5,6 +5,8 @@
 
 namespace atelier::cli {
 
+/// Classes of the data; captioned data have none.
+std::int64_t class_count(const data::Dataset& data);
 /// Numbers of the labels that a network is given for these data: classes, or what a caption's embedding has.
 std::int64_t label_width(const RunConfig& config, const data::Dataset& data);
 

@@ -8,6 +8,7 @@
 #include <cmath>
 #include <fstream>
 #include <iostream>
+#include <map>
 
 #include "atelier/cli/matching_settings.h"
 #include "atelier/cli/run_plan.h"
@@ -76,7 +77,7 @@ class Trial {
 public:
     Trial(const RunConfig& config, const RunPlan& plan, const PlannedStage& stage)
         : config_(config), stage_(stage), device_(config.device), teacher_(fresh(plan.networks.front(), device_)),
-          student_(fresh(plan.networks[stage.network], device_)), classes_(plan.classes) {
+          student_(fresh(plan.networks[stage.network], device_)), classes_(plan.label_width) {
         if (const auto type = config.compute().type) teacher_.parameters = teacher_.parameters.with_matrices_as(*type);
     }
 
@@ -216,14 +217,15 @@ nlohmann::json json_of(const RunPlan& plan, const std::vector<Estimate>& estimat
         const Estimate& estimate = estimates[i];
         const double with = config.activation_checkpointing ? estimate.bytes : estimate.bytes_otherwise;
         stages.push_back({{"stage", stage.name}, {"who", plan.networks[stage.network].who}, {"times", stage.times}, {"steps", stage.steps},
-                          {"batch", stage.batch}, {"micro_batch", stage.micro_batch}, {"real_images", stage.real_images},
+                          {"batch", stage.batch}, {"micro_batch", stage.micro_batch}, {"fake_updates", stage.fake_updates}, {"real_images", stage.real_images},
                           {"generated_images", stage.generated_images}, {"flops_a_step", stage.flops}, {"memory_bytes", estimate.bytes},
                           {"memory_bytes_with_activation_checkpointing", with},
                           {"memory_bytes_without_activation_checkpointing", config.activation_checkpointing ? estimate.bytes_otherwise : estimate.bytes},
                           {"seconds_a_step", number_or_null(estimate.step_seconds)}, {"seconds_from", estimate.from},
                           {"seconds", number_or_null(estimate.step_seconds * static_cast<double>(stage.steps * stage.times))}});
     }
-    return {{"data", plan.data_words}, {"data_shape", plan.form.shape}, {"classes", plan.classes}, {"samples", plan.samples}, {"teacher", plan.teacher_words},
+    return {{"data", plan.data_words}, {"data_shape", plan.form.shape}, {"classes", plan.classes}, {"condition", plan.captions ? "text" : plan.classes > 0 ? "class" : "none"},
+            {"label_width", plan.label_width}, {"samples", plan.samples}, {"teacher", plan.teacher_words},
             {"students", config.partition.students}, {"device", config.device}, {"device_memory_bytes", estimator.memory()},
             {"precision", config.precision}, {"activation_checkpointing", config.activation_checkpointing}, {"rate", estimator.rate_words()},
             {"networks", networks}, {"stages", stages}};
@@ -238,16 +240,42 @@ std::string words_of_count(double count) {
 
 std::string images_words(double count) { return count > 0 ? words_of_count(count) : "none"; }
 
+/// What the networks are told, as people call it.
+std::string condition_words(const RunPlan& plan) {
+    if (plan.captions) return fmt::format("captions embedded in {} values", plan.label_width);
+    return plan.classes > 0 ? fmt::format("{} classes", plan.classes) : "no labels";
+}
+
+/// "81000 generator updates", "400000 steps".
+std::string length_words(const PlannedStage& stage) {
+    return fmt::format("{} {}", stage.steps, stage.fake_updates > 0 ? "generator updates" : "steps");
+}
+
+/// The work of each student's stages, by the network that the students share.
+std::string work_per_student(const RunPlan& plan) {
+    std::map<std::size_t, double> work;
+    for (const PlannedStage& stage : plan.stages) {
+        if (stage.network > 0) work[stage.network] += stage.flops * static_cast<double>(stage.steps);
+    }
+    std::string words;
+    for (const auto& [network, flops] : work) {
+        words += fmt::format("{}{}FLOP per student", words.empty() ? "" : ", ", words_of_count(flops));
+        if (work.size() > 1) words += fmt::format(" ({})", plan.networks[network].who);
+    }
+    return words;
+}
+
 void print(const RunPlan& plan, const std::vector<Estimate>& estimates, const RunConfig& config, const Estimator& estimator) {
     const bool latent = plan.form.kind == models::DataForm::Kind::latent;
-    std::cout << fmt::format("data      {}; {} {}{}\nteacher   {}\n", plan.data_words, latent ? "latents" : "shape", core::to_string(plan.form.shape),
-                             latent ? "" : fmt::format(", {} classes", plan.classes), plan.teacher_words);
+    std::cout << fmt::format("data      {}; {} {}, {}\nteacher   {}\n", plan.data_words,
+                             latent ? "latents" : "shape", core::to_string(plan.form.shape),
+                             condition_words(plan), plan.teacher_words);
     std::cout << fmt::format("device    {}{}, precision {}, activation checkpointing {}\n", config.device,
                              estimator.memory() > 0 ? fmt::format(" with {:.4g} GiB", estimator.memory() / gib) : ", memory not known (--device-memory)", config.precision,
                              config.activation_checkpointing ? "on" : "off");
     std::cout << fmt::format("rate      {}\n\nnetworks\n", estimator.rate_words());
     for (const PlannedNetwork& network : plan.networks) {
-        std::cout << fmt::format("  {:<22} {:<10} {:>14} parameters  {:>10}FLOP an evaluation\n", network.who, network.network.architecture,
+        std::cout << fmt::format("  {:<22} {:<10} {:>14} parameters  {:>10}FLOP per evaluation\n", network.who, network.network.architecture,
                                  network.parameters, words_of_count(network.flops));
     }
     std::cout << "\nstages\n";
@@ -258,19 +286,28 @@ void print(const RunPlan& plan, const std::vector<Estimate>& estimates, const Ru
         const double times = static_cast<double>(stage.times), seconds = estimate.step_seconds * static_cast<double>(stage.steps);
         total += times * seconds;
         work += times * stage.flops * static_cast<double>(stage.steps);
-        std::cout << fmt::format("  {} of {}: {} steps of {} samples, {} at once\n", stage.name, plan.networks[stage.network].who, stage.steps, stage.batch, stage.micro_batch);
-        std::cout << fmt::format("      memory {:.2f} GiB ({:.2f} {} activation checkpointing), {}FLOP a step\n", estimate.bytes / gib, estimate.bytes_otherwise / gib,
-                                 config.activation_checkpointing ? "without" : "with", words_of_count(stage.flops));
+        const bool matching = stage.fake_updates > 0;
+        std::string fake_words;
+        if (matching) fake_words = fmt::format("; {} of the fake score per generator update", stage.fake_updates);
+        std::cout << fmt::format("  {} of {}: {} of {} samples, {} at once{}\n", stage.name,
+                                 plan.networks[stage.network].who, length_words(stage), stage.batch,
+                                 stage.micro_batch, fake_words);
+        std::cout << fmt::format("      memory {:.2f} GiB ({:.2f} {} activation checkpointing), {}FLOP per {}\n",
+                                 estimate.bytes / gib, estimate.bytes_otherwise / gib,
+                                 config.activation_checkpointing ? "without" : "with",
+                                 words_of_count(stage.flops), matching ? "generator update" : "step");
         std::cout << fmt::format("      images seen: {} of the data, {} generated{}\n", images_words(stage.real_images), images_words(stage.generated_images),
                                  stage.times > 1 ? fmt::format(", for each of {} students", stage.times) : "");
         if (std::isfinite(seconds)) {
-            std::cout << fmt::format("      time {}{} (from {}: {:.3g} s)\n", core::duration_words(seconds), stage.times > 1 ? " a student" : "", estimate.from,
+            std::cout << fmt::format("      time {}{} (from {}: {:.3g} s)\n", core::duration_words(seconds), stage.times > 1 ? " per student" : "", estimate.from,
                                      estimate.step_seconds);
         }
     }
     std::cout << fmt::format("\nin all {}FLOP", words_of_count(work));
+    const std::string each = work_per_student(plan);
+    if (!each.empty()) std::cout << ", " << each;
     if (std::isfinite(total)) std::cout << fmt::format(", {} on one such device, students one after the other", core::duration_words(total));
-    std::cout << "; probes, pairs and evaluation not counted" << std::endl;
+    std::cout << "; probes, pairs, the network of LPIPS and evaluation not counted" << std::endl;
 }
 
 void refuse_what_does_not_fit(const RunPlan& plan, const std::vector<Estimate>& estimates, const RunConfig& config, double memory) {

@@ -25,8 +25,9 @@ nlohmann::json of_model(const fs::path& path) {
                          {"parameters", model.parameter_count()},
                          {"flops_an_evaluation", networks::trace(model.network).flops},
                          {"data_shape", model.network.data_shape},
-                         {"classes", model.network.classes},
                          {"hash", ops::hash_of(model.parameters)}};
+    if (model.config.value("condition", "") == "text") about.update({{"condition", "text"}, {"text_width", model.network.classes}});
+    else about["classes"] = model.network.classes;
     for (const char* key : {"place", "provenance"}) {
         if (model.config.contains(key)) about[key] = model.config.at(key);
     }

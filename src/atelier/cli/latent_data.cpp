@@ -2,6 +2,7 @@
 
 #include <numeric>
 
+#include "atelier/cli/caption_table.h"
 #include "atelier/cli/stages.h"
 #include "atelier/core/error.h"
 #include "atelier/core/hash.h"
@@ -84,7 +85,7 @@ models::DataForm latent_form(const RunConfig& config) {
 std::shared_ptr<const data::Dataset> latents_of(const Workshop& workshop, std::shared_ptr<const data::Dataset> raw) {
     const RunConfig& config = workshop.config();
     const models::DataForm form = latent_form(config);
-    check_data(form, raw->classes(), config);
+    check_data(form, class_count(*raw), config);
     if (raw->captions().empty()) {
         throw core::UsageError(config.data_path + ": has no captions, and the teacher reads prompts; name prompts:FILE, or a folder of images with a .txt of its caption beside each");
     }

@@ -35,7 +35,8 @@ void look_at_latents(const RunConfig& config, RunPlan& plan) {
         plan.form.kind = models::DataForm::Kind::latent;
         plan.form.shape = config.data_shape;
     }
-    plan.classes = config.text.width;
+    plan.label_width = config.text.width;
+    plan.captions = true;
     plan.data_words = config.data_path + " is not here";
     if (!data_are_here(config.data_path)) return;
     const auto data = data::open_dataset({.path = config.data_path, .split = "train", .limit = 0});
@@ -48,7 +49,9 @@ void look_at_data(const RunConfig& config, RunPlan& plan) {
     if (data_are_here(config.data_path)) {
         const auto data = data::open_dataset({.path = config.data_path, .split = "train", .limit = 0});
         plan.form = data->form();
-        plan.classes = label_width(config, *data);
+        plan.classes = class_count(*data);
+        plan.label_width = label_width(config, *data);
+        plan.captions = !data->captions().empty();
         plan.samples = data->size();
         plan.data_words = fmt::format("{}: {} samples", config.data_path, plan.samples);
         check_data(plan.form, plan.classes, config);
@@ -63,7 +66,7 @@ void look_at_data(const RunConfig& config, RunPlan& plan) {
         plan.form.kind = models::DataForm::Kind::points;
         plan.form.offset.assign(static_cast<std::size_t>(plan.form.shape[0]), 0.0);
     }
-    plan.classes = config.data_classes;
+    plan.classes = plan.label_width = config.data_classes;
     plan.data_words = fmt::format("{} is not here; shape and classes are the config's", config.data_path);
 }
 
@@ -75,12 +78,12 @@ nlohmann::json teacher_config(const LoadedConfig& loaded, RunPlan& plan) {
     }
     if (!config.teacher.path.empty() && fs::exists(fs::path(config.teacher.path) / "config.json")) {
         const models::Model teacher = models::read_model_config(config.teacher.path);
-        check_teacher(teacher, plan.form, plan.classes, config);
+        check_teacher(teacher, plan.form, plan.label_width, plan.captions, config);
         plan.teacher_words = config.teacher.path;
         return teacher.config;
     }
     plan.teacher_words = config.teacher.path.empty() ? "trained in this run" : fmt::format("{} is not here; its network is the config's", config.teacher.path);
-    nlohmann::json json = network_json(config.network, plan.form, plan.classes);
+    nlohmann::json json = network_json(config.network, plan.form, plan.label_width);
     json["sigma_data"] = config.teacher.sigma_data;
     return json;
 }
@@ -173,6 +176,7 @@ PlannedStage matching_stage(const RunConfig& config, const std::string& name, co
     const MatchingConfig& from = gan ? config.adm : config.dm;
     PlannedStage stage{.name = name, .steps = from.steps, .batch = from.batch, .micro_batch = at_once(from.batch, from.micro_batch)};
     const double samples = static_cast<double>(from.steps * from.batch), updates = static_cast<double>(from.fake_updates);
+    stage.fake_updates = from.fake_updates;
     stage.generated_images = samples * (updates + 1);
     stage.real_images = (gan ? samples * updates : 0) + (from.regression != "none" ? samples : 0);
     const Conditions now = conditions_of(config, config.activation_checkpointing);
@@ -210,10 +214,12 @@ RunPlan plan_of(const LoadedConfig& loaded) {
     const RunConfig& config = loaded.config;
     RunPlan plan;
     look_at_data(config, plan);
-    conditions::PartitionRequest request;
-    request.students = config.partition.students;
-    request.classes = std::max<std::int64_t>(1, plan.classes);
-    conditions::make_partition(request);
+    if (!plan.captions) {
+        conditions::PartitionRequest request;
+        request.students = config.partition.students;
+        request.classes = std::max<std::int64_t>(1, plan.classes);
+        conditions::make_partition(request);
+    }
     plan.networks.push_back(network_of("teacher", teacher_config(loaded, plan), loaded.path));
     if (config.teacher.path.empty()) plan.stages.push_back(teacher_stage(config, plan.networks.front()));
     add_students(loaded, plan);

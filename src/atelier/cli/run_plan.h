@@ -23,6 +23,7 @@ struct PlannedStage {
     std::string name;                 // teacher, tsm, dm, adm
     std::size_t network = 0;          // the learner's place in RunPlan::networks
     std::int64_t times = 1, steps = 0, batch = 0, micro_batch = 0;
+    std::int64_t fake_updates = 0;    // per step; 0 where there is no fake score
     double real_images = 0, generated_images = 0;  // seen in one of the times
     double flops = 0;                 // a step
     /// Bytes on the device, with so many samples at once and with or without activation checkpointing.
@@ -31,7 +32,9 @@ struct PlannedStage {
 
 struct RunPlan {
     models::DataForm form;
-    std::int64_t classes = 0, samples = 0;  // samples: 0 where the data are not here
+    std::int64_t classes = 0, samples = 0;  // classes: 0 where there are none, as in captioned data; samples: 0 where the data are not here
+    std::int64_t label_width = 0;           // of what the networks are told: classes, or the width of a caption's embedding
+    bool captions = false;
     std::string data_words, teacher_words;
     std::vector<PlannedNetwork> networks;   // the teacher first
     std::vector<PlannedStage> stages;

@@ -22,12 +22,17 @@ void check_data(const models::DataForm& form, std::int64_t classes, const RunCon
     }
 }
 
-void check_teacher(const models::Model& teacher, const models::DataForm& form, std::int64_t classes, const RunConfig& config) {
-    const auto labelled = [](std::int64_t count) { return count == 0 ? "unlabelled" : fmt::format("in {} classes", count); };
-    if (teacher.form.shape == form.shape && teacher.network.classes == classes) return;
+void check_teacher(const models::Model& teacher, const models::DataForm& form, std::int64_t label_width, bool captions,
+                   const RunConfig& config) {
+    const auto labelled = [](std::int64_t width, bool text) {
+        if (text) return fmt::format("with captions embedded in {} values", width);
+        return width == 0 ? "unlabelled" : fmt::format("in {} classes", width);
+    };
+    const bool reads = teacher.config.value("condition", "") == "text";
+    if (teacher.form.shape == form.shape && teacher.network.classes == label_width && reads == captions) return;
     throw core::UsageError(fmt::format("{}: this teacher is for samples of {} {}; those of {} are {} {}. Name data like those that it was trained on (data.path), "
-                                       "or another teacher", config.teacher.path, core::to_string(teacher.form.shape), labelled(teacher.network.classes),
-                                       config.data_path, core::to_string(form.shape), labelled(classes)));
+                                       "or another teacher", config.teacher.path, core::to_string(teacher.form.shape), labelled(teacher.network.classes, reads),
+                                       config.data_path, core::to_string(form.shape), labelled(label_width, captions)));
 }
 
 Workshop::Workshop(LoadedConfig loaded) : loaded_(std::move(loaded)), output_(config().output), device_(inference::device_of(config().device)) {}
@@ -40,7 +45,7 @@ const std::shared_ptr<const data::Dataset>& Workshop::data() {
             return data_;
         }
         if (!opened->has_samples()) throw core::UsageError(config().data_path + ": prompts alone are for a teacher that exists (teacher.path, a diffusers directory)");
-        check_data(opened->form(), opened->classes(), config());
+        check_data(opened->form(), class_count(*opened), config());
         data_ = opened;
     }
     return data_;
@@ -125,7 +130,7 @@ void check_plan(Workshop& workshop) {
     } else if (config.teacher.path.empty()) {
         networks::make_network(core::JsonObject(network_json(config.network, data.form(), label_width(config, data)), workshop.loaded().path));
     } else {
-        check_teacher(models::read_model_config(config.teacher.path), data.form(), label_width(config, data), config);
+        check_teacher(models::read_model_config(config.teacher.path), data.form(), label_width(config, data), !data.captions().empty(), config);
     }
     if (config.uses_lpips()) {
         if (data.form().kind != models::DataForm::Kind::image) throw core::UsageError("regression = \"lpips\" is for images; the data are points, use pseudo_huber");

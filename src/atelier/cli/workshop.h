@@ -62,7 +62,9 @@ private:
 void check_data(const models::DataForm& form, std::int64_t classes, const RunConfig& config);
 
 /// Throws core::UsageError where a teacher is for other samples: a class-conditional one needs labels, an unconditional one can make nothing of them.
-void check_teacher(const models::Model& teacher, const models::DataForm& form, std::int64_t classes, const RunConfig& config);
+/// `label_width` counts the data's classes or, with `captions`, the values of a caption's embedding.
+void check_teacher(const models::Model& teacher, const models::DataForm& form, std::int64_t label_width, bool captions,
+                   const RunConfig& config);
 
 /// Throws core::UsageError or core::Error where config and data do not fit together, before anything is trained or written.
 void check_plan(Workshop& workshop);
