@@ -36,8 +36,9 @@ def load(
     engine      "native" and "openvino" (CPUs), "torch", or "auto": on CPUs native for small networks in fp32, else OpenVINO, LibTorch on GPUs
     precision   "fp32", "bf16", "int8" (quantised models), or "auto": int8 for those, else fp32
     device      "cpu", "cuda" or "cuda:N"
-    sampler     "one-step", "heun" or "ddim"; None: one step for students, 18 Heun steps for other models
-    steps       of heun and ddim
+    sampler     "one-step", "heun", "ddim" or "stochastic" (EDM's, with settings: "stochastic:256,S_churn=40");
+                None: one step for students, 18 Heun steps for other models
+    steps       of heun, ddim and stochastic
     guidance    of teachers that read prompts; None: as for their students
 
     An ensemble's students are read when they are first needed. Raises Error where the directory is no sound model, UsageError (a ValueError)
@@ -116,7 +117,7 @@ class Ensemble:
 
     @property
     def sampler(self) -> str:
-        """ "one-step", "heun" or "ddim"."""
+        """ "one-step", "heun", "ddim" or "stochastic"."""
         return str(self._facts["sampler"])
 
     @property

@@ -27,9 +27,15 @@ TEST(DistributionMatchingGradient, drops_entries_that_are_not_finite) {
     fake[0][1] = std::numeric_limits<float>::quiet_NaN();
     const Tensor gradient = distribution_matching_gradient(at::zeros({2, 2}), at::full({2, 2}, 0.5), fake);
     EXPECT_EQ(gradient[0][1].item<float>(), 0);
-    EXPECT_NEAR(gradient[0][0].item<float>(), 1, 1e-6);
+    EXPECT_NEAR(gradient[0][0].item<float>(), 0.5 / (0.5 + 1e-6), 1e-6);
     // A sample that the teacher leaves as it is has a normaliser of zero: eps keeps the quotient finite.
     EXPECT_TRUE(distribution_matching_gradient(at::zeros({1, 2}), at::zeros({1, 2}), at::zeros({1, 2})).isfinite().all().item<bool>());
+}
+
+TEST(DistributionMatchingGradient, is_held_where_teacher_and_student_nearly_agree) {
+    // (fake - real) / (mean|x - real| + 1e-6), with both of the size of eps.
+    const Tensor real = at::full({1, 4}, 1e-6), fake = at::full({1, 4}, 3e-6);
+    EXPECT_TRUE(at::allclose(distribution_matching_gradient(at::zeros({1, 4}), real, fake), at::ones({1, 4}), 1e-4));
 }
 
 TEST(DistributionMatchingGradient, arrives_at_the_samples_divided_by_their_count) {

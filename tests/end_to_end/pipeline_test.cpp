@@ -1,5 +1,9 @@
 #include "end_to_end/program.h"
 
+#include <cstring>
+
+#include "atelier/core/safetensors.h"
+
 #include <nlohmann/json.hpp>
 
 namespace atelier::end_to_end {
@@ -83,6 +87,82 @@ TEST(Pipeline, students_can_branch_from_a_finished_stage_of_another_run) {
                                               "pairs.path=" + (folder / "one/pairs")}));
     succeed(tiny("run", folder / "plain", {"teacher.path=" + (folder / "one/teacher"), "pairs.path=" + (folder / "one/pairs")}));
     EXPECT_NE(text_of(folder / "branched/students/0/dm/model.safetensors"), text_of(folder / "plain/students/0/dm/model.safetensors"));
+}
+
+TEST(Pipeline, a_stage_warms_its_critic_up_where_it_was_not_trained_beside_the_weights) {
+    const Folder folder;
+    const std::string words = "updates of the fake score alone first";
+    const Outcome whole = succeed(tiny("run", folder / "one", {"partition.students=1"}));
+    EXPECT_EQ((whole.out + whole.err).find(words), std::string::npos);  // of one step, or from the teacher
+    const auto from = [&](const std::string& name, const std::string& start, const Arguments& more = {}) {
+        Arguments all{"partition.students=1", "teacher.path=" + (folder / "one/teacher"), "pairs.path=" + (folder / "one/pairs"), "students.start=" + start,
+                      "dm.steps=0", "adm.steps=25"};
+        all.insert(all.end(), more.begin(), more.end());
+        const Outcome outcome = succeed(tiny("run", folder / name, all));
+        return outcome.out + outcome.err;
+    };
+    EXPECT_EQ(from("same", folder / "one/students/0/adm").find(words), std::string::npos);
+
+    fs::copy(folder / "one/students/0/adm", folder / "bare");  // as somebody else's student, which comes without its critic
+    fs::remove(folder / "bare/fake_score.safetensors");
+    expect_contains(from("bare-start", folder / "bare/"), "3 " + words);
+    EXPECT_EQ(from("bare-cold", folder / "bare", {"adm.critic_warmup=0"}).find(words), std::string::npos);
+    expect_contains(from("same-warm", folder / "one/students/0/adm", {"adm.critic_warmup=7"}), "7 " + words);
+    EXPECT_NE(text_of(folder / "same-warm/students/0/adm/model.safetensors"), text_of(folder / "same/students/0/adm/model.safetensors"));
+}
+
+using HeadValues = std::map<std::string, std::vector<float>>;
+
+/// The values of a critic's GAN head.
+HeadValues head_in(const std::string& stage) {
+    const core::SafetensorsFile file(fs::path(stage) / "fake_score.safetensors");
+    HeadValues values;
+    for (const auto& [name, entry] : file.entries()) {
+        if (!name.starts_with("head.")) continue;
+        const auto bytes = file.bytes(name);
+        values[name].resize(bytes.size() / sizeof(float));
+        std::memcpy(values[name].data(), bytes.data(), bytes.size());
+    }
+    return values;
+}
+
+double largest_difference(const HeadValues& a, const HeadValues& b) {
+    double most = 0;
+    for (const auto& [name, values] : a) {
+        for (std::size_t i = 0; i < values.size(); ++i) most = std::max(most, std::abs(static_cast<double>(values[i]) - b.at(name).at(i)));
+    }
+    return most;
+}
+
+TEST(Pipeline, the_gan_head_travels_with_the_critic) {
+    const Folder folder;
+    succeed(tiny("run", folder / "one", {"partition.students=1"}));
+    const auto head_after = [&](const std::string& name, const std::string& start, const Arguments& more) {
+        Arguments all{"partition.students=1", "teacher.path=" + (folder / "one/teacher"), "pairs.path=" + (folder / "one/pairs"), "students.start=" + start,
+                      "adm.steps=1", "adm.fake_updates=1", "adm.fake_lr=1e-12", "adm.fake_weight_decay=0", "dm.steps=0"};
+        all.insert(all.end(), more.begin(), more.end());
+        succeed(tiny("run", folder / name, all));
+        return head_in(folder / (name + "/students/0/adm"));
+    };
+    const HeadValues trained = head_in(folder / "one/students/0/adm");
+    ASSERT_FALSE(trained.empty());
+    const std::string adm = folder / "one/students/0/adm", dm = folder / "one/students/0/dm";
+    EXPECT_LT(largest_difference(trained, head_after("adm", adm, {})), 1e-6);
+    EXPECT_LT(largest_difference(trained, head_after("by-dm", adm, {"dm.steps=2"})), 1e-6);  // DM has no head; it carries it
+    EXPECT_GT(largest_difference(trained, head_after("fresh", dm, {})), 1e-4);
+}
+
+TEST(Pipeline, the_teacher_has_a_row_for_every_sampler_asked_for) {
+    const Folder folder;
+    succeed(tiny("run", folder / "run", {"evaluate.samplers=[\"heun:4\",\"stochastic:6,S_churn=3\"]"}));
+    const auto evaluation = json_of(folder / "run/evaluation.json");
+    EXPECT_EQ(evaluation.at("order"), nlohmann::json({"teacher", "K=2 students", "teacher, heun:4", "teacher, stochastic:6,S_churn=3"}));
+    const auto& models = evaluation.at("models");
+    EXPECT_EQ(models.at("teacher, heun:4").at("evaluations"), 7);
+    EXPECT_EQ(models.at("teacher, stochastic:6,S_churn=3").at("protocol").at("model").at("sampler"),
+              "stochastic,S_churn=3,S_min=0.05,S_max=50,S_noise=1.003");
+    EXPECT_EQ(run(tiny("run", folder / "wrong", {"evaluate.samplers=[\"one-step\"]"})).code, 2);
+    EXPECT_FALSE(fs::exists(folder.path() / "wrong"));
 }
 
 class Losses : public testing::TestWithParam<Arguments> {};

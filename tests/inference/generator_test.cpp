@@ -142,6 +142,19 @@ TEST(Plan, no_samples_and_samples_without_end_are_refused) {
     }
 }
 
+TEST(SamplingOf, a_sampler_may_bring_its_steps_and_settings) {
+    EXPECT_EQ(sampling_of("heun:64", std::nullopt)->evaluations(), 127);
+    const Sampling of_edm = *sampling_of("stochastic:256", std::nullopt);
+    EXPECT_EQ(of_edm.evaluations(), 511);
+    EXPECT_EQ(name_of(of_edm), "stochastic,S_churn=40,S_min=0.05,S_max=50,S_noise=1.003");
+    EXPECT_EQ(name_of(*sampling_of("stochastic:9,S_noise=1,S_churn=1.5", 32)), "stochastic,S_churn=1.5,S_min=0.05,S_max=50,S_noise=1");
+    EXPECT_EQ(sampling_of("stochastic", 32)->steps, 32);
+    for (const char* wrong : {"heun:", "heun:0", "heun:2.5", "heun:1e9", "heun:S_churn=4", "one-step:2", "stochastic:S_chrun=4", "stochastic:S_churn=", "stochastic:S_churn=nan",
+                              "stochastic:S_churn=-1", "stochastic:S_min=9,S_max=1", "stochastic:4,,S_churn=1", "stochastic:4;S_churn=1", "churn:4"}) {
+        EXPECT_THROW(sampling_of(wrong, std::nullopt), core::UsageError) << wrong;
+    }
+}
+
 TEST(SamplingOf, steps_that_nothing_would_take_are_refused) {
     EXPECT_FALSE(sampling_of("", std::nullopt));
     EXPECT_EQ(sampling_of("heun", std::nullopt)->steps, 18);
@@ -234,6 +247,31 @@ TEST_F(TeacherGenerator, draws_with_heun_and_ddim_as_asked) {
     EXPECT_FALSE(near(heun->draw(wanted), ddim->draw(wanted)));
 }
 
+TEST_F(TeacherGenerator, adds_noise_that_follows_from_seed_and_number_alone_in_the_stochastic_sampler) {
+    const models::Model teacher = models::read_model(path);
+    const auto denoiser = teacher.denoiser();
+    const Sampling sampling = *sampling_of("stochastic:6,S_churn=2,S_min=0.1,S_max=20,S_noise=1.01", std::nullopt);
+    const auto generator = open_generator(path, sampling);
+    const Wanted wanted{7, {0, 1, 4}, {0, 1, 3}};
+    const Tensor all = generator->draw(wanted);
+    for (std::size_t i = 0; i < 3; ++i) {
+        const std::int64_t number = wanted.numbers[i];
+        const auto condition = diffusion::one_hot(std::vector<std::int64_t>{wanted.classes[i]}, 4);
+        const auto added = [&](std::size_t step) {
+            core::RandomStream stream(7, fmt::format("churn/{}", step), static_cast<std::uint64_t>(number));
+            return diffusion::normal_tensor(stream, {1, 2});
+        };
+        const Tensor alone = diffusion::sample_heun_stochastic(denoiser, diffusion::image_noise(7, number, 1, {2}), diffusion::sampling_levels(teacher.range, 6),
+                                                               condition, {2, 0.1, 20, 1.01}, added).detach();
+        EXPECT_TRUE(near(all.narrow(0, static_cast<std::int64_t>(i), 1), alone)) << i;
+    }
+    EXPECT_TRUE(near(generator->draw({7, {4, 0}, {3, 0}}), all.index_select(0, at::tensor({2, 0}))));
+    EXPECT_EQ(generator->sampling().evaluations(), 11);
+    const Tensor heun = open_generator(path, Sampling{Sampling::Method::heun, 6})->draw(wanted);
+    EXPECT_FALSE(near(all, heun));
+    EXPECT_TRUE(near(open_generator(path, sampling_of("stochastic:6,S_churn=0", std::nullopt))->draw(wanted), heun));
+}
+
 TEST_F(TeacherGenerator, takes_18_heun_steps_unless_told_otherwise_and_a_student_takes_one) {
     EXPECT_EQ(open_generator(path)->sampling().method, Sampling::Method::heun);
     EXPECT_EQ(open_generator(path)->sampling().evaluations(), 35);
@@ -273,7 +311,7 @@ TEST_F(TeacherGenerator, what_is_no_model_is_named) {
 }
 
 TEST(SamplingMethod, is_known_by_its_name_and_a_wrong_one_by_its_nearest) {
-    for (const char* name : {"one-step", "heun", "ddim"}) EXPECT_EQ(name_of(sampling_method(name)), name);
+    for (const char* name : {"one-step", "heun", "ddim", "stochastic"}) EXPECT_EQ(name_of(sampling_method(name)), name);
     core::expect_contains(core::error_of<core::UsageError>([] { sampling_method("huen"); }), "did you mean \"heun\"?");
 }
 

@@ -5,6 +5,7 @@
 #include "atelier/core/json_file.h"
 #include "atelier/training/checkpoint.h"
 #include "atelier/training/optimizer.h"
+#include "atelier/training/stepper.h"
 
 #include "training/training_fixtures.h"
 
@@ -60,6 +61,39 @@ TEST_F(Loop, a_loss_that_is_not_finite_stops_with_what_where_and_the_last_good_c
     EXPECT_EQ(CheckpointFolder(folder / "checkpoints").latest()->step, 5);
 }
 
+TEST_F(Loop, an_infinite_loss_of_finite_gradients_moves_neither_the_learner_nor_those_after_it) {
+    for (const std::int64_t bad : {0, 1}) {
+        SmallStage stage(4, {.infinite_constant_at = bad});
+        Stepper stepper(stage);
+        for (std::int64_t step = 0; step < bad; ++step) stepper.step(step);
+        std::vector<ops::Parameters> before;
+        for (const Optimizer& optimizer : stepper.optimizers()) before.push_back(optimizer.state().clone());
+        core::expect_contains(core::error_of([&] { stepper.step(bad); }), "the loss of critic became inf");
+        for (std::size_t i = 0; i < before.size(); ++i) expect_same_bits(stepper.optimizers()[i].state(), before[i]);
+    }
+}
+
+TEST_F(Loop, a_critic_warms_up_by_itself_before_the_first_step) {
+    SmallStage stage(3, {}, 5);
+    const LoopResult found = run_stage(stage, settings);
+
+    SmallStage same(3, {}, 5);  // by hand
+    auto learners = same.learners();
+    for (auto& learner : learners) learner.parameters->require_gradients(true);
+    Optimizer critic(*learners[0].parameters, learners[0].optimization, 3 * 2 + 5), model(*learners[1].parameters, learners[1].optimization, 3);
+    const auto update = [&](Optimizer& optimizer, std::size_t index, std::int64_t step, std::int64_t turn) {
+        optimizer.update(torch::autograd::grad({same.loss(index, step, turn, 0).value}, learners[index].parameters->list()));
+    };
+    for (std::int64_t i = 0; i < 5; ++i) update(critic, 0, 3 + i / 2, i % 2);
+    for (std::int64_t step = 0; step < 3; ++step) {
+        update(critic, 0, step, 0);
+        update(critic, 0, step, 1);
+        update(model, 1, step, 0);
+    }
+    expect_same_bits(found.raw_weights, *learners[1].parameters);
+    expect_same_bits(found.others.at("critic"), *learners[0].parameters);
+}
+
 TEST_F(Loop, a_gradient_that_is_not_finite_stops_too) {
     const std::string message = stopped({.infinite_gradient_at = 0});
     for (const char* part : {"the gradient of model", "nan", "step 0", "none yet"}) core::expect_contains(message, part);
@@ -102,6 +136,25 @@ protected:
     int runs = 0;
     std::vector<Tensor> probed;
 };
+
+TEST_F(KeepBest, all_learners_are_of_the_step_of_the_lowest_distance) {
+    settings.keep_best = true;
+    std::int64_t probes = 0;
+    settings.distance = [&](const Tensor&) { return std::vector<double>{5, 2, 3}.at(static_cast<std::size_t>(probes++)); };
+    SmallStage stage(12);
+    const LoopResult result = run_stage(stage, settings);
+    ASSERT_EQ(stage.critics_at_probes().size(), 3U);
+    EXPECT_TRUE(result.of_one_step);
+    EXPECT_TRUE(at::equal(result.others.at("critic").at("weight"), stage.critics_at_probes()[1]));
+    EXPECT_FALSE(at::equal(result.others.at("critic").at("weight"), stage.critics_at_probes()[2]));
+
+    settings.folder = folder / "last";
+    settings.keep_best = false;
+    probes = 0;
+    SmallStage other(12);
+    const LoopResult last = run_stage(other, settings);
+    EXPECT_TRUE(at::equal(last.others.at("critic").at("weight"), other.critics_at_probes()[2]));
+}
 
 TEST_F(KeepBest, the_weights_of_the_lowest_distance_are_the_result) {
     settings.keep_best = true;

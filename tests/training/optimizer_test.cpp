@@ -168,6 +168,20 @@ TEST(Optimizer, a_gradient_that_is_not_finite_moves_nothing) {
     }
 }
 
+TEST(Optimizer, counts_beyond_what_float32_can_tell_apart) {
+    ops::Parameters parameters = three_tensors();
+    Optimizer optimizer(parameters, plain(0.1), std::int64_t{1} << 26);
+    ops::Parameters long_run = optimizer.state().clone();
+    constexpr std::int64_t many = (std::int64_t{1} << 24) + 1;
+    long_run.set("updates", at::full({}, many, at::kLong));
+    optimizer.restore(long_run);
+    for (int i = 0; i < 3; ++i) optimizer.update({at::ones({4, 3}), at::ones({5}), at::ones({})});
+    EXPECT_EQ(optimizer.updates_done(), many + 3);
+    long_run.set("updates", at::full({}, 1000.0, at::kFloat));  // as versions before wrote it
+    optimizer.restore(long_run);
+    EXPECT_EQ(optimizer.updates_done(), 1000);
+}
+
 TEST(Optimizer, without_an_average_the_weights_themselves_are_used) {
     ops::Parameters parameters = three_tensors();
     Optimizer optimizer(parameters, plain(0.1), 10);

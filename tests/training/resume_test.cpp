@@ -32,6 +32,8 @@ LoopResult train(const LoopSettings& settings, Mishaps mishaps = {}) {
 void expect_same_run(const LoopSettings& a, const LoopResult& of_a, const LoopSettings& b, const LoopResult& of_b) {
     expect_same_bits(of_a.weights, of_b.weights);
     expect_same_bits(of_a.raw_weights, of_b.raw_weights);
+    ASSERT_EQ(of_a.others.size(), of_b.others.size());
+    for (const auto& [name, weights] : of_a.others) expect_same_bits(weights, of_b.others.at(name));
     EXPECT_EQ(of_a.best_step, of_b.best_step);
     EXPECT_EQ(of_a.best_distance, of_b.best_distance);
     auto last_a = CheckpointFolder(a.folder / "checkpoints").latest(), last_b = CheckpointFolder(b.folder / "checkpoints").latest();
@@ -59,6 +61,33 @@ TEST_F(Resume, a_run_killed_at_any_step_ends_with_the_bits_of_an_unbroken_one) {
         EXPECT_THROW(train(broken, {.killed_at = killed}), std::runtime_error);
         expect_same_run(broken, train(broken), whole, expected);
     }
+}
+
+TEST_F(Resume, a_run_killed_while_its_critic_warms_up_ends_with_the_same_bits) {
+    constexpr std::int64_t warmup = 5;
+    const auto warmed = [&](const LoopSettings& settings, std::int64_t killed) {
+        SmallStage stage(steps, {.killed_at = killed}, warmup);
+        return run_stage(stage, settings);
+    };
+    whole.folder = folder / "whole-warmed";
+    const LoopResult of_whole = warmed(whole, -1);
+    EXPECT_NE(ops::hash_of(of_whole.raw_weights), ops::hash_of(expected.raw_weights));
+    for (std::int64_t killed = steps; killed < steps + 3; ++killed) {  // warm-up updates count their steps from the stage's end
+        SCOPED_TRACE(killed);
+        broken.folder = folder / ("broken-warmed-" + std::to_string(killed));
+        EXPECT_THROW(warmed(broken, killed), std::runtime_error);
+        EXPECT_THROW(warmed(broken, 2), std::runtime_error);
+        expect_same_run(broken, warmed(broken, -1), whole, of_whole);
+    }
+}
+
+TEST_F(Resume, a_checkpoint_of_before_there_was_a_warm_up_is_gone_on_from) {
+    EXPECT_THROW(train(broken, {.killed_at = 6}), std::runtime_error);
+    const CheckpointFolder checkpoints(broken.folder / "checkpoints");
+    Checkpoint older = *checkpoints.latest();
+    ASSERT_EQ(older.numbers.erase("warmup_updates"), 1u);
+    checkpoints.save(older);
+    expect_same_run(broken, train(broken), whole, expected);
 }
 
 TEST_F(Resume, a_run_killed_again_and_again_ends_with_the_same_bits) {

@@ -36,6 +36,7 @@ struct Mishaps {
     std::int64_t killed_at = -1;             // throws, as a process that dies computes no further
     std::int64_t infinite_loss_at = -1;
     std::int64_t infinite_gradient_at = -1;  // of a loss that is finite
+    std::int64_t infinite_constant_at = -1;  // a loss that is not finite, of finite gradients
     std::int64_t collapse_at_probe = -1;     // counted from 1
     std::int64_t signal_at = -1;             // the user presses Ctrl-C
 };
@@ -44,14 +45,14 @@ struct Mishaps {
 /// parameters that the losses read, so that whatever a resumed run forgets changes its bits.
 class SmallStage : public distillation::Stage {
 public:
-    explicit SmallStage(std::int64_t steps, Mishaps mishaps = {}) : steps_(steps), mishaps_(mishaps) {}
+    explicit SmallStage(std::int64_t steps, Mishaps mishaps = {}, std::int64_t warmup = 0) : steps_(steps), warmup_(warmup), mishaps_(mishaps) {}
 
     std::int64_t steps() const override { return steps_; }
 
     std::vector<distillation::Learner> learners() override {
         distillation::Optimization critic{.lr = 0.05, .weight_decay = 0.1, .clip = 0.5, .warmup = 4};
         distillation::Optimization model{.lr = 0.02, .clip = 1, .decay_from = 0.5, .final_share = 0.1, .ema_decay = 0.8};
-        return {{"critic", &critic_, critic, 2}, {"model", &model_, model, 1}};
+        return {{"critic", &critic_, critic, 2, warmup_}, {"model", &model_, model, 1}};
     }
 
     distillation::Loss loss(std::size_t index, std::int64_t step, std::int64_t turn, std::int64_t) override {
@@ -63,6 +64,7 @@ public:
         Tensor value = (judged - x.sum(1, true)).square().mean() * (1 + running_);
         running_ = 0.9 * running_ + 0.01 * value.item<double>() / 3;
         if (index == 1 && step == mishaps_.infinite_loss_at) value = value / 0;
+        if (step == mishaps_.infinite_constant_at) value = value + std::numeric_limits<double>::infinity();
         if (index == 1 && step == mishaps_.infinite_gradient_at) value = value + (model_.at("bias") * 0).sqrt().sum();
         return {value, {{index == 0 ? "critic_loss" : "loss", value.item<double>()}}};
     }
@@ -70,10 +72,13 @@ public:
     /// The weights themselves, so that a probe can be told from another.
     Tensor sample(const ops::Parameters& weights, const Tensor&, const diffusion::Condition&) const override {
         ++probes_;
+        critics_at_probes_.push_back(critic_.at("weight").detach().clone());
         return weights.at("weight").detach().clone();
     }
 
     std::map<std::string, double*> scalars() override { return {{"running", &running_}}; }
+
+    const std::vector<Tensor>& critics_at_probes() const { return critics_at_probes_; }
 
     std::vector<distillation::Finding> health(distillation::Metrics& metrics, const Tensor& probe) override {
         metrics.emplace_back("probe_mean", probe.mean().item<double>());
@@ -82,10 +87,11 @@ public:
     }
 
 private:
-    std::int64_t steps_;
+    std::int64_t steps_, warmup_;
     Mishaps mishaps_;
     double running_ = 1.0 / 3;
     mutable std::int64_t probes_ = 0;
+    mutable std::vector<Tensor> critics_at_probes_;
     ops::Parameters critic_{{{"weight", numbers_of("critic/weight", 0, {2, 1})}}};
     ops::Parameters model_{{{"bias", numbers_of("model/bias", 0, {2})}, {"weight", numbers_of("model/weight", 0, {3, 2})}}};
 };

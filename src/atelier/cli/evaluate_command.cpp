@@ -184,8 +184,10 @@ void add_evaluate_command(CLI::App& app) {
     command->add_option("--count", arguments->count, "samples per seed; without: 10000, or what the protocol measures (50000, of captions 30000)")->check(CLI::Range(std::int64_t{2}, std::int64_t{10'000'000}));
     command->add_option("--seed", arguments->seed, "first seed")->check(CLI::NonNegativeNumber)->capture_default_str();
     command->add_option("--seeds", arguments->seeds, "how many seeds, for mean and spread")->capture_default_str()->check(CLI::Range(1, 1000));
-    command->add_option("--sampler", arguments->sampler, "without: one step for students, 18 Heun steps for teachers, 25 of dpm++ for diffusers directories")->type_name("{one-step,heun,ddim,dpm++}");
-    command->add_option("--steps", arguments->steps, "steps of heun and ddim, with --sampler")->check(CLI::Range(1, 10000));
+    command->add_option("--sampler", arguments->sampler, "without: one step for students, 18 Heun steps for teachers, 25 of dpm++ for diffusers directories; "
+                        "EDM's stochastic sampler takes settings, e.g. stochastic:256,S_churn=40,S_min=0.05,S_max=50,S_noise=1.003")
+        ->type_name("{one-step,heun,ddim,stochastic,dpm++}");
+    command->add_option("--steps", arguments->steps, "steps of heun, ddim and stochastic, with --sampler")->check(CLI::Range(1, 10000));
     arguments->engine.add_to(*command);
     command->add_option("--out", arguments->out, "folder for evaluation.json and samples.png");
     command->add_flag("--json", arguments->json, "print the result as JSON");

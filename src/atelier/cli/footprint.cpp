@@ -135,7 +135,8 @@ double matching_bytes(const Matching& m, const Batch& batch, const Conditions& c
     if (m.gan) others = std::max(others, training_pass(m.encoder, n, conditions, Slopes::of_samples) + kept_after(m.head, n, conditions));
     if (m.regression) others = std::max(others, training_pass(m.student, n, conditions));
     double student = std::max({kept + others, training_pass(m.student, n, conditions), gradients(m.student)}) + (batch.parts ? gradients(m.student) : 0);
-    const double held = frozen_bytes(m.teacher, conditions) + standing_bytes(m.student, m.standing) + standing_bytes(m.fake, {}) + (m.gan ? standing_bytes(m.head, {}) : 0);
+    const Standing critic{.keeps_best = m.standing.keeps_best};  // best weights are kept of all learners
+    const double held = frozen_bytes(m.teacher, conditions) + standing_bytes(m.student, m.standing) + standing_bytes(m.fake, critic) + (m.gan ? standing_bytes(m.head, critic) : 0);
     return held + std::max({fake, student, evaluation(m.student, batch.probe, conditions)});
 }
 

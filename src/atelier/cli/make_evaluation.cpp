@@ -31,21 +31,51 @@ void measure_once(const Workshop& workshop, nlohmann::json identity, const evalu
     core::log::info("{}", text_of(evaluation::comparison_table(results)));
 }
 
-void evaluate_captions(Workshop& workshop, const evaluation::Measuring& measuring, const inference::Sampling& many, const std::string& students) {
-    const inference::Engine engine{.device = workshop.device()};
-    inference::PromptedGenerator teacher(workshop.output() / "teacher", many, std::nullopt, engine);
-    inference::PromptedGenerator ensemble(workshop.output() / "ensemble", std::nullopt, std::nullopt, engine);
-    const nlohmann::json identity{{"ensemble", ensemble.hashes()}, {"teacher", teacher.hashes()}, {"guidance", teacher.guidance()}, {"steps", many.steps},
-                                  {"classifier", measuring.classifier}};
-    measure_once(workshop, identity, measuring, [&] { return evaluation::measure_captions(measuring, {{"teacher", &teacher}, {students, &ensemble}}); });
+/// The teacher's rows: by evaluate.steps of Heun's method, and by each of evaluate.samplers.
+using TeacherRows = std::vector<std::pair<std::string, inference::Sampling>>;
+
+TeacherRows teacher_rows(const EvaluationConfig& config) {
+    TeacherRows rows{{"teacher", {inference::Sampling::Method::heun, config.steps}}};
+    for (const std::string& sampler : config.samplers) rows.emplace_back("teacher, " + sampler, *inference::sampling_of(sampler, std::nullopt));
+    return rows;
 }
 
-void evaluate_classes(Workshop& workshop, const evaluation::Measuring& measuring, const inference::Sampling& many, const std::string& students) {
+/// Opens the teacher once a row by `open`, and names the students' generator second, where readers of evaluation.json look for it.
+template <class Generator, class Open>
+std::vector<std::pair<std::string, Generator*>> subjects_of(const TeacherRows& rows, std::vector<std::unique_ptr<Generator>>& teachers,
+                                                            const std::string& students, Generator& ensemble, const Open& open) {
+    std::vector<std::pair<std::string, Generator*>> subjects;
+    for (const auto& [name, sampling] : rows) {
+        teachers.push_back(open(sampling));
+        subjects.emplace_back(name, teachers.back().get());
+        if (subjects.size() == 1) subjects.emplace_back(students, &ensemble);
+    }
+    return subjects;
+}
+
+void evaluate_captions(Workshop& workshop, const evaluation::Measuring& measuring, const TeacherRows& rows, const std::string& students) {
+    const inference::Engine engine{.device = workshop.device()};
+    inference::PromptedGenerator ensemble(workshop.output() / "ensemble", std::nullopt, std::nullopt, engine);
+    std::vector<std::unique_ptr<inference::PromptedGenerator>> teachers;
+    const auto subjects = subjects_of(rows, teachers, students, ensemble, [&](const inference::Sampling& sampling) {
+        return std::make_unique<inference::PromptedGenerator>(workshop.output() / "teacher", sampling, std::nullopt, engine);
+    });
+    const nlohmann::json identity{{"ensemble", ensemble.hashes()}, {"teacher", teachers.front()->hashes()}, {"guidance", teachers.front()->guidance()},
+                                  {"steps", workshop.config().evaluation.steps}, {"samplers", workshop.config().evaluation.samplers},
+                                  {"classifier", measuring.classifier}};
+    measure_once(workshop, identity, measuring, [&] { return evaluation::measure_captions(measuring, subjects); });
+}
+
+void evaluate_classes(Workshop& workshop, const evaluation::Measuring& measuring, const TeacherRows& rows, const std::string& students) {
     const inference::Engine engine{.device = workshop.device()};
     const auto ensemble = inference::open_generator(workshop.output() / "ensemble", std::nullopt, engine);
-    const auto teacher = inference::open_generator(workshop.output() / "teacher", many, engine);
-    const nlohmann::json identity{{"ensemble", inference::hash_of(*ensemble)}, {"teacher", inference::hash_of(*teacher)}};
-    measure_once(workshop, identity, measuring, [&] { return measure(measuring, {{"teacher", teacher.get()}, {students, ensemble.get()}}); });
+    std::vector<std::unique_ptr<inference::Generator>> teachers;
+    const auto subjects = subjects_of(rows, teachers, students, *ensemble, [&](const inference::Sampling& sampling) {
+        return inference::open_generator(workshop.output() / "teacher", sampling, engine);
+    });
+    const nlohmann::json identity{{"ensemble", inference::hash_of(*ensemble)}, {"teacher", inference::hash_of(*teachers.front())},
+                                  {"steps", workshop.config().evaluation.steps}, {"samplers", workshop.config().evaluation.samplers}};
+    measure_once(workshop, identity, measuring, [&] { return measure(measuring, subjects); });
 }
 
 }  // namespace
@@ -62,7 +92,7 @@ void make_evaluation(Workshop& workshop) {
         return;
     }
     const auto evaluate = workshop.data()->captions().empty() ? evaluate_classes : evaluate_captions;
-    evaluate(workshop, measuring, {inference::Sampling::Method::heun, config.evaluation.steps}, fmt::format("K={} students", config.partition.students));
+    evaluate(workshop, measuring, teacher_rows(config.evaluation), fmt::format("K={} students", config.partition.students));
 }
 
 }  // namespace atelier::cli

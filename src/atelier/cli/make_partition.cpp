@@ -39,7 +39,8 @@ std::vector<double> class_losses(Workshop& workshop) {
         core::RandomStream levels(workshop.seed(), "difficulty/sigma", static_cast<std::uint64_t>(c));
         core::RandomStream noise(workshop.seed(), "difficulty/noise", static_cast<std::uint64_t>(c));
         const Tensor x = data.samples(indices).to(workshop.device());
-        const Tensor sigma = diffusion::lognormal_levels(levels, n, workshop.config().teacher.level_mean, workshop.config().teacher.level_deviation);
+        const Tensor sigma = diffusion::training_levels(levels, n, teacher.scheme, workshop.config().teacher.level_mean,
+                                                          workshop.config().teacher.level_deviation);
         const std::vector<std::int64_t> labels(indices.size(), c);
         losses.push_back(distillation::score_matching_loss(denoiser, nullptr, x, sigma.to(x.device()),
                                                            diffusion::normal_tensor(noise, x.sizes()).to(x.device()),

@@ -18,6 +18,8 @@ namespace {
 
 namespace fs = std::filesystem;
 
+constexpr const char* critic_file = "fake_score.safetensors";
+
 /// One student on its way through the stages.
 class Apprentice {
 public:
@@ -60,25 +62,43 @@ public:
         const auto from = predecessor(name);
         models::Model student = start(from);
         const auto pairs = pair_batches(name, settings);
+        auto denoiser = denoiser_for_critic(from);
         const models::Model master = workshop_.frozen_teacher();  // from here on the teacher is not to be asked for again: it would be read a second time
         if (student.low_rank() > 0) student.parameters.stand_on(std::make_shared<const ops::Parameters>(master.parameters));
-        ops::Parameters fake = start_of_fake(from, student);
+        Critic critic = start_of_critic(from, student, std::move(denoiser));
+        ops::Parameters& fake = critic.fake_score;
         stage.begin();
-        if (name == "adm") fake.merge(distillation::fresh_head(student.network, workshop_.seed()).to(workshop_.device()), "");
+        if (name == "adm") {
+            if (critic.head.empty()) critic.head = distillation::fresh_head(student.network, workshop_.seed());
+            fake.merge(critic.head.to(workshop_.device()), "");
+        }
         const RealBatches real = real_batches(name, settings.batch);
         const auto teacher = workshop_.asked(master);
         distillation::MatchingSettings how = matching_settings(config_, name, student);
         how.stream = stream(name);
+        how.critic_warmup = critic_warmup(settings, from, critic);
+        if (how.critic_warmup > 0) {
+            core::log::info("student {} {}: {} updates of the fake score alone first, which was not trained beside these weights ({}.critic_warmup)",
+                            student_, name, how.critic_warmup, name);
+        }
         distillation::DistributionMatching matching(
             {student.network, student.parameters, student.network, fake, *teacher, conditions::restricted(data::prior_of(*workshop_.data()), cell_), real.source(), pairs,
              regression_loss(config_, settings, workshop_.device()), workshop_.conditions()},
             how);
         const auto result = run(matching, name, stage, settings.keep_best, real);
-        ops::write_parameters(stage.path() / "fake_score.safetensors", fake.clone());
+        ops::Parameters kept = result.others.at("fake_score");
+        if (name == "dm") kept.merge(critic.head, "");  // for the ADM that follows
+        ops::write_parameters(stage.path() / critic_file, kept);
         finish(stage, student, result, settings.student);
     }
 
 private:
+    /// The fake score and, where an ADM stage trained one, its GAN head.
+    struct Critic {
+        ops::Parameters fake_score, head;
+        bool beside = false;  // trained beside the weights that the student begins with, up to the same step
+    };
+
     std::string folder(const std::string& stage) const { return fmt::format("students/{}/{}", student_, stage); }
     std::string stream(const std::string& stage) const { return fmt::format("{}/{}", stage, student_); }
 
@@ -105,7 +125,10 @@ private:
     /// The folder whose weights the stage begins with, or nothing: then the teacher's, or fresh ones.
     std::optional<fs::path> predecessor(const std::string& stage) const {
         if (stage == "adm" && config_.dm.steps > 0) return finished_folder("dm");
-        if (!config_.students.start.empty()) return fs::path(config_.students.start);
+        if (!config_.students.start.empty()) {
+            const fs::path start = config_.students.start;
+            return start.has_filename() ? start : start.parent_path();
+        }
         if (needs_tsm()) return finished_folder("tsm");
         return std::nullopt;
     }
@@ -131,17 +154,36 @@ private:
         return model;
     }
 
-    /// The fake score goes on from the stage before, else it begins as the student does: from the teacher, TSM's result, or fresh weights.
-    ops::Parameters start_of_fake(const std::optional<fs::path>& from, const models::Model& student) const {
-        if (!from || !fs::exists(*from / "fake_score.safetensors")) return student.parameters.clone();
-        ops::Parameters fake;
-        fake.stand_on(student.parameters.base());
-        const ops::Parameters saved = ops::read_parameters(*from / "fake_score.safetensors");
+    /// The teacher's weights for the fake score of a one-step student that comes without one: it is no denoiser to begin from.
+    std::optional<ops::Parameters> denoiser_for_critic(const std::optional<fs::path>& from) const {
+        if (!from || fs::exists(*from / critic_file) || from->filename() == "tsm" || !same_as_teacher()) return std::nullopt;
+        return workshop_.teacher().parameters.clone().to(workshop_.device());
+    }
+
+    /// The critic goes on from the stage before, else the fake score begins as `denoiser`, or as the student does: from the teacher, TSM's result, or fresh weights.
+    Critic start_of_critic(const std::optional<fs::path>& from, const models::Model& student, std::optional<ops::Parameters> denoiser) const {
+        if (denoiser) return {std::move(*denoiser), {}, false};
+        if (!from || !fs::exists(*from / critic_file)) return {student.parameters.clone(), {}, false};
+        const fs::path path = *from / critic_file;
+        Critic critic;
+        critic.fake_score.stand_on(student.parameters.base());
+        const ops::Parameters saved = ops::read_parameters(path);
         for (const auto& [name, tensor] : saved.tensors()) {
-            if (!name.starts_with("head.")) fake.set(name, tensor.to(workshop_.device()));
+            if (name.starts_with("head.")) critic.head.set(name, tensor);
+            else critic.fake_score.set(name, tensor.to(workshop_.device()));
         }
-        ops::check_against(fake, student.specs(), (*from / "fake_score.safetensors").string());
-        return fake;
+        ops::check_against(critic.fake_score, student.specs(), path.string());
+        if (!critic.head.empty()) distillation::check_head(critic.head, student.network, path.string());
+        const fs::path manifest = *from / "stage.json";
+        critic.beside = fs::exists(manifest) && core::read_json(manifest).value(nlohmann::json::json_pointer("/result/critic_of_same_step"), false);
+        return critic;
+    }
+
+    static std::int64_t critic_warmup(const MatchingConfig& settings, const std::optional<fs::path>& from, const Critic& critic) {
+        constexpr std::int64_t most = 200, share = 10;
+        if (settings.critic_warmup >= 0) return settings.critic_warmup;
+        const bool knows = !from || from->filename() == "tsm" || critic.beside;
+        return knows ? 0 : std::min(most, (settings.steps + share - 1) / share);
     }
 
     RealBatches real_batches(const std::string& stage, std::int64_t batch) const {
@@ -184,8 +226,10 @@ private:
     void finish(const training::StageFolder& stage, models::Model& model, const training::LoopResult& result,
                 const distillation::Optimization& optimization) const {
         write_result(stage.path(), model, result, optimization);
-        stage.finish({{"seconds", result.seconds}, {"best_step", result.best_step},
-                      {"probe_distance", std::isfinite(result.best_distance) ? nlohmann::json(result.best_distance) : nlohmann::json()}});
+        nlohmann::json about{{"seconds", result.seconds}, {"best_step", result.best_step},
+                             {"probe_distance", std::isfinite(result.best_distance) ? nlohmann::json(result.best_distance) : nlohmann::json()}};
+        if (!result.others.empty()) about["critic_of_same_step"] = result.of_one_step;
+        stage.finish(about);
         core::log::info("{}: done in {}", stage.path().lexically_relative(workshop_.output()).string(), core::duration_words(result.seconds));
     }
 

@@ -28,7 +28,7 @@ inline std::map<std::string, std::string> picture_text(const PictureOrigin& orig
                                             {"number", std::to_string(origin.draw.number)},
                                             {"student", std::to_string(origin.student)},
                                             {"model_hash", origin.model_hash},
-                                            {"sampler", inference::name_of(origin.sampling.method)},
+                                            {"sampler", inference::name_of(origin.sampling)},
                                             {"evaluations", std::to_string(origin.sampling.evaluations())},
                                             {"engine", inference::name_of(origin.engine.kind)},
                                             {"precision", inference::name_of(origin.engine.precision)}};

@@ -39,7 +39,7 @@ public:
         return generator_.pictures(generator_.draw({seed_, numbers, prompts}));
     }
     nlohmann::json about() override {
-        return {{"hashes", generator_.hashes()}, {"guidance", generator_.guidance()}, {"sampler", inference::name_of(generator_.sampling().method)},
+        return {{"hashes", generator_.hashes()}, {"guidance", generator_.guidance()}, {"sampler", inference::name_of(generator_.sampling())},
                 {"evaluations", generator_.sampling().evaluations()}, {"engine", inference::name_of(generator_.engine().kind)},
                 {"precision", inference::name_of(generator_.engine().precision)}};
     }

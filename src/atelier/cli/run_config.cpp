@@ -5,6 +5,7 @@
 
 #include "atelier/core/error.h"
 #include "atelier/distillation/divergences.h"
+#include "atelier/inference/generator.h"
 #include "atelier/networks/network.h"
 #include "atelier/ops/instructions.h"
 
@@ -104,6 +105,9 @@ void bind_matching(Schema& schema, const std::string& table, MatchingConfig& to,
     schema.number(table + ".batch", &to.batch, "samples an update", at_least_1);
     schema.number(table + ".micro_batch", &to.micro_batch, "samples computed at once, their gradients added up to the batch's; 0: all", at_least_0);
     schema.number(table + ".fake_updates", &to.fake_updates, "fake-score updates a generator update (TTUR)", at_least_1);
+    schema.number(table + ".critic_warmup", &to.critic_warmup,
+                  "fake-score updates before the first generator update; -1: none where the fake score was trained beside the "
+                  "weights that the stage begins with, else a tenth of the steps, 200 at most", {.least = -1, .most = 1e6});
     bind_optimization(schema, table, "", to.student);
     bind_optimization(schema, table, "fake_", to.fake);
     schema.text(table + ".loss", &to.loss, "distribution_matching (DMD) or sid (score identity)", {"distribution_matching", "sid"});
@@ -152,6 +156,12 @@ void check(const RunConfig& config) {
         }
         if (matching->regression == "lpips" && config.lpips.backbone.empty()) {
             refuse("regression = \"lpips\" needs weights that are not ours to ship: set lpips.backbone and lpips.linear");
+        }
+    }
+    for (const std::string& sampler : config.evaluation.samplers) {
+        const auto sampling = inference::sampling_of(sampler, std::nullopt);
+        if (!sampling || sampling->method == inference::Sampling::Method::one_step) {
+            refuse(fmt::format("evaluate.samplers: \"{}\" is none for a teacher; give heun, ddim or stochastic with their steps", sampler));
         }
     }
     char* end = nullptr;
@@ -209,6 +219,8 @@ core::Schema schema_of(RunConfig& config) {
     schema.number("evaluate.count", &config.evaluation.count, "samples an evaluation", {.least = 2, .affects_result = false});
     schema.number("evaluate.seeds", &config.evaluation.seeds, "evaluations with different seeds", {.least = 1, .affects_result = false});
     schema.number("evaluate.steps", &config.evaluation.steps, "the teacher's Heun steps", {.least = 1, .affects_result = false});
+    schema.texts("evaluate.samplers", &config.evaluation.samplers,
+                 "further rows of the teacher, each by a sampler, e.g. [\"heun:64\", \"stochastic:256,S_churn=40,S_min=0.05,S_max=50,S_noise=1.003\"]");
     schema.text("evaluate.classifier", &config.evaluation.classifier, "model directory of the classifier whose features measure images");
     return schema;
 }

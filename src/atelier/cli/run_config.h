@@ -60,6 +60,7 @@ struct TsmConfig {
 /// DM and ADM share their settings; ADM is DM with a GAN head.
 struct MatchingConfig {
     std::int64_t steps = 1000, batch = 64, micro_batch = 0, fake_updates = 5;
+    std::int64_t critic_warmup = -1;  // -1: as the weights that the stage begins with need it
     distillation::Optimization student{.lr = 2e-4, .warmup = 50, .ema_decay = 0.99};
     distillation::Optimization fake{.lr = 4e-4, .warmup = 50};
     std::string loss = "distribution_matching", divergence = "reverse_kl", regression = "none";
@@ -77,6 +78,7 @@ struct ProbeConfig {
 struct EvaluationConfig {
     std::int64_t count = 10000, seeds = 1, steps = 18;
     std::string classifier = "models/classifier";
+    std::vector<std::string> samplers;  // of further rows of the teacher
 };
 
 /// The weights that regression = "lpips" needs.

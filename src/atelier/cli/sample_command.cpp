@@ -117,16 +117,18 @@ void add_sample_command(CLI::App& app) {
     command->add_option("--count", arguments->count, "how many")->check(CLI::Range(std::int64_t{1}, std::int64_t{100'000'000}));
     command->add_option("--seed", arguments->seed, "sample i follows from the seed, i and its class alone")->check(CLI::NonNegativeNumber);
     command->add_option("--class", arguments->classes, "class ids, repeated up to the count; without: drawn from the training prior")->delimiter(',');
-    command->add_option("--sampler", arguments->sampler, "with --prompt ddim or dpm++; without: one step for students, 18 Heun steps for teachers, 25 of dpm++ with --prompt")
-        ->type_name("{one-step,heun,ddim,dpm++}");
-    command->add_option("--steps", arguments->steps, "steps of heun, ddim and dpm++, with --sampler or --prompt")->check(CLI::Range(1, 10000));
+    command->add_option("--sampler", arguments->sampler, "with --prompt ddim or dpm++; without: one step for students, 18 Heun steps for teachers, 25 of dpm++ with --prompt; "
+                        "EDM's stochastic sampler takes settings, e.g. stochastic:256,S_churn=40,S_min=0.05,S_max=50,S_noise=1.003")
+        ->type_name("{one-step,heun,ddim,stochastic,dpm++}");
+    command->add_option("--steps", arguments->steps, "steps of heun, ddim, stochastic and dpm++, with --sampler or --prompt")->check(CLI::Range(1, 10000));
     arguments->text.add_to(*command);
     arguments->engine.add_to(*command);
     command->add_option("--out", arguments->out, "x.png: a grid; x.npz: arrays; else a folder of PNGs")->required();
     command->add_flag("--json", arguments->json, "say what was written as JSON on standard output");
     command->footer("Examples:\n  atelier sample models/fashion-mnist/k4 --count 100 --seed 1 --out grid.png\n  atelier sample models/fashion-mnist/k4 "
                     "--count 8 --class 0,3,7,9 --out samples.npz\n  atelier sample models/fashion-mnist/teacher --sampler heun --steps 18 --count 16 --out "
-                    "teacher.png\n  atelier sample models/captions --prompt \"two small white sneakers on black\" --count 16 --out sneakers.png\n  atelier sample stable-diffusion-v1-5 --prompt \"a boat at dawn\" --negative blurry --guidance 7.5 --seed 1 --out boat.png");
+                    "teacher.png\n  atelier sample models/fashion-mnist/teacher --sampler stochastic:64,S_churn=10 --count 16 --out churned.png\n"
+                    "  atelier sample models/captions --prompt \"two small white sneakers on black\" --count 16 --out sneakers.png\n  atelier sample stable-diffusion-v1-5 --prompt \"a boat at dawn\" --negative blurry --guidance 7.5 --seed 1 --out boat.png");
     command->callback([arguments] { sample(*arguments); });
 }
 

@@ -52,7 +52,12 @@ const std::shared_ptr<const data::Dataset>& Workshop::data() {
 }
 
 training::StageFolder Workshop::stage(const std::string& folder, const std::vector<std::string>& keys) const {
-    return {output_ / folder, training::selected(loaded_.result_values, keys)};
+    nlohmann::json settings = training::selected(loaded_.result_values, keys);
+    // A key that is younger than runs that may be gone on with is left out where it says nothing.
+    for (const char* matching : {"dm", "adm"}) {
+        if (settings.contains(matching) && settings.at(matching).value("critic_warmup", -1) == -1) settings.at(matching).erase("critic_warmup");
+    }
+    return {output_ / folder, std::move(settings)};
 }
 
 const models::Model& Workshop::teacher() {

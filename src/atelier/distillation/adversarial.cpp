@@ -17,10 +17,20 @@ Tensor BottleneckDiscriminator::logits(const Tensor& x_t, const Tensor& sigma, c
     return logits(fake_score_.encode(x_t, sigma, condition));
 }
 
-ops::Parameters fresh_head(const networks::Network& network, std::uint64_t seed) {
+namespace {
+
+std::vector<ops::ParameterSpec> head_specs(const networks::Network& network) {
     ops::ShapeOps shapes;
     networks::discriminator_head(shapes, networks::bottleneck_shape(network));
-    return ops::initialise(shapes.parameters, seed);
+    return shapes.parameters;
+}
+
+}  // namespace
+
+ops::Parameters fresh_head(const networks::Network& network, std::uint64_t seed) { return ops::initialise(head_specs(network), seed); }
+
+void check_head(const ops::Parameters& head, const networks::Network& network, const std::string& where) {
+    ops::check_against(head, head_specs(network), where);
 }
 
 Tensor generator_gan_loss(const Tensor& fake_logits) { return at::softplus(-fake_logits).mean(); }

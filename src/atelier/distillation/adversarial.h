@@ -23,6 +23,8 @@ private:
 
 /// Fresh parameters of a head for the bottleneck of `network`, under "head.".
 ops::Parameters fresh_head(const networks::Network& network, std::uint64_t seed);
+/// Throws core::Error naming `where` when `head` is none for the bottleneck of `network`.
+void check_head(const ops::Parameters& head, const networks::Network& network, const std::string& where);
 
 /// mean softplus(-h(fake)): small when generated samples pass as real.
 Tensor generator_gan_loss(const Tensor& fake_logits);

@@ -15,7 +15,7 @@ namespace {
 constexpr std::int64_t most_turns = 1024;                   // turns of a step have stream indices of their own
 constexpr std::int64_t last_level = 999;                    // of 1000 Karras levels
 constexpr std::int64_t first_matching = 20, last_matching = 980;
-constexpr double normaliser_eps = 1e-8;
+constexpr double normaliser_eps = 1e-6;                     // FastGen's; DMD2 has none and drops what is not finite
 constexpr double weight_smoothing = 0.05;                   // of the balanced GAN weight, an update
 
 }  // namespace
@@ -39,7 +39,8 @@ DistributionMatching::DistributionMatching(MatchingParts parts, MatchingSettings
 }
 
 std::vector<Learner> DistributionMatching::learners() {
-    return {{"fake_score", &parts_.fake, settings_.fake, settings_.fake_updates}, {"student", &parts_.student, settings_.student, 1}};
+    return {{"fake_score", &parts_.fake, settings_.fake, settings_.fake_updates, settings_.critic_warmup},
+            {"student", &parts_.student, settings_.student, 1}};
 }
 
 diffusion::EdmDenoiser DistributionMatching::fake_score() const {

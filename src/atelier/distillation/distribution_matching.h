@@ -23,6 +23,7 @@ struct AdversarialSettings {
 struct MatchingSettings {
     std::int64_t steps = 1000, batch = 64, fake_updates = 5;
     std::int64_t micro_batch = 0;  // samples computed at once; 0: all
+    std::int64_t critic_warmup = 0;  // updates of the fake score before the first of the student
     Optimization student, fake;
     diffusion::Scheme scheme;
     diffusion::NoiseRange range;

@@ -43,6 +43,7 @@ struct Learner {
     ops::Parameters* parameters;
     Optimization optimization;
     std::int64_t updates = 1;  // a step of the stage
+    std::int64_t warmup_updates = 0;  // taken alone before the first step: a critic gets to know weights that it was not trained beside
 };
 
 struct Loss {
@@ -75,7 +76,7 @@ public:
     /// How many parts an update of learner `index` is computed in, so that only a part's activations are in memory at once.
     virtual std::int64_t parts(std::size_t index) const { return 1; }
 
-    /// The loss of part `part` of update number `turn` of learner `index` in step `step`: a mean over the part's samples. The update's loss is the
+    /// The loss of part `part` of update number `turn` of learner `index` in step `step` (from steps() on for warm-up updates): a mean over the part's samples. The update's loss is the
     /// sum of the parts', each times its share, and is the same however many parts there are, but for rounding. Parts are asked for in their order.
     virtual Loss loss(std::size_t index, std::int64_t step, std::int64_t turn, std::int64_t part) = 0;
 

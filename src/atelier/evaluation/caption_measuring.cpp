@@ -185,7 +185,7 @@ nlohmann::json measured_model(const Measuring& measuring, const CaptionYardstick
     const auto draw = [&](std::uint64_t seed, std::int64_t first, std::int64_t n) { return drawn(generator, yardstick, seed, first, n); };
     const bool paraphrases = yardstick.composed() && generator.students() > 1;
     const double stability = paraphrases ? paraphrase_stability(generator) : 0;
-    const nlohmann::json about{{"name", name}, {"hashes", generator.hashes()}, {"guidance", generator.guidance()}, {"sampler", inference::name_of(generator.sampling().method)},
+    const nlohmann::json about{{"name", name}, {"hashes", generator.hashes()}, {"guidance", generator.guidance()}, {"sampler", inference::name_of(generator.sampling())},
                                {"engine", inference::name_of(generator.engine().kind)}, {"precision", inference::name_of(generator.engine().precision)}};
     nlohmann::json result = yardstick.measured(measuring, draw, inference::hash_of(generator.hashes()), about, [&](distillation::Metrics& metrics) {
         if (paraphrases) metrics.emplace_back("paraphrase_stability", stability);

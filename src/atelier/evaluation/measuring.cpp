@@ -138,6 +138,15 @@ private:
     std::unique_ptr<Evaluator> evaluator_;
 };
 
+/// "1", or "35 (heun)" where a sampler took many.
+std::string evaluations_words(const nlohmann::json& result) {
+    const std::string count = result.at("evaluations").dump();
+    const nlohmann::json protocol = result.value("protocol", nlohmann::json::object());
+    const nlohmann::json& model = protocol.contains("model") && protocol["model"].is_object() ? protocol["model"] : protocol;
+    const std::string sampler = model.value("sampler", protocol.value("sampler", "one-step"));
+    return sampler == "one-step" ? count : fmt::format("{} ({})", count, sampler.substr(0, sampler.find(',')));
+}
+
 std::string seconds_words(const nlohmann::json& result) {
     if (!result.contains("latency")) return "-";
     return fmt::format("{:.2f}", 1000 * result["latency"]["median_seconds"].get<double>());
@@ -223,7 +232,7 @@ nlohmann::json measure(const Measuring& measuring, const std::vector<std::pair<s
     for (const auto& [name, generator] : models) {
         const inference::Sampling& sampling = generator->sampling();
         const Subject subject{source_of(*generator, measuring.protocol.classes), inference::hash_of(*generator),
-                                          {{"name", name}, {"sampler", inference::name_of(sampling.method)}, {"evaluations", sampling.evaluations()},
+                                          {{"name", name}, {"sampler", inference::name_of(sampling)}, {"evaluations", sampling.evaluations()},
                                            {"engine", inference::name_of(generator->engine().kind)},
                                            {"precision", inference::name_of(generator->engine().precision)}}};
         results[name] = earlier_result(measuring.earlier, evaluator.protocol_of(subject));
@@ -335,7 +344,7 @@ Table comparison_table(const nlohmann::json& results) {
         const nlohmann::json& result = results.at("models").at(name.get<std::string>());
         std::vector<std::string> row{name.get<std::string>()};
         if (parameters) row.push_back(result.contains("parameters") ? fmt::format("{:.3g} M", result["parameters"].get<double>() / 1e6) : "-");
-        if (evaluations) row.push_back(result.contains("evaluations") ? result["evaluations"].dump() : "-");
+        if (evaluations) row.push_back(result.contains("evaluations") ? evaluations_words(result) : "-");
         if (latency) row.push_back(seconds_words(result));
         for (const auto& [key, words] : figures) row.push_back(mean_and_spread(result.at("metrics"), key));
         table.rows.push_back(row);

@@ -1,6 +1,10 @@
 #include "atelier/inference/generator.h"
 
+#include <charconv>
+#include <cmath>
 #include <map>
+#include <sstream>
+#include <tuple>
 
 #include "atelier/core/error.h"
 #include "atelier/core/hash.h"
@@ -15,7 +19,8 @@ namespace {
 
 const std::map<std::string, Sampling::Method>& methods() {
     static const std::map<std::string, Sampling::Method> all{
-        {"one-step", Sampling::Method::one_step}, {"heun", Sampling::Method::heun}, {"ddim", Sampling::Method::ddim}};
+        {"one-step", Sampling::Method::one_step}, {"heun", Sampling::Method::heun}, {"ddim", Sampling::Method::ddim},
+        {"stochastic", Sampling::Method::stochastic}};
     return all;
 }
 
@@ -109,7 +114,7 @@ Sampling::Method sampling_method(const std::string& name) {
     std::vector<std::string> known;
     for (const auto& [word, method] : methods()) known.push_back(word);
     const std::string near = core::nearest_word(name, known);
-    throw core::UsageError(fmt::format("there is no sampler \"{}\"; {}known are one-step, heun and ddim", name,
+    throw core::UsageError(fmt::format("there is no sampler \"{}\"; {}known are one-step, heun, ddim and stochastic", name,
                                        near.empty() ? "" : "did you mean \"" + near + "\"? "));
 }
 
@@ -120,16 +125,64 @@ std::string name_of(Sampling::Method method) {
     return "";
 }
 
+std::string name_of(const Sampling& sampling) {
+    const std::string name = name_of(sampling.method);
+    if (sampling.method != Sampling::Method::stochastic) return name;
+    const diffusion::Churn& churn = sampling.churn;
+    return fmt::format("{},S_churn={},S_min={},S_max={},S_noise={}", name, churn.amount, churn.sigma_low, churn.sigma_high, churn.noise_scale);
+}
+
+namespace {
+
+void set_steps(Sampling& sampling, std::int64_t steps) {
+    if (sampling.method == Sampling::Method::one_step) throw core::UsageError("one-step takes one step; steps go with heun, ddim and stochastic");
+    if (steps < 1) throw core::UsageError(fmt::format("{} steps are too few; at least 1 is needed", steps));
+    sampling.steps = steps;
+}
+
+/// One of a sampler's settings, "64" or "S_churn=40".
+void apply_setting(Sampling& sampling, const std::string& sampler, const std::string& setting) {
+    const auto refuse = [&](const std::string& what) { throw core::UsageError(fmt::format("sampler \"{}\": {}", sampler, what)); };
+    const auto [key, equals, text] = [&] {
+        const auto place = setting.find('=');
+        return std::tuple(setting.substr(0, place), place != std::string::npos, place == std::string::npos ? setting : setting.substr(place + 1));
+    }();
+    double value = 0;
+    const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), value);
+    if (error != std::errc() || end != text.data() + text.size() || !std::isfinite(value)) {
+        refuse(fmt::format("\"{}\" is not a number; write e.g. stochastic:256,S_churn=40", text));
+    }
+    if (!equals) {
+        constexpr double most_steps = 10000;
+        if (value != std::floor(value) || value > most_steps) refuse(fmt::format("{} is no number of steps; give 1 to {}", text, most_steps));
+        return set_steps(sampling, static_cast<std::int64_t>(value));
+    }
+    diffusion::Churn& churn = sampling.churn;
+    const std::map<std::string, double*> settings{{"S_churn", &churn.amount}, {"S_min", &churn.sigma_low}, {"S_max", &churn.sigma_high}, {"S_noise", &churn.noise_scale}};
+    const auto found = settings.find(key);
+    if (sampling.method != Sampling::Method::stochastic || found == settings.end()) {
+        refuse(fmt::format("there is no setting \"{}\"; the stochastic sampler has S_churn, S_min, S_max and S_noise", key));
+    }
+    if (value < 0) refuse(fmt::format("{} is {}; it must be at least 0", key, value));
+    *found->second = value;
+}
+
+}  // namespace
+
 std::optional<Sampling> sampling_of(const std::string& sampler, const std::optional<std::int64_t>& steps) {
     if (sampler.empty()) {
-        if (steps) throw core::UsageError("steps go with a sampler; name heun or ddim as well");
+        if (steps) throw core::UsageError("steps go with a sampler; name heun, ddim or stochastic as well");
         return std::nullopt;
     }
-    Sampling sampling{sampling_method(sampler)};
-    if (!steps) return sampling;
-    if (sampling.method == Sampling::Method::one_step) throw core::UsageError("one-step takes one step; steps go with heun and ddim");
-    if (*steps < 1) throw core::UsageError(fmt::format("{} steps are too few; at least 1 is needed", *steps));
-    sampling.steps = *steps;
+    const auto colon = sampler.find(':');
+    Sampling sampling{sampling_method(sampler.substr(0, colon))};
+    if (colon != std::string::npos) {
+        if (colon + 1 == sampler.size()) throw core::UsageError(fmt::format("sampler \"{}\": steps or settings must follow the colon, e.g. heun:64", sampler));
+        std::istringstream settings(sampler.substr(colon + 1));
+        for (std::string setting; std::getline(settings, setting, ',');) apply_setting(sampling, sampler, setting);
+    }
+    if (sampling.churn.sigma_low > sampling.churn.sigma_high) throw core::UsageError(fmt::format("sampler \"{}\": S_min must not be above S_max", sampler));
+    if (steps) set_steps(sampling, *steps);
     return sampling;
 }
 

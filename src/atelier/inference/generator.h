@@ -12,11 +12,15 @@
 
 namespace atelier::inference {
 
-/// "one-step", "heun" or "ddim". Throws core::UsageError naming the nearest.
+/// "one-step", "heun", "ddim" or "stochastic". Throws core::UsageError naming the nearest.
 Sampling::Method sampling_method(const std::string& name);
 std::string name_of(Sampling::Method method);
+/// The same with the settings of the stochastic sampler, "stochastic,S_churn=40,S_min=0.05,S_max=50,S_noise=1.003"; without its steps.
+std::string name_of(const Sampling& sampling);
 
-/// What a user asks for: nothing when no sampler is named. Throws core::UsageError on an unknown one, and on steps that nothing would take.
+/// What a user asks for: nothing when no sampler is named. `sampler` may hold the steps and the stochastic sampler's settings, "heun:64",
+/// "stochastic:256,S_churn=40,S_min=0.05,S_max=50,S_noise=1.003" (those of EDM on ImageNet-64, which also stand where some are left out). Throws core::UsageError
+/// on an unknown sampler or setting, and on steps that nothing would take.
 std::optional<Sampling> sampling_of(const std::string& sampler, const std::optional<std::int64_t>& steps);
 
 /// What is to be drawn: for each sample its number under `seed` (its noise follows from both) and its class.

@@ -32,7 +32,8 @@ PromptedModel::PromptedModel(models::Model read, const Sampling& sampling, const
 Tensor PromptedModel::draw(std::span<const Draw> draws, const Tensor& told) const {
     return drawn_in_batches(draws, model.network.data_shape, [&](const Tensor& noise, std::size_t first) {
         const Tensor condition = told.narrow(0, static_cast<std::int64_t>(first), noise.size(0));
-        return drawn_by(*denoiser_, sampling_, model.range, noise.to(device_), {condition.to(device_)}).to(at::kCPU);
+        return drawn_by(*denoiser_, sampling_, model.range, noise.to(device_), {condition.to(device_)},
+                        draws.subspan(first, static_cast<std::size_t>(noise.size(0)))).to(at::kCPU);
     });
 }
 

@@ -1,13 +1,26 @@
 #include "atelier/inference/ready_model.h"
 
-#include "atelier/diffusion/samplers.h"
-
 namespace atelier::inference {
+
+namespace {
+
+/// Standard normal values of one step, of each draw its own: [draws, shape of a sample].
+Tensor added_noise(std::span<const Draw> draws, std::size_t step, at::IntArrayRef sample) {
+    std::vector<Tensor> parts;
+    for (const Draw& draw : draws) {
+        core::RandomStream stream(draw.seed, fmt::format("churn/{}", step), static_cast<std::uint64_t>(draw.number));
+        parts.push_back(diffusion::normal_tensor(stream, sample));
+    }
+    return at::stack(parts);
+}
+
+}  // namespace
 
 std::int64_t Sampling::evaluations() const {
     switch (method) {
         case Method::one_step: return 1;
-        case Method::heun: return 2 * steps - 1;
+        case Method::heun:
+        case Method::stochastic: return 2 * steps - 1;
         case Method::ddim: return steps;
     }
     return 0;
@@ -20,16 +33,17 @@ ReadyModel::ReadyModel(models::Model read, const Sampling& sampling, const Engin
 }
 
 Tensor ReadyModel::draw(std::span<const Draw> draws) const {
-    std::vector<std::int64_t> classes;
-    for (const Draw& draw : draws) classes.push_back(draw.class_id);
     return drawn_in_batches(draws, model.network.data_shape, [&](const Tensor& noise, std::size_t first) {
-        return one_batch(noise, std::span(classes).subspan(first, static_cast<std::size_t>(noise.size(0))));
+        return one_batch(noise, draws.subspan(first, static_cast<std::size_t>(noise.size(0))));
     });
 }
 
-Tensor ReadyModel::one_batch(const Tensor& z, std::span<const std::int64_t> classes) const {
+Tensor ReadyModel::one_batch(const Tensor& z, std::span<const Draw> draws) const {
+    std::vector<std::int64_t> classes;
+    for (const Draw& draw : draws) classes.push_back(draw.class_id);
     if (one_step_) return one_step_->draw(z, classes);
-    return drawn_by(*denoiser_, sampling_, model.range, z.to(device_), diffusion::one_hot(classes, model.network.classes, device_)).to(at::kCPU);
+    const diffusion::Condition condition = diffusion::one_hot(classes, model.network.classes, device_);
+    return drawn_by(*denoiser_, sampling_, model.range, z.to(device_), condition, draws).to(at::kCPU);
 }
 
 Tensor drawn_in_batches(std::span<const Draw> draws, const std::vector<std::int64_t>& shape, const std::function<Tensor(const Tensor& noise, std::size_t first)>& one_batch) {
@@ -45,11 +59,18 @@ Tensor drawn_in_batches(std::span<const Draw> draws, const std::vector<std::int6
     return at::cat(parts);
 }
 
-Tensor drawn_by(const diffusion::Denoiser& denoiser, const Sampling& sampling, const diffusion::NoiseRange& range, const Tensor& z, const diffusion::Condition& condition) {
+Tensor drawn_by(const diffusion::Denoiser& denoiser, const Sampling& sampling, const diffusion::NoiseRange& range, const Tensor& z,
+                const diffusion::Condition& condition, std::span<const Draw> draws) {
+    if (sampling.method == Sampling::Method::one_step) return diffusion::sample_one_step(denoiser, z, range, condition);
+    const std::vector<double> levels = diffusion::sampling_levels(range, sampling.steps);
     switch (sampling.method) {
-        case Sampling::Method::one_step: return diffusion::sample_one_step(denoiser, z, range, condition);
-        case Sampling::Method::heun: return diffusion::sample_heun(denoiser, z, diffusion::sampling_levels(range, sampling.steps), condition);
-        case Sampling::Method::ddim: return diffusion::sample_ddim(denoiser, z, diffusion::sampling_levels(range, sampling.steps), condition);
+        case Sampling::Method::one_step: break;
+        case Sampling::Method::heun: return diffusion::sample_heun(denoiser, z, levels, condition);
+        case Sampling::Method::ddim: return diffusion::sample_ddim(denoiser, z, levels, condition);
+        case Sampling::Method::stochastic:
+            return diffusion::sample_heun_stochastic(denoiser, z, levels, condition, sampling.churn, [&](std::size_t step) {
+                return added_noise(draws, step, z.sizes().slice(1)).to(z.device());
+            });
     }
     return {};
 }

@@ -6,15 +6,17 @@
 #include <vector>
 
 #include "atelier/conditions/prior.h"
+#include "atelier/diffusion/samplers.h"
 #include "atelier/inference/engine.h"
 
 namespace atelier::inference {
 
 /// How samples are drawn.
 struct Sampling {
-    enum class Method { one_step, heun, ddim };
+    enum class Method { one_step, heun, ddim, stochastic };
     Method method = Method::one_step;
-    std::int64_t steps = 18;  // of heun and ddim
+    std::int64_t steps = 18;     // of all but one_step
+    diffusion::Churn churn = {};  // of stochastic
 
     /// Network evaluations a sample.
     std::int64_t evaluations() const;
@@ -43,7 +45,7 @@ public:
     const models::Model model;
 
 private:
-    Tensor one_batch(const Tensor& z, std::span<const std::int64_t> classes) const;
+    Tensor one_batch(const Tensor& z, std::span<const Draw> draws) const;
 
     Sampling sampling_;
     at::Device device_;
@@ -54,8 +56,10 @@ private:
 /// What `one_batch` makes of the draws' noise [n, shape...], of those from number `first` on, in order; of at most largest_batch of them at once.
 Tensor drawn_in_batches(std::span<const Draw> draws, const std::vector<std::int64_t>& shape, const std::function<Tensor(const Tensor& noise, std::size_t first)>& one_batch);
 
-/// What `denoiser` makes of standard normal `z` [N,...], by the method asked for.
-Tensor drawn_by(const diffusion::Denoiser& denoiser, const Sampling& sampling, const diffusion::NoiseRange& range, const Tensor& z, const diffusion::Condition& condition);
+/// What `denoiser` makes of standard normal `z` [N,...], by the method asked for. What the stochastic sampler adds follows from the seed and number of
+/// each of the N `draws`.
+Tensor drawn_by(const diffusion::Denoiser& denoiser, const Sampling& sampling, const diffusion::NoiseRange& range, const Tensor& z,
+                const diffusion::Condition& condition, std::span<const Draw> draws);
 
 /// One step for students, 18 Heun steps for other models.
 Sampling usual_sampling(const models::Model& model);

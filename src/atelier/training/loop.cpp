@@ -30,6 +30,7 @@ public:
 
     LoopResult finish() {
         RunLog log(settings_.folder, step_ + 1);
+        warm_up();
         core::Progress progress(settings_.label, stage_.steps(), "steps", step_);
         while (step_ < stage_.steps()) {
             const distillation::Metrics metrics = one_step();
@@ -45,9 +46,26 @@ public:
     }
 
 private:
+    /// The updates before the first step, each of which a checkpoint can stand behind.
+    void warm_up() {
+        const std::int64_t updates = step_ == 0 ? stepper_.warmup_updates() : 0;
+        if (warmed_ >= updates) return;
+        core::Progress progress(settings_.label + " warm-up", updates, "updates", warmed_);
+        while (warmed_ < updates) {
+            const auto metrics = guarded([&] { return stepper_.warm_up(warmed_); });
+            ++warmed_;
+            progress.update(warmed_, fmt::format("{} {:.4g}", metrics.front().first, metrics.front().second));
+            save_when_due(false);
+        }
+    }
+
     distillation::Metrics one_step() {
+        return guarded([&] { return stepper_.step(step_); });
+    }
+
+    distillation::Metrics guarded(const std::function<distillation::Metrics()>& updates) const {
         try {
-            return stepper_.step(step_);
+            return updates();
         } catch (const NotFinite& error) {
             stop_because(error.what());
         }
@@ -93,7 +111,17 @@ private:
     void remember_best(const ops::Parameters& weights, double distance) {
         best_distance_ = distance;
         best_step_ = step_;
-        if (settings_.keep_best) best_ = weights.clone();
+        if (!settings_.keep_best) return;
+        best_ = weights.clone();
+        best_others_ = others();
+    }
+
+    /// Copies of all learners but the last, as they are.
+    std::map<std::string, ops::Parameters> others() const {
+        std::map<std::string, ops::Parameters> copies;
+        const auto& learners = stepper_.learners();
+        for (std::size_t i = 0; i + 1 < learners.size(); ++i) copies[learners[i].name] = learners[i].parameters->clone();
+        return copies;
     }
 
     void save_when_due(bool last) {
@@ -113,10 +141,12 @@ private:
             checkpoint.tensors.merge(stepper_.optimizers()[i].state(), stepper_.learners()[i].name + "/");
         }
         checkpoint.tensors.merge(best_, "best/");
+        for (const auto& [name, weights] : best_others_) checkpoint.tensors.merge(weights, "best-" + name + "/");
         for (const auto& [name, number] : stage_.scalars()) checkpoint.numbers["stage/" + name] = *number;
         for (const auto& [name, number] : stepper_.scalars()) checkpoint.numbers[name] = *number;
         checkpoint.numbers["best_step"] = static_cast<double>(best_step_);
         checkpoint.numbers["best_distance"] = best_distance_;
+        checkpoint.numbers["warmup_updates"] = static_cast<double>(warmed_);
         checkpoint.numbers["seconds"] = seconds_before_ + seconds_since(start_);
         checkpoints_.save(checkpoint);
         saved_ = Clock::now();
@@ -130,6 +160,12 @@ private:
             stepper_.optimizers()[i].restore(found->tensors.under(stepper_.learners()[i].name + "/"));
         }
         best_ = found->tensors.under("best/");
+        for (const distillation::Learner& learner : stepper_.learners()) {
+            ops::Parameters other = found->tensors.under("best-" + learner.name + "/");
+            if (!other.empty()) best_others_[learner.name] = std::move(other);
+        }
+        // Checkpoints of runs that began before there was a warm-up have no such number.
+        if (found->numbers.contains("warmup_updates")) warmed_ = static_cast<std::int64_t>(found->number("warmup_updates"));
         for (const auto& [name, number] : stage_.scalars()) *number = found->number("stage/" + name);
         for (const auto& [name, number] : stepper_.scalars()) *number = found->number(name);
         best_step_ = static_cast<std::int64_t>(found->number("best_step"));
@@ -142,7 +178,10 @@ private:
         const bool best = settings_.keep_best && !best_.empty();
         std::map<std::string, ops::Parameters> more;
         for (const auto& [decay, average] : stepper_.optimizers().back().more_averages()) more[decay] = average.clone();
+        // A checkpoint of an older version may hold the best weights without the others of their step.
+        const bool best_others = best && !best_others_.empty();
         return {best ? best_.clone() : stepper_.optimizers().back().averaged().clone(), stepper_.learners().back().parameters->clone(), std::move(more),
+                best_others ? best_others_ : others(), best_others || !best || best_step_ == step_ || stepper_.learners().size() == 1,
                 best_step_, best_distance_, best, seconds_before_ + seconds_since(start_)};
     }
 
@@ -150,8 +189,9 @@ private:
     const LoopSettings& settings_;
     Stepper stepper_;
     CheckpointFolder checkpoints_;
-    std::int64_t step_ = 0, best_step_ = 0;
+    std::int64_t step_ = 0, best_step_ = 0, warmed_ = 0;
     ops::Parameters best_;
+    std::map<std::string, ops::Parameters> best_others_;  // of the same step
     double best_distance_ = std::numeric_limits<double>::quiet_NaN(), seconds_before_ = 0;
     Clock::time_point start_ = Clock::now(), saved_ = Clock::now();
 };

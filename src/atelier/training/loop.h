@@ -13,7 +13,7 @@ struct LoopSettings {
     int checkpoints_kept = 2;
     std::int64_t log_every = 50;       // steps
     std::int64_t probe_every = 0;      // steps between measurements and sample grids; 0: only at the end
-    bool keep_best = false;            // end with the weights of the lowest probe distance instead of the last
+    bool keep_best = false;            // end with all learners' weights of the lowest probe distance instead of the last
     Tensor probe_noise;                // fixed noise of the probe samples
     std::int64_t probe_batch = 0;      // probe samples drawn at once; 0: all
     diffusion::Condition probe_condition;
@@ -27,6 +27,8 @@ struct LoopResult {
     ops::Parameters weights;      // of the stage's last learner: averaged where an average is kept, best or last
     ops::Parameters raw_weights;  // without the average, of the last step
     std::map<std::string, ops::Parameters> more_averages;  // of the last step, by their decays
+    std::map<std::string, ops::Parameters> others;         // the other learners' by their names, without averages, of the same step as `weights`
+    bool of_one_step = true;      // whether they are; not where the best weights came from a checkpoint of an older version, which kept no others
     std::int64_t best_step = 0;
     double best_distance = 0;     // NaN when nothing was measured
     bool took_best = false;       // weights are those of best_step

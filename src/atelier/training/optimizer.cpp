@@ -47,10 +47,11 @@ Optimizer::Optimizer(ops::Parameters& parameters, distillation::Optimization set
     : parameters_(parameters), settings_(settings), total_(total_updates), first_(zeros_like(parameters)), second_(zeros_like(parameters)) {
     if (settings_.ema_decay > 0) average_ = parameters_.clone();
     for (const double decay : settings_.more_ema_decays) more_[fmt::format("{}", decay)] = parameters_.clone();
-    updates_ = at::zeros({}, parameters_.list().front().options().dtype(at::kFloat));
+    updates_ = at::zeros({}, at::kLong);
+    for_kernel_ = at::zeros({}, parameters_.list().front().options().dtype(at::kFloat));
 }
 
-std::int64_t Optimizer::updates_done() const { return static_cast<std::int64_t>(updates_.item<float>()); }
+std::int64_t Optimizer::updates_done() const { return updates_.item<std::int64_t>(); }
 
 double Optimizer::update(std::vector<Tensor> gradients, double scale) {
     at::NoGradGuard no_gradients;
@@ -70,8 +71,9 @@ double Optimizer::update(std::vector<Tensor> gradients, double scale) {
     }
 
     const std::int64_t before = updates_done();
-    updates_.add_(1);
-    const std::vector<Tensor> steps(parameters.size(), updates_);
+    updates_.fill_(before + 1);
+    for_kernel_.fill_(static_cast<double>(before + 1));
+    const std::vector<Tensor> steps(parameters.size(), for_kernel_);
     at::_fused_adamw_(parameters, slopes, trained(first_), trained(second_), {}, steps, scheduled_rate(settings_, before, total_),
                       settings_.beta1, settings_.beta2, settings_.weight_decay, 1e-8, false, false, std::nullopt, std::nullopt);
     if (settings_.ema_decay > 0) follow(average_, settings_.ema_decay, before + 1);

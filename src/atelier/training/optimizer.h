@@ -35,7 +35,8 @@ private:
 
     ops::Parameters average_, first_, second_;
     std::map<std::string, ops::Parameters> more_;
-    Tensor updates_;  // float32 scalar, so that the fused kernel can read it
+    Tensor updates_;     // int64 scalar: a float32 would stop at 2^24
+    Tensor for_kernel_;  // the same as float32, which the fused kernel asks for
 };
 
 /// The learning rate of update number `update` (from 0).

@@ -46,7 +46,7 @@ void add_to(std::vector<Tensor>& sums, std::vector<Tensor>& more) {
 Stepper::Stepper(distillation::Stage& stage) : stage_(stage), learners_(stage.learners()) {
     for (distillation::Learner& learner : learners_) {
         learner.parameters->require_gradients(true);
-        optimizers_.emplace_back(*learner.parameters, learner.optimization, stage.steps() * learner.updates);
+        optimizers_.emplace_back(*learner.parameters, learner.optimization, stage.steps() * learner.updates + learner.warmup_updates);
         scales_.emplace_back(learner.optimization.loss_scale);
     }
 }
@@ -66,6 +66,24 @@ distillation::Metrics Stepper::step(std::int64_t number) {
             const distillation::Metrics metrics = update(i, number, turn);
             if (turn + 1 == learners_[i].updates) all.insert(all.end(), metrics.begin(), metrics.end());
         }
+    }
+    return all;
+}
+
+std::int64_t Stepper::warmup_updates() const {
+    std::int64_t most = 0;
+    for (const distillation::Learner& learner : learners_) most = std::max(most, learner.warmup_updates);
+    return most;
+}
+
+distillation::Metrics Stepper::warm_up(std::int64_t number) {
+    distillation::Metrics all;
+    for (std::size_t i = 0; i < learners_.size(); ++i) {
+        if (number >= learners_[i].warmup_updates) continue;
+        // Steps after the last have random streams that no other update draws from.
+        const std::int64_t step = stage_.steps() + number / learners_[i].updates;
+        const distillation::Metrics metrics = update(i, step, number % learners_[i].updates);
+        all.insert(all.end(), metrics.begin(), metrics.end());
     }
     return all;
 }
@@ -92,11 +110,12 @@ distillation::Metrics Stepper::update(std::size_t i, std::int64_t step, std::int
     std::vector<Tensor> gradients;
     distillation::Metrics metrics;
     const double value = gradients_of(i, step, turn, gradients, metrics);
+    // Gradients can be finite where the loss is not; they say nothing then.
+    if (!std::isfinite(value)) throw NotFinite(fmt::format("the loss of {} became {} at step {}", learners_[i].name, value, step));
     LossScale& scale = scales_[i];
     const double norm = optimizers_[i].update(std::move(gradients), scale.factor());
-    if (!std::isfinite(value) || !scale.note(std::isfinite(norm))) {
-        throw NotFinite(fmt::format("the {} of {} became {} at step {}", std::isfinite(value) ? "gradient" : "loss", learners_[i].name,
-                                    std::isfinite(value) ? norm : value, step));
+    if (!scale.note(std::isfinite(norm))) {
+        throw NotFinite(fmt::format("the gradient of {} became {} at step {}", learners_[i].name, norm, step));
     }
     metrics.emplace_back(learners_[i].name + "_gradient", norm);
     if (scale.active()) {

@@ -6,7 +6,7 @@
 
 namespace atelier::training {
 
-/// A loss or a gradient that is no finite number; the learner it belongs to has not moved.
+/// A non-finite loss or gradient; the learner it belongs to has not moved.
 class NotFinite : public core::Error {
     using core::Error::Error;
 };
@@ -19,6 +19,11 @@ public:
 
     /// One whole step; a function of the parameters, the optimisers' state and its number. Throws NotFinite.
     distillation::Metrics step(std::int64_t number);
+
+    /// Updates that some learners take before the first step; 0 where none does.
+    std::int64_t warmup_updates() const;
+    /// Number `number` of them, of every learner that takes so many. Throws NotFinite.
+    distillation::Metrics warm_up(std::int64_t number);
 
     const std::vector<distillation::Learner>& learners() const { return learners_; }
     /// In the order of the learners.
