@@ -248,7 +248,7 @@ PARTS = {"peak": ["flops_per_second"], "latency": list(NETWORKS), "int8": list(N
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--only", default="", help="parts or part/name, with commas; default: everything")
-    parser.add_argument("--peers", type=pathlib.Path, default=ROOT.parent / "shared/peers")
+    parser.add_argument("--peers", type=pathlib.Path, default=ROOT / "peers")
     parser.add_argument("--threads", type=int, default=os.cpu_count())
     parser.add_argument("--pages", action="store_true", help="measure nothing")
     arguments = parser.parse_args()

@@ -23,6 +23,8 @@ def problems(program):
         yield from pages.wrong_commands(page, text, options)
         yield from pages.wrong_keys(page, text, keys)
         yield from pages.unknown_messages(page, text, sources)
+    for file in pages.texts_of(ROOT):
+        yield from pages.missing_pages(ROOT, file, file.read_text(errors="replace"))
     yield from pages.without_examples(helps)
     yield from pages.wrong_examples(helps)
 

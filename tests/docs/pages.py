@@ -65,6 +65,28 @@ def missing_files(root, page, text):
                 yield f"{page}:{number}: names {name}, which does not exist"
 
 
+PAGE = re.compile(r"(?<![\w/.:-])(?:\.\./)*(?:[\w-]+/)*[\w-]+\.md\b")
+TEXTS = {".cpp", ".h", ".py", ".pyi", ".md", ".toml", ".sh", ".cmake", ".txt", ".yaml", ".html", ".js", ".css", ".cff", ".service", ""}
+
+
+def texts_of(root):
+    """The files of the tree in which a page may be named."""
+    for folder, folders, names in os.walk(root):
+        folders[:] = sorted(name for name in folders if name not in {"build", "runs", "demo", "golden", "__pycache__"} and not name.startswith("."))
+        for name in sorted(names):
+            file = pathlib.Path(folder, name)
+            if file.suffix in TEXTS and file.parent != root / "tests/docs" and not file.is_symlink() and file.stat().st_size < 1_000_000:
+                yield file
+
+
+def missing_pages(root, file, text):
+    """Pages (*.md) that a file names, though they are neither beside it nor in the project or its docs/."""
+    for number, line in enumerate(text.split("\n"), 1):
+        for name in PAGE.findall(line):
+            if not any((folder / name).exists() for folder in (file.parent, root, root / "docs")):
+                yield f"{file}:{number}: names {name}, which does not exist"
+
+
 def words_of(line):
     """The words of a shell's line up to a comment; words that end a command stand alone."""
     lexer = shlex.shlex(line, posix=True, punctuation_chars="|&;<>")

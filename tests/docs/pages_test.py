@@ -45,6 +45,14 @@ class Pages(unittest.TestCase):
         text = "`configs/toy.toml` and\n\n    atelier run configs/gone.toml\n\nand configs/gone.toml; build/configs/gone.toml is another's"
         self.assertEqual(len(list(pages.missing_files(self.root, self.page, text))), 2)
 
+    def test_a_page_that_nobody_has_is_found_in_any_file(self):
+        (self.root / "docs").mkdir()
+        (self.root / "docs/here.md").touch()
+        file = self.root / "source.cpp"
+        file.write_text("// other.md, docs/here.md, here.md, see https://example.org/far.md\n// gone.md section 6, docs/gone.md\n")
+        self.assertEqual(len(list(pages.missing_pages(self.root, file, file.read_text()))), 2)
+        self.assertIn(file, list(pages.texts_of(self.root)))
+
     def test_an_unknown_subcommand_is_found(self):
         self.assertEqual(self.commands("```\nbuild/release/atelier sample m --out x.png\natelier simple m\n```\n"), 1)
         self.assertEqual(self.commands("text\n\n    for k in 0 1; do\n      CUDA_VISIBLE_DEVICES=$k atelier simple m &\n    done\n"), 1)

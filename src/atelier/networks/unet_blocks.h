@@ -17,7 +17,7 @@ struct UNetStyle {
     ops::Init init{}, last_init = ops::zeros, attention_init{};
 };
 
-/// ADM's, and that of DDPM++ and NCSN++ (method.md section 6).
+/// ADM's, and that of DDPM++ and NCSN++ (NVlabs/edm:training/networks.py).
 inline constexpr UNetStyle adm_style{};
 extern const UNetStyle song_style;
 
@@ -56,7 +56,7 @@ Network unet_network(const char* architecture, const Config& config, Outputs (*f
     return network;
 }
 
-/// The residual block of EDM's U-Nets (method.md section 6): `x` [N,C,H,W], `embedding` [N,E].
+/// The residual block of EDM's U-Nets (NVlabs/edm:training/networks.py): `x` [N,C,H,W], `embedding` [N,E].
 ops::Value unet_block(ops::Ops& ops, const ops::Value& x, const ops::Value& embedding, const std::string& name,
                       const UNetBlock& options);
 
