@@ -6,11 +6,14 @@
 #include <nanobind/stl/optional.h>
 #include <nanobind/stl/string.h>
 #include <nanobind/stl/vector.h>
+#include <unistd.h>
 
+#include <atomic>
 #include <mutex>
 
 #include "atelier/conditions/class_names.h"
 #include "atelier/core/error.h"
+#include "atelier/core/image_file.h"
 #include "atelier/core/log.h"
 #include "atelier/core/signals.h"
 #include "atelier/evaluation/caption_measuring.h"
@@ -44,14 +47,43 @@ std::uint64_t seed_of(std::int64_t seed) {
 
 using Classes = std::vector<std::int64_t>;
 
+/// The process whose threads compute: 0 until something was.
+std::atomic<pid_t> computing_process{0};
+
+bool forked_from_a_computing_process() {
+    const pid_t one = computing_process.load();
+    return one != 0 && one != ::getpid();
+}
+
+/// A fork takes along the one thread that calls it. LibTorch's, OpenVINO's and our own others are gone, yet waited for, and whoever held a lock never gives it up.
+void refuse_in_forked_process() {
+    if (forked_from_a_computing_process()) {
+        core::fail("this process was forked (os.fork, multiprocessing) from one that had computed with atelier already, and its threads did not come along; start it with "
+                   "multiprocessing.get_context(\"spawn\") or \"forkserver\", or load and draw in the forked processes alone");
+    }
+}
+
+/// From here on threads may be there.
+void begin_to_compute() {
+    pid_t none = 0;
+    computing_process.compare_exchange_strong(none, ::getpid());
+    refuse_in_forked_process();
+}
+
 /// A generator that several Python threads may ask; it answers them one after the other, and none of them holds the interpreter's lock meanwhile.
 template <class Generator>
 class Shared {
 protected:
-    explicit Shared(std::filesystem::path path) : path_(std::move(path)) {}
+    explicit Shared(std::filesystem::path path) : path_(std::move(path)) { refuse_in_forked_process(); }
+
+    /// In a forked process nothing can be ended that has threads: it is left to the end of the process.
+    ~Shared() {
+        if (forked_from_a_computing_process()) (void)generator_.release();
+    }
 
     template <class Work>
     auto alone(const Work& work) {
+        begin_to_compute();
         const nb::gil_scoped_release others_run;
         const std::lock_guard one_at_a_time(busy_);
         return work(*generator_);
@@ -88,8 +120,10 @@ public:
         : Shared(path) {
         const nb::gil_scoped_release others_run;
         if (models::is_diffusers_directory(path)) {
-            throw core::UsageError(path.string() + ": is a diffusers directory, which Python does not read yet; use atelier sample --prompt");
+            throw core::UsageError(path.string() + ": is a diffusers directory, which Python does not read; draw from it with: atelier sample " + path.string() +
+                                   " --prompt WORDS --out x.png; ensembles and teachers that a run made of it are read here");
         }
+        if (!models::is_ensemble_directory(path)) begin_to_compute();  // a single model is arranged at once, an ensemble's when they are first asked
         generator_ = inference::open_generator(path, inference::sampling_of(sampler, steps), inference::engine_of(engine, precision, device));
     }
 
@@ -139,6 +173,7 @@ public:
                    const std::string& sampler, const std::optional<std::int64_t>& steps, const std::optional<double>& guidance)
         : Shared(path) {
         const nb::gil_scoped_release others_run;
+        begin_to_compute();
         generator_ = std::make_unique<inference::PromptedGenerator>(path, inference::sampling_of(sampler, steps), guidance, inference::engine_of(engine, precision, device));
     }
 
@@ -256,6 +291,13 @@ NB_MODULE(_atelier, module) {
         .def("hash", &PromptEnsemble::hash)
         .def("hashes", &PromptEnsemble::hashes)
         .def("facts", [](const PromptEnsemble& self) { return object_of(self.facts()); });
+    module.def("encode_png", [](const nb::ndarray<const std::uint8_t, nb::ndim<3>, nb::c_contig, nb::device::cpu>& pixels) {
+        core::Image image{static_cast<int>(pixels.shape(0)), static_cast<int>(pixels.shape(1)), static_cast<int>(pixels.shape(2)), {}};
+        image.pixels.assign(pixels.data(), pixels.data() + pixels.size());
+        const std::vector<std::uint8_t> file = core::encode_png(image);
+        return nb::bytes(file.data(), file.size());
+    }, nb::arg("pixels"));
+    module.attr("__version__") = ATELIER_VERSION;
     module.def("reads_prompts", &inference::reads_prompts, nb::arg("path"));
     module.def("read_partition", [](const std::filesystem::path& path) { return object_of(read_partition(path)); }, nb::arg("path"));
     module.def("read_object", [](const std::filesystem::path& path) { return object_of(read_object(path)); }, nb::arg("path"));

@@ -6,9 +6,14 @@
     images = ensemble.sample(classes=["sandal", "bag"], seed=1)    # uint8 [2, 28, 28, 1]
 """
 
-from atelier._atelier import Error, UsageError
-from atelier.ensemble import Ensemble, load
-from atelier.partition import Partition
-from atelier.run import Run, Stage, read_run
+import atelier_program
 
-__all__ = ["Ensemble", "Error", "Partition", "Run", "Stage", "UsageError", "load", "read_run"]
+atelier_program.load_torch()  # before the next line asks for LibTorch by name
+
+from atelier._atelier import Error, UsageError, __version__  # noqa: E402
+from atelier.ensemble import Ensemble, load  # noqa: E402
+from atelier.images import Images  # noqa: E402
+from atelier.partition import Partition  # noqa: E402
+from atelier.run import Run, Stage, read_run  # noqa: E402
+
+__all__ = ["Ensemble", "Error", "Images", "Partition", "Run", "Stage", "UsageError", "load", "read_run"]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import operator
 import os
 from collections.abc import Iterable
 from pathlib import Path
@@ -12,6 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from atelier import _atelier
+from atelier.arguments import indices, path_word, real, strings, whole, word
+from atelier.images import Images
 from atelier.partition import Partition
 
 PathLike = str | os.PathLike[str]
@@ -35,7 +36,7 @@ def load(
 
     engine      "native" and "openvino" (CPUs), "torch", or "auto": on CPUs native for small networks in fp32, else OpenVINO, LibTorch on GPUs
     precision   "fp32", "bf16", "int8" (quantised models), or "auto": int8 for those, else fp32
-    device      "cpu", "cuda" or "cuda:N"
+    device      "cpu", "cuda" or "cuda:N", or a torch.device
     sampler     "one-step", "heun", "ddim" or "stochastic" (EDM's, with settings: "stochastic:256,S_churn=40");
                 None: one step for students, 18 Heun steps for other models
     steps       of heun, ddim and stochastic
@@ -44,22 +45,41 @@ def load(
     An ensemble's students are read when they are first needed. Raises Error where the directory is no sound model, UsageError (a ValueError)
     on words that are none.
     """
-    words = (os.fspath(path), engine, precision, device, sampler or "", steps)
-    if _atelier.reads_prompts(words[0]):
-        return Ensemble(_atelier.PromptEnsemble(*words, guidance), Path(path))
-    if guidance is not None:
-        raise _atelier.UsageError(f"{words[0]}: guidance is for teachers that read prompts, and this model knows classes")
-    return Ensemble(_atelier.Ensemble(*words), Path(path))
+    if type(device).__module__ == "torch":
+        device = str(device)
+    how: dict[str, Any] = {
+        "engine": word("engine", engine),
+        "precision": word("precision", precision),
+        "device": word("device", device),
+        "sampler": "" if sampler is None else word("sampler", sampler),
+        "steps": None if steps is None else whole("steps", steps, 1),
+    }
+    words = path_word("path", path)
+    scale = None if guidance is None else real("guidance", guidance)
+    if _atelier.reads_prompts(words):
+        return Ensemble(_atelier.PromptEnsemble(words, *how.values(), scale), Path(words), {**how, "guidance": scale})
+    if scale is not None:
+        raise _atelier.UsageError(f"{words}: guidance is for teachers that read prompts, and this model knows classes")
+    return Ensemble(_atelier.Ensemble(words, *how.values()), Path(words), how)
+
+
+def _loaded_again(path: str, how: dict[str, Any]) -> Ensemble:
+    return load(path, **{**how, "sampler": how["sampler"] or None})
 
 
 class Ensemble:
     """K students, each owning a part of the classes, or of all prompts. `load` makes one.
 
-    Any thread may call it; calls wait for each other, and other threads of Python run meanwhile.
+    Any thread may call it; calls wait for each other, and other threads of Python run meanwhile. A pickle of it holds its absolute path and the options of `load`,
+    not the weights: whoever reads it loads the directory anew.
+
+    A process that was forked after something was computed, be it by `load` of a single model, cannot draw, since the threads that compute do not come along; it raises
+    Error.
     """
 
-    def __init__(self, core: _atelier.Ensemble | _atelier.PromptEnsemble, path: Path) -> None:
+    def __init__(self, core: _atelier.Ensemble | _atelier.PromptEnsemble, path: Path, how: dict[str, Any]) -> None:
         self._core = core
+        self._how = how
         self._facts = core.facts()
         self._partition = Partition._of(self._facts["partition"])
         self.path = path
@@ -68,6 +88,9 @@ class Ensemble:
         shape = "x".join(map(str, self.shape))
         owned = "prompts" if self.reads_prompts else f"{len(self.partition.owner)} classes"
         return f"<atelier.Ensemble {str(self.path)!r}: {self.students} student(s), {owned}, {self.kind} {shape}>"
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _loaded_again, (os.path.abspath(self.path), self._how)
 
     @property
     def reads_prompts(self) -> bool:
@@ -107,7 +130,7 @@ class Ensemble:
 
     @property
     def engine(self) -> str:
-        """Who computes: "openvino" or "torch"."""
+        """Who computes: "native" (Atelier's own loops, in fp32) or "openvino", both on CPUs, or "torch"."""
         return str(self._facts["engine"])
 
     @property
@@ -158,20 +181,22 @@ class Ensemble:
     def sample(
         self, count: int | None = None, classes: Classes | None = None, seed: int = 0, *, prompts: Prompts | None = None
     ) -> NDArray[Any]:
-        """Draw samples: uint8 [N, height, width, channels] of images, float32 [N, dimensions] of points.
+        """Draw samples: uint8 [N, height, width, channels] of images (`Images`), float32 [N, dimensions] of points.
 
         count     how many; without it one for each of `classes` or `prompts`, or one
         classes   ids or names, repeated in order up to the count; without them classes are drawn from the prior (`labels` says which)
         prompts   the same in words, for a model that reads prompts
-        seed      sample i follows from the seed, i, its class or prompt and the weights alone
+        seed      from 0 to 2**63-1; sample i follows from the seed, i, its class or prompt and the weights alone
 
         The same bytes as `atelier sample PATH --count N --class ... --seed S --out x.npz` (or `--prompt`) writes on the same machine.
         """
         if isinstance(self._core, _atelier.PromptEnsemble):
             words = self._words(classes, prompts)
-            return self._core.sample(len(words) if count is None else count, seed, words)
-        self._no_prompts(prompts)
-        return self._core.sample(*self._request(count, classes, seed))
+            drawn = self._core.sample(len(words) if count is None else whole("count", count, None), whole("seed", seed), words)
+        else:
+            self._no_prompts(prompts)
+            drawn = self._core.sample(*self._request(count, classes, seed))
+        return drawn.view(Images) if self.kind == "image" else drawn
 
     def labels(self, count: int | None = None, classes: Classes | None = None, seed: int = 0) -> NDArray[np.int64]:
         """The classes of what `sample` draws when asked the same: int64 [N]."""
@@ -205,16 +230,19 @@ class Ensemble:
         Returns what a result file holds of one model: "metrics" ({name: {"mean", "spread", "values"}}), "classes", "protocol",
         "evaluations", "parameters", "students", and "latency" where it was asked for.
         """
+        data = None if data is None else path_word("data", data)
+        reference = None if reference is None else path_word("reference", reference)
         if (data is None) == (reference is None):
             raise _atelier.UsageError("give data to measure against, or reference: statistics of it (.npz); one of the two")
+        count, seed, seeds = whole("count", count, None), whole("seed", seed), whole("seeds", seeds, None)
         if count < 2 or seeds < 1:
             raise _atelier.UsageError(f"count is {count} and seeds {seeds}; at least 2 samples and 1 seed are needed")
-        words = (os.fspath(split), os.fspath(classifier), os.fspath(inception or ""))
+        words = (word("split", split), path_word("classifier", classifier), "" if inception is None else path_word("inception", inception))
         if isinstance(self._core, _atelier.PromptEnsemble):
             if data is None or inception is not None:
                 raise _atelier.UsageError("a model of captions is measured against data, captions:FOLDER, on its classifiers' features; leave inception and reference out")
-            return self._core.evaluate(os.fspath(data), count, seed, seeds, *words[:2], latency)
-        return self._core.evaluate(os.fspath(data or ""), os.fspath(reference or ""), count, seed, seeds, *words, latency)
+            return self._core.evaluate(data, count, seed, seeds, *words[:2], bool(latency))
+        return self._core.evaluate(data or "", reference or "", count, seed, seeds, *words, bool(latency))
 
     def _measured(self, model: dict[str, Any]) -> bool:
         """Whether a result file's words on the model it measured are about these weights."""
@@ -225,7 +253,7 @@ class Ensemble:
     def _words(self, classes: Classes | None, prompts: Prompts | None) -> list[str]:
         if classes is not None or prompts is None:
             raise _atelier.UsageError("this model reads prompts and knows no classes; ask with prompts=")
-        words = [prompts] if isinstance(prompts, str) else list(prompts)
+        words = strings("prompts", prompts)
         if not words:
             raise _atelier.UsageError("prompts is empty; give one or more")
         return words
@@ -236,13 +264,11 @@ class Ensemble:
 
     def _ids(self, classes: Classes) -> list[int]:
         assert isinstance(self._core, _atelier.Ensemble)
-        if isinstance(classes, (str, int, np.integer)):
-            classes = [classes]
-        ids = [self._core.class_named(c) if isinstance(c, str) else operator.index(c) for c in classes]  # type: ignore[union-attr]
+        ids = [self._core.class_named(c) if isinstance(c, str) else c for c in indices("classes", classes)]
         if not ids:
             raise _atelier.UsageError("classes is empty; name one or more, or leave it out")
         return ids
 
     def _request(self, count: int | None, classes: Classes | None, seed: int) -> tuple[int, int, list[int]]:
         ids = [] if classes is None else self._ids(classes)
-        return (len(ids) or 1) if count is None else count, seed, ids
+        return (len(ids) or 1) if count is None else whole("count", count, None), whole("seed", seed), ids

@@ -55,6 +55,14 @@ def python():
 
 
 @pytest.fixture(scope="session")
+def importable_torch():
+    """Skips where of torch only LibTorch is installed (scripts/wheels.py), without what Python's half of it needs."""
+    done = subprocess.run([sys.executable, "-c", "import torch"], capture_output=True, text=True)
+    if done.returncode != 0:
+        pytest.skip("import torch: " + done.stderr.strip().splitlines()[-1])
+
+
+@pytest.fixture(scope="session")
 def toy_run(tmp_path_factory, program):
     """A run on 2-D points that takes seconds and learns next to nothing."""
     folder = tmp_path_factory.mktemp("runs") / "toy"

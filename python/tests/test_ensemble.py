@@ -1,4 +1,6 @@
+import io
 import json
+import pickle
 
 import numpy as np
 import pytest
@@ -89,7 +91,16 @@ def test_samples_outlive_the_ensemble_and_may_be_written_to():
     [
         (lambda k4: k4.sample(0), "0 samples"),
         (lambda k4: k4.sample(10**12), "1000000000000 samples"),
-        (lambda k4: k4.sample(seed=-1), "seed is -1"),
+        (lambda k4: k4.sample(seed=-1), "seed is -1; it must be from 0 to 2**63-1"),
+        (lambda k4: k4.sample(seed=2**63), "seed is 9223372036854775808"),
+        (lambda k4: k4.sample(seed=2**64), "it must be from 0 to 2**63-1"),
+        (lambda k4: k4.sample(2**70), "count is 1180591620717411303424"),
+        (lambda k4: k4.sample(classes=2**70), "there is no such class"),
+        (lambda k4: k4.evaluate("toy:ring", seed=-3), "seed is -3"),
+        (lambda k4: atelier.load(MODELS / "teacher", sampler="heun", steps=0), "steps is 0"),
+        (lambda k4: atelier.load(MODELS / "k4", device="cpu:3"), "all cores are one device"),
+        (lambda k4: atelier.load(MODELS / "k4", device="cuda:x"), "the number of a GPU"),
+        (lambda k4: k4.sample(4).grid(0), "columns is 0"),
         (lambda k4: k4.sample(classes=[]), "classes is empty"),
         (lambda k4: k4.sample(classes=10), "class 10 is out of range; this model knows 0 to 9"),
         (lambda k4: k4.sample(classes=[3, -1]), "class -1"),
@@ -113,10 +124,64 @@ def test_wrong_arguments_are_value_errors_in_plain_words(k4, ask, words):
     assert isinstance(caught.value, atelier.Error)
 
 
-@pytest.mark.parametrize("ask", [lambda k4: k4.sample("many"), lambda k4: k4.sample(classes=[0.5]), lambda k4: k4.sample(classes=3.0), lambda k4: atelier.load(7)])
-def test_arguments_of_another_type_are_type_errors(k4, ask):
-    with pytest.raises(TypeError):
+@pytest.mark.parametrize(
+    "ask, words",
+    [
+        (lambda k4: k4.sample("many"), "count is 'many'; it must be a whole number"),
+        (lambda k4: k4.sample(2.0), "count is 2.0"),
+        (lambda k4: k4.sample(seed=None), "seed is None; it must be a whole number"),
+        (lambda k4: k4.sample(seed=1.0), "seed is 1.0"),
+        (lambda k4: k4.labels(seed="1"), "seed is '1'"),
+        (lambda k4: k4.sample(classes=[0.5]), "classes holds 0.5"),
+        (lambda k4: k4.sample(classes=3.0), "classes is 3.0"),
+        (lambda k4: k4.sample(classes=b"bag"), "classes is b'bag'"),
+        (lambda k4: k4.route([None]), "classes holds None"),
+        (lambda k4: k4.evaluate(k4.sample(4)), "data is of type Images; it must be a path: arrays are not read"),
+        (lambda k4: k4.evaluate("toy:ring", count=None), "count is None"),
+        (lambda k4: k4.evaluate("toy:ring", classifier=3), "classifier is 3"),
+        (lambda k4: atelier.load(7), "path is 7; it must be a path"),
+        (lambda k4: atelier.load(None), "path is None"),
+        (lambda k4: atelier.load(MODELS / "k4", device=0), "device is 0; it must be a str"),
+        (lambda k4: atelier.load(MODELS / "k4", engine=None), "engine is None"),
+        (lambda k4: atelier.load(MODELS / "teacher", sampler="heun", steps=2.5), "steps is 2.5"),
+        (lambda k4: atelier.load(CAPTIONS, guidance="high"), "guidance is 'high'; it must be a number"),
+        (lambda k4: atelier.load(CAPTIONS).sample(prompts=b"x"), "prompts is b'x'"),
+        (lambda k4: atelier.load(CAPTIONS).sample(prompts=["a bag", 3]), "prompts holds 3"),
+    ],
+)
+def test_arguments_of_another_type_are_type_errors_in_public_words(k4, ask, words):
+    with pytest.raises(TypeError) as caught:
         ask(k4)
+    assert words in str(caught.value) and "self" not in str(caught.value) and "nanobind" not in str(caught.value)
+
+
+def test_numbers_of_other_libraries_are_numbers(k4):
+    expected = k4.sample(2, classes=[3, 9], seed=7)
+    assert np.array_equal(k4.sample(np.int64(2), classes=np.array([3, 9]), seed=np.uint8(7)), expected)
+    assert np.array_equal(k4.sample(np.array(2), classes=(np.int32(3), "ankle boot"), seed=7), expected)
+    assert len(k4.sample(classes=np.int64(4))) == len(k4.sample(classes=np.array(4))) == 1
+    assert k4.sample(seed=2**63 - 1).shape == (1, 28, 28, 1)
+
+
+def test_images_are_arrays_that_pillow_and_notebooks_show(k4):
+    image = pytest.importorskip("PIL.Image")
+    images = k4.sample(12, seed=1)
+    assert isinstance(images, np.ndarray) and isinstance(images, atelier.Images) and images.shape == (12, 28, 28, 1)
+    shown = image.fromarray(images[0])
+    assert (shown.mode, shown.size) == ("L", (28, 28)) and np.array_equal(np.asarray(shown), np.asarray(images[0])[:, :, 0])
+    assert np.array_equal(np.asarray(image.fromarray(images[3][::2, ::-1])), np.asarray(images)[3, ::2, ::-1, 0])
+    sheet = images.grid(5)
+    assert sheet.shape == (3 * 30 - 2, 5 * 30 - 2, 1) and np.array_equal(sheet[30:58, 30:58], images[6]) and sheet[-1, -1, 0] == 128
+    read = image.open(io.BytesIO(images._repr_png_()))
+    assert read.format == "PNG" and np.array_equal(np.asarray(read), np.asarray(images.grid())[:, :, 0])
+    assert (images / 255.0)._repr_png_() is None and (images / 255.0).dtype == np.float64
+    colours = np.zeros((2, 3, 4, 3), np.uint8).view(atelier.Images)
+    assert image.fromarray(colours[1]).mode == "RGB" and colours.grid().shape == (3, 10, 3)
+    assert np.array_equal(pickle.loads(pickle.dumps(images)), images) and type(np.asarray(images)) is np.ndarray
+
+
+def test_the_version_is_the_programs(program):
+    assert program("--version").split()[-1] == atelier.__version__
 
 
 def test_a_directory_that_is_no_sound_model_is_an_error_that_names_it(tmp_path):

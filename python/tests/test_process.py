@@ -3,6 +3,7 @@
 import _thread
 import ast
 import contextlib
+import pickle
 import sys
 import threading
 
@@ -94,7 +95,9 @@ def test_threads_may_share_an_ensemble(k4):
 
 
 @pytest.mark.parametrize("imports", ["import atelier", "import torch, atelier", "import atelier, torch", "import openvino, torch, atelier", "import atelier, openvino"])
-def test_it_works_beside_torch_and_openvino_whoever_came_first(imports, python):
+def test_it_works_beside_torch_and_openvino_whoever_came_first(imports, python, request):
+    if "torch" in imports:
+        request.getfixturevalue("importable_torch")
     use = "; print(torch.nn.Linear(2, 2)(torch.ones(1, 2)).shape)" if "torch" in imports else ""
     use += "; print(openvino.Core().available_devices)" if "openvino" in imports else ""
     code = f"{imports}; e = atelier.load('models/fashion-mnist/k4'); print(e.sample(2, seed=1).sum()){use}; print(e.sample(2, seed=1).sum())"
@@ -102,7 +105,79 @@ def test_it_works_beside_torch_and_openvino_whoever_came_first(imports, python):
     assert lines[0] == lines[-1] and int(lines[0]) > 0
 
 
-def test_it_leaves_torchs_settings_alone(python):
+ENGINES = pytest.mark.parametrize("how", [{}, {"precision": "bf16"}, {"engine": "torch"}], ids=["native", "openvino", "torch"])
+
+FORK = """
+import os, signal, sys
+import atelier
+how = {how}
+ensemble = atelier.load("models/fashion-mnist/k4", **how)
+{before}
+child = os.fork()
+if child == 0:
+    signal.alarm(60)
+    {inside}
+    sys.exit(0)
+status = os.waitpid(child, 0)[1]
+assert status == 0, status
+print("parent", len(ensemble.sample(2)))
+"""
+
+
+@ENGINES
+def test_a_forked_process_says_at_once_that_it_cannot_draw(how, python):
+    inside = (
+        "for ask in (lambda: ensemble.sample(64), lambda: atelier.load('models/fashion-mnist/k4', **how), lambda: ensemble.hash):\n"
+        "        try: ask()\n"
+        "        except atelier.Error as error: print('multiprocessing.get_context(\"spawn\")' in str(error), flush=True)"
+    )
+    assert python("-c", FORK.format(how=how, before="ensemble.sample(64)", inside=inside)).split() == ["True"] * 3 + ["parent", "2"]
+
+
+@ENGINES
+def test_processes_that_are_forked_before_anything_was_drawn_draw(how, python):
+    printed = python("-c", FORK.format(how=how, before="", inside="print(len(ensemble.sample(64)), len(atelier.load('models/fashion-mnist/k4', **how).sample(64)), flush=True)"))
+    assert printed.split() == ["64", "64", "parent", "2"]
+
+
+@pytest.mark.parametrize("model", ["models/fashion-mnist/teacher", "models/fashion-mnist/k4/students/0", "models/captions"])
+def test_a_process_that_is_forked_after_a_load_draws_or_says_at_once_that_it_cannot(model, python):
+    inside = (
+        "try: print(len(other.sample(2, prompts='a bag') if other.reads_prompts else other.sample(2, classes=0)), flush=True)\n"
+        "    except atelier.Error as error: print('forked' in str(error), flush=True)"
+    )
+    assert python("-c", FORK.format(how={}, before=f"other = atelier.load({model!r})", inside=inside)).split() in (["True", "parent", "2"], ["2", "parent", "2"])
+
+
+def test_a_pool_of_forked_processes_hands_the_error_on(python):
+    code = """
+import multiprocessing
+import atelier
+ensemble = atelier.load("models/fashion-mnist/k4")
+ensemble.sample(64)
+def draw(seed):
+    return ensemble.sample(64, seed=seed).shape
+with multiprocessing.get_context("fork").Pool(2) as pool:
+    try:
+        pool.map(draw, [1, 2])
+    except atelier.Error as error:
+        print("forked" in str(error))
+"""
+    assert python("-W", "ignore", "-c", code) == "True\n"
+
+
+def test_a_pickled_ensemble_is_loaded_again_in_another_process(k4, tmp_path, python):
+    small = atelier.load(MODELS / "k4-small", engine="torch")
+    again = pickle.loads(pickle.dumps(small))
+    assert (again.engine, again.path) == ("torch", MODELS / "k4-small") and np.array_equal(again.sample(3, seed=5), small.sample(3, seed=5))
+    teacher = atelier.load(MODELS / "teacher", sampler="heun", steps=3)
+    assert pickle.loads(pickle.dumps(teacher)).evaluations == teacher.evaluations
+    (tmp_path / "k4").write_bytes(pickle.dumps(k4))
+    code = f"import pickle; e = pickle.load(open({str(tmp_path / 'k4')!r}, 'rb')); print(e.sample(3, seed=2).sum())"
+    assert int(python("-c", code, folder=tmp_path)) == k4.sample(3, seed=2).sum()
+
+
+def test_it_leaves_torchs_settings_alone(python, importable_torch):
     code = (
         "import torch, atelier; torch.set_default_dtype(torch.float64)\n"
         "e = atelier.load('models/fashion-mnist/k4', engine='torch'); a = e.sample(3, seed=1)\n"
@@ -129,3 +204,14 @@ def test_everything_public_says_what_it_is():
         for member in vars(thing) if isinstance(thing, type) and not issubclass(thing, Exception) else ():
             if not member.startswith("_") and (callable(getattr(thing, member)) or isinstance(vars(thing)[member], property)):
                 assert vars(thing)[member].__doc__, f"{name}.{member}"
+
+
+def test_a_torch_of_another_version_is_refused_where_it_is_imported_and_warned_of_elsewhere(python, tmp_path):
+    (tmp_path / "torch").mkdir()
+    (tmp_path / "torch/__init__.py").write_text("__version__ = '1.2.3'\n")
+    (tmp_path / "torch/version.py").write_text("__version__ = '1.2.3'\n")
+    before = f"import sys; sys.path.insert(0, {str(tmp_path)!r})\n"
+    refused = before + "import torch\ntry: import atelier\nexcept ImportError as error: print('torch 1.2.3 is imported' in str(error))"
+    assert python("-c", refused) == "True\n"
+    warned = before + "import warnings\nwith warnings.catch_warnings(record=True) as said:\n    warnings.simplefilter('always')\n    import atelier\nprint(sum('torch 1.2.3 is installed' in str(one.message) for one in said))"
+    assert python("-c", warned) == "1\n"
