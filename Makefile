@@ -1,46 +1,73 @@
-# make demo · make test · make build · make bench · make study · make sanitize · make clean · make format
 BUILD := build/release
 JOBS ?= $(shell nproc)
 FUZZ ?= 3000
+PREFIX ?= /opt/atelier
 
-.PHONY: demo test build bench study sanitize setup clean format
+.PHONY: help demo test build bench study sanitize setup install clean format
+.DEFAULT_GOAL := help
 
-setup:
+help:  ## say what there is (this list)
+	@echo 'make TARGET, on Debian 12:'
+	@echo
+	@sed -nE 's/^([a-z]+):[^#]*## (.*)/  \1|\2/p' $(MAKEFILE_LIST) | awk -F'|' '{ printf "%-10s %s\n", $$1, $$2 }'
+	@echo
+	@echo 'make TARGET NAME=VALUE:'
+	@echo '  CUDA=1     for a machine with an NVIDIA GPU: all libraries of NVIDIA that LibTorch uses (3 GB more to download)'
+	@echo '  TORCH_INDEX=https://download.pytorch.org/whl/cpu     a smaller LibTorch, for CPUs alone (0.2 GB instead of 0.5)'
+	@echo '  JOBS=N     compile N files at once; as many as cores without it'
+	@echo '  PACKAGES=no     leave Debian packages alone, where other systems have them by other names'
+
+# Every option of CMakeLists.txt that a target cares about, each time, since the cache keeps what another target asked for.
+# $(call configure,tests,Python module,benchmarks)
+configure = cmake -S . -B $(BUILD) -G Ninja -DCMAKE_BUILD_TYPE=Release -DATELIER_LIBTORCH= -DATELIER_SANITIZE=OFF \
+    -DATELIER_TESTS=$(1) -DATELIER_PYTHON=$(2) -DATELIER_BENCHMARKS=$(3) > /dev/null
+
+setup:  ## install Debian packages that building needs, and LibTorch and OpenVINO into .venv
 	@scripts/setup.sh
 
-build: setup
-	@cmake -S . -B $(BUILD) -G Ninja > /dev/null
+build: setup  ## compile the program, build/release/atelier
+	@$(call configure,OFF,OFF,OFF)
 	@cmake --build $(BUILD) -j $(JOBS) --target atelier
 
-test: build
+demo:  ## build, train a 2-D toy (teacher, K=4, K=1), sample the shipped models, write one HTML report
+	@scripts/setup.sh data
+	@$(MAKE) --no-print-directory build
+	@scripts/demo.sh
+
+test:  ## build everything and run every test
 	@scripts/setup.sh test
-	@cmake -S . -B $(BUILD) -DATELIER_PYTHON=ON > /dev/null
+	@$(call configure,ON,ON,OFF)
 	@cmake --build $(BUILD) -j $(JOBS)
 	@ctest --test-dir $(BUILD) --output-on-failure -j $(JOBS)
 
-demo: build
-	@scripts/demo.sh
-
-bench: build
+bench:  ## measure speed, beside what one would use otherwise (docs/performance.md)
 	@scripts/setup.sh bench
-	@cmake -S . -B $(BUILD) -DATELIER_BENCHMARKS=ON > /dev/null
+	@$(call configure,OFF,OFF,ON)
 	@cmake --build $(BUILD) -j $(JOBS) --target atelier around_the_network
 	@.venv/bin/python benchmarks/bench.py
 
-study: build
+study:  ## train and measure what docs/results.md shows; days on two cores
+	@scripts/setup.sh data
+	@$(MAKE) --no-print-directory build
 	@python3 scripts/study.py
 
-# The rooms without torch under the address, undefined-behaviour and thread sanitizers; FUZZ malformed requests for the server.
-sanitize: setup
+install: build  ## put the program and the libraries that it loads under PREFIX (/opt/atelier), e.g. for deploy/atelier.service
+	@cmake --build $(BUILD) -j $(JOBS) --target atelier_installed
+	@cmake --install $(BUILD) --component program --prefix $(PREFIX) --strip > /dev/null
+	@echo "$(PREFIX)/bin/atelier is installed"
+
+sanitize: setup  ## run the tests of code without LibTorch under address, undefined-behaviour and thread sanitizers; FUZZ=N malformed requests
+	@scripts/setup.sh test
 	@for kinds in address,undefined thread; do \
-	    cmake -S . -B build/sanitize-$$kinds -G Ninja -DCMAKE_BUILD_TYPE=RelWithDebInfo -DATELIER_SANITIZE=$$kinds > /dev/null && \
+	    cmake -S . -B build/sanitize-$$kinds -G Ninja -DCMAKE_BUILD_TYPE=RelWithDebInfo -DATELIER_LIBTORCH= -DATELIER_SANITIZE=$$kinds \
+	        -DATELIER_TESTS=ON -DATELIER_PYTHON=OFF -DATELIER_BENCHMARKS=OFF > /dev/null && \
 	    cmake --build build/sanitize-$$kinds -j $(JOBS) --target core_tests conditions_tests server_tests && \
 	    ATELIER_FUZZ=$(FUZZ) UBSAN_OPTIONS=halt_on_error=1:print_stacktrace=1 \
 	    ctest --test-dir build/sanitize-$$kinds --output-on-failure -R '^(core|conditions|server)\.' || exit 1; \
 	done
 
-format:
+format:  ## lay out C++ files by .clang-format
 	@clang-format -i $$(git ls-files 'src/*.h' 'src/*.cpp' 'apps/*.cpp' 'tests/*.h' 'tests/*.cpp')
 
-clean:
+clean:  ## remove build/
 	@rm -rf build

@@ -1,12 +1,16 @@
-# LibTorch and OpenVINO are Python packages: the interpreter says where they lie, unless CMAKE_PREFIX_PATH, Torch_DIR and OpenVINO_DIR do.
+# LibTorch and OpenVINO are Python packages: the interpreter says where they lie, unless ATELIER_LIBTORCH and OpenVINO_DIR do.
 if(NOT Python_EXECUTABLE AND EXISTS ${CMAKE_SOURCE_DIR}/.venv/bin/python)
   set(Python_EXECUTABLE ${CMAKE_SOURCE_DIR}/.venv/bin/python)
 endif()
 find_package(Python 3.9 REQUIRED COMPONENTS Interpreter)
-foreach(package torch openvino)
+
+function(python_package_folder package result)
   execute_process(COMMAND ${Python_EXECUTABLE} -c "import importlib.util as u; s = u.find_spec('${package}'); print(s.submodule_search_locations[0] if s else '')"
                   OUTPUT_VARIABLE folder OUTPUT_STRIP_TRAILING_WHITESPACE COMMAND_ERROR_IS_FATAL ANY)
-  if(folder)
-    list(APPEND CMAKE_PREFIX_PATH ${folder}/share/cmake ${folder}/cmake)
-  endif()
-endforeach()
+  set(${result} "${folder}" PARENT_SCOPE)
+endfunction()
+
+python_package_folder(openvino openvino_folder)
+if(openvino_folder)
+  list(APPEND CMAKE_PREFIX_PATH ${openvino_folder}/cmake)
+endif()

@@ -1,36 +1,81 @@
 #!/usr/bin/env bash
-# Installs what building needs: Debian packages (as root, or with sudo) and wheels into .venv; with "test" also what the Python module and
-# its tests need, with "bench" what the benchmarks and their peers need. Does nothing that is done already.
+# Installs what building needs: Debian packages (as root, or with sudo) and wheels into .venv. In words behind it: "data" also Fashion-MNIST; "test" also that and what
+# tests and the Python module need; "bench" also what the benchmarks and their peers need. Does nothing that is done already.
+#
+#   CUDA=1        all libraries of NVIDIA that LibTorch uses on a GPU
+#   TORCH_INDEX   another package index for LibTorch, e.g. https://download.pytorch.org/whl/cpu for the build for CPUs alone
+#   PACKAGES=no   leaves Debian packages alone
 set -euo pipefail
 cd "$(dirname "$0")/.."
+more=${1:-}
 
 packages=(g++ cmake ninja-build ccache python3 python3-venv libcli11-dev libtomlplusplus-dev nlohmann-json3-dev libfmt-dev libpng-dev
-          libjpeg62-turbo-dev libwebp-dev libarchive-dev libssl-dev zlib1g-dev libicu-dev libboost1.81-dev libgtest-dev dataset-fashion-mnist)
-[ "${1:-}" = test ] && packages+=(python3-dev)
-[ "${1:-}" = test ] && [ -z "$(command -v chromium)" ] && packages+=(chromium-headless-shell)  # the served page is tried in it; 139 MB with its libraries
-[ "${1:-}" = bench ] && packages+=(libbenchmark-dev)
+          libjpeg62-turbo-dev libwebp-dev libarchive-dev libssl-dev zlib1g-dev libicu-dev libboost1.81-dev)
+case $more in
+    test)
+        packages+=(libgtest-dev python3-dev dataset-fashion-mnist)
+        [ -n "$(command -v chromium)" ] || packages+=(chromium-headless-shell)  # the served page is tried in it; 139 MB with its libraries
+        ;;
+    data) packages+=(dataset-fashion-mnist) ;;
+    bench) packages+=(libbenchmark-dev dataset-fashion-mnist) ;;
+esac
+
+say() { echo "scripts/setup.sh: $*" >&2; }
+
+# Another package manager at work (unattended upgrades on a machine that was just started) is waited for. apt-get waits for dpkg's lock by itself, not for the others.
+apt_get() {
+    local waited=0 words
+    words=$(mktemp)
+    while ! "${as_root[@]}" env DEBIAN_FRONTEND=noninteractive LC_ALL=C apt-get -qq -o DPkg::Lock::Timeout=600 -o Acquire::Retries=3 "$@" 2> "$words"; do
+        if grep -qE 'Could not get lock|Unable to lock|Unable to acquire the dpkg frontend lock' "$words" && [ "$waited" -lt "${APT_PATIENCE:-1800}" ]; then
+            [ "$waited" = 0 ] && say "another package manager is at work; waiting for it ($(grep -m1 -oE '/var/[^ ]*lock[^ ]*' "$words" || echo "its lock"))"
+            sleep "${APT_PAUSE:-5}"
+            waited=$((waited + 5))
+            continue
+        fi
+        cat "$words" >&2
+        grep -q 'Unable to locate package' "$words" && say "the names are Debian 12's; install what this system calls them, then run the same with PACKAGES=no"
+        rm -f "$words"
+        say "apt-get $1 failed; its words are above. Mend what they name, then run the same again"
+        exit 1
+    done
+    rm -f "$words"
+}
+
 missing=()
-for package in "${packages[@]}"; do
-    dpkg-query -W -f='${Status}' "$package" 2>/dev/null | grep -q "ok installed" || missing+=("$package")
-done
+if [ "${PACKAGES:-}" != no ]; then
+    if ! command -v dpkg-query > /dev/null || ! command -v apt-get > /dev/null; then
+        say "this is no Debian. Install what these packages of Debian 12 hold, then run the same with PACKAGES=no:"
+        echo "    ${packages[*]}" >&2
+        exit 1
+    fi
+    for package in "${packages[@]}"; do
+        dpkg-query -W -f='${Status}' "$package" 2>/dev/null | grep -q "ok installed" || missing+=("$package")
+    done
+fi
 if [ ${#missing[@]} -gt 0 ]; then
     as_root=()
-    [ "$(id -u)" = 0 ] || as_root=(sudo)
-    "${as_root[@]}" apt-get update -qq
-    "${as_root[@]}" env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "${missing[@]}"
+    if [ "$(id -u)" != 0 ]; then
+        as_root=(sudo)
+        # Without a terminal sudo cannot ask for a password.
+        if ! command -v sudo > /dev/null || { [ ! -t 0 ] && ! sudo -n true 2> /dev/null; }; then
+            say "Debian packages are missing, and only root may install them. Ask an administrator for:"
+            echo "    apt-get install --no-install-recommends ${missing[*]}" >&2
+            exit 1
+        fi
+    fi
+    say "installing ${#missing[@]} Debian packages: ${missing[*]}"
+    apt_get update
+    apt_get install -y --no-install-recommends "${missing[@]}"
 fi
 
-[ -x .venv/bin/python ] || python3 -m venv .venv
-# TORCH_INDEX picks another build of LibTorch, e.g. https://download.pytorch.org/whl/cpu for the small CPU one.
-if ! .venv/bin/python -c 'import importlib.metadata as m; assert m.version("torch").startswith("2.13.0")' 2>/dev/null; then
-    .venv/bin/python -m pip install -q ${TORCH_INDEX:+--index-url "$TORCH_INDEX"} torch==2.13.0
+[ -x .venv/bin/python ] && .venv/bin/python -m pip --version > /dev/null 2>&1 || python3 -m venv --clear .venv
+cuda=()
+if [ -n "${CUDA:-}" ] && [ "$CUDA" != 0 ]; then
+    cuda=(--cuda)
+elif [ -e /dev/nvidia0 ]; then
+    say "there is an NVIDIA GPU here; CUDA=1 (make build CUDA=1) installs what Atelier needs to use it"
 fi
-if ! .venv/bin/python -c 'import importlib.metadata as m; assert m.version("openvino") == "2026.4.1"' 2>/dev/null; then
-    .venv/bin/python -m pip install -q openvino==2026.4.1
-fi
-if [ "${1:-}" = test ] && ! .venv/bin/python -c 'import nanobind, numpy, pytest' 2>/dev/null; then
-    .venv/bin/python -m pip install -q 'nanobind>=3.1,<4' numpy pytest
-fi
-if [ "${1:-}" = bench ]; then
-    .venv/bin/python -m pip install -q -r benchmarks/requirements.txt
-fi
+wheels=()
+case $more in test | bench) wheels=("$more") ;; esac
+.venv/bin/python scripts/wheels.py "${wheels[@]}" "${cuda[@]}"

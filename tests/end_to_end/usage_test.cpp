@@ -53,6 +53,9 @@ INSTANTIATE_TEST_SUITE_P(
                     Mistake{"no_model", {"sample", "models/none", "--count", "1"}, 1, "models/none"},
                     Mistake{"unknown_engine", {"sample", "models/none", "--engine", "onnx"}, 2, "known are auto, native, openvino and torch"},
                     Mistake{"unknown_device", {"sample", "models/none", "--device", "gpu"}, 2, "known are cpu, cuda"},
+                    Mistake{"a_run_on_an_unknown_device", {"run", toy, "device=tpu", "--dry-run"}, 2, "known are cpu, cuda"},
+                    Mistake{"a_run_on_a_numbered_cpu", {"run", toy, "device=cpu:3"}, 2, "all cores are one device"},
+                    Mistake{"an_evaluation_of_a_run_on_an_unknown_device", {"evaluate", toy, "device=cuda:x"}, 2, "the number of a GPU"},
                     Mistake{"gan_without_training", {"benchmark", "models/none", "--gan"}, 2, "--training"},
                     Mistake{"int8_of_a_model_that_is_not_quantised", {"sample", "models/fashion-mnist/k4", "--precision", "int8"}, 2, "atelier quantize"},
                     Mistake{"lpips_without_weights", {"run", toy, "dm.regression=lpips"}, 2, "lpips.backbone"},
@@ -66,6 +69,26 @@ INSTANTIATE_TEST_SUITE_P(
                     Mistake{"a_class_that_is_not_there", {"route", "models/fashion-mnist/k4", "--class", "10"}, 2, "classes are 0 to 9"},
                     Mistake{"negative_count", {"sample", "models/none", "--count", "-1"}, 2, "--count"}),
     [](const auto& test) { return test.param.name; });
+
+TEST(Device, is_checked_before_anything_else_by_every_command_that_has_one) {
+    const std::vector<Arguments> commands{{"sample", "models/none", "--count", "1"}, {"serve", "models/none"}, {"benchmark", "models/none"},
+                                          {"evaluate", "models/none", "--data", "none", "--out", "none"}, {"embed", "none", "none.txt", "--out", "none.npy"},
+                                          {"forward", "none", "--in", "none", "--out", "none"}};
+    for (Arguments command : commands) {
+        for (const auto& [device, words] : {std::pair{"tpu", "known are cpu, cuda"}, {"cuda:x", "the number of a GPU"}, {"cpu:3", "all cores are one device"}}) {
+            Arguments asked = command;
+            asked.insert(asked.end(), {"--device", device});
+            const Outcome outcome = run(asked);
+            EXPECT_EQ(outcome.code, 2) << command.front();
+            expect_contains(outcome.err, words);
+        }
+        if (fs::exists("/dev/nvidia0")) continue;
+        command.insert(command.end(), {"--device", "cuda"});
+        const Outcome outcome = run(command);
+        EXPECT_EQ(outcome.code, 2) << command.front();
+        expect_contains(outcome.err, "or take cpu");
+    }
+}
 
 TEST(Classifier, says_on_which_images_it_was_tried) {
     const Folder folder;

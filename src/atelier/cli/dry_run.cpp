@@ -16,6 +16,7 @@
 #include "atelier/core/progress.h"
 #include "atelier/distillation/distribution_matching.h"
 #include "atelier/distillation/score_matching.h"
+#include "atelier/inference/device.h"
 #include "atelier/training/stepper.h"
 
 namespace atelier::cli {
@@ -163,7 +164,7 @@ class Estimator {
 public:
     Estimator(const RunConfig& config, const RunPlan& plan, const DryRun& wishes)
         : config_(config), plan_(plan), memory_(memory_of(config, wishes)), own_(own_bytes(conditions_of(config, false))) {
-        const bool here = config.device == "cpu" || at::hasCUDA();
+        const bool here = inference::has_device(config.device);
         if (wishes.tflops > 0) {
             rate_ = wishes.tflops * 1e12;
             rate_words_ = fmt::format("{} TFLOP/s, as told", wishes.tflops);

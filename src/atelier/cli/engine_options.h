@@ -2,6 +2,7 @@
 
 #include <CLI/CLI.hpp>
 
+#include "atelier/core/error.h"
 #include "atelier/inference/engine.h"
 
 namespace atelier::cli {
@@ -14,7 +15,17 @@ struct EngineOptions {
         command.add_option("--engine", engine, "who computes; native: atelier's own loops in fp32; auto: on CPUs native for small networks in fp32, else OpenVINO, LibTorch on GPUs")->type_name("{auto,native,openvino,torch}");
         command.add_option("--precision", precision, "of matrix products and convolutions; auto: int8 for quantised models, else fp32")
             ->type_name("{auto,fp32,bf16,int8}");
-        command.add_option("--device", device, "cpu, cuda or cuda:N");
+        command.add_option("--device", device, "cpu, cuda or cuda:N")->check(CLI::Validator(why_not, ""));
+    }
+
+    /// What CLI11 asks before a command begins: whether there is such a device, and whether it is here.
+    static std::string why_not(const std::string& device) {
+        try {
+            inference::device_of(device);
+            return "";
+        } catch (const core::UsageError& error) {
+            return error.what();
+        }
     }
 
     /// Throws core::UsageError on words that are none.

@@ -5,6 +5,7 @@
 
 #include "atelier/core/error.h"
 #include "atelier/distillation/divergences.h"
+#include "atelier/inference/device.h"
 #include "atelier/inference/generator.h"
 #include "atelier/networks/network.h"
 #include "atelier/ops/instructions.h"
@@ -134,6 +135,7 @@ void check_list(const std::vector<std::int64_t>& list, std::int64_t students, co
 }
 
 void check(const RunConfig& config) {
+    inference::named_device(config.device);
     if (config.output.empty()) refuse("output is empty: name the run's directory, e.g. output=runs/first");
     if (config.teacher.bfloat16 && config.precision == "fp16") refuse("teacher.bfloat16 is the old form of precision = \"bf16\"; precision says \"fp16\"");
     if (config.data_path.empty()) refuse("data.path is empty: name the data set, e.g. data.path=toy:ring");

@@ -11,16 +11,6 @@
 
 namespace atelier::inference {
 
-at::Device device_of(const std::string& name) {
-    try {
-        const at::Device device(name);
-        if (device.is_cuda() && !at::hasCUDA()) throw core::UsageError("device \"" + name + "\": this build of LibTorch has no CUDA; use cpu");
-        return device;
-    } catch (const c10::Error&) {
-        throw core::UsageError("there is no device \"" + name + "\"; known are cpu, cuda and cuda:N");
-    }
-}
-
 namespace {
 
 class TorchOneStep : public OneStep {
@@ -56,6 +46,7 @@ Engine::Precision precision_of(const std::string& name) {
 
 Engine engine_of(const std::string& kind, const std::string& precision, const std::string& device) {
     using Kind = Engine::Kind;
+    named_device(device);
     const std::map<std::string, Kind> kinds{{"auto", device == "cpu" ? Kind::openvino : Kind::torch}, {"native", Kind::native}, {"openvino", Kind::openvino}, {"torch", Kind::torch}};
     const auto found = kinds.find(kind);
     if (found == kinds.end()) throw core::UsageError(fmt::format("there is no engine \"{}\"; known are auto, native, openvino and torch", kind));

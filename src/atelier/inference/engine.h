@@ -3,6 +3,7 @@
 #include <memory>
 #include <string>
 
+#include "atelier/inference/device.h"
 #include "atelier/models/model_directory.h"
 
 namespace atelier::inference {
@@ -21,9 +22,6 @@ struct Engine {
     /// As LibTorch computes it.
     ops::Compute compute() const { return {precision == Precision::bf16 ? std::optional(at::kBFloat16) : std::nullopt}; }
 };
-
-/// Reads "cpu", "cuda" or "cuda:N". Throws core::UsageError on anything else, and on CUDA where this build of LibTorch has none.
-at::Device device_of(const std::string& name);
 
 /// Reads "native", "openvino", "torch" or "auto" (on the CPU native or OpenVINO, see engine_for; LibTorch elsewhere), "fp32", "bf16", "int8" or "auto", "cpu", "cuda" or "cuda:N".
 /// Throws core::UsageError on anything else, when native or OpenVINO are asked for another device than the CPU, native for bf16, and native and LibTorch for int8.
