@@ -20,6 +20,7 @@
 #include "atelier/inference/generator.h"
 #include "atelier/inference/prompted_generator.h"
 #include "atelier/models/diffusers_directory.h"
+#include "atelier/models/what_is.h"
 #include "atelier/ops/error_words.h"
 
 /// The half of the Python module that speaks to the rooms. python/atelier/ gives it names, types and words.
@@ -299,6 +300,7 @@ NB_MODULE(_atelier, module) {
     }, nb::arg("pixels"));
     module.attr("__version__") = ATELIER_VERSION;
     module.def("reads_prompts", &inference::reads_prompts, nb::arg("path"));
+    module.def("model_at", [](const std::filesystem::path& path) { return models::model_at(path).string(); }, nb::arg("path"));
     module.def("read_partition", [](const std::filesystem::path& path) { return object_of(read_partition(path)); }, nb::arg("path"));
     module.def("read_object", [](const std::filesystem::path& path) { return object_of(read_object(path)); }, nb::arg("path"));
 }

@@ -32,7 +32,7 @@ def load(
     steps: int | None = None,
     guidance: float | None = None,
 ) -> Ensemble:
-    """Open an ensemble directory, or a model directory, which is an ensemble of one.
+    """Open an ensemble directory, a model directory, which is an ensemble of one, or the ensemble of a run's directory.
 
     engine      "native" and "openvino" (CPUs), "torch", or "auto": on CPUs native for small networks in fp32, else OpenVINO, LibTorch on GPUs
     precision   "fp32", "bf16", "int8" (quantised models), or "auto": int8 for those, else fp32
@@ -54,7 +54,7 @@ def load(
         "sampler": "" if sampler is None else word("sampler", sampler),
         "steps": None if steps is None else whole("steps", steps, 1),
     }
-    words = path_word("path", path)
+    words = _atelier.model_at(path_word("path", path))
     scale = None if guidance is None else real("guidance", guidance)
     if _atelier.reads_prompts(words):
         return Ensemble(_atelier.PromptEnsemble(words, *how.values(), scale), Path(words), {**how, "guidance": scale})

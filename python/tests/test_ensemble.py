@@ -193,6 +193,14 @@ def test_a_directory_that_is_no_sound_model_is_an_error_that_names_it(tmp_path):
     assert not isinstance(caught.value, ValueError)
 
 
+def test_a_run_stands_for_its_ensemble_and_other_paths_are_said_to_be_what_they_are(tmp_path):
+    (tmp_path / "ensemble").symlink_to(MODELS / "k4-small")
+    assert atelier.load(tmp_path).hash == atelier.load(MODELS / "k4-small").hash
+    for path, words in [(MODELS, "is a folder of models"), (MODELS / "teacher" / "model.safetensors", "holds the weights of"), ("somebody/some-model", "huggingface-cli download")]:
+        with pytest.raises(atelier.Error, match=words):
+            atelier.load(path)
+
+
 def test_metrics_are_those_measured_of_the_same_weights(k4, tmp_path):
     recorded = json.loads((MODELS / "evaluation.json").read_text())["models"]["K=4 students"]
     assert k4.metrics == recorded["metrics"] and k4.metrics["feature_distance"]["mean"] > 0

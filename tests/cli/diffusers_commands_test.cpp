@@ -1,6 +1,7 @@
 #include <fstream>
 
 #include "atelier/conditions/embeddings.h"
+#include "atelier/core/atomic_file.h"
 #include "atelier/core/image_file.h"
 #include "cli/program.h"
 #include "evaluation/inception_fixture.h"
@@ -50,6 +51,24 @@ TEST_F(DiffusersCommands, forward_writes_what_each_part_answers) {
     near(forward("vae", {{"x", answers.at("latent")}}).at("image"), "decoded");
     near(forward("vae-encode", {{"image", answers.at("image")}}).at("mean"), "mean");
     EXPECT_EQ(atelier({"forward", model(), "--part", "nose", "--in", path("in.safetensors"), "--out", path("out.safetensors")}).code, 2);
+}
+
+TEST_F(DiffusersCommands, a_scheduler_with_pythons_infinity_is_read_and_one_that_is_not_supported_refused_by_inspect) {
+    const auto file = model_.path() / "scheduler/scheduler_config.json";
+    nlohmann::json scheduler = core::read_json(file);
+    scheduler.update({{"_class_name", "DPMSolverMultistepScheduler"}, {"solver_order", 2}, {"algorithm_type", "dpmsolver++"}, {"solver_type", "midpoint"}, {"lower_order_final", true}, {"final_sigmas_type", "zero"}});
+    std::string text = scheduler.dump(2);
+    text.replace(text.find("{"), 1, "{\n  \"lambda_min_clipped\": -Infinity,");
+    core::write_text(file, text);
+    nlohmann::json index = core::read_json(model_.path() / "model_index.json");
+    index["scheduler"] = {"diffusers", "DPMSolverMultistepScheduler"};
+    core::write_json(model_.path() / "model_index.json", index);
+    EXPECT_EQ(atelier({"inspect", model()}).code, 0);
+    const Answer drawn = atelier({"sample", model(), "--prompt", "a cat", "--steps", "2", "--out", path("x.jpg")});
+    EXPECT_EQ(drawn.code, 0) << drawn.error;
+    text.replace(text.find("-Infinity"), 9, "-5.1");
+    core::write_text(file, text);
+    EXPECT_NE(atelier({"inspect", model()}).error.find("\"lambda_min_clipped\" is -5.1; that is not supported"), std::string::npos);
 }
 
 TEST_F(DiffusersCommands, sample_draws_a_prompt_and_repeats_byte_for_byte) {

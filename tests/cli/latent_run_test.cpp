@@ -1,5 +1,6 @@
 #include <fstream>
 
+#include "atelier/core/atomic_file.h"
 #include "atelier/core/image_file.h"
 #include "atelier/models/ensemble.h"
 #include "cli/program.h"
@@ -62,12 +63,25 @@ TEST_F(LatentRun, prompts_alone_make_students_that_answer_prompts_and_are_diffus
     EXPECT_EQ(core::read_text(folder_ / "a.png"), bytes);
     const auto student = nlohmann::json::parse(first.out).at("student").get<int>();
 
+    // The run stands for its ensemble; what cannot be timed or is damaged is said in words.
+    auto of_run = sampling;
+    of_run[1] = path("run");
+    const Answer drawn_by_run = atelier(of_run);
+    EXPECT_EQ(drawn_by_run.code, 0) << drawn_by_run.error;
+    EXPECT_EQ(core::read_text(folder_ / "a.png"), bytes);
+    const Answer timed = atelier({"benchmark", ensemble});
+    EXPECT_EQ(timed.code, 2);
+    EXPECT_NE(timed.error.find("reads prompts"), std::string::npos) << timed.error;
+    EXPECT_NE(atelier({"inspect", ensemble}).out.find("files as they were written"), std::string::npos);
+
     // The student alone as a diffusers directory answers the same in one step of DDIM from the last time step.
     ASSERT_EQ(atelier({"convert", ensemble + "/students/" + std::to_string(student), path("student"), "--to", "diffusers"}).code, 0);
     const models::DiffusersDirectory written(folder_ / "student");
     EXPECT_EQ(written.about().at("unet").at("parameters"), models::DiffusersDirectory(model_.path()).about().at("unet").at("parameters"));
     EXPECT_NE(ops::hash_of(written.unet_weights().read()), ops::hash_of(models::DiffusersDirectory(model_.path()).unet_weights().read()));
     EXPECT_EQ(atelier({"sample", path("run/teacher"), "--prompt", "a photo of a cat", "--sampler", "heun", "--steps", "2", "--out", path("b.png")}).code, 0);
+    core::write_text(folder_ / "run/ensemble/vae/diffusion_pytorch_model.safetensors", "damaged");
+    EXPECT_NE(atelier({"inspect", ensemble}).error.find("vae/diffusion_pytorch_model.safetensors: differs from its checksum"), std::string::npos);
 }
 
 TEST_F(LatentRun, captioned_pictures_are_encoded_once_and_smaller_students_learn_the_scores_first) {
@@ -125,6 +139,13 @@ TEST_F(LatentRun, what_does_not_fit_is_said_before_anything_is_made) {
     refused(command("sd15-msd4-dm", prompts, {"students.widths=[4]"}), "teacher score matching");
     refused(command("sd15-msd4-dm", prompts, {"data.flips=true"}), "data.flips");
     refused(command("sd15-msd4-dm", "toy:ring"), "has no captions");
+    nlohmann::json scheduler = core::read_json(model_.path() / "scheduler/scheduler_config.json");
+    scheduler["rescale_betas_zero_snr"] = true;
+    core::write_json(model_.path() / "scheduler/scheduler_config.json", scheduler);
+    const Answer zero_snr = atelier(command("sd15-msd4-dm", prompts));
+    EXPECT_EQ(zero_snr.code, 1);
+    EXPECT_NE(zero_snr.error.find("scheduler_config.json: \"rescale_betas_zero_snr\" is true"), std::string::npos) << zero_snr.error;
+    EXPECT_FALSE(fs::exists(folder_ / "run"));
     refused({"run", std::string(ATELIER_SOURCE_DIR) + "/configs/toy2d.toml", "data.path=" + prompts, "output=" + path("run")}, "prompts alone");
 }
 

@@ -294,6 +294,13 @@ TEST(CreateDirectory, appears_whole) {
     EXPECT_EQ(folder.entries(), 1U);
 }
 
+TEST(CreateDirectory, names_files_in_messages_as_they_would_be_called) {
+    const TestFolder folder;
+    const FaultAt full(1, ENOSPC);
+    const std::string message = error_of([&] { create_directory_atomically(folder / "model", [](const auto& temporary) { write_text(temporary / "x", "1"); }); });
+    expect_contains(message, (folder / "model/x").string() + ": writing failed");
+}
+
 TEST(CreateDirectory, leaves_nothing_when_filling_fails) {
     const TestFolder folder;
     error_of([&] {

@@ -2,6 +2,9 @@
 
 #include "core/test_folder.h"
 
+#include <cmath>
+#include <limits>
+
 #include "atelier/core/atomic_file.h"
 
 namespace atelier::core {
@@ -47,6 +50,28 @@ TEST(JsonFile, broken_text_is_refused_with_its_place) {
     refusal("1e999");
     refusal("NaN");
     refusal(std::string("1\0", 2));
+}
+
+TEST(JsonFile, files_may_hold_the_numbers_that_python_writes_and_nothing_else_of_the_kind) {
+    const TestFolder folder;
+    const auto read = [&](const std::string& text) {
+        write_text(folder / "x.json", text);
+        return read_json(folder / "x.json");
+    };
+    const auto numbers = read(R"({"a": -Infinity, "b":[Infinity,NaN , 1], "c": "NaN, -Infinity", "d\"NaN": {"e":NaN}})");
+    EXPECT_EQ(numbers["a"], -std::numeric_limits<double>::infinity());
+    EXPECT_EQ(numbers["b"][0], std::numeric_limits<double>::infinity());
+    EXPECT_TRUE(std::isnan(numbers["b"][1].get<double>()));
+    EXPECT_EQ(numbers["b"][2], 1);
+    EXPECT_EQ(numbers["c"], "NaN, -Infinity");
+    EXPECT_TRUE(std::isnan(numbers["d\"NaN"]["e"].get<double>()));
+    EXPECT_TRUE(std::isinf(read("Infinity").get<double>()));
+    for (const char* text : {"[inf]", "[nan]", "[+Infinity]", "[- Infinity]", "[Infinity1]", "[NaNs]", "[--Infinity]", "{NaN: 1}", "{\"a\":1, NaN}", "[1 NaN]", "[Infinity NaN]", "NaN NaN",
+                             "[\"\\u0000N\", NaN]"}) {
+        error_of([&] { read(text); });
+    }
+    EXPECT_EQ(read("[\"\\u0000N\", \"NaN\"]")[0], std::string("\0N", 2));  // a text like the one that stands in for a number
+    refusal("[NaN]");  // requests over HTTP are strict
 }
 
 TEST(JsonFile, what_is_written_is_read) {

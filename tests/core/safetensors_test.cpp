@@ -154,7 +154,21 @@ TEST_F(Safetensors, duplicate_keys_are_refused) {
 TEST_F(Safetensors, metadata_holds_only_texts) {
     expect_contains(error_with(R"({"__metadata__":{"a":1}})"), "\"a\" must be text");
     expect_contains(error_with(R"({"__metadata__":["a"]})"), "__metadata__");
-    expect_contains(error_with(R"({"__metadata__":null})"), "__metadata__");
+    expect_contains(error_with(R"({"__metadata__":1})"), "__metadata__");
+}
+
+TEST_F(Safetensors, types_that_are_not_read_are_passed_over_until_they_are_asked_for) {
+    const std::string header = R"({"__metadata__":null,"a":)" + entry("\"F8_E4M3\"", "[3]", "[0,3]") + R"(,"b":)" + entry("\"F4\"", "[2]", "[3,4]") + R"(,"c":)" +
+                               entry("\"C64\"", "[1]", "[4,12]") + R"(,"w":)" + entry("\"U8\"", "[2]", "[12,14]") + "}";
+    write_text(path(), with_length(header, std::string(14, 'd')));
+    const SafetensorsFile file(path());
+    EXPECT_EQ(file.entries().size(), 1U);
+    EXPECT_EQ(file.bytes("w").size(), 2U);
+    EXPECT_EQ(file.unread().at("a"), "F8_E4M3");
+    EXPECT_TRUE(file.metadata().empty());
+    expect_contains(error_of([&] { file.entry("a"); }), "is of type F8_E4M3");
+    expect_contains(error_with(one("\"U16\"", "[4]", "[0,4]"), 4), "8 bytes");
+    expect_contains(error_with(one("\"F4\"", "[3]", "[0,2]"), 2), "shape");
 }
 
 TEST_F(Safetensors, entries_of_the_wrong_form_are_refused_with_the_tensors_name) {

@@ -55,6 +55,12 @@ protected:
 
 }  // namespace
 
+TEST_F(SchemaTest, text_without_quotes_is_shown_with_them) {
+    expect_contains(refusal("seed = 1\noutput = runs/mine  # where\n"), "x.toml:2: ");
+    expect_contains(refusal("seed = 1\noutput = runs/mine  # where\n"), "; text is quoted: output = \"runs/mine\"");
+    EXPECT_EQ(refusal("output = \"runs\n").find("text is quoted"), std::string::npos);
+}
+
 TEST_F(SchemaTest, a_file_and_then_overrides_set_the_fields) {
     read("seed = 4\nmetrics = [\"kid\"]\n[teacher]\nsteps = 10\nrate = 1\nema = false\nwidths = [1, 2, 3]\nlevels = [80, 0.5]\n",
          {"teacher.steps=20", "partition.method=labels", "teacher.widths=[8]", "output=runs/x-1"});

@@ -33,8 +33,15 @@ TEST(Completions, bash_completes_commands_options_choices_and_files) {
     EXPECT_EQ(completed(folder, "atelier distill x --stage ''"), (Words{"tsm", "dm", "adm"}));
     EXPECT_EQ(completed(folder, "atelier completions z"), Words{"zsh"});
     EXPECT_EQ(completed(folder, "atelier run configs/toy2d"), Words{"configs/toy2d.toml"});
+    EXPECT_EQ(completed(folder, "atelier run README"), Words{}) << "no config";
+    EXPECT_TRUE(completed(folder, "atelier run configs/toy2d.toml teacher.st").contains("teacher.steps="));
+    EXPECT_EQ(completed(folder, "atelier run configs/toy2d.toml teacher.path = REA"), Words{"README.md"}) << "bash makes three words of it";
+    EXPECT_TRUE(completed(folder, "atelier ''").contains("sample"));
+    EXPECT_FALSE(completed(folder, "atelier ''").contains("--version"));
+    EXPECT_TRUE(completed(folder, "atelier --v").contains("--version"));
     EXPECT_EQ(completed(folder, "atelier serve --api-keys READ"), Words{"README.md"});
     EXPECT_EQ(completed(folder, "atelier serve --max-batch ''"), Words{}) << "a number is nobody's to guess";
+    EXPECT_EQ(completed(folder, "atelier sample --class ''"), Words{}) << "nor is a class";
 }
 
 /// The long options that `atelier COMMAND --help` shows.

@@ -175,7 +175,7 @@ TEST(Serve, what_cannot_be_served_is_said_at_once) {
         expect_contains(outcome.err, words);
     };
     says({"serve", "tests/golden/stable_diffusion_1"}, 2, "diffusers directory");
-    says({"serve", "nowhere"}, 1, "no model here");
+    says({"serve", "nowhere"}, 1, "there is no such model");
     says({"serve", k4, "--host", "nonsense"}, 2, "--host");
     says({"serve", k4, "--api-keys", "nowhere"}, 1, "nowhere");
     says({"serve", k4, k4}, 2, "two models would be called \"k4\"");

@@ -12,6 +12,9 @@
 #include "atelier/distillation/distribution_matching.h"
 #include "atelier/evaluation/latency.h"
 #include "atelier/inference/generator.h"
+#include "atelier/models/diffusers_directory.h"
+#include "atelier/models/prompt_encoder.h"
+#include "atelier/models/what_is.h"
 #include "atelier/ops/instructions.h"
 #include "atelier/training/stepper.h"
 
@@ -138,6 +141,9 @@ void benchmark(BenchmarkArguments& arguments) {
         throw core::UsageError("--gan, --micro-batch and --activation-checkpointing go with --training");
     }
     if (arguments.training && chosen.kind != inference::Engine::Kind::torch) throw core::UsageError("--training runs on --engine torch");
+    arguments.model = models::model_at(arguments.model).string();
+    if (models::is_diffusers_directory(arguments.model)) throw core::UsageError(arguments.model + ": is a diffusers directory, which is not timed; benchmark takes models and ensembles of classes");
+    models::refuse_prompts(arguments.model);
     const inference::Engine engine = engine_for(chosen, arguments.model);
     if (arguments.threads > 0) at::set_num_threads(static_cast<int>(arguments.threads));
     nlohmann::json figures = arguments.training ? training_figures(arguments, engine) : inference_figures(arguments, engine);
@@ -152,7 +158,7 @@ void benchmark(BenchmarkArguments& arguments) {
 void add_benchmark_command(CLI::App& app) {
     auto arguments = std::make_shared<BenchmarkArguments>();
     CLI::App* command = app.add_subcommand("benchmark", "Time one evaluation of a model and one whole request, or one training cycle; JSON");
-    command->add_option("MODEL", arguments->model, "a model directory or an ensemble directory")->required();
+    command->add_option("MODEL", arguments->model, "a model, an ensemble or a run (its ensemble)")->required();
     command->add_option("--batch", arguments->batch, "samples at once")->check(CLI::Range(1, 100000));
     command->add_option("--threads", arguments->threads, "threads; without: one a core")->check(CLI::Range(1, 1024));
     command->add_option("--runs", arguments->runs, "measured runs, after some unmeasured ones; medians are reported")->check(CLI::Range(1, 100000));

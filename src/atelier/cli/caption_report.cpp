@@ -55,7 +55,7 @@ void add_captioned_samples(evaluation::Report& report, const Shelf& shelf) {
     const auto captions = held_out_captions();
     std::vector<evaluation::Figure> figures;
     const auto add = [&](const fs::path& path, const std::string& name) {
-        inference::PromptedGenerator generator(path, std::nullopt, std::nullopt, {});
+        inference::PromptedGenerator generator(path, std::nullopt, std::nullopt, shelf.engine);
         figures.push_back({"", picture(generator, captions), fmt::format("{}, {} evaluation(s) a picture", name, generator.sampling().evaluations())});
     };
     if (shelf.has_teacher()) add(shelf.folder / "teacher", "The teacher");
@@ -68,7 +68,7 @@ void add_captioned_samples(evaluation::Report& report, const Shelf& shelf) {
 void add_prompt_cells(evaluation::Report& report, const Shelf& shelf) {
     if (shelf.ensembles.empty() || draws_latents(shelf)) return;
     const fs::path& path = shelf.ensembles.back().second;
-    const inference::PromptedGenerator generator(path, std::nullopt, std::nullopt, {});
+    const inference::PromptedGenerator generator(path, std::nullopt, std::nullopt, shelf.engine);
     std::vector<std::string> all;
     for (const data::Scene& scene : data::scenes(false)) {
         const auto words = data::wordings(scene);

@@ -1,10 +1,14 @@
 #include <CLI/CLI.hpp>
 #include <algorithm>
+#include <cerrno>
+#include <cstring>
 #include <iostream>
 
 #include <fmt/ranges.h>
 
 #include "atelier/cli/commands.h"
+#include "atelier/cli/standard_output.h"
+#include "atelier/cli/usage.h"
 #include "atelier/core/error.h"
 #include "atelier/core/log.h"
 #include "atelier/core/schema.h"
@@ -17,7 +21,7 @@ namespace {
 
 constexpr int failed = 1, wrong_usage = 2, interrupted = 130;
 
-int report(const std::string& message, int code) {
+int report_failure(const std::string& message, int code) {
     std::cerr << "atelier: " << message << std::endl;
     return code;
 }
@@ -28,14 +32,23 @@ int guarded(const std::function<void()>& parse_and_run, const CLI::App& app) {
         parse_and_run();
         return 0;
     } catch (const CLI::ParseError& error) {
-        return app.exit(error) == 0 ? 0 : wrong_usage;
+        if (error.get_exit_code() == 0) return app.exit(error);  // --help and --version
+        return report_failure(words_of(error, app), wrong_usage);
     } catch (const core::Interrupted& stop) {
-        return report(stop.what(), interrupted);
+        return report_failure(stop.what(), interrupted);
     } catch (const core::UsageError& error) {
-        return report(error.what(), wrong_usage);
+        return report_failure(error.what(), wrong_usage);
     } catch (const std::exception& error) {
-        return report(ops::words_of(error), failed);
+        return report_failure(ops::words_of(error), failed);
     }
+}
+
+/// A command whose result could not be printed has failed. A reader that went away has seen what it wanted; that is said by the exit code alone.
+int with_output_checked(int code, StandardOutput& output) {
+    const auto problem = output.finish();
+    if (!problem || code != 0) return code;
+    if (*problem == EPIPE) return failed;
+    return report_failure(fmt::format("standard output: writing failed ({})", std::strerror(*problem)), failed);
 }
 
 /// CLI11 would only say that a command is required.
@@ -49,10 +62,14 @@ void check_command(const CLI::App& app, const std::string& word) {
 }  // namespace
 
 int run_command_line(int argc, char** argv) {
+    occupy_standard_descriptors();
+    StandardOutput output;
     CLI::App app{"Atelier distils one diffusion teacher into K one-step students, each owning a part of the conditions.", "atelier"};
     app.footer("Begin with:\n  atelier run configs/toy2d.toml output=runs/toy2d\n  atelier sample models/fashion-mnist/k4 --count 64 --seed 1 --out grid.png\n"
                "Exit codes: 0 done, 1 failed, 2 wrong usage, 130 interrupted (run again to go on).");
     app.require_subcommand(1);
+    app.option_defaults()->always_capture_default();
+    app.formatter(help_formatter());
     app.set_version_flag("--version", "atelier " ATELIER_VERSION);
     bool quiet = false;
     app.add_flag("-q,--quiet", quiet, "only warnings, errors and results")->each([](const std::string&) { core::log::set_quiet(true); });
@@ -72,11 +89,14 @@ int run_command_line(int argc, char** argv) {
     add_embed_command(app);
     add_completions_command(app);
 
+    add_common_checks(app);
+
     core::catch_stop_signals();
-    return guarded([&] {
+    const int code = guarded([&] {
         if (argc > 1 && argv[1][0] != '-') check_command(app, argv[1]);
         app.parse(argc, argv);
     }, app);
+    return with_output_checked(code, output);
 }
 
 }  // namespace atelier::cli

@@ -1,11 +1,13 @@
 #include <CLI/CLI.hpp>
 #include <algorithm>
 #include <iostream>
+#include <set>
 
 #include <fmt/format.h>
 #include <fmt/ranges.h>
 
 #include "atelier/cli/commands.h"
+#include "atelier/cli/run_config.h"
 
 namespace atelier::cli {
 
@@ -20,17 +22,43 @@ struct Word {
     std::vector<std::string> choices;
 };
 
+/// What a command takes before its key=value pairs: nothing of the kind, a config or something else, a config alone.
+enum class Config { none, possible, only };
+
 struct Command {
     std::string name, about;
     std::vector<Word> options;
     Word arguments;
+    Config config = Config::none;
 };
+
+/// "teacher.steps=" and the like, for every key of a run's config.
+std::vector<std::string> config_keys() {
+    RunConfig config;
+    std::vector<std::string> keys;
+    const auto flatten = [&](const auto& self, const nlohmann::json& values, const std::string& prefix) -> void {
+        for (const auto& [key, value] : values.items()) {
+            if (value.is_object()) self(self, value, prefix + key + ".");
+            else keys.push_back(prefix + key + "=");
+        }
+    };
+    flatten(flatten, schema_of(config).values(), "");
+    return keys;
+}
+
+std::string keys_text() { return fmt::format("{}", fmt::join(config_keys(), " ")); }
 
 /// The words of "TEXT:{a,b}", as CLI11 describes an option's value; none where any text goes.
 std::vector<std::string> choices_in(const std::string& type) {
     const std::size_t open = type.find('{'), end = type.find('}');
     if (open == std::string::npos || end == std::string::npos) return {};
     return CLI::detail::split(type.substr(open + 1, end - open - 1), ',');
+}
+
+/// Whether an option's value is text that is nobody's to guess, not a file.
+bool is_free_text(const CLI::Option& option) {
+    static const std::set<std::string> names{"class", "classes", "prompt", "negative", "encoder", "host", "cors-origin", "device", "route-to"};
+    return std::ranges::any_of(option.get_lnames(), [&](const std::string& name) { return names.contains(name); });
 }
 
 Word word_of(const CLI::Option& option) {
@@ -41,7 +69,7 @@ Word word_of(const CLI::Option& option) {
     word.choices = choices_in(type);
     if (option.get_items_expected_max() == 0) word.takes = Word::Takes::nothing;
     else if (!word.choices.empty()) word.takes = Word::Takes::choice;
-    else word.takes = type.starts_with("TEXT") ? Word::Takes::file : Word::Takes::number;
+    else word.takes = type.starts_with("TEXT") && !is_free_text(option) ? Word::Takes::file : Word::Takes::number;
     return word;
 }
 
@@ -49,6 +77,8 @@ Command command_of(const CLI::App& app) {
     Command command{.name = app.get_name(), .about = app.get_description()};
     for (const CLI::Option* option : app.get_options()) {
         Word word = word_of(*option);
+        if (option->get_name(true) == "CONFIG") command.config = Config::only;
+        else if (option->get_positional() && word.about.find("*.toml") != std::string::npos) command.config = Config::possible;
         if (option->nonpositional()) command.options.push_back(std::move(word));
         else if (command.arguments.takes != Word::Takes::choice) command.arguments = std::move(word);
     }
@@ -92,20 +122,28 @@ std::string bash_command(const Command& command) {
     for (const Word& word : command.options) {
         if (word.takes != Word::Takes::nothing) text += fmt::format("                {}) {}; return ;;\n", fmt::join(word.names, "|"), bash_value(word));
     }
-    return text + fmt::format("            esac\n            if [[ $word == -* ]]; then {}\n            else {}; fi ;;\n", bash_words(names_of(command.options)),
-                              bash_value(command.arguments));
+    text += fmt::format("            esac\n            if [[ $word == -* ]]; then {}\n", bash_words(names_of(command.options)));
+    if (command.config != Config::none && command.name != "classifier") {
+        text += "            elif [[ $config ]]; then compopt -o nospace; mapfile -t COMPREPLY < <(compgen -W \"$keys\" -- \"$word\")\n";
+    }
+    const bool only = command.config == Config::only;
+    return text + fmt::format("            else {}; fi ;;\n", only ? "compopt -o filenames; mapfile -t COMPREPLY < <(compgen -f -X '!*.toml' -- \"$word\"; compgen -d -- \"$word\")" : bash_value(command.arguments));
 }
 
 std::string bash_script(const Command& program, const std::vector<Command>& commands) {
-    std::vector<std::string> first = names_of(program.options);
+    std::vector<std::string> first;
     std::string cases;
     for (const Command& command : commands) {
         first.push_back(command.name);
         cases += bash_command(command);
     }
-    return "_atelier() {\n    local word=${COMP_WORDS[COMP_CWORD]} before=${COMP_WORDS[COMP_CWORD - 1]} command= one\n    COMPREPLY=()\n"
-           "    for one in \"${COMP_WORDS[@]:1:COMP_CWORD-1}\"; do\n        if [[ $one != -* ]]; then command=$one; break; fi\n    done\n    case $command in\n"
-           "        '') " + bash_words(first) + " ;;\n" + cases + "    esac\n}\ncomplete -F _atelier atelier\n";
+    // Bash takes = for the end of a word: what follows a key or a name is a file or nothing.
+    return "_atelier() {\n    local word=${COMP_WORDS[COMP_CWORD]} before=${COMP_WORDS[COMP_CWORD - 1]} command= config= one\n    COMPREPLY=()\n"
+           "    local keys='" + keys_text() + "'\n"
+           "    for one in \"${COMP_WORDS[@]:1:COMP_CWORD-1}\"; do\n        if [[ $one == *.toml ]]; then config=$one; fi\n        if [[ $one != -* && ! $command ]]; then command=$one; fi\n    done\n"
+           "    if [[ $before == '=' ]]; then compopt -o filenames; mapfile -t COMPREPLY < <(compgen -f -- \"$word\"); return; fi\n"
+           "    if [[ $word == '=' ]]; then compopt -o filenames; mapfile -t COMPREPLY < <(compgen -f); return; fi\n    case $command in\n"
+           "        '') if [[ $word == -* ]]; then " + bash_words(names_of(program.options)) + "; else " + bash_words(first) + "; fi ;;\n" + cases + "    esac\n}\ncomplete -F _atelier atelier\n";
 }
 
 std::string zsh_text(const std::string& text) {
@@ -138,10 +176,13 @@ std::string zsh_script(const Command& program, const std::vector<Command>& comma
     for (const Command& command : commands) {
         list += fmt::format("        '{}:{}'\n", command.name, zsh_text(command.about));
         cases += fmt::format("            {}) _arguments{}", command.name, zsh_options(command.options));
-        if (command.arguments.takes != Word::Takes::nothing) cases += fmt::format(" \\\n                '*{}'", zsh_value(command.arguments));
+        if (command.config == Config::only) cases += " \\\n                '1:config:_files -g \"*.toml\"'";
+        else if (command.config == Config::possible) cases += " \\\n                '1:file:_files'";
+        if (command.config != Config::none) cases += " \\\n                '*:setting:_atelier_settings'";
+        else if (command.arguments.takes != Word::Takes::nothing) cases += fmt::format(" \\\n                '*{}'", zsh_value(command.arguments));
         cases += " ;;\n";
     }
-    return "#compdef atelier\n\n_atelier() {\n    local state\n    local -a commands=(\n" + list + "    )\n    _arguments -C" + zsh_options(program.options) +
+    return "#compdef atelier\n\n_atelier_settings() {\n    if [[ $PREFIX == *=* ]]; then compset -P '*='; _files; else compadd -S '' -- " + keys_text() + "; fi\n}\n\n_atelier() {\n    local state\n    local -a commands=(\n" + list + "    )\n    _arguments -C" + zsh_options(program.options) +
            " \\\n                '1:command:->command' '*::argument:->argument'\n    case $state in\n        command) _describe command commands ;;\n"
            "        argument) case $words[1] in\n" + cases + "        esac ;;\n    esac\n}\n\nif [[ $funcstack[1] == _atelier ]]; then _atelier \"$@\"; else compdef _atelier atelier; fi\n";
 }
@@ -169,11 +210,13 @@ std::string fish_options(const std::string& when, const std::vector<Word>& optio
 }
 
 std::string fish_script(const Command& program, const std::vector<Command>& commands) {
-    std::string text = fish_options("__fish_use_subcommand", program.options);
+    std::string text = "set -g __atelier_keys " + keys_text() + "\n" + fish_options("__fish_use_subcommand", program.options);
     for (const Command& command : commands) {
         text += fmt::format("complete -c atelier -n __fish_use_subcommand -f -a {} -d '{}'\n", command.name, fish_text(command.about));
         const std::string when = fmt::format("'__fish_seen_subcommand_from {}'", command.name);
         if (command.arguments.takes == Word::Takes::choice) text += fmt::format("complete -c atelier -n {} -f -a '{}'\n", when, fmt::join(command.arguments.choices, " "));
+        if (command.config == Config::only) text += fmt::format("complete -c atelier -n {} -f -a '(__fish_complete_suffix .toml)'\n", when);
+        if (command.config != Config::none && command.name != "classifier") text += fmt::format("complete -c atelier -n {} -a \"$__atelier_keys\"\n", when);
         text += fish_options(when, command.options);
     }
     return text;

@@ -7,6 +7,7 @@
 #include "atelier/models/diffusers_directory.h"
 #include "atelier/models/edm_checkpoint.h"
 #include "atelier/models/latent_model.h"
+#include "atelier/models/what_is.h"
 
 namespace atelier::cli {
 
@@ -33,7 +34,19 @@ void export_graphs(const ConvertArguments& arguments, inference::GraphForm form)
     core::log::info("{}: written", arguments.to);
 }
 
-void convert(const ConvertArguments& arguments) {
+/// What cannot be converted is said before its form is asked for.
+void check_source(ConvertArguments& arguments) {
+    using Kind = models::Finding::Kind;
+    const Kind kind = models::what_is(arguments.from).kind;
+    const bool network = kind == Kind::model || kind == Kind::ensemble || kind == Kind::diffusers;
+    if (kind == Kind::run) arguments.from = models::model_at(arguments.from).string();
+    else if (kind == Kind::nothing && !arguments.form.empty()) models::refuse_as_model(arguments.from);
+    else if (kind == Kind::diffusers_part || kind == Kind::stable_diffusion_file || kind == Kind::low_rank_file || kind == Kind::exported || kind == Kind::picture || kind == Kind::config) models::refuse_as_model(arguments.from);
+    else if (!network && fs::is_directory(arguments.from)) models::refuse_as_model(arguments.from);
+}
+
+void convert(ConvertArguments& arguments) {
+    check_source(arguments);
     if (const auto form = inference::graph_form(arguments.form)) return export_graphs(arguments, *form);
     if (models::is_diffusers_directory(arguments.from)) {
         if (arguments.form != "diffusers") throw core::UsageError(arguments.from + " is a diffusers directory; it is written with --to diffusers, onnx or openvino");

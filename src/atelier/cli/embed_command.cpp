@@ -13,6 +13,7 @@
 #include "atelier/core/signals.h"
 #include "atelier/data/prompt_file.h"
 #include "atelier/inference/text_to_image.h"
+#include "atelier/models/what_is.h"
 
 namespace atelier::cli {
 
@@ -70,6 +71,11 @@ private:
 
 void embed(const EmbedArguments& arguments) {
     if (!arguments.out.ends_with(".safetensors")) throw core::UsageError("--out: " + arguments.out + " must end in .safetensors");
+    core::check_output_file(arguments.out);
+    if (!models::is_diffusers_directory(arguments.model)) {
+        models::model_at(arguments.model);
+        throw core::UsageError(arguments.model + ": is no diffusers directory; prompts are embedded with one of Stable Diffusion");
+    }
     inference::StableDiffusion model(arguments.model, arguments.engine.chosen());
     const std::int64_t total = data::count_prompts(arguments.prompts), width = model.text().width;
     if (total == 0) core::fail("{}: holds no prompt", arguments.prompts);

@@ -1,10 +1,12 @@
 #include <CLI/CLI.hpp>
 #include <iostream>
+#include <limits>
 
 #include "atelier/cli/commands.h"
 #include "atelier/cli/engine_options.h"
 #include "atelier/cli/prompt_pictures.h"
 #include "atelier/cli/stages.h"
+#include "atelier/cli/usage.h"
 #include "atelier/cli/yardstick.h"
 #include "atelier/core/atomic_file.h"
 #include "atelier/core/error.h"
@@ -12,6 +14,7 @@
 #include "atelier/data/prompt_file.h"
 #include "atelier/data/sampling.h"
 #include "atelier/evaluation/caption_measuring.h"
+#include "atelier/models/what_is.h"
 
 namespace atelier::cli {
 
@@ -47,7 +50,15 @@ void write(const EvaluateArguments& arguments, const nlohmann::json& results, co
     core::log::info("written: {}{}", result_file(arguments).string(), beside.empty() ? "" : " and " + (std::filesystem::path(arguments.out) / beside).string());
 }
 
+/// Other seeds draw other samples: figures of different seeds differ by chance.
+void say_seeds(const EvaluateArguments& arguments) {
+    const auto& seeds = arguments.measuring.seeds;
+    core::log::info("evaluation: {} samples of {}", arguments.measuring.count, seeds.size() == 1 ? fmt::format("seed {}", seeds.front()) : fmt::format("each of the seeds {} to {}", seeds.front(), seeds.back()));
+}
+
 std::vector<std::uint64_t> chosen_seeds(const EvaluateArguments& arguments) {
+    constexpr std::int64_t last = std::numeric_limits<std::int64_t>::max();
+    if (arguments.seed > last - (arguments.seeds - 1)) throw core::UsageError(fmt::format("--seed: {} seeds from {} on go beyond {}", arguments.seeds, arguments.seed, last));
     std::vector<std::uint64_t> seeds;
     for (std::int64_t i = 0; i < arguments.seeds; ++i) seeds.push_back(static_cast<std::uint64_t>(arguments.seed + i));
     return seeds;
@@ -56,6 +67,7 @@ std::vector<std::uint64_t> chosen_seeds(const EvaluateArguments& arguments) {
 void evaluate_samples_of_model(EvaluateArguments& arguments) {
     const auto generator = inference::open_generator(arguments.subject, inference::sampling_of(arguments.sampler, arguments.steps), arguments.engine.chosen());
     evaluation::drawn_classes(arguments.measuring.protocol.classes, arguments.measuring.count, 0, generator->prior());  // refused before anything is measured
+    say_seeds(arguments);
     const nlohmann::json results = measure(arguments.measuring, {{arguments.subject, generator.get()}});
     const std::filesystem::path out(arguments.out);
     const auto wanted = inference::plan(100, static_cast<std::uint64_t>(arguments.seed), {}, generator->prior());
@@ -67,6 +79,7 @@ void evaluate_prompted(EvaluateArguments& arguments) {
     evaluation::Measuring& measuring = arguments.measuring;
     if (!measuring.reference.empty()) throw core::UsageError("--reference is not for models of captions, whose captions come from the data; give --data captions:FOLDER or captioned images");
     inference::PromptedGenerator generator(arguments.subject, inference::sampling_of(arguments.sampler, arguments.steps), std::nullopt, arguments.engine.chosen());
+    say_seeds(arguments);
     write(arguments, evaluation::measure_captions(measuring, {{arguments.subject, &generator}}));
 }
 
@@ -120,6 +133,15 @@ void evaluate_on_captions(EvaluateArguments& arguments) {
 
 void evaluate_images(const EvaluateArguments& arguments) { write(arguments, measure_images(arguments.measuring, arguments.subject)); }
 
+/// A run stands for its ensemble; what is neither a model nor data is said to be what it is.
+void find_subject(EvaluateArguments& arguments) {
+    using Kind = models::Finding::Kind;
+    const Kind kind = models::what_is(arguments.subject).kind;
+    const bool data = kind == Kind::data_set || kind == Kind::arrays || kind == Kind::safetensors || kind == Kind::other;
+    if (!data) arguments.subject = models::model_at(arguments.subject).string();
+    if (kind == Kind::diffusers && arguments.captions.empty()) throw core::UsageError(arguments.subject + ": is a diffusers directory, which draws prompts; give them with --captions FILE");
+}
+
 /// Fills in what the protocol says and nothing else does.
 void settle_protocol(EvaluateArguments& arguments) {
     evaluation::Measuring& measuring = arguments.measuring;
@@ -151,6 +173,7 @@ void check_measuring(const EvaluateArguments& arguments) {
 }
 
 void evaluate_model(EvaluateArguments& arguments) {
+    find_subject(arguments);
     if (!arguments.overrides.empty()) throw core::UsageError("key=value pairs go with a config; \"" + arguments.overrides.front() + "\" follows a model");
     check_measuring(arguments);
     settle_protocol(arguments);
@@ -182,7 +205,7 @@ void add_evaluate_command(CLI::App& app) {
     command->add_option("--reference", arguments->measuring.reference, "statistics (.npz with mu and sigma) instead of --data");
     command->add_option("--save-reference", arguments->measuring.save_reference, "write the statistics of --data to this .npz");
     command->add_option("--count", arguments->count, "samples per seed; without: 10000, or what the protocol measures (50000, of captions 30000)")->check(CLI::Range(std::int64_t{2}, std::int64_t{10'000'000}));
-    command->add_option("--seed", arguments->seed, "first seed")->check(CLI::NonNegativeNumber)->capture_default_str();
+    command->add_option("--seed", arguments->seed, "first seed; a run's own evaluation begins with 1000")->check(seed_range())->capture_default_str();
     command->add_option("--seeds", arguments->seeds, "how many seeds, for mean and spread")->capture_default_str()->check(CLI::Range(1, 1000));
     command->add_option("--sampler", arguments->sampler, "without: one step for students, 18 Heun steps for teachers, 25 of dpm++ for diffusers directories; "
                         "EDM's stochastic sampler takes settings, e.g. stochastic:256,S_churn=40,S_min=0.05,S_max=50,S_noise=1.003")

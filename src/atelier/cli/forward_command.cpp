@@ -1,7 +1,10 @@
 #include "atelier/cli/commands.h"
 #include "atelier/cli/engine_options.h"
+#include "atelier/core/atomic_file.h"
 #include "atelier/core/error.h"
 #include "atelier/inference/text_to_image.h"
+#include "atelier/models/ensemble.h"
+#include "atelier/models/what_is.h"
 
 namespace atelier::cli {
 
@@ -47,6 +50,11 @@ void forward_part(const ForwardArguments& arguments) {
 }
 
 void forward(ForwardArguments arguments) {
+    arguments.model = models::model_at(arguments.model).string();
+    core::check_output_file(arguments.out);
+    if (models::is_ensemble_directory(arguments.model)) {
+        throw core::UsageError(fmt::format("{}: is an ensemble; name one of its students: {}", arguments.model, models::read_ensemble(arguments.model).students.front().string()));
+    }
     if (models::is_diffusers_directory(arguments.model)) {
         if (arguments.part.empty()) arguments.part = "unet";
         return forward_part(arguments);

@@ -10,8 +10,10 @@
 #include "atelier/core/progress.h"
 #include "atelier/core/signals.h"
 #include "atelier/data/latents.h"
+#include "atelier/diffusion/ddpm_schedule.h"
 #include "atelier/models/latent_model.h"
 #include "atelier/models/prompt_encoder.h"
+#include "atelier/models/what_is.h"
 
 namespace atelier::cli {
 
@@ -72,9 +74,13 @@ bool draws_latents(const RunConfig& config) {
 
 nlohmann::json latent_teacher_json(const RunConfig& config) {
     const fs::path path = config.teacher.path;
-    if (models::is_diffusers_directory(path)) return models::model_config_of(models::DiffusersDirectory(path));
+    if (models::is_diffusers_directory(path)) {
+        const models::DiffusersDirectory teacher(path);
+        diffusion::DdpmSchedule::of(core::JsonObject(teacher.scheduler_config(), teacher.scheduler_file().string()));  // what is not supported is refused before anything is written
+        return models::model_config_of(teacher);
+    }
     if (models::is_model_directory(path)) return core::read_json(path / "config.json");
-    core::fail("{}: there is no teacher here; name a diffusers directory (teacher.path)", config.teacher.path);
+    models::refuse_as_model(path);
 }
 
 models::DataForm latent_form(const RunConfig& config) {

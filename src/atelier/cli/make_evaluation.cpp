@@ -13,6 +13,7 @@ evaluation::Measuring measuring_of(const RunConfig& config) {
     measuring.data = config.test_path.empty() ? config.data_path : config.test_path;
     measuring.classifier = config.evaluation.classifier;
     measuring.count = config.evaluation.count;
+    measuring.device = inference::device_of(config.device);
     if (!config.teacher.path.empty()) measuring.earlier = std::filesystem::path(config.teacher.path).parent_path() / "evaluation.json";
     measuring.seeds.clear();
     for (std::int64_t i = 0; i < config.evaluation.seeds; ++i) measuring.seeds.push_back(static_cast<std::uint64_t>(1000 + i));
@@ -24,7 +25,7 @@ void measure_once(const Workshop& workshop, nlohmann::json identity, const evalu
     const auto path = workshop.output() / "evaluation.json";
     identity.update({{"count", measuring.count}, {"seeds", measuring.seeds}, {"data", measuring.data}});
     if (std::filesystem::exists(path) && core::read_json(path).value("identity", nlohmann::json()) == identity) return;
-    core::log::info("evaluation: {} samples, {} seed(s)", measuring.count, measuring.seeds.size());
+    core::log::info("evaluation: {} samples of {} seed(s), from seed {} on", measuring.count, measuring.seeds.size(), measuring.seeds.front());
     nlohmann::json results = measured();
     results["identity"] = identity;
     core::write_json(path, results);

@@ -1,5 +1,6 @@
 #include "atelier/cli/report_sections.h"
 #include "atelier/cli/stages.h"
+#include "atelier/core/atomic_file.h"
 #include "atelier/core/log.h"
 
 namespace atelier::cli {
@@ -8,7 +9,9 @@ void make_report(Workshop& workshop) {
     const RunConfig& config = workshop.config();
     evaluation::Report report(workshop.output().filename().string(),
                               fmt::format("One teacher, {} one-step students; seed {}; data {}", config.partition.students, config.seed, config.data_path));
-    add_everything(report, open_shelf(workshop.output()));
+    Shelf shelf = open_shelf(workshop.output());
+    shelf.engine.device = workshop.device();
+    add_everything(report, shelf);
     RunConfig all = config;
     report.add_details("Config", schema_of(all).values().dump(2));
     const auto path = workshop.output() / "report.html";
@@ -17,6 +20,7 @@ void make_report(Workshop& workshop) {
 }
 
 void report_on(const std::vector<std::string>& folders, const std::filesystem::path& out) {
+    core::check_output_file(out);
     evaluation::Report report("Atelier", "A teacher, and the one-step students that learned from it");
     for (const std::string& folder : folders) {
         const Shelf shelf = open_shelf(folder);

@@ -9,7 +9,9 @@
 #include "atelier/core/error.h"
 #include "atelier/core/log.h"
 #include "atelier/inference/quantise.h"
+#include "atelier/models/diffusers_directory.h"
 #include "atelier/models/prompt_encoder.h"
+#include "atelier/models/what_is.h"
 
 namespace atelier::cli {
 
@@ -113,8 +115,11 @@ void compare(const QuantizeArguments& arguments) {
     core::log::info("report: {}", (fs::path(arguments.out) / "report.html").string());
 }
 
-void quantize(const QuantizeArguments& arguments) {
+void quantize(QuantizeArguments& arguments) {
     if (fs::exists(arguments.out)) throw core::UsageError(arguments.out + " exists; --out names a new directory");
+    arguments.model = models::model_at(arguments.model).string();
+    if (models::is_diffusers_directory(arguments.model)) throw core::UsageError(arguments.model + ": is a diffusers directory, which is not quantised; quantize takes models and ensembles of classes");
+    core::check_output_folder(arguments.out);
     models::refuse_prompts(arguments.model);
     if (models::is_ensemble_directory(arguments.model)) quantise_ensemble(arguments);
     else quantise_model(arguments);

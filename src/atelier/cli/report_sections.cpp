@@ -14,6 +14,7 @@
 #include "atelier/evaluation/neighbours.h"
 #include "atelier/evaluation/two_d.h"
 #include "atelier/inference/generator.h"
+#include "atelier/models/what_is.h"
 
 namespace atelier::cli {
 
@@ -144,7 +145,8 @@ bool Shelf::has_teacher() const { return models::is_model_directory(folder / "te
 
 Shelf open_shelf(const fs::path& folder) {
     constexpr int deepest = 3;
-    Shelf shelf{folder, {}, {}};
+    Shelf shelf{folder, {}, {}, {}};
+    if (!fs::is_directory(folder)) models::refuse_as_model(folder);
     if (fs::is_directory(folder)) {
         for (auto entry = fs::recursive_directory_iterator(folder); entry != fs::recursive_directory_iterator(); ++entry) {
             if (entry.depth() >= deepest) entry.disable_recursion_pending();
@@ -169,13 +171,13 @@ Shelf open_shelf(const fs::path& folder) {
 void add_samples(evaluation::Report& report, const Shelf& shelf) {
     if (!shelf.has_teacher() || shelf.ensembles.empty()) return;
     report.add_heading("Samples");
-    const auto teacher = inference::open_generator(shelf.folder / "teacher");
+    const auto teacher = inference::open_generator(shelf.folder / "teacher", std::nullopt, shelf.engine);
     const bool points = teacher->form().kind == models::DataForm::Kind::points;
     const auto density = points ? training_points(shelf.data_path) : std::vector<evaluation::Point>{};
     std::vector<evaluation::Figure> figures;
     figures.push_back(points ? point_figure(*teacher, density, "teacher", teacher_words(*teacher)) : image_figure(*teacher, teacher_words(*teacher)));
     for (const auto& [name, path] : shelf.ensembles) {
-        const auto ensemble = inference::open_generator(path);
+        const auto ensemble = inference::open_generator(path, std::nullopt, shelf.engine);
         figures.push_back(points ? point_figure(*ensemble, density, name, ensemble_words(name)) : image_figure(*ensemble, ensemble_words(name)));
     }
     report.add_figures(figures);
@@ -240,7 +242,7 @@ void add_training(evaluation::Report& report, const fs::path& run) {
 void add_neighbours(evaluation::Report& report, const Shelf& shelf) {
     constexpr std::int64_t shown = 8, checked = 200;
     if (shelf.ensembles.empty() || shelf.data_path.empty()) return;
-    const auto ensemble = inference::open_generator(main_ensemble(shelf));
+    const auto ensemble = inference::open_generator(main_ensemble(shelf), std::nullopt, shelf.engine);
     if (ensemble->form().kind != models::DataForm::Kind::image) return;
     const auto train = data::open_dataset({.path = shelf.data_path, .split = "train", .limit = 0});
     const auto test = data::open_dataset({.path = shelf.data_path, .split = "test", .limit = 0});

@@ -16,6 +16,7 @@ struct Shelf {
     std::filesystem::path folder;
     std::vector<std::pair<std::string, std::filesystem::path>> ensembles;  // names for people: "K=4", or "K=4 (small)"
     std::string data_path;                                                 // empty where it is not known
+    inference::Engine engine;                                              // what draws; a run's report has the run's device
 
     bool has_teacher() const;
 };

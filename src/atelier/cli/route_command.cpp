@@ -1,11 +1,14 @@
 #include <CLI/CLI.hpp>
 #include <iostream>
 
+#include "atelier/cli/class_words.h"
 #include "atelier/cli/commands.h"
 #include "atelier/conditions/prompt_partition.h"
 #include "atelier/core/error.h"
 #include "atelier/inference/prompted_generator.h"
+#include "atelier/models/diffusers_directory.h"
 #include "atelier/models/ensemble.h"
+#include "atelier/models/what_is.h"
 
 namespace atelier::cli {
 
@@ -13,8 +16,7 @@ namespace {
 
 struct RouteArguments {
     std::string subject, embeddings;
-    std::vector<std::int64_t> classes;
-    std::vector<std::string> prompts;
+    std::vector<std::string> words, classes, prompts;
     bool json = false;
 };
 
@@ -22,8 +24,12 @@ nlohmann::json routed_classes(const RouteArguments& arguments) {
     const models::Ensemble ensemble = models::read_ensemble(arguments.subject);
     if (ensemble.prompts) throw core::UsageError("--class: " + arguments.subject + " reads prompts; ask with --prompt");
     const conditions::Router router(ensemble.partition);
+    const auto& names = ensemble.form.class_names;
     nlohmann::json rows = nlohmann::json::array();
-    for (const std::int64_t id : arguments.classes) rows.push_back({{"class", id}, {"student", router.route(id)}});
+    for (const std::int64_t id : class_ids(arguments.classes, names, ensemble.partition.classes())) {
+        rows.push_back({{"class", id}, {"student", router.route(id)}});
+        if (!names.empty()) rows.back()["name"] = names[static_cast<std::size_t>(id)];
+    }
     return rows;
 }
 
@@ -54,21 +60,37 @@ nlohmann::json routed_words(const RouteArguments& arguments) {
     return rows;
 }
 
-nlohmann::json routed(const RouteArguments& arguments) {
+/// Words behind the subject are classes or prompts, whatever it is asked with.
+void place_words(RouteArguments& arguments) {
+    if (arguments.words.empty()) return;
+    auto& to = inference::reads_prompts(arguments.subject) ? arguments.prompts : arguments.classes;
+    to.insert(to.begin(), arguments.words.begin(), arguments.words.end());
+}
+
+nlohmann::json routed(RouteArguments& arguments) {
+    using Kind = models::Finding::Kind;
+    const bool prompts_alone = models::what_is(arguments.subject).kind == Kind::prompt_partition;
+    if (!prompts_alone) arguments.subject = models::model_at(arguments.subject).string();
+    if (models::is_diffusers_directory(arguments.subject)) throw core::UsageError(arguments.subject + ": is one model for all prompts; route asks who owns what in an ensemble");
+    place_words(arguments);
     const int kinds = !arguments.embeddings.empty() + !arguments.classes.empty() + !arguments.prompts.empty();
     if (kinds != 1) throw core::UsageError("give either --class (an ensemble of classes), --prompt (an ensemble that reads prompts) or --embeddings (a partition of prompts)");
+    if (prompts_alone && arguments.embeddings.empty()) throw core::UsageError(arguments.subject + ": is a partition of prompts without their encoder; ask with --embeddings, as atelier embed makes them");
     if (!arguments.prompts.empty()) return routed_words(arguments);
     return arguments.embeddings.empty() ? routed_classes(arguments) : routed_prompts(arguments);
 }
 
-void route(const RouteArguments& arguments) {
+void route(RouteArguments& arguments) {
     const nlohmann::json rows = routed(arguments);
     if (arguments.json) {
         std::cout << rows.dump(2) << '\n';
         return;
     }
     for (const auto& row : rows) {
-        if (row.contains("class")) std::cout << fmt::format("class {}: student {}\n", row["class"].get<std::int64_t>(), row["student"].get<std::int64_t>());
+        if (row.contains("class")) {
+            const std::string name = row.contains("name") ? " (" + row["name"].get<std::string>() + ")" : "";
+            std::cout << fmt::format("class {}{}: student {}\n", row["class"].get<std::int64_t>(), name, row["student"].get<std::int64_t>());
+        }
         else if (row.contains("prompt")) std::cout << fmt::format("\"{}\": student {}, margin {:.3f}\n", row["prompt"].get<std::string>(), row["student"].get<std::int64_t>(), row["margin"].get<double>());
         else std::cout << fmt::format("row {}: student {}, margin {:.3f}\n", row["row"].get<std::int64_t>(), row["student"].get<std::int64_t>(), row["margin"].get<double>());
     }
@@ -79,12 +101,13 @@ void route(const RouteArguments& arguments) {
 void add_route_command(CLI::App& app) {
     auto arguments = std::make_shared<RouteArguments>();
     CLI::App* command = app.add_subcommand("route", "Say which student owns a class or a prompt");
-    command->add_option("SUBJECT", arguments->subject, "an ensemble directory, or a partition of prompts made by `atelier partition`")->required();
-    command->add_option("--class", arguments->classes, "class ids, e.g. 3,5")->delimiter(',');
+    command->add_option("SUBJECT", arguments->subject, "an ensemble, a run (its ensemble), or a partition of prompts made by `atelier partition`")->required();
+    command->add_option("NAMES", arguments->words, "classes by name or id, or prompts, whichever the ensemble is asked with");
+    command->add_option("--class", arguments->classes, "classes by name or id, as in bag,3");
     command->add_option("--prompt", arguments->prompts, "prompts in words; may be repeated");
     command->add_option("--embeddings", arguments->embeddings, "prompts' embeddings, a row each: .npy [N,D], or safetensors with \"embeddings\"");
     command->add_flag("--json", arguments->json, "machine-readable output");
-    command->footer("Examples:\n  atelier route models/fashion-mnist/k4 --class 0,7\n  atelier route models/captions --prompt \"a big black bag on white\"\n  atelier route prompts-k4 --embeddings unseen.npy --json");
+    command->footer("Examples:\n  atelier route models/fashion-mnist/k4 sneaker bag\n  atelier route models/fashion-mnist/k4 --class 0,7\n  atelier route models/captions --prompt \"a big black bag on white\"\n  atelier route prompts-k4 --embeddings unseen.npy --json");
     command->callback([arguments] { route(*arguments); });
 }
 

@@ -2,11 +2,14 @@
 
 #include <fmt/ranges.h>
 
+#include "atelier/cli/class_words.h"
 #include "atelier/cli/commands.h"
 #include "atelier/cli/engine_options.h"
+#include "atelier/cli/picture_files.h"
 #include "atelier/cli/picture_text.h"
 #include "atelier/cli/sample_prompted.h"
 #include "atelier/cli/sample_text.h"
+#include "atelier/cli/usage.h"
 #include "atelier/core/atomic_file.h"
 #include "atelier/core/error.h"
 #include "atelier/core/image_file.h"
@@ -18,6 +21,7 @@
 #include "atelier/inference/generator.h"
 #include "atelier/inference/prompted_generator.h"
 #include "atelier/models/diffusers_directory.h"
+#include "atelier/models/what_is.h"
 
 namespace atelier::cli {
 
@@ -30,12 +34,14 @@ struct SampleArguments {
     EngineOptions engine;
     std::int64_t count = 1, seed = 0;
     std::optional<std::int64_t> steps;
-    std::vector<std::int64_t> classes;
+    std::optional<std::int64_t> columns;
+    std::vector<std::string> classes;
     TextOptions text;
     bool json = false;
 };
 
-constexpr std::int64_t classes_a_row = 10;
+constexpr std::int64_t classes_per_row = 10;
+constexpr int scatter_side = 640;
 
 std::span<const std::byte> bytes_of(const Tensor& tensor) {
     return {static_cast<const std::byte*>(tensor.const_data_ptr()), tensor.nbytes()};
@@ -55,10 +61,8 @@ void write_npz(const SampleArguments& arguments, const Tensor& user, const std::
 }
 
 void write_grid(inference::Generator& generator, const SampleArguments& arguments, const Tensor& user, const std::vector<std::int64_t>& labels) {
-    if (generator.form().kind == models::DataForm::Kind::points) {
-        core::write_png(arguments.out, evaluation::scatter_image(evaluation::points_of(user), labels, 640));
-        return;
-    }
+    const PictureForm form = picture_form(arguments.out);
+    if (generator.form().kind == models::DataForm::Kind::points) return write_picture(arguments.out, form, evaluation::scatter_image(evaluation::points_of(user), labels, scatter_side), {});
     const std::vector<core::Image> images = models::images_of(user);
     auto text = text_of(generator, arguments, 0, labels.front());
     if (labels.size() > 1) {
@@ -67,11 +71,11 @@ void write_grid(inference::Generator& generator, const SampleArguments& argument
         text["model_hash"] = inference::hash_of(generator);
         text["classes"] = fmt::format("{}", fmt::join(labels, ","));
     }
-    core::write_png(arguments.out, core::grid(images, static_cast<int>(std::min<std::int64_t>(classes_a_row, user.size(0)))), text);
+    const std::int64_t columns = grid_columns(form, user.size(0), user.size(1), user.size(2), arguments.columns, classes_per_row);
+    write_picture(arguments.out, form, core::grid(images, static_cast<int>(columns)), text);
 }
 
 void write_folder(inference::Generator& generator, const SampleArguments& arguments, const Tensor& user, const std::vector<std::int64_t>& labels) {
-    if (generator.form().kind == models::DataForm::Kind::points) throw core::UsageError("--out: points are written as .npz or .png, not as a folder");
     core::create_directory_atomically(arguments.out, [&](const fs::path& folder) {
         for (std::int64_t i = 0; i < user.size(0); ++i) {
             const std::int64_t label = labels[static_cast<std::size_t>(i)];
@@ -80,27 +84,40 @@ void write_folder(inference::Generator& generator, const SampleArguments& argume
     });
 }
 
-void sample(const SampleArguments& arguments) {
-    if (models::is_diffusers_directory(arguments.model)) {
-        if (!arguments.classes.empty()) throw core::UsageError("--class: a diffusers directory is asked with --prompt");
-        const TextRequest request{arguments.model, arguments.out, arguments.sampler, arguments.count, arguments.seed, arguments.steps, arguments.json};
-        return sample_text(request, arguments.text, arguments.engine.chosen());
+/// What would only be found when all is drawn.
+void check_output(const SampleArguments& arguments, const models::DataForm& data) {
+    const PictureForm form = picture_form(arguments.out);
+    if (data.kind == models::DataForm::Kind::points) {
+        if (form == PictureForm::folder) throw core::UsageError("--out: points are written as .npz or .png, not as a folder");
+        return;
     }
-    if (inference::reads_prompts(arguments.model)) {
-        if (!arguments.classes.empty()) throw core::UsageError("--class: " + arguments.model + " reads prompts; ask with --prompt");
-        const TextRequest request{arguments.model, arguments.out, arguments.sampler, arguments.count, arguments.seed, arguments.steps, arguments.json};
-        return sample_prompted(request, arguments.text, arguments.engine.chosen());
-    }
+    if (form == PictureForm::npz || form == PictureForm::folder) return;
+    grid_columns(form, arguments.count, data.shape.at(1), data.shape.at(2), arguments.columns, classes_per_row);
+}
+
+TextRequest text_request(const SampleArguments& arguments) {
+    if (!arguments.classes.empty()) throw core::UsageError("--class: " + arguments.model + " reads prompts; ask with --prompt");
+    return {arguments.model, arguments.out, arguments.sampler, arguments.count, arguments.seed, arguments.steps, arguments.columns, arguments.json};
+}
+
+void sample(SampleArguments& arguments) {
+    const PictureForm form = picture_form(arguments.out);
+    const inference::Engine engine = arguments.engine.chosen();
+    arguments.model = models::model_at(arguments.model).string();
+    check_picture_output(arguments.out, form);
+    if (models::is_diffusers_directory(arguments.model)) return sample_text(text_request(arguments), arguments.text, engine);
+    if (inference::reads_prompts(arguments.model)) return sample_prompted(text_request(arguments), arguments.text, engine);
     if (arguments.text.given()) throw core::UsageError("--prompt and its like are for models that read prompts; " + arguments.model + " has classes");
-    const auto generator = inference::open_generator(arguments.model, inference::sampling_of(arguments.sampler, arguments.steps), arguments.engine.chosen());
-    const auto wanted = inference::plan(arguments.count, static_cast<std::uint64_t>(arguments.seed), arguments.classes, generator->prior());
+    const auto generator = inference::open_generator(arguments.model, inference::sampling_of(arguments.sampler, arguments.steps), engine);
+    check_output(arguments, generator->form());
+    const auto classes = class_ids(arguments.classes, generator->form().class_names, generator->prior().classes());
+    const auto wanted = inference::plan(arguments.count, static_cast<std::uint64_t>(arguments.seed), classes, generator->prior());
     core::Progress progress("sampling", arguments.count, "samples");
     const Tensor samples = inference::draw_in_parts(*generator, wanted, [&](std::int64_t done) { progress.update(done); });
     const Tensor user = models::to_user_space(generator->form(), samples).contiguous();
-    const std::string ending = fs::path(arguments.out).extension().string();
-    if (ending == ".npz") write_npz(arguments, user, wanted.classes);
-    else if (ending == ".png") write_grid(*generator, arguments, user, wanted.classes);
-    else write_folder(*generator, arguments, user, wanted.classes);
+    if (form == PictureForm::npz) write_npz(arguments, user, wanted.classes);
+    else if (form == PictureForm::folder) write_folder(*generator, arguments, user, wanted.classes);
+    else write_grid(*generator, arguments, user, wanted.classes);
     if (arguments.json) {
         std::cout << nlohmann::json{{"out", arguments.out}, {"count", arguments.count}, {"seed", arguments.seed},
                                     {"evaluations", generator->sampling().evaluations()}, {"model_hash", inference::hash_of(*generator)}}.dump()
@@ -113,20 +130,21 @@ void sample(const SampleArguments& arguments) {
 void add_sample_command(CLI::App& app) {
     auto arguments = std::make_shared<SampleArguments>();
     CLI::App* command = app.add_subcommand("sample", "Draw samples from a model or an ensemble");
-    command->add_option("MODEL", arguments->model, "a model directory, an ensemble directory, or a diffusers directory")->required();
+    command->add_option("MODEL", arguments->model, "a model, an ensemble, a run (its ensemble) or a diffusers directory")->required();
     command->add_option("--count", arguments->count, "how many")->check(CLI::Range(std::int64_t{1}, std::int64_t{100'000'000}));
-    command->add_option("--seed", arguments->seed, "sample i follows from the seed, i and its class alone")->check(CLI::NonNegativeNumber);
-    command->add_option("--class", arguments->classes, "class ids, repeated up to the count; without: drawn from the training prior")->delimiter(',');
-    command->add_option("--sampler", arguments->sampler, "with --prompt ddim or dpm++; without: one step for students, 18 Heun steps for teachers, 25 of dpm++ with --prompt; "
-                        "EDM's stochastic sampler takes settings, e.g. stochastic:256,S_churn=40,S_min=0.05,S_max=50,S_noise=1.003")
+    command->add_option("--seed", arguments->seed, "sample i follows from the seed, i and its class alone")->check(seed_range());
+    command->add_option("--class", arguments->classes, "classes by name or id, as in bag,3, repeated in order up to the count; without: drawn from the training prior");
+    command->add_option("--sampler", arguments->sampler, "of models and teachers one-step, heun, ddim or stochastic; of diffusers directories ddim or dpm++; without: one step for students, 18 Heun steps for "
+                        "teachers, 25 of dpm++ for diffusers directories; EDM's stochastic sampler takes settings, e.g. stochastic:256,S_churn=40,S_min=0.05,S_max=50,S_noise=1.003")
         ->type_name("{one-step,heun,ddim,stochastic,dpm++}");
     command->add_option("--steps", arguments->steps, "steps of heun, ddim, stochastic and dpm++, with --sampler or --prompt")->check(CLI::Range(1, 10000));
     arguments->text.add_to(*command);
     arguments->engine.add_to(*command);
-    command->add_option("--out", arguments->out, "x.png: a grid; x.npz: arrays; else a folder of PNGs")->required();
+    command->add_option("--out", arguments->out, "x.png, x.jpg, x.webp: one image or a grid; x.npz: arrays; a name without ending: a folder of PNGs")->required();
+    command->add_option("--columns", arguments->columns, "images per row of a grid; without: 10, or 8 with --prompt, and about square beyond 100 images")->check(CLI::Range(1, 100'000));
     command->add_flag("--json", arguments->json, "say what was written as JSON on standard output");
     command->footer("Examples:\n  atelier sample models/fashion-mnist/k4 --count 100 --seed 1 --out grid.png\n  atelier sample models/fashion-mnist/k4 "
-                    "--count 8 --class 0,3,7,9 --out samples.npz\n  atelier sample models/fashion-mnist/teacher --sampler heun --steps 18 --count 16 --out "
+                    "--count 8 --class bag,sneaker,7,9 --out samples.npz\n  atelier sample models/fashion-mnist/teacher --sampler heun --steps 18 --count 16 --out "
                     "teacher.png\n  atelier sample models/fashion-mnist/teacher --sampler stochastic:64,S_churn=10 --count 16 --out churned.png\n"
                     "  atelier sample models/captions --prompt \"two small white sneakers on black\" --count 16 --out sneakers.png\n  atelier sample stable-diffusion-v1-5 --prompt \"a boat at dawn\" --negative blurry --guidance 7.5 --seed 1 --out boat.png");
     command->callback([arguments] { sample(*arguments); });

@@ -41,7 +41,7 @@ void sample_prompted(const TextRequest& request, const TextOptions& options, con
     }
     const Tensor pixels = generator.pictures(at::cat(parts));
     const auto place = generator.place(generator.encoder().embed({&*options.prompt, 1})[0]);
-    write_pictures(request.out, pixels, [&](const std::string& number) { return text_of(generator, *options.prompt, request.seed, number, place.student); });
+    write_pictures(request.out, pixels, [&](const std::string& number) { return text_of(generator, *options.prompt, request.seed, number, place.student); }, request.columns);
     if (request.json) {
         std::cout << nlohmann::json{{"out", request.out}, {"count", request.count}, {"seed", request.seed}, {"evaluations", generator.sampling().evaluations()},
                                     {"student", place.student}, {"margin", place.margin}, {"model_hash", generator.hash_of_student(place.student)}}.dump() << std::endl;

@@ -37,7 +37,7 @@ void sample_text(const TextRequest& request, const TextOptions& options, const i
         const auto tell = [&](std::int64_t done) { progress.update(i * how.steps + done); };
         images.push_back(inference::pixels_of(draw(model, *options.prompt, how, static_cast<std::uint64_t>(request.seed), i, tell)));
     }
-    write_pictures(request.out, at::cat(images), [&](const std::string& number) { return text_of(request, *options.prompt, how, number); });
+    write_pictures(request.out, at::cat(images), [&](const std::string& number) { return text_of(request, *options.prompt, how, number); }, request.columns);
     if (request.json) {
         std::cout << nlohmann::json{{"out", request.out}, {"count", request.count}, {"seed", request.seed}, {"evaluations", how.steps}}.dump() << std::endl;
     }

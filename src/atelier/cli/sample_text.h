@@ -26,11 +26,11 @@ struct TextOptions {
 struct TextRequest {
     std::string model, out, sampler;
     std::int64_t count, seed;
-    std::optional<std::int64_t> steps;
+    std::optional<std::int64_t> steps, columns;
     bool json;
 };
 
-/// Draws images for a prompt and writes them as --out says: a .png, a .npz, or a folder.
+/// Draws images for a prompt and writes them as --out says: an image, a grid, arrays, or a folder.
 void sample_text(const TextRequest& request, const TextOptions& options, const inference::Engine& engine);
 
 }  // namespace atelier::cli

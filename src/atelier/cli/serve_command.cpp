@@ -12,6 +12,7 @@
 #include "atelier/core/log.h"
 #include "atelier/core/signals.h"
 #include "atelier/models/ensemble.h"
+#include "atelier/models/what_is.h"
 #include "atelier/server/server.h"
 
 namespace atelier::cli {
@@ -49,13 +50,13 @@ struct Named {
     fs::path path;
 };
 
-/// NAME=PATH, or a path whose last folder is the name.
+/// NAME=PATH, or a path whose last folder is the name; of a run the path is its ensemble's.
 Named named(const std::string& words) {
     const std::size_t equals = words.find('=');
-    if (equals != std::string::npos && is_name(words.substr(0, equals))) return {words.substr(0, equals), words.substr(equals + 1)};
+    if (equals != std::string::npos && is_name(words.substr(0, equals))) return {words.substr(0, equals), models::model_at(words.substr(equals + 1))};
     const std::string name = fs::weakly_canonical(words).filename().string();
     if (!is_name(name)) throw core::UsageError(fmt::format("\"{}\" is no name for a model (letters, digits, - _ .); write NAME={}", name, words));
-    return {name, words};
+    return {name, models::model_at(words)};
 }
 
 server::Options options_of(const ServeArguments& arguments) {
@@ -156,7 +157,7 @@ void add_serve_command(CLI::App& app) {
     command->option_defaults()->always_capture_default();
     command->add_option("ENSEMBLE", arguments->models, "ensemble or model directories, each called as its folder or NAME=PATH")->required();
     command->add_option("--host", arguments->server.host, "address to listen at; 0.0.0.0: all of this machine's");
-    command->add_option("--port", arguments->server.port, "0: any free one");
+    command->add_option("--port", arguments->server.port, "0: any free one")->check(CLI::Range(0, 65535));
     arguments->engine.add_to(*command);
     command->add_option("--threads", arguments->threads, "of all workers together; 0: one a core")->check(CLI::Range(0, 4096));
     command->add_option("--workers", arguments->workers, "batches that are drawn at the same time; 0: one, or of a router four a student")->check(CLI::Range(0, 4096));

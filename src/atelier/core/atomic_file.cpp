@@ -9,18 +9,19 @@
 
 #include <array>
 #include <cerrno>
-#include <charconv>
 #include <chrono>
 #include <cstdio>
 #include <cstring>
+#include <map>
 #include <mutex>
-#include <set>
+#include <optional>
 #include <thread>
 #include <utility>
 #include <vector>
 
 #include "atelier/core/error.h"
 #include "atelier/core/file_faults.h"
+#include "atelier/core/output_path.h"
 #include "atelier/core/regular_file.h"
 #include "atelier/core/signals.h"
 #include "atelier/core/temporary.h"
@@ -54,64 +55,36 @@ ssize_t attempt_write(int descriptor, const std::byte* bytes, std::size_t count)
 
 constexpr std::size_t copied_together = std::size_t{1} << 20;
 
-/// The number of an open file of this process that `path` names, as /dev/stdout and /dev/fd/3 do; else -1.
-int own_descriptor(const fs::path& path) {
-    const std::string text = path.lexically_normal().string();
-    if (text == "/dev/stdout") return STDOUT_FILENO;
-    if (text == "/dev/stderr") return STDERR_FILENO;
-    for (const std::string& begin : {std::string("/dev/fd/"), std::string("/proc/self/fd/"), "/proc/" + std::to_string(::getpid()) + "/fd/"}) {
-        if (!text.starts_with(begin)) continue;
-        int number = -1;
-        const auto [rest, problem] = std::from_chars(text.data() + begin.size(), text.data() + text.size(), number);
-        if (problem == std::errc() && rest == text.data() + text.size() && number >= 0) return number;
-    }
-    return -1;
-}
-
-/// Where a chain of symbolic links ends, be there something or not.
-fs::path behind_links(const fs::path& given) {
-    constexpr int most_links = 40;
-    fs::path path = given;
-    for (int links = 0; links < most_links; ++links) {
-        std::error_code problem;
-        if (own_descriptor(path) >= 0 || !fs::is_symlink(fs::symlink_status(path, problem))) return path;
-        const fs::path next = fs::read_symlink(path, problem);
-        if (problem) return path;
-        path = next.is_absolute() ? next : folder_of(path) / next;
-    }
-    fail("{}: its symbolic links never end", given.string());
-}
-
-struct stat status_of(const fs::path& path) {
-    struct stat status {};
-    if (::stat(path.c_str(), &status) != 0) status.st_mode = 0;
-    return status;
-}
-
-void refuse_what_holds_no_bytes(const fs::path& path, const struct stat& status) {
-    if (S_ISDIR(status.st_mode)) fail("{}: is a folder; name a file", path.string());
-    if (S_ISSOCK(status.st_mode)) fail("{}: is a socket; name a file, a pipe or a device", path.string());
-}
-
-/// Outputs whose other hard links are kept.
-class NamedOutputs {
+/// Folders that are being filled under temporary names. What is written into them is flushed once, before the folder gets its name: flushing a thousand
+/// images one by one takes longer than drawing them.
+class UnfinishedFolders {
 public:
-    void add(const fs::path& target) {
+    void add(const fs::path& folder, const fs::path& target) {
         const std::lock_guard lock(mutex_);
-        paths_.insert(fs::absolute(target).lexically_normal().string());
+        folders_[fs::absolute(folder).lexically_normal()] = target;
     }
-    bool holds(const fs::path& target) {
+    void remove(const fs::path& folder) {
         const std::lock_guard lock(mutex_);
-        return paths_.contains(fs::absolute(target).lexically_normal().string());
+        folders_.erase(fs::absolute(folder).lexically_normal());
+    }
+    /// The name that a file in one of them will have; nothing of others.
+    std::optional<fs::path> name_to_be(const fs::path& path) {
+        const std::lock_guard lock(mutex_);
+        if (folders_.empty()) return std::nullopt;
+        const fs::path whole = fs::absolute(path).lexically_normal();
+        for (fs::path folder = whole; folder.has_relative_path(); folder = folder.parent_path()) {
+            if (const auto found = folders_.find(folder); found != folders_.end()) return found->second / whole.lexically_relative(folder);
+        }
+        return std::nullopt;
     }
 
 private:
     std::mutex mutex_;
-    std::set<std::string> paths_;
+    std::map<fs::path, fs::path> folders_;
 };
 
-NamedOutputs& named_outputs() {
-    static NamedOutputs all;
+UnfinishedFolders& unfinished_folders() {
+    static UnfinishedFolders all;
     return all;
 }
 
@@ -153,53 +126,27 @@ void rename_folder(const fs::path& from, const fs::path& to) {
     fail("{}: cannot be put in place ({})", to.string(), std::strerror(errno));
 }
 
-/// The nearest folder above `path` that is there.
-fs::path existing_folder(const fs::path& path) {
-    std::error_code ignored;
-    fs::path folder = folder_of(path);
-    while (!fs::exists(folder, ignored) && folder.has_parent_path() && folder != folder.parent_path()) folder = folder.parent_path();
-    return fs::exists(folder, ignored) ? folder : fs::path(".");
-}
-
-/// Throws Error unless a new entry `target` can be made.
-void check_new_entry(const fs::path& path, const fs::path& target) {
-    constexpr std::size_t longest = 255;
-    if (target.filename().string().size() > longest) fail("{}: its name is {} bytes long; file systems take {}", path.string(), target.filename().string().size(), longest);
-    const fs::path folder = existing_folder(target);
-    if (!fs::is_directory(folder)) fail("{}: cannot be written; {} is no folder", path.string(), folder.string());
-    if (::access(folder.c_str(), W_OK | X_OK) != 0) fail("{}: cannot be written ({}); is the folder writable?", path.string(), std::strerror(errno));
+/// Brings all below a folder to disk: file by file where there are few, else with everything else that the file system has yet to write.
+void flush_tree(const fs::path& folder, int descriptor) {
+    constexpr std::size_t few = 32;
+    std::vector<fs::path> all{folder};
+    for (const auto& entry : fs::recursive_directory_iterator(folder)) {
+        if (!entry.is_symlink() && (entry.is_regular_file() || entry.is_directory())) all.push_back(entry.path());
+    }
+    if (all.size() > few) {
+        if (attempt("fsync", [&] { return ::syncfs(descriptor); }) != 0) fail("{}: cannot be flushed to disk ({})", folder.string(), std::strerror(errno));
+        return;
+    }
+    for (const fs::path& path : all) {
+        const int open = ::open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NOFOLLOW);
+        if (open < 0) continue;  // written without leave to read
+        const int status = flush(open), problem = errno;
+        ::close(open);
+        if (status != 0) fail("{}: cannot be flushed to disk ({})", path.string(), std::strerror(problem));
+    }
 }
 
 }  // namespace
-
-bool is_stream(const fs::path& path) {
-    const fs::path target = behind_links(path);
-    if (own_descriptor(target) >= 0) return true;
-    const struct stat status = status_of(target);
-    return status.st_mode != 0 && !S_ISREG(status.st_mode) && !S_ISDIR(status.st_mode);
-}
-
-void check_output_file(const fs::path& path) {
-    if (!path.has_filename()) fail("{}: is no name for a file", path.string());
-    const fs::path target = behind_links(path);
-    if (own_descriptor(target) >= 0) return;
-    const struct stat status = status_of(target);
-    refuse_what_holds_no_bytes(path, status);
-    named_outputs().add(target);
-    if (status.st_mode != 0 && !S_ISREG(status.st_mode)) {
-        if (::access(target.c_str(), W_OK) != 0) fail("{}: cannot be written ({})", path.string(), std::strerror(errno));
-        return;
-    }
-    if (status.st_mode != 0 && ::access(target.c_str(), W_OK) == 0) return;
-    check_new_entry(path, target);
-}
-
-void check_output_folder(const fs::path& path) {
-    const fs::path target = path.has_filename() ? path : path.parent_path();
-    std::error_code ignored;
-    if (fs::exists(target, ignored)) fail("{}: exists already; remove it or choose another name", target.string());
-    check_new_entry(target, behind_links(target));
-}
 
 AtomicFile::AtomicFile(fs::path path) : path_(std::move(path)) {
     if (!path_.has_filename()) fail("{}: is no name for a file", path_.string());
@@ -211,6 +158,7 @@ AtomicFile::AtomicFile(fs::path path) : path_(std::move(path)) {
         return;
     }
     if (target_ == path_) create_folders(folder_of(target_));
+    if (const auto name = unfinished_folders().name_to_be(target_)) path_ = *name;  // in messages
     sweep_temporaries(folder_of(target_));
     open_temporary();
 }
@@ -295,7 +243,8 @@ void AtomicFile::write(std::string_view text) { write(std::as_bytes(std::span(te
 
 void AtomicFile::commit() {
     if (way_ == Way::overwrite && !begun_) begin_overwriting();
-    if (flush(descriptor_) != 0) fail("{}: cannot be flushed to disk ({})", path_.string(), std::strerror(errno));
+    const bool flushed_later = way_ == Way::replace && unfinished_folders().name_to_be(target_).has_value();
+    if (!flushed_later && flush(descriptor_) != 0) fail("{}: cannot be flushed to disk ({})", path_.string(), std::strerror(errno));
     // The lock on a temporary file is held until it has its name.
     const int lock = way_ == Way::replace ? ::fcntl(descriptor_, F_DUPFD_CLOEXEC, 3) : -1;
     // Network file systems report a full disk only here.
@@ -310,12 +259,12 @@ void AtomicFile::commit() {
     descriptor_ = lock;  // for the destructor, should the next line throw
     put_in_place();
     temporary_.clear();
-    flush_folder(folder_of(target_));
+    if (!flushed_later) flush_folder(folder_of(target_));
 }
 
 void AtomicFile::put_in_place() {
     struct stat status = status_of(target_);
-    if (status.st_mode != 0 && status.st_nlink > 1 && named_outputs().holds(target_)) return copy_over_target();
+    if (status.st_mode != 0 && status.st_nlink > 1 && is_named_output(target_)) return copy_over_target();
     if (attempt("rename", [&] { return std::rename(temporary_.c_str(), target_.c_str()); }) == 0) return;
     // A file that is mounted by itself has no name that could be given to another.
     if (errno != EBUSY) fail("{}: cannot be put in place ({})", path_.string(), std::strerror(errno));
@@ -362,10 +311,13 @@ void create_directory_atomically(const fs::path& path, const std::function<void(
         ::close(temporary.descriptor);
     };
     try {
+        unfinished_folders().add(temporary.path, target);
         fill(temporary.path);
-        flush_folder(temporary.path);
+        unfinished_folders().remove(temporary.path);
+        flush_tree(temporary.path, temporary.descriptor);
         rename_folder(temporary.path, target);
     } catch (...) {
+        unfinished_folders().remove(temporary.path);
         clean_up();
         throw;
     }
@@ -375,6 +327,7 @@ void create_directory_atomically(const fs::path& path, const std::function<void(
 
 DirectoryLock::DirectoryLock(const fs::path& directory) {
     create_folders(directory);
+    sweep_temporaries(directory);
     const fs::path lock = directory / ".lock";
     descriptor_ = ::open(lock.c_str(), O_RDWR | O_CREAT | O_CLOEXEC, 0666);
     if (descriptor_ < 0) fail("{}: cannot be opened ({}); is the folder writable?", lock.string(), std::strerror(errno));

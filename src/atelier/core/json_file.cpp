@@ -1,7 +1,9 @@
 #include "atelier/core/json_file.h"
 
+#include <algorithm>
 #include <cmath>
 #include <limits>
+#include <map>
 
 #include "atelier/core/atomic_file.h"
 #include "atelier/core/error.h"
@@ -15,18 +17,61 @@ namespace {
 constexpr std::size_t deepest = 64;
 constexpr std::size_t largest_file = std::size_t{64} << 20;
 
+/// Texts that take the places of numbers that JSON has no words for. They hold NUL, as no text does in which they are put.
+const std::map<std::string, double>& non_finite_stand_ins() {
+    constexpr double infinity = std::numeric_limits<double>::infinity();
+    static const std::map<std::string, double> all{{std::string("\0N", 2), std::numeric_limits<double>::quiet_NaN()}, {std::string("\0I", 2), infinity}, {std::string("\0M", 2), -infinity}};
+    return all;
+}
+
+/// The text with NaN, Infinity and -Infinity, where they stand as values, replaced by the stand-ins.
+std::string without_non_finite(std::string_view text) {
+    static constexpr std::pair<std::string_view, std::string_view> words[] = {{"NaN", "\"\\u0000N\""}, {"Infinity", "\"\\u0000I\""}, {"-Infinity", "\"\\u0000M\""}};
+    constexpr std::string_view spaces = " \t\r\n";
+    std::string out;
+    bool quoted = false;
+    char before = ':';  // the last character that is no space; a value may stand at the beginning
+    for (std::size_t i = 0; i < text.size(); ++i) {
+        const char c = text[i];
+        if (quoted) {
+            out += c;
+            if (c == '\\' && i + 1 < text.size()) out += text[++i];
+            else if (c == '"') quoted = false;
+            before = '"';
+            continue;
+        }
+        const auto* word = std::ranges::find_if(words, [&](const auto& one) { return text.substr(i).starts_with(one.first); });
+        if ((before == ':' || before == ',' || before == '[') && word != std::end(words)) {
+            const std::size_t next = text.find_first_not_of(spaces, i + word->first.size());
+            if (next == text.npos || text[next] == ',' || text[next] == ']' || text[next] == '}') {
+                out += word->second;
+                i += word->first.size() - 1;
+                before = '"';
+                continue;
+            }
+        }
+        out += c;
+        quoted = c == '"';
+        if (spaces.find(c) == spaces.npos) before = c;
+    }
+    return out;
+}
+
 // Builds a value while the parser (which keeps its own stack) reports events, and refuses what the library would let pass:
 // deep nesting, on which later recursion could overflow, and a second value for a key, that readers disagree about.
 class CheckedBuilder : public json::json_sax_t {
 public:
-    explicit CheckedBuilder(const std::string& where) : where_(where) {}
+    CheckedBuilder(const std::string& where, bool non_finite) : where_(where), non_finite_(non_finite) {}
 
     bool null() override { return put(nullptr); }
     bool boolean(bool value) override { return put(value); }
     bool number_integer(json::number_integer_t value) override { return put(value); }
     bool number_unsigned(json::number_unsigned_t value) override { return put(value); }
     bool number_float(json::number_float_t value, const std::string&) override { return put(value); }
-    bool string(std::string& value) override { return put(std::move(value)); }
+    bool string(std::string& value) override {
+        const auto number = non_finite_stand_ins().find(value);
+        return non_finite_ && number != non_finite_stand_ins().end() ? put(number->second) : put(std::move(value));
+    }
     bool binary(json::binary_t&) override { return false; }
     bool start_object(std::size_t) override { return open(json::object()); }
     bool start_array(std::size_t) override { return open(json::array()); }
@@ -72,6 +117,7 @@ private:
     }
 
     const std::string& where_;
+    bool non_finite_;
     json root_;
     std::vector<json*> open_;
     std::string key_;
@@ -114,15 +160,19 @@ std::string checked_text(const JsonObject& object, const std::string& key, const
 
 }  // namespace
 
-json parse_json(std::string_view text, const std::string& where) {
+json parse_json(std::string_view text, const std::string& where, NonFinite numbers) {
     // The library takes a NUL for the end of the text and would ignore what follows.
     if (text.find('\0') != std::string_view::npos) fail("{}: is not valid JSON: there is a NUL byte in it", where);
-    CheckedBuilder builder(where);
+    const bool mentioned = text.find("NaN") != text.npos || text.find("Infinity") != text.npos;
+    const bool non_finite = numbers == NonFinite::read && mentioned && text.find("\\u0000") == text.npos;
+    const std::string replaced = non_finite ? without_non_finite(text) : "";
+    if (non_finite) text = replaced;
+    CheckedBuilder builder(where, non_finite);
     json::sax_parse(text.begin(), text.end(), &builder);
     return builder.take();
 }
 
-json read_json(const std::filesystem::path& path) { return parse_json(read_text(path, largest_file), path.string()); }
+json read_json(const std::filesystem::path& path) { return parse_json(read_text(path, largest_file), path.string(), NonFinite::read); }
 
 void write_json(const std::filesystem::path& path, const json& value) {
     std::string text;

@@ -9,10 +9,14 @@
 
 namespace atelier::core {
 
-/// Parses JSON from outside: at most 64 levels deep, no duplicate keys, valid UTF-8. Throws Error that begins with `where`.
-nlohmann::json parse_json(std::string_view text, const std::string& where);
+/// Whether Python's words for numbers that are none (NaN, Infinity, -Infinity) are read as values, as its json module and
+/// therefore diffusers write them.
+enum class NonFinite { refused, read };
 
-/// Reads a JSON file of at most 64 MB. Throws Error naming the file.
+/// Parses JSON from outside: at most 64 levels deep, no duplicate keys, valid UTF-8. Throws Error that begins with `where`.
+nlohmann::json parse_json(std::string_view text, const std::string& where, NonFinite numbers = NonFinite::refused);
+
+/// Reads a JSON file of at most 64 MB, NaN and infinities included. Throws Error naming the file.
 nlohmann::json read_json(const std::filesystem::path& path);
 
 /// Writes indented JSON with a final newline, atomically.

@@ -41,6 +41,11 @@ constexpr std::array<DTypeFacts, 10> dtypes{{{DType::F64, "F64", 8},
                                              {DType::U8, "U8", 1},
                                              {DType::BOOL, "BOOL", 1}}};
 
+/// Types of the format that nothing here computes with, in bits.
+constexpr std::array<std::pair<std::string_view, std::uint64_t>, 12> unread_types{{{"F4", 4}, {"F6_E2M3", 6}, {"F6_E3M2", 6}, {"F8_E4M3", 8},
+                                                                                  {"F8_E5M2", 8}, {"F8_E8M0", 8}, {"F8_E4M3FNUZ", 8}, {"F8_E5M2FNUZ", 8},
+                                                                                  {"U16", 16}, {"U32", 32}, {"U64", 64}, {"C64", 64}}};
+
 const DTypeFacts& facts(DType type) { return *std::ranges::find(dtypes, type, &DTypeFacts::type); }
 
 // The header's text. Its length is believed only after it was compared with the file's.
@@ -60,6 +65,7 @@ std::string_view read_header(std::span<const std::byte> file, const std::string&
 }
 
 std::map<std::string, std::string> parse_metadata(const json& value, const std::string& where) {
+    if (value.is_null()) return {};  // as the reference reader has it
     if (!value.is_object()) fail("{}: {} must be an object of texts", where, metadata_key);
     std::map<std::string, std::string> metadata;
     for (const auto& [key, text] : value.items()) {
@@ -74,31 +80,55 @@ std::string place_of(const std::string& where, const std::string& name) {
     return fmt::format("{}: tensor \"{}\"", where, name.substr(0, 200));
 }
 
-TensorEntry parse_entry(const json& value, const std::string& where) {
+/// A tensor of the header: of a type that is read, or of one that is passed over.
+struct HeaderEntry {
+    std::string type;
+    Shape shape;
+    std::uint64_t begin, end;
+
+    std::optional<DType> known() const {
+        const auto* found = std::ranges::find(dtypes, type, &DTypeFacts::name);
+        return found == dtypes.end() ? std::nullopt : std::optional(found->type);
+    }
+};
+
+HeaderEntry parse_entry(const json& value, const std::string& where) {
     constexpr std::int64_t most = std::numeric_limits<std::int64_t>::max();
     const JsonObject object(value, where);
-    const std::string dtype = object.text("dtype");
-    const auto* known = std::ranges::find(dtypes, dtype, &DTypeFacts::name);
-    if (known == dtypes.end()) fail("{}: has an unknown type \"{}\"", where, dtype.substr(0, 40));
-    const Shape shape = object.integers("shape", 0, most);
+    HeaderEntry entry{object.text("dtype"), object.integers("shape", 0, most), 0, 0};
     const auto offsets = object.integers("data_offsets", 0, most);
     if (offsets.size() != 2) fail("{}: \"data_offsets\" must be two numbers, not {}", where, offsets.size());
     if (offsets[0] > offsets[1]) fail("{}: begins at {}, after its end at {}", where, offsets[0], offsets[1]);
-    return {known->type, shape, static_cast<std::uint64_t>(offsets[0]), static_cast<std::uint64_t>(offsets[1])};
+    entry.begin = static_cast<std::uint64_t>(offsets[0]);
+    entry.end = static_cast<std::uint64_t>(offsets[1]);
+    return entry;
 }
 
-void check_size(const TensorEntry& entry, const std::string& where) {
-    const auto size = bytes_of(entry.dtype, entry.shape);
+/// Bytes of a tensor whose elements may be smaller than a byte.
+std::optional<std::uint64_t> bytes_of_bits(std::uint64_t bits, const Shape& shape) {
+    const auto elements = bytes_of(DType::U8, shape);
+    if (!elements || (*elements > 0 && bits > std::numeric_limits<std::int64_t>::max() / *elements)) return std::nullopt;
+    return *elements * bits % 8 == 0 ? std::optional(*elements * bits / 8) : std::nullopt;
+}
+
+void check_size(const HeaderEntry& entry, const std::string& where) {
+    std::optional<std::uint64_t> size;
+    if (const auto known = entry.known()) {
+        size = bytes_of(*known, entry.shape);
+    } else {
+        const auto* unread = std::ranges::find(unread_types, entry.type, &std::pair<std::string_view, std::uint64_t>::first);
+        if (unread == unread_types.end()) fail("{}: has an unknown type \"{}\"", where, entry.type.substr(0, 40));
+        size = bytes_of_bits(unread->second, entry.shape);
+    }
     if (!size) fail("{}: its shape {} is too large", where, to_string(entry.shape));
     if (*size != entry.end - entry.begin) {
-        fail("{}: is {} {}, {} bytes, but its offsets span {}", where, name_of(entry.dtype), to_string(entry.shape), *size,
-             entry.end - entry.begin);
+        fail("{}: is {} {}, {} bytes, but its offsets span {}", where, entry.type, to_string(entry.shape), *size, entry.end - entry.begin);
     }
 }
 
 // Tensors must tile the data: a hole could hide bytes, an overlap would alias two tensors.
-void check_layout(const std::map<std::string, TensorEntry>& entries, std::uint64_t data_size, const std::string& where) {
-    std::vector<const std::pair<const std::string, TensorEntry>*> order;
+void check_layout(const std::map<std::string, HeaderEntry>& entries, std::uint64_t data_size, const std::string& where) {
+    std::vector<const std::pair<const std::string, HeaderEntry>*> order;
     for (const auto& entry : entries) order.push_back(&entry);
     std::ranges::sort(order, {}, [](const auto* entry) { return std::pair(entry->second.begin, entry->second.end); });
     std::uint64_t expected = 0;
@@ -178,19 +208,27 @@ SafetensorsFile::SafetensorsFile(std::filesystem::path path) : file_(std::move(p
     const std::string_view header = read_header(file_.bytes(), where);
     header_end_ = length_size + header.size();
     const json parsed = parse_json(header, where + ": header");
+    std::map<std::string, HeaderEntry> all;
     for (const auto& [name, value] : parsed.items()) {
         if (name == metadata_key) {
             metadata_ = parse_metadata(value, where);
             continue;
         }
         const std::string place = place_of(where, name);
-        check_size(entries_.emplace(name, parse_entry(value, place)).first->second, place);
+        check_size(all.emplace(name, parse_entry(value, place)).first->second, place);
     }
-    check_layout(entries_, file_.bytes().size() - header_end_, where);
+    check_layout(all, file_.bytes().size() - header_end_, where);
+    for (auto& [name, entry] : all) {
+        if (const auto type = entry.known()) entries_.emplace(name, TensorEntry{*type, std::move(entry.shape), entry.begin, entry.end});
+        else unread_.emplace(name, entry.type);
+    }
 }
 
 const TensorEntry& SafetensorsFile::entry(const std::string& name) const {
     const auto found = entries_.find(name);
+    if (const auto type = unread_.find(name); type != unread_.end()) {
+        fail("{}: is of type {}; atelier reads floats of 16, 32 and 64 bits, signed integers and bytes", place_of(path().string(), name), type->second);
+    }
     if (found == entries_.end()) fail("{}: is not in the file", place_of(path().string(), name));
     return found->second;
 }

@@ -36,7 +36,8 @@ struct TensorEntry {
 
 /// A safetensors file, mapped into memory and checked before anything is believed: header length (at most 100 MB and within
 /// the file), JSON depth and duplicate keys, types, shapes (no overflow), offsets (in order, contiguous, exactly to the end
-/// of the file). Anything else is an Error that names the file and the tensor.
+/// of the file). Anything else is an Error that names the file and the tensor. Tensors of types that the project does not read
+/// (8-bit floats, unsigned integers, complex numbers) are checked like others, and refused only when they are asked for.
 class SafetensorsFile {
 public:
     explicit SafetensorsFile(std::filesystem::path path);
@@ -45,6 +46,8 @@ public:
     const std::map<std::string, TensorEntry>& entries() const { return entries_; }
     const std::map<std::string, std::string>& metadata() const { return metadata_; }
     bool contains(const std::string& name) const { return entries_.contains(name); }
+    /// Names and types of the tensors that are in the file and cannot be read.
+    const std::map<std::string, std::string>& unread() const { return unread_; }
 
     /// Throws Error naming file and tensor when there is no such tensor.
     const TensorEntry& entry(const std::string& name) const;
@@ -55,7 +58,7 @@ public:
 private:
     MappedFile file_;
     std::map<std::string, TensorEntry> entries_;
-    std::map<std::string, std::string> metadata_;
+    std::map<std::string, std::string> unread_, metadata_;
     std::size_t header_end_ = 0;
 };
 

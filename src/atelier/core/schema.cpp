@@ -124,6 +124,23 @@ void walk(const toml::table& table, const std::string& prefix, const std::string
     }
 }
 
+/// For a line `key = word`, which is no TOML: the same with quotes.
+std::string quotes_hint(const std::string& text, std::size_t number) {
+    std::istringstream lines(text);
+    std::string line;
+    for (std::size_t i = 0; i < number && std::getline(lines, line); ++i) {
+    }
+    const std::size_t equals = line.find('=');
+    if (equals == line.npos) return "";
+    const auto trimmed = [](std::string part) {
+        const std::size_t begin = part.find_first_not_of(" \t"), end = part.find_last_not_of(" \t\r");
+        return begin == part.npos ? std::string() : part.substr(begin, end - begin + 1);
+    };
+    const std::string key = trimmed(line.substr(0, equals)), value = trimmed(line.substr(equals + 1, line.find('#', equals) - equals - 1));
+    if (key.empty() || value.empty() || value.find_first_of("\"'[]{}=") != value.npos) return "";
+    return fmt::format("; text is quoted: {} = \"{}\"", key.substr(0, 100), value.substr(0, 200));
+}
+
 toml::table parse_file(const std::filesystem::path& path) {
     const std::string file = path.string();
     std::string text;
@@ -135,7 +152,7 @@ toml::table parse_file(const std::filesystem::path& path) {
     try {
         return toml::parse(text, file);
     } catch (const toml::parse_error& problem) {
-        refuse("{}:{}: {}", file, problem.source().begin.line, problem.description());
+        refuse("{}:{}: {}{}", file, problem.source().begin.line, problem.description(), quotes_hint(text, problem.source().begin.line));
     }
 }
 

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cmath>
 #include <functional>
+#include <limits>
 #include <numbers>
 
 #include "atelier/core/error.h"
@@ -94,7 +95,7 @@ DdpmSchedule DdpmSchedule::of(const core::JsonObject& config) {
     refuse(config, "solver_type", {"midpoint", "bh1", "bh2"});  // the last two are UniPC's, whose configs serve DPM-Solver++ too
     refuse(config, "solver_order", {2});
     refuse(config, "final_sigmas_type", {"zero"});
-    refuse(config, "lambda_min_clipped", {"-inf"});
+    refuse(config, "lambda_min_clipped", {"-inf", -std::numeric_limits<double>::infinity()});
     DdpmSchedule schedule;
     const Tensor betas = betas_of(config, config.integer_or("num_train_timesteps", 1000, 1, 100'000));
     const Tensor signal = (1 - betas).cumprod(0).to(at::kDouble);

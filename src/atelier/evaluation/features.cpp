@@ -4,6 +4,7 @@
 #include <numeric>
 
 #include "atelier/core/error.h"
+#include "atelier/models/checksums.h"
 #include "atelier/core/random_streams.h"
 #include "atelier/ops/torch_ops.h"
 
@@ -122,6 +123,7 @@ void write_classifier(const std::filesystem::path& directory, const networks::Cl
                         {"classes", config.classes},    {"width", config.width},           {"features", config.features}};
     if (provenance.is_object()) json.update(provenance);
     ops::write_parameters(directory / "classifier.safetensors", parameters);
+    json[models::checksums_key] = models::checksums_of(directory, {"classifier.safetensors"});
     core::write_json(directory / "config.json", json);
 }
 

@@ -48,7 +48,7 @@ public:
     const models::DataForm& form() const override { return ready_.model.form; }
     const conditions::Prior& prior() const override { return prior_; }
     const conditions::Partition& partition() const override { return partition_; }
-    std::string hash_of_student(std::int64_t) override { return ready_.model.hash(); }
+    std::string hash_of_student(std::int64_t) override { return ready_.hash(); }
     const Sampling& sampling() const override { return sampling_; }
     const Engine& engine() const override { return engine_; }
     std::int64_t parameters_of_student(std::int64_t) override { return ready_.model.parameter_count(); }
@@ -84,7 +84,7 @@ public:
     const models::DataForm& form() const override { return ensemble_.form; }
     const conditions::Prior& prior() const override { return ensemble_.prior; }
     const conditions::Partition& partition() const override { return ensemble_.partition; }
-    std::string hash_of_student(std::int64_t k) override { return student(k).model.hash(); }
+    std::string hash_of_student(std::int64_t k) override { return student(k).hash(); }
     const Sampling& sampling() const override { return sampling_; }
     const Engine& engine() const override { return engine_; }
     std::int64_t parameters_of_student(std::int64_t k) override { return student(k).model.parameter_count(); }
@@ -113,6 +113,7 @@ Sampling::Method sampling_method(const std::string& name) {
     if (found != methods().end()) return found->second;
     std::vector<std::string> known;
     for (const auto& [word, method] : methods()) known.push_back(word);
+    if (name == "dpm++") throw core::UsageError("dpm++ is for diffusers directories; models and teachers take one-step, heun, ddim and stochastic");
     const std::string near = core::nearest_word(name, known);
     throw core::UsageError(fmt::format("there is no sampler \"{}\"; {}known are one-step, heun, ddim and stochastic", name,
                                        near.empty() ? "" : "did you mean \"" + near + "\"? "));
@@ -207,7 +208,6 @@ std::unique_ptr<Generator> open_generator(const std::filesystem::path& path, con
         }
         return std::make_unique<RoutedEnsemble>(models::read_ensemble(path), engine);
     }
-    if (!std::filesystem::exists(path)) core::fail("{}: there is no such model; name a model or ensemble directory", path.string());
     models::Model model = models::read_model(path, engine.device, engine.weights());
     const Sampling usual = usual_sampling(model);
     return std::make_unique<SingleModel>(std::move(model), sampling.value_or(usual), engine);

@@ -67,7 +67,7 @@ PromptedModel& PromptedGenerator::loaded(std::int64_t student) {
     return *place;
 }
 
-std::string PromptedGenerator::hash_of_student(std::int64_t student) { return loaded(student).model.hash(); }
+std::string PromptedGenerator::hash_of_student(std::int64_t student) { return loaded(student).hash(); }
 std::vector<std::string> PromptedGenerator::hashes() {
     std::vector<std::string> all;
     for (std::int64_t k = 0; k < students(); ++k) all.push_back(hash_of_student(k));

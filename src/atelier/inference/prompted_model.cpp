@@ -29,6 +29,11 @@ PromptedModel::PromptedModel(models::Model read, const Sampling& sampling, const
     if (guidance != 1) denoiser_ = std::make_shared<diffusion::GuidedDenoiser>(denoiser_, none, guidance);
 }
 
+const std::string& PromptedModel::hash() const {
+    if (hash_.empty()) hash_ = model.hash();
+    return hash_;
+}
+
 Tensor PromptedModel::draw(std::span<const Draw> draws, const Tensor& told) const {
     return drawn_in_batches(draws, model.network.data_shape, [&](const Tensor& noise, std::size_t first) {
         const Tensor condition = told.narrow(0, static_cast<std::int64_t>(first), noise.size(0));

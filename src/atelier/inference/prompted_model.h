@@ -52,9 +52,13 @@ public:
     /// Samples in model space, [n, shape...]: noise follows from the draws' seeds and numbers, all else from `told` [n,...].
     Tensor draw(std::span<const Draw> draws, const Tensor& told) const;
 
+    /// The model's hash, computed when it is first asked for: it reads all weights.
+    const std::string& hash() const;
+
     const models::Model model;
 
 private:
+    mutable std::string hash_;
     Sampling sampling_;
     at::Device device_;
     std::shared_ptr<const diffusion::Denoiser> denoiser_;

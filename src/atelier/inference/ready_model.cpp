@@ -32,6 +32,11 @@ ReadyModel::ReadyModel(models::Model read, const Sampling& sampling, const Engin
     else denoiser_ = open_denoiser(model, engine);
 }
 
+const std::string& ReadyModel::hash() const {
+    if (hash_.empty()) hash_ = model.hash();
+    return hash_;
+}
+
 Tensor ReadyModel::draw(std::span<const Draw> draws) const {
     return drawn_in_batches(draws, model.network.data_shape, [&](const Tensor& noise, std::size_t first) {
         return one_batch(noise, draws.subspan(first, static_cast<std::size_t>(noise.size(0))));

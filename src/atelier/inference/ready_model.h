@@ -42,11 +42,15 @@ public:
     /// Samples in model space, [n, shape...], in order; drawn in batches of at most largest_batch.
     Tensor draw(std::span<const Draw> draws) const;
 
+    /// The model's hash, computed when it is first asked for: it reads all weights.
+    const std::string& hash() const;
+
     const models::Model model;
 
 private:
     Tensor one_batch(const Tensor& z, std::span<const Draw> draws) const;
 
+    mutable std::string hash_;
     Sampling sampling_;
     at::Device device_;
     std::unique_ptr<OneStep> one_step_;  // one of these two

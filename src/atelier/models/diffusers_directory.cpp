@@ -4,6 +4,7 @@
 
 #include "atelier/core/atomic_file.h"
 #include "atelier/core/error.h"
+#include "atelier/diffusion/ddpm_schedule.h"
 #include "atelier/ops/shape_ops.h"
 
 namespace atelier::models {
@@ -124,7 +125,8 @@ nlohmann::json DiffusersDirectory::about() const {
     const auto of = [](const DiffusersWeights& weights) {
         return nlohmann::json{{"parameters", weights.count()}, {"stored_as", weights.types()}, {"files", weights.files().size()}};
     };
-    nlohmann::json scheduler = scheduler_config();
+    const nlohmann::json scheduler = scheduler_config();
+    diffusion::DdpmSchedule::of(core::JsonObject(scheduler, scheduler_file().string()));
     return {{"kind", "diffusers directory"},
             {"pipeline", index_.at("_class_name")},
             {"image_size", unet.sample_size * vae.factor()},

@@ -27,6 +27,14 @@ std::string newer_name(std::string name) {
 
 bool is_buffer(const std::string& name) { return name.ends_with("position_ids"); }
 
+/// Throws core::Error where a tensor is there, but of a type that is not read.
+void refuse_unread(const std::vector<fs::path>& files, const std::string& name) {
+    for (const fs::path& path : files) {
+        const core::SafetensorsFile file(path);
+        if (file.unread().contains(name)) file.entry(name);
+    }
+}
+
 bool readable(core::DType type) { return type == core::DType::F32 || type == core::DType::F16 || type == core::DType::BF16; }
 
 }  // namespace
@@ -41,7 +49,7 @@ DiffusersWeights::DiffusersWeights(const fs::path& folder) : folder_(folder) {
             if (!files_.empty()) return;
         }
     }
-    core::fail("{}: holds no weights; atelier reads *.safetensors or *.safetensors.index.json, not .bin files", folder.string());
+    core::fail("{}: holds no weights; atelier reads *.safetensors or *.safetensors.index.json, not .bin files. Load the directory with diffusers and save it again (save_pretrained)", folder.string());
 }
 
 void DiffusersWeights::add(const fs::path& path, const std::vector<std::string>* wanted) {
@@ -97,7 +105,10 @@ void DiffusersWeights::check_against(std::span<const ops::ParameterSpec> specs) 
     for (const ops::ParameterSpec& spec : specs) {
         known.insert(spec.name);
         const auto found = places_.find(spec.name);
-        if (found == places_.end()) core::fail("{}: tensor \"{}\" is missing; config.json beside it describes another network", files_.front().string(), spec.name);
+        if (found == places_.end()) {
+            refuse_unread(files_, spec.name);
+            core::fail("{}: tensor \"{}\" is missing; config.json beside it describes another network", files_.front().string(), spec.name);
+        }
         const auto& [file, name] = found->second;
         const core::Shape& shape = file->entry(name).shape;
         if (shape != spec.shape) {

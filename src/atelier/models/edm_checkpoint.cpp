@@ -8,6 +8,7 @@
 #include "atelier/core/atomic_file.h"
 #include "atelier/core/error.h"
 #include "atelier/core/log.h"
+#include "atelier/models/checksums.h"
 #include "atelier/models/edm_classes.h"
 #include "atelier/models/state_dictionary.h"
 #include "atelier/models/torch_file.h"
@@ -104,7 +105,9 @@ void write_checkpoint(const std::filesystem::path& directory, const Checkpoint& 
     const Model model = model_of(checkpoint.config, checkpoint.tensors, source);
     core::create_directory_atomically(directory, [&](const std::filesystem::path& temporary) {
         ops::write_parameters(temporary / "model.safetensors", checkpoint.tensors);
-        core::write_json(temporary / "config.json", checkpoint.config);
+        nlohmann::json config = checkpoint.config;
+        config[checksums_key] = checksums_of(temporary, {"model.safetensors"});
+        core::write_json(temporary / "config.json", config);
     });
     core::log::info("{}: {} with {} parameters", directory.string(), model.network.architecture, model.parameters.count());
 }

@@ -2,9 +2,11 @@
 
 #include "atelier/core/atomic_file.h"
 #include "atelier/core/error.h"
+#include "atelier/models/checksums.h"
 #include "atelier/models/latent_model.h"
 #include "atelier/models/opened_model.h"
 #include "atelier/models/prompt_encoder.h"
+#include "atelier/models/what_is.h"
 
 namespace atelier::models {
 
@@ -49,7 +51,20 @@ void read_prompt_partition(Ensemble& ensemble, const core::JsonObject& json) {
 void copy_base(const fs::path& from, const fs::path& to) {
     if (fs::exists(to)) return;
     fs::create_directories(to);
-    for (const char* file : {"config.json", "model.safetensors"}) fs::copy_file(from / file, to / file);
+    fs::copy_file(from / "model.safetensors", to / "model.safetensors");
+    nlohmann::json config = core::read_json(from / "config.json");
+    config[checksums_key] = checksums_of(to, {"model.safetensors"});
+    core::write_json(to / "config.json", config);
+}
+
+/// Those of all weights but the students', whose config.json keeps them.
+void keep_checksums(const fs::path& directory, nlohmann::json& manifest) {
+    std::vector<std::string> files;
+    for (const std::string& file : weights_below(directory)) {
+        if (!file.starts_with("students/")) files.push_back(file);
+    }
+    manifest.erase(checksums_key);
+    if (!files.empty()) manifest[checksums_key] = checksums_of(directory, files);
 }
 
 /// Copies the students, each checked against its place and one in memory at a time, and writes the manifest, which `about` begins.
@@ -68,6 +83,7 @@ void write_students(const fs::path& directory, const std::vector<fs::path>& stud
         about["data"] = to_json(model.form);
     }
     about.update({{"version", version}, {"K", students.size()}, {"students", paths}, {"teacher_hash", teacher_hash}, {"licence", "as the training data's"}, {"metrics", metrics}});
+    keep_checksums(directory, about);
     core::write_json(directory / "ensemble.json", about);
 }
 
@@ -81,7 +97,11 @@ bool is_ensemble_directory(const fs::path& path) { return fs::is_regular_file(pa
 
 Ensemble read_manifest(const fs::path& directory) {
     const fs::path path = directory / "ensemble.json";
-    if (!fs::exists(path)) core::fail("{}: there is no ensemble here (no ensemble.json)", directory.string());
+    if (!fs::exists(path)) {
+        const Finding found = what_is(directory);
+        if (found.kind != Finding::Kind::model && found.kind != Finding::Kind::diffusers) refuse_as_model(directory);
+        core::fail("{}: there is no ensemble here (no ensemble.json); it {}", directory.string(), found.is);
+    }
     Ensemble ensemble;
     ensemble.directory = directory;
     ensemble.manifest = core::read_json(path);
@@ -188,6 +208,7 @@ void write_changed_ensemble(const Ensemble& ensemble, const fs::path& directory,
             fs::copy(ensemble.directory / prompts_folder, temporary / prompts_folder, fs::copy_options::recursive);
             copy_parts(ensemble.directory, temporary);
         }
+        keep_checksums(temporary, manifest);
         core::write_json(temporary / "ensemble.json", manifest);
     });
 }

@@ -3,6 +3,7 @@
 #include "atelier/conditions/clip_tokenizer.h"
 #include "atelier/core/atomic_file.h"
 #include "atelier/core/error.h"
+#include "atelier/models/checksums.h"
 
 namespace atelier::models {
 
@@ -60,6 +61,7 @@ void write_latent_model(const DiffusersDirectory& from, const fs::path& to, cons
     copy_weights(from.vae_weights(), to / "vae" / "diffusion_pytorch_model.safetensors");
     copy_weights(from.text_weights(), to / "text_encoder" / "model.safetensors");
     for (const char* part : part_folders) copy_texts(from.path() / part, to / part);
+    config[checksums_key] = checksums_of(to, weights_below(to));
     core::write_json(to / "config.json", config);
 }
 

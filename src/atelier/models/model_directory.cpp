@@ -3,7 +3,9 @@
 #include <mutex>
 
 #include "atelier/core/error.h"
+#include "atelier/models/checksums.h"
 #include "atelier/models/opened_model.h"
+#include "atelier/models/what_is.h"
 #include "atelier/ops/low_rank.h"
 #include "atelier/ops/quantised.h"
 
@@ -34,6 +36,7 @@ Model described(const nlohmann::json& config, const std::string& where) {
     const core::JsonObject json(config, where);
     Model model;
     model.config = config;
+    model.config.erase(checksums_key);  // of the files beside it; what is written elsewhere gets its own
     model.network = networks::make_network(json);
     model.scheme = diffusion::read_scheme(json);
     const diffusion::NoiseRange usual = diffusion::usual_range(model.scheme);
@@ -45,7 +48,7 @@ Model described(const nlohmann::json& config, const std::string& where) {
     return model;
 }
 
-constexpr const char* lora = "lora";
+constexpr const char *lora = "lora", *weights_file = "model.safetensors";
 
 std::string base_of(const nlohmann::json& config, const std::string& where) {
     const std::string base = core::JsonObject(config, where).object(lora).text("base");
@@ -130,10 +133,10 @@ Model model_of(const nlohmann::json& config, const ops::Parameters& tensors, con
 
 Model read_model_config(const std::filesystem::path& directory) {
     const auto path = directory / "config.json";
-    if (!std::filesystem::exists(path)) {
-        core::fail("{}: there is no model here (no config.json); name a model directory", directory.string());
-    }
-    return described(core::read_json(path), path.string());
+    if (!std::filesystem::exists(path)) refuse_as_model(directory);
+    nlohmann::json config = core::read_json(path);
+    if (config.is_object() && !config.contains("architecture") && (config.contains("_class_name") || config.contains("architectures"))) refuse_as_model(directory);
+    return described(config, path.string());
 }
 
 Model open_model(const std::filesystem::path& directory) {
@@ -172,9 +175,15 @@ Model read_weights(Model model, at::Device device, Weights weights) {
 Model read_model(const std::filesystem::path& directory, at::Device device, Weights weights) { return read_weights(open_model(directory), device, weights); }
 
 void write_model(const std::filesystem::path& directory, const Model& model, const MoreWeights& more) {
-    ops::write_parameters(directory / "model.safetensors", model.parameters);
-    for (const auto& [name, parameters] : more) ops::write_parameters(directory / ("model-" + name + ".safetensors"), parameters);
-    core::write_json(directory / "config.json", model.config);
+    std::vector<std::string> files{weights_file};
+    ops::write_parameters(directory / weights_file, model.parameters);
+    for (const auto& [name, parameters] : more) {
+        files.push_back("model-" + name + ".safetensors");
+        ops::write_parameters(directory / files.back(), parameters);
+    }
+    nlohmann::json config = model.config;
+    config[checksums_key] = checksums_of(directory, files);
+    core::write_json(directory / "config.json", config);
 }
 
 bool is_model_directory(const std::filesystem::path& path) {
