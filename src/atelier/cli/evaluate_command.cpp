@@ -41,7 +41,7 @@ void evaluate_config(const EvaluateArguments& arguments) {
 std::filesystem::path result_file(const EvaluateArguments& arguments) { return std::filesystem::path(arguments.out) / "evaluation.json"; }
 
 /// Before anything is measured: a folder that cannot be written would lose all of it.
-void check_out(const EvaluateArguments& arguments) { const core::AtomicFile written_and_dropped(result_file(arguments)); }
+void check_out(const EvaluateArguments& arguments) { core::check_output_file(result_file(arguments)); }
 
 void write(const EvaluateArguments& arguments, const nlohmann::json& results, const std::string& beside = {}) {
     core::write_json(result_file(arguments), results);
