@@ -75,6 +75,7 @@ INSTANTIATE_TEST_SUITE_P(
                     Mistake{"port_too_large", {"serve", "models/none", "--port", "70000"}, 2, "--port: 70000 is out of range; give a whole number from 0 to 65535"},
                     Mistake{"no_out", {"sample", "models/none"}, 1, "models/none"},
                     Mistake{"empty_out", {"forward", "models/none", "--in", "x", "--out", ""}, 2, "atelier: --out: must not be empty"},
+                    Mistake{"no_classifier_is_no_mistake_of_the_option", {"evaluate", "models/none", "--classifier", "", "--data", "models", "--out", "/nowhere/x"}, 1, "models/none: there is no such model"},
                     Mistake{"out_is_required", {"forward", "models/none", "--in", "x"}, 2, "atelier: --out is required; see atelier forward --help"},
                     Mistake{"unknown_option", {"sample", "models/none", "--cuont", "3"}, 2, "there is no option --cuont; did you mean \"--count\"?"},
                     Mistake{"a_word_too_many", {"sample", "models/none", "more"}, 2, "\"more\" is not expected here"},

@@ -68,13 +68,10 @@ std::string problem_of(const std::string& text, const NumberRange& range) {
     return fits ? "" : fmt::format("{} is out of range; give {}", shown, words_of(range));
 }
 
-/// Prompts may be empty; files, folders and names may not.
+/// What is written or opened has a name. Other values may be empty: prompts, and --classifier "" for none.
 bool may_be_empty(const CLI::Option& option) {
-    if (option.get_positional() && (option.get_name(true) == "TEXT" || option.get_name(true) == "NAMES")) return true;
-    for (const std::string& name : option.get_lnames()) {
-        if (name == "prompt" || name == "negative") return true;
-    }
-    return false;
+    if (option.get_positional()) return option.get_name(true) == "TEXT" || option.get_name(true) == "NAMES";
+    return std::ranges::none_of(option.get_lnames(), [](const std::string& name) { return name == "out" || name == "in" || name == "save-reference"; });
 }
 
 std::vector<std::string> option_names(const CLI::App& app) {
