@@ -195,6 +195,15 @@ public:
         });
     }
 
+    /// The end of each prompt that is beyond the tokens which the model reads.
+    std::vector<std::string> unread(const std::vector<std::string>& prompts) {
+        return alone([&](const inference::PromptedGenerator& generator) {
+            std::vector<std::string> rests;
+            for (const std::string& prompt : prompts) rests.push_back(generator.encoder().tokenizer.unread(prompt));
+            return rests;
+        });
+    }
+
     nlohmann::json evaluate(const std::string& data, std::int64_t count, std::int64_t seed, std::int64_t seeds, const std::string& split, const std::string& classifier, bool latency) {
         return measured({.data = data, .split = split, .classifier = classifier, .count = count, .latency = latency}, seed, seeds, evaluation::measure_captions);
     }
@@ -284,6 +293,7 @@ NB_MODULE(_atelier, module) {
         .def("sample",
              [](PromptEnsemble& self, std::int64_t count, std::int64_t seed, const std::vector<std::string>& prompts) { return array_of(self.sample(count, seed, prompts)); },
              nb::arg("count"), nb::arg("seed"), nb::arg("prompts"))
+        .def("unread", [](PromptEnsemble& self, const std::vector<std::string>& prompts) { return self.unread(prompts); }, nb::arg("prompts"))
         .def("route", [](PromptEnsemble& self, const std::vector<std::string>& prompts) { return array_of(self.route(prompts)); }, nb::arg("prompts"))
         .def("evaluate",
              [](PromptEnsemble& self, const std::string& data, std::int64_t count, std::int64_t seed, std::int64_t seeds, const std::string& split, const std::string& classifier,

@@ -2,9 +2,13 @@
 
 const $ = (id) => document.getElementById(id);
 const hues = (k) => `hsl(${(k * 137.5 + 190) % 360} 55% 52%)`;  // neighbours far apart
-let models = [];
+const shownPrompts = 4, keptDrawings = 24, fewPictures = 12, keyPlace = "atelier-key";
+const races = { rounds: 5, milliseconds: 3000 };  // a model is asked so often, while it has not taken so long in all
+let models = [], limits = { n: 64, prompt_bytes: 4096 }, lost = false;
 const asked = new Map();  // model id -> prompts asked from here, newest first: { prompt, student }
-const shownPrompts = 4;
+const drawings = [];      // what was drawn from here, newest first
+let shown;                // the drawing on the page
+let enlarged = 0;         // the picture of it in the dialog
 
 function element(tag, properties = {}, ...children) {
   const made = Object.assign(document.createElement(tag), properties);
@@ -12,26 +16,58 @@ function element(tag, properties = {}, ...children) {
   return made;
 }
 
+// Talking to the server ---------------------------------------------------------------------------
+
 function headers() {
-  const key = $("key").value;
+  const key = $("key").value.trim();
   return { "Content-Type": "application/json", ...(key && { Authorization: `Bearer ${key}` }) };
 }
 
+class Lost extends Error {}
+
+const later = (answer) => {
+  const seconds = Number(answer.headers.get("Retry-After"));
+  return seconds > 0 ? `Try again in ${plural(seconds, "second")}.` : "Try again in a moment.";
+};
+
+// What an answer that is no picture means for whoever sits before the page.
+function words(answer, error) {
+  switch (answer.status) {
+    case 401: return $("key").value.trim() ? "The server does not know this API key. Enter another one at “API key”." : "This server asks for an API key. Enter it at “API key”.";
+    case 429: return `The server has too much to draw just now. ${later(answer)}`;
+    case 503: return error.code === "student_unavailable" ? `Nobody can draw this at the moment. ${later(answer)}` : `The server is being stopped. ${later(answer)}`;
+    case 504: return "The server did not finish in time. Ask for fewer pictures, or try again.";
+    default: return error.message ?? `The server answered ${answer.status}.`;
+  }
+}
+
 async function ask(path, body) {
-  const answer = await fetch(path, body ? { method: "POST", headers: headers(), body: JSON.stringify(body) } : { headers: headers() });
-  const read = await answer.json();
+  let answer;
+  try {
+    answer = await fetch(path, body ? { method: "POST", headers: headers(), body: JSON.stringify(body) } : { headers: headers() });
+  } catch {
+    throw new Lost("The server does not answer. Is it still running? This page tries again by itself.");
+  }
+  const read = await answer.json().catch(() => ({}));
   if (answer.ok) return { read, answer };
   if (answer.status === 401) {
     $("access").open = true;
     $("key").focus();
   }
-  throw new Error(read.error?.message ?? `the server answered ${answer.status}`);
+  throw new Error(words(answer, read.error ?? {}));
 }
 
 function say(text, bad = false) {
   $("status").textContent = text;
   $("status").classList.toggle("bad", bad);
 }
+
+function complain(problem) {
+  lost = problem instanceof Lost;
+  say(problem.message, true);
+}
+
+// What can be asked -------------------------------------------------------------------------------
 
 const chosenModel = () => models.find((model) => model.id === $("model").value);
 const chosenClass = () => Number(new FormData($("request")).get("class"));
@@ -40,13 +76,39 @@ const className = (model, id) => model.atelier.class_names[id] ?? `class ${id}`;
 const wish = (model) => (model.atelier.reads_prompts ? { prompt: $("prompt").value.trim() } : { class: chosenClass() });
 const nameOf = (model, { prompt, class: id }) => prompt ?? className(model, id);
 const plural = (count, word) => `${count.toLocaleString("en")} ${word}${count === 1 ? "" : "s"}`;
+const isAlone = (model) => model.atelier.students.length === 1;
+// Who drew: a student of several, or the model itself, which may be their teacher.
+const drawer = (model, student) => (isAlone(model) ? model.id : `student ${student} of ${model.id}`);
+const work = (model) => (model.atelier.evaluations === 1 ? "one step" : plural(model.atelier.evaluations, "network evaluation"));
+
+function about(model) {
+  const how = model.atelier.evaluations === 1 ? "in one step" : `in ${work(model)}`;
+  if (isAlone(model)) return `One model draws everything, each picture ${how}.`;
+  return `One teacher, ${plural(model.atelier.students.length, "student")}: each picture is drawn ${how} by the student that owns what is asked for.`;
+}
+
+// The models that can be asked what the chosen one can, and mean the same by it.
+function rivals() {
+  const chosen = chosenModel().atelier;
+  const same = (a, b) => a.length === b.length && a.every((name, i) => name === b[i]);
+  return models.filter(({ atelier }) => atelier.reads_prompts === chosen.reads_prompts && same(atelier.size, chosen.size) &&
+                                        (chosen.reads_prompts || (same(atelier.class_names, chosen.class_names) && atelier.owner.length === chosen.owner.length)));
+}
+
+function checkPrompt() {
+  const bytes = new TextEncoder().encode($("prompt").value).length;
+  $("prompt").setCustomValidity(chosenModel()?.atelier.reads_prompts && bytes > limits.prompt_bytes ? `The prompt has ${bytes} bytes; at most ${limits.prompt_bytes} are read.` : "");
+}
 
 function showChoice() {
   const model = chosenModel();
+  $("about").textContent = about(model);
   $("words").hidden = !model.atelier.reads_prompts;
   $("choice").hidden = model.atelier.reads_prompts;
   $("prompt").required = model.atelier.reads_prompts;
+  checkPrompt();
   $("race").hidden = rivals().length < 2;
+  $("comparison").hidden = true;  // it was of another request
   const before = chosenClass();
   $("classes").replaceChildren(...model.atelier.owner.map((owner, id) => {
     const input = element("input", { type: "radio", name: "class", value: id, checked: id === (before < model.atelier.owner.length ? before : 0) });
@@ -69,10 +131,12 @@ function property(model, k) {
 function showMap(student) {
   const model = chosenModel();
   const most = Math.max(1, ...model.atelier.students.map(({ routed }) => routed));
+  $("map-hint").textContent = isAlone(model) ? "This model draws all of them itself. The number is of the requests that it was sent."
+                                             : "Each class, or each prompt by its meaning, belongs to one student. Numbers are requests that it was sent.";
   $("map").replaceChildren(...model.atelier.students.map((facts, k) => {
     const own = element("div", { className: "own" });
     for (const one of property(model, k)) own.append(own.hasChildNodes() ? ", " : "", one);
-    const name = element("div", { className: "name" }, element("span", { textContent: `Student ${k}` }), element("span", { textContent: facts.routed }));
+    const name = element("div", { className: "name" }, element("span", { textContent: isAlone(model) ? model.id : `Student ${k}` }), element("span", { textContent: facts.routed }));
     const size = element("div", { className: "own", textContent: `${plural(facts.parameters, "parameter")}${facts.loaded ? "" : ", not in memory"}` });
     const share = element("div", { className: "share" });
     share.style.width = `${100 * facts.routed / most}%`;
@@ -85,107 +149,234 @@ function showMap(student) {
 
 async function refresh(student) {
   const { read } = await ask("v1/models");
-  const first = models.length === 0;
+  const before = models.map(({ id }) => id).join("\n"), chosen = $("model").value;
   models = read.data;
-  if (first) {
-    $("model").replaceChildren(...models.map(({ id }) => element("option", { value: id, textContent: id })));
+  limits = { ...limits, ...read.limits };
+  $("count").max = limits.n;
+  if (models.map(({ id }) => id).join("\n") !== before) {
+    $("model").replaceChildren(...models.map(({ id }) => element("option", { value: id, textContent: id, selected: id === chosen })));
     showChoice();
   }
   showMap(student);
 }
 
+// Drawing -----------------------------------------------------------------------------------------
+
 const source = (picture) => `data:image/png;base64,${picture.b64_json}`;
 
 async function draw(model, count) {
   const start = performance.now();
-  const body = { model: model.id, ...wish(model), n: count, seed: Number($("seed").value) };
-  const { read, answer } = await ask("v1/images/generations", body);
-  return { pictures: read.data, took: performance.now() - start, student: Number(answer.headers.get("X-Atelier-Student")),
+  const request = { model: model.id, ...wish(model), n: count, seed: Number($("seed").value) };
+  const { read, answer } = await ask("v1/images/generations", request);
+  return { model, request, pictures: read.data, took: performance.now() - start, student: Number(answer.headers.get("X-Atelier-Student")),
            server: Number(answer.headers.get("X-Atelier-Milliseconds")) };
 }
 
 // A prompt that was answered goes to the front of those that the map shows.
-function remember(model, { pictures, student }) {
-  const { prompt } = pictures[0].atelier;
+function remember(drawn) {
+  const { prompt } = drawn.pictures[0].atelier;
+  drawings.unshift(drawn);
+  drawings.length = Math.min(drawings.length, keptDrawings);
   if (prompt === undefined) return;
-  const others = (asked.get(model.id) ?? []).filter((one) => one.prompt !== prompt);
-  asked.set(model.id, [{ prompt, student }, ...others].slice(0, 100));
+  const others = (asked.get(drawn.model.id) ?? []).filter((one) => one.prompt !== prompt);
+  asked.set(drawn.model.id, [{ prompt, student: drawn.student }, ...others].slice(0, 100));
 }
 
-function showPictures(model, { pictures, took, student, server }) {
-  const name = nameOf(model, pictures[0].atelier);
-  $("pictures").replaceChildren(...pictures.map((picture) => {
-    const { number, seed } = picture.atelier;
-    const shown = element("figure", {}, element("img", { src: source(picture), alt: `${name}, seed ${seed}, number ${number}` }),
-                          element("figcaption", {}, element("b", { textContent: name }), `student ${student}, number ${number}`));
-    shown.style.setProperty("--hue", hues(student));
-    return shown;
-  }));
-  say(`${plural(pictures.length, "picture")} by student ${student} of ${model.id}: ${server.toFixed(1)} ms at the server, ${took.toFixed(0)} ms until here. ` +
-      `Seed ${pictures[0].atelier.seed}.`);
+function fileName({ model, pictures }, i) {
+  const { seed, number } = pictures[i].atelier;
+  const name = nameOf(model, pictures[i].atelier).toLowerCase().replace(/[^\p{L}\p{N}]+/gu, "-").slice(0, 40);
+  return `${model.id.replaceAll("/", "-")}-${name}-${seed}-${number}.png`;
 }
+
+function showPictures(drawn) {
+  const { model, pictures, took, student, server } = drawn;
+  const name = nameOf(model, pictures[0].atelier), { seed, prompt_truncated: unread } = pictures[0].atelier;
+  shown = drawn;
+  $("pictures-title").textContent = `Pictures: ${name}`;
+  $("pictures").classList.toggle("many", pictures.length > fewPictures);
+  $("pictures").replaceChildren(...pictures.map((picture, i) => {
+    const { number } = picture.atelier;
+    const image = element("img", { src: source(picture), alt: `${name}, seed ${seed}, number ${number}` });
+    const open = element("button", { type: "button", className: "picture", title: "Enlarge", onclick: () => enlarge(i) }, image);
+    const figure = element("figure", {}, open, element("figcaption", { textContent: isAlone(model) ? `number ${number}` : `student ${student}, number ${number}` }));
+    figure.style.setProperty("--hue", hues(student));
+    return figure;
+  }));
+  const cut = unread ? ` The model reads no more than a beginning of this prompt; not read: “${unread}”.` : "";
+  say(`${plural(pictures.length, "picture")} by ${drawer(model, student)}, ${work(model)} each: ${server.toFixed(1)} ms at the server, ${took.toFixed(0)} ms until here. ` +
+      `Seed ${seed}.${cut}`);
+  showProgram(drawn);
+  showHistory();
+}
+
+function showHistory() {
+  $("past").hidden = drawings.length < 2;
+  $("history").replaceChildren(...drawings.map((drawn) => {
+    const { model, pictures } = drawn, name = nameOf(model, pictures[0].atelier), { seed } = pictures[0].atelier;
+    const label = `${name}, ${model.id}, seed ${seed}`;
+    const button = element("button", { type: "button", title: label, onclick: () => showPictures(drawn) }, element("img", { src: source(pictures[0]), alt: label }));
+    button.setAttribute("aria-pressed", drawn === shown);
+    return element("li", {}, button);
+  }));
+}
+
+// Enlarged ----------------------------------------------------------------------------------------
+
+function enlarge(i) {
+  enlarged = (i + shown.pictures.length) % shown.pictures.length;
+  const { model, pictures, student } = shown, picture = pictures[enlarged], name = nameOf(model, picture.atelier);
+  $("large-title").textContent = name;
+  Object.assign($("large-image"), { src: source(picture), alt: `${name}, enlarged` });
+  $("large-words").textContent = `Number ${picture.atelier.number} of seed ${picture.atelier.seed}, by ${drawer(model, student)}. ` +
+                                 `${model.atelier.size.join(" × ")} pixels; the file says how to draw it again.`;
+  Object.assign($("download"), { href: source(picture), download: fileName(shown, enlarged) });
+  $("before").hidden = $("after").hidden = pictures.length === 1;
+  if (!$("large").open) $("large").showModal();
+}
+
+// The same as a program ---------------------------------------------------------------------------
+
+const address = new URL(".", location.href).href.replace(/\/$/, "");
+const inShell = (text) => `'${text.replaceAll("'", `'\\''`)}'`;
+
+function showProgram({ request }) {
+  const { model, prompt, n, seed, ...others } = request, key = $("key").value.trim();
+  $("curl").textContent = [`curl -s ${address}/v1/images/generations`, `-H 'Content-Type: application/json'`, ...(key ? [`-H "Authorization: Bearer $ATELIER_KEY"`] : []),
+                           `-d ${inShell(JSON.stringify(request))}`,
+                           `| python3 -c 'import base64, json, sys\nfor i, one in enumerate(json.load(sys.stdin)["data"]): open(f"{i}.png", "wb").write(base64.b64decode(one["b64_json"]))'`]
+    .join(" \\\n  ");
+  // A class goes as its id in the prompt, which OpenAI's client asks for.
+  const text = JSON.stringify(prompt ?? String(others.class));
+  $("python").textContent = `import base64, os\nfrom openai import OpenAI\n\nclient = OpenAI(base_url="${address}/v1", api_key=${key ? 'os.environ["ATELIER_KEY"]' : '"unused"'})\n` +
+                            `made = client.images.generate(model=${JSON.stringify(model)}, prompt=${text}, n=${n}, extra_body={"seed": ${seed}})\n` +
+                            `for i, one in enumerate(made.data):\n    open(f"{i}.png", "wb").write(base64.b64decode(one.b64_json))\n`;
+  $("program").hidden = false;
+}
+
+async function copy(button) {
+  const from = $(button.dataset.copies);
+  try {
+    await navigator.clipboard.writeText(from.textContent);
+    button.textContent = "Copied";
+  } catch {  // only pages of this machine or over TLS may
+    getSelection().selectAllChildren(from);
+    button.textContent = "Selected: press Ctrl+C";
+  }
+  setTimeout(() => { button.textContent = "Copy"; }, 2000);
+}
+
+// The race ----------------------------------------------------------------------------------------
+
+const median = (values) => [...values].sort((a, b) => a - b)[values.length >> 1];
 
 function showEntrants(entries) {
   const slowest = Math.max(...entries.map(({ took }) => took));
-  $("entrants").replaceChildren(...entries.map(({ model, pictures, took, student }) => {
+  $("entrants").replaceChildren(...entries.map(({ model, pictures, took, student, rounds }) => {
     const facts = model.atelier.students[student];
     const bar = element("div", { className: "bar" });
     bar.style.width = `${100 * took / slowest}%`;
-    const words = `${plural(model.atelier.evaluations, "network evaluation")}, ${plural(facts.parameters, "parameter")}: ${took.toFixed(1)} ms`;
+    const how = `${work(model)}, ${plural(facts.parameters, "parameter")}: ${took.toFixed(1)} ms${rounds > 1 ? `, the median of ${rounds}` : ""}`;
     return element("li", {}, element("img", { src: source(pictures[0]), alt: `By ${model.id}` }),
-                   element("div", {}, element("strong", { textContent: model.id }), element("div", { className: "own", textContent: words }), bar));
+                   element("div", {}, element("strong", { textContent: model.id }), element("div", { className: "own", textContent: how }), bar));
   }));
+  const { model, pictures } = entries[0];
+  $("compared").textContent = `${nameOf(model, pictures[0].atelier)}, seed ${pictures[0].atelier.seed}. Bars are milliseconds from asking to having the picture.`;
   $("comparison").hidden = false;
 }
 
-// The models that can be asked what the chosen one can.
-function rivals() {
-  const { reads_prompts: prompts } = chosenModel().atelier;
-  return models.filter(({ atelier }) => atelier.reads_prompts === prompts && (prompts || chosenClass() < atelier.owner.length));
-}
-
+// The seed is the one shown, and the first answer of each, for which a student may have to be loaded, does not count.
 async function race() {
   const entries = [];
   for (const model of rivals()) {
-    say(`${model.id} draws ...`);
-    await draw(model, 1);  // the first one of a kind may have to be loaded
-    entries.push({ model, ...await draw(model, 1) });
+    const stop = busy(model);
+    try {
+      await draw(model, 1);
+      const took = [], begun = performance.now();
+      let last;
+      while (took.length < races.rounds && (took.length === 0 || performance.now() - begun < races.milliseconds)) {
+        last = await draw(model, 1);
+        took.push(last.took);
+      }
+      entries.push({ ...last, took: median(took), rounds: took.length });
+    } finally {
+      stop();
+    }
     showEntrants(entries);
   }
-  say("The same request, answered by every model.");
+  say("The same request, answered by every model of the same data.");
   $("comparison").scrollIntoView({ block: "nearest" });
 }
 
+// Says that somebody draws, and for how long, until the function that it returns is called.
+function busy(model) {
+  const begun = performance.now(), name = model.id;
+  const tell = () => {
+    const seconds = Math.floor((performance.now() - begun) / 1000);
+    say(`${name} is drawing …${seconds > 0 ? ` ${plural(seconds, "second")}` : ""}`);
+  };
+  tell();
+  $("pictures").setAttribute("aria-busy", "true");
+  const clock = setInterval(tell, 1000);
+  return () => {
+    clearInterval(clock);
+    $("pictures").removeAttribute("aria-busy");
+  };
+}
+
 async function busily(action) {
-  const buttons = document.querySelectorAll("button");
+  const buttons = document.querySelectorAll("form button");
   buttons.forEach((button) => { button.disabled = true; });
   try {
-    if ($("fresh").checked) $("seed").value = Math.floor(Math.random() * 1e9);
+    if (models.length === 0) await refresh();
     await action();
+    lost = false;
   } catch (problem) {
-    say(problem.message, true);
+    complain(problem);
   }
   buttons.forEach((button) => { button.disabled = false; });
 }
 
+const drawAsAsked = () => busily(async () => {
+  if ($("fresh").checked) $("seed").value = Math.floor(Math.random() * 1e9);
+  const stop = busy(chosenModel());
+  let drawn;
+  try {
+    drawn = await draw(chosenModel(), Number($("count").value));
+  } finally {
+    stop();
+  }
+  remember(drawn);
+  showPictures(drawn);
+  await refresh(drawn.student);
+});
+
 $("request").addEventListener("submit", (event) => {
   event.preventDefault();
   const focused = document.activeElement;
-  busily(async () => {
-    const model = chosenModel();
-    const drawn = await draw(model, Number($("count").value));
-    remember(model, drawn);
-    showPictures(model, drawn);
-    await refresh(drawn.student);
-  }).then(() => focused?.focus());
+  drawAsAsked().then(() => { if (document.activeElement === document.body) focused?.focus(); });
 });
 $("race").addEventListener("click", () => busily(race).then(() => $("race").focus()));
 $("model").addEventListener("change", () => {
   showChoice();
   showMap();
 });
-$("classes").addEventListener("change", () => showMap());
-$("key").addEventListener("change", () => refresh().then(() => say("")).catch((problem) => say(problem.message, true)));
+$("classes").addEventListener("change", () => {
+  $("comparison").hidden = true;
+  showMap();
+});
+$("prompt").addEventListener("input", checkPrompt);
+
+// The key is kept until the tab is closed; the right one draws what was asked for without it.
+$("key").value = sessionStorage.getItem(keyPlace) ?? "";
+$("key").addEventListener("change", () => {
+  sessionStorage.setItem(keyPlace, $("key").value.trim());
+  drawAsAsked();
+});
+$("key").addEventListener("keydown", (event) => {
+  if (event.key !== "Enter") return;
+  event.preventDefault();
+  $("key").blur();
+});
 
 // Enter in a class draws, as in every other field.
 $("classes").addEventListener("keydown", (event) => {
@@ -195,6 +386,22 @@ $("classes").addEventListener("keydown", (event) => {
   }
 });
 
-// Live routing: what others ask for shows, too.
-setInterval(() => { if (models.length > 0 && !document.hidden) refresh().catch(() => {}); }, 2000);
-refresh().then(() => $("request").requestSubmit()).catch((problem) => say(problem.message, true));
+$("before").addEventListener("click", () => enlarge(enlarged - 1));
+$("after").addEventListener("click", () => enlarge(enlarged + 1));
+$("close").addEventListener("click", () => $("large").close());
+$("large").addEventListener("click", (event) => { if (event.target === $("large")) $("large").close(); });
+$("large").addEventListener("keydown", (event) => {
+  if (event.key === "ArrowLeft") enlarge(enlarged - 1);
+  if (event.key === "ArrowRight") enlarge(enlarged + 1);
+});
+for (const button of document.querySelectorAll("[data-copies]")) button.addEventListener("click", () => copy(button));
+
+// Live routing: what others ask for shows, too. Where the server was away, the page says that it is back.
+setInterval(() => {
+  if ((models.length === 0 && !lost) || document.hidden) return;
+  refresh().then(() => {
+    if (lost) say("The server is back.");
+    lost = false;
+  }).catch((problem) => { if (problem instanceof Lost && !lost) complain(problem); });
+}, 2000);
+drawAsAsked();

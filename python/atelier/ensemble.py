@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import warnings
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, SupportsIndex
@@ -188,10 +189,13 @@ class Ensemble:
         prompts   the same in words, for a model that reads prompts
         seed      from 0 to 2**63-1; sample i follows from the seed, i, its class or prompt and the weights alone
 
+        Warns (UserWarning) of prompts that are longer than the model reads.
         The same bytes as `atelier sample PATH --count N --class ... --seed S --out x.npz` (or `--prompt`) writes on the same machine.
         """
         if isinstance(self._core, _atelier.PromptEnsemble):
             words = self._words(classes, prompts)
+            for rest in filter(None, self._core.unread(list(dict.fromkeys(words)))):
+                warnings.warn(f"what is beyond the tokens that this model reads changes nothing: {rest!r}", stacklevel=2)
             drawn = self._core.sample(len(words) if count is None else whole("count", count, None), whole("seed", seed), words)
         else:
             self._no_prompts(prompts)

@@ -1,6 +1,7 @@
 import io
 import json
 import pickle
+import warnings
 
 import numpy as np
 import pytest
@@ -238,6 +239,17 @@ def test_prompts_are_read_routed_and_drawn_as_the_command_does(captions, program
     assert captions.route(prompts=[prompt, "a big bag"]).tolist() == [one["student"] for one in routed]
     assert captions.sample(prompts=["a big bag", "a dress"], seed=1).shape == (2, 28, 28, 1)
     assert len(captions.hash) == 64 and captions.metrics["feature_distance"]["mean"] > 0
+
+
+def test_the_end_of_a_prompt_that_is_not_read_is_warned_of(captions):
+    long = "a bag" + " and one" * 40
+    with pytest.warns(UserWarning, match="changes nothing"):
+        one = captions.sample(prompts=long + " red", seed=1)
+    with pytest.warns(UserWarning):
+        assert np.array_equal(one, captions.sample(prompts=long + " blue", seed=1))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        captions.sample(prompts="a bag", seed=1)
 
 
 def test_classes_and_prompts_are_not_confused(captions, k4):

@@ -146,11 +146,11 @@ def slow(arguments):
         heads, bodies = ([Connection(served.port) for _ in range(each)] for _ in range(2))
         readers = [Connection(served.port, buffer=4096) for _ in range(each)]
         for one in heads:
-            one.socket.sendall(b"GET /health HTTP/1.1\r\nX-Slow: ")
+            one.socket.sendall(b"GET /health HTTP/1.1\r\nHost: localhost\r\nX-Slow: ")
         for one in bodies:
             one.socket.sendall(request(any_class(0, 1))[:-5])
         for one in readers:  # more answers than both sides' buffers have room for
-            one.socket.sendall(b"GET /app.js HTTP/1.1\r\nHost: here\r\n\r\n" * 1000)
+            one.socket.sendall(b"GET /app.js HTTP/1.1\r\nHost: localhost\r\n\r\n" * 1000)
         begun = time.monotonic()
         beside = []
         while time.monotonic() < begun + patience:

@@ -22,7 +22,7 @@ def request(body, key="", path="/v1/images/generations"):
     """The bytes of a POST; `key` is the id that the server's log calls it by."""
     text = json.dumps(body).encode()
     named = f"X-Request-Id: {key}\r\n" if key else ""
-    return f"POST {path} HTTP/1.1\r\nHost: here\r\nContent-Type: application/json\r\n{named}Content-Length: {len(text)}\r\n\r\n".encode() + text
+    return f"POST {path} HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n{named}Content-Length: {len(text)}\r\n\r\n".encode() + text
 
 
 def whole_length(read):
@@ -74,7 +74,7 @@ class Connection:
         return self.ask(request(body, key))
 
     def get(self, path):
-        return self.ask(f"GET {path} HTTP/1.1\r\nHost: here\r\n\r\n".encode())
+        return self.ask(f"GET {path} HTTP/1.1\r\nHost: localhost\r\n\r\n".encode())
 
     def close(self):
         self.socket.close()

@@ -1,8 +1,10 @@
 #include <arpa/inet.h>
 #include <netinet/in.h>
+#include <sys/resource.h>
 #include <sys/socket.h>
 
 #include <nlohmann/json.hpp>
+#include <optional>
 
 #include "end_to_end/program.h"
 
@@ -15,12 +17,12 @@ using nlohmann::json;
 const std::string k4 = "models/fashion-mnist/k4";
 
 /// One answer, headers and all, of a server on this machine; empty when there is none.
-std::string answer_to(int port, const std::string& request) {
+std::string answer_to(int port, const std::string& request, const char* host = "127.0.0.1") {
     const int socket = ::socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
     sockaddr_in address{};
     address.sin_family = AF_INET;
     address.sin_port = htons(static_cast<std::uint16_t>(port));
-    address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+    ::inet_pton(AF_INET, host, &address.sin_addr);
     std::string answer;
     if (::connect(socket, reinterpret_cast<sockaddr*>(&address), sizeof address) == 0 && ::send(socket, request.data(), request.size(), MSG_NOSIGNAL) > 0) {
         char bytes[65536];
@@ -30,10 +32,12 @@ std::string answer_to(int port, const std::string& request) {
     return answer;
 }
 
-std::string get(int port, const std::string& path) { return answer_to(port, "GET " + path + " HTTP/1.1\r\nConnection: close\r\n\r\n"); }
+std::string get(int port, const std::string& path, const char* host = "127.0.0.1") {
+    return answer_to(port, "GET " + path + " HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n", host);
+}
 
 std::string images(int port, const std::string& body) {
-    return answer_to(port, "POST /v1/images/generations HTTP/1.1\r\nConnection: close\r\nContent-Type: application/json\r\nContent-Length: " + std::to_string(body.size()) + "\r\n\r\n" + body);
+    return answer_to(port, "POST /v1/images/generations HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\nContent-Type: application/json\r\nContent-Length: " + std::to_string(body.size()) + "\r\n\r\n" + body);
 }
 
 json body_of(const std::string& answer) { return json::parse(answer.substr(answer.find("\r\n\r\n") + 4)); }
@@ -41,7 +45,7 @@ json body_of(const std::string& answer) { return json::parse(answer.substr(answe
 /// The program serving what it is told at a free port, ready.
 class Serving {
 public:
-    explicit Serving(Arguments arguments) : process_(with_port(std::move(arguments)), folder_) { expect_health(" 200 "); }
+    explicit Serving(Arguments arguments, const char* host = "127.0.0.1") : host_(host), process_(with_port(std::move(arguments)), folder_) { expect_health(" 200 "); }
 
     int port() const { return port_; }
     /// Waits until its answer about its health contains `part`.
@@ -49,7 +53,7 @@ public:
         std::string answer;
         for (int i = 0; i < 600 && answer.find(part) == std::string::npos; ++i) {
             if (i > 0) std::this_thread::sleep_for(50ms);
-            answer = get(port_, "/health/ready");
+            answer = get(port_, "/health/ready", host_);
         }
         expect_contains(answer, part);
     }
@@ -73,6 +77,7 @@ private:
     }
 
     Folder folder_;
+    const char* host_;
     int port_ = 0;
     Process process_;
 };
@@ -168,6 +173,93 @@ TEST(Serve, students_in_two_processes_behind_a_router_draw_what_one_process_draw
     }
 }
 
+/// A copy of the shipped small ensemble under another name, whose student 0 is a link.
+void copy_with_link(const Folder& folder) {
+    const fs::path small = fs::path(ATELIER_SOURCE_DIR) / "models/fashion-mnist/k4-small";
+    fs::copy(small, folder / "m", fs::copy_options::recursive);
+    fs::rename(folder / "m/students/0", folder / "first");
+    fs::create_directory_symlink(folder / "first", folder / "m/students/0");
+    fs::copy(folder / "first", folder / "second", fs::copy_options::recursive);
+    fs::remove(folder / "second/model.safetensors");
+    fs::copy_file(small / "students/3/model.safetensors", folder / "second/model.safetensors");  // as large as the first's
+}
+
+TEST(Serve, models_that_change_without_a_change_of_size_or_time_are_read_anew) {
+    const Folder folder;
+    copy_with_link(folder);
+    const std::string weights = folder / "first/model.safetensors", other = folder / "second/model.safetensors";
+    fs::last_write_time(other, fs::last_write_time(weights));
+    fs::last_write_time(folder / "second/config.json", fs::last_write_time(folder / "first/config.json"));
+    ASSERT_EQ(fs::file_size(weights), fs::file_size(other));
+    const Serving server({folder / "m"});
+    const auto drawn = [&] { return body_of(images(server.port(), R"({"student":0,"seed":1})")).at("data")[0].at("b64_json"); };
+    const auto soon_other = [&](const json& than) {
+        for (int i = 0; i < 400 && drawn() == than; ++i) std::this_thread::sleep_for(50ms);
+        return drawn() != than;
+    };
+    const json first = drawn();
+    fs::remove(folder / "m/students/0");
+    fs::create_directory_symlink(folder / "second", folder / "m/students/0");
+    EXPECT_TRUE(soon_other(first)) << "a link that was turned";
+    fs::copy_file(weights, folder / "copy");
+    fs::last_write_time(folder / "copy", fs::last_write_time(other));
+    const json second = drawn();
+    fs::rename(folder / "copy", other);
+    EXPECT_TRUE(soon_other(second)) << "a file of equal size and time in its place";
+    EXPECT_EQ(drawn(), first);
+}
+
+TEST(Serve, a_low_limit_of_open_files_is_said_and_keeps_nobody_out) {
+    rlimit before{};
+    ::getrlimit(RLIMIT_NOFILE, &before);
+    const rlimit few{.rlim_cur = 256, .rlim_max = before.rlim_max};
+    std::optional<Serving> server;
+    ::setrlimit(RLIMIT_NOFILE, &few);
+    server.emplace(Arguments{"models/fashion-mnist/k4-small"});
+    ::setrlimit(RLIMIT_NOFILE, &before);
+    std::vector<int> idle;
+    for (int i = 0; i < 600; ++i) {  // more than its soft limit, which it has raised
+        idle.push_back(::socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0));
+        sockaddr_in address{};
+        address.sin_family = AF_INET;
+        address.sin_port = htons(static_cast<std::uint16_t>(server->port()));
+        address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+        ::connect(idle.back(), reinterpret_cast<sockaddr*>(&address), sizeof address);
+    }
+    const auto asked = std::chrono::steady_clock::now();
+    expect_contains(get(server->port(), "/health"), " 200 OK");
+    EXPECT_LT(std::chrono::steady_clock::now() - asked, 10s) << "far less than the patience with idle clients";
+    const std::string open = get(server->port(), "/metrics");
+    EXPECT_GT(std::stoi(open.substr(open.find("\natelier_connections ") + 21)), 500);
+    for (const int socket : idle) ::close(socket);
+    server->signal(SIGTERM);
+    EXPECT_EQ(server->wait().err.find("--max-connections"), std::string::npos);
+
+    const Folder folder;
+    const std::string err = folder / "err", serve = "ulimit -n 200; timeout 60 " ATELIER_PROGRAM " serve models/fashion-mnist/k4-small --port 0 2>" + err +
+                            " & for i in $(seq 300); do grep -q ready " + err + " && break; sleep 0.1; done; kill -INT $(pgrep -P $!); wait $!";
+    EXPECT_EQ(std::system(("cd " ATELIER_SOURCE_DIR " && bash -c '" + serve + "'").c_str()), 0);
+    expect_contains(text_of(err), "--max-connections 1024: ");
+}
+
+TEST(Serve, addresses_and_names_are_as_people_write_them) {
+    const Folder folder;
+    fs::copy(fs::path(ATELIER_SOURCE_DIR) / "models/fashion-mnist/k4-small", folder / "mine/ensemble", fs::copy_options::recursive);
+    fs::copy(folder / "mine/ensemble", folder / "yours/ensemble", fs::copy_options::recursive);
+    fs::copy(folder / "mine/ensemble/students/0", folder / "mine/teacher", fs::copy_options::recursive);
+    fs::copy(folder / "mine/ensemble/students/1", folder / "yours/teacher", fs::copy_options::recursive);
+    const Serving server({folder / "mine/ensemble", folder / "yours/ensemble", folder / "mine/teacher", folder / "yours/teacher", "owner/k4=" + k4, "--host", "127.0.0.2",
+                          "--allowed-hosts", "pictures.example"}, "127.0.0.2");
+    std::vector<std::string> names;
+    for (const json& one : body_of(get(server.port(), "/v1/models", "127.0.0.2")).at("data")) names.push_back(one.at("id"));
+    EXPECT_EQ(names, (std::vector<std::string>{"mine", "yours", "mine-teacher", "yours-teacher", "owner/k4"}));
+    expect_contains(get(server.port(), "/v1/models/owner%2Fk4", "127.0.0.2"), "\"id\":\"owner/k4\"");
+    server.signal(SIGTERM);
+    const Outcome outcome = server.wait();
+    expect_contains(outcome.err, "serving at http://127.0.0.2:");
+    EXPECT_EQ(outcome.err.find("anyone who reaches"), std::string::npos) << "127.0.0.2 is this machine's own, too";
+}
+
 TEST(Serve, what_cannot_be_served_is_said_at_once) {
     const auto says = [](const Arguments& arguments, int code, const std::string& words) {
         const Outcome outcome = run(arguments);
@@ -177,6 +269,7 @@ TEST(Serve, what_cannot_be_served_is_said_at_once) {
     says({"serve", "tests/golden/stable_diffusion_1"}, 2, "diffusers directory");
     says({"serve", "nowhere"}, 1, "there is no such model");
     says({"serve", k4, "--host", "nonsense"}, 2, "--host");
+    says({"serve", k4, "--allowed-hosts", "a/b"}, 2, "--allowed-hosts: \"a/b\" is no host name");
     says({"serve", k4, "--api-keys", "nowhere"}, 1, "nowhere");
     says({"serve", k4, k4}, 2, "two models would be called \"k4\"");
     says({"serve", k4, "--students", "0,4"}, 2, "has no student 4; it has 0 to 3");

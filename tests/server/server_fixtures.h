@@ -82,7 +82,9 @@ public:
         std::vector<Reading> readings;
         for (const std::string& prompt : prompts) {
             if (prompt == "unreadable") throw core::Error("this prompt\ncannot be read");
-            readings.push_back({static_cast<std::int64_t>(prompt.size() % 2), 0.5, std::make_shared<const std::size_t>(prompt.size())});
+            const std::size_t bar = prompt.find(" | ");  // what is behind is too much
+            readings.push_back({static_cast<std::int64_t>(prompt.size() % 2), 0.5, std::make_shared<const std::size_t>(prompt.size()),
+                                bar == std::string::npos ? "" : prompt.substr(bar + 3)});
             ++behaviour_.prompts;
         }
         return readings;
@@ -123,6 +125,7 @@ private:
                 std::ranges::copy(std::array<std::uint64_t, 4>{first, std::uint64_t(k_), std::uint64_t(draw.number), draw.seed},
                                   picture.image.pixels.begin());
                 picture.text["seed"] = std::to_string(draw.seed);
+                if (!draw.prompt.empty()) picture.text["prompt"] = draw.prompt;
             }
             return pictures;
         }
@@ -168,7 +171,11 @@ struct Answer {
 /// A client's connection, as careless with HTTP as the test wants.
 class Client {
 public:
-    explicit Client(std::uint16_t port) : socket_(::socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0)) {
+    /// Not connected yet.
+    Client() : socket_(::socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0)) {}
+    explicit Client(std::uint16_t port) : Client() { connect(port); }
+
+    void connect(std::uint16_t port) {
         sockaddr_in address{};
         address.sin_family = AF_INET;
         address.sin_port = htons(port);
@@ -184,6 +191,8 @@ public:
     void leave() {
         if (socket_ >= 0) ::close(std::exchange(socket_, -1));
     }
+    /// Sends no more, and still listens.
+    void end_its_side() const { ::shutdown(socket_, SHUT_WR); }
     bool send(const std::string& bytes) const { return ::send(socket_, bytes.data(), bytes.size(), MSG_NOSIGNAL) == static_cast<ssize_t>(bytes.size()); }
 
     /// The next answer on this connection.
@@ -205,11 +214,18 @@ public:
         return answer;
     }
 
+    /// The statuses of all that comes until the server ends the connection, without bodies.
+    std::vector<int> statuses() {
+        std::vector<int> all;
+        for (Answer answer = receive(); answer.status != 0; answer = receive()) all.push_back(answer.status);
+        return all;
+    }
+
     /// Whether the server ends the connection (and says nothing more).
     bool ended() { return !more(); }
 
     Answer ask(const std::string& method, const std::string& target, const std::string& body = "", const std::string& headers = "") {
-        send(method + " " + target + " HTTP/1.1\r\nHost: here\r\n" + headers + "Content-Length: " + std::to_string(body.size()) + "\r\n\r\n" + body);
+        send(method + " " + target + " HTTP/1.1\r\nHost: localhost\r\n" + headers + "Content-Length: " + std::to_string(body.size()) + "\r\n\r\n" + body);
         return receive(method != "HEAD");
     }
     Answer images(const std::string& body, const std::string& headers = "") {

@@ -12,6 +12,8 @@ import shutil
 import statistics
 import subprocess
 import sys
+import tempfile
+import threading
 import unittest
 
 from browser import Browser
@@ -33,32 +35,56 @@ CLICK = """new Promise((shown) => {
 WORKED = {"textbox", "spinbutton", "combobox", "radio", "checkbox", "button", "link", "image"}
 
 
+def serve(*arguments):
+    """A server that is ready, and its URL."""
+    server = subprocess.Popen([PROGRAM, "serve", *arguments, "--threads", "1"], cwd=ROOT, stderr=subprocess.PIPE, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"})
+    said = ""
+    while "\nready" not in said:
+        line = server.stderr.readline()
+        if not line:
+            raise RuntimeError("the server ended: " + said)
+        said += "\n" + line
+    server.reader = threading.Thread(target=server.stderr.read, daemon=True)  # its log must not fill the pipe
+    server.reader.start()
+    return server, re.search(r"http://\S+", said)[0]
+
+
+def end(server):
+    server.terminate()
+    server.wait()
+    server.reader.join()
+    server.stderr.close()
+
+
 class Page(unittest.TestCase):
     @classmethod
     def setUpClass(cls):
-        cls.server = subprocess.Popen([PROGRAM, "serve", "models/fashion-mnist/k4", "models/fashion-mnist/k4-small", "--port", "0", "--threads", "1"], cwd=ROOT,
-                                      stderr=subprocess.PIPE, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"})
-        cls.addClassCleanup(cls.end_server)
-        said = ""
-        while "\nready" not in said:
-            line = cls.server.stderr.readline()
-            if not line:
-                raise RuntimeError("the server ended: " + said)
-            said += "\n" + line
-        cls.url = re.search(r"http://\S+", said)[0]
+        cls.server, cls.url = serve("models/fashion-mnist/k4", "models/fashion-mnist/k4-small", "models/fashion-mnist/teacher", "models/captions", "--port", "0")
+        cls.addClassCleanup(end, cls.server)
         cls.browser = Browser(CHROMIUM)
         cls.addClassCleanup(cls.browser.close)
-
-    @classmethod
-    def end_server(cls):
-        cls.server.terminate()
-        cls.server.communicate()
 
     def open(self, width=1100, height=900, dark=False):
         self.browser.complaints.clear()
         self.browser.resize(width, height, dark)
         self.browser.ask("Page.navigate", url=self.url)
         self.browser.until("document.querySelectorAll('#pictures img').length === 8")
+
+    def text(self, selector):
+        return self.browser.value(f"document.querySelector({selector!r}).textContent")
+
+    def choose(self, model):
+        self.browser.value(f"document.querySelector('#model').value = {model!r}, document.querySelector('#model').dispatchEvent(new Event('change', {{ bubbles: true }}))")
+
+    def click(self, selector):
+        self.browser.until(f"!document.querySelector({selector!r}).disabled")
+        self.browser.value(f"document.querySelector({selector!r}).click()")
+
+    def draw(self, count=None):
+        if count is not None:
+            self.browser.value(f"document.querySelector('#count').value = {count}")
+        self.click("button[type=submit]")
+        self.browser.until("!document.querySelector('button[type=submit]').disabled")
 
     def shoot(self, name):
         if SCREENSHOTS:
@@ -112,6 +138,116 @@ class Page(unittest.TestCase):
             self.open(width, 800)
             self.shoot(f"phone-{width}")
             self.assertEqual(self.browser.value("document.documentElement.scrollWidth"), width)
+
+    def test_a_phone_shows_many_pictures_on_a_few_screens(self):
+        self.open(390, 844)
+        self.draw(64)
+        self.assertEqual(self.browser.value("document.querySelectorAll('#pictures img').length"), 64)
+        self.shoot("phone-64")
+        self.assertLess(self.browser.value("document.querySelector('#pictures').offsetHeight"), 2 * 844)
+        self.assertEqual(self.browser.value("document.documentElement.scrollWidth"), 390)
+
+    def test_the_same_request_goes_to_every_model_of_the_same_data_with_the_seed_that_is_shown(self):
+        self.open()
+        seed = self.browser.value("document.querySelector('#seed').value")
+        self.browser.value("window.sent = []; const before = fetch; window.fetch = (path, how) => { if (how?.body) sent.push(JSON.parse(how.body)); return before(path, how); }")
+        self.click("#race")
+        self.browser.until("!document.querySelector('#race').disabled")
+        sent = self.browser.value("sent")
+        self.assertEqual({one["seed"] for one in sent}, {int(seed)})
+        self.assertEqual({one["model"] for one in sent}, {"k4", "k4-small", "teacher"})
+        self.assertGreaterEqual(min(sum(one["model"] == name for one in sent) for name in ("k4", "k4-small", "teacher")), 2)  # the first does not count
+        self.assertEqual(self.browser.value("document.querySelector('#seed').value"), seed)
+        self.assertIn(f"seed {seed}", self.text("#compared"))
+        self.assertIn("the median of", self.text("#entrants"))
+        self.assertIn("35 network evaluations", self.text("#entrants li:nth-child(3)"))
+        self.shoot("race")
+        self.choose("captions")
+        self.assertTrue(self.browser.value("document.querySelector('#comparison').hidden"))  # it was of another request
+        self.assertTrue(self.browser.value("document.querySelector('#race').hidden"))  # nobody else reads prompts
+
+    def test_a_teacher_is_called_by_its_name_and_says_that_it_draws(self):
+        self.open()
+        self.choose("teacher")
+        self.assertIn("35 network evaluations", self.text("#about"))
+        self.browser.value("window.said = new Set(); new MutationObserver(() => said.add(document.querySelector('#status').textContent)).observe(document.querySelector('#status'), "
+                           "{ childList: true, characterData: true, subtree: true })")
+        self.draw(8)
+        self.assertIn("teacher is drawing …", self.browser.value("[...said]"))
+        self.assertIn("by teacher, 35 network evaluations each", self.text("#status"))
+        self.assertNotIn("tudent", self.text("#status") + self.text("#pictures") + self.text("#map") + self.text("#about"))
+        self.shoot("teacher")
+
+    def test_pictures_are_enlarged_downloaded_and_looked_at_again(self):
+        self.open()
+        first = self.browser.value("document.querySelector('#pictures img').src")
+        self.draw(2)
+        self.browser.until("document.querySelectorAll('#history li').length === 2")
+        self.click("#pictures button")
+        self.assertTrue(self.browser.value("document.querySelector('#large').open"))
+        self.assertRegex(self.browser.value("document.querySelector('#download').download"), r"^k4-.*-0\.png$")
+        self.assertTrue(self.browser.value("document.querySelector('#download').href").startswith("data:image/png;base64,iVBOR"))
+        self.shoot("enlarged")
+        shown = self.browser.value("document.querySelector('#large-image').src")
+        self.browser.press(*RIGHT)
+        self.assertNotEqual(self.browser.value("document.querySelector('#large-image').src"), shown)
+        self.click("#close")
+        self.assertFalse(self.browser.value("document.querySelector('#large').open"))
+        self.click("#history li:nth-child(2) button")
+        self.assertEqual(self.browser.value("document.querySelector('#pictures img').src"), first)
+
+    def test_what_was_drawn_is_drawn_again_by_the_command_that_the_page_shows(self):
+        self.open()
+        self.choose("captions")
+        self.browser.value("document.querySelector('#prompt').value = \"a bag, it's \\u00fcn\\u00ef\"")
+        self.draw(1)
+        drawn = self.browser.value("document.querySelector('#pictures img').src").split(",")[1]
+        with tempfile.TemporaryDirectory() as folder:
+            subprocess.run(self.text("#curl"), shell=True, cwd=folder, check=True)
+            self.assertEqual((pathlib.Path(folder) / "0.png").read_bytes(), base64.b64decode(drawn))
+        compile(self.text("#python"), "page", "exec")
+        self.assertIn("images.generate(", self.text("#python"))
+        self.browser.value("document.querySelector('#program').open = true")
+        self.shoot("captions")
+
+    def test_prompts_are_as_long_as_the_server_reads(self):
+        self.open()
+        self.choose("captions")
+        self.assertEqual(self.browser.value("document.querySelector('#prompt').maxLength"), 4096)
+        self.browser.value("document.querySelector('#prompt').value = 'ä'.repeat(2048), document.querySelector('#prompt').dispatchEvent(new Event('input'))")
+        self.draw(1)
+        self.assertIn("not read: “", self.text("#status"))
+        self.browser.value("document.querySelector('#prompt').value += 'a', document.querySelector('#prompt').dispatchEvent(new Event('input'))")
+        self.assertIn("4097 bytes", self.browser.value("document.querySelector('#prompt').validationMessage"))
+
+    def test_a_server_that_is_gone_and_one_that_asks_for_a_key_are_told_in_plain_words(self):
+        with tempfile.NamedTemporaryFile("w", suffix=".keys") as keys:
+            keys.write("a-key-that-is-long-enough\n")
+            keys.flush()
+            server, url = serve("models/fashion-mnist/k4-small", "--port", "0", "--api-keys", keys.name)
+            try:
+                self.browser.resize(1100, 900)
+                self.browser.ask("Page.navigate", url=url)
+                self.browser.until("document.querySelector('#status').textContent === 'This server asks for an API key. Enter it at “API key”.'")
+                enter = "document.querySelector('#key').value = {!r}, document.querySelector('#key').dispatchEvent(new Event('change'))"
+                self.browser.value(enter.format("wrong"))
+                self.browser.until("document.querySelector('#status').textContent.startsWith('The server does not know this API key')")
+                self.shoot("key")
+                self.browser.value(enter.format("a-key-that-is-long-enough"))
+                self.browser.until("document.querySelectorAll('#pictures img').length === 8")
+                self.browser.ask("Page.reload")
+                self.browser.until("document.querySelectorAll('#pictures img').length === 8")  # the key was kept
+                self.assertNotIn("a-key-that", self.text("#curl"))
+                self.assertIn("$ATELIER_KEY", self.text("#curl"))
+                port = url.rsplit(":", 1)[1]
+                end(server)
+                self.draw()
+                self.assertIn("The server does not answer. Is it still running?", self.text("#status"))
+                self.shoot("gone")
+                server, _ = serve("models/fashion-mnist/k4-small", "--port", port, "--api-keys", keys.name)
+                self.browser.until("document.querySelector('#status').textContent === 'The server is back.'")
+            finally:
+                end(server)
 
     def test_everything_that_is_worked_or_looked_at_has_a_name(self):
         self.open()

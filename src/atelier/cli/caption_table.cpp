@@ -1,6 +1,7 @@
 #include "atelier/cli/caption_table.h"
 
 #include "atelier/cli/latent_data.h"
+#include "atelier/cli/prompt_hints.h"
 #include "atelier/conditions/bpe_training.h"
 #include "atelier/core/error.h"
 #include "atelier/core/log.h"
@@ -47,6 +48,9 @@ nlohmann::json begin_text_tower(const Workshop& workshop, const data::Dataset& d
 diffusion::ConditionTable caption_ids(const data::Dataset& data, const fs::path& teacher) {
     const conditions::ClipTokenizer tokenizer(teacher / "tokenizer");
     const std::string empty;
+    LongPrompts long_ones(tokenizer);
+    for (const std::string& caption : data.captions()) long_ones.look_at(caption);
+    long_ones.tell("data.path", "captions");
     return diffusion::ConditionTable::texts(models::token_ids(tokenizer, data.captions()), models::token_ids(tokenizer, {&empty, 1})[0]);
 }
 

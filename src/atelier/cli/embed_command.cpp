@@ -4,6 +4,7 @@
 
 #include "atelier/cli/commands.h"
 #include "atelier/cli/engine_options.h"
+#include "atelier/cli/prompt_hints.h"
 #include "atelier/core/atomic_file.h"
 #include "atelier/core/error.h"
 #include "atelier/core/hash.h"
@@ -86,7 +87,8 @@ void embed(const EmbedArguments& arguments) {
     Unfinished rows(arguments.out, width, {{"encoder", metadata.at("encoder")}, {"prompts", metadata.at("prompts")}, {"width", width}});
     data::PromptFile file(arguments.prompts);
     std::string prompt;
-    while (file.line() < rows.done() && file.next(prompt)) {}
+    LongPrompts long_ones(model.tokenizer());
+    while (file.line() < rows.done() && file.next(prompt)) long_ones.look_at(prompt);
     if (rows.done() > 0) core::log::info("going on after {} of {} prompts", rows.done(), total);
     core::Progress progress("embedding", total, "prompts", rows.done());
     while (rows.done() < total) {
@@ -95,6 +97,7 @@ void embed(const EmbedArguments& arguments) {
         while (static_cast<std::int64_t>(ids.size()) < prompts_at_once && file.next(prompt)) {
             try {
                 ids.push_back(model.tokens({&prompt, 1}));
+                long_ones.look_at(prompt);
             } catch (const core::Error& error) {
                 core::fail("{}: line {}: {}", arguments.prompts, file.line(), error.what());
             }
@@ -103,6 +106,7 @@ void embed(const EmbedArguments& arguments) {
         progress.update(rows.done());
     }
     rows.finish(arguments.out, width, metadata);
+    long_ones.tell(arguments.prompts, "lines");
 }
 
 }  // namespace

@@ -4,6 +4,7 @@
 
 #include "atelier/cli/picture_files.h"
 #include "atelier/cli/picture_text.h"
+#include "atelier/cli/prompt_hints.h"
 #include "atelier/core/error.h"
 #include "atelier/core/progress.h"
 #include "atelier/inference/generator.h"
@@ -28,6 +29,7 @@ void sample_prompted(const TextRequest& request, const TextOptions& options, con
     if (!options.prompt) throw core::UsageError("--prompt: say what to draw; " + request.model + " reads prompts");
     if (options.negative || options.height || options.width) throw core::UsageError("--negative, --height and --width are for diffusers directories; " + request.model + " is none");
     inference::PromptedGenerator generator(request.model, inference::sampling_of(request.sampler, request.steps), options.guidance, engine);
+    hint_at_prompt("--prompt", *options.prompt, generator.encoder().tokenizer);
     core::Progress progress("sampling", request.count, "samples");
     std::vector<Tensor> parts;
     for (std::int64_t first = 0; first < request.count; first += drawn_at_once) {

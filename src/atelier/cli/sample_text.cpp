@@ -3,6 +3,7 @@
 #include <iostream>
 
 #include "atelier/cli/picture_files.h"
+#include "atelier/cli/prompt_hints.h"
 #include "atelier/core/error.h"
 #include "atelier/core/progress.h"
 #include "atelier/inference/text_to_image.h"
@@ -31,6 +32,8 @@ void sample_text(const TextRequest& request, const TextOptions& options, const i
     how.width = options.width.value_or(0);
     const ops::Deterministic deterministic;
     inference::StableDiffusion model(request.model, engine);
+    hint_at_prompt("--prompt", *options.prompt, model.tokenizer());
+    if (!how.negative.empty()) hint_at_prompt("--negative", how.negative, model.tokenizer());
     core::Progress progress("sampling", request.count * how.steps, "evaluations");
     std::vector<Tensor> images;
     for (std::int64_t i = 0; i < request.count; ++i) {

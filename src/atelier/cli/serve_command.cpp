@@ -13,6 +13,7 @@
 #include "atelier/core/signals.h"
 #include "atelier/models/ensemble.h"
 #include "atelier/models/what_is.h"
+#include "atelier/server/addresses.h"
 #include "atelier/server/server.h"
 
 namespace atelier::cli {
@@ -32,7 +33,7 @@ struct ServeArguments {
     EngineOptions engine;
     server::Options server;
     std::string api_keys, upstream_key;
-    std::vector<std::string> upstreams;
+    std::vector<std::string> upstreams, allowed_hosts;
     std::vector<std::int64_t> students;
     std::int64_t threads = 0, memory_megabytes = 0, workers = 0;
     double longest_wait_ms = 0, deadline = 30, patience = 30, grace = 30;
@@ -40,28 +41,52 @@ struct ServeArguments {
 
 server::Clock::duration seconds(double count) { return std::chrono::duration_cast<server::Clock::duration>(std::chrono::duration<double>(count)); }
 
-bool is_name(const std::string& text) {
-    constexpr auto fits = [](char c) { return std::isalnum(static_cast<unsigned char>(c)) != 0 || c == '-' || c == '_' || c == '.'; };
+/// Letters, digits and - _ . , and what else is in `marks`.
+bool is_name(const std::string& text, std::string_view marks = "") {
+    const auto fits = [&](char c) {
+        return std::isalnum(static_cast<unsigned char>(c)) != 0 || c == '-' || c == '_' || c == '.' || marks.find(c) != std::string_view::npos;
+    };
     return !text.empty() && std::ranges::all_of(text, fits);
 }
 
 struct Named {
     std::string name;
     fs::path path;
+    bool chosen = false;  // by NAME=PATH
 };
 
-/// NAME=PATH, or a path whose last folder is the name; of a run the path is its ensemble's.
+/// NAME=PATH, where NAME may have slashes as in OWNER/MODEL; else a path is called as its last folder, and a run's ensemble as its run; of a run the path is its ensemble's.
 Named named(const std::string& words) {
     const std::size_t equals = words.find('=');
-    if (equals != std::string::npos && is_name(words.substr(0, equals))) return {words.substr(0, equals), models::model_at(words.substr(equals + 1))};
-    const std::string name = fs::weakly_canonical(words).filename().string();
+    if (equals != std::string::npos && is_name(words.substr(0, equals), "/") && !fs::exists(words)) return {words.substr(0, equals), models::model_at(words.substr(equals + 1)), true};
+    const fs::path path = fs::weakly_canonical(words);
+    const std::string last = path.filename().string(), run = path.parent_path().filename().string();
+    const std::string name = last == "ensemble" && is_name(run) ? run : last;
     if (!is_name(name)) throw core::UsageError(fmt::format("\"{}\" is no name for a model (letters, digits, - _ .); write NAME={}", name, words));
     return {name, models::model_at(words)};
+}
+
+/// All of them; those that nobody named and that would be called alike (the teachers of two runs) get the folder above before their name.
+std::vector<Named> all_named(const std::vector<std::string>& models) {
+    std::vector<Named> all;
+    for (const std::string& words : models) all.push_back(named(words));
+    std::vector<Named> apart = all;
+    for (Named& one : apart) {
+        const auto alike = std::ranges::count(all, one.name, &Named::name);
+        const std::string above = fs::weakly_canonical(one.path).parent_path().filename().string();
+        if (alike > 1 && !one.chosen && is_name(above) && above != one.name) one.name = above + "-" + one.name;
+    }
+    return apart;
 }
 
 server::Options options_of(const ServeArguments& arguments) {
     server::Options options = arguments.server;
     if (!arguments.api_keys.empty()) options.service.keys = server::ApiKeys(arguments.api_keys);
+    for (const std::string& words : arguments.allowed_hosts) {
+        const auto host = server::host_and_port(words.find(':') != std::string::npos && server::is_ip_address(words) ? server::host_in_url(words) : words);
+        if (words != "*" && (!host || host->host.empty())) throw core::UsageError(fmt::format("--allowed-hosts: \"{}\" is no host name; write it as in a URL, or * for any", words));
+        options.service.allowed_hosts.push_back(words == "*" ? words : host->host);
+    }
     options.batching.longest_wait = seconds(arguments.longest_wait_ms / 1000);
     options.service.deadline = seconds(arguments.deadline);
     options.service.most_pictures = std::min(options.service.most_pictures, static_cast<std::int64_t>(options.batching.longest_queue));
@@ -79,20 +104,21 @@ std::vector<server::Source> sources_here(const ServeArguments& arguments, server
     Serving serving{arguments.engine.chosen(), options.batching.largest_batch, arguments.students};
     std::ranges::sort(serving.students);
     std::vector<server::Source> sources;
-    for (const std::string& words : arguments.models) sources.push_back(served_source(named(words).name, named(words).path, serving));
+    for (const Named& one : all_named(arguments.models)) sources.push_back(served_source(one.name, one.path, serving));
     return sources;
 }
 
 /// Ensembles that others draw with. Each student has its share of the workers, so that one that does not answer cannot take them all.
 std::vector<server::Source> sources_elsewhere(const ServeArguments& arguments, server::Options& options) {
     std::size_t students = 0;
-    for (const std::string& words : arguments.models) students += models::read_manifest(named(words).path).students.size();
+    const std::vector<Named> all = all_named(arguments.models);
+    for (const Named& one : all) students += models::read_manifest(one.path).students.size();
     const std::size_t workers = arguments.workers > 0 ? static_cast<std::size_t>(arguments.workers) : std::min(most_on_their_way, usual_at_once * students);
     options.batching.workers = static_cast<int>(workers);
     const server::RoutedEnsemble::Options route{.urls = arguments.upstreams, .key = arguments.upstream_key.empty() ? "" : server::first_key(arguments.upstream_key),
                                                 .at_once = std::max<std::size_t>(1, workers / students)};
     std::vector<server::Source> sources;
-    for (const std::string& words : arguments.models) sources.push_back(routed_source(named(words).name, named(words).path, route));
+    for (const Named& one : all) sources.push_back(routed_source(one.name, one.path, route));
     return sources;
 }
 
@@ -113,10 +139,11 @@ void serve(const ServeArguments& arguments) {
     server::Options options = options_of(arguments);
     auto sources = arguments.upstreams.empty() ? sources_here(arguments, options) : sources_elsewhere(arguments, options);
     server::Server server(options, std::move(sources));
-    if (options.host != "127.0.0.1" && options.host != "localhost" && !options.service.keys.needed()) {
-        core::log::warning("anyone who reaches {} may ask for pictures; --api-keys FILE asks them for a key", options.host);
+    const std::string host = server::host_in_url(options.host);
+    if (!server::is_loopback(options.host) && !options.service.keys.needed()) {
+        core::log::warning("anyone who reaches {} may ask for pictures; --api-keys FILE asks them for a key", host);
     }
-    core::log::info("serving at http://{}:{}", options.host, server.port());
+    core::log::info("serving at http://{}:{}", host, server.port());
     server.warm_up();
     core::log::info("ready");
     look_after(server.library());
@@ -162,6 +189,9 @@ void add_serve_command(CLI::App& app) {
     command->add_option("--threads", arguments->threads, "of all workers together; 0: one a core")->check(CLI::Range(0, 4096));
     command->add_option("--workers", arguments->workers, "batches that are drawn at the same time; 0: one, or of a router four a student")->check(CLI::Range(0, 4096));
     command->add_option("--api-keys", arguments->api_keys, "a file with a key a line; without, everyone is let in");
+    CLI::Option* hosts = command->add_option("--allowed-hosts", arguments->allowed_hosts, "names of sites by which this server may be asked, beside localhost and addresses, as in a "
+                                                                                          "proxy's Host header; *: any. Without it any name where --host is not this machine's own");
+    hosts->delimiter(',');
     command->add_option("--cors-origin", arguments->server.service.cors_origins, "an origin whose pages may ask; may be repeated");
     add_limits(*command, *arguments);
     add_division(*command, *arguments);

@@ -241,10 +241,10 @@ void ClipTokenizer::encode_word(std::u32string_view word, std::vector<std::int64
     for (std::int32_t i = 0; i >= 0 && i < count; i = symbol(i).after) ids.push_back(symbol(i).id);
 }
 
-void ClipTokenizer::encode_plain(std::string_view text, std::vector<std::int64_t>& ids) const {
+void ClipTokenizer::encode_plain(std::string_view text, std::int64_t most, std::vector<std::int64_t>& ids) const {
     const std::u32string points = normalised(text, "the prompt");
     const std::u32string_view all = points;
-    for (std::size_t i = 0; i < all.size() && static_cast<std::int64_t>(ids.size()) < length_ - 1;) {
+    for (std::size_t i = 0; i < all.size() && static_cast<std::int64_t>(ids.size()) < most;) {
         if (is_space(all[i])) {
             ++i;
             continue;
@@ -260,24 +260,49 @@ void ClipTokenizer::encode_plain(std::string_view text, std::vector<std::int64_t
     }
 }
 
-std::vector<std::int64_t> ClipTokenizer::encode(std::string_view text) const {
-    code_points(text, "the prompt");
+/// Ids from the one that begins a prompt on, words whole, until there are `most` or more.
+std::vector<std::int64_t> ClipTokenizer::ids_of(std::string_view text, std::int64_t most) const {
     std::vector<std::int64_t> ids{begin_};
-    while (!text.empty()) {
+    while (!text.empty() && static_cast<std::int64_t>(ids.size()) <= most) {
         std::size_t nearest = text.size(), length = 0;
         std::int64_t id = 0;
         for (const auto& [token, its_id] : special_) {
             const std::size_t place = text.substr(0, std::min(text.size(), nearest + token.size())).find(token);
             if (place < nearest) nearest = place, length = token.size(), id = its_id;
         }
-        encode_plain(text.substr(0, nearest), ids);
+        encode_plain(text.substr(0, nearest), most, ids);
         if (length > 0) ids.push_back(id);
-        if (static_cast<std::int64_t>(ids.size()) >= length_) break;
         text.remove_prefix(nearest + length);
     }
+    return ids;
+}
+
+std::vector<std::int64_t> ClipTokenizer::encode(std::string_view text) const {
+    code_points(text, "the prompt");
+    std::vector<std::int64_t> ids = ids_of(text, length_ - 1);
     if (static_cast<std::int64_t>(ids.size()) > length_ - 1) ids.resize(static_cast<std::size_t>(length_ - 1));
     ids.push_back(end_);
     return ids;
+}
+
+std::string ClipTokenizer::unread(std::string_view text) const {
+    code_points(text, "the prompt");
+    const auto fits = [&](std::string_view part) { return static_cast<std::int64_t>(ids_of(part, length_).size()) <= length_ - 1; };
+    if (fits(text)) return "";
+    constexpr std::string_view spaces = " \t\r\n\v\f";
+    std::vector<std::size_t> ends;  // of words; where a text has one endless word, of its letters
+    for (std::size_t i = 1; i < text.size(); ++i) {
+        if (spaces.find(text[i]) != std::string_view::npos && spaces.find(text[i - 1]) == std::string_view::npos) ends.push_back(i);
+    }
+    if (ends.empty() || !fits(text.substr(0, ends.front()))) {
+        ends.clear();
+        for (std::size_t i = 1; i < text.size(); ++i) {
+            if ((static_cast<unsigned char>(text[i]) & 0xc0) != 0x80) ends.push_back(i);
+        }
+    }
+    const auto first = std::ranges::partition_point(ends, [&](std::size_t end) { return fits(text.substr(0, end)); });
+    const std::string_view rest = text.substr(first == ends.begin() ? 0 : *(first - 1));
+    return std::string(rest.substr(std::min(rest.find_first_not_of(spaces), rest.size())));
 }
 
 std::vector<std::int64_t> ClipTokenizer::encode_padded(std::string_view text) const {

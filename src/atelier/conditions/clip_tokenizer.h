@@ -30,7 +30,10 @@ public:
     /// Ids of a prompt: begin, at most length() - 2 tokens, end. Throws core::Error when `text` is not valid UTF-8.
     std::vector<std::int64_t> encode(std::string_view text) const;
 
-    /// The same, padded to length().
+    /// The end of `text` that `encode` leaves out, from the word on that is not read whole; "" where all of it is read. Throws as `encode` does.
+    std::string unread(std::string_view text) const;
+
+    /// The same ids, padded to length().
     std::vector<std::int64_t> encode_padded(std::string_view text) const;
 
     std::int64_t length() const { return length_; }
@@ -53,7 +56,8 @@ private:
     void add_special(const std::string& token, std::int64_t& id, const std::string& where);
 
     std::int32_t id_of(const std::string& token, const std::string& where) const;
-    void encode_plain(std::string_view text, std::vector<std::int64_t>& ids) const;
+    std::vector<std::int64_t> ids_of(std::string_view text, std::int64_t most) const;
+    void encode_plain(std::string_view text, std::int64_t most, std::vector<std::int64_t>& ids) const;
     void encode_word(std::u32string_view word, std::vector<std::int64_t>& ids) const;
 
     std::unordered_map<std::string, std::int32_t> ids_;

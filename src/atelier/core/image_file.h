@@ -28,7 +28,8 @@ void check_image(const Image& image);
 /// `quick` stores pixels of up to 2 KB as they are, which takes a third of the time: for those, starting the compressor costs more than all else, to save some hundred bytes.
 enum class PngSize { quick, smallest };
 
-/// A PNG in memory; `text` becomes tEXt chunks (keyword -> Latin-1 value). Equal input gives equal bytes.
+/// A PNG in memory. Values of `text` are UTF-8 and become tEXt chunks where they are plain ASCII, iTXt chunks (UTF-8) elsewhere; U+2400 stands for NUL,
+/// which no PNG may hold. Equal input gives equal bytes.
 std::vector<std::uint8_t> encode_png(const Image& image, const std::map<std::string, std::string>& text = {}, PngSize size = PngSize::quick);
 
 /// A JPEG in memory; `quality` from 0 to 100.
@@ -47,7 +48,7 @@ Image read_image(const std::filesystem::path& path);
 /// The same of a file in memory; `where` begins the messages, and sides longer than `longest_side` are refused before any memory is taken.
 Image decode_image(std::span<const std::byte> file, const std::string& where, std::uint32_t longest_side);
 
-/// The tEXt chunks of a PNG.
+/// The text of a PNG's tEXt and uncompressed iTXt chunks, as UTF-8.
 std::map<std::string, std::string> read_png_text(const std::filesystem::path& path);
 
 /// Images of equal size laid out in rows of `columns`, with `gap` pixels of mid-grey between them, each enlarged `zoom` times.

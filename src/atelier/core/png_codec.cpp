@@ -4,6 +4,7 @@
 #include <csetjmp>
 #include <cstring>
 #include <stdexcept>
+#include <string_view>
 #include <utility>
 
 #include "atelier/core/error.h"
@@ -22,6 +23,54 @@ void remember_error(png_structp png, png_const_charp message) {
 }
 
 void ignore_warning(png_structp, png_const_charp) {}
+
+/// Bytes of the UTF-8 character that `text` begins with; 0 where it begins with none.
+std::size_t utf8_length(std::string_view text) {
+    const auto first = static_cast<unsigned char>(text.front());
+    if (first < 0x80) return 1;
+    const std::size_t length = first >= 0xc2 && first < 0xe0 ? 2 : (first & 0xf0) == 0xe0 ? 3 : first >= 0xf0 && first < 0xf5 ? 4 : 0;
+    if (length == 0 || text.size() < length) return 0;
+    for (std::size_t i = 1; i < length; ++i) {
+        if ((static_cast<unsigned char>(text[i]) & 0xc0) != 0x80) return 0;
+    }
+    const auto second = static_cast<unsigned char>(text[1]);  // no overlong forms, surrogates or points beyond U+10FFFF
+    if ((first == 0xe0 && second < 0xa0) || (first == 0xed && second > 0x9f)) return 0;
+    if ((first == 0xf0 && second < 0x90) || (first == 0xf4 && second > 0x8f)) return 0;
+    return length;
+}
+
+bool is_utf8(std::string_view text) {
+    while (!text.empty()) {
+        const std::size_t length = utf8_length(text);
+        if (length == 0) return false;
+        text.remove_prefix(length);
+    }
+    return true;
+}
+
+/// Text as it stands in a chunk, as UTF-8. Bytes that are no UTF-8 are Latin-1, which tEXt is by its definition; earlier versions of ours wrote UTF-8 there.
+std::string utf8_of(std::string_view text) {
+    if (is_utf8(text)) return std::string(text);
+    std::string out;
+    for (const char c : text) {
+        const auto byte = static_cast<unsigned char>(c);
+        if (byte < 0x80) out += c;
+        else out += static_cast<char>(0xc0 | byte >> 6), out += static_cast<char>(0x80 | (byte & 0x3f));
+    }
+    return out;
+}
+
+/// What every reader of tEXt (Latin-1) takes for the same: printable ASCII and ends of lines.
+bool is_plain(std::string_view text) {
+    return std::ranges::all_of(text, [](char c) { return (c >= ' ' && c < 0x7f) || c == '\n'; });
+}
+
+/// A PNG's text may hold no NUL; U+2400, the symbol for it, stands in its place.
+std::string without_nul(const std::string& text) {
+    std::string out;
+    for (const char c : text) c == '\0' ? out += "\xe2\x90\x80" : out += c;
+    return out;
+}
 
 class PngReader {
 public:
@@ -63,7 +112,8 @@ public:
         png_get_text(png_, info_, &texts, &count);
         std::map<std::string, std::string> found;
         for (const auto& text : std::span(texts, static_cast<std::size_t>(count))) {
-            if (text.compression == PNG_TEXT_COMPRESSION_NONE) found[text.key] = std::string(text.text, text.text_length);
+            if (text.compression == PNG_TEXT_COMPRESSION_NONE) found[text.key] = utf8_of({text.text, text.text_length});
+            if (text.compression == PNG_ITXT_COMPRESSION_NONE) found[text.key] = utf8_of({text.text, text.itxt_length});
         }
         return found;
     }
@@ -156,15 +206,25 @@ bool write_all(png_structp png, png_infop info, const Image& image, PngSize size
     return true;
 }
 
+/// Values as they are written: what is not plain as UTF-8.
+std::map<std::string, std::string> writable(const std::map<std::string, std::string>& text) {
+    std::map<std::string, std::string> out;
+    for (const auto& [keyword, value] : text) out[keyword] = is_plain(value) ? value : without_nul(utf8_of(value));
+    return out;
+}
+
+/// A tEXt chunk for each plain value, an iTXt chunk for each other one. They point into `text`.
 std::vector<png_text> text_chunks(const std::map<std::string, std::string>& text) {
+    static char no_language[] = "";
     std::vector<png_text> chunks;
     for (const auto& [keyword, value] : text) {
         if (keyword.empty() || keyword.size() > 79) fail("a PNG's text keyword must have 1 to 79 letters, not \"{}\"", keyword);
         png_text chunk{};
-        chunk.compression = PNG_TEXT_COMPRESSION_NONE;
+        chunk.compression = is_plain(value) ? PNG_TEXT_COMPRESSION_NONE : PNG_ITXT_COMPRESSION_NONE;
         chunk.key = const_cast<char*>(keyword.c_str());
         chunk.text = const_cast<char*>(value.c_str());
         chunk.text_length = value.size();
+        chunk.lang = chunk.lang_key = no_language;
         chunks.push_back(chunk);
     }
     return chunks;
@@ -180,7 +240,8 @@ std::map<std::string, std::string> decode_png_text(std::span<const std::uint8_t>
 
 std::vector<std::uint8_t> encode_png(const Image& image, const std::map<std::string, std::string>& text, PngSize size) {
     check_image(image);
-    std::vector<png_text> texts = text_chunks(text);
+    const std::map<std::string, std::string> written = writable(text);
+    std::vector<png_text> texts = text_chunks(written);
     std::vector<png_bytep> rows(static_cast<std::size_t>(image.height));
     const std::size_t row_bytes = static_cast<std::size_t>(image.width) * static_cast<std::size_t>(image.channels);
     for (std::size_t y = 0; y < rows.size(); ++y) rows[y] = const_cast<png_bytep>(image.pixels.data() + y * row_bytes);

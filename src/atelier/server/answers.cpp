@@ -65,6 +65,7 @@ std::string images_body(const ImageRequest& request, const Plan& plan, const Des
         json about{{"seed", draw.seed}, {"number", draw.number}, {"student", plan.student}};
         if (model.reads_prompts) about.update({{"prompt", draw.prompt}, {"margin", plan.margin}});
         else about["class"] = draw.class_id;
+        if (!plan.unread.empty()) about["prompt_truncated"] = plan.unread;
         if (!model.class_names.empty()) about["class_name"] = model.class_names[static_cast<std::size_t>(draw.class_id)];
         list += fmt::format(R"({}{{"b64_json":"{}","atelier":{}}})", i == 0 ? "" : ",", base64(file_of(pictures[i], request)), dumped(about));
     }

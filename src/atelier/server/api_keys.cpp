@@ -4,6 +4,7 @@
 
 #include "atelier/core/error.h"
 #include "atelier/core/hash.h"
+#include "atelier/core/log.h"
 #include "atelier/core/regular_file.h"
 
 namespace atelier::server {
@@ -26,27 +27,44 @@ std::string_view without_spaces_around(std::string_view line) {
     return first == std::string_view::npos ? std::string_view() : line.substr(first, line.find_last_not_of(spaces) + 1 - first);
 }
 
+struct Key {
+    std::string text;
+    std::size_t line;  // from 1
+};
+
 /// At least one.
-std::vector<std::string> keys_of(const std::filesystem::path& file) {
+std::vector<Key> keys_of(const std::filesystem::path& file) {
+    constexpr std::string_view byte_order_mark = "\xef\xbb\xbf";
     const std::string text = text_of(file);
-    std::vector<std::string> keys;
-    for (std::size_t first = 0; first < text.size();) {
+    std::vector<Key> keys;
+    std::size_t line = 0;
+    for (std::size_t first = text.starts_with(byte_order_mark) ? byte_order_mark.size() : 0; first < text.size();) {
         const std::size_t end = std::min(text.find('\n', first), text.size());
         const std::string_view key = without_spaces_around(std::string_view(text).substr(first, end - first));
-        if (!key.empty() && key.front() != '#') keys.emplace_back(key);
+        ++line;
+        if (!key.empty() && key.front() != '#') keys.push_back({std::string(key), line});
         first = end + 1;
     }
     if (keys.empty()) core::fail("{}: holds no API key; write one a line", file.string());
+    for (const Key& key : keys) {
+        const auto unfit = [](char c) { return static_cast<unsigned char>(c) < ' ' || c == 0x7f; };
+        if (std::ranges::any_of(key.text, unfit)) core::fail("{}:{}: holds a control character, which no header can show; is it a text file in UTF-8?", file.string(), key.line);
+    }
     return keys;
 }
 
 }  // namespace
 
 ApiKeys::ApiKeys(const std::filesystem::path& file) {
-    for (const std::string& key : keys_of(file)) digests_.push_back(core::sha256(key));
+    constexpr std::size_t hard_to_guess = 16;  // bytes
+    for (const Key& key : keys_of(file)) {
+        digests_.push_back(core::sha256(key.text));
+        if (key.text.size() >= hard_to_guess) continue;
+        core::log::warning("{}:{}: a key of {} bytes can be guessed; make one with: openssl rand -hex 32", file.string(), key.line, key.text.size());
+    }
 }
 
-std::string first_key(const std::filesystem::path& file) { return keys_of(file).front(); }
+std::string first_key(const std::filesystem::path& file) { return keys_of(file).front().text; }
 
 bool ApiKeys::knows(std::string_view key) const {
     const std::string digest = core::sha256(key);

@@ -1,5 +1,6 @@
 #include "atelier/server/connection.h"
 
+#include <poll.h>
 #include <sys/socket.h>
 
 #include <boost/asio/as_tuple.hpp>
@@ -13,8 +14,8 @@
 
 #include <fmt/format.h>
 
-#include "atelier/core/lower_case.h"
 #include "atelier/server/answers.h"
+#include "atelier/server/request_head.h"
 
 namespace atelier::server {
 
@@ -42,28 +43,30 @@ std::string id_of(std::string_view wanted) {
     return std::string(wanted);
 }
 
-Request request_of(http::request<http::string_body>& message, const std::string& peer) {
+/// All but the body. A chunked body's trailers are no headers of ours.
+Request request_of(RequestHead&& head, const std::string& peer) {
     Request request;
-    request.method = std::string(message.method_string());
-    request.target = std::string(message.target());
+    request.method = std::move(head.method);
+    request.target = std::move(head.target);
+    request.host = std::move(head.host);
     request.peer = peer;
-    request.body = std::move(message.body());
-    for (const auto& field : message) request.headers.emplace(core::lower_case(std::string(field.name_string())), std::string(field.value()));
+    request.headers = std::move(head.headers);
     request.id = id_of(request.header("x-request-id"));
     return request;
 }
 
+Response closing(unsigned status, const std::string& message, const std::string& code) {
+    Response response = error_response(Refusal(status, message, "", code));
+    response.close = true;
+    return response;
+}
+
 Response refusal_of(const beast::error_code& error, const ClientLimits& limits) {
-    const auto says = [](unsigned status, const std::string& message, const std::string& code) {
-        Response response = error_response(Refusal(status, message, "", code));
-        response.close = true;
-        return response;
-    };
-    if (error == http::error::body_limit) return says(413, fmt::format("the body is too large; at most {} bytes are read", limits.body_bytes), "too_large");
+    if (error == http::error::body_limit) return closing(413, fmt::format("the body is too large; at most {} bytes are read", limits.body_bytes), "too_large");
     if (error == http::error::header_limit || error == http::error::buffer_overflow) {
-        return says(431, fmt::format("the headers are too large; at most {} bytes are read", limits.header_bytes), "headers_too_large");
+        return closing(431, fmt::format("the headers are too large; at most {} bytes are read", limits.header_bytes), "headers_too_large");
     }
-    return says(400, "this is no HTTP request: " + error.message(), "bad_http");
+    return closing(400, "this is no HTTP request: " + error.message(), "bad_http");
 }
 
 /// Whether a client can still hear why it was refused: what it sent was read, but could not be understood.
@@ -75,9 +78,7 @@ bool is_of_http(const beast::error_code& error) {
 Response too_slow(const ClientLimits& limits) {
     const std::string message = fmt::format("the request did not come in time: {:g} s are given (--client-timeout), and less while there are too many connections",
                                             seconds(limits.patience));
-    Response response = error_response(Refusal(408, message, "", "request_timeout"));
-    response.close = true;
-    return response;
+    return closing(408, message, "request_timeout");
 }
 
 /// Ends what a connection waits for once its time is over, or it is given up. Unlike tcp_stream's own clock it leaves the connection open, so that the
@@ -123,11 +124,16 @@ private:
 
 /// Lets a coroutine sleep until its job is finished, its time is over, or its client left. Lives on the connection's strand.
 struct Waiter {
-    explicit Waiter(const net::any_io_executor& executor) : timer(executor) {}
+    explicit Waiter(const net::any_io_executor& executor) : timer(executor), probing(executor) {}
 
-    net::steady_timer timer;
+    void leave() {
+        left = true;
+        timer.cancel();
+    }
+
+    net::steady_timer timer, probing;
     std::optional<Outcome> outcome;
-    bool left = false;
+    bool left = false, over = false;
 };
 
 std::function<void(Outcome)> waker(const std::shared_ptr<Waiter>& waiter, const net::any_io_executor& executor) {
@@ -139,17 +145,44 @@ std::function<void(Outcome)> waker(const std::shared_ptr<Waiter>& waiter, const 
     };
 }
 
-/// Wakes `waiter` when the client closes the connection. Once it has sent more instead, it is believed to stay.
-void watch_for_leaving(beast::tcp_stream& stream, const std::weak_ptr<Waiter>& waiter) {
+bool is_broken(int descriptor) {
+    pollfd look{.fd = descriptor, .events = 0, .revents = 0};
+    return ::poll(&look, 1, 0) > 0 && (look.revents & (POLLERR | POLLHUP | POLLNVAL)) != 0;
+}
+
+/// Whether a client that will send no more still listens can only be learnt by sending it something: where it does not, its machine says so. An interim
+/// response is that, to which no client answers. `speak`: not to HTTP/1.0, which has none.
+void probe(int descriptor, const std::weak_ptr<Waiter>& waiter, bool speak, int round = 1) {
+    constexpr std::chrono::milliseconds between_looks{250};
+    constexpr int looks_a_word = 4;
+    constexpr std::string_view word = "HTTP/1.1 100 Continue\r\n\r\n";
+    const auto waiting = waiter.lock();
+    if (!waiting) return;
+    waiting->probing.expires_after(between_looks);
+    waiting->probing.async_wait([=](const beast::error_code& error) {
+        const auto still = waiter.lock();
+        if (error || !still || still->over) return;
+        if (is_broken(descriptor)) return still->leave();
+        if (speak && round % looks_a_word == 0) {
+            const ssize_t sent = ::send(descriptor, word.data(), word.size(), MSG_DONTWAIT | MSG_NOSIGNAL);
+            if (sent >= 0 ? sent != static_cast<ssize_t>(word.size()) : errno != EAGAIN && errno != EINTR) return still->leave();
+        }
+        probe(descriptor, waiter, speak, round + 1);
+    });
+}
+
+/// Wakes `waiter` when the client is gone. One that has only ended its own side (RFC 9112, 9.6) still wants its answer, and one that has sent more is
+/// believed to stay.
+void watch_for_leaving(beast::tcp_stream& stream, const std::weak_ptr<Waiter>& waiter, bool speak) {
     const int descriptor = stream.socket().native_handle();
-    stream.socket().async_wait(net::socket_base::wait_read, [descriptor, waiter](const beast::error_code& error) {
+    stream.socket().async_wait(net::socket_base::wait_read, [descriptor, waiter, speak](const beast::error_code& error) {
         const auto waiting = waiter.lock();
-        if (error || !waiting) return;
+        if (error || !waiting || waiting->over) return;
         char byte = 0;
         const ssize_t read = ::recv(descriptor, &byte, 1, MSG_PEEK | MSG_DONTWAIT);
         if (read > 0 || (read < 0 && (errno == EAGAIN || errno == EINTR))) return;
-        waiting->left = true;
-        waiting->timer.cancel();
+        if (read < 0) return waiting->leave();
+        probe(descriptor, waiter, speak);
     });
 }
 
@@ -159,8 +192,9 @@ public:
         : stream_(std::move(stream)), service_(with.service), limits_(with.limits), exchanges_(with.exchanges), waiting_(with.waiting), readers_(with.readers),
           buffer_(limits_.header_bytes + limits_.body_bytes) {
         beast::error_code error;
-        const auto endpoint = stream_.socket().remote_endpoint(error);
-        peer_ = error ? "?" : endpoint.address().to_string();
+        const net::ip::address address = stream_.socket().remote_endpoint(error).address();
+        const bool mapped = address.is_v6() && address.to_v6().is_v4_mapped();  // of a client by IPv4, where both are listened to
+        peer_ = error ? "?" : mapped ? net::ip::make_address_v4(net::ip::v4_mapped, address.to_v6()).to_string() : address.to_string();
     }
     ~Conversation() {
         waiting_.leave(place_);  // where the server ends while it waits
@@ -177,24 +211,24 @@ public:
 
 private:
     net::awaitable<bool> one_request() {
-        Parser parser;
-        parser.header_limit(limits_.header_bytes);
-        parser.body_limit(limits_.body_bytes);
-        const auto [error, late] = co_await read(parser);
-        if (error && !is_of_http(error) && !(late && parser.got_some())) co_return false;
+        Incoming in;
+        in.limits = limits_;
+        const auto [error, late] = co_await read(in);
+        const bool refused = in.problem.has_value();
+        if (error && !is_of_http(error) && !(late && in.begun)) co_return false;
         const InProgress counted(exchanges_);
-        http::request<http::string_body> message = parser.release();
-        Request request = request_of(message, peer_);
+        Request& request = in.request;
         Response response;
         bool stays = true;
         if (late) response = too_slow(limits_);
-        else if (error) response = refusal_of(error, limits_);
-        else stays = co_await answer(request, response);
-        response.close = response.close || given_up_ || !message.keep_alive();
+        else if (refused) response = closing(in.problem->status, in.problem->message, "bad_http");
+        else if (error) response = refusal_of(error, in.limits);
+        else stays = co_await answer(request, in.http_1_0, response);
+        response.close = response.close || given_up_ || !in.parser.is_header_done() || !in.parser.keep_alive();
         service_.complete(request, response);
         if (!stays) co_return false;
-        const bool written = co_await write(request, response, message.version());
-        if (error && written && !given_up_) co_await linger();
+        const bool written = co_await write(request, response, in.http_1_0 ? 10 : 11);
+        if ((error || refused) && written && !given_up_) co_await linger();
         co_return written && !response.close;
     }
 
@@ -203,29 +237,80 @@ private:
         bool late = false;  // the error is that the client's time is over
     };
 
-    net::awaitable<Reading> read(Parser& parser) {
+    /// Control characters in a chunk's extension, which could end its line for other readers.
+    struct ChunkCheck {
+        void operator()(std::uint64_t, beast::string_view extensions, beast::error_code& error) const {
+            if (std::ranges::any_of(extensions, [](char c) { return (static_cast<unsigned char>(c) < ' ' && c != '\t') || c == 0x7f; })) error = http::error::bad_chunk_extension;
+        }
+    };
+
+    /// A request while it is read.
+    struct Incoming {
+        Parser parser;
+        ChunkCheck chunk_check;
+        Request request;
+        ClientLimits limits;
+        bool begun = false, http_1_0 = false, expects_continue = false;
+        std::optional<HeadProblem> problem;  // no more of it is read then
+    };
+
+    net::awaitable<Reading> read(Incoming& in) {
         stream_.expires_never();
         const Patience patience(stream_, limits_.patience);
         place_ = waiting_.enter(patience.ender());
-        const beast::error_code error = co_await read_whole(parser);
+        beast::error_code error = co_await read_head(in);
+        if (!error && !in.problem) error = co_await read_body(in);
         given_up_ = !waiting_.leave(place_);
         co_return Reading{error, error == net::error::operation_aborted && patience.over()};
     }
 
-    net::awaitable<beast::error_code> read_whole(Parser& parser) {
-        auto [error, bytes] = co_await http::async_read_header(stream_, buffer_, parser, quietly);
+    std::string_view buffered() const { return {static_cast<const char*>(buffer_.cdata().data()), buffer_.size()}; }
+
+    /// Reads on until the head is whole, and judges it ourselves before the parser sees any of it.
+    net::awaitable<beast::error_code> read_head(Incoming& in) {
+        constexpr std::string_view end_of_head = "\r\n\r\n";
+        constexpr std::size_t piece = 4096;
+        for (;;) {
+            buffer_.consume(leading_empty_lines(buffered()));
+            in.begun = buffer_.size() > 0;
+            const std::size_t end = buffered().find(end_of_head);
+            const bool whole = end != std::string_view::npos && end + end_of_head.size() <= limits_.header_bytes;
+            beast::error_code error;
+            if (!whole && buffer_.size() > limits_.header_bytes) error = http::error::header_limit;
+            if (!whole && !error && !is_hopeless(buffered())) {
+                auto [problem, count] = co_await stream_.async_read_some(buffer_.prepare(piece), quietly);
+                buffer_.commit(count);
+                if (!problem) continue;
+                error = problem;
+            }
+            RequestHead head = read_request_head(whole ? buffered().substr(0, end + end_of_head.size()) : buffered());
+            if (!error) in.problem = std::move(head.problem);
+            in.http_1_0 = head.http_1_0;
+            in.expects_continue = head.expects_continue;
+            in.request = request_of(std::move(head), peer_);
+            co_return error;
+        }
+    }
+
+    net::awaitable<beast::error_code> read_body(Incoming& in) {
+        in.limits.body_bytes = service_.longest_body(in.request, limits_.body_bytes);
+        in.parser.header_limit(limits_.header_bytes);
+        in.parser.body_limit(in.limits.body_bytes);
+        in.parser.on_chunk_header(in.chunk_check);
+        auto [error, bytes] = co_await http::async_read_header(stream_, buffer_, in.parser, quietly);
         if (error) co_return error;
-        if (beast::iequals(parser.get()[http::field::expect], "100-continue")) {
-            http::response<http::empty_body> go_on{http::status::continue_, parser.get().version()};
+        if (in.expects_continue && buffer_.size() == 0) {
+            http::response<http::empty_body> go_on{http::status::continue_, 11};
             auto [problem, written] = co_await http::async_write(stream_, go_on, quietly);
             if (problem) co_return problem;
         }
-        auto [body_error, body_bytes] = co_await http::async_read(stream_, buffer_, parser, quietly);
+        auto [body_error, body_bytes] = co_await http::async_read(stream_, buffer_, in.parser, quietly);
+        if (!body_error) in.request.body = std::move(in.parser.get().body());
         co_return body_error;
     }
 
     /// False when the client left meanwhile.
-    net::awaitable<bool> answer(Request& request, Response& response) {
+    net::awaitable<bool> answer(Request& request, bool http_1_0, Response& response) {
         request.arrived = Clock::now();
         const auto waiter = std::make_shared<Waiter>(stream_.get_executor());
         const auto finished = waker(waiter, stream_.get_executor());
@@ -241,8 +326,10 @@ private:
         }
         const Pending& pending = std::get<Pending>(begun);
         waiter->timer.expires_at(pending.job->deadline);
-        watch_for_leaving(stream_, waiter);
+        watch_for_leaving(stream_, waiter, !http_1_0);
         if (!waiter->outcome) co_await waiter->timer.async_wait(quietly);
+        waiter->over = true;  // what is sent from here on is the answer
+        waiter->probing.cancel();
         if (waiter->outcome) {
             response = service_.finish(request, pending, *waiter->outcome);
         } else {

@@ -18,6 +18,7 @@ inline double seconds(Clock::duration duration) { return std::chrono::duration<d
 
 struct Request {
     std::string id, method, target, body, peer;
+    std::string host;  // that is asked, in lower case, without port; empty: none
     std::map<std::string, std::string, std::less<>> headers;  // names in lower case; of several equal ones, the first
     Clock::time_point arrived = Clock::now();
 

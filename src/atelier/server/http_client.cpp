@@ -11,6 +11,7 @@
 #include <boost/beast/http.hpp>
 
 #include "atelier/core/error.h"
+#include "atelier/server/addresses.h"
 
 namespace atelier::server {
 
@@ -121,7 +122,7 @@ HttpClient::Answer HttpClient::ask_over(std::unique_ptr<Line> line, const Questi
 }
 
 HttpClient::Answer HttpClient::ask(Question& question) {
-    question.message.set(http::field::host, address_.host + ":" + address_.port);
+    question.message.set(http::field::host, host_in_url(address_.host) + ":" + address_.port);
     if (!key_.empty()) question.message.set(http::field::authorization, "Bearer " + key_);
     try {
         if (auto line = kept_line()) {

@@ -2,6 +2,8 @@
 
 #include <algorithm>
 
+#include <fmt/ranges.h>
+
 #include "atelier/conditions/class_names.h"
 #include "atelier/core/error.h"
 #include "atelier/core/schema.h"
@@ -14,8 +16,28 @@ namespace {
 
 using nlohmann::json;
 
-constexpr std::size_t longest_prompt = 4096;  // bytes; text towers read some 77 words
-const std::vector<std::string> fields{"prompt", "model", "n", "size", "seed", "class", "student", "response_format", "output_format", "output_compression", "user"};
+const std::vector<std::string> fields{"prompt", "model", "n", "size", "seed", "class", "student", "response_format", "output_format", "output_compression", "user",
+                                      "quality", "style", "background", "moderation", "input_fidelity", "stream", "partial_images"};
+
+/// Fields of OpenAI's API whose values here change nothing, which clients send unasked. Any other value would ask for another picture than is drawn.
+struct Neutral {
+    const char* field;
+    std::vector<std::string> values;
+};
+const std::vector<Neutral> neutral_fields{{"quality", {"auto", "standard"}}, {"style", {"vivid"}},          {"background", {"auto", "opaque"}},
+                                          {"moderation", {"auto", "low"}},   {"input_fidelity", {"low"}}};
+
+void check_neutral_fields(const RequestFields& given) {
+    for (const auto& [field, values] : neutral_fields) {
+        const auto word = given.text(field, longest_word);
+        if (!word || std::ranges::find(values, *word) != values.end()) continue;
+        refuse_field(field, fmt::format("\"{0}\" can only be {1} here; leave it out", field, fmt::join(values, " or ")));
+    }
+    if (given.flag("stream").value_or(false)) refuse_field("stream", "pictures are answered whole; \"stream\" can only be false");
+    if (given.integer("partial_images", 0, largest_integer).value_or(0) > 0) {
+        refuse_field("partial_images", "pictures are answered whole; \"partial_images\" can only be 0");
+    }
+}
 
 PictureFormat format_of(const std::string& name) {
     for (const PictureFormat format : {PictureFormat::png, PictureFormat::jpeg, PictureFormat::webp}) {
@@ -81,19 +103,20 @@ ImageRequest read_image_request(std::string_view body, std::int64_t most_picture
     const json read = json_of_body(body);
     const RequestFields given(read, fields);
     ImageRequest request;
-    request.model = given.text("model").value_or("");
-    request.prompt = given.text("prompt").value_or("");
+    request.model = given.text("model", longest_word).value_or("");
+    request.prompt = given.text("prompt", longest_prompt).value_or("");
     request.class_id = given.integer("class", 0, largest_integer);
     request.student = given.integer("student", 0, largest_integer);
     request.seed = given.integer("seed", 0, largest_integer);
-    request.size = given.text("size");
+    request.size = given.text("size", longest_word);
     request.n = given.integer("n", 1, most_pictures).value_or(1);
-    request.format = format_of(given.text("output_format").value_or("png"));
+    request.format = format_of(given.text("output_format", longest_word).value_or("png"));
     request.quality = static_cast<int>(given.integer("output_compression", 0, 100).value_or(100));
-    if (given.text("response_format").value_or("b64_json") != "b64_json") {
+    if (given.text("response_format", longest_word).value_or("b64_json") != "b64_json") {
         refuse_field("response_format", "pictures are answered in the response: \"response_format\" can only be b64_json");
     }
-    given.text("user");
+    given.text("user", any_length);
+    check_neutral_fields(given);
     if (request.prompt.empty() && !request.class_id && !request.student) {
         refuse_field("prompt", "\"prompt\" is missing; give a class's name or id, or \"class\", or \"student\"", "missing_required_parameter");
     }
@@ -110,7 +133,6 @@ void check_before_reading(const ImageRequest& request, const Description& model)
     check_size(request, model);
     if (request.class_id) refuse_field("class", "this model reads prompts and knows no classes; leave \"class\" out");
     if (request.prompt.empty()) refuse_field("prompt", "\"prompt\" is missing; say in words what to draw", "missing_required_parameter");
-    if (request.prompt.size() > longest_prompt) refuse_field("prompt", fmt::format("\"prompt\" has {} bytes; at most {} are read", request.prompt.size(), longest_prompt));
     check_student_exists(request, model);
 }
 
@@ -119,7 +141,7 @@ Plan plan_of(const ImageRequest& request, const Description& model, std::uint64_
         refuse_field("student", fmt::format("this prompt is student {}'s, not student {}'s; leave \"student\" out", reading.student, *request.student));
     }
     check_here(model, reading.student, "this prompt", "prompt");
-    Plan plan{reading.student, request.seed.value_or(fresh_seed), {}, reading.margin};
+    Plan plan{reading.student, request.seed.value_or(fresh_seed), {}, reading.margin, reading.unread};
     for (std::int64_t i = 0; i < request.n; ++i) plan.draws.push_back({.seed = plan.seed, .number = i, .prompt = request.prompt, .told = reading.told});
     return plan;
 }
@@ -127,7 +149,7 @@ Plan plan_of(const ImageRequest& request, const Description& model, std::uint64_
 Plan plan_of(const ImageRequest& request, const Description& model, std::uint64_t fresh_seed) {
     check_size(request, model);
     const auto class_id = class_of(request, model);
-    Plan plan{student_of(request, model, class_id), request.seed.value_or(fresh_seed), {}, 0};
+    Plan plan{student_of(request, model, class_id), request.seed.value_or(fresh_seed), {}, 0, ""};
     check_here(model, plan.student, class_id ? fmt::format("class {}", *class_id) : "", class_id ? "class" : "student");
     conditions::Prior own;
     if (!class_id) own = conditions::restricted(model.prior, model.partition.cell(plan.student));

@@ -31,7 +31,8 @@ struct Plan {
     std::int64_t student = 0;
     std::uint64_t seed = 0;
     std::vector<Draw> draws;
-    double margin = 0;  // of a prompt's Reading
+    double margin = 0;   // of a prompt's Reading
+    std::string unread;  // the same
 };
 
 /// Finds class and student: the class that `class` or `prompt` (a name, in any case, or an id) names, else classes of `student`'s own drawn from the

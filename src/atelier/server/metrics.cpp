@@ -90,6 +90,12 @@ void Metrics::set(const std::string& name, const Labels& labels, double value) {
     gauges_[name][words_of(labels)] = value;
 }
 
+void Metrics::begin(const std::string& name, const Labels& labels) {
+    const std::size_t buckets = bounds_of(name).size() + 1;
+    const std::lock_guard lock(mutex_);
+    histograms_[name][words_of(labels)].counts.resize(buckets);
+}
+
 void Metrics::observe(const std::string& name, const Labels& labels, double value) {
     const auto bounds = bounds_of(name);
     const std::lock_guard lock(mutex_);

@@ -20,6 +20,8 @@ class Metrics {
 public:
     /// Adds to a counter.
     void count(const std::string& name, const Labels& labels, std::uint64_t by = 1);
+    /// A histogram is there before its first value.
+    void begin(const std::string& name, const Labels& labels);
     void set(const std::string& name, const Labels& labels, double value);
     /// Puts a value into a histogram.
     void observe(const std::string& name, const Labels& labels, double value);

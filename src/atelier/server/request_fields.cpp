@@ -1,6 +1,7 @@
 #include "atelier/server/request_fields.h"
 
 #include <algorithm>
+#include <cmath>
 
 #include "atelier/core/error.h"
 #include "atelier/core/json_file.h"
@@ -13,7 +14,14 @@ namespace {
 
 using nlohmann::json;
 
-constexpr std::size_t longest_text = 200;
+/// Numbers as JavaScript and others write them: 1.0 is 1. Beyond 2^53 a double may stand for another whole number than was meant.
+std::optional<std::int64_t> whole_number(const json& value) {
+    constexpr double exact = 9007199254740992.0;  // 2^53
+    if (!value.is_number_float()) return std::nullopt;
+    const double number = value.get<double>();
+    if (std::abs(number) > exact || number != std::floor(number)) return std::nullopt;
+    return static_cast<std::int64_t>(number);
+}
 
 }  // namespace
 
@@ -34,7 +42,7 @@ RequestFields::RequestFields(const json& object, std::vector<std::string> known,
     }
     for (const auto& [field, value] : object.items()) {
         if (std::ranges::find(known, field) != known.end()) continue;
-        const std::string shown = field.substr(0, longest_text);
+        const std::string shown = field.substr(0, longest_word);
         refuse_field(prefix_ + shown, fmt::format("there is no field \"{}\"{}", prefix_ + shown, core::did_you_mean(shown, known)), "unknown_parameter");
     }
 }
@@ -49,12 +57,16 @@ std::optional<std::int64_t> RequestFields::integer(const std::string& field, std
     const json* value = given(field);
     if (value == nullptr) return std::nullopt;
     const std::string name = prefix_ + field;
-    if (!value->is_number_integer()) refuse_field(name, fmt::format("\"{}\" must be a whole number, not {}", name, value->type_name()), "invalid_type");
+    const auto whole = value->is_number_integer() ? value->get<std::int64_t>() : whole_number(*value);
+    if (!whole) {
+        const std::string what = value->is_number() ? value->dump() : value->type_name();
+        refuse_field(name, fmt::format("\"{}\" must be a whole number, not {}", name, what), "invalid_type");
+    }
     const bool huge = value->is_number_unsigned() && value->get<std::uint64_t>() > static_cast<std::uint64_t>(largest_integer);
-    if (huge || value->get<std::int64_t>() < least || value->get<std::int64_t>() > most) {
+    if (huge || *whole < least || *whole > most) {
         refuse_field(name, fmt::format("\"{}\" is {}; it must be from {} to {}", name, value->dump(), least, most));
     }
-    return value->get<std::int64_t>();
+    return whole;
 }
 
 std::int64_t RequestFields::needed_integer(const std::string& field, std::int64_t least, std::int64_t most) const {
@@ -62,14 +74,22 @@ std::int64_t RequestFields::needed_integer(const std::string& field, std::int64_
     refuse_field(prefix_ + field, fmt::format("\"{}\" is missing", prefix_ + field), "missing_required_parameter");
 }
 
-std::optional<std::string> RequestFields::text(const std::string& field) const {
+std::optional<std::string> RequestFields::text(const std::string& field, std::size_t longest) const {
     const json* value = given(field);
     if (value == nullptr) return std::nullopt;
     const std::string name = prefix_ + field;
     if (!value->is_string()) refuse_field(name, fmt::format("\"{}\" must be text, not {}", name, value->type_name()), "invalid_type");
     auto words = value->get<std::string>();
-    if (words.size() > longest_text) refuse_field(name, fmt::format("\"{}\" is {} bytes long; at most {} are read", name, words.size(), longest_text));
+    if (words.size() > longest) refuse_field(name, fmt::format("\"{}\" has {} bytes; at most {} are read", name, words.size(), longest));
     return words;
+}
+
+std::optional<bool> RequestFields::flag(const std::string& field) const {
+    const json* value = given(field);
+    if (value == nullptr) return std::nullopt;
+    const std::string name = prefix_ + field;
+    if (!value->is_boolean()) refuse_field(name, fmt::format("\"{}\" must be true or false, not {}", name, value->type_name()), "invalid_type");
+    return value->get<bool>();
 }
 
 const json* RequestFields::array(const std::string& field) const {

@@ -13,6 +13,10 @@ namespace atelier::server {
 
 inline constexpr std::int64_t largest_integer = std::numeric_limits<std::int64_t>::max();
 
+inline constexpr std::size_t longest_word = 200;     // bytes of a model's name, a size, a format
+inline constexpr std::size_t longest_prompt = 4096;  // bytes; text towers read some 77 tokens
+inline constexpr std::size_t any_length = std::numeric_limits<std::size_t>::max();  // what the body's limit allows
+
 /// Throws a Refusal with status 400 that names the field.
 [[noreturn]] void refuse_field(const std::string& field, const std::string& message, const std::string& code = "invalid_value");
 
@@ -27,7 +31,9 @@ public:
 
     // Nothing where the field is missing or null.
     std::optional<std::int64_t> integer(const std::string& field, std::int64_t least, std::int64_t most) const;
-    std::optional<std::string> text(const std::string& field) const;
+    // Text of at most `longest` bytes: each kind of field has its own limit.
+    std::optional<std::string> text(const std::string& field, std::size_t longest) const;
+    std::optional<bool> flag(const std::string& field) const;
     const nlohmann::json* array(const std::string& field) const;
 
     /// The same of a field that must be there.

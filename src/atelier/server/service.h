@@ -33,6 +33,8 @@ public:
         std::int64_t most_pictures = 64;        // a request
         std::int64_t most_unread = 256;         // requests whose prompts wait to be read
         Clock::duration deadline = std::chrono::seconds(30);
+        bool checks_host = false;               // requests for a site's name must be for one of
+        std::vector<std::string> allowed_hosts;  // in lower case; "*": any
     };
 
     Service(Options options, Library& library, Batcher& batcher, Residents& residents, Metrics& metrics);
@@ -47,6 +49,8 @@ public:
     /// The client left, or its time is over.
     void abandon(const Pending& pending, const std::string& reason);
     static Response late_answer();
+    /// Most bytes that are read of this request's body: more of a router's, who shows a key where one is needed.
+    std::uint64_t longest_body(const Request& request, std::uint64_t usual) const;
     void set_connections(std::size_t open);
 
     /// Whether requests are answered without loading first.
@@ -62,8 +66,11 @@ private:
     Response answer(const Request& request) const;
     Response health(std::string_view path) const;
     Response models() const;
+    Response model(const std::string& id) const;
+    nlohmann::json entry(const Served& served) const;
     nlohmann::json about(const Served& served) const;
     nlohmann::json about(const Served& served, std::int64_t student) const;
+    void begin_counters(const Served& served) const;
     Response metrics_text() const;
     Pending accept(const Request& request, const std::function<void(Outcome)>& finished);
     void wait_for_reader(const Pending& pending);
@@ -74,6 +81,8 @@ private:
     Response drawn(const Request& request, const Pending& pending, const Outcome& outcome);
     Response not_drawn(const Request& request, const std::exception_ptr& problem);
     void reject(const std::string& reason);
+    void check_host(const Request& request) const;
+    bool shows_key(const Request& request) const;
     void check_key(const Request& request) const;
     bool allows(std::string_view origin) const;
 

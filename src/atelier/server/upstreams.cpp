@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <array>
+#include <iterator>
 #include <tuple>
 #include <utility>
 
@@ -163,11 +164,14 @@ Upstreams::Upstream* Upstreams::next(std::int64_t k, const std::vector<Upstream*
 }
 
 void Upstreams::finish(Upstream& upstream, Outcome outcome) {
+    const std::lock_guard lock(mutex_);
+    --upstream.busy_with;
+    ++upstream.outcomes[static_cast<std::size_t>(outcome)];
+}
+
+void Upstreams::leave_alone(Upstream& upstream) {
     {
         const std::lock_guard lock(mutex_);
-        --upstream.busy_with;
-        ++upstream.outcomes[static_cast<std::size_t>(outcome)];
-        if (outcome != Outcome::failed) return;
         upstream.rests_until = Clock::now() + rest;
         upstream.look_now = true;
     }
@@ -178,43 +182,54 @@ void Upstreams::finish(Upstream& upstream, Outcome outcome) {
 std::vector<Picture> Upstreams::ask(Upstream& upstream, std::int64_t k, std::span<const Draw> draws, Clock::time_point until) {
     const int width = description_.width, height = description_.height;
     const std::string body = to_body({model_, hash_, {draws.begin(), draws.end()}});
+    if (body.size() > largest_draws_body && draws.size() > 1) {
+        auto pictures = ask(upstream, k, draws.first(draws.size() / 2), until);
+        std::ranges::move(ask(upstream, k, draws.subspan(draws.size() / 2), until), std::back_inserter(pictures));
+        return pictures;
+    }
     HttpClient::Answer answer;
     try {
         answer = upstream.client.post(std::string(draws_path), body, until, largest_parcel(draws.size(), width, height));
-        if (answer.status == 200) return read_parcel(answer.body, draws.size(), width, height, "its answer");
+        if (answer.status == 200) return read_parcel(answer.body, draws, width, height, "its answer");
     } catch (const HttpClient::NoAnswer& error) {
         core::log::warning("{}: {} did not draw for student {}: {}", model_, upstream.url, k, error.what());
         throw student_unavailable(k);
     } catch (const core::Error& error) {
         core::log::warning("{}: {} did not draw for student {}: {}", model_, upstream.url, k, printable(error.what()));
-        throw Refusal(502, "a server behind this one answered with something that is no picture", "", "bad_upstream");
+        throw bad_upstream();
     }
     core::log::warning("{}: {} did not draw for student {}: {} {}", model_, upstream.url, k, answer.status, printable(answer.body));
     if (answer.status == 500) core::fail("{} could not draw", upstream.url);
     if (answer.status == 429) throw queue_full(k, 1);
-    throw student_unavailable(k);
+    constexpr std::array not_now{401U, 403U, 404U, 408U, 421U, 503U, 504U};  // of this server, whatever is asked for
+    if (std::ranges::find(not_now, answer.status) != not_now.end()) throw student_unavailable(k);
+    throw bad_upstream();
 }
 
 std::vector<Picture> Upstreams::draw(std::int64_t k, std::span<const Draw> draws, Clock::time_point until) {
-    std::vector<Upstream*> asked;
+    constexpr std::size_t opinions = 2;
+    std::vector<Upstream*> asked, doubtful;  // those who were reached, and did not draw
     std::exception_ptr why = std::make_exception_ptr(student_unavailable(k));
     Clock::time_point share = until;
-    while (Upstream* upstream = Clock::now() < until ? next(k, asked, share = until) : nullptr) {
+    while (Upstream* upstream = Clock::now() < until && doubtful.size() < opinions ? next(k, asked, share = until) : nullptr) {
         asked.push_back(upstream);
-        Outcome outcome = Outcome::failed;
         try {
             auto pictures = ask(*upstream, k, draws, share);
             finish(*upstream, Outcome::drawn);
+            for (Upstream* one : doubtful) leave_alone(*one);
             return pictures;
         } catch (const Refusal& refusal) {
-            if (refusal.status == 429) outcome = Outcome::busy;
+            finish(*upstream, refusal.status == 429 ? Outcome::busy : Outcome::failed);
+            if (refusal.status == bad_upstream().status) doubtful.push_back(upstream);
+            else if (refusal.status != 429) leave_alone(*upstream);
             why = std::current_exception();
         } catch (const std::exception&) {
+            finish(*upstream, Outcome::failed);
+            doubtful.push_back(upstream);
             why = std::current_exception();
         }
-        finish(*upstream, outcome);
     }
-    if (Clock::now() >= until) throw deadline_exceeded();
+    if (Clock::now() >= until && doubtful.size() < opinions) throw deadline_exceeded();
     std::rethrow_exception(why);
 }
 
