@@ -3,7 +3,8 @@
 const $ = (id) => document.getElementById(id);
 const hues = (k) => `hsl(${(k * 137.5 + 190) % 360} 55% 52%)`;  // neighbours far apart
 const shownPrompts = 4, keptDrawings = 24, fewPictures = 12, keyPlace = "atelier-key";
-const races = { rounds: 5, milliseconds: 3000 };  // a model is asked so often, while it has not taken so long in all
+// A model is asked so often, while it has not taken so long in all.
+const races = { rounds: 5, milliseconds: 3000 };
 let models = [], limits = { n: 64, prompt_bytes: 4096 }, lost = false;
 const asked = new Map();  // model id -> prompts asked from here, newest first: { prompt, student }
 const drawings = [];      // what was drawn from here, newest first
@@ -33,9 +34,13 @@ const later = (answer) => {
 // What an answer that is no picture means for whoever sits before the page.
 function words(answer, error) {
   switch (answer.status) {
-    case 401: return $("key").value.trim() ? "The server does not know this API key. Enter another one at “API key”." : "This server asks for an API key. Enter it at “API key”.";
+    case 401:
+      return $("key").value.trim() ? "The server does not know this API key. Enter another one at “API key”."
+                                   : "This server asks for an API key. Enter it at “API key”.";
     case 429: return `The server has too much to draw just now. ${later(answer)}`;
-    case 503: return error.code === "student_unavailable" ? `Nobody can draw this at the moment. ${later(answer)}` : `The server is being stopped. ${later(answer)}`;
+    case 503:
+      return (error.code === "student_unavailable" ? "Nobody can draw this at the moment. "
+                                                   : "The server is being stopped. ") + later(answer);
     case 504: return "The server did not finish in time. Ask for fewer pictures, or try again.";
     default: return error.message ?? `The server answered ${answer.status}.`;
   }
@@ -44,9 +49,11 @@ function words(answer, error) {
 async function ask(path, body) {
   let answer;
   try {
-    answer = await fetch(path, body ? { method: "POST", headers: headers(), body: JSON.stringify(body) } : { headers: headers() });
+    const request = body && { method: "POST", body: JSON.stringify(body) };
+    answer = await fetch(path, { headers: headers(), ...request });
   } catch {
-    throw new Lost("The server does not answer. Is it still running? This page tries again by itself.");
+    const text = "The server does not answer. Is it still running? This page tries again by itself.";
+    throw new Lost(text);
   }
   const read = await answer.json().catch(() => ({}));
   if (answer.ok) return { read, answer };
@@ -73,31 +80,35 @@ const chosenModel = () => models.find((model) => model.id === $("model").value);
 const chosenClass = () => Number(new FormData($("request")).get("class"));
 const className = (model, id) => model.atelier.class_names[id] ?? `class ${id}`;
 // What is asked of a model, as the API's fields.
-const wish = (model) => (model.atelier.reads_prompts ? { prompt: $("prompt").value.trim() } : { class: chosenClass() });
+const wish = ({ atelier }) => (atelier.reads_prompts ? { prompt: $("prompt").value.trim() }
+                                                     : { class: chosenClass() });
 const nameOf = (model, { prompt, class: id }) => prompt ?? className(model, id);
 const plural = (count, word) => `${count.toLocaleString("en")} ${word}${count === 1 ? "" : "s"}`;
 const isAlone = (model) => model.atelier.students.length === 1;
 // Who drew: a student of several, or the model itself, which may be their teacher.
-const drawer = (model, student) => (isAlone(model) ? model.id : `student ${student} of ${model.id}`);
-const work = (model) => (model.atelier.evaluations === 1 ? "one step" : plural(model.atelier.evaluations, "network evaluation"));
+const drawer = (model, k) => (isAlone(model) ? model.id : `student ${k} of ${model.id}`);
+const work = ({ atelier: { evaluations: count } }) => (count === 1 ? "one step" : plural(count, "network evaluation"));
 
 function about(model) {
   const how = model.atelier.evaluations === 1 ? "in one step" : `in ${work(model)}`;
   if (isAlone(model)) return `One model draws everything, each picture ${how}.`;
-  return `One teacher, ${plural(model.atelier.students.length, "student")}: each picture is drawn ${how} by the student that owns what is asked for.`;
+  const students = plural(model.atelier.students.length, "student");
+  return `One teacher, ${students}: each picture is drawn ${how} by the student that owns what is asked for.`;
 }
 
 // The models that can be asked what the chosen one can, and mean the same by it.
 function rivals() {
   const chosen = chosenModel().atelier;
   const same = (a, b) => a.length === b.length && a.every((name, i) => name === b[i]);
+  const means = ({ class_names: names, owner }) => same(names, chosen.class_names) && owner.length === chosen.owner.length;
   return models.filter(({ atelier }) => atelier.reads_prompts === chosen.reads_prompts && same(atelier.size, chosen.size) &&
-                                        (chosen.reads_prompts || (same(atelier.class_names, chosen.class_names) && atelier.owner.length === chosen.owner.length)));
+                                        (chosen.reads_prompts || means(atelier)));
 }
 
 function checkPrompt() {
-  const bytes = new TextEncoder().encode($("prompt").value).length;
-  $("prompt").setCustomValidity(chosenModel()?.atelier.reads_prompts && bytes > limits.prompt_bytes ? `The prompt has ${bytes} bytes; at most ${limits.prompt_bytes} are read.` : "");
+  const bytes = new TextEncoder().encode($("prompt").value).length, most = limits.prompt_bytes;
+  const tooLong = chosenModel()?.atelier.reads_prompts && bytes > most;
+  $("prompt").setCustomValidity(tooLong ? `The prompt has ${bytes} bytes; at most ${most} are read.` : "");
 }
 
 function showChoice() {
@@ -109,9 +120,9 @@ function showChoice() {
   checkPrompt();
   $("race").hidden = rivals().length < 2;
   $("comparison").hidden = true;  // it was of another request
-  const before = chosenClass();
+  const before = chosenClass(), chosen = before < model.atelier.owner.length ? before : 0;
   $("classes").replaceChildren(...model.atelier.owner.map((owner, id) => {
-    const input = element("input", { type: "radio", name: "class", value: id, checked: id === (before < model.atelier.owner.length ? before : 0) });
+    const input = element("input", { type: "radio", name: "class", value: id, checked: id === chosen });
     const chip = element("label", {}, input, element("span", { textContent: className(model, id) }));
     chip.style.setProperty("--hue", hues(owner));
     return chip;
@@ -122,29 +133,35 @@ function showChoice() {
 function property(model, k) {
   if (model.atelier.reads_prompts) {
     const own = (asked.get(model.id) ?? []).filter(({ student }) => student === k).slice(0, shownPrompts);
-    return own.map(({ prompt }, i) => element(i === 0 && prompt === $("prompt").value.trim() ? "b" : "span", { textContent: `“${prompt}”` }));
+    const now = $("prompt").value.trim();
+    return own.map(({ prompt }, i) => element(i === 0 && prompt === now ? "b" : "span", { textContent: `“${prompt}”` }));
   }
   const chosen = chosenClass();
-  return model.atelier.owner.flatMap((owner, id) => (owner === k ? [element(id === chosen ? "b" : "span", { textContent: className(model, id) })] : []));
+  const ids = [...model.atelier.owner.keys()].filter((id) => model.atelier.owner[id] === k);
+  return ids.map((id) => element(id === chosen ? "b" : "span", { textContent: className(model, id) }));
 }
 
 function showMap(student) {
   const model = chosenModel();
   const most = Math.max(1, ...model.atelier.students.map(({ routed }) => routed));
-  $("map-hint").textContent = isAlone(model) ? "This model draws all of them itself. The number is of the requests that it was sent."
-                                             : "Each class, or each prompt by its meaning, belongs to one student. Numbers are requests that it was sent.";
+  $("map-hint").textContent = isAlone(model)
+    ? "This model draws all of them itself. The number is of the requests that it was sent."
+    : "Each class, or each prompt by its meaning, belongs to one student. Numbers are requests that it was sent.";
   $("map").replaceChildren(...model.atelier.students.map((facts, k) => {
     const own = element("div", { className: "own" });
     for (const one of property(model, k)) own.append(own.hasChildNodes() ? ", " : "", one);
-    const name = element("div", { className: "name" }, element("span", { textContent: isAlone(model) ? model.id : `Student ${k}` }), element("span", { textContent: facts.routed }));
-    const size = element("div", { className: "own", textContent: `${plural(facts.parameters, "parameter")}${facts.loaded ? "" : ", not in memory"}` });
+    const title = element("span", { textContent: isAlone(model) ? model.id : `Student ${k}` });
+    const name = element("div", { className: "name" }, title, element("span", { textContent: facts.routed }));
+    const away = facts.loaded ? "" : ", not in memory";
+    const size = element("div", { className: "own", textContent: plural(facts.parameters, "parameter") + away });
     const share = element("div", { className: "share" });
     share.style.width = `${100 * facts.routed / most}%`;
     const item = element("li", { className: k === student ? "now" : "" }, name, own, size, share);
     item.style.setProperty("--hue", hues(k));
     return item;
   }));
-  requestAnimationFrame(() => requestAnimationFrame(() => document.querySelector("#map .now")?.classList.remove("now")));
+  const fade = () => document.querySelector("#map .now")?.classList.remove("now");
+  requestAnimationFrame(() => requestAnimationFrame(fade));
 }
 
 async function refresh(student) {
@@ -154,7 +171,8 @@ async function refresh(student) {
   limits = { ...limits, ...read.limits };
   $("count").max = limits.n;
   if (models.map(({ id }) => id).join("\n") !== before) {
-    $("model").replaceChildren(...models.map(({ id }) => element("option", { value: id, textContent: id, selected: id === chosen })));
+    const option = ({ id }) => element("option", { value: id, textContent: id, selected: id === chosen });
+    $("model").replaceChildren(...models.map(option));
     showChoice();
   }
   showMap(student);
@@ -168,8 +186,9 @@ async function draw(model, count) {
   const start = performance.now();
   const request = { model: model.id, ...wish(model), n: count, seed: Number($("seed").value) };
   const { read, answer } = await ask("v1/images/generations", request);
-  return { model, request, pictures: read.data, took: performance.now() - start, student: Number(answer.headers.get("X-Atelier-Student")),
-           server: Number(answer.headers.get("X-Atelier-Milliseconds")) };
+  const header = (name) => Number(answer.headers.get(name));
+  return { model, request, pictures: read.data, took: performance.now() - start,
+           student: header("X-Atelier-Student"), server: header("X-Atelier-Milliseconds") };
 }
 
 // A prompt that was answered goes to the front of those that the map shows.
@@ -184,27 +203,30 @@ function remember(drawn) {
 
 function fileName({ model, pictures }, i) {
   const { seed, number } = pictures[i].atelier;
-  const name = nameOf(model, pictures[i].atelier).toLowerCase().replace(/[^\p{L}\p{N}]+/gu, "-").slice(0, 40);
+  const words = nameOf(model, pictures[i].atelier).toLowerCase();
+  const name = words.replace(/[^\p{L}\p{N}]+/gu, "-").slice(0, 40);
   return `${model.id.replaceAll("/", "-")}-${name}-${seed}-${number}.png`;
 }
 
 function showPictures(drawn) {
   const { model, pictures, took, student, server } = drawn;
-  const name = nameOf(model, pictures[0].atelier), { seed, prompt_truncated: unread } = pictures[0].atelier;
+  const { seed, prompt_truncated: unread } = pictures[0].atelier;
+  const name = nameOf(model, pictures[0].atelier);
   shown = drawn;
   $("pictures-title").textContent = `Pictures: ${name}`;
   $("pictures").classList.toggle("many", pictures.length > fewPictures);
   $("pictures").replaceChildren(...pictures.map((picture, i) => {
-    const { number } = picture.atelier;
+    const { number } = picture.atelier, whose = isAlone(model) ? "" : `student ${student}, `;
     const image = element("img", { src: source(picture), alt: `${name}, seed ${seed}, number ${number}` });
-    const open = element("button", { type: "button", className: "picture", title: "Enlarge", onclick: () => enlarge(i) }, image);
-    const figure = element("figure", {}, open, element("figcaption", { textContent: isAlone(model) ? `number ${number}` : `student ${student}, number ${number}` }));
+    const open = element("button", { type: "button", className: "picture", title: "Enlarge" }, image);
+    open.onclick = () => enlarge(i);
+    const figure = element("figure", {}, open, element("figcaption", { textContent: `${whose}number ${number}` }));
     figure.style.setProperty("--hue", hues(student));
     return figure;
   }));
   const cut = unread ? ` The model reads no more than a beginning of this prompt; not read: “${unread}”.` : "";
-  say(`${plural(pictures.length, "picture")} by ${drawer(model, student)}, ${work(model)} each: ${server.toFixed(1)} ms at the server, ${took.toFixed(0)} ms until here. ` +
-      `Seed ${seed}.${cut}`);
+  const time = `${server.toFixed(1)} ms at the server, ${took.toFixed(0)} ms until here`;
+  say(`${plural(pictures.length, "picture")} by ${drawer(model, student)}, ${work(model)} each: ${time}. Seed ${seed}.${cut}`);
   showProgram(drawn);
   showHistory();
 }
@@ -212,9 +234,11 @@ function showPictures(drawn) {
 function showHistory() {
   $("past").hidden = drawings.length < 2;
   $("history").replaceChildren(...drawings.map((drawn) => {
-    const { model, pictures } = drawn, name = nameOf(model, pictures[0].atelier), { seed } = pictures[0].atelier;
-    const label = `${name}, ${model.id}, seed ${seed}`;
-    const button = element("button", { type: "button", title: label, onclick: () => showPictures(drawn) }, element("img", { src: source(pictures[0]), alt: label }));
+    const { model, pictures } = drawn, { atelier } = pictures[0];
+    const label = `${nameOf(model, atelier)}, ${model.id}, seed ${atelier.seed}`;
+    const image = element("img", { src: source(pictures[0]), alt: label });
+    const button = element("button", { type: "button", title: label }, image);
+    button.onclick = () => showPictures(drawn);
     button.setAttribute("aria-pressed", drawn === shown);
     return element("li", {}, button);
   }));
@@ -224,10 +248,11 @@ function showHistory() {
 
 function enlarge(i) {
   enlarged = (i + shown.pictures.length) % shown.pictures.length;
-  const { model, pictures, student } = shown, picture = pictures[enlarged], name = nameOf(model, picture.atelier);
+  const { model, pictures, student } = shown, picture = pictures[enlarged];
+  const name = nameOf(model, picture.atelier), { number, seed } = picture.atelier;
   $("large-title").textContent = name;
   Object.assign($("large-image"), { src: source(picture), alt: `${name}, enlarged` });
-  $("large-words").textContent = `Number ${picture.atelier.number} of seed ${picture.atelier.seed}, by ${drawer(model, student)}. ` +
+  $("large-words").textContent = `Number ${number} of seed ${seed}, by ${drawer(model, student)}. ` +
                                  `${model.atelier.size.join(" × ")} pixels; the file says how to draw it again.`;
   Object.assign($("download"), { href: source(picture), download: fileName(shown, enlarged) });
   $("before").hidden = $("after").hidden = pictures.length === 1;
@@ -239,17 +264,29 @@ function enlarge(i) {
 const address = new URL(".", location.href).href.replace(/\/$/, "");
 const inShell = (text) => `'${text.replaceAll("'", `'\\''`)}'`;
 
+const saving = `import base64, json, sys
+for i, one in enumerate(json.load(sys.stdin)["data"]):
+    open(f"{i}.png", "wb").write(base64.b64decode(one["b64_json"]))`;
+
+// A class goes as its id in the prompt, which OpenAI's client asks for.
+const inPython = ({ model, prompt, class: id, n, seed }, key) => `import base64, os
+from openai import OpenAI
+
+client = OpenAI(base_url="${address}/v1", api_key=${key ? 'os.environ["ATELIER_KEY"]' : '"unused"'})
+made = client.images.generate(model=${JSON.stringify(model)}, n=${n}, extra_body={"seed": ${seed}},
+                              prompt=${JSON.stringify(prompt ?? String(id))})
+for i, one in enumerate(made.data):
+    open(f"{i}.png", "wb").write(base64.b64decode(one.b64_json))
+`;
+
 function showProgram({ request }) {
-  const { model, prompt, n, seed, ...others } = request, key = $("key").value.trim();
-  $("curl").textContent = [`curl -s ${address}/v1/images/generations`, `-H 'Content-Type: application/json'`, ...(key ? [`-H "Authorization: Bearer $ATELIER_KEY"`] : []),
+  const key = $("key").value.trim();
+  $("curl").textContent = [`curl -s ${address}/v1/images/generations`,
+                           "-H 'Content-Type: application/json'",
+                           ...(key ? ['-H "Authorization: Bearer $ATELIER_KEY"'] : []),
                            `-d ${inShell(JSON.stringify(request))}`,
-                           `| python3 -c 'import base64, json, sys\nfor i, one in enumerate(json.load(sys.stdin)["data"]): open(f"{i}.png", "wb").write(base64.b64decode(one["b64_json"]))'`]
-    .join(" \\\n  ");
-  // A class goes as its id in the prompt, which OpenAI's client asks for.
-  const text = JSON.stringify(prompt ?? String(others.class));
-  $("python").textContent = `import base64, os\nfrom openai import OpenAI\n\nclient = OpenAI(base_url="${address}/v1", api_key=${key ? 'os.environ["ATELIER_KEY"]' : '"unused"'})\n` +
-                            `made = client.images.generate(model=${JSON.stringify(model)}, prompt=${text}, n=${n}, extra_body={"seed": ${seed}})\n` +
-                            `for i, one in enumerate(made.data):\n    open(f"{i}.png", "wb").write(base64.b64decode(one.b64_json))\n`;
+                           `| python3 -c '${saving}'`].join(" \\\n  ");
+  $("python").textContent = inPython(request, key);
   $("program").hidden = false;
 }
 
@@ -275,12 +312,15 @@ function showEntrants(entries) {
     const facts = model.atelier.students[student];
     const bar = element("div", { className: "bar" });
     bar.style.width = `${100 * took / slowest}%`;
-    const how = `${work(model)}, ${plural(facts.parameters, "parameter")}: ${took.toFixed(1)} ms${rounds > 1 ? `, the median of ${rounds}` : ""}`;
+    const often = rounds > 1 ? `, the median of ${rounds}` : "";
+    const how = `${work(model)}, ${plural(facts.parameters, "parameter")}: ${took.toFixed(1)} ms${often}`;
+    const name = element("strong", { textContent: model.id });
     return element("li", {}, element("img", { src: source(pictures[0]), alt: `By ${model.id}` }),
-                   element("div", {}, element("strong", { textContent: model.id }), element("div", { className: "own", textContent: how }), bar));
+                   element("div", {}, name, element("div", { className: "own", textContent: how }), bar));
   }));
-  const { model, pictures } = entries[0];
-  $("compared").textContent = `${nameOf(model, pictures[0].atelier)}, seed ${pictures[0].atelier.seed}. Bars are milliseconds from asking to having the picture.`;
+  const { model, pictures: [{ atelier }] } = entries[0];
+  $("compared").textContent = `${nameOf(model, atelier)}, seed ${atelier.seed}. ` +
+                              "Bars are milliseconds from asking to having the picture.";
   $("comparison").hidden = false;
 }
 
@@ -394,7 +434,9 @@ $("large").addEventListener("keydown", (event) => {
   if (event.key === "ArrowLeft") enlarge(enlarged - 1);
   if (event.key === "ArrowRight") enlarge(enlarged + 1);
 });
-for (const button of document.querySelectorAll("[data-copies]")) button.addEventListener("click", () => copy(button));
+for (const button of document.querySelectorAll("[data-copies]")) {
+  button.addEventListener("click", () => copy(button));
+}
 
 // Live routing: what others ask for shows, too. Where the server was away, the page says that it is back.
 setInterval(() => {

@@ -77,13 +77,17 @@ TEST(ClipTokenizer, what_is_beyond_the_last_token_is_named_in_the_words_of_the_p
     for (const char* name : {"vocab.json", "merges.txt"}) copy(folder, name);
     core::write_text(folder / "tokenizer_config.json", R"({"model_max_length": 8})");
     const ClipTokenizer tokenizer(folder.path());
-    for (const std::string text : {"", "  ", "a b c d e f", "A, B. c", "a b c d e f  \n"}) EXPECT_EQ(tokenizer.unread(text), "") << text;
+    for (const std::string text : {"", "  ", "a b c d e f", "A, B. c", "a b c d e f  \n"})
+        EXPECT_EQ(tokenizer.unread(text), "") << text;
     EXPECT_EQ(tokenizer.unread("a b c d e f G h"), "G h");
-    EXPECT_EQ(tokenizer.unread("a  b\nc d e f\u00c9 g"), "f\u00c9 g") << "a word of which not all is read is named whole";
+    EXPECT_EQ(tokenizer.unread("a  b\nc d e f\u00c9 g"), "f\u00c9 g")
+        << "a word of which not all is read is named whole";
     const std::string endless(100, 'q');
     const std::string rest = tokenizer.unread(endless);
     EXPECT_TRUE(rest.size() > 0 && rest.size() < endless.size());
-    for (const std::string& text : {std::string("a b c d e f G h"), endless, "a b c d e f " + endless, std::string("\u4e2d\u6587 \U0001f45c \U0001f45c \U0001f45c a b c")}) {
+    for (const std::string& text :
+         {std::string("a b c d e f G h"), endless, "a b c d e f " + endless,
+          std::string("\u4e2d\u6587 \U0001f45c \U0001f45c \U0001f45c a b c")}) {
         const std::string left_out = tokenizer.unread(text);
         ASSERT_TRUE(text.ends_with(left_out));
         EXPECT_EQ(tokenizer.unread(text.substr(0, text.size() - left_out.size())), "") << text;

@@ -59,10 +59,13 @@ protected:
 
 }  // namespace
 
-/// The type of the chunk that begins with `keyword`, its content behind it, and whether the checksums fit is libpng's to say.
+/// The type of the chunk that begins with `keyword`, its content behind it, and whether the
+/// checksums fit is libpng's to say.
 std::pair<std::string, std::string> chunk_of(const std::string& png, const std::string& keyword) {
     for (std::size_t at = 8; at + 12 <= png.size();) {
-        const auto byte = [&](std::size_t i) { return static_cast<std::size_t>(static_cast<unsigned char>(png[at + i])); };
+        const auto byte = [&](std::size_t i) {
+            return static_cast<std::size_t>(static_cast<unsigned char>(png[at + i]));
+        };
         const std::size_t length = byte(0) << 24 | byte(1) << 16 | byte(2) << 8 | byte(3);
         const std::string type = png.substr(at + 4, 4), content = png.substr(at + 8, length);
         if (content.starts_with(keyword + '\0')) return {type, content.substr(keyword.size() + 1)};
@@ -74,11 +77,17 @@ std::pair<std::string, std::string> chunk_of(const std::string& png, const std::
 TEST_F(ImageFile, texts_beyond_ascii_are_utf8_in_an_itxt_chunk) {
     using namespace std::string_literals;
     const std::string words = "\u00fcn\u00ef \U0001fa70 sneaker", zero = "a\0b"s;
-    const std::map<std::string, std::string> text{{"plain", "a\nb"}, {"prompt", words}, {"nul", zero}, {"tab", "a\tb\r\x7f"}, {"latin", "caf\xe9"}};
+    const std::map<std::string, std::string> text{{"plain", "a\nb"},
+                                                  {"prompt", words},
+                                                  {"nul", zero},
+                                                  {"tab", "a\tb\r\x7f"},
+                                                  {"latin", "caf\xe9"}};
     const std::string png = text_of(encode_png(noise(4, 4, 3), text));
     EXPECT_EQ(chunk_of(png, "plain"), std::pair("tEXt"s, "a\nb"s));
-    EXPECT_EQ(chunk_of(png, "prompt"), std::pair("iTXt"s, "\0\0\0\0"s + words)) << "not compressed, no language, no translated keyword";
-    EXPECT_EQ(chunk_of(png, "nul"), std::pair("iTXt"s, "\0\0\0\0a\u2400b"s)) << "whole, without what no PNG may hold";
+    EXPECT_EQ(chunk_of(png, "prompt"), std::pair("iTXt"s, "\0\0\0\0"s + words))
+        << "not compressed, no language, no translated keyword";
+    EXPECT_EQ(chunk_of(png, "nul"), std::pair("iTXt"s, "\0\0\0\0a\u2400b"s))
+        << "whole, without what no PNG may hold";
     core::write_text(path(), png);
     auto expected = text;
     expected["nul"] = "a\u2400b";
@@ -96,7 +105,8 @@ TEST_F(ImageFile, png_pixels_and_texts_survive) {
         EXPECT_EQ(read.channels, channels);
         EXPECT_EQ(read.pixels, image.pixels);
         EXPECT_EQ(read_png_text(path()),
-                  (std::map<std::string, std::string>{{"parameters", "seed 3"}, {"Software", "atelier\u00e4"}}));
+                  (std::map<std::string, std::string>{{"parameters", "seed 3"},
+                                                      {"Software", "atelier\u00e4"}}));
     }
 }
 

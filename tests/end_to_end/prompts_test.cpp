@@ -60,15 +60,23 @@ TEST(Prompts, what_is_not_read_of_them_is_said_and_markup_too) {
     const Folder folder;
     std::string words = "a big red sneaker";
     for (int i = 0; i < 40; ++i) words += " and one";
-    const Outcome cut = succeed({"sample", "models/captions", "--prompt", words + " LAST", "--out", folder / "a.png"});
-    expect_contains(cut.err, "--prompt: the model reads 30 tokens; what is beyond them changes nothing: \"");
+    const Outcome cut = succeed(
+        {"sample", "models/captions", "--prompt", words + " LAST", "--out", folder / "a.png"});
+    expect_contains(cut.err,
+                    "--prompt: the model reads 30 tokens; what is beyond them changes nothing: \"");
     expect_contains(cut.err, "and one LAST\"");
-    succeed({"sample", "models/captions", "--prompt", words + " ANOTHER", "--out", folder / "b.png"});
-    const Outcome markup = succeed({"sample", "models/captions", "--prompt", "a (sneaker:1.3) on black", "--out", folder / "c.png"});
+    succeed(
+        {"sample", "models/captions", "--prompt", words + " ANOTHER", "--out", folder / "b.png"});
+    const Outcome markup = succeed({"sample", "models/captions", "--prompt",
+                                    "a (sneaker:1.3) on black", "--out", folder / "c.png"});
     expect_contains(markup.err, "\"(sneaker:1.3)\" is read like any other words");
     EXPECT_EQ(markup.err.find("changes nothing"), std::string::npos);
-    expect_contains(succeed({"sample", "models/captions", "--prompt", "sneaker <lora:x:1>", "--out", folder / "d.png"}).err, "\"<lora:x:1>\" is read");
-    const Outcome plain = succeed({"sample", "models/captions", "--prompt", "a sneaker (small), 9:30", "--out", folder / "e.png"});
+    expect_contains(succeed({"sample", "models/captions", "--prompt", "sneaker <lora:x:1>", "--out",
+                             folder / "d.png"})
+                        .err,
+                    "\"<lora:x:1>\" is read");
+    const Outcome plain = succeed({"sample", "models/captions", "--prompt",
+                                   "a sneaker (small), 9:30", "--out", folder / "e.png"});
     EXPECT_EQ(plain.err.find("is read like"), std::string::npos) << plain.err;
 }
 

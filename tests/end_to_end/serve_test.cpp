@@ -33,11 +33,15 @@ std::string answer_to(int port, const std::string& request, const char* host = "
 }
 
 std::string get(int port, const std::string& path, const char* host = "127.0.0.1") {
-    return answer_to(port, "GET " + path + " HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n", host);
+    return answer_to(
+        port, "GET " + path + " HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n", host);
 }
 
 std::string images(int port, const std::string& body) {
-    return answer_to(port, "POST /v1/images/generations HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\nContent-Type: application/json\r\nContent-Length: " + std::to_string(body.size()) + "\r\n\r\n" + body);
+    return answer_to(port,
+                     "POST /v1/images/generations HTTP/1.1\r\nHost: localhost\r\nConnection: "
+                     "close\r\nContent-Type: application/json\r\nContent-Length: " +
+                         std::to_string(body.size()) + "\r\n\r\n" + body);
 }
 
 json body_of(const std::string& answer) { return json::parse(answer.substr(answer.find("\r\n\r\n") + 4)); }
@@ -45,7 +49,10 @@ json body_of(const std::string& answer) { return json::parse(answer.substr(answe
 /// The program serving what it is told at a free port, ready.
 class Serving {
 public:
-    explicit Serving(Arguments arguments, const char* host = "127.0.0.1") : host_(host), process_(with_port(std::move(arguments)), folder_) { expect_health(" 200 "); }
+    explicit Serving(Arguments arguments, const char* host = "127.0.0.1")
+        : host_(host), process_(with_port(std::move(arguments)), folder_) {
+        expect_health(" 200 ");
+    }
 
     int port() const { return port_; }
     /// Waits until its answer about its health contains `part`.
@@ -181,18 +188,25 @@ void copy_with_link(const Folder& folder) {
     fs::create_directory_symlink(folder / "first", folder / "m/students/0");
     fs::copy(folder / "first", folder / "second", fs::copy_options::recursive);
     fs::remove(folder / "second/model.safetensors");
-    fs::copy_file(small / "students/3/model.safetensors", folder / "second/model.safetensors");  // as large as the first's
+    fs::copy_file(small / "students/3/model.safetensors",
+                  folder / "second/model.safetensors");  // as large as the first's
 }
 
 TEST(Serve, models_that_change_without_a_change_of_size_or_time_are_read_anew) {
     const Folder folder;
     copy_with_link(folder);
-    const std::string weights = folder / "first/model.safetensors", other = folder / "second/model.safetensors";
+    const std::string weights = folder / "first/model.safetensors",
+                      other = folder / "second/model.safetensors";
     fs::last_write_time(other, fs::last_write_time(weights));
-    fs::last_write_time(folder / "second/config.json", fs::last_write_time(folder / "first/config.json"));
+    fs::last_write_time(folder / "second/config.json",
+                        fs::last_write_time(folder / "first/config.json"));
     ASSERT_EQ(fs::file_size(weights), fs::file_size(other));
     const Serving server({folder / "m"});
-    const auto drawn = [&] { return body_of(images(server.port(), R"({"student":0,"seed":1})")).at("data")[0].at("b64_json"); };
+    const auto drawn = [&] {
+        return body_of(images(server.port(), R"({"student":0,"seed":1})"))
+            .at("data")[0]
+            .at("b64_json");
+    };
     const auto soon_other = [&](const json& than) {
         for (int i = 0; i < 400 && drawn() == than; ++i) std::this_thread::sleep_for(50ms);
         return drawn() != than;
@@ -228,7 +242,8 @@ TEST(Serve, a_low_limit_of_open_files_is_said_and_keeps_nobody_out) {
     }
     const auto asked = std::chrono::steady_clock::now();
     expect_contains(get(server->port(), "/health"), " 200 OK");
-    EXPECT_LT(std::chrono::steady_clock::now() - asked, 10s) << "far less than the patience with idle clients";
+    EXPECT_LT(std::chrono::steady_clock::now() - asked, 10s)
+        << "far less than the patience with idle clients";
     const std::string open = get(server->port(), "/metrics");
     EXPECT_GT(std::stoi(open.substr(open.find("\natelier_connections ") + 21)), 500);
     for (const int socket : idle) ::close(socket);
@@ -236,28 +251,41 @@ TEST(Serve, a_low_limit_of_open_files_is_said_and_keeps_nobody_out) {
     EXPECT_EQ(server->wait().err.find("--max-connections"), std::string::npos);
 
     const Folder folder;
-    const std::string err = folder / "err", serve = "ulimit -n 200; timeout 60 " ATELIER_PROGRAM " serve models/fashion-mnist/k4-small --port 0 2>" + err +
-                            " & for i in $(seq 300); do grep -q ready " + err + " && break; sleep 0.1; done; kill -INT $(pgrep -P $!); wait $!";
+    const std::string err = folder / "err",
+                      serve = "ulimit -n 200; timeout 60 " ATELIER_PROGRAM
+                              " serve models/fashion-mnist/k4-small --port 0 2>" +
+                              err + " & for i in $(seq 300); do grep -q ready " + err +
+                              " && break; sleep 0.1; done; kill -INT $(pgrep -P $!); wait $!";
     EXPECT_EQ(std::system(("cd " ATELIER_SOURCE_DIR " && bash -c '" + serve + "'").c_str()), 0);
     expect_contains(text_of(err), "--max-connections 1024: ");
 }
 
 TEST(Serve, addresses_and_names_are_as_people_write_them) {
     const Folder folder;
-    fs::copy(fs::path(ATELIER_SOURCE_DIR) / "models/fashion-mnist/k4-small", folder / "mine/ensemble", fs::copy_options::recursive);
+    for (const char* run : {"mine", "yours"}) fs::create_directory(folder / run);
+    fs::copy(fs::path(ATELIER_SOURCE_DIR) / "models/fashion-mnist/k4-small",
+             folder / "mine/ensemble", fs::copy_options::recursive);
     fs::copy(folder / "mine/ensemble", folder / "yours/ensemble", fs::copy_options::recursive);
-    fs::copy(folder / "mine/ensemble/students/0", folder / "mine/teacher", fs::copy_options::recursive);
-    fs::copy(folder / "mine/ensemble/students/1", folder / "yours/teacher", fs::copy_options::recursive);
-    const Serving server({folder / "mine/ensemble", folder / "yours/ensemble", folder / "mine/teacher", folder / "yours/teacher", "owner/k4=" + k4, "--host", "127.0.0.2",
-                          "--allowed-hosts", "pictures.example"}, "127.0.0.2");
+    fs::copy(folder / "mine/ensemble/students/0", folder / "mine/teacher",
+             fs::copy_options::recursive);
+    fs::copy(folder / "mine/ensemble/students/1", folder / "yours/teacher",
+             fs::copy_options::recursive);
+    const Serving server({folder / "mine/ensemble", folder / "yours/ensemble",
+                          folder / "mine/teacher", folder / "yours/teacher", "owner/k4=" + k4,
+                          "--host", "127.0.0.2", "--allowed-hosts", "pictures.example"},
+                         "127.0.0.2");
     std::vector<std::string> names;
-    for (const json& one : body_of(get(server.port(), "/v1/models", "127.0.0.2")).at("data")) names.push_back(one.at("id"));
-    EXPECT_EQ(names, (std::vector<std::string>{"mine", "yours", "mine-teacher", "yours-teacher", "owner/k4"}));
-    expect_contains(get(server.port(), "/v1/models/owner%2Fk4", "127.0.0.2"), "\"id\":\"owner/k4\"");
+    for (const json& one : body_of(get(server.port(), "/v1/models", "127.0.0.2")).at("data"))
+        names.push_back(one.at("id"));
+    EXPECT_EQ(names, (std::vector<std::string>{"mine", "yours", "mine-teacher", "yours-teacher",
+                                               "owner/k4"}));
+    expect_contains(get(server.port(), "/v1/models/owner%2Fk4", "127.0.0.2"),
+                    "\"id\":\"owner/k4\"");
     server.signal(SIGTERM);
     const Outcome outcome = server.wait();
     expect_contains(outcome.err, "serving at http://127.0.0.2:");
-    EXPECT_EQ(outcome.err.find("anyone who reaches"), std::string::npos) << "127.0.0.2 is this machine's own, too";
+    EXPECT_EQ(outcome.err.find("anyone who reaches"), std::string::npos)
+        << "127.0.0.2 is this machine's own, too";
 }
 
 TEST(Serve, what_cannot_be_served_is_said_at_once) {

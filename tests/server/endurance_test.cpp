@@ -109,7 +109,9 @@ TEST_F(LiveServer, stopping_in_the_middle_of_a_storm_loses_nothing_accepted) {
     const std::vector<std::unique_ptr<Client>> unsent = [&] {
         std::vector<std::unique_ptr<Client>> some;
         for (int i = 0; i < 8; ++i) some.push_back(std::make_unique<Client>(port));
-        for (int i = 0; i < 4; ++i) some[static_cast<std::size_t>(i)]->send("POST /v1/images/generations HTTP/1.1\r\nHost: localhost\r\n");
+        for (int i = 0; i < 4; ++i)
+            some[static_cast<std::size_t>(i)]->send(
+                "POST /v1/images/generations HTTP/1.1\r\nHost: localhost\r\n");
         return some;
     }();
     ASSERT_TRUE(soon([&] { return behaviour.drawn() > 40; }));

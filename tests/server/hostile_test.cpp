@@ -8,8 +8,9 @@ namespace atelier::server {
 namespace {
 
 std::string post(const std::string& body, const std::string& headers = "") {
-    return "POST /v1/images/generations HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n" + headers + "Content-Length: " + std::to_string(body.size()) +
-           "\r\n\r\n" + body;
+    return "POST /v1/images/generations HTTP/1.1\r\nHost: localhost\r\nContent-Type: "
+           "application/json\r\n" +
+           headers + "Content-Length: " + std::to_string(body.size()) + "\r\n\r\n" + body;
 }
 
 void expect_well_formed_error(const Answer& answer, const std::string& about) {
@@ -21,19 +22,27 @@ void expect_well_formed_error(const Answer& answer, const std::string& about) {
 TEST_F(LiveServer, bodies_and_headers_that_are_too_large_are_refused_before_they_are_read) {
     start();
     Client body(server->port());
-    body.send("POST /v1/images/generations HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: 9000000000\r\n\r\n{");
+    body.send(
+        "POST /v1/images/generations HTTP/1.1\r\nHost: localhost\r\nContent-Type: "
+        "application/json\r\nContent-Length: 9000000000\r\n\r\n{");
     EXPECT_EQ(body.receive().status, 413);
     EXPECT_TRUE(body.ended());
     Client chunked(server->port());
     std::string pieces;
     for (int i = 0; i < 20; ++i) pieces += "2000\r\n" + std::string(0x2000, ' ') + "\r\n";
-    chunked.send("POST /v1/images/generations HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nTransfer-Encoding: chunked\r\n\r\n" + pieces);
+    chunked.send(
+        "POST /v1/images/generations HTTP/1.1\r\nHost: localhost\r\nContent-Type: "
+        "application/json\r\nTransfer-Encoding: chunked\r\n\r\n" +
+        pieces);
     EXPECT_EQ(chunked.receive().status, 413);
     Client headers(server->port());
-    headers.send("GET /health HTTP/1.1\r\nHost: localhost\r\nX-Long: " + std::string(100'000, 'a') + "\r\n\r\n");
+    headers.send("GET /health HTTP/1.1\r\nHost: localhost\r\nX-Long: " + std::string(100'000, 'a') +
+                 "\r\n\r\n");
     EXPECT_EQ(headers.receive().status, 431);
     Client expecting(server->port());
-    expecting.send("POST /v1/images/generations HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nExpect: 100-continue\r\nContent-Length: 25\r\n\r\n");
+    expecting.send(
+        "POST /v1/images/generations HTTP/1.1\r\nHost: localhost\r\nContent-Type: "
+        "application/json\r\nExpect: 100-continue\r\nContent-Length: 25\r\n\r\n");
     EXPECT_EQ(expecting.receive().status, 100);
     expecting.send(red);
     EXPECT_EQ(expecting.receive().status, 200);
@@ -43,10 +52,16 @@ TEST_F(LiveServer, who_begins_a_request_and_does_not_finish_it_is_told_so) {
     options.patience = 200ms;
     const std::uint16_t port = start();
     Client in_body(port), in_headers(port), dripping(port);
-    in_body.send("POST /v1/images/generations HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: 100\r\n\r\n{");
+    in_body.send(
+        "POST /v1/images/generations HTTP/1.1\r\nHost: localhost\r\nContent-Type: "
+        "application/json\r\nContent-Length: 100\r\n\r\n{");
     in_headers.send("GET /health HTTP/1.1\r\nHost: localhost\r\nX-Slow: ");
     std::jthread drops([&] {
-        for (int i = 0; i < 100 && dripping.send(i == 0 ? "GET /health HTTP/1.1\r\nHost: localhost\r\nX-Slow: " : "a"); ++i) std::this_thread::sleep_for(10ms);
+        for (int i = 0;
+             i < 100 &&
+             dripping.send(i == 0 ? "GET /health HTTP/1.1\r\nHost: localhost\r\nX-Slow: " : "a");
+             ++i)
+            std::this_thread::sleep_for(10ms);
     });
     for (Client* slow : {&in_body, &in_headers, &dripping}) {
         const Answer answer = slow->receive();
@@ -76,7 +91,8 @@ TEST_F(LiveServer, nobody_waits_for_slow_clients) {
     std::vector<std::unique_ptr<Client>> slow;
     for (int i = 0; i < 200; ++i) {
         slow.push_back(std::make_unique<Client>(port));
-        slow.back()->send(i % 2 == 0 ? "GET /health HTTP/1.1\r\nHost: localhost\r\nX-Slow: " : post(red).substr(0, 150));
+        slow.back()->send(i % 2 == 0 ? "GET /health HTTP/1.1\r\nHost: localhost\r\nX-Slow: "
+                                     : post(red).substr(0, 150));
     }
     Client quick(port);
     const auto begun = Clock::now();
@@ -107,7 +123,10 @@ TEST_F(LiveServer, who_does_not_take_the_answer_is_left_and_nobody_else_waits) {
     std::string draws;  // answered with pixels as they are, which takes no time
     for (int i = 0; i < 16; ++i) draws += R"({"seed":1,"number":0,"class":0})" + std::string(i < 15 ? "," : "");
     const std::string body = R"({"draws":[)" + draws + "]}";
-    slow.send("POST /v1/atelier/draws HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: " + std::to_string(body.size()) + "\r\n\r\n" + body);
+    slow.send(
+        "POST /v1/atelier/draws HTTP/1.1\r\nHost: localhost\r\nContent-Type: "
+        "application/json\r\nContent-Length: " +
+        std::to_string(body.size()) + "\r\n\r\n" + body);
     EXPECT_TRUE(soon([&] { return metric(R"(atelier_images_total{model="fake",student="0"})") == "16"; }));
     EXPECT_EQ(Client(server->port()).images(R"({"class":1})").status, 200);
     EXPECT_TRUE(soon([&] { return metric("atelier_connections") == "1"; })) << "of the one that asks for this";
@@ -150,10 +169,17 @@ TEST_F(LiveServer, clients_that_send_nothing_cannot_keep_others_out) {
 /// Requests as they should be, and what a hostile client might make of them.
 std::string mutated(std::mt19937_64& random) {
     static const std::vector<std::string> seeds{
-        post(red), post(R"({"model":"fake","prompt":"green","n":3,"size":"2x2","seed":12,"response_format":"b64_json","output_format":"webp","output_compression":50})"),
-        post(R"({"class":1,"student":1,"user":"\u00e9"})", "Authorization: Bearer x\r\nX-Request-Id: a\r\nOrigin: null\r\n"),
-        "GET / HTTP/1.1\r\nHost: localhost\r\nIf-None-Match: \"x\"\r\n\r\n", "GET /../../../etc/passwd HTTP/1.1\r\n\r\n", "OPTIONS /v1/models HTTP/1.0\r\nOrigin: x\r\n\r\n",
-        "POST /v1/images/generations HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nTransfer-Encoding: chunked\r\n\r\n5\r\n{\"pro\r\n14\r\nmpt\":\"red\",\"seed\":5}\r\n0\r\n\r\n"};
+        post(red),
+        post(
+            R"({"model":"fake","prompt":"green","n":3,"size":"2x2","seed":12,"response_format":"b64_json","output_format":"webp","output_compression":50})"),
+        post(R"({"class":1,"student":1,"user":"\u00e9"})",
+             "Authorization: Bearer x\r\nX-Request-Id: a\r\nOrigin: null\r\n"),
+        "GET / HTTP/1.1\r\nHost: localhost\r\nIf-None-Match: \"x\"\r\n\r\n",
+        "GET /../../../etc/passwd HTTP/1.1\r\n\r\n",
+        "OPTIONS /v1/models HTTP/1.0\r\nOrigin: x\r\n\r\n",
+        "POST /v1/images/generations HTTP/1.1\r\nHost: localhost\r\nContent-Type: "
+        "application/json\r\nTransfer-Encoding: "
+        "chunked\r\n\r\n5\r\n{\"pro\r\n14\r\nmpt\":\"red\",\"seed\":5}\r\n0\r\n\r\n"};
     static const std::vector<std::string> spices{"\r\n", "\r\n\r\n", "{", "[[[[[[[[[[[[[[[[", "\"", "\\", "NaN", "1e999", "-1", "99999999999999999999", "\xff\xfe", "\xc3", std::string(1, '\0'), ":", ",",
                                                  "null", "../", "%2e%2e%2f", "Content-Length: 5\r\n", "Transfer-Encoding: chunked\r\n", "Expect: 100-continue\r\n", "HTTP/1.1", std::string(5000, 'a'), "\xf0\x9f\x8e\xa8"};
     std::string text = seeds[random() % seeds.size()];

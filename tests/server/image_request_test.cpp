@@ -77,38 +77,63 @@ TEST(ImageRequest, what_is_wrong_is_named) {
     for (const auto& [body, expected] : cases) EXPECT_EQ(refusal_of(body), expected) << body;
     EXPECT_EQ(refusal_of("{\"prompt\":" + std::string(100000, '[')), "400  invalid_json");
     EXPECT_EQ(refusal_of(R"({"class":0,"user":5})"), "400 user invalid_type");
-    EXPECT_EQ(refusal_of(R"({"class":0,"model":")" + std::string(201, 'a') + "\"}"), "400 model invalid_value");
+    EXPECT_EQ(refusal_of(R"({"class":0,"model":")" + std::string(1025, 'a') + "\"}"),
+              "400 model invalid_value");
+    EXPECT_EQ(refusal_of(R"({"class":0,"size":")" + std::string(201, 'a') + "\"}"),
+              "400 size invalid_value");
 }
 
 TEST(ImageRequest, each_kind_of_field_has_its_own_limit) {
-    const auto prompt_of = [](std::size_t bytes) { return R"({"prompt":")" + std::string(bytes, 'a') + "\"}"; };
+    const auto prompt_of = [](std::size_t bytes) {
+        return R"({"prompt":")" + std::string(bytes, 'a') + "\"}";
+    };
     EXPECT_EQ(read_image_request(prompt_of(4096), 1).prompt.size(), 4096u);
     EXPECT_EQ(refusal_of(prompt_of(4097)), "400 prompt invalid_value");
     EXPECT_EQ(refusal_of(R"({"class":0,"user":")" + std::string(60'000, 'a') + "\"}"), "accepted");
+    EXPECT_EQ(refusal_of(R"({"class":0,"model":")" + std::string(255, 'a') + "\"}"), "accepted")
+        << "as a folder may be called";
 }
 
 TEST(ImageRequest, whole_numbers_may_be_written_with_a_point) {
-    const ImageRequest request = read_image_request(R"({"class":1.0,"seed":9.007199254740992e15,"n":2e0})", 10);
+    const ImageRequest request =
+        read_image_request(R"({"class":1.0,"seed":9.007199254740992e15,"n":2e0})", 10);
     EXPECT_EQ(request.class_id, 1);
     EXPECT_EQ(request.seed, 9007199254740992u);
     EXPECT_EQ(request.n, 2);
-    for (const char* wrong : {R"({"class":0,"seed":1.5})", R"({"class":0,"seed":1e300})", R"({"class":0,"seed":9.2e18})"}) EXPECT_EQ(refusal_of(wrong), "400 seed invalid_type") << wrong;
+    for (const char* wrong : {R"({"class":0,"seed":1.5})", R"({"class":0,"seed":1e300})",
+                              R"({"class":0,"seed":9.2e18})"})
+        EXPECT_EQ(refusal_of(wrong), "400 seed invalid_type") << wrong;
     EXPECT_EQ(refusal_of(R"({"class":0,"seed":-1.0})"), "400 seed invalid_value");
     EXPECT_EQ(refusal_of(R"({"class":0,"n":0.0})"), "400 n invalid_value");
 }
 
 TEST(ImageRequest, what_openais_clients_send_unasked_is_accepted_where_it_changes_nothing) {
-    for (const char* field : {R"("quality":"auto")", R"("quality":"standard")", R"("style":"vivid")", R"("background":"auto")", R"("background":"opaque")", R"("moderation":"auto")",
-                              R"("moderation":"low")", R"("input_fidelity":"low")", R"("stream":false)", R"("partial_images":0)", R"("size":"auto")", R"("n":1)",
-                              R"("response_format":"b64_json")", R"("output_format":"png")", R"("output_compression":100)", R"("quality":null)", R"("stream":null)"}) {
-        EXPECT_EQ(refusal_of(R"({"prompt":"red",)" + std::string(field) + "}"), "accepted") << field;
+    for (const char* field :
+         {R"("quality":"auto")", R"("quality":"standard")", R"("style":"vivid")",
+          R"("background":"auto")", R"("background":"opaque")", R"("moderation":"auto")",
+          R"("moderation":"low")", R"("input_fidelity":"low")", R"("stream":false)",
+          R"("partial_images":0)", R"("size":"auto")", R"("n":1)",
+          R"("response_format":"b64_json")", R"("output_format":"png")",
+          R"("output_compression":100)", R"("quality":null)", R"("stream":null)"}) {
+        EXPECT_EQ(refusal_of(R"({"prompt":"red",)" + std::string(field) + "}"), "accepted")
+            << field;
     }
     const std::pair<const char*, const char*> refused[] = {
-        {R"("quality":"hd")", "quality invalid_value"},          {R"("quality":"high")", "quality invalid_value"},     {R"("style":"natural")", "style invalid_value"},
-        {R"("background":"transparent")", "background invalid_value"}, {R"("stream":true)", "stream invalid_value"},   {R"("stream":"false")", "stream invalid_type"},
-        {R"("partial_images":2)", "partial_images invalid_value"}, {R"("partial_images":-1)", "partial_images invalid_value"}, {R"("input_fidelity":"high")", "input_fidelity invalid_value"},
-        {R"("moderation":"none")", "moderation invalid_value"},  {R"("quality":1)", "quality invalid_type"}};
-    for (const auto& [field, why] : refused) EXPECT_EQ(refusal_of(R"({"prompt":"red",)" + std::string(field) + "}"), "400 " + std::string(why)) << field;
+        {R"("quality":"hd")", "quality invalid_value"},
+        {R"("quality":"high")", "quality invalid_value"},
+        {R"("style":"natural")", "style invalid_value"},
+        {R"("background":"transparent")", "background invalid_value"},
+        {R"("stream":true)", "stream invalid_value"},
+        {R"("stream":"false")", "stream invalid_type"},
+        {R"("partial_images":2)", "partial_images invalid_value"},
+        {R"("partial_images":-1)", "partial_images invalid_value"},
+        {R"("input_fidelity":"high")", "input_fidelity invalid_value"},
+        {R"("moderation":"none")", "moderation invalid_value"},
+        {R"("quality":1)", "quality invalid_type"}};
+    for (const auto& [field, why] : refused)
+        EXPECT_EQ(refusal_of(R"({"prompt":"red",)" + std::string(field) + "}"),
+                  "400 " + std::string(why))
+            << field;
 }
 
 TEST(ImageRequest, null_means_not_given) { EXPECT_EQ(refusal_of(R"({"prompt":"red","n":null,"seed":null,"size":"2x2","model":null,"user":"u"})"), "accepted"); }

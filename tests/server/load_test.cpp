@@ -88,7 +88,10 @@ TEST_F(LiveServer, a_client_that_leaves_frees_its_place_and_nobody_elses) {
     ASSERT_TRUE(soon([&] { return behaviour.drawn() == 1; }));
     Client leaving(port);
     const std::string body = R"({"class":0,"n":3,"seed":99})";
-    leaving.send("POST /v1/images/generations HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: " + std::to_string(body.size()) + "\r\n\r\n" + body);
+    leaving.send(
+        "POST /v1/images/generations HTTP/1.1\r\nHost: localhost\r\nContent-Type: "
+        "application/json\r\nContent-Length: " +
+        std::to_string(body.size()) + "\r\n\r\n" + body);
     ASSERT_TRUE(soon([&] { return metric(R"(atelier_queue_depth{model="fake",student="0"})") == "3"; }));
     std::jthread staying([&] { EXPECT_EQ(Client(port).images(red).status, 200); });
     ASSERT_TRUE(soon([&] { return metric(R"(atelier_queue_depth{model="fake",student="0"})") == "4"; }));

@@ -144,7 +144,11 @@ TEST_F(Prompts, a_router_reads_them_to_know_whom_to_ask) {
 TEST_F(Prompts, any_characters_are_drawn_alike_by_a_server_and_behind_a_router) {
     const std::uint16_t whole = add({0, 1}).port;
     Client one(whole), routed(route_to({add({0, 1}).port}));
-    const char* prompts[] = {R"(a\nb)", R"(a\tb)", R"(a\rb)", R"(\u007f)", R"(a\u0000b)", R"(\u0001\u001f\\\")", R"(\u0085\u2028)", "\u00fcn\u00ef \U0001fa70", R"(\ud83e\ude70)", R"( )"};
+    const char* prompts[] = {R"(a\nb)",         R"(a\tb)",
+                             R"(a\rb)",         R"(\u007f)",
+                             R"(a\u0000b)",     R"(\u0001\u001f\\\")",
+                             R"(\u0085\u2028)", "\u00fcn\u00ef \U0001fa70",
+                             R"(\ud83e\ude70)", R"( )"};
     for (const std::string prompt : prompts) {
         const std::string body = R"({"seed":3,"n":2,"prompt":")" + prompt + "\"}";
         const Answer expected = one.images(body), answer = routed.images(body);
@@ -158,25 +162,52 @@ TEST_F(Prompts, of_4096_bytes_are_drawn_directly_and_behind_a_router_also_many_a
     options.batching.largest_batch = behind_options.batching.largest_batch = 64;
     options.service.deadline = behind_options.service.deadline = 60s;
     const std::uint16_t whole = add({0, 1}).port, router = route_to({add({0, 1}).port});
-    for (const std::string& piece : {std::string("a"), std::string("\x01"), std::string("\u00e4")}) {
+    for (const std::string& piece :
+         {std::string("a"), std::string("\x01"), std::string("\u00e4")}) {
         std::string prompt;
         while (prompt.size() + piece.size() <= 4096) prompt += piece;
         ASSERT_EQ(prompt.size(), 4096u);
         for (const std::uint16_t port : {whole, router}) {
-            EXPECT_EQ(Client(port).images(nlohmann::json{{"prompt", prompt}, {"n", 16}, {"seed", 1}}.dump()).status, 200) << static_cast<int>(piece[0]);
-            EXPECT_EQ(Client(port).images(nlohmann::json{{"prompt", prompt}, {"n", 64}, {"seed", 1}}.dump()).status, 200) << static_cast<int>(piece[0]);
-            EXPECT_EQ(Client(port).images(nlohmann::json{{"prompt", prompt + piece}}.dump()).json().at("error").at("param"), "prompt");
+            EXPECT_EQ(Client(port)
+                          .images(nlohmann::json{{"prompt", prompt}, {"n", 16}, {"seed", 1}}.dump())
+                          .status,
+                      200)
+                << static_cast<int>(piece[0]);
+            EXPECT_EQ(Client(port)
+                          .images(nlohmann::json{{"prompt", prompt}, {"n", 64}, {"seed", 1}}.dump())
+                          .status,
+                      200)
+                << static_cast<int>(piece[0]);
+            EXPECT_EQ(Client(port)
+                          .images(nlohmann::json{{"prompt", prompt + piece}}.dump())
+                          .json()
+                          .at("error")
+                          .at("param"),
+                      "prompt");
         }
     }
     std::string draws;
-    for (int i = 0; i < 4; ++i) draws += (i == 0 ? "" : ",") + nlohmann::json{{"seed", 1}, {"number", i}, {"prompt", std::string(4096, 'b')}}.dump();
-    EXPECT_EQ(Client(whole).ask("POST", std::string(draws_path), R"({"draws":[)" + draws + "]}", "Content-Type: application/json\r\n").status, 200);
+    for (int i = 0; i < 4; ++i)
+        draws +=
+            (i == 0 ? "" : ",") +
+            nlohmann::json{{"seed", 1}, {"number", i}, {"prompt", std::string(4096, 'b')}}.dump();
+    EXPECT_EQ(Client(whole)
+                  .ask("POST", std::string(draws_path), R"({"draws":[)" + draws + "]}",
+                       "Content-Type: application/json\r\n")
+                  .status,
+              200);
 }
 
 TEST_F(Prompts, the_part_that_is_not_read_is_named) {
     Client client(start_prompts());
-    EXPECT_EQ(client.images(R"({"prompt":"read | not read"})").json().at("data")[0].at("atelier").at("prompt_truncated"), "not read");
-    EXPECT_FALSE(client.images(even).json().at("data")[0].at("atelier").contains("prompt_truncated"));
+    EXPECT_EQ(client.images(R"({"prompt":"read | not read"})")
+                  .json()
+                  .at("data")[0]
+                  .at("atelier")
+                  .at("prompt_truncated"),
+              "not read");
+    EXPECT_FALSE(
+        client.images(even).json().at("data")[0].at("atelier").contains("prompt_truncated"));
 }
 
 TEST_F(Prompts, draws_of_a_router_need_prompts_of_one_student) {

@@ -207,21 +207,46 @@ TEST_F(Routing, keys_are_shown_to_the_servers_behind) {
 /// Each is one clear error in OpenAI's shape, and the router lives on.
 TEST_F(Routing, hostile_answers_are_one_clear_error) {
     const std::string well = http(models()), pixels(4, 'x');
-    const Draw asked{.seed = 5, .number = 0, .class_id = 0}, other{.seed = 6, .number = 0, .class_id = 0};
+    const Draw asked{.seed = 5, .number = 0, .class_id = 0},
+        other{.seed = 6, .number = 0, .class_id = 0};
     const Picture picture{{2, 2, 1, {1, 2, 3, 4}}, {}};
-    const std::string good = parcel_of({&picture, 1}, {&asked, 1}), digest = good.substr(good.find("\"draws\""), 74);
+    const std::string good = parcel_of({&picture, 1}, {&asked, 1}),
+                      digest = good.substr(good.find("\"draws\""), 74);
     const auto parcel = [](const std::string& head, const std::string& rest) { return http(head + "\n" + rest); };
     const std::string whole = "{" + digest + R"(,"width":2,"height":2,"channels":1,"texts":[{}]})";
     const std::vector<std::string> answers{
-        http(parcel_of({&picture, 1}, {&other, 1})), parcel(R"({"width":2,"height":2,"channels":1,"texts":[{}]})", pixels), http("{}"), http(""), parcel("[]", pixels), parcel("{}", pixels), parcel(whole, pixels + "x"), parcel(whole, "xxx"), parcel(R"({"width":2)", pixels),
-        parcel("{" + digest + R"(,"width":4,"height":1,"channels":1,"texts":[{}]})", pixels), parcel("{" + digest + R"(,"width":2,"height":2,"channels":2,"texts":[{}]})", pixels + pixels),
-        parcel("{" + digest + R"(,"width":2,"height":2,"channels":1,"texts":[{},{}]})", pixels), parcel("{" + digest + R"(,"width":2,"height":2,"channels":1,"texts":[{"a":1}]})", pixels),
-        parcel("{" + digest + R"(,"width":2,"height":2,"channels":1,"texts":{"a":{}}})", pixels), parcel("{" + digest + R"(,"width":2,"height":2,"channels":1,"texts":[{"\n":"b"}]})", pixels),
-        parcel(R"({"width":9223372036854775807,"height":9223372036854775807,"channels":3,"texts":[{}]})", pixels), parcel(std::string(5000, '['), pixels),
-        http(std::string(1 << 20, 'x')), "HTTP/1.1 200 So\r\nContent-Length: 99999999999\r\n\r\nx", "HTTP/1.1 200 So\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n",
-        "HTTP/1.1 200 So\r\nX: " + std::string(100'000, 'a') + "\r\n\r\n", "no HTTP at all\r\n\r\n"};
+        http(parcel_of({&picture, 1}, {&other, 1})),
+        parcel(R"({"width":2,"height":2,"channels":1,"texts":[{}]})", pixels),
+        http("{}"),
+        http(""),
+        parcel("[]", pixels),
+        parcel("{}", pixels),
+        parcel(whole, pixels + "x"),
+        parcel(whole, "xxx"),
+        parcel(R"({"width":2)", pixels),
+        parcel("{" + digest + R"(,"width":4,"height":1,"channels":1,"texts":[{}]})", pixels),
+        parcel("{" + digest + R"(,"width":2,"height":2,"channels":2,"texts":[{}]})",
+               pixels + pixels),
+        parcel("{" + digest + R"(,"width":2,"height":2,"channels":1,"texts":[{},{}]})", pixels),
+        parcel("{" + digest + R"(,"width":2,"height":2,"channels":1,"texts":[{"a":1}]})", pixels),
+        parcel("{" + digest + R"(,"width":2,"height":2,"channels":1,"texts":{"a":{}}})", pixels),
+        parcel("{" + digest + R"(,"width":2,"height":2,"channels":1,"texts":[{"\n":"b"}]})",
+               pixels),
+        parcel(
+            R"({"width":9223372036854775807,"height":9223372036854775807,"channels":3,"texts":[{}]})",
+            pixels),
+        parcel(std::string(5000, '['), pixels),
+        http(std::string(1 << 20, 'x')),
+        "HTTP/1.1 200 So\r\nContent-Length: 99999999999\r\n\r\nx",
+        "HTTP/1.1 200 So\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n",
+        "HTTP/1.1 200 So\r\nX: " + std::string(100'000, 'a') + "\r\n\r\n",
+        "no HTTP at all\r\n\r\n"};
     std::atomic<std::size_t> turn = 0;
-    Impostor impostor([&](const std::string& request) { return request.starts_with("GET") ? well : turn == answers.size() ? http(good) : answers[turn]; });
+    Impostor impostor([&](const std::string& request) {
+        return request.starts_with("GET") ? well
+               : turn == answers.size()   ? http(good)
+                                          : answers[turn];
+    });
     Client client(route_to({impostor.port}));
     for (; turn < answers.size(); ++turn) {
         const Answer answer = client.images(red);
@@ -238,7 +263,9 @@ TEST_F(Routing, a_request_that_two_servers_answer_wrongly_is_taken_to_no_third_a
     std::vector<std::uint16_t> ports;
     for (int i = 0; i < 4; ++i) {
         impostors.emplace_back([&](const std::string& request) {
-            return request.starts_with("GET") ? well : http("{}", request.find("\"seed\":7") == std::string::npos ? 200 : 500);
+            return request.starts_with("GET")
+                       ? well
+                       : http("{}", request.find("\"seed\":7") == std::string::npos ? 200 : 500);
         });
         ports.push_back(impostors.back().port);
     }
@@ -252,7 +279,8 @@ TEST_F(Routing, a_request_that_two_servers_answer_wrongly_is_taken_to_no_third_a
     EXPECT_EQ(asked(), 2);
     EXPECT_EQ(client.images(R"({"class":0,"seed":7})").status, 500);
     EXPECT_EQ(asked(), 4);
-    for (const Impostor& one : impostors) EXPECT_EQ(one.draws, 1) << "nobody rests, so they take turns";
+    for (const Impostor& one : impostors)
+        EXPECT_EQ(one.draws, 1) << "nobody rests, so they take turns";
 }
 
 TEST_F(Routing, servers_that_are_not_what_they_should_be_are_not_asked) {
@@ -297,12 +325,15 @@ TEST_F(Routing, what_is_wrong_with_a_router_s_request_is_named) {
         {R"({"draws":[5]})", "400 draws[0] invalid_type"},
         {R"({"draws":[)" + one + "," + one + "," + one + "]}", "400 draws invalid_value"},
         {R"({"draws":[{"seed":1,"number":0}]})", "400 draws[0].class missing_required_parameter"},
-        {R"({"draws":[)" + one + R"(,{"seed":"1","number":0,"class":1}]})", "400 draws[1].seed invalid_type"},
+        {R"({"draws":[)" + one + R"(,{"seed":"1","number":0,"class":1}]})",
+         "400 draws[1].seed invalid_type"},
         {R"({"draws":[{"seed":-1,"number":0,"class":1}]})", "400 draws[0].seed invalid_value"},
         {R"({"draws":[{"seed":1,"number":1.5,"class":1}]})", "400 draws[0].number invalid_type"},
         {R"({"draws":[{"seed":1,"number":0,"class":4}]})", "400 draws[0].class unknown_class"},
-        {R"({"draws":[)" + one + R"(,{"seed":1,"number":0,"class":2}]})", "400 draws[1].class invalid_value"},
-        {R"({"draws":[{"seed":1,"number":0,"class":1,"size":1}]})", "400 draws[0].size unknown_parameter"},
+        {R"({"draws":[)" + one + R"(,{"seed":1,"number":0,"class":2}]})",
+         "400 draws[1].class invalid_value"},
+        {R"({"draws":[{"seed":1,"number":0,"class":1,"size":1}]})",
+         "400 draws[0].size unknown_parameter"},
         {R"({"model":5,"draws":[)" + one + "]}", "400 model invalid_type"},
         {R"({"partition":"other","draws":[)" + one + "]}", "421 partition misdirected_request"},
     };

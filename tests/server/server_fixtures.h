@@ -83,7 +83,8 @@ public:
         for (const std::string& prompt : prompts) {
             if (prompt == "unreadable") throw core::Error("this prompt\ncannot be read");
             const std::size_t bar = prompt.find(" | ");  // what is behind is too much
-            readings.push_back({static_cast<std::int64_t>(prompt.size() % 2), 0.5, std::make_shared<const std::size_t>(prompt.size()),
+            readings.push_back({static_cast<std::int64_t>(prompt.size() % 2), 0.5,
+                                std::make_shared<const std::size_t>(prompt.size()),
                                 bar == std::string::npos ? "" : prompt.substr(bar + 3)});
             ++behaviour_.prompts;
         }
@@ -217,7 +218,8 @@ public:
     /// The statuses of all that comes until the server ends the connection, without bodies.
     std::vector<int> statuses() {
         std::vector<int> all;
-        for (Answer answer = receive(); answer.status != 0; answer = receive()) all.push_back(answer.status);
+        for (Answer answer = receive(); answer.status != 0; answer = receive())
+            all.push_back(answer.status);
         return all;
     }
 
@@ -225,7 +227,8 @@ public:
     bool ended() { return !more(); }
 
     Answer ask(const std::string& method, const std::string& target, const std::string& body = "", const std::string& headers = "") {
-        send(method + " " + target + " HTTP/1.1\r\nHost: localhost\r\n" + headers + "Content-Length: " + std::to_string(body.size()) + "\r\n\r\n" + body);
+        send(method + " " + target + " HTTP/1.1\r\nHost: localhost\r\n" + headers +
+             "Content-Length: " + std::to_string(body.size()) + "\r\n\r\n" + body);
         return receive(method != "HEAD");
     }
     Answer images(const std::string& body, const std::string& headers = "") {

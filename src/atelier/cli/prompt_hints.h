@@ -6,8 +6,10 @@
 
 namespace atelier::cli {
 
-/// Warns of the part of a prompt that is beyond the tokens which the model reads, and says so where a prompt holds markup that other programs understand.
-void hint_at_prompt(const std::string& option, const std::string& prompt, const conditions::ClipTokenizer& tokenizer);
+/// Warns of the part of a prompt that is beyond the tokens which the model reads, and says so where
+/// a prompt holds markup that other programs understand.
+void hint_at_prompt(const std::string& option, const std::string& prompt,
+                    const conditions::ClipTokenizer& tokenizer);
 
 /// Counts, of many prompts, those that are longer than the model reads.
 class LongPrompts {

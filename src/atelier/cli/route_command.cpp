@@ -52,7 +52,8 @@ nlohmann::json routed_prompts(const RouteArguments& arguments) {
 nlohmann::json routed_words(const RouteArguments& arguments) {
     const inference::PromptedGenerator generator(arguments.subject, std::nullopt, std::nullopt, {});
     const Tensor embeddings = generator.encoder().embed(arguments.prompts);
-    for (const std::string& prompt : arguments.prompts) hint_at_prompt("--prompt", prompt, generator.encoder().tokenizer);
+    for (const std::string& prompt : arguments.prompts)
+        hint_at_prompt("--prompt", prompt, generator.encoder().tokenizer);
     nlohmann::json rows = nlohmann::json::array();
     for (std::size_t i = 0; i < arguments.prompts.size(); ++i) {
         const auto place = generator.place(embeddings[static_cast<std::int64_t>(i)]);

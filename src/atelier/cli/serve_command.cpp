@@ -44,7 +44,8 @@ server::Clock::duration seconds(double count) { return std::chrono::duration_cas
 /// Letters, digits and - _ . , and what else is in `marks`.
 bool is_name(const std::string& text, std::string_view marks = "") {
     const auto fits = [&](char c) {
-        return std::isalnum(static_cast<unsigned char>(c)) != 0 || c == '-' || c == '_' || c == '.' || marks.find(c) != std::string_view::npos;
+        return std::isalnum(static_cast<unsigned char>(c)) != 0 || c == '-' || c == '_' ||
+               c == '.' || marks.find(c) != std::string_view::npos;
     };
     return !text.empty() && std::ranges::all_of(text, fits);
 }
@@ -55,10 +56,12 @@ struct Named {
     bool chosen = false;  // by NAME=PATH
 };
 
-/// NAME=PATH, where NAME may have slashes as in OWNER/MODEL; else a path is called as its last folder, and a run's ensemble as its run; of a run the path is its ensemble's.
+/// NAME=PATH, where NAME may have slashes as in OWNER/MODEL; else a path is called as its last
+/// folder, and a run's ensemble as its run. Of a run the path is its ensemble's.
 Named named(const std::string& words) {
     const std::size_t equals = words.find('=');
-    if (equals != std::string::npos && is_name(words.substr(0, equals), "/") && !fs::exists(words)) return {words.substr(0, equals), models::model_at(words.substr(equals + 1)), true};
+    if (equals != std::string::npos && is_name(words.substr(0, equals), "/") && !fs::exists(words))
+        return {words.substr(0, equals), models::model_at(words.substr(equals + 1)), true};
     const fs::path path = fs::weakly_canonical(words);
     const std::string last = path.filename().string(), run = path.parent_path().filename().string();
     const std::string name = last == "ensemble" && is_name(run) ? run : last;
@@ -66,15 +69,24 @@ Named named(const std::string& words) {
     return {name, models::model_at(words)};
 }
 
-/// All of them; those that nobody named and that would be called alike (the teachers of two runs) get the folder above before their name.
+/// All of them; those that nobody named and that would be called alike (the teachers of two runs)
+/// get the folder above before their name.
 std::vector<Named> all_named(const std::vector<std::string>& models) {
     std::vector<Named> all;
     for (const std::string& words : models) all.push_back(named(words));
+    const auto folder_above = [](const Named& one) {
+        return fs::weakly_canonical(one.path).parent_path().filename().string();
+    };
     std::vector<Named> apart = all;
     for (Named& one : apart) {
-        const auto alike = std::ranges::count(all, one.name, &Named::name);
-        const std::string above = fs::weakly_canonical(one.path).parent_path().filename().string();
-        if (alike > 1 && !one.chosen && is_name(above) && above != one.name) one.name = above + "-" + one.name;
+        const std::string name = one.name, above = folder_above(one);
+        const auto alike = [&](const Named& other) { return other.name == name; };
+        const auto same = [&](const Named& other) {
+            return other.name == name && folder_above(other) == above;
+        };
+        const bool helps = std::ranges::count_if(all, same) == 1 && is_name(above);
+        if (!one.chosen && helps && std::ranges::count_if(all, alike) > 1)
+            one.name = above + "-" + name;
     }
     return apart;
 }
@@ -83,8 +95,14 @@ server::Options options_of(const ServeArguments& arguments) {
     server::Options options = arguments.server;
     if (!arguments.api_keys.empty()) options.service.keys = server::ApiKeys(arguments.api_keys);
     for (const std::string& words : arguments.allowed_hosts) {
-        const auto host = server::host_and_port(words.find(':') != std::string::npos && server::is_ip_address(words) ? server::host_in_url(words) : words);
-        if (words != "*" && (!host || host->host.empty())) throw core::UsageError(fmt::format("--allowed-hosts: \"{}\" is no host name; write it as in a URL, or * for any", words));
+        const auto host = server::host_and_port(words.find(':') != std::string::npos &&
+                                                        server::is_ip_address(words)
+                                                    ? server::host_in_url(words)
+                                                    : words);
+        if (words != "*" && (!host || host->host.empty()))
+            throw core::UsageError(fmt::format(
+                "--allowed-hosts: \"{}\" is no host name; write it as in a URL, or * for any",
+                words));
         options.service.allowed_hosts.push_back(words == "*" ? words : host->host);
     }
     options.batching.longest_wait = seconds(arguments.longest_wait_ms / 1000);
@@ -104,7 +122,8 @@ std::vector<server::Source> sources_here(const ServeArguments& arguments, server
     Serving serving{arguments.engine.chosen(), options.batching.largest_batch, arguments.students};
     std::ranges::sort(serving.students);
     std::vector<server::Source> sources;
-    for (const Named& one : all_named(arguments.models)) sources.push_back(served_source(one.name, one.path, serving));
+    for (const Named& one : all_named(arguments.models))
+        sources.push_back(served_source(one.name, one.path, serving));
     return sources;
 }
 
@@ -141,7 +160,9 @@ void serve(const ServeArguments& arguments) {
     server::Server server(options, std::move(sources));
     const std::string host = server::host_in_url(options.host);
     if (!server::is_loopback(options.host) && !options.service.keys.needed()) {
-        core::log::warning("anyone who reaches {} may ask for pictures; --api-keys FILE asks them for a key", host);
+        core::log::warning(
+            "anyone who reaches {} may ask for pictures; --api-keys FILE asks them for a key",
+            host);
     }
     core::log::info("serving at http://{}:{}", host, server.port());
     server.warm_up();
@@ -189,8 +210,10 @@ void add_serve_command(CLI::App& app) {
     command->add_option("--threads", arguments->threads, "of all workers together; 0: one a core")->check(CLI::Range(0, 4096));
     command->add_option("--workers", arguments->workers, "batches that are drawn at the same time; 0: one, or of a router four a student")->check(CLI::Range(0, 4096));
     command->add_option("--api-keys", arguments->api_keys, "a file with a key a line; without, everyone is let in");
-    CLI::Option* hosts = command->add_option("--allowed-hosts", arguments->allowed_hosts, "names of sites by which this server may be asked, beside localhost and addresses, as in a "
-                                                                                          "proxy's Host header; *: any. Without it any name where --host is not this machine's own");
+    CLI::Option* hosts = command->add_option(
+        "--allowed-hosts", arguments->allowed_hosts,
+        "names of sites by which this server may be asked, beside localhost and addresses, as in a "
+        "proxy's Host header; *: any. Without it any name where --host is not this machine's own");
     hosts->delimiter(',');
     command->add_option("--cors-origin", arguments->server.service.cors_origins, "an origin whose pages may ask; may be repeated");
     add_limits(*command, *arguments);

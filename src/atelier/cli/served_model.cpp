@@ -83,7 +83,9 @@ public:
         std::vector<server::Reading> readings;
         for (std::int64_t i = 0; i < reading.told.size(0); ++i) {
             const auto place = tools_->reader.place(reading.embeddings[i]);
-            readings.push_back({place.student, place.margin, told_of(reading.told.narrow(0, i, 1)), tools_->reader.encoder().tokenizer.unread(prompts[static_cast<std::size_t>(i)])});
+            readings.push_back(
+                {place.student, place.margin, told_of(reading.told.narrow(0, i, 1)),
+                 tools_->reader.encoder().tokenizer.unread(prompts[static_cast<std::size_t>(i)])});
         }
         return readings;
     }
@@ -164,34 +166,41 @@ server::RoutedEnsemble::Read reader_for(const models::Ensemble& manifest) {
         std::vector<server::Reading> readings;
         for (std::int64_t i = 0; i < embeddings.size(0); ++i) {
             const auto place = inference::place_of(router, embeddings[i]);
-            readings.push_back({place.student, place.margin, nullptr, encoder->tokenizer.unread(prompts[static_cast<std::size_t>(i)])});
+            readings.push_back({place.student, place.margin, nullptr,
+                                encoder->tokenizer.unread(prompts[static_cast<std::size_t>(i)])});
         }
         return readings;
     };
 }
 
-/// Of the file that a path leads to, through links: which one it is, and when its content or its place was changed last. A file may be replaced by one of
-/// the same size and time (`touch -r`, images built with fixed times), but not by one of the same inode and change time.
+/// Of the file that a path leads to, through links: which one it is, and when its content or its
+/// place was changed last. A file may be replaced by one of the same size and time (`touch -r`,
+/// images built with fixed times), but not by one of the same inode and change time.
 std::string stamp_of(const fs::path& path) {
-    struct stat file {};
+    struct stat file{};
     if (::stat(path.c_str(), &file) != 0) return path.string() + " is not there";
-    return fmt::format("{} {}:{} {} {}.{:09} {}.{:09}", path.string(), file.st_dev, file.st_ino, file.st_size, file.st_mtim.tv_sec, file.st_mtim.tv_nsec, file.st_ctim.tv_sec,
+    return fmt::format("{} {}:{} {} {}.{:09} {}.{:09}", path.string(), file.st_dev, file.st_ino,
+                       file.st_size, file.st_mtim.tv_sec, file.st_mtim.tv_nsec, file.st_ctim.tv_sec,
                        file.st_ctim.tv_nsec);
 }
 
 bool is_of_a_model(const fs::path& file) {
-    constexpr std::array<std::string_view, 3> endings{".json", ".safetensors", ".txt"};  // the last of tokenizers
+    constexpr std::array<std::string_view, 3> endings{".json", ".safetensors",
+                                                      ".txt"};  // the last of tokenizers
     return std::ranges::find(endings, file.extension().string()) != endings.end();
 }
 
-/// Looks into the folders of a model, an ensemble's students and its text encoder, also where they are links, but not into what training left beside.
+/// Looks into the folders of a model, an ensemble's students and its text encoder, also where they
+/// are links, but not into what training left beside.
 std::string stamp_of_all(const fs::path& path) {
     constexpr int deepest = 3;
     std::vector<std::string> files;
     std::error_code ignored;
-    for (auto entry = fs::recursive_directory_iterator(path, fs::directory_options::follow_directory_symlink, ignored); entry != fs::recursive_directory_iterator();
-         entry.increment(ignored)) {
-        if (entry.depth() >= deepest || entry->path().filename() == "training") entry.disable_recursion_pending();
+    for (auto entry = fs::recursive_directory_iterator(
+             path, fs::directory_options::follow_directory_symlink, ignored);
+         entry != fs::recursive_directory_iterator(); entry.increment(ignored)) {
+        if (entry.depth() >= deepest || entry->path().filename() == "training")
+            entry.disable_recursion_pending();
         if (is_of_a_model(entry->path())) files.push_back(stamp_of(entry->path()));
     }
     std::ranges::sort(files);

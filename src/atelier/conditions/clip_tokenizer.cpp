@@ -241,7 +241,8 @@ void ClipTokenizer::encode_word(std::u32string_view word, std::vector<std::int64
     for (std::int32_t i = 0; i >= 0 && i < count; i = symbol(i).after) ids.push_back(symbol(i).id);
 }
 
-void ClipTokenizer::encode_plain(std::string_view text, std::int64_t most, std::vector<std::int64_t>& ids) const {
+void ClipTokenizer::encode_plain(std::string_view text, std::int64_t most,
+                                 std::vector<std::int64_t>& ids) const {
     const std::u32string points = normalised(text, "the prompt");
     const std::u32string_view all = points;
     for (std::size_t i = 0; i < all.size() && static_cast<std::int64_t>(ids.size()) < most;) {
@@ -287,12 +288,16 @@ std::vector<std::int64_t> ClipTokenizer::encode(std::string_view text) const {
 
 std::string ClipTokenizer::unread(std::string_view text) const {
     code_points(text, "the prompt");
-    const auto fits = [&](std::string_view part) { return static_cast<std::int64_t>(ids_of(part, length_).size()) <= length_ - 1; };
+    const auto fits = [&](std::string_view part) {
+        return static_cast<std::int64_t>(ids_of(part, length_).size()) <= length_ - 1;
+    };
     if (fits(text)) return "";
     constexpr std::string_view spaces = " \t\r\n\v\f";
     std::vector<std::size_t> ends;  // of words; where a text has one endless word, of its letters
     for (std::size_t i = 1; i < text.size(); ++i) {
-        if (spaces.find(text[i]) != std::string_view::npos && spaces.find(text[i - 1]) == std::string_view::npos) ends.push_back(i);
+        if (spaces.find(text[i]) != std::string_view::npos &&
+            spaces.find(text[i - 1]) == std::string_view::npos)
+            ends.push_back(i);
     }
     if (ends.empty() || !fits(text.substr(0, ends.front()))) {
         ends.clear();
@@ -300,7 +305,8 @@ std::string ClipTokenizer::unread(std::string_view text) const {
             if ((static_cast<unsigned char>(text[i]) & 0xc0) != 0x80) ends.push_back(i);
         }
     }
-    const auto first = std::ranges::partition_point(ends, [&](std::size_t end) { return fits(text.substr(0, end)); });
+    const auto first = std::ranges::partition_point(
+        ends, [&](std::size_t end) { return fits(text.substr(0, end)); });
     const std::string_view rest = text.substr(first == ends.begin() ? 0 : *(first - 1));
     return std::string(rest.substr(std::min(rest.find_first_not_of(spaces), rest.size())));
 }

@@ -28,12 +28,16 @@ void ignore_warning(png_structp, png_const_charp) {}
 std::size_t utf8_length(std::string_view text) {
     const auto first = static_cast<unsigned char>(text.front());
     if (first < 0x80) return 1;
-    const std::size_t length = first >= 0xc2 && first < 0xe0 ? 2 : (first & 0xf0) == 0xe0 ? 3 : first >= 0xf0 && first < 0xf5 ? 4 : 0;
+    const std::size_t length = first >= 0xc2 && first < 0xe0   ? 2
+                               : (first & 0xf0) == 0xe0        ? 3
+                               : first >= 0xf0 && first < 0xf5 ? 4
+                                                               : 0;
     if (length == 0 || text.size() < length) return 0;
     for (std::size_t i = 1; i < length; ++i) {
         if ((static_cast<unsigned char>(text[i]) & 0xc0) != 0x80) return 0;
     }
-    const auto second = static_cast<unsigned char>(text[1]);  // no overlong forms, surrogates or points beyond U+10FFFF
+    const auto second = static_cast<unsigned char>(
+        text[1]);  // no overlong forms, surrogates or points beyond U+10FFFF
     if ((first == 0xe0 && second < 0xa0) || (first == 0xed && second > 0x9f)) return 0;
     if ((first == 0xf0 && second < 0x90) || (first == 0xf4 && second > 0x8f)) return 0;
     return length;
@@ -48,14 +52,17 @@ bool is_utf8(std::string_view text) {
     return true;
 }
 
-/// Text as it stands in a chunk, as UTF-8. Bytes that are no UTF-8 are Latin-1, which tEXt is by its definition; earlier versions of ours wrote UTF-8 there.
+/// Text as it stands in a chunk, as UTF-8. Bytes that are no UTF-8 are Latin-1, which tEXt is by
+/// its definition; earlier versions of ours wrote UTF-8 there.
 std::string utf8_of(std::string_view text) {
     if (is_utf8(text)) return std::string(text);
     std::string out;
     for (const char c : text) {
         const auto byte = static_cast<unsigned char>(c);
         if (byte < 0x80) out += c;
-        else out += static_cast<char>(0xc0 | byte >> 6), out += static_cast<char>(0x80 | (byte & 0x3f));
+        else
+            out += static_cast<char>(0xc0 | byte >> 6),
+                out += static_cast<char>(0x80 | (byte & 0x3f));
     }
     return out;
 }
@@ -112,8 +119,10 @@ public:
         png_get_text(png_, info_, &texts, &count);
         std::map<std::string, std::string> found;
         for (const auto& text : std::span(texts, static_cast<std::size_t>(count))) {
-            if (text.compression == PNG_TEXT_COMPRESSION_NONE) found[text.key] = utf8_of({text.text, text.text_length});
-            if (text.compression == PNG_ITXT_COMPRESSION_NONE) found[text.key] = utf8_of({text.text, text.itxt_length});
+            if (text.compression == PNG_TEXT_COMPRESSION_NONE)
+                found[text.key] = utf8_of({text.text, text.text_length});
+            if (text.compression == PNG_ITXT_COMPRESSION_NONE)
+                found[text.key] = utf8_of({text.text, text.itxt_length});
         }
         return found;
     }
@@ -209,7 +218,8 @@ bool write_all(png_structp png, png_infop info, const Image& image, PngSize size
 /// Values as they are written: what is not plain as UTF-8.
 std::map<std::string, std::string> writable(const std::map<std::string, std::string>& text) {
     std::map<std::string, std::string> out;
-    for (const auto& [keyword, value] : text) out[keyword] = is_plain(value) ? value : without_nul(utf8_of(value));
+    for (const auto& [keyword, value] : text)
+        out[keyword] = is_plain(value) ? value : without_nul(utf8_of(value));
     return out;
 }
 

@@ -25,14 +25,16 @@ bool is_digits(std::string_view text) {
 bool is_name_of_host(std::string_view text) {
     constexpr std::string_view marks = "-._~%!$&'()*+,;=";
     return std::ranges::all_of(text, [&](char c) {
-        return (c >= '0' && c <= '9') || (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || marks.find(c) != std::string_view::npos;
+        return (c >= '0' && c <= '9') || (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') ||
+               marks.find(c) != std::string_view::npos;
     });
 }
 
 }  // namespace
 
 std::string without_brackets(std::string_view host) {
-    if (host.size() > 2 && host.front() == '[' && host.back() == ']') host = host.substr(1, host.size() - 2);
+    if (host.size() > 2 && host.front() == '[' && host.back() == ']')
+        host = host.substr(1, host.size() - 2);
     return std::string(host);
 }
 
@@ -45,7 +47,8 @@ bool is_ip_address(std::string_view host) { return parsed_address(host).has_valu
 
 bool is_loopback(std::string_view host) {
     if (const auto address = parsed_address(host)) {
-        if (address->is_v6() && address->to_v6().is_v4_mapped()) return ip::make_address_v4(ip::v4_mapped, address->to_v6()).is_loopback();
+        if (address->is_v6() && address->to_v6().is_v4_mapped())
+            return ip::make_address_v4(ip::v4_mapped, address->to_v6()).is_loopback();
         return address->is_loopback();
     }
     std::string name = core::lower_case(host);
@@ -57,7 +60,8 @@ std::optional<HostAndPort> host_and_port(std::string_view text) {
     std::string_view host = text, port;
     if (text.starts_with('[')) {
         const std::size_t end = text.find(']');
-        if (end == std::string_view::npos || !is_ip_address(text.substr(0, end + 1))) return std::nullopt;
+        if (end == std::string_view::npos || !is_ip_address(text.substr(0, end + 1)))
+            return std::nullopt;
         host = text.substr(0, end + 1);
         text.remove_prefix(end + 1);
         if (!text.empty() && text.front() != ':') return std::nullopt;

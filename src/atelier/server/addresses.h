@@ -15,7 +15,8 @@ std::string host_in_url(std::string_view host);
 
 bool is_ip_address(std::string_view host);
 
-/// Whether only programs of this machine reach `host`: localhost and names below it, 127.0.0.0/8, ::1, and the former written as IPv6.
+/// Whether only programs of this machine reach `host`: localhost and names below it, 127.0.0.0/8,
+/// ::1, and the former written as IPv6.
 bool is_loopback(std::string_view host);
 
 struct HostAndPort {
@@ -23,7 +24,8 @@ struct HostAndPort {
     std::string port;  // empty: none
 };
 
-/// Of a Host header or a URL's authority: HOST or HOST:PORT, IPv6 addresses in brackets. Nothing where it is neither; the host may be empty.
+/// Of a Host header or a URL's authority: HOST or HOST:PORT, IPv6 addresses in brackets. Nothing
+/// where it is neither; the host may be empty.
 std::optional<HostAndPort> host_and_port(std::string_view text);
 
 }  // namespace atelier::server

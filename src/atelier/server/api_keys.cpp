@@ -38,7 +38,8 @@ std::vector<Key> keys_of(const std::filesystem::path& file) {
     const std::string text = text_of(file);
     std::vector<Key> keys;
     std::size_t line = 0;
-    for (std::size_t first = text.starts_with(byte_order_mark) ? byte_order_mark.size() : 0; first < text.size();) {
+    for (std::size_t first = text.starts_with(byte_order_mark) ? byte_order_mark.size() : 0;
+         first < text.size();) {
         const std::size_t end = std::min(text.find('\n', first), text.size());
         const std::string_view key = without_spaces_around(std::string_view(text).substr(first, end - first));
         ++line;
@@ -48,7 +49,11 @@ std::vector<Key> keys_of(const std::filesystem::path& file) {
     if (keys.empty()) core::fail("{}: holds no API key; write one a line", file.string());
     for (const Key& key : keys) {
         const auto unfit = [](char c) { return static_cast<unsigned char>(c) < ' ' || c == 0x7f; };
-        if (std::ranges::any_of(key.text, unfit)) core::fail("{}:{}: holds a control character, which no header can show; is it a text file in UTF-8?", file.string(), key.line);
+        if (std::ranges::any_of(key.text, unfit))
+            core::fail(
+                "{}:{}: holds a control character, which no header can show; is it a text file in "
+                "UTF-8?",
+                file.string(), key.line);
     }
     return keys;
 }
@@ -57,11 +62,16 @@ std::vector<Key> keys_of(const std::filesystem::path& file) {
 
 ApiKeys::ApiKeys(const std::filesystem::path& file) {
     constexpr std::size_t hard_to_guess = 16;  // bytes
-    for (const Key& key : keys_of(file)) {
-        digests_.push_back(core::sha256(key.text));
-        if (key.text.size() >= hard_to_guess) continue;
-        core::log::warning("{}:{}: a key of {} bytes can be guessed; make one with: openssl rand -hex 32", file.string(), key.line, key.text.size());
-    }
+    const std::vector<Key> keys = keys_of(file);
+    for (const Key& key : keys) digests_.push_back(core::sha256(key.text));
+    const auto is_short = [](const Key& key) { return key.text.size() < hard_to_guess; };
+    const auto first = std::ranges::find_if(keys, is_short);
+    if (first == keys.end()) return;
+    core::log::warning(
+        "{}:{}: a key of {} bytes can be guessed ({} of {} here); make one with: openssl rand -hex "
+        "32",
+        file.string(), first->line, first->text.size(), std::ranges::count_if(keys, is_short),
+        keys.size());
 }
 
 std::string first_key(const std::filesystem::path& file) { return keys_of(file).front().text; }

@@ -12,8 +12,8 @@ class ApiKeys {
 public:
     /// No keys: everyone is let in.
     ApiKeys() = default;
-    /// A key a line; empty lines and those that begin with # are skipped. Warns of short ones. Throws core::Error when there is none, or one that no header can
-    /// show.
+    /// A key a line; empty lines and those that begin with # are skipped. Warns of short ones.
+    /// Throws core::Error when there is none, or one that no header can show.
     explicit ApiKeys(const std::filesystem::path& file);
 
     bool needed() const { return !digests_.empty(); }

@@ -49,7 +49,8 @@ public:
         return plan_of(request_, served.description(), served.partition_hash, readings);
     }
     Response answer(const Plan&, const Description&, std::span<const Picture> pictures) const override {
-        return {.content_type = "application/octet-stream", .body = parcel_of(pictures, request_.draws)};
+        return {.content_type = "application/octet-stream",
+                .body = parcel_of(pictures, request_.draws)};
     }
 
 private:

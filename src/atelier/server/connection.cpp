@@ -62,9 +62,15 @@ Response closing(unsigned status, const std::string& message, const std::string&
 }
 
 Response refusal_of(const beast::error_code& error, const ClientLimits& limits) {
-    if (error == http::error::body_limit) return closing(413, fmt::format("the body is too large; at most {} bytes are read", limits.body_bytes), "too_large");
+    if (error == http::error::body_limit)
+        return closing(
+            413, fmt::format("the body is too large; at most {} bytes are read", limits.body_bytes),
+            "too_large");
     if (error == http::error::header_limit || error == http::error::buffer_overflow) {
-        return closing(431, fmt::format("the headers are too large; at most {} bytes are read", limits.header_bytes), "headers_too_large");
+        return closing(431,
+                       fmt::format("the headers are too large; at most {} bytes are read",
+                                   limits.header_bytes),
+                       "headers_too_large");
     }
     return closing(400, "this is no HTTP request: " + error.message(), "bad_http");
 }
@@ -150,8 +156,9 @@ bool is_broken(int descriptor) {
     return ::poll(&look, 1, 0) > 0 && (look.revents & (POLLERR | POLLHUP | POLLNVAL)) != 0;
 }
 
-/// Whether a client that will send no more still listens can only be learnt by sending it something: where it does not, its machine says so. An interim
-/// response is that, to which no client answers. `speak`: not to HTTP/1.0, which has none.
+/// Whether a client that will send no more still listens can only be learnt by sending it
+/// something: where it does not, its machine says so. An interim response is that, to which no
+/// client answers. `speak`: not to HTTP/1.0, which has none.
 void probe(int descriptor, const std::weak_ptr<Waiter>& waiter, bool speak, int round = 1) {
     constexpr std::chrono::milliseconds between_looks{250};
     constexpr int looks_a_word = 4;
@@ -164,26 +171,30 @@ void probe(int descriptor, const std::weak_ptr<Waiter>& waiter, bool speak, int 
         if (error || !still || still->over) return;
         if (is_broken(descriptor)) return still->leave();
         if (speak && round % looks_a_word == 0) {
-            const ssize_t sent = ::send(descriptor, word.data(), word.size(), MSG_DONTWAIT | MSG_NOSIGNAL);
-            if (sent >= 0 ? sent != static_cast<ssize_t>(word.size()) : errno != EAGAIN && errno != EINTR) return still->leave();
+            const ssize_t sent =
+                ::send(descriptor, word.data(), word.size(), MSG_DONTWAIT | MSG_NOSIGNAL);
+            if (sent >= 0 ? sent != static_cast<ssize_t>(word.size())
+                          : errno != EAGAIN && errno != EINTR)
+                return still->leave();
         }
         probe(descriptor, waiter, speak, round + 1);
     });
 }
 
-/// Wakes `waiter` when the client is gone. One that has only ended its own side (RFC 9112, 9.6) still wants its answer, and one that has sent more is
-/// believed to stay.
+/// Wakes `waiter` when the client is gone. One that has only ended its own side (RFC 9112, 9.6)
+/// still wants its answer, and one that has sent more is believed to stay.
 void watch_for_leaving(beast::tcp_stream& stream, const std::weak_ptr<Waiter>& waiter, bool speak) {
     const int descriptor = stream.socket().native_handle();
-    stream.socket().async_wait(net::socket_base::wait_read, [descriptor, waiter, speak](const beast::error_code& error) {
-        const auto waiting = waiter.lock();
-        if (error || !waiting || waiting->over) return;
-        char byte = 0;
-        const ssize_t read = ::recv(descriptor, &byte, 1, MSG_PEEK | MSG_DONTWAIT);
-        if (read > 0 || (read < 0 && (errno == EAGAIN || errno == EINTR))) return;
-        if (read < 0) return waiting->leave();
-        probe(descriptor, waiter, speak);
-    });
+    stream.socket().async_wait(
+        net::socket_base::wait_read, [descriptor, waiter, speak](const beast::error_code& error) {
+            const auto waiting = waiter.lock();
+            if (error || !waiting || waiting->over) return;
+            char byte = 0;
+            const ssize_t read = ::recv(descriptor, &byte, 1, MSG_PEEK | MSG_DONTWAIT);
+            if (read > 0 || (read < 0 && (errno == EAGAIN || errno == EINTR))) return;
+            if (read < 0) return waiting->leave();
+            probe(descriptor, waiter, speak);
+        });
 }
 
 class Conversation {
@@ -193,8 +204,12 @@ public:
           buffer_(limits_.header_bytes + limits_.body_bytes) {
         beast::error_code error;
         const net::ip::address address = stream_.socket().remote_endpoint(error).address();
-        const bool mapped = address.is_v6() && address.to_v6().is_v4_mapped();  // of a client by IPv4, where both are listened to
-        peer_ = error ? "?" : mapped ? net::ip::make_address_v4(net::ip::v4_mapped, address.to_v6()).to_string() : address.to_string();
+        const bool mapped =
+            address.is_v6() &&
+            address.to_v6().is_v4_mapped();  // of a client by IPv4, where both are listened to
+        peer_ = error    ? "?"
+                : mapped ? net::ip::make_address_v4(net::ip::v4_mapped, address.to_v6()).to_string()
+                         : address.to_string();
     }
     ~Conversation() {
         waiting_.leave(place_);  // where the server ends while it waits
@@ -224,7 +239,8 @@ private:
         else if (refused) response = closing(in.problem->status, in.problem->message, "bad_http");
         else if (error) response = refusal_of(error, in.limits);
         else stays = co_await answer(request, in.http_1_0, response);
-        response.close = response.close || given_up_ || !in.parser.is_header_done() || !in.parser.keep_alive();
+        response.close =
+            response.close || given_up_ || !in.parser.is_header_done() || !in.parser.keep_alive();
         service_.complete(request, response);
         if (!stays) co_return false;
         const bool written = co_await write(request, response, in.http_1_0 ? 10 : 11);
@@ -239,8 +255,12 @@ private:
 
     /// Control characters in a chunk's extension, which could end its line for other readers.
     struct ChunkCheck {
-        void operator()(std::uint64_t, beast::string_view extensions, beast::error_code& error) const {
-            if (std::ranges::any_of(extensions, [](char c) { return (static_cast<unsigned char>(c) < ' ' && c != '\t') || c == 0x7f; })) error = http::error::bad_chunk_extension;
+        void operator()(std::uint64_t, beast::string_view extensions,
+                        beast::error_code& error) const {
+            if (std::ranges::any_of(extensions, [](char c) {
+                    return (static_cast<unsigned char>(c) < ' ' && c != '\t') || c == 0x7f;
+                }))
+                error = http::error::bad_chunk_extension;
         }
     };
 
@@ -264,7 +284,9 @@ private:
         co_return Reading{error, error == net::error::operation_aborted && patience.over()};
     }
 
-    std::string_view buffered() const { return {static_cast<const char*>(buffer_.cdata().data()), buffer_.size()}; }
+    std::string_view buffered() const {
+        return {static_cast<const char*>(buffer_.cdata().data()), buffer_.size()};
+    }
 
     /// Reads on until the head is whole, and judges it ourselves before the parser sees any of it.
     net::awaitable<beast::error_code> read_head(Incoming& in) {
@@ -274,16 +296,19 @@ private:
             buffer_.consume(leading_empty_lines(buffered()));
             in.begun = buffer_.size() > 0;
             const std::size_t end = buffered().find(end_of_head);
-            const bool whole = end != std::string_view::npos && end + end_of_head.size() <= limits_.header_bytes;
+            const bool whole =
+                end != std::string_view::npos && end + end_of_head.size() <= limits_.header_bytes;
             beast::error_code error;
             if (!whole && buffer_.size() > limits_.header_bytes) error = http::error::header_limit;
             if (!whole && !error && !is_hopeless(buffered())) {
-                auto [problem, count] = co_await stream_.async_read_some(buffer_.prepare(piece), quietly);
+                auto [problem, count] =
+                    co_await stream_.async_read_some(buffer_.prepare(piece), quietly);
                 buffer_.commit(count);
                 if (!problem) continue;
                 error = problem;
             }
-            RequestHead head = read_request_head(whole ? buffered().substr(0, end + end_of_head.size()) : buffered());
+            RequestHead head = read_request_head(
+                whole ? buffered().substr(0, end + end_of_head.size()) : buffered());
             if (!error) in.problem = std::move(head.problem);
             in.http_1_0 = head.http_1_0;
             in.expects_continue = head.expects_continue;
@@ -297,14 +322,16 @@ private:
         in.parser.header_limit(limits_.header_bytes);
         in.parser.body_limit(in.limits.body_bytes);
         in.parser.on_chunk_header(in.chunk_check);
-        auto [error, bytes] = co_await http::async_read_header(stream_, buffer_, in.parser, quietly);
+        auto [error, bytes] =
+            co_await http::async_read_header(stream_, buffer_, in.parser, quietly);
         if (error) co_return error;
         if (in.expects_continue && buffer_.size() == 0) {
             http::response<http::empty_body> go_on{http::status::continue_, 11};
             auto [problem, written] = co_await http::async_write(stream_, go_on, quietly);
             if (problem) co_return problem;
         }
-        auto [body_error, body_bytes] = co_await http::async_read(stream_, buffer_, in.parser, quietly);
+        auto [body_error, body_bytes] =
+            co_await http::async_read(stream_, buffer_, in.parser, quietly);
         if (!body_error) in.request.body = std::move(in.parser.get().body());
         co_return body_error;
     }

@@ -13,18 +13,24 @@ namespace {
 
 using nlohmann::json;
 
-constexpr std::uint64_t largest_head = 1024, largest_text = 6 * longest_prompt + (8 << 10);  // bytes as JSON escapes them; the latter a picture
-constexpr std::size_t longest_keyword = 79;                                                  // of a PNG's text
+constexpr std::uint64_t largest_head = 1024,
+                        largest_text =
+                            6 * longest_prompt +
+                            (8 << 10);       // bytes as JSON escapes them; the latter a picture
+constexpr std::size_t longest_keyword = 79;  // of a PNG's text
 
 bool is_keyword(const std::string& keyword) {
     const auto printable = [](char c) { return c >= ' ' && c < 0x7f; };
-    return !keyword.empty() && keyword.size() <= longest_keyword && std::ranges::all_of(keyword, printable);
+    return !keyword.empty() && keyword.size() <= longest_keyword &&
+           std::ranges::all_of(keyword, printable);
 }
 
 /// Of all that a picture depends on, however it is written.
 std::string digest_of(std::span<const Draw> draws) {
     std::string all;
-    for (const Draw& draw : draws) all += fmt::format("{} {} {} {} {}\n", draw.seed, draw.number, draw.class_id, draw.prompt.size(), draw.prompt);
+    for (const Draw& draw : draws)
+        all += fmt::format("{} {} {} {} {}\n", draw.seed, draw.number, draw.class_id,
+                           draw.prompt.size(), draw.prompt);
     return core::sha256(all);
 }
 
@@ -32,7 +38,8 @@ std::map<std::string, std::string> text_of(const json& fields, const std::string
     if (!fields.is_object()) core::fail("{}: a picture's text is {}, not an object", where, fields.type_name());
     std::map<std::string, std::string> text;
     for (const auto& [keyword, value] : fields.items()) {
-        if (!value.is_string() || !is_keyword(keyword)) core::fail("{}: a picture's text holds what no PNG can", where);
+        if (!value.is_string() || !is_keyword(keyword))
+            core::fail("{}: a picture's text holds what no PNG can", where);
         text[keyword] = value.get<std::string>();
     }
     return text;
@@ -54,7 +61,8 @@ std::string to_body(const DrawRequest& request) {
 DrawRequest read_draw_request(std::string_view body, std::int64_t most_pictures) {
     const json read = json_of_body(body);
     const RequestFields given(read, {"model", "partition", "draws"});
-    DrawRequest request{.model = given.text("model", longest_word).value_or(""), .partition = given.text("partition", longest_word).value_or("")};
+    DrawRequest request{.model = given.text("model", longest_name).value_or(""),
+                        .partition = given.text("partition", longest_word).value_or("")};
     const json* draws = given.array("draws");
     if (draws == nullptr || draws->empty()) refuse_field("draws", "\"draws\" is missing; give a list of seed, number and class", "missing_required_parameter");
     if (draws->size() > static_cast<std::size_t>(most_pictures)) {
@@ -123,13 +131,18 @@ std::string parcel_of(std::span<const Picture> pictures, std::span<const Draw> d
     const core::Image& first = pictures.front().image;
     json texts = json::array();
     for (const Picture& picture : pictures) texts.push_back(picture.text);
-    const json head{{"width", first.width}, {"height", first.height}, {"channels", first.channels}, {"draws", digest_of(draws)}, {"texts", std::move(texts)}};
+    const json head{{"width", first.width},
+                    {"height", first.height},
+                    {"channels", first.channels},
+                    {"draws", digest_of(draws)},
+                    {"texts", std::move(texts)}};
     std::string parcel = head.dump(-1, ' ', false, json::error_handler_t::replace) + "\n";
     for (const Picture& picture : pictures) parcel.append(picture.image.pixels.begin(), picture.image.pixels.end());
     return parcel;
 }
 
-std::vector<Picture> read_parcel(std::string_view parcel, std::span<const Draw> draws, int width, int height, const std::string& where) {
+std::vector<Picture> read_parcel(std::string_view parcel, std::span<const Draw> draws, int width,
+                                 int height, const std::string& where) {
     const std::size_t count = draws.size();
     const std::size_t line = parcel.find('\n');
     if (line == std::string_view::npos) core::fail("{}: this is no parcel of pictures", where);
@@ -140,7 +153,8 @@ std::vector<Picture> read_parcel(std::string_view parcel, std::span<const Draw> 
     }
     const auto channels = static_cast<int>(head.integer("channels", 1, 3));
     if (channels == 2) core::fail("{}: pictures have 1 or 3 channels, not 2", where);
-    if (head.text("draws") != digest_of(draws)) core::fail("{}: these are pictures of something else than was asked for", where);
+    if (head.text("draws") != digest_of(draws))
+        core::fail("{}: these are pictures of something else than was asked for", where);
     const json texts = read.value("texts", json());
     const std::size_t size = static_cast<std::size_t>(width) * static_cast<std::size_t>(height) * static_cast<std::size_t>(channels);
     parcel.remove_prefix(line + 1);

@@ -12,7 +12,8 @@
 namespace atelier::server {
 
 inline constexpr std::string_view draws_path = "/v1/atelier/draws";
-inline constexpr std::uint64_t largest_draws_body = 1 << 20;  // bytes; a router asks for what would not fit in several requests
+inline constexpr std::uint64_t largest_draws_body =
+    1 << 20;  // bytes; a router asks for what would not fit in several requests
 
 struct DrawRequest {
     std::string model;
@@ -32,11 +33,14 @@ Plan plan_of(const DrawRequest& request, const Description& model, const std::st
 /// Throws Refusal with status 400 when a draw has no prompt.
 void check_before_reading(const DrawRequest& request);
 
-/// A line of JSON (sides, channels, every picture's text, and the digest of `draws`, which they are of), then the pixels of one picture after the other.
+/// A line of JSON (sides, channels, every picture's text, and the digest of `draws`, which they are
+/// of), then the pixels of one picture after the other.
 std::string parcel_of(std::span<const Picture> pictures, std::span<const Draw> draws);
 
-/// Reads a parcel of pictures of `draws`, of `width` x `height`. Throws core::Error, beginning with `where`, when it holds anything else.
-std::vector<Picture> read_parcel(std::string_view parcel, std::span<const Draw> draws, int width, int height, const std::string& where);
+/// Reads a parcel of pictures of `draws`, of `width` x `height`. Throws core::Error, beginning with
+/// `where`, when it holds anything else.
+std::vector<Picture> read_parcel(std::string_view parcel, std::span<const Draw> draws, int width,
+                                 int height, const std::string& where);
 
 /// Bytes that no parcel of so many pictures exceeds.
 std::uint64_t largest_parcel(std::size_t count, int width, int height);

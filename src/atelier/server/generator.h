@@ -22,7 +22,7 @@ struct Reading {
     std::int64_t student = 0;
     double margin = 0;                 // between the student's score and the runner-up's: near 0 at a border
     std::shared_ptr<const void> told;  // of its generator alone
-    std::string unread;                // the end of the prompt that is beyond the tokens which the model reads
+    std::string unread;  // the end of the prompt that is beyond the tokens which the model reads
 };
 
 /// One picture to be drawn: its noise follows from seed and number.

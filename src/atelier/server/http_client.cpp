@@ -80,7 +80,13 @@ struct HttpClient::Line {
         start([&result](const beast::error_code& error, const auto&...) { result = error; });
         io.restart();
         io.run();
-        if (result) throw beast::system_error(result);
+        if (!result) return;
+        // With a reset the server knows at once that nobody waits any more; without one it would
+        // take the client for one that only ended its own side.
+        beast::error_code ignored;
+        stream.socket().set_option(net::socket_base::linger(true, 0), ignored);
+        stream.socket().close(ignored);  // the destructor would close without it
+        throw beast::system_error(result);
     }
 
     void connect(const Address& address, Clock::time_point until) {

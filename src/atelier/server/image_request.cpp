@@ -16,26 +16,49 @@ namespace {
 
 using nlohmann::json;
 
-const std::vector<std::string> fields{"prompt", "model", "n", "size", "seed", "class", "student", "response_format", "output_format", "output_compression", "user",
-                                      "quality", "style", "background", "moderation", "input_fidelity", "stream", "partial_images"};
+const std::vector<std::string> fields{"prompt",
+                                      "model",
+                                      "n",
+                                      "size",
+                                      "seed",
+                                      "class",
+                                      "student",
+                                      "response_format",
+                                      "output_format",
+                                      "output_compression",
+                                      "user",
+                                      "quality",
+                                      "style",
+                                      "background",
+                                      "moderation",
+                                      "input_fidelity",
+                                      "stream",
+                                      "partial_images"};
 
-/// Fields of OpenAI's API whose values here change nothing, which clients send unasked. Any other value would ask for another picture than is drawn.
+/// Fields of OpenAI's API whose values here change nothing, which clients send unasked. Any other
+/// value would ask for another picture than is drawn.
 struct Neutral {
     const char* field;
     std::vector<std::string> values;
 };
-const std::vector<Neutral> neutral_fields{{"quality", {"auto", "standard"}}, {"style", {"vivid"}},          {"background", {"auto", "opaque"}},
-                                          {"moderation", {"auto", "low"}},   {"input_fidelity", {"low"}}};
+const std::vector<Neutral> neutral_fields{{"quality", {"auto", "standard"}},
+                                          {"style", {"vivid"}},
+                                          {"background", {"auto", "opaque"}},
+                                          {"moderation", {"auto", "low"}},
+                                          {"input_fidelity", {"low"}}};
 
 void check_neutral_fields(const RequestFields& given) {
     for (const auto& [field, values] : neutral_fields) {
         const auto word = given.text(field, longest_word);
         if (!word || std::ranges::find(values, *word) != values.end()) continue;
-        refuse_field(field, fmt::format("\"{0}\" can only be {1} here; leave it out", field, fmt::join(values, " or ")));
+        refuse_field(field, fmt::format("\"{0}\" can only be {1} here; leave it out", field,
+                                        fmt::join(values, " or ")));
     }
-    if (given.flag("stream").value_or(false)) refuse_field("stream", "pictures are answered whole; \"stream\" can only be false");
+    if (given.flag("stream").value_or(false))
+        refuse_field("stream", "pictures are answered whole; \"stream\" can only be false");
     if (given.integer("partial_images", 0, largest_integer).value_or(0) > 0) {
-        refuse_field("partial_images", "pictures are answered whole; \"partial_images\" can only be 0");
+        refuse_field("partial_images",
+                     "pictures are answered whole; \"partial_images\" can only be 0");
     }
 }
 
@@ -103,7 +126,7 @@ ImageRequest read_image_request(std::string_view body, std::int64_t most_picture
     const json read = json_of_body(body);
     const RequestFields given(read, fields);
     ImageRequest request;
-    request.model = given.text("model", longest_word).value_or("");
+    request.model = given.text("model", longest_name).value_or("");
     request.prompt = given.text("prompt", longest_prompt).value_or("");
     request.class_id = given.integer("class", 0, largest_integer);
     request.student = given.integer("student", 0, largest_integer);
@@ -141,7 +164,8 @@ Plan plan_of(const ImageRequest& request, const Description& model, std::uint64_
         refuse_field("student", fmt::format("this prompt is student {}'s, not student {}'s; leave \"student\" out", reading.student, *request.student));
     }
     check_here(model, reading.student, "this prompt", "prompt");
-    Plan plan{reading.student, request.seed.value_or(fresh_seed), {}, reading.margin, reading.unread};
+    Plan plan{
+        reading.student, request.seed.value_or(fresh_seed), {}, reading.margin, reading.unread};
     for (std::int64_t i = 0; i < request.n; ++i) plan.draws.push_back({.seed = plan.seed, .number = i, .prompt = request.prompt, .told = reading.told});
     return plan;
 }

@@ -27,7 +27,10 @@ inline Refusal queue_full(std::int64_t student, int seconds) {
 inline Refusal readers_busy() { return asked_again(Refusal(429, "too many prompts wait to be read; ask again later", "", "queue_full")); }
 
 /// A router was answered with something else than the pictures that it asked for.
-inline Refusal bad_upstream() { return Refusal(502, "a server behind this one answered with something that is no picture", "", "bad_upstream"); }
+inline Refusal bad_upstream() {
+    return Refusal(502, "a server behind this one answered with something that is no picture", "",
+                   "bad_upstream");
+}
 
 inline Refusal deadline_exceeded() { return Refusal(504, "the picture was not ready within the server's deadline", "", "deadline_exceeded"); }
 

@@ -14,7 +14,8 @@ namespace {
 
 using nlohmann::json;
 
-/// Numbers as JavaScript and others write them: 1.0 is 1. Beyond 2^53 a double may stand for another whole number than was meant.
+/// Numbers as JavaScript and others write them: 1.0 is 1. Beyond 2^53 a double may stand for
+/// another whole number than was meant.
 std::optional<std::int64_t> whole_number(const json& value) {
     constexpr double exact = 9007199254740992.0;  // 2^53
     if (!value.is_number_float()) return std::nullopt;
@@ -57,10 +58,12 @@ std::optional<std::int64_t> RequestFields::integer(const std::string& field, std
     const json* value = given(field);
     if (value == nullptr) return std::nullopt;
     const std::string name = prefix_ + field;
-    const auto whole = value->is_number_integer() ? value->get<std::int64_t>() : whole_number(*value);
+    const auto whole =
+        value->is_number_integer() ? value->get<std::int64_t>() : whole_number(*value);
     if (!whole) {
         const std::string what = value->is_number() ? value->dump() : value->type_name();
-        refuse_field(name, fmt::format("\"{}\" must be a whole number, not {}", name, what), "invalid_type");
+        refuse_field(name, fmt::format("\"{}\" must be a whole number, not {}", name, what),
+                     "invalid_type");
     }
     const bool huge = value->is_number_unsigned() && value->get<std::uint64_t>() > static_cast<std::uint64_t>(largest_integer);
     if (huge || *whole < least || *whole > most) {
@@ -74,13 +77,16 @@ std::int64_t RequestFields::needed_integer(const std::string& field, std::int64_
     refuse_field(prefix_ + field, fmt::format("\"{}\" is missing", prefix_ + field), "missing_required_parameter");
 }
 
-std::optional<std::string> RequestFields::text(const std::string& field, std::size_t longest) const {
+std::optional<std::string> RequestFields::text(const std::string& field,
+                                               std::size_t longest) const {
     const json* value = given(field);
     if (value == nullptr) return std::nullopt;
     const std::string name = prefix_ + field;
     if (!value->is_string()) refuse_field(name, fmt::format("\"{}\" must be text, not {}", name, value->type_name()), "invalid_type");
     auto words = value->get<std::string>();
-    if (words.size() > longest) refuse_field(name, fmt::format("\"{}\" has {} bytes; at most {} are read", name, words.size(), longest));
+    if (words.size() > longest)
+        refuse_field(name, fmt::format("\"{}\" has {} bytes; at most {} are read", name,
+                                       words.size(), longest));
     return words;
 }
 
@@ -88,7 +94,10 @@ std::optional<bool> RequestFields::flag(const std::string& field) const {
     const json* value = given(field);
     if (value == nullptr) return std::nullopt;
     const std::string name = prefix_ + field;
-    if (!value->is_boolean()) refuse_field(name, fmt::format("\"{}\" must be true or false, not {}", name, value->type_name()), "invalid_type");
+    if (!value->is_boolean())
+        refuse_field(name,
+                     fmt::format("\"{}\" must be true or false, not {}", name, value->type_name()),
+                     "invalid_type");
     return value->get<bool>();
 }
 

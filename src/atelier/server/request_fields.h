@@ -13,9 +13,11 @@ namespace atelier::server {
 
 inline constexpr std::int64_t largest_integer = std::numeric_limits<std::int64_t>::max();
 
-inline constexpr std::size_t longest_word = 200;     // bytes of a model's name, a size, a format
+inline constexpr std::size_t longest_word = 200;     // bytes of a size, a format, a quality
+inline constexpr std::size_t longest_name = 1024;    // of a model, which may be called as a folder
 inline constexpr std::size_t longest_prompt = 4096;  // bytes; text towers read some 77 tokens
-inline constexpr std::size_t any_length = std::numeric_limits<std::size_t>::max();  // what the body's limit allows
+inline constexpr std::size_t any_length =
+    std::numeric_limits<std::size_t>::max();  // what the body's limit allows
 
 /// Throws a Refusal with status 400 that names the field.
 [[noreturn]] void refuse_field(const std::string& field, const std::string& message, const std::string& code = "invalid_value");

@@ -16,17 +16,22 @@ constexpr std::string_view end_of_line = "\r\n";
 
 bool is_token_letter(char c) {
     constexpr std::string_view marks = "!#$%&'*+-.^_`|~";
-    return (c >= '0' && c <= '9') || (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || marks.find(c) != std::string_view::npos;
+    return (c >= '0' && c <= '9') || (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') ||
+           marks.find(c) != std::string_view::npos;
 }
 
-bool is_token(std::string_view text) { return !text.empty() && std::ranges::all_of(text, is_token_letter); }
+bool is_token(std::string_view text) {
+    return !text.empty() && std::ranges::all_of(text, is_token_letter);
+}
 
 bool is_control(char c) { return (static_cast<unsigned char>(c) < ' ' && c != '\t') || c == 0x7f; }
 
 std::string_view without_space_around(std::string_view text) {
     constexpr std::string_view spaces = " \t";
     const std::size_t first = text.find_first_not_of(spaces);
-    return first == std::string_view::npos ? std::string_view() : text.substr(first, text.find_last_not_of(spaces) + 1 - first);
+    return first == std::string_view::npos
+               ? std::string_view()
+               : text.substr(first, text.find_last_not_of(spaces) + 1 - first);
 }
 
 HeadProblem not_http(const std::string& why) { return {400, "this is no HTTP request: " + why}; }
@@ -43,10 +48,13 @@ std::string_view take_line(std::string_view& rest) {
 std::optional<HeadProblem> read_request_line(std::string_view line, RequestHead& head) {
     const std::size_t first = line.find(' '), last = line.rfind(' ');
     head.method = std::string(line.substr(0, first));
-    if (first == std::string_view::npos) return not_http("its first line is no METHOD TARGET HTTP/1.1");
-    head.target = std::string(line.substr(first + 1, last > first ? last - first - 1 : std::string_view::npos));
+    if (first == std::string_view::npos)
+        return not_http("its first line is no METHOD TARGET HTTP/1.1");
+    head.target = std::string(
+        line.substr(first + 1, last > first ? last - first - 1 : std::string_view::npos));
     const std::string_view version = last > first ? line.substr(last + 1) : std::string_view();
-    if (!is_token(head.method) || head.target.empty() || std::ranges::any_of(head.target, [](char c) { return c == ' ' || c == '\t'; })) {
+    if (!is_token(head.method) || head.target.empty() ||
+        std::ranges::any_of(head.target, [](char c) { return c == ' ' || c == '\t'; })) {
         return not_http("its first line is no METHOD TARGET HTTP/1.1");
     }
     head.http_1_0 = version == "HTTP/1.0";
@@ -60,10 +68,12 @@ std::optional<HeadProblem> read_fields(std::string_view rest, Fields& fields) {
     while (!rest.empty()) {
         const std::string_view line = take_line(rest);
         if (line.empty()) break;
-        if (line.front() == ' ' || line.front() == '\t') return not_http("a header is folded over two lines");
+        if (line.front() == ' ' || line.front() == '\t')
+            return not_http("a header is folded over two lines");
         const std::size_t colon = line.find(':');
         const std::string_view name = line.substr(0, colon);
-        if (colon == std::string_view::npos || !is_token(name)) return not_http("a header is no \"Name: value\", without a space before the colon");
+        if (colon == std::string_view::npos || !is_token(name))
+            return not_http("a header is no \"Name: value\", without a space before the colon");
         fields.emplace_back(core::lower_case(name), without_space_around(line.substr(colon + 1)));
     }
     return std::nullopt;
@@ -79,16 +89,21 @@ std::vector<std::string_view> values_of(const Fields& fields, std::string_view n
 
 /// How long the body is must be said once, and in a way that leaves no doubt.
 std::optional<HeadProblem> check_framing(const Fields& fields, bool http_1_0) {
-    const auto codings = values_of(fields, "transfer-encoding"), lengths = values_of(fields, "content-length");
+    const auto codings = values_of(fields, "transfer-encoding"),
+               lengths = values_of(fields, "content-length");
     if (!codings.empty()) {
         if (http_1_0) return not_http("HTTP/1.0 has no Transfer-Encoding");
         if (!lengths.empty()) return not_http("it has both Transfer-Encoding and Content-Length");
-        if (codings.size() > 1 || codings.front().empty()) return not_http("Transfer-Encoding must be there once, and say chunked");
-        if (core::lower_case(codings.front()) != "chunked") return HeadProblem{501, "of transfer codings only chunked, alone, is known here"};
+        if (codings.size() > 1 || codings.front().empty())
+            return not_http("Transfer-Encoding must be there once, and say chunked");
+        if (core::lower_case(codings.front()) != "chunked")
+            return HeadProblem{501, "of transfer codings only chunked, alone, is known here"};
     }
     if (lengths.size() > 1) return not_http("Content-Length is there more than once");
     const auto is_digit = [](char c) { return c >= '0' && c <= '9'; };
-    if (!lengths.empty() && (lengths.front().empty() || !std::ranges::all_of(lengths.front(), is_digit))) return not_http("Content-Length is no number of bytes");
+    if (!lengths.empty() &&
+        (lengths.front().empty() || !std::ranges::all_of(lengths.front(), is_digit)))
+        return not_http("Content-Length is no number of bytes");
     return std::nullopt;
 }
 
@@ -104,7 +119,8 @@ std::optional<HeadProblem> check_host(const Fields& fields, RequestHead& head) {
 
 /// http://HOST/PATH becomes /PATH; its host counts, not the header's (RFC 9112, 3.2.2).
 std::optional<HeadProblem> read_target(RequestHead& head) {
-    if (head.target.starts_with('/') || head.target == "*" || head.method == "CONNECT") return std::nullopt;
+    if (head.target.starts_with('/') || head.target == "*" || head.method == "CONNECT")
+        return std::nullopt;
     const std::string scheme = core::lower_case(std::string_view(head.target).substr(0, 8));
     const std::size_t skipped = scheme.starts_with("http://") ? 7 : scheme == "https://" ? 8 : 0;
     if (skipped == 0) return not_http("its target begins with neither / nor http://");
@@ -125,7 +141,8 @@ std::optional<HeadProblem> read_head(std::string_view bytes, RequestHead& head) 
     if (problem) return problem;
     if (const auto wrong = check_framing(fields, head.http_1_0)) return wrong;
     if (const auto wrong = check_host(fields, head)) return wrong;
-    head.expects_continue = !head.http_1_0 && head.headers.contains("expect") && core::lower_case(head.headers.find("expect")->second) == "100-continue";
+    head.expects_continue = !head.http_1_0 && head.headers.contains("expect") &&
+                            core::lower_case(head.headers.find("expect")->second) == "100-continue";
     return read_target(head);
 }
 
@@ -148,7 +165,10 @@ bool is_hopeless(std::string_view bytes) {
 
 RequestHead read_request_head(std::string_view bytes) {
     RequestHead head;
-    head.problem = is_hopeless(bytes) ? std::optional(not_http("a line does not end in CR LF, or a control character is in it")) : std::nullopt;
+    head.problem = is_hopeless(bytes)
+                       ? std::optional(not_http(
+                             "a line does not end in CR LF, or a control character is in it"))
+                       : std::nullopt;
     const auto problem = read_head(bytes, head);
     if (!head.problem) head.problem = problem;
     return head;

@@ -32,24 +32,29 @@ constexpr std::chrono::milliseconds between_stop_looks{5};
 
 tcp::acceptor listening(net::io_context& io, const std::string& host, std::uint16_t port) {
     boost::system::error_code error;
-    const auto address = net::ip::make_address(host == "localhost" ? "127.0.0.1" : without_brackets(host), error);
+    const auto address =
+        net::ip::make_address(host == "localhost" ? "127.0.0.1" : without_brackets(host), error);
     if (error) throw core::UsageError(fmt::format("--host: \"{}\" is no address of this machine; use 127.0.0.1, or 0.0.0.0 for all", host));
     try {
         return {io, tcp::endpoint(address, port)};
     } catch (const boost::system::system_error& problem) {
-        core::fail("{}:{} cannot be had ({}); is another server there? --port takes another", host_in_url(host), port, problem.code().message());
+        core::fail("{}:{} cannot be had ({}); is another server there? --port takes another",
+                   host_in_url(host), port, problem.code().message());
     }
 }
 
 std::size_t open_files() {
     std::error_code error;
     std::size_t count = 0;
-    for (auto entry = std::filesystem::directory_iterator("/proc/self/fd", error); !error && entry != std::filesystem::directory_iterator(); entry.increment(error)) ++count;
+    for (auto entry = std::filesystem::directory_iterator("/proc/self/fd", error);
+         !error && entry != std::filesystem::directory_iterator(); entry.increment(error))
+        ++count;
     return count;
 }
 
-/// Each connection is an open file. Raises this process's soft limit as far as needed and allowed, and says so where fewer than `wanted` fit. Beside them
-/// there is room for models that are read anew and, in a router, for a connection of each worker.
+/// Each connection is an open file. Raises this process's soft limit as far as needed and allowed,
+/// and says so where fewer than `wanted` fit. Beside them there is room for models that are read
+/// anew and, in a router, for a connection of each worker.
 std::size_t connections_that_fit(std::size_t wanted, std::size_t workers) {
     const std::size_t beside = 2 * open_files() + workers + 64;
     rlimit limit{};
@@ -59,7 +64,10 @@ std::size_t connections_that_fit(std::size_t wanted, std::size_t workers) {
     ::getrlimit(RLIMIT_NOFILE, &limit);
     if (limit.rlim_cur >= wanted + beside) return wanted;
     const std::size_t fit = limit.rlim_cur > beside ? limit.rlim_cur - beside : 1;
-    core::log::warning("--max-connections {}: {} are kept open, for {} files are all that this process may open (ulimit -n)", wanted, fit, limit.rlim_cur);
+    core::log::warning(
+        "--max-connections {}: {} are kept open, for {} files are all that this process may open "
+        "(ulimit -n)",
+        wanted, fit, limit.rlim_cur);
     return fit;
 }
 
@@ -71,7 +79,8 @@ Service::Options with_host_check(Service::Options service, const std::string& ho
 /// Whether there are no files left to open a connection with.
 bool is_short_of_files(const boost::system::error_code& error) {
     namespace errc = boost::system::errc;
-    return error == errc::too_many_files_open || error == errc::too_many_files_open_in_system || error == errc::no_buffer_space || error == errc::not_enough_memory;
+    return error == errc::too_many_files_open || error == errc::too_many_files_open_in_system ||
+           error == errc::no_buffer_space || error == errc::not_enough_memory;
 }
 
 }  // namespace
@@ -83,9 +92,11 @@ struct Server::Running {
           residents(options.memory_budget, metrics),
           library(std::move(sources), residents, metrics),
           batcher(std::make_unique<Batcher>(options.batching, residents, metrics)),
-          service(with_host_check(options.service, options.host), library, *batcher, residents, metrics),
+          service(with_host_check(options.service, options.host), library, *batcher, residents,
+                  metrics),
           acceptor(listening(io, options.host, options.port)),
-          most_connections(connections_that_fit(options.most_connections, static_cast<std::size_t>(options.batching.workers))) {
+          most_connections(connections_that_fit(
+              options.most_connections, static_cast<std::size_t>(options.batching.workers))) {
         net::co_spawn(io, accept(), net::detached);
         for (int i = 0; i < options.io_threads; ++i) threads.emplace_back([this] { io.run(); });
     }

@@ -45,7 +45,8 @@ int hexadecimal(char c) {
 std::string percent_decoded(std::string_view text) {
     std::string out;
     for (std::size_t i = 0; i < text.size(); ++i) {
-        const int high = text[i] == '%' && i + 2 < text.size() ? hexadecimal(text[i + 1]) : -1, low = high >= 0 ? hexadecimal(text[i + 2]) : -1;
+        const int high = text[i] == '%' && i + 2 < text.size() ? hexadecimal(text[i + 1]) : -1,
+                  low = high >= 0 ? hexadecimal(text[i + 2]) : -1;
         if (low < 0) out += text[i];
         else out += static_cast<char>(16 * high + low), i += 2;
     }
@@ -54,14 +55,17 @@ std::string percent_decoded(std::string_view text) {
 
 /// The model that a path of one names; empty where it names none.
 std::string model_of(std::string_view path) {
-    if (!path.starts_with(models_path) || path.size() < models_path.size() + 2 || path[models_path.size()] != '/') return "";
+    if (!path.starts_with(models_path) || path.size() < models_path.size() + 2 ||
+        path[models_path.size()] != '/')
+        return "";
     return percent_decoded(path.substr(models_path.size() + 1));
 }
 
 /// The methods that a path answers to; empty when there is no such path.
 std::string_view methods_of(std::string_view path) {
     if (path == images_path || path == draws_path) return "POST, OPTIONS";
-    if (is_public(path) || path == models_path || path == metrics_path || !model_of(path).empty()) return "GET, HEAD, OPTIONS";
+    if (is_public(path) || path == models_path || path == metrics_path || !model_of(path).empty())
+        return "GET, HEAD, OPTIONS";
     if (path == "*") return "OPTIONS";
     return "";
 }
@@ -72,18 +76,23 @@ std::string route_of(std::string_view path) {
     return methods_of(path).empty() ? "other" : std::string(path);
 }
 
-std::string_view without_spaces_before(std::string_view text) { return text.substr(std::min(text.find_first_not_of(' '), text.size())); }
+std::string_view without_spaces_before(std::string_view text) {
+    return text.substr(std::min(text.find_first_not_of(' '), text.size()));
+}
 
 /// "Bearer KEY", the scheme in any case (RFC 9110, 11.1), or X-Api-Key.
 std::string_view key_of(const Request& request) {
     constexpr std::string_view scheme = "bearer ";
     const std::string_view authorization = request.header("authorization");
-    if (core::lower_case(authorization.substr(0, scheme.size())) == scheme) return without_spaces_before(authorization.substr(scheme.size()));
+    if (core::lower_case(authorization.substr(0, scheme.size())) == scheme)
+        return without_spaces_before(authorization.substr(scheme.size()));
     return request.header("x-api-key");
 }
 
 /// If-None-Match: the tag among others, weak or not, or "*".
-bool names_tag(std::string_view header, const std::string& tag) { return header == "*" || header.find(tag) != std::string_view::npos; }
+bool names_tag(std::string_view header, const std::string& tag) {
+    return header == "*" || header.find(tag) != std::string_view::npos;
+}
 
 Response page_answer(const PageFile& file, const Request& request) {
     const std::string tag = fmt::format("\"{}\"", file.hash);
@@ -107,11 +116,15 @@ void check_method(const Request& request) {
     throw refusal;
 }
 
-/// A browser asks before it sends this type to another origin, so a foreign page cannot set us to work. Types have no case, and may have parameters.
+/// A browser asks before it sends this type to another origin, so a foreign page cannot set us to
+/// work. Types have no case, and may have parameters.
 void check_content_type(const Request& request) {
-    const std::string_view type = request.header("content-type").substr(0, request.header("content-type").find(';'));
-    if (core::lower_case(type.substr(0, type.find_last_not_of(" \t") + 1)) == "application/json") return;
-    throw Refusal(415, "the body must be JSON, with the header Content-Type: application/json", "", "unsupported_media_type");
+    const std::string_view type =
+        request.header("content-type").substr(0, request.header("content-type").find(';'));
+    if (core::lower_case(type.substr(0, type.find_last_not_of(" \t") + 1)) == "application/json")
+        return;
+    throw Refusal(415, "the body must be JSON, with the header Content-Type: application/json", "",
+                  "unsupported_media_type");
 }
 
 /// A request whose prompts are read until this goes.
@@ -146,21 +159,32 @@ void Service::set_connections(std::size_t open) { metrics_.set("atelier_connecti
 
 void Service::reject(const std::string& reason) { metrics_.count("atelier_rejected_total", {{"reason", reason}}); }
 
-/// A page of any site can make its own name mean 127.0.0.1 (DNS rebinding), and is then of this server's origin for the browser. The name that it asks
-/// stays its own, and has a dot, as all names of sites have; none is what no browser sends.
+/// A page of any site can make its own name mean 127.0.0.1 (DNS rebinding), and is then of this
+/// server's origin for the browser. The name that it asks stays its own, and has a dot, as all
+/// names of sites have; none is what no browser sends.
 void Service::check_host(const Request& request) const {
-    const bool may_be_a_site = std::string_view(request.host).substr(0, request.host.size() - request.host.ends_with('.')).find('.') != std::string_view::npos;
-    if (!options_.checks_host || !may_be_a_site || is_ip_address(request.host) || is_loopback(request.host)) return;
+    const bool may_be_a_site = std::string_view(request.host)
+                                   .substr(0, request.host.size() - request.host.ends_with('.'))
+                                   .find('.') != std::string_view::npos;
+    if (!options_.checks_host || !may_be_a_site || is_ip_address(request.host) ||
+        is_loopback(request.host))
+        return;
     const auto fits = [&](const std::string& one) { return one == "*" || one == request.host; };
     if (std::ranges::any_of(options_.allowed_hosts, fits)) return;
-    throw Refusal(403, fmt::format("this server does not answer to the host name \"{}\"; ask localhost or an address, or start it with --allowed-hosts {}",
-                                   printable(request.host), printable(request.host)), "", "host_not_allowed");
+    throw Refusal(403,
+                  fmt::format("this server does not answer to the host name \"{}\"; ask localhost "
+                              "or an address, or start it with --allowed-hosts {}",
+                              printable(request.host), printable(request.host)),
+                  "", "host_not_allowed");
 }
 
-bool Service::shows_key(const Request& request) const { return !options_.keys.needed() || options_.keys.knows(key_of(request)); }
+bool Service::shows_key(const Request& request) const {
+    return !options_.keys.needed() || options_.keys.knows(key_of(request));
+}
 
 std::uint64_t Service::longest_body(const Request& request, std::uint64_t usual) const {
-    return request.path() == draws_path && shows_key(request) ? std::max(usual, largest_draws_body) : usual;
+    return request.path() == draws_path && shows_key(request) ? std::max(usual, largest_draws_body)
+                                                              : usual;
 }
 
 void Service::check_key(const Request& request) const {
@@ -259,34 +283,48 @@ Response Service::models() const {
     json list = json::array();
     for (const auto& served : library_.all()) list.push_back(entry(*served));
     const json limits{{"n", options_.most_pictures}, {"prompt_bytes", longest_prompt}};
-    return json_response({{"object", "list"}, {"status", state()}, {"limits", limits}, {"data", std::move(list)}});
+    return json_response(
+        {{"object", "list"}, {"status", state()}, {"limits", limits}, {"data", std::move(list)}});
 }
 
 json Service::entry(const Served& served) const {
-    return {{"id", served.id}, {"object", "model"}, {"created", served.since}, {"owned_by", "atelier"}, {"atelier", about(served)}};
+    return {{"id", served.id},
+            {"object", "model"},
+            {"created", served.since},
+            {"owned_by", "atelier"},
+            {"atelier", about(served)}};
 }
 
 Response Service::model(const std::string& id) const { return json_response(entry(*found(id))); }
 
-/// Every series that can be named beforehand is there, as 0, before its first event: rate() and increase() do not see a counter begin with 1.
+/// Every series that can be named beforehand is there, as 0, before its first event: rate() and
+/// increase() do not see a counter begin with 1.
 void Service::begin_counters(const Served& served) const {
-    for (const char* outcome : {"done", "failed"}) metrics_.count("atelier_reloads_total", {{"model", served.id}, {"outcome", outcome}}, 0);
-    if (served.description().reads_prompts) metrics_.begin("atelier_reading_seconds", {{"model", served.id}});
+    for (const char* outcome : {"done", "failed"})
+        metrics_.count("atelier_reloads_total", {{"model", served.id}, {"outcome", outcome}}, 0);
+    if (served.description().reads_prompts)
+        metrics_.begin("atelier_reading_seconds", {{"model", served.id}});
     for (std::int64_t k = 0; k < served.description().partition.students; ++k) {
         const Labels labels = student_labels(served.id, k);
-        for (const char* counter : {"atelier_routed_total", "atelier_images_total", "atelier_student_loads_total", "atelier_student_unloads_total"}) {
+        for (const char* counter :
+             {"atelier_routed_total", "atelier_images_total", "atelier_student_loads_total",
+              "atelier_student_unloads_total"}) {
             metrics_.count(counter, labels, 0);
         }
-        for (const char* histogram : {"atelier_request_seconds", "atelier_queue_seconds", "atelier_engine_seconds", "atelier_batch_size"}) {
+        for (const char* histogram : {"atelier_request_seconds", "atelier_queue_seconds",
+                                      "atelier_engine_seconds", "atelier_batch_size"}) {
             metrics_.begin(histogram, labels);
         }
     }
 }
 
 Response Service::metrics_text() const {
-    for (const char* reason : {"full", "late", "left", "failed", "draining", "unavailable"}) metrics_.count("atelier_rejected_total", {{"reason", reason}}, 0);
-    for (const unsigned status : {200, 400, 401, 403, 404, 408, 413, 415, 421, 429, 499, 500, 502, 503, 504}) {
-        metrics_.count("atelier_requests_total", {{"route", std::string(images_path)}, {"code", std::to_string(status)}}, 0);
+    for (const char* reason : {"full", "late", "left", "failed", "draining", "unavailable"})
+        metrics_.count("atelier_rejected_total", {{"reason", reason}}, 0);
+    for (const unsigned status :
+         {200, 400, 401, 403, 404, 408, 413, 415, 421, 429, 499, 500, 502, 503, 504}) {
+        metrics_.count("atelier_requests_total",
+                       {{"route", std::string(images_path)}, {"code", std::to_string(status)}}, 0);
     }
     for (const auto& served : library_.all()) {
         begin_counters(*served);

@@ -33,7 +33,7 @@ public:
         std::int64_t most_pictures = 64;        // a request
         std::int64_t most_unread = 256;         // requests whose prompts wait to be read
         Clock::duration deadline = std::chrono::seconds(30);
-        bool checks_host = false;               // requests for a site's name must be for one of
+        bool checks_host = false;                // requests for a site's name must be for one of
         std::vector<std::string> allowed_hosts;  // in lower case; "*": any
     };
 
@@ -49,7 +49,8 @@ public:
     /// The client left, or its time is over.
     void abandon(const Pending& pending, const std::string& reason);
     static Response late_answer();
-    /// Most bytes that are read of this request's body: more of a router's, who shows a key where one is needed.
+    /// Most bytes that are read of this request's body: more of a router's, who shows a key where
+    /// one is needed.
     std::uint64_t longest_body(const Request& request, std::uint64_t usual) const;
     void set_connections(std::size_t open);
 

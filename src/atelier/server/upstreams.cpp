@@ -184,13 +184,15 @@ std::vector<Picture> Upstreams::ask(Upstream& upstream, std::int64_t k, std::spa
     const std::string body = to_body({model_, hash_, {draws.begin(), draws.end()}});
     if (body.size() > largest_draws_body && draws.size() > 1) {
         auto pictures = ask(upstream, k, draws.first(draws.size() / 2), until);
-        std::ranges::move(ask(upstream, k, draws.subspan(draws.size() / 2), until), std::back_inserter(pictures));
+        std::ranges::move(ask(upstream, k, draws.subspan(draws.size() / 2), until),
+                          std::back_inserter(pictures));
         return pictures;
     }
     HttpClient::Answer answer;
     try {
         answer = upstream.client.post(std::string(draws_path), body, until, largest_parcel(draws.size(), width, height));
-        if (answer.status == 200) return read_parcel(answer.body, draws, width, height, "its answer");
+        if (answer.status == 200)
+            return read_parcel(answer.body, draws, width, height, "its answer");
     } catch (const HttpClient::NoAnswer& error) {
         core::log::warning("{}: {} did not draw for student {}: {}", model_, upstream.url, k, error.what());
         throw student_unavailable(k);
@@ -201,7 +203,8 @@ std::vector<Picture> Upstreams::ask(Upstream& upstream, std::int64_t k, std::spa
     core::log::warning("{}: {} did not draw for student {}: {} {}", model_, upstream.url, k, answer.status, printable(answer.body));
     if (answer.status == 500) core::fail("{} could not draw", upstream.url);
     if (answer.status == 429) throw queue_full(k, 1);
-    constexpr std::array not_now{401U, 403U, 404U, 408U, 421U, 503U, 504U};  // of this server, whatever is asked for
+    constexpr std::array not_now{401U, 403U, 404U, 408U,
+                                 421U, 503U, 504U};  // of this server, whatever is asked for
     if (std::ranges::find(not_now, answer.status) != not_now.end()) throw student_unavailable(k);
     throw bad_upstream();
 }
@@ -211,7 +214,9 @@ std::vector<Picture> Upstreams::draw(std::int64_t k, std::span<const Draw> draws
     std::vector<Upstream*> asked, doubtful;  // those who were reached, and did not draw
     std::exception_ptr why = std::make_exception_ptr(student_unavailable(k));
     Clock::time_point share = until;
-    while (Upstream* upstream = Clock::now() < until && doubtful.size() < opinions ? next(k, asked, share = until) : nullptr) {
+    while (Upstream* upstream = Clock::now() < until && doubtful.size() < opinions
+                                    ? next(k, asked, share = until)
+                                    : nullptr) {
         asked.push_back(upstream);
         try {
             auto pictures = ask(*upstream, k, draws, share);

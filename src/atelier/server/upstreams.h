@@ -26,10 +26,13 @@ public:
     /// Of student k: parameters as its servers say, present where one has it.
     StudentFacts facts(std::int64_t k) const;
 
-    /// Pictures by one of those who have student k: the least busy one, else they take turns. One that cannot be reached is left in peace for a while and the
-    /// next one is asked, within a share of the time that is left. One that answers with something else than these pictures is left in peace only where a
-    /// second one has drawn them: where two cannot, it is the request's fault, and nobody else is asked. Throws a Refusal when none answered with pictures: 429
-    /// where it is busy, 502 for an answer that is none, 504 at `until`, else 503; core::Error where it said that it could not draw.
+    /// Pictures by one of those who have student k: the least busy one, else they take turns. One
+    /// that cannot be reached is left in peace for a while and the next one is asked, within a
+    /// share of the time that is left. One that answers with something else than these pictures is
+    /// left in peace only where a second one has drawn them: where two cannot, it is the request's
+    /// fault, and nobody else is asked. Throws a Refusal when none answered with pictures: 429
+    /// where it is busy, 502 for an answer that is none, 504 at `until`, else 503; core::Error
+    /// where it said that it could not draw.
     std::vector<Picture> draw(std::int64_t k, std::span<const Draw> draws, Clock::time_point until);
 
     void measure(Metrics& metrics, const std::string& model) const;
