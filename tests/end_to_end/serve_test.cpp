@@ -275,7 +275,8 @@ TEST(Serve, addresses_and_names_are_as_people_write_them) {
                           "--host", "127.0.0.2", "--allowed-hosts", "pictures.example"},
                          "127.0.0.2");
     std::vector<std::string> names;
-    for (const json& one : body_of(get(server.port(), "/v1/models", "127.0.0.2")).at("data"))
+    const json listed = body_of(get(server.port(), "/v1/models", "127.0.0.2"));
+    for (const json& one : listed.at("data"))
         names.push_back(one.at("id"));
     EXPECT_EQ(names, (std::vector<std::string>{"mine", "yours", "mine-teacher", "yours-teacher",
                                                "owner/k4"}));

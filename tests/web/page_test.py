@@ -228,10 +228,10 @@ class Page(unittest.TestCase):
             try:
                 self.browser.resize(1100, 900)
                 self.browser.ask("Page.navigate", url=url)
-                self.browser.until("document.querySelector('#status').textContent === 'This server asks for an API key. Enter it at “API key”.'")
+                self.browser.until("document.querySelector('#status')?.textContent === 'This server asks for an API key. Enter it at “API key”.'")
                 enter = "document.querySelector('#key').value = {!r}, document.querySelector('#key').dispatchEvent(new Event('change'))"
                 self.browser.value(enter.format("wrong"))
-                self.browser.until("document.querySelector('#status').textContent.startsWith('The server does not know this API key')")
+                self.browser.until("document.querySelector('#status')?.textContent.startsWith('The server does not know this API key')")
                 self.shoot("key")
                 self.browser.value(enter.format("a-key-that-is-long-enough"))
                 self.browser.until("document.querySelectorAll('#pictures img').length === 8")
@@ -245,7 +245,7 @@ class Page(unittest.TestCase):
                 self.assertIn("The server does not answer. Is it still running?", self.text("#status"))
                 self.shoot("gone")
                 server, _ = serve("models/fashion-mnist/k4-small", "--port", port, "--api-keys", keys.name)
-                self.browser.until("document.querySelector('#status').textContent === 'The server is back.'")
+                self.browser.until("document.querySelector('#status')?.textContent === 'The server is back.'")
             finally:
                 end(server)
 
