@@ -147,8 +147,10 @@ TEST(SamplingOf, a_sampler_may_bring_its_steps_and_settings) {
     const Sampling of_edm = *sampling_of("stochastic:256", std::nullopt);
     EXPECT_EQ(of_edm.evaluations(), 511);
     EXPECT_EQ(name_of(of_edm), "stochastic,S_churn=40,S_min=0.05,S_max=50,S_noise=1.003");
-    EXPECT_EQ(name_of(*sampling_of("stochastic:9,S_noise=1,S_churn=1.5", 32)), "stochastic,S_churn=1.5,S_min=0.05,S_max=50,S_noise=1");
-    EXPECT_EQ(sampling_of("stochastic", 32)->steps, 32);
+    EXPECT_EQ(name_of(*sampling_of("stochastic:S_noise=1,S_churn=1.5", 32)), "stochastic,S_churn=1.5,S_min=0.05,S_max=50,S_noise=1");
+    EXPECT_EQ(sampling_of("stochastic:S_noise=1", 32)->steps, 32);
+    EXPECT_EQ(sampling_of("heun:32", 32)->steps, 32);
+    core::expect_contains(core::error_of<core::UsageError>([] { sampling_of("heun:4", 32); }), "say one of them");
     for (const char* wrong : {"heun:", "heun:0", "heun:2.5", "heun:1e9", "heun:S_churn=4", "one-step:2", "stochastic:S_chrun=4", "stochastic:S_churn=", "stochastic:S_churn=nan",
                               "stochastic:S_churn=-1", "stochastic:S_min=9,S_max=1", "stochastic:4,,S_churn=1", "stochastic:4;S_churn=1", "churn:4"}) {
         EXPECT_THROW(sampling_of(wrong, std::nullopt), core::UsageError) << wrong;

@@ -5,6 +5,7 @@
 #include <map>
 #include <sstream>
 #include <tuple>
+#include <utility>
 
 #include "atelier/core/error.h"
 #include "atelier/core/hash.h"
@@ -177,13 +178,18 @@ std::optional<Sampling> sampling_of(const std::string& sampler, const std::optio
     }
     const auto colon = sampler.find(':');
     Sampling sampling{sampling_method(sampler.substr(0, colon))};
+    const std::int64_t usual = std::exchange(sampling.steps, 0);
     if (colon != std::string::npos) {
         if (colon + 1 == sampler.size()) throw core::UsageError(fmt::format("sampler \"{}\": steps or settings must follow the colon, e.g. heun:64", sampler));
         std::istringstream settings(sampler.substr(colon + 1));
         for (std::string setting; std::getline(settings, setting, ',');) apply_setting(sampling, sampler, setting);
     }
     if (sampling.churn.sigma_low > sampling.churn.sigma_high) throw core::UsageError(fmt::format("sampler \"{}\": S_min must not be above S_max", sampler));
+    if (steps && sampling.steps > 0 && *steps != sampling.steps) {
+        throw core::UsageError(fmt::format("sampler \"{}\" says {} steps, and {} are asked for beside it; say one of them", sampler, sampling.steps, *steps));
+    }
     if (steps) set_steps(sampling, *steps);
+    if (sampling.steps == 0) sampling.steps = usual;
     return sampling;
 }
 
