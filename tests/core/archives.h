@@ -13,6 +13,7 @@ struct ZipEntry {
     std::string name, bytes;
     bool deflated = false;
     std::uint32_t claimed = 0;  // as the unpacked size; 0: the true one
+    std::string extra = {};     // field of the directory
 };
 
 inline std::string deflated(const std::string& bytes) {
@@ -41,10 +42,14 @@ inline std::string zip_of(const std::vector<ZipEntry>& entries) {
         const std::string packed = entry.deflated ? deflated(entry.bytes) : entry.bytes;
         const std::uint32_t claimed = entry.claimed != 0 ? entry.claimed : static_cast<std::uint32_t>(entry.bytes.size());
         const auto checksum = ::crc32(0, reinterpret_cast<const Bytef*>(entry.bytes.data()), static_cast<uInt>(entry.bytes.size()));
-        const std::string common = little(20, 2) + little(0, 2) + little(entry.deflated ? 8 : 0, 2) + little(0, 4) + little(checksum, 4) + little(packed.size(), 4) +
-                                   little(claimed, 4) + little(entry.name.size(), 2) + little(0, 2);
-        directory += "PK\1\2" + little(20, 2) + common + little(0, 2) + little(0, 2) + little(0, 2) + little(0, 4) + little(file.size(), 4) + entry.name;
-        file += "PK\3\4" + common + entry.name + packed;
+        const std::string common = little(20, 2) + little(0, 2) +
+                                   little(entry.deflated ? 8 : 0, 2) + little(0, 4) +
+                                   little(checksum, 4) + little(packed.size(), 4) +
+                                   little(claimed, 4) + little(entry.name.size(), 2);
+        directory += "PK\1\2" + little(20, 2) + common + little(entry.extra.size(), 2) +
+                     little(0, 2) + little(0, 2) + little(0, 2) + little(0, 4) +
+                     little(file.size(), 4) + entry.name + entry.extra;
+        file += "PK\3\4" + common + little(0, 2) + entry.name + packed;
     }
     const auto count = little(entries.size(), 2);
     return file + directory + "PK\5\6" + little(0, 4) + count + count + little(directory.size(), 4) + little(file.size(), 4) + little(0, 2);
@@ -53,6 +58,7 @@ inline std::string zip_of(const std::vector<ZipEntry>& entries) {
 struct TarEntry {
     std::string name, bytes;
     char type = '0';
+    std::string target = {};  // of a link
 };
 
 inline std::string octal(std::size_t value, int digits) {
@@ -69,6 +75,7 @@ inline std::string tar_of(const std::vector<TarEntry>& entries) {
         header.replace(124, 12, octal(entry.bytes.size(), 11) + " ");
         header.replace(148, 8, "        ");
         header[156] = entry.type;
+        header.replace(157, entry.target.size(), entry.target);
         header.replace(257, 6, std::string("ustar\0", 6));
         std::size_t sum = 0;
         for (const char byte : header) sum += static_cast<unsigned char>(byte);

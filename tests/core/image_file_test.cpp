@@ -115,8 +115,10 @@ TEST_F(ImageFile, small_pictures_are_the_same_stored_or_compressed) {
         Image image = noise(side, side, 1);
         for (std::uint8_t& pixel : image.pixels) pixel /= 128;
         const auto quick = encode_png(image), smallest = encode_png(image, {}, PngSize::smallest);
-        EXPECT_EQ(decode_png(quick, "quick").pixels, image.pixels) << side;
-        EXPECT_EQ(decode_png(smallest, "smallest").pixels, image.pixels) << side;
+        EXPECT_EQ(decode_image(std::as_bytes(std::span(quick)), "quick").pixels, image.pixels)
+            << side;
+        EXPECT_EQ(decode_image(std::as_bytes(std::span(smallest)), "smallest").pixels, image.pixels)
+            << side;
         EXPECT_EQ(quick == smallest, side == 46) << side;
     }
 }
@@ -133,15 +135,15 @@ TEST_F(ImageFile, impossible_images_are_refused) {
     error_of([] { encode_png(noise(2, 2, 1), {{std::string(80, 'k'), "x"}}); });
 }
 
-TEST_F(ImageFile, alpha_is_dropped) {
-    const std::uint8_t rgba[] = {10, 20, 30, 255, 40, 50, 60, 128};
+TEST_F(ImageFile, transparency_shows_white) {
+    const std::uint8_t rgba[] = {10, 20, 30, 255, 40, 50, 60, 51};
     const Image colour = read(simplified_png(PNG_FORMAT_RGBA, rgba, nullptr, 2, 0));
     EXPECT_EQ(colour.channels, 3);
-    EXPECT_EQ(colour.pixels, (std::vector<std::uint8_t>{10, 20, 30, 40, 50, 60}));
+    EXPECT_EQ(colour.pixels, (std::vector<std::uint8_t>{10, 20, 30, 212, 214, 216}));
     const std::uint8_t grey_alpha[] = {10, 255, 40, 0};
     const Image grey = read(simplified_png(PNG_FORMAT_GA, grey_alpha, nullptr, 2, 0));
     EXPECT_EQ(grey.channels, 1);
-    EXPECT_EQ(grey.pixels.size(), 2U);
+    EXPECT_EQ(grey.pixels, (std::vector<std::uint8_t>{10, 255}));
 }
 
 TEST_F(ImageFile, palettes_are_expanded) {
@@ -170,12 +172,12 @@ TEST_F(ImageFile, jpegs_are_read) {
     const Image grey = read_image(ATELIER_SOURCE_DIR "/tests/core/images/grey.jpg");
     EXPECT_EQ(grey.channels, 1);
     EXPECT_NEAR(grey.pixels[5], 77, 3);
-    expect_contains(error_of([] { read_image(ATELIER_SOURCE_DIR "/tests/core/images/cmyk.jpg"); }), "CMYK");
+    EXPECT_EQ(read_image(ATELIER_SOURCE_DIR "/tests/core/images/cmyk.jpg").channels, 3);
 }
 
 TEST_F(ImageFile, what_is_no_image_is_refused) {
-    expect_contains(refusal(""), "neither a PNG nor a JPEG");
-    expect_contains(refusal("GIF89a"), "neither a PNG nor a JPEG");
+    expect_contains(refusal(""), "is empty");
+    expect_contains(refusal("GIF89a"), "is a GIF");
     expect_contains(refusal("\xff\xd8\xff"), "broken JPEG");
     expect_contains(refusal("\x89PNG\r\n\x1a\n"), "broken PNG");
     expect_contains(error_of([&] { read_png_text(path()); }), "broken PNG");

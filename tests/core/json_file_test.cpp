@@ -79,7 +79,8 @@ TEST(JsonFile, what_is_written_is_read) {
     write_json(folder / "a.json", sample);
     EXPECT_EQ(read_json(folder / "a.json"), sample);
     EXPECT_TRUE(read_text(folder / "a.json").ends_with("}\n"));
-    expect_contains(error_of([&] { write_json(folder / "b.json", "\xff"); }), "b.json");
+    write_json(folder / "b.json", "\xff");
+    EXPECT_EQ(read_json(folder / "b.json"), "\xef\xbf\xbd");
     expect_contains(error_of([&] { read_json(folder / "c.json"); }), "c.json");
 }
 
@@ -97,6 +98,11 @@ TEST(JsonObject, getters_return_what_is_there) {
     EXPECT_EQ(object.object("o").integer("k", 0, 5), 3);
     EXPECT_TRUE(object.has("n"));
     EXPECT_FALSE(object.has("absent"));
+}
+
+TEST(JsonText, that_is_not_utf8_is_replaced) {
+    EXPECT_EQ(json_text({{"name", "caf\xe9"}}), "{\"name\":\"caf\xef\xbf\xbd\"}");
+    EXPECT_EQ(json_text("caf\xc3\xa9"), "\"caf\xc3\xa9\"");
 }
 
 TEST(JsonObject, getters_refuse_with_file_and_key) {

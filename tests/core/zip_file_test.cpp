@@ -56,6 +56,38 @@ TEST_F(Zips, damaged_bytes_are_found_by_the_checksum) {
     expect_contains(refusal(bytes), "checksum");
 }
 
+TEST_F(Zips, may_have_a_comment_that_looks_like_an_end_and_something_before_them) {
+    const std::string whole =
+        zip_of({{.name = "a", .bytes = "first"}, {.name = "b", .bytes = "second"}});
+    const std::string trap = "PK\5\6 " + std::string(40, 'c') + "PK\5\6" + std::string(18, 'z');
+    std::string commented = whole + trap;
+    commented.replace(whole.size() - 2, 2, little(trap.size(), 2));
+    for (const std::string& bytes :
+         {commented, "#!/bin/sh\n" + whole, "#!/bin/sh\n" + commented, whole + "\n"}) {
+        const ZipFile zip(written(bytes));
+        ASSERT_EQ(zip.entries().size(), 2U);
+        EXPECT_EQ(text_of(zip.read(*zip.find("b"), 100)), "second");
+    }
+    EXPECT_EQ(ZipFile(written(zip_of({}))).entries().size(), 0U);
+}
+
+TEST_F(Zips, have_names_in_utf8_or_in_code_page_437) {
+    const std::string utf8 = "\xe6\x97\xa5.png", other = "caf\x82.png", checked("\x1", 1);
+    const auto checksum =
+        ::crc32(0, reinterpret_cast<const Bytef*>(other.data()), static_cast<uInt>(other.size()));
+    const std::string field = checked + little(checksum, 4) + utf8,
+                      extra = little(0x7075, 2) + little(field.size(), 2) + field;
+    const std::string stale = checked + little(checksum + 1, 4) + utf8,
+                      wrong = little(0x7075, 2) + little(stale.size(), 2) + stale;
+    const ZipFile zip(written(zip_of({{.name = utf8, .bytes = "1"},
+                                      {.name = other, .bytes = "2"},
+                                      {.name = other, .bytes = "3", .extra = extra},
+                                      {.name = other, .bytes = "4", .extra = wrong}})));
+    std::vector<std::string> names;
+    for (const auto& entry : zip.entries()) names.push_back(entry.name);
+    EXPECT_EQ(names, (std::vector<std::string>{utf8, "caf\xc3\xa9.png", utf8, "caf\xc3\xa9.png"}));
+}
+
 TEST_F(Zips, cut_short_or_changed_are_an_error_and_nothing_worse) {
     const std::string whole = zip_of({{.name = "a", .bytes = std::string(300, 'x'), .deflated = true}, {.name = "b", .bytes = "stored"}});
     for (std::size_t length = 0; length < whole.size(); ++length) expect_contains(refusal(whole.substr(0, length)), "x.zip");

@@ -56,6 +56,26 @@ TEST(ZipWriter, goes_on_behind_the_last_whole_entry) {
     EXPECT_EQ(text_in(ZipFile(path), "two"), "second");
 }
 
+TEST(ZipWriter, keeps_of_another_purpose_what_is_still_good) {
+    const TestFolder folder;
+    const auto path = folder / "a.zip";
+    {
+        ZipWriter zip(path, "before");
+        for (const char* name : {"one", "two", "bad", "three"}) zip.add(name, bytes_of(name));
+    }
+    const ZipWriter::Judge judge = [](const std::string& before) -> ZipWriter::StillGood {
+        EXPECT_EQ(before, "before");
+        return [](const std::string& entry) { return entry != "bad"; };
+    };
+    ZipWriter zip(path, "now", judge);
+    ASSERT_EQ(zip.count(), 2U);
+    zip.add("new", bytes_of("new"));
+    zip.commit();
+    EXPECT_EQ(text_in(ZipFile(path), "two"), "two");
+    EXPECT_EQ(text_in(ZipFile(path), "new"), "new");
+    EXPECT_EQ(ZipFile(path).entries().size(), 3U);
+}
+
 TEST(ZipWriter, begins_anew_what_another_purpose_began) {
     const TestFolder folder;
     ZipWriter(folder / "a.zip", "one way").add("one", bytes_of("first"));

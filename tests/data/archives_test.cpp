@@ -118,7 +118,21 @@ TEST_F(Archives, images_too_many_for_memory_are_decoded_when_asked_for_and_give_
     const std::vector<std::int64_t> beyond{40};
     expect_contains(error_of([&] { lazy->samples(beyond); }), "no sample 40");
     EXPECT_EQ(open_encoded(images(-1), 7, 10)->size(), 7);
-    expect_contains(error_of([&] { open_encoded(images(0), 0, 10)->samples(order); }), "is coloured, image 0 is grey");
+    EXPECT_TRUE(held->samples(order).equal(open_encoded(images(0), 0, 10)->samples(order)))
+        << "the first one alone is grey";
+    EncodedImages seldom = images(-1);
+    seldom.count = 2000;
+    seldom.read = [](std::int64_t i) {
+        return core::Image{1, 1, i == 1 ? 3 : 1, std::vector<std::uint8_t>(i == 1 ? 3 : 1)};
+    };
+    const std::vector<std::int64_t> coloured{1};
+    expect_contains(error_of([&] { open_encoded(seldom, 0, 10)->samples(coloured); }),
+                    "image 1: is coloured");
+    EncodedImages unlike = images(-1);
+    unlike.read = [](std::int64_t i) {
+        return core::Image{1, i == 30 ? 5 : 2, 1, std::vector<std::uint8_t>(i == 30 ? 5 : 2)};
+    };
+    expect_contains(error_of([&] { open_encoded(unlike, 0, 10); }), "image 30: is 5x1 pixels");
 }
 
 }  // namespace

@@ -32,13 +32,31 @@ TEST(PromptList, lines_are_captions_and_labels_number_them) {
     EXPECT_EQ(open_dataset({prompts_path(folder), "train", 1})->size(), 1);
 }
 
+TEST(PromptList, a_byte_order_mark_is_no_part_of_the_first_prompt) {
+    const TemporaryFolder folder;
+    write_text(folder / "prompts.txt",
+               "\xef\xbb\xbf"
+               "a cat\na dog\n");
+    EXPECT_EQ(open_dataset({prompts_path(folder)})->captions(),
+              (std::vector<std::string>{"a cat", "a dog"}));
+}
+
 TEST(PromptList, what_is_no_list_of_prompts_is_named) {
     const TemporaryFolder folder;
     EXPECT_NE(message_of([&] { open_dataset({prompts_path(folder)}); }).find("prompts.txt"), std::string::npos);
     write_text(folder / "prompts.txt", "");
     EXPECT_NE(message_of([&] { open_dataset({prompts_path(folder)}); }).find("holds no prompt"), std::string::npos);
     write_text(folder / "prompts.txt", "fine\ncaf\xe9\n");
-    EXPECT_NE(message_of([&] { open_dataset({prompts_path(folder)}); }).find("prompts.txt:2"), std::string::npos);
+    EXPECT_NE(message_of([&] {
+                  open_dataset({prompts_path(folder)});
+              }).find("prompts.txt:2: is not UTF-8"),
+              std::string::npos);
+    write_text(folder / "prompts.txt", std::string("\xff\xfe"
+                                                   "a\0",
+                                                   4));
+    EXPECT_NE(
+        message_of([&] { open_dataset({prompts_path(folder)}); }).find("prompts.txt: is UTF-16"),
+        std::string::npos);
 }
 
 TEST(CaptionedFolder, images_have_the_captions_beside_them) {
@@ -55,9 +73,17 @@ TEST(CaptionedFolder, images_have_the_captions_beside_them) {
     write_text(folder / "b.txt", "a blue square");
     EXPECT_NE(open_dataset({folder.path()})->hash(), before);
     std::filesystem::remove(folder / "b.txt");
-    EXPECT_NE(message_of([&] { open_dataset({folder.path()}); }).find("b.png: has no caption"), std::string::npos);
+    EXPECT_NE(
+        message_of([&] {
+            open_dataset({folder.path()});
+        }).find("1 of 2 images have no caption, or an empty one: " + (folder / "b.png").string()),
+        std::string::npos);
     write_text(folder / "b.txt", "\n");
-    EXPECT_NE(message_of([&] { open_dataset({folder.path()}); }).find("b.txt: is empty"), std::string::npos);
+    EXPECT_NE(
+        message_of([&] {
+            open_dataset({folder.path()});
+        }).find("1 of 2 images have no caption, or an empty one: " + (folder / "b.png").string()),
+        std::string::npos);
 }
 
 TEST(Shards, rows_come_back_from_whichever_shard_they_lie_in) {

@@ -19,6 +19,7 @@
 #include "atelier/core/schema.h"
 #include "atelier/core/tar_file.h"
 #include "atelier/core/zip_file.h"
+#include "atelier/data/caption_metadata.h"
 #include "atelier/data/prompt_file.h"
 #include "atelier/server/api_keys.h"
 
@@ -59,11 +60,54 @@ std::uint64_t jpeg_claims(Bytes file) {
 }
 
 void read_png(Bytes file) {
-    core::decode_png(file, "x.png");
+    core::DecodeNotes notes;
+    core::check_png_header(file, file.size(), "x.png", {});
+    core::decode_png(file, "x.png", {}, notes);
     core::decode_png_text(file, "x.png");
 }
 
-void read_jpeg(Bytes file) { core::decode_jpeg(file, "x.jpg"); }
+void read_jpeg(Bytes file) {
+    core::DecodeNotes notes;
+    core::check_jpeg_header(file, file.size(), "x.jpg", {});
+    core::decode_jpeg(file, "x.jpg", {}, notes);
+}
+
+/// The canvas of an extended file and the frames in it, wherever they stand.
+std::uint64_t webp_claims(Bytes file) {
+    const auto little = [&](std::size_t at, std::size_t count) {
+        std::uint64_t value = 0;
+        for (std::size_t i = at + count; i-- > at;)
+            value = value << 8 | (i < file.size() ? file[i] : 0);
+        return value;
+    };
+    std::uint64_t most = 0;
+    for (std::size_t i = 0; i + 18 < file.size(); ++i) {
+        const std::string_view kind = text_of(file).substr(i, 4);
+        if (kind == "VP8X")
+            most = std::max(most, (little(i + 12, 3) + 1) * (little(i + 15, 3) + 1));
+        if (kind == "VP8 ")
+            most = std::max(most, (little(i + 14, 2) & 0x3fff) * (little(i + 16, 2) & 0x3fff));
+        if (kind == "VP8L")
+            most = std::max(
+                most, ((little(i + 9, 4) & 0x3fff) + 1) * ((little(i + 9, 4) >> 14 & 0x3fff) + 1));
+    }
+    return bytes_per_pixel * most;
+}
+
+void read_webp(Bytes file) {
+    core::DecodeNotes notes;
+    core::check_webp_header(file, file.size(), "x.webp", {});
+    core::decode_webp(file, "x.webp", {}, notes);
+}
+
+void read_captions(Bytes file) {
+    try {
+        data::caption_lines_of_csv(text_of(file), "x.csv");
+    } catch (const core::Error&) {  // may be JSON nevertheless
+    }
+    data::caption_in_json(text_of(file).substr(0, text_of(file).find('\n')), "x.json");
+    data::caption_lines_of_json(text_of(file), "x.jsonl");
+}
 
 void read_zip(Bytes file) {
     const MemoryFile memory(file);
@@ -184,6 +228,8 @@ void read_text(Bytes file) {
 constexpr Target all_targets[] = {
     {"png", read_png, png_claims},
     {"jpeg", read_jpeg, jpeg_claims},
+    {"webp", read_webp, webp_claims},
+    {"captions", read_captions, nothing_claimed},
     {"zip", read_zip, unpacked_at_most},
     {"tar", read_tar, nothing_claimed},
     {"npz", read_npz, unpacked_at_most},

@@ -31,7 +31,7 @@ TEST_F(LiveServer, pictures_come_in_order_with_their_student) {
     ASSERT_EQ(data.size(), 3u);
     for (std::uint8_t i = 0; i < 3; ++i) {
         const auto png = from_base64(data[i].at("b64_json"));
-        EXPECT_EQ(core::decode_png(png, "png").pixels, (std::vector<std::uint8_t>{1, 1, i, 5}));
+        EXPECT_EQ(core::decode_image(std::as_bytes(std::span(png)), "png").pixels, (std::vector<std::uint8_t>{1, 1, i, 5}));
         EXPECT_EQ(core::decode_png_text(png, "png").at("seed"), "5");
         EXPECT_EQ(data[i].at("atelier").at("class_name"), "green");
     }

@@ -1,10 +1,13 @@
 #include <CLI/CLI.hpp>
 #include <iostream>
+#include <optional>
 
 #include "atelier/cli/commands.h"
 #include "atelier/core/error.h"
 #include "atelier/core/log.h"
+#include "atelier/core/lower_case.h"
 #include "atelier/core/progress.h"
+#include "atelier/data/image_files.h"
 #include "atelier/data/import_images.h"
 
 namespace atelier::cli {
@@ -12,32 +15,99 @@ namespace atelier::cli {
 namespace {
 
 struct ImportArguments {
-    std::string from, to, filter = "lanczos";
+    std::string from, to, split = "train", filter = "lanczos", background = "white", fit = "crop";
+    bool no_captions = false;
     data::ImportSettings settings;
 };
 
+std::string what_they_have(const data::EncodedImages& images) {
+    if (!images.captions.empty()) return ", each with its caption";
+    if (images.classes == 0) return ", unlabelled";
+    return fmt::format(" in {} {}", images.classes, images.classes == 1 ? "class" : "classes");
+}
+
 void import_data(ImportArguments arguments) {
-    arguments.settings.filter = core::resize_filter(arguments.filter);
-    if (std::filesystem::path(arguments.to).extension() != ".zip") throw core::UsageError(arguments.to + ": is written as a zip archive; name it so");
-    const data::EncodedImages images = data::images_at(arguments.from);
-    core::Progress progress("importing", images.count, "images");
-    data::import_images(images, arguments.to, arguments.settings, [&](std::int64_t done) { progress.update(done); });
-    core::log::info("{}: {} images of {}x{} in {} classes", arguments.to, images.count, arguments.settings.side, arguments.settings.side, images.classes);
+    if (core::lower_case(std::filesystem::path(arguments.to).extension().string()) != ".zip")
+        throw core::UsageError(arguments.to + ": is written as a zip archive; name it so");
+    data::ImportSettings& settings = arguments.settings;
+    settings.filter = core::resize_filter(arguments.filter);
+    settings.background = data::colour_of(arguments.background);
+    settings.fit = arguments.fit == "pad" ? data::Fit::pad : data::Fit::crop;
+    if (std::filesystem::exists(arguments.to))
+        core::fail("{}: exists already; name a new file", arguments.to);
+    const data::EncodedImages images = data::images_in(
+        {.path = arguments.from,
+         .split = arguments.split,
+         .captions = arguments.no_captions ? data::Captions::unwanted : data::Captions::automatic});
+    data::say_what_is_left_out(images);
+    std::optional<core::Progress> progress;
+    progress.emplace("looking at headers", images.count, "images");
+    bool writing = false;
+    const auto written = [&](std::int64_t done) {
+        if (!writing) progress.emplace("importing", images.count, "images", done);
+        writing = true;
+        progress->update(done);
+    };
+    const data::ImportReport report =
+        data::import_images(images, arguments.to, settings,
+                            {[&](std::int64_t done) { progress->update(done); }, written});
+    progress.reset();
+    for (const std::string& words : images.reading->words())
+        core::log::info("{}: {}", arguments.from, words);
+    if (!report.skipped.empty()) {
+        core::log::warning(
+            "{}: {} of {} images cannot be read and were left out; {} lists them, the first: {}",
+            arguments.from, report.skipped.size(), images.count,
+            data::skipped_list_of(arguments.to).string(), report.skipped.front());
+    }
+    core::log::info("{}: {} {} of {}x{}{}", arguments.to, report.images,
+                    report.images == 1 ? "image" : "images", settings.side, settings.side,
+                    what_they_have(images));
 }
 
 }  // namespace
 
 void add_import_command(CLI::App& app) {
     auto arguments = std::make_shared<ImportArguments>();
-    CLI::App* command = app.add_subcommand("import", "Make a data set of images: squares of one size in a zip archive, classes from folders");
-    command->add_option("SRC", arguments->from, "a folder of images (a sub-folder a class), a zip archive in EDM's form, WebDataset tars")->required();
+    CLI::App* command =
+        app.add_subcommand("import",
+                           "Make a data set of images: squares of one size in a zip archive, with "
+                           "classes from folders or with captions");
+    command
+        ->add_option("SRC", arguments->from,
+                     "a folder of images (a sub-folder a class, or captions beside them), a zip "
+                     "archive, WebDataset tars; captions:PATH insists on captions")
+        ->required();
     command->add_option("DST", arguments->to, "the .zip to make; what an interrupted call left beside it is gone on with")->required();
     command->add_option("--size", arguments->settings.side, "pixels a side")->required()->check(CLI::Range(1, 4096));
-    command->add_option("--channels", arguments->settings.channels, "3: colour, 1: grey")->check(CLI::IsMember({1, 3}));
+    command->add_option("--channels", arguments->settings.channels, "3: colour, 1: grey")
+        ->check(CLI::IsMember({1, 3}))
+        ->capture_default_str();
     command->add_option("--filter", arguments->filter, "how images are scaled, as Pillow's of these names (triangle: its BILINEAR); EDM's sets are made with lanczos")
         ->check(CLI::IsMember(core::resize_filter_names()))
         ->capture_default_str();
-    command->footer("Examples:\n  atelier import ILSVRC2012/train data/imagenet64.zip --size 64\n  atelier import shards data/mine.zip --size 32 --channels 1");
+    command
+        ->add_option(
+            "--fit", arguments->fit,
+            "crop: the centred square of each; pad: all of it, with the background beside it")
+        ->check(CLI::IsMember({"crop", "pad"}))
+        ->capture_default_str();
+    command
+        ->add_option("--background", arguments->background,
+                     "behind what is transparent: white, black or #rrggbb")
+        ->capture_default_str();
+    command
+        ->add_option("--split", arguments->split, "where SRC has train/ and test/ (or val/): which")
+        ->check(CLI::IsMember({"train", "test"}))
+        ->capture_default_str();
+    command->add_flag("--no-captions", arguments->no_captions,
+                      "classes, though there are captions");
+    command->add_flag("--skip-bad", arguments->settings.skip_bad,
+                      "leave out images that cannot be read, and list them beside DST");
+    command->footer(
+        "Examples:\n  atelier import ILSVRC2012/train data/imagenet64.zip --size 64\n  atelier "
+        "import shards data/mine.zip --size 32 --channels 1\n  atelier import captioned "
+        "data/captioned.zip --size 64 --fit pad");
     command->callback([arguments] { import_data(*arguments); });
 }
 

@@ -15,6 +15,70 @@ constexpr std::string_view png_signature = "\x89PNG\r\n\x1a\n";
 constexpr std::string_view jpeg_signature = "\xff\xd8\xff";
 constexpr std::uint8_t mid_grey = 128;
 
+using ImageBytes = std::span<const std::uint8_t>;
+
+struct ImageFormat {
+    bool (*begins)(std::string_view file);
+    Image (*decode)(ImageBytes, const std::string&, const Decoding&, DecodeNotes&);
+    void (*check)(ImageBytes, std::uint64_t, const std::string&, const Decoding&);
+};
+
+constexpr ImageFormat image_formats[]{
+    {[](std::string_view file) { return file.starts_with(png_signature); }, decode_png,
+     check_png_header},
+    {[](std::string_view file) { return file.starts_with(jpeg_signature); }, decode_jpeg,
+     check_jpeg_header},
+    {[](std::string_view file) {
+         return file.starts_with("RIFF") && file.substr(0, 12).ends_with("WEBP");
+     },
+     decode_webp, check_webp_header},
+};
+
+/// What a file is that is no image we read, for a message.
+std::string what_else(std::string_view file) {
+    if (file.empty()) return "is empty";
+    struct Known {
+        std::size_t place;
+        std::string_view begin;
+        const char* name;
+    };
+    constexpr Known known[]{
+        {0, "GIF8", "a GIF"},
+        {0, "BM", "a BMP"},
+        {0, std::string_view("II*\0", 4), "a TIFF"},
+        {0, std::string_view("MM\0*", 4), "a TIFF"},
+        {4, "ftypavif", "an AVIF"},
+        {4, "ftyphei", "a HEIC"},
+        {4, "ftypmif1", "a HEIC"},
+        {0, "\x1f\x8b", "gzip data"},
+        {0, "PK\3\4", "a zip archive"},
+        {0, "%PDF", "a PDF"},
+        {0, "8BPS", "a Photoshop file"},
+        {0, "version https://git-lfs", "a Git LFS pointer, not the file itself (git lfs pull)"}};
+    for (const auto& [place, begin, name] : known) {
+        if (file.substr(std::min(place, file.size())).starts_with(begin))
+            return fmt::format("is {}; PNG, JPEG and WebP are read", name);
+    }
+    const std::size_t first = file.find_first_not_of(" \t\r\n");
+    if (first != file.npos && file[first] == '<')
+        return "is a web page or SVG, not a PNG, JPEG or WebP";
+    return "is neither a PNG, a JPEG nor a WebP";
+}
+
+const ImageFormat& format_of(std::string_view file, const std::string& where) {
+    for (const ImageFormat& format : image_formats) {
+        if (format.begins(file)) return format;
+    }
+    fail("{}: {}", where, what_else(file));
+}
+
+std::string_view text_of_bytes(std::span<const std::byte> file) {
+    return {reinterpret_cast<const char*>(file.data()), file.size()};
+}
+ImageBytes bytes_of(std::span<const std::byte> file) {
+    return {reinterpret_cast<const std::uint8_t*>(file.data()), file.size()};
+}
+
 std::span<const std::uint8_t> bytes_of(const std::string& file) {
     return {reinterpret_cast<const std::uint8_t*>(file.data()), file.size()};
 }
@@ -46,17 +110,54 @@ void write_png(const std::filesystem::path& path, const Image& image, const std:
     file.commit();
 }
 
-Image read_image(const std::filesystem::path& path) {
+Image read_image(const std::filesystem::path& path, const Decoding& how, DecodeNotes* notes) {
     const std::string file = read_text(path);
-    return decode_image(std::as_bytes(std::span(file)), path.string(), longest_side);
+    return decode_image(std::as_bytes(std::span(file)), path.string(), how, notes);
 }
 
-Image decode_image(std::span<const std::byte> file, const std::string& where, std::uint32_t longest) {
-    const std::span bytes(reinterpret_cast<const std::uint8_t*>(file.data()), file.size());
-    const std::string_view text(reinterpret_cast<const char*>(file.data()), file.size());
-    if (text.starts_with(png_signature)) return decode_png(bytes, where, longest);
-    if (text.starts_with(jpeg_signature)) return decode_jpeg(bytes, where, longest);
-    fail("{}: is neither a PNG nor a JPEG", where);
+Image decode_image(std::span<const std::byte> file, const std::string& where, const Decoding& how,
+                   DecodeNotes* notes) {
+    DecodeNotes unasked;
+    return format_of(text_of_bytes(file), where)
+        .decode(bytes_of(file), where, how, notes != nullptr ? *notes : unasked);
+}
+
+void check_image_header(std::span<const std::byte> file, std::uint64_t size,
+                        const std::string& where, const Decoding& how) {
+    format_of(text_of_bytes(file), where).check(bytes_of(file), size, where, how);
+}
+
+void check_sides(std::uint64_t height, std::uint64_t width, const std::string& where,
+                 const Decoding& how) {
+    if (height == 0 || width == 0) fail("{}: has no pixels ({} x {})", where, width, height);
+    if (width > how.longest_side || height > how.longest_side)
+        fail("{}: is {} x {} pixels; at most {} a side are read", where, width, height,
+             how.longest_side);
+}
+
+Image on_background(int height, int width, int channels, std::vector<std::uint8_t> pixels,
+                    const Decoding& how, DecodeNotes& notes) {
+    const Colour& ground = how.background;
+    const bool grey = channels == 2, grey_ground = ground[0] == ground[1] && ground[1] == ground[2];
+    const auto count = static_cast<std::size_t>(height) * static_cast<std::size_t>(width),
+               stride = static_cast<std::size_t>(channels);
+    const int made_channels = grey && grey_ground ? 1 : 3;
+    Image image{height, width, made_channels, {}};
+    if (grey && made_channels == 3) image.pixels.resize(3 * count);
+    else image.pixels = std::move(pixels);  // no pixel grows, so they are written over in place
+    const std::uint8_t* in = grey && made_channels == 3 ? pixels.data() : image.pixels.data();
+    std::uint8_t* out = image.pixels.data();
+    for (std::size_t i = 0; i < count; ++i, in += stride) {
+        const unsigned alpha = in[stride - 1];
+        notes.transparent |= alpha < 255;
+        for (int c = 0; c < made_channels; ++c) {
+            const unsigned own = in[grey ? 0 : c];
+            *out++ = static_cast<std::uint8_t>(
+                (own * alpha + ground[static_cast<std::size_t>(c)] * (255 - alpha) + 127) / 255);
+        }
+    }
+    image.pixels.resize(static_cast<std::size_t>(made_channels) * count);
+    return image;
 }
 
 std::map<std::string, std::string> read_png_text(const std::filesystem::path& path) {

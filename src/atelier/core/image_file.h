@@ -41,12 +41,34 @@ std::vector<std::uint8_t> encode_webp(const Image& image, int quality);
 /// Writes a PNG atomically.
 void write_png(const std::filesystem::path& path, const Image& image, const std::map<std::string, std::string>& text = {});
 
-/// Reads PNG or JPEG by content, converted to 8-bit grey or RGB (alpha dropped, palettes expanded, 16 bits reduced). Throws
-/// Error naming the file when it is broken, neither, or larger than 16384 pixels a side.
-Image read_image(const std::filesystem::path& path);
+/// How images are decoded.
+struct Decoding {
+    std::uint32_t longest_side = 16384;  // longer ones are refused before any memory is taken
+    Colour background = white;           // what shows through where an image is transparent
+};
 
-/// The same of a file in memory; `where` begins the messages, and sides longer than `longest_side` are refused before any memory is taken.
-Image decode_image(std::span<const std::byte> file, const std::string& where, std::uint32_t longest_side);
+/// What was done to an image beyond decoding it.
+struct DecodeNotes {
+    bool transparent = false;   // the background shows through somewhere
+    bool turned = false;        // it was stored lying or mirrored, as its EXIF orientation says
+    bool four_colours = false;  // it was CMYK
+};
+
+/// Reads PNG, JPEG or WebP by content, whatever its name, as 8-bit grey or RGB: upright, on a
+/// background, palettes expanded, 16 bits reduced, CMYK converted as Pillow does, of an animation
+/// the first frame. Throws Error naming the file when it is broken, something else (saying what),
+/// or too large.
+Image read_image(const std::filesystem::path& path, const Decoding& how = {},
+                 DecodeNotes* notes = nullptr);
+
+/// The same of a file in memory; `where` begins the messages.
+Image decode_image(std::span<const std::byte> file, const std::string& where,
+                   const Decoding& how = {}, DecodeNotes* notes = nullptr);
+
+/// Throws what decode_image would for what an image's header alone shows: something else, too
+/// large, too short for its size. `file` may lack the end of its `size` bytes.
+void check_image_header(std::span<const std::byte> file, std::uint64_t size,
+                        const std::string& where, const Decoding& how = {});
 
 /// The text of a PNG's tEXt and uncompressed iTXt chunks, as UTF-8.
 std::map<std::string, std::string> read_png_text(const std::filesystem::path& path);

@@ -7,7 +7,11 @@
 
 #include <jerror.h>
 
+#include <algorithm>
+#include <cstring>
+
 #include "atelier/core/error.h"
+#include "atelier/core/exif.h"
 #include "atelier/core/image_codecs.h"
 
 namespace atelier::core {
@@ -33,32 +37,72 @@ void judge_message(j_common_ptr jpeg, int level) {
     if (level < 0 && (code == JWRN_JPEG_EOF || code == JWRN_HIT_MARKER)) leave(jpeg);
 }
 
+// A scan of a progressive file may cost a few bytes and pass over all pixels; files in the wild
+// have some ten.
+void count_scans(j_common_ptr jpeg) {
+    constexpr int most = 500;
+    if (reinterpret_cast<j_decompress_ptr>(jpeg)->input_scan_number <= most) return;
+    auto& report = *reinterpret_cast<ErrorReport*>(jpeg->err);
+    std::snprintf(report.message, sizeof report.message, "it has more than %d scans", most);
+    std::longjmp(report.escape, 1);
+}
+
+/// a x b / 255, rounded, as Pillow's.
+unsigned scaled_by(unsigned a, unsigned b) {
+    const unsigned product = a * b + 128;
+    return ((product >> 8) + product) >> 8;
+}
+
+/// CMYK as Photoshop and Pillow have it in JPEGs, where 255 is no ink.
+void to_rgb(const std::uint8_t* cmyk, std::size_t count, std::uint8_t* rgb) {
+    for (std::size_t i = 0; i < count; ++i, cmyk += 4) {
+        const unsigned light = cmyk[3];
+        for (int c = 0; c < 3; ++c)
+            *rgb++ = static_cast<std::uint8_t>(light -
+                                               std::min(light, scaled_by(255U - cmyk[c], light)));
+    }
+}
+
 class JpegReader {
 public:
-    JpegReader(std::span<const std::uint8_t> file, const std::string& where) : where_(where) {
+    JpegReader(std::span<const std::uint8_t> file, std::uint64_t size, const std::string& where)
+        : size_(size), where_(where) {
         jpeg_.err = jpeg_std_error(&report_.manager);
         report_.manager.error_exit = leave;
         report_.manager.emit_message = judge_message;
+        progress_.progress_monitor = count_scans;
         check(start(file));
     }
     ~JpegReader() { jpeg_destroy_decompress(&jpeg_); }
     JpegReader(const JpegReader&) = delete;
     JpegReader& operator=(const JpegReader&) = delete;
 
-    Image image(std::uint32_t longest) {
+    void read_checked_header(const Decoding& how) {
         check(read_header());
-        if (jpeg_.image_width > longest || jpeg_.image_height > longest) {
-            fail("{}: is {} x {} pixels; at most {} a side are read", where_, jpeg_.image_width, jpeg_.image_height,
-                 longest);
+        check_sides(jpeg_.image_height, jpeg_.image_width, where_, how);
+        if (jpeg_.num_components != 1 && jpeg_.num_components != 3 && jpeg_.num_components != 4) {
+            fail("{}: is a JPEG of {} colours; 1, 3 and 4 (CMYK) are read", where_,
+                 jpeg_.num_components);
         }
-        if (jpeg_.num_components != 1 && jpeg_.num_components != 3) {
-            fail("{}: is a JPEG of {} colours (CMYK?); convert it to RGB or grey", where_, jpeg_.num_components);
-        }
-        jpeg_.out_color_space = jpeg_.num_components == 1 ? JCS_GRAYSCALE : JCS_RGB;
-        Image image{static_cast<int>(jpeg_.image_height), static_cast<int>(jpeg_.image_width), jpeg_.num_components, {}};
+        expect_long_enough();
+    }
+
+    Image image(const Decoding& how, DecodeNotes& notes) {
+        read_checked_header(how);
+        notes.four_colours = jpeg_.num_components == 4;
+        jpeg_.out_color_space = jpeg_.num_components == 1 ? JCS_GRAYSCALE
+                                : notes.four_colours      ? JCS_CMYK
+                                                          : JCS_RGB;
+        Image image{static_cast<int>(jpeg_.image_height),
+                    static_cast<int>(jpeg_.image_width),
+                    jpeg_.num_components == 1 ? 1 : 3,
+                    {}};
         image.pixels.resize(std::size_t{jpeg_.image_height} * jpeg_.image_width * static_cast<std::size_t>(image.channels));
+        inks_.resize(notes.four_colours ? std::size_t{4} * jpeg_.image_width : 0);
+        const int turned = orientation();
         check(read_rows(image.pixels.data(), std::size_t{jpeg_.image_width} * static_cast<std::size_t>(image.channels)));
-        return image;
+        notes.turned = turned != 1;
+        return upright(std::move(image), turned);
     }
 
 private:
@@ -66,10 +110,39 @@ private:
         if (!went_well) fail("{}: is a broken JPEG ({})", where_, report_.message);
     }
 
+    /// Huffman codes have a bit at least: a block costs two in one scan, and one in a progressive
+    /// file's first, of which later ones need nothing. Arithmetic codes may cost hardly anything.
+    void expect_long_enough() const {
+        const jpeg_component_info& first = jpeg_.comp_info[0];
+        const auto along = [](std::uint64_t side, int factor, int largest) {
+            return (side * static_cast<std::uint64_t>(factor) + 8U * largest - 1) / (8U * largest);
+        };
+        const std::uint64_t blocks =
+            along(jpeg_.image_width, first.h_samp_factor, jpeg_.max_h_samp_factor) *
+            along(jpeg_.image_height, first.v_samp_factor, jpeg_.max_v_samp_factor);
+        const std::uint64_t blocks_a_byte = jpeg_.arith_code         ? 1000
+                                            : jpeg_.progressive_mode ? 8
+                                                                     : 4;
+        if (blocks / blocks_a_byte > size_)
+            fail("{}: is too short for {} x {} pixels; was it cut off?", where_, jpeg_.image_width,
+                 jpeg_.image_height);
+    }
+
+    int orientation() const {
+        for (jpeg_saved_marker_ptr marker = jpeg_.marker_list; marker != nullptr;
+             marker = marker->next) {
+            if (marker->data_length >= 6 && std::memcmp(marker->data, "Exif\0\0", 6) == 0)
+                return exif_orientation({marker->data, marker->data_length});
+        }
+        return 1;
+    }
+
     bool start(std::span<const std::uint8_t> file) {
         if (setjmp(report_.escape) != 0) return false;
         jpeg_create_decompress(&jpeg_);
+        jpeg_.progress = &progress_;
         jpeg_mem_src(&jpeg_, file.data(), file.size());
+        jpeg_save_markers(&jpeg_, JPEG_APP0 + 1, 0xffff);
         return true;
     }
 
@@ -83,16 +156,21 @@ private:
         if (setjmp(report_.escape) != 0) return false;
         jpeg_start_decompress(&jpeg_);
         while (jpeg_.output_scanline < jpeg_.output_height) {
-            JSAMPROW row = pixels + jpeg_.output_scanline * row_bytes;
+            std::uint8_t* place = pixels + jpeg_.output_scanline * row_bytes;
+            JSAMPROW row = inks_.empty() ? place : inks_.data();
             jpeg_read_scanlines(&jpeg_, &row, 1);
+            if (!inks_.empty()) to_rgb(inks_.data(), jpeg_.image_width, place);
         }
         jpeg_finish_decompress(&jpeg_);
         return true;
     }
 
+    std::uint64_t size_;
     const std::string& where_;
     ErrorReport report_;
+    jpeg_progress_mgr progress_{};
     jpeg_decompress_struct jpeg_{};
+    std::vector<std::uint8_t> inks_;  // a row of CMYK
 };
 
 class Writer {
@@ -141,7 +219,15 @@ private:
 
 }  // namespace
 
-Image decode_jpeg(std::span<const std::uint8_t> file, const std::string& where, std::uint32_t longest) { return JpegReader(file, where).image(longest); }
+Image decode_jpeg(std::span<const std::uint8_t> file, const std::string& where, const Decoding& how,
+                  DecodeNotes& notes) {
+    return JpegReader(file, file.size(), where).image(how, notes);
+}
+
+void check_jpeg_header(std::span<const std::uint8_t> file, std::uint64_t size,
+                       const std::string& where, const Decoding& how) {
+    JpegReader(file, size, where).read_checked_header(how);
+}
 
 std::vector<std::uint8_t> encode_jpeg(const Image& image, int quality) {
     check_image(image);

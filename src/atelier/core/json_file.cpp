@@ -172,16 +172,14 @@ json parse_json(std::string_view text, const std::string& where, NonFinite numbe
     return builder.take();
 }
 
+std::string json_text(const json& value, int indent) {
+    return value.dump(indent, ' ', false, json::error_handler_t::replace);
+}
+
 json read_json(const std::filesystem::path& path) { return parse_json(read_text(path, largest_file), path.string(), NonFinite::read); }
 
 void write_json(const std::filesystem::path& path, const json& value) {
-    std::string text;
-    try {
-        text = value.dump(2) + '\n';
-    } catch (const json::exception& problem) {
-        fail("{}: cannot be written as JSON ({})", path.string(), problem.what());
-    }
-    write_text(path, text);
+    write_text(path, json_text(value, 2) + '\n');
 }
 
 JsonObject::JsonObject(const nlohmann::json& value, std::string where) : value_(&value), where_(std::move(where)) {

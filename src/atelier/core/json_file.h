@@ -19,6 +19,10 @@ nlohmann::json parse_json(std::string_view text, const std::string& where, NonFi
 /// Reads a JSON file of at most 64 MB, NaN and infinities included. Throws Error naming the file.
 nlohmann::json read_json(const std::filesystem::path& path);
 
+/// `value` as JSON, on one line unless it is indented. Bytes of strings that are not UTF-8 become
+/// U+FFFD: text is looked at where it comes in, and this is the last net.
+std::string json_text(const nlohmann::json& value, int indent = -1);
+
 /// Writes indented JSON with a final newline, atomically.
 void write_json(const std::filesystem::path& path, const nlohmann::json& value);
 

@@ -8,6 +8,7 @@
 #include <utility>
 
 #include "atelier/core/error.h"
+#include "atelier/core/exif.h"
 #include "atelier/core/image_codecs.h"
 
 namespace atelier::core {
@@ -81,7 +82,8 @@ std::string without_nul(const std::string& text) {
 
 class PngReader {
 public:
-    PngReader(std::span<const std::uint8_t> file, const std::string& where) : left_(file), size_(file.size()), where_(where) {
+    PngReader(std::span<const std::uint8_t> file, std::uint64_t size, const std::string& where)
+        : left_(file), file_(file), size_(size), where_(where) {
         png_ = png_create_read_struct(PNG_LIBPNG_VER_STRING, &problem_, remember_error, ignore_warning);
         info_ = png_ != nullptr ? png_create_info_struct(png_) : nullptr;
         if (info_ == nullptr) fail("{}: libpng cannot be started", where);
@@ -92,27 +94,36 @@ public:
     PngReader(const PngReader&) = delete;
     PngReader& operator=(const PngReader&) = delete;
 
-    Image image(std::uint32_t longest) {
+    void read_checked_header(const Decoding& how) {
         check(read_size());
-        if (width_ > longest || height_ > longest) {
-            fail("{}: is {} x {} pixels; at most {} a side are read", where_, width_, height_, longest);
-        }
+        check_sides(height_, width_, where_, how);
         // Deflate cannot shrink more than 1032 times: a short file that claims to be huge is refused before memory is asked for.
-        if (std::uint64_t{width_} * height_ * bits_per_pixel_ / 8 > (std::uint64_t{size_} + 1) * 1032) {
+        if (std::uint64_t{width_} * height_ * bits_per_pixel_ / 8 > (size_ + 1) * 1032) {
             fail("{}: is too short for {} x {} pixels; was it cut off?", where_, width_, height_);
         }
+    }
+
+    Image image(const Decoding& how, DecodeNotes& notes) {
+        read_checked_header(how);
         check(set_transforms());
-        Image image{static_cast<int>(height_), static_cast<int>(width_), channels_, {}};
+        std::vector<std::uint8_t> pixels;
         const std::size_t row_bytes = std::size_t{width_} * static_cast<std::size_t>(channels_);
-        image.pixels.resize(row_bytes * height_);
+        pixels.resize(row_bytes * height_);
         std::vector<png_bytep> rows(height_);
-        for (std::size_t y = 0; y < height_; ++y) rows[y] = image.pixels.data() + y * row_bytes;
+        for (std::size_t y = 0; y < height_; ++y) rows[y] = pixels.data() + y * row_bytes;
         check(read_rows(rows.data()));
-        return image;
+        const int height = static_cast<int>(height_), width = static_cast<int>(width_),
+                  turned = orientation();
+        notes.turned = turned != 1;
+        if (channels_ == 1 || channels_ == 3)
+            return upright({height, width, channels_, std::move(pixels)}, turned);
+        return upright(on_background(height, width, channels_, std::move(pixels), how, notes),
+                       turned);
     }
 
     std::map<std::string, std::string> text() {
-        image(longest_side);  // text may also stand behind the pixels
+        DecodeNotes notes;
+        image({}, notes);  // text may also stand behind the pixels
         check(read_end());
         png_textp texts = nullptr;
         int count = 0;
@@ -153,7 +164,7 @@ private:
         png_set_palette_to_rgb(png_);
         png_set_expand_gray_1_2_4_to_8(png_);
         png_set_scale_16(png_);
-        png_set_strip_alpha(png_);
+        if (png_get_valid(png_, info_, PNG_INFO_tRNS) != 0) png_set_tRNS_to_alpha(png_);
         png_set_interlace_handling(png_);
         png_read_update_info(png_, info_);
         channels_ = png_get_channels(png_, info_);
@@ -175,8 +186,22 @@ private:
         return true;
     }
 
-    std::span<const std::uint8_t> left_;
-    std::size_t size_;
+    /// Of the chunk eXIf, which may stand behind the pixels, where libpng would read it only with
+    /// the file's end.
+    int orientation() const {
+        constexpr std::size_t signature = 8, around = 12;  // length, type and checksum of a chunk
+        for (std::size_t place = signature; file_.size() - place >= around;) {
+            const std::uint32_t length = png_get_uint_32(file_.data() + place);
+            if (length > file_.size() - place - around) break;
+            if (std::memcmp(file_.data() + place + 4, "eXIf", 4) == 0)
+                return exif_orientation(file_.subspan(place + 8, length));
+            place += around + length;
+        }
+        return 1;
+    }
+
+    std::span<const std::uint8_t> left_, file_;
+    std::uint64_t size_;
     const std::string& where_;
     std::string problem_;
     png_structp png_ = nullptr;
@@ -242,10 +267,18 @@ std::vector<png_text> text_chunks(const std::map<std::string, std::string>& text
 
 }  // namespace
 
-Image decode_png(std::span<const std::uint8_t> file, const std::string& where, std::uint32_t longest) { return PngReader(file, where).image(longest); }
+Image decode_png(std::span<const std::uint8_t> file, const std::string& where, const Decoding& how,
+                 DecodeNotes& notes) {
+    return PngReader(file, file.size(), where).image(how, notes);
+}
+
+void check_png_header(std::span<const std::uint8_t> file, std::uint64_t size,
+                      const std::string& where, const Decoding& how) {
+    PngReader(file, size, where).read_checked_header(how);
+}
 
 std::map<std::string, std::string> decode_png_text(std::span<const std::uint8_t> file, const std::string& where) {
-    return PngReader(file, where).text();
+    return PngReader(file, file.size(), where).text();
 }
 
 std::vector<std::uint8_t> encode_png(const Image& image, const std::map<std::string, std::string>& text, PngSize size) {

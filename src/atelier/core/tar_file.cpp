@@ -3,9 +3,11 @@
 #include <algorithm>
 #include <charconv>
 #include <optional>
+#include <unordered_map>
 #include <utility>
 
 #include "atelier/core/error.h"
+#include "atelier/core/text_encoding.h"
 
 namespace atelier::core {
 
@@ -14,33 +16,76 @@ namespace {
 constexpr std::size_t block = 512;
 constexpr std::size_t longest_name = 4096;
 
+struct TarHeader {
+    std::string name;
+    enum class Kind { file, hard_link, symbolic_link, other } kind = Kind::file;
+    std::string target;  // of a link, as a name in the archive
+    std::string_view body;
+};
+
 /// The headers of an archive, one after another.
 class HeaderReader {
 public:
     HeaderReader(std::span<const std::byte> file, const std::string& where) : rest_(reinterpret_cast<const char*>(file.data()), file.size()), where_(where) {}
 
-    /// The next regular file, or nothing at the end.
-    std::optional<TarFile::Entry> next() {
-        std::string long_name;
+    /// The next entry that is no folder, or nothing at the end.
+    std::optional<TarHeader> next() {
+        Overrides said;
         while (rest_.size() >= block && rest_.substr(0, block).find_first_not_of('\0') != rest_.npos) {
             const std::string_view header = take(block);
             check_sum(header);
-            const std::string_view body = take_body(number(header.substr(124, 12), "size"));
             const char type = header[156];
-            if (type == 'L') {
-                long_name = limited(text(body));
-            } else if (type == 'x') {
-                if (const auto path = pax_path(body)) long_name = limited(*path);
-            } else {
-                const std::string name = std::exchange(long_name, {});
-                if (type == '0' || type == '\0') return TarFile::Entry{checked(name.empty() ? own_name(header) : name), std::as_bytes(std::span(body))};
+            const bool about_the_next = type == 'L' || type == 'K' || type == 'x' || type == 'g';
+            const std::uint64_t own_size = number(header.substr(124, 12), "size");
+            const bool has_body = type != '1' && type != '2' && type != '3' && type != '4' &&
+                                  type != '5' && type != '6';
+            const std::string_view body =
+                has_body ? take_body(about_the_next ? own_size : said.size.value_or(own_size))
+                         : std::string_view();
+            if (about_the_next) {
+                read_overrides(type, body, said);
+                continue;
             }
+            TarHeader entry{said.name.value_or(own_name(header)), kind_of(type),
+                            said.link.value_or(std::string(text(header.substr(157, 100)))), body};
+            said = {};
+            if (type == '5' || type == 'V' || entry.name.ends_with('/'))
+                continue;  // folders and the volume's name
+            entry.name = checked(std::move(entry.name));
+            return entry;
         }
         return std::nullopt;
     }
 
 private:
     [[noreturn]] void broken(const std::string& what) const { fail("{}: is no tar archive, or a broken one: {}", where_, what); }
+
+    /// What entries before it say of the next file.
+    struct Overrides {
+        std::optional<std::string> name, link;
+        std::optional<std::uint64_t> size;
+    };
+
+    static TarHeader::Kind kind_of(char type) {
+        using enum TarHeader::Kind;
+        if (type == '0' || type == '\0' || type == '7') return file;
+        return type == '1' ? hard_link : type == '2' ? symbolic_link : other;
+    }
+
+    void read_overrides(char type, std::string_view body, Overrides& said) const {
+        if (type == 'L') said.name = limited(text(body));
+        if (type == 'K') said.link = limited(text(body));
+        if (type != 'x') return;  // what a global header says is of no use here
+        if (const auto path = pax_value(body, "path=")) said.name = limited(*path);
+        if (const auto path = pax_value(body, "linkpath=")) said.link = limited(*path);
+        if (const auto digits = pax_value(body, "size=")) {
+            std::uint64_t size = 0;
+            if (std::from_chars(digits->data(), digits->data() + digits->size(), size).ec !=
+                std::errc{})
+                broken("the size of an entry is no number");
+            said.size = size;
+        }
+    }
 
     std::string_view take(std::uint64_t count) {
         if (count > rest_.size()) broken("it ends within an entry; was it cut off?");
@@ -84,14 +129,16 @@ private:
     }
 
     /// Records are "length key=value\n".
-    static std::optional<std::string_view> pax_path(std::string_view records) {
+    static std::optional<std::string_view> pax_value(std::string_view records,
+                                                     std::string_view key) {
         while (!records.empty()) {
             std::size_t length = 0;
             const auto [end, problem] = std::from_chars(records.data(), records.data() + records.size(), length);
             if (problem != std::errc{} || length == 0 || length > records.size()) return std::nullopt;
-            const std::string_view record = records.substr(0, length);
-            const std::size_t key = record.find(' ') + 1;
-            if (record.substr(key).starts_with("path=") && record.ends_with('\n')) return record.substr(key + 5, record.size() - key - 6);
+            const std::string_view record = records.substr(0, length),
+                                   pair = record.substr(record.find(' ') + 1);
+            if (pair.starts_with(key) && pair.size() > key.size() && pair.ends_with('\n'))
+                return pair.substr(key.size(), pair.size() - key.size() - 1);
             records.remove_prefix(length);
         }
         return std::nullopt;
@@ -104,12 +151,47 @@ private:
 
     std::string checked(std::string name) const {
         const std::filesystem::path path(name);
-        if (path.is_absolute() || std::ranges::find(path, "..") != path.end()) fail("{}: the entry \"{}\" would lie outside of the archive", where_, name);
+        if (path.is_absolute() || std::ranges::find(path, "..") != path.end())
+            fail("{}: the entry \"{}\" would lie outside of the archive", where_, shown(name));
         return name;
     }
 
     std::string_view rest_;
     const std::string& where_;
+};
+
+/// Finds what links lead to. A name that is there twice is the later one, as unpacking would have
+/// it.
+class LinkTable {
+public:
+    explicit LinkTable(const std::vector<TarHeader>& headers) : headers_(headers) {
+        for (std::size_t i = 0; i < headers.size(); ++i) by_name_[normal(headers[i].name)] = i;
+    }
+
+    /// The file behind the entry, or null.
+    const TarHeader* file_of(const TarHeader& entry) const {
+        const TarHeader* at = &entry;
+        for (int steps = 0; steps < 40 && at->kind != TarHeader::Kind::file;
+             ++steps) {  // as many as Linux follows
+            if (at->kind == TarHeader::Kind::other) return nullptr;
+            const std::filesystem::path target =
+                at->kind == TarHeader::Kind::symbolic_link
+                    ? std::filesystem::path(at->name).parent_path() / at->target
+                    : std::filesystem::path(at->target);
+            const auto found = by_name_.find(normal(target));
+            if (found == by_name_.end()) return nullptr;
+            at = &headers_[found->second];
+        }
+        return at->kind == TarHeader::Kind::file ? at : nullptr;
+    }
+
+private:
+    static std::string normal(const std::filesystem::path& path) {
+        return path.lexically_normal().string();
+    }
+
+    const std::vector<TarHeader>& headers_;
+    std::unordered_map<std::string, std::size_t> by_name_;
 };
 
 }  // namespace
@@ -118,7 +200,24 @@ TarFile::TarFile(std::filesystem::path path) : file_(std::move(path)) {
     const std::string where = file_.path().string();
     if (file_.bytes().size() < block) fail("{}: is no tar archive: it has {} bytes", where, file_.bytes().size());
     HeaderReader reader(file_.bytes(), where);
-    while (auto entry = reader.next()) entries_.push_back(std::move(*entry));
+    std::vector<TarHeader> headers;
+    bool has_links = false;
+    while (auto header = reader.next()) {
+        has_links |= header->kind != TarHeader::Kind::file;
+        headers.push_back(std::move(*header));
+    }
+    std::optional<LinkTable> links;
+    if (has_links) links.emplace(headers);
+    for (const TarHeader& header : headers) {
+        const TarHeader* file =
+            header.kind == TarHeader::Kind::file ? &header : links->file_of(header);
+        if (file != nullptr)
+            entries_.push_back({header.name, std::as_bytes(std::span(file->body))});
+        else
+            passed_over_.push_back({header.name, header.kind == TarHeader::Kind::other
+                                                     ? PassedOver::Why::other
+                                                     : PassedOver::Why::dead_link});
+    }
 }
 
 }  // namespace atelier::core

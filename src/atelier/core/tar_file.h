@@ -7,13 +7,20 @@
 
 namespace atelier::core {
 
-/// A tar archive, read in place: its headers are checked and listed, nothing is unpacked. Knows ustar, GNU's long names and pax's paths; entries that
-/// are no regular files (folders, links, devices) are passed over.
+/// A tar archive, read in place: its headers are checked and listed, nothing is unpacked. Knows
+/// ustar, GNU's long names and pax's paths, links and sizes. A hard or symbolic link to a file of
+/// the archive is that file under another name; entries that are neither files, links nor folders
+/// are passed over.
 class TarFile {
 public:
     struct Entry {
         std::string name;
         std::span<const std::byte> bytes;  // in the archive
+    };
+
+    struct PassedOver {
+        std::string name;
+        enum class Why { dead_link, other } why;
     };
 
     /// Throws Error naming the file when it is no tar archive, when an entry reaches beyond its end, or when a name leaves the archive (an absolute
@@ -22,10 +29,13 @@ public:
 
     const std::filesystem::path& path() const { return file_.path(); }
     const std::vector<Entry>& entries() const { return entries_; }
+    /// Links to nothing in the archive, devices, sparse files and what else there is.
+    const std::vector<PassedOver>& passed_over() const { return passed_over_; }
 
 private:
     MappedFile file_;
     std::vector<Entry> entries_;
+    std::vector<PassedOver> passed_over_;
 };
 
 }  // namespace atelier::core

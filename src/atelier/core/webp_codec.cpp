@@ -1,6 +1,11 @@
+#include <webp/decode.h>
+#include <webp/demux.h>
 #include <webp/encode.h>
 
+#include <algorithm>
+
 #include "atelier/core/error.h"
+#include "atelier/core/exif.h"
 #include "atelier/core/image_codecs.h"
 
 namespace atelier::core {
@@ -15,7 +20,90 @@ std::vector<std::uint8_t> in_rgb(const Image& image) {
     return rgb;
 }
 
+class WebpReader {
+public:
+    WebpReader(std::span<const std::uint8_t> file, bool whole, const std::string& where)
+        : where_(where), size_(file.size()) {
+        const WebPData data{file.data(), file.size()};
+        WebPDemuxState state = WEBP_DEMUX_PARSE_ERROR;
+        demuxer_ = whole ? ::WebPDemux(&data) : ::WebPDemuxPartial(&data, &state);
+        if (demuxer_ == nullptr) fail("{}: is a broken WebP, or was cut off", where);
+    }
+    ~WebpReader() { ::WebPDemuxDelete(demuxer_); }
+    WebpReader(const WebpReader&) = delete;
+    WebpReader& operator=(const WebpReader&) = delete;
+
+    void check_header(const Decoding& how) const {
+        check_sides(said(WEBP_FF_CANVAS_HEIGHT), said(WEBP_FF_CANVAS_WIDTH), where_, how);
+    }
+
+    Image image(const Decoding& how, DecodeNotes& notes) const {
+        check_header(how);
+        const int turned = orientation();
+        notes.turned = turned != 1;
+        return upright(first_frame(how, notes), turned);
+    }
+
+private:
+    std::uint32_t said(WebPFormatFeature what) const { return ::WebPDemuxGetI(demuxer_, what); }
+
+    int orientation() const {
+        if ((said(WEBP_FF_FORMAT_FLAGS) & EXIF_FLAG) == 0) return 1;
+        WebPChunkIterator chunk;
+        const int found = ::WebPDemuxGetChunk(demuxer_, "EXIF", 1, &chunk);
+        const int orientation =
+            found != 0 ? exif_orientation({chunk.chunk.bytes, chunk.chunk.size}) : 1;
+        ::WebPDemuxReleaseChunkIterator(&chunk);
+        return orientation;
+    }
+
+    /// Of a picture, all of it; an animation's first frame may cover a part of its canvas.
+    Image first_frame(const Decoding& how, DecodeNotes& notes) const {
+        WebPIterator frame;
+        if (::WebPDemuxGetFrame(demuxer_, 1, &frame) == 0)
+            fail("{}: is a WebP without an image", where_);
+        const int height = static_cast<int>(said(WEBP_FF_CANVAS_HEIGHT)),
+                  width = static_cast<int>(said(WEBP_FF_CANVAS_WIDTH));
+        const bool covered = frame.width == width && frame.height == height,
+                   plain = covered && frame.has_alpha == 0;
+        const std::size_t channels = plain ? 3 : 4,
+                          stride = channels * static_cast<std::size_t>(width);
+        constexpr std::uint64_t most_pixels_a_byte =
+            65536;  // of a canvas that hardly anything lies on
+        const bool sound = covered || std::uint64_t{static_cast<unsigned>(width)} *
+                                              static_cast<unsigned>(height) / most_pixels_a_byte <=
+                                          size_;
+        std::vector<std::uint8_t> pixels(sound ? stride * static_cast<std::size_t>(height) : 0);
+        bool read = false;
+        if (sound) {
+            const std::size_t begin = static_cast<std::size_t>(frame.y_offset) * stride +
+                                      static_cast<std::size_t>(frame.x_offset) * channels;
+            const auto decode = plain ? ::WebPDecodeRGBInto : ::WebPDecodeRGBAInto;
+            read = decode(frame.fragment.bytes, frame.fragment.size, pixels.data() + begin,
+                          pixels.size() - begin, static_cast<int>(stride)) != nullptr;
+        }
+        ::WebPDemuxReleaseIterator(&frame);
+        if (!read) fail("{}: is a broken WebP", where_);
+        if (plain) return {height, width, 3, std::move(pixels)};
+        return on_background(height, width, 4, std::move(pixels), how, notes);
+    }
+
+    const std::string& where_;
+    std::size_t size_;
+    WebPDemuxer* demuxer_ = nullptr;
+};
+
 }  // namespace
+
+Image decode_webp(std::span<const std::uint8_t> file, const std::string& where, const Decoding& how,
+                  DecodeNotes& notes) {
+    return WebpReader(file, true, where).image(how, notes);
+}
+
+void check_webp_header(std::span<const std::uint8_t> file, std::uint64_t size,
+                       const std::string& where, const Decoding& how) {
+    WebpReader(file, file.size() == size, where).check_header(how);
+}
 
 std::vector<std::uint8_t> encode_webp(const Image& image, int quality) {
     check_image(image);

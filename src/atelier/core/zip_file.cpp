@@ -8,6 +8,7 @@
 #include <optional>
 
 #include "atelier/core/error.h"
+#include "atelier/core/text_encoding.h"
 
 namespace atelier::core {
 
@@ -17,10 +18,12 @@ using Bytes = std::span<const std::byte>;
 
 constexpr std::uint32_t end_magic = 0x06054b50, end64_magic = 0x06064b50, locator_magic = 0x07064b50, entry_magic = 0x02014b50;
 constexpr std::uint32_t local_magic = 0x04034b50;
+constexpr std::uint16_t unicode_name = 0x7075;  // an extra field
 constexpr std::size_t end_size = 22, end64_size = 56, locator_size = 20, entry_size = 46, local_size = 30, longest_comment = 65535;
 constexpr std::uint32_t elsewhere32 = 0xffffffff;  // the number stands in the zip64 record
 constexpr std::uint64_t most_entries = 100'000'000;
 constexpr std::uint64_t largest_read = 0x7fffffff;  // zlib counts in 32 bits
+constexpr std::uint16_t utf8_names = 0x0800;
 constexpr std::uint64_t most_packing = 1032;  // deflate packs no better
 
 /// A little-endian number; the caller knows that it is there.
@@ -33,6 +36,8 @@ Number number_at(Bytes bytes, std::size_t place) {
 
 struct Directory {
     std::uint64_t count, size, offset;
+    std::uint64_t end;         // where what follows it begins
+    std::uint64_t before = 0;  // bytes before the archive, which its own places do not count
 };
 
 class DirectoryReader {
@@ -41,12 +46,13 @@ public:
 
     std::vector<ZipFile::Entry> entries() const {
         const Directory directory = find();
-        if (directory.offset > file_.size() || directory.size > file_.size() - directory.offset) broken("its directory lies beyond its end");
         if (directory.count > most_entries || directory.count * entry_size > directory.size) broken("its directory is too short for its entries");
-        Bytes rest = file_.subspan(static_cast<std::size_t>(directory.offset), static_cast<std::size_t>(directory.size));
+        Bytes rest = file_.subspan(static_cast<std::size_t>(directory.before + directory.offset),
+                                   static_cast<std::size_t>(directory.size));
         std::vector<ZipFile::Entry> entries;
         for (std::uint64_t i = 0; i < directory.count; ++i) {
             ZipFile::Entry entry = next(rest);
+            entry.header += directory.before;
             if (!entry.name.ends_with('/')) entries.push_back(std::move(entry));
         }
         return entries;
@@ -55,30 +61,64 @@ public:
 private:
     [[noreturn]] void broken(const std::string& what) const { fail("{}: is a broken zip archive: {}", where_, what); }
 
+    /// The last end record whose comment ends with the file and whose directory is there: a comment
+    /// may hold anything, another archive's end too.
     Directory find() const {
-        const std::optional<std::size_t> end = find_end();
-        if (!end) fail("{}: is no zip archive, or was cut off", where_);
-        const Directory here{number_at<std::uint16_t>(file_, *end + 10), number_at<std::uint32_t>(file_, *end + 12), number_at<std::uint32_t>(file_, *end + 16)};
-        const bool large = here.count == 0xffff || here.size == elsewhere32 || here.offset == elsewhere32;
-        return large && *end >= locator_size ? find_large(*end - locator_size).value_or(here) : here;
+        bool looks_like_one = false;
+        const std::size_t last = file_.size() < end_size ? 0 : file_.size() - end_size + 1,
+                          first = last > longest_comment + 1 ? last - longest_comment - 1 : 0;
+        for (std::size_t place = last; place-- > first;) {
+            if (number_at<std::uint32_t>(file_, place) != end_magic) continue;
+            looks_like_one = true;
+            if (number_at<std::uint16_t>(file_, place + 20) > file_.size() - place - end_size)
+                continue;
+            if (const auto directory = directory_before(place)) return *directory;
+        }
+        if (looks_like_one) broken("its directory lies beyond its end, or is cut off");
+        fail("{}: is no zip archive, or was cut off", where_);
     }
 
-    std::optional<std::size_t> find_end() const {
-        if (file_.size() < end_size) return std::nullopt;
-        const std::size_t last = file_.size() - end_size, first = last > longest_comment ? last - longest_comment : 0;
-        for (std::size_t place = last + 1; place-- > first;) {
-            if (number_at<std::uint32_t>(file_, place) == end_magic) return place;
-        }
+    std::optional<Directory> directory_before(std::size_t end) const {
+        const Directory here{number_at<std::uint16_t>(file_, end + 10),
+                             number_at<std::uint32_t>(file_, end + 12),
+                             number_at<std::uint32_t>(file_, end + 16), end};
+        const bool large = here.count == 0xffff || here.size == elsewhere32 || here.offset == elsewhere32;
+        return placed(large && end >= locator_size ? find_large(end - locator_size).value_or(here)
+                                                   : here);
+    }
+
+    /// Where a directory lies, if it does: at its place, or as many bytes behind it as stand before
+    /// the archive.
+    std::optional<Directory> placed(Directory directory) const {
+        if (directory.offset > directory.end || directory.size > directory.end - directory.offset)
+            return std::nullopt;
+        if (begins_entry(directory.offset, directory.count)) return directory;
+        directory.before = directory.end - directory.size - directory.offset;
+        if (begins_entry(directory.before + directory.offset, directory.count)) return directory;
         return std::nullopt;
+    }
+
+    bool begins_entry(std::uint64_t place, std::uint64_t count) const {
+        if (count == 0) return true;
+        return file_.size() >= entry_size && place <= file_.size() - entry_size &&
+               number_at<std::uint32_t>(file_, static_cast<std::size_t>(place)) == entry_magic;
     }
 
     std::optional<Directory> find_large(std::size_t locator) const {
         if (number_at<std::uint32_t>(file_, locator) != locator_magic) return std::nullopt;
+        std::size_t at =
+            locator >= end64_size
+                ? locator - end64_size
+                : 0;  // where it lies without further fields, whatever stands before the archive
         const auto place = number_at<std::uint64_t>(file_, locator + 8);
-        if (file_.size() < end64_size || place > file_.size() - end64_size) broken("its zip64 record lies beyond its end");
-        const auto at = static_cast<std::size_t>(place);
-        if (number_at<std::uint32_t>(file_, at) != end64_magic) broken("its zip64 record is missing");
-        return Directory{number_at<std::uint64_t>(file_, at + 32), number_at<std::uint64_t>(file_, at + 40), number_at<std::uint64_t>(file_, at + 48)};
+        if (place <= locator && locator - place >= end64_size &&
+            number_at<std::uint32_t>(file_, static_cast<std::size_t>(place)) == end64_magic)
+            at = static_cast<std::size_t>(place);
+        if (locator < end64_size || number_at<std::uint32_t>(file_, at) != end64_magic)
+            broken("its zip64 record is missing");
+        return Directory{number_at<std::uint64_t>(file_, at + 32),
+                         number_at<std::uint64_t>(file_, at + 40),
+                         number_at<std::uint64_t>(file_, at + 48), at};
     }
 
     ZipFile::Entry next(Bytes& rest) const {
@@ -90,39 +130,73 @@ private:
                              .packed = number_at<std::uint32_t>(rest, 20),
                              .header = number_at<std::uint32_t>(rest, 42),
                              .checksum = number_at<std::uint32_t>(rest, 16)};
-        enlarge(entry, rest.subspan(entry_size + name, extra));
-        check(entry, number_at<std::uint16_t>(rest, 8), number_at<std::uint16_t>(rest, 10));
+        const auto flags = number_at<std::uint16_t>(rest, 8);
+        const bool named_again = read_extra(entry, rest.subspan(entry_size + name, extra));
+        if (!named_again && first_bad_byte(entry.name))
+            entry.name =
+                (flags & utf8_names) != 0 ? from_latin1(entry.name) : from_cp437(entry.name);
+        check(entry, flags, number_at<std::uint16_t>(rest, 10));
         rest = rest.subspan(entry_size + name + extra + comment);
         return entry;
     }
 
-    /// Numbers that need 64 bits stand in an extra field, in this order.
-    void enlarge(ZipFile::Entry& entry, Bytes extra) const {
+    /// Numbers that need 64 bits stand in an extra field, in this order; a name in UTF-8 may stand
+    /// in another. Returns whether it does.
+    bool read_extra(ZipFile::Entry& entry, Bytes extra) const {
+        bool named = false;
         while (extra.size() >= 4) {
             const auto id = number_at<std::uint16_t>(extra, 0);
             const std::size_t length = number_at<std::uint16_t>(extra, 2);
-            if (length > extra.size() - 4) broken(fmt::format("the extra field of \"{}\" is too short", entry.name));
-            Bytes field = extra.subspan(4, length);
+            if (length > extra.size() - 4) break;  // padding that some programs leave there
+            const Bytes field = extra.subspan(4, length);
             extra = extra.subspan(4 + length);
-            if (id != 1) continue;
-            for (std::uint64_t* number : {&entry.size, &entry.packed, &entry.header}) {
-                if (*number != elsewhere32) continue;
-                if (field.size() < 8) broken(fmt::format("the zip64 field of \"{}\" is too short", entry.name));
-                *number = number_at<std::uint64_t>(field, 0);
-                field = field.subspan(8);
-            }
+            if (id == 1) enlarge(entry, field);
+            if (id == unicode_name) named |= rename(entry, field);
         }
+        return named;
+    }
+
+    void enlarge(ZipFile::Entry& entry, Bytes field) const {
+        for (std::uint64_t* number : {&entry.size, &entry.packed, &entry.header}) {
+            if (*number != elsewhere32) continue;
+            if (field.size() < 8)
+                broken(fmt::format("the zip64 field of \"{}\" is too short", shown(entry.name)));
+            *number = number_at<std::uint64_t>(field, 0);
+            field = field.subspan(8);
+        }
+    }
+
+    /// Info-ZIP's: a version, the checksum of the name that it stands for, and the name.
+    static bool rename(ZipFile::Entry& entry, Bytes field) {
+        if (field.size() <= 5 || number_at<std::uint8_t>(field, 0) != 1) return false;
+        if (number_at<std::uint32_t>(field, 1) !=
+            ::crc32_z(0, reinterpret_cast<const Bytef*>(entry.name.data()), entry.name.size()))
+            return false;
+        const std::string_view name(reinterpret_cast<const char*>(field.data()) + 5,
+                                    field.size() - 5);
+        if (first_bad_byte(name)) return false;
+        entry.name = name;
+        return true;
     }
 
     void check(ZipFile::Entry& entry, std::uint16_t flags, std::uint16_t method) const {
         const std::filesystem::path path(entry.name);
         const bool leaves = path.is_absolute() || std::ranges::find(path, "..") != path.end();
-        if (leaves || entry.name.find('\0') != entry.name.npos) fail("{}: the entry \"{}\" would lie outside of the archive", where_, entry.name.c_str());
-        if ((flags & 1) != 0) fail("{}: the entry \"{}\" is encrypted", where_, entry.name);
-        if (method != 0 && method != Z_DEFLATED) fail("{}: the entry \"{}\" is packed by method {}; known are stored and deflated", where_, entry.name, method);
+        if (leaves || entry.name.find('\0') != entry.name.npos)
+            fail("{}: the entry \"{}\" would lie outside of the archive", where_,
+                 shown(entry.name));
+        if ((flags & 1) != 0)
+            fail("{}: the entry \"{}\" is encrypted; unpack the archive and give the folder",
+                 where_, shown(entry.name));
+        if (method != 0 && method != Z_DEFLATED)
+            fail(
+                "{}: the entry \"{}\" is packed by method {}; known are stored and deflated, so "
+                "unpack the archive and give the folder",
+                where_, shown(entry.name), method);
         entry.deflated = method == Z_DEFLATED;
         if (entry.packed > file_.size() || (entry.deflated ? entry.size / most_packing > entry.packed : entry.size != entry.packed)) {
-            fail("{}: the entry \"{}\" claims {} bytes unpacked from {}, which cannot be", where_, entry.name, entry.size, entry.packed);
+            fail("{}: the entry \"{}\" claims {} bytes unpacked from {}, which cannot be", where_,
+                 shown(entry.name), entry.size, entry.packed);
         }
     }
 
@@ -144,7 +218,9 @@ const ZipFile::Entry* ZipFile::find(const std::string& name) const {
     return found != by_name_.end() && entries_[*found].name == name ? &entries_[*found] : nullptr;
 }
 
-std::string ZipFile::where(const Entry& entry) const { return fmt::format("{}: \"{}\"", path().string(), entry.name.substr(0, 200)); }
+std::string ZipFile::where(const Entry& entry) const {
+    return fmt::format("{}: \"{}\"", path().string(), shown(entry.name.substr(0, 200)));
+}
 
 std::span<const std::byte> ZipFile::packed(const Entry& entry) const {
     const Bytes file = file_.bytes();

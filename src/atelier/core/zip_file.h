@@ -8,8 +8,11 @@
 
 namespace atelier::core {
 
-/// A zip archive, read in place: its directory is checked before anything is believed, entries are found without unpacking others. Stored and
-/// deflated entries, zip64; no encryption, no parts. Reading is thread-safe.
+/// A zip archive, read in place: its directory is checked before anything is believed, entries are
+/// found without unpacking others. Stored and deflated entries, zip64, comments, something else
+/// before the archive (a program that unpacks it); no encryption, no parts. Names are UTF-8, as the
+/// archive says or as they are, or else code page 437, which is what zip archives are in without a
+/// word. Reading is thread-safe.
 class ZipFile {
 public:
     struct Entry {

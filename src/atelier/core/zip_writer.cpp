@@ -49,15 +49,19 @@ fs::path purpose_of(const fs::path& path) { return path.string() + ".part.json";
 
 }  // namespace
 
-ZipWriter::ZipWriter(fs::path path, const std::string& purpose) : path_(std::move(path)) {
+ZipWriter::ZipWriter(fs::path path, const std::string& purpose, const Judge& judge)
+    : path_(std::move(path)) {
     const fs::path part = part_of(path_), note = purpose_of(path_);
     if (path_.has_parent_path()) fs::create_directories(path_.parent_path());
     descriptor_ = ::open(part.c_str(), O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0666);
     if (descriptor_ < 0) cannot(part);
     if (::flock(descriptor_, LOCK_EX | LOCK_NB) != 0) fail("{}: another process is writing it", part.string());
-    const bool same = fs::exists(note) && read_text(note) == purpose;
-    if (!same) write_text(note, purpose);
-    if (same) read_what_is_there();
+    const std::string before = fs::exists(note) ? read_text(note) : "";
+    if (judge && !before.empty()) read_what_is_there(judge(before));
+    else if (before == purpose) read_what_is_there([](const std::string&) { return true; });
+    // What is not kept is cut off before the note says that it was made for this purpose.
+    if (before != purpose && ::ftruncate(descriptor_, static_cast<off_t>(end_)) != 0) cannot(part);
+    if (before != purpose) write_text(note, purpose);
     if (::ftruncate(descriptor_, static_cast<off_t>(end_)) != 0 || ::lseek(descriptor_, static_cast<off_t>(end_), SEEK_SET) < 0) cannot(part);
 }
 
@@ -65,7 +69,7 @@ ZipWriter::~ZipWriter() {
     if (descriptor_ >= 0) ::close(descriptor_);
 }
 
-void ZipWriter::read_what_is_there() {
+void ZipWriter::read_what_is_there(const StillGood& still_good) {
     if (fs::file_size(part_of(path_)) == 0) return;
     const MappedFile file(part_of(path_));
     const std::span<const std::byte> bytes = file.bytes();
@@ -74,7 +78,9 @@ void ZipWriter::read_what_is_there() {
         if (begin > bytes.size() || size > bytes.size() - begin) break;
         const auto checksum = static_cast<std::uint32_t>(number_at(bytes, end_ + 14, 4));
         if (checksum_of(bytes.subspan(begin, size)) != checksum) break;
-        entries_.push_back({std::string(reinterpret_cast<const char*>(bytes.data()) + end_ + header_size, name), static_cast<std::uint32_t>(size), checksum, end_});
+        std::string entry(reinterpret_cast<const char*>(bytes.data()) + end_ + header_size, name);
+        if (!still_good(entry)) break;
+        entries_.push_back({std::move(entry), static_cast<std::uint32_t>(size), checksum, end_});
         end_ = begin + size;
     }
 }

@@ -2,6 +2,7 @@
 
 #include <cstdint>
 #include <filesystem>
+#include <functional>
 #include <span>
 #include <string>
 #include <vector>
@@ -12,8 +13,15 @@ namespace atelier::core {
 /// with: its whole entries count, a broken one at the end is cut off. Large archives (zip64) are written, entries of less than 4 GB.
 class ZipWriter {
 public:
-    /// `purpose` says what is being written; a part that another purpose began is begun anew. Throws Error when the file cannot be written.
-    ZipWriter(std::filesystem::path path, const std::string& purpose);
+    /// Whether an entry of a part is as it would be written now.
+    using StillGood = std::function<bool(const std::string& entry)>;
+    /// What says so of a part that was begun for the purpose `before`.
+    using Judge = std::function<StillGood(const std::string& before)>;
+
+    /// `purpose` says what is being written. A part is gone on with up to its first entry that
+    /// `judge` does not know as still good; without a judge, a part of another purpose is begun
+    /// again. Throws Error when the file cannot be written.
+    ZipWriter(std::filesystem::path path, const std::string& purpose, const Judge& judge = nullptr);
     ~ZipWriter();
     ZipWriter(const ZipWriter&) = delete;
     ZipWriter& operator=(const ZipWriter&) = delete;
@@ -35,7 +43,7 @@ private:
         std::uint64_t place;
     };
     void write(const std::string& bytes);
-    void read_what_is_there();
+    void read_what_is_there(const StillGood& still_good);
 
     std::filesystem::path path_;
     int descriptor_ = -1;

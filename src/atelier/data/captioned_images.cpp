@@ -26,7 +26,7 @@ struct Parsed {
 Parsed parsed(const std::filesystem::path& path) {
     const std::string rest = path.string().substr(scheme.size());
     const std::size_t colon = rest.find(':');
-    if (colon == rest.npos) return {rest};
+    if (colon == rest.npos || std::filesystem::exists(rest)) return {rest};
     return {rest.substr(colon + 1), &attribute(rest.substr(0, colon))};
 }
 
@@ -111,6 +111,13 @@ bool is_captioned(const std::filesystem::path& path) { return path.string().star
 
 std::shared_ptr<const Dataset> open_captioned(const DataRequest& request) {
     const Parsed what = parsed(request.path);
+    if (what.attribute == nullptr &&
+        !(std::filesystem::is_directory(what.folder) && is_idx_folder(what.folder))) {
+        return open_dataset({.path = what.folder,
+                             .split = request.split,
+                             .limit = request.limit,
+                             .captions = Captions::wanted});
+    }
     const auto garments = garments_of(what.folder, request);
     struct Worded {
         Scene scene;

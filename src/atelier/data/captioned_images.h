@@ -6,8 +6,10 @@
 
 namespace atelier::data {
 
-/// Whether a path names captioned pictures that the program composes itself of a folder of Fashion-MNIST: "captions:FOLDER", or "captions:ATTRIBUTE:FOLDER"
-/// for the same pictures with an attribute of them as their classes (caption_grammar.h).
+/// Whether a path names captioned images: "captions:PATH" for those of a folder or archive with
+/// their captions (arrange_images.h), or, where PATH is a folder of Fashion-MNIST, for images that
+/// the program composes of it itself; "captions:ATTRIBUTE:PATH" for the same with an attribute of
+/// them as their classes (caption_grammar.h).
 bool is_captioned(const std::filesystem::path& path);
 
 /// 28x28 grey pictures of one or two garments, each with a caption of the grammar; the same on every machine. The test split shows the folder's test images in the

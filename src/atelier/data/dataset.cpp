@@ -3,13 +3,10 @@
 #include <algorithm>
 
 #include "atelier/core/error.h"
-#include "atelier/data/captioned_folder.h"
 #include "atelier/data/captioned_images.h"
 #include "atelier/data/idx.h"
-#include "atelier/data/image_folder.h"
+#include "atelier/data/image_files.h"
 #include "atelier/data/image_npz.h"
-#include "atelier/data/image_tar.h"
-#include "atelier/data/image_zip.h"
 #include "atelier/data/points.h"
 #include "atelier/data/prompt_list.h"
 #include "atelier/data/toy_points.h"
@@ -47,18 +44,22 @@ std::vector<std::int64_t> indices_of(const Dataset& dataset, std::span<const std
 namespace {
 
 std::shared_ptr<const Dataset> open_path(const DataRequest& request) {
-    const auto status = std::filesystem::status(request.path);
-    if (!std::filesystem::exists(status)) {
-        core::fail(
-            "{}: there is no such file or folder; data is a .safetensors file, a .zip, .tar or .npz of images, a folder of IDX files, images or tars, or toy:ring",
-            request.path.string());
+    switch (look_at(request.path)) {
+        case DataFiles::nothing:
+            core::fail(
+                "{}: there is no such file or folder; data is a .safetensors file, a .zip, .tar or "
+                ".npz of images, a folder of IDX files, images or tars, or toy:ring",
+                request.path.string());
+        case DataFiles::npz:
+            return open_image_npz(request);
+        case DataFiles::points:
+            return open_points(request);
+        case DataFiles::idx:
+            return open_idx_folder(request);
+        case DataFiles::images:
+            break;
     }
-    if (request.path.extension() == ".zip") return open_image_zip(request);
-    if (request.path.extension() == ".npz") return open_image_npz(request);
-    if (request.path.extension() == ".tar" || (std::filesystem::is_directory(status) && is_tar_folder(request.path))) return open_image_tars(request);
-    if (!std::filesystem::is_directory(status)) return open_points(request);
-    if (is_captioned_folder(request.path)) return open_captioned_folder(request);
-    return is_idx_folder(request.path) ? open_idx_folder(request) : open_image_folder(request);
+    return open_encoded(images_in(request), request.limit);
 }
 
 }  // namespace

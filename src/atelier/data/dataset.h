@@ -42,17 +42,25 @@ conditions::Prior prior_of(const Dataset& dataset);
 /// such class.
 std::vector<std::int64_t> indices_of(const Dataset& dataset, std::span<const std::int64_t> classes);
 
+/// Whether images' captions are read: where there are classes beside them, those are read unless
+/// captions are wanted.
+enum class Captions { automatic, wanted, unwanted };
+
 struct DataRequest {
     std::filesystem::path path;   // a file, a folder, or toy:<name>
     std::string split = "train";  // "train" or "test", where the data distinguishes them
     std::int64_t limit = 0;       // only the first so many samples; 0: all
+    Captions captions = Captions::automatic;
 };
 
-/// Opens a data set by what lies at the path: a safetensors file with `points` and `labels` (points.h), a folder of IDX files,
-/// gzip or not (idx.h), a folder of images, one sub-folder a class (image_folder.h), a zip of images as EDM makes them (image_zip.h), WebDataset tars
-/// (image_tar.h), an .npz of images (image_npz.h), a folder of images with their captions (captioned_folder.h), prompts alone (prompt_list.h); or draws a toy (toy_points.h), or composes captioned pictures (captioned_images.h). The test
-/// split has the classes and the model space of the training data; data without splits is the same for both. Throws core::Error
-/// saying what was looked for, or what is wrong with the data: labels out of range, sizes that differ, counts that do not fit.
+/// Opens a data set by what lies at the path: a safetensors file with `points` and `labels`
+/// (points.h), a folder of IDX files, gzip or not (idx.h), an .npz of images (image_npz.h), a
+/// folder, zip archive or tars of images with classes or captions (arrange_images.h), prompts alone
+/// (prompt_list.h); or draws a toy (toy_points.h), or composes captioned images
+/// (captioned_images.h). "captions:PATH" wants the captions of images. Says once what is passed
+/// over. The test split has the classes and the model space of the training data; data without
+/// splits is the same for both. Throws core::Error saying what was looked for, or what is wrong
+/// with the data: labels out of range, sizes that differ, counts that do not fit.
 std::shared_ptr<const Dataset> open_dataset(const DataRequest& request);
 
 }  // namespace atelier::data

@@ -4,10 +4,13 @@
 #include <atomic>
 #include <exception>
 #include <mutex>
+#include <numeric>
+#include <set>
 #include <thread>
 
 #include "atelier/core/error.h"
 #include "atelier/core/hash.h"
+#include "atelier/core/log.h"
 #include "atelier/data/memory_dataset.h"
 
 namespace atelier::data {
@@ -25,11 +28,15 @@ void copy_into(Tensor place, core::Image& image) {
     place.copy_(at::from_blob(image.pixels.data(), {image.height, image.width, image.channels}, at::kByte).permute({2, 0, 1}));
 }
 
-/// Decodes whatever is asked for.
+/// Decodes whatever is asked for. Some of the images are looked at beforehand, so that mixed sets
+/// are known before they are trained on.
 class LazyImages final : public Dataset {
 public:
-    LazyImages(EncodedImages images, const core::Image& first) : images_(std::move(images)), first_(first) {
-        form_.shape = {first.channels, first.height, first.width};
+    LazyImages(EncodedImages images, core::Image first)
+        : images_(std::move(images)), first_(std::move(first)) {
+        first_.pixels.clear();
+        first_.channels = most_channels_of_some();
+        form_.shape = {first_.channels, first_.height, first_.width};
         form_.class_names = images_.class_names;
         hash_ = core::sha256(fmt::format("{} {} {}", images_.count, images_.identity, core::sha256(std::as_bytes(std::span(images_.labels)))));
     }
@@ -44,21 +51,68 @@ public:
         const std::int64_t count = static_cast<std::int64_t>(indices.size());
         const Tensor stack = at::empty({count, first_.channels, first_.height, first_.width}, at::kByte);
         in_parallel(count, [&](std::int64_t i) { decode(indices[static_cast<std::size_t>(i)], stack.select(0, i)); });
+        if (images_.reading->transparent > 0)
+            say_once(images_.where + ": images with transparency are put on white", false);
         return stack.to(at::kFloat).div_(127.5).sub_(1);
     }
 
 private:
+    int most_channels_of_some() const {
+        constexpr std::int64_t most = 512;
+        const std::int64_t count = std::min(most, images_.count);
+        std::vector<int> channels(static_cast<std::size_t>(count));
+        in_parallel(count, [&](std::int64_t i) {
+            const std::int64_t place = i * images_.count / count;
+            const core::Image image = images_.read(place);
+            check_size(images_, place, image, first_);
+            channels[static_cast<std::size_t>(i)] = image.channels;
+        });
+        return std::ranges::max(channels);
+    }
+
     void decode(std::int64_t i, const Tensor& place) const {
         if (i < 0 || i >= size()) core::fail("the data set has no sample {}; it has {}", i, size());
         core::Image image = images_.read(i);
         check_size(images_, i, image, first_);
-        if (image.channels > first_.channels) core::fail("{}: is coloured, {} is grey; let a coloured image come first", images_.name(i), images_.name(0));
+        if (image.channels > first_.channels)
+            core::fail(
+                "{}: is coloured, and the {} images looked at before are grey; make them alike "
+                "with: atelier import FOLDER NEW.zip --size N",
+                images_.name(i), images_.count < 512 ? images_.count : 512);
         copy_into(place, image);
     }
 
     EncodedImages images_;
     core::Image first_;
     models::DataForm form_;
+    std::string hash_;
+};
+
+/// Images that are each labelled with their own caption.
+class Captioned final : public Dataset {
+public:
+    Captioned(std::shared_ptr<const Dataset> images, std::vector<std::string> captions)
+        : images_(std::move(images)), captions_(std::move(captions)), labels_(captions_.size()) {
+        std::iota(labels_.begin(), labels_.end(), 0);
+        std::string all = images_->hash();
+        for (const std::string& caption : captions_) all += "\n" + caption;
+        hash_ = core::sha256(all);
+    }
+
+    std::int64_t size() const override { return images_->size(); }
+    std::int64_t classes() const override { return size(); }
+    Tensor samples(std::span<const std::int64_t> indices) const override {
+        return images_->samples(indices);
+    }
+    const std::vector<std::int64_t>& labels() const override { return labels_; }
+    const std::vector<std::string>& captions() const override { return captions_; }
+    const models::DataForm& form() const override { return images_->form(); }
+    const std::string& hash() const override { return hash_; }
+
+private:
+    std::shared_ptr<const Dataset> images_;
+    std::vector<std::string> captions_;
+    std::vector<std::int64_t> labels_;
     std::string hash_;
 };
 
@@ -69,6 +123,8 @@ std::shared_ptr<const Dataset> all_in_memory(const EncodedImages& images, const 
         check_size(images, i, image, first);
         decoded[static_cast<std::size_t>(i)] = std::move(image);
     });
+    for (const std::string& words : images.reading->words())
+        say_once(images.where + ": " + words, false);
     const int channels = std::ranges::max(decoded, {}, &core::Image::channels).channels;
     const Tensor stack = at::empty({images.count, channels, first.height, first.width}, at::kByte);
     for (std::int64_t i = 0; i < images.count; ++i) {
@@ -107,16 +163,72 @@ void in_parallel(std::int64_t count, const std::function<void(std::int64_t)>& wo
     if (trouble) std::rethrow_exception(trouble);
 }
 
+core::Image ImageReading::decode(std::span<const std::byte> file, const std::string& where) {
+    core::DecodeNotes notes;
+    core::Image image = core::decode_image(file, where, how, &notes);
+    transparent += notes.transparent ? 1 : 0;
+    turned += notes.turned ? 1 : 0;
+    four_colours += notes.four_colours ? 1 : 0;
+    return image;
+}
+
+std::vector<std::string> ImageReading::words() const {
+    const auto images = [](std::int64_t count, const char* one, const char* many) {
+        return fmt::format("{} image{} {}", count, count == 1 ? "" : "s", count == 1 ? one : many);
+    };
+    std::vector<std::string> lines;
+    const core::Colour& ground = how.background;
+    const std::string colour =
+        ground == core::white ? "white"
+        : ground == core::Colour{0, 0, 0}
+            ? "black"
+            : fmt::format("#{:02x}{:02x}{:02x}", ground[0], ground[1], ground[2]);
+    if (transparent > 0)
+        lines.push_back(images(transparent, "with transparency was", "with transparency were") +
+                        " put on " + colour);
+    if (turned > 0)
+        lines.push_back(images(turned, "was", "were") + " turned upright, as EXIF says");
+    if (four_colours > 0)
+        lines.push_back(images(four_colours, "was", "were") + " converted from CMYK");
+    return lines;
+}
+
+void say_once(const std::string& line, bool as_warning) {
+    static std::mutex mutex;
+    static std::set<std::string> said;
+    const std::lock_guard lock(mutex);
+    if (!said.insert(line).second) return;
+    if (as_warning) core::log::warning_line(line);
+    else core::log::info_line(line);
+}
+
+void say_what_is_left_out(const EncodedImages& images) {
+    if (images.passed_over.count() > 0)
+        say_once(images.where + ": " + images.passed_over.words(),
+                 !images.passed_over.only_expected());
+    for (const std::string& remark : images.remarks) say_once(images.where + ": " + remark, false);
+}
+
 std::shared_ptr<const Dataset> open_encoded(EncodedImages images, std::int64_t limit, std::uint64_t most_in_memory) {
+    say_what_is_left_out(images);
     if (limit > 0 && limit < images.count) {
         images.count = limit;
         if (!images.labels.empty()) images.labels.resize(static_cast<std::size_t>(limit));
+        if (!images.captions.empty()) images.captions.resize(static_cast<std::size_t>(limit));
     }
+    std::vector<std::string> captions = std::move(images.captions);
     core::Image first = images.read(0);
     const std::uint64_t pixels = static_cast<std::uint64_t>(images.count) * first.pixels.size();
-    if (pixels <= most_in_memory) return all_in_memory(images, first);
-    first.pixels.clear();
-    return std::make_shared<LazyImages>(std::move(images), first);
+    std::shared_ptr<const Dataset> data;
+    if (pixels <= most_in_memory) {
+        images.reading->transparent = images.reading->turned = images.reading->four_colours =
+            0;  // the first is read again
+        data = all_in_memory(images, first);
+    } else {
+        data = std::make_shared<LazyImages>(std::move(images), std::move(first));
+    }
+    if (captions.empty()) return data;
+    return std::make_shared<Captioned>(std::move(data), std::move(captions));
 }
 
 }  // namespace atelier::data

@@ -1,11 +1,13 @@
 #include "atelier/data/image_folder.h"
 
+#include <sys/stat.h>
+
 #include <algorithm>
-#include <cctype>
+#include <cerrno>
 
 #include "atelier/core/error.h"
-#include "atelier/core/image_file.h"
-#include "atelier/data/encoded_images.h"
+#include "atelier/core/regular_file.h"
+#include "atelier/core/text_encoding.h"
 
 namespace atelier::data {
 
@@ -13,102 +15,104 @@ namespace {
 
 namespace fs = std::filesystem;
 
-bool is_image(const fs::directory_entry& entry) { return is_image_name(entry.path().string()) && entry.is_regular_file(); }
+/// By the names of folders first: '/' comes before every other character.
+bool before_by_parts(const FileListing::File& a, const FileListing::File& b) {
+    const auto rank = [](char c) {
+        return c == '/' ? -1 : static_cast<int>(static_cast<unsigned char>(c));
+    };
+    return std::ranges::lexicographical_compare(a.name, b.name, {}, rank, rank);
+}
 
-bool is_folder(const fs::directory_entry& entry) { return entry.is_directory(); }
-
-/// The entries that are `wanted` and not hidden, sorted by name.
-std::vector<fs::path> entries(const fs::path& folder, bool (*wanted)(const fs::directory_entry&)) {
-    std::vector<fs::path> paths;
-    for (const auto& entry : fs::directory_iterator(folder)) {
-        if (!entry.path().filename().string().starts_with('.') && wanted(entry)) paths.push_back(entry.path());
+class FolderFiles final : public FileListing {
+public:
+    explicit FolderFiles(fs::path folder) : folder_(std::move(folder)) {
+        list("");
+        std::ranges::sort(files_, before_by_parts);
     }
-    std::sort(paths.begin(), paths.end());
-    return paths;
-}
 
-std::vector<std::string> class_names(const fs::path& folder) {
-    std::vector<std::string> names;
-    for (const fs::path& path : entries(folder, is_folder)) names.push_back(path.filename().string());
-    return names;
-}
+    Kind kind() const override { return Kind::folder; }
+    std::uint64_t largest_text() const override { return std::uint64_t{256} << 20; }
+    std::string where(std::size_t file) const override { return core::shown(path(file).string()); }
+    std::string identity(std::size_t file) const override {
+        return fmt::format("{} {}", last_part(files_[file].name), fs::file_size(path(file)));
+    }
 
-struct Files {
-    std::vector<fs::path> paths;
-    std::vector<std::int64_t> labels;  // empty: unlabelled
+    std::string version(std::size_t file) const override {
+        struct ::stat status {};
+        if (::stat(path(file).c_str(), &status) != 0) return files_[file].name;
+        return fmt::format("{} {} {}.{}", files_[file].name, status.st_size, status.st_mtim.tv_sec,
+                           status.st_mtim.tv_nsec);
+    }
+
+    void with_bytes(std::size_t file, std::uint64_t largest, const Use& use) const override {
+        core::RegularFile from(path(file));
+        if (from.size() > largest)
+            core::fail("{}: has {} bytes; at most {} are read", where(file), from.size(), largest);
+        use(read(from, from.size()));
+    }
+
+    void with_head(std::size_t file, const UseHead& use) const override {
+        constexpr std::uint64_t head = 64 << 10;
+        core::RegularFile from(path(file));
+        const std::vector<std::byte> bytes = read(from, std::min(head, from.size()));
+        use(bytes, from.size());
+    }
+
+private:
+    fs::path path(std::size_t file) const { return folder_ / files_[file].name; }
+
+    static std::vector<std::byte> read(core::RegularFile& from, std::uint64_t size) {
+        std::vector<std::byte> bytes(static_cast<std::size_t>(size));
+        bytes.resize(from.read(bytes));
+        return bytes;
+    }
+
+    /// `below` is "" or ends with '/'.
+    void list(const std::string& below) {
+        constexpr std::size_t deepest = 64;
+        struct ::stat status {};
+        const fs::path here = folder_ / below;
+        if (::stat(here.c_str(), &status) != 0)
+            throw fs::filesystem_error("stat", here,
+                                       std::error_code(errno, std::generic_category()));
+        const std::pair<dev_t, ino_t> self{status.st_dev, status.st_ino};
+        if (std::ranges::find(above_, self) != above_.end())
+            return passed_over_.add("link back to a folder above it",
+                                    "links back to folders above them",
+                                    below.substr(0, below.size() - 1));
+        if (above_.size() > deepest)
+            core::fail("{}: its folders are nested more than {} deep", folder_.string(), deepest);
+        if (!below.empty()) folders_.push_back(below.substr(0, below.size() - 1));
+        above_.push_back(self);
+        for (const auto& entry : fs::directory_iterator(here))
+            add(entry, below + entry.path().filename().string());
+        above_.pop_back();
+    }
+
+    void add(const fs::directory_entry& entry, std::string name) {
+        std::error_code unreadable;
+        if (entry.is_directory(unreadable)) {
+            if (is_hidden_name(name)) passed_over_.hidden(name);
+            else list(name + "/");
+        } else if (entry.is_regular_file(unreadable)) {
+            files_.push_back({std::move(name), 0});
+        } else if (is_hidden_name(name)) {
+            passed_over_.hidden(name);
+        } else if (entry.is_symlink(unreadable)) {
+            passed_over_.dead_link(name);
+        } else {
+            passed_over_.no_file(name);
+        }
+    }
+
+    std::vector<std::pair<dev_t, ino_t>> above_;  // the folders that are being listed
+    fs::path folder_;
 };
-
-Files unlabelled_files(const fs::path& folder, const std::vector<std::string>& names) {
-    for (const std::string& name : names) {
-        if (!entries(folder / name, is_image).empty()) {
-            core::fail("{}: images lie both in the folder and in \"{}\" below it; either all or none have a class",
-                       folder.string(), name);
-        }
-    }
-    return {entries(folder, is_image), {}};
-}
-
-/// `names` are the classes; the folder may lack some, but have no others.
-Files labelled_files(const fs::path& folder, const std::vector<std::string>& names) {
-    Files files;
-    for (const std::string& own : class_names(folder)) {
-        const auto known = std::lower_bound(names.begin(), names.end(), own);
-        if (known == names.end() || *known != own) core::fail("{}: is not a class of the training data", (folder / own).string());
-        for (fs::path& path : entries(folder / own, is_image)) {
-            files.paths.push_back(std::move(path));
-            files.labels.push_back(known - names.begin());
-        }
-    }
-    return files;
-}
-
-void expect_every_class(const Files& files, const std::vector<std::string>& names, const fs::path& folder) {
-    for (std::size_t i = 0; i < names.size(); ++i) {
-        if (!std::binary_search(files.labels.begin(), files.labels.end(), static_cast<std::int64_t>(i))) {
-            core::fail("{}: holds no .png, .jpg or .jpeg; fill the class or remove its folder", (folder / names[i]).string());
-        }
-    }
-}
-
-std::string identity_of(const std::vector<fs::path>& paths) {
-    std::string identity;
-    for (const fs::path& path : paths) identity += fmt::format("{} {}\n", path.filename().string(), fs::file_size(path));
-    return identity;
-}
 
 }  // namespace
 
-EncodedImages images_in_folder(const DataRequest& request) {
-    const bool split = fs::is_directory(request.path / "train") && fs::is_directory(request.path / "test");
-    const fs::path train = split ? request.path / "train" : request.path;
-    const fs::path folder = split ? request.path / request.split : request.path;
-    const std::vector<std::string> names = class_names(train);
-    const bool unlabelled = !entries(train, is_image).empty();
-    const Files files = unlabelled ? unlabelled_files(folder, names) : labelled_files(folder, names);
-    if (files.paths.empty()) {
-        core::fail(
-            "{}: is no data set; looked for IDX files (train-images-idx3-ubyte, also .gz), .png, .jpg or .jpeg images, and a "
-            "sub-folder of images for each class",
-            folder.string());
-    }
-    if (!unlabelled && folder == train) expect_every_class(files, names, folder);
-    EncodedImages images;
-    images.count = static_cast<std::int64_t>(files.paths.size());
-    images.labels = files.labels;
-    if (!unlabelled) images.class_names = names;
-    images.classes = static_cast<std::int64_t>(images.class_names.size());
-    images.identity = identity_of(files.paths);
-    images.name = [paths = files.paths](std::int64_t i) { return paths[static_cast<std::size_t>(i)].string(); };
-    images.read = [paths = files.paths](std::int64_t i) { return core::read_image(paths[static_cast<std::size_t>(i)]); };
-    return images;
-}
-
-std::shared_ptr<const Dataset> open_image_folder(const DataRequest& request) { return open_encoded(images_in_folder(request), request.limit); }
-
-bool is_image_name(const std::string& name) {
-    std::string ending = fs::path(name).extension().string();
-    std::transform(ending.begin(), ending.end(), ending.begin(), [](unsigned char c) { return std::tolower(c); });
-    return ending == ".png" || ending == ".jpg" || ending == ".jpeg";
+std::shared_ptr<const FileListing> files_of_folder(const fs::path& folder) {
+    return std::make_shared<FolderFiles>(folder);
 }
 
 }  // namespace atelier::data

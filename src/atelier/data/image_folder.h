@@ -3,21 +3,12 @@
 #include <filesystem>
 #include <memory>
 
-#include "atelier/data/encoded_images.h"
+#include "atelier/data/file_listing.h"
 
 namespace atelier::data {
 
-/// Opens `folder`/<class>/*.png|jpg|jpeg: the sub-folders' names, sorted, are the classes, and samples come class by class in the
-/// order of their file names. Images that lie directly in the folder are unlabelled. Where there are both `train` and `test`,
-/// those are the splits, and the classes are train's. Hidden and other files are passed over. Grey images among coloured ones
-/// become RGB. Throws core::Error when there are no images (saying what a data set may be), when a class has none, or when sizes
-/// differ (naming the file).
-std::shared_ptr<const Dataset> open_image_folder(const DataRequest& request);
-
-/// The same images, not decoded: their sizes may differ.
-EncodedImages images_in_folder(const DataRequest& request);
-
-/// Whether a file's name ends as an image's that is read, .png, .jpg or .jpeg, in small or capital letters.
-bool is_image_name(const std::string& name);
+/// All files of a folder and of the folders below it, also behind symbolic links, in the order of
+/// their names. Throws core::Error when folders are nested more than 64 deep.
+std::shared_ptr<const FileListing> files_of_folder(const std::filesystem::path& folder);
 
 }  // namespace atelier::data

@@ -1,16 +1,14 @@
 #pragma once
 
-#include "atelier/data/encoded_images.h"
+#include <filesystem>
+#include <memory>
+
+#include "atelier/data/file_listing.h"
 
 namespace atelier::data {
 
-/// Opens a data set as NVlabs/edm's dataset_tool writes it: a zip archive of PNG or JPEG images, and in its `dataset.json` their classes,
-/// {"labels": [["00000/img00000000.png", 6], ...]}, and perhaps their names, "class_names" (ours); without labels, or
-/// with null, it is unlabelled. Samples come in the order of their names. Throws
-/// core::Error naming archive and entry: broken or hostile archives and images, images without a label, labels with gaps.
-std::shared_ptr<const Dataset> open_image_zip(const DataRequest& request);
-
-/// The same images, not decoded: their sizes may differ.
-EncodedImages images_in_zip(const std::filesystem::path& path);
+/// The files of a zip archive, in the order of their names. Of several of one name the last is
+/// taken. Throws core::Error naming archive and entry when it is broken or hostile.
+std::shared_ptr<const FileListing> files_of_zip(const std::filesystem::path& path);
 
 }  // namespace atelier::data

@@ -24,8 +24,10 @@ Tensor places_in(const core::SafetensorsFile& file) {
     const core::TensorEntry& entry = file.entry("points");
     const bool is_double = entry.dtype == core::DType::F64;
     if ((!is_double && entry.dtype != core::DType::F32) || entry.shape.size() != 2 || entry.shape[1] != 2 || entry.shape[0] < 1) {
-        core::fail("{}: \"points\" is {} {}; it must be F32 or F64 [N,2] with N of at least 1", where, core::name_of(entry.dtype),
-                   core::to_string(entry.shape));
+        core::fail(
+            "{}: \"points\" is {} {}; points lie in the plane: F32 or F64 [N,2] with N of at least "
+            "1",
+            where, core::name_of(entry.dtype), core::to_string(entry.shape));
     }
     Tensor places = at::empty(entry.shape, is_double ? at::kDouble : at::kFloat);
     std::memcpy(places.mutable_data_ptr(), file.bytes("points").data(), places.nbytes());

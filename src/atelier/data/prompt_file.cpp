@@ -3,17 +3,19 @@
 #include <filesystem>
 
 #include "atelier/core/error.h"
+#include "atelier/core/text_encoding.h"
 
 namespace atelier::data {
 
-PromptFile::PromptFile(const std::string& path) : lines_(path) {
+PromptFile::PromptFile(const std::string& path) : path_(path), lines_(path) {
     if (!lines_ || std::filesystem::is_directory(path)) core::fail("{}: cannot be read; it is a text file with a prompt a line", path);
 }
 
 bool PromptFile::next(std::string& prompt) {
     if (!std::getline(lines_, prompt)) return false;
     if (prompt.ends_with('\r')) prompt.pop_back();
-    ++line_;
+    if (++line_ == 1) prompt = core::without_byte_order_mark(prompt, path_);
+    if (core::first_bad_byte(prompt)) core::check_utf8(prompt, fmt::format("{}:{}", path_, line_));
     return true;
 }
 

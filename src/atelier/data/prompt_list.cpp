@@ -2,7 +2,6 @@
 
 #include <numeric>
 
-#include "atelier/conditions/unicode_text.h"
 #include "atelier/core/error.h"
 #include "atelier/core/hash.h"
 #include "atelier/data/prompt_file.h"
@@ -46,10 +45,9 @@ std::shared_ptr<const Dataset> open_prompt_list(const DataRequest& request) {
     const std::string path = request.path.string().substr(prompts_prefix.size());
     PromptFile file(path);
     std::vector<std::string> prompts;
-    for (std::string prompt; (request.limit == 0 || file.line() < request.limit) && file.next(prompt);) {
-        conditions::code_points(prompt, fmt::format("{}:{}", path, file.line()));
+    for (std::string prompt;
+         (request.limit == 0 || file.line() < request.limit) && file.next(prompt);)
         prompts.push_back(std::move(prompt));
-    }
     if (prompts.empty()) core::fail("{}: holds no prompt", path);
     return std::make_shared<PromptList>(std::move(prompts), core::sha256_of_file(path));
 }

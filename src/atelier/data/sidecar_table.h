@@ -1,0 +1,36 @@
+#pragma once
+
+#include <optional>
+#include <string>
+#include <string_view>
+#include <unordered_map>
+#include <vector>
+
+#include "atelier/data/file_listing.h"
+
+namespace atelier::data {
+
+/// The texts that lie beside images: NAME.txt, .caption, .json and .cls beside NAME.png, or in tars
+/// beside NAME.what.ever.png (WebDataset).
+class SidecarTable {
+public:
+    /// Throws core::Error naming the second image of a tar's sample.
+    SidecarTable(const FileListing& listing, const std::vector<std::size_t>& images,
+                 const std::vector<std::size_t>& others);
+
+    /// The file beside an image, by its ending in small letters.
+    std::optional<std::size_t> beside(std::size_t image, std::string_view ending) const;
+
+    /// A key that is another for every archive, stem and ending.
+    static std::string place_of(std::int64_t part, std::string_view stem, std::string_view ending);
+
+private:
+    const std::string& name(std::size_t file) const { return listing_.files()[file].name; }
+    std::int64_t part(std::size_t file) const { return listing_.files()[file].part; }
+
+    const FileListing& listing_;
+    std::unordered_map<std::string, std::size_t> sidecars_, by_key_;
+    std::unordered_map<std::string, std::int64_t> images_of_key_;
+};
+
+}  // namespace atelier::data
