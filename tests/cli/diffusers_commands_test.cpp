@@ -154,14 +154,18 @@ TEST_F(DiffusersCommands, evaluate_draws_a_picture_a_caption_and_measures_them_w
     ops::expect_contains(other.error, "another seed");
 }
 
-TEST_F(DiffusersCommands, evaluate_needs_no_data_for_a_clip_score_and_draws_a_sample_of_the_captions) {
+TEST_F(DiffusersCommands,
+       evaluate_needs_no_data_for_a_clip_score_and_draws_a_sample_of_the_captions) {
     namespace fs = std::filesystem;
     fs::copy(ATELIER_SOURCE_DIR "/tests/golden/clip", path("clip"));
     fs::copy(ATELIER_SOURCE_DIR "/tests/golden/clip_tokenizer", path("clip"));
     std::string captions;
-    for (int i = 0; i < 40; ++i) captions += fmt::format("{} number {}\n", i < 20 ? "cats" : "boats", i);
+    for (int i = 0; i < 40; ++i)
+        captions += fmt::format("{} number {}\n", i < 20 ? "cats" : "boats", i);
     core::write_text(path("captions.txt"), captions);
-    const Answer answer = atelier({"evaluate", model(), "--captions", path("captions.txt"), "--clip", path("clip"), "--steps", "1", "--count", "4", "--out", path("out")});
+    const Answer answer =
+        atelier({"evaluate", model(), "--captions", path("captions.txt"), "--clip", path("clip"),
+                 "--steps", "1", "--count", "4", "--out", path("out")});
     ASSERT_EQ(answer.code, 0) << answer.error;
     ops::expect_contains(answer.error, "a seeded sample of 4 of its 40 captions is drawn");
     ops::expect_contains(answer.error, path("out/evaluation.json"));
@@ -174,10 +178,12 @@ TEST_F(DiffusersCommands, evaluate_needs_no_data_for_a_clip_score_and_draws_a_sa
     EXPECT_GT(result.at("parameters").get<std::int64_t>(), 1000);
     EXPECT_EQ(result.at("evaluations"), 1);
     std::string drawn;
-    for (int i = 0; i < 4; ++i) drawn += core::read_text(path(fmt::format("out/pictures/00000{}.png", i)));
+    for (int i = 0; i < 4; ++i)
+        drawn += core::read_text(path(fmt::format("out/pictures/00000{}.png", i)));
     ops::expect_contains(drawn, "boats number");
 
-    const Answer nothing = atelier({"evaluate", model(), "--captions", path("captions.txt"), "--out", path("other")});
+    const Answer nothing =
+        atelier({"evaluate", model(), "--captions", path("captions.txt"), "--out", path("other")});
     EXPECT_EQ(nothing.code, 2);
     ops::expect_contains(nothing.error, "--data is needed");
 }

@@ -62,5 +62,14 @@ TEST(ImageNpzFile, that_is_none_is_refused_by_name) {
     EXPECT_NE(refused({{"arr_0", DType::U8, {2, 4, 4, 3}, bytes}, {"labels", DType::I64, {1}, std::as_bytes(std::span(labels).first(1))}}).find("int64 [2]"), std::string::npos);
 }
 
+TEST(ImageNpzFile, is_read_whatever_else_lies_in_it) {
+    // By numpy: "arr_1" and another array are text, which images with "labels" do not need.
+    const auto data =
+        open_dataset({.path = ATELIER_SOURCE_DIR "/tests/core/arrays/images_and_words.npz"});
+    EXPECT_EQ(data->size(), 2);
+    EXPECT_EQ(data->labels(), (std::vector<std::int64_t>{1, 0}));
+    EXPECT_EQ(data->form().shape, (std::vector<std::int64_t>{1, 3, 4}));
+}
+
 }  // namespace
 }  // namespace atelier::data

@@ -103,17 +103,30 @@ TEST_F(PairStoreFolder, a_store_larger_than_memory_should_be_is_mapped_not_read)
     fs::create_directories(path);
     std::vector<std::int64_t> rows{each, count - each};
     for (int i = 0; i < 2; ++i) {
-        const std::int64_t n = rows[static_cast<std::size_t>(i)], labels = n * 8, pixels = n * 3 * 64 * 64 * 4;
-        nlohmann::json header{{"labels", {{"dtype", "I64"}, {"shape", {n}}, {"data_offsets", {0, labels}}}},
-                              {"noise", {{"dtype", "F32"}, {"shape", {n, 3, 64, 64}}, {"data_offsets", {labels, labels + pixels}}}},
-                              {"samples", {{"dtype", "F32"}, {"shape", {n, 3, 64, 64}}, {"data_offsets", {labels + pixels, labels + 2 * pixels}}}}};
+        const std::int64_t n = rows[static_cast<std::size_t>(i)], labels = n * 8,
+                           pixels = n * 3 * 64 * 64 * 4;
+        nlohmann::json header{
+            {"labels", {{"dtype", "I64"}, {"shape", {n}}, {"data_offsets", {0, labels}}}},
+            {"noise",
+             {{"dtype", "F32"},
+              {"shape", {n, 3, 64, 64}},
+              {"data_offsets", {labels, labels + pixels}}}},
+            {"samples",
+             {{"dtype", "F32"},
+              {"shape", {n, 3, 64, 64}},
+              {"data_offsets", {labels + pixels, labels + 2 * pixels}}}}};
         std::string text = header.dump();
         text.append((8 - text.size() % 8) % 8, ' ');
         const auto length = static_cast<std::uint64_t>(text.size());
-        std::ofstream(shard(i), std::ios::binary).write(reinterpret_cast<const char*>(&length), 8) << text;
+        std::ofstream(shard(i), std::ios::binary).write(reinterpret_cast<const char*>(&length), 8)
+            << text;
         fs::resize_file(shard(i), 8 + text.size() + static_cast<std::size_t>(labels + 2 * pixels));
     }
-    core::write_json(path / "manifest.json", {{"count", count}, {"shard", each}, {"shape", {3, 64, 64}}, {"teacher_hash", "hash"}, {"sampler", nullptr}});
+    core::write_json(path / "manifest.json", {{"count", count},
+                                              {"shard", each},
+                                              {"shape", {3, 64, 64}},
+                                              {"teacher_hash", "hash"},
+                                              {"sampler", nullptr}});
     const std::int64_t before = resident();
     const PairStore store(path, "hash");
     EXPECT_EQ(store.size(), count);

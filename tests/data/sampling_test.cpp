@@ -11,7 +11,8 @@
 namespace atelier::data {
 namespace {
 
-std::map<std::int64_t, std::int64_t> counts(const std::vector<std::int64_t>& sample, const std::vector<std::int64_t>& labels) {
+std::map<std::int64_t, std::int64_t> counts(const std::vector<std::int64_t>& sample,
+                                            const std::vector<std::int64_t>& labels) {
     std::map<std::int64_t, std::int64_t> all;
     for (const std::int64_t i : sample) ++all[labels.at(static_cast<std::size_t>(i))];
     return all;
@@ -29,7 +30,9 @@ TEST(SpreadSample, of_sorted_labels_has_every_class_by_its_share) {
     const auto labels = sorted_labels();
     for (const std::uint64_t seed : {0, 1, 2, 3}) {
         const auto sample = spread_sample(labels, 1000, 100, seed, "test");
-        EXPECT_EQ(counts(sample, labels), (std::map<std::int64_t, std::int64_t>{{0, 70}, {1, 20}, {2, 10}})) << seed;
+        EXPECT_EQ(counts(sample, labels),
+                  (std::map<std::int64_t, std::int64_t>{{0, 70}, {1, 20}, {2, 10}}))
+            << seed;
     }
     const auto uneven = counts(spread_sample(labels, 1000, 33, 0, "test"), labels);
     EXPECT_NEAR(static_cast<double>(uneven.at(0)), 23.1, 1);
@@ -39,13 +42,16 @@ TEST(SpreadSample, of_sorted_labels_has_every_class_by_its_share) {
 TEST(SpreadSample, has_the_same_mix_in_whatever_order_the_data_lie) {
     const auto labels = sorted_labels();
     std::vector<std::int64_t> shuffled;
-    for (const std::int64_t i : core::RandomStream(7, "order").permutation(1000)) shuffled.push_back(labels[static_cast<std::size_t>(i)]);
-    EXPECT_EQ(counts(spread_sample(shuffled, 1000, 130, 4, "test"), shuffled), counts(spread_sample(labels, 1000, 130, 4, "test"), labels));
+    for (const std::int64_t i : core::RandomStream(7, "order").permutation(1000))
+        shuffled.push_back(labels[static_cast<std::size_t>(i)]);
+    EXPECT_EQ(counts(spread_sample(shuffled, 1000, 130, 4, "test"), shuffled),
+              counts(spread_sample(labels, 1000, 130, 4, "test"), labels));
 }
 
 TEST(SpreadSample, takes_different_members_of_each_class_by_the_seed_and_from_all_of_it) {
     const auto labels = sorted_labels();
-    const auto a = spread_sample(labels, 1000, 100, 1, "test"), b = spread_sample(labels, 1000, 100, 2, "test");
+    const auto a = spread_sample(labels, 1000, 100, 1, "test"),
+               b = spread_sample(labels, 1000, 100, 2, "test");
     EXPECT_EQ(a, spread_sample(labels, 1000, 100, 1, "test"));
     EXPECT_NE(a, b);
     EXPECT_NE(a, spread_sample(labels, 1000, 100, 1, "another name"));
@@ -83,7 +89,9 @@ std::shared_ptr<const Dataset> numbers(std::int64_t count) {
     form.offset = {0, 0};
     std::vector<std::int64_t> labels;
     for (std::int64_t i = 0; i < count; ++i) labels.push_back(i >= count / 2);
-    return std::make_shared<MemoryDataset>(at::arange(0, count, at::kFloat).unsqueeze(1).expand({count, 2}).contiguous(), labels, 2, form, 0);
+    return std::make_shared<MemoryDataset>(
+        at::arange(0, count, at::kFloat).unsqueeze(1).expand({count, 2}).contiguous(), labels, 2,
+        form, 0);
 }
 
 TEST(SeededSample, of_some_of_a_data_sets_samples_stays_among_them) {

@@ -96,16 +96,20 @@ void write_captioned(const std::string& folder, int count) {
     for (int i = 0; i < count; ++i) {
         const std::string name = folder + "/" + std::to_string(1000 + i);
         core::Image image{28, 28, 1, {}};
-        for (int p = 0; p < 28 * 28; ++p) image.pixels.push_back(static_cast<std::uint8_t>((p * (i + 3)) % 97 + (i < count / 2 ? 0 : 120)));
+        for (int p = 0; p < 28 * 28; ++p)
+            image.pixels.push_back(
+                static_cast<std::uint8_t>((p * (i + 3)) % 97 + (i < count / 2 ? 0 : 120)));
         core::write_png(name + ".png", image);
-        std::ofstream(name + ".txt") << "a " << (i < count / 2 ? "dark" : "bright") << " badge, number " << i << "\n";
+        std::ofstream(name + ".txt")
+            << "a " << (i < count / 2 ? "dark" : "bright") << " badge, number " << i << "\n";
     }
 }
 
 TEST(ShippedCaptions, are_measured_on_other_peoples_captions_without_a_word_of_garments) {
     const Folder folder;
     write_captioned(folder / "own", 60);
-    const Outcome outcome = succeed({"evaluate", "models/captions", "--data", folder / "own", "--count", "20", "--out", folder / "out"});
+    const Outcome outcome = succeed({"evaluate", "models/captions", "--data", folder / "own",
+                                     "--count", "20", "--out", folder / "out"});
     const std::string written = text_of(folder / "out/evaluation.json");
     for (const char* word : {"garment", "place_agreement", "colour_agreement", "paraphrase"}) {
         EXPECT_EQ(written.find(word), std::string::npos) << word;
@@ -115,30 +119,46 @@ TEST(ShippedCaptions, are_measured_on_other_peoples_captions_without_a_word_of_g
     expect_contains(outcome.out, "protocol atelier: 20 samples against 40 real ones");
     expect_contains(outcome.err, folder / "out/evaluation.json");
     const auto results = nlohmann::json::parse(written).at("models");
-    const double real = results.at("real pictures").at("metrics").at("pixel_distance").at("mean"), drawn = results.at("models/captions").at("metrics").at("pixel_distance").at("mean");
+    const double real = results.at("real pictures").at("metrics").at("pixel_distance").at("mean"),
+                 drawn =
+                     results.at("models/captions").at("metrics").at("pixel_distance").at("mean");
     EXPECT_GT(real, 1e-6) << "no picture is in its own reference";
     EXPECT_LT(real, drawn);
 
-    const Outcome few = succeed({"evaluate", "models/captions", "--data", folder / "own", "--count", "40", "--out", folder / "few"});
+    const Outcome few = succeed({"evaluate", "models/captions", "--data", folder / "own", "--count",
+                                 "40", "--out", folder / "few"});
     expect_contains(few.err, "too few to keep 40 of them out of the reference");
-    EXPECT_FALSE(nlohmann::json::parse(text_of(folder / "few/evaluation.json")).at("models").contains("real pictures"));
+    EXPECT_FALSE(nlohmann::json::parse(text_of(folder / "few/evaluation.json"))
+                     .at("models")
+                     .contains("real pictures"));
 }
 
 TEST(Evaluate, says_what_is_wrong_before_it_measures) {
     const Folder folder;
     write_captioned(folder / "own", 12);
     std::ofstream(folder / "file") << "no folder";
-    const Outcome unwritable = run({"evaluate", "models/captions", "--data", folder / "own", "--count", "4", "--out", folder / "file/out"});
+    const Outcome unwritable = run({"evaluate", "models/captions", "--data", folder / "own",
+                                    "--count", "4", "--out", folder / "file/out"});
     EXPECT_EQ(unwritable.code, 1);
     expect_contains(unwritable.err, folder / "file");
     EXPECT_EQ(unwritable.err.find("features"), std::string::npos) << unwritable.err;
-    const Outcome unequal = run({"evaluate", "models/fashion-mnist/k4", "--data", folder / "own", "--classes", "equal", "--count", "101", "--out", folder / "x"});
+    const Outcome unequal = run({"evaluate", "models/fashion-mnist/k4", "--data", folder / "own",
+                                 "--classes", "equal", "--count", "101", "--out", folder / "x"});
     EXPECT_EQ(unequal.code, 2);
     expect_contains(unequal.err, "--count 100");
-    EXPECT_EQ(run({"evaluate", "models/captions", "--data", folder / "own", "--classes", "iid", "--out", folder / "x"}).code, 2);
-    EXPECT_EQ(run({"evaluate", "models/captions", "--data", folder / "own", "--protocol", "edn", "--out", folder / "x"}).code, 2);
+    EXPECT_EQ(run({"evaluate", "models/captions", "--data", folder / "own", "--classes", "iid",
+                   "--out", folder / "x"})
+                  .code,
+              2);
+    for (const char* protocol : {"edn", "dmd2"})
+        EXPECT_EQ(run({"evaluate", "models/captions", "--data", folder / "own", "--protocol",
+                       protocol, "--out", folder / "x"})
+                      .code,
+                  2);
     std::ofstream(folder / "captions.txt") << "a\nb\nc\nd\n";
-    const Outcome missing = run({"evaluate", folder / "nowhere", "--captions", folder / "captions.txt", "--data", folder / "own", "--out", folder / "x"});
+    const Outcome missing =
+        run({"evaluate", folder / "nowhere", "--captions", folder / "captions.txt", "--data",
+             folder / "own", "--out", folder / "x"});
     EXPECT_EQ(missing.code, 1);
     expect_contains(missing.err, "there is no such model");
 }

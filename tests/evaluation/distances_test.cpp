@@ -55,10 +55,14 @@ TEST(FrechetDistance, refuses_features_of_different_width) {
 }
 
 TEST(FrechetDistance, refuses_what_is_no_covariance_instead_of_calling_it_equal) {
-    const Statistics good = gaussian({0, 0}, diagonal({1, 4})), negative = gaussian({0, 0}, diagonal({-1, -4})), half = gaussian({0, 0}, diagonal({4, -0.1}));
+    const Statistics good = gaussian({0, 0}, diagonal({1, 4})),
+                     negative = gaussian({0, 0}, diagonal({-1, -4})),
+                     half = gaussian({0, 0}, diagonal({4, -0.1}));
     for (const Statistics* bad : {&negative, &half}) {
-        EXPECT_NE(error_of([&] { frechet_distance(good, *bad); }).find("no covariance"), std::string::npos);
-        EXPECT_NE(error_of([&] { frechet_distance(*bad, good); }).find("no covariance"), std::string::npos);
+        EXPECT_NE(error_of([&] { frechet_distance(good, *bad); }).find("no covariance"),
+                  std::string::npos);
+        EXPECT_NE(error_of([&] { frechet_distance(*bad, good); }).find("no covariance"),
+                  std::string::npos);
     }
 }
 
@@ -109,7 +113,10 @@ TEST(KernelDistance, of_whole_sets_agrees_with_numpy_and_has_no_bias_of_few_samp
     }
     EXPECT_NEAR(kernel, 0, 0.05);
     EXPECT_GT(frechet, 30) << "of one distribution";
-    EXPECT_NE(error_of([] { whole_kernel_distance(at::zeros({1, 3}), at::zeros({5, 3})); }).find("2 samples"), std::string::npos);
+    EXPECT_NE(error_of([] {
+                  whole_kernel_distance(at::zeros({1, 3}), at::zeros({5, 3}));
+              }).find("2 samples"),
+              std::string::npos);
 }
 
 TEST(KernelDistance, looks_at_subsets_of_sets_that_would_fill_memory_in_float64) {

@@ -170,7 +170,10 @@ SampleSource in_blocks(const std::shared_ptr<const data::Dataset>& dataset, std:
     return [dataset, &asked](std::int64_t count, std::uint64_t seed) {
         const Samples all = real_samples(dataset)(count, seed);
         asked = 0;
-        return Samples{.model_space = {}, .labels = all.labels, .count = count, .read = [all, &asked](std::int64_t first, std::int64_t n) {
+        return Samples{.model_space = {},
+                       .labels = all.labels,
+                       .count = count,
+                       .read = [all, &asked](std::int64_t first, std::int64_t n) {
                            EXPECT_EQ(first, asked);
                            asked += n;
                            return all.model_space.narrow(0, first, n);
@@ -183,14 +186,18 @@ TEST(Evaluator, takes_means_and_covariances_of_all_and_keeps_a_sample_of_feature
     Protocol bounded = small_protocol(200);
     bounded.kept_features = 60;
     std::int64_t asked = 0;
-    const nlohmann::json all = Evaluator(reference, &extractor(), small_protocol(200)).evaluate({real_samples(real), ""}),
-                         few = Evaluator(reference, &extractor(), bounded).evaluate({in_blocks(real, asked), ""});
+    const nlohmann::json all = Evaluator(reference, &extractor(), small_protocol(200))
+                                   .evaluate({real_samples(real), ""}),
+                         few = Evaluator(reference, &extractor(), bounded)
+                                   .evaluate({in_blocks(real, asked), ""});
     EXPECT_EQ(asked, 200);
     EXPECT_NEAR(mean_of(few, "feature_distance"), mean_of(all, "feature_distance"), 1e-9);
     EXPECT_NEAR(mean_of(few, "class_agreement"), mean_of(all, "class_agreement"), 1e-12);
-    EXPECT_NEAR(mean_of(few, "kernel_feature_distance"), mean_of(all, "kernel_feature_distance"), 0.5);
+    EXPECT_NEAR(mean_of(few, "kernel_feature_distance"), mean_of(all, "kernel_feature_distance"),
+                0.5);
     EXPECT_EQ(few.at("protocol").at("kept"), (nlohmann::json{{"reference", 60}, {"samples", 60}}));
-    EXPECT_EQ(all.at("protocol").at("kept"), (nlohmann::json{{"reference", 400}, {"samples", 200}}));
+    EXPECT_EQ(all.at("protocol").at("kept"),
+              (nlohmann::json{{"reference", 400}, {"samples", 200}}));
     for (const auto& row : few.at("classes")) {
         EXPECT_NEAR(row.at("count").at("mean").get<double>(), 100, 15);
         EXPECT_EQ(row.at("reference_count").at("mean"), 30) << "each class by its share";
@@ -199,27 +206,48 @@ TEST(Evaluator, takes_means_and_covariances_of_all_and_keeps_a_sample_of_feature
 }
 
 TEST(Evaluator, warns_of_frechet_distances_of_few_images_per_class) {
-    const Evaluator evaluator(halves(24, 1), &extractor(), small_protocol(20));  // 10 and 12 of each class, and 16 features
+    const Evaluator evaluator(halves(24, 1), &extractor(),
+                              small_protocol(20));  // 10 and 12 of each class, and 16 features
     testing::internal::CaptureStderr();
     evaluator.evaluate({real_samples(halves(300, 5)), ""});
     const std::string said = testing::internal::GetCapturedStderr();
-    EXPECT_NE(said.find("feature_distance per class is taken from as few as"), std::string::npos) << said;
+    EXPECT_NE(said.find("feature_distance per class is taken from as few as"), std::string::npos)
+        << said;
     EXPECT_NE(said.find("compare kernel_feature_distance per class"), std::string::npos) << said;
-    EXPECT_EQ(said.find("per class"), said.rfind("feature_distance per class is") + std::string("feature_distance ").size()) << "once, for three seeds";
+    EXPECT_EQ(said.find("per class"),
+              said.rfind("feature_distance per class is") + std::string("feature_distance ").size())
+        << "once, for three seeds";
 }
 
 TEST(Evaluator, on_pixels_needs_no_classifier) {
     const Thumbnails pixels(1);
     const auto reference = halves(400, 1);
-    const nlohmann::json real = Evaluator(reference, &pixels, small_protocol(100)).evaluate({real_samples(halves(300, 5)), ""});
-    const auto dark = [](std::int64_t count, std::uint64_t) { return Samples{at::full({count, 1, 8, 8}, -0.9F), {}}; };
-    const nlohmann::json fake = Evaluator(reference, &pixels, small_protocol(100)).evaluate({dark, ""});
+    const nlohmann::json real = Evaluator(reference, &pixels, small_protocol(100))
+                                    .evaluate({real_samples(halves(300, 5)), ""});
+    const auto dark = [](std::int64_t count, std::uint64_t) {
+        return Samples{at::full({count, 1, 8, 8}, -0.9F), {}};
+    };
+    const nlohmann::json fake =
+        Evaluator(reference, &pixels, small_protocol(100)).evaluate({dark, ""});
     EXPECT_GT(mean_of(fake, "pixel_distance"), 5 * mean_of(real, "pixel_distance"));
     EXPECT_GT(mean_of(fake, "kernel_pixel_distance"), mean_of(real, "kernel_pixel_distance"));
     EXPECT_FALSE(real.at("metrics").contains("class_agreement"));
     EXPECT_TRUE(real.at("protocol").contains("pixels"));
-    EXPECT_TRUE(at::allclose(pixels.features(at::ones({2, 1, 28, 28})).features, at::ones({2, 64})));
-    EXPECT_NE(error_of([&] { pixels.features(at::ones({2, 3, 8, 8})); }).find("1 channels"), std::string::npos);
+    EXPECT_TRUE(
+        at::allclose(pixels.features(at::ones({2, 1, 28, 28})).features, at::ones({2, 64})));
+    EXPECT_NE(error_of([&] { pixels.features(at::ones({2, 3, 8, 8})); }).find("1 channels"),
+              std::string::npos);
+}
+
+TEST(Evaluator, of_too_few_images_says_so_before_it_looks_at_any) {
+    EXPECT_NE(error_of([] {
+                  Evaluator(halves(5, 1), &extractor(), small_protocol(20));
+              }).find("5 real images are too few for 5 neighbours"),
+              std::string::npos);
+    EXPECT_NE(error_of([] {
+                  Evaluator(halves(50, 1), &extractor(), small_protocol(3));
+              }).find("3 samples are too few for 3 neighbours"),
+              std::string::npos);
 }
 
 TEST(Evaluator, refuses_other_samples_than_it_asked_for) {

@@ -46,24 +46,37 @@ TEST(Inception, resizes_as_tensorflow_does) {
 }
 
 TEST(Inception, resizes_cleanly_as_pillow_does_in_float) {
-    const nlohmann::json cases = core::read_json(ATELIER_SOURCE_DIR "/tests/golden/clean_resize.json");  // by scripts/make_clean_resize_golden.py
+    const nlohmann::json cases = core::read_json(
+        ATELIER_SOURCE_DIR
+        "/tests/golden/clean_resize.json");  // by scripts/make_clean_resize_golden.py
     for (const auto& one : cases) {
-        const std::int64_t height = one.at("height"), width = one.at("width"), size = one.at("size");
+        const std::int64_t height = one.at("height"), width = one.at("width"),
+                           size = one.at("size");
         const Tensor y = at::arange(height).view({-1, 1}), x = at::arange(width).view({1, -1});
-        const Tensor levels = (37 * y + 91 * x + 11 * x * y).remainder(256).to(at::kFloat).view({1, 1, height, width});
+        const Tensor levels = (37 * y + 91 * x + 11 * x * y)
+                                  .remainder(256)
+                                  .to(at::kFloat)
+                                  .view({1, 1, height, width});
         const auto wanted = one.at("levels").get<std::vector<float>>();
-        EXPECT_LT((resized_like_pillow(levels, size).flatten() - at::tensor(wanted)).abs().max().item<double>(), 1e-3) << height << "x" << width << " to " << size;
+        EXPECT_LT((resized_like_pillow(levels, size).flatten() - at::tensor(wanted))
+                      .abs()
+                      .max()
+                      .item<double>(),
+                  1e-3)
+            << height << "x" << width << " to " << size;
     }
 }
 
 TEST(Inception, sees_another_image_where_it_is_resized_otherwise) {
     const Inception clean(golden_inception_state(), "golden", at::kCPU, InceptionResize::clean);
     const Tensor image = at::linspace(-1, 1, 3 * 20 * 20).reshape({1, 3, 20, 20}).sin();
-    EXPECT_FALSE(at::allclose(clean.features(image).features, golden_inception().features(image).features));
+    EXPECT_FALSE(
+        at::allclose(clean.features(image).features, golden_inception().features(image).features));
     EXPECT_NE(clean.resizing(), golden_inception().resizing());
     // At its own size nothing is resized.
     const Tensor whole = at::linspace(-1, 1, 3 * 299 * 299).reshape({1, 3, 299, 299});
-    EXPECT_TRUE(at::allclose(clean.features(whole).features, golden_inception().features(whole).features, 1e-4, 1e-5));
+    EXPECT_TRUE(at::allclose(clean.features(whole).features,
+                             golden_inception().features(whole).features, 1e-4, 1e-5));
 }
 
 TEST(Inception, says_what_is_wrong_with_weights) {
@@ -140,12 +153,18 @@ TEST(StatisticsFile, that_is_none_is_refused_by_name) {
     EXPECT_NE(refused(mu, sigma * NAN).find("not finite"), std::string::npos);
     EXPECT_NE(refused(mu, sigma + at::tensor({1.0, 0.0, 0.0}).expand({3, 3})).find("not symmetric"), std::string::npos);
     EXPECT_NE(refused(mu, -sigma).find("is no covariance"), std::string::npos);
-    EXPECT_NE(refused(mu, at::diag(at::tensor({1.0, 2.0, -0.01}))).find("is no covariance"), std::string::npos);
+    EXPECT_NE(refused(mu, at::diag(at::tensor({1.0, 2.0, -0.01}))).find("is no covariance"),
+              std::string::npos);
     // Symmetric with positive variances, and still none: a correlation of two.
-    EXPECT_NE(refused(mu, sigma + at::ones({3, 3}, at::kDouble) * 2 - at::eye(3, at::kDouble) * 2).find("is no covariance"), std::string::npos);
+    EXPECT_NE(refused(mu, sigma + at::ones({3, 3}, at::kDouble) * 2 - at::eye(3, at::kDouble) * 2)
+                  .find("is no covariance"),
+              std::string::npos);
     const Tensor singular = at::diag(at::tensor({1.0, 2.0, 0.0}));
     const auto as_bytes = [](const char* name, const Tensor& t) {
-        return core::TensorBytes{name, core::DType::F64, t.sizes().vec(), {static_cast<const std::byte*>(t.const_data_ptr()), t.nbytes()}};
+        return core::TensorBytes{name,
+                                 core::DType::F64,
+                                 t.sizes().vec(),
+                                 {static_cast<const std::byte*>(t.const_data_ptr()), t.nbytes()}};
     };
     core::write_npz(folder / "singular.npz", {as_bytes("mu", mu), as_bytes("sigma", singular)});
     EXPECT_TRUE(at::equal(read_statistics(folder / "singular.npz", 3).covariance, singular));
@@ -153,7 +172,9 @@ TEST(StatisticsFile, that_is_none_is_refused_by_name) {
 
 TEST(StatisticsFile, is_read_whatever_else_lies_in_it) {
     const core::TestFolder folder;
-    const std::string with_words = ATELIER_SOURCE_DIR "/tests/core/arrays/statistics.npz";  // by numpy: text, uint64, an object and a big-endian array beside mu and sigma
+    const std::string with_words = ATELIER_SOURCE_DIR
+        "/tests/core/arrays/statistics.npz";  // by numpy: text, uint64, an object and a big-endian
+                                              // array beside mu and sigma
     const Statistics read = read_statistics(with_words, 2);
     EXPECT_TRUE(at::allclose(read.mean, at::tensor({1.0, -2.0})));
     EXPECT_TRUE(at::allclose(read.covariance, at::tensor({2.0, 0.5, 0.5, 1.0}).view({2, 2})));
@@ -178,7 +199,8 @@ TEST(InceptionScore, is_finite_however_sure_the_logits_are) {
         const Tensor sure = gap * at::eye(10, at::kDouble).repeat({10, 1});
         EXPECT_NEAR(inception_score(sure, 1).mean, 10, 1e-6) << gap;
     }
-    const Tensor excluded = at::where(at::eye(4).repeat({5, 1}) > 0, 0.0, -std::numeric_limits<double>::infinity());
+    const Tensor excluded =
+        at::where(at::eye(4).repeat({5, 1}) > 0, 0.0, -std::numeric_limits<double>::infinity());
     EXPECT_NEAR(inception_score(excluded, 1).mean, 4, 1e-6);
 }
 
@@ -186,7 +208,8 @@ TEST(InceptionScore, of_samples_sorted_by_class_is_that_of_shuffled_ones) {
     const Tensor sorted = 100 * at::eye(10).repeat_interleave(100, 0);
     EXPECT_NEAR(inception_score(sorted, 10).mean, 1, 1e-6) << "consecutive parts see a class each";
     InceptionScore score(1000, 10, 3);
-    for (std::int64_t first = 0; first < 1000; first += 128) score.add(first, sorted.narrow(0, first, std::min<std::int64_t>(128, 1000 - first)));
+    for (std::int64_t first = 0; first < 1000; first += 128)
+        score.add(first, sorted.narrow(0, first, std::min<std::int64_t>(128, 1000 - first)));
     EXPECT_GT(score.finish().mean, 9);
     EXPECT_LE(score.finish().mean, 10 + 1e-9);
 }

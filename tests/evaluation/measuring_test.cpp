@@ -23,7 +23,8 @@ std::vector<std::int64_t> counts_of(const std::vector<std::int64_t>& classes, st
 const conditions::Prior uneven{{6, 0, 3, 1}};  // class 1 is nobody's
 
 TEST(ClassDraws, by_the_prior_and_uniform_are_within_a_few_of_their_shares) {
-    EXPECT_EQ(drawn_classes(ClassDraws::prior, 1000, 5, uneven).classes, inference::plan(1000, 5, {}, uneven).classes);
+    EXPECT_EQ(drawn_classes(ClassDraws::prior, 1000, 5, uneven).classes,
+              inference::plan(1000, 5, {}, uneven).classes);
     const auto counts = counts_of(drawn_classes(ClassDraws::uniform, 999, 5, uneven).classes, 4);
     EXPECT_EQ(counts[1], 0);
     for (const std::size_t i : {0, 2, 3}) EXPECT_NEAR(static_cast<double>(counts[i]), 333, 3);
@@ -33,34 +34,46 @@ TEST(ClassDraws, independent_ones_spread_as_chance_does) {
     const auto counts = counts_of(drawn_classes(ClassDraws::iid, 3000, 5, uneven).classes, 4);
     EXPECT_EQ(counts[1], 0);
     double square = 0;
-    for (const std::size_t i : {0, 2, 3}) square += std::pow(static_cast<double>(counts[i]) - 1000, 2) / 1000;
+    for (const std::size_t i : {0, 2, 3})
+        square += std::pow(static_cast<double>(counts[i]) - 1000, 2) / 1000;
     EXPECT_LT(square, 13.8);  // chi-square with two degrees of freedom, one in a thousand
     EXPECT_GT(square, 0.002);
-    EXPECT_NE(drawn_classes(ClassDraws::iid, 50, 5, uneven).classes, drawn_classes(ClassDraws::iid, 50, 6, uneven).classes);
+    EXPECT_NE(drawn_classes(ClassDraws::iid, 50, 5, uneven).classes,
+              drawn_classes(ClassDraws::iid, 50, 6, uneven).classes);
     // Sample i is the same however many are drawn.
-    const auto few = drawn_classes(ClassDraws::iid, 10, 5, uneven).classes, many = drawn_classes(ClassDraws::iid, 50, 5, uneven).classes;
+    const auto few = drawn_classes(ClassDraws::iid, 10, 5, uneven).classes,
+               many = drawn_classes(ClassDraws::iid, 50, 5, uneven).classes;
     EXPECT_TRUE(std::equal(few.begin(), few.end(), many.begin()));
 }
 
 TEST(ClassDraws, equal_ones_are_exactly_so_or_refused) {
-    EXPECT_EQ(counts_of(drawn_classes(ClassDraws::equal, 90, 5, uneven).classes, 4), (std::vector<std::int64_t>{30, 0, 30, 30}));
-    EXPECT_NE(error_of([] { drawn_classes(ClassDraws::equal, 100, 5, uneven); }).find("--count 99"), std::string::npos);
-    EXPECT_NE(error_of([] { class_draws("equall"); }).find("did you mean \"equal\""), std::string::npos);
-    for (const ClassDraws draws : {ClassDraws::prior, ClassDraws::uniform, ClassDraws::iid, ClassDraws::equal}) EXPECT_EQ(class_draws(name_of(draws)), draws);
+    EXPECT_EQ(counts_of(drawn_classes(ClassDraws::equal, 90, 5, uneven).classes, 4),
+              (std::vector<std::int64_t>{30, 0, 30, 30}));
+    EXPECT_NE(error_of([] { drawn_classes(ClassDraws::equal, 100, 5, uneven); }).find("--count 99"),
+              std::string::npos);
+    EXPECT_NE(error_of([] { class_draws("equall"); }).find("did you mean \"equal\""),
+              std::string::npos);
+    for (const ClassDraws draws :
+         {ClassDraws::prior, ClassDraws::uniform, ClassDraws::iid, ClassDraws::equal})
+        EXPECT_EQ(class_draws(name_of(draws)), draws);
 }
 
 TEST(NamedProtocols, are_those_of_their_papers) {
-    const NamedProtocol ours = named_protocol("atelier", false), edm = named_protocol("edm", false), classes = named_protocol("dmd2", false), captions = named_protocol("dmd2", true);
+    const NamedProtocol ours = named_protocol("atelier", false), edm = named_protocol("edm", false),
+                        classes = named_protocol("dmd2", false),
+                        captions = named_protocol("dmd2", true);
     EXPECT_EQ(ours.classes, ClassDraws::prior);
     EXPECT_EQ(edm.classes, ClassDraws::iid);
     EXPECT_EQ(edm.count, 50000);
     EXPECT_EQ(classes.classes, ClassDraws::equal);
-    EXPECT_EQ(classes.resize, InceptionResize::tensorflow) << "its ImageNet figures go by EDM's detector";
+    EXPECT_EQ(classes.resize, InceptionResize::tensorflow)
+        << "its ImageNet figures go by EDM's detector";
     EXPECT_EQ(captions.resize, InceptionResize::clean);
     EXPECT_EQ(captions.side, 256);
     EXPECT_EQ(captions.count, 30000);
     EXPECT_EQ(captions.caption_prefix, "A photo depicts ");
-    EXPECT_NE(error_of([] { named_protocol("edn", false); }).find("did you mean \"edm\""), std::string::npos);
+    EXPECT_NE(error_of([] { named_protocol("edn", false); }).find("did you mean \"edm\""),
+              std::string::npos);
 }
 
 /// 300 dark images, then 100 bright ones, 8x8, with their classes.
@@ -70,10 +83,12 @@ std::string sorted_images(const core::TestFolder& folder, const char* name) {
     core::RandomStream stream(1, "pixels");
     for (int i = 0; i < 400; ++i) {
         labels.push_back(i >= 300);
-        for (int p = 0; p < 64; ++p) pixels.push_back(static_cast<std::uint8_t>(stream.below(50) + (i >= 300 ? 200 : 0)));
+        for (int p = 0; p < 64; ++p)
+            pixels.push_back(static_cast<std::uint8_t>(stream.below(50) + (i >= 300 ? 200 : 0)));
     }
-    core::write_npz(folder / name, {{"arr_0", core::DType::U8, {400, 8, 8, 1}, std::as_bytes(std::span(pixels))},
-                                    {"labels", core::DType::I64, {400}, std::as_bytes(std::span(labels))}});
+    core::write_npz(folder / name,
+                    {{"arr_0", core::DType::U8, {400, 8, 8, 1}, std::as_bytes(std::span(pixels))},
+                     {"labels", core::DType::I64, {400}, std::as_bytes(std::span(labels))}});
     return (folder / name).string();
 }
 
@@ -87,7 +102,8 @@ TEST(MeasuredImages, are_a_seeded_sample_of_all_and_not_the_first_ones) {
     EXPECT_NE(said.find("a seeded sample of 40 of its 400 images"), std::string::npos) << said;
     EXPECT_EQ(result.at("classes")[0].at("count").at("mean"), 30);
     EXPECT_EQ(result.at("classes")[1].at("count").at("mean"), 10);
-    EXPECT_LT(result.at("metrics").at("pixel_distance").at("mean").get<double>(), 0.5) << "the first forty are dark";
+    EXPECT_LT(result.at("metrics").at("pixel_distance").at("mean").get<double>(), 0.5)
+        << "the first forty are dark";
     EXPECT_EQ(result.at("metrics").at("pixel_distance").at("values").size(), 2U);
     EXPECT_FALSE(result.at("protocol").contains("classes")) << "nobody drew any";
 
@@ -102,7 +118,8 @@ TEST(MeasuredImages, are_a_seeded_sample_of_all_and_not_the_first_ones) {
 TEST(MeasuredImages, are_brought_to_the_protocols_size_on_both_sides) {
     const core::TestFolder folder;
     const std::string images = sorted_images(folder, "x.npz");
-    Measuring measuring{.data = images, .classifier = "", .protocol = {.name = "dmd2", .side = 4}, .count = 400};
+    Measuring measuring{
+        .data = images, .classifier = "", .protocol = {.name = "dmd2", .side = 4}, .count = 400};
     const nlohmann::json result = measure_images(measuring, images).at("models").at(images);
     EXPECT_NEAR(result.at("metrics").at("pixel_distance").at("mean").get<double>(), 0, 1e-6);
     EXPECT_EQ(result.at("protocol").at("size"), "middle square, Lanczos to 4x4");
@@ -113,32 +130,49 @@ TEST(MeasuredImages, of_another_shape_than_the_data_are_refused_before_anything_
     const core::TestFolder folder;
     const std::string images = sorted_images(folder, "x.npz");
     const std::vector<std::uint8_t> pixels(10 * 6 * 6);
-    core::write_npz(folder / "small.npz", {{"arr_0", core::DType::U8, {10, 6, 6, 1}, std::as_bytes(std::span(pixels))}});
-    const std::string said = error_of([&] { measure_images({.data = images, .classifier = "", .count = 10}, (folder / "small.npz").string()); });
-    EXPECT_NE(said.find("holds samples of [1,8,8], and those to be measured are [1,6,6]"), std::string::npos) << said;
+    core::write_npz(folder / "small.npz",
+                    {{"arr_0", core::DType::U8, {10, 6, 6, 1}, std::as_bytes(std::span(pixels))}});
+    const std::string said = error_of([&] {
+        measure_images({.data = images, .classifier = "", .count = 10},
+                       (folder / "small.npz").string());
+    });
+    EXPECT_NE(said.find("holds samples of [1,8,8], and those to be measured are [1,6,6]"),
+              std::string::npos)
+        << said;
 }
 
 TEST(MeasuredImages, against_nothing_have_no_distance) {
     const core::TestFolder folder;
     const std::string images = sorted_images(folder, "x.npz");
-    const nlohmann::json result = measure_images({.classifier = "", .count = 400}, images, {}, "mine").at("models").at("mine");
+    const nlohmann::json result =
+        measure_images({.classifier = "", .count = 400}, images, {}, "mine")
+            .at("models")
+            .at("mine");
     EXPECT_TRUE(result.at("metrics").empty());
     EXPECT_EQ(result.at("protocol").at("model").at("name"), "mine");
 }
 
 TEST(ComparisonTable, has_no_column_of_dashes_and_names_the_protocol) {
     const nlohmann::json metric{{"mean", 1.5}, {"spread", nullptr}};
-    nlohmann::json brought{{"metrics", {{"fid", metric}}}, {"protocol", {{"name", "edm"}, {"count", 100}, {"reference", {{"count", 50}}}, {"classes", "uniform, independent"}}}};
+    nlohmann::json brought{{"metrics", {{"fid", metric}}},
+                           {"protocol",
+                            {{"name", "edm"},
+                             {"count", 100},
+                             {"reference", {{"count", 50}}},
+                             {"classes", "uniform, independent"}}}};
     const Table images = comparison_table({{"order", {"x"}}, {"models", {{"x", brought}}}});
     EXPECT_EQ(images.columns, (std::vector<std::string>{"model", "FID ↓"}));
-    EXPECT_EQ(images.caption, "protocol edm: 100 samples against 50 real ones; classes uniform, independent");
+    EXPECT_EQ(images.caption,
+              "protocol edm: 100 samples against 50 real ones; classes uniform, independent");
     EXPECT_NE(text_of(images).find("protocol edm"), std::string::npos);
 
     nlohmann::json drawn = brought;
     drawn.update({{"parameters", 2'500'000}, {"evaluations", 1}});
     drawn["protocol"]["name"] = "dmd2";
-    const Table both = comparison_table({{"order", {"m", "x"}}, {"models", {{"x", brought}, {"m", drawn}}}});
-    EXPECT_EQ(both.columns, (std::vector<std::string>{"model", "parameters", "evaluations", "FID ↓"}));
+    const Table both =
+        comparison_table({{"order", {"m", "x"}}, {"models", {{"x", brought}, {"m", drawn}}}});
+    EXPECT_EQ(both.columns,
+              (std::vector<std::string>{"model", "parameters", "evaluations", "FID ↓"}));
     EXPECT_EQ(both.rows[0], (std::vector<std::string>{"m", "2.5 M", "1", "1.5"}));
     EXPECT_EQ(both.rows[1][1], "-");
     EXPECT_NE(both.caption.find("m, protocol dmd2"), std::string::npos) << both.caption;

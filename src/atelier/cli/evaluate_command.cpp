@@ -38,16 +38,21 @@ void evaluate_config(const EvaluateArguments& arguments) {
     make_evaluation(workshop);
 }
 
-std::filesystem::path result_file(const EvaluateArguments& arguments) { return std::filesystem::path(arguments.out) / "evaluation.json"; }
+std::filesystem::path result_file(const EvaluateArguments& arguments) {
+    return std::filesystem::path(arguments.out) / "evaluation.json";
+}
 
 /// Before anything is measured: a folder that cannot be written would lose all of it.
 void check_out(const EvaluateArguments& arguments) { core::check_output_file(result_file(arguments)); }
 
-void write(const EvaluateArguments& arguments, const nlohmann::json& results, const std::string& beside = {}) {
+void write(const EvaluateArguments& arguments, const nlohmann::json& results,
+           const std::string& beside = {}) {
     core::write_json(result_file(arguments), results);
     if (arguments.json) std::cout << results.dump() << std::endl;
     else std::cout << text_of(evaluation::comparison_table(results));
-    core::log::info("written: {}{}", result_file(arguments).string(), beside.empty() ? "" : " and " + (std::filesystem::path(arguments.out) / beside).string());
+    core::log::info(
+        "written: {}{}", result_file(arguments).string(),
+        beside.empty() ? "" : " and " + (std::filesystem::path(arguments.out) / beside).string());
 }
 
 /// Other seeds draw other samples: figures of different seeds differ by chance.
@@ -77,7 +82,10 @@ void evaluate_samples_of_model(EvaluateArguments& arguments) {
 
 void evaluate_prompted(EvaluateArguments& arguments) {
     evaluation::Measuring& measuring = arguments.measuring;
-    if (!measuring.reference.empty()) throw core::UsageError("--reference is not for models of captions, whose captions come from the data; give --data captions:FOLDER or captioned images");
+    if (!measuring.reference.empty())
+        throw core::UsageError(
+            "--reference is not for models of captions, whose captions come from the data; give "
+            "--data captions:FOLDER or captioned images");
     inference::PromptedGenerator generator(arguments.subject, inference::sampling_of(arguments.sampler, arguments.steps), std::nullopt, arguments.engine.chosen());
     say_seeds(arguments);
     write(arguments, evaluation::measure_captions(measuring, {{arguments.subject, &generator}}));
@@ -94,17 +102,23 @@ std::vector<std::string> captions_of(const std::string& path) {
     data::PromptFile file(path);
     for (std::string caption; file.next(caption);) captions.push_back(caption);
     constexpr std::size_t fewest = 4;  // of precision and recall, which look at 3 neighbours
-    if (captions.size() < fewest) core::fail("{}: {} captions are too few; at least {} are needed", path, captions.size(), fewest);
+    if (captions.size() < fewest)
+        core::fail("{}: {} captions are too few; at least {} are needed", path, captions.size(),
+                   fewest);
     return captions;
 }
 
 /// `count` of the captions, in their order: a seeded sample where there are more, which is said.
-std::vector<std::string> sampled(const std::vector<std::string>& captions, std::int64_t count, const std::string& path) {
+std::vector<std::string> sampled(const std::vector<std::string>& captions, std::int64_t count,
+                                 const std::string& path) {
     const auto total = static_cast<std::int64_t>(captions.size());
     if (count >= total) return captions;
-    core::log::warning("{}: a seeded sample of {} of its {} captions is drawn; --count {} draws all", path, count, total, total);
+    core::log::warning(
+        "{}: a seeded sample of {} of its {} captions is drawn; --count {} draws all", path, count,
+        total, total);
     std::vector<std::string> some;
-    for (const std::int64_t i : data::spread_sample({}, total, count, 0, "captions of a file")) some.push_back(captions[static_cast<std::size_t>(i)]);
+    for (const std::int64_t i : data::spread_sample({}, total, count, 0, "captions of a file"))
+        some.push_back(captions[static_cast<std::size_t>(i)]);
     return some;
 }
 
@@ -113,19 +127,31 @@ void evaluate_on_captions(EvaluateArguments& arguments) {
     evaluation::Measuring& measuring = arguments.measuring;
     if (arguments.seeds != 1) throw core::UsageError("--seeds: with --captions one seed is measured; run others with --seed and another --out");
     std::vector<std::string> captions = captions_of(arguments.captions);
-    const auto with_clip = [&] { return measuring.clip.empty() ? std::span<const std::string>{} : std::span<const std::string>(captions); };
+    const auto with_clip = [&] {
+        return measuring.clip.empty() ? std::span<const std::string>{}
+                                      : std::span<const std::string>(captions);
+    };
     if (draws_prompts(arguments.subject)) {
         captions = sampled(captions, measuring.count, arguments.captions);
         measuring.count = static_cast<std::int64_t>(captions.size());
         const std::string pictures = (std::filesystem::path(arguments.out) / "pictures").string();
         const int side = arguments.side.value_or(static_cast<int>(measuring.protocol.side));
-        const PictureFacts facts = draw_prompts({arguments.subject, arguments.sampler, arguments.steps, arguments.guidance, arguments.seed, side}, captions, pictures, arguments.engine.chosen());
-        nlohmann::json results = measure_images(measuring, pictures, with_clip(), arguments.subject);
-        results["models"][arguments.subject].update({{"parameters", facts.parameters}, {"evaluations", facts.evaluations}});
+        const PictureFacts facts =
+            draw_prompts({arguments.subject, arguments.sampler, arguments.steps, arguments.guidance,
+                          arguments.seed, side},
+                         captions, pictures, arguments.engine.chosen());
+        nlohmann::json results =
+            measure_images(measuring, pictures, with_clip(), arguments.subject);
+        results["models"][arguments.subject].update(
+            {{"parameters", facts.parameters}, {"evaluations", facts.evaluations}});
         return write(arguments, results, "pictures");
     }
     if (!is_data(arguments.subject)) {
-        if (!std::filesystem::exists(arguments.subject)) core::fail("{}: there is no such model, and no images; name a model or ensemble directory, a diffusers directory, or images", arguments.subject);
+        if (!std::filesystem::exists(arguments.subject))
+            core::fail(
+                "{}: there is no such model, and no images; name a model or ensemble directory, a "
+                "diffusers directory, or images",
+                arguments.subject);
         throw core::UsageError("--captions: " + arguments.subject + " reads no prompts; name a model that does, a diffusers directory, or images that were made of the captions");
     }
     write(arguments, measure_images(measuring, arguments.subject, with_clip()));
@@ -145,13 +171,20 @@ void find_subject(EvaluateArguments& arguments) {
 /// Fills in what the protocol says and nothing else does.
 void settle_protocol(EvaluateArguments& arguments) {
     evaluation::Measuring& measuring = arguments.measuring;
-    measuring.protocol = evaluation::named_protocol(arguments.protocol, !arguments.captions.empty() || inference::reads_prompts(arguments.subject));
+    // Images that somebody brought: nobody draws classes, so what is left of DMD2's ways is the one
+    // for pictures of captions.
+    measuring.protocol = evaluation::named_protocol(
+        arguments.protocol, !arguments.captions.empty() || is_data(arguments.subject));
     const std::int64_t usual = measuring.protocol.count;
     measuring.count = arguments.count.value_or(usual);
     if (measuring.count != usual && arguments.protocol != "atelier") {
-        core::log::warning("the protocol {} measures {} samples, and --count asks for {}: its figures are not to be set beside those of {}", arguments.protocol, usual, measuring.count, usual);
+        core::log::warning(
+            "the protocol {} measures {} samples, and --count asks for {}: its figures are not to "
+            "be set beside those of {}",
+            arguments.protocol, usual, measuring.count, usual);
     }
-    if (!arguments.classes.empty()) measuring.protocol.classes = evaluation::class_draws(arguments.classes);
+    if (!arguments.classes.empty())
+        measuring.protocol.classes = evaluation::class_draws(arguments.classes);
     measuring.seeds = chosen_seeds(arguments);
     measuring.device = inference::device_of(arguments.engine.device);
 }
@@ -159,17 +192,32 @@ void settle_protocol(EvaluateArguments& arguments) {
 void check_measuring(const EvaluateArguments& arguments) {
     const evaluation::Measuring& measuring = arguments.measuring;
     const bool by_clip_alone = !measuring.clip.empty() && !arguments.captions.empty();
-    if (!measuring.data.empty() && !measuring.reference.empty()) throw core::UsageError("--data and --reference: give one of the two, data to measure against or statistics of it");
+    if (!measuring.data.empty() && !measuring.reference.empty())
+        throw core::UsageError(
+            "--data and --reference: give one of the two, data to measure against or statistics of "
+            "it");
     if (measuring.data.empty() && measuring.reference.empty() && !by_clip_alone) {
         throw core::UsageError("--data is needed: held-out data to measure against; or --reference: statistics of it (.npz)");
     }
-    if (measuring.data.empty() && !measuring.save_reference.empty()) throw core::UsageError("--save-reference takes statistics of --data");
+    if (measuring.data.empty() && !measuring.save_reference.empty())
+        throw core::UsageError("--save-reference takes statistics of --data");
     if (arguments.out.empty()) throw core::UsageError("--out is needed: the folder that gets evaluation.json and samples.png");
-    if (!measuring.clip.empty() && arguments.captions.empty()) throw core::UsageError("--clip needs --captions FILE, a caption a line: what the pictures should show");
-    if (!arguments.classes.empty() && (!arguments.captions.empty() || is_data(arguments.subject) || inference::reads_prompts(arguments.subject))) {
+    if (!measuring.clip.empty() && arguments.captions.empty())
+        throw core::UsageError(
+            "--clip needs --captions FILE, a caption a line: what the pictures should show");
+    if (!arguments.classes.empty() && (!arguments.captions.empty() || is_data(arguments.subject) ||
+                                       inference::reads_prompts(arguments.subject))) {
         throw core::UsageError("--classes is for models of classes, which draw them");
     }
-    if (arguments.captions.empty() && (arguments.side || arguments.guidance)) throw core::UsageError("--size and --guidance go with --captions");
+    if (arguments.protocol != "atelier" && arguments.captions.empty() &&
+        inference::reads_prompts(arguments.subject)) {
+        throw core::UsageError(
+            "--protocol " + arguments.protocol +
+            ": a model of captions is measured so with --captions FILE, a caption a line; without, "
+            "its captions come from the data and the protocol is atelier's");
+    }
+    if (arguments.captions.empty() && (arguments.side || arguments.guidance))
+        throw core::UsageError("--size and --guidance go with --captions");
 }
 
 void evaluate_model(EvaluateArguments& arguments) {
@@ -193,14 +241,30 @@ void add_evaluate_command(CLI::App& app) {
     command->add_option("overrides", arguments->overrides, "key=value pairs, with a config");
     command->add_option("--data", arguments->measuring.data, "held-out data; its test split is used where it has one");
     command->add_option("--split", arguments->measuring.split, "train or test")->check(CLI::IsMember({"train", "test"}));
-    command->add_option("--classifier", arguments->measuring.classifier, "classifier whose features measure images; \"\": pixels are compared")->capture_default_str();
+    command
+        ->add_option("--classifier", arguments->measuring.classifier,
+                     "classifier whose features measure images; \"\": pixels are compared")
+        ->capture_default_str();
     command->add_option("--inception", arguments->measuring.inception, "weights of Inception-v3 (pt_inception-2015-12-05-*.pth, or safetensors): FID, KID, Inception Score");
-    command->add_option("--protocol", arguments->protocol, "whose way of measuring: resizing, class draws, count and caption prefix")->check(CLI::IsMember({"atelier", "edm", "dmd2"}))->capture_default_str();
-    command->add_option("--classes", arguments->classes, "how classes are drawn, instead of the protocol's way: by the training prior, uniformly, independently, or the same count of each")
+    command
+        ->add_option("--protocol", arguments->protocol,
+                     "whose way of measuring: resizing, class draws, count and caption prefix")
+        ->check(CLI::IsMember({"atelier", "edm", "dmd2"}))
+        ->capture_default_str();
+    command
+        ->add_option("--classes", arguments->classes,
+                     "how classes are drawn, instead of the protocol's way: by the training prior, "
+                     "uniformly, independently, or the same count of each")
         ->check(CLI::IsMember({"prior", "uniform", "iid", "equal"}));
-    command->add_option("--captions", arguments->captions, "a caption a line: a picture is drawn for each of a seeded sample of --count, or image i of SUBJECT is of caption i");
+    command->add_option("--captions", arguments->captions,
+                        "a caption a line: a picture is drawn for each of a seeded sample of "
+                        "--count, or image i of SUBJECT is of caption i");
     command->add_option("--clip", arguments->measuring.clip, "directory of a CLIPModel (transformers'), with --captions: CLIP score");
-    command->add_option("--size", arguments->side, "with --captions: pictures are scaled to squares of so many pixels; 0: as drawn (256 with --protocol dmd2)")->check(CLI::Range(0, 4096));
+    command
+        ->add_option("--size", arguments->side,
+                     "with --captions: pictures are scaled to squares of so many pixels; 0: as "
+                     "drawn (256 with --protocol dmd2)")
+        ->check(CLI::Range(0, 4096));
     command->add_option("--guidance", arguments->guidance, "with --captions, of diffusers directories and teachers")->check(CLI::Range(0.0, 100.0));
     command->add_option("--reference", arguments->measuring.reference, "statistics (.npz with mu and sigma) instead of --data");
     command->add_option("--save-reference", arguments->measuring.save_reference, "write the statistics of --data to this .npz");
@@ -214,12 +278,17 @@ void add_evaluate_command(CLI::App& app) {
     arguments->engine.add_to(*command);
     command->add_option("--out", arguments->out, "folder for evaluation.json and samples.png");
     command->add_flag("--json", arguments->json, "print the result as JSON");
-    command->footer("Examples:\n  atelier evaluate models/fashion-mnist/k4 --data /usr/share/datasets/fashion-mnist --count 10000 --seed 0 --out eval\n"
-                    "  atelier evaluate imagenet64-msd4 --protocol edm --inception pt_inception-2015-12-05-6726825d.pth --reference imagenet-64x64.npz --out fid\n"
-                    "  atelier evaluate pictures.npz --inception pt_inception-2015-12-05-6726825d.pth --data imagenet-64x64.zip --out fid\n"
-                    "  atelier evaluate sd15-msd4 --protocol dmd2 --captions coco-30k.txt --inception pt_inception-2015-12-05-6726825d.pth --clip clip-vit-base-patch32 "
-                    "--data coco-val-256.zip --out coco\n"
-                    "  atelier evaluate configs/toy2d.toml output=runs/toy2d");
+    command->footer(
+        "Examples:\n  atelier evaluate models/fashion-mnist/k4 --data "
+        "/usr/share/datasets/fashion-mnist --count 10000 --seed 0 --out eval\n"
+        "  atelier evaluate imagenet64-msd4 --protocol edm --inception "
+        "pt_inception-2015-12-05-6726825d.pth --reference imagenet-64x64.npz --out fid\n"
+        "  atelier evaluate pictures.npz --inception pt_inception-2015-12-05-6726825d.pth --data "
+        "imagenet-64x64.zip --out fid\n"
+        "  atelier evaluate sd15-msd4 --protocol dmd2 --captions coco-30k.txt --inception "
+        "pt_inception-2015-12-05-6726825d.pth --clip clip-vit-base-patch32 "
+        "--data coco-val-256.zip --out coco\n"
+        "  atelier evaluate configs/toy2d.toml output=runs/toy2d");
     command->callback([arguments] {
         if (arguments->subject.ends_with(".toml")) evaluate_config(*arguments);
         else evaluate_model(*arguments);

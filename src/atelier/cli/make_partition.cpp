@@ -34,7 +34,8 @@ std::vector<double> class_losses(Workshop& workshop) {
     std::vector<double> losses;
     for (std::int64_t c = 0; c < data.classes(); ++c) {
         const std::int64_t cell[]{c};
-        const auto indices = data::seeded_sample(data, data::indices_of(data, cell), most, workshop.seed(), "difficulty/samples");
+        const auto indices = data::seeded_sample(data, data::indices_of(data, cell), most,
+                                                 workshop.seed(), "difficulty/samples");
         const auto n = static_cast<std::int64_t>(indices.size());
         core::RandomStream levels(workshop.seed(), "difficulty/sigma", static_cast<std::uint64_t>(c));
         core::RandomStream noise(workshop.seed(), "difficulty/noise", static_cast<std::uint64_t>(c));

@@ -102,7 +102,8 @@ void begin(const fs::path& folder, const nlohmann::json& about) {
 
 bool draws_prompts(const fs::path& model) { return models::is_diffusers_directory(model) || inference::reads_prompts(model); }
 
-PictureFacts draw_prompts(const PromptPictures& wanted, std::span<const std::string> prompts, const fs::path& folder, const inference::Engine& engine) {
+PictureFacts draw_prompts(const PromptPictures& wanted, std::span<const std::string> prompts,
+                          const fs::path& folder, const inference::Engine& engine) {
     const ops::Deterministic deterministic;
     const auto painter = painter_of(wanted, engine);
     nlohmann::json about = painter->about();
@@ -125,7 +126,8 @@ PictureFacts draw_prompts(const PromptPictures& wanted, std::span<const std::str
         const Tensor pixels = painter->draw(numbers, some);
         for (std::size_t i = 0; i < numbers.size(); ++i) {
             core::Image image = models::image_of(pixels[static_cast<std::int64_t>(i)]);
-            if (wanted.side > 0 && (image.width != wanted.side || image.height != wanted.side)) image = core::square(image, wanted.side, core::ResizeFilter::lanczos);
+            if (wanted.side > 0 && (image.width != wanted.side || image.height != wanted.side))
+                image = core::square(image, wanted.side, core::ResizeFilter::lanczos);
             core::write_png(picture_file(folder, numbers[i]), image, {{"prompt", some[i]}, {"seed", std::to_string(wanted.seed)}, {"number", std::to_string(numbers[i])}});
         }
         progress.update(there + static_cast<std::int64_t>(first + numbers.size()));

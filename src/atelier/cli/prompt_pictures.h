@@ -29,6 +29,7 @@ struct PictureFacts {
 
 /// Draws picture i of the seed for prompt i into `folder` as 000000.png and so on, with pictures.json that says what they are of. Pictures that are there are not drawn
 /// again. Throws core::UsageError when the folder holds pictures of something else, core::Interrupted when a stop was requested.
-PictureFacts draw_prompts(const PromptPictures& wanted, std::span<const std::string> prompts, const std::filesystem::path& folder, const inference::Engine& engine);
+PictureFacts draw_prompts(const PromptPictures& wanted, std::span<const std::string> prompts,
+                          const std::filesystem::path& folder, const inference::Engine& engine);
 
 }  // namespace atelier::cli

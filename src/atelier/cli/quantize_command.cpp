@@ -105,7 +105,7 @@ void compare(const QuantizeArguments& arguments) {
     core::write_json(fs::path(arguments.out) / "quantisation.json", results);
     evaluation::Report report("Quantisation", fmt::format("{} in float32, in bfloat16, and quantised to int8", arguments.model));
     evaluation::Table table = evaluation::comparison_table(results);
-    table.caption = "OpenVINO on this CPU; latency of one sample.";
+    table.caption = fmt::format("OpenVINO on this CPU; latency of one sample; {}.", table.caption);
     report.add_table(table);
     report.add_facts({{"files, float32", size_words(arguments.model)}, {"files, int8", size_words(arguments.out)}});
     add_side_by_side(report, forms);

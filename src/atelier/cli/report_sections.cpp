@@ -63,7 +63,8 @@ std::vector<evaluation::Point> training_points(const std::string& data_path) {
     if (data_path.empty()) return {};
     constexpr std::int64_t most = 20000;
     const auto data = data::open_dataset({.path = data_path, .split = "train", .limit = 0});
-    return evaluation::points_of(models::to_user_space(data->form(), data->samples(data::seeded_sample(*data, most, 0, "report/points"))));
+    return evaluation::points_of(models::to_user_space(
+        data->form(), data->samples(data::seeded_sample(*data, most, 0, "report/points"))));
 }
 
 evaluation::Figure point_figure(inference::Generator& generator, const std::vector<evaluation::Point>& density, const std::string& title,

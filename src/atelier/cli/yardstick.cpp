@@ -17,20 +17,28 @@ constexpr std::int64_t most_references = 10000, read_together = 1000;
 constexpr std::int64_t shown_images = 100, image_columns = 10;
 
 /// Mean and covariance of the features of some of the data, read batch by batch.
-evaluation::Statistics reference_statistics(const evaluation::FeatureExtractor& extractor, const data::Dataset& data, const std::vector<std::int64_t>& indices) {
+evaluation::Statistics reference_statistics(const evaluation::FeatureExtractor& extractor,
+                                            const data::Dataset& data,
+                                            const std::vector<std::int64_t>& indices) {
     evaluation::FeatureStatistics statistics(extractor.width());
-    const auto together = static_cast<std::size_t>(data::samples_together(data.form().shape, read_together));
+    const auto together =
+        static_cast<std::size_t>(data::samples_together(data.form().shape, read_together));
     for (std::size_t first = 0; first < indices.size(); first += together) {
-        statistics.add(extractor.features(data.samples(std::span(indices).subspan(first, std::min(together, indices.size() - first)))).features);
+        statistics.add(extractor
+                           .features(data.samples(std::span(indices).subspan(
+                               first, std::min(together, indices.size() - first))))
+                           .features);
     }
     return statistics.finish();
 }
 
 }  // namespace
 
-std::vector<std::int64_t> probe_references(const data::Dataset& data, std::span<const std::int64_t> classes) {
+std::vector<std::int64_t> probe_references(const data::Dataset& data,
+                                           std::span<const std::int64_t> classes) {
     if (classes.empty()) return data::seeded_sample(data, most_references, 0, "probe/reference");
-    return data::seeded_sample(data, data::indices_of(data, classes), most_references, 0, "probe/reference");
+    return data::seeded_sample(data, data::indices_of(data, classes), most_references, 0,
+                               "probe/reference");
 }
 
 std::function<double(const Tensor& samples)> distance_to_data(Workshop& workshop, std::span<const std::int64_t> classes) {
@@ -38,7 +46,9 @@ std::function<double(const Tensor& samples)> distance_to_data(Workshop& workshop
     if (data.form().kind == models::DataForm::Kind::latent) return {};  // nothing here measures them
     const std::vector<std::int64_t> indices = probe_references(data, classes);
     if (data.form().kind == models::DataForm::Kind::points) {
-        return [reference = data.samples(indices)](const Tensor& samples) { return evaluation::sliced_wasserstein(samples.to(at::kCPU), reference); };
+        return [reference = data.samples(indices)](const Tensor& samples) {
+            return evaluation::sliced_wasserstein(samples.to(at::kCPU), reference);
+        };
     }
     const std::string& classifier = workshop.config().evaluation.classifier;
     if (classifier.empty()) return {};
@@ -47,8 +57,10 @@ std::function<double(const Tensor& samples)> distance_to_data(Workshop& workshop
         return {};
     }
     auto extractor = std::make_shared<evaluation::FeatureExtractor>(classifier, workshop.device());
-    return [extractor, of_real = reference_statistics(*extractor, data, indices)](const Tensor& samples) {
-        return evaluation::frechet_distance(evaluation::statistics_of(extractor->features(samples.clamp(-1, 1)).features), of_real);
+    return [extractor,
+            of_real = reference_statistics(*extractor, data, indices)](const Tensor& samples) {
+        return evaluation::frechet_distance(
+            evaluation::statistics_of(extractor->features(samples.clamp(-1, 1)).features), of_real);
     };
 }
 

@@ -181,7 +181,8 @@ void for_each_entry(const std::filesystem::path& path, const Visit& visit) {
     }
 }
 
-std::map<std::string, Array> read_arrays(const std::filesystem::path& path, const std::set<std::string>* wanted, std::uint64_t left) {
+std::map<std::string, Array> read_arrays(const std::filesystem::path& path,
+                                         const std::set<std::string>* wanted, std::uint64_t left) {
     std::map<std::string, Array> arrays;
     for_each_entry(path, [&](archive* zip, std::string name) {
         const bool is_array = name.ends_with(ending);
@@ -198,9 +199,12 @@ std::map<std::string, Array> read_arrays(const std::filesystem::path& path, cons
 
 }  // namespace
 
-std::map<std::string, Array> read_npz(const std::filesystem::path& path, std::size_t largest) { return read_arrays(path, nullptr, largest); }
+std::map<std::string, Array> read_npz(const std::filesystem::path& path, std::size_t largest) {
+    return read_arrays(path, nullptr, largest);
+}
 
-std::map<std::string, Array> read_npz(const std::filesystem::path& path, const std::set<std::string>& wanted, std::size_t largest) {
+std::map<std::string, Array> read_npz(const std::filesystem::path& path,
+                                      const std::set<std::string>& wanted, std::size_t largest) {
     return read_arrays(path, &wanted, largest);
 }
 

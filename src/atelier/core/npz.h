@@ -25,8 +25,11 @@ struct Array {
 /// Reads a .npz, compressed or not: numeric arrays in C order only, never pickled objects; at most `largest` bytes in all.
 std::map<std::string, Array> read_npz(const std::filesystem::path& path, std::size_t largest = std::size_t{1} << 32);
 
-/// Those of its arrays that are named in `wanted`, as far as they are there. Nothing else is looked at, so that what nobody needs may be of any type.
-std::map<std::string, Array> read_npz(const std::filesystem::path& path, const std::set<std::string>& wanted, std::size_t largest = std::size_t{1} << 32);
+/// Those of its arrays that are named in `wanted`, as far as they are there. Nothing else is looked
+/// at, so that what nobody needs may be of any type.
+std::map<std::string, Array> read_npz(const std::filesystem::path& path,
+                                      const std::set<std::string>& wanted,
+                                      std::size_t largest = std::size_t{1} << 32);
 
 /// The names of a .npz's arrays.
 std::set<std::string> names_in_npz(const std::filesystem::path& path);

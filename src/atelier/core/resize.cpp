@@ -50,7 +50,8 @@ std::vector<ExactTaps> exact_taps(int from, int to, ResizeFilter filter) {
         const int first = std::max(0, static_cast<int>(centre - reach + 0.5)), last = std::min(from, static_cast<int>(centre + reach + 0.5));
         ExactTaps taps{static_cast<std::size_t>(first), {}};
         double sum = 0;
-        for (int j = first; j < last; ++j) sum += taps.weights.emplace_back(kind.weight((j + 0.5 - centre) / widened));
+        for (int j = first; j < last; ++j)
+            sum += taps.weights.emplace_back(kind.weight((j + 0.5 - centre) / widened));
         for (double& weight : taps.weights) weight /= sum;
         all.push_back(std::move(taps));
     }
@@ -67,7 +68,9 @@ std::vector<Taps> taps_of(int from, int to, ResizeFilter filter) {
     std::vector<Taps> all;
     for (const ExactTaps& exact : exact_taps(from, to, filter)) {
         Taps taps{exact.first, {}};
-        for (const double weight : exact.weights) taps.weights.push_back(static_cast<std::int32_t>(std::lround(weight * (1 << fraction_bits))));
+        for (const double weight : exact.weights)
+            taps.weights.push_back(
+                static_cast<std::int32_t>(std::lround(weight * (1 << fraction_bits))));
         all.push_back(std::move(taps));
     }
     return all;
@@ -150,7 +153,8 @@ std::vector<float> filter_matrix(int from, int to, ResizeFilter filter) {
     std::vector<float> matrix(static_cast<std::size_t>(from) * static_cast<std::size_t>(to));
     std::size_t row = 0;
     for (const ExactTaps& taps : exact_taps(from, to, filter)) {
-        for (std::size_t i = 0; i < taps.weights.size(); ++i) matrix[row + taps.first + i] = static_cast<float>(taps.weights[i]);
+        for (std::size_t i = 0; i < taps.weights.size(); ++i)
+            matrix[row + taps.first + i] = static_cast<float>(taps.weights[i]);
         row += static_cast<std::size_t>(from);
     }
     return matrix;

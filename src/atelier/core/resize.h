@@ -21,7 +21,8 @@ const std::string& name_of(ResizeFilter filter);
 /// `image` scaled to `height` x `width` pixels.
 Image resized(const Image& image, int height, int width, ResizeFilter filter);
 
-/// The weights of such a scaling of `from` pixels to `to`, not rounded: a matrix [to,from] in C order, each row's sum 1. For images that are not of bytes.
+/// The weights of such a scaling of `from` pixels to `to`, not rounded: a matrix [to,from] in C
+/// order, each row's sum 1. For images that are not of bytes.
 std::vector<float> filter_matrix(int from, int to, ResizeFilter filter);
 
 /// The largest centred square of `image`, scaled to `side` pixels.

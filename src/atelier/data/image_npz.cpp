@@ -46,7 +46,8 @@ std::vector<std::int64_t> labels_of(const std::map<std::string, core::Array>& ar
 
 std::shared_ptr<const Dataset> open_image_npz(const DataRequest& request) {
     const std::string where = request.path.string();
-    const char* classes_array = core::names_in_npz(request.path).contains("labels") ? "labels" : "arr_1";
+    const char* classes_array =
+        core::names_in_npz(request.path).contains("labels") ? "labels" : "arr_1";
     const auto arrays = core::read_npz(request.path, {"arr_0", classes_array}, largest);
     const Tensor images = images_of(arrays, where);
     std::vector<std::int64_t> labels = labels_of(arrays, images.size(0), where);

@@ -33,10 +33,13 @@ void check_teacher(const core::SafetensorsFile& shard, const std::string& wanted
 }
 
 /// Whether a shard's tensor is of that type and shape, which the file's header tells.
-void check_tensor(const core::SafetensorsFile& file, const std::string& name, core::DType type, const std::vector<std::int64_t>& shape) {
-    if (file.contains(name) && file.entry(name).dtype == type && file.entry(name).shape == shape) return;
-    core::fail("{}: \"{}\" must be {} {}; delete the shard and make the pairs again", file.path().string(), name,
-               type == core::DType::I64 ? "int64" : "float32", core::to_string(shape));
+void check_tensor(const core::SafetensorsFile& file, const std::string& name, core::DType type,
+                  const std::vector<std::int64_t>& shape) {
+    if (file.contains(name) && file.entry(name).dtype == type && file.entry(name).shape == shape)
+        return;
+    core::fail("{}: \"{}\" must be {} {}; delete the shard and make the pairs again",
+               file.path().string(), name, type == core::DType::I64 ? "int64" : "float32",
+               core::to_string(shape));
 }
 
 }  // namespace
@@ -57,16 +60,19 @@ PairStore::PairStore(const fs::path& folder, const std::string& teacher_hash) {
         const auto file = std::make_shared<const core::SafetensorsFile>(shard_path(folder, i));
         const std::int64_t rows = std::min(each, count - i * each);
         check_teacher(*file, made_by);
-        for (const char* name : {"noise", "samples"}) check_tensor(*file, name, core::DType::F32, batch_shape(rows, shape));
+        for (const char* name : {"noise", "samples"})
+            check_tensor(*file, name, core::DType::F32, batch_shape(rows, shape));
         check_tensor(*file, "labels", core::DType::I64, {rows});
         shards_.push_back({ops::map_tensor(file, "noise"), ops::map_tensor(file, "samples")});
         const Tensor labels = ops::read_tensor(*file, "labels", /*keep_type=*/true);
-        labels_.insert(labels_.end(), labels.const_data_ptr<std::int64_t>(), labels.const_data_ptr<std::int64_t>() + rows);
+        labels_.insert(labels_.end(), labels.const_data_ptr<std::int64_t>(),
+                       labels.const_data_ptr<std::int64_t>() + rows);
     }
 }
 
 Pairs PairStore::at(const std::vector<std::int64_t>& indices) const {
-    const auto shape = batch_shape(static_cast<std::int64_t>(indices.size()), shards_.front().noise.sizes().slice(1).vec());
+    const auto shape = batch_shape(static_cast<std::int64_t>(indices.size()),
+                                   shards_.front().noise.sizes().slice(1).vec());
     Pairs chosen{at::empty(shape, at::kFloat), at::empty(shape, at::kFloat), {}};
     for (std::size_t i = 0; i < indices.size(); ++i) {
         chosen.labels.push_back(labels_.at(static_cast<std::size_t>(indices[i])));

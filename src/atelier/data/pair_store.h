@@ -21,8 +21,9 @@ struct Pairs {
 /// `noise`, `samples` and `labels` and in its metadata the teacher's hash again.
 class PairStore {
 public:
-    /// Opens a finished store. Its shards are mapped, not read: there may be more pairs than memory holds. Throws core::Error when pairs are
-    /// missing or of another size, or when `teacher_hash` is not empty and not the one in the manifest.
+    /// Opens a finished store. Its shards are mapped, not read: there may be more pairs than memory
+    /// holds. Throws core::Error when pairs are missing or of another size, or when `teacher_hash`
+    /// is not empty and not the one in the manifest.
     PairStore(const std::filesystem::path& folder, const std::string& teacher_hash);
 
     std::int64_t size() const { return static_cast<std::int64_t>(labels_.size()); }

@@ -13,11 +13,14 @@ namespace {
 
 class Subset final : public Dataset {
 public:
-    Subset(std::shared_ptr<const Dataset> dataset, std::vector<std::int64_t> indices) : dataset_(std::move(dataset)), indices_(std::move(indices)) {
+    Subset(std::shared_ptr<const Dataset> dataset, std::vector<std::int64_t> indices)
+        : dataset_(std::move(dataset)), indices_(std::move(indices)) {
         for (const std::int64_t i : indices_) {
-            if (i < 0 || i >= dataset_->size()) core::fail("the data set has no sample {}; it has {}", i, dataset_->size());
+            if (i < 0 || i >= dataset_->size())
+                core::fail("the data set has no sample {}; it has {}", i, dataset_->size());
         }
-        hash_ = core::sha256(fmt::format("subset {} {}", dataset_->hash(), core::sha256(std::as_bytes(std::span(indices_)))));
+        hash_ = core::sha256(fmt::format("subset {} {}", dataset_->hash(),
+                                         core::sha256(std::as_bytes(std::span(indices_)))));
     }
 
     std::int64_t size() const override { return static_cast<std::int64_t>(indices_.size()); }
@@ -29,7 +32,8 @@ public:
     Tensor samples(std::span<const std::int64_t> indices) const override {
         std::vector<std::int64_t> there;
         for (const std::int64_t i : indices) {
-            if (i < 0 || i >= size()) core::fail("the data set has no sample {}; it has {}", i, size());
+            if (i < 0 || i >= size())
+                core::fail("the data set has no sample {}; it has {}", i, size());
             there.push_back(indices_[static_cast<std::size_t>(i)]);
         }
         return dataset_->samples(there);
@@ -43,7 +47,9 @@ private:
 
 }  // namespace
 
-std::vector<std::int64_t> spread_sample(std::span<const std::int64_t> labels, std::int64_t total, std::int64_t count, std::uint64_t seed, std::string_view name) {
+std::vector<std::int64_t> spread_sample(std::span<const std::int64_t> labels, std::int64_t total,
+                                        std::int64_t count, std::uint64_t seed,
+                                        std::string_view name) {
     if (count >= total) return consecutive(0, total);
     if (count <= 0) return {};
     core::RandomStream stream(seed, name);
@@ -62,16 +68,21 @@ std::vector<std::int64_t> spread_sample(std::span<const std::int64_t> labels, st
     return chosen;
 }
 
-std::vector<std::int64_t> seeded_sample(const Dataset& dataset, std::int64_t count, std::uint64_t seed, std::string_view name) {
+std::vector<std::int64_t> seeded_sample(const Dataset& dataset, std::int64_t count,
+                                        std::uint64_t seed, std::string_view name) {
     return spread_sample(dataset.labels(), dataset.size(), count, seed, name);
 }
 
-std::vector<std::int64_t> seeded_sample(const Dataset& dataset, std::span<const std::int64_t> indices, std::int64_t count, std::uint64_t seed, std::string_view name) {
+std::vector<std::int64_t> seeded_sample(const Dataset& dataset,
+                                        std::span<const std::int64_t> indices, std::int64_t count,
+                                        std::uint64_t seed, std::string_view name) {
     std::vector<std::int64_t> labels;
     if (!dataset.labels().empty()) {
-        for (const std::int64_t i : indices) labels.push_back(dataset.labels().at(static_cast<std::size_t>(i)));
+        for (const std::int64_t i : indices)
+            labels.push_back(dataset.labels().at(static_cast<std::size_t>(i)));
     }
-    std::vector<std::int64_t> chosen = spread_sample(labels, static_cast<std::int64_t>(indices.size()), count, seed, name);
+    std::vector<std::int64_t> chosen =
+        spread_sample(labels, static_cast<std::int64_t>(indices.size()), count, seed, name);
     for (std::int64_t& i : chosen) i = indices[static_cast<std::size_t>(i)];
     return chosen;
 }
@@ -82,7 +93,8 @@ std::vector<std::int64_t> consecutive(std::int64_t first, std::int64_t count) {
     return all;
 }
 
-std::shared_ptr<const Dataset> subset(std::shared_ptr<const Dataset> dataset, std::vector<std::int64_t> indices) {
+std::shared_ptr<const Dataset> subset(std::shared_ptr<const Dataset> dataset,
+                                      std::vector<std::int64_t> indices) {
     return std::make_shared<Subset>(std::move(dataset), std::move(indices));
 }
 

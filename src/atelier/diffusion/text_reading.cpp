@@ -14,7 +14,7 @@ TextReading read_text(const networks::ClipText& tower, const ops::Parameters& pa
     ops::TorchOps speaker(parameters);
     const Tensor hidden = ops::tensor_of(tower.forward(speaker, ids));
     const Tensor pooled = hidden.index({at::arange(ids.size(0), ids.options()), end_of(tower, ids)});
-    return {hidden, pooled / pooled.norm(2, {1}, true)};
+    return {hidden, pooled / pooled.norm(2, {1}, true).clamp_min(1e-12)};  // zero stays zero
 }
 
 Condition with_labels(const networks::Network& network, const ops::Parameters& parameters, const Condition& condition) {

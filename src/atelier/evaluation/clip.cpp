@@ -65,7 +65,9 @@ struct VisionTower {
     }
 };
 
-Tensor to_unit_length(const Tensor& x) { return x / x.norm(2, {1}, true).clamp_min(1e-12); }  // nothing stays nothing
+Tensor to_unit_length(const Tensor& x) {
+    return x / x.norm(2, {1}, true).clamp_min(1e-12);
+}  // nothing stays nothing
 
 /// "text_config" says nothing of its kind in some files.
 networks::ClipText text_of(const core::JsonObject& config) { return networks::ClipText::of(config.object("text_config")); }

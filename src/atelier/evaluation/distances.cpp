@@ -14,10 +14,14 @@ namespace atelier::evaluation {
 namespace {
 
 constexpr std::int64_t statistics_block = 4096;
-constexpr double negative_share = 1e-4;  // of the largest eigenvalue: what float32 files and rounding may leave of zeros
+constexpr double negative_share =
+    1e-4;  // of the largest eigenvalue: what float32 files and rounding may leave of zeros
 
 [[noreturn]] void fail_covariance(const std::string& what, double least, double most) {
-    core::fail("{}: is no covariance, since it has eigenvalues from {:.3g} to {:.3g} and those of a covariance are not negative; was it computed or saved wrongly?", what, least, most);
+    core::fail(
+        "{}: is no covariance, since it has eigenvalues from {:.3g} to {:.3g} and those of a "
+        "covariance are not negative; was it computed or saved wrongly?",
+        what, least, most);
 }
 
 /// Of a matrix that should be a covariance, increasing.
@@ -26,9 +30,14 @@ void check_eigenvalues(const Tensor& eigenvalues, const std::string& what) {
     if (!(least >= -negative_share * std::max(most, 0.0))) fail_covariance(what, least, most);
 }
 
-/// Distances are sums of terms of both signs, of which rounding may leave a little less than nothing, and no more.
+/// Distances are sums of terms of both signs, of which rounding may leave a little less than
+/// nothing, and no more.
 double without_sign_of_rounding(double distance, double scale) {
-    if (!(distance >= -1e-6 * scale)) core::fail("Frechet distance: came out as {:.3g}, and distances are not negative; one of the covariances is none", distance);
+    if (!(distance >= -1e-6 * scale))
+        core::fail(
+            "Frechet distance: came out as {:.3g}, and distances are not negative; one of the "
+            "covariances is none",
+            distance);
     return std::max(0.0, distance);
 }
 
@@ -47,7 +56,11 @@ Tensor symmetric_root(const Tensor& matrix) {
 
 Tensor random_rows(const Tensor& rows, std::int64_t count, core::RandomStream stream) {
     const std::vector<std::int64_t> order = stream.permutation(rows.size(0));
-    return rows.index_select(0, at::tensor(at::ArrayRef<std::int64_t>(order).slice(0, static_cast<std::size_t>(count)), at::kLong)).to(at::kCPU, at::kDouble);
+    return rows
+        .index_select(0, at::tensor(at::ArrayRef<std::int64_t>(order).slice(
+                                        0, static_cast<std::size_t>(count)),
+                                    at::kLong))
+        .to(at::kCPU, at::kDouble);
 }
 
 Tensor cubic_kernel(const Tensor& a, const Tensor& b) {
@@ -100,7 +113,9 @@ Statistics statistics_of(const Tensor& features) {
     return statistics.finish();
 }
 
-void check_covariance(const Tensor& matrix, const std::string& what) { check_eigenvalues(at::linalg_eigvalsh(matrix.to(at::kDouble)), what); }
+void check_covariance(const Tensor& matrix, const std::string& what) {
+    check_eigenvalues(at::linalg_eigvalsh(matrix.to(at::kDouble)), what);
+}
 
 double frechet_distance(const Statistics& a, const Statistics& b) {
     if (a.mean.sizes() != b.mean.sizes()) {
@@ -112,9 +127,11 @@ double frechet_distance(const Statistics& a, const Statistics& b) {
     const Tensor product = at::matmul(at::matmul(root, b.covariance), root);
     const Tensor values = at::linalg_eigvalsh((product + product.t()) / 2);
     const double root_trace = without_rounding(values).sqrt().sum().item<double>();
-    const double trace_a = a.covariance.trace().item<double>(), trace_b = b.covariance.trace().item<double>();
+    const double trace_a = a.covariance.trace().item<double>(),
+                 trace_b = b.covariance.trace().item<double>();
     const double squares = (a.mean - b.mean).square().sum().item<double>();
-    return without_sign_of_rounding(squares + trace_a + trace_b - 2 * root_trace, squares + trace_a + trace_b);
+    return without_sign_of_rounding(squares + trace_a + trace_b - 2 * root_trace,
+                                    squares + trace_a + trace_b);
 }
 
 double frechet_distance(const Tensor& a, const Tensor& b) {
@@ -123,18 +140,24 @@ double frechet_distance(const Tensor& a, const Tensor& b) {
     const Tensor from = a.to(at::kCPU, at::kDouble), to = b.to(at::kCPU, at::kDouble);
     const Tensor mean_a = from.mean(0), mean_b = to.mean(0);
     const Tensor rows_a = (from - mean_a) / std::sqrt(static_cast<double>(from.size(0) - 1)), rows_b = (to - mean_b) / std::sqrt(static_cast<double>(to.size(0) - 1));
-    const double traces = (rows_a.square().sum() + rows_b.square().sum()).item<double>(), squares = (mean_a - mean_b).square().sum().item<double>();
+    const double traces = (rows_a.square().sum() + rows_b.square().sum()).item<double>(),
+                 squares = (mean_a - mean_b).square().sum().item<double>();
     const double root_trace = at::linalg_svdvals(at::matmul(rows_a, rows_b.t())).sum().item<double>();
     return without_sign_of_rounding(squares + traces - 2 * root_trace, squares + traces);
 }
 
-InceptionScore::InceptionScore(std::int64_t count, std::int64_t splits, std::optional<std::uint64_t> seed) : splits_(splits), part_(static_cast<std::size_t>(count)) {
-    if (splits < 1 || count < splits) core::fail("inception score: {} samples cannot be split in {}; ask for more samples", count, splits);
+InceptionScore::InceptionScore(std::int64_t count, std::int64_t splits,
+                               std::optional<std::uint64_t> seed)
+    : splits_(splits), part_(static_cast<std::size_t>(count)) {
+    if (splits < 1 || count < splits)
+        core::fail("inception score: {} samples cannot be split in {}; ask for more samples", count,
+                   splits);
     std::vector<std::int64_t> order(part_.size());
     std::iota(order.begin(), order.end(), 0);
     if (seed) order = core::RandomStream(*seed, "inception_score").permutation(count);
     for (std::int64_t part = 0; part < splits; ++part) {
-        for (std::int64_t i = part * count / splits; i < (part + 1) * count / splits; ++i) part_[static_cast<std::size_t>(order[static_cast<std::size_t>(i)])] = part;
+        for (std::int64_t i = part * count / splits; i < (part + 1) * count / splits; ++i)
+            part_[static_cast<std::size_t>(order[static_cast<std::size_t>(i)])] = part;
     }
     entropies_ = at::zeros({splits}, at::kDouble);
     counts_ = at::zeros({splits}, at::kDouble);
@@ -144,7 +167,8 @@ void InceptionScore::add(std::int64_t first, const Tensor& logits) {
     if (!sums_.defined()) sums_ = at::zeros({splits_, logits.size(1)}, at::kDouble);
     const Tensor p = logits.to(at::kCPU, at::kDouble).softmax(1);
     const auto from = part_.begin() + first;
-    const Tensor parts = at::tensor(std::vector<std::int64_t>(from, from + logits.size(0)), at::kLong);
+    const Tensor parts =
+        at::tensor(std::vector<std::int64_t>(from, from + logits.size(0)), at::kLong);
     sums_.index_add_(0, parts, p);
     entropies_.index_add_(0, parts, at::xlogy(p, p).sum(1));  // 0 log 0 is 0
     counts_.index_add_(0, parts, at::ones({logits.size(0)}, at::kDouble));
@@ -172,15 +196,19 @@ double kernel_distance(const Tensor& a, const Tensor& b, const KernelDistance& s
     double sum = 0;
     for (std::int64_t i = 0; i < settings.subsets; ++i) {
         const auto index = static_cast<std::uint64_t>(i);
-        sum += unbiased_discrepancy(random_rows(a, size, {settings.seed, "kernel_distance/a", index}),
-                                    random_rows(b, size, {settings.seed, "kernel_distance/b", index}));
+        sum +=
+            unbiased_discrepancy(random_rows(a, size, {settings.seed, "kernel_distance/a", index}),
+                                 random_rows(b, size, {settings.seed, "kernel_distance/b", index}));
     }
     return sum / static_cast<double>(settings.subsets);
 }
 
 double whole_kernel_distance(const Tensor& a, const Tensor& b) {
     if (a.size(0) < 2 || b.size(0) < 2 || a.size(-1) != b.size(-1)) {
-        core::fail("kernel distance: sets of {} and {} samples of widths {} and {}; wanted 2 samples or more of one width", a.size(0), b.size(0), a.size(-1), b.size(-1));
+        core::fail(
+            "kernel distance: sets of {} and {} samples of widths {} and {}; wanted 2 samples or "
+            "more of one width",
+            a.size(0), b.size(0), a.size(-1), b.size(-1));
     }
     return unbiased_discrepancy(a.to(at::kCPU, at::kDouble), b.to(at::kCPU, at::kDouble));
 }

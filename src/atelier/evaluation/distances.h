@@ -35,13 +35,15 @@ private:
 /// The Statistics of one set of features [N,F].
 Statistics statistics_of(const Tensor& features);
 
-/// Throws core::Error, which begins with `what`, when a symmetric matrix is no covariance: when it has eigenvalues below zero by more than rounding.
+/// Throws core::Error, which begins with `what`, when a symmetric matrix is no covariance: when it
+/// has eigenvalues below zero by more than rounding.
 void check_covariance(const Tensor& matrix, const std::string& what);
 
-/// |m1 - m2|^2 + tr(S1 + S2 - 2 (S1 S2)^(1/2)): the squared 2-Wasserstein distance of two Gaussians (Frechet 1957; Heusel et al.
-/// 2017), the root's trace as that of (S1^(1/2) S2 S1^(1/2))^(1/2) by symmetric eigen-decompositions in float64, singular
-/// covariances included. At least 0; throws core::Error where a covariance is none (check_covariance). On features of our own classifier this is no FID
-/// and is never called so.
+/// |m1 - m2|^2 + tr(S1 + S2 - 2 (S1 S2)^(1/2)): the squared 2-Wasserstein distance of two Gaussians
+/// (Frechet 1957; Heusel et al. 2017), the root's trace as that of (S1^(1/2) S2 S1^(1/2))^(1/2) by
+/// symmetric eigen-decompositions in float64, singular covariances included. At least 0; throws
+/// core::Error where a covariance is none (check_covariance). On features of our own classifier
+/// this is no FID and is never called so.
 double frechet_distance(const Statistics& a, const Statistics& b);
 
 /// The same distance of two sets of features [N,F] and [M,F], two rows or more each. Where they are fewer than F, without any matrix of F x F: the root's
@@ -52,12 +54,14 @@ struct MeanAndDeviation {
     double mean = 0, deviation = 0;
 };
 
-/// Inception Score (Salimans et al. 2016) of `count` samples, gathered batch by batch: exp of the mean KL divergence of p(y|x) from p(y), over `splits` equal
-/// parts; mean and (population) standard deviation over the parts.
+/// Inception Score (Salimans et al. 2016) of `count` samples, gathered batch by batch: exp of the
+/// mean KL divergence of p(y|x) from p(y), over `splits` equal parts; mean and (population)
+/// standard deviation over the parts.
 class InceptionScore {
 public:
-    /// With `seed` a sample's part is random: samples in the order of their classes would make parts of a few classes each. Without, parts are consecutive.
-    /// Throws core::Error when there are fewer samples than parts.
+    /// With `seed` a sample's part is random: samples in the order of their classes would make
+    /// parts of a few classes each. Without, parts are consecutive. Throws core::Error when there
+    /// are fewer samples than parts.
     InceptionScore(std::int64_t count, std::int64_t splits, std::optional<std::uint64_t> seed);
 
     /// Adds `logits` [n,classes] of samples first..first+n-1.
@@ -67,7 +71,7 @@ public:
 
 private:
     std::int64_t splits_;
-    std::vector<std::int64_t> part_;  // of each sample
+    std::vector<std::int64_t> part_;    // of each sample
     Tensor sums_, entropies_, counts_;  // of p(y|x), of p log p and of samples, per part
 };
 
@@ -80,11 +84,13 @@ struct KernelDistance {
     std::uint64_t seed = 0;           // draws the subsets, without replacement
 };
 
-/// Unbiased squared maximum mean discrepancy with the kernel (x.y/F + 1)^3 (Binkowski et al. 2018, KID), mean over random
-/// subsets of features [N,F] and [M,F]. May be slightly below 0. In memory: a subset of each in float64, whatever N and M.
+/// Unbiased squared maximum mean discrepancy with the kernel (x.y/F + 1)^3 (Binkowski et al. 2018,
+/// KID), mean over random subsets of features [N,F] and [M,F]. May be slightly below 0. In memory:
+/// a subset of each in float64, whatever N and M.
 double kernel_distance(const Tensor& a, const Tensor& b, const KernelDistance& settings = {});
 
-/// The same of whole sets, two rows or more each, without subsets: for small sets, whose Frechet distance would be mostly bias.
+/// The same of whole sets, two rows or more each, without subsets: for small sets, whose Frechet
+/// distance would be mostly bias.
 double whole_kernel_distance(const Tensor& a, const Tensor& b);
 
 struct PrecisionRecall {

@@ -43,8 +43,10 @@ void check_samples(const Tensor& samples, const models::DataForm& form) {
     std::vector<std::int64_t> wanted{samples.size(0)};
     wanted.insert(wanted.end(), form.shape.begin(), form.shape.end());
     if (samples.sizes().vec() == wanted) return;
-    core::fail("evaluation: asked for {} samples of shape {}, got {}; is the reference the data that the model was trained on?", samples.size(0),
-               core::to_string(form.shape), core::to_string(samples.sizes().vec()));
+    core::fail(
+        "evaluation: asked for {} samples of shape {}, got {}; is the reference the data that the "
+        "model was trained on?",
+        samples.size(0), core::to_string(form.shape), core::to_string(samples.sizes().vec()));
 }
 
 nlohmann::json summaries(const std::vector<const distillation::Metrics*>& draws) {
@@ -80,7 +82,8 @@ nlohmann::json Evaluator::evaluate(const Subject& subject) const {
 
 Samples Evaluator::draw(const Subject& subject, std::uint64_t seed) const {
     Samples samples = subject.draw(protocol_.count, seed);
-    if (samples.size() != protocol_.count) core::fail("evaluation: asked for {} samples, got {}", protocol_.count, samples.size());
+    if (samples.size() != protocol_.count)
+        core::fail("evaluation: asked for {} samples, got {}", protocol_.count, samples.size());
     if (!samples.read) check_samples(samples.model_space, form_);
     if (classes_ == 0) samples.labels.clear();
     if (!samples.labels.empty() && static_cast<std::int64_t>(samples.labels.size()) != protocol_.count) {

@@ -18,7 +18,8 @@ namespace atelier::evaluation {
 struct Samples {
     Tensor model_space;
     std::vector<std::int64_t> labels;
-    // In place of `model_space`, samples that are too many for memory: how many, and rows first..first+n-1 of them. Each row is asked for once, in order.
+    // In place of `model_space`, samples that are too many for memory: how many, and rows
+    // first..first+n-1 of them. Each row is asked for once, in order.
     std::int64_t count = 0;
     std::function<Tensor(std::int64_t first, std::int64_t n)> read{};
 
@@ -36,11 +37,13 @@ struct Protocol {
     std::string reference_path;           // where the reference data came from
     std::string program;                  // name and version of this program
     std::string name = "atelier";         // of the protocol (protocols.h)
-    std::string class_draws;              // how the samples' classes were drawn, in words; empty: nothing to say
+    std::string
+        class_draws;  // how the samples' classes were drawn, in words; empty: nothing to say
     // Images.
-    std::int64_t side = 0;                // of the squares that they were brought to; 0: as they are
+    std::int64_t side = 0;  // of the squares that they were brought to; 0: as they are
     std::int64_t kernel_subsets = 100, kernel_subset_size = 1000;
-    std::int64_t kept_features = 50000;   // of either set, whose features stay in memory for what needs more than means and covariances
+    std::int64_t kept_features = 50000;   // of either set, whose features stay in memory for what
+                                          // needs more than means and covariances
     std::int64_t manifold_limit = 10000;  // samples of either set that precision, recall, density and coverage see
     std::int64_t precision_neighbours = 3, coverage_neighbours = 5;
     std::int64_t score_splits = 10;       // of the Inception Score
@@ -80,11 +83,15 @@ public:
     virtual const Statistics* reference_statistics() const { return nullptr; }
 };
 
-/// feature_distance (Frechet) and kernel_feature_distance on the classifier's features, precision, recall, density, coverage, class_agreement; per class:
-/// count, reference_count, both distances against the class's own reference, class_agreement. On Inception's features the two distances are called fid and kid,
-/// and there are inception_score and its deviation over the splits instead of class_agreement; on pixels pixel_distance and kernel_pixel_distance. Samples are
-/// quantised to 8 bits before anything is measured. Means and covariances are gathered batch by batch over all samples; of features, `protocol.kept_features` of
-/// either set stay in memory, a seeded sample with each class by its share, and everything else is taken from those. `space` must outlive the result.
+/// feature_distance (Frechet) and kernel_feature_distance on the classifier's features, precision,
+/// recall, density, coverage, class_agreement; per class: count, reference_count, both distances
+/// against the class's own reference, class_agreement. On Inception's features the two distances
+/// are called fid and kid, and there are inception_score and its deviation over the splits instead
+/// of class_agreement; on pixels pixel_distance and kernel_pixel_distance. Samples are quantised to
+/// 8 bits before anything is measured. Means and covariances are gathered batch by batch over all
+/// samples; of features, `protocol.kept_features` of either set stay in memory, a seeded sample
+/// with each class by its share, and everything else is taken from those. `space` must outlive the
+/// result.
 std::unique_ptr<Measures> image_measures(const data::Dataset& reference, const FeatureSpace& space, const Protocol& protocol);
 
 /// The Frechet distance (and the Inception Score) alone, against statistics that were taken of images of that form.

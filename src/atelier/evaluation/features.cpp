@@ -45,15 +45,18 @@ std::string frechet_name(FeatureSpace::Kind kind) {
 
 std::string kernel_name(FeatureSpace::Kind kind) {
     if (kind == FeatureSpace::Kind::inception) return "kid";
-    return kind == FeatureSpace::Kind::classifier ? "kernel_feature_distance" : "kernel_pixel_distance";
+    return kind == FeatureSpace::Kind::classifier ? "kernel_feature_distance"
+                                                  : "kernel_pixel_distance";
 }
 
 Features Thumbnails::features(const Tensor& images) const {
     if (images.dim() != 4 || images.size(1) != channels_) {
-        core::fail("pixels: wanted images of {} channels, these samples are {}", channels_, core::to_string(images.sizes().vec()));
+        core::fail("pixels: wanted images of {} channels, these samples are {}", channels_,
+                   core::to_string(images.sizes().vec()));
     }
     const Tensor pixels = images.to(at::kCPU, at::kFloat);
-    return {at::adaptive_avg_pool2d(pixels, {side, side}).flatten(1), at::zeros({images.size(0), 0})};
+    return {at::adaptive_avg_pool2d(pixels, {side, side}).flatten(1),
+            at::zeros({images.size(0), 0})};
 }
 
 const std::string& Thumbnails::hash() const {

@@ -19,7 +19,8 @@ struct Features {
 /// What turns images into the numbers that they are compared by.
 class FeatureSpace {
 public:
-    /// Inception's distances are FID and KID; a classifier's logits name the data set's classes; pixels are what there is without any network.
+    /// Inception's distances are FID and KID; a classifier's logits name the data set's classes;
+    /// pixels are what there is without any network.
     enum class Kind { classifier, inception, pixels };
 
     virtual ~FeatureSpace() = default;
@@ -34,13 +35,14 @@ public:
     virtual std::string resizing() const { return ""; }
 };
 
-/// What distances in a space are called in results: "fid" and "kid", "feature_distance" and "kernel_feature_distance", "pixel_distance" and
-/// "kernel_pixel_distance".
+/// What distances in a space are called in results: "fid" and "kid", "feature_distance" and
+/// "kernel_feature_distance", "pixel_distance" and "kernel_pixel_distance".
 std::string frechet_name(FeatureSpace::Kind kind);
 std::string kernel_name(FeatureSpace::Kind kind);
 
-/// Pixels averaged over a grid of 8x8 areas: layout and colour, and nothing of what a picture shows. It needs no weights, so that pictures of any data can be
-/// compared where no classifier knows them.
+/// Pixels averaged over a grid of 8x8 areas: layout and colour, and nothing of what a picture
+/// shows. It needs no weights, so that pictures of any data can be compared where no classifier
+/// knows them.
 class Thumbnails : public FeatureSpace {
 public:
     explicit Thumbnails(std::int64_t channels) : channels_(channels) {}

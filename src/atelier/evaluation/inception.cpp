@@ -160,16 +160,20 @@ Tensor resized_like_tensorflow(const Tensor& images, std::int64_t size) {
 
 Tensor resized_like_pillow(const Tensor& images, std::int64_t size) {
     const auto filter = [&](std::int64_t length) {
-        const std::vector<float> weights = core::filter_matrix(static_cast<int>(length), static_cast<int>(size), core::ResizeFilter::bicubic);
+        const std::vector<float> weights = core::filter_matrix(
+            static_cast<int>(length), static_cast<int>(size), core::ResizeFilter::bicubic);
         return at::tensor(weights, at::kFloat).view({size, length}).to(images.device());
     };
     const Tensor wide = at::matmul(images, filter(images.size(3)).t());
     return at::matmul(filter(images.size(2)), wide).clamp(0, 255);
 }
 
-Inception::Inception(const std::filesystem::path& path, at::Device device, InceptionResize resize) : Inception(models::read_named_tensors(path), path.string(), device, resize) {}
+Inception::Inception(const std::filesystem::path& path, at::Device device, InceptionResize resize)
+    : Inception(models::read_named_tensors(path), path.string(), device, resize) {}
 
-Inception::Inception(const models::NamedTensors& all, const std::string& where, at::Device device, InceptionResize resize) : resize_(resize) {
+Inception::Inception(const models::NamedTensors& all, const std::string& where, at::Device device,
+                     InceptionResize resize)
+    : resize_(resize) {
     Folding folding{all, where};
     const std::int64_t width = Plan<Folding, std::int64_t>(folding).pooled(3);
     layers_ = folding.folded;
@@ -179,7 +183,9 @@ Inception::Inception(const models::NamedTensors& all, const std::string& where, 
 }
 
 std::string Inception::resizing() const {
-    return resize_ == InceptionResize::tensorflow ? "bilinear to 299x299, TensorFlow 1, no antialiasing" : "bicubic to 299x299 in float, Pillow, antialiased (clean)";
+    return resize_ == InceptionResize::tensorflow
+               ? "bilinear to 299x299, TensorFlow 1, no antialiasing"
+               : "bicubic to 299x299 in float, Pillow, antialiased (clean)";
 }
 
 Features Inception::features(const Tensor& images) const {
@@ -193,7 +199,9 @@ Features Inception::features(const Tensor& images) const {
         const std::int64_t count = std::min(inception_batch, images.size(0) - first);
         const Tensor batch = images.narrow(0, first, count).to(layers_.at("fc.weight").device(), at::kFloat);
         const Tensor levels = ((batch + 1) * 127.5).round().clamp(0, 255).expand({count, 3, batch.size(2), batch.size(3)});
-        const Tensor sized = resize_ == InceptionResize::tensorflow ? resized_like_tensorflow(levels, resolution) : resized_like_pillow(levels, resolution);
+        const Tensor sized = resize_ == InceptionResize::tensorflow
+                                 ? resized_like_tensorflow(levels, resolution)
+                                 : resized_like_pillow(levels, resolution);
         const Tensor seen = (sized - 128) / 128;
         const Tensor pooled = Plan<Computing, Tensor>(computing).pooled(seen.contiguous(at::MemoryFormat::ChannelsLast)).mean({2, 3});
         features.push_back(pooled.to(at::kCPU));

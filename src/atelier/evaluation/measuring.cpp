@@ -21,10 +21,12 @@ namespace {
 
 constexpr std::int64_t clip_block = 500;
 
-/// Images brought to squares as DMD2's evaluation does: the middle square, by Lanczos to `side` pixels, rounded to 8 bits.
+/// Images brought to squares as DMD2's evaluation does: the middle square, by Lanczos to `side`
+/// pixels, rounded to 8 bits.
 class SquareImages final : public data::Dataset {
 public:
-    SquareImages(std::shared_ptr<const data::Dataset> images, std::int64_t side) : images_(std::move(images)), side_(static_cast<int>(side)), form_(images_->form()) {
+    SquareImages(std::shared_ptr<const data::Dataset> images, std::int64_t side)
+        : images_(std::move(images)), side_(static_cast<int>(side)), form_(images_->form()) {
         form_.shape = {form_.shape[0], side, side};
         hash_ = core::sha256(fmt::format("square {} {}", side, images_->hash()));
     }
@@ -40,8 +42,10 @@ public:
         const Tensor whole = models::to_user_space(images_->form(), images_->samples(indices));
         const Tensor small = at::empty({whole.size(0), side_, side_, whole.size(3)}, at::kByte);
         for (std::int64_t i = 0; i < whole.size(0); ++i) {
-            core::Image image = core::square(models::image_of(whole[i]), side_, core::ResizeFilter::lanczos);
-            small[i].copy_(at::from_blob(image.pixels.data(), {side_, side_, whole.size(3)}, at::kByte));
+            core::Image image =
+                core::square(models::image_of(whole[i]), side_, core::ResizeFilter::lanczos);
+            small[i].copy_(
+                at::from_blob(image.pixels.data(), {side_, side_, whole.size(3)}, at::kByte));
         }
         return models::to_model_space(form_, small);
     }
@@ -56,10 +60,18 @@ private:
 /// Samples are drawn as they are looked at, so that no more than a batch of them is in memory.
 SampleSource source_of(inference::Generator& generator, ClassDraws draws) {
     return [&generator, draws](std::int64_t count, std::uint64_t seed) {
-        const auto all = std::make_shared<const inference::Wanted>(drawn_classes(draws, count, seed, generator.prior()));
-        return Samples{.model_space = {}, .labels = all->classes, .count = count, .read = [&generator, all](std::int64_t first, std::int64_t n) {
-                           const auto part = [&](const std::vector<std::int64_t>& numbers) { return std::vector(numbers.begin() + first, numbers.begin() + first + n); };
-                           return inference::draw_in_parts(generator, {all->seed, part(all->numbers), part(all->classes)});
+        const auto all = std::make_shared<const inference::Wanted>(
+            drawn_classes(draws, count, seed, generator.prior()));
+        return Samples{.model_space = {},
+                       .labels = all->classes,
+                       .count = count,
+                       .read = [&generator, all](std::int64_t first, std::int64_t n) {
+                           const auto part = [&](const std::vector<std::int64_t>& numbers) {
+                               return std::vector(numbers.begin() + first,
+                                                  numbers.begin() + first + n);
+                           };
+                           return inference::draw_in_parts(
+                               generator, {all->seed, part(all->numbers), part(all->classes)});
                        }};
     };
 }
@@ -106,9 +118,12 @@ nlohmann::json measured(const Measuring& measuring, const Evaluator& evaluator, 
 }
 
 /// The reference that a path names, in the size that the protocol looks at.
-std::shared_ptr<const data::Dataset> sized(std::shared_ptr<const data::Dataset> images, std::int64_t side) {
+std::shared_ptr<const data::Dataset> sized(std::shared_ptr<const data::Dataset> images,
+                                           std::int64_t side) {
     const models::DataForm& form = images->form();
-    if (side == 0 || form.kind != models::DataForm::Kind::image || (form.shape[1] == side && form.shape[2] == side)) return images;
+    if (side == 0 || form.kind != models::DataForm::Kind::image ||
+        (form.shape[1] == side && form.shape[2] == side))
+        return images;
     return std::make_shared<SquareImages>(std::move(images), side);
 }
 
@@ -116,15 +131,21 @@ std::shared_ptr<const data::Dataset> sized(std::shared_ptr<const data::Dataset> 
 class Yardstick {
 public:
     Yardstick(const Measuring& measuring, const models::DataForm& form) {
-        if (form.kind == models::DataForm::Kind::image) space_ = open_space(measuring, form.shape[0]);
+        if (form.kind == models::DataForm::Kind::image)
+            space_ = open_space(measuring, form.shape[0]);
         else if (!measuring.inception.empty() || !measuring.reference.empty()) core::fail("Inception's features and reference statistics are for images; this model draws points");
         if (measuring.reference.empty()) {
-            const auto data = sized(data::open_dataset({.path = measuring.data, .split = measuring.split, .limit = 0}), measuring.protocol.side);
+            const auto data = sized(
+                data::open_dataset({.path = measuring.data, .split = measuring.split, .limit = 0}),
+                measuring.protocol.side);
             check_shape(*data, form, measuring.data);
-            evaluator_ = std::make_unique<Evaluator>(data, space_.get(), protocol_of(measuring, measuring.data));
+            evaluator_ = std::make_unique<Evaluator>(data, space_.get(),
+                                                     protocol_of(measuring, measuring.data));
         } else {
             const Statistics statistics = read_statistics(measuring.reference, space_->width());
-            evaluator_ = std::make_unique<Evaluator>(statistics, core::sha256_of_file(measuring.reference), form, *space_, protocol_of(measuring, measuring.reference));
+            evaluator_ = std::make_unique<Evaluator>(
+                statistics, core::sha256_of_file(measuring.reference), form, *space_,
+                protocol_of(measuring, measuring.reference));
         }
         if (measuring.save_reference.empty()) return;
         if (!evaluator_->reference_statistics()) core::fail("statistics of features are written of images; these are points");
@@ -138,43 +159,8 @@ private:
     std::unique_ptr<Evaluator> evaluator_;
 };
 
-/// "1", or "35 (heun)" where a sampler took many.
-std::string evaluations_words(const nlohmann::json& result) {
-    const std::string count = result.at("evaluations").dump();
-    const nlohmann::json protocol = result.value("protocol", nlohmann::json::object());
-    const nlohmann::json& model = protocol.contains("model") && protocol["model"].is_object() ? protocol["model"] : protocol;
-    const std::string sampler = model.value("sampler", protocol.value("sampler", "one-step"));
-    return sampler == "one-step" ? count : fmt::format("{} ({})", count, sampler.substr(0, sampler.find(',')));
-}
-
-std::string seconds_words(const nlohmann::json& result) {
-    if (!result.contains("latency")) return "-";
-    return fmt::format("{:.2f}", 1000 * result["latency"]["median_seconds"].get<double>());
-}
-
-/// "protocol edm: 50000 samples, 1 seed, classes uniform, independent" of all results, or of each where they differ; nothing of results that do not say.
-std::string protocol_words(const nlohmann::json& results) {
-    std::vector<std::pair<std::string, std::string>> said;
-    for (const auto& name : results.at("order")) {
-        const nlohmann::json protocol = results.at("models").at(name.get<std::string>()).value("protocol", nlohmann::json::object());
-        if (!protocol.contains("name")) continue;
-        std::string words = fmt::format("protocol {}: {} samples", protocol.at("name").get<std::string>(), protocol.value("count", 0));
-        if (const auto seeds = protocol.value("seeds", nlohmann::json::array()); seeds.size() > 1) words += fmt::format(", {} seeds", seeds.size());
-        if (protocol.contains("reference")) words += fmt::format(" against {}", protocol["reference"].value("count", 0) > 0 ? fmt::format("{} real ones", protocol["reference"]["count"].get<std::int64_t>()) : "statistics");
-        for (const char* key : {"classes", "size", "resize", "caption_prefix"}) {
-            if (protocol.contains(key)) words += fmt::format("; {} {}", key, protocol[key].is_string() ? protocol[key].get<std::string>() : protocol[key].dump());
-        }
-        said.emplace_back(name.get<std::string>(), words);
-    }
-    if (said.empty()) return "";
-    const bool same = std::ranges::all_of(said, [&](const auto& one) { return one.second == said.front().second; });
-    if (same && said.size() == results.at("order").size()) return said.front().second;
-    std::string all;
-    for (const auto& [name, words] : said) all += fmt::format("{}{}, {}", all.empty() ? "" : "\n", name, words);
-    return all;
-}
-
-/// How well each of the images fits its caption: the mean of 100 cos(image, caption), no less than 0 each (Hessel et al. 2021, as torchmetrics scales it).
+/// How well each of the images fits its caption: the mean of 100 cos(image, caption), no less than
+/// 0 each (Hessel et al. 2021, as torchmetrics scales it).
 double clip_score(const Clip& clip, const data::Dataset& images, std::span<const std::string> captions) {
     const auto count = static_cast<std::int64_t>(captions.size());
     const std::int64_t together = data::samples_together(images.form().shape, clip_block);
@@ -183,7 +169,8 @@ double clip_score(const Clip& clip, const data::Dataset& images, std::span<const
     for (std::int64_t first = 0; first < count; first += together) {
         if (core::stop_requested()) throw core::Interrupted("interrupted while measuring; nothing was written");
         const std::int64_t n = std::min(together, count - first);
-        const Tensor seen = clip.images(models::to_user_space(images.form(), images.samples(data::consecutive(first, n))));
+        const Tensor seen = clip.images(
+            models::to_user_space(images.form(), images.samples(data::consecutive(first, n))));
         const Tensor read = clip.texts(captions.subspan(static_cast<std::size_t>(first), static_cast<std::size_t>(n)));
         sum += (100 * (seen * read).sum(1)).clamp_min(0).sum(at::kDouble).item<double>();
         progress.update(first + n);
@@ -194,12 +181,14 @@ double clip_score(const Clip& clip, const data::Dataset& images, std::span<const
 void add_clip_score(nlohmann::json& result, const Measuring& measuring, const data::Dataset& images, std::span<const std::string> captions) {
     const Clip clip(measuring.clip, measuring.device);
     std::vector<std::string> read;
-    for (const std::string& caption : captions) read.push_back(measuring.protocol.caption_prefix + caption);
+    for (const std::string& caption : captions)
+        read.push_back(measuring.protocol.caption_prefix + caption);
     const distillation::Metrics draw{{"clip_score", clip_score(clip, images, read)}};
     result["metrics"].update(summaries({&draw}));
     result["protocol"]["clip"] = clip.hash();
     result["protocol"]["captions"] = core::sha256_of_lines(captions);
-    if (!measuring.protocol.caption_prefix.empty()) result["protocol"]["caption_prefix"] = measuring.protocol.caption_prefix;
+    if (!measuring.protocol.caption_prefix.empty())
+        result["protocol"]["caption_prefix"] = measuring.protocol.caption_prefix;
 }
 
 /// Images that somebody brought, and which of them are measured.
@@ -208,15 +197,22 @@ struct Brought {
     std::int64_t count;
 
     bool all() const { return count == images->size(); }
-    std::vector<std::int64_t> chosen(std::uint64_t seed) const { return data::seeded_sample(*images, count, seed, "measured images"); }
+    std::vector<std::int64_t> chosen(std::uint64_t seed) const {
+        return data::seeded_sample(*images, count, seed, "measured images");
+    }
 
     Samples draw(std::uint64_t seed) const {
         const auto order = std::make_shared<const std::vector<std::int64_t>>(chosen(seed));
-        Samples samples{.model_space = {}, .labels = {}, .count = count, .read = [images = images, order](std::int64_t first, std::int64_t n) {
-                            return images->samples(std::span(*order).subspan(static_cast<std::size_t>(first), static_cast<std::size_t>(n)));
+        Samples samples{.model_space = {},
+                        .labels = {},
+                        .count = count,
+                        .read = [images = images, order](std::int64_t first, std::int64_t n) {
+                            return images->samples(std::span(*order).subspan(
+                                static_cast<std::size_t>(first), static_cast<std::size_t>(n)));
                         }};
         if (!images->labels().empty()) {
-            for (const std::int64_t i : *order) samples.labels.push_back(images->labels()[static_cast<std::size_t>(i)]);
+            for (const std::int64_t i : *order)
+                samples.labels.push_back(images->labels()[static_cast<std::size_t>(i)]);
         }
         return samples;
     }
@@ -231,10 +227,13 @@ nlohmann::json measure(const Measuring& measuring, const std::vector<std::pair<s
     nlohmann::json order = nlohmann::json::array();
     for (const auto& [name, generator] : models) {
         const inference::Sampling& sampling = generator->sampling();
-        const Subject subject{source_of(*generator, measuring.protocol.classes), inference::hash_of(*generator),
-                                          {{"name", name}, {"sampler", inference::name_of(sampling)}, {"evaluations", sampling.evaluations()},
-                                           {"engine", inference::name_of(generator->engine().kind)},
-                                           {"precision", inference::name_of(generator->engine().precision)}}};
+        const Subject subject{source_of(*generator, measuring.protocol.classes),
+                              inference::hash_of(*generator),
+                              {{"name", name},
+                               {"sampler", inference::name_of(sampling)},
+                               {"evaluations", sampling.evaluations()},
+                               {"engine", inference::name_of(generator->engine().kind)},
+                               {"precision", inference::name_of(generator->engine().precision)}}};
         results[name] = earlier_result(measuring.earlier, evaluator.protocol_of(subject));
         if (results[name].is_null()) {
             results[name] = measured(measuring, evaluator, *generator, subject);
@@ -247,30 +246,48 @@ nlohmann::json measure(const Measuring& measuring, const std::vector<std::pair<s
     return {{"order", order}, {"models", results}};
 }
 
-nlohmann::json measure_images(Measuring measuring, const std::string& path, std::span<const std::string> captions, std::string name) {
+nlohmann::json measure_images(Measuring measuring, const std::string& path,
+                              std::span<const std::string> captions, std::string name) {
     if (name.empty()) name = path;
     const Brought brought = [&] {
-        const auto images = sized(data::open_dataset({.path = path, .split = "train", .limit = 0}), measuring.protocol.side);
+        const auto images = sized(data::open_dataset({.path = path, .split = "train", .limit = 0}),
+                                  measuring.protocol.side);
         return Brought{images, std::min(measuring.count, images->size())};
     }();
     const data::Dataset& images = *brought.images;
-    if (images.form().kind != models::DataForm::Kind::image) core::fail("{}: holds points; only images are measured without a model", path);
-    if (measuring.count > images.size()) core::log::info("{}: has {} images, all of them are measured", path, images.size());
+    if (images.form().kind != models::DataForm::Kind::image)
+        core::fail("{}: holds points; only images are measured without a model", path);
+    if (measuring.count > images.size())
+        core::log::info("{}: has {} images, all of them are measured", path, images.size());
     if (brought.all()) measuring.seeds.resize(1);
-    else core::log::warning("{}: a seeded sample of {} of its {} images is measured; --count {} measures all", path, brought.count, images.size(), images.size());
+    else
+        core::log::warning(
+            "{}: a seeded sample of {} of its {} images is measured; --count {} measures all", path,
+            brought.count, images.size(), images.size());
     measuring.count = brought.count;
     if (!captions.empty() && static_cast<std::int64_t>(captions.size()) < images.size()) {
-        core::fail("{}: has {} images, and there are {} captions; caption i belongs to image i by name", path, images.size(), captions.size());
+        core::fail(
+            "{}: has {} images, and there are {} captions; caption i belongs to image i by name",
+            path, images.size(), captions.size());
     }
     const nlohmann::json description{{"name", name}, {"images", images.size()}};
     nlohmann::json result;
     if (measuring.data.empty() && measuring.reference.empty()) {
-        result = {{"kind", "image"}, {"metrics", nlohmann::json::object()}, {"classes", nlohmann::json::array()},
-                  {"protocol", {{"name", measuring.protocol.name}, {"count", measuring.count}, {"seeds", measuring.seeds}, {"model", description}, {"program", "atelier " ATELIER_VERSION}}}};
+        result = {{"kind", "image"},
+                  {"metrics", nlohmann::json::object()},
+                  {"classes", nlohmann::json::array()},
+                  {"protocol",
+                   {{"name", measuring.protocol.name},
+                    {"count", measuring.count},
+                    {"seeds", measuring.seeds},
+                    {"model", description},
+                    {"program", "atelier " ATELIER_VERSION}}}};
         result["protocol"]["model"]["hash"] = images.hash();
     } else {
         const Yardstick yardstick(measuring, images.form());
-        result = yardstick.evaluator().evaluate({[&](std::int64_t, std::uint64_t seed) { return brought.draw(seed); }, images.hash(), description});
+        result = yardstick.evaluator().evaluate(
+            {[&](std::int64_t, std::uint64_t seed) { return brought.draw(seed); }, images.hash(),
+             description});
         result["protocol"].erase("classes");  // nobody drew them here
     }
     if (captions.empty()) return {{"order", {name}}, {"models", {{name, std::move(result)}}}};
@@ -281,15 +298,22 @@ nlohmann::json measure_images(Measuring measuring, const std::string& path, std:
     return {{"order", {name}}, {"models", {{name, std::move(result)}}}};
 }
 
-void check_shape(const data::Dataset& data, const models::DataForm& form, const std::string& where) {
+void check_shape(const data::Dataset& data, const models::DataForm& form,
+                 const std::string& where) {
     if (data.form().kind == form.kind && data.form().shape == form.shape) return;
-    core::fail("{}: holds samples of {}, and those to be measured are {}; name data like those that the model was trained on (images are brought to a size with: atelier import {} NEW.zip --size N)",
-               where, core::to_string(data.form().shape), core::to_string(form.shape), where);
+    core::fail(
+        "{}: holds samples of {}, and those to be measured are {}; name data like those that the "
+        "model was trained on (images are brought to a size with: atelier import {} NEW.zip --size "
+        "N)",
+        where, core::to_string(data.form().shape), core::to_string(form.shape), where);
 }
 
 std::unique_ptr<FeatureSpace> open_space(const Measuring& measuring, std::int64_t channels) {
-    if (!measuring.inception.empty()) return std::make_unique<Inception>(measuring.inception, measuring.device, measuring.protocol.resize);
-    if (!measuring.classifier.empty()) return std::make_unique<FeatureExtractor>(measuring.classifier, measuring.device);
+    if (!measuring.inception.empty())
+        return std::make_unique<Inception>(measuring.inception, measuring.device,
+                                           measuring.protocol.resize);
+    if (!measuring.classifier.empty())
+        return std::make_unique<FeatureExtractor>(measuring.classifier, measuring.device);
     return std::make_unique<Thumbnails>(channels);
 }
 
@@ -308,60 +332,6 @@ Protocol protocol_of(const Measuring& measuring, std::string reference) {
         protocol.deviation = truth.deviation;
     }
     return protocol;
-}
-
-std::vector<std::pair<std::string, std::string>> figures_of(const nlohmann::json& results) {
-    static const std::vector<std::pair<std::string, std::string>> known{
-        {"fid", "FID ↓"}, {"kid", "KID ↓"}, {"inception_score", "Inception Score ↑"}, {"feature_distance", "feature distance ↓"}, {"kernel_feature_distance", "kernel distance ↓"},
-        {"pixel_distance", "pixel distance ↓"}, {"kernel_pixel_distance", "kernel pixel distance ↓"}, {"sliced_wasserstein", "sliced Wasserstein ↓"}, {"mmd_squared", "MMD² ↓"},
-        {"modes_reached", "modes reached ↑"}, {"worst_mode", "worst mode's share ↑"}, {"strays", "strays ↓"},
-        {"clip_score", "CLIP score ↑"}, {"precision", "precision ↑"}, {"recall", "recall ↑"}, {"density", "density ↑"}, {"coverage", "coverage ↑"},
-        {"class_agreement", "class agreement ↑"}, {"garment_agreement", "garment as asked ↑"}, {"amount_agreement", "amount as asked ↑"},
-        {"place_agreement", "place as asked ↑"}, {"colour_agreement", "colour as asked ↑"}, {"paraphrase_stability", "paraphrases to one student ↑"}};
-    std::vector<std::pair<std::string, std::string>> present;
-    for (const auto& figure : known) {
-        for (const auto& [name, result] : results.at("models").items()) {
-            if (result.at("metrics").contains(figure.first)) {
-                present.push_back(figure);
-                break;
-            }
-        }
-    }
-    return present;
-}
-
-Table comparison_table(const nlohmann::json& results) {
-    Table table;
-    const auto has = [&](const char* key) { return std::ranges::any_of(results.at("models"), [key](const nlohmann::json& result) { return result.contains(key); }); };
-    const bool parameters = has("parameters"), evaluations = has("evaluations"), latency = has("latency");
-    table.columns = {"model"};
-    if (parameters) table.columns.emplace_back("parameters");
-    if (evaluations) table.columns.emplace_back("evaluations");
-    if (latency) table.columns.emplace_back("ms per sample");
-    const auto figures = figures_of(results);
-    for (const auto& [key, words] : figures) table.columns.push_back(words);
-    for (const auto& name : results.at("order")) {
-        const nlohmann::json& result = results.at("models").at(name.get<std::string>());
-        std::vector<std::string> row{name.get<std::string>()};
-        if (parameters) row.push_back(result.contains("parameters") ? fmt::format("{:.3g} M", result["parameters"].get<double>() / 1e6) : "-");
-        if (evaluations) row.push_back(result.contains("evaluations") ? evaluations_words(result) : "-");
-        if (latency) row.push_back(seconds_words(result));
-        for (const auto& [key, words] : figures) row.push_back(mean_and_spread(result.at("metrics"), key));
-        table.rows.push_back(row);
-    }
-    table.caption = protocol_words(results);
-    return table;
-}
-
-std::string text_of(const Table& table) {
-    std::string text;
-    for (std::size_t column = 0; column < table.columns.size(); ++column) {
-        text += fmt::format("{:<24}", table.columns[column]);
-        for (const auto& row : table.rows) text += fmt::format("  {:>18}", row[column]);
-        text += "\n";
-    }
-    if (!table.caption.empty()) text += table.caption + "\n";
-    return text;
 }
 
 }  // namespace atelier::evaluation

@@ -13,7 +13,8 @@
 
 namespace atelier::evaluation {
 
-/// Where the classifier lies whose features measure images, unless another is named; and the one for pictures that the program composes with their captions.
+/// Where the classifier lies whose features measure images, unless another is named; and the one
+/// for pictures that the program composes with their captions.
 inline constexpr const char* usual_classifier = "models/classifier";
 inline constexpr const char* usual_caption_classifier = "models/captions/classifiers/garment";
 
@@ -21,7 +22,8 @@ inline constexpr const char* usual_caption_classifier = "models/captions/classif
 struct Measuring {
     std::string data;                          // path of the held-out data
     std::string split = "test";
-    std::string classifier = usual_classifier; // for images; empty: pixels are compared (features.h: Thumbnails)
+    std::string classifier =
+        usual_classifier;  // for images; empty: pixels are compared (features.h: Thumbnails)
     std::string inception;                     // weights of Inception-v3 instead, for FID and its like
     std::string clip;                          // directory of a CLIPModel, for the CLIP score of captioned images
     std::string reference;                     // statistics (.npz) instead of data
@@ -38,15 +40,19 @@ struct Measuring {
 /// evaluation's (metrics, classes, protocol) with "latency", "evaluations" and "parameters" a sample, and "taken_from" where it is an earlier one.
 nlohmann::json measure(const Measuring& measuring, const std::vector<std::pair<std::string, inference::Generator*>>& models);
 
-/// The same of images that lie in a folder, zip, tar or .npz, whoever made them: a seeded sample of `count` of them for each seed, or all, once, when there are no
-/// more. With `captions`, of which number i belongs to image i in the order of names, also the CLIP score by `measuring.clip`; then neither data nor reference need be
-/// there. `name` is what the result calls them, if not `path`.
-nlohmann::json measure_images(Measuring measuring, const std::string& path, std::span<const std::string> captions = {}, std::string name = {});
+/// The same of images that lie in a folder, zip, tar or .npz, whoever made them: a seeded sample of
+/// `count` of them for each seed, or all, once, when there are no more. With `captions`, of which
+/// number i belongs to image i in the order of names, also the CLIP score by `measuring.clip`; then
+/// neither data nor reference need be there. `name` is what the result calls them, if not `path`.
+nlohmann::json measure_images(Measuring measuring, const std::string& path,
+                              std::span<const std::string> captions = {}, std::string name = {});
 
-/// Throws core::Error, which names `where`, when data's samples have another shape than those to be measured against them.
+/// Throws core::Error, which names `where`, when data's samples have another shape than those to be
+/// measured against them.
 void check_shape(const data::Dataset& data, const models::DataForm& form, const std::string& where);
 
-/// The features that images of so many channels are measured by: Inception's, the classifier's, or pixels.
+/// The features that images of so many channels are measured by: Inception's, the classifier's, or
+/// pixels.
 std::unique_ptr<FeatureSpace> open_space(const Measuring& measuring, std::int64_t channels);
 
 /// What an evaluator is told of `measuring`; `reference` is where the reference came from.

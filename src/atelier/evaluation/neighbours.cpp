@@ -29,9 +29,12 @@ Nearest nearest_in(const Tensor& samples, const data::Dataset& training, std::in
     if (k < 1 || training.size() < k) core::fail("nearest neighbours: {} wanted of {} training samples", k, training.size());
     const Tensor rows = samples.flatten(1);
     Nearest best{at::zeros({rows.size(0), 0}, at::kDouble), at::zeros({rows.size(0), 0}, at::kLong)};
-    const std::int64_t together = std::max(k, data::samples_together(training.form().shape, training_block));
+    const std::int64_t together =
+        std::max(k, data::samples_together(training.form().shape, training_block));
     for (std::int64_t first = 0; first < training.size(); first += together) {
-        const Tensor block = training.samples(data::consecutive(first, std::min(together, training.size() - first))).flatten(1);
+        const Tensor block =
+            training.samples(data::consecutive(first, std::min(together, training.size() - first)))
+                .flatten(1);
         const Nearest found = nearest(rows, block, std::min(k, block.size(0)));
         best = merged(best, {found.distances, found.indices + first}, k);
     }

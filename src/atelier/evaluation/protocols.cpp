@@ -16,10 +16,11 @@ struct DrawsWords {
     const char* words;
 };
 
-constexpr std::array<DrawsWords, 4> all_draws{{{ClassDraws::prior, "prior", "by the training prior, low discrepancy"},
-                                               {ClassDraws::uniform, "uniform", "uniform, low discrepancy"},
-                                               {ClassDraws::iid, "iid", "uniform, independent"},
-                                               {ClassDraws::equal, "equal", "the same count of each"}}};
+constexpr std::array<DrawsWords, 4> all_draws{
+    {{ClassDraws::prior, "prior", "by the training prior, low discrepancy"},
+     {ClassDraws::uniform, "uniform", "uniform, low discrepancy"},
+     {ClassDraws::iid, "iid", "uniform, independent"},
+     {ClassDraws::equal, "equal", "the same count of each"}}};
 
 const DrawsWords& of(ClassDraws draws) { return all_draws[static_cast<std::size_t>(draws)]; }
 
@@ -49,7 +50,9 @@ NamedProtocol named_protocol(const std::string& name, bool of_captions) {
         return protocol;
     }
     if (name != "dmd2") {
-        throw core::UsageError(fmt::format("there is no protocol \"{}\"{}; known are atelier, edm and dmd2", name, core::did_you_mean(name, {"atelier", "edm", "dmd2"})));
+        throw core::UsageError(
+            fmt::format("there is no protocol \"{}\"{}; known are atelier, edm and dmd2", name,
+                        core::did_you_mean(name, {"atelier", "edm", "dmd2"})));
     }
     protocol.classes = ClassDraws::equal;
     if (!of_captions) return protocol;
@@ -65,27 +68,35 @@ ClassDraws class_draws(const std::string& name) {
         if (name == one.name) return one.draws;
         known.emplace_back(one.name);
     }
-    throw core::UsageError(fmt::format("classes cannot be drawn by \"{}\"{}; known are prior, uniform, iid and equal", name, core::did_you_mean(name, known)));
+    throw core::UsageError(
+        fmt::format("classes cannot be drawn by \"{}\"{}; known are prior, uniform, iid and equal",
+                    name, core::did_you_mean(name, known)));
 }
 
 std::string name_of(ClassDraws draws) { return of(draws).name; }
 std::string words_of(ClassDraws draws) { return of(draws).words; }
 
-inference::Wanted drawn_classes(ClassDraws draws, std::int64_t count, std::uint64_t seed, const conditions::Prior& prior) {
+inference::Wanted drawn_classes(ClassDraws draws, std::int64_t count, std::uint64_t seed,
+                                const conditions::Prior& prior) {
     if (draws == ClassDraws::prior) return inference::plan(count, seed, {}, prior);
     const std::vector<std::int64_t> known = known_classes(prior);
     const auto classes = static_cast<std::int64_t>(known.size());
-    if (draws == ClassDraws::uniform) return inference::plan(count, seed, {}, uniform_over(known, prior.classes()));
+    if (draws == ClassDraws::uniform)
+        return inference::plan(count, seed, {}, uniform_over(known, prior.classes()));
     inference::Wanted wanted = inference::plan(count, seed, known, prior);
     if (draws == ClassDraws::equal) {
         if (count % classes != 0) {
-            throw core::UsageError(fmt::format("{} samples cannot be the same count of each of {} classes; ask for a multiple (--count {}), or draw classes otherwise (--classes)", count, classes,
-                                               std::max<std::int64_t>(1, (count + classes / 2) / classes) * classes));
+            throw core::UsageError(
+                fmt::format("{} samples cannot be the same count of each of {} classes; ask for a "
+                            "multiple (--count {}), or draw classes otherwise (--classes)",
+                            count, classes,
+                            std::max<std::int64_t>(1, (count + classes / 2) / classes) * classes));
         }
         return wanted;
     }
     for (std::size_t i = 0; i < wanted.classes.size(); ++i) {
-        wanted.classes[i] = known[core::RandomStream(seed, "class/iid", i).below(static_cast<std::uint64_t>(classes))];
+        wanted.classes[i] = known[core::RandomStream(seed, "class/iid", i)
+                                      .below(static_cast<std::uint64_t>(classes))];
     }
     return wanted;
 }

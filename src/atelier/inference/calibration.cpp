@@ -31,12 +31,23 @@ private:
     std::vector<NetworkUse>& uses_;
 };
 
-/// Each class in turn, from the first to the last and again, in a random order: the first few samples are not all of the first classes.
-std::vector<std::int64_t> in_turn(const std::vector<std::int64_t>& classes, std::int64_t count, std::uint64_t seed) {
+/// Each class in turn, from the first to the last and again. Many classes come in a random order, so
+/// that a few samples are not all of the first classes.
+std::vector<std::int64_t> in_turn(std::vector<std::int64_t> classes, std::int64_t count,
+                                  std::uint64_t seed) {
+    constexpr std::size_t few = 8;  // those that layers are measured on have each of so many
+    if (classes.size() > few) {
+        std::vector<std::int64_t> shuffled;
+        core::RandomStream stream(seed, "calibration/classes");
+        for (const std::int64_t i : stream.permutation(static_cast<std::int64_t>(classes.size()))) {
+            shuffled.push_back(classes[static_cast<std::size_t>(i)]);
+        }
+        classes = std::move(shuffled);
+    }
     std::vector<std::int64_t> all;
-    if (classes.empty()) return all;
-    const auto order = core::RandomStream(seed, "calibration/classes").permutation(static_cast<std::int64_t>(classes.size()));
-    for (std::size_t i = 0; i < static_cast<std::size_t>(count); ++i) all.push_back(classes[static_cast<std::size_t>(order[i % order.size()])]);
+    for (std::size_t i = 0; i < static_cast<std::size_t>(count) && !classes.empty(); ++i) {
+        all.push_back(classes[i % classes.size()]);
+    }
     return all;
 }
 
@@ -77,8 +88,11 @@ std::vector<NetworkUse> uses_along_paths(const models::Model& model, std::int64_
     std::iota(classes.begin(), classes.end(), 0);
     std::vector<NetworkUse> uses;
     const auto denoiser = model.denoiser();
-    diffusion::sample_heun(Recorder(denoiser, uses), diffusion::image_noise(seed, 0, samples, model.network.data_shape),
-                           diffusion::sampling_levels(model.range, steps), diffusion::one_hot(in_turn(classes, samples, seed), model.network.classes));
+    diffusion::sample_heun(
+        Recorder(denoiser, uses),
+        diffusion::image_noise(seed, 0, samples, model.network.data_shape),
+        diffusion::sampling_levels(model.range, steps),
+        diffusion::one_hot(in_turn(classes, samples, seed), model.network.classes));
     return uses;
 }
 
