@@ -22,6 +22,7 @@
 #include "atelier/models/diffusers_directory.h"
 #include "atelier/models/what_is.h"
 #include "atelier/ops/error_words.h"
+#include "atelier/ops/thread_limit.h"
 
 /// The half of the Python module that speaks to the rooms. python/atelier/ gives it names, types and words.
 namespace atelier::python {
@@ -267,6 +268,7 @@ NB_MODULE(_atelier, module) {
     make_error_types(module);
     nb::register_exception_translator(translate);
     core::log::set_quiet(true);
+    ops::limit_threads();
     core::also_ask_for_stop(python_wants_to_stop);
     nb::class_<Ensemble>(module, "Ensemble")
         .def(nb::init<const std::filesystem::path&, const std::string&, const std::string&, const std::string&, const std::string&, const std::optional<std::int64_t>&>(),

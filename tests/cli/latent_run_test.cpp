@@ -149,4 +149,23 @@ TEST_F(LatentRun, what_does_not_fit_is_said_before_anything_is_made) {
     refused({"run", std::string(ATELIER_SOURCE_DIR) + "/configs/toy2d.toml", "data.path=" + prompts, "output=" + path("run")}, "prompts alone");
 }
 
+TEST_F(LatentRun, a_teacher_or_a_size_that_will_not_do_is_named_before_anything_is_written) {
+    const Answer sized = atelier(command("sd15-msd4-dm", "prompts:" + path("prompts.txt"), {"data.shape=[4,64,64]"}));
+    EXPECT_EQ(sized.code, 2);
+    core::expect_contains(sized.error, "the teacher's latents are [4,8,8], but data.shape asks for [4,64,64]; set data.shape = [4,8,8], or leave it out");
+    EXPECT_EQ(sized.error.find("import"), std::string::npos) << "prompts cannot be imported";
+
+    const fs::path scheduler = model_.path() / "scheduler/scheduler_config.json";
+    nlohmann::json json = core::read_json(scheduler);
+    json["rescale_betas_zero_snr"] = true;
+    core::write_json(scheduler, json);
+    for (const char* dry : {"", "--dry-run"}) {
+        const Answer refused = atelier(command("sd15-msd4-dm", "prompts:" + path("prompts.txt"), *dry ? std::vector<std::string>{dry} : std::vector<std::string>{}));
+        EXPECT_NE(refused.code, 0);
+        core::expect_contains(refused.error, "rescale_betas_zero_snr");
+        core::expect_contains(refused.error, scheduler.string());
+    }
+    EXPECT_FALSE(fs::exists(folder_ / "run"));
+}
+
 }  // namespace atelier::cli

@@ -165,6 +165,35 @@ TEST(Differences, are_named_by_leaf) {
     EXPECT_TRUE(differences(before, before).empty());
 }
 
+TEST(ChangedSince, counts_what_was_tied_and_is_another_now) {
+    using nlohmann::json;
+    const json recorded = json::parse(R"({"seed":1,"teacher":{"lr":0.001,"gone":3},"threads":2})");
+    const json defaults = json::parse(R"({"device":"cpu","teacher":{"new":5},"probe":{"every":0}})");
+    const auto now = [](const char* text) { return json::parse(text); };
+    EXPECT_TRUE(changed_since(recorded, now(R"({"seed":1,"device":"cpu","teacher":{"lr":0.001,"new":5},"probe":{"every":50}})"), defaults).empty());
+    EXPECT_EQ(changed_since(recorded, now(R"({"seed":2,"device":"cuda","teacher":{"lr":0.001,"new":6}})"), defaults),
+              (std::vector<std::string>{"device: (absent) -> \"cuda\"", "seed: 1 -> 2", "teacher.new: (absent) -> 6"}));
+}
+
+TEST_F(SchemaTest, keys_know_the_stages_they_were_bound_for_and_where_their_values_come_from) {
+    std::int64_t steps = 1, batch = 2, threads = 3;
+    Schema schema;
+    schema.results_of({"teacher", "students"});
+    schema.number("steps", &steps, "of the teacher");
+    schema.number("threads", &threads, "any number", {.affects_result = false});
+    schema.results_of({"students"});
+    schema.number("students.batch", &batch, "of students");
+    EXPECT_EQ(schema.values_of("teacher"), (nlohmann::json{{"steps", 1}}));
+    EXPECT_EQ(schema.values_of("students"), (nlohmann::json{{"steps", 1}, {"students", {{"batch", 2}}}}));
+    EXPECT_EQ(schema.values_of("other"), nlohmann::json::object());
+    const TestFolder folder;
+    write_text(folder / "c.toml", "steps = 5\n");
+    schema.read(folder / "c.toml", {"students.batch=9"});
+    EXPECT_EQ(schema.source("steps"), Schema::Source::file);
+    EXPECT_EQ(schema.source("students.batch"), Schema::Source::command_line);
+    EXPECT_EQ(schema.source("threads"), Schema::Source::preset);
+}
+
 TEST(NearestWord, is_near_or_nothing) {
     const std::vector<std::string> known{"teacher.steps", "teacher.rate", "seed"};
     EXPECT_EQ(nearest_word("techer.steps", known), "teacher.steps");

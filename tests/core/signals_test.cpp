@@ -154,4 +154,59 @@ TEST(StopSignals, set_a_flag_and_a_second_interrupt_ends_the_process) {
               130);
 }
 
+TEST(StopSignals, end_a_process_that_does_not_look_at_them) {
+    double took = 0;
+    EXPECT_EQ(exit_code_of([&] {
+                  catch_stop_signals();
+                  end_after_stop(1, resumable_words);
+                  ::raise(SIGTERM);
+                  while (true) std::this_thread::sleep_for(std::chrono::milliseconds(10));
+                  return 0;
+              }),
+              130);
+    took = seconds_of([] {
+        exit_code_of([] {
+            catch_stop_signals();
+            end_after_stop(1, resumable_words);
+            raise_later(SIGINT);
+            while (true) std::this_thread::sleep_for(std::chrono::milliseconds(10));
+            return 0;
+        });
+    });
+    EXPECT_GT(took, 0.9);
+    EXPECT_LT(took, 5);
+}
+
+TEST(StopSignals, do_not_end_what_answers_them_or_may_take_its_time) {
+    EXPECT_EQ(exit_code_of([] {
+                  catch_stop_signals();
+                  end_after_stop(1, resumable_words);
+                  ::raise(SIGTERM);
+                  stop_is_answered();
+                  std::this_thread::sleep_for(std::chrono::milliseconds(1500));
+                  return 7;
+              }),
+              7);
+    EXPECT_EQ(exit_code_of([] {
+                  catch_stop_signals();
+                  end_after_stop(0, "");
+                  ::raise(SIGTERM);
+                  std::this_thread::sleep_for(std::chrono::milliseconds(1500));
+                  return 7;
+              }),
+              7);
+}
+
+TEST(StopSignals, a_second_one_ends_a_process_unless_it_is_the_echo_of_the_first) {
+    EXPECT_EQ(exit_code_of([] {
+                  catch_stop_signals();
+                  ::raise(SIGTERM);
+                  ::raise(SIGTERM);  // as `timeout` sends it, to the process and to its group
+                  std::this_thread::sleep_for(std::chrono::milliseconds(400));
+                  ::raise(SIGTERM);
+                  return 3;
+              }),
+              130);
+}
+
 }  // namespace atelier::core

@@ -31,7 +31,7 @@ void write_garments(const Folder& folder) {
 Arguments tiny_run(const Folder& folder, const std::string& name) {
     return {"run", "configs/captions.toml", "data.path=captions:" + folder.path().string(), "output=" + folder / name, "teacher.steps=12", "teacher.warmup=2", "teacher.batch=8",
             "network.model_channels=8", "text.width=16", "text.heads=2", "partition.students=2", "students.parallel=1", "dm.steps=2", "dm.batch=4", "adm.steps=2", "adm.batch=4",
-            "probe.every=0", "probe.sampler_every=0", "probe.count=4", "evaluate.steps=2", "evaluate.classifier=" + folder / "none"};
+            "probe.every=0", "probe.sampler_every=0", "probe.count=4", "evaluate.steps=2", "evaluate.count=16", "evaluate.classifier="};
 }
 
 TEST(Captions, a_run_ends_with_an_ensemble_that_reads_prompts) {

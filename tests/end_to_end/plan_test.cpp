@@ -187,7 +187,7 @@ TEST(MicroBatches, half_precision_and_checkpointing_train_and_resume_to_the_same
                       "network.attention_resolutions=[4]", "precision=fp16", "activation_checkpointing=true", "threads=1", "students.threads=1", "partition.students=2",
                       "students.widths=[8]", "students.channel_mult=[1,2]", "students.depths=[1]", "teacher.steps=6", "teacher.batch=8", "teacher.micro_batch=3",
                       "tsm.steps=4", "tsm.batch=8", "tsm.micro_batch=4", "dm.steps=4", "dm.batch=6", "dm.micro_batch=2", "adm.steps=3", "adm.batch=6",
-                      "adm.micro_batch=4", "probe.every=2", "probe.count=16", "probe.batch=8", "checkpoint_seconds=0", "checkpoints_kept=1"};
+                      "adm.micro_batch=4", "probe.every=2", "probe.count=16", "probe.batch=8", "checkpoint_seconds=0", "checkpoints_kept=1", "evaluate.count=16", "evaluate.steps=2"};
         all.insert(all.end(), more.begin(), more.end());
         return all;
     };

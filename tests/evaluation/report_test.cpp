@@ -66,6 +66,21 @@ TEST(LineChart, leaves_out_what_a_logarithm_cannot_show_and_thins_long_series) {
     EXPECT_EQ(svg.find("nan"), std::string::npos);
 }
 
+TEST(LineChart, has_labels_on_its_axes_however_short_they_are) {
+    const std::string svg = line_chart({"", "step", "feature distance", {{"a", {{0, 0.52}, {100, 0.98}}}}, true});
+    EXPECT_NE(svg.find(">feature distance<"), std::string::npos);
+    EXPECT_NE(svg.find(">step<"), std::string::npos);
+    for (const char* tick : {">0.6<", ">0.7<", ">0.8<", ">0.9<"}) EXPECT_NE(svg.find(tick), std::string::npos) << tick;
+}
+
+TEST(Table, is_transposed_to_fit_a_screen) {
+    const Table table{.columns = {"model", "fid", "recall"}, .rows = {{"teacher", "1", "2"}, {"students", "3", "4"}}, .caption = "c", .best = {}};
+    const Table turned = transposed(table);
+    EXPECT_EQ(turned.columns, (std::vector<std::string>{"model", "teacher", "students"}));
+    EXPECT_EQ(turned.rows, (std::vector<std::vector<std::string>>{{"fid", "1", "3"}, {"recall", "2", "4"}}));
+    EXPECT_EQ(turned.caption, "c");
+}
+
 TEST(Charts, of_nothing_say_so) {
     EXPECT_NE(line_chart({}).find("no data"), std::string::npos);
     EXPECT_NE(bar_chart({}).find("no data"), std::string::npos);

@@ -114,6 +114,11 @@ TEST(Optimizer, the_rate_warms_up_and_falls_in_straight_lines) {
     }
     const Optimization constant{.lr = 3};
     for (const std::int64_t t : {0, 5, 9}) EXPECT_EQ(scheduled_rate(constant, t, 10), 3);
+    // A stage that goes on beyond its end at update 4 warms up once more.
+    distillation::Optimization again = constant;
+    again.warmup = 2;
+    again.warm_from = 4;
+    for (const auto& [t, rate] : {std::pair{0, 1.5}, {1, 3.0}, {3, 3.0}, {4, 1.5}, {5, 3.0}, {9, 3.0}}) EXPECT_NEAR(scheduled_rate(again, t, 10), rate, 1e-12) << t;
 }
 
 TEST(Optimizer, the_norm_it_returns_is_the_one_before_clipping) {

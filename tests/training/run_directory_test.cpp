@@ -30,7 +30,7 @@ TEST(StageFolder, is_finished_only_after_finish_and_keeps_its_result) {
 
 TEST(StageFolder, asking_writes_nothing) {
     const core::TestFolder folder;
-    EXPECT_FALSE(StageFolder(folder / "teacher", {{"seed", 1}}).finished());
+    EXPECT_FALSE(StageFolder(folder / "teacher", json{{"seed", 1}}).finished());
     EXPECT_EQ(folder.entries(), 0U);
 }
 
@@ -82,6 +82,53 @@ TEST(SelectedSettings, are_the_values_under_the_keys_nested_as_they_were) {
               (json{{"seed", 1}, {"partition", {{"students", 4}}}}));
     EXPECT_EQ(selected(values, {"teacher"}), (json{{"teacher", values["teacher"]}}));
     EXPECT_EQ(selected(values, {}), json::object());
+}
+
+TEST(StageFolder, is_compared_by_what_lies_at_a_place_where_that_was_recorded) {
+    const core::TestFolder folder;
+    const auto identity = [](const std::string& path, const std::string& hash) {
+        return StageIdentity{.settings = {{"seed", 1}, {"data", {{"path", path}}}}, .contents = {{"data.path", hash}}};
+    };
+    StageFolder(folder / "dm", identity("a.zip", "11")).begin();
+    EXPECT_NO_THROW(StageFolder(folder / "dm", identity("moved/a.zip", "11")));
+    core::expect_contains(core::error_of<core::UsageError>([&] { StageFolder(folder / "dm", identity("a.zip", "22")); }), "data.path: what lies there is not what it was");
+    // Recorded by a program that knew no contents: the place itself is compared.
+    const json before{{"seed", 1}, {"data", {{"path", "a.zip"}}}};
+    StageFolder(folder / "old", before).begin();
+    EXPECT_NO_THROW(StageFolder(folder / "old", identity("a.zip", "11")));
+    core::expect_contains(core::error_of<core::UsageError>([&] { StageFolder(folder / "old", identity("b.zip", "11")); }), "data.path: \"a.zip\" -> \"b.zip\"");
+}
+
+TEST(StageFolder, of_an_older_program_stays_readable) {
+    const core::TestFolder folder;
+    const json before{{"seed", 1}, {"threads", 2}, {"dm", {{"steps", 9}}}, {"evaluate", {{"classifier", "c"}}}};
+    StageFolder(folder / "dm", before).begin();
+    const StageIdentity now{.settings = {{"seed", 1}, {"dm", {{"steps", 9}, {"new", 0.5}}}, {"probe", {{"every", 50}}}}, .contents = {{"teacher", "11"}}, .defaults = {{"dm", {{"new", 0.5}}}, {"probe", {{"every", 0}}}}};
+    EXPECT_NO_THROW(StageFolder(folder / "dm", now));
+    StageIdentity other = now;
+    other.settings["dm"]["new"] = 0.75;
+    core::expect_contains(core::error_of<core::UsageError>([&] { StageFolder(folder / "dm", other); }), "dm.new: (absent) -> 0.75");
+}
+
+TEST(StageFolder, goes_on_where_its_growing_number_was_raised_and_keeps_its_notes) {
+    const core::TestFolder folder;
+    const auto identity = [](int steps) { return StageIdentity{.settings = {{"seed", 1}, {"teacher", {{"steps", steps}}}}, .growing = "teacher.steps"}; };
+    const StageFolder first(folder / "teacher", identity(100));
+    first.begin({{"classifier", "c"}});
+    first.finish({{"seconds", 3}});
+    EXPECT_TRUE(StageFolder(folder / "teacher", identity(100)).finished());
+    const StageFolder longer(folder / "teacher", identity(150));
+    EXPECT_FALSE(longer.finished());
+    EXPECT_EQ(longer.grown_from(), 100);
+    EXPECT_EQ(longer.note("classifier"), "c");
+    longer.begin({{"continued_from", 100}});
+    EXPECT_EQ(longer.grown_from(), std::nullopt) << "it is not finished now";
+    EXPECT_EQ(longer.note("classifier"), "c");
+    EXPECT_EQ(longer.note("continued_from"), 100);
+    core::expect_contains(core::error_of<core::UsageError>([&] { StageFolder(folder / "teacher", identity(100)); }), "teacher.steps: 150 -> 100");
+    longer.finish({{"seconds", 5}});
+    EXPECT_TRUE(StageFolder(folder / "teacher", identity(150)).finished());
+    EXPECT_EQ(StageFolder(folder / "teacher", identity(150)).note("continued_from"), 100);
 }
 
 TEST(RunLog, a_resumed_log_drops_the_lines_that_will_come_again) {

@@ -9,6 +9,7 @@
 #include "atelier/core/error.h"
 #include "atelier/core/heap.h"
 #include "atelier/core/image_file.h"
+#include "atelier/core/processors.h"
 #include "atelier/distillation/distribution_matching.h"
 #include "atelier/evaluation/latency.h"
 #include "atelier/inference/generator.h"
@@ -145,7 +146,7 @@ void benchmark(BenchmarkArguments& arguments) {
     if (models::is_diffusers_directory(arguments.model)) throw core::UsageError(arguments.model + ": is a diffusers directory, which is not timed; benchmark takes models and ensembles of classes");
     models::refuse_prompts(arguments.model);
     const inference::Engine engine = engine_for(chosen, arguments.model);
-    if (arguments.threads > 0) at::set_num_threads(static_cast<int>(arguments.threads));
+    if (arguments.threads > 0) at::set_num_threads(static_cast<int>(core::threads_within(arguments.threads, "--threads")));
     nlohmann::json figures = arguments.training ? training_figures(arguments, engine) : inference_figures(arguments, engine);
     figures.update({{"model", arguments.model}, {"engine", inference::name_of(engine.kind)}, {"precision", inference::name_of(engine.precision)},
                     {"device", arguments.engine.device}, {"batch", arguments.batch}, {"threads", at::get_num_threads()},
@@ -160,7 +161,7 @@ void add_benchmark_command(CLI::App& app) {
     CLI::App* command = app.add_subcommand("benchmark", "Time one evaluation of a model and one whole request, or one training cycle; JSON");
     command->add_option("MODEL", arguments->model, "a model, an ensemble or a run (its ensemble)")->required();
     command->add_option("--batch", arguments->batch, "samples at once")->check(CLI::Range(1, 100000));
-    command->add_option("--threads", arguments->threads, "threads; without: one a core")->check(CLI::Range(1, 1024));
+    command->add_option("--threads", arguments->threads, "threads; without: one per processor, and never more")->check(CLI::Range(1, 1024));
     command->add_option("--runs", arguments->runs, "measured runs, after some unmeasured ones; medians are reported")->check(CLI::Range(1, 100000));
     command->add_flag("--training", arguments->training, "time a DMD2 cycle instead: five fake-score updates and one of the generator");
     command->add_flag("--gan", arguments->gan, "with --training: with the GAN head");

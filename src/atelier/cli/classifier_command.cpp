@@ -6,8 +6,10 @@
 #include "atelier/core/error.h"
 #include "atelier/core/heap.h"
 #include "atelier/core/log.h"
+#include "atelier/core/processors.h"
 #include "atelier/core/progress.h"
 #include "atelier/core/schema.h"
+#include "atelier/core/signals.h"
 #include "atelier/data/loader.h"
 #include "atelier/evaluation/features.h"
 #include "atelier/training/loop.h"
@@ -26,7 +28,7 @@ struct ClassifierRun {
 core::Schema schema_of(ClassifierRun& run) {
     core::Schema schema;
     schema.number("seed", &run.seed, "every random number follows from it", {.least = 0});
-    schema.number("threads", &run.threads, "CPU threads", {.least = 1});
+    schema.number("threads", &run.threads, "CPU threads; 0: as many as there are processors, and never more", {.least = 0, .affects_result = false});
     schema.text("output", &run.output, "where training goes and the classifier ends up", {}, false);
     schema.text("data.path", &run.data_path, "labelled images");
     schema.text("data.test_path", &run.test_path, "held-out images to try it on; empty: the test split of data.path", {}, false);
@@ -42,18 +44,23 @@ core::Schema schema_of(ClassifierRun& run) {
 }
 
 void train(const std::string& path, const std::vector<std::string>& overrides) {
+    core::end_after_stop(10, core::resumable_words);
     ClassifierRun run;
     core::Schema schema = schema_of(run);
+    const nlohmann::json defaults = schema.values();
     schema.read(path, overrides);
     if (run.output.empty() || run.data_path.empty()) throw core::UsageError("output and data.path must be given");
-    at::set_num_threads(static_cast<int>(run.threads));
+    at::set_num_threads(static_cast<int>(core::threads_within(run.threads, "threads")));
     core::keep_freed_memory();
     const auto data = data::open_dataset({.path = run.data_path, .split = "train", .limit = 0});
     const auto test = data::open_dataset({.path = run.test_path.empty() ? run.data_path : run.test_path, .split = "test", .limit = 0});
     const std::string tried_on = test->hash() == data->hash() ? "training" : "test";  // an archive has no split
+    if (!data->captions().empty()) {
+        throw core::UsageError(run.data_path + ": has captions, no classes, and a classifier learns classes; name class folders of such images, or do without a classifier (evaluate.classifier=\"\")");
+    }
     if (data->classes() < 2 || data->form().shape.size() != 3) core::fail("{}: a classifier needs images in at least two classes", run.data_path);
 
-    const training::StageFolder stage(run.output, schema.values(true));
+    const training::StageFolder stage(run.output, training::StageIdentity{.settings = schema.values(true), .contents = {{"data.path", data->hash()}}, .defaults = defaults});
     if (stage.finished()) return;
     stage.begin();
     const networks::ClassifierConfig config{data->form().shape[1], data->form().shape[0], data->classes(), run.width, run.features};

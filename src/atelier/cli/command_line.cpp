@@ -14,6 +14,7 @@
 #include "atelier/core/schema.h"
 #include "atelier/core/signals.h"
 #include "atelier/ops/error_words.h"
+#include "atelier/ops/thread_limit.h"
 
 namespace atelier::cli {
 
@@ -92,6 +93,8 @@ int run_command_line(int argc, char** argv) {
     add_common_checks(app);
 
     core::catch_stop_signals();
+    ops::limit_threads();
+    if (argc > 1 && (std::string_view(argv[1]) == "import" || std::string_view(argv[1]) == "embed")) core::end_after_stop(3, core::resumable_words);
     const int code = guarded([&] {
         if (argc > 1 && argv[1][0] != '-') check_command(app, argv[1]);
         app.parse(argc, argv);

@@ -76,6 +76,7 @@ Word word_of(const CLI::Option& option) {
 Command command_of(const CLI::App& app) {
     Command command{.name = app.get_name(), .about = app.get_description()};
     for (const CLI::Option* option : app.get_options()) {
+        if (option->get_group().empty()) continue;  // hidden
         Word word = word_of(*option);
         if (option->get_name(true) == "CONFIG") command.config = Config::only;
         else if (option->get_positional() && word.about.find("*.toml") != std::string::npos) command.config = Config::possible;

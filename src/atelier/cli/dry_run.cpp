@@ -11,9 +11,12 @@
 #include <map>
 
 #include "atelier/cli/matching_settings.h"
+#include "atelier/cli/preflight.h"
 #include "atelier/cli/run_plan.h"
 #include "atelier/core/error.h"
+#include "atelier/core/log.h"
 #include "atelier/core/progress.h"
+#include "atelier/core/signals.h"
 #include "atelier/distillation/distribution_matching.h"
 #include "atelier/distillation/score_matching.h"
 #include "atelier/inference/device.h"
@@ -90,6 +93,7 @@ private:
     double of(distillation::Stage& stage) const {
         training::Stepper stepper(stage);
         stepper.step(0);
+        if (core::stop_requested()) throw core::Interrupted("interrupted; nothing was written");
         return seconds_of([&] { stepper.step(1); });
     }
 
@@ -139,7 +143,7 @@ private:
     /// Where the loss's weights are not there yet, a cheaper one stands in.
     distillation::RegressionLoss regression(const MatchingConfig& from) const {
         try {
-            return regression_loss(config_, from, device_);
+            return regression_loss(config_, from, config_.probe.classifier.empty() ? config_.evaluation.classifier : config_.probe.classifier, device_);
         } catch (const core::Error&) {
             return distillation::pseudo_huber;
         }
@@ -327,11 +331,18 @@ void refuse_what_does_not_fit(const RunPlan& plan, const std::vector<Estimate>& 
 
 }  // namespace
 
-void dry_run(const LoadedConfig& loaded, const DryRun& wishes) {
+void dry_run(LoadedConfig loaded, const DryRun& wishes) {
     const RunPlan plan = plan_of(loaded);
+    std::shared_ptr<const data::Dataset> raw;
+    if (plan.samples > 0) raw = data::open_dataset({.path = loaded.config.data_path, .split = "train", .limit = 0});
+    for (const std::string& remark : check_before_training(loaded, raw.get())) core::log::warning("{}", remark);
+    raw.reset();
     const Estimator estimator(loaded.config, plan, wishes);
     std::vector<Estimate> estimates;
-    for (const PlannedStage& stage : plan.stages) estimates.push_back(estimator.of(stage));
+    for (const PlannedStage& stage : plan.stages) {
+        if (core::stop_requested()) throw core::Interrupted("interrupted; nothing was written");
+        estimates.push_back(estimator.of(stage));
+    }
     if (wishes.json) std::cout << json_of(plan, estimates, loaded.config, estimator).dump() << std::endl;
     else print(plan, estimates, loaded.config, estimator);
     refuse_what_does_not_fit(plan, estimates, loaded.config, estimator.memory());

@@ -10,8 +10,8 @@ struct DryRun {
     bool json = false;
 };
 
-/// Says on standard output what a run would be: networks, stages, memory, work, images, time. Nothing is written, and neither data nor a teacher need be
-/// there as long as the config says their shapes. Throws core::UsageError when a stage does not fit into the device's memory, with what to lower.
-void dry_run(const LoadedConfig& loaded, const DryRun& wishes);
+/// Says on standard output what a run would be: networks, stages, memory, work, images, time. Nothing is written. Neither data nor a teacher need be
+/// there as long as the config says their shapes; where the data are there, all is checked that `run` checks before it trains. Throws core::UsageError when a stage does not fit into the device's memory, with what to lower.
+void dry_run(LoadedConfig loaded, const DryRun& wishes);
 
 }  // namespace atelier::cli

@@ -4,6 +4,7 @@
 
 #include "atelier/cli/commands.h"
 #include "atelier/cli/engine_options.h"
+#include "atelier/cli/preflight.h"
 #include "atelier/cli/prompt_pictures.h"
 #include "atelier/cli/stages.h"
 #include "atelier/cli/usage.h"
@@ -35,6 +36,8 @@ struct EvaluateArguments {
 
 void evaluate_config(const EvaluateArguments& arguments) {
     Workshop workshop(load_config(arguments.subject, arguments.overrides));
+    check_plan(workshop);
+    for (const std::string& remark : check_before_training(workshop.loaded(), workshop.raw_data().get())) core::log::warning("{}", remark);
     make_evaluation(workshop);
 }
 

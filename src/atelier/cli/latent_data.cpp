@@ -91,22 +91,22 @@ models::DataForm latent_form(const RunConfig& config) {
 std::shared_ptr<const data::Dataset> latents_of(const Workshop& workshop, std::shared_ptr<const data::Dataset> raw) {
     const RunConfig& config = workshop.config();
     const models::DataForm form = latent_form(config);
-    check_data(form, class_count(*raw), config);
-    if (raw->captions().empty()) {
-        throw core::UsageError(config.data_path + ": has no captions, and the teacher reads prompts; name prompts:FILE, or a folder of images with a .txt of its caption beside each");
-    }
     if (!raw->has_samples()) return std::make_shared<data::Latents>(std::move(raw), form, std::nullopt);
-    const fs::path vae = fs::path(config.teacher.path) / "vae";
-    const networks::SdVae network = models::read_vae_config(vae);
-    const std::vector<std::int64_t> wanted = network.image_shape(form.shape);
-    if (raw->form().shape != wanted) {
-        throw core::UsageError(fmt::format("{}: images are {}, the teacher's are {}; bring them to that size first", config.data_path, core::to_string(raw->form().shape), core::to_string(wanted)));
-    }
-    data::Shards shards = encoded(workshop, *raw, vae);
+    data::Shards shards = encoded(workshop, *raw, fs::path(config.teacher.path) / "vae");
     return std::make_shared<data::Latents>(std::move(raw), form, std::move(shards));
 }
 
 void check_latents(const RunConfig& config, const data::Dataset& data) {
+    const models::DataForm form = latent_form(config);
+    check_data(form, class_count(data), config);
+    if (data.captions().empty()) {
+        throw core::UsageError(config.data_path + ": has no captions, and the teacher reads prompts; name prompts:FILE, or a folder of images with a .txt of its caption beside each");
+    }
+    const std::vector<std::int64_t> wanted = models::read_vae_config(fs::path(config.teacher.path) / "vae").image_shape(form.shape);
+    if (data.has_samples() && data.form().shape != wanted) {
+        throw core::UsageError(fmt::format("{}: images are {}, the teacher's are {}; bring them to that size first: atelier import {} NEW --size {}", config.data_path,
+                                           core::to_string(data.form().shape), core::to_string(wanted), config.data_path, wanted.back()));
+    }
     if (config.flips) throw core::UsageError("data.flips is for pixels; a mirrored latent is no latent of the mirrored image");
     if (data.has_samples()) return;
     if (config.adm.steps > 0) throw core::UsageError(config.data_path + ": prompts alone have nothing real for the GAN head to see; set adm.steps = 0, or name captioned images");

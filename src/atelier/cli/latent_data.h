@@ -17,10 +17,11 @@ nlohmann::json latent_teacher_json(const RunConfig& config);
 models::DataForm latent_form(const RunConfig& config);
 
 /// `raw`, captioned images or prompts alone, as the teacher's latents. Images are encoded into the run's folder latents, where that is not done yet. Throws
-/// core::UsageError where the data have no captions, or images are of another size than the teacher's.
+/// core::UsageError where `check_latents` does.
 std::shared_ptr<const data::Dataset> latents_of(const Workshop& workshop, std::shared_ptr<const data::Dataset> raw);
 
-/// Throws core::UsageError where a config asks of latents what only images have, or of prompts what needs images.
+/// Throws core::UsageError where a config asks of latents what only images have, or of prompts what needs images; where `data`, as they lie on disk, have no captions,
+/// or images of another size than the teacher's.
 void check_latents(const RunConfig& config, const data::Dataset& data);
 
 /// What the teacher's text tower makes of the run's captions, in shards in the folder texts: "states" [M,T,D] float16 and "embedding" [M,D].

@@ -1,33 +1,67 @@
 #include <functional>
 
+#include "atelier/cli/latent_data.h"
+#include "atelier/cli/preflight.h"
 #include "atelier/cli/stages.h"
 #include "atelier/core/log.h"
+#include "atelier/data/caption_grammar.h"
+#include "atelier/data/captioned_images.h"
 #include "atelier/evaluation/caption_measuring.h"
 
 namespace atelier::cli {
 
 namespace {
 
-evaluation::Measuring measuring_of(const RunConfig& config) {
+namespace fs = std::filesystem;
+
+constexpr std::int64_t first_seed = 1000;  // apart from the seeds that people look at
+
+evaluation::Measuring measuring_of(const Workshop& workshop) {
+    const RunConfig& config = workshop.config();
     evaluation::Measuring measuring;
     measuring.data = config.test_path.empty() ? config.data_path : config.test_path;
     measuring.classifier = config.evaluation.classifier;
+    measuring.device = workshop.device();
     measuring.count = config.evaluation.count;
-    measuring.device = inference::device_of(config.device);
-    if (!config.teacher.path.empty()) measuring.earlier = std::filesystem::path(config.teacher.path).parent_path() / "evaluation.json";
+    if (!config.teacher.path.empty()) measuring.earlier = fs::path(config.teacher.path).parent_path() / "evaluation.json";
     measuring.seeds.clear();
-    for (std::int64_t i = 0; i < config.evaluation.seeds; ++i) measuring.seeds.push_back(static_cast<std::uint64_t>(1000 + i));
+    for (std::int64_t i = 0; i < config.evaluation.seeds; ++i) measuring.seeds.push_back(static_cast<std::uint64_t>(first_seed + i));
     return measuring;
 }
 
-/// Measures what `identity` names, unless the run's evaluation.json is of just that: weights and protocol.
-void measure_once(const Workshop& workshop, nlohmann::json identity, const evaluation::Measuring& measuring, const std::function<nlohmann::json()>& measured) {
+/// What the figures depend on beside the models: what the config says of evaluations, and the content of what it names.
+nlohmann::json measured_by(Workshop& workshop, const evaluation::Measuring& measuring) {
+    nlohmann::json settings = workshop.loaded().values_of("evaluation");
+    settings.erase("data");  // by its content
+    nlohmann::json by{{"settings", settings}, {"seeds", measuring.seeds}, {"data", measuring.data},
+                      {"data_hash", data::open_dataset({.path = measuring.data, .split = measuring.split, .limit = 0})->hash()}};
+    if (measuring.classifier.empty() || workshop.raw_data()->form().kind != models::DataForm::Kind::image) return by;
+    const fs::path classifier = measuring.classifier;
+    std::vector<fs::path> files{classifier / "config.json", classifier / "classifier.safetensors"};
+    if (data::is_captioned(measuring.data)) {
+        for (const data::Attribute& attribute : data::attributes()) files.push_back(classifier.parent_path() / attribute.name / "classifier.safetensors");
+    }
+    by["classifier"] = hash_of_files(files);
+    return by;
+}
+
+/// Data that were moved are the same.
+nlohmann::json without_place(nlohmann::json identity) {
+    if (identity.is_object()) identity.erase("data");
+    return identity;
+}
+
+/// Measures `models` (their hashes and how they are sampled), unless the run's evaluation.json is of just that.
+void measure_once(Workshop& workshop, const nlohmann::json& models, const evaluation::Measuring& measuring, const std::function<nlohmann::json()>& measured) {
     const auto path = workshop.output() / "evaluation.json";
-    identity.update({{"count", measuring.count}, {"seeds", measuring.seeds}, {"data", measuring.data}});
-    if (std::filesystem::exists(path) && core::read_json(path).value("identity", nlohmann::json()) == identity) return;
-    core::log::info("evaluation: {} samples of {} seed(s), from seed {} on", measuring.count, measuring.seeds.size(), measuring.seeds.front());
+    nlohmann::json identity = measured_by(workshop, measuring);
+    identity.update(models);
+    if (fs::exists(path) && without_place(core::read_json(path).value("identity", nlohmann::json::object())) == without_place(identity)) return;
+    const std::string seeds = measuring.seeds.size() == 1 ? fmt::format("seed {}", first_seed) : fmt::format("seeds {} to {}", first_seed, measuring.seeds.back());
+    core::log::info("evaluation: {} samples, {} (other seeds draw other samples: figures of `atelier evaluate`, which begins with seed 0, differ by chance)", measuring.count, seeds);
     nlohmann::json results = measured();
     results["identity"] = identity;
+    results["reference_is_training_data"] = is_training_data(workshop.config());
     core::write_json(path, results);
     core::log::info("{}", text_of(evaluation::comparison_table(results)));
 }
@@ -61,10 +95,8 @@ void evaluate_captions(Workshop& workshop, const evaluation::Measuring& measurin
     const auto subjects = subjects_of(rows, teachers, students, ensemble, [&](const inference::Sampling& sampling) {
         return std::make_unique<inference::PromptedGenerator>(workshop.output() / "teacher", sampling, std::nullopt, engine);
     });
-    const nlohmann::json identity{{"ensemble", ensemble.hashes()}, {"teacher", teachers.front()->hashes()}, {"guidance", teachers.front()->guidance()},
-                                  {"steps", workshop.config().evaluation.steps}, {"samplers", workshop.config().evaluation.samplers},
-                                  {"classifier", measuring.classifier}};
-    measure_once(workshop, identity, measuring, [&] { return evaluation::measure_captions(measuring, subjects); });
+    const nlohmann::json of{{"ensemble", ensemble.hashes()}, {"teacher", teachers.front()->hashes()}, {"guidance", teachers.front()->guidance()}};
+    measure_once(workshop, of, measuring, [&] { return evaluation::measure_captions(measuring, subjects); });
 }
 
 void evaluate_classes(Workshop& workshop, const evaluation::Measuring& measuring, const TeacherRows& rows, const std::string& students) {
@@ -74,25 +106,20 @@ void evaluate_classes(Workshop& workshop, const evaluation::Measuring& measuring
     const auto subjects = subjects_of(rows, teachers, students, *ensemble, [&](const inference::Sampling& sampling) {
         return inference::open_generator(workshop.output() / "teacher", sampling, engine);
     });
-    const nlohmann::json identity{{"ensemble", inference::hash_of(*ensemble)}, {"teacher", inference::hash_of(*teachers.front())},
-                                  {"steps", workshop.config().evaluation.steps}, {"samplers", workshop.config().evaluation.samplers}};
-    measure_once(workshop, identity, measuring, [&] { return measure(measuring, subjects); });
+    const nlohmann::json of{{"ensemble", inference::hash_of(*ensemble)}, {"teacher", inference::hash_of(*teachers.front())}};
+    measure_once(workshop, of, measuring, [&] { return measure(measuring, subjects); });
 }
 
 }  // namespace
 
 void make_evaluation(Workshop& workshop) {
     const RunConfig& config = workshop.config();
-    const evaluation::Measuring measuring = measuring_of(config);
-    if (workshop.data()->form().kind == models::DataForm::Kind::latent) {
+    const evaluation::Measuring measuring = measuring_of(workshop);
+    if (draws_latents(config)) {
         core::log::info("evaluation skipped: pictures of prompts are measured by a command of its own, once the students are done");
         return;
     }
-    if (workshop.data()->form().kind == models::DataForm::Kind::image && !std::filesystem::exists(measuring.classifier)) {
-        core::log::warning("evaluation skipped: there is no classifier at {} (evaluate.classifier)", measuring.classifier);
-        return;
-    }
-    const auto evaluate = workshop.data()->captions().empty() ? evaluate_classes : evaluate_captions;
+    const auto evaluate = workshop.raw_data()->captions().empty() ? evaluate_classes : evaluate_captions;
     evaluate(workshop, measuring, teacher_rows(config.evaluation), fmt::format("K={} students", config.partition.students));
 }
 

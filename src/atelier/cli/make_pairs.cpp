@@ -13,10 +13,12 @@ namespace {
 constexpr std::int64_t batch = 256;
 constexpr std::uint64_t pair_seed_offset = 0x9a1e5;  // pairs must not share noise with the samples of the run's own seed
 
+std::uint64_t pair_seed(const RunConfig& config) { return static_cast<std::uint64_t>(config.seed) + pair_seed_offset; }
+
 data::Pairs draw_pairs(Workshop& workshop, std::int64_t first, std::int64_t count) {
     at::NoGradGuard no_gradients;
     const models::Model& teacher = workshop.teacher();
-    const std::uint64_t seed = workshop.seed() + pair_seed_offset;
+    const std::uint64_t seed = pair_seed(workshop.config());
     const conditions::Prior prior = data::prior_of(*workshop.data());
     const auto levels = diffusion::sampling_levels(teacher.range, workshop.config().pairs.steps);
     const auto denoiser = workshop.asked(teacher);
@@ -39,17 +41,24 @@ data::Pairs draw_pairs(Workshop& workshop, std::int64_t first, std::int64_t coun
 
 }  // namespace
 
+std::vector<std::int64_t> pair_labels(const RunConfig& config, const conditions::Prior& prior) {
+    const conditions::ClassDraws draws(prior);
+    std::vector<std::int64_t> labels;
+    for (std::int64_t i = 0; i < config.pairs.count; ++i) labels.push_back(draws.at(pair_seed(config), static_cast<std::uint64_t>(i)));
+    return labels;
+}
+
 void make_pairs(Workshop& workshop) {
     const PairsConfig& config = workshop.config().pairs;
     if (config.count == 0 || !config.path.empty()) return;
-    const auto stage = workshop.stage("pairs", {"seed", "device", "threads", "precision", "data", "network", "text", "teacher", "pairs.count", "pairs.steps", "pairs.shard"});
+    const auto stage = workshop.stage("pairs", "pairs");
     if (stage.finished()) return;
     workshop.teacher();
     stage.begin();
     core::log::info("pairs: {} with {} Heun steps of the teacher", config.count, config.steps);
     core::Progress progress("pairs", config.count, "pairs");
     data::write_pairs(stage.path(),
-                      {config.count, config.shard, workshop.teacher().network.data_shape, ops::hash_of(workshop.teacher().parameters),
+                      {config.count, config.shard, workshop.teacher().network.data_shape, workshop.teacher_hash(),
                        {{"method", "heun"}, {"steps", config.steps}, {"seed", workshop.config().seed}}},
                       [&](std::int64_t first, std::int64_t count) { return draw_pairs(workshop, first, count); },
                       [&](std::int64_t done) { progress.update(done); });

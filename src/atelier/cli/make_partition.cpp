@@ -95,7 +95,7 @@ Split split_captions(Workshop& workshop, const training::StageFolder& stage) {
 }  // namespace
 
 Split make_partition(Workshop& workshop) {
-    const auto stage = workshop.stage("partition", {"seed", "data", "partition"});
+    const auto stage = workshop.stage("partition", "partition");
     if (!workshop.data()->captions().empty()) return split_captions(workshop, stage);
     const auto path = workshop.output() / "partition.json";
     if (stage.finished() && std::filesystem::exists(path)) return {conditions::partition_from_json(core::read_json(path), path.string()), {}};

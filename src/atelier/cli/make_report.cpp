@@ -11,6 +11,8 @@ void make_report(Workshop& workshop) {
                               fmt::format("One teacher, {} one-step students; seed {}; data {}", config.partition.students, config.seed, config.data_path));
     Shelf shelf = open_shelf(workshop.output());
     shelf.engine.device = workshop.device();
+    shelf.data_path = config.data_path;  // the data may have been moved since the stages noted their place
+    shelf.test_path = config.test_path.empty() ? config.data_path : config.test_path;
     add_everything(report, shelf);
     RunConfig all = config;
     report.add_details("Config", schema_of(all).values().dump(2));

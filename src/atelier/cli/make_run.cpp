@@ -1,7 +1,9 @@
 #include <ATen/Parallel.h>
 
+#include "atelier/cli/preflight.h"
 #include "atelier/cli/stages.h"
 #include "atelier/core/error.h"
+#include "atelier/core/hash.h"
 #include "atelier/core/log.h"
 #include "atelier/core/signals.h"
 #include "atelier/models/ensemble.h"
@@ -25,7 +27,13 @@ void students_side_by_side(Workshop& workshop) {
     for (std::int64_t k = 0; k < workshop.config().partition.students; ++k) {
         std::vector<std::string> command{fs::read_symlink("/proc/self/exe").string(), "distill", workshop.loaded().path};
         command.insert(command.end(), workshop.loaded().overrides.begin(), workshop.loaded().overrides.end());
-        command.insert(command.end(), {"--student", std::to_string(k)});
+        // What was said once need not be said by each.
+        const RunConfig& config = workshop.config();
+        command.push_back(fmt::format("threads={}", config.threads));
+        command.push_back(fmt::format("students.threads={}", config.students.threads));
+        command.push_back(fmt::format("students.parallel={}", config.students.parallel));
+        if (config.evaluation.classifier.empty()) command.push_back("evaluate.classifier=");
+        command.insert(command.end(), {"--student", std::to_string(k), "--checked"});
         commands.push_back(std::move(command));
     }
     core::run_processes(commands, static_cast<int>(workshop.config().students.parallel));
@@ -48,11 +56,23 @@ void make_students(Workshop& workshop) {
     at::set_num_threads(static_cast<int>(workshop.config().threads));
 }
 
+/// The ensemble that is there holds the students as they are now.
+void check_ensemble(Workshop& workshop, const fs::path& folder) {
+    const auto made = fs::last_write_time(folder / "ensemble.json");
+    const models::Ensemble ensemble = models::read_ensemble(folder);
+    for (std::size_t k = 0; k < ensemble.students.size(); ++k) {
+        const fs::path student = workshop.output() / fmt::format("students/{}/{}", k, last_stage(workshop.config())), weights = "model.safetensors";
+        if (!fs::exists(student / weights) || fs::last_write_time(student / "stage.json") <= made) continue;
+        if (core::sha256_of_file(student / weights) == core::sha256_of_file(ensemble.students[k] / weights)) continue;
+        core::fail("{}: holds another student {} than {}, which was trained again since; have it made again: rm -r {}", folder.string(), k, student.string(), folder.string());
+    }
+}
+
 }  // namespace
 
 void make_ensemble(Workshop& workshop) {
     const fs::path folder = workshop.output() / "ensemble";
-    if (models::is_ensemble_directory(folder)) return;
+    if (models::is_ensemble_directory(folder)) return check_ensemble(workshop, folder);
     const Split split = make_partition(workshop);
     std::vector<fs::path> students;
     for (std::int64_t k = 0; k < split.owners.students; ++k) {
@@ -62,7 +82,7 @@ void make_ensemble(Workshop& workshop) {
         }
         students.push_back(workshop.output() / fmt::format("students/{}/{}", k, last_stage(workshop.config())));
     }
-    const std::string teacher = ops::hash_of(workshop.teacher().parameters);
+    const std::string& teacher = workshop.teacher_hash();
     if (split.prompts) models::write_prompt_ensemble(folder, *split.prompts, workshop.output() / "teacher", students, teacher, nlohmann::json::object());
     else models::write_ensemble(folder, split.owners, data::prior_of(*workshop.data()), students, teacher, nlohmann::json::object());
     core::log::info("ensemble: {} students at {}", students.size(), folder.string());
@@ -70,9 +90,9 @@ void make_ensemble(Workshop& workshop) {
 
 void make_everything(Workshop& workshop) {
     last_stage(workshop.config());
-    core::log::also_write_to((workshop.output() / "log.txt").string());
     make_teacher(workshop);
-    make_partition(workshop);
+    const Split split = make_partition(workshop);
+    check_cells(workshop.config(), split.owners, *workshop.raw_data());
     make_pairs(workshop);
     make_students(workshop);
     make_ensemble(workshop);

@@ -34,7 +34,7 @@ public:
                                               : "students.tsm is off, or students.start names other weights");
             return;
         }
-        const auto stage = workshop_.stage(folder("tsm"), keys({"tsm"}));
+        const auto stage = workshop_.stage("tsm", folder("tsm"));
         if (stage.finished()) return;
         stage.begin();
         models::Model model = models::fresh_model(student_json(), workshop_.seed());
@@ -55,9 +55,7 @@ public:
     void match(const std::string& name) {
         const MatchingConfig& settings = name == "dm" ? config_.dm : config_.adm;
         if (settings.steps == 0) return;
-        std::vector<std::string> own = name == "dm" ? std::vector<std::string>{"tsm", "dm", "pairs"} : std::vector<std::string>{"tsm", "dm", "adm", "pairs", "evaluate.classifier"};
-        if (config_.uses_lpips()) own.emplace_back("lpips");
-        const auto stage = workshop_.stage(folder(name), keys(own));
+        const auto stage = workshop_.stage(name, folder(name));
         if (stage.finished()) return;
         const auto from = predecessor(name);
         models::Model student = start(from);
@@ -83,7 +81,7 @@ public:
         }
         distillation::DistributionMatching matching(
             {student.network, student.parameters, student.network, fake, *teacher, conditions::restricted(data::prior_of(*workshop_.data()), cell_), real.source(), pairs,
-             regression_loss(config_, settings, workshop_.device()), workshop_.conditions()},
+             regression_loss(config_, settings, workshop_.probe_classifier(), workshop_.device()), workshop_.conditions()},
             how);
         const auto result = run(matching, name, stage, settings.keep_best, real);
         ops::Parameters kept = result.others.at("fake_score");
@@ -102,16 +100,10 @@ private:
     std::string folder(const std::string& stage) const { return fmt::format("students/{}/{}", student_, stage); }
     std::string stream(const std::string& stage) const { return fmt::format("{}/{}", stage, student_); }
 
-    /// Config keys that a student's stages depend on, with the stage's own.
-    static std::vector<std::string> keys(std::vector<std::string> own) {
-        for (const char* shared : {"seed", "device", "precision", "activation_checkpointing", "data", "network", "text", "teacher", "partition", "students"}) own.emplace_back(shared);
-        return own;
-    }
-
     nlohmann::json student_json() const {
         nlohmann::json json = sized(workshop_.teacher().config, config_.students, student_);
         for (const char* of_teacher : {"weights", "guidance"}) json.erase(of_teacher);
-        json["provenance"] = {{"seed", config_.seed}, {"teacher", ops::hash_of(workshop_.teacher().parameters)},
+        json["provenance"] = {{"seed", config_.seed}, {"teacher", workshop_.teacher_hash()},
                               {"data", workshop_.data()->hash()}};
         json["place"] = split_.place_of(student_);
         if (config_.students.lora_rank > 0) json["lora"] = {{"rank", config_.students.lora_rank}, {"base", "../../../teacher"}};
@@ -193,7 +185,7 @@ private:
     std::function<distillation::PairBatch(std::int64_t)> pair_batches(const std::string& stage, const MatchingConfig& settings) const {
         if (settings.regression == "none") return {};
         const fs::path path = config_.pairs.path.empty() ? workshop_.output() / "pairs" : fs::path(config_.pairs.path);
-        auto store = std::make_shared<data::PairStore>(path, ops::hash_of(workshop_.teacher().parameters));
+        auto store = std::make_shared<data::PairStore>(path, workshop_.teacher_hash());
         auto usable = std::make_shared<std::vector<std::int64_t>>();
         for (std::int64_t i = 0; i < store->size(); ++i) {
             const auto label = static_cast<std::size_t>(store->labels()[static_cast<std::size_t>(i)]);

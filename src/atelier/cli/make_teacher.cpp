@@ -11,6 +11,8 @@ namespace atelier::cli {
 
 namespace {
 
+constexpr const char* continued = "continued_from";  // note: the steps after which the teacher was finished before
+
 nlohmann::json teacher_json(const RunConfig& config, const data::Dataset& data) {
     nlohmann::json json = network_json(config.network, data.form(), label_width(config, data));
     json["sigma_data"] = config.teacher.sigma_data;
@@ -46,6 +48,22 @@ void part_from_text_tower(const std::filesystem::path& folder, models::Model& mo
     for (auto& [decay, average] : result.more_averages) average = without_text_tower(average);
 }
 
+/// Where a finished teacher's checkpoints are gone, its weights stand in for one: moments and averages begin with them.
+void go_on_from_weights(const training::StageFolder& stage, distillation::Stage& matching, const training::LoopSettings& loop, models::Model& model, std::int64_t steps) {
+    const std::filesystem::path finished = stage.path() / "model.safetensors", text = stage.path() / "text_encoder" / "model.safetensors";
+    if (training::has_checkpoint(loop) || !std::filesystem::exists(finished)) return;
+    const auto whole = [&](const std::string& name) {
+        const std::filesystem::path file = stage.path() / ("model" + name + ".safetensors");
+        ops::Parameters weights = ops::read_parameters(std::filesystem::exists(file) ? file : finished);
+        if (std::filesystem::exists(text)) weights.merge(ops::read_parameters(text), "");
+        ops::check_against(weights, model.specs(), file.string());
+        return weights;
+    };
+    core::log::info("teacher: no checkpoint is left; it goes on from its weights");
+    model.parameters.copy_from(whole("-raw"));
+    training::begin_from_weights(matching, loop, steps, whole(""), [&](const std::string& decay) { return whole("-ema-" + decay); });
+}
+
 void train(Workshop& workshop, const training::StageFolder& stage) {
     const auto& data = workshop.data();
     nlohmann::json json = teacher_json(workshop.config(), *data);
@@ -59,9 +77,11 @@ void train(Workshop& workshop, const training::StageFolder& stage) {
     const auto conditions = data->captions().empty() ? workshop.conditions() : caption_ids(*data, stage.path());
     distillation::ScoreMatchingSettings settings = settings_of(workshop.config());
     settings.conditions = conditions;
+    if (const nlohmann::json from = stage.note(continued); from.is_number_integer()) settings.optimization.warm_from = from.get<std::int64_t>();
     distillation::ScoreMatching matching(model.network, model.parameters, nullptr, real.source(), settings);
     training::LoopSettings loop = workshop.loop_settings("teacher", stage.path() / "training", {}, conditions);
     loop.probe_every = workshop.config().probe.sampler_every;
+    if (settings.optimization.warm_from > 0) go_on_from_weights(stage, matching, loop, model, settings.optimization.warm_from);
     auto result = training::run_stage(matching, loop);
     real.say_pace(loop.label);
 
@@ -74,12 +94,12 @@ void train(Workshop& workshop, const training::StageFolder& stage) {
     core::log::info("teacher: done in {}", core::duration_words(result.seconds));
 }
 
-void adopt(Workshop& workshop, const training::StageFolder& stage) {
+void adopt(Workshop& workshop, const training::StageFolder& stage, const nlohmann::json& notes) {
     const std::filesystem::path from = workshop.config().teacher.path;
     workshop.data();  // what is wrong with the data is said before anything is written
     nlohmann::json more = nlohmann::json::object();
     if (const double guidance = workshop.config().teacher.guidance; guidance != 1) more["guidance"] = guidance;
-    stage.begin();
+    stage.begin(notes);
     if (models::is_diffusers_directory(from)) {
         models::write_latent_model(models::DiffusersDirectory(from), stage.path(), more);
     } else {
@@ -109,13 +129,18 @@ void write_result(const std::filesystem::path& folder, models::Model& model, con
 }
 
 void make_teacher(Workshop& workshop) {
-    const auto stage = workshop.stage("teacher", {"seed", "device", "threads", "precision", "activation_checkpointing", "data", "network", "text", "teacher"});
+    const auto stage = workshop.stage("teacher", "teacher");
     if (stage.finished()) return;
+    nlohmann::json notes{{"probe.classifier", workshop.probe_classifier()}};
     if (!workshop.config().teacher.path.empty()) {
-        adopt(workshop, stage);
+        adopt(workshop, stage, notes);
     } else {
         workshop.data();  // what is wrong with the data is said before anything is written
-        stage.begin();
+        if (const auto from = stage.grown_from()) {
+            notes[continued] = *from;
+            core::log::info("teacher: goes on from step {} to {}", *from, workshop.config().teacher.steps);
+        }
+        stage.begin(notes);
         train(workshop, stage);
     }
 }

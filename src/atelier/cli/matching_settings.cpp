@@ -39,10 +39,10 @@ distillation::MatchingSettings matching_settings(const RunConfig& config, const 
     return to;
 }
 
-distillation::RegressionLoss regression_loss(const RunConfig& config, const MatchingConfig& stage, at::Device device) {
+distillation::RegressionLoss regression_loss(const RunConfig& config, const MatchingConfig& stage, const std::string& classifier, at::Device device) {
     if (stage.regression == "pseudo_huber") return distillation::pseudo_huber;
     if (stage.regression == "lpips") return lpips_loss(config.lpips, device);
-    if (stage.regression == "perceptual") return perceptual_loss(config.evaluation.classifier, device);
+    if (stage.regression == "perceptual") return perceptual_loss(classifier, device);
     return {};
 }
 

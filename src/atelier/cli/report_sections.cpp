@@ -4,9 +4,12 @@
 #include <cmath>
 
 #include <fmt/format.h>
+#include <fmt/ranges.h>
 
 #include "atelier/cli/caption_report.h"
 #include "atelier/core/error.h"
+#include "atelier/core/log.h"
+#include "atelier/data/dataset.h"
 #include "atelier/data/sampling.h"
 #include "atelier/distillation/health.h"
 #include "atelier/evaluation/charts.h"
@@ -34,10 +37,6 @@ Drawn draw(inference::Generator& generator, std::int64_t count, const std::vecto
     Drawn drawn{models::to_user_space(generator.form(), generator.draw(wanted)), wanted.classes, {}};
     for (const std::int64_t c : wanted.classes) drawn.students.push_back(generator.student_of(c));
     return drawn;
-}
-
-core::Image picture(const Tensor& user) {
-    return core::grid(models::images_of(user), columns, 2, 2);
 }
 
 std::vector<std::string> student_names(std::int64_t students) {
@@ -77,8 +76,20 @@ evaluation::Figure point_figure(inference::Generator& generator, const std::vect
             {}, words};
 }
 
+/// A class in each column where there are few enough; else the first classes in their order.
 evaluation::Figure image_figure(inference::Generator& generator, const std::string& words) {
-    return {"", picture(draw(generator, columns * rows, every_class(generator.prior())).user), words};
+    const std::int64_t classes = generator.prior().classes(), across = classes > 1 && classes <= columns ? classes : columns;
+    const Drawn drawn = draw(generator, across * rows, every_class(generator.prior()));
+    evaluation::Figure figure{"", core::grid(models::images_of(drawn.user), static_cast<int>(across), 2, 2), words};
+    const auto& names = generator.form().class_names;
+    if (classes > 1 && classes <= columns) {
+        for (std::int64_t c = 0; c < classes; ++c) figure.columns.push_back(names.empty() ? fmt::format("class {}", c) : names[static_cast<std::size_t>(c)]);
+    } else if (classes > columns) {
+        const auto shown = static_cast<std::size_t>(std::min(classes, across * rows));
+        const std::vector<std::string> first(names.begin(), names.begin() + static_cast<std::ptrdiff_t>(std::min(shown, names.size())));
+        figure.caption += names.empty() ? fmt::format(" Classes 0 to {}, row by row.", shown - 1) : fmt::format(" Row by row: {}.", fmt::join(first, ", "));
+    }
+    return figure;
 }
 
 /// The ensemble whose cells, neighbours and classes are shown: the one with most students.
@@ -97,6 +108,7 @@ nlohmann::json merged_evaluations(const fs::path& folder) {
     nlohmann::json merged{{"order", nlohmann::json::array()}, {"models", nlohmann::json::object()}};
     for (const fs::path& path : paths) {
         const nlohmann::json results = core::read_json(path);
+        if (results.value("reference_is_training_data", false)) merged["reference_is_training_data"] = true;
         for (const auto& name : results.at("order")) {
             const auto key = name.get<std::string>();
             if (merged["models"].contains(key)) continue;
@@ -120,16 +132,49 @@ std::string stage_name(const fs::path& run, const fs::path& metrics) {
     return metrics.parent_path().parent_path().lexically_relative(run).string();
 }
 
-/// The same number of every stage that logs it, in one chart.
-void add_curves(evaluation::Report& report, const fs::path& run, const std::string& metric, const std::string& words, bool log_y) {
-    evaluation::LineChart chart{.title = words, .x_label = "step", .y_label = "", .series = {}, .log_y = log_y};
-    for (const fs::path& path : stage_folders(run)) {
-        auto curve = evaluation::curve_named(evaluation::curves_from_jsonl(path), metric);
-        if (!curve) continue;
-        curve->name = stage_name(run, path);
-        chart.series.push_back(*curve);
+struct Curve {
+    const char *metric, *words, *y_label;
+    bool log_y;
+};
+
+/// The same number of every stage that logs it: the teacher's in a chart of its own, since it takes many more steps than the students.
+void add_curves(std::vector<evaluation::Figure>& figures, const fs::path& run, const Curve& of) {
+    for (const bool teacher : {true, false}) {
+        evaluation::LineChart chart{.title = of.words, .x_label = "step", .y_label = of.y_label, .series = {}, .log_y = of.log_y};
+        for (const fs::path& path : stage_folders(run)) {
+            const std::string name = stage_name(run, path);
+            auto curve = evaluation::curve_named(evaluation::curves_from_jsonl(path), of.metric);
+            if (!curve || (name == "teacher") != teacher) continue;
+            curve->name = name;
+            chart.series.push_back(*curve);
+        }
+        if (chart.series.empty()) continue;
+        const std::string whose = chart.series.size() == 1 ? chart.series.front().name : "students";
+        figures.push_back({evaluation::line_chart(chart), {}, fmt::format("{} ({})", of.words, whose)});
     }
-    if (!chart.series.empty()) report.add_svg(evaluation::line_chart(chart), words);
+}
+
+/// What the figures say of a model, beside what its training did.
+void judge_figures(const nlohmann::json& results, std::vector<distillation::Finding>& findings) {
+    using Level = distillation::Finding::Level;
+    constexpr double least_agreement = 0.75, least_precision = 0.5, most_beyond_teacher = 2;
+    const auto mean = [&](const std::string& model, const char* metric) {
+        const auto place = nlohmann::json::json_pointer("/models") / model / "metrics" / metric / "mean";
+        return results.contains(place) && results[place].is_number() ? results[place].get<double>() : std::nan("");
+    };
+    for (const auto& name : results.at("order")) {
+        const auto model = name.get<std::string>();
+        const double agreement = mean(model, "class_agreement"), precision = mean(model, "precision");
+        const bool teacher = model == "teacher";
+        const char* advice = teacher ? "; students learn from these: look at them, and raise teacher.steps or network.model_channels before the students are made" : "; no better than its teacher, or see docs/health.md";
+        if (agreement < least_agreement) findings.push_back({Level::warning, fmt::format("{}: {:.0f} % of its samples are of the class that was asked for, by the classifier{}", model, 100 * agreement, advice)});
+        if (precision < least_precision) findings.push_back({Level::warning, fmt::format("{}: {:.0f} % of its samples lie among real ones (precision){}", model, 100 * precision, advice)});
+        const double ours = mean(model, "feature_distance"), theirs = mean("teacher", "feature_distance");
+        if (!teacher && ours > most_beyond_teacher * theirs) findings.push_back({Level::warning, fmt::format("{}: its feature distance is {:.3g}, its teacher's {:.3g}: raise dm.steps or pairs.count", model, ours, theirs)});
+    }
+    if (results.value("reference_is_training_data", false)) {
+        findings.push_back({Level::warning, "there were no held-out data: all figures are against the data that the models were trained on, and say nothing of what is new (data.test_path)"});
+    }
 }
 
 distillation::Metrics last_values(const fs::path& path) {
@@ -162,10 +207,12 @@ Shelf open_shelf(const fs::path& folder) {
         core::fail("{}: there is neither a teacher nor an ensemble here; name a run directory or a folder of models", folder.string());
     }
     std::ranges::sort(shelf.ensembles);
-    const fs::path stage = folder / "teacher" / "stage.json";
+    const fs::path stage = folder / "teacher" / "stage.json", evaluation = folder / "evaluation.json";
     if (fs::exists(stage)) {
         shelf.data_path = core::read_json(stage).value(nlohmann::json::json_pointer("/settings/data/path"), std::string());
     }
+    shelf.test_path = shelf.data_path;
+    if (fs::exists(evaluation)) shelf.test_path = core::read_json(evaluation).value(nlohmann::json::json_pointer("/identity/data"), shelf.data_path);
     return shelf;
 }
 
@@ -189,18 +236,24 @@ void add_figures(evaluation::Report& report, const Shelf& shelf) {
     const nlohmann::json results = merged_evaluations(shelf.folder);
     if (results.at("order").empty()) return;
     report.add_heading("Figures");
-    report.add_table(evaluation::comparison_table(results));
+    const evaluation::Table table = evaluation::comparison_table(results);
+    report.add_table(table.rows.size() < table.columns.size() ? transposed(table) : table);
     const std::string subject = results.at("order").size() > 1 ? results.at("order")[1] : results.at("order")[0];
+    const auto& protocol = results.at("models").at(subject).at("protocol");
+    const auto seeds = protocol.value("seeds", std::vector<std::uint64_t>{});
+    report.add_text(fmt::format("{} samples of each model, seed{} {}, against {} real ones. Other seeds draw other samples, and figures differ by chance.", protocol.value("count", 0),
+                                seeds.size() == 1 ? "" : "s", fmt::join(seeds, ", "), protocol.value(nlohmann::json::json_pointer("/reference/count"), 0)));
     constexpr int digits = 4;  // enough for counts of samples
-    evaluation::Table per_class{.columns = {"class"}, .rows = {}, .caption = subject + ", a row a class", .best = {}};
+    evaluation::Table per_class{.columns = {"class"}, .rows = {}, .caption = subject + ", class by class", .best = {}};
+    std::vector<std::pair<std::string, std::string>> figures;
     for (const auto& row : results.at("models").at(subject).at("classes")) {
         std::vector<std::string> cells{row.value("name", row.at("class").dump())};
-        if (per_class.columns.size() == 1) {
-            for (const auto& [key, value] : row.items()) {
-                if (value.is_object()) per_class.columns.push_back(key);
-            }
+        if (figures.empty()) {
+            if (row.contains("count")) figures.emplace_back("count", "samples");
+            for (const auto& named : evaluation::figures_of({{"models", {{subject, {{"metrics", row}}}}}})) figures.push_back(named);
+            for (const auto& [key, words] : figures) per_class.columns.push_back(words);
         }
-        for (std::size_t i = 1; i < per_class.columns.size(); ++i) cells.push_back(evaluation::mean_and_spread(row, per_class.columns[i], digits));
+        for (const auto& [key, words] : figures) cells.push_back(evaluation::mean_and_spread(row, key, digits));
         per_class.rows.push_back(cells);
     }
     if (!per_class.rows.empty()) report.add_table(per_class);
@@ -220,14 +273,26 @@ void add_partition(evaluation::Report& report, const Shelf& shelf) {
 void add_training(evaluation::Report& report, const fs::path& run) {
     if (stage_folders(run).empty()) return;
     report.add_heading("Training");
-    add_curves(report, run, "probe_distance", "Distance of the probe samples to the training data", true);
-    add_curves(report, run, "loss", "Loss of teacher and teacher score matching", true);
-    add_curves(report, run, "fake_loss", "Loss of the fake score", true);
-    add_curves(report, run, "dm_gradient", "Norm of the distribution-matching gradient on the samples", true);
-    add_curves(report, run, "gan_gradient", "Norm of the weighted GAN gradient on the samples", true);
-    add_curves(report, run, "fake_lag", "The fake score's error over the teacher's on generated samples", false);
+    static constexpr Curve curves[]{{"probe_distance", "Distance of the probe samples to the training data", "distance", true},
+                                    {"loss", "Denoising loss", "loss", true},
+                                    {"fake_loss", "Loss of the fake score", "loss", true},
+                                    {"dm_gradient", "Norm of the distribution-matching gradient on the samples", "norm", true},
+                                    {"gan_gradient", "Norm of the weighted GAN gradient on the samples", "norm", true},
+                                    {"fake_lag", "The fake score's error over the teacher's on generated samples", "ratio", false}};
+    std::vector<evaluation::Figure> figures;
+    for (const Curve& curve : curves) add_curves(figures, run, curve);
+    report.add_figures(figures);
     std::vector<distillation::Finding> findings;
+    judge_figures(merged_evaluations(run), findings);
     for (const fs::path& path : stage_folders(run)) {
+        if (stage_name(run, path) == "teacher") {
+            const auto logged = evaluation::curves_from_jsonl(path);
+            const auto series = [&](const char* name) {
+                const auto found = evaluation::curve_named(logged, name);
+                return found ? found->points : std::vector<evaluation::Point>{};
+            };
+            for (auto& finding : distillation::judge_teacher(series("loss"), series("probe_distance"))) findings.push_back({finding.level, "teacher: " + finding.words});
+        }
         const auto last = last_values(path);
         const double diversity = distillation::metric(last, "diversity");
         if (std::isnan(diversity)) continue;
@@ -236,6 +301,7 @@ void add_training(evaluation::Report& report, const fs::path& run) {
         }
     }
     if (findings.empty()) return;
+    std::ranges::stable_sort(findings, {}, [](const distillation::Finding& finding) { return !finding.words.starts_with("teacher"); });
     report.add_subheading("Health at the end");
     report.add_findings(findings);
 }
@@ -246,7 +312,7 @@ void add_neighbours(evaluation::Report& report, const Shelf& shelf) {
     const auto ensemble = inference::open_generator(main_ensemble(shelf), std::nullopt, shelf.engine);
     if (ensemble->form().kind != models::DataForm::Kind::image) return;
     const auto train = data::open_dataset({.path = shelf.data_path, .split = "train", .limit = 0});
-    const auto test = data::open_dataset({.path = shelf.data_path, .split = "test", .limit = 0});
+    const auto test = data::open_dataset({.path = shelf.test_path, .split = "test", .limit = 0});
     const auto held_out = data::seeded_sample(*test, checked, 0, "report/neighbours");
     const Tensor generated = ensemble->draw(inference::plan(checked, 0, {}, ensemble->prior()));
     const auto copied = evaluation::copying(generated, test->samples(held_out), *train);
@@ -261,6 +327,13 @@ void add_neighbours(evaluation::Report& report, const Shelf& shelf) {
     report.add_text(fmt::format("Median distance to the nearest training image: {:.2f} for generated images, {:.2f} for held-out real ones. {:.1f} % of the "
                                 "generated are nearer than the nearest 1 % of real ones; about 1 % is innocent.",
                                 copied.generated_median, copied.held_out_median, 100 * copied.suspicious));
+    constexpr double equal = 1e-3;  // less than one pixel by one level
+    const auto leaked = copied.held_out.distances.select(1, 0).lt(equal).sum().item<std::int64_t>(), of = copied.held_out.distances.size(0);
+    if (leaked == 0) return;
+    const std::string words = fmt::format("{} of {} held-out images are among the training images: data leak from one into the other, so that figures of a model that copies look good, and what is said "
+                                          "here of copying means nothing. Keep them apart (data.test_path)", leaked, of);
+    report.add_findings({{distillation::Finding::Level::warning, words}});
+    core::log::warning("{}", words);
 }
 
 void add_side_by_side(evaluation::Report& report, const std::vector<std::pair<std::string, inference::Generator*>>& forms) {

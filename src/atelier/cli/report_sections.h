@@ -17,6 +17,7 @@ struct Shelf {
     std::vector<std::pair<std::string, std::filesystem::path>> ensembles;  // names for people: "K=4", or "K=4 (small)"
     std::string data_path;                                                 // empty where it is not known
     inference::Engine engine;                                              // what draws; a run's report has the run's device
+    std::string test_path;                                                 // of held-out data; empty where it is not known
 
     bool has_teacher() const;
 };

@@ -1,9 +1,9 @@
 #include "atelier/cli/run_config.h"
 
 #include <cstdlib>
-#include <thread>
 
 #include "atelier/core/error.h"
+#include "atelier/core/processors.h"
 #include "atelier/distillation/divergences.h"
 #include "atelier/inference/device.h"
 #include "atelier/inference/generator.h"
@@ -74,14 +74,18 @@ void bind_teacher(Schema& schema, TeacherConfig& to) {
 }
 
 void bind_students(Schema& schema, RunConfig& config) {
+    schema.results_of({"partition", "tsm", "dm", "adm"});
     schema.number("partition.students", &config.partition.students, "K, the number of students", at_least_1);
     schema.text("partition.method", &config.partition.method, "how classes are split", {"consecutive", "random", "kmeans", "balanced", "file"});
     schema.text("partition.file", &config.partition.file, "the explicit partition (method = \"file\")");
+    schema.results_of({"pairs", "dm", "adm"});
     schema.number("pairs.count", &config.pairs.count, "noise-sample pairs from the teacher; 0: none", at_least_0);
     schema.number("pairs.steps", &config.pairs.steps, "Heun steps a pair", at_least_1);
     schema.number("pairs.shard", &config.pairs.shard, "pairs a file", at_least_1);
+    schema.results_of({"dm", "adm"});
     schema.text("pairs.path", &config.pairs.path, "an existing pair store; empty: make one");
     schema.text("pairs.filter", &config.pairs.filter, "pairs that a student sees: all, or those of its cell", {"all", "cell"});
+    schema.results_of({"tsm", "dm", "adm"});
     schema.numbers("students.widths", &config.students.widths, "model_channels or hidden: one, or one a student; empty: the teacher's", at_least_1);
     schema.numbers("students.depths", &config.students.depths, "num_blocks or blocks: one, or one a student; empty: the teacher's", at_least_1);
     schema.numbers("students.channel_mult", &config.students.channel_mult, "width factors of all students' levels; empty: the teacher's", at_least_1);
@@ -89,9 +93,10 @@ void bind_students(Schema& schema, RunConfig& config) {
                 "branch: a finished stage of another run's student, e.g. runs/one/students/0/dm; empty: from teacher or TSM");
     schema.flag("students.tsm", &config.students.tsm, "start students of another size by teacher score matching");
     schema.number("students.lora_rank", &config.students.lora_rank, "students and their fake scores are low-rank deltas of this rank over the frozen teacher; 0: all weights learn", {.least = 0, .most = 65536});
-    schema.number("students.parallel", &config.students.parallel, "students that train at once, each in its own process",
+    schema.number("students.parallel", &config.students.parallel, "students that train at once, each in its own process; no more than there are processors",
                   {.least = 1, .most = 1024, .affects_result = false});
-    schema.number("students.threads", &config.students.threads, "threads a student process", at_least_1);
+    schema.number("students.threads", &config.students.threads, "threads of a student's process; all together no more than there are processors",
+                  {.least = 1, .affects_result = false});
 }
 
 void bind_tsm(Schema& schema, TsmConfig& to) {
@@ -173,6 +178,21 @@ void check(const RunConfig& config) {
     }
 }
 
+/// No more threads than there are processors for them, in a process and in all students' processes together.
+void within_processors(RunConfig& config) {
+    StudentsConfig& students = config.students;
+    config.threads = core::threads_within(config.threads, "threads");
+    const std::int64_t usable = core::usable_processors(), together = std::min(students.parallel, config.partition.students);
+    if (together * students.threads <= usable) return;
+    if (together == 1) {
+        students.threads = core::threads_within(students.threads, "students.threads");
+        return;
+    }
+    core::threads_within(together * students.threads, "students.parallel x students.threads");
+    students.parallel = std::min(together, usable);
+    students.threads = std::min(students.threads, std::max<std::int64_t>(1, usable / students.parallel));
+}
+
 /// Float16's range needs it (training/loss_scale.h).
 void scale_losses(RunConfig& config) {
     constexpr double first_scale = 65536;
@@ -185,46 +205,86 @@ void scale_losses(RunConfig& config) {
 
 core::Schema schema_of(RunConfig& config) {
     const Schema::Range free_to_change{.least = 0, .affects_result = false};
+    const std::vector<std::string> everything{"teacher", "partition", "pairs", "tsm", "dm", "adm", "evaluation"}, computed{"teacher", "pairs", "tsm", "dm", "adm"},
+        trained{"teacher", "tsm", "dm", "adm"};
     Schema schema;
+    schema.results_of({"teacher", "partition", "pairs", "tsm", "dm", "adm"});
     schema.number("seed", &config.seed, "every random number of the run follows from it", at_least_0);
     schema.text("output", &config.output, "the run's directory", {}, false);
+    schema.results_of(computed);
     schema.text("device", &config.device, "cpu, cuda or cuda:N");
-    schema.number("threads", &config.threads, "CPU threads; 0: as many as cores", at_least_0);
+    schema.number("threads", &config.threads, "CPU threads; 0: as many as there are processors, and never more", free_to_change);
     schema.number("device_memory", &config.device_memory, "GiB of the device, which --dry-run plans for; 0: what is found (CPUs)", free_to_change);
     schema.text("precision", &config.precision, "of products and convolutions in training (weights and losses are float32); fp16 scales its losses; bf16 on a CPU that has none computes in fp32",
                 {"fp32", "bf16", "fp16"});
+    schema.results_of(trained);
     schema.flag("activation_checkpointing", &config.activation_checkpointing,
                 "U-Nets' blocks keep their inputs alone and are computed again in the backward pass: less memory, a third more work");
     schema.number("checkpoint_seconds", &config.checkpoint_seconds, "time between checkpoints", free_to_change);
     schema.number("checkpoints_kept", &config.checkpoints_kept, "newest checkpoints that a stage keeps", {.least = 1, .most = 1e6, .affects_result = false});
     schema.number("log_every", &config.log_every, "steps between lines of metrics.jsonl", {.least = 1, .affects_result = false});
+    schema.results_of(everything);
     schema.text("data.path", &config.data_path, "safetensors of points, a zip or tar of images, a folder of IDX files, images or tars, or toy:NAME");
+    schema.results_of({"evaluation"});
     schema.text("data.test_path", &config.test_path, "held-out data for evaluation; empty: the test split of data.path");
     schema.number("data.classes", &config.data_classes, "classes that the data must have; 0: none, -1: as they come", {.least = -1, .affects_result = false});
-    schema.numbers("data.shape", &config.data_shape, "shape that a sample must have, e.g. [3, 64, 64]; empty: as they come", at_least_1);
+    schema.numbers("data.shape", &config.data_shape, "shape that a sample must have, e.g. [3, 64, 64]; empty: as they come", {.least = 1, .affects_result = false});
+    schema.results_of(trained);
     schema.flag("data.flips", &config.flips, "mirror half of the training images");
+    schema.results_of(computed);
     bind_network(schema, config.network);
     bind_text(schema, config.text);
     bind_teacher(schema, config.teacher);
     bind_students(schema, config);
+    schema.results_of({"tsm", "dm", "adm"});
     bind_tsm(schema, config.tsm);
+    schema.results_of({"dm", "adm"});
     bind_matching(schema, "dm", config.dm, false);
+    schema.results_of({"adm"});
     bind_matching(schema, "adm", config.adm, true);
+    schema.results_of({"dm", "adm"});  // where a regression asks for it: stage_values_of
     schema.text("lpips.network", &config.lpips.network, "backbone of regression = \"lpips\"", {"vgg", "alex"});
     schema.text("lpips.backbone", &config.lpips.backbone, "its weights: torchvision's vgg16 or alexnet (.pth or safetensors)");
     schema.text("lpips.linear", &config.lpips.linear, "the lpips package's layer weights (vgg.pth or alex.pth); empty: they are in lpips.backbone");
+    schema.results_of({"dm", "adm"});  // where keep_best chooses by it
     schema.number("probe.every", &config.probe.every, "steps between probe measurements and sample pictures; 0: only at the end", at_least_0);
-    schema.number("probe.sampler_every", &config.probe.sampler_every,
-                  "the same for the teacher and TSM, whose samples take evaluate.steps steps of the sampler", at_least_0);
     schema.number("probe.count", &config.probe.count, "samples a probe", at_least_1);
-    schema.number("probe.batch", &config.probe.batch, "of them drawn at once; 0: all", at_least_0);
-    schema.number("evaluate.count", &config.evaluation.count, "samples an evaluation", {.least = 2, .affects_result = false});
-    schema.number("evaluate.seeds", &config.evaluation.seeds, "evaluations with different seeds", {.least = 1, .affects_result = false});
-    schema.number("evaluate.steps", &config.evaluation.steps, "the teacher's Heun steps", {.least = 1, .affects_result = false});
+    schema.text("probe.classifier", &config.probe.classifier,
+                "model directory of the classifier whose features choose the best weights, and regress with \"perceptual\"; empty: what evaluate.classifier was when the run began");
+    schema.results_of({});
+    schema.number("probe.sampler_every", &config.probe.sampler_every,
+                  "as probe.every, for the teacher and TSM, whose samples take evaluate.steps steps of the sampler", at_least_0);
+    schema.number("probe.batch", &config.probe.batch, "samples of a probe drawn together; 0: all", at_least_0);
+    schema.results_of({"evaluation"});
+    schema.number("evaluate.count", &config.evaluation.count, "samples an evaluation", {.least = 2});
+    schema.number("evaluate.seeds", &config.evaluation.seeds, "evaluations with different seeds, from 1000 on", {.least = 1});
+    schema.number("evaluate.steps", &config.evaluation.steps, "the teacher's Heun steps", {.least = 1});
     schema.texts("evaluate.samplers", &config.evaluation.samplers,
                  "further rows of the teacher, each by a sampler, e.g. [\"heun:64\", \"stochastic:256,S_churn=40,S_min=0.05,S_max=50,S_noise=1.003\"]");
-    schema.text("evaluate.classifier", &config.evaluation.classifier, "model directory of the classifier whose features measure images");
+    schema.text("evaluate.classifier", &config.evaluation.classifier, "model directory of the classifier whose features measure images; empty: none");
     return schema;
+}
+
+namespace {
+
+/// What a stage depends on, without what another key of it switches off.
+nlohmann::json stage_values_of(const core::Schema& schema, const RunConfig& config, const std::string& stage) {
+    nlohmann::json values = schema.values_of(stage);
+    if (!config.uses_lpips()) values.erase("lpips");
+    if (!config.chooses_by_probes(stage)) values.erase("probe");
+    return values;
+}
+
+}  // namespace
+
+bool RunConfig::chooses_by_probes(const std::string& stage) const {
+    if (stage == "dm") return dm.keep_best;
+    return stage == "adm" && ((dm.steps > 0 && dm.keep_best) || adm.keep_best);
+}
+
+bool RunConfig::uses_classifier(const std::string& stage) const {
+    const bool perceptual = dm.regression == "perceptual" || (stage == "adm" && adm.regression == "perceptual");
+    return chooses_by_probes(stage) || ((stage == "dm" || stage == "adm") && perceptual);
 }
 
 ops::Compute RunConfig::compute() const {
@@ -234,14 +294,18 @@ ops::Compute RunConfig::compute() const {
 }
 
 LoadedConfig load_config(const std::string& path, const std::vector<std::string>& overrides) {
-    LoadedConfig loaded{{}, path, overrides, {}};
+    LoadedConfig loaded{.config = {}, .path = path, .overrides = overrides};
     core::Schema schema = schema_of(loaded.config);
+    loaded.defaults = schema.values();
     schema.read(path, overrides);
     check(loaded.config);
     if (loaded.config.teacher.bfloat16) loaded.config.precision = "bf16";
     if (loaded.config.precision == "fp16") scale_losses(loaded.config);
-    if (loaded.config.threads == 0) loaded.config.threads = std::max(1u, std::thread::hardware_concurrency());
-    loaded.result_values = schema.values(true);
+    for (const char* stage : {"teacher", "partition", "pairs", "tsm", "dm", "adm", "evaluation"}) loaded.stage_values[stage] = stage_values_of(schema, loaded.config, stage);
+    using Source = core::Schema::Source;
+    const Source classifier = schema.source("evaluate.classifier");
+    loaded.classifier_is_meant = classifier == Source::command_line || (classifier == Source::file && schema.source("data.path") != Source::command_line);
+    within_processors(loaded.config);
     return loaded;
 }
 

@@ -1,5 +1,6 @@
 #pragma once
 
+#include <map>
 #include <string>
 #include <vector>
 
@@ -73,6 +74,7 @@ struct MatchingConfig {
 
 struct ProbeConfig {
     std::int64_t every = 0, sampler_every = 0, count = 1000, batch = 0;
+    std::string classifier;
 };
 
 struct EvaluationConfig {
@@ -112,6 +114,9 @@ struct RunConfig {
     double checkpoint_seconds = 60;
     std::int64_t checkpoints_kept = 2, log_every = 50;
 
+    /// Whether a stage's weights ("dm", "adm") depend on what the probes say, or on the classifier's features.
+    bool chooses_by_probes(const std::string& stage) const;
+    bool uses_classifier(const std::string& stage) const;
     bool uses_lpips() const { return dm.regression == "lpips" || adm.regression == "lpips"; }
     /// How every stage computes: as `precision` says, but bf16 in float32 on a CPU that has no instructions for it (cpu_trains_in_bfloat16).
     ops::Compute compute() const;
@@ -125,7 +130,13 @@ struct LoadedConfig {
     RunConfig config;
     std::string path;
     std::vector<std::string> overrides;
-    nlohmann::json result_values;  // of all keys that affect results
+    std::map<std::string, nlohmann::json> stage_values;  // of the keys that each stage's result depends on: teacher, partition, pairs, tsm, dm, adm, evaluation
+    nlohmann::json defaults;                             // of all keys
+    /// Whether evaluate.classifier was meant for these data: both stand in the file, or it was given on the command line. Else it is a default, and left out where it
+    /// does not fit.
+    bool classifier_is_meant = false;
+
+    const nlohmann::json& values_of(const std::string& stage) const { return stage_values.at(stage); }
 };
 
 /// Reads and checks a config: ranges, and what keys demand of each other. Throws core::UsageError.

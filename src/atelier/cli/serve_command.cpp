@@ -10,6 +10,7 @@
 #include "atelier/cli/served_model.h"
 #include "atelier/core/error.h"
 #include "atelier/core/log.h"
+#include "atelier/core/processors.h"
 #include "atelier/core/signals.h"
 #include "atelier/models/ensemble.h"
 #include "atelier/models/what_is.h"
@@ -117,7 +118,7 @@ server::Options options_of(const ServeArguments& arguments) {
 std::vector<server::Source> sources_here(const ServeArguments& arguments, server::Options& options) {
     at::globalContext().setDeterministicAlgorithms(true, true);
     options.batching.workers = static_cast<int>(std::max<std::int64_t>(1, arguments.workers));
-    const std::int64_t threads = arguments.threads > 0 ? arguments.threads : at::get_num_threads();
+    const std::int64_t threads = arguments.threads > 0 ? core::threads_within(arguments.threads, "--threads") : at::get_num_threads();
     at::set_num_threads(static_cast<int>(std::max<std::int64_t>(1, threads / options.batching.workers)));
     Serving serving{arguments.engine.chosen(), options.batching.largest_batch, arguments.students};
     std::ranges::sort(serving.students);
@@ -155,6 +156,7 @@ void look_after(server::Library& library) {
 
 void serve(const ServeArguments& arguments) {
     core::catch_reload_signal();
+    core::end_after_stop(0, "");  // what was accepted is answered, as --grace says
     server::Options options = options_of(arguments);
     auto sources = arguments.upstreams.empty() ? sources_here(arguments, options) : sources_elsewhere(arguments, options);
     server::Server server(options, std::move(sources));
@@ -207,7 +209,7 @@ void add_serve_command(CLI::App& app) {
     command->add_option("--host", arguments->server.host, "address to listen at; 0.0.0.0: all of this machine's");
     command->add_option("--port", arguments->server.port, "0: any free one")->check(CLI::Range(0, 65535));
     arguments->engine.add_to(*command);
-    command->add_option("--threads", arguments->threads, "of all workers together; 0: one a core")->check(CLI::Range(0, 4096));
+    command->add_option("--threads", arguments->threads, "of all workers together; 0: one per processor, and never more")->check(CLI::Range(0, 4096));
     command->add_option("--workers", arguments->workers, "batches that are drawn at the same time; 0: one, or of a router four a student")->check(CLI::Range(0, 4096));
     command->add_option("--api-keys", arguments->api_keys, "a file with a key a line; without, everyone is let in");
     CLI::Option* hosts = command->add_option(

@@ -5,6 +5,7 @@
 
 #include "atelier/cli/commands.h"
 #include "atelier/cli/dry_run.h"
+#include "atelier/cli/preflight.h"
 #include "atelier/cli/prompt_partition_stage.h"
 #include "atelier/cli/stages.h"
 #include "atelier/core/atomic_file.h"
@@ -30,19 +31,29 @@ void add_config_arguments(CLI::App& command, ConfigArguments& to) {
     command.add_option("--max-hours", to.max_hours, "stop after so many hours with a checkpoint and exit code 130; the same command goes on")->check(CLI::PositiveNumber);
 }
 
-/// Opens the run with its threads set, holding the run's directory (or one folder of it) against a second process; then does `work`.
+constexpr unsigned seconds_of_a_step = 10;  // that a stage may take to its next checkpoint when it is told to stop
+
+/// Opens the run with its threads set, holding the run's directory (or one folder of it) against a second process; then does `work`. `trains`: what can be known before
+/// training is checked before it.
 void with_workshop(const ConfigArguments& arguments, std::optional<std::int64_t> student, const std::string& lock_folder,
-                   const std::function<void(Workshop&)>& work) {
+                   const std::function<void(Workshop&)>& work, bool trains = true, bool all_stages = false) {
+    core::end_after_stop(seconds_of_a_step, core::resumable_words);
     if (arguments.max_hours > 0) core::stop_after(arguments.max_hours * 3600);
     Workshop workshop(load_config(arguments.path, arguments.overrides));
     if (student && (*student < 0 || *student >= workshop.config().partition.students)) {
         throw core::UsageError(fmt::format("--student {} is out of range; this run has students 0 to {}", *student,
                                            workshop.config().partition.students - 1));
     }
-    check_plan(workshop);  // what is wrong with data and config is said before the run's directory appears
+    // What is wrong with data and config is said before the run's directory appears.
+    check_plan(workshop);
+    std::vector<std::string> remarks;
+    if (trains) remarks = check_before_training(workshop.loaded(), workshop.raw_data().get());
+    if (all_stages) check_stages(workshop);
     at::set_num_threads(static_cast<int>(workshop.config().threads));
     core::keep_freed_memory();
     const core::DirectoryLock lock(workshop.output() / lock_folder);
+    if (all_stages) core::log::also_write_to((workshop.output() / "log.txt").string());
+    for (const std::string& remark : remarks) core::log::warning("{}", remark);
     if (workshop.config().precision == "bf16" && !workshop.config().compute().type) {
         core::log::info("this CPU has no bfloat16 instructions that LibTorch could train with; computing in float32, which is some ten times faster here");
     }
@@ -71,7 +82,7 @@ void add_run(CLI::App& app) {
             return;
         }
         if (*dry) return dry_run(load_config(arguments->path, arguments->overrides), *wishes);
-        with_workshop(*arguments, std::nullopt, "", [](Workshop& workshop) { make_everything(workshop); });
+        with_workshop(*arguments, std::nullopt, "", [](Workshop& workshop) { make_everything(workshop); }, true, true);
     });
 }
 
@@ -129,7 +140,7 @@ void add_report(CLI::App& app) {
     command->footer("Examples:\n  atelier report configs/toy2d.toml output=runs/toy2d\n  atelier report runs/toy2d models/fashion-mnist --out report.html");
     command->callback([arguments] {
         if (arguments->subject.ends_with(".toml")) {
-            with_workshop({arguments->subject, arguments->more, 0}, std::nullopt, "", make_report);
+            with_workshop({arguments->subject, arguments->more, 0}, std::nullopt, "", make_report, false);
             return;
         }
         if (arguments->out.empty()) throw core::UsageError("--out is needed: the page to write, e.g. --out report.html");
@@ -143,12 +154,14 @@ void add_distill(CLI::App& app) {
     struct Arguments : ConfigArguments {
         std::optional<std::int64_t> student;
         std::optional<std::string> stage;
+        bool checked = false;
     };
     auto arguments = std::make_shared<Arguments>();
     CLI::App* command = app.add_subcommand("distill", "Train students: all of them, or one by one, each as a process of its own if you like");
     add_config_arguments(*command, *arguments);
     command->add_option("--student", arguments->student, "only this student, 0 to K-1");
     command->add_option("--stage", arguments->stage, "only this stage")->check(CLI::IsMember({"tsm", "dm", "adm"}));
+    command->add_flag("--checked", arguments->checked, "the run that starts this has looked at everything, and said it")->group("");
     command->footer("Examples:\n  atelier distill configs/toy2d.toml output=runs/toy2d --student 2\n  atelier distill configs/toy2d.toml "
                     "output=runs/toy2d --student 0 --stage dm");
     command->callback([arguments] {
@@ -158,7 +171,7 @@ void add_distill(CLI::App& app) {
             for (std::int64_t k = 0; k < workshop.config().partition.students; ++k) {
                 if (!arguments->student || *arguments->student == k) make_student(workshop, k, arguments->stage);
             }
-        });
+        }, !arguments->checked);
     });
 }
 
@@ -166,7 +179,10 @@ void add_distill(CLI::App& app) {
 
 void add_stage_commands(CLI::App& app) {
     add_run(app);
-    add_one_stage(app, "teacher", "Train the run's teacher, or adopt the one at teacher.path", make_teacher);
+    add_one_stage(app, "teacher", "Train the run's teacher, or adopt the one at teacher.path; a finished one goes on where teacher.steps was raised", [](Workshop& workshop) {
+        make_teacher(workshop);
+        warn_of_stale_stages(workshop);
+    });
     add_partition(app);
     add_one_stage(app, "pairs", "Draw the teacher's noise-sample pairs for the regression loss", make_pairs);
     add_distill(app);

@@ -30,6 +30,8 @@ struct Split {
 void make_teacher(Workshop& workshop);
 Split make_partition(Workshop& workshop);
 void make_pairs(Workshop& workshop);
+/// The labels that the run's pairs will have, in their order.
+std::vector<std::int64_t> pair_labels(const RunConfig& config, const conditions::Prior& prior);
 /// Trains one student through its stages, or only `stage` (tsm, dm, adm).
 void make_student(Workshop& workshop, std::int64_t student, const std::optional<std::string>& stage = std::nullopt);
 void make_ensemble(Workshop& workshop);

@@ -20,19 +20,29 @@ public:
     explicit Workshop(LoadedConfig loaded);
 
     const RunConfig& config() const { return loaded_.config; }
+    LoadedConfig& loaded() { return loaded_; }
     const LoadedConfig& loaded() const { return loaded_; }
     const std::filesystem::path& output() const { return output_; }
     at::Device device() const { return device_; }
     std::uint64_t seed() const { return static_cast<std::uint64_t>(config().seed); }
 
-    /// The training data, opened when first asked for; a teacher of latents has its images encoded then.
+    /// The training data as they lie on disk, opened when first asked for.
+    const std::shared_ptr<const data::Dataset>& raw_data();
+    /// The same as the teacher sees them: one of latents has its images encoded when this is asked for first.
     const std::shared_ptr<const data::Dataset>& data();
 
-    /// A stage's folder under the output, tied to the config values under `keys`.
-    training::StageFolder stage(const std::string& folder, const std::vector<std::string>& keys) const;
+    /// All that the result of a stage (teacher, partition, pairs, tsm, dm, adm) depends on, as far as it is there.
+    training::StageIdentity identity(const std::string& stage);
+    /// A stage's folder under the output, tied to its identity.
+    training::StageFolder stage(const std::string& stage, const std::string& folder) { return {output_ / folder, identity(stage)}; }
+
+    /// The classifier whose features choose among a student's weights: probe.classifier, or what evaluate.classifier was when the run began. Empty: none.
+    std::string probe_classifier() const;
 
     /// The finished teacher. Throws core::Error saying how to make one when there is none.
     const models::Model& teacher();
+    /// ops::hash_of its weights.
+    const std::string& teacher_hash();
     /// The teacher as something that is only looked at: in low precision with matrices of two bytes a number. The workshop lets go of its own; what
     /// teacher() gave before must not be used any more.
     models::Model frozen_teacher();
@@ -52,11 +62,15 @@ private:
     LoadedConfig loaded_;
     std::filesystem::path output_;
     at::Device device_;
-    std::shared_ptr<const data::Dataset> data_;
+    std::shared_ptr<const data::Dataset> raw_data_, data_;
     std::unique_ptr<models::Model> teacher_;
+    std::string teacher_hash_;
     std::optional<diffusion::ConditionTable> conditions_;
     std::shared_ptr<inference::Autoencoder> autoencoder_;  // of a teacher of latents, for pictures
 };
+
+/// One SHA-256 of the files that are there, in their order; empty where none is.
+std::string hash_of_files(const std::vector<std::filesystem::path>& files);
 
 /// Throws core::UsageError where samples of `form` in so many classes are not what the config says of its data.
 void check_data(const models::DataForm& form, std::int64_t classes, const RunConfig& config);

@@ -50,12 +50,8 @@ std::function<double(const Tensor& samples)> distance_to_data(Workshop& workshop
             return evaluation::sliced_wasserstein(samples.to(at::kCPU), reference);
         };
     }
-    const std::string& classifier = workshop.config().evaluation.classifier;
+    const std::string classifier = workshop.probe_classifier();
     if (classifier.empty()) return {};
-    if (!std::filesystem::exists(classifier)) {
-        core::log::warning("{}: no classifier here, so nothing measures the samples during training (evaluate.classifier)", classifier);
-        return {};
-    }
     auto extractor = std::make_shared<evaluation::FeatureExtractor>(classifier, workshop.device());
     return [extractor,
             of_real = reference_statistics(*extractor, data, indices)](const Tensor& samples) {

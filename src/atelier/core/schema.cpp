@@ -17,6 +17,7 @@ using nlohmann::json;
 
 namespace {
 
+constexpr const char* command_line = "command line";
 constexpr std::size_t largest_config = std::size_t{1} << 20;
 
 template <class... Args>
@@ -197,6 +198,7 @@ const char* type_words(const std::vector<std::string>*) { return "strings"; }
 
 void Schema::bind(Binding binding) {
     binding.default_text = std::visit([](const auto* field) { return json(*field).dump(); }, binding.field);
+    binding.stages = stages_;
     bindings_.push_back(std::move(binding));
 }
 
@@ -243,6 +245,7 @@ void Schema::read(const std::filesystem::path& path, const std::vector<std::stri
         }
         const ValueReader reader{leaf.where, binding->key, binding->range, binding->choices};
         std::visit([&](auto* field) { reader.read(*leaf.node, *field); }, binding->field);
+        binding->source = leaf.where == command_line ? Source::command_line : Source::file;
     };
 
     const toml::table table = parse_file(path);
@@ -253,19 +256,32 @@ void Schema::read(const std::filesystem::path& path, const std::vector<std::stri
         const std::string key = text.substr(0, equals);
         const bool wants_text = known(key) && std::holds_alternative<std::string*>(find(key)->field);
         const toml::table value = override_value(key, text.substr(equals + 1), wants_text);
-        take(key, {"command line", value.get("x")});
+        take(key, {command_line, value.get("x")});
     }
 }
 
-json Schema::values(bool only_result) const {
+json Schema::values_where(const std::function<bool(const Binding&)>& chosen) const {
     json all = json::object();
     for (const auto& binding : bindings_) {
-        if (only_result && !binding.range.affects_result) continue;
+        if (!chosen(binding)) continue;
         std::string pointer = "/" + binding.key;
         std::ranges::replace(pointer, '.', '/');
         std::visit([&](const auto* field) { all[json::json_pointer(pointer)] = *field; }, binding.field);
     }
     return all;
+}
+
+json Schema::values(bool only_result) const {
+    return values_where([&](const Binding& binding) { return !only_result || binding.range.affects_result; });
+}
+
+json Schema::values_of(const std::string& stage) const {
+    return values_where([&](const Binding& binding) { return binding.range.affects_result && std::ranges::find(binding.stages, stage) != binding.stages.end(); });
+}
+
+Schema::Source Schema::source(const std::string& key) const {
+    const auto binding = std::ranges::find(bindings_, key, &Binding::key);
+    return binding == bindings_.end() ? Source::preset : binding->source;
 }
 
 std::string Schema::explain() const {

@@ -45,6 +45,26 @@ std::vector<std::string> differences(const json& before, const json& after) {
     return lines;
 }
 
+std::vector<std::string> changed_since(const json& recorded, const json& now, const json& defaults) {
+    Leaves before, after, otherwise;
+    collect_leaves(recorded, "", before);
+    collect_leaves(now, "", after);
+    collect_leaves(defaults, "", otherwise);
+    std::vector<std::string> lines;
+    for (const auto& [key, is] : after) {
+        const auto was = before.find(key);
+        if (was != before.end()) {
+            if (was->second != is) lines.push_back(fmt::format("{}: {} -> {}", key, was->second, is));
+            continue;
+        }
+        const std::size_t dot = key.find('.');
+        const bool tied = dot == std::string::npos || recorded.contains(key.substr(0, dot));
+        const auto preset = otherwise.find(key);
+        if (tied && (preset == otherwise.end() || preset->second != is)) lines.push_back(fmt::format("{}: (absent) -> {}", key, is));
+    }
+    return lines;
+}
+
 namespace {
 
 // Levenshtein's distance, one row of the table at a time.

@@ -4,6 +4,7 @@
 #include <signal.h>
 #include <sys/prctl.h>
 #include <sys/wait.h>
+#include <time.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -27,13 +28,42 @@ constexpr std::chrono::milliseconds between_looks{20};
 std::atomic<bool> stop = false;
 std::atomic<std::chrono::steady_clock::rep> deadline = std::chrono::steady_clock::rep{std::numeric_limits<std::int64_t>::max()};
 std::atomic<bool> interrupted_once = false;
+std::atomic<std::int64_t> first_signal = 0;  // milliseconds; 0: none came yet
+std::atomic<unsigned> seconds_to_end = 3;
+std::atomic<const char*> words_at_end = "interrupted";
 std::atomic<bool> reload = false;
 std::atomic<bool (*)()> also_asked = nullptr;
 static_assert(std::atomic<bool>::is_always_lock_free, "a signal handler may only touch lock-free atomics");
 
+// `timeout` sends its signal to the process and to its group, and a terminal's reaches the children too, to whom the parent passes it on: within so short a
+// time two signals are one.
+constexpr std::int64_t same_signal_milliseconds = 200;
+
+std::int64_t milliseconds_now() {
+    timespec now{};
+    ::clock_gettime(CLOCK_MONOTONIC, &now);
+    return now.tv_sec * 1000 + now.tv_nsec / 1'000'000 + 1;
+}
+
 void on_stop_signal(int signal) {
     stop = true;
     if (signal == SIGINT && interrupted_once.exchange(true)) ::_exit(interrupted_exit_code);
+    std::int64_t none = 0;
+    const std::int64_t now = milliseconds_now();
+    if (!first_signal.compare_exchange_strong(none, now)) {
+        if (now > none + same_signal_milliseconds) ::_exit(interrupted_exit_code);
+        return;
+    }
+    if (seconds_to_end > 0) ::alarm(seconds_to_end);
+}
+
+// Only what is safe in a handler: the words are there already.
+void on_alarm(int) {
+    const char* words = words_at_end;
+    for (const char* part : {"atelier: ", words, "\n"}) {
+        [[maybe_unused]] const ssize_t told = ::write(STDERR_FILENO, part, std::strlen(part));
+    }
+    ::_exit(interrupted_exit_code);
 }
 
 void catch_signals(void (*handler)(int), std::initializer_list<int> signals) {
@@ -139,6 +169,7 @@ public:
 private:
     void tell_to_stop() {
         if (std::exchange(told_, true)) return;
+        stop_is_answered();  // the children end by themselves
         for (const Child& child : children_) ::kill(child.pid, SIGTERM);
     }
 
@@ -150,8 +181,18 @@ private:
 }  // namespace
 
 void catch_stop_signals() {
+    catch_signals(on_alarm, {SIGALRM});
     catch_signals(on_stop_signal, {SIGINT, SIGTERM});
     ::signal(SIGXFSZ, SIG_IGN);  // a file that grows beyond `ulimit -f` is an error of the write that says so
+}
+
+void end_after_stop(unsigned seconds, const char* words) {
+    words_at_end = words;
+    seconds_to_end = seconds;
+}
+
+void stop_is_answered() {
+    if (first_signal != 0) ::alarm(0);
 }
 
 bool stop_requested() {

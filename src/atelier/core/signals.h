@@ -6,10 +6,20 @@
 
 namespace atelier::core {
 
-/// After this, SIGINT and SIGTERM set a flag (asked with `stop_requested`) instead of ending the process; a second SIGINT ends
-/// it at once.
+/// After this, SIGINT and SIGTERM set a flag (asked with `stop_requested`) instead of ending the process. A process that has not ended by itself some seconds later
+/// (`end_after_stop`) is ended with exit code 130, and a second signal ends it immediately.
 void catch_stop_signals();
 bool stop_requested();
+
+/// From now on a process that was told to stop has `seconds` to end by itself (0: as long as it takes) before it says `words`, which must outlive it, and ends.
+/// Without: 3, "interrupted".
+void end_after_stop(unsigned seconds, const char* words);
+
+/// What a stage says that is given up half-way: its last checkpoint or finished part is on disk.
+inline constexpr const char* resumable_words = "stopped; run the same command again to go on";
+
+/// The stop was noticed and is being acted on (a checkpoint is written), which may take as long as it takes.
+void stop_is_answered();
 
 /// stop_requested also asks `asked`, from whatever thread it is called on: for a program around this one that has signals of its own.
 void also_ask_for_stop(bool (*asked)());

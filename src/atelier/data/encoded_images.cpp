@@ -11,6 +11,7 @@
 #include "atelier/core/error.h"
 #include "atelier/core/hash.h"
 #include "atelier/core/log.h"
+#include "atelier/core/processors.h"
 #include "atelier/data/memory_dataset.h"
 
 namespace atelier::data {
@@ -155,7 +156,7 @@ void in_parallel(std::int64_t count, const std::function<void(std::int64_t)>& wo
         }
     };
     const std::int64_t most = std::clamp<std::int64_t>(count / 8, 1, 16);
-    const std::int64_t threads = std::clamp<std::int64_t>(std::thread::hardware_concurrency(), 1, most);
+    const std::int64_t threads = std::clamp<std::int64_t>(core::usable_processors(), 1, most);
     std::vector<std::jthread> others;
     for (std::int64_t i = 1; i < threads; ++i) others.emplace_back(run);
     run();

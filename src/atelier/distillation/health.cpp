@@ -1,5 +1,6 @@
 #include "atelier/distillation/health.h"
 
+#include <algorithm>
 #include <cmath>
 #include <limits>
 
@@ -51,7 +52,43 @@ void judge_losses(const Metrics& metrics, std::vector<Finding>& findings) {
     }
 }
 
+double mean_of_last(const std::vector<std::array<double, 2>>& series, std::size_t count) {
+    double sum = 0;
+    const std::size_t n = std::min(series.size(), count);
+    for (std::size_t i = series.size() - n; i < series.size(); ++i) sum += series[i][1];
+    return sum / static_cast<double>(n);
+}
+
 }  // namespace
+
+std::vector<Finding> judge_teacher(const std::vector<std::array<double, 2>>& losses, const std::vector<std::array<double, 2>>& distances) {
+    if (losses.empty()) return {};
+    constexpr double runaway = 2 * loss_of_nothing, worse = 1.25, better = 0.9;
+    const double loss = mean_of_last(losses, std::max<std::size_t>(3, losses.size() / 10));
+    if (!(loss < runaway)) {
+        return {{Level::collapse, fmt::format("its loss ends at {:.3g}, and a network that has learned nothing has {}: training ran away. Lower teacher.lr, and begin in another output; "
+                                              "students cannot be better than this", loss, loss_of_nothing)}};
+    }
+    if (loss > 0.97 * loss_of_nothing) {
+        return {{Level::warning, fmt::format("its loss ends at {:.3g}, and a network that has learned nothing has {}: raise teacher.steps, or change teacher.lr, before the students are made",
+                                             loss, loss_of_nothing)}};
+    }
+    if (distances.size() >= 2) {
+        const auto& last = distances.back();
+        const auto& best = *std::ranges::min_element(distances, {}, [](const auto& point) { return point[1]; });
+        if (last[1] > worse * best[1]) {
+            return {{Level::warning, fmt::format("its samples were nearest to the data at step {:.0f} (distance {:.3g}) and are at {:.3g} in the end: lower teacher.lr, or let it fall earlier "
+                                                 "(teacher.decay_from)", best[0], best[1], last[1])}};
+        }
+        const auto& before = distances[distances.size() - 2];
+        if (last[1] < better * before[1]) {
+            return {{Level::ok, fmt::format("loss {:.3g}; its samples still came nearer to the data in the last {:.0f} steps (distance {:.3g}, before {:.3g}): more teacher.steps would help", loss,
+                                            last[0] - before[0], last[1], before[1])}};
+        }
+        return {{Level::ok, fmt::format("loss {:.3g}; its samples lie at a distance of {:.3g} to the data, and came hardly nearer in the last steps", loss, last[1])}};
+    }
+    return {{Level::ok, fmt::format("loss {:.3g}, of a network that has learned nothing {}", loss, loss_of_nothing)}};
+}
 
 double metric(const Metrics& metrics, const std::string& name) {
     for (const auto& [key, value] : metrics) {

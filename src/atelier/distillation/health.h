@@ -1,5 +1,7 @@
 #pragma once
 
+#include <array>
+
 #include "atelier/distillation/stage.h"
 
 namespace atelier::distillation {
@@ -24,6 +26,13 @@ ProbeReading read_probe(const Tensor& samples, const Tensor& real);
 /// lags; a collapse when diversity that was there is nearly gone or samples are no numbers. (A student that starts from its teacher begins with
 /// nearly equal samples, the data's mean, so little diversity alone is no collapse.)
 std::vector<Finding> judge(const Metrics& metrics, const ProbeReading& probe);
+
+/// The denoising loss of a network that has learned nothing: a prediction of zeros has it, since each level's loss is weighed to that (Karras et al. 2022).
+inline constexpr double loss_of_nothing = 1.0;
+
+/// Plain-words judgement of a teacher's training, from its losses and the distances of its samples to the data as they were logged (step, value). One finding, or
+/// nothing where nothing was logged.
+std::vector<Finding> judge_teacher(const std::vector<std::array<double, 2>>& losses, const std::vector<std::array<double, 2>>& distances);
 
 /// The value of a metric, or NaN.
 double metric(const Metrics& metrics, const std::string& name);

@@ -2,6 +2,7 @@
 
 #include "atelier/diffusion/preconditioning.h"
 #include "atelier/diffusion/samplers.h"
+#include "atelier/distillation/health.h"
 
 namespace atelier::distillation {
 
@@ -45,6 +46,12 @@ Loss ScoreMatching::loss(std::size_t index, std::int64_t step, std::int64_t turn
 Tensor ScoreMatching::sample(const ops::Parameters& weights, const Tensor& noise, const diffusion::Condition& condition) const {
     const diffusion::EdmDenoiser model(network_, weights, settings_.scheme, settings_.compute);
     return diffusion::sample_heun(model, noise, diffusion::sampling_levels(settings_.range, settings_.sampler_steps), condition);
+}
+
+std::vector<Finding> ScoreMatching::health(Metrics& metrics, const Tensor&) {
+    const double loss = metric(metrics, "loss");
+    if (!(loss > 2 * loss_of_nothing)) return {};
+    return {{Finding::Level::warning, fmt::format("the loss is {:.3g}, and a network that has learned nothing has {}: training has run away; lower the learning rate", loss, loss_of_nothing)}};
 }
 
 Tensor score_matching_loss(const diffusion::Denoiser& model, const diffusion::Denoiser* teacher, const Tensor& x,

@@ -36,6 +36,8 @@ public:
     std::int64_t parts(std::size_t) const override { return parts_of(settings_.batch, settings_.micro_batch); }
     Loss loss(std::size_t index, std::int64_t step, std::int64_t turn, std::int64_t part) override;
     Tensor sample(const ops::Parameters& weights, const Tensor& noise, const diffusion::Condition& condition) const override;
+    /// A warning where the loss is above that of a network that has learned nothing.
+    std::vector<Finding> health(Metrics& metrics, const Tensor& probe) override;
 
 private:
     /// The batch's labels, some of them dropped (-1).

@@ -34,6 +34,7 @@ struct Optimization {
     double final_share = 0.0;
     double ema_decay = 0.0;       // 0: no average is kept
     std::vector<double> more_ema_decays{};  // of further averages
+    std::int64_t warm_from = 0;   // the update with which the warm-up begins: of a stage that goes on beyond its first end
     double loss_scale = 0.0;      // float16: what the loss is multiplied by at first, so that small gradients are none of zero; 0: not
 };
 

@@ -115,7 +115,10 @@ void draw_series(Svg& svg, const Series& series, std::size_t index, const Axis& 
 }
 
 void draw_axes(Svg& svg, const LineChart& chart, const Axis& x, const Axis& y) {
-    for (const Tick& tick : y.logarithmic ? logarithmic_ticks(y.least, y.most) : linear_ticks(y.least, y.most, 5)) {
+    std::vector<Tick> ticks = y.logarithmic ? logarithmic_ticks(y.least, y.most) : linear_ticks(y.least, y.most, 5);
+    constexpr std::size_t fewest_ticks = 3;  // with fewer an axis cannot be read
+    if (y.logarithmic && ticks.size() < fewest_ticks) ticks = linear_ticks(y.least, y.most, 4);
+    for (const Tick& tick : ticks) {
         const double at = y.place(tick.value);
         svg.line(x.begin, at, x.end, at, 0.13);
         svg.text(x.begin - 6, at + 4, tick.text, Svg::Anchor::end);

@@ -40,9 +40,14 @@ std::vector<bool> numeric_columns(const Table& table) {
 
 std::string figure_html(const Figure& figure, std::string_view attributes) {
     std::string html = fmt::format("<figure{}>{}", attributes, figure.svg);
+    if (!figure.columns.empty()) {
+        html += fmt::format("<div class=\"columns\" style=\"grid-template-columns:repeat({},1fr)\">", figure.columns.size());
+        for (const std::string& name : figure.columns) html += fmt::format("<span>{}</span>", escape_markup(name));
+        html += "</div>";
+    }
     if (figure.image) {
-        html += fmt::format("<img alt=\"{}\" width=\"{}\" height=\"{}\" src=\"data:image/png;base64,{}\">",
-                            escape_markup(figure.caption), figure.image->width, figure.image->height,
+        html += fmt::format("<img{} alt=\"{}\" width=\"{}\" height=\"{}\" src=\"data:image/png;base64,{}\">",
+                            figure.columns.empty() ? "" : " class=\"wide\"", escape_markup(figure.caption), figure.image->width, figure.image->height,
                             base64(core::encode_png(*figure.image)));
     }
     if (!figure.caption.empty()) html += fmt::format("<figcaption>{}</figcaption>", escape_markup(figure.caption));
@@ -60,6 +65,16 @@ void take_line(const nlohmann::json& line, std::vector<Series>& curves, std::map
 }
 
 }  // namespace
+
+Table transposed(const Table& table) {
+    Table turned{.columns = {table.columns.empty() ? "" : table.columns[0]}, .rows = {}, .caption = table.caption, .best = {}};
+    for (const auto& row : table.rows) turned.columns.push_back(row.at(0));
+    for (std::size_t i = 1; i < table.columns.size(); ++i) {
+        turned.rows.push_back({table.columns[i]});
+        for (const auto& row : table.rows) turned.rows.back().push_back(row.at(i));
+    }
+    return turned;
+}
 
 Report::Report(std::string title, std::string subtitle) : title_(std::move(title)), subtitle_(std::move(subtitle)) {}
 

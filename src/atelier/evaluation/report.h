@@ -16,6 +16,7 @@ struct Figure {
     std::string svg;
     std::optional<core::Image> image;
     std::string caption;
+    std::vector<std::string> columns{};  // of the image, from the left: written above it
 };
 
 /// Rows of text; a column whose cells are all numbers (or "-") is set to the right. `best` rows are emphasised.
@@ -25,6 +26,9 @@ struct Table {
     std::string caption;
     std::vector<std::size_t> best;
 };
+
+/// Columns for rows, so that a table of few rows and many columns fits a screen.
+Table transposed(const Table& table);
 
 /// One HTML page that needs nothing but itself: no network, no script; light and dark; readable on a phone and on paper. All text
 /// is escaped. Pieces appear in the order in which they are added.

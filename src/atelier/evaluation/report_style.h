@@ -39,6 +39,9 @@ figure { margin: 0; min-width: 0; }
 .alone { max-width: 34rem; margin: 1rem 0; }
 figure svg { display: block; width: 100%; height: auto; }
 figure img { display: block; max-width: 100%; height: auto; image-rendering: pixelated; border-radius: .25rem; }
+.columns { display: grid; gap: 2px; font-size: .68rem; line-height: 1.15; color: var(--faint); align-items: end; text-align: center; margin-bottom: .25rem; }
+.columns span { overflow-wrap: anywhere; min-width: 0; }
+figure img.wide { width: 100%; }
 figcaption { color: var(--faint); font-size: .86rem; margin-top: .4rem; max-width: 40rem; white-space: pre-line; overflow-wrap: anywhere; }
 .findings { list-style: none; margin: .8rem 0; padding: 0; max-width: 46rem; }
 .findings li { display: grid; grid-template-columns: 5.6rem 1fr; gap: .6rem; padding: .4rem 0; border-bottom: 1px solid var(--rule); overflow-wrap: anywhere; }

@@ -8,6 +8,8 @@
 #include <thread>
 #include <vector>
 
+#include "atelier/core/processors.h"
+
 #if defined(__x86_64__)
 #include <immintrin.h>
 #endif
@@ -89,7 +91,7 @@ public:
     }
 
 private:
-    const std::int64_t cores_ = std::thread::hardware_concurrency();
+    const std::int64_t cores_ = core::usable_processors();
     std::mutex mutex_;
     std::condition_variable given_back_;
     std::vector<std::unique_ptr<Crew>> free_;

@@ -45,6 +45,21 @@ public:
         return result();
     }
 
+    /// As after so many steps, with nothing but weights; saved.
+    void stand_at(std::int64_t steps, const ops::Parameters& averaged, const std::function<ops::Parameters(const std::string&)>& further) {
+        at::NoGradGuard no_gradients;
+        Optimizer& optimizer = stepper_.optimizers().back();
+        ops::Parameters state = optimizer.state();
+        const auto take = [&](const std::string& prefix, const ops::Parameters& from) {
+            for (const auto& [name, tensor] : from.tensors()) state.at(prefix + name).copy_(tensor);
+        };
+        if (state.contains("ema/" + averaged.tensors().begin()->first)) take("ema/", averaged);
+        for (const auto& [decay, average] : optimizer.more_averages()) take("ema-" + decay + "/", further(decay));
+        state.at("updates").fill_(static_cast<double>(steps));
+        step_ = steps;
+        save();
+    }
+
 private:
     /// The updates before the first step, each of which a checkpoint can stand behind.
     void warm_up() {
@@ -127,6 +142,7 @@ private:
     void save_when_due(bool last) {
         const bool stopping = core::stop_requested();
         if (!last && !stopping && seconds_since(saved_) < settings_.checkpoint_seconds) return;
+        if (stopping) core::stop_is_answered();
         save();
         if (stopping && !last) {
             throw core::Interrupted(fmt::format("{} stopped at step {} of {}; run the same command again to go on", settings_.label,
@@ -199,5 +215,12 @@ private:
 }  // namespace
 
 LoopResult run_stage(distillation::Stage& stage, const LoopSettings& settings) { return Run(stage, settings).finish(); }
+
+bool has_checkpoint(const LoopSettings& settings) { return !CheckpointFolder(settings.folder / "checkpoints").latest_path().empty(); }
+
+void begin_from_weights(distillation::Stage& stage, const LoopSettings& settings, std::int64_t steps, const ops::Parameters& averaged,
+                        const std::function<ops::Parameters(const std::string& decay)>& further) {
+    Run(stage, settings).stand_at(steps, averaged, further);
+}
 
 }  // namespace atelier::training

@@ -40,4 +40,12 @@ struct LoopResult {
 /// core::Error with what, where, and the last good checkpoint.
 LoopResult run_stage(distillation::Stage& stage, const LoopSettings& settings);
 
+/// Whether the loop would go on from a checkpoint that is there.
+bool has_checkpoint(const LoopSettings& settings);
+
+/// Writes the checkpoint of a stage of one learner after `steps` steps of which the weights alone are left: the learner's, as they are, their average, and the further
+/// averages by their decays. The moments begin at zero.
+void begin_from_weights(distillation::Stage& stage, const LoopSettings& settings, std::int64_t steps, const ops::Parameters& averaged,
+                        const std::function<ops::Parameters(const std::string& decay)>& further);
+
 }  // namespace atelier::training

@@ -36,7 +36,8 @@ Tensor fitted(const Tensor& gradient, const Tensor& parameter) {
 
 double scheduled_rate(const distillation::Optimization& settings, std::int64_t update, std::int64_t total) {
     const auto at = static_cast<double>(update);
-    const double warm = settings.warmup > 0 ? std::min(1.0, (at + 1) / static_cast<double>(settings.warmup)) : 1.0;
+    const double warmed = at + 1 - static_cast<double>(update < settings.warm_from ? 0 : settings.warm_from);
+    const double warm = settings.warmup > 0 ? std::min(1.0, warmed / static_cast<double>(settings.warmup)) : 1.0;
     const double start = settings.decay_from * static_cast<double>(total);
     double decay = 1.0;
     if (at > start) decay = 1 - (1 - settings.final_share) * (at - start) / std::max(1.0, static_cast<double>(total) - start);
