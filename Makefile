@@ -1,9 +1,11 @@
 BUILD := build/release
 JOBS ?= $(shell nproc)
 FUZZ ?= 3000
+RUNS ?= 100000
+READERS ?= png jpeg zip tar npz npy safetensors idx pickle toml json text
 PREFIX ?= /opt/atelier
 
-.PHONY: help demo test build bench study sanitize setup install clean format
+.PHONY: help demo test build bench study sanitize fuzz setup install clean format
 .DEFAULT_GOAL := help
 
 help:  ## say what there is (this list)
@@ -65,6 +67,13 @@ sanitize: setup  ## run the tests of code without LibTorch under address, undefi
 	    ATELIER_FUZZ=$(FUZZ) UBSAN_OPTIONS=halt_on_error=1:print_stacktrace=1 \
 	    ctest --test-dir build/sanitize-$$kinds --output-on-failure -R '^(core|conditions|server)\.' || exit 1; \
 	done
+
+fuzz:  ## try the readers of outside files under libFuzzer and sanitizers, RUNS inputs for each of READERS
+	@scripts/setup.sh fuzz
+	@cmake -S . -B build/fuzz -G Ninja -DCMAKE_BUILD_TYPE=RelWithDebInfo -DCMAKE_CXX_COMPILER=clang++-19 -DATELIER_LIBTORCH= \
+	    -DATELIER_SANITIZE=fuzzer-no-link,address,undefined -DATELIER_TESTS=ON -DATELIER_PYTHON=OFF -DATELIER_BENCHMARKS=OFF > /dev/null
+	@cmake --build build/fuzz -j $(JOBS) --target fuzz_readers
+	@for reader in $(READERS); do scripts/fuzz.sh $$reader $(RUNS) || exit 1; done
 
 format:  ## lay out C++ files by .clang-format
 	@clang-format -i $$(git ls-files 'src/*.h' 'src/*.cpp' 'apps/*.cpp' 'tests/*.h' 'tests/*.cpp')

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Installs what building needs: Debian packages (as root, or with sudo) and wheels into .venv. In words behind it: "data" also Fashion-MNIST; "test" also that and what
-# tests and the Python module need; "bench" also what the benchmarks and their peers need. Does nothing that is done already.
+# tests and the Python module need; "bench" also what the benchmarks and their peers need; "fuzz" also Clang and libFuzzer. Does nothing that is done already.
 #
 #   CUDA=1        all libraries of NVIDIA that LibTorch uses on a GPU
 #   TORCH_INDEX   another package index for LibTorch, e.g. https://download.pytorch.org/whl/cpu for the build for CPUs alone
@@ -18,6 +18,7 @@ case $more in
         ;;
     data) packages+=(dataset-fashion-mnist) ;;
     bench) packages+=(libbenchmark-dev dataset-fashion-mnist) ;;
+    fuzz) packages+=(clang-19 libclang-rt-19-dev libomp-19-dev libgtest-dev) ;;
 esac
 
 say() { echo "scripts/setup.sh: $*" >&2; }
