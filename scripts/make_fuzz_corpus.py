@@ -53,7 +53,10 @@ def images():
     huge = bytearray(saved(lambda f: picture("L").save(f, "png")))
     huge[16:24] = struct.pack(">II", 16000, 16000)
     put("png", "bad-huge.png", bytes(huge))
-    for mode in ("L", "RGB"):
+    whole = saved(lambda f: picture("L").save(f, "png"))
+    put("png", "bad-long-chunk.png", whole[:33] + struct.pack(">I", 2 << 20) + b"tEXt" + whole[33:])
+    put("jpeg", "bad-empty.jpg", b"")
+    for mode in ("L", "RGB", "CMYK"):
         put("jpeg", f"{mode}.jpg", saved(lambda f: picture(mode).save(f, "jpeg")))
     put("jpeg", "progressive.jpg", saved(lambda f: picture("RGB").save(f, "jpeg", progressive=True)))
     put("jpeg", "turned.jpg", saved(lambda f: picture("RGB").save(f, "jpeg", exif=exif, subsampling=2)))
@@ -137,6 +140,7 @@ def texts():
     put("toml", "plain.toml", b'whole = 3\ntext = "a # b"\nwholes = [1, 2,\n 3]\n[table]\nreal = 1e-3\nflag = true\nchoice = "two"\nreals = [1, 2.5]\n')
     put("toml", "dotted.toml", '\ufefftable.real = 4 # four\ntable."choice" = \'one\'\ntexts = ["ü", """two\nlines"""]\n'.encode())
     put("toml", "bad-key.toml", b"hole = 3\n")
+    put("toml", "bad-letter.toml", "ü = 1\n".encode())
     put("json", "object.json", json.dumps({"a": [1, -2.5e3, True, None], "b": {"c": "\u00fc\n\U0001f600"}}).encode())
     put("json", "escaped.json", rb'[{"x": "\u00e9\ud83d\ude00\\"}, [], {}, 0, "1e999"]')
     put("json", "bad-deep.json", b"[" * 500)

@@ -129,5 +129,16 @@ TEST_F(CaptionedImages, other_images_are_refused) {
     EXPECT_TRUE(holds(message_of([&] { open(); }), "28x28 grey images in ten classes"));
 }
 
+TEST(Captioned, images_are_composed_of_garments_alone) {
+    const TemporaryFolder folder;
+    const std::string path = "captions:" + folder.path().string();
+    EXPECT_FALSE(is_composed(folder.path()));
+    EXPECT_FALSE(is_composed(path));  // somebody's own captions
+    EXPECT_TRUE(is_captioned(path));
+    EXPECT_TRUE(is_composed("captions:garment:" + folder.path().string()));
+    std::ofstream(folder.path() / "train-images-idx3-ubyte") << "";
+    EXPECT_TRUE(is_composed(path));
+}
+
 }  // namespace
 }  // namespace atelier::data

@@ -22,7 +22,7 @@ constexpr std::int64_t pictures_a_row = 10;
 constexpr std::size_t most_captions = 8, most_embedded = 20000;
 
 /// Whether the captions are of the grammar that this program composes pictures by.
-bool is_composed(const Shelf& shelf) { return shelf.data_path.empty() || data::is_captioned(shelf.data_path); }
+bool is_composed(const Shelf& shelf) { return shelf.data_path.empty() || data::is_composed(shelf.data_path); }
 
 std::shared_ptr<const data::Dataset> captions_at(const std::string& path, const char* split) {
     try {

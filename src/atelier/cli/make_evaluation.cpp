@@ -38,7 +38,7 @@ nlohmann::json measured_by(Workshop& workshop, const evaluation::Measuring& meas
     if (measuring.classifier.empty() || workshop.raw_data()->form().kind != models::DataForm::Kind::image) return by;
     const fs::path classifier = measuring.classifier;
     std::vector<fs::path> files{classifier / "config.json", classifier / "classifier.safetensors"};
-    if (data::is_captioned(measuring.data)) {
+    if (data::is_composed(measuring.data)) {
         for (const data::Attribute& attribute : data::attributes()) files.push_back(classifier.parent_path() / attribute.name / "classifier.safetensors");
     }
     by["classifier"] = hash_of_files(files);

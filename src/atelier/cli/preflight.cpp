@@ -96,7 +96,7 @@ std::string trouble_with_attributes(const std::string& directory) {
 
 void choose_classifier(LoadedConfig& loaded, const data::Dataset& raw, Remarks& remarks) {
     std::string& classifier = loaded.config.evaluation.classifier;
-    const bool captions = !raw.captions().empty(), composed = captions && data::is_captioned(loaded.config.data_path);
+    const bool captions = !raw.captions().empty(), composed = captions && data::is_composed(loaded.config.data_path);
     if (!classifier.empty()) {
         std::string trouble = trouble_with(classifier, raw);
         if (trouble.empty() && composed) trouble = trouble_with_attributes(classifier);

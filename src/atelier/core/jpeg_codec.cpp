@@ -71,7 +71,9 @@ public:
         report_.manager.error_exit = leave;
         report_.manager.emit_message = judge_message;
         progress_.progress_monitor = count_scans;
-        check(start(file));
+        if (start(file)) return;
+        jpeg_destroy_decompress(&jpeg_);  // no destructor runs behind what is thrown here
+        check(false);
     }
     ~JpegReader() { jpeg_destroy_decompress(&jpeg_); }
     JpegReader(const JpegReader&) = delete;

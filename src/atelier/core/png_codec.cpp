@@ -89,6 +89,9 @@ public:
         if (info_ == nullptr) fail("{}: libpng cannot be started", where);
         png_set_read_fn(png_, this, take);
         png_set_user_limits(png_, PNG_UINT_31_MAX, PNG_UINT_31_MAX);  // ours are checked with a clearer message
+        // libpng allocates what a chunk claims to hold, up to 8 MB, before it is there.
+        const std::uint64_t most = std::min<std::uint64_t>(10 * size + (1U << 16), 8'000'000);
+        png_set_chunk_malloc_max(png_, static_cast<png_alloc_size_t>(most));
     }
     ~PngReader() { png_destroy_read_struct(&png_, &info_, nullptr); }
     PngReader(const PngReader&) = delete;

@@ -109,10 +109,16 @@ Tensor bytes_of(const Dataset& dataset) {
 
 bool is_captioned(const std::filesystem::path& path) { return path.string().starts_with(scheme); }
 
+bool is_composed(const std::filesystem::path& path) {
+    if (!is_captioned(path)) return false;
+    const Parsed what = parsed(path);
+    return what.attribute != nullptr ||
+           (std::filesystem::is_directory(what.folder) && is_idx_folder(what.folder));
+}
+
 std::shared_ptr<const Dataset> open_captioned(const DataRequest& request) {
     const Parsed what = parsed(request.path);
-    if (what.attribute == nullptr &&
-        !(std::filesystem::is_directory(what.folder) && is_idx_folder(what.folder))) {
+    if (!is_composed(request.path)) {
         return open_dataset({.path = what.folder,
                              .split = request.split,
                              .limit = request.limit,

@@ -21,7 +21,7 @@ constexpr std::int64_t drawn_together = 500;
 Measuring with_classifier(Measuring measuring) {
     if (measuring.classifier != usual_classifier) return measuring;
     const bool composed =
-        data::is_captioned(measuring.data) && fs::exists(usual_caption_classifier);
+        data::is_composed(measuring.data) && fs::exists(usual_caption_classifier);
     measuring.classifier = composed ? usual_caption_classifier : "";
     return measuring;
 }
@@ -82,7 +82,7 @@ public:
             core::fail("{}: are captions alone; a model is measured against captioned images",
                        measuring.data);
         check_shape(*data_, drawn, measuring.data);
-        composed_ = data::is_captioned(measuring.data);
+        composed_ = data::is_composed(measuring.data);
         if (composed_ && measuring.inception.empty() && !measuring.classifier.empty()) {
             for (const data::Attribute& attribute : data::attributes())
                 classifiers_.emplace_back(

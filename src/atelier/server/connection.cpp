@@ -10,7 +10,6 @@
 #include <boost/asio/use_awaitable.hpp>
 #include <boost/beast/core/flat_buffer.hpp>
 #include <boost/beast/http.hpp>
-#include <random>
 
 #include <fmt/format.h>
 
@@ -26,34 +25,9 @@ namespace beast = boost::beast;
 namespace http = beast::http;
 
 constexpr auto quietly = net::as_tuple(net::use_awaitable);  // gives the error instead of throwing it
-constexpr std::size_t longest_id = 64;
 constexpr unsigned client_left = 499;  // never sent; nginx's word for it in logs
 
 using Parser = http::request_parser<http::string_body>;
-
-std::string fresh_id() {
-    thread_local std::mt19937_64 engine{std::random_device{}()};
-    return fmt::format("{:016x}", engine());
-}
-
-/// The client's own id where it is fit for headers and logs.
-std::string id_of(std::string_view wanted) {
-    const auto harmless = [](char c) { return (c >= '0' && c <= '9') || (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || c == '-' || c == '_' || c == '.'; };
-    if (wanted.empty() || wanted.size() > longest_id || !std::ranges::all_of(wanted, harmless)) return fresh_id();
-    return std::string(wanted);
-}
-
-/// All but the body. A chunked body's trailers are no headers of ours.
-Request request_of(RequestHead&& head, const std::string& peer) {
-    Request request;
-    request.method = std::move(head.method);
-    request.target = std::move(head.target);
-    request.host = std::move(head.host);
-    request.peer = peer;
-    request.headers = std::move(head.headers);
-    request.id = id_of(request.header("x-request-id"));
-    return request;
-}
 
 Response closing(unsigned status, const std::string& message, const std::string& code) {
     Response response = error_response(Refusal(status, message, "", code));

@@ -1,6 +1,7 @@
 #include "atelier/server/request_head.h"
 
 #include <algorithm>
+#include <random>
 #include <vector>
 
 #include <fmt/format.h>
@@ -11,6 +12,20 @@
 namespace atelier::server {
 
 namespace {
+
+constexpr std::size_t longest_id = 64;
+
+std::string fresh_id() {
+    thread_local std::mt19937_64 engine{std::random_device{}()};
+    return fmt::format("{:016x}", engine());
+}
+
+/// The client's own id where it is fit for headers and logs.
+std::string id_of(std::string_view wanted) {
+    const auto harmless = [](char c) { return (c >= '0' && c <= '9') || (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || c == '-' || c == '_' || c == '.'; };
+    if (wanted.empty() || wanted.size() > longest_id || !std::ranges::all_of(wanted, harmless)) return fresh_id();
+    return std::string(wanted);
+}
 
 constexpr std::string_view end_of_line = "\r\n";
 
@@ -172,6 +187,17 @@ RequestHead read_request_head(std::string_view bytes) {
     const auto problem = read_head(bytes, head);
     if (!head.problem) head.problem = problem;
     return head;
+}
+
+Request request_of(RequestHead&& head, const std::string& peer) {
+    Request request;
+    request.method = std::move(head.method);
+    request.target = std::move(head.target);
+    request.host = std::move(head.host);
+    request.peer = peer;
+    request.headers = std::move(head.headers);
+    request.id = id_of(request.header("x-request-id"));
+    return request;
 }
 
 }  // namespace atelier::server

@@ -5,6 +5,8 @@
 #include <string>
 #include <string_view>
 
+#include "atelier/server/http.h"
+
 /// Our own reading of a request's head, before any parser is believed. Where two readers of one
 /// connection could disagree on where a request ends (RFC 9112, section 11.2), the request is
 /// refused and the connection closed.
@@ -36,5 +38,9 @@ bool is_hopeless(std::string_view bytes);
 
 /// Reads a head, whose end (an empty line) is the end of `head`, or the part of one that came.
 RequestHead read_request_head(std::string_view head);
+
+/// All of a request but the body. A chunked body's trailers are no headers of ours. The client's
+/// own X-Request-Id is taken where it is fit for headers and logs.
+Request request_of(RequestHead&& head, const std::string& peer);
 
 }  // namespace atelier::server

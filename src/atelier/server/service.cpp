@@ -5,15 +5,14 @@
 
 #include "atelier/core/error.h"
 #include "atelier/core/log.h"
-#include "atelier/core/lower_case.h"
 #include "atelier/server/addresses.h"
 #include "atelier/server/answers.h"
 #include "atelier/server/drawing.h"
 #include "atelier/server/metrics.h"
-#include "atelier/server/page.h"
 #include "atelier/server/refusals.h"
 #include "atelier/server/request_fields.h"
 #include "atelier/server/residents.h"
+#include "atelier/server/routes.h"
 
 namespace atelier::server {
 
@@ -21,111 +20,7 @@ namespace {
 
 using nlohmann::json;
 
-constexpr std::string_view images_path = "/v1/images/generations", models_path = "/v1/models", metrics_path = "/metrics";
-
 std::string milliseconds(Clock::duration duration) { return fmt::format("{:.3f}", 1e3 * seconds(duration)); }
-
-const PageFile* page_file(std::string_view path) {
-    const auto files = page_files();
-    const auto found = std::ranges::find(files, path, &PageFile::path);
-    return found == files.end() ? nullptr : &*found;
-}
-
-bool is_health(std::string_view path) { return path == "/health" || path == "/health/live" || path == "/health/ready"; }
-
-bool is_public(std::string_view path) { return is_health(path) || page_file(path) != nullptr; }
-
-int hexadecimal(char c) {
-    if (c >= '0' && c <= '9') return c - '0';
-    if (c >= 'a' && c <= 'f') return c - 'a' + 10;
-    return c >= 'A' && c <= 'F' ? c - 'A' + 10 : -1;
-}
-
-/// A path's %XX as the byte that it stands for; what is none stays.
-std::string percent_decoded(std::string_view text) {
-    std::string out;
-    for (std::size_t i = 0; i < text.size(); ++i) {
-        const int high = text[i] == '%' && i + 2 < text.size() ? hexadecimal(text[i + 1]) : -1,
-                  low = high >= 0 ? hexadecimal(text[i + 2]) : -1;
-        if (low < 0) out += text[i];
-        else out += static_cast<char>(16 * high + low), i += 2;
-    }
-    return out;
-}
-
-/// The model that a path of one names; empty where it names none.
-std::string model_of(std::string_view path) {
-    if (!path.starts_with(models_path) || path.size() < models_path.size() + 2 ||
-        path[models_path.size()] != '/')
-        return "";
-    return percent_decoded(path.substr(models_path.size() + 1));
-}
-
-/// The methods that a path answers to; empty when there is no such path.
-std::string_view methods_of(std::string_view path) {
-    if (path == images_path || path == draws_path) return "POST, OPTIONS";
-    if (is_public(path) || path == models_path || path == metrics_path || !model_of(path).empty())
-        return "GET, HEAD, OPTIONS";
-    if (path == "*") return "OPTIONS";
-    return "";
-}
-
-/// Few words, whatever clients send.
-std::string route_of(std::string_view path) {
-    if (!model_of(path).empty()) return "/v1/models/{id}";
-    return methods_of(path).empty() ? "other" : std::string(path);
-}
-
-std::string_view without_spaces_before(std::string_view text) {
-    return text.substr(std::min(text.find_first_not_of(' '), text.size()));
-}
-
-/// "Bearer KEY", the scheme in any case (RFC 9110, 11.1), or X-Api-Key.
-std::string_view key_of(const Request& request) {
-    constexpr std::string_view scheme = "bearer ";
-    const std::string_view authorization = request.header("authorization");
-    if (core::lower_case(authorization.substr(0, scheme.size())) == scheme)
-        return without_spaces_before(authorization.substr(scheme.size()));
-    return request.header("x-api-key");
-}
-
-/// If-None-Match: the tag among others, weak or not, or "*".
-bool names_tag(std::string_view header, const std::string& tag) {
-    return header == "*" || header.find(tag) != std::string_view::npos;
-}
-
-Response page_answer(const PageFile& file, const Request& request) {
-    const std::string tag = fmt::format("\"{}\"", file.hash);
-    Response response{.content_type = std::string(file.content_type)};
-    response.headers = {{"ETag", tag},
-                        {"Cache-Control", "no-cache"},
-                        {"Content-Security-Policy", "default-src 'self'; img-src 'self' data:; frame-ancestors 'none'; base-uri 'none'; form-action 'none'"},
-                        {"Referrer-Policy", "no-referrer"}};
-    if (names_tag(request.header("if-none-match"), tag)) response.status = 304;
-    else response.body = file.bytes;
-    return response;
-}
-
-void check_method(const Request& request) {
-    const std::string_view methods = methods_of(request.path());
-    if (methods.empty()) throw Refusal(404, "there is nothing at this path; look at /, /v1/models, /v1/images/generations, /health and /metrics", "", "not_found");
-    const bool read = request.method == "GET" || request.method == "HEAD";
-    if (request.method == "OPTIONS" || (read && methods.starts_with("GET")) || (request.method == "POST" && methods.starts_with("POST"))) return;
-    Refusal refusal(405, fmt::format("this path answers to {}", methods), "", "method_not_allowed");
-    refusal.headers = {{"Allow", std::string(methods)}};
-    throw refusal;
-}
-
-/// A browser asks before it sends this type to another origin, so a foreign page cannot set us to
-/// work. Types have no case, and may have parameters.
-void check_content_type(const Request& request) {
-    const std::string_view type =
-        request.header("content-type").substr(0, request.header("content-type").find(';'));
-    if (core::lower_case(type.substr(0, type.find_last_not_of(" \t") + 1)) == "application/json")
-        return;
-    throw Refusal(415, "the body must be JSON, with the header Content-Type: application/json", "",
-                  "unsupported_media_type");
-}
 
 /// A request whose prompts are read until this goes.
 struct InReading {
