@@ -117,7 +117,7 @@ TEST_F(DiffusersCommands, embed_names_the_line_that_is_no_text) {
     core::write_text(path("prompts.txt"), "fine\ncaf\xe9\n");
     const Answer answer = atelier({"embed", model(), path("prompts.txt"), "--out", path("e.safetensors")});
     EXPECT_EQ(answer.code, 1);
-    ops::expect_contains(answer.error, "line 2");
+    ops::expect_contains(answer.error, "prompts.txt:2: ");
 }
 
 TEST_F(DiffusersCommands, evaluate_draws_a_picture_a_caption_and_measures_them_with_inception_and_clip) {

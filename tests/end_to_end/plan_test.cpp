@@ -233,7 +233,7 @@ TEST(Import, of_a_folder_is_inspected_and_refused_where_the_config_asks_for_othe
     expect_contains(refused({"data.path=" + (folder / "data.zip"), "data.shape=[3,8,8]"}), "has 8 classes, but data.classes asks for 1000");
     fs::create_directories(folder.path() / "flat");
     for (const auto& entry : fs::recursive_directory_iterator(folder.path() / "pictures/kind0")) fs::copy(entry.path(), folder.path() / "flat" / entry.path().filename());
-    expect_contains(refused({"data.path=" + (folder / "flat"), "data.shape=[3,12,12]", "data.classes=8"}), "has no labels, but data.classes asks for 8");
+    expect_contains(refused({"data.path=" + (folder / "flat"), "data.shape=[3,12,12]", "data.classes=8"}), "is unlabelled, so its conditions cannot be shared by 4 students");
     expect_contains(refused({"data.path=" + (folder / "flat"), "data.shape=[]", "data.classes=-1"}), "is unlabelled");
 }
 

@@ -117,7 +117,7 @@ void draw_series(Svg& svg, const Series& series, std::size_t index, const Axis& 
 void draw_axes(Svg& svg, const LineChart& chart, const Axis& x, const Axis& y) {
     std::vector<Tick> ticks = y.logarithmic ? logarithmic_ticks(y.least, y.most) : linear_ticks(y.least, y.most, 5);
     constexpr std::size_t fewest_ticks = 3;  // with fewer an axis cannot be read
-    if (y.logarithmic && ticks.size() < fewest_ticks) ticks = linear_ticks(y.least, y.most, 4);
+    if (y.logarithmic && ticks.size() < fewest_ticks) ticks = linear_ticks(y.least, y.most, 5);
     for (const Tick& tick : ticks) {
         const double at = y.place(tick.value);
         svg.line(x.begin, at, x.end, at, 0.13);
