@@ -2,7 +2,7 @@ BUILD := build/release
 JOBS ?= $(shell nproc)
 FUZZ ?= 3000
 RUNS ?= 100000
-READERS ?= png jpeg zip tar npz npy safetensors idx pickle toml json text
+READERS ?= png jpeg webp zip tar npz npy safetensors idx pickle toml json text captions
 PREFIX ?= /opt/atelier
 
 .PHONY: help demo test build bench study sanitize fuzz setup install clean format

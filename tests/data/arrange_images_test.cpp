@@ -297,7 +297,7 @@ TEST(Folders, links_are_followed_where_they_lead_somewhere) {
 TEST(Tars, are_read_with_their_links_and_counted_with_what_is_beside_them) {
     const TemporaryFolder folder;
     fs::create_directory(folder / "cat");
-    std::ofstream(folder / "notes.md") << "x";
+    std::ofstream(folder / "notes.text") << "x";
     const std::string tar =
         core::tar_of({{"0.png", small_png(1)},
                       {"0.cls", "0"},
@@ -310,7 +310,7 @@ TEST(Tars, are_read_with_their_links_and_counted_with_what_is_beside_them) {
     EXPECT_EQ(images.labels, (Labels{0, 1}));
     EXPECT_EQ(images.read(1).pixels[0], 1) << "the hard link is the file";
     const std::string words = images.passed_over.words();
-    for (const char* kind : {"1 folder beside the tars", "1 .md", "1 link that leads to no file",
+    for (const char* kind : {"1 folder beside the tars", "1 .text", "1 link that leads to no file",
                              "1 pipe, device or the like"})
         EXPECT_TRUE(holds(words, kind)) << words;
 }
