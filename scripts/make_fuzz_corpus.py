@@ -54,7 +54,7 @@ def images():
     huge[16:24] = struct.pack(">II", 16000, 16000)
     put("png", "bad-huge.png", bytes(huge))
     whole = saved(lambda f: picture("L").save(f, "png"))
-    put("png", "bad-long-chunk.png", whole[:33] + struct.pack(">I", 2 << 20) + b"tEXt" + whole[33:])
+    put("png", "bad-long-chunk.png", whole[:33] + struct.pack(">I", 14 << 20) + b"tEXt" + whole[33:])
     put("jpeg", "bad-empty.jpg", b"")
     for mode in ("L", "RGB", "CMYK"):
         put("jpeg", f"{mode}.jpg", saved(lambda f: picture(mode).save(f, "jpeg")))

@@ -89,7 +89,7 @@ public:
         if (info_ == nullptr) fail("{}: libpng cannot be started", where);
         png_set_read_fn(png_, this, take);
         png_set_user_limits(png_, PNG_UINT_31_MAX, PNG_UINT_31_MAX);  // ours are checked with a clearer message
-        // libpng allocates what a chunk claims to hold, up to 8 MB, before it is there.
+        // Compressed text and profiles, which are unpacked as a whole.
         const std::uint64_t most = std::min<std::uint64_t>(10 * size + (1U << 16), 8'000'000);
         png_set_chunk_malloc_max(png_, static_cast<png_alloc_size_t>(most));
     }
@@ -98,6 +98,7 @@ public:
     PngReader& operator=(const PngReader&) = delete;
 
     void read_checked_header(const Decoding& how) {
+        expect_whole_chunks();
         check(read_size());
         check_sides(height_, width_, where_, how);
         // Deflate cannot shrink more than 1032 times: a short file that claims to be huge is refused before memory is asked for.
@@ -151,6 +152,20 @@ private:
 
     void check(bool went_well) const {
         if (!went_well) fail("{}: is a broken PNG ({})", where_, problem_);
+    }
+
+    /// libpng allocates what a chunk claims to hold before it is there.
+    void expect_whole_chunks() const {
+        constexpr std::uint64_t signature = 8, before = 8, around = 12;  // length, name; checksum
+        for (std::uint64_t at = signature; at + before <= file_.size();) {
+            const png_const_bytep chunk = file_.data() + at;
+            const std::uint64_t length = png_get_uint_32(chunk);
+            if (std::memcmp(chunk + 4, "IEND", 4) == 0) return;
+            if (length > size_ - std::min<std::uint64_t>(size_, at + before)) {
+                fail("{}: is a broken PNG (a chunk of {} bytes is longer than the file)", where_, length);
+            }
+            at += around + length;
+        }
     }
 
     bool read_size() {
