@@ -10,6 +10,7 @@
 #include "atelier/core/error.h"
 #include "atelier/core/exif.h"
 #include "atelier/core/image_codecs.h"
+#include "atelier/core/text_encoding.h"
 
 namespace atelier::core {
 
@@ -25,47 +26,10 @@ void remember_error(png_structp png, png_const_charp message) {
 
 void ignore_warning(png_structp, png_const_charp) {}
 
-/// Bytes of the UTF-8 character that `text` begins with; 0 where it begins with none.
-std::size_t utf8_length(std::string_view text) {
-    const auto first = static_cast<unsigned char>(text.front());
-    if (first < 0x80) return 1;
-    const std::size_t length = first >= 0xc2 && first < 0xe0   ? 2
-                               : (first & 0xf0) == 0xe0        ? 3
-                               : first >= 0xf0 && first < 0xf5 ? 4
-                                                               : 0;
-    if (length == 0 || text.size() < length) return 0;
-    for (std::size_t i = 1; i < length; ++i) {
-        if ((static_cast<unsigned char>(text[i]) & 0xc0) != 0x80) return 0;
-    }
-    const auto second = static_cast<unsigned char>(
-        text[1]);  // no overlong forms, surrogates or points beyond U+10FFFF
-    if ((first == 0xe0 && second < 0xa0) || (first == 0xed && second > 0x9f)) return 0;
-    if ((first == 0xf0 && second < 0x90) || (first == 0xf4 && second > 0x8f)) return 0;
-    return length;
-}
-
-bool is_utf8(std::string_view text) {
-    while (!text.empty()) {
-        const std::size_t length = utf8_length(text);
-        if (length == 0) return false;
-        text.remove_prefix(length);
-    }
-    return true;
-}
-
 /// Text as it stands in a chunk, as UTF-8. Bytes that are no UTF-8 are Latin-1, which tEXt is by
 /// its definition; earlier versions of ours wrote UTF-8 there.
 std::string utf8_of(std::string_view text) {
-    if (is_utf8(text)) return std::string(text);
-    std::string out;
-    for (const char c : text) {
-        const auto byte = static_cast<unsigned char>(c);
-        if (byte < 0x80) out += c;
-        else
-            out += static_cast<char>(0xc0 | byte >> 6),
-                out += static_cast<char>(0x80 | (byte & 0x3f));
-    }
-    return out;
+    return first_bad_byte(text) ? from_latin1(text) : std::string(text);
 }
 
 /// What every reader of tEXt (Latin-1) takes for the same: printable ASCII and ends of lines.
