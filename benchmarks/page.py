@@ -1,4 +1,5 @@
-"""Writes the tables of docs/performance.md between their markers, and its picture, from what bench.py measured."""
+"""Writes the tables and the figure of docs/performance.md from the results of bench.py."""
+
 import json
 import math
 import pathlib
@@ -7,7 +8,10 @@ import re
 from figures import ROOT, fill_markers
 
 KINDS = ("", "-no-bf16")  # of machines, as the markers' names end
-OURS = {"": "Atelier, openvino bf16", "-no-bf16": "Atelier, native fp32"}  # what is computed there when nobody chooses, bf16 or not
+OURS = {
+    "": "Atelier, openvino bf16",
+    "-no-bf16": "Atelier, native fp32",
+}  # the default precision there
 
 
 def results_of(kind):
@@ -15,7 +19,7 @@ def results_of(kind):
 
 
 def this_kind():
-    """Whether this machine's processor computes in bfloat16, by the flags that Linux names."""
+    """The kind of this machine: whether its CPU computes in bfloat16, by the flags of Linux."""
     flags = pathlib.Path("/proc/cpuinfo")
     able = not flags.exists() or re.search(r"\b(avx512_bf16|amx_bf16|bf16)\b", flags.read_text())
     return "" if able else "-no-bf16"
@@ -27,7 +31,10 @@ def milliseconds(seconds):
 
 
 def table(head, rows):
-    return "\n".join(["| " + " | ".join(head) + " |", "|---" * len(head) + "|"] + ["| " + " | ".join(map(str, row)) + " |" for row in rows])
+    return "\n".join(
+        ["| " + " | ".join(head) + " |", "|---" * len(head) + "|"]
+        + ["| " + " | ".join(map(str, row)) + " |" for row in rows]
+    )
 
 
 def latency(results):
@@ -43,13 +50,24 @@ def latency(results):
         cells = []
         for name in names:
             seconds = found[name]["seconds"]
-            cells.append(f"{milliseconds(seconds[runtime])} ({seconds[runtime] / seconds[ours]:.2f}x)" if runtime in seconds else "-")
+            cells.append(
+                f"{milliseconds(seconds[runtime])} ({seconds[runtime] / seconds[ours]:.2f}x)"
+                if runtime in seconds
+                else "-"
+            )
         rows.append([runtime] + cells)
     peaks = results.get("peak", {}).get("flops_per_second", {})
     if peak in peaks:
         rates = [found[name]["flops"] / found[name]["seconds"][ours] for name in names]
-        rows.append([f"share of this run's {peak} matrix peak ({peaks[peak] / 1e9:.0f} GFLOP/s)"] + [f"{100 * rate / peaks[peak]:.0f} %" for rate in rates])
-    return table([f"ms (times {ours.replace('Atelier, ', '')} by Atelier)"] + [found[name]["words"] for name in names], rows)
+        rows.append(
+            [f"share of this run's {peak} matrix peak ({peaks[peak] / 1e9:.0f} GFLOP/s)"]
+            + [f"{100 * rate / peaks[peak]:.0f} %" for rate in rates]
+        )
+    return table(
+        [f"ms (times {ours.replace('Atelier, ', '')} by Atelier)"]
+        + [found[name]["words"] for name in names],
+        rows,
+    )
 
 
 def sizes(results):
@@ -59,7 +77,13 @@ def sizes(results):
         if large in found and small in found:
             flops = 1 - found[small]["flops"] / found[large]["flops"]
             time = 1 - found[small]["seconds"][ours] / found[large]["seconds"][ours]
-            rows.append([f"{found[small]['words']} instead of {found[large]['words']}", f"{100 * flops:.0f} %", f"{100 * time:.0f} %"])
+            rows.append(
+                [
+                    f"{found[small]['words']} instead of {found[large]['words']}",
+                    f"{100 * flops:.0f} %",
+                    f"{100 * time:.0f} %",
+                ]
+            )
     return table(["", "FLOPs saved", "time saved"], rows) if rows else "Not measured yet."
 
 
@@ -68,8 +92,17 @@ def int8(results):
     for found in results.get("int8", {}).values():
         for size, row in found["batches"].items():
             bf16, quantised = row["bf16"], row["int8"]
-            rows.append([found["words"], size, milliseconds(bf16["seconds"]), milliseconds(quantised["seconds"]),
-                         f"{bf16['seconds'] / quantised['seconds']:.2f}x", f"{bf16['peak_rss_bytes'] / 2**20:.0f}", f"{quantised['peak_rss_bytes'] / 2**20:.0f}"])
+            rows.append(
+                [
+                    found["words"],
+                    size,
+                    milliseconds(bf16["seconds"]),
+                    milliseconds(quantised["seconds"]),
+                    f"{bf16['seconds'] / quantised['seconds']:.2f}x",
+                    f"{bf16['peak_rss_bytes'] / 2**20:.0f}",
+                    f"{quantised['peak_rss_bytes'] / 2**20:.0f}",
+                ]
+            )
     head = ["", "batch", "bf16, ms", "int8, ms", "faster", "peak memory bf16, MiB", "int8, MiB"]
     return table(head, rows) if rows else "Not measured yet."
 
@@ -78,16 +111,31 @@ def training(results):
     found = results.get("training", {})
     if not found:
         return "Not measured yet."
-    modes = sorted(dict.fromkeys(mode for row in found.values() for mode in row["images_per_second"]), key=lambda mode: not mode.startswith("Atelier"))
+    modes = sorted(
+        dict.fromkeys(mode for row in found.values() for mode in row["images_per_second"]),
+        key=lambda mode: not mode.startswith("Atelier"),
+    )
     rows = []
     for mode in modes:
         cells = []
         for row in found.values():
             rates = row["images_per_second"]
-            cells.append(f"{rates[mode]:.0f} ({rates['Atelier, bf16'] / rates[mode]:.2f}x)" if mode in rates else "-")
+            cells.append(
+                f"{rates[mode]:.0f} ({rates['Atelier, bf16'] / rates[mode]:.2f}x)"
+                if mode in rates
+                else "-"
+            )
         rows.append([mode] + cells)
     for mode in dict.fromkeys(mode for row in found.values() for mode in row["peak_rss_bytes"]):
-        rows.append([f"peak memory: {mode}"] + [f"{row['peak_rss_bytes'][mode] / 2**20:.0f} MiB" if mode in row["peak_rss_bytes"] else "-" for row in found.values()])
+        rows.append(
+            [f"peak memory: {mode}"]
+            + [
+                f"{row['peak_rss_bytes'][mode] / 2**20:.0f} MiB"
+                if mode in row["peak_rss_bytes"]
+                else "-"
+                for row in found.values()
+            ]
+        )
     return table(["images/s (Atelier's bf16 is so many times faster)"] + list(found), rows)
 
 
@@ -96,8 +144,19 @@ def start(results):
     rows = []
     for name, cases in found.items():
         for case in ("first", "again", "all students"):
-            rows.append([f"{name}, {case}", f"{cases[case]['seconds']:.2f}", f"{cases[case]['peak_rss_bytes'] / 2**20:.0f} MiB", f"{cases['weights_bytes'] / 2**20:.1f} MiB"])
-    return table(["", "seconds", "peak memory", "weights on disk"], rows) if rows else "Not measured yet."
+            rows.append(
+                [
+                    f"{name}, {case}",
+                    f"{cases[case]['seconds']:.2f}",
+                    f"{cases[case]['peak_rss_bytes'] / 2**20:.0f} MiB",
+                    f"{cases['weights_bytes'] / 2**20:.1f} MiB",
+                ]
+            )
+    return (
+        table(["", "seconds", "peak memory", "weights on disk"], rows)
+        if rows
+        else "Not measured yet."
+    )
 
 
 def held(results):
@@ -110,15 +169,31 @@ def held(results):
         many = found["k4"]["bytes"][mode]
         for when, words in (("ready", "ready"), ("used", "all students have answered")):
             each = (many[when] - few[when]) / 3
-            rows.append([f"{mode}, {words}", f"{few[when] / 2**20:.0f} MiB", f"{many[when] / 2**20:.0f} MiB", f"{each / 2**20:.1f} MiB", f"{each / weights:.2f}x"])
+            rows.append(
+                [
+                    f"{mode}, {words}",
+                    f"{few[when] / 2**20:.0f} MiB",
+                    f"{many[when] / 2**20:.0f} MiB",
+                    f"{each / 2**20:.1f} MiB",
+                    f"{each / weights:.2f}x",
+                ]
+            )
     return table(["", "one student", "four", "a further student", "times its weights' file"], rows)
 
 
 def batch(results):
     found = results.get("batch", {}).get("k4", {}).get("seconds", {})
     sizes_seen = sorted({int(size) for row in found.values() for size in row})
-    rows = [[f"Atelier, {name}"] + [milliseconds(row[str(size)] / size) if str(size) in row else "-" for size in sizes_seen] for name, row in found.items()]
-    return table(["ms an image at batch"] + [str(size) for size in sizes_seen], rows) if rows else "Not measured yet."
+    rows = [
+        [f"Atelier, {name}"]
+        + [milliseconds(row[str(size)] / size) if str(size) in row else "-" for size in sizes_seen]
+        for name, row in found.items()
+    ]
+    return (
+        table(["ms an image at batch"] + [str(size) for size in sizes_seen], rows)
+        if rows
+        else "Not measured yet."
+    )
 
 
 def around(results):
@@ -128,7 +203,7 @@ def around(results):
 
 
 def picture(results, path):
-    """Bars of latency relative to ours, a panel a network."""
+    """Bars of latency relative to ours, one panel per network."""
     try:
         import matplotlib
     except ImportError:
@@ -136,6 +211,7 @@ def picture(results, path):
     matplotlib.use("Agg")
     matplotlib.rcParams["svg.hashsalt"] = "atelier"  # equal figures, equal file
     import matplotlib.pyplot as plt
+
     found = results.get("latency", {})
     names = [name for name in ("adm64", "adm64-xs", "k4") if name in found]
     if not names:
@@ -143,7 +219,11 @@ def picture(results, path):
     figure, axes = plt.subplots(1, len(names), figsize=(4.2 * len(names), 3.8), squeeze=False)
     for axis, name in zip(axes[0], names):
         rows = sorted(found[name]["seconds"].items(), key=lambda row: -row[1])
-        axis.barh([row[0] for row in rows], [row[1] * 1e3 for row in rows], color=["#b3541e" if row[0].startswith("Atelier") else "#9aa5b1" for row in rows])
+        axis.barh(
+            [row[0] for row in rows],
+            [row[1] * 1e3 for row in rows],
+            color=["#b3541e" if row[0].startswith("Atelier") else "#9aa5b1" for row in rows],
+        )
         for place, row in enumerate(rows):
             axis.text(row[1] * 1e3, place, " " + milliseconds(row[1]), va="center", fontsize=7)
         axis.set_title(found[name]["words"], fontsize=9)
@@ -157,10 +237,32 @@ def picture(results, path):
 
 
 def write(path):
-    parts = {"latency": latency, "sizes": sizes, "int8": int8, "training": training, "start": start, "held": held, "batch": batch, "around": around,
-             "machine": lambda all: f"Machine: {all.get('machine', 'none yet')}; {all.get('threads', '-')} threads."}
-    all_results = {kind: {**json.loads(results_of(kind).read_text()), "kind": kind} for kind in KINDS if results_of(kind).exists()}
+    parts = {
+        "latency": latency,
+        "sizes": sizes,
+        "int8": int8,
+        "training": training,
+        "start": start,
+        "held": held,
+        "batch": batch,
+        "around": around,
+        "machine": lambda all: (
+            f"Machine: {all.get('machine', 'none yet')}; {all.get('threads', '-')} threads."
+        ),
+    }
+    all_results = {
+        kind: {**json.loads(results_of(kind).read_text()), "kind": kind}
+        for kind in KINDS
+        if results_of(kind).exists()
+    }
     there = path.read_text()
-    fill_markers(path, {f"bench {name}{kind}": make(results) for kind, results in all_results.items() for name, make in parts.items()
-                        if f"<!-- bench {name}{kind} -->" in there})
+    fill_markers(
+        path,
+        {
+            f"bench {name}{kind}": make(results)
+            for kind, results in all_results.items()
+            for name, make in parts.items()
+            if f"<!-- bench {name}{kind} -->" in there
+        },
+    )
     picture(all_results.get("", {}), path.parent / "images/latency.svg")

@@ -1,4 +1,4 @@
-# Writes page_files.cpp: the files of web/ as the answers of server/page.h.
+# Generates page_files.cpp: the files of web/, embedded for server/page.h.
 file(GLOB page_sources CONFIGURE_DEPENDS ${CMAKE_SOURCE_DIR}/web/*)
 set(arrays "")
 set(entries "")

@@ -1,7 +1,8 @@
-# LibTorch, from the wheel "torch": its headers, libtorch_cpu and libc10. The wheel's own CMake package is not asked, since that of the CUDA build demands a CUDA
-# toolkit with nvcc. Nothing else is linked, so that what was built with one build of the wheel runs with the other; the CUDA part is loaded when a GPU is
-# asked for (inference/device.cpp).
-set(ATELIER_LIBTORCH "" CACHE PATH "LibTorch's folder, with include/ and lib/; empty: that of the Python package torch")
+# LibTorch from the torch wheel: headers, libtorch_cpu and libc10. The wheel's own CMake package is
+# not used, since that of the CUDA build requires a CUDA toolkit with nvcc. Nothing else is linked,
+# so that a binary built with one build of the wheel runs with the other; the CUDA library is loaded
+# when a GPU is requested (inference/device.cpp).
+set(ATELIER_LIBTORCH "" CACHE PATH "LibTorch's folder, with include/ and lib/; empty: that of the torch Python package")
 set(libtorch_version 2.13.0)
 set(libtorch ${ATELIER_LIBTORCH})
 if(NOT libtorch)
@@ -11,7 +12,7 @@ if(NOT EXISTS ${libtorch}/lib/libtorch_cpu.so)
   message(FATAL_ERROR "LibTorch is not found: ${Python_EXECUTABLE} has no package torch. scripts/setup.sh installs it into .venv; or name a Python that has it "
                       "with -DPython_EXECUTABLE=..., or LibTorch's folder with -DATELIER_LIBTORCH=...")
 endif()
-# What the folder holds is asked of its headers: a version of another number has another ABI.
+# The version is read from the headers: other versions have other ABIs.
 file(STRINGS ${libtorch}/include/torch/headeronly/version.h found_version REGEX "define TORCH_VERSION_(MAJOR|MINOR|PATCH) ")
 list(TRANSFORM found_version REPLACE ".* ([0-9]+).*" "\\1")
 list(JOIN found_version "." found_version)
@@ -25,10 +26,11 @@ foreach(library c10 torch_cpu)
   set_target_properties(atelier_lib${library} PROPERTIES IMPORTED_LOCATION ${libtorch}/lib/lib${library}.so)
 endforeach()
 
-# The narrow part of LibTorch that the torch modules see. Definitions are those that it was built with.
+# The part of LibTorch that the torch modules use. The definitions are those that it was built with.
 add_library(atelier_torch INTERFACE)
 target_include_directories(atelier_torch SYSTEM INTERFACE ${libtorch}/include ${libtorch}/include/torch/csrc/api/include)
 target_compile_definitions(atelier_torch INTERFACE _GLIBCXX_USE_CXX11_ABI=1 USE_C10D_GLOO USE_DISTRIBUTED USE_RPC USE_TENSORPIPE)
-# libtorch_cpu of the CUDA build finds NVIDIA's libraries by paths of its own, which the linker need not follow.
+# libtorch_cpu of the CUDA build finds NVIDIA's libraries by its own RPATH, which the linker need
+# not resolve.
 target_link_libraries(atelier_torch INTERFACE atelier_libtorch_cpu atelier_libc10)
 target_link_options(atelier_torch INTERFACE -Wl,--allow-shlib-undefined)

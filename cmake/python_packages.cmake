@@ -1,4 +1,5 @@
-# LibTorch and OpenVINO are Python packages: the interpreter says where they lie, unless ATELIER_LIBTORCH and OpenVINO_DIR do.
+# LibTorch and OpenVINO are Python packages, located by the interpreter unless ATELIER_LIBTORCH and
+# OpenVINO_DIR are set.
 if(NOT Python_EXECUTABLE AND EXISTS ${CMAKE_SOURCE_DIR}/.venv/bin/python)
   set(Python_EXECUTABLE ${CMAKE_SOURCE_DIR}/.venv/bin/python)
 endif()

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# The toy job (K=4, and the single student of the same size after the same teacher), then samples of the shipped Fashion-MNIST models, and one
-# page that shows it all.
+# Runs the toy config (K=4, and a single student of the same size distilled from the same teacher),
+# draws samples of the shipped Fashion-MNIST models, and writes one report of everything.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 atelier=build/release/atelier

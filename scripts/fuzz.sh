@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
-# Tries one reader under libFuzzer: scripts/fuzz.sh READER RUNS. Inputs that reach new code are kept in build/fuzz/found/READER and tried first the next
-# time; one that fails is kept as READER.failed-crash-* (or -leak-, -oom-, -timeout-) beside them.
+# Fuzzes one reader with libFuzzer: scripts/fuzz.sh READER RUNS. Inputs that reach new code are kept
+# in build/fuzz/found/READER and run first the next time; a failing input is kept as
+# READER.failed-crash-* (or -leak-, -oom-, -timeout-) beside them.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 reader=$1 runs=$2
@@ -11,7 +12,7 @@ begin=$(date +%s)
 if ! build/fuzz/tests/fuzz/fuzz_readers -runs="$runs" -max_len=4096 -timeout=20 -rss_limit_mb=2048 -artifact_prefix="$kept.failed-" \
     "$kept" "tests/fuzz/corpus/$reader" > "$log" 2>&1; then
     tail -n 40 "$log" >&2
-    echo "$reader: a reader failed; what it failed on is named above, all of the log is in $log" >&2
+    echo "$reader: a reader failed; the failing input is named above, the whole log is in $log" >&2
     exit 1
 fi
 echo "$reader: $runs inputs in $(($(date +%s) - begin)) s, none failed ($(grep -oE 'cov: [0-9]+' "$log" | tail -n 1 | cut -d' ' -f2) edges reached)"

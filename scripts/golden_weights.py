@@ -1,4 +1,8 @@
-"""Weights that follow from their names, so that golden files need not hold them; tests/diffusion/golden_weights.h repeats the rule."""
+"""Weights that are functions of their names, so that golden files need not contain them.
+
+tests/diffusion/golden_weights.h implements the same function.
+"""
+
 import numpy as np
 import torch
 
@@ -11,8 +15,13 @@ def fnv1a(text):
 
 
 def weights(name, shape):
-    """Uniform numbers from splitmix64 that starts at the name's hash: weights of unit gain, norms near 1, biases near 0."""
-    state = np.uint64(fnv1a(name)) + np.arange(1, int(np.prod(shape)) + 1, dtype=np.uint64) * np.uint64(0x9E3779B97F4A7C15)
+    """Uniform values from splitmix64, seeded with the name's hash.
+
+    Weights have unit gain, norms are near 1 and biases near 0.
+    """
+    state = np.uint64(fnv1a(name)) + np.arange(
+        1, int(np.prod(shape)) + 1, dtype=np.uint64
+    ) * np.uint64(0x9E3779B97F4A7C15)
     state = (state ^ (state >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
     state = (state ^ (state >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
     state ^= state >> np.uint64(31)

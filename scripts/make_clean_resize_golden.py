@@ -1,7 +1,10 @@
-"""Writes tests/golden/clean_resize.json: small images of a formula, resized by Pillow's BICUBIC in mode "F", as clean-fid's "clean" resizes for Inception.
+"""Writes tests/golden/clean_resize.json: small images given by a formula, resized by Pillow.
 
     python scripts/make_clean_resize_golden.py
+
+The filter is BICUBIC in mode "F", as in clean-fid's "clean" resizing for Inception.
 """
+
 import json
 import pathlib
 
@@ -19,8 +22,17 @@ def pattern(height, width):
 def main():
     cases = []
     for height, width, size in CASES:
-        made = np.asarray(Image.fromarray(pattern(height, width)).resize((size, size), Image.BICUBIC)).clip(0, 255)
-        cases.append({"height": height, "width": width, "size": size, "levels": [round(float(v), 4) for v in made.ravel()]})
+        made = np.asarray(
+            Image.fromarray(pattern(height, width)).resize((size, size), Image.BICUBIC)
+        ).clip(0, 255)
+        cases.append(
+            {
+                "height": height,
+                "width": width,
+                "size": size,
+                "levels": [round(float(v), 4) for v in made.ravel()],
+            }
+        )
     path = pathlib.Path(__file__).parent.parent / "tests" / "golden" / "clean_resize.json"
     path.write_text("[\n" + ",\n".join(json.dumps(case) for case in cases) + "\n]\n")
 

@@ -1,10 +1,11 @@
-"""Writes tests/golden/evaluation.json: small inputs and what numpy and scipy make of them.
+"""Writes tests/golden/evaluation.json: small inputs and the metrics that numpy and scipy compute.
 
     python scripts/make_evaluation_golden.py
 
-Each figure is computed as its paper writes it, by other means than src/atelier/evaluation uses (scipy's matrix square
-root, whole distance matrices, numpy.quantile).
+Each metric is computed as defined in its paper, by other methods than src/atelier/evaluation uses
+(scipy's matrix square root, full distance matrices, numpy.quantile).
 """
+
 import json
 import pathlib
 
@@ -22,7 +23,11 @@ def frechet(a, b):
 def unbiased_mmd(kernel, a, b):
     n, m = len(a), len(b)
     aa, bb = kernel(a, a), kernel(b, b)
-    return (aa.sum() - np.trace(aa)) / (n * (n - 1)) + (bb.sum() - np.trace(bb)) / (m * (m - 1)) - 2 * kernel(a, b).mean()
+    return (
+        (aa.sum() - np.trace(aa)) / (n * (n - 1))
+        + (bb.sum() - np.trace(bb)) / (m * (m - 1))
+        - 2 * kernel(a, b).mean()
+    )
 
 
 def radii(x, k):
@@ -41,7 +46,9 @@ def density_coverage(real, fake, k):
 
 def sliced_wasserstein(a, b, directions):
     q = np.linspace(0, 1, 512)
-    return np.mean([np.mean(np.abs(np.quantile(a @ v, q) - np.quantile(b @ v, q))) for v in directions])
+    return np.mean(
+        [np.mean(np.abs(np.quantile(a @ v, q) - np.quantile(b @ v, q))) for v in directions]
+    )
 
 
 def median_distance(x):
@@ -50,7 +57,12 @@ def median_distance(x):
 
 
 def gaussian_mmd(a, b, bandwidths):
-    return np.mean([unbiased_mmd(lambda x, y: np.exp(-cdist(x, y) ** 2 / (2 * h * h)), a, b) for h in bandwidths])
+    return np.mean(
+        [
+            unbiased_mmd(lambda x, y: np.exp(-(cdist(x, y) ** 2) / (2 * h * h)), a, b)
+            for h in bandwidths
+        ]
+    )
 
 
 def main():
@@ -66,15 +78,23 @@ def main():
     density, coverage = density_coverage(a, b, 5)
     median = median_distance(points_b)
     golden = {
-        "a": a.tolist(), "b": b.tolist(),
+        "a": a.tolist(),
+        "b": b.tolist(),
         "covariance_a": np.cov(a, rowvar=False).tolist(),
         "frechet": frechet(a, b),
         "kernel": unbiased_mmd(lambda x, y: (x @ y.T / x.shape[1] + 1) ** 3, a, b),
-        "precision": precision, "recall": recall, "density": density, "coverage": coverage,
-        "points_a": points_a.tolist(), "points_b": points_b.tolist(), "directions": directions.tolist(),
+        "precision": precision,
+        "recall": recall,
+        "density": density,
+        "coverage": coverage,
+        "points_a": points_a.tolist(),
+        "points_b": points_b.tolist(),
+        "directions": directions.tolist(),
         "sliced_wasserstein": sliced_wasserstein(points_a, points_b, directions),
         "mmd_at_half": gaussian_mmd(points_a, points_b, [0.5]),
-        "mmd_by_median": gaussian_mmd(points_a, points_b, [median / 8, median / 4, median / 2, median]),
+        "mmd_by_median": gaussian_mmd(
+            points_a, points_b, [median / 8, median / 4, median / 2, median]
+        ),
     }
     path = pathlib.Path(__file__).resolve().parent.parent / "tests/golden/evaluation.json"
     path.write_text(json.dumps(golden) + "\n")

@@ -1,8 +1,9 @@
-"""Writes tests/fuzz/corpus/: small files for every reader of files from outside, whole ones in many forms, and a few that are
-broken in known ways (bad-*).
+"""Writes tests/fuzz/corpus/: small files for every reader of untrusted files, valid ones in many
+variants, and some that are broken in known ways (bad-*).
 
-    python scripts/make_fuzz_corpus.py                  (needs numpy and pillow)
+    python scripts/make_fuzz_corpus.py        (needs numpy and pillow)
 """
+
 import gzip
 import io
 import json
@@ -43,6 +44,7 @@ def images():
     wide = np.arange(64, dtype="u2").reshape(8, 8) * 1000
     put("png", "grey16.png", saved(lambda f: Image.fromarray(wide).save(f, "png")))
     from PIL.PngImagePlugin import PngInfo
+
     text = PngInfo()
     text.add_text("prompt", "a boat")
     text.add_itxt("prompt2", "ein Schiff über Wasser", zip=True)
@@ -54,12 +56,20 @@ def images():
     huge[16:24] = struct.pack(">II", 16000, 16000)
     put("png", "bad-huge.png", bytes(huge))
     whole = saved(lambda f: picture("L").save(f, "png"))
-    put("png", "bad-long-chunk.png", whole[:33] + struct.pack(">I", 14 << 20) + b"tEXt" + whole[33:])
+    put(
+        "png", "bad-long-chunk.png", whole[:33] + struct.pack(">I", 14 << 20) + b"tEXt" + whole[33:]
+    )
     put("jpeg", "bad-empty.jpg", b"")
     for mode in ("L", "RGB", "CMYK"):
         put("jpeg", f"{mode}.jpg", saved(lambda f: picture(mode).save(f, "jpeg")))
-    put("jpeg", "progressive.jpg", saved(lambda f: picture("RGB").save(f, "jpeg", progressive=True)))
-    put("jpeg", "turned.jpg", saved(lambda f: picture("RGB").save(f, "jpeg", exif=exif, subsampling=2)))
+    put(
+        "jpeg", "progressive.jpg", saved(lambda f: picture("RGB").save(f, "jpeg", progressive=True))
+    )
+    put(
+        "jpeg",
+        "turned.jpg",
+        saved(lambda f: picture("RGB").save(f, "jpeg", exif=exif, subsampling=2)),
+    )
     put("jpeg", "bad-cut.jpg", saved(lambda f: picture("RGB").save(f, "jpeg"))[:-60])
 
 
@@ -69,53 +79,106 @@ def zipped(entries, comment=b"", kind=zipfile.ZIP_DEFLATED):
             archive.comment = comment
             for name, content in entries.items():
                 archive.writestr(zipfile.ZipInfo(name), content, compress_type=kind)
+
     return saved(write)
 
 
 def archives():
-    entries = {"a/0.txt": b"one", "a/1.txt": b"two" * 50, "dataset.json": b'{"labels": null}', "b/": b""}
+    entries = {
+        "a/0.txt": b"one",
+        "a/1.txt": b"two" * 50,
+        "dataset.json": b'{"labels": null}',
+        "b/": b"",
+    }
     put("zip", "deflated.zip", zipped(entries))
     put("zip", "stored.zip", zipped(entries, kind=zipfile.ZIP_STORED))
-    put("zip", "comment.zip", zipped(entries, comment=b"a comment with PK\x05\x06 in it" + bytes(22)))
+    put(
+        "zip",
+        "comment.zip",
+        zipped(entries, comment=b"a comment with PK\x05\x06 in it" + bytes(22)),
+    )
     put("zip", "names.zip", zipped({"gr\u00fc\u00df.txt": b"x", "__MACOSX/._a": b"y"}))
 
     def zip64(file):
-        with zipfile.ZipFile(file, "w") as archive, archive.open("a.txt", "w", force_zip64=True) as entry:
+        with (
+            zipfile.ZipFile(file, "w") as archive,
+            archive.open("a.txt", "w", force_zip64=True) as entry,
+        ):
             entry.write(b"sixty-four")
+
     put("zip", "zip64.zip", saved(zip64))
     put("zip", "bad-leaves.zip", zipped({"../x": b"1"}))
 
-    for form, name in ((tarfile.USTAR_FORMAT, "ustar"), (tarfile.GNU_FORMAT, "gnu"), (tarfile.PAX_FORMAT, "pax")):
+    for form, name in (
+        (tarfile.USTAR_FORMAT, "ustar"),
+        (tarfile.GNU_FORMAT, "gnu"),
+        (tarfile.PAX_FORMAT, "pax"),
+    ):
+
         def write(file):
             with tarfile.open(fileobj=file, mode="w", format=form) as archive:
-                for path, content in (("a.png", b"image"), ("a.cls", b"3"), ("d/" + "x" * (90 if name == "ustar" else 120), b"long name")):
+                for path, content in (
+                    ("a.png", b"image"),
+                    ("a.cls", b"3"),
+                    ("d/" + "x" * (90 if name == "ustar" else 120), b"long name"),
+                ):
                     info = tarfile.TarInfo(path)
                     info.size = len(content)
                     archive.addfile(info, io.BytesIO(content))
                 link = tarfile.TarInfo("b.png")
                 link.type, link.linkname = tarfile.LNKTYPE, "a.png"
                 archive.addfile(link)
+
         content = saved(write)
-        put("tar", f"{name}.tar", content[:len(content.rstrip(b"\0")) // 512 * 512 + 1536])
+        put("tar", f"{name}.tar", content[: len(content.rstrip(b"\0")) // 512 * 512 + 1536])
 
 
 def arrays():
-    put("npz", "plain.npz", saved(lambda f: np.savez(f, arr_0=RANDOM.integers(0, 255, (2, 3, 3, 1)).astype("u1"), labels=np.arange(2))))
-    put("npz", "packed.npz", saved(lambda f: np.savez_compressed(f, mu=np.zeros(4), sigma=np.eye(4, dtype="f4"))))
+    put(
+        "npz",
+        "plain.npz",
+        saved(
+            lambda f: np.savez(
+                f, arr_0=RANDOM.integers(0, 255, (2, 3, 3, 1)).astype("u1"), labels=np.arange(2)
+            )
+        ),
+    )
+    put(
+        "npz",
+        "packed.npz",
+        saved(lambda f: np.savez_compressed(f, mu=np.zeros(4), sigma=np.eye(4, dtype="f4"))),
+    )
     put("npz", "bad-object.npz", saved(lambda f: np.savez(f, x=np.array([{}, 1], dtype=object))))
     for dtype in ("f4", "f8", "i8", "u1"):
-        put("npy", f"{dtype}.npy", saved(lambda f: np.save(f, np.arange(6).reshape(2, 3).astype(dtype))))
+        put(
+            "npy",
+            f"{dtype}.npy",
+            saved(lambda f: np.save(f, np.arange(6).reshape(2, 3).astype(dtype))),
+        )
     put("npy", "bad-fortran.npy", saved(lambda f: np.save(f, np.asfortranarray(np.eye(3)))))
 
     def tensors(entries, metadata=None):
         header, body = {"__metadata__": metadata} if metadata else {}, b""
         for name, (dtype, shape, content) in entries.items():
-            header[name] = {"dtype": dtype, "shape": shape, "data_offsets": [len(body), len(body) + len(content)]}
+            header[name] = {
+                "dtype": dtype,
+                "shape": shape,
+                "data_offsets": [len(body), len(body) + len(content)],
+            }
             body += content
         text = json.dumps(header).encode()
         return struct.pack("<Q", len(text)) + text + body
-    put("safetensors", "two.safetensors", tensors({"points": ("F32", [2, 2], bytes(16)), "labels": ("I64", [2], bytes(16))}))
-    put("safetensors", "half.safetensors", tensors({"w": ("BF16", [3], bytes(6)), "e": ("F16", [0, 4], b"")}, {"format": "pt"}))
+
+    put(
+        "safetensors",
+        "two.safetensors",
+        tensors({"points": ("F32", [2, 2], bytes(16)), "labels": ("I64", [2], bytes(16))}),
+    )
+    put(
+        "safetensors",
+        "half.safetensors",
+        tensors({"w": ("BF16", [3], bytes(6)), "e": ("F16", [0, 4], b"")}, {"format": "pt"}),
+    )
     put("safetensors", "bad-header.safetensors", struct.pack("<Q", 2**60) + b"{}")
 
     images = struct.pack(">IIII", 0x803, 2, 3, 3) + bytes(range(18))
@@ -132,16 +195,33 @@ class Network:
 
 
 def texts():
-    value = {"a": [1, 2.5, None, True, "text", b"bytes"], "b": (3, {"c": -1}), "c": {1, 2}, "big": 2**70 // 3 % 2**60}
+    value = {
+        "a": [1, 2.5, None, True, "text", b"bytes"],
+        "b": (3, {"c": -1}),
+        "c": {1, 2},
+        "big": 2**70 // 3 % 2**60,
+    }
     for protocol in (2, 3, 4, 5):
         put("pickle", f"protocol{protocol}.pkl", pickle.dumps(value, protocol=protocol))
     put("pickle", "object.pkl", pickle.dumps(Network(), protocol=4))
     put("pickle", "bad-call.pkl", b"cos\nsystem\n(S'echo'\ntR.")
-    put("toml", "plain.toml", b'whole = 3\ntext = "a # b"\nwholes = [1, 2,\n 3]\n[table]\nreal = 1e-3\nflag = true\nchoice = "two"\nreals = [1, 2.5]\n')
-    put("toml", "dotted.toml", '\ufefftable.real = 4 # four\ntable."choice" = \'one\'\ntexts = ["ü", """two\nlines"""]\n'.encode())
+    put(
+        "toml",
+        "plain.toml",
+        b'whole = 3\ntext = "a # b"\nwholes = [1, 2,\n 3]\n[table]\nreal = 1e-3\nflag = true\nchoice = "two"\nreals = [1, 2.5]\n',
+    )
+    put(
+        "toml",
+        "dotted.toml",
+        '\ufefftable.real = 4 # four\ntable."choice" = \'one\'\ntexts = ["ü", """two\nlines"""]\n'.encode(),
+    )
     put("toml", "bad-key.toml", b"hole = 3\n")
     put("toml", "bad-letter.toml", "ü = 1\n".encode())
-    put("json", "object.json", json.dumps({"a": [1, -2.5e3, True, None], "b": {"c": "\u00fc\n\U0001f600"}}).encode())
+    put(
+        "json",
+        "object.json",
+        json.dumps({"a": [1, -2.5e3, True, None], "b": {"c": "\u00fc\n\U0001f600"}}).encode(),
+    )
     put("json", "escaped.json", rb'[{"x": "\u00e9\ud83d\ude00\\"}, [], {}, 0, "1e999"]')
     put("json", "bad-deep.json", b"[" * 500)
     put("json", "bad-twice.json", b'{"a": 1, "a": 2}')

@@ -1,9 +1,12 @@
-"""Writes tests/core/images/odd_*: JPEGs of four colours, images that are stored lying, WebPs and transparent ones, and odd.json with what Pillow reads in them.
+"""Writes tests/core/images/odd_*: CMYK JPEGs, rotated images (EXIF), WebPs and transparent images,
+and odd.json with Pillow's pixels of them.
 
     python scripts/make_image_golden.py        (needs Pillow and numpy)
 
-Pillow's side is Image.open, ImageOps.exif_transpose, pasting on white by the alpha channel, and convert("RGB") where there are four colours.
+Pillow's pixels come from Image.open, ImageOps.exif_transpose, pasting on white by the alpha
+channel, and convert("RGB") for CMYK.
 """
+
 import io
 import json
 import pathlib
@@ -34,7 +37,12 @@ def saved(image, form, **options):
 
 def exif(orientation, big=False):
     order = ">" if big else "<"
-    return (b"MM\0*" if big else b"II*\0") + struct.pack(order + "IHHHI", 8, 1, 0x112, 3, 1) + struct.pack(order + "HH", orientation, 0) + b"\0\0\0\0"
+    return (
+        (b"MM\0*" if big else b"II*\0")
+        + struct.pack(order + "IHHHI", 8, 1, 0x112, 3, 1)
+        + struct.pack(order + "HH", orientation, 0)
+        + b"\0\0\0\0"
+    )
 
 
 def exif_behind_pixels(png, orientation):
@@ -45,11 +53,13 @@ files = {}
 cmyk = saved(Image.frombytes("CMYK", (WIDTH, HEIGHT), picture(4).tobytes()), "JPEG", quality=95)
 place = cmyk.index(b"\xff\xee\x00\x0eAdobe")
 files["odd_cmyk_adobe.jpg"] = cmyk
-files["odd_cmyk_plain.jpg"] = cmyk[:place] + cmyk[place + 16:]
-files["odd_ycck.jpg"] = cmyk[:place + 15] + b"\2" + cmyk[place + 16:]
+files["odd_cmyk_plain.jpg"] = cmyk[:place] + cmyk[place + 16 :]
+files["odd_ycck.jpg"] = cmyk[: place + 15] + b"\2" + cmyk[place + 16 :]
 colour = Image.fromarray(picture(3))
 for orientation in range(1, 9):
-    files[f"odd_exif{orientation}.jpg"] = saved(colour, "JPEG", quality=95, exif=b"Exif\0\0" + exif(orientation, big=orientation % 2 == 0))
+    files[f"odd_exif{orientation}.jpg"] = saved(
+        colour, "JPEG", quality=95, exif=b"Exif\0\0" + exif(orientation, big=orientation % 2 == 0)
+    )
 files["odd_exif6.png"] = saved(colour, "PNG", exif=exif(6))
 files["odd_exif_behind_pixels.png"] = exif_behind_pixels(saved(colour, "PNG"), 8)
 files["odd_exif6.webp"] = saved(colour, "WEBP", lossless=True, exif=exif(6))
@@ -60,8 +70,17 @@ files["odd_alpha.png"] = saved(transparent, "PNG")
 files["odd_grey_alpha.png"] = saved(Image.fromarray(picture(2), "LA"), "PNG")
 palette = colour.quantize(8)
 files["odd_palette_transparent.png"] = saved(palette, "PNG", transparency=bytes([0, 128, 255]))
-files["odd_grey_key.png"] = saved(Image.fromarray(picture(1)[:, :, 0]), "PNG", transparency=int(picture(1)[1, 2, 0]))
-files["odd_animated.webp"] = saved(transparent, "WEBP", lossless=True, exact=True, save_all=True, append_images=[colour.convert("RGBA")])
+files["odd_grey_key.png"] = saved(
+    Image.fromarray(picture(1)[:, :, 0]), "PNG", transparency=int(picture(1)[1, 2, 0])
+)
+files["odd_animated.webp"] = saved(
+    transparent,
+    "WEBP",
+    lossless=True,
+    exact=True,
+    save_all=True,
+    append_images=[colour.convert("RGBA")],
+)
 
 
 def as_pillow_reads(file):
@@ -84,5 +103,15 @@ for name, file in files.items():
     (FOLDER / name).write_bytes(file)
     made = np.asarray(as_pillow_reads(file))
     height, width = made.shape[:2]
-    expected.append({"file": name, "height": height, "width": width, "channels": 1 if made.ndim == 2 else 3, "pixels": made.ravel().tolist()})
-(FOLDER / "odd.json").write_text("[\n" + ",\n".join(json.dumps(one, separators=(",", ":")) for one in expected) + "\n]\n")
+    expected.append(
+        {
+            "file": name,
+            "height": height,
+            "width": width,
+            "channels": 1 if made.ndim == 2 else 3,
+            "pixels": made.ravel().tolist(),
+        }
+    )
+(FOLDER / "odd.json").write_text(
+    "[\n" + ",\n".join(json.dumps(one, separators=(",", ":")) for one in expected) + "\n]\n"
+)

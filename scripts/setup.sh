@@ -1,10 +1,12 @@
 #!/usr/bin/env bash
-# Installs what building needs: Debian packages (as root, or with sudo) and wheels into .venv. In words behind it: "data" also Fashion-MNIST; "test" also that and what
-# tests and the Python module need; "bench" also what the benchmarks and their peers need; "fuzz" also Clang and libFuzzer. Does nothing that is done already.
+# Installs the build dependencies: Debian packages (as root, or with sudo) and wheels into .venv. An
+# argument installs more: "data" Fashion-MNIST; "test" that and what the tests and the Python module
+# need; "bench" what the benchmarks and their peers need; "fuzz" Clang and libFuzzer. Skips what is
+# installed already.
 #
-#   CUDA=1        all libraries of NVIDIA that LibTorch uses on a GPU
-#   TORCH_INDEX   another package index for LibTorch, e.g. https://download.pytorch.org/whl/cpu for the build for CPUs alone
-#   PACKAGES=no   leaves Debian packages alone
+#   CUDA=1        all of NVIDIA's libraries that LibTorch uses on a GPU
+#   TORCH_INDEX   another package index for LibTorch, e.g. https://download.pytorch.org/whl/cpu for the CPU-only build
+#   PACKAGES=no   does not install Debian packages
 set -euo pipefail
 cd "$(dirname "$0")/.."
 more=${1:-}
@@ -14,7 +16,7 @@ packages=(g++ cmake ninja-build ccache python3 python3-venv libcli11-dev libtoml
 case $more in
     test)
         packages+=(libgtest-dev python3-dev dataset-fashion-mnist)
-        [ -n "$(command -v chromium)" ] || packages+=(chromium-headless-shell)  # the served page is tried in it; 139 MB with its libraries
+        [ -n "$(command -v chromium)" ] || packages+=(chromium-headless-shell)  # for the tests of the served page; 139 MB with its libraries
         ;;
     data) packages+=(dataset-fashion-mnist) ;;
     bench) packages+=(libbenchmark-dev dataset-fashion-mnist) ;;
@@ -23,7 +25,8 @@ esac
 
 say() { echo "scripts/setup.sh: $*" >&2; }
 
-# Another package manager at work (unattended upgrades on a machine that was just started) is waited for. apt-get waits for dpkg's lock by itself, not for the others.
+# Waits for another running package manager (e.g. unattended upgrades after boot). apt-get itself
+# waits only for dpkg's lock.
 apt_get() {
     local waited=0 words
     words=$(mktemp)
@@ -35,9 +38,9 @@ apt_get() {
             continue
         fi
         cat "$words" >&2
-        grep -q 'Unable to locate package' "$words" && say "the names are Debian 12's; install what this system calls them, then run the same with PACKAGES=no"
+        grep -q 'Unable to locate package' "$words" && say "the package names are Debian 12's; install this system's equivalents, then run the same command with PACKAGES=no"
         rm -f "$words"
-        say "apt-get $1 failed; its words are above. Mend what they name, then run the same again"
+        say "apt-get $1 failed; its output is above. Fix the cause, then run the same command again"
         exit 1
     done
     rm -f "$words"
@@ -46,7 +49,7 @@ apt_get() {
 missing=()
 if [ "${PACKAGES:-}" != no ]; then
     if ! command -v dpkg-query > /dev/null || ! command -v apt-get > /dev/null; then
-        say "this is no Debian. Install what these packages of Debian 12 hold, then run the same with PACKAGES=no:"
+        say "this is not Debian. Install the equivalents of these Debian 12 packages, then run the same command with PACKAGES=no:"
         echo "    ${packages[*]}" >&2
         exit 1
     fi

@@ -1,15 +1,20 @@
 #!/usr/bin/env python3
-"""The study behind docs/results.md: runs what is missing, then writes docs/results.json and the tables of docs/results.md.
+"""The study behind docs/results.md: executes missing runs, then writes docs/results.json and the
+tables of docs/results.md.
 
     make study                                                    # everything
-    python3 scripts/study.py --only toy                           # a group, group/experiment or group/experiment/seed; several with commas
-    python3 scripts/study.py --only fashion --dry-run             # the commands
-    python3 scripts/study.py --no-run                             # tables from the runs that are there
-    python3 scripts/study.py --no-run --reuse fashion/k4/1=DIR    # a run that was made elsewhere counts as this experiment's seed
+    python3 scripts/study.py --only toy                           # a group, group/experiment or
+                                                                  # group/experiment/seed; several
+                                                                  # with commas
+    python3 scripts/study.py --only fashion --dry-run             # print the commands
+    python3 scripts/study.py --no-run                             # tables from existing runs
+    python3 scripts/study.py --no-run --reuse fashion/k4/1=DIR    # use a run made elsewhere as this
+                                                                  # experiment's seed
 
-Safe to call again: a finished run is not run again, an interrupted one goes on. ATELIER names another program than build/release/atelier.
-Python's standard library only.
+May be repeated: finished runs are kept, interrupted ones are resumed. ATELIER sets another program
+than build/release/atelier. Needs only the standard library.
 """
+
 import argparse
 import concurrent.futures
 import datetime
@@ -32,16 +37,24 @@ PROGRAM = "build/release/atelier"
 
 
 class Group:
-    """Experiments on one data set, each a name, what a reader calls it, and its overrides of the config."""
+    """Experiments on one data set, each with a name, a display name and config overrides."""
 
-    def __init__(self, config, seeds, columns, experiments, tables, pairs=False, teacher=None, reference=None):
-        self.config, self.seeds, self.columns, self.experiments, self.tables = config, seeds, columns, experiments, tables
+    def __init__(
+        self, config, seeds, columns, experiments, tables, pairs=False, teacher=None, reference=None
+    ):
+        self.config, self.seeds, self.columns, self.experiments, self.tables = (
+            config,
+            seeds,
+            columns,
+            experiments,
+            tables,
+        )
         self.pairs, self.reference = pairs, reference
-        self.teacher = teacher  # a shipped one; otherwise each seed trains its own
+        self.teacher = teacher  # a shipped one; if None, each seed trains its own
 
 
 def steps_times(factor, config, stages=("dm", "adm")):
-    """Overrides that give each student `factor` times the config's steps; shorter stages warm up for a shorter time."""
+    """Overrides for `factor` times the config's steps per student; warm-up is scaled down too."""
     base = tomllib.loads((ROOT / config).read_text())
     words = []
     for stage in stages:
@@ -75,13 +88,24 @@ toy_experiments = {
     "k8-total": ("K=8, steps / 8", students(8) + steps_times(1 / 8, TOY)),
     "k1-x4": ("K=1, steps x 4", students(1) + steps_times(4, TOY)),
     "k4-x4": ("K=4, steps x 4", students(4) + steps_times(4, TOY)),
-    # The same samples in all, split by the batch as the paper does, not by the updates.
-    "k1-b64-x4": ("K=1, batch / 4, steps x 4", students(1) + batch_times(1 / 4, TOY) + steps_times(4, TOY)),
+    # The same total number of samples, reduced by the batch size as in the paper, not by updates.
+    "k1-b64-x4": (
+        "K=1, batch / 4, steps x 4",
+        students(1) + batch_times(1 / 4, TOY) + steps_times(4, TOY),
+    ),
     "k4-batch": ("K=4, batch / 4", students(4) + batch_times(1 / 4, TOY)),
-    "k4-batch-cell": ("K=4, batch / 4, cell pairs", students(4) + batch_times(1 / 4, TOY) + ["pairs.filter=cell"]),
-    "k1-b64-x16": ("K=1, batch / 4, steps x 16", students(1) + batch_times(1 / 4, TOY) + steps_times(16, TOY)),
-    "k4-b64-x4-cell": ("K=4, batch / 4, steps x 4, cell pairs",
-                       students(4) + batch_times(1 / 4, TOY) + steps_times(4, TOY) + ["pairs.filter=cell"]),
+    "k4-batch-cell": (
+        "K=4, batch / 4, cell pairs",
+        students(4) + batch_times(1 / 4, TOY) + ["pairs.filter=cell"],
+    ),
+    "k1-b64-x16": (
+        "K=1, batch / 4, steps x 16",
+        students(1) + batch_times(1 / 4, TOY) + steps_times(16, TOY),
+    ),
+    "k4-b64-x4-cell": (
+        "K=4, batch / 4, steps x 4, cell pairs",
+        students(4) + batch_times(1 / 4, TOY) + steps_times(4, TOY) + ["pairs.filter=cell"],
+    ),
     "random": ("random", ["partition.method=random"]),
     "kmeans": ("k-means of the label embeddings", ["partition.method=kmeans"]),
     "balanced": ("balanced by the teacher's loss", ["partition.method=balanced"]),
@@ -89,15 +113,40 @@ toy_experiments = {
     "dm-only": ("DM 400 steps, no ADM", ["dm.steps=400", "adm.steps=0"]),
     "adm-without-pairs": ("DM 300 + ADM 100, pairs in DM only", ["adm.regression=none"]),
     "k4-half": ("K=4, half width, TSM", ["students.widths=[32]"]),
-    "k4-half-no-tsm": ("K=4, half width, random start", ["students.widths=[32]", "students.tsm=false"]),
+    "k4-half-no-tsm": (
+        "K=4, half width, random start",
+        ["students.widths=[32]", "students.tsm=false"],
+    ),
     "k1-half": ("K=1, half width, TSM", students(1) + ["students.widths=[32]"]),
-    "k1-half-x4": ("K=1, half width, TSM, steps x 4",
-                   students(1) + ["students.widths=[32]"] + steps_times(4, TOY, ("tsm", "dm", "adm"))),
+    "k1-half-x4": (
+        "K=1, half width, TSM, steps x 4",
+        students(1) + ["students.widths=[32]"] + steps_times(4, TOY, ("tsm", "dm", "adm")),
+    ),
 }
 toy_tables = {  # rows, and what the base run "k4" is called among them
-    "students": ["teacher", "k1", "k2", "k4", "k8", "k2-total", "k4-total", "k8-total", "k1-x4", "k4-x4"],
-    "batch": ["k1", "k1-b64-x4", ("k4-total", "K=4, steps / 4, all pairs"), ("k4-batch", "K=4, batch / 4, all pairs"),
-              "k4-batch-cell", "k1-x4", "k1-b64-x16", ("cell-pairs", "K=4, cell pairs"), "k4-b64-x4-cell"],
+    "students": [
+        "teacher",
+        "k1",
+        "k2",
+        "k4",
+        "k8",
+        "k2-total",
+        "k4-total",
+        "k8-total",
+        "k1-x4",
+        "k4-x4",
+    ],
+    "batch": [
+        "k1",
+        "k1-b64-x4",
+        ("k4-total", "K=4, steps / 4, all pairs"),
+        ("k4-batch", "K=4, batch / 4, all pairs"),
+        "k4-batch-cell",
+        "k1-x4",
+        "k1-b64-x16",
+        ("cell-pairs", "K=4, cell pairs"),
+        "k4-b64-x4-cell",
+    ],
     "partition": [("k4", "consecutive"), "random", "kmeans", "balanced"],
     "pairs": [("k4", "all pairs"), "cell-pairs"],
     "stages": [("k4", "DM 300 + ADM 100, pairs in both"), "dm-only", "adm-without-pairs"],
@@ -108,7 +157,10 @@ fashion_experiments = {
     "k4": ("K=4", students(4)),
     "k4-total": ("K=4, steps / 4", students(4) + steps_times(1 / 4, FASHION)),
     "k4-small": ("K=4, half width, TSM", students(4) + ["students.widths=[16]"]),
-    "k4-small-no-tsm": ("K=4, half width, random start", students(4) + ["students.widths=[16]", "students.tsm=false"]),
+    "k4-small-no-tsm": (
+        "K=4, half width, random start",
+        students(4) + ["students.widths=[16]", "students.tsm=false"],
+    ),
     "k1-small": ("K=1, half width, TSM", students(1) + ["students.widths=[16]"]),
     "k1-x4": ("K=1, steps x 4", students(1) + steps_times(4, FASHION)),
 }
@@ -118,31 +170,47 @@ fashion_tables = {
 }
 
 
-POINT_COLUMNS = [("sliced_wasserstein", "sliced Wasserstein x 1000 ↓", 1000), ("mmd_squared", "MMD² x 1000 ↓", 1000),
-                 ("worst_mode", "worst piece's share % ↑", 100), ("modes_reached", "pieces reached % ↑", 100),
-                 ("strays", "strays % ↓", 100), ("class_agreement", "class agreement % ↑", 100)]
-IMAGE_COLUMNS = [("feature_distance", "classifier-feature distance ↓", 1), ("kernel_feature_distance", "kernel distance x 1000 ↓", 1000),
-                 ("precision", "precision % ↑", 100), ("recall", "recall % ↑", 100), ("coverage", "coverage % ↑", 100),
-                 ("class_agreement", "class agreement % ↑", 100)]
+POINT_COLUMNS = [
+    ("sliced_wasserstein", "sliced Wasserstein x 1000 ↓", 1000),
+    ("mmd_squared", "MMD² x 1000 ↓", 1000),
+    ("worst_mode", "worst piece's share % ↑", 100),
+    ("modes_reached", "pieces reached % ↑", 100),
+    ("strays", "strays % ↓", 100),
+    ("class_agreement", "class agreement % ↑", 100),
+]
+IMAGE_COLUMNS = [
+    ("feature_distance", "classifier-feature distance ↓", 1),
+    ("kernel_feature_distance", "kernel distance x 1000 ↓", 1000),
+    ("precision", "precision % ↑", 100),
+    ("recall", "recall % ↑", 100),
+    ("coverage", "coverage % ↑", 100),
+    ("class_agreement", "class agreement % ↑", 100),
+]
 
 
 def spiral_point(stream, share):
-    """A point of the spiral whose place along it is `share` of the way, counted in points."""
+    """The point of the spiral below which a fraction `share` of the points lies."""
     part = math.sqrt(share)
     angle = 4 * math.pi * part
-    return part * math.cos(angle) + stream.gauss(0, 0.02), part * math.sin(angle) + stream.gauss(0, 0.02)
+    return part * math.cos(angle) + stream.gauss(0, 0.02), part * math.sin(angle) + stream.gauss(
+        0, 0.02
+    )
 
 
 GOLDEN = (math.sqrt(5) - 1) / 2
 
 
 def floor_of(point, classes=8, drawn=10000, reference=40000, directions=64, quantiles=512, seeds=5):
-    """Sliced Wasserstein distances of fresh real draws to real reference points: what a perfect model would get.
+    """Sliced Wasserstein distances of new real samples to real reference points.
 
-    The draws take their classes as a model's samples do, by the golden ratio's sequence; the reference's are random.
+    This is what a perfect model would reach. The samples' classes follow the golden-ratio sequence,
+    as a model's samples do; those of the reference are random.
     """
     stream = random.Random(0)
-    lines = [(math.cos(math.pi * i / directions), math.sin(math.pi * i / directions)) for i in range(directions)]
+    lines = [
+        (math.cos(math.pi * i / directions), math.sin(math.pi * i / directions))
+        for i in range(directions)
+    ]
 
     def projections(points):
         for x, y in lines:
@@ -159,17 +227,35 @@ def floor_of(point, classes=8, drawn=10000, reference=40000, directions=64, quan
     distances = []
     for _ in range(seeds):
         found = projections(list(drawn_points()))
-        distances.append(sum(abs(a - b) for f, w in zip(found, wanted) for a, b in zip(f, w)) / directions / quantiles)
+        distances.append(
+            sum(abs(a - b) for f, w in zip(found, wanted) for a, b in zip(f, w))
+            / directions
+            / quantiles
+        )
     return distances
 
 
 GROUPS = {
-    "toy": Group(TOY, range(5), POINT_COLUMNS, toy_experiments, toy_tables, pairs=True, reference=spiral_point),
-    "fashion": Group(FASHION, range(1, 4), IMAGE_COLUMNS, fashion_experiments, fashion_tables,
-                     teacher="models/fashion-mnist/teacher"),
+    "toy": Group(
+        TOY,
+        range(5),
+        POINT_COLUMNS,
+        toy_experiments,
+        toy_tables,
+        pairs=True,
+        reference=spiral_point,
+    ),
+    "fashion": Group(
+        FASHION,
+        range(1, 4),
+        IMAGE_COLUMNS,
+        fashion_experiments,
+        fashion_tables,
+        teacher="models/fashion-mnist/teacher",
+    ),
 }
 
-# Commands ---------------------------------------------------------------------------------------------------------------------
+# Commands -----------------------------------------------------------------------------------------
 
 
 def run_folder(group, name, seed):
@@ -177,15 +263,29 @@ def run_folder(group, name, seed):
 
 
 def start_commands(group, seed):
-    """What the runs of a seed share: a teacher, and pairs of its samples."""
+    """The commands for what the runs of a seed share: a teacher, and pairs of its samples."""
     if GROUPS[group].teacher:
         return []
     folder, config = run_folder(group, "teacher", seed), GROUPS[group].config
     words = [config, f"seed={seed}", f"output={folder}"]
     settings = tomllib.loads((ROOT / config).read_text())
-    # Every run takes the teacher's figures from here; 1000 is the first seed of a run's evaluation.
-    measured = ["evaluate", str(folder / "teacher"), "--data", settings["data"]["path"], "--sampler", "heun", "--seed", "1000", "--out", str(folder),
-                "--count", str(settings["evaluate"]["count"]), "--seeds", str(settings["evaluate"]["seeds"])]
+    # All runs reuse the teacher's metrics from here; 1000 is the first seed of a run's evaluation.
+    measured = [
+        "evaluate",
+        str(folder / "teacher"),
+        "--data",
+        settings["data"]["path"],
+        "--sampler",
+        "heun",
+        "--seed",
+        "1000",
+        "--out",
+        str(folder),
+        "--count",
+        str(settings["evaluate"]["count"]),
+        "--seeds",
+        str(settings["evaluate"]["seeds"]),
+    ]
     return [["teacher"] + words] + ([["pairs"] + words] if GROUPS[group].pairs else []) + [measured]
 
 
@@ -194,7 +294,12 @@ def run_command(group, name, seed):
     words = [f"seed={seed}", f"teacher.path={GROUPS[group].teacher or folder / 'teacher'}"]
     if GROUPS[group].pairs:
         words += ["pairs.count=0", f"pairs.path={folder / 'pairs'}"]
-    return ["run", GROUPS[group].config] + words + GROUPS[group].experiments[name][1] + [f"output={run_folder(group, name, seed)}"]
+    return (
+        ["run", GROUPS[group].config]
+        + words
+        + GROUPS[group].experiments[name][1]
+        + [f"output={run_folder(group, name, seed)}"]
+    )
 
 
 def shown(command):
@@ -202,7 +307,10 @@ def shown(command):
 
 
 def execute(command, folder):
-    """Runs the program once and adds its CPU seconds to study.json in the run's folder. Returns whether it finished."""
+    """Runs the program once and adds its CPU seconds to study.json in the run's folder.
+
+    Returns whether it finished.
+    """
     folder = ROOT / folder
     if folder.is_symlink():  # made elsewhere, see --reuse
         return True
@@ -214,31 +322,53 @@ def execute(command, folder):
         return True
     print(f"{datetime.datetime.now():%H:%M:%S} {shown(command)}", flush=True)
     with open(folder / "output.txt", "a") as output:
-        child = subprocess.Popen([os.environ.get("ATELIER", str(ROOT / PROGRAM))] + command, cwd=ROOT, stdout=output, stderr=output)
+        child = subprocess.Popen(
+            [os.environ.get("ATELIER", str(ROOT / PROGRAM))] + command,
+            cwd=ROOT,
+            stdout=output,
+            stderr=output,
+        )
         _, status, used = os.wait4(child.pid, 0)
     child.returncode = os.waitstatus_to_exitcode(status)
-    notes[command[0]] = {"command": shown(command), "finished": child.returncode == 0, "commit": commit(), "machine": machine(),
-                         "date": f"{datetime.date.today()}",
-                         "cpu_seconds": before.get("cpu_seconds", 0) + used.ru_utime + used.ru_stime}
+    notes[command[0]] = {
+        "command": shown(command),
+        "finished": child.returncode == 0,
+        "commit": commit(),
+        "machine": machine(),
+        "date": f"{datetime.date.today()}",
+        "cpu_seconds": before.get("cpu_seconds", 0) + used.ru_utime + used.ru_stime,
+    }
     path.write_text(json.dumps(notes, indent=2))
-    if child.returncode == 130:  # atelier's own word for: interrupted and resumable
+    if child.returncode == 130:  # atelier's exit code for: interrupted and resumable
         raise KeyboardInterrupt
     if child.returncode != 0:
-        print(f"exit code {child.returncode}, see {folder / 'output.txt'}:\n"
-              + (folder / "output.txt").read_text()[-500:], file=sys.stderr)
+        print(
+            f"exit code {child.returncode}, see {folder / 'output.txt'}:\n"
+            + (folder / "output.txt").read_text()[-500:],
+            file=sys.stderr,
+        )
     return child.returncode == 0
 
 
 def run_everything(chosen, jobs):
-    """Seeds in turn, so that an unfinished study has whole seeds. Returns how many commands failed."""
+    """Runs seed by seed, so that an unfinished study has complete seeds.
+
+    Returns the number of failed commands.
+    """
     failures = 0
     with concurrent.futures.ThreadPoolExecutor(jobs) as pool:
         for group, seed in dict.fromkeys((group, seed) for group, _, seed in chosen):
-            if not all(execute(command, run_folder(group, "teacher", seed)) for command in start_commands(group, seed)):
+            if not all(
+                execute(command, run_folder(group, "teacher", seed))
+                for command in start_commands(group, seed)
+            ):
                 failures += 1
                 continue
             names = [name for other, name, s in chosen if (other, s) == (group, seed)]
-            results = [pool.submit(execute, run_command(group, name, seed), run_folder(group, name, seed)) for name in names]
+            results = [
+                pool.submit(execute, run_command(group, name, seed), run_folder(group, name, seed))
+                for name in names
+            ]
             try:
                 failures += sum(not result.result() for result in results)
             except KeyboardInterrupt:
@@ -247,7 +377,7 @@ def run_everything(chosen, jobs):
     return failures
 
 
-# Results ----------------------------------------------------------------------------------------------------------------------
+# Results ------------------------------------------------------------------------------------------
 
 
 def metrics_of(model):
@@ -259,28 +389,44 @@ def stages_of(folder):
     stages = {}
     for path in sorted(folder.glob("students/*/*/stage.json")):
         stage, name = json.loads(path.read_text()), path.parent.name
-        stages[f"{path.parent.parent.name}/{name}"] = {"steps": stage["settings"][name]["steps"], "seconds": stage["result"]["seconds"]}
+        stages[f"{path.parent.parent.name}/{name}"] = {
+            "steps": stage["settings"][name]["steps"],
+            "seconds": stage["result"]["seconds"],
+        }
     return stages
 
 
 def collected(group, name, seed):
-    """Everything that is reported of a run, or nothing where it has no evaluation yet."""
+    """Everything that is reported about a run; None before its evaluation."""
     folder = ROOT / run_folder(group, name, seed)
     if not (folder / "evaluation.json").exists():
         return None
     evaluation = json.loads((folder / "evaluation.json").read_text())
     teacher, ensemble = (evaluation["models"][key] for key in evaluation["order"][:2])
-    notes = json.loads((folder / "study.json").read_text()).get("run", {}) if (folder / "study.json").exists() else {}
+    notes = (
+        json.loads((folder / "study.json").read_text()).get("run", {})
+        if (folder / "study.json").exists()
+        else {}
+    )
     if not folder.is_symlink() and not notes.get("finished"):
         return None
-    return {"group": group, "experiment": name, "seed": seed, "command": shown(run_command(group, name, seed)),
-            "metrics": metrics_of(ensemble), "teacher_metrics": metrics_of(teacher), "students": ensemble["students"],
-            "parameters": ensemble["parameters"], "stages": stages_of(folder), "reused": folder.is_symlink(),
-            **{key: notes[key] for key in ("cpu_seconds", "commit", "machine", "date") if key in notes}}
+    return {
+        "group": group,
+        "experiment": name,
+        "seed": seed,
+        "command": shown(run_command(group, name, seed)),
+        "metrics": metrics_of(ensemble),
+        "teacher_metrics": metrics_of(teacher),
+        "students": ensemble["students"],
+        "parameters": ensemble["parameters"],
+        "stages": stages_of(folder),
+        "reused": folder.is_symlink(),
+        **{key: notes[key] for key in ("cpu_seconds", "commit", "machine", "date") if key in notes},
+    }
 
 
 def gather():
-    """The runs that are here, and from the file those that are not."""
+    """The existing runs, and from the file those that do not exist here."""
     before = json.loads(RESULTS.read_text()) if RESULTS.exists() else {}
     runs = {(run["group"], run["experiment"], run["seed"]): run for run in before.get("runs", [])}
     floors = before.get("floor", {})
@@ -292,13 +438,30 @@ def gather():
                     runs[group, name, seed] = found
         if experiments.reference and group not in floors:
             floors[group] = {"sliced_wasserstein": floor_of(experiments.reference)}
-    known = [run for (group, name, _), run in sorted(runs.items()) if group in GROUPS and name in GROUPS[group].experiments]
-    return {"written": f"{datetime.date.today()}", "machine": machine(), "commit": commit(), "floor": floors, "runs": known}
+    known = [
+        run
+        for (group, name, _), run in sorted(runs.items())
+        if group in GROUPS and name in GROUPS[group].experiments
+    ]
+    return {
+        "written": f"{datetime.date.today()}",
+        "machine": machine(),
+        "commit": commit(),
+        "floor": floors,
+        "runs": known,
+    }
 
 
 def write_results(results):
-    head = json.dumps({key: value for key, value in results.items() if key != "runs"}, indent=1)[:-2]
-    RESULTS.write_text(head + ',\n "runs": [\n' + ",\n".join("  " + json.dumps(run) for run in results["runs"]) + "\n ]\n}\n")
+    head = json.dumps({key: value for key, value in results.items() if key != "runs"}, indent=1)[
+        :-2
+    ]
+    RESULTS.write_text(
+        head
+        + ',\n "runs": [\n'
+        + ",\n".join("  " + json.dumps(run) for run in results["runs"])
+        + "\n ]\n}\n"
+    )
 
 
 def mean_and_spread(values, factor=1.0):
@@ -314,10 +477,16 @@ def mean_and_spread(values, factor=1.0):
 
 
 def seconds_of(runs):
-    """CPU seconds; of a run that was made elsewhere the clock of its stages, marked as such."""
+    """CPU seconds; for a run made elsewhere the wall-clock time of its stages, marked as such."""
     measured = [run["cpu_seconds"] for run in runs if "cpu_seconds" in run]
-    clocked = [sum(stage["seconds"] for stage in run["stages"].values()) for run in runs if "cpu_seconds" not in run]
-    words = ([mean_and_spread(measured)] if measured else []) + ([mean_and_spread(clocked) + " by the clock"] if clocked else [])
+    clocked = [
+        sum(stage["seconds"] for stage in run["stages"].values())
+        for run in runs
+        if "cpu_seconds" not in run
+    ]
+    words = ([mean_and_spread(measured)] if measured else []) + (
+        [mean_and_spread(clocked) + " by the clock"] if clocked else []
+    )
     return ", ".join(words)
 
 
@@ -327,26 +496,43 @@ def steps_of(run):
 
 
 def samples_of(run):
-    """Samples that these updates draw, in thousands."""
+    """Samples drawn by these updates, in thousands."""
     config = tomllib.loads((ROOT / GROUPS[run["group"]].config).read_text())
     batches = {stage: config[stage]["batch"] for stage in ("dm", "adm")}
     for word in GROUPS[run["group"]].experiments[run["experiment"]][1]:
         key, _, value = word.partition("=")
         if key.endswith(".batch"):
             batches[key.split(".")[0]] = int(value)
-    return round(sum(stage["steps"] * batches[name.split("/")[1]] for name, stage in run["stages"].items()
-                     if not name.endswith("/tsm")) / 1000)
+    return round(
+        sum(
+            stage["steps"] * batches[name.split("/")[1]]
+            for name, stage in run["stages"].items()
+            if not name.endswith("/tsm")
+        )
+        / 1000
+    )
 
 
 def table(results, group, rows):
     columns = GROUPS[group].columns
-    lines = ["| | " + " | ".join(words for _, words, _ in columns) + " | steps | thousand samples | CPU s | seeds |",
-             "|---" * (len(columns) + 5) + "|"]
+    lines = [
+        "| | "
+        + " | ".join(words for _, words, _ in columns)
+        + " | steps | thousand samples | CPU s | seeds |",
+        "|---" * (len(columns) + 5) + "|",
+    ]
     commands = []
     if "teacher" in rows and group in results["floor"]:
         floor = results["floor"][group]
-        cells = [mean_and_spread(floor[key], factor) if key in floor else "" for key, _, factor in columns]
-        lines.append("| real points against real points | " + " | ".join(cells) + f" | | | | {len(floor['sliced_wasserstein'])} |")
+        cells = [
+            mean_and_spread(floor[key], factor) if key in floor else ""
+            for key, _, factor in columns
+        ]
+        lines.append(
+            "| real points against real points | "
+            + " | ".join(cells)
+            + f" | | | | {len(floor['sliced_wasserstein'])} |"
+        )
     for row in rows:
         name, words = row if isinstance(row, tuple) else (row, None)
         of = "k1" if name == "teacher" else name
@@ -355,29 +541,54 @@ def table(results, group, rows):
             continue
         if name == "teacher" and GROUPS[group].teacher:
             runs = runs[:1]  # one teacher for all seeds
-        words = words or ("teacher, 35 evaluations" if name == "teacher" else GROUPS[group].experiments[name][0])
+        words = words or (
+            "teacher, 35 evaluations" if name == "teacher" else GROUPS[group].experiments[name][0]
+        )
         metrics = [run["teacher_metrics" if name == "teacher" else "metrics"] for run in runs]
-        cells = [mean_and_spread([m.get(key) for m in metrics], factor) for key, _, factor in columns]
-        cost = " |  | " if name == "teacher" else f"{steps_of(runs[0])} | {samples_of(runs[0])} | {seconds_of(runs)}"
+        cells = [
+            mean_and_spread([m.get(key) for m in metrics], factor) for key, _, factor in columns
+        ]
+        cost = (
+            " |  | "
+            if name == "teacher"
+            else f"{steps_of(runs[0])} | {samples_of(runs[0])} | {seconds_of(runs)}"
+        )
         lines.append(f"| {words} | " + " | ".join(cells) + f" | {cost} | {len(runs)} |")
         if name != "teacher":
-            commands.append(f"python3 scripts/study.py --only {group}/{name}".ljust(60) + "# " + " ".join(GROUPS[group].experiments[name][1]))
+            commands.append(
+                f"python3 scripts/study.py --only {group}/{name}".ljust(60)
+                + "# "
+                + " ".join(GROUPS[group].experiments[name][1])
+            )
     if not commands:
         return f"Not run yet: `python3 scripts/study.py --only {group}`."
     return "\n".join(lines + ["", "```"] + commands + ["```"])
 
 
 def write_page(results):
-    fill_markers(PAGE, {f"study {group}/{name}": table(results, group, rows)
-                        for group in GROUPS for name, rows in GROUPS[group].tables.items()})
+    fill_markers(
+        PAGE,
+        {
+            f"study {group}/{name}": table(results, group, rows)
+            for group in GROUPS
+            for name, rows in GROUPS[group].tables.items()
+        },
+    )
 
 
 def reuse(mapping):
     place, _, folder = mapping.partition("=")
-    known = {f"{group}/{name}/{seed}": run_folder(group, name, seed)
-             for group in GROUPS for name in GROUPS[group].experiments for seed in GROUPS[group].seeds}
+    known = {
+        f"{group}/{name}/{seed}": run_folder(group, name, seed)
+        for group in GROUPS
+        for name in GROUPS[group].experiments
+        for seed in GROUPS[group].seeds
+    }
     if place not in known or not (pathlib.Path(folder) / "evaluation.json").exists():
-        sys.exit(f"--reuse {mapping}: wanted group/experiment/seed=DIR of a known experiment, with an evaluation.json in DIR")
+        sys.exit(
+            f"--reuse {mapping}: expected group/experiment/seed=DIR of a known experiment, with an "
+            "evaluation.json in DIR"
+        )
     link = ROOT / known[place]
     link.parent.mkdir(parents=True, exist_ok=True)
     if link.is_symlink():
@@ -386,25 +597,48 @@ def reuse(mapping):
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--only", default="", help="groups, group/experiment or group/experiment/seed, with commas; default: everything")
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "--only",
+        default="",
+        help="groups, group/experiment or group/experiment/seed, with commas; default: everything",
+    )
     parser.add_argument("--seeds", type=int, help="only the first N seeds")
     parser.add_argument("--jobs", type=int, default=1, help="runs side by side")
     parser.add_argument("--dry-run", action="store_true", help="print the commands and do nothing")
     parser.add_argument("--no-run", action="store_true", help="only write the tables")
-    parser.add_argument("--reuse", action="append", default=[], metavar="GROUP/EXPERIMENT/SEED=DIR", help="take a run made elsewhere")
+    parser.add_argument(
+        "--reuse",
+        action="append",
+        default=[],
+        metavar="GROUP/EXPERIMENT/SEED=DIR",
+        help="take a run made elsewhere",
+    )
     arguments = parser.parse_args()
     wanted = [word for word in arguments.only.split(",") if word]
-    runs = {(group, name, seed): (group, f"{group}/{name}", f"{group}/{name}/{seed}")
-            for group in GROUPS for seed in list(GROUPS[group].seeds)[:arguments.seeds] for name in GROUPS[group].experiments}
+    runs = {
+        (group, name, seed): (group, f"{group}/{name}", f"{group}/{name}/{seed}")
+        for group in GROUPS
+        for seed in list(GROUPS[group].seeds)[: arguments.seeds]
+        for name in GROUPS[group].experiments
+    }
     known = {word for words in runs.values() for word in words}
     if unknown := [word for word in wanted if word not in known]:
-        parser.error(f"no experiment {', '.join(unknown)}; known: {', '.join(sorted(word for word in known if word.count('/') == 1))}")
-    chosen = [run for run, words in runs.items() if not wanted or any(word in wanted for word in words)]
+        parser.error(
+            f"no experiment {', '.join(unknown)}; known: "
+            f"{', '.join(sorted(word for word in known if word.count('/') == 1))}"
+        )
+    chosen = [
+        run for run, words in runs.items() if not wanted or any(word in wanted for word in words)
+    ]
     if arguments.dry_run:
         for group, seed in dict.fromkeys((group, seed) for group, _, seed in chosen):
             names = [name for other, name, s in chosen if (other, s) == (group, seed)]
-            for command in start_commands(group, seed) + [run_command(group, name, seed) for name in names]:
+            for command in start_commands(group, seed) + [
+                run_command(group, name, seed) for name in names
+            ]:
                 print(shown(command))
         return 0
     for mapping in arguments.reuse:

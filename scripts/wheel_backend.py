@@ -1,8 +1,11 @@
-"""Builds Atelier's wheel: scikit-build-core, given LibTorch without the rest of the package torch (wheels.py says why).
+"""Builds Atelier's wheel: scikit-build-core with LibTorch, without the rest of the torch package
+(see wheels.py for the reason).
 
-The wheel carries what it links of LibTorch, so that torch is no dependency of it. LibTorch is taken from an environment where torch lies already, the one that is
-installed into or .venv; else it is fetched into build/libtorch.
+The wheel contains the libraries of LibTorch that it links, so that it does not depend on torch.
+LibTorch is taken from an environment that has torch, the target environment or .venv; otherwise it
+is downloaded into build/libtorch.
 """
+
 import glob
 import pathlib
 import sys
@@ -16,10 +19,19 @@ from scikit_build_core.build import *  # noqa: F403
 def _with_libtorch(settings):
     settings = dict(settings or {})
     if "cmake.define.ATELIER_LIBTORCH" not in settings:
-        places = [pathlib.Path(sysconfig.get_path("purelib")), *map(pathlib.Path, glob.glob(str(wheels.ROOT / ".venv/lib/python3*/site-packages")))]
-        there = [place / "torch" for place in places if wheels.has_libtorch(place) and not wheels.loads(place / "torch")]
+        places = [
+            pathlib.Path(sysconfig.get_path("purelib")),
+            *map(pathlib.Path, glob.glob(str(wheels.ROOT / ".venv/lib/python3*/site-packages"))),
+        ]
+        there = [
+            place / "torch"
+            for place in places
+            if wheels.has_libtorch(place) and not wheels.loads(place / "torch")
+        ]
         try:
-            settings["cmake.define.ATELIER_LIBTORCH"] = str(there[0] if there else wheels.provide_libtorch(wheels.ROOT / "build/libtorch"))
+            settings["cmake.define.ATELIER_LIBTORCH"] = str(
+                there[0] if there else wheels.provide_libtorch(wheels.ROOT / "build/libtorch")
+            )
         except wheels.Failed as failed:
             sys.exit(str(failed))
     return settings

@@ -1,15 +1,20 @@
 #!/usr/bin/env python3
-"""Installs the wheels that Atelier is built and run with into the environment of the Python that runs this, or, of LibTorch alone, below a folder.
+"""Installs the wheels that Atelier is built and run with into the environment of this Python, or
+LibTorch alone into a folder.
 
     .venv/bin/python scripts/wheels.py               # LibTorch and OpenVINO
-    .venv/bin/python scripts/wheels.py test          # also what the tests of the Python module need
-    .venv/bin/python scripts/wheels.py --cuda        # LibTorch with all libraries of NVIDIA, for a machine with a GPU
+    .venv/bin/python scripts/wheels.py test          # also for the tests of the Python module
+    .venv/bin/python scripts/wheels.py --cuda        # LibTorch with all of NVIDIA's libraries, for
+                                                     # a machine with a GPU
     .venv/bin/python scripts/wheels.py --into DIR    # LibTorch alone, as DIR/torch
 
-PyPI's torch is the build for CUDA, which asks for 3 GB of NVIDIA's wheels. What Atelier links of it, libtorch_cpu and libc10, needs two of them, cudart and
-cupti; so torch is installed without its dependencies, and those two by the versions that its own metadata names. Does nothing that is done already.
-TORCH_INDEX names another package index for torch. Python's standard library only.
+PyPI's torch is the CUDA build, which depends on 3 GB of NVIDIA's wheels. The libraries that Atelier
+links, libtorch_cpu and libc10, need only two of them, cudart and cupti; so torch is installed
+without its dependencies, and those two in the versions that its metadata require. Skips what is
+installed already. TORCH_INDEX sets another package index for torch. Needs only the standard
+library.
 """
+
 from __future__ import annotations
 
 import argparse
@@ -27,46 +32,75 @@ PAUSE = 5.0  # seconds before the next attempt
 
 
 def pinned(package: str) -> str:
-    """`package==VERSION`, as pyproject.toml says."""
+    """`package==VERSION`, as in pyproject.toml."""
     found = re.search(rf"\b{package}==[0-9.]+", (ROOT / "pyproject.toml").read_text())
     assert found, package
     return found.group()
 
 
 class Failed(Exception):
-    """Something could not be installed; the words are for the user."""
+    """Something could not be installed; the message is for the user."""
 
 
 def pip_install(*arguments: str) -> None:
-    """Runs pip, up to ATTEMPTS times where a download breaks."""
-    command = [sys.executable, "-m", "pip", "install", "--disable-pip-version-check", "--no-input", "--retries", "5", "--timeout", "60", *arguments]
+    """Runs pip, up to ATTEMPTS times when a download breaks."""
+    command = [
+        sys.executable,
+        "-m",
+        "pip",
+        "install",
+        "--disable-pip-version-check",
+        "--no-input",
+        "--retries",
+        "5",
+        "--timeout",
+        "60",
+        *arguments,
+    ]
     if not sys.stdout.isatty():
         command.insert(4, "-q")
     wanted = " ".join(word for word in arguments if not word.startswith("-"))
     for attempt in range(1, ATTEMPTS + 1):
-        # What pip prints to a build frontend's standard output would be taken for the frontend's own.
+        # A build frontend would mistake pip's standard output for its own.
         with subprocess.Popen(command, stdout=sys.stderr, stderr=subprocess.PIPE, text=True) as pip:
             for line in pip.stderr:
-                # That torch lacks dependencies is what is wanted here.
-                if not re.match(r"ERROR: pip's dependency resolver|torch \S+ requires .*(not installed|incompatible)", line):
+                # It is intended that torch lacks dependencies.
+                if not re.match(
+                    r"ERROR: pip's dependency resolver|torch \S+ requires .*(not installed|incompatible)",
+                    line,
+                ):
                     sys.stderr.write(line)
         if pip.returncode == 0:
             return
         if attempt < ATTEMPTS:
-            print(f"pip could not install {wanted} (attempt {attempt} of {ATTEMPTS}); once more in {PAUSE:.0f} s", file=sys.stderr, flush=True)
+            print(
+                f"pip could not install {wanted} (attempt {attempt} of {ATTEMPTS}); trying again "
+                f"in {PAUSE:.0f} s",
+                file=sys.stderr,
+                flush=True,
+            )
             time.sleep(PAUSE)
-    raise Failed(f"pip could not install {wanted} in {ATTEMPTS} attempts; its last words are above. Where the network broke, run the same again: what is done is "
-                 "kept. Where the package index does not have it, name one that does (PIP_INDEX_URL; of LibTorch TORCH_INDEX)")
+    raise Failed(
+        f"pip could not install {wanted} in {ATTEMPTS} attempts; its output is above. If the network "
+        "failed, run the same command again: what is installed is kept. If the package index does "
+        "not have it, set one that does (PIP_INDEX_URL; for LibTorch TORCH_INDEX)"
+    )
 
 
 def version_of(site: pathlib.Path, package: str) -> str | None:
     """The version of a package that is installed in `site`."""
     found = sorted(site.glob(f"{package}-*.dist-info/METADATA"))
-    return re.search(r"^Version: (.*)$", found[0].read_text(errors="replace"), re.MULTILINE).group(1).strip() if found else None
+    return (
+        re.search(r"^Version: (.*)$", found[0].read_text(errors="replace"), re.MULTILINE)
+        .group(1)
+        .strip()
+        if found
+        else None
+    )
 
 
 def needs_of_cpu_part(metadata: str) -> list[str]:
-    """Of the requirements in the metadata of a CUDA build of torch those that its libtorch_cpu.so is linked against."""
+    """The requirements in a CUDA build's metadata against which libtorch_cpu.so is linked."""
     parts = ("cudart", "cupti")
     needs = []
     for requirement in re.findall(r"^Requires-Dist: ([^;\n]+)", metadata, re.MULTILINE):
@@ -81,43 +115,72 @@ def needs_of_cpu_part(metadata: str) -> list[str]:
 
 
 def loads(torch: pathlib.Path) -> str:
-    """Why libtorch_cpu.so cannot be loaded, or nothing. Asked of another process, since it would stay in this one."""
-    code = "import ctypes, sys\ntry: ctypes.CDLL(sys.argv[1])\nexcept OSError as error: print(error)"
-    return subprocess.run([sys.executable, "-c", code, str(torch / "lib/libtorch_cpu.so")], capture_output=True, text=True).stdout.strip()
+    """Why libtorch_cpu.so cannot be loaded, or nothing.
+
+    Tried in another process, since it would stay loaded in this one.
+    """
+    code = (
+        "import ctypes, sys\ntry: ctypes.CDLL(sys.argv[1])\nexcept OSError as error: print(error)"
+    )
+    return subprocess.run(
+        [sys.executable, "-c", code, str(torch / "lib/libtorch_cpu.so")],
+        capture_output=True,
+        text=True,
+    ).stdout.strip()
 
 
 def has_libtorch(site: pathlib.Path) -> bool:
     wanted = pinned("torch").partition("==")[2]
-    return (version_of(site, "torch") or "").partition("+")[0] == wanted and (site / "torch/lib/libtorch_cpu.so").exists()
+    return (version_of(site, "torch") or "").partition("+")[0] == wanted and (
+        site / "torch/lib/libtorch_cpu.so"
+    ).exists()
 
 
 def provide_libtorch(into: pathlib.Path | None = None, cuda: bool = False) -> pathlib.Path:
-    """LibTorch's folder, with all that its CPU part needs; installed where it is not there."""
+    """LibTorch's folder with everything that its CPU library needs; installed if missing."""
     site = into or pathlib.Path(sysconfig.get_path("purelib"))
     where = ["--target", str(site)] if into else []
     index = ["--index-url", os.environ["TORCH_INDEX"]] if os.environ.get("TORCH_INDEX") else []
     torch = site / "torch"
     cuda_part = torch / "lib/libtorch_cuda.so"
     for_cpus = bool(index) and index[1].rstrip("/").endswith("/cpu")
-    if not has_libtorch(site) or (cuda and not cuda_part.exists()) or (for_cpus and cuda_part.exists()):
-        print(f"installing LibTorch ({pinned('torch')}) below {site}: 0.5 GB to download from PyPI", file=sys.stderr, flush=True)
+    if (
+        not has_libtorch(site)
+        or (cuda and not cuda_part.exists())
+        or (for_cpus and cuda_part.exists())
+    ):
+        print(
+            f"installing LibTorch ({pinned('torch')}) below {site}: 0.5 GB to download from PyPI",
+            file=sys.stderr,
+            flush=True,
+        )
         pip_install(*where, *index, "--upgrade", "--force-reinstall", "--no-deps", pinned("torch"))
     if cuda:
         if not cuda_part.exists():
-            raise Failed(f"CUDA=1: the build of {pinned('torch')} that pip finds is for CPUs alone; name an index that has one for CUDA with TORCH_INDEX, e.g. https://pypi.org/simple")
+            raise Failed(
+                f"CUDA=1: the build of {pinned('torch')} that pip finds is CPU-only; set TORCH_INDEX "
+                "to an index with a CUDA build, e.g. https://pypi.org/simple"
+            )
         pip_install(*where, *index, pinned("torch"))
-    elif cuda_part.exists() and not all(any(site.glob(f"nvidia_cuda_{part}*.dist-info")) for part in ("runtime", "cupti")):
-        # Also where a CUDA toolkit is installed: it may go, or another version of it may come.
+    elif cuda_part.exists() and not all(
+        any(site.glob(f"nvidia_cuda_{part}*.dist-info")) for part in ("runtime", "cupti")
+    ):
+        # Even if a CUDA toolkit is installed: it may be removed or replaced by another version.
         metadata = next(site.glob("torch-*.dist-info/METADATA")).read_text(errors="replace")
         pip_install(*where, *needs_of_cpu_part(metadata))
     why = loads(torch)
     if why:
-        raise Failed(f"{torch}/lib/libtorch_cpu.so cannot be loaded: {why}. Remove {torch.parent} and run the same again")
+        raise Failed(
+            f"{torch}/lib/libtorch_cpu.so cannot be loaded: {why}. Remove {torch.parent} and run the "
+            "same command again"
+        )
     return torch
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("more", nargs="?", choices=["test", "bench"])
     parser.add_argument("--cuda", action="store_true")
     parser.add_argument("--into", type=pathlib.Path)
@@ -129,9 +192,19 @@ def main() -> int:
             return 0
         if version_of(site, "openvino") != pinned("openvino").partition("==")[2]:
             pip_install(pinned("openvino"))
-        if arguments.more and not (site / "torch/lib/libtorch_cuda.so").exists() and not all(version_of(site, package) for package in ("typing_extensions", "sympy", "filelock")):
-            pip_install(pinned("torch"))  # what `import torch` needs, of which the build for CPUs asks for little; it is no part of Atelier
-        if arguments.more == "test" and not all(version_of(site, package) for package in ("nanobind", "numpy", "pytest", "pillow")):
+        if (
+            arguments.more
+            and not (site / "torch/lib/libtorch_cuda.so").exists()
+            and not all(
+                version_of(site, package) for package in ("typing_extensions", "sympy", "filelock")
+            )
+        ):
+            pip_install(
+                pinned("torch")
+            )  # dependencies of `import torch` in the CPU build, not of Atelier
+        if arguments.more == "test" and not all(
+            version_of(site, package) for package in ("nanobind", "numpy", "pytest", "pillow")
+        ):
             pip_install("nanobind>=3.1,<4", "numpy", "pytest", "pillow")
         if arguments.more == "bench":
             pip_install("-r", str(ROOT / "benchmarks/requirements.txt"))

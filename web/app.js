@@ -1,15 +1,15 @@
-// The page speaks the same API as every other client.
+// The page uses the same API as every other client.
 
 const $ = (id) => document.getElementById(id);
 const hues = (k) => `hsl(${(k * 137.5 + 190) % 360} 55% 52%)`;  // neighbours far apart
-const shownPrompts = 4, keptDrawings = 24, fewPictures = 12, keyPlace = "atelier-key";
-// A model is asked so often, while it has not taken so long in all.
+const shownPrompts = 4, maxDrawings = 24, fewImages = 12, keyStorage = "atelier-key";
+// Requests per model in a race: at most `rounds`, and none is started after `milliseconds`.
 const races = { rounds: 5, milliseconds: 3000 };
 let models = [], limits = { n: 64, prompt_bytes: 4096 }, lost = false;
-const asked = new Map();  // model id -> prompts asked from here, newest first: { prompt, student }
-const drawings = [];      // what was drawn from here, newest first
-let shown;                // the drawing on the page
-let enlarged = 0;         // the picture of it in the dialog
+const promptHistory = new Map();  // model id -> prompts sent from this page, newest first: { prompt, student }
+const drawings = [];        // results drawn from this page, newest first
+let shown;                  // the displayed drawing
+let enlarged = 0;           // the index of its image in the dialog
 
 function element(tag, properties = {}, ...children) {
   const made = Object.assign(document.createElement(tag), properties);
@@ -17,7 +17,7 @@ function element(tag, properties = {}, ...children) {
   return made;
 }
 
-// Talking to the server ---------------------------------------------------------------------------
+// Requests to the server --------------------------------------------------------------------------
 
 function headers() {
   const key = $("key").value.trim();
@@ -31,17 +31,17 @@ const later = (answer) => {
   return seconds > 0 ? `Try again in ${plural(seconds, "second")}.` : "Try again in a moment.";
 };
 
-// What an answer that is no picture means for whoever sits before the page.
-function words(answer, error) {
+// The message for the user when a response has no images.
+function errorText(answer, error) {
   switch (answer.status) {
     case 401:
       return $("key").value.trim() ? "The server does not know this API key. Enter another one at “API key”."
                                    : "This server asks for an API key. Enter it at “API key”.";
     case 429: return `The server has too much to draw just now. ${later(answer)}`;
     case 503:
-      return (error.code === "student_unavailable" ? "Nobody can draw this at the moment. "
-                                                   : "The server is being stopped. ") + later(answer);
-    case 504: return "The server did not finish in time. Ask for fewer pictures, or try again.";
+      return (error.code === "student_unavailable" ? "No worker can draw this at the moment. "
+                                                   : "The server is stopping. ") + later(answer);
+    case 504: return "The server did not finish in time. Ask for fewer images, or try again.";
     default: return error.message ?? `The server answered ${answer.status}.`;
   }
 }
@@ -61,7 +61,7 @@ async function ask(path, body) {
     $("access").open = true;
     $("key").focus();
   }
-  throw new Error(words(answer, read.error ?? {}));
+  throw new Error(errorText(answer, read.error ?? {}));
 }
 
 function say(text, bad = false) {
@@ -74,29 +74,29 @@ function complain(problem) {
   say(problem.message, true);
 }
 
-// What can be asked -------------------------------------------------------------------------------
+// Choosing what to draw ---------------------------------------------------------------------------
 
 const chosenModel = () => models.find((model) => model.id === $("model").value);
 const chosenClass = () => Number(new FormData($("request")).get("class"));
 const className = (model, id) => model.atelier.class_names[id] ?? `class ${id}`;
-// What is asked of a model, as the API's fields.
-const wish = ({ atelier }) => (atelier.reads_prompts ? { prompt: $("prompt").value.trim() }
+// The class or prompt of a request, as the API's fields.
+const target = ({ atelier }) => (atelier.reads_prompts ? { prompt: $("prompt").value.trim() }
                                                      : { class: chosenClass() });
 const nameOf = (model, { prompt, class: id }) => prompt ?? className(model, id);
 const plural = (count, word) => `${count.toLocaleString("en")} ${word}${count === 1 ? "" : "s"}`;
 const isAlone = (model) => model.atelier.students.length === 1;
-// Who drew: a student of several, or the model itself, which may be their teacher.
+// The name of the network that drew: a student, or the model itself if it has no students.
 const drawer = (model, k) => (isAlone(model) ? model.id : `student ${k} of ${model.id}`);
 const work = ({ atelier: { evaluations: count } }) => (count === 1 ? "one step" : plural(count, "network evaluation"));
 
 function about(model) {
   const how = model.atelier.evaluations === 1 ? "in one step" : `in ${work(model)}`;
-  if (isAlone(model)) return `One model draws everything, each picture ${how}.`;
+  if (isAlone(model)) return `One model draws everything, each image ${how}.`;
   const students = plural(model.atelier.students.length, "student");
-  return `One teacher, ${students}: each picture is drawn ${how} by the student that owns what is asked for.`;
+  return `One teacher, ${students}: each image is drawn ${how} by the student that owns the class or prompt.`;
 }
 
-// The models that can be asked what the chosen one can, and mean the same by it.
+// The models that accept the same request as the chosen one, with the same meaning.
 function rivals() {
   const chosen = chosenModel().atelier;
   const same = (a, b) => a.length === b.length && a.every((name, i) => name === b[i]);
@@ -114,12 +114,12 @@ function checkPrompt() {
 function showChoice() {
   const model = chosenModel();
   $("about").textContent = about(model);
-  $("words").hidden = !model.atelier.reads_prompts;
+  $("prompt-row").hidden = !model.atelier.reads_prompts;
   $("choice").hidden = model.atelier.reads_prompts;
   $("prompt").required = model.atelier.reads_prompts;
   checkPrompt();
   $("race").hidden = rivals().length < 2;
-  $("comparison").hidden = true;  // it was of another request
+  $("comparison").hidden = true;  // it belongs to another request
   const before = chosenClass(), chosen = before < model.atelier.owner.length ? before : 0;
   $("classes").replaceChildren(...model.atelier.owner.map((owner, id) => {
     const input = element("input", { type: "radio", name: "class", value: id, checked: id === chosen });
@@ -129,10 +129,10 @@ function showChoice() {
   }));
 }
 
-// The prompts that were asked from here and are a student's, or the classes that it owns.
+// The prompts sent from this page that a student owns, or the classes that it owns.
 function property(model, k) {
   if (model.atelier.reads_prompts) {
-    const own = (asked.get(model.id) ?? []).filter(({ student }) => student === k).slice(0, shownPrompts);
+    const own = (promptHistory.get(model.id) ?? []).filter(({ student }) => student === k).slice(0, shownPrompts);
     const now = $("prompt").value.trim();
     return own.map(({ prompt }, i) => element(i === 0 && prompt === now ? "b" : "span", { textContent: `“${prompt}”` }));
   }
@@ -145,8 +145,8 @@ function showMap(student) {
   const model = chosenModel();
   const most = Math.max(1, ...model.atelier.students.map(({ routed }) => routed));
   $("map-hint").textContent = isAlone(model)
-    ? "This model draws all of them itself. The number is of the requests that it was sent."
-    : "Each class, or each prompt by its meaning, belongs to one student. Numbers are requests that it was sent.";
+    ? "This model draws all of them itself. The number counts the requests that it received."
+    : "Each class, or each prompt by its meaning, belongs to one student. Numbers count the requests that it received.";
   $("map").replaceChildren(...model.atelier.students.map((facts, k) => {
     const own = element("div", { className: "own" });
     for (const one of property(model, k)) own.append(own.hasChildNodes() ? ", " : "", one);
@@ -180,53 +180,53 @@ async function refresh(student) {
 
 // Drawing -----------------------------------------------------------------------------------------
 
-const source = (picture) => `data:image/png;base64,${picture.b64_json}`;
+const source = (result) => `data:image/png;base64,${result.b64_json}`;
 
 async function draw(model, count) {
   const start = performance.now();
-  const request = { model: model.id, ...wish(model), n: count, seed: Number($("seed").value) };
+  const request = { model: model.id, ...target(model), n: count, seed: Number($("seed").value) };
   const { read, answer } = await ask("v1/images/generations", request);
   const header = (name) => Number(answer.headers.get(name));
-  return { model, request, pictures: read.data, took: performance.now() - start,
+  return { model, request, images: read.data, took: performance.now() - start,
            student: header("X-Atelier-Student"), server: header("X-Atelier-Milliseconds") };
 }
 
-// A prompt that was answered goes to the front of those that the map shows.
+// Adds a drawing to the history and its prompt to the front of those on the map.
 function remember(drawn) {
-  const { prompt } = drawn.pictures[0].atelier;
+  const { prompt } = drawn.images[0].atelier;
   drawings.unshift(drawn);
-  drawings.length = Math.min(drawings.length, keptDrawings);
+  drawings.length = Math.min(drawings.length, maxDrawings);
   if (prompt === undefined) return;
-  const others = (asked.get(drawn.model.id) ?? []).filter((one) => one.prompt !== prompt);
-  asked.set(drawn.model.id, [{ prompt, student: drawn.student }, ...others].slice(0, 100));
+  const others = (promptHistory.get(drawn.model.id) ?? []).filter((one) => one.prompt !== prompt);
+  promptHistory.set(drawn.model.id, [{ prompt, student: drawn.student }, ...others].slice(0, 100));
 }
 
-function fileName({ model, pictures }, i) {
-  const { seed, number } = pictures[i].atelier;
-  const words = nameOf(model, pictures[i].atelier).toLowerCase();
-  const name = words.replace(/[^\p{L}\p{N}]+/gu, "-").slice(0, 40);
+function fileName({ model, images }, i) {
+  const { seed, number } = images[i].atelier;
+  const title = nameOf(model, images[i].atelier).toLowerCase();
+  const name = title.replace(/[^\p{L}\p{N}]+/gu, "-").slice(0, 40);
   return `${model.id.replaceAll("/", "-")}-${name}-${seed}-${number}.png`;
 }
 
-function showPictures(drawn) {
-  const { model, pictures, took, student, server } = drawn;
-  const { seed, prompt_truncated: unread } = pictures[0].atelier;
-  const name = nameOf(model, pictures[0].atelier);
+function showImages(drawn) {
+  const { model, images, took, student, server } = drawn;
+  const { seed, prompt_truncated: truncated } = images[0].atelier;
+  const name = nameOf(model, images[0].atelier);
   shown = drawn;
-  $("pictures-title").textContent = `Pictures: ${name}`;
-  $("pictures").classList.toggle("many", pictures.length > fewPictures);
-  $("pictures").replaceChildren(...pictures.map((picture, i) => {
-    const { number } = picture.atelier, whose = isAlone(model) ? "" : `student ${student}, `;
-    const image = element("img", { src: source(picture), alt: `${name}, seed ${seed}, number ${number}` });
-    const open = element("button", { type: "button", className: "picture", title: "Enlarge" }, image);
+  $("images-title").textContent = `Images: ${name}`;
+  $("images").classList.toggle("many", images.length > fewImages);
+  $("images").replaceChildren(...images.map((result, i) => {
+    const { number } = result.atelier, whose = isAlone(model) ? "" : `student ${student}, `;
+    const image = element("img", { src: source(result), alt: `${name}, seed ${seed}, number ${number}` });
+    const open = element("button", { type: "button", className: "image", title: "Enlarge" }, image);
     open.onclick = () => enlarge(i);
     const figure = element("figure", {}, open, element("figcaption", { textContent: `${whose}number ${number}` }));
     figure.style.setProperty("--hue", hues(student));
     return figure;
   }));
-  const cut = unread ? ` The model reads no more than a beginning of this prompt; not read: “${unread}”.` : "";
-  const time = `${server.toFixed(1)} ms at the server, ${took.toFixed(0)} ms until here`;
-  say(`${plural(pictures.length, "picture")} by ${drawer(model, student)}, ${work(model)} each: ${time}. Seed ${seed}.${cut}`);
+  const cut = truncated ? ` The prompt is longer than the model reads; not read: “${truncated}”.` : "";
+  const time = `${server.toFixed(1)} ms at the server, ${took.toFixed(0)} ms in total`;
+  say(`${plural(images.length, "image")} by ${drawer(model, student)}, ${work(model)} each: ${time}. Seed ${seed}.${cut}`);
   showProgram(drawn);
   showHistory();
 }
@@ -234,11 +234,11 @@ function showPictures(drawn) {
 function showHistory() {
   $("past").hidden = drawings.length < 2;
   $("history").replaceChildren(...drawings.map((drawn) => {
-    const { model, pictures } = drawn, { atelier } = pictures[0];
+    const { model, images } = drawn, { atelier } = images[0];
     const label = `${nameOf(model, atelier)}, ${model.id}, seed ${atelier.seed}`;
-    const image = element("img", { src: source(pictures[0]), alt: label });
+    const image = element("img", { src: source(images[0]), alt: label });
     const button = element("button", { type: "button", title: label }, image);
-    button.onclick = () => showPictures(drawn);
+    button.onclick = () => showImages(drawn);
     button.setAttribute("aria-pressed", drawn === shown);
     return element("li", {}, button);
   }));
@@ -247,19 +247,19 @@ function showHistory() {
 // Enlarged ----------------------------------------------------------------------------------------
 
 function enlarge(i) {
-  enlarged = (i + shown.pictures.length) % shown.pictures.length;
-  const { model, pictures, student } = shown, picture = pictures[enlarged];
-  const name = nameOf(model, picture.atelier), { number, seed } = picture.atelier;
+  enlarged = (i + shown.images.length) % shown.images.length;
+  const { model, images, student } = shown, result = images[enlarged];
+  const name = nameOf(model, result.atelier), { number, seed } = result.atelier;
   $("large-title").textContent = name;
-  Object.assign($("large-image"), { src: source(picture), alt: `${name}, enlarged` });
-  $("large-words").textContent = `Number ${number} of seed ${seed}, by ${drawer(model, student)}. ` +
-                                 `${model.atelier.size.join(" × ")} pixels; the file says how to draw it again.`;
-  Object.assign($("download"), { href: source(picture), download: fileName(shown, enlarged) });
-  $("before").hidden = $("after").hidden = pictures.length === 1;
+  Object.assign($("large-image"), { src: source(result), alt: `${name}, enlarged` });
+  $("large-caption").textContent = `Number ${number} of seed ${seed}, by ${drawer(model, student)}. ` +
+                                 `${model.atelier.size.join(" × ")} pixels; the file records how to draw it again.`;
+  Object.assign($("download"), { href: source(result), download: fileName(shown, enlarged) });
+  $("before").hidden = $("after").hidden = images.length === 1;
   if (!$("large").open) $("large").showModal();
 }
 
-// The same as a program ---------------------------------------------------------------------------
+// The request as a program ------------------------------------------------------------------------
 
 const address = new URL(".", location.href).href.replace(/\/$/, "");
 const inShell = (text) => `'${text.replaceAll("'", `'\\''`)}'`;
@@ -268,7 +268,7 @@ const saving = `import base64, json, sys
 for i, one in enumerate(json.load(sys.stdin)["data"]):
     open(f"{i}.png", "wb").write(base64.b64decode(one["b64_json"]))`;
 
-// A class goes as its id in the prompt, which OpenAI's client asks for.
+// A class is sent as its id in the prompt, which OpenAI's client requires.
 const inPython = ({ model, prompt, class: id, n, seed }, key) => `import base64, os
 from openai import OpenAI
 
@@ -295,7 +295,7 @@ async function copy(button) {
   try {
     await navigator.clipboard.writeText(from.textContent);
     button.textContent = "Copied";
-  } catch {  // only pages of this machine or over TLS may
+  } catch {  // allowed only on localhost or over TLS
     getSelection().selectAllChildren(from);
     button.textContent = "Selected: press Ctrl+C";
   }
@@ -308,23 +308,23 @@ const median = (values) => [...values].sort((a, b) => a - b)[values.length >> 1]
 
 function showEntrants(entries) {
   const slowest = Math.max(...entries.map(({ took }) => took));
-  $("entrants").replaceChildren(...entries.map(({ model, pictures, took, student, rounds }) => {
+  $("entrants").replaceChildren(...entries.map(({ model, images, took, student, rounds }) => {
     const facts = model.atelier.students[student];
     const bar = element("div", { className: "bar" });
     bar.style.width = `${100 * took / slowest}%`;
     const often = rounds > 1 ? `, the median of ${rounds}` : "";
     const how = `${work(model)}, ${plural(facts.parameters, "parameter")}: ${took.toFixed(1)} ms${often}`;
     const name = element("strong", { textContent: model.id });
-    return element("li", {}, element("img", { src: source(pictures[0]), alt: `By ${model.id}` }),
+    return element("li", {}, element("img", { src: source(images[0]), alt: `By ${model.id}` }),
                    element("div", {}, name, element("div", { className: "own", textContent: how }), bar));
   }));
-  const { model, pictures: [{ atelier }] } = entries[0];
+  const { model, images: [{ atelier }] } = entries[0];
   $("compared").textContent = `${nameOf(model, atelier)}, seed ${atelier.seed}. ` +
-                              "Bars are milliseconds from asking to having the picture.";
+                              "Bars show the milliseconds from the request to the image.";
   $("comparison").hidden = false;
 }
 
-// The seed is the one shown, and the first answer of each, for which a student may have to be loaded, does not count.
+// Uses the displayed seed. The first response of each model does not count, as its student may have to be loaded first.
 async function race() {
   const entries = [];
   for (const model of rivals()) {
@@ -347,23 +347,23 @@ async function race() {
   $("comparison").scrollIntoView({ block: "nearest" });
 }
 
-// Says that somebody draws, and for how long, until the function that it returns is called.
+// Shows that a model is drawing, and for how long, until the returned function is called.
 function busy(model) {
   const begun = performance.now(), name = model.id;
-  const tell = () => {
+  const report = () => {
     const seconds = Math.floor((performance.now() - begun) / 1000);
     say(`${name} is drawing …${seconds > 0 ? ` ${plural(seconds, "second")}` : ""}`);
   };
-  tell();
-  $("pictures").setAttribute("aria-busy", "true");
-  const clock = setInterval(tell, 1000);
+  report();
+  $("images").setAttribute("aria-busy", "true");
+  const clock = setInterval(report, 1000);
   return () => {
     clearInterval(clock);
-    $("pictures").removeAttribute("aria-busy");
+    $("images").removeAttribute("aria-busy");
   };
 }
 
-async function busily(action) {
+async function withButtonsDisabled(action) {
   const buttons = document.querySelectorAll("form button");
   buttons.forEach((button) => { button.disabled = true; });
   try {
@@ -376,7 +376,7 @@ async function busily(action) {
   buttons.forEach((button) => { button.disabled = false; });
 }
 
-const drawAsAsked = () => busily(async () => {
+const drawRequested = () => withButtonsDisabled(async () => {
   if ($("fresh").checked) $("seed").value = Math.floor(Math.random() * 1e9);
   const stop = busy(chosenModel());
   let drawn;
@@ -386,16 +386,16 @@ const drawAsAsked = () => busily(async () => {
     stop();
   }
   remember(drawn);
-  showPictures(drawn);
+  showImages(drawn);
   await refresh(drawn.student);
 });
 
 $("request").addEventListener("submit", (event) => {
   event.preventDefault();
   const focused = document.activeElement;
-  drawAsAsked().then(() => { if (document.activeElement === document.body) focused?.focus(); });
+  drawRequested().then(() => { if (document.activeElement === document.body) focused?.focus(); });
 });
-$("race").addEventListener("click", () => busily(race).then(() => $("race").focus()));
+$("race").addEventListener("click", () => withButtonsDisabled(race).then(() => $("race").focus()));
 $("model").addEventListener("change", () => {
   showChoice();
   showMap();
@@ -406,11 +406,11 @@ $("classes").addEventListener("change", () => {
 });
 $("prompt").addEventListener("input", checkPrompt);
 
-// The key is kept until the tab is closed; the right one draws what was asked for without it.
-$("key").value = sessionStorage.getItem(keyPlace) ?? "";
+// The key is kept until the tab is closed; entering it repeats the request.
+$("key").value = sessionStorage.getItem(keyStorage) ?? "";
 $("key").addEventListener("change", () => {
-  sessionStorage.setItem(keyPlace, $("key").value.trim());
-  drawAsAsked();
+  sessionStorage.setItem(keyStorage, $("key").value.trim());
+  drawRequested();
 });
 $("key").addEventListener("keydown", (event) => {
   if (event.key !== "Enter") return;
@@ -438,7 +438,7 @@ for (const button of document.querySelectorAll("[data-copies]")) {
   button.addEventListener("click", () => copy(button));
 }
 
-// Live routing: what others ask for shows, too. Where the server was away, the page says that it is back.
+// Live routing: shows the requests of other clients as well, and reports when the server is back.
 setInterval(() => {
   if ((models.length === 0 && !lost) || document.hidden) return;
   refresh().then(() => {
@@ -446,4 +446,4 @@ setInterval(() => {
     lost = false;
   }).catch((problem) => { if (problem instanceof Lost && !lost) complain(problem); });
 }, 2000);
-drawAsAsked();
+drawRequested();

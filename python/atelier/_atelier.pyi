@@ -5,13 +5,21 @@ import numpy as np
 from numpy.typing import NDArray
 
 class Error(Exception):
-    """What went wrong, where, and what to do about it, in plain words."""
+    """What went wrong, where, and how to fix it."""
 
 class UsageError(Error, ValueError):
     """An argument is wrong: an Error that is a ValueError too."""
 
 class Ensemble:
-    def __init__(self, path: str | PathLike[str], engine: str, precision: str, device: str, sampler: str, steps: int | None) -> None: ...
+    def __init__(
+        self,
+        path: str | PathLike[str],
+        engine: str,
+        precision: str,
+        device: str,
+        sampler: str,
+        steps: int | None,
+    ) -> None: ...
     def sample(self, count: int, seed: int, classes: list[int]) -> NDArray[Any]: ...
     def labels(self, count: int, seed: int, classes: list[int]) -> NDArray[np.int64]: ...
     def route(self, classes: list[int]) -> NDArray[np.int64]: ...
@@ -33,12 +41,28 @@ class Ensemble:
 
 class PromptEnsemble:
     def __init__(
-        self, path: str | PathLike[str], engine: str, precision: str, device: str, sampler: str, steps: int | None, guidance: float | None
+        self,
+        path: str | PathLike[str],
+        engine: str,
+        precision: str,
+        device: str,
+        sampler: str,
+        steps: int | None,
+        guidance: float | None,
     ) -> None: ...
     def sample(self, count: int, seed: int, prompts: list[str]) -> NDArray[Any]: ...
     def route(self, prompts: list[str]) -> NDArray[np.int64]: ...
     def unread(self, prompts: list[str]) -> list[str]: ...
-    def evaluate(self, data: str, count: int, seed: int, seeds: int, split: str, classifier: str, latency: bool) -> dict[str, Any]: ...
+    def evaluate(
+        self,
+        data: str,
+        count: int,
+        seed: int,
+        seeds: int,
+        split: str,
+        classifier: str,
+        latency: bool,
+    ) -> dict[str, Any]: ...
     def hash(self) -> str: ...
     def hashes(self) -> list[str]: ...
     def facts(self) -> dict[str, Any]: ...

@@ -1,4 +1,7 @@
-"""Arguments as users write them -> what the module takes, or a TypeError or UsageError that names the argument."""
+"""Converts users' arguments to what the module takes.
+
+Functions raise a TypeError or a UsageError that names the argument.
+"""
 
 from __future__ import annotations
 
@@ -13,19 +16,22 @@ LARGEST = 2**63 - 1
 
 
 def _shown(value: Any) -> str:
-    """A value in a message: arrays and long lists by their type."""
+    """A value as shown in messages: arrays and long lists by their type."""
     text = repr(value)
     return text if len(text) <= 40 and "\n" not in text else f"of type {type(value).__name__}"
 
 
 def whole(name: str, value: Any, least: int | None = 0) -> int:
-    """A whole number of at least `least`; without one, of any sign."""
+    """An int of at least `least`; of any sign when that is None."""
     try:
         number = operator.index(value)
     except TypeError:
         raise TypeError(f"{name} is {_shown(value)}; it must be a whole number, an int") from None
     if number > LARGEST or number < (-LARGEST if least is None else least):
-        raise _atelier.UsageError(f"{name} is {number}; it must be {'a number below 2**63' if least is None else f'from {least} to 2**63-1'}")
+        raise _atelier.UsageError(
+            f"{name} is {number}; it must be "
+            f"{'a number below 2**63' if least is None else f'from {least} to 2**63-1'}"
+        )
     return number
 
 
@@ -45,11 +51,15 @@ def word(name: str, value: Any) -> str:
 
 
 def path_word(name: str, value: Any) -> str:
-    """A path, as a str. Arrays are refused in words, since someone may give samples where a data set is asked for."""
+    """A path, as a str. Arrays have their own message, since samples may be passed as data."""
     try:
         return os.fsdecode(os.fspath(value))
     except TypeError:
-        what = "arrays are not read; write them to a file first (.npz, or a folder of images)" if hasattr(value, "shape") else "a str or an os.PathLike"
+        what = (
+            "arrays are not read; write them to a file first (.npz, or a folder of images)"
+            if hasattr(value, "shape")
+            else "a str or an os.PathLike"
+        )
         raise TypeError(f"{name} is {_shown(value)}; it must be a path: {what}") from None
 
 
@@ -68,9 +78,16 @@ def strings(name: str, value: Any) -> list[str]:
 
 def indices(name: str, value: Any) -> list[int | str]:
     """One id or name, or several."""
-    several = [value] if isinstance(value, str) or (hasattr(value, "__index__") and getattr(value, "ndim", 0) == 0) else value
+    several = (
+        [value]
+        if isinstance(value, str)
+        or (hasattr(value, "__index__") and getattr(value, "ndim", 0) == 0)
+        else value
+    )
     if isinstance(several, (bytes, bytearray)) or not isinstance(several, Iterable):
-        raise TypeError(f"{name} is {_shown(value)}; it must be an id (an int) or a name (a str), or several")
+        raise TypeError(
+            f"{name} is {_shown(value)}; it must be an id (an int) or a name (a str), or several"
+        )
     found: list[int | str] = []
     for one in several:
         if isinstance(one, str):
@@ -79,7 +96,9 @@ def indices(name: str, value: Any) -> list[int | str]:
         try:
             found.append(operator.index(one))
         except TypeError:
-            raise TypeError(f"{name} holds {_shown(one)}; each must be an id (an int) or a name (a str)") from None
+            raise TypeError(
+                f"{name} holds {_shown(one)}; each must be an id (an int) or a name (a str)"
+            ) from None
         if abs(found[-1]) > LARGEST:
             raise _atelier.UsageError(f"{name} holds {found[-1]}; there is no such class")
     return found

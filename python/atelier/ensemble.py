@@ -1,4 +1,4 @@
-"""A model or an ensemble, ready to answer."""
+"""A loaded model or ensemble."""
 
 from __future__ import annotations
 
@@ -33,18 +33,20 @@ def load(
     steps: int | None = None,
     guidance: float | None = None,
 ) -> Ensemble:
-    """Open an ensemble directory, a model directory, which is an ensemble of one, or the ensemble of a run's directory.
+    """Open an ensemble directory, a model directory (an ensemble of one) or the ensemble of a run.
 
-    engine      "native" and "openvino" (CPUs), "torch", or "auto": on CPUs native for small networks in fp32, else OpenVINO, LibTorch on GPUs
+    engine      "native" or "openvino" (CPUs), "torch", or "auto": on CPUs native for small networks
+                in fp32, else OpenVINO; LibTorch on GPUs
     precision   "fp32", "bf16", "int8" (quantised models), or "auto": int8 for those, else fp32
     device      "cpu", "cuda" or "cuda:N", or a torch.device
-    sampler     "one-step", "heun", "ddim" or "stochastic" (EDM's, with settings: "stochastic:256,S_churn=40");
-                None: one step for students, 18 Heun steps for other models
-    steps       of heun, ddim and stochastic
-    guidance    of teachers that read prompts; None: as for their students
+    sampler     "one-step", "heun", "ddim" or "stochastic" (EDM's, with settings:
+                "stochastic:256,S_churn=40"); None: one step for students, 18 Heun steps for other
+                models
+    steps       for heun, ddim and stochastic
+    guidance    for teachers that read prompts; None: the guidance used to distil their students
 
-    An ensemble's students are read when they are first needed. Raises Error where the directory is no sound model, UsageError (a ValueError)
-    on words that are none.
+    An ensemble's students are loaded on first use. Raises Error when the directory is not a valid
+    model, UsageError (a ValueError) on invalid arguments.
     """
     if type(device).__module__ == "torch":
         device = str(device)
@@ -58,9 +60,15 @@ def load(
     words = _atelier.model_at(path_word("path", path))
     scale = None if guidance is None else real("guidance", guidance)
     if _atelier.reads_prompts(words):
-        return Ensemble(_atelier.PromptEnsemble(words, *how.values(), scale), Path(words), {**how, "guidance": scale})
+        return Ensemble(
+            _atelier.PromptEnsemble(words, *how.values(), scale),
+            Path(words),
+            {**how, "guidance": scale},
+        )
     if scale is not None:
-        raise _atelier.UsageError(f"{words}: guidance is for teachers that read prompts, and this model knows classes")
+        raise _atelier.UsageError(
+            f"{words}: guidance is for teachers that read prompts, and this model knows classes"
+        )
     return Ensemble(_atelier.Ensemble(words, *how.values()), Path(words), how)
 
 
@@ -69,16 +77,19 @@ def _loaded_again(path: str, how: dict[str, Any]) -> Ensemble:
 
 
 class Ensemble:
-    """K students, each owning a part of the classes, or of all prompts. `load` makes one.
+    """K students, each owning some of the classes or some of all prompts. Made by `load`.
 
-    Any thread may call it; calls wait for each other, and other threads of Python run meanwhile. A pickle of it holds its absolute path and the options of `load`,
-    not the weights: whoever reads it loads the directory anew.
+    Thread-safe: calls wait for each other, and other Python threads run meanwhile. A pickle holds
+    the absolute path and the options of `load`, not the weights; unpickling loads the directory
+    again.
 
-    A process that was forked after something was computed, be it by `load` of a single model, cannot draw, since the threads that compute do not come along; it raises
-    Error.
+    A process forked after anything was computed (`load` of a single model computes) cannot draw and
+    raises Error, since the computing threads are not inherited.
     """
 
-    def __init__(self, core: _atelier.Ensemble | _atelier.PromptEnsemble, path: Path, how: dict[str, Any]) -> None:
+    def __init__(
+        self, core: _atelier.Ensemble | _atelier.PromptEnsemble, path: Path, how: dict[str, Any]
+    ) -> None:
         self._core = core
         self._how = how
         self._facts = core.facts()
@@ -88,29 +99,32 @@ class Ensemble:
     def __repr__(self) -> str:
         shape = "x".join(map(str, self.shape))
         owned = "prompts" if self.reads_prompts else f"{len(self.partition.owner)} classes"
-        return f"<atelier.Ensemble {str(self.path)!r}: {self.students} student(s), {owned}, {self.kind} {shape}>"
+        return (
+            f"<atelier.Ensemble {str(self.path)!r}: {self.students} student(s), {owned}, "
+            f"{self.kind} {shape}>"
+        )
 
     def __reduce__(self) -> tuple[Any, ...]:
         return _loaded_again, (os.path.abspath(self.path), self._how)
 
     @property
     def reads_prompts(self) -> bool:
-        """Whether it is asked with `prompts` instead of `classes`."""
+        """Whether it takes `prompts` instead of `classes`."""
         return isinstance(self._core, _atelier.PromptEnsemble)
 
     @property
     def students(self) -> int:
-        """How many students there are (K)."""
+        """The number of students (K)."""
         return self._partition.students
 
     @property
     def partition(self) -> Partition:
-        """Which student owns which class; of prompts only how many students there are, and how they were parted."""
+        """The owner of each class; for prompts only the number of students and the method."""
         return self._partition
 
     @property
     def class_names(self) -> tuple[str, ...]:
-        """A name a class; empty where the data had none."""
+        """One name per class; empty when the data had none."""
         return tuple(self._facts["class_names"])
 
     @property
@@ -125,13 +139,13 @@ class Ensemble:
 
     @property
     def shape(self) -> tuple[int, ...]:
-        """Of one sample as `sample` returns it: (height, width, channels), or (dimensions,) of points."""
+        """Of one sample as `sample` returns it: (height, width, channels), or (dimensions,)."""
         shape = self._facts["shape"]
         return (shape[1], shape[2], shape[0]) if self.kind == "image" else tuple(shape)
 
     @property
     def engine(self) -> str:
-        """Who computes: "native" (Atelier's own loops, in fp32) or "openvino", both on CPUs, or "torch"."""
+        """The runtime: "native" (Atelier's own kernels, fp32) or "openvino" on CPUs, or "torch"."""
         return str(self._facts["engine"])
 
     @property
@@ -146,19 +160,20 @@ class Ensemble:
 
     @property
     def evaluations(self) -> int:
-        """Network evaluations a sample."""
+        """Network evaluations per sample."""
         return int(self._facts["evaluations"])
 
     @property
     def hash(self) -> str:
-        """SHA-256 of the weights of all students, as result files name them. Reads every student."""
+        """SHA-256 of the weights of all students, as in result files. Reads every student."""
         return self._core.hash()
 
     @property
     def metrics(self) -> dict[str, Any]:
-        """What was measured of these very weights, by the `evaluation.json` in or beside the directory: `{name: {"mean", "spread", "values"}}`.
+        """The metrics of these weights: `{name: {"mean", "spread", "values"}}`.
 
-        Empty where there is none. Reads every student, to compare their hash.
+        They are read from the `evaluation.json` in or beside the directory; empty when it has none
+        for these weights. Reads every student, to compare their hash.
         """
         for folder in (self.path, self.path.resolve().parent):
             file = folder / "evaluation.json"
@@ -170,7 +185,9 @@ class Ensemble:
                     return dict(result["metrics"])
         return {}
 
-    def route(self, classes: Classes | None = None, *, prompts: Prompts | None = None) -> NDArray[np.int64]:
+    def route(
+        self, classes: Classes | None = None, *, prompts: Prompts | None = None
+    ) -> NDArray[np.int64]:
         """The student that owns each of `classes`, or of `prompts`: int64 [N]."""
         if isinstance(self._core, _atelier.PromptEnsemble):
             return self._core.route(self._words(classes, prompts))
@@ -180,30 +197,50 @@ class Ensemble:
         return self._core.route(self._ids(classes))
 
     def sample(
-        self, count: int | None = None, classes: Classes | None = None, seed: int = 0, *, prompts: Prompts | None = None
+        self,
+        count: int | None = None,
+        classes: Classes | None = None,
+        seed: int = 0,
+        *,
+        prompts: Prompts | None = None,
     ) -> NDArray[Any]:
-        """Draw samples: uint8 [N, height, width, channels] of images (`Images`), float32 [N, dimensions] of points.
+        """Draw samples.
 
-        count     how many; without it one for each of `classes` or `prompts`, or one
-        classes   ids or names, repeated in order up to the count; without them classes are drawn from the prior (`labels` says which)
-        prompts   the same in words, for a model that reads prompts
-        seed      from 0 to 2**63-1; sample i follows from the seed, i, its class or prompt and the weights alone
+        Returns uint8 [N, height, width, channels] for images (`Images`), float32 [N, dimensions]
+        for points.
 
-        Warns (UserWarning) of prompts that are longer than the model reads.
-        The same bytes as `atelier sample PATH --count N --class ... --seed S --out x.npz` (or `--prompt`) writes on the same machine.
+        count     number of samples; None: one for each of `classes` or `prompts`, or one
+        classes   ids or names, repeated in order up to the count; None: drawn from the prior
+                  (`labels` returns them)
+        prompts   texts, repeated likewise, for a model that reads prompts
+        seed      from 0 to 2**63-1; sample i depends only on the seed, i, its class or prompt and
+                  the weights
+
+        Warns (UserWarning) about prompts that exceed the tokens that the model reads. The samples
+        have the same bytes as those that `atelier sample PATH --count N --class ... --seed S --out
+        x.npz` (or `--prompt`) writes on the same machine.
         """
         if isinstance(self._core, _atelier.PromptEnsemble):
             words = self._words(classes, prompts)
             for rest in filter(None, self._core.unread(list(dict.fromkeys(words)))):
-                warnings.warn(f"what is beyond the tokens that this model reads changes nothing: {rest!r}", stacklevel=2)
-            drawn = self._core.sample(len(words) if count is None else whole("count", count, None), whole("seed", seed), words)
+                warnings.warn(
+                    f"what is beyond the tokens that this model reads changes nothing: {rest!r}",
+                    stacklevel=2,
+                )
+            drawn = self._core.sample(
+                len(words) if count is None else whole("count", count, None),
+                whole("seed", seed),
+                words,
+            )
         else:
             self._no_prompts(prompts)
             drawn = self._core.sample(*self._request(count, classes, seed))
         return drawn.view(Images) if self.kind == "image" else drawn
 
-    def labels(self, count: int | None = None, classes: Classes | None = None, seed: int = 0) -> NDArray[np.int64]:
-        """The classes of what `sample` draws when asked the same: int64 [N]."""
+    def labels(
+        self, count: int | None = None, classes: Classes | None = None, seed: int = 0
+    ) -> NDArray[np.int64]:
+        """The classes of the samples that `sample` draws with the same arguments: int64 [N]."""
         if isinstance(self._core, _atelier.PromptEnsemble):
             raise _atelier.UsageError("this model reads prompts and knows no classes")
         return self._core.labels(*self._request(count, classes, seed))
@@ -221,32 +258,52 @@ class Ensemble:
         reference: PathLike | None = None,
         latency: bool = False,
     ) -> dict[str, Any]:
-        """Measure against held-out data, as `atelier evaluate` does (docs/evaluation.md).
+        """Evaluate against held-out data, as `atelier evaluate` does (docs/evaluation.md).
 
-        data        a data set in any form that Atelier reads, or "toy:..."; its `split` is used where it has several
-        count       samples a seed, 2 or more
-        seed, seeds the first seed and how many; figures are means over them
-        classifier  directory of the classifier on whose features images are measured; "": their pixels are compared
-        inception   weights of Inception-v3 instead, for FID and its like
+        data        a data set in any format that Atelier reads, or "toy:..."; its `split` is used
+                    when it has several
+        count       samples per seed, 2 or more
+        seed, seeds the first seed and their number; metrics are means over them
+        classifier  directory of the classifier whose features are compared; "": compares pixels
+        inception   weights of Inception-v3 instead, for FID and related metrics
         reference   statistics (.npz with mu and sigma) instead of data
-        latency     also take the time of one request
+        latency     also measure the time of one request
 
-        Returns what a result file holds of one model: "metrics" ({name: {"mean", "spread", "values"}}), "classes", "protocol",
-        "evaluations", "parameters", "students", and "latency" where it was asked for.
+        Returns the entry of a model in a result file: "metrics" ({name: {"mean", "spread",
+        "values"}}), "classes", "protocol", "evaluations", "parameters", "students", and "latency"
+        when requested.
         """
         data = None if data is None else path_word("data", data)
         reference = None if reference is None else path_word("reference", reference)
         if (data is None) == (reference is None):
-            raise _atelier.UsageError("give data to measure against, or reference: statistics of it (.npz); one of the two")
-        count, seed, seeds = whole("count", count, None), whole("seed", seed), whole("seeds", seeds, None)
+            raise _atelier.UsageError(
+                "give data to measure against, or reference: statistics of it (.npz); one of the"
+                " two"
+            )
+        count, seed, seeds = (
+            whole("count", count, None),
+            whole("seed", seed),
+            whole("seeds", seeds, None),
+        )
         if count < 2 or seeds < 1:
-            raise _atelier.UsageError(f"count is {count} and seeds {seeds}; at least 2 samples and 1 seed are needed")
-        words = (word("split", split), path_word("classifier", classifier), "" if inception is None else path_word("inception", inception))
+            raise _atelier.UsageError(
+                f"count is {count} and seeds {seeds}; at least 2 samples and 1 seed are needed"
+            )
+        words = (
+            word("split", split),
+            path_word("classifier", classifier),
+            "" if inception is None else path_word("inception", inception),
+        )
         if isinstance(self._core, _atelier.PromptEnsemble):
             if data is None or inception is not None:
-                raise _atelier.UsageError("a model of captions is measured against data, captions:FOLDER, on its classifiers' features; leave inception and reference out")
+                raise _atelier.UsageError(
+                    "a model of captions is measured against data, captions:FOLDER, on its"
+                    " classifiers' features; leave inception and reference out"
+                )
             return self._core.evaluate(data, count, seed, seeds, *words[:2], bool(latency))
-        return self._core.evaluate(data or "", reference or "", count, seed, seeds, *words, bool(latency))
+        return self._core.evaluate(
+            data or "", reference or "", count, seed, seeds, *words, bool(latency)
+        )
 
     def _measured(self, model: dict[str, Any]) -> bool:
         """Whether a result file's words on the model it measured are about these weights."""
@@ -256,7 +313,9 @@ class Ensemble:
 
     def _words(self, classes: Classes | None, prompts: Prompts | None) -> list[str]:
         if classes is not None or prompts is None:
-            raise _atelier.UsageError("this model reads prompts and knows no classes; ask with prompts=")
+            raise _atelier.UsageError(
+                "this model reads prompts and knows no classes; ask with prompts="
+            )
         words = strings("prompts", prompts)
         if not words:
             raise _atelier.UsageError("prompts is empty; give one or more")
@@ -264,15 +323,26 @@ class Ensemble:
 
     def _no_prompts(self, prompts: Prompts | None) -> None:
         if prompts is not None:
-            raise _atelier.UsageError("this model knows classes and reads no prompts; ask with classes=")
+            raise _atelier.UsageError(
+                "this model knows classes and reads no prompts; ask with classes="
+            )
 
     def _ids(self, classes: Classes) -> list[int]:
         assert isinstance(self._core, _atelier.Ensemble)
-        ids = [self._core.class_named(c) if isinstance(c, str) else c for c in indices("classes", classes)]
+        ids = [
+            self._core.class_named(c) if isinstance(c, str) else c
+            for c in indices("classes", classes)
+        ]
         if not ids:
             raise _atelier.UsageError("classes is empty; name one or more, or leave it out")
         return ids
 
-    def _request(self, count: int | None, classes: Classes | None, seed: int) -> tuple[int, int, list[int]]:
+    def _request(
+        self, count: int | None, classes: Classes | None, seed: int
+    ) -> tuple[int, int, list[int]]:
         ids = [] if classes is None else self._ids(classes)
-        return (len(ids) or 1) if count is None else whole("count", count, None), whole("seed", seed), ids
+        return (
+            (len(ids) or 1) if count is None else whole("count", count, None),
+            whole("seed", seed),
+            ids,
+        )

@@ -8,21 +8,25 @@ from typing import Any
 
 @dataclass(frozen=True)
 class Partition:
-    """Every class belongs to exactly one student. Made by a run, never changed."""
+    """Assigns every class to exactly one student. Made by a run, never changed."""
 
     students: int
-    """How many students there are (K)."""
+    """The number of students (K)."""
     method: str
-    """How it was made: "consecutive", "random", "kmeans", "balanced", "file", or "whole" where one model owns all."""
+    """How it was made: "consecutive", "random", "kmeans", "balanced" or "file"; "whole" for a
+    single model that owns all."""
     hash: str
-    """SHA-256 of who owns what; every student carries it."""
+    """SHA-256 of the assignment, recorded in every student."""
     owner: tuple[int, ...]
     """The student of each class."""
 
     @property
     def cells(self) -> tuple[tuple[int, ...], ...]:
         """The classes of each student, increasing."""
-        return tuple(tuple(c for c, owner in enumerate(self.owner) if owner == k) for k in range(self.students))
+        return tuple(
+            tuple(c for c, owner in enumerate(self.owner) if owner == k)
+            for k in range(self.students)
+        )
 
     @classmethod
     def _of(cls, json: dict[str, Any]) -> Partition:

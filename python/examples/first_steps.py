@@ -1,6 +1,7 @@
 # %% [markdown]
 # # First steps
-# Cells begin with `# %%`: run them one by one in an editor that knows them, or the whole file with `python first_steps.py`.
+# Cells begin with `# %%`: run them one by one in an editor that supports them, or the whole file
+# with `python first_steps.py`.
 
 # %%
 from pathlib import Path
@@ -17,30 +18,30 @@ print(ensemble)
 for student, cell in enumerate(ensemble.partition.cells):
     print(f"student {student} owns {', '.join(ensemble.class_names[c] for c in cell)}")
 
-# %% Whose is a class? Names and ids are both understood.
+# %% Which student owns a class? Both names and ids are accepted.
 print("a sandal and a 9 go to students", ensemble.route(["sandal", 9]))
 
-# %% Eight pictures, each drawn in one step by the student that owns its class.
+# %% Eight images, each drawn in one step by the student that owns its class.
 images = ensemble.sample(8, classes=["sneaker", "bag"], seed=1)
 print(images.shape, images.dtype, "classes", ensemble.labels(8, classes=["sneaker", "bag"], seed=1))
 
-# %% An image depends on its seed, number and class alone, so that asking again gives the same ones.
+# %% An image depends only on its seed, number and class: the same request gives the same images.
 assert np.array_equal(images, ensemble.sample(8, classes=["sneaker", "bag"], seed=1))
 
-# %% A look at the first of them, without a library for pictures.
+# %% A look at the first of them, without an imaging library.
 for row in images[0, ::2, :, 0]:
     print("".join(" .:-=+*#%@"[value // 26] for value in row))
 
-# %% What was measured of these very weights when they were made.
+# %% The metrics of these weights.
 for name, figure in ensemble.metrics.items():
     print(f"{name:24} {figure['mean']:.4f}")
 
-# %% Wrong words are answered in plain ones.
+# %% Invalid arguments are rejected with a message.
 try:
     ensemble.sample(classes="sneekers")
 except ValueError as error:
-    print("refused:", error)
+    print("rejected:", error)
 
 # %% The teacher, a model directory, is an ensemble of one; here with fewer steps than usual.
 teacher = atelier.load(project / "models/fashion-mnist/teacher", sampler="heun", steps=8)
-print(teacher.evaluations, "evaluations a picture:", teacher.sample(2, classes="bag").shape)
+print(teacher.evaluations, "evaluations per image:", teacher.sample(2, classes="bag").shape)

@@ -1,4 +1,7 @@
-"""Tests run with PYTHONPATH at the built package and ATELIER_PROGRAM at the program; ctest sets both."""
+"""Tests run with PYTHONPATH at the built package and ATELIER_PROGRAM at the program.
+
+ctest sets both.
+"""
 
 import os
 import subprocess
@@ -31,10 +34,15 @@ def teacher():
 
 @pytest.fixture(scope="session")
 def program():
-    """Runs the `atelier` program; its standard output."""
+    """Runs the `atelier` program and returns its standard output."""
 
     def run(*arguments):
-        done = subprocess.run([os.environ["ATELIER_PROGRAM"], *map(str, arguments)], cwd=PROJECT, capture_output=True, text=True)
+        done = subprocess.run(
+            [os.environ["ATELIER_PROGRAM"], *map(str, arguments)],
+            cwd=PROJECT,
+            capture_output=True,
+            text=True,
+        )
         assert done.returncode == 0, done.stderr
         return done.stdout
 
@@ -43,10 +51,12 @@ def program():
 
 @pytest.fixture(scope="session")
 def python():
-    """Runs Python in a process of its own, in `folder`; its standard output."""
+    """Runs Python in a separate process, in `folder`, and returns its standard output."""
 
     def run(*arguments, folder=PROJECT):
-        done = subprocess.run([sys.executable, *map(str, arguments)], cwd=folder, capture_output=True, text=True)
+        done = subprocess.run(
+            [sys.executable, *map(str, arguments)], cwd=folder, capture_output=True, text=True
+        )
         assert done.returncode == 0, done.stderr
         assert not done.stderr
         return done.stdout
@@ -56,7 +66,7 @@ def python():
 
 @pytest.fixture(scope="session")
 def importable_torch():
-    """Skips where of torch only LibTorch is installed (scripts/wheels.py), without what Python's half of it needs."""
+    """Skips when torch is installed as LibTorch only (scripts/wheels.py)."""
     done = subprocess.run([sys.executable, "-c", "import torch"], capture_output=True, text=True)
     if done.returncode != 0:
         pytest.skip("import torch: " + done.stderr.strip().splitlines()[-1])
@@ -64,10 +74,15 @@ def importable_torch():
 
 @pytest.fixture(scope="session")
 def toy_run(tmp_path_factory, program):
-    """A run on 2-D points that takes seconds and learns next to nothing."""
+    """A run on 2-D points that takes seconds and learns almost nothing."""
     folder = tmp_path_factory.mktemp("runs") / "toy"
-    settings = "network.hidden=16 network.blocks=1 teacher.steps=20 teacher.batch=32 pairs.count=64 pairs.steps=4 pairs.shard=32 dm.steps=10 dm.batch=16 " \
-               "adm.steps=5 adm.batch=16 probe.every=5 probe.count=64 partition.students=2 evaluate.count=200 log_every=5 " \
-               "students.parallel=1"
-    program("run", "configs/toy2d.toml", f"output={folder}", "data.path=toy:ring", *settings.split())
+    settings = (
+        "network.hidden=16 network.blocks=1 teacher.steps=20 teacher.batch=32 pairs.count=64 "
+        "pairs.steps=4 pairs.shard=32 dm.steps=10 dm.batch=16 adm.steps=5 adm.batch=16 "
+        "probe.every=5 probe.count=64 partition.students=2 evaluate.count=200 log_every=5 "
+        "students.parallel=1"
+    )
+    program(
+        "run", "configs/toy2d.toml", f"output={folder}", "data.path=toy:ring", *settings.split()
+    )
     return folder

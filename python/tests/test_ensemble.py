@@ -15,8 +15,14 @@ def written_by(program, tmp_path, model, *arguments):
     return np.load(tmp_path / "samples.npz")
 
 
-def test_an_ensemble_tells_what_it_is(k4):
-    assert (k4.students, k4.kind, k4.shape, k4.evaluations, k4.sampler) == (4, "image", (28, 28, 1), 1, "one-step")
+def test_an_ensemble_describes_itself(k4):
+    assert (k4.students, k4.kind, k4.shape, k4.evaluations, k4.sampler) == (
+        4,
+        "image",
+        (28, 28, 1),
+        1,
+        "one-step",
+    )
     assert k4.class_names[7] == "sneaker" and len(k4.class_names) == 10
     assert k4.partition.cells == ((0, 1, 2), (3, 4, 5), (6, 7), (8, 9))
     assert k4.partition.method == "consecutive" and len(k4.partition.hash) == 64
@@ -25,14 +31,18 @@ def test_an_ensemble_tells_what_it_is(k4):
     assert "4 student(s), 10 classes, image 28x28x1" in repr(k4)
 
 
-def test_what_it_tells_cannot_be_changed(k4):
+def test_its_description_is_read_only(k4):
     for owner, name in [(k4, "students"), (k4, "partition"), (k4.partition, "owner")]:
         with pytest.raises(AttributeError):
             setattr(owner, name, None)
 
 
 def test_a_model_directory_is_an_ensemble_of_one(teacher):
-    assert (teacher.students, teacher.partition.method, teacher.partition.owner) == (1, "whole", (0,) * 10)
+    assert (teacher.students, teacher.partition.method, teacher.partition.owner) == (
+        1,
+        "whole",
+        (0,) * 10,
+    )
     assert (teacher.sampler, teacher.evaluations, teacher.engine) == ("heun", 3, "torch")
 
 
@@ -44,7 +54,9 @@ def test_classes_are_routed_to_the_students_that_own_them(k4):
 
 
 def test_images_are_the_bytes_of_the_command(k4, program, tmp_path):
-    expected = written_by(program, tmp_path, MODELS / "k4", "--count", 11, "--seed", 3, "--class", "0,7,9")
+    expected = written_by(
+        program, tmp_path, MODELS / "k4", "--count", 11, "--seed", 3, "--class", "0,7,9"
+    )
     images = k4.sample(11, classes=["t-shirt", "sneaker", 9], seed=3)
     assert images.dtype == np.uint8 and images.shape == (11, 28, 28, 1)
     assert np.array_equal(images, expected["arr_0"])
@@ -54,12 +66,17 @@ def test_images_are_the_bytes_of_the_command(k4, program, tmp_path):
 def test_classes_drawn_from_the_prior_are_those_of_the_command(k4, program, tmp_path):
     expected = written_by(program, tmp_path, MODELS / "k4", "--count", 20, "--seed", 5)
     assert np.array_equal(k4.sample(20, seed=5), expected["arr_0"])
-    assert np.array_equal(k4.labels(20, seed=5), expected["labels"]) and len(set(expected["labels"])) > 5
+    assert (
+        np.array_equal(k4.labels(20, seed=5), expected["labels"])
+        and len(set(expected["labels"])) > 5
+    )
 
 
 def test_a_teachers_images_are_the_bytes_of_the_command(teacher, program, tmp_path):
     how = ["--sampler", "heun", "--steps", 2, "--engine", "torch"]
-    expected = written_by(program, tmp_path, MODELS / "teacher", "--count", 3, "--seed", 1, "--class", 8, *how)
+    expected = written_by(
+        program, tmp_path, MODELS / "teacher", "--count", 3, "--seed", 1, "--class", 8, *how
+    )
     assert np.array_equal(teacher.sample(3, classes="bag", seed=1), expected["arr_0"])
 
 
@@ -67,11 +84,16 @@ def test_points_are_the_bytes_of_the_command(toy_run, program, tmp_path):
     expected = written_by(program, tmp_path, toy_run / "ensemble", "--count", 40, "--seed", 2)
     ensemble = atelier.load(toy_run / "ensemble")
     points = ensemble.sample(40, seed=2)
-    assert (ensemble.kind, ensemble.shape, points.dtype, points.shape) == ("points", (2,), np.float32, (40, 2))
+    assert (ensemble.kind, ensemble.shape, points.dtype, points.shape) == (
+        "points",
+        (2,),
+        np.float32,
+        (40, 2),
+    )
     assert np.array_equal(points, expected["arr_0"])
 
 
-def test_without_a_count_there_is_a_sample_a_class(k4):
+def test_without_a_count_there_is_one_sample_per_class(k4):
     assert len(k4.sample()) == 1
     assert len(k4.sample(classes=[1, 2, 3])) == 3
     assert len(k4.sample(classes=range(10))) == 10
@@ -114,11 +136,11 @@ def test_samples_outlive_the_ensemble_and_may_be_written_to():
         (lambda k4: atelier.load(MODELS / "k4", device="gpu9"), 'no device "gpu9"'),
         (lambda k4: atelier.load(MODELS / "k4", sampler="heun"), "students take one step"),
         (lambda k4: atelier.load(MODELS / "teacher", sampler="huen"), 'did you mean "heun"?'),
-        (lambda k4: atelier.load(MODELS / "teacher", steps=3), "steps go with a sampler"),
+        (lambda k4: atelier.load(MODELS / "teacher", steps=3), "steps need a sampler"),
         (lambda k4: atelier.load("tests/golden/stable_diffusion_1"), "diffusers directory"),
     ],
 )
-def test_wrong_arguments_are_value_errors_in_plain_words(k4, ask, words):
+def test_wrong_arguments_are_value_errors_with_a_message(k4, ask, words):
     with pytest.raises(ValueError) as caught:
         ask(k4)
     assert words in str(caught.value)
@@ -137,7 +159,10 @@ def test_wrong_arguments_are_value_errors_in_plain_words(k4, ask, words):
         (lambda k4: k4.sample(classes=3.0), "classes is 3.0"),
         (lambda k4: k4.sample(classes=b"bag"), "classes is b'bag'"),
         (lambda k4: k4.route([None]), "classes holds None"),
-        (lambda k4: k4.evaluate(k4.sample(4)), "data is of type Images; it must be a path: arrays are not read"),
+        (
+            lambda k4: k4.evaluate(k4.sample(4)),
+            "data is of type Images; it must be a path: arrays are not read",
+        ),
         (lambda k4: k4.evaluate("toy:ring", count=None), "count is None"),
         (lambda k4: k4.evaluate("toy:ring", classifier=3), "classifier is 3"),
         (lambda k4: atelier.load(7), "path is 7; it must be a path"),
@@ -145,21 +170,32 @@ def test_wrong_arguments_are_value_errors_in_plain_words(k4, ask, words):
         (lambda k4: atelier.load(MODELS / "k4", device=0), "device is 0; it must be a str"),
         (lambda k4: atelier.load(MODELS / "k4", engine=None), "engine is None"),
         (lambda k4: atelier.load(MODELS / "teacher", sampler="heun", steps=2.5), "steps is 2.5"),
-        (lambda k4: atelier.load(CAPTIONS, guidance="high"), "guidance is 'high'; it must be a number"),
+        (
+            lambda k4: atelier.load(CAPTIONS, guidance="high"),
+            "guidance is 'high'; it must be a number",
+        ),
         (lambda k4: atelier.load(CAPTIONS).sample(prompts=b"x"), "prompts is b'x'"),
         (lambda k4: atelier.load(CAPTIONS).sample(prompts=["a bag", 3]), "prompts holds 3"),
     ],
 )
-def test_arguments_of_another_type_are_type_errors_in_public_words(k4, ask, words):
+def test_arguments_of_another_type_are_type_errors_in_terms_of_the_public_api(k4, ask, words):
     with pytest.raises(TypeError) as caught:
         ask(k4)
-    assert words in str(caught.value) and "self" not in str(caught.value) and "nanobind" not in str(caught.value)
+    assert (
+        words in str(caught.value)
+        and "self" not in str(caught.value)
+        and "nanobind" not in str(caught.value)
+    )
 
 
 def test_numbers_of_other_libraries_are_numbers(k4):
     expected = k4.sample(2, classes=[3, 9], seed=7)
-    assert np.array_equal(k4.sample(np.int64(2), classes=np.array([3, 9]), seed=np.uint8(7)), expected)
-    assert np.array_equal(k4.sample(np.array(2), classes=(np.int32(3), "ankle boot"), seed=7), expected)
+    assert np.array_equal(
+        k4.sample(np.int64(2), classes=np.array([3, 9]), seed=np.uint8(7)), expected
+    )
+    assert np.array_equal(
+        k4.sample(np.array(2), classes=(np.int32(3), "ankle boot"), seed=7), expected
+    )
     assert len(k4.sample(classes=np.int64(4))) == len(k4.sample(classes=np.array(4))) == 1
     assert k4.sample(seed=2**63 - 1).shape == (1, 28, 28, 1)
 
@@ -167,25 +203,42 @@ def test_numbers_of_other_libraries_are_numbers(k4):
 def test_images_are_arrays_that_pillow_and_notebooks_show(k4):
     image = pytest.importorskip("PIL.Image")
     images = k4.sample(12, seed=1)
-    assert isinstance(images, np.ndarray) and isinstance(images, atelier.Images) and images.shape == (12, 28, 28, 1)
+    assert (
+        isinstance(images, np.ndarray)
+        and isinstance(images, atelier.Images)
+        and images.shape == (12, 28, 28, 1)
+    )
     shown = image.fromarray(images[0])
-    assert (shown.mode, shown.size) == ("L", (28, 28)) and np.array_equal(np.asarray(shown), np.asarray(images[0])[:, :, 0])
-    assert np.array_equal(np.asarray(image.fromarray(images[3][::2, ::-1])), np.asarray(images)[3, ::2, ::-1, 0])
+    assert (shown.mode, shown.size) == ("L", (28, 28)) and np.array_equal(
+        np.asarray(shown), np.asarray(images[0])[:, :, 0]
+    )
+    assert np.array_equal(
+        np.asarray(image.fromarray(images[3][::2, ::-1])), np.asarray(images)[3, ::2, ::-1, 0]
+    )
     sheet = images.grid(5)
-    assert sheet.shape == (3 * 30 - 2, 5 * 30 - 2, 1) and np.array_equal(sheet[30:58, 30:58], images[6]) and sheet[-1, -1, 0] == 128
+    assert (
+        sheet.shape == (3 * 30 - 2, 5 * 30 - 2, 1)
+        and np.array_equal(sheet[30:58, 30:58], images[6])
+        and sheet[-1, -1, 0] == 128
+    )
     read = image.open(io.BytesIO(images._repr_png_()))
-    assert read.format == "PNG" and np.array_equal(np.asarray(read), np.asarray(images.grid())[:, :, 0])
+    assert read.format == "PNG" and np.array_equal(
+        np.asarray(read), np.asarray(images.grid())[:, :, 0]
+    )
     assert (images / 255.0)._repr_png_() is None and (images / 255.0).dtype == np.float64
     colours = np.zeros((2, 3, 4, 3), np.uint8).view(atelier.Images)
     assert image.fromarray(colours[1]).mode == "RGB" and colours.grid().shape == (3, 10, 3)
-    assert np.array_equal(pickle.loads(pickle.dumps(images)), images) and type(np.asarray(images)) is np.ndarray
+    assert (
+        np.array_equal(pickle.loads(pickle.dumps(images)), images)
+        and type(np.asarray(images)) is np.ndarray
+    )
 
 
 def test_the_version_is_the_programs(program):
     assert program("--version").split()[-1] == atelier.__version__
 
 
-def test_a_directory_that_is_no_sound_model_is_an_error_that_names_it(tmp_path):
+def test_a_directory_that_is_not_a_valid_model_is_an_error_that_names_it(tmp_path):
     with pytest.raises(atelier.Error, match="there is no such model"):
         atelier.load(tmp_path / "nowhere")
     (tmp_path / "ensemble.json").write_text('{"version": 1, "K": "four"')
@@ -194,10 +247,14 @@ def test_a_directory_that_is_no_sound_model_is_an_error_that_names_it(tmp_path):
     assert not isinstance(caught.value, ValueError)
 
 
-def test_a_run_stands_for_its_ensemble_and_other_paths_are_said_to_be_what_they_are(tmp_path):
+def test_a_run_is_loaded_as_its_ensemble_and_other_paths_are_identified_in_the_error(tmp_path):
     (tmp_path / "ensemble").symlink_to(MODELS / "k4-small")
     assert atelier.load(tmp_path).hash == atelier.load(MODELS / "k4-small").hash
-    for path, words in [(MODELS, "is a folder of models"), (MODELS / "teacher" / "model.safetensors", "holds the weights of"), ("somebody/some-model", "huggingface-cli download")]:
+    for path, words in [
+        (MODELS, "is a folder of models"),
+        (MODELS / "teacher" / "model.safetensors", "holds the weights of"),
+        ("somebody/some-model", "huggingface-cli download"),
+    ]:
         with pytest.raises(atelier.Error, match=words):
             atelier.load(path)
 
@@ -209,12 +266,28 @@ def test_metrics_are_those_measured_of_the_same_weights(k4, tmp_path):
     small = atelier.load(MODELS / "k4-small")
     assert small.metrics and small.metrics != k4.metrics
     (tmp_path / "k4").symlink_to(MODELS / "k1")
-    assert atelier.load(MODELS / "k4" / "students" / "0").metrics == {}, "nobody measured a student alone"
+    assert atelier.load(MODELS / "k4" / "students" / "0").metrics == {}, (
+        "nobody measured a student alone"
+    )
 
 
 def test_an_evaluation_is_the_commands(toy_run, program, tmp_path):
     data = "toy:ring"
-    printed = program("evaluate", toy_run / "ensemble", "--data", data, "--count", 150, "--seed", 4, "--seeds", 2, "--out", tmp_path, "--json")
+    printed = program(
+        "evaluate",
+        toy_run / "ensemble",
+        "--data",
+        data,
+        "--count",
+        150,
+        "--seed",
+        4,
+        "--seeds",
+        2,
+        "--out",
+        tmp_path,
+        "--json",
+    )
     expected = json.loads(printed)["models"][str(toy_run / "ensemble")]
     del expected["latency"]
     assert atelier.load(toy_run / "ensemble").evaluate(data, 150, 4, seeds=2) == expected
@@ -229,19 +302,29 @@ def test_what_cannot_be_measured_is_an_error(k4, toy_run):
 
 
 def test_prompts_are_read_routed_and_drawn_as_the_command_does(captions, program, tmp_path):
-    assert captions.reads_prompts and (captions.students, captions.shape, captions.evaluations) == (4, (28, 28, 1), 1)
+    assert captions.reads_prompts and (captions.students, captions.shape, captions.evaluations) == (
+        4,
+        (28, 28, 1),
+        1,
+    )
     assert "4 student(s), prompts, image 28x28x1" in repr(captions)
     prompt = "two small white sneakers on black"
-    expected = written_by(program, tmp_path, CAPTIONS, "--prompt", prompt, "--count", 3, "--seed", 4)
+    expected = written_by(
+        program, tmp_path, CAPTIONS, "--prompt", prompt, "--count", 3, "--seed", 4
+    )
     images = captions.sample(3, prompts=prompt, seed=4)
     assert images.dtype == np.uint8 and np.array_equal(images, expected["arr_0"])
-    routed = json.loads(program("route", CAPTIONS, "--prompt", prompt, "--prompt", "a big bag", "--json"))
-    assert captions.route(prompts=[prompt, "a big bag"]).tolist() == [one["student"] for one in routed]
+    routed = json.loads(
+        program("route", CAPTIONS, "--prompt", prompt, "--prompt", "a big bag", "--json")
+    )
+    assert captions.route(prompts=[prompt, "a big bag"]).tolist() == [
+        one["student"] for one in routed
+    ]
     assert captions.sample(prompts=["a big bag", "a dress"], seed=1).shape == (2, 28, 28, 1)
     assert len(captions.hash) == 64 and captions.metrics["feature_distance"]["mean"] > 0
 
 
-def test_the_end_of_a_prompt_that_is_not_read_is_warned_of(captions):
+def test_a_prompt_that_is_too_long_raises_a_warning(captions):
     long = "a bag" + " and one" * 40
     with pytest.warns(UserWarning, match="changes nothing"):
         one = captions.sample(prompts=long + " red", seed=1)
@@ -253,8 +336,17 @@ def test_the_end_of_a_prompt_that_is_not_read_is_warned_of(captions):
 
 
 def test_classes_and_prompts_are_not_confused(captions, k4):
-    for wrong in (lambda: captions.sample(classes=1), lambda: captions.sample(2), lambda: captions.route([1]), lambda: captions.labels(2), lambda: captions.sample(prompts=[]),
-                  lambda: k4.sample(prompts="a bag"), lambda: k4.route(prompts="a bag"), lambda: k4.route(), lambda: captions.evaluate("x", inception="y")):
+    for wrong in (
+        lambda: captions.sample(classes=1),
+        lambda: captions.sample(2),
+        lambda: captions.route([1]),
+        lambda: captions.labels(2),
+        lambda: captions.sample(prompts=[]),
+        lambda: k4.sample(prompts="a bag"),
+        lambda: k4.route(prompts="a bag"),
+        lambda: k4.route(),
+        lambda: captions.evaluate("x", inception="y"),
+    ):
         with pytest.raises(atelier.UsageError):
             wrong()
     with pytest.raises(atelier.UsageError, match="guidance"):

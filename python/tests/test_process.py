@@ -1,4 +1,4 @@
-"""The module as a guest in Python's process: its lock, threads, signals and other libraries."""
+"""The module within Python's process: its lock, threads, signals and other libraries."""
 
 import _thread
 import ast
@@ -15,18 +15,18 @@ import atelier
 
 
 @contextlib.contextmanager
-def lock_kept_by_whoever_has_it():
-    """Meanwhile no thread of Python runs unless another one waits or gives up the interpreter's lock of its own accord."""
-    usual = sys.getswitchinterval()
+def without_thread_switches():
+    """Python threads are switched only when one waits or releases the interpreter's lock itself."""
+    previous = sys.getswitchinterval()
     sys.setswitchinterval(1e6)
     try:
         yield
     finally:
-        sys.setswitchinterval(usual)
+        sys.setswitchinterval(previous)
 
 
-def ran_meanwhile(work):
-    """Whether another thread of Python had its turn while `work` ran."""
+def another_thread_ran_during(work):
+    """Whether another Python thread ran during `work`."""
     turn, ran = threading.Lock(), []
     turn.acquire()
 
@@ -35,7 +35,7 @@ def ran_meanwhile(work):
             ran.append(True)
 
     thread = threading.Thread(target=other)
-    with lock_kept_by_whoever_has_it():
+    with without_thread_switches():
         thread.start()
         turn.release()
         before = bool(ran)
@@ -46,29 +46,25 @@ def ran_meanwhile(work):
 
 
 def test_other_threads_do_not_run_while_the_lock_is_kept():
-    assert not any(ran_meanwhile(lambda: sum(range(100_000))) for _ in range(20)), "or the tests below say nothing"
-
-
-def hash_for_the_first_time():
-    """Reads every weight; asked again, it is known and takes no time in which another thread could run."""
-    ensemble = atelier.load(MODELS / "k4")
-    return lambda: ensemble.hash
+    assert not any(another_thread_ran_during(lambda: sum(range(100_000))) for _ in range(20)), (
+        "otherwise the tests below prove nothing"
+    )
 
 
 @pytest.mark.parametrize("name", ["load", "sample", "evaluate", "hash"])
 def test_other_threads_run_while_it_works(name, k4, toy_run):
     toy = atelier.load(toy_run / "ensemble")
-    prepare = {
-        "load": lambda: lambda: atelier.load(MODELS / "teacher"),
-        "sample": lambda: lambda: k4.sample(64),
-        "evaluate": lambda: lambda: toy.evaluate("toy:ring", 100),
-        "hash": hash_for_the_first_time,
+    work = {
+        "load": lambda: atelier.load(MODELS / "teacher"),
+        "sample": lambda: k4.sample(64),
+        "evaluate": lambda: toy.evaluate("toy:ring", 100),
+        "hash": lambda: k4.hash,
     }[name]
-    assert any(ran_meanwhile(prepare()) for _ in range(50))
+    assert any(another_thread_ran_during(work) for _ in range(50))
 
 
 @pytest.mark.parametrize("name", ["sample", "evaluate"])
-def test_an_interrupt_ends_what_would_take_hours(name, k4):
+def test_an_interrupt_ends_a_call_of_hours(name, k4):
     turn = threading.Lock()
     turn.acquire()
 
@@ -77,10 +73,12 @@ def test_an_interrupt_ends_what_would_take_hours(name, k4):
             _thread.interrupt_main()
 
     thread = threading.Thread(target=other)
-    with lock_kept_by_whoever_has_it(), pytest.raises(KeyboardInterrupt):
+    with without_thread_switches(), pytest.raises(KeyboardInterrupt):
         thread.start()
         turn.release()  # runs once the call below has begun and gives up the lock
-        k4.sample(2_000_000) if name == "sample" else k4.evaluate("/usr/share/datasets/fashion-mnist", 2_000_000)
+        k4.sample(2_000_000) if name == "sample" else k4.evaluate(
+            "/usr/share/datasets/fashion-mnist", 2_000_000
+        )
     thread.join()
     assert len(k4.sample(2)) == 2, "and it answers afterwards"
 
@@ -100,18 +98,32 @@ def test_threads_may_share_an_ensemble(k4):
     assert all(np.array_equal(one, other) for one, other in zip(found, expected))
 
 
-@pytest.mark.parametrize("imports", ["import atelier", "import torch, atelier", "import atelier, torch", "import openvino, torch, atelier", "import atelier, openvino"])
-def test_it_works_beside_torch_and_openvino_whoever_came_first(imports, python, request):
+@pytest.mark.parametrize(
+    "imports",
+    [
+        "import atelier",
+        "import torch, atelier",
+        "import atelier, torch",
+        "import openvino, torch, atelier",
+        "import atelier, openvino",
+    ],
+)
+def test_it_works_beside_torch_and_openvino_in_any_import_order(imports, python, request):
     if "torch" in imports:
         request.getfixturevalue("importable_torch")
     use = "; print(torch.nn.Linear(2, 2)(torch.ones(1, 2)).shape)" if "torch" in imports else ""
     use += "; print(openvino.Core().available_devices)" if "openvino" in imports else ""
-    code = f"{imports}; e = atelier.load('models/fashion-mnist/k4'); print(e.sample(2, seed=1).sum()){use}; print(e.sample(2, seed=1).sum())"
+    code = (
+        f"{imports}; e = atelier.load('models/fashion-mnist/k4'); "
+        f"print(e.sample(2, seed=1).sum()){use}; print(e.sample(2, seed=1).sum())"
+    )
     lines = python("-c", code).splitlines()
     assert lines[0] == lines[-1] and int(lines[0]) > 0
 
 
-ENGINES = pytest.mark.parametrize("how", [{}, {"precision": "bf16"}, {"engine": "torch"}], ids=["native", "openvino", "torch"])
+ENGINES = pytest.mark.parametrize(
+    "how", [{}, {"precision": "bf16"}, {"engine": "torch"}], ids=["native", "openvino", "torch"]
+)
 
 FORK = """
 import os, signal, sys
@@ -131,31 +143,49 @@ print("parent", len(ensemble.sample(2)))
 
 
 @ENGINES
-def test_a_forked_process_says_at_once_that_it_cannot_draw(how, python):
+def test_a_forked_process_reports_immediately_that_it_cannot_draw(how, python):
     inside = (
-        "for ask in (lambda: ensemble.sample(64), lambda: atelier.load('models/fashion-mnist/k4', **how), lambda: ensemble.hash):\n"
+        "for ask in (lambda: ensemble.sample(64),"
+        " lambda: atelier.load('models/fashion-mnist/k4', **how), lambda: ensemble.hash):\n"
         "        try: ask()\n"
-        "        except atelier.Error as error: print('multiprocessing.get_context(\"spawn\")' in str(error), flush=True)"
+        "        except atelier.Error as error:"
+        " print('multiprocessing.get_context(\"spawn\")' in str(error), flush=True)"
     )
-    assert python("-c", FORK.format(how=how, before="ensemble.sample(64)", inside=inside)).split() == ["True"] * 3 + ["parent", "2"]
+    assert python(
+        "-c", FORK.format(how=how, before="ensemble.sample(64)", inside=inside)
+    ).split() == ["True"] * 3 + ["parent", "2"]
 
 
 @ENGINES
-def test_processes_that_are_forked_before_anything_was_drawn_draw(how, python):
-    printed = python("-c", FORK.format(how=how, before="", inside="print(len(ensemble.sample(64)), len(atelier.load('models/fashion-mnist/k4', **how).sample(64)), flush=True)"))
+def test_processes_that_are_forked_before_anything_was_drawn_can_draw(how, python):
+    printed = python(
+        "-c",
+        FORK.format(
+            how=how,
+            before="",
+            inside="print(len(ensemble.sample(64)),"
+            " len(atelier.load('models/fashion-mnist/k4', **how).sample(64)), flush=True)",
+        ),
+    )
     assert printed.split() == ["64", "64", "parent", "2"]
 
 
-@pytest.mark.parametrize("model", ["models/fashion-mnist/teacher", "models/fashion-mnist/k4/students/0", "models/captions"])
-def test_a_process_that_is_forked_after_a_load_draws_or_says_at_once_that_it_cannot(model, python):
+@pytest.mark.parametrize(
+    "model",
+    ["models/fashion-mnist/teacher", "models/fashion-mnist/k4/students/0", "models/captions"],
+)
+def test_a_process_that_is_forked_after_a_load_draws_or_reports_that_it_cannot(model, python):
     inside = (
-        "try: print(len(other.sample(2, prompts='a bag') if other.reads_prompts else other.sample(2, classes=0)), flush=True)\n"
+        "try: print(len(other.sample(2, prompts='a bag') if other.reads_prompts"
+        " else other.sample(2, classes=0)), flush=True)\n"
         "    except atelier.Error as error: print('forked' in str(error), flush=True)"
     )
-    assert python("-c", FORK.format(how={}, before=f"other = atelier.load({model!r})", inside=inside)).split() in (["True", "parent", "2"], ["2", "parent", "2"])
+    assert python(
+        "-c", FORK.format(how={}, before=f"other = atelier.load({model!r})", inside=inside)
+    ).split() in (["True", "parent", "2"], ["2", "parent", "2"])
 
 
-def test_a_pool_of_forked_processes_hands_the_error_on(python):
+def test_a_pool_of_forked_processes_propagates_the_error(python):
     code = """
 import multiprocessing
 import atelier
@@ -175,11 +205,16 @@ with multiprocessing.get_context("fork").Pool(2) as pool:
 def test_a_pickled_ensemble_is_loaded_again_in_another_process(k4, tmp_path, python):
     small = atelier.load(MODELS / "k4-small", engine="torch")
     again = pickle.loads(pickle.dumps(small))
-    assert (again.engine, again.path) == ("torch", MODELS / "k4-small") and np.array_equal(again.sample(3, seed=5), small.sample(3, seed=5))
+    assert (again.engine, again.path) == ("torch", MODELS / "k4-small") and np.array_equal(
+        again.sample(3, seed=5), small.sample(3, seed=5)
+    )
     teacher = atelier.load(MODELS / "teacher", sampler="heun", steps=3)
     assert pickle.loads(pickle.dumps(teacher)).evaluations == teacher.evaluations
     (tmp_path / "k4").write_bytes(pickle.dumps(k4))
-    code = f"import pickle; e = pickle.load(open({str(tmp_path / 'k4')!r}, 'rb')); print(e.sample(3, seed=2).sum())"
+    code = (
+        f"import pickle; e = pickle.load(open({str(tmp_path / 'k4')!r}, 'rb')); "
+        "print(e.sample(3, seed=2).sum())"
+    )
     assert int(python("-c", code, folder=tmp_path)) == k4.sample(3, seed=2).sum()
 
 
@@ -187,37 +222,60 @@ def test_it_leaves_torchs_settings_alone(python, importable_torch):
     code = (
         "import torch, atelier; torch.set_default_dtype(torch.float64)\n"
         "e = atelier.load('models/fashion-mnist/k4', engine='torch'); a = e.sample(3, seed=1)\n"
-        "assert torch.get_default_dtype() == torch.float64 and torch.is_grad_enabled() and not torch.are_deterministic_algorithms_enabled()\n"
+        "assert torch.get_default_dtype() == torch.float64 and torch.is_grad_enabled()\n"
+        "assert not torch.are_deterministic_algorithms_enabled()\n"
         "torch.set_default_dtype(torch.float32); assert (e.sample(3, seed=1) == a).all()"
     )
     python("-c", code)
 
 
-def test_stubs_name_what_the_module_has():
+def test_stubs_match_the_module():
     tree = ast.parse((PROJECT / "python/atelier/_atelier.pyi").read_text())
     from atelier import _atelier
 
     stubs = {node.name for node in tree.body if isinstance(node, (ast.ClassDef, ast.FunctionDef))}
     assert stubs == {name for name in dir(_atelier) if not name.startswith("_")}
-    methods = {node.name for owner in tree.body if isinstance(owner, ast.ClassDef) and owner.name == "Ensemble" for node in owner.body}
-    assert methods - {"__init__"} == {name for name in dir(_atelier.Ensemble) if not name.startswith("_")}
+    methods = {
+        node.name
+        for owner in tree.body
+        if isinstance(owner, ast.ClassDef) and owner.name == "Ensemble"
+        for node in owner.body
+    }
+    assert methods - {"__init__"} == {
+        name for name in dir(_atelier.Ensemble) if not name.startswith("_")
+    }
 
 
-def test_everything_public_says_what_it_is():
+def test_everything_public_is_documented():
     for name in atelier.__all__:
         thing = getattr(atelier, name)
         assert thing.__doc__, name
-        for member in vars(thing) if isinstance(thing, type) and not issubclass(thing, Exception) else ():
-            if not member.startswith("_") and (callable(getattr(thing, member)) or isinstance(vars(thing)[member], property)):
+        for member in (
+            vars(thing) if isinstance(thing, type) and not issubclass(thing, Exception) else ()
+        ):
+            if not member.startswith("_") and (
+                callable(getattr(thing, member)) or isinstance(vars(thing)[member], property)
+            ):
                 assert vars(thing)[member].__doc__, f"{name}.{member}"
 
 
-def test_a_torch_of_another_version_is_refused_where_it_is_imported_and_warned_of_elsewhere(python, tmp_path):
+def test_a_torch_of_another_version_is_rejected_when_imported_and_else_raises_a_warning(
+    python, tmp_path
+):
     (tmp_path / "torch").mkdir()
     (tmp_path / "torch/__init__.py").write_text("__version__ = '1.2.3'\n")
     (tmp_path / "torch/version.py").write_text("__version__ = '1.2.3'\n")
     before = f"import sys; sys.path.insert(0, {str(tmp_path)!r})\n"
-    refused = before + "import torch\ntry: import atelier\nexcept ImportError as error: print('torch 1.2.3 is imported' in str(error))"
+    refused = (
+        before
+        + "import torch\ntry: import atelier\n"
+        + "except ImportError as error: print('torch 1.2.3 is imported' in str(error))"
+    )
     assert python("-c", refused) == "True\n"
-    warned = before + "import warnings\nwith warnings.catch_warnings(record=True) as said:\n    warnings.simplefilter('always')\n    import atelier\nprint(sum('torch 1.2.3 is installed' in str(one.message) for one in said))"
+    warned = (
+        before
+        + "import warnings\nwith warnings.catch_warnings(record=True) as raised:\n"
+        + "    warnings.simplefilter('always')\n    import atelier\n"
+        + "print(sum('torch 1.2.3 is installed' in str(one.message) for one in raised))"
+    )
     assert python("-c", warned) == "1\n"

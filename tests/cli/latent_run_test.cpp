@@ -6,7 +6,7 @@
 #include "cli/program.h"
 #include "models/diffusers_fixtures.h"
 
-/// From a small Stable Diffusion to students that answer prompts in one step.
+/// From a small Stable Diffusion to students that draw prompts in one step.
 namespace atelier::cli {
 
 namespace {
@@ -17,28 +17,49 @@ class LatentRun : public testing::Test {
 protected:
     LatentRun() {
         std::ofstream prompts(path("prompts.txt"));
-        for (const char* of : {"cat", "dog", "house", "boat"}) prompts << "a photo of a " << of << "\nmany a " << of << "\n the " << of << " again\n";
+        for (const char* of : {"cat", "dog", "house", "boat"})
+            prompts << "a photo of a " << of << "\nmany a " << of << "\n the " << of << " again\n";
     }
 
     std::string path(const std::string& name) const { return (folder_ / name).string(); }
 
-    /// Pictures with captions beside them.
-    void write_pictures() const {
+    /// Images with caption files beside them.
+    void write_images() const {
         fs::create_directories(folder_ / "pictures");
         for (int i = 0; i < 6; ++i) {
-            core::Image picture{16, 16, 3, {}};
-            for (int p = 0; p < 16 * 16 * 3; ++p) picture.pixels.push_back(static_cast<std::uint8_t>((p * (i + 3)) % 251));
-            core::write_png(folder_ / fmt::format("pictures/{}.png", i), picture);
-            std::ofstream(folder_ / fmt::format("pictures/{}.txt", i)) << "picture " << std::string(static_cast<std::size_t>(i + 1), 'a');
+            core::Image image{16, 16, 3, {}};
+            for (int p = 0; p < 16 * 16 * 3; ++p)
+                image.pixels.push_back(static_cast<std::uint8_t>((p * (i + 3)) % 251));
+            core::write_png(folder_ / fmt::format("pictures/{}.png", i), image);
+            std::ofstream(folder_ / fmt::format("pictures/{}.txt", i))
+                << "picture " << std::string(static_cast<std::size_t>(i + 1), 'a');
         }
     }
 
     /// The recipe, cut down to the small model and a few steps.
-    std::vector<std::string> command(const std::string& recipe, const std::string& data, std::vector<std::string> more = {}) const {
-        std::vector<std::string> words{"run", std::string(ATELIER_SOURCE_DIR) + "/configs/" + recipe + ".toml", "device=cpu", "precision=fp32", "threads=1", "students.threads=1",
-                                       "data.path=" + data, "data.shape=[4,8,8]", "teacher.path=" + model_.path().string(), "output=" + path("run"), "partition.students=2",
-                                       "dm.steps=2", "dm.batch=4", "dm.micro_batch=2", "dm.fake_updates=2", "adm.batch=4", "adm.micro_batch=0", "adm.fake_updates=2",
-                                       "probe.every=2", "probe.count=2"};
+    std::vector<std::string> command(const std::string& recipe, const std::string& data,
+                                     std::vector<std::string> more = {}) const {
+        std::vector<std::string> words{
+            "run",
+            std::string(ATELIER_SOURCE_DIR) + "/configs/" + recipe + ".toml",
+            "device=cpu",
+            "precision=fp32",
+            "threads=1",
+            "students.threads=1",
+            "data.path=" + data,
+            "data.shape=[4,8,8]",
+            "teacher.path=" + model_.path().string(),
+            "output=" + path("run"),
+            "partition.students=2",
+            "dm.steps=2",
+            "dm.batch=4",
+            "dm.micro_batch=2",
+            "dm.fake_updates=2",
+            "adm.batch=4",
+            "adm.micro_batch=0",
+            "adm.fake_updates=2",
+            "probe.every=2",
+            "probe.count=2"};
         words.insert(words.end(), more.begin(), more.end());
         return words;
     }
@@ -49,13 +70,15 @@ protected:
 
 }  // namespace
 
-TEST_F(LatentRun, prompts_alone_make_students_that_answer_prompts_and_are_diffusers_directories) {
+TEST_F(LatentRun, prompts_alone_train_students_that_draw_prompts_and_become_diffusers_directories) {
     const Answer made = atelier(command("sd15-msd4-dm", "prompts:" + path("prompts.txt")));
     ASSERT_EQ(made.code, 0) << made.error;
     EXPECT_TRUE(fs::exists(folder_ / "run/texts/shard-00000.safetensors"));
     EXPECT_TRUE(fs::exists(folder_ / "run/students/1/dm/training/samples/step-000002.png"));
     const std::string ensemble = path("run/ensemble");
-    const std::vector<std::string> sampling{"sample", ensemble, "--prompt", "a photo of a cat", "--count", "2", "--seed", "3", "--out", path("a.png"), "--json"};
+    const std::vector<std::string> sampling{
+        "sample", ensemble, "--prompt", "a photo of a cat", "--count", "2",
+        "--seed", "3",      "--out",    path("a.png"),      "--json"};
     const Answer first = atelier(sampling);
     ASSERT_EQ(first.code, 0) << first.error;
     const std::string bytes = core::read_text(folder_ / "a.png");
@@ -63,7 +86,7 @@ TEST_F(LatentRun, prompts_alone_make_students_that_answer_prompts_and_are_diffus
     EXPECT_EQ(core::read_text(folder_ / "a.png"), bytes);
     const auto student = nlohmann::json::parse(first.out).at("student").get<int>();
 
-    // The run stands for its ensemble; what cannot be timed or is damaged is said in words.
+    // A run stands for its ensemble; models that cannot be timed, or are damaged, are reported.
     auto of_run = sampling;
     of_run[1] = path("run");
     const Answer drawn_by_run = atelier(of_run);
@@ -72,21 +95,36 @@ TEST_F(LatentRun, prompts_alone_make_students_that_answer_prompts_and_are_diffus
     const Answer timed = atelier({"benchmark", ensemble});
     EXPECT_EQ(timed.code, 2);
     EXPECT_NE(timed.error.find("reads prompts"), std::string::npos) << timed.error;
-    EXPECT_NE(atelier({"inspect", ensemble}).out.find("files as they were written"), std::string::npos);
+    EXPECT_NE(atelier({"inspect", ensemble}).out.find("files as they were written"),
+              std::string::npos);
 
-    // The student alone as a diffusers directory answers the same in one step of DDIM from the last time step.
-    ASSERT_EQ(atelier({"convert", ensemble + "/students/" + std::to_string(student), path("student"), "--to", "diffusers"}).code, 0);
+    // One student as a diffusers directory, sampled in one step of DDIM from the last time step.
+    ASSERT_EQ(atelier({"convert", ensemble + "/students/" + std::to_string(student),
+                       path("student"), "--to", "diffusers"})
+                  .code,
+              0);
     const models::DiffusersDirectory written(folder_ / "student");
-    EXPECT_EQ(written.about().at("unet").at("parameters"), models::DiffusersDirectory(model_.path()).about().at("unet").at("parameters"));
-    EXPECT_NE(ops::hash_of(written.unet_weights().read()), ops::hash_of(models::DiffusersDirectory(model_.path()).unet_weights().read()));
-    EXPECT_EQ(atelier({"sample", path("run/teacher"), "--prompt", "a photo of a cat", "--sampler", "heun", "--steps", "2", "--out", path("b.png")}).code, 0);
+    EXPECT_EQ(written.about().at("unet").at("parameters"),
+              models::DiffusersDirectory(model_.path()).about().at("unet").at("parameters"));
+    EXPECT_NE(ops::hash_of(written.unet_weights().read()),
+              ops::hash_of(models::DiffusersDirectory(model_.path()).unet_weights().read()));
+    EXPECT_EQ(atelier({"sample", path("run/teacher"), "--prompt", "a photo of a cat", "--sampler",
+                       "heun", "--steps", "2", "--out", path("b.png")})
+                  .code,
+              0);
     core::write_text(folder_ / "run/ensemble/vae/diffusion_pytorch_model.safetensors", "damaged");
-    EXPECT_NE(atelier({"inspect", ensemble}).error.find("vae/diffusion_pytorch_model.safetensors: differs from its checksum"), std::string::npos);
+    EXPECT_NE(atelier({"inspect", ensemble})
+                  .error.find("vae/diffusion_pytorch_model.safetensors: differs from its checksum"),
+              std::string::npos);
 }
 
-TEST_F(LatentRun, captioned_pictures_are_encoded_once_and_smaller_students_learn_the_scores_first) {
-    write_pictures();
-    const auto words = command("sd15-msd4-small", path("pictures"), {"students.widths=[4]", "tsm.steps=2", "tsm.batch=4", "tsm.micro_batch=0", "adm.steps=2", "activation_checkpointing=false"});
+TEST_F(LatentRun,
+       captioned_images_are_encoded_once_and_smaller_students_start_with_score_matching) {
+    write_images();
+    const auto words =
+        command("sd15-msd4-small", path("pictures"),
+                {"students.widths=[4]", "tsm.steps=2", "tsm.batch=4", "tsm.micro_batch=0",
+                 "adm.steps=2", "activation_checkpointing=false"});
     const Answer made = atelier(words);
     ASSERT_EQ(made.code, 0) << made.error;
     EXPECT_TRUE(fs::exists(folder_ / "run/latents/shard-00000.safetensors"));
@@ -100,34 +138,46 @@ TEST_F(LatentRun, captioned_pictures_are_encoded_once_and_smaller_students_learn
     EXPECT_EQ(config.at("unet").at("block_out_channels"), (std::vector<int>{4, 8}));
 }
 
-TEST_F(LatentRun, low_rank_students_stand_on_one_base) {
-    const Answer made = atelier(command("sd15-msd4-dm", "prompts:" + path("prompts.txt"), {"students.lora_rank=2"}));
+TEST_F(LatentRun, low_rank_students_share_one_base) {
+    const Answer made = atelier(
+        command("sd15-msd4-dm", "prompts:" + path("prompts.txt"), {"students.lora_rank=2"}));
     ASSERT_EQ(made.code, 0) << made.error;
     const fs::path ensemble = folder_ / "run/ensemble";
-    EXPECT_LT(fs::file_size(ensemble / "students/0/model.safetensors"), fs::file_size(ensemble / "base/model.safetensors") / 2);
+    EXPECT_LT(fs::file_size(ensemble / "students/0/model.safetensors"),
+              fs::file_size(ensemble / "base/model.safetensors") / 2);
     const auto sampled = [&](const std::string& engine) {
-        const Answer answer = atelier({"sample", ensemble.string(), "--prompt", "many a dog", "--seed", "1", "--engine", engine, "--out", path(engine + ".png")});
+        const Answer answer =
+            atelier({"sample", ensemble.string(), "--prompt", "many a dog", "--seed", "1",
+                     "--engine", engine, "--out", path(engine + ".png")});
         EXPECT_EQ(answer.code, 0) << answer.error;
         return core::read_image(folder_ / (engine + ".png")).pixels;
     };
-    const auto by_torch = sampled("torch"), by_openvino = sampled("openvino");  // which merges deltas and base
+    const auto by_torch = sampled("torch"),
+               by_openvino = sampled("openvino");  // which merges deltas and base
     int furthest = 0;
-    for (std::size_t i = 0; i < by_torch.size(); ++i) furthest = std::max(furthest, std::abs(by_torch[i] - by_openvino[i]));
+    for (std::size_t i = 0; i < by_torch.size(); ++i)
+        furthest = std::max(furthest, std::abs(by_torch[i] - by_openvino[i]));
     EXPECT_LE(furthest, 2);
 
     const models::Ensemble read = models::read_ensemble(ensemble);
-    const models::Model first = models::read_student(read, 0, at::kCPU, models::Weights::shared), second = models::read_student(read, 1, at::kCPU, models::Weights::shared);
+    const models::Model first = models::read_student(read, 0, at::kCPU, models::Weights::shared),
+                        second = models::read_student(read, 1, at::kCPU, models::Weights::shared);
     EXPECT_EQ(first.parameters.base(), second.parameters.base()) << "in memory once";
-    ASSERT_EQ(atelier({"convert", (ensemble / "students/1").string(), path("student"), "--to", "diffusers"}).code, 0);
-    EXPECT_EQ(models::DiffusersDirectory(folder_ / "student").unet_weights().count(), models::DiffusersDirectory(model_.path()).unet_weights().count());
+    ASSERT_EQ(atelier({"convert", (ensemble / "students/1").string(), path("student"), "--to",
+                       "diffusers"})
+                  .code,
+              0);
+    EXPECT_EQ(models::DiffusersDirectory(folder_ / "student").unet_weights().count(),
+              models::DiffusersDirectory(model_.path()).unet_weights().count());
 
     nlohmann::json config = core::read_json(ensemble / "students/0/config.json");
     config["lora"]["base"] = "../../../teacher";
     core::write_json(ensemble / "students/0/config.json", config);
-    EXPECT_NE(ops::error_of([&] { models::read_student(read, 0); }).find("leaves the ensemble"), std::string::npos);
+    EXPECT_NE(ops::error_of([&] { models::read_student(read, 0); }).find("leaves the ensemble"),
+              std::string::npos);
 }
 
-TEST_F(LatentRun, what_does_not_fit_is_said_before_anything_is_made) {
+TEST_F(LatentRun, settings_that_do_not_fit_are_rejected_before_anything_is_made) {
     const std::string prompts = "prompts:" + path("prompts.txt");
     const auto refused = [&](const std::vector<std::string>& words, const std::string& why) {
         const Answer answer = atelier(words);
@@ -144,23 +194,32 @@ TEST_F(LatentRun, what_does_not_fit_is_said_before_anything_is_made) {
     core::write_json(model_.path() / "scheduler/scheduler_config.json", scheduler);
     const Answer zero_snr = atelier(command("sd15-msd4-dm", prompts));
     EXPECT_EQ(zero_snr.code, 1);
-    EXPECT_NE(zero_snr.error.find("scheduler_config.json: \"rescale_betas_zero_snr\" is true"), std::string::npos) << zero_snr.error;
+    EXPECT_NE(zero_snr.error.find("scheduler_config.json: \"rescale_betas_zero_snr\" is true"),
+              std::string::npos)
+        << zero_snr.error;
     EXPECT_FALSE(fs::exists(folder_ / "run"));
-    refused({"run", std::string(ATELIER_SOURCE_DIR) + "/configs/toy2d.toml", "data.path=" + prompts, "output=" + path("run")}, "prompts alone");
+    refused({"run", std::string(ATELIER_SOURCE_DIR) + "/configs/toy2d.toml", "data.path=" + prompts,
+             "output=" + path("run")},
+            "prompts alone");
 }
 
-TEST_F(LatentRun, a_teacher_or_a_size_that_will_not_do_is_named_before_anything_is_written) {
-    const Answer sized = atelier(command("sd15-msd4-dm", "prompts:" + path("prompts.txt"), {"data.shape=[4,64,64]"}));
-    EXPECT_EQ(sized.code, 2);
-    core::expect_contains(sized.error, "the teacher's latents are [4,8,8], but data.shape asks for [4,64,64]; set data.shape = [4,8,8], or leave it out");
-    EXPECT_EQ(sized.error.find("import"), std::string::npos) << "prompts cannot be imported";
+TEST_F(LatentRun, an_unsupported_teacher_or_size_is_rejected_before_anything_is_written) {
+    const Answer resized = atelier(
+        command("sd15-msd4-dm", "prompts:" + path("prompts.txt"), {"data.shape=[4,64,64]"}));
+    EXPECT_EQ(resized.code, 2);
+    core::expect_contains(resized.error,
+                          "the teacher's latents are [4,8,8], but data.shape asks for [4,64,64]; "
+                          "set data.shape = [4,8,8], or leave it out");
+    EXPECT_EQ(resized.error.find("import"), std::string::npos) << "prompts cannot be imported";
 
     const fs::path scheduler = model_.path() / "scheduler/scheduler_config.json";
     nlohmann::json json = core::read_json(scheduler);
     json["rescale_betas_zero_snr"] = true;
     core::write_json(scheduler, json);
     for (const char* dry : {"", "--dry-run"}) {
-        const Answer refused = atelier(command("sd15-msd4-dm", "prompts:" + path("prompts.txt"), *dry ? std::vector<std::string>{dry} : std::vector<std::string>{}));
+        const Answer refused =
+            atelier(command("sd15-msd4-dm", "prompts:" + path("prompts.txt"),
+                            *dry ? std::vector<std::string>{dry} : std::vector<std::string>{}));
         EXPECT_NE(refused.code, 0);
         core::expect_contains(refused.error, "rescale_betas_zero_snr");
         core::expect_contains(refused.error, scheduler.string());

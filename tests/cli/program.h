@@ -7,7 +7,7 @@
 
 #include "atelier/cli/commands.h"
 
-/// The program's commands inside a test's own process.
+/// Runs the program's commands in the test's own process.
 namespace atelier::cli {
 
 struct Answer {
@@ -15,10 +15,10 @@ struct Answer {
     std::string out, error;
 };
 
-inline Answer atelier(std::vector<std::string> words) {
-    words.insert(words.begin(), "atelier");
+inline Answer atelier(std::vector<std::string> arguments) {
+    arguments.insert(arguments.begin(), "atelier");
     std::vector<char*> pointers;
-    for (std::string& word : words) pointers.push_back(word.data());
+    for (std::string& argument : arguments) pointers.push_back(argument.data());
     testing::internal::CaptureStdout();
     testing::internal::CaptureStderr();
     const int code = run_command_line(static_cast<int>(pointers.size()), pointers.data());

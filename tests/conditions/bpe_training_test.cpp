@@ -9,7 +9,9 @@
 namespace atelier::conditions {
 namespace {
 
-const std::vector<std::string> texts{"low low low low low", "lower lower", "newest newest newest newest newest newest", "widest widest widest"};
+const std::vector<std::string> texts{"low low low low low", "lower lower",
+                                     "newest newest newest newest newest newest",
+                                     "widest widest widest"};
 
 class LearnedTokenizer : public testing::Test {
 protected:
@@ -35,10 +37,13 @@ TEST_F(LearnedTokenizer, words_that_were_often_seen_become_one_token) {
     EXPECT_EQ(tokenizer.encode("newest low"), tokenizer.encode("NEWEST  low"));
 }
 
-TEST_F(LearnedTokenizer, any_text_can_be_said_in_bytes) {
+TEST_F(LearnedTokenizer, any_text_can_be_encoded_in_bytes) {
     const ClipTokenizer tokenizer = learned(10);
     EXPECT_NE(tokenizer.encode("žluťoučký 🐎"), tokenizer.encode("zlutoucky 🐎"));
-    EXPECT_EQ(tokenizer.encode_padded("a very long text with many words that were never seen before").size(), 16);
+    EXPECT_EQ(
+        tokenizer.encode_padded("a very long text with many words that were never seen before")
+            .size(),
+        16);
 }
 
 TEST_F(LearnedTokenizer, stops_where_no_pair_occurs_twice) {

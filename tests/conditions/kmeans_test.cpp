@@ -23,8 +23,8 @@ Rows random_rows(std::size_t count, std::size_t length, std::uint64_t seed) {
     return rows;
 }
 
-KMeans settings(std::int64_t clusters, std::uint64_t seed = 0) {
-    KMeans k;
+KMeansOptions settings(std::int64_t clusters, std::uint64_t seed = 0) {
+    KMeansOptions k;
     k.clusters = clusters;
     k.seed = seed;
     return k;
@@ -46,12 +46,14 @@ TEST(kmeans, separate_bundles_of_directions_are_found) {
     Rows rows;
     for (int i = 0; i < 90; ++i) {
         std::vector<double> row(3);
-        for (std::size_t d = 0; d < 3; ++d) row[d] = (d == static_cast<std::size_t>(i % 3) ? 1 : 0) + 0.05 * stream.normal();
-        for (double& x : row) x *= 1 + i;  // lengths do not count
+        for (std::size_t d = 0; d < 3; ++d)
+            row[d] = (d == static_cast<std::size_t>(i % 3) ? 1 : 0) + 0.05 * stream.normal();
+        for (double& x : row) x *= 1 + i;  // lengths do not matter
         rows.push_back(row);
     }
     const Clusters found = spherical_kmeans(rows, settings(3, 4));
-    for (std::size_t i = 0; i < rows.size(); ++i) EXPECT_EQ(found.assignment[i], found.assignment[i % 3]);
+    for (std::size_t i = 0; i < rows.size(); ++i)
+        EXPECT_EQ(found.assignment[i], found.assignment[i % 3]);
     EXPECT_EQ(sizes(found), (std::vector<std::int64_t>{30, 30, 30}));
 }
 
@@ -60,9 +62,11 @@ TEST(kmeans, every_row_lies_with_its_nearest_centroid_and_centroids_have_unit_le
         const Rows rows = random_rows(60, 4, seed);
         const Clusters found = spherical_kmeans(rows, settings(5, seed));
         double cost = 0;
-        for (const auto& c : found.centroids) EXPECT_NEAR(std::inner_product(c.begin(), c.end(), c.begin(), 0.0), 1, 1e-12);
+        for (const auto& c : found.centroids)
+            EXPECT_NEAR(std::inner_product(c.begin(), c.end(), c.begin(), 0.0), 1, 1e-12);
         for (std::size_t i = 0; i < rows.size(); ++i) {
-            const double own = cosine(rows[i], found.centroids[static_cast<std::size_t>(found.assignment[i])]);
+            const double own =
+                cosine(rows[i], found.centroids[static_cast<std::size_t>(found.assignment[i])]);
             for (const auto& c : found.centroids) EXPECT_GE(own + 1e-9, cosine(rows[i], c));
             cost += 1 - own;
         }
@@ -72,14 +76,15 @@ TEST(kmeans, every_row_lies_with_its_nearest_centroid_and_centroids_have_unit_le
 
 TEST(kmeans, the_same_seed_gives_the_same_clusters) {
     const Rows rows = random_rows(50, 8, 2);
-    const Clusters a = spherical_kmeans(rows, settings(4, 9)), b = spherical_kmeans(rows, settings(4, 9));
+    const Clusters a = spherical_kmeans(rows, settings(4, 9)),
+                   b = spherical_kmeans(rows, settings(4, 9));
     EXPECT_EQ(a.assignment, b.assignment);
     EXPECT_EQ(a.centroids, b.centroids);
 }
 
 TEST(kmeans, more_restarts_never_cost_more) {
     const Rows rows = random_rows(80, 3, 3);
-    KMeans once = settings(6), often = settings(6);
+    KMeansOptions once = settings(6), often = settings(6);
     once.restarts = 1;
     often.restarts = 12;
     EXPECT_LE(spherical_kmeans(rows, often).cost, spherical_kmeans(rows, once).cost);
@@ -101,7 +106,8 @@ TEST(kmeans, opposite_rows_in_one_cluster_leave_a_unit_centroid) {
 }
 
 TEST(kmeans, huge_and_tiny_rows_have_directions_too) {
-    const Clusters found = spherical_kmeans({{1e300, 1e300}, {1e-300, 1.01e-300}, {1e300, -1e300}}, settings(2));
+    const Clusters found =
+        spherical_kmeans({{1e300, 1e300}, {1e-300, 1.01e-300}, {1e300, -1e300}}, settings(2));
     EXPECT_EQ(found.assignment[0], found.assignment[1]);
     EXPECT_NE(found.assignment[0], found.assignment[2]);
 }

@@ -15,7 +15,8 @@
 namespace atelier::conditions {
 namespace {
 
-PartitionRequest request(const std::string& method, std::int64_t students, std::int64_t classes, std::uint64_t seed = 0) {
+PartitionRequest request(const std::string& method, std::int64_t students, std::int64_t classes,
+                         std::uint64_t seed = 0) {
     PartitionRequest r;
     r.method = method;
     r.students = students;
@@ -43,7 +44,8 @@ std::string message_of(Call call) {
 class TemporaryFile {
 public:
     explicit TemporaryFile(const std::string& text)
-        : path_(testing::TempDir() + "partition-" + std::to_string(getpid()) + "-" + std::to_string(number_++) + ".json") {
+        : path_(testing::TempDir() + "partition-" + std::to_string(getpid()) + "-" +
+                std::to_string(number_++) + ".json") {
         std::ofstream(path_) << text;
     }
     ~TemporaryFile() { std::filesystem::remove(path_); }
@@ -56,7 +58,8 @@ private:
 
 std::vector<std::int64_t> cell_sizes(const Partition& partition) {
     std::vector<std::int64_t> sizes;
-    for (std::int64_t k = 0; k < partition.students; ++k) sizes.push_back(static_cast<std::int64_t>(partition.cell(k).size()));
+    for (std::int64_t k = 0; k < partition.students; ++k)
+        sizes.push_back(static_cast<std::int64_t>(partition.cell(k).size()));
     return sizes;
 }
 
@@ -81,14 +84,19 @@ TEST(partition, every_method_gives_every_class_one_owner_and_every_student_a_cla
 
 TEST(partition, every_method_is_deterministic) {
     for (const char* method : {"consecutive", "random", "kmeans", "balanced"}) {
-        EXPECT_EQ(make_partition(request(method, 4, 20, 3)).owner, make_partition(request(method, 4, 20, 3)).owner) << method;
+        EXPECT_EQ(make_partition(request(method, 4, 20, 3)).owner,
+                  make_partition(request(method, 4, 20, 3)).owner)
+            << method;
     }
-    EXPECT_NE(make_partition(request("random", 4, 20, 3)).owner, make_partition(request("random", 4, 20, 4)).owner);
+    EXPECT_NE(make_partition(request("random", 4, 20, 3)).owner,
+              make_partition(request("random", 4, 20, 4)).owner);
 }
 
 TEST(partition, consecutive_runs_are_nearly_equal_and_the_first_ones_larger) {
-    EXPECT_EQ(make_partition(request("consecutive", 4, 10)).owner, (std::vector<std::int64_t>{0, 0, 0, 1, 1, 1, 2, 2, 3, 3}));
-    EXPECT_EQ(cell_sizes(make_partition(request("consecutive", 4, 1000))), (std::vector<std::int64_t>{250, 250, 250, 250}));
+    EXPECT_EQ(make_partition(request("consecutive", 4, 10)).owner,
+              (std::vector<std::int64_t>{0, 0, 0, 1, 1, 1, 2, 2, 3, 3}));
+    EXPECT_EQ(cell_sizes(make_partition(request("consecutive", 4, 1000))),
+              (std::vector<std::int64_t>{250, 250, 250, 250}));
 }
 
 TEST(partition, random_cells_are_dealt_evenly) {
@@ -107,7 +115,8 @@ TEST(partition, balanced_cells_have_near_equal_difficulty) {
     const PartitionRequest r = request("balanced", 4, 100, 2);
     const Partition partition = make_partition(r);
     std::vector<double> loads(4);
-    for (std::size_t i = 0; i < r.difficulty.size(); ++i) loads[static_cast<std::size_t>(partition.owner[i])] += r.difficulty[i];
+    for (std::size_t i = 0; i < r.difficulty.size(); ++i)
+        loads[static_cast<std::size_t>(partition.owner[i])] += r.difficulty[i];
     const auto [least, most] = std::minmax_element(loads.begin(), loads.end());
     EXPECT_LT(*most - *least, 0.1);
 }
@@ -128,56 +137,74 @@ TEST(partition, hash_depends_on_students_and_owners_but_not_on_the_method) {
 }
 
 TEST(partition, hash_stays_what_it_was_in_older_versions) {
-    // sha256 of {"owner":[0,1],"students":2}; students on disk carry it.
-    EXPECT_EQ((Partition{2, "consecutive", {0, 1}}.hash()), "2ba1a8e0b2329ac911edd988d8866c6caa14a0aa36842885f9e99a49e52b5d22");
+    // sha256 of {"owner":[0,1],"students":2}; students on disk store it.
+    EXPECT_EQ((Partition{2, "consecutive", {0, 1}}.hash()),
+              "2ba1a8e0b2329ac911edd988d8866c6caa14a0aa36842885f9e99a49e52b5d22");
 }
 
 TEST(partition, json_gives_back_what_was_written) {
     const Partition partition = make_partition(request("random", 3, 11, 6));
-    const Partition back = partition_from_json(nlohmann::json::parse(to_json(partition).dump()), "here");
+    const Partition back =
+        partition_from_json(nlohmann::json::parse(to_json(partition).dump()), "here");
     EXPECT_EQ(back.owner, partition.owner);
     EXPECT_EQ(back.students, partition.students);
     EXPECT_EQ(back.method, partition.method);
     EXPECT_EQ(back.hash(), partition.hash());
 }
 
-TEST(partition, a_tampered_owner_or_hash_is_an_error_that_names_the_place) {
+TEST(partition, a_tampered_owner_or_hash_is_an_error_that_names_the_location) {
     const nlohmann::json good = to_json(make_partition(request("random", 3, 11, 6)));
     nlohmann::json moved = good, other_hash = good;
     moved["owner"][0] = (moved["owner"][0].get<int>() + 1) % 3;
     other_hash["hash"] = std::string(64, '0');
-    EXPECT_NE(message_of([&] { partition_from_json(moved, "p.json"); }).find("p.json: the partition's hash"), std::string::npos);
+    EXPECT_NE(message_of([&] {
+                  partition_from_json(moved, "p.json");
+              }).find("p.json: the partition's hash"),
+              std::string::npos);
     EXPECT_THROW(partition_from_json(other_hash, "p.json"), core::Error);
 }
 
 TEST(partition, hostile_json_is_an_error) {
     for (const char* text :
-         {R"({})", R"([])", R"({"students":2})", R"({"students":2,"owner":[0,2]})", R"({"students":2,"owner":[0,-1]})",
-          R"({"students":2,"owner":[0,0]})", R"({"students":0,"owner":[]})", R"({"students":16777216,"owner":[0]})",
-          R"({"students":1,"owner":[]})", R"({"students":1,"owner":[0.5]})", R"({"students":1,"owner":[1e300]})",
-          R"({"students":9223372036854775807,"owner":[0]})", R"({"students":1,"owner":[0],"hash":7})"}) {
-        EXPECT_THROW(partition_from_json(nlohmann::json::parse(text), "p.json"), core::Error) << text;
+         {R"({})", R"([])", R"({"students":2})", R"({"students":2,"owner":[0,2]})",
+          R"({"students":2,"owner":[0,-1]})", R"({"students":2,"owner":[0,0]})",
+          R"({"students":0,"owner":[]})", R"({"students":16777216,"owner":[0]})",
+          R"({"students":1,"owner":[]})", R"({"students":1,"owner":[0.5]})",
+          R"({"students":1,"owner":[1e300]})", R"({"students":9223372036854775807,"owner":[0]})",
+          R"({"students":1,"owner":[0],"hash":7})"}) {
+        EXPECT_THROW(partition_from_json(nlohmann::json::parse(text), "p.json"), core::Error)
+            << text;
     }
 }
 
 TEST(partition, check_names_the_class_without_owner_and_the_idle_student) {
-    EXPECT_NE(message_of([] { check({2, "", {0, -1, 1}}, "w"); }).find("w: class 1 has no owner"), std::string::npos);
-    EXPECT_NE(message_of([] { check({3, "", {0, 2, 0}}, "w"); }).find("w: student 1 owns no class"), std::string::npos);
-    EXPECT_NE(message_of([] { check({2, "", {0, 2, 1}}, "w"); }).find("class 1 belongs to student 2"), std::string::npos);
+    EXPECT_NE(message_of([] { check({2, "", {0, -1, 1}}, "w"); }).find("w: class 1 has no owner"),
+              std::string::npos);
+    EXPECT_NE(message_of([] { check({3, "", {0, 2, 0}}, "w"); }).find("w: student 1 owns no class"),
+              std::string::npos);
+    EXPECT_NE(
+        message_of([] { check({2, "", {0, 2, 1}}, "w"); }).find("class 1 belongs to student 2"),
+        std::string::npos);
 }
 
-TEST(partition, a_number_of_students_that_cannot_be_is_a_usage_error) {
+TEST(partition, an_impossible_number_of_students_is_a_usage_error) {
     EXPECT_THROW(make_partition(request("consecutive", 0, 4)), core::UsageError);
     EXPECT_THROW(make_partition(request("consecutive", -1, 4)), core::UsageError);
-    EXPECT_NE(message_of<core::UsageError>([] { make_partition(request("random", 5, 4)); }).find("4 classes"), std::string::npos);
+    EXPECT_NE(message_of<core::UsageError>([] {
+                  make_partition(request("random", 5, 4));
+              }).find("4 classes"),
+              std::string::npos);
 }
 
 TEST(partition, an_unknown_method_names_the_nearest) {
-    EXPECT_NE(message_of<core::UsageError>([] { make_partition(request("kmean", 2, 4)); }).find("did you mean \"kmeans\"?"),
+    EXPECT_NE(message_of<core::UsageError>([] {
+                  make_partition(request("kmean", 2, 4));
+              }).find("did you mean \"kmeans\"?"),
               std::string::npos);
-    EXPECT_NE(
-        message_of<core::UsageError>([] { make_partition(request("zzzzzzzzzzz", 2, 4)); }).find("known are consecutive, random"),
-        std::string::npos);
+    EXPECT_NE(message_of<core::UsageError>([] {
+                  make_partition(request("zzzzzzzzzzz", 2, 4));
+              }).find("known are consecutive, random"),
+              std::string::npos);
 }
 
 TEST(partition, embeddings_and_difficulties_must_be_there_for_every_class) {
@@ -216,13 +243,15 @@ TEST(partition, a_file_that_the_program_wrote_may_be_given) {
 TEST(partition, a_file_with_gaps_doubles_or_other_sizes_is_an_error) {
     for (const char* text :
          {R"({"cells": [[1], [2]]})", R"({"cells": [[0, 1], [1, 2]]})", R"({"cells": [[0, 1, 2]]})",
-          R"({"cells": [[0, 1], [2], []]})", R"({"cells": [[0, 1], [3]]})", R"({"cells": 3})", R"({"cells": [0, 1]})",
-          R"({"owner": [0, 1]})", R"({"owner": [0, 1, 0, 1]})", R"({"owner": [0, 0, 0]})", R"({"owner": [0, 1, 2]})", R"({})",
+          R"({"cells": [[0, 1], [2], []]})", R"({"cells": [[0, 1], [3]]})", R"({"cells": 3})",
+          R"({"cells": [0, 1]})", R"({"owner": [0, 1]})", R"({"owner": [0, 1, 0, 1]})",
+          R"({"owner": [0, 0, 0]})", R"({"owner": [0, 1, 2]})", R"({})",
           R"({"owner": [0, 1, 0], "cells": [[0, 2], [1]]})", "{", "[]"}) {
         const TemporaryFile file(text);
         PartitionRequest r = request("file", 2, 3);
         r.file = file.path();
-        EXPECT_NE(message_of([&] { make_partition(r); }).find(file.path()), std::string::npos) << text;
+        EXPECT_NE(message_of([&] { make_partition(r); }).find(file.path()), std::string::npos)
+            << text;
     }
     EXPECT_THROW(make_partition(request("file", 2, 3)), core::UsageError);
 }

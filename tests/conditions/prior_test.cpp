@@ -11,9 +11,11 @@
 namespace atelier::conditions {
 namespace {
 
-std::vector<std::int64_t> counts(const Prior& prior, std::uint64_t seed, std::uint64_t first, std::uint64_t number) {
+std::vector<std::int64_t> counts(const Prior& prior, std::uint64_t seed, std::uint64_t first,
+                                 std::uint64_t number) {
     std::vector<std::int64_t> counts(prior.weights.size());
-    for (std::uint64_t i = first; i < first + number; ++i) ++counts[static_cast<std::size_t>(draw_class(prior, seed, i))];
+    for (std::uint64_t i = first; i < first + number; ++i)
+        ++counts[static_cast<std::size_t>(draw_class(prior, seed, i))];
     return counts;
 }
 
@@ -24,7 +26,8 @@ TEST(prior, any_stretch_holds_each_class_within_a_few_of_its_share) {
             for (const std::uint64_t number : {10, 100, 5000}) {
                 const auto found = counts(prior, seed, first, number);
                 for (std::size_t i = 0; i < found.size(); ++i) {
-                    EXPECT_NEAR(static_cast<double>(found[i]), static_cast<double>(number) * prior.weights[i] / 10, 5)
+                    EXPECT_NEAR(static_cast<double>(found[i]),
+                                static_cast<double>(number) * prior.weights[i] / 10, 5)
                         << seed << " " << first;
                 }
             }
@@ -49,13 +52,15 @@ TEST(prior, drawing_depends_on_seed_and_index_alone) {
     EXPECT_NE(one, other);
 }
 
-TEST(prior, counts_and_shares_draw_the_same) {
-    for (std::uint64_t i = 0; i < 200; ++i) EXPECT_EQ(draw_class({{4, 8, 4}}, 0, i), draw_class({{0.25, 0.5, 0.25}}, 0, i));
+TEST(prior, counts_and_frequencies_draw_the_same) {
+    for (std::uint64_t i = 0; i < 200; ++i)
+        EXPECT_EQ(draw_class({{4, 8, 4}}, 0, i), draw_class({{0.25, 0.5, 0.25}}, 0, i));
 }
 
-TEST(prior, restriction_keeps_only_the_classes_asked_for) {
+TEST(prior, restriction_keeps_only_the_requested_classes) {
     const Prior prior{{1, 2, 3, 4}};
-    EXPECT_EQ(restricted(prior, std::array<std::int64_t, 2>{3, 1}).weights, (std::vector<double>{0, 2, 0, 4}));
+    EXPECT_EQ(restricted(prior, std::array<std::int64_t, 2>{3, 1}).weights,
+              (std::vector<double>{0, 2, 0, 4}));
 }
 
 TEST(prior, restriction_to_nothing_is_an_error) {
@@ -65,7 +70,7 @@ TEST(prior, restriction_to_nothing_is_an_error) {
     EXPECT_THROW(restricted(prior, std::array<std::int64_t, 1>{3}), core::Error);
 }
 
-TEST(prior, weights_that_are_no_frequencies_are_errors) {
+TEST(prior, invalid_weights_are_errors) {
     for (const double bad : {-1.0, std::nan(""), std::numeric_limits<double>::infinity()}) {
         EXPECT_THROW(draw_class({{1, bad}}, 0, 0), core::Error);
     }

@@ -18,7 +18,8 @@ Partition three_cells() { return {3, "file", {2, 0, 1, 1, 0, 2, 2}}; }
 TEST(router, sends_every_class_to_its_owner) {
     const Router router(three_cells());
     EXPECT_EQ(router.students(), 3);
-    for (std::int64_t i = 0; i < 7; ++i) EXPECT_EQ(router.route(i), three_cells().owner[static_cast<std::size_t>(i)]);
+    for (std::int64_t i = 0; i < 7; ++i)
+        EXPECT_EQ(router.route(i), three_cells().owner[static_cast<std::size_t>(i)]);
 }
 
 TEST(router, a_class_that_does_not_exist_is_a_usage_error_naming_the_range) {
@@ -71,22 +72,23 @@ TEST(router, routing_embeddings_is_total_and_does_not_depend_on_their_length) {
 TEST(router, offsets_move_the_border_whatever_the_length_of_an_embedding) {
     const Router router(std::vector<std::vector<float>>{{1, 0}, {0, 1}}, {0, 0.3F});
     for (const float length : {0.001F, 1.0F, 1000.0F}) {
-        const auto place = router.place(std::array<float, 2>{0.8F * length, 0.6F * length});
-        EXPECT_EQ(place.student, 1);
-        EXPECT_EQ(place.runner_up, 0);
-        EXPECT_NEAR(place.score, 0.9, 1e-6);
-        EXPECT_NEAR(place.margin, 0.1, 1e-6);
+        const auto decision = router.decide(std::array<float, 2>{0.8F * length, 0.6F * length});
+        EXPECT_EQ(decision.student, 1);
+        EXPECT_EQ(decision.runner_up, 0);
+        EXPECT_NEAR(decision.score, 0.9, 1e-6);
+        EXPECT_NEAR(decision.margin, 0.1, 1e-6);
     }
     EXPECT_THROW(Router(std::vector<std::vector<float>>{{1, 0}}, {0, 0}), core::Error);
 }
 
 TEST(router, the_runner_up_is_the_second_best_in_any_order) {
     const Router router(std::vector<std::vector<float>>{{1, 0, 0}, {0, 1, 0}, {0, 0, 1}});
-    for (const std::array<float, 3> embedding : {std::array<float, 3>{3, 2, 1}, {1, 3, 2}, {2, 1, 3}, {3, 1, 2}, {1, 2, 3}, {2, 3, 1}}) {
-        const auto place = router.place(embedding);
-        EXPECT_EQ(embedding[static_cast<std::size_t>(place.student)], 3);
-        EXPECT_EQ(embedding[static_cast<std::size_t>(place.runner_up)], 2);
-        EXPECT_NEAR(place.margin, 1 / std::sqrt(14.0), 1e-6);
+    for (const std::array<float, 3> embedding :
+         {std::array<float, 3>{3, 2, 1}, {1, 3, 2}, {2, 1, 3}, {3, 1, 2}, {1, 2, 3}, {2, 3, 1}}) {
+        const auto decision = router.decide(embedding);
+        EXPECT_EQ(embedding[static_cast<std::size_t>(decision.student)], 3);
+        EXPECT_EQ(embedding[static_cast<std::size_t>(decision.runner_up)], 2);
+        EXPECT_NEAR(decision.margin, 1 / std::sqrt(14.0), 1e-6);
     }
 }
 
@@ -113,7 +115,8 @@ TEST(router, groups_hold_every_position_once_in_order) {
     core::RandomStream stream(3, "batch");
     for (int size : {0, 1, 5, 200}) {
         std::vector<std::int64_t> classes;
-        for (int i = 0; i < size; ++i) classes.push_back(static_cast<std::int64_t>(stream.below(7)));
+        for (int i = 0; i < size; ++i)
+            classes.push_back(static_cast<std::int64_t>(stream.below(7)));
         const auto groups = group_by_student(router, classes);
         std::set<std::int64_t> seen;
         for (std::size_t g = 0; g < groups.size(); ++g) {
@@ -130,7 +133,8 @@ TEST(router, groups_hold_every_position_once_in_order) {
 }
 
 TEST(router, a_batch_with_an_unknown_class_is_refused) {
-    EXPECT_THROW(group_by_student(Router(three_cells()), std::array<std::int64_t, 2>{0, 7}), core::UsageError);
+    EXPECT_THROW(group_by_student(Router(three_cells()), std::array<std::int64_t, 2>{0, 7}),
+                 core::UsageError);
 }
 
 }  // namespace

@@ -6,13 +6,13 @@
 #include <string>
 #include <vector>
 
-/// Archives made in tests, right or wrong.
+/// Archives for tests, valid or broken.
 namespace atelier::core {
 
 struct ZipEntry {
     std::string name, bytes;
     bool deflated = false;
-    std::uint32_t claimed = 0;  // as the unpacked size; 0: the true one
+    std::uint32_t claimed = 0;  // stated unpacked size; 0: the true one
     std::string extra = {};     // field of the directory
 };
 
@@ -40,8 +40,10 @@ inline std::string zip_of(const std::vector<ZipEntry>& entries) {
     std::string file, directory;
     for (const ZipEntry& entry : entries) {
         const std::string packed = entry.deflated ? deflated(entry.bytes) : entry.bytes;
-        const std::uint32_t claimed = entry.claimed != 0 ? entry.claimed : static_cast<std::uint32_t>(entry.bytes.size());
-        const auto checksum = ::crc32(0, reinterpret_cast<const Bytef*>(entry.bytes.data()), static_cast<uInt>(entry.bytes.size()));
+        const std::uint32_t claimed =
+            entry.claimed != 0 ? entry.claimed : static_cast<std::uint32_t>(entry.bytes.size());
+        const auto checksum = ::crc32(0, reinterpret_cast<const Bytef*>(entry.bytes.data()),
+                                      static_cast<uInt>(entry.bytes.size()));
         const std::string common = little(20, 2) + little(0, 2) +
                                    little(entry.deflated ? 8 : 0, 2) + little(0, 4) +
                                    little(checksum, 4) + little(packed.size(), 4) +
@@ -52,7 +54,8 @@ inline std::string zip_of(const std::vector<ZipEntry>& entries) {
         file += "PK\3\4" + common + little(0, 2) + entry.name + packed;
     }
     const auto count = little(entries.size(), 2);
-    return file + directory + "PK\5\6" + little(0, 4) + count + count + little(directory.size(), 4) + little(file.size(), 4) + little(0, 2);
+    return file + directory + "PK\5\6" + little(0, 4) + count + count +
+           little(directory.size(), 4) + little(file.size(), 4) + little(0, 2);
 }
 
 struct TarEntry {
@@ -63,7 +66,8 @@ struct TarEntry {
 
 inline std::string octal(std::size_t value, int digits) {
     std::string text(static_cast<std::size_t>(digits), '0');
-    for (int i = digits; i-- > 0; value /= 8) text[static_cast<std::size_t>(i)] = static_cast<char>('0' + value % 8);
+    for (int i = digits; i-- > 0; value /= 8)
+        text[static_cast<std::size_t>(i)] = static_cast<char>('0' + value % 8);
     return text;
 }
 

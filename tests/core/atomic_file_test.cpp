@@ -21,15 +21,15 @@ namespace atelier::core {
 namespace {
 
 int calls_left = 0;     // how many system calls still succeed
-int fault = 0;          // what happens then, once
-int calls_counted = 0;  // how many there were
+int fault = 0;          // then this fault, once
+int calls_counted = 0;  // number of calls so far
 
 int fail_the_nth(const char*) {
     ++calls_counted;
     return calls_left-- == 0 ? fault : 0;
 }
 
-// Makes the n-th system call go wrong while it lives.
+// Makes the n-th system call fail during its lifetime.
 class FaultAt {
 public:
     FaultAt(int n, int what) {
@@ -41,8 +41,8 @@ public:
     ~FaultAt() { file_faults::before_call = nullptr; }
 };
 
-// Writes "new" over "old" with a fault at the n-th call; returns whether the write said it went well, nothing when there
-// are not so many calls.
+// Writes "new" over "old" with a fault at the n-th call; returns whether the write succeeded,
+// nothing when there are fewer calls.
 std::optional<bool> write_with_fault(const std::filesystem::path& path, int n, int what) {
     write_text(path, "old content");
     const FaultAt faulty(n, what);
@@ -106,7 +106,8 @@ TEST(AtomicFile, interrupted_and_short_writes_are_continued) {
 TEST(AtomicFile, a_folder_that_cannot_be_made_is_an_error_that_names_it) {
     const TestFolder folder;
     write_text(folder / "file", "");
-    expect_contains(error_of([&] { write_text(folder / "file/below", ""); }), (folder / "file").string());
+    expect_contains(error_of([&] { write_text(folder / "file/below", ""); }),
+                    (folder / "file").string());
 }
 
 TEST(AtomicFile, files_of_a_killed_writer_are_removed_and_those_of_a_living_one_are_not) {
@@ -149,7 +150,7 @@ TEST(AtomicFile, a_symbolic_link_is_written_through) {
     EXPECT_TRUE(std::filesystem::is_symlink(folder / "link"));
     EXPECT_TRUE(std::filesystem::is_symlink(folder / "further"));
     std::filesystem::create_symlink("round", folder / "round");
-    expect_contains(error_of([&] { write_text(folder / "round", ""); }), "never end");
+    expect_contains(error_of([&] { write_text(folder / "round", ""); }), "form a loop");
 }
 
 TEST(AtomicFile, mode_and_owner_of_the_replaced_file_are_kept) {
@@ -161,7 +162,7 @@ TEST(AtomicFile, mode_and_owner_of_the_replaced_file_are_kept) {
         ASSERT_EQ(::chown((folder / "file").c_str(), 1234, 5678), 0);
     }
     write_text(folder / "file", "2");
-    struct stat status {};
+    struct stat status{};
     ASSERT_EQ(::stat((folder / "file").c_str(), &status), 0);
     EXPECT_EQ(status.st_mode & 07777, 0664U);
     EXPECT_EQ(status.st_uid, root ? 1234U : ::geteuid());
@@ -182,11 +183,15 @@ TEST(AtomicFile, other_hard_links_are_kept_of_outputs_that_the_user_named_alone)
     EXPECT_EQ(folder.entries(), 4U);
 }
 
-TEST(AtomicFile, a_file_mounted_by_itself_is_overwritten) {
+TEST(AtomicFile, a_mount_point_is_overwritten) {
     const TestFolder folder;
     write_text(folder / "file", "old content");
     struct Busy {
-        Busy() { file_faults::before_call = [](const char* call) { return std::string_view(call) == "rename" ? EBUSY : 0; }; }
+        Busy() {
+            file_faults::before_call = [](const char* call) {
+                return std::string_view(call) == "rename" ? EBUSY : 0;
+            };
+        }
         ~Busy() { file_faults::before_call = nullptr; }
     } const busy;
     write_text(folder / "file", "new");
@@ -198,14 +203,21 @@ TEST(AtomicFile, a_writable_file_in_a_folder_that_is_not_is_overwritten) {
     const TestFolder folder;
     write_text(folder / "file", "old content");
     struct ReadOnly {
-        ReadOnly() { file_faults::before_call = [](const char* call) { return std::string_view(call) == "open" ? EROFS : 0; }; }
+        ReadOnly() {
+            file_faults::before_call = [](const char* call) {
+                return std::string_view(call) == "open" ? EROFS : 0;
+            };
+        }
         ~ReadOnly() { file_faults::before_call = nullptr; }
     } const read_only;
-    { AtomicFile untouched(folder / "file"); }
+    {
+        AtomicFile untouched(folder / "file");
+    }
     EXPECT_EQ(read_text(folder / "file"), "old content");
     write_text(folder / "file", "new");
     EXPECT_EQ(read_text(folder / "file"), "new");
-    expect_contains(error_of([&] { write_text(folder / "another", ""); }), "is the folder writable?");
+    expect_contains(error_of([&] { write_text(folder / "another", ""); }),
+                    "is the folder writable?");
 }
 
 TEST(AtomicFile, a_pipe_is_written_into) {
@@ -216,7 +228,8 @@ TEST(AtomicFile, a_pipe_is_written_into) {
     std::thread reader([&] {
         const int descriptor = ::open((folder / "pipe").c_str(), O_RDONLY);
         std::array<char, 4096> part{};
-        for (ssize_t count = 0; (count = ::read(descriptor, part.data(), part.size())) > 0;) got.append(part.data(), static_cast<std::size_t>(count));
+        for (ssize_t count = 0; (count = ::read(descriptor, part.data(), part.size())) > 0;)
+            got.append(part.data(), static_cast<std::size_t>(count));
         ::close(descriptor);
     });
     write_text(folder / "pipe", sent);
@@ -226,14 +239,15 @@ TEST(AtomicFile, a_pipe_is_written_into) {
     EXPECT_EQ(folder.entries(), 1U);
 }
 
-TEST(AtomicFile, devices_are_written_into_and_what_they_say_is_an_error) {
+TEST(AtomicFile, devices_are_written_into_and_their_errors_are_reported) {
     EXPECT_TRUE(is_stream("/dev/null"));
     write_text("/dev/null", "text");
     EXPECT_TRUE(std::filesystem::is_character_file("/dev/null"));
-    expect_contains(error_of([] { write_text("/dev/full", "text"); }), "/dev/full: writing failed (No space left on device)");
+    expect_contains(error_of([] { write_text("/dev/full", "text"); }),
+                    "/dev/full: writing failed (No space left on device)");
 }
 
-TEST(AtomicFile, an_open_file_of_the_process_goes_on_where_it_is) {
+TEST(AtomicFile, an_open_file_of_the_process_continues_at_its_position) {
     const TestFolder folder;
     const int descriptor = ::open((folder / "log").c_str(), O_WRONLY | O_CREAT | O_CLOEXEC, 0600);
     ASSERT_EQ(::write(descriptor, "before ", 7), 7);
@@ -244,21 +258,27 @@ TEST(AtomicFile, an_open_file_of_the_process_goes_on_where_it_is) {
 
 TEST(AtomicFile, names_as_long_as_the_file_system_takes_are_written) {
     const TestFolder folder;
-    for (const std::string& name : {std::string(255, 'x'), "x" + [] { std::string text; for (int i = 0; i < 127; ++i) text += "\xc3\xa9"; return text; }()}) {
+    for (const std::string& name : {std::string(255, 'x'), "x" + [] {
+                                        std::string text;
+                                        for (int i = 0; i < 127; ++i) text += "\xc3\xa9";
+                                        return text;
+                                    }()}) {
         write_text(folder / name, "1");
         EXPECT_EQ(read_text(folder / name), "1");
         std::filesystem::remove(folder / name);
         create_directory_atomically(folder / name, [](const auto&) {});
     }
     EXPECT_EQ(folder.entries(), 2U);
-    expect_contains(error_of([&] { check_output_file(folder / std::string(256, 'x')); }), "256 bytes long");
+    expect_contains(error_of([&] { check_output_file(folder / std::string(256, 'x')); }),
+                    "256 bytes long");
 }
 
-TEST(AtomicFile, what_cannot_hold_it_is_known_before_it_is_made) {
+TEST(AtomicFile, unwritable_paths_are_known_beforehand) {
     const TestFolder folder;
     write_text(folder / "file", "");
     expect_contains(error_of([&] { check_output_file(folder.path()); }), "is a folder");
-    expect_contains(error_of([&] { check_output_file(folder / "file/below/x"); }), "is no folder");
+    expect_contains(error_of([&] { check_output_file(folder / "file/below/x"); }),
+                    "is not a folder");
     expect_contains(error_of([&] { check_output_folder(folder / "file"); }), "exists already");
     check_output_file(folder / "new/folders/x");
     check_output_folder(folder / "new/folder/");
@@ -297,7 +317,10 @@ TEST(CreateDirectory, appears_whole) {
 TEST(CreateDirectory, names_files_in_messages_as_they_would_be_called) {
     const TestFolder folder;
     const FaultAt full(1, ENOSPC);
-    const std::string message = error_of([&] { create_directory_atomically(folder / "model", [](const auto& temporary) { write_text(temporary / "x", "1"); }); });
+    const std::string message = error_of([&] {
+        create_directory_atomically(
+            folder / "model", [](const auto& temporary) { write_text(temporary / "x", "1"); });
+    });
     expect_contains(message, (folder / "model/x").string() + ": writing failed");
 }
 
@@ -324,8 +347,11 @@ TEST(CreateDirectory, removes_what_a_killed_process_left_and_nothing_else) {
     ::waitpid(killed, nullptr, 0);
     EXPECT_EQ(folder.entries(), 1U);
     const Temporary living = create_temporary_folder(folder / "model");
-    for (const char* other : {".model.1.tmp", ".model.x.tmp", "model.abcdefghij.tmp", ".abcdefghij.tmp"}) std::filesystem::create_directory(folder / other);
-    create_directory_atomically(folder / "model", [](const auto& temporary) { write_text(temporary / "x", "2"); });
+    for (const char* other :
+         {".model.1.tmp", ".model.x.tmp", "model.abcdefghij.tmp", ".abcdefghij.tmp"})
+        std::filesystem::create_directory(folder / other);
+    create_directory_atomically(folder / "model",
+                                [](const auto& temporary) { write_text(temporary / "x", "2"); });
     EXPECT_EQ(read_text(folder / "model/x"), "2");
     EXPECT_TRUE(std::filesystem::exists(living.path));
     EXPECT_EQ(folder.entries(), 6U);
@@ -335,7 +361,8 @@ TEST(CreateDirectory, removes_what_a_killed_process_left_and_nothing_else) {
 TEST(CreateDirectory, goes_through_a_link_that_leads_nowhere_yet) {
     const TestFolder folder;
     std::filesystem::create_symlink("real", folder / "link");
-    create_directory_atomically(folder / "link", [](const auto& temporary) { write_text(temporary / "x", "1"); });
+    create_directory_atomically(folder / "link",
+                                [](const auto& temporary) { write_text(temporary / "x", "1"); });
     EXPECT_TRUE(std::filesystem::is_symlink(folder / "link"));
     EXPECT_EQ(read_text(folder / "real/x"), "1");
 }
@@ -343,10 +370,12 @@ TEST(CreateDirectory, goes_through_a_link_that_leads_nowhere_yet) {
 TEST(CreateDirectory, refuses_a_path_that_exists) {
     const TestFolder folder;
     std::filesystem::create_directory(folder / "model");
-    expect_contains(error_of([&] { create_directory_atomically(folder / "model", [](const auto&) {}); }), "exists already");
+    expect_contains(
+        error_of([&] { create_directory_atomically(folder / "model", [](const auto&) {}); }),
+        "exists already");
 }
 
-TEST(DirectoryLock, holds_off_a_second_one_until_it_goes) {
+TEST(DirectoryLock, excludes_a_second_one_until_it_is_released) {
     const TestFolder folder;
     {
         const DirectoryLock lock(folder / "run");

@@ -14,7 +14,7 @@ TEST(Hash, sha256_gives_the_published_vectors) {
 
 TEST(Hash, a_file_hashes_like_its_bytes) {
     const TestFolder folder;
-    const std::string text(3'000'000, 'x');  // more than one piece
+    const std::string text(3'000'000, 'x');  // more than one block
     write_text(folder / "file", text);
     EXPECT_EQ(sha256_of_file(folder / "file"), sha256(text));
 }

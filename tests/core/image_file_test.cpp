@@ -18,14 +18,16 @@ namespace {
 Image noise(int height, int width, int channels) {
     Image image{height, width, channels, {}};
     RandomStream random(1, "pixels");
-    for (int i = 0; i < height * width * channels; ++i) image.pixels.push_back(static_cast<std::uint8_t>(random.below(256)));
+    for (int i = 0; i < height * width * channels; ++i)
+        image.pixels.push_back(static_cast<std::uint8_t>(random.below(256)));
     return image;
 }
 
 std::string text_of(const std::vector<std::uint8_t>& bytes) { return {bytes.begin(), bytes.end()}; }
 
 // PNGs of kinds that encode_png does not write, by libpng's simplified interface.
-std::string simplified_png(png_uint_32 format, const void* pixels, const void* colours, png_uint_32 width, png_uint_32 count) {
+std::string simplified_png(png_uint_32 format, const void* pixels, const void* colours,
+                           png_uint_32 width, png_uint_32 count) {
     png_image image{};
     image.version = PNG_IMAGE_VERSION;
     image.width = width;
@@ -59,8 +61,8 @@ protected:
 
 }  // namespace
 
-/// The type of the chunk that begins with `keyword`, its content behind it, and whether the
-/// checksums fit is libpng's to say.
+/// The type and the remaining content of the chunk that begins with `keyword`; checksums are left
+/// to libpng.
 std::pair<std::string, std::string> chunk_of(const std::string& png, const std::string& keyword) {
     for (std::size_t at = 8; at + 12 <= png.size();) {
         const auto byte = [&](std::size_t i) {
@@ -76,15 +78,15 @@ std::pair<std::string, std::string> chunk_of(const std::string& png, const std::
 
 TEST_F(ImageFile, texts_beyond_ascii_are_utf8_in_an_itxt_chunk) {
     using namespace std::string_literals;
-    const std::string words = "\u00fcn\u00ef \U0001fa70 sneaker", zero = "a\0b"s;
+    const std::string prompt = "\u00fcn\u00ef \U0001fa70 sneaker", zero = "a\0b"s;
     const std::map<std::string, std::string> text{{"plain", "a\nb"},
-                                                  {"prompt", words},
+                                                  {"prompt", prompt},
                                                   {"nul", zero},
                                                   {"tab", "a\tb\r\x7f"},
                                                   {"latin", "caf\xe9"}};
     const std::string png = text_of(encode_png(noise(4, 4, 3), text));
     EXPECT_EQ(chunk_of(png, "plain"), std::pair("tEXt"s, "a\nb"s));
-    EXPECT_EQ(chunk_of(png, "prompt"), std::pair("iTXt"s, "\0\0\0\0"s + words))
+    EXPECT_EQ(chunk_of(png, "prompt"), std::pair("iTXt"s, "\0\0\0\0"s + prompt))
         << "not compressed, no language, no translated keyword";
     EXPECT_EQ(chunk_of(png, "nul"), std::pair("iTXt"s, "\0\0\0\0a\u2400b"s))
         << "whole, without what no PNG may hold";
@@ -110,7 +112,7 @@ TEST_F(ImageFile, png_pixels_and_texts_survive) {
     }
 }
 
-TEST_F(ImageFile, small_pictures_are_the_same_stored_or_compressed) {
+TEST_F(ImageFile, small_images_are_the_same_stored_or_compressed) {
     for (const int side : {1, 28, 45, 46}) {
         Image image = noise(side, side, 1);
         for (std::uint8_t& pixel : image.pixels) pixel /= 128;
@@ -175,7 +177,7 @@ TEST_F(ImageFile, jpegs_are_read) {
     EXPECT_EQ(read_image(ATELIER_SOURCE_DIR "/tests/core/images/cmyk.jpg").channels, 3);
 }
 
-TEST_F(ImageFile, what_is_no_image_is_refused) {
+TEST_F(ImageFile, what_is_not_an_image_is_refused) {
     expect_contains(refusal(""), "is empty");
     expect_contains(refusal("GIF89a"), "is a GIF");
     expect_contains(refusal("\xff\xd8\xff"), "broken JPEG");
@@ -185,9 +187,11 @@ TEST_F(ImageFile, what_is_no_image_is_refused) {
 
 TEST_F(ImageFile, files_that_were_cut_off_are_refused) {
     const std::string png = text_of(encode_png(noise(20, 20, 3)));
-    for (std::size_t length = 8; length < png.size() - 20; length += 37) refusal(png.substr(0, length));
+    for (std::size_t length = 8; length < png.size() - 20; length += 37)
+        refusal(png.substr(0, length));
     const std::string jpeg = read_text(ATELIER_SOURCE_DIR "/tests/core/images/colour.jpg");
-    for (std::size_t length = 3; length + 2 < jpeg.size(); length += 23) refusal(jpeg.substr(0, length));
+    for (std::size_t length = 3; length + 2 < jpeg.size(); length += 23)
+        refusal(jpeg.substr(0, length));
 }
 
 TEST_F(ImageFile, damaged_files_are_read_or_refused) {
@@ -207,11 +211,13 @@ TEST_F(ImageFile, damaged_files_are_read_or_refused) {
     }
 }
 
-TEST_F(ImageFile, huge_sizes_are_refused_before_memory_is_asked_for) {
-    // The header's checksum must be right for the size to be looked at; zlib's is the one PNG uses.
+TEST_F(ImageFile, huge_sizes_are_refused_before_memory_is_allocated) {
+    // The checksum of the header must be right for the size to be checked; zlib's CRC-32 is the one
+    // of PNG.
     const auto resized = [](std::uint32_t side) {
         std::string png = text_of(encode_png(noise(1, 1, 3)));
-        for (int i = 0; i < 4; ++i) png[16 + i] = png[20 + i] = static_cast<char>(side >> (24 - 8 * i));
+        for (int i = 0; i < 4; ++i)
+            png[16 + i] = png[20 + i] = static_cast<char>(side >> (24 - 8 * i));
         std::uint32_t crc = ~0U;
         for (const unsigned char c : std::string_view(png).substr(12, 17)) {
             crc ^= c;
@@ -229,7 +235,8 @@ TEST(Grid, lays_images_out_in_rows_with_gaps) {
     const Image sheet = grid({flat(1), flat(2), flat(3)}, 2, 1, 1);
     EXPECT_EQ(sheet.height, 3);
     EXPECT_EQ(sheet.width, 5);
-    EXPECT_EQ(sheet.pixels, (std::vector<std::uint8_t>{1, 1, 128, 2, 2, 128, 128, 128, 128, 128, 3, 3, 128, 128, 128}));
+    EXPECT_EQ(sheet.pixels, (std::vector<std::uint8_t>{1, 1, 128, 2, 2, 128, 128, 128, 128, 128, 3,
+                                                       3, 128, 128, 128}));
 }
 
 TEST(Grid, enlarges_every_pixel) {

@@ -30,7 +30,7 @@ TEST(JsonFile, values_of_every_kind_are_parsed) {
 }
 
 TEST(JsonFile, duplicate_keys_are_refused_but_equal_keys_of_different_objects_are_not) {
-    expect_contains(refusal(R"({"a":{"b":1,"b":1}})"), "\"b\" is there twice");
+    expect_contains(refusal(R"({"a":{"b":1,"b":1}})"), "\"b\" appears twice");
     EXPECT_EQ(parse_json(R"({"a":{"b":1},"b":1})", "x").size(), 2U);
 }
 
@@ -41,7 +41,7 @@ TEST(JsonFile, deep_nesting_is_refused_without_recursion) {
     expect_contains(refusal(std::string(1'000'000, '[')), "64 levels");
 }
 
-TEST(JsonFile, broken_text_is_refused_with_its_place) {
+TEST(JsonFile, broken_text_is_refused_with_its_position) {
     expect_contains(refusal("{\n  \"a\": }"), "line 2");
     expect_contains(refusal("\"" + std::string(100'000, 'x')), "not valid JSON");
     refusal("");
@@ -52,13 +52,14 @@ TEST(JsonFile, broken_text_is_refused_with_its_place) {
     refusal(std::string("1\0", 2));
 }
 
-TEST(JsonFile, files_may_hold_the_numbers_that_python_writes_and_nothing_else_of_the_kind) {
+TEST(JsonFile, files_may_hold_the_non_finite_literals_of_python_and_nothing_similar) {
     const TestFolder folder;
     const auto read = [&](const std::string& text) {
         write_text(folder / "x.json", text);
         return read_json(folder / "x.json");
     };
-    const auto numbers = read(R"({"a": -Infinity, "b":[Infinity,NaN , 1], "c": "NaN, -Infinity", "d\"NaN": {"e":NaN}})");
+    const auto numbers = read(
+        R"({"a": -Infinity, "b":[Infinity,NaN , 1], "c": "NaN, -Infinity", "d\"NaN": {"e":NaN}})");
     EXPECT_EQ(numbers["a"], -std::numeric_limits<double>::infinity());
     EXPECT_EQ(numbers["b"][0], std::numeric_limits<double>::infinity());
     EXPECT_TRUE(std::isnan(numbers["b"][1].get<double>()));
@@ -66,12 +67,14 @@ TEST(JsonFile, files_may_hold_the_numbers_that_python_writes_and_nothing_else_of
     EXPECT_EQ(numbers["c"], "NaN, -Infinity");
     EXPECT_TRUE(std::isnan(numbers["d\"NaN"]["e"].get<double>()));
     EXPECT_TRUE(std::isinf(read("Infinity").get<double>()));
-    for (const char* text : {"[inf]", "[nan]", "[+Infinity]", "[- Infinity]", "[Infinity1]", "[NaNs]", "[--Infinity]", "{NaN: 1}", "{\"a\":1, NaN}", "[1 NaN]", "[Infinity NaN]", "NaN NaN",
-                             "[\"\\u0000N\", NaN]"}) {
+    for (const char* text : {"[inf]", "[nan]", "[+Infinity]", "[- Infinity]", "[Infinity1]",
+                             "[NaNs]", "[--Infinity]", "{NaN: 1}", "{\"a\":1, NaN}", "[1 NaN]",
+                             "[Infinity NaN]", "NaN NaN", "[\"\\u0000N\", NaN]"}) {
         error_of([&] { read(text); });
     }
-    EXPECT_EQ(read("[\"\\u0000N\", \"NaN\"]")[0], std::string("\0N", 2));  // a text like the one that stands in for a number
-    refusal("[NaN]");  // requests over HTTP are strict
+    EXPECT_EQ(read("[\"\\u0000N\", \"NaN\"]")[0],
+              std::string("\0N", 2));  // like a placeholder of a number
+    refusal("[NaN]");                  // requests over HTTP are strict
 }
 
 TEST(JsonFile, what_is_written_is_read) {
@@ -108,8 +111,10 @@ TEST(JsonText, that_is_not_utf8_is_replaced) {
 TEST(JsonObject, getters_refuse_with_file_and_key) {
     const JsonObject object(sample, "x.json");
     EXPECT_EQ(error_of([&] { object.integer("absent", 0, 1); }), "x.json: \"absent\" is missing");
-    EXPECT_EQ(error_of([&] { object.integer("n", 0, 5); }), "x.json: \"n\" is 7; it must be from 0 to 5");
-    EXPECT_EQ(error_of([&] { object.integer("t", 0, 5); }), "x.json: \"t\" must be a whole number, not string");
+    EXPECT_EQ(error_of([&] { object.integer("n", 0, 5); }),
+              "x.json: \"n\" is 7; it must be from 0 to 5");
+    EXPECT_EQ(error_of([&] { object.integer("t", 0, 5); }),
+              "x.json: \"t\" must be a whole number, not string");
     expect_contains(error_of([&] { object.integer("x", 0, 5); }), "whole number");
     expect_contains(error_of([&] { object.integer("big", INT64_MIN, INT64_MAX); }), "whole number");
     expect_contains(error_of([&] { object.number("x", 1, 5); }), "\"x\" is 0.5");
@@ -121,7 +126,8 @@ TEST(JsonObject, getters_refuse_with_file_and_key) {
     expect_contains(error_of([&] { object.object("n"); }), "must be an object");
     EXPECT_EQ(error_of([&] { object.object("o").text("gone"); }), "x.json: o: \"gone\" is missing");
     const nlohmann::json list = nlohmann::json::array();
-    EXPECT_EQ(error_of([&] { JsonObject(list, "x.json"); }), "x.json: must be a JSON object, not array");
+    EXPECT_EQ(error_of([&] { JsonObject(list, "x.json"); }),
+              "x.json: must be a JSON object, not array");
 }
 
 }  // namespace atelier::core

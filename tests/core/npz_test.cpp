@@ -89,27 +89,31 @@ TEST(Npz, what_numpy_should_not_have_written_is_refused) {
 }
 
 TEST(Npz, headers_are_parsed_strictly) {
-    const NpyHeader header = parse_npy_header("{'shape': (3,), 'descr': '<i4', 'fortran_order': False}\n", "x");
+    const NpyHeader header =
+        parse_npy_header("{'shape': (3,), 'descr': '<i4', 'fortran_order': False}\n", "x");
     EXPECT_EQ(header.dtype, DType::I32);
     EXPECT_EQ(header.shape, (Shape{3}));
     for (const char* text :
-         {"", "{}", "{'descr': '<f4'}", "{'descr': '<f4', 'fortran_order': False, 'shape': (-1,), }",
+         {"", "{}", "{'descr': '<f4'}",
+          "{'descr': '<f4', 'fortran_order': False, 'shape': (-1,), }",
           "{'descr': '<f4', 'fortran_order': False, 'shape': (99999999999999999999,), }",
           "{'descr': '<f4', 'fortran_order': False, 'shape': (1,), } x",
-          "{'descr': '<f4', 'fortran_order': False, 'shape': (1 2), }", "{'descr': '<f4', 'fortran_order': 0, 'shape': (1,), }",
+          "{'descr': '<f4', 'fortran_order': False, 'shape': (1 2), }",
+          "{'descr': '<f4', 'fortran_order': 0, 'shape': (1,), }",
           "{'descr': <f4, 'fortran_order': False, 'shape': (1,), }",
           "{'descr': '<f4', 'fortran_order': False, 'shape': (1,), 'x': 1}"}) {
         expect_contains(header_refusal(text), "x: has a header that is not numpy's");
     }
 }
 
-TEST(Npz, the_numbers_begin_at_a_multiple_of_64) {
-    for (const Shape& shape : {Shape{}, Shape{1}, Shape{1, 2, 3, 4, 5, 6, 7, 8, 9}, Shape{123456789, 123456789}}) {
+TEST(Npz, the_elements_begin_at_a_multiple_of_64) {
+    for (const Shape& shape :
+         {Shape{}, Shape{1}, Shape{1, 2, 3, 4, 5, 6, 7, 8, 9}, Shape{123456789, 123456789}}) {
         EXPECT_EQ(compose_npy_header({DType::F32, shape}, "x").size() % 64, 0U);
     }
 }
 
-TEST(Npz, too_much_is_refused_before_memory_is_asked_for) {
+TEST(Npz, too_much_is_refused_before_memory_is_allocated) {
     const TestFolder folder;
     const std::vector<std::byte> bytes(100);
     write_npz(folder / "x.npz", {{"a", DType::U8, {100}, bytes}, {"b", DType::U8, {100}, bytes}});
@@ -125,7 +129,8 @@ TEST(Npz, wrong_arrays_are_not_written) {
     };
     expect_contains(refusal({{"a", DType::F32, {2}, bytes}}), "has 4 bytes");
     expect_contains(refusal({{"a", DType::BF16, {2}, bytes}}), "no type BF16");
-    expect_contains(refusal({{"a", DType::F32, {1}, bytes}, {"a", DType::F32, {1}, bytes}}), "twice");
+    expect_contains(refusal({{"a", DType::F32, {1}, bytes}, {"a", DType::F32, {1}, bytes}}),
+                    "twice");
     EXPECT_EQ(folder.entries(), 0U);
 }
 

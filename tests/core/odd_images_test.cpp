@@ -7,7 +7,7 @@
 #include "atelier/core/json_file.h"
 #include "core/test_folder.h"
 
-/// Images of kinds that we do not write: made and read by Pillow (scripts/make_image_golden.py).
+/// Images of kinds that we do not write: written and read by Pillow (scripts/make_image_golden.py).
 namespace atelier::core {
 namespace {
 
@@ -32,28 +32,28 @@ TEST(OddImages, are_read_as_pillow_reads_them) {
 }
 
 TEST(OddImages, are_noted) {
-    const auto notes_of = [](const char* file, const Decoding& how = {}) {
+    const auto notes_of = [](const char* file, const DecodeOptions& options = {}) {
         DecodeNotes notes;
-        read_image(images + file, how, &notes);
+        read_image(images + file, options, &notes);
         return notes;
     };
-    EXPECT_TRUE(notes_of("odd_cmyk_plain.jpg").four_colours);
-    EXPECT_TRUE(notes_of("odd_exif6.webp").turned);
-    EXPECT_FALSE(notes_of("odd_exif1.jpg").turned);
+    EXPECT_TRUE(notes_of("odd_cmyk_plain.jpg").cmyk);
+    EXPECT_TRUE(notes_of("odd_exif6.webp").rotated);
+    EXPECT_FALSE(notes_of("odd_exif1.jpg").rotated);
     EXPECT_TRUE(notes_of("odd_alpha.png").transparent);
     EXPECT_TRUE(notes_of("odd_palette_transparent.png").transparent);
     EXPECT_FALSE(notes_of("colour.jpg").transparent);
 }
 
-TEST(OddImages, are_put_on_the_background_that_is_asked_for) {
+TEST(OddImages, are_blended_with_the_requested_background) {
     const std::vector<std::uint8_t> clear{9, 9, 9, 0, 9, 9, 9, 255, 200, 100, 0, 51};
     DecodeNotes notes;
-    EXPECT_EQ(on_background(1, 3, 4, clear, {.background = {10, 20, 30}}, notes).pixels,
+    EXPECT_EQ(flatten_alpha(1, 3, 4, clear, {.background = {10, 20, 30}}, notes).pixels,
               (std::vector<std::uint8_t>{10, 20, 30, 9, 9, 9, 48, 36, 24}));
     const std::vector<std::uint8_t> grey{7, 0, 7, 255};
-    EXPECT_EQ(on_background(1, 2, 2, grey, {.background = {0, 0, 0}}, notes).pixels,
+    EXPECT_EQ(flatten_alpha(1, 2, 2, grey, {.background = {0, 0, 0}}, notes).pixels,
               (std::vector<std::uint8_t>{0, 7}));
-    const Image coloured = on_background(1, 2, 2, grey, {.background = {1, 2, 3}}, notes);
+    const Image coloured = flatten_alpha(1, 2, 2, grey, {.background = {1, 2, 3}}, notes);
     EXPECT_EQ(coloured.channels, 3);
     EXPECT_EQ(coloured.pixels, (std::vector<std::uint8_t>{1, 2, 3, 7, 7, 7}));
 }
@@ -77,21 +77,21 @@ TEST(OddImages, that_were_cut_off_or_changed_are_read_or_refused) {
 }
 
 TEST(OddImages, that_are_something_else_are_named) {
-    const auto told = [](const std::string& file) {
+    const auto message_for = [](const std::string& file) {
         return error_of([&] { decode_image(std::as_bytes(std::span(file)), "x"); });
     };
-    expect_contains(told(""), "x: is empty");
-    expect_contains(told("GIF89a"), "is a GIF");
-    expect_contains(told("  <!doctype html>"), "web page");
-    expect_contains(told(std::string("\0\0\0\x1c"
-                                     "ftypavif",
-                                     12)),
+    expect_contains(message_for(""), "x: is empty");
+    expect_contains(message_for("GIF89a"), "is a GIF");
+    expect_contains(message_for("  <!doctype html>"), "web page");
+    expect_contains(message_for(std::string("\0\0\0\x1c"
+                                            "ftypavif",
+                                            12)),
                     "an AVIF");
-    expect_contains(told("version https://git-lfs.github.com/spec/v1"), "Git LFS");
-    expect_contains(told("what?"), "neither a PNG, a JPEG nor a WebP");
+    expect_contains(message_for("version https://git-lfs.github.com/spec/v1"), "Git LFS");
+    expect_contains(message_for("what?"), "neither a PNG, a JPEG nor a WebP");
 }
 
-/// A JPEG's header, with its size replaced.
+/// A JPEG with the size in its header replaced.
 std::string jpeg_of_size(std::string jpeg, int side) {
     std::size_t place = jpeg.find("\xff\xc0");
     if (place == jpeg.npos) place = jpeg.find("\xff\xc2");
@@ -103,14 +103,14 @@ std::string jpeg_of_size(std::string jpeg, int side) {
 }
 
 TEST(OddImages,
-     jpegs_that_claim_more_than_their_length_allows_are_refused_before_memory_is_asked_for) {
+     jpegs_that_claim_more_than_their_length_allows_are_refused_before_memory_is_allocated) {
     const std::string huge = jpeg_of_size(read_text(images + "colour.jpg"), 16000);
-    const auto told = error_of([&] { decode_image(std::as_bytes(std::span(huge)), "x"); });
-    expect_contains(told, "x: is too short for 16000 x 16000 pixels");
+    const auto message = error_of([&] { decode_image(std::as_bytes(std::span(huge)), "x"); });
+    expect_contains(message, "x: is too short for 16000 x 16000 pixels");
     EXPECT_EQ(
         error_of([&] { check_image_header(std::as_bytes(std::span(huge)), huge.size(), "x"); }),
-        told);
-    // As small as a JPEG of one colour gets: two bits a block.
+        message);
+    // The smallest possible JPEG of one colour: two bits per block.
     const std::vector<std::uint8_t> flat =
         encode_jpeg({2048, 2048, 1, std::vector<std::uint8_t>(2048 * 2048, 128)}, 90);
     EXPECT_EQ(decode_image(std::as_bytes(std::span(flat)), "flat").height, 2048);
@@ -140,9 +140,9 @@ TEST(Exif, orientations_are_undone) {
     const std::vector<std::string> looks{"abcdef", "cbafed", "fedcba", "defabc",
                                          "adbecf", "daebfc", "fcebda", "cfbead"};
     for (int i = 1; i <= 8; ++i) {
-        const Image turned = upright(image, i);
-        EXPECT_EQ(turned.height, i < 5 ? 2 : 3);
-        EXPECT_EQ(std::string(turned.pixels.begin(), turned.pixels.end()),
+        const Image rotated = apply_orientation(image, i);
+        EXPECT_EQ(rotated.height, i < 5 ? 2 : 3);
+        EXPECT_EQ(std::string(rotated.pixels.begin(), rotated.pixels.end()),
                   looks[static_cast<std::size_t>(i - 1)])
             << i;
     }

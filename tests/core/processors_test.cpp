@@ -16,16 +16,26 @@ void write_group_file(const std::filesystem::path& path, const std::string& text
     std::ofstream(path) << text;
 }
 
-/// A procfs folder of a process in `group`, and its mounts of control groups below `folder`/cgroup.
+/// A procfs folder of a process in `group`, with control groups mounted below `folder`/cgroup.
 class Groups {
 public:
-    explicit Groups(const TestFolder& folder) : process_(folder / "process"), root_(folder / "cgroup") { std::filesystem::create_directories(process_); }
-
-    void mount(const std::string& place, const std::string& type, const std::string& options, const std::string& root = "/") {
-        std::ofstream(process_ / "mountinfo", std::ios::app) << "36 35 0:30 " << root << " " << (root_ / place).string() << " rw,nosuid shared:9 - " << type << " source " << options << "\n";
+    explicit Groups(const TestFolder& folder)
+        : process_(folder / "process"), root_(folder / "cgroup") {
+        std::filesystem::create_directories(process_);
     }
-    void in(const std::string& line) { std::ofstream(process_ / "cgroup", std::ios::app) << line << "\n"; }
-    void set(const std::string& file, const std::string& text) { write_group_file(root_ / file, text); }
+
+    void mount(const std::string& place, const std::string& type, const std::string& options,
+               const std::string& root = "/") {
+        std::ofstream(process_ / "mountinfo", std::ios::app)
+            << "36 35 0:30 " << root << " " << (root_ / place).string() << " rw,nosuid shared:9 - "
+            << type << " source " << options << "\n";
+    }
+    void in(const std::string& line) {
+        std::ofstream(process_ / "cgroup", std::ios::app) << line << "\n";
+    }
+    void set(const std::string& file, const std::string& text) {
+        write_group_file(root_ / file, text);
+    }
     double quota() const { return processor_quota(process_); }
 
 private:
@@ -34,7 +44,7 @@ private:
 
 }  // namespace
 
-TEST(ProcessorQuota, is_none_where_nothing_says_one) {
+TEST(ProcessorQuota, is_none_where_none_is_set) {
     const TestFolder folder;
     EXPECT_TRUE(std::isinf(processor_quota(folder / "nothing")));
     Groups groups(folder);
@@ -45,7 +55,7 @@ TEST(ProcessorQuota, is_none_where_nothing_says_one) {
     EXPECT_TRUE(std::isinf(groups.quota()));
 }
 
-TEST(ProcessorQuota, of_version_2_is_the_least_of_the_groups_around) {
+TEST(ProcessorQuota, of_version_2_is_the_minimum_over_the_groups_around) {
     const TestFolder folder;
     Groups groups(folder);
     groups.mount("", "cgroup2", "rw");
@@ -58,7 +68,7 @@ TEST(ProcessorQuota, of_version_2_is_the_least_of_the_groups_around) {
     EXPECT_DOUBLE_EQ(groups.quota(), 2.5) << "another group's is not ours";
 }
 
-TEST(ProcessorQuota, of_a_container_lies_at_the_root_of_what_it_sees) {
+TEST(ProcessorQuota, of_a_container_is_read_at_its_visible_root) {
     const TestFolder folder;
     Groups groups(folder);
     groups.mount("", "cgroup2", "rw");
@@ -86,7 +96,7 @@ TEST(ProcessorQuota, of_version_1_is_found_with_and_without_a_namespace) {
     EXPECT_DOUBLE_EQ(groups.quota(), 2);
 }
 
-TEST(ProcessorQuota, of_mixed_hierarchies_and_places_with_spaces) {
+TEST(ProcessorQuota, of_mixed_hierarchies_and_paths_with_spaces) {
     const TestFolder folder;
     Groups groups(folder);
     groups.mount("a\\040b", "cgroup", "rw,cpu");
@@ -125,9 +135,9 @@ TEST(Threads, are_no_more_than_the_processors_that_may_be_used) {
     testing::internal::CaptureStderr();
     EXPECT_EQ(threads_within(16, "some.threads"), 1);
     EXPECT_EQ(threads_within(1000, "some.threads"), 1);
-    const std::string said = testing::internal::GetCapturedStderr();
-    expect_contains(said, "some.threads = 16");
-    EXPECT_EQ(said.find("1000"), std::string::npos) << "it is said once";
+    const std::string output = testing::internal::GetCapturedStderr();
+    expect_contains(output, "some.threads = 16");
+    EXPECT_EQ(output.find("1000"), std::string::npos) << "it is said once";
     ::sched_setaffinity(0, sizeof before, &before);
 }
 

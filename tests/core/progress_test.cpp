@@ -16,10 +16,11 @@ namespace atelier::core {
 
 namespace {
 
-// A terminal in place of standard error; what was drawn on it can be read.
+// A terminal in place of standard error; its output can be read.
 class FakeTerminal {
 public:
-    explicit FakeTerminal(unsigned short columns) : former_(::dup(STDERR_FILENO)), master_(::posix_openpt(O_RDWR | O_NOCTTY)) {
+    explicit FakeTerminal(unsigned short columns)
+        : former_(::dup(STDERR_FILENO)), master_(::posix_openpt(O_RDWR | O_NOCTTY)) {
         ::grantpt(master_);
         ::unlockpt(master_);
         const int slave = ::open(::ptsname(master_), O_RDWR | O_NOCTTY);
@@ -71,7 +72,8 @@ TEST(Progress, shows_share_count_rate_time_left_and_note) {
     const std::string line = terminal.drawn();
     expect_contains(line, "training  60% [");
     expect_contains(line, "600/1000 steps, ");
-    expect_contains(line, " steps/s, 0 s left, loss 0.5");  // 100 in about a tenth of a second, 400 to go
+    expect_contains(line,
+                    " steps/s, 0 s left, loss 0.5");  // 100 in about a tenth of a second, 400 to go
     EXPECT_LT(line.size(), 100 + std::string(clear_line).size());
 }
 
@@ -97,20 +99,21 @@ TEST(Progress, log_lines_stand_above_the_bar_and_the_end_clears_it) {
         progress.update(5);
         const std::string bar = terminal.drawn();
         log::info("a line");
-        EXPECT_EQ(terminal.drawn(), std::string(clear_line) + "a line\r\n" + bar.substr(std::string(clear_line).size()));
+        EXPECT_EQ(terminal.drawn(), std::string(clear_line) + "a line\r\n" +
+                                        bar.substr(std::string(clear_line).size()));
     }
     EXPECT_EQ(terminal.drawn(), clear_line);
     log::info("later");
     EXPECT_EQ(terminal.drawn(), "later\r\n");
 }
 
-TEST(Progress, durations_are_said_in_words) {
-    EXPECT_EQ(duration_words(0.4), "0 s");
-    EXPECT_EQ(duration_words(75), "1 min 15 s");
-    EXPECT_EQ(duration_words(4000), "1 h 06 min");
-    EXPECT_EQ(duration_words(200000), "2 d 07 h");
-    EXPECT_EQ(duration_words(-5), "0 s");
-    expect_contains(duration_words(1e300), " d ");
+TEST(Progress, durations_are_formatted) {
+    EXPECT_EQ(format_duration(0.4), "0 s");
+    EXPECT_EQ(format_duration(75), "1 min 15 s");
+    EXPECT_EQ(format_duration(4000), "1 h 06 min");
+    EXPECT_EQ(format_duration(200000), "2 d 07 h");
+    EXPECT_EQ(format_duration(-5), "0 s");
+    expect_contains(format_duration(1e300), " d ");
 }
 
 }  // namespace atelier::core

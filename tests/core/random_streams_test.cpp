@@ -12,11 +12,14 @@ using Words = std::array<std::uint32_t, 4>;
 
 // Random123's kat_vectors, "philox4x32 10".
 TEST(RandomStreams, philox_gives_the_published_vectors) {
-    EXPECT_EQ(philox4x32({0, 0, 0, 0}, {0, 0}), (Words{0x6627e8d5, 0xe169c58d, 0xbc57ac4c, 0x9b00dbd8}));
+    EXPECT_EQ(philox4x32({0, 0, 0, 0}, {0, 0}),
+              (Words{0x6627e8d5, 0xe169c58d, 0xbc57ac4c, 0x9b00dbd8}));
     constexpr std::uint32_t ones = 0xffffffff;
-    EXPECT_EQ(philox4x32({ones, ones, ones, ones}, {ones, ones}), (Words{0x408f276d, 0x41c83b0e, 0xa20bc7c6, 0x6d5451fd}));
-    EXPECT_EQ(philox4x32({0x243f6a88, 0x85a308d3, 0x13198a2e, 0x03707344}, {0xa4093822, 0x299f31d0}),
-              (Words{0xd16cfe09, 0x94fdcceb, 0x5001e420, 0x24126ea1}));
+    EXPECT_EQ(philox4x32({ones, ones, ones, ones}, {ones, ones}),
+              (Words{0x408f276d, 0x41c83b0e, 0xa20bc7c6, 0x6d5451fd}));
+    EXPECT_EQ(
+        philox4x32({0x243f6a88, 0x85a308d3, 0x13198a2e, 0x03707344}, {0xa4093822, 0x299f31d0}),
+        (Words{0xd16cfe09, 0x94fdcceb, 0x5001e420, 0x24126ea1}));
 }
 
 TEST(RandomStreams, fill_normal_gives_the_sequence_of_normal) {
@@ -40,7 +43,8 @@ TEST(RandomStreams, normal_numbers_have_the_moments_of_a_standard_normal) {
     std::vector<float> x(1'000'000);
     RandomStream(0, "moments").fill_normal(x);
     double first = 0, second = 0, third = 0, fourth = 0;
-    for (const double v : x) first += v, second += v * v, third += v * v * v, fourth += v * v * v * v;
+    for (const double v : x)
+        first += v, second += v * v, third += v * v * v, fourth += v * v * v * v;
     const auto n = static_cast<double>(x.size());
     EXPECT_NEAR(first / n, 0, 0.005);
     EXPECT_NEAR(second / n, 1, 0.007);
@@ -66,7 +70,7 @@ TEST(RandomStreams, names_seeds_and_indices_give_unrelated_streams) {
     EXPECT_GT(correlation(base, base), 0.98);
 }
 
-TEST(RandomStreams, uniform_numbers_fill_the_unit_interval) {
+TEST(RandomStreams, uniform_values_fill_the_unit_interval) {
     RandomStream stream(2, "uniform");
     std::array<int, 10> bins{};
     for (int i = 0; i < 100'000; ++i) {
@@ -84,7 +88,8 @@ TEST(RandomStreams, below_is_uniform_and_within_its_bound) {
     for (int i = 0; i < 70'000; ++i) ++bins.at(stream.below(7));
     for (const int bin : bins) EXPECT_NEAR(bin, 10'000, 400);
     EXPECT_EQ(stream.below(1), 0U);
-    const std::uint64_t huge = (std::uint64_t{1} << 63) + 1;  // nearly half of all words are thrown away here
+    const std::uint64_t huge =
+        (std::uint64_t{1} << 63) + 1;  // nearly half of all words are rejected here
     for (int i = 0; i < 100; ++i) EXPECT_LT(stream.below(huge), huge);
 }
 
@@ -96,7 +101,7 @@ TEST(RandomStreams, a_permutation_holds_every_number_once) {
     EXPECT_TRUE(RandomStream(5, "order").permutation(0).empty());
 }
 
-// Recorded once: trained models and published samples depend on these numbers staying as they are.
+// Recorded once: trained models and published samples depend on these values.
 TEST(RandomStreams, a_stream_stays_what_it_was) {
     RandomStream stream(42, "noise", 3);
     EXPECT_EQ(stream.next64(), 0x29a938f95416a531ULL);

@@ -25,7 +25,8 @@ class Safetensors : public ::testing::Test {
 protected:
     std::filesystem::path path() const { return folder_ / "model.safetensors"; }
 
-    /// What reading a file with this header and so many bytes of data says; always names the file.
+    /// The error of reading a file with this header and this many bytes of data; always names the
+    /// file.
     std::string error_with(const std::string& header, std::size_t data_size = 0) {
         return error_with_file(with_length(header, std::string(data_size, 'd')));
     }
@@ -71,7 +72,8 @@ TEST_F(Safetensors, what_is_written_is_read) {
     EXPECT_EQ(std::memcmp(file.bytes(name).data(), b.data(), 8), 0);
     EXPECT_EQ(file.bytes("empty").size(), 0U);
     EXPECT_TRUE(file.contains("z"));
-    expect_contains(error_of([&] { file.bytes("absent"); }), "tensor \"absent\": is not in the file");
+    expect_contains(error_of([&] { file.bytes("absent"); }),
+                    "tensor \"absent\": is not in the file");
 }
 
 TEST_F(Safetensors, a_moved_file_stays_readable) {
@@ -103,8 +105,10 @@ TEST_F(Safetensors, writing_refuses_what_could_not_be_read) {
     const auto refused = [&](std::vector<TensorBytes> tensors) {
         return error_of([&] { write_safetensors(path(), std::move(tensors)); });
     };
-    expect_contains(refused({{"w", DType::F32, {2}, bytes}}), "tensor \"w\": is F32 [2] but has 4 bytes");
-    expect_contains(refused({{"w", DType::F32, {1}, bytes}, {"w", DType::F32, {1}, bytes}}), "given twice");
+    expect_contains(refused({{"w", DType::F32, {2}, bytes}}),
+                    "tensor \"w\": is F32 [2] but has 4 bytes");
+    expect_contains(refused({{"w", DType::F32, {1}, bytes}, {"w", DType::F32, {1}, bytes}}),
+                    "given twice");
     expect_contains(refused({{"__metadata__", DType::F32, {1}, bytes}}), "__metadata__");
     expect_contains(refused({{"\xff", DType::F32, {1}, bytes}}), "UTF-8");
     expect_contains(refused({{"w", DType::F32, {-1}, bytes}}), "[-1]");
@@ -120,7 +124,7 @@ TEST_F(Safetensors, only_regular_files_are_opened) {
     expect_contains(error_of([&] { SafetensorsFile file(folder_ / "absent"); }), "absent");
 }
 
-TEST_F(Safetensors, header_lengths_are_checked_before_they_are_believed) {
+TEST_F(Safetensors, header_lengths_are_checked_before_they_are_used) {
     expect_contains(error_with_file(""), "0 bytes long");
     expect_contains(error_with_file("1234567"), "7 bytes long");
     expect_contains(error_with_file(std::string(8, '\xff')), "claims 18446744073709551615 bytes");
@@ -146,8 +150,10 @@ TEST_F(Safetensors, headers_that_are_not_json_are_refused) {
 
 TEST_F(Safetensors, duplicate_keys_are_refused) {
     const std::string w = "\"w\":" + entry("\"U8\"", "[1]", "[0,1]");
-    expect_contains(error_with("{" + w + "," + w + "}", 1), "\"w\" is there twice");
-    expect_contains(error_with(R"({"w":{"dtype":"U8","dtype":"U8","shape":[1],"data_offsets":[0,1]}})", 1), "twice");
+    expect_contains(error_with("{" + w + "," + w + "}", 1), "\"w\" appears twice");
+    expect_contains(
+        error_with(R"({"w":{"dtype":"U8","dtype":"U8","shape":[1],"data_offsets":[0,1]}})", 1),
+        "twice");
     expect_contains(error_with(R"({"__metadata__":{"a":"b","a":"c"}})"), "twice");
 }
 
@@ -157,22 +163,25 @@ TEST_F(Safetensors, metadata_holds_only_texts) {
     expect_contains(error_with(R"({"__metadata__":1})"), "__metadata__");
 }
 
-TEST_F(Safetensors, types_that_are_not_read_are_passed_over_until_they_are_asked_for) {
-    const std::string header = R"({"__metadata__":null,"a":)" + entry("\"F8_E4M3\"", "[3]", "[0,3]") + R"(,"b":)" + entry("\"F4\"", "[2]", "[3,4]") + R"(,"c":)" +
-                               entry("\"C64\"", "[1]", "[4,12]") + R"(,"w":)" + entry("\"U8\"", "[2]", "[12,14]") + "}";
+TEST_F(Safetensors, unsupported_types_are_passed_over_until_they_are_requested) {
+    const std::string header =
+        R"({"__metadata__":null,"a":)" + entry("\"F8_E4M3\"", "[3]", "[0,3]") + R"(,"b":)" +
+        entry("\"F4\"", "[2]", "[3,4]") + R"(,"c":)" + entry("\"C64\"", "[1]", "[4,12]") +
+        R"(,"w":)" + entry("\"U8\"", "[2]", "[12,14]") + "}";
     write_text(path(), with_length(header, std::string(14, 'd')));
     const SafetensorsFile file(path());
     EXPECT_EQ(file.entries().size(), 1U);
     EXPECT_EQ(file.bytes("w").size(), 2U);
-    EXPECT_EQ(file.unread().at("a"), "F8_E4M3");
+    EXPECT_EQ(file.unsupported().at("a"), "F8_E4M3");
     EXPECT_TRUE(file.metadata().empty());
     expect_contains(error_of([&] { file.entry("a"); }), "is of type F8_E4M3");
     expect_contains(error_with(one("\"U16\"", "[4]", "[0,4]"), 4), "8 bytes");
     expect_contains(error_with(one("\"F4\"", "[3]", "[0,2]"), 2), "shape");
 }
 
-TEST_F(Safetensors, entries_of_the_wrong_form_are_refused_with_the_tensors_name) {
-    const auto refused = [&](const std::string& dtype, const std::string& shape, const std::string& offsets) {
+TEST_F(Safetensors, malformed_entries_are_refused_with_the_tensors_name) {
+    const auto refused = [&](const std::string& dtype, const std::string& shape,
+                             const std::string& offsets) {
         const std::string message = error_with(one(dtype, shape, offsets), 4);
         expect_contains(message, "tensor \"w\"");
         return message;
@@ -190,12 +199,14 @@ TEST_F(Safetensors, entries_of_the_wrong_form_are_refused_with_the_tensors_name)
     refused("\"U8\"", "[4]", "[0,18446744073709551616]");
     refused("\"U8\"", "[18446744073709551615]", "[0,4]");
     expect_contains(refused("\"U8\"", "[4]", "[4,0]"), "after its end");
-    expect_contains(error_with(R"({"w":{"dtype":"U8","shape":[4]}})", 4), "\"data_offsets\" is missing");
+    expect_contains(error_with(R"({"w":{"dtype":"U8","shape":[4]}})", 4),
+                    "\"data_offsets\" is missing");
     expect_contains(error_with(R"({"w":7})"), "tensor \"w\"");
 }
 
 TEST_F(Safetensors, sizes_must_fit_shapes_without_overflow) {
-    expect_contains(error_with(one("\"F32\"", "[2]", "[0,4]"), 4), "is F32 [2], 8 bytes, but its offsets span 4");
+    expect_contains(error_with(one("\"F32\"", "[2]", "[0,4]"), 4),
+                    "is F32 [2], 8 bytes, but its offsets span 4");
     // 2^62 * 4 and 2^32 * 2^32 wrap around to 0 in 64 bits.
     expect_contains(error_with(one("\"F32\"", "[4611686018427387904]", "[0,0]")), "too large");
     expect_contains(error_with(one("\"U8\"", "[4294967296,4294967296]", "[0,0]")), "too large");
@@ -206,7 +217,8 @@ TEST_F(Safetensors, sizes_must_fit_shapes_without_overflow) {
 
 TEST_F(Safetensors, tensors_tile_the_data_exactly) {
     const auto two = [&](const std::string& a, const std::string& b) {
-        return R"({"a":)" + entry("\"U8\"", "[2]", a) + R"(,"b":)" + entry("\"U8\"", "[2]", b) + "}";
+        return R"({"a":)" + entry("\"U8\"", "[2]", a) + R"(,"b":)" + entry("\"U8\"", "[2]", b) +
+               "}";
     };
     write_text(path(), with_length(two("[2,4]", "[0,2]"), "1234"));  // any order of names
     EXPECT_EQ(SafetensorsFile(path()).bytes("a")[0], std::byte{'3'});
@@ -220,15 +232,17 @@ TEST_F(Safetensors, tensors_tile_the_data_exactly) {
 
 TEST_F(Safetensors, tensors_without_elements_may_share_an_offset) {
     const std::string none = entry("\"F32\"", "[0]", "[2,2]");
-    write_text(path(),
-               with_length(R"({"a":)" + none + R"(,"b":)" + none + R"(,"c":)" + entry("\"U8\"", "[2]", "[0,2]") + "}", "12"));
+    write_text(path(), with_length(R"({"a":)" + none + R"(,"b":)" + none + R"(,"c":)" +
+                                       entry("\"U8\"", "[2]", "[0,2]") + "}",
+                                   "12"));
     EXPECT_EQ(SafetensorsFile(path()).entries().size(), 3U);
 }
 
-// Whatever happens to a file's bytes, it reads soundly or says an Error: no crash, no other exception.
+// A damaged file is read correctly or rejected with an Error: no crash, no other exception.
 TEST_F(Safetensors, damaged_files_are_read_soundly_or_refused) {
     const std::vector<std::byte> bytes(24);
-    write_safetensors(path(), {{"a", DType::F32, {2, 3}, bytes}, {"b", DType::I64, {3}, bytes}}, {{"k", "v"}});
+    write_safetensors(path(), {{"a", DType::F32, {2, 3}, bytes}, {"b", DType::I64, {3}, bytes}},
+                      {{"k", "v"}});
     const std::string whole = read_text(path());
     RandomStream random(1, "damage");
     int refused = 0;

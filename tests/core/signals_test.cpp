@@ -19,10 +19,10 @@ using Commands = std::vector<std::vector<std::string>>;
 
 std::vector<std::string> shell(const std::string& script) { return {"/bin/sh", "-c", script}; }
 
-// Outlives its shell, and must not hold the pipe at whose end ctest waits.
+// Outlives its shell, and must not hold the pipe that ctest waits on.
 const std::string long_sleep = "sleep 30 > /dev/null 2>&1";
 
-// Runs `body` in a process of its own, since stop flags cannot be taken back; returns its exit code.
+// Runs `body` in a child process, since stop flags cannot be reset; returns its exit code.
 int exit_code_of(const std::function<int()>& body) {
     const pid_t child = ::fork();
     if (child == 0) ::_exit(body());
@@ -61,39 +61,44 @@ double seconds_of(const std::function<void()>& action) {
 TEST(RunProcesses, all_commands_are_run) {
     const TestFolder folder;
     Commands commands;
-    for (const char* name : {"a", "b", "c", "d", "e"}) commands.push_back({"/usr/bin/touch", (folder / name).string()});
+    for (const char* name : {"a", "b", "c", "d", "e"})
+        commands.push_back({"/usr/bin/touch", (folder / name).string()});
     run_processes(commands, 2);
     EXPECT_EQ(folder.entries(), 5U);
     run_processes({}, 2);
 }
 
-TEST(RunProcesses, no_more_run_together_than_asked) {
+TEST(RunProcesses, no_more_run_together_than_requested) {
     const TestFolder folder;
-    const std::string lock = (folder / "lock").string();  // mkdir fails when another one is inside
+    const std::string lock = (folder / "lock").string();  // mkdir fails while another is inside
     const auto command = shell("mkdir " + lock + " && sleep 0.05 && rmdir " + lock);
     EXPECT_NO_THROW(run_processes({command, command, command}, 1));
 }
 
 TEST(RunProcesses, a_failing_command_is_named_and_stops_the_others) {
     const double seconds = seconds_of([] {
-        const std::string message = error_of([] { run_processes({shell("exec sleep 30"), shell("exit 7"), shell("exec sleep 30")}, 2); });
+        const std::string message = error_of([] {
+            run_processes({shell("exec sleep 30"), shell("exit 7"), shell("exec sleep 30")}, 2);
+        });
         expect_contains(message, "/bin/sh -c exit 7: failed with exit code 7");
     });
     EXPECT_LT(seconds, 10);
 }
 
-TEST(RunProcesses, exit_code_130_is_a_failure_when_no_stop_was_asked_for) {
+TEST(RunProcesses, exit_code_130_is_a_failure_when_no_stop_was_requested) {
     expect_contains(error_of([] { run_processes({shell("exit 130")}, 1); }), "exit code 130");
     expect_contains(error_of([] { run_processes({shell("kill -9 $$")}, 1); }), "signal 9");
 }
 
 TEST(RunProcesses, a_program_that_is_not_there_is_named) {
-    expect_contains(error_of([] { run_processes({{"/nowhere/program", "x"}}, 1); }), "/nowhere/program: cannot be started");
+    expect_contains(error_of([] { run_processes({{"/nowhere/program", "x"}}, 1); }),
+                    "/nowhere/program: cannot be started");
     error_of([] { run_processes({{}}, 1); });
 }
 
 TEST(RunProcesses, a_stop_reaches_the_children_and_is_an_interruption) {
-    for (const std::string& script : {"trap 'exit 130' TERM; " + long_sleep + " & wait", "exec " + long_sleep}) {
+    for (const std::string& script :
+         {"trap 'exit 130' TERM; " + long_sleep + " & wait", "exec " + long_sleep}) {
         const double seconds = seconds_of([&] {
             EXPECT_EQ(exit_code_of([&] {
                           catch_stop_signals();
@@ -120,23 +125,26 @@ TEST(RunProcesses, children_die_with_their_parent) {
     const auto pid_file = folder / "pid";
     const pid_t parent = ::fork();
     if (parent == 0) {
-        run_processes({shell("echo $$ > " + pid_file.string() + ".new; mv " + pid_file.string() + ".new " + pid_file.string() +
-                             "; while :; do sleep 0.1; done")},
+        run_processes({shell("echo $$ > " + pid_file.string() + ".new; mv " + pid_file.string() +
+                             ".new " + pid_file.string() + "; while :; do sleep 0.1; done")},
                       1);
         ::_exit(0);
     }
-    while (!std::filesystem::exists(pid_file)) std::this_thread::sleep_for(std::chrono::milliseconds(10));
+    while (!std::filesystem::exists(pid_file))
+        std::this_thread::sleep_for(std::chrono::milliseconds(10));
     const pid_t child = std::stoi(read_text(pid_file));
     ::kill(parent, SIGKILL);
     ::waitpid(parent, nullptr, 0);
-    const auto is_alive = [&] {  // a dead process whose new parent has not asked for it yet is state Z
-        if (::kill(child, 0) != 0) return false;
-        std::ifstream stat("/proc/" + std::to_string(child) + "/stat");
-        std::string pid, name, state;
-        stat >> pid >> name >> state;
-        return state != "Z" && !state.empty();
-    };
-    for (int i = 0; i < 200 && is_alive(); ++i) std::this_thread::sleep_for(std::chrono::milliseconds(10));
+    const auto is_alive =
+        [&] {  // a dead process that its new parent has not reaped yet is in state Z
+            if (::kill(child, 0) != 0) return false;
+            std::ifstream stat("/proc/" + std::to_string(child) + "/stat");
+            std::string pid, name, state;
+            stat >> pid >> name >> state;
+            return state != "Z" && !state.empty();
+        };
+    for (int i = 0; i < 200 && is_alive(); ++i)
+        std::this_thread::sleep_for(std::chrono::milliseconds(10));
     EXPECT_FALSE(is_alive());
 }
 
@@ -154,11 +162,11 @@ TEST(StopSignals, set_a_flag_and_a_second_interrupt_ends_the_process) {
               130);
 }
 
-TEST(StopSignals, end_a_process_that_does_not_look_at_them) {
+TEST(StopSignals, end_a_process_that_does_not_poll_them) {
     double took = 0;
     EXPECT_EQ(exit_code_of([&] {
                   catch_stop_signals();
-                  end_after_stop(1, resumable_words);
+                  end_after_stop(1, resumable_message);
                   ::raise(SIGTERM);
                   while (true) std::this_thread::sleep_for(std::chrono::milliseconds(10));
                   return 0;
@@ -167,7 +175,7 @@ TEST(StopSignals, end_a_process_that_does_not_look_at_them) {
     took = seconds_of([] {
         exit_code_of([] {
             catch_stop_signals();
-            end_after_stop(1, resumable_words);
+            end_after_stop(1, resumable_message);
             raise_later(SIGINT);
             while (true) std::this_thread::sleep_for(std::chrono::milliseconds(10));
             return 0;
@@ -177,12 +185,12 @@ TEST(StopSignals, end_a_process_that_does_not_look_at_them) {
     EXPECT_LT(took, 5);
 }
 
-TEST(StopSignals, do_not_end_what_answers_them_or_may_take_its_time) {
+TEST(StopSignals, do_not_end_a_process_that_acknowledges_them_or_may_take_its_time) {
     EXPECT_EQ(exit_code_of([] {
                   catch_stop_signals();
-                  end_after_stop(1, resumable_words);
+                  end_after_stop(1, resumable_message);
                   ::raise(SIGTERM);
-                  stop_is_answered();
+                  acknowledge_stop();
                   std::this_thread::sleep_for(std::chrono::milliseconds(1500));
                   return 7;
               }),

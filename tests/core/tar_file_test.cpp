@@ -24,12 +24,20 @@ protected:
 };
 
 TEST_F(Tars, files_are_listed_with_their_bytes_and_others_passed_over) {
-    const std::string long_name = std::string(150, 'n') + ".png", pax = "28 path=from/the/header.cls\n";
-    const TarFile tar(written(tar_of({{"a.png", "picture"}, {"folder/", "", '5'}, {"link", "", '2'}, {"././@LongLink", long_name + std::string(1, '\0'), 'L'},
-                                      {"cut", "long"}, {"PaxHeader", pax, 'x'}, {"short", "5"}})));
+    const std::string long_name = std::string(150, 'n') + ".png",
+                      pax = "28 path=from/the/header.cls\n";
+    const TarFile tar(written(tar_of({{"a.png", "picture"},
+                                      {"folder/", "", '5'},
+                                      {"link", "", '2'},
+                                      {"././@LongLink", long_name + std::string(1, '\0'), 'L'},
+                                      {"cut", "long"},
+                                      {"PaxHeader", pax, 'x'},
+                                      {"short", "5"}})));
     ASSERT_EQ(tar.entries().size(), 3U);
     EXPECT_EQ(tar.entries()[0].name, "a.png");
-    EXPECT_EQ(std::string(reinterpret_cast<const char*>(tar.entries()[0].bytes.data()), tar.entries()[0].bytes.size()), "picture");
+    EXPECT_EQ(std::string(reinterpret_cast<const char*>(tar.entries()[0].bytes.data()),
+                          tar.entries()[0].bytes.size()),
+              "picture");
     EXPECT_EQ(tar.entries()[1].name, long_name);
     EXPECT_EQ(tar.entries()[2].name, "from/the/header.cls");
 }
@@ -67,7 +75,7 @@ TEST_F(Tars, give_links_the_bytes_of_what_they_lead_to) {
                                                 "round1 dead", "round2 dead", "pipe"}));
 }
 
-TEST_F(Tars, have_sizes_that_pax_says) {
+TEST_F(Tars, take_sizes_from_pax_headers) {
     std::string bytes =
         tar_of({{"PaxHeader", "9 size=7\n", 'x'}, {"a.png", "picture"}, {"b.png", "next"}});
     std::string header = bytes.substr(1024, 512);
@@ -83,9 +91,9 @@ TEST_F(Tars, have_sizes_that_pax_says) {
     EXPECT_EQ(tar.entries()[1].name, "b.png");
 }
 
-TEST_F(Tars, that_are_none_or_broken_are_one_error) {
-    expect_contains(refusal(""), "no tar archive");
-    expect_contains(refusal(std::string(2000, 'x')), "no tar archive");
+TEST_F(Tars, that_are_invalid_or_broken_are_one_error) {
+    expect_contains(refusal(""), "not a tar archive");
+    expect_contains(refusal(std::string(2000, 'x')), "not a tar archive");
     std::string bytes = tar_of({{"a.png", "picture"}});
     bytes[3] = 'X';
     expect_contains(refusal(bytes), "checksum");
@@ -99,7 +107,11 @@ TEST_F(Tars, with_names_that_leave_the_archive_are_refused) {
 }
 
 TEST_F(Tars, changed_anywhere_are_an_error_and_nothing_worse) {
-    const std::string whole = tar_of({{"a.png", "picture"}, {"././@LongLink", "long.png", 'L'}, {"x", "long"}, {"p", "16 path=pax.png\n", 'x'}, {"short", "5"}});
+    const std::string whole = tar_of({{"a.png", "picture"},
+                                      {"././@LongLink", "long.png", 'L'},
+                                      {"x", "long"},
+                                      {"p", "16 path=pax.png\n", 'x'},
+                                      {"short", "5"}});
     for (std::size_t i = 0; i < whole.size(); ++i) {
         std::string changed = whole;
         changed[i] = '\xff';

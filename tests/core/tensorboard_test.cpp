@@ -46,7 +46,7 @@ TEST(TensorBoard, a_file_holds_the_version_and_then_the_scalars) {
     const TestFolder folder;
     TensorBoardFile file(folder / "run", 5);
     file.add(300, {{"loss", 0.5}, {"lr", 1}});
-    // Still open: every add is flushed, so that a viewer sees it at once.
+    // Still open: every add is flushed, so that a viewer sees it immediately.
     const auto path = std::filesystem::directory_iterator(folder / "run")->path();
     EXPECT_TRUE(path.filename().string().starts_with("events.out.tfevents."));
     EXPECT_TRUE(path.filename().string().ends_with(".atelier.5"));

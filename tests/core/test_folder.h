@@ -11,11 +11,12 @@
 
 namespace atelier::core {
 
-/// An empty folder that goes away with the test.
+/// An empty folder that is removed after the test.
 class TestFolder {
 public:
     TestFolder() {
-        std::string name = (std::filesystem::temp_directory_path() / "atelier-core-XXXXXX").string();
+        std::string name =
+            (std::filesystem::temp_directory_path() / "atelier-core-XXXXXX").string();
         path_ = ::mkdtemp(name.data());
     }
     ~TestFolder() { std::filesystem::remove_all(path_); }
@@ -26,14 +27,15 @@ public:
     const std::filesystem::path& path() const { return path_; }
 
     std::size_t entries() const {
-        return static_cast<std::size_t>(std::distance(std::filesystem::directory_iterator(path_), {}));
+        return static_cast<std::size_t>(
+            std::distance(std::filesystem::directory_iterator(path_), {}));
     }
 
 private:
     std::filesystem::path path_;
 };
 
-/// What an action's Error says; fails the test when there is none.
+/// The message of the Error that an action throws; fails the test when it throws none.
 template <class Exception = Error>
 std::string error_of(const std::function<void()>& action) {
     try {
@@ -46,7 +48,8 @@ std::string error_of(const std::function<void()>& action) {
 }
 
 inline void expect_contains(const std::string& text, const std::string& part) {
-    EXPECT_NE(text.find(part), std::string::npos) << "\"" << text << "\" does not contain \"" << part << "\"";
+    EXPECT_NE(text.find(part), std::string::npos)
+        << "\"" << text << "\" does not contain \"" << part << "\"";
 }
 
 }  // namespace atelier::core

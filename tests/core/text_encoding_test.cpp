@@ -5,7 +5,7 @@
 namespace atelier::core {
 namespace {
 
-TEST(Utf8, is_told_from_what_is_not) {
+TEST(Utf8, is_distinguished_from_other_bytes) {
     for (const char* good : {"", "plain", "caf\xc3\xa9", "\xe2\x82\xac", "\xf0\x9f\x98\x80",
                              "\xef\xbb\xbf"
                              "x",
@@ -15,10 +15,10 @@ TEST(Utf8, is_told_from_what_is_not) {
     for (const char* bad :
          {"\x80", "\xc0\xaf", "\xc3", "\xe2\x82", "\xed\xa0\x80", "\xf4\x90\x80\x80", "\xff",
           "\xe0\x80\x80", "\xf0\x80\x80\x80", "\xc3("})
-        EXPECT_EQ(first_bad_byte(bad), 0U) << shown(bad);
+        EXPECT_EQ(first_bad_byte(bad), 0U) << printable(bad);
 }
 
-TEST(Utf8, that_it_is_not_is_said_with_the_place) {
+TEST(Utf8, errors_name_the_position) {
     expect_contains(
         error_of([] { check_utf8("a caf\xe9 here", "p.txt:3"); }),
         "p.txt:3: is not UTF-8 (byte 5 is 0xe9: \"a caf\\xe9 here\"); save it as UTF-8");
@@ -39,8 +39,8 @@ TEST(OlderEncodings, become_utf8) {
     EXPECT_EQ(from_cp437("caf\x82 \x9c \xe3 \xff"), "caf\xc3\xa9 \xc2\xa3 \xcf\x80 \xc2\xa0");
 }
 
-TEST(Shown, bytes_of_no_letter_are_spelt_out) {
-    EXPECT_EQ(shown("a\nb\xe9\x7f\xc3\xa9"), "a\\x0ab\\xe9\\x7f\xc3\xa9");
+TEST(Printable, bytes_that_are_not_text_are_escaped) {
+    EXPECT_EQ(printable("a\nb\xe9\x7f\xc3\xa9"), "a\\x0ab\\xe9\\x7f\xc3\xa9");
 }
 
 }  // namespace

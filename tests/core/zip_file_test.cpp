@@ -11,7 +11,9 @@
 namespace atelier::core {
 namespace {
 
-std::string text_of(const std::vector<std::byte>& bytes) { return {reinterpret_cast<const char*>(bytes.data()), bytes.size()}; }
+std::string text_of(const std::vector<std::byte>& bytes) {
+    return {reinterpret_cast<const char*>(bytes.data()), bytes.size()};
+}
 
 class Zips : public testing::Test {
 protected:
@@ -20,7 +22,10 @@ protected:
         return folder_ / "x.zip";
     }
     std::string refusal(const std::string& bytes) {
-        return error_of([&] { ZipFile zip(written(bytes)); for (const auto& entry : zip.entries()) zip.read(entry, 1 << 20); });
+        return error_of([&] {
+            ZipFile zip(written(bytes));
+            for (const auto& entry : zip.entries()) zip.read(entry, 1 << 20);
+        });
     }
 
     TestFolder folder_;
@@ -28,7 +33,9 @@ protected:
 
 TEST_F(Zips, stored_and_deflated_entries_are_found_by_name) {
     const std::string long_text(50'000, 'a');
-    const ZipFile zip(written(zip_of({{.name = "b/2.txt", .bytes = "stored"}, {.name = "a.txt", .bytes = long_text, .deflated = true}, {.name = "b/", .bytes = ""}})));
+    const ZipFile zip(written(zip_of({{.name = "b/2.txt", .bytes = "stored"},
+                                      {.name = "a.txt", .bytes = long_text, .deflated = true},
+                                      {.name = "b/", .bytes = ""}})));
     ASSERT_EQ(zip.entries().size(), 2U);
     EXPECT_EQ(text_of(zip.read(*zip.find("b/2.txt"), 100)), "stored");
     EXPECT_EQ(zip.stored(*zip.find("b/2.txt")).size(), 6U);
@@ -38,10 +45,15 @@ TEST_F(Zips, stored_and_deflated_entries_are_found_by_name) {
     expect_contains(error_of([&] { zip.read(*zip.find("a.txt"), 49'999); }), "more than the 49999");
 }
 
-TEST_F(Zips, that_claim_more_than_can_be_are_refused_before_memory_is_taken) {
-    expect_contains(refusal(zip_of({{.name = "bomb", .bytes = "abc", .deflated = true, .claimed = 0xfffffffe}})), "cannot be");
+TEST_F(Zips, that_claim_impossible_sizes_are_refused_before_memory_is_allocated) {
+    expect_contains(
+        refusal(
+            zip_of({{.name = "bomb", .bytes = "abc", .deflated = true, .claimed = 0xfffffffe}})),
+        "cannot be");
     expect_contains(refusal(zip_of({{.name = "long", .bytes = "abc", .claimed = 9}})), "cannot be");
-    expect_contains(refusal(zip_of({{.name = "longer", .bytes = "abc", .deflated = true, .claimed = 400}})), "does not unpack");
+    expect_contains(
+        refusal(zip_of({{.name = "longer", .bytes = "abc", .deflated = true, .claimed = 400}})),
+        "does not unpack");
 }
 
 TEST_F(Zips, with_names_that_leave_the_archive_are_refused) {
@@ -89,8 +101,11 @@ TEST_F(Zips, have_names_in_utf8_or_in_code_page_437) {
 }
 
 TEST_F(Zips, cut_short_or_changed_are_an_error_and_nothing_worse) {
-    const std::string whole = zip_of({{.name = "a", .bytes = std::string(300, 'x'), .deflated = true}, {.name = "b", .bytes = "stored"}});
-    for (std::size_t length = 0; length < whole.size(); ++length) expect_contains(refusal(whole.substr(0, length)), "x.zip");
+    const std::string whole =
+        zip_of({{.name = "a", .bytes = std::string(300, 'x'), .deflated = true},
+                {.name = "b", .bytes = "stored"}});
+    for (std::size_t length = 0; length < whole.size(); ++length)
+        expect_contains(refusal(whole.substr(0, length)), "x.zip");
     for (std::size_t i = 0; i < whole.size(); ++i) {
         for (const char byte : {'\0', '\xff', '\x7f'}) {
             std::string changed = whole;

@@ -9,7 +9,9 @@
 namespace atelier::core {
 namespace {
 
-std::span<const std::byte> bytes_of(const std::string& text) { return std::as_bytes(std::span(text)); }
+std::span<const std::byte> bytes_of(const std::string& text) {
+    return std::as_bytes(std::span(text));
+}
 
 std::string text_in(const ZipFile& zip, const std::string& name) {
     const auto bytes = zip.read(*zip.find(name), 1 << 20);
@@ -29,10 +31,11 @@ TEST(ZipWriter, what_it_writes_is_read_back) {
     ASSERT_EQ(zip.entries().size(), 2u);
     EXPECT_EQ(text_in(zip, "one.txt"), "first");
     EXPECT_EQ(text_in(zip, "two/empty"), "");
-    EXPECT_EQ(std::distance(std::filesystem::directory_iterator(folder / "new"), {}), 1) << "something was left beside it";
+    EXPECT_EQ(std::distance(std::filesystem::directory_iterator(folder / "new"), {}), 1)
+        << "something was left beside it";
 }
 
-TEST(ZipWriter, goes_on_behind_the_last_whole_entry) {
+TEST(ZipWriter, continues_after_the_last_complete_entry) {
     const TestFolder folder;
     const auto path = folder / "a.zip";
     {
@@ -41,7 +44,8 @@ TEST(ZipWriter, goes_on_behind_the_last_whole_entry) {
         zip.add("two", bytes_of("second"));
     }
     const std::string whole = read_text(ZipWriter::part_of(path));
-    for (std::size_t cut = whole.size() - 38; cut < whole.size(); ++cut) {  // anywhere within the second entry
+    for (std::size_t cut = whole.size() - 38; cut < whole.size();
+         ++cut) {  // anywhere within the second entry
         std::ofstream(ZipWriter::part_of(path), std::ios::binary) << whole.substr(0, cut);
         ZipWriter zip(path, "test");
         ASSERT_EQ(zip.count(), 1u) << cut;
@@ -56,18 +60,19 @@ TEST(ZipWriter, goes_on_behind_the_last_whole_entry) {
     EXPECT_EQ(text_in(ZipFile(path), "two"), "second");
 }
 
-TEST(ZipWriter, keeps_of_another_purpose_what_is_still_good) {
+TEST(ZipWriter, keeps_entries_of_another_purpose_that_are_still_valid) {
     const TestFolder folder;
     const auto path = folder / "a.zip";
     {
         ZipWriter zip(path, "before");
         for (const char* name : {"one", "two", "bad", "three"}) zip.add(name, bytes_of(name));
     }
-    const ZipWriter::Judge judge = [](const std::string& before) -> ZipWriter::StillGood {
+    const ZipWriter::ResumeCheck resume_check =
+        [](const std::string& before) -> ZipWriter::EntryCheck {
         EXPECT_EQ(before, "before");
         return [](const std::string& entry) { return entry != "bad"; };
     };
-    ZipWriter zip(path, "now", judge);
+    ZipWriter zip(path, "now", resume_check);
     ASSERT_EQ(zip.count(), 2U);
     zip.add("new", bytes_of("new"));
     zip.commit();
@@ -76,7 +81,7 @@ TEST(ZipWriter, keeps_of_another_purpose_what_is_still_good) {
     EXPECT_EQ(ZipFile(path).entries().size(), 3U);
 }
 
-TEST(ZipWriter, begins_anew_what_another_purpose_began) {
+TEST(ZipWriter, starts_again_for_another_purpose) {
     const TestFolder folder;
     ZipWriter(folder / "a.zip", "one way").add("one", bytes_of("first"));
     EXPECT_EQ(ZipWriter(folder / "a.zip", "another way").count(), 0u);
@@ -85,7 +90,8 @@ TEST(ZipWriter, begins_anew_what_another_purpose_began) {
 TEST(ZipWriter, a_second_process_is_refused) {
     const TestFolder folder;
     const ZipWriter zip(folder / "a.zip", "test");
-    expect_contains(error_of([&] { ZipWriter(folder / "a.zip", "test"); }), "another process is writing it");
+    expect_contains(error_of([&] { ZipWriter(folder / "a.zip", "test"); }),
+                    "another process is writing it");
 }
 
 TEST(ZipWriter, more_entries_than_16_bits_count_are_read_back) {

@@ -15,10 +15,11 @@ using core::error_of;
 using core::expect_contains;
 using core::TestFolder;
 
-/// A 3x2 picture that is `value` all over.
+/// A 3x2 image of constant `value`.
 std::string png(int value, int channels = 3, int width = 3) {
     core::Image image{2, width, channels, {}};
-    image.pixels.assign(static_cast<std::size_t>(2 * width * channels), static_cast<std::uint8_t>(value));
+    image.pixels.assign(static_cast<std::size_t>(2 * width * channels),
+                        static_cast<std::uint8_t>(value));
     const auto bytes = core::encode_png(image);
     return {bytes.begin(), bytes.end()};
 }
@@ -29,24 +30,33 @@ protected:
         std::ofstream(folder_ / name, std::ios::binary) << bytes;
         return folder_ / name;
     }
-    fs::path zipped(const std::vector<core::ZipEntry>& entries) { return written("data.zip", core::zip_of(entries)); }
-    fs::path tarred(const std::vector<core::TarEntry>& entries) { return written("data.tar", core::tar_of(entries)); }
+    fs::path zipped(const std::vector<core::ZipEntry>& entries) {
+        return written("data.zip", core::zip_of(entries));
+    }
+    fs::path tarred(const std::vector<core::TarEntry>& entries) {
+        return written("data.tar", core::tar_of(entries));
+    }
 
-    static std::shared_ptr<const Dataset> open(const fs::path& path, std::int64_t limit = 0) { return open_dataset({.path = path, .split = "train", .limit = limit}); }
+    static std::shared_ptr<const Dataset> open(const fs::path& path, std::int64_t limit = 0) {
+        return open_dataset({.path = path, .split = "train", .limit = limit});
+    }
 
     TestFolder folder_;
 };
 
 std::vector<core::ZipEntry> edm_zip(const std::string& labels) {
-    return {{.name = "00000/img1.png", .bytes = png(10)}, {.name = "dataset.json", .bytes = labels}, {.name = "00000/img0.png", .bytes = png(200), .deflated = true}};
+    return {{.name = "00000/img1.png", .bytes = png(10)},
+            {.name = "dataset.json", .bytes = labels},
+            {.name = "00000/img0.png", .bytes = png(200), .deflated = true}};
 }
 
 TEST_F(Archives, edms_zip_gives_images_in_the_order_of_their_names_with_their_labels) {
-    const auto data = open(zipped(edm_zip(R"({"labels": [["00000/img1.png", 0], ["00000/img0.png", 1]]})")));
+    const auto data =
+        open(zipped(edm_zip(R"({"labels": [["00000/img1.png", 0], ["00000/img0.png", 1]]})")));
     EXPECT_EQ(data->size(), 2);
     EXPECT_EQ(data->classes(), 2);
     EXPECT_EQ(data->labels(), (std::vector<std::int64_t>{1, 0}));
-    EXPECT_EQ(data->form().shape, (std::vector<std::int64_t>{3, 2, 3}));
+    EXPECT_EQ(data->spec().shape, (std::vector<std::int64_t>{3, 2, 3}));
     const std::vector<std::int64_t> both{0, 1};
     const Tensor samples = data->samples(both);
     EXPECT_NEAR(samples[0].max().item<double>(), 200 / 127.5 - 1, 1e-6);
@@ -59,30 +69,44 @@ TEST_F(Archives, a_zip_without_labels_is_unlabelled) {
 }
 
 TEST_F(Archives, wrong_labels_are_named) {
-    const auto told = [&](const std::string& json) { return error_of([&] { open(zipped(edm_zip(json))); }); };
-    expect_contains(told("[]"), "dataset.json: has no \"labels\"");
-    expect_contains(told("{"), "not valid JSON");
-    expect_contains(told(R"({"labels": 3})"), "must be a list");
-    expect_contains(told(R"({"labels": [["00000/img1.png", 0]]})"), "\"00000/img0.png\" has no label");
-    expect_contains(told(R"({"labels": [["00000/img1.png", 0.5]]})"), "expected");
-    expect_contains(told(R"({"labels": [["00000/img1.png", -1], ["00000/img0.png", 0]]})"), "begin at 0");
-    expect_contains(told(R"({"labels": [["00000/img1.png", 7], ["00000/img0.png", 0]]})"), "class 1 has no sample");
-    expect_contains(told("{\"labels\": " + std::string(100'000, '[')), "levels deep");
+    const auto message_for = [&](const std::string& json) {
+        return error_of([&] { open(zipped(edm_zip(json))); });
+    };
+    expect_contains(message_for("[]"), "dataset.json: has no \"labels\"");
+    expect_contains(message_for("{"), "not valid JSON");
+    expect_contains(message_for(R"({"labels": 3})"), "must be a list");
+    expect_contains(message_for(R"({"labels": [["00000/img1.png", 0]]})"),
+                    "\"00000/img0.png\" has no label");
+    expect_contains(message_for(R"({"labels": [["00000/img1.png", 0.5]]})"), "expected");
+    expect_contains(message_for(R"({"labels": [["00000/img1.png", -1], ["00000/img0.png", 0]]})"),
+                    "begin at 0");
+    expect_contains(message_for(R"({"labels": [["00000/img1.png", 7], ["00000/img0.png", 0]]})"),
+                    "class 1 has no sample");
+    expect_contains(message_for("{\"labels\": " + std::string(100'000, '[')), "levels deep");
 }
 
 TEST_F(Archives, wrong_images_are_named) {
-    const auto told = [&](const std::string& bytes) { return error_of([&] { open(zipped({{.name = "a.png", .bytes = png(1)}, {.name = "b.png", .bytes = bytes}})); }); };
-    expect_contains(told("no picture"), "data.zip: b.png: is neither");
-    expect_contains(told(png(1).substr(0, 60)), "data.zip: b.png: is a broken PNG");
-    expect_contains(told(png(1, 3, 5)), "b.png: is 5x2 pixels");
+    const auto message_for = [&](const std::string& bytes) {
+        return error_of([&] {
+            open(zipped({{.name = "a.png", .bytes = png(1)}, {.name = "b.png", .bytes = bytes}}));
+        });
+    };
+    expect_contains(message_for("no picture"), "data.zip: b.png: is neither");
+    expect_contains(message_for(png(1).substr(0, 60)), "data.zip: b.png: is a broken PNG");
+    expect_contains(message_for(png(1, 3, 5)), "b.png: is 5x2 pixels");
     std::string huge = png(1);
     huge.replace(16, 4, std::string("\0\0\x20\0", 4));
-    expect_contains(told(huge), "b.png");
-    expect_contains(error_of([&] { open(zipped({{.name = "readme.txt", .bytes = "x"}})); }), "holds no .png");
+    expect_contains(message_for(huge), "b.png");
+    expect_contains(error_of([&] { open(zipped({{.name = "readme.txt", .bytes = "x"}})); }),
+                    "holds no .png");
 }
 
 TEST_F(Archives, webdataset_tars_pair_images_with_classes_by_their_stem) {
-    const auto data = open(tarred({{"s/0001.cls", "1"}, {"s/0001.png", png(50)}, {"s/0001.json", "{}"}, {"s/0002.png", png(60)}, {"s/0002.cls", "0\n"}}));
+    const auto data = open(tarred({{"s/0001.cls", "1"},
+                                   {"s/0001.png", png(50)},
+                                   {"s/0001.json", "{}"},
+                                   {"s/0002.png", png(60)},
+                                   {"s/0002.cls", "0\n"}}));
     EXPECT_EQ(data->labels(), (std::vector<std::int64_t>{1, 0}));
     const std::vector<std::int64_t> first{0};
     EXPECT_NEAR(data->samples(first).max().item<double>(), 50 / 127.5 - 1, 1e-6);
@@ -95,26 +119,35 @@ TEST_F(Archives, a_folder_of_tars_is_one_data_set) {
 }
 
 TEST_F(Archives, wrong_tars_are_named) {
-    expect_contains(error_of([&] { open(tarred({{"1.png", png(2)}, {"1.cls", "one"}})); }), "data.tar: 1.cls: \"one\" is no class");
-    expect_contains(error_of([&] { open(tarred({{"1.png", png(2)}, {"1.cls", "0"}, {"2.png", png(2)}})); }), "2.png: either all");
-    expect_contains(error_of([&] { open(tarred({{"1.png", png(2)}, {"1.jpg", png(2)}})); }), "second image");
+    expect_contains(error_of([&] { open(tarred({{"1.png", png(2)}, {"1.cls", "one"}})); }),
+                    "data.tar: 1.cls: \"one\" is not a class");
+    expect_contains(
+        error_of([&] { open(tarred({{"1.png", png(2)}, {"1.cls", "0"}, {"2.png", png(2)}})); }),
+        "2.png: either all");
+    expect_contains(error_of([&] { open(tarred({{"1.png", png(2)}, {"1.jpg", png(2)}})); }),
+                    "second image");
     expect_contains(error_of([&] { open(tarred({{"1.txt", "x"}})); }), "holds no .png");
 }
 
-TEST_F(Archives, images_too_many_for_memory_are_decoded_when_asked_for_and_give_the_same) {
+TEST_F(Archives, images_too_many_for_memory_are_decoded_on_request_and_give_the_same) {
     const auto images = [](std::int64_t bad) {
         EncodedImages images;
         images.count = 40;
-        images.read = [bad](std::int64_t i) { return core::Image{1, 2, i == bad ? 1 : 3, std::vector<std::uint8_t>(i == bad ? 2 : 6, static_cast<std::uint8_t>(i))}; };
+        images.read = [bad](std::int64_t i) {
+            return core::Image{
+                1, 2, i == bad ? 1 : 3,
+                std::vector<std::uint8_t>(i == bad ? 2 : 6, static_cast<std::uint8_t>(i))};
+        };
         images.name = [](std::int64_t i) { return fmt::format("image {}", i); };
         return images;
     };
-    const auto held = open_encoded(images(-1), 0), lazy = open_encoded(images(-1), 0, 100), grey = open_encoded(images(5), 0, 100);
+    const auto held = open_encoded(images(-1), 0), lazy = open_encoded(images(-1), 0, 100),
+               grey = open_encoded(images(5), 0, 100);
     std::vector<std::int64_t> order;
     for (std::int64_t i = 0; i < 40; ++i) order.push_back(39 - i);
     EXPECT_TRUE(held->samples(order).equal(lazy->samples(order)));
     EXPECT_TRUE(held->samples(order).equal(grey->samples(order)));
-    EXPECT_EQ(held->form(), lazy->form());
+    EXPECT_EQ(held->spec(), lazy->spec());
     const std::vector<std::int64_t> beyond{40};
     expect_contains(error_of([&] { lazy->samples(beyond); }), "no sample 40");
     EXPECT_EQ(open_encoded(images(-1), 7, 10)->size(), 7);

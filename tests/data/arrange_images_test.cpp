@@ -6,7 +6,7 @@
 #include "core/archives.h"
 #include "data/data_fixtures.h"
 
-/// Other people's folders and archives: classes, captions, and what is passed over.
+/// Folders and archives from elsewhere: classes, captions, and what is passed over.
 namespace atelier::data {
 namespace {
 
@@ -22,7 +22,7 @@ struct Content {
     std::string name, bytes;
 };
 
-/// The same files in each form that is read.
+/// The same files in each supported form.
 class Everywhere : public testing::TestWithParam<std::string> {
 protected:
     fs::path laid_out(const std::vector<Content>& files) {
@@ -154,22 +154,23 @@ TEST_P(Everywhere, what_is_passed_over_is_counted) {
     EXPECT_EQ(images.labels, (Labels{0, 1}));
     EXPECT_EQ(images.passed_over.count(), 7);
     EXPECT_FALSE(images.passed_over.only_expected());
-    EXPECT_EQ(images.passed_over.words().substr(0, images.passed_over.words().find(", the first")),
-              "7 entries passed over (4 hidden files, 2 .gif, 1 file without an ending)");
-    EXPECT_TRUE(holds(images.passed_over.words(), "the first: a/1.gif"))
-        << images.passed_over.words();
+    EXPECT_EQ(
+        images.passed_over.summary().substr(0, images.passed_over.summary().find(", the first")),
+        "7 entries passed over (4 hidden files, 2 .gif, 1 file without an extension)");
+    EXPECT_TRUE(holds(images.passed_over.summary(), "the first: a/1.gif"))
+        << images.passed_over.summary();
     EXPECT_TRUE(holds(refusal({{"x/1.gif", "GIF89a"}, {"2.bmp", "BM"}}), "2 entries passed over"));
 }
 
 TEST_P(Everywhere, captions_of_every_usual_form_are_read) {
     const Texts both{"a red circle", "a \xc3\xa9toile"};
-    const std::vector<Content> pictures{{"x/0.png", small_png(1)}, {"x/1.png", small_png(2)}};
+    const std::vector<Content> image_files{{"x/0.png", small_png(1)}, {"x/1.png", small_png(2)}};
     const auto captions = [&](const std::vector<Content>& more) {
-        std::vector<Content> files = pictures;
+        std::vector<Content> files = image_files;
         files.insert(files.end(), more.begin(), more.end());
         const EncodedImages images = read(files);
         EXPECT_TRUE(images.labels.empty());
-        EXPECT_EQ(images.passed_over.count(), 0) << images.passed_over.words();
+        EXPECT_EQ(images.passed_over.count(), 0) << images.passed_over.summary();
         return images.captions;
     };
     EXPECT_EQ(captions({{"x/0.txt", "a red circle\n"},
@@ -199,9 +200,9 @@ TEST_P(Everywhere, captions_win_over_folders_and_lose_to_explicit_classes) {
                                      {"dogs/1.png", small_png(2)},
                                      {"dogs/1.txt", "two"}};
     EXPECT_EQ(read(files).captions, (Texts{"one", "two"}));
-    const EncodedImages unwanted = read(files, {.captions = Captions::unwanted});
+    const EncodedImages unwanted = read(files, {.captions = Captions::ignored});
     EXPECT_EQ(unwanted.class_names, (Texts{"cats", "dogs"}));
-    EXPECT_EQ(unwanted.passed_over.words(),
+    EXPECT_EQ(unwanted.passed_over.summary(),
               "2 entries passed over (2 .txt), the first: cats/0.txt");
     std::vector<Content> labelled = files;
     labelled.push_back({"cats/0.cls", "1"});
@@ -211,20 +212,20 @@ TEST_P(Everywhere, captions_win_over_folders_and_lose_to_explicit_classes) {
     EXPECT_TRUE(classes.captions.empty());
     ASSERT_FALSE(classes.remarks.empty());
     EXPECT_TRUE(holds(classes.remarks[0], "captions too")) << classes.remarks[0];
-    EXPECT_EQ(read(labelled, {.captions = Captions::wanted}).captions, (Texts{"one", "two"}));
+    EXPECT_EQ(read(labelled, {.captions = Captions::required}).captions, (Texts{"one", "two"}));
 }
 
 TEST_P(Everywhere, missing_captions_are_counted_and_named) {
-    const std::string told = refusal({{"0.png", small_png(1)},
-                                      {"0.txt", "one"},
-                                      {"1.png", small_png(2)},
-                                      {"2.png", small_png(3)},
-                                      {"2.txt", "  \n"}});
-    EXPECT_TRUE(holds(told, "2 of 3 images have no caption")) << told;
-    EXPECT_TRUE(holds(told, "1.png") && holds(told, "2.png")) << told;
-    EXPECT_TRUE(holds(refusal({{"0.png", small_png(1)}}, {.captions = Captions::wanted}),
+    const std::string message = refusal({{"0.png", small_png(1)},
+                                         {"0.txt", "one"},
+                                         {"1.png", small_png(2)},
+                                         {"2.png", small_png(3)},
+                                         {"2.txt", "  \n"}});
+    EXPECT_TRUE(holds(message, "2 of 3 images have no caption")) << message;
+    EXPECT_TRUE(holds(message, "1.png") && holds(message, "2.png")) << message;
+    EXPECT_TRUE(holds(refusal({{"0.png", small_png(1)}}, {.captions = Captions::required}),
                       "holds no captions"));
-    // A stray text among class folders makes no captioned set.
+    // A stray text file among class folders does not make a captioned set.
     const EncodedImages few = read({{"a/0.png", small_png(1)},
                                     {"a/0.txt", "note"},
                                     {"a/1.png", small_png(1)},
@@ -259,13 +260,13 @@ TEST_P(Everywhere, texts_that_are_not_utf8_are_named) {
 TEST_P(Everywhere, names_in_older_encodings_become_utf8) {
     const EncodedImages images =
         read({{"caf\xe9/0.png", small_png(1)}, {"the/0.png", small_png(2)}});
-    // A zip archive's names are in code page 437 unless it says otherwise.
+    // Names in zip archives are in code page 437 unless the archive says otherwise.
     EXPECT_EQ(images.class_names[0], GetParam() == "zip" ? "caf\xce\x98" : "caf\xc3\xa9");
     EXPECT_EQ(images.class_names[1], "the");
     EXPECT_FALSE(core::json_text(nlohmann::json(images.class_names)).empty());
 }
 
-TEST_P(Everywhere, headers_show_what_is_no_image) {
+TEST_P(Everywhere, headers_show_what_is_not_an_image) {
     const EncodedImages images = read({{"0.png", small_png(1)},
                                        {"1.png", "<html>"},
                                        {"2.png", ""},
@@ -287,11 +288,11 @@ TEST(Folders, links_are_followed_where_they_lead_somewhere) {
     ::mkfifo((folder / "dog/pipe.png").c_str(), 0600);
     const EncodedImages images = images_in({.path = folder.path()});
     EXPECT_EQ(images.labels, (Labels{0, 1, 1}));
-    const std::string words = images.passed_over.words();
-    EXPECT_TRUE(holds(words, "3 entries passed over (")) << words;
+    const std::string summary = images.passed_over.summary();
+    EXPECT_TRUE(holds(summary, "3 entries passed over (")) << summary;
     for (const char* kind : {"1 link that leads to no file", "1 link back to a folder above it",
                              "1 pipe, device or the like"})
-        EXPECT_TRUE(holds(words, kind)) << words;
+        EXPECT_TRUE(holds(summary, kind)) << summary;
 }
 
 TEST(Tars, are_read_with_their_links_and_counted_with_what_is_beside_them) {
@@ -309,23 +310,24 @@ TEST(Tars, are_read_with_their_links_and_counted_with_what_is_beside_them) {
     const EncodedImages images = images_in({.path = folder.path()});
     EXPECT_EQ(images.labels, (Labels{0, 1}));
     EXPECT_EQ(images.read(1).pixels[0], 1) << "the hard link is the file";
-    const std::string words = images.passed_over.words();
+    const std::string summary = images.passed_over.summary();
     for (const char* kind : {"1 folder beside the tars", "1 .text", "1 link that leads to no file",
                              "1 pipe, device or the like"})
-        EXPECT_TRUE(holds(words, kind)) << words;
+        EXPECT_TRUE(holds(summary, kind)) << summary;
 }
 
-TEST(Paths, that_are_no_data_say_so) {
+TEST(Paths, that_are_not_data_are_rejected) {
     const TemporaryFolder folder;
-    const auto told = [&](const std::string& name, const std::string& bytes) {
+    const auto message_for = [&](const std::string& name, const std::string& bytes) {
         std::ofstream(folder / name, std::ios::binary) << bytes;
         return message_of([&] { open_dataset({.path = folder / name}); });
     };
-    EXPECT_TRUE(holds(told("set.tar.gz", "\x1f\x8b..."), "set.tar.gz: is compressed; unpack it"));
-    EXPECT_TRUE(holds(told("one.png", small_png(1)), "is a single image"));
+    EXPECT_TRUE(
+        holds(message_for("set.tar.gz", "\x1f\x8b..."), "set.tar.gz: is compressed; unpack it"));
+    EXPECT_TRUE(holds(message_for("one.png", small_png(1)), "is a single image"));
     EXPECT_TRUE(holds(message_of([&] { images_in({.path = folder / "none"}); }),
                       "there is no such file or folder"));
-    // By content, where the ending says nothing.
+    // Detected by content where the extension is unknown.
     std::ofstream(folder / "download", std::ios::binary)
         << core::zip_of({{.name = "a.png", .bytes = small_png(1)}});
     EXPECT_EQ(open_dataset({.path = folder / "download"})->size(), 1);
@@ -334,7 +336,7 @@ TEST(Paths, that_are_no_data_say_so) {
     EXPECT_EQ(open_dataset({.path = folder / "UPPER.ZIP"})->size(), 1);
 }
 
-TEST(OwnCaptions, are_asked_for_by_their_scheme) {
+TEST(OwnCaptions, are_requested_by_their_scheme) {
     const TemporaryFolder folder;
     core::write_png(folder / "0.png", {2, 2, 3, std::vector<std::uint8_t>(12)});
     const std::string path = "captions:" + folder.path().string();

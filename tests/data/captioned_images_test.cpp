@@ -6,30 +6,34 @@
 #include "atelier/data/caption_grammar.h"
 #include "data/data_fixtures.h"
 
-/// Captions and the pictures that belong to them.
+/// Captions and their images.
 namespace atelier::data {
 namespace {
 
-TEST(CaptionGrammar, every_wording_says_its_scene_again) {
+TEST(CaptionGrammar, every_wording_describes_its_scene) {
     for (const bool held_out : {false, true}) {
         for (const Scene& scene : scenes(held_out)) {
             for (const std::string& caption : wordings(scene)) {
                 for (const Attribute& attribute : attributes()) {
-                    const auto heard = said(attribute, caption);
-                    if (std::string(attribute.name) == "place" && !heard) continue;  // one order of words does not say where
-                    EXPECT_EQ(heard, scene.*(attribute.member)) << caption << ": " << attribute.name;
+                    const auto found = attribute_in_caption(attribute, caption);
+                    if (std::string(attribute.name) == "place" && !found)
+                        continue;  // one word order does not state the place
+                    EXPECT_EQ(found, scene.*(attribute.member))
+                        << caption << ": " << attribute.name;
                 }
             }
         }
     }
 }
 
-TEST(CaptionGrammar, no_two_scenes_share_a_wording_that_says_where) {
+TEST(CaptionGrammar, no_two_scenes_share_a_wording_that_states_the_place) {
     std::set<std::string> seen;
     for (const bool held_out : {false, true}) {
         for (const Scene& scene : scenes(held_out)) {
             for (const std::string& caption : wordings(scene)) {
-                if (said(attribute("place"), caption)) { EXPECT_TRUE(seen.insert(caption).second) << caption; }
+                if (attribute_in_caption(attribute("place"), caption)) {
+                    EXPECT_TRUE(seen.insert(caption).second) << caption;
+                }
             }
         }
     }
@@ -41,7 +45,9 @@ TEST(CaptionGrammar, training_shows_each_value_of_each_attribute_and_none_of_the
     for (const Scene& scene : held_out) EXPECT_EQ(std::ranges::count(shown, scene), 0);
     for (const Attribute& attribute : attributes()) {
         for (std::int64_t value = 0; value < attribute.values; ++value) {
-            EXPECT_TRUE(std::ranges::any_of(shown, [&](const Scene& scene) { return scene.*(attribute.member) == value; })) << attribute.name << " " << value;
+            EXPECT_TRUE(std::ranges::any_of(
+                shown, [&](const Scene& scene) { return scene.*(attribute.member) == value; }))
+                << attribute.name << " " << value;
         }
     }
     for (std::int64_t garment = 0; garment < 10; ++garment) {
@@ -49,20 +55,21 @@ TEST(CaptionGrammar, training_shows_each_value_of_each_attribute_and_none_of_the
     }
 }
 
-TEST(CaptionGrammar, words_within_other_words_are_not_heard) {
-    EXPECT_EQ(said(attribute("garment"), "a large white t-shirt on black"), 0);
-    EXPECT_EQ(said(attribute("garment"), "a large white shirt on black"), 6);
-    EXPECT_EQ(said(attribute("garment"), "two little black ankle boots on white"), 9);
-    EXPECT_EQ(said(attribute("garment"), "a large white handbag on black"), 8);
-    EXPECT_FALSE(said(attribute("garment"), "a large white elephant on black"));
-    EXPECT_FALSE(said(attribute("place"), "a leftover"));
+TEST(CaptionGrammar, words_within_other_words_are_not_matched) {
+    EXPECT_EQ(attribute_in_caption(attribute("garment"), "a large white t-shirt on black"), 0);
+    EXPECT_EQ(attribute_in_caption(attribute("garment"), "a large white shirt on black"), 6);
+    EXPECT_EQ(attribute_in_caption(attribute("garment"), "two little black ankle boots on white"),
+              9);
+    EXPECT_EQ(attribute_in_caption(attribute("garment"), "a large white handbag on black"), 8);
+    EXPECT_FALSE(attribute_in_caption(attribute("garment"), "a large white elephant on black"));
+    EXPECT_FALSE(attribute_in_caption(attribute("place"), "a leftover"));
 }
 
-TEST(CaptionGrammar, an_attribute_that_there_is_not_is_named_with_the_nearest) {
+TEST(CaptionGrammar, an_unknown_attribute_names_the_nearest) {
     EXPECT_TRUE(holds(message_of([] { attribute("colours"); }), "did you mean \"colour\"?"));
 }
 
-/// A folder as Debian's dataset-fashion-mnist has it, of ten garments that are grey squares.
+/// A folder like that of Debian's dataset-fashion-mnist, with ten garments that are grey squares.
 class CaptionedImages : public testing::Test {
 protected:
     CaptionedImages() {
@@ -77,39 +84,54 @@ protected:
         }
     }
 
-    std::shared_ptr<const Dataset> open(const std::string& attribute = "", const std::string& split = "train") const {
-        return open_dataset({.path = "captions:" + attribute + folder_.path().string(), .split = split, .limit = 0});
+    std::shared_ptr<const Dataset> open(const std::string& attribute = "",
+                                        const std::string& split = "train") const {
+        return open_dataset({.path = "captions:" + attribute + folder_.path().string(),
+                             .split = split,
+                             .limit = 0});
     }
 
     TemporaryFolder folder_;
 };
 
-TEST_F(CaptionedImages, attributes_are_those_that_the_caption_says) {
+TEST_F(CaptionedImages, attributes_are_those_in_the_caption) {
     const auto captioned = open();
     for (const Attribute& attribute : attributes()) {
         const auto of_attribute = open(std::string(attribute.name) + ":");
         EXPECT_EQ(of_attribute->classes(), attribute.values);
         EXPECT_TRUE(of_attribute->captions().empty());
         for (std::size_t i = 0; i < 40; ++i) {
-            const auto heard = said(attribute, captioned->captions()[static_cast<std::size_t>(captioned->labels()[i])]);
-            if (heard) { EXPECT_EQ(*heard, of_attribute->labels()[i]) << i; }
+            const auto found = attribute_in_caption(
+                attribute, captioned->captions()[static_cast<std::size_t>(captioned->labels()[i])]);
+            if (found) {
+                EXPECT_EQ(*found, of_attribute->labels()[i]) << i;
+            }
         }
     }
 }
 
-TEST_F(CaptionedImages, pictures_show_amount_place_and_colour) {
+TEST_F(CaptionedImages, images_show_amount_place_and_colour) {
     const auto captioned = open();
     for (std::int64_t i = 0; i < captioned->size(); ++i) {
-        const std::string& caption = captioned->captions()[static_cast<std::size_t>(captioned->labels()[static_cast<std::size_t>(i)])];
-        Tensor picture = captioned->samples(std::vector{i})[0][0];
-        if (said(attribute("colour"), caption) == 1) picture = -picture;
-        const Tensor ink = picture > -0.9;  // the ground is black now
+        const std::string& caption = captioned->captions()[static_cast<std::size_t>(
+            captioned->labels()[static_cast<std::size_t>(i)])];
+        Tensor image = captioned->samples(std::vector{i})[0][0];
+        if (attribute_in_caption(attribute("colour"), caption) == 1) image = -image;
+        const Tensor ink = image > -0.9;  // the background is black now
         const std::int64_t pixels = ink.sum().item<std::int64_t>();
-        const std::int64_t wanted[]{20 * 20, 12 * 12, 2 * 12 * 12};
-        EXPECT_EQ(pixels, wanted[*said(attribute("amount"), caption)]) << caption;
-        const auto place = said(attribute("place"), caption);
-        const double middle = (at::arange(28, at::kFloat) * ink.sum(0)).sum().item<double>() / static_cast<double>(pixels);
-        if (place) { EXPECT_NEAR(middle, 13.5 + (*place - 1) * (said(attribute("amount"), caption) == 0 ? 4 : 7), 1.6) << caption; }
+        const std::int64_t expected[]{20 * 20, 12 * 12, 2 * 12 * 12};
+        EXPECT_EQ(pixels, expected[*attribute_in_caption(attribute("amount"), caption)]) << caption;
+        const auto place = attribute_in_caption(attribute("place"), caption);
+        const double middle = (at::arange(28, at::kFloat) * ink.sum(0)).sum().item<double>() /
+                              static_cast<double>(pixels);
+        if (place) {
+            EXPECT_NEAR(
+                middle,
+                13.5 + (*place - 1) *
+                           (attribute_in_caption(attribute("amount"), caption) == 0 ? 4 : 7),
+                1.6)
+                << caption;
+        }
     }
 }
 
@@ -117,7 +139,8 @@ TEST_F(CaptionedImages, splits_share_no_scene) {
     const auto train = open(), test = open("", "test");
     const std::set<std::string> seen(train->captions().begin(), train->captions().end());
     std::int64_t shared = 0;
-    for (const std::string& caption : test->captions()) shared += seen.contains(caption) && said(attribute("place"), caption);
+    for (const std::string& caption : test->captions())
+        shared += seen.contains(caption) && attribute_in_caption(attribute("place"), caption);
     EXPECT_EQ(shared, 0);
     EXPECT_NE(train->hash(), test->hash());
 }
@@ -125,7 +148,8 @@ TEST_F(CaptionedImages, splits_share_no_scene) {
 TEST_F(CaptionedImages, are_the_same_every_time) { EXPECT_EQ(open()->hash(), open()->hash()); }
 
 TEST_F(CaptionedImages, other_images_are_refused) {
-    write_bytes(folder_ / "train-images-idx3-ubyte", big_endian({0x803, 40, 8, 8}) + Bytes(40 * 64, 7));
+    write_bytes(folder_ / "train-images-idx3-ubyte",
+                big_endian({0x803, 40, 8, 8}) + Bytes(40 * 64, 7));
     EXPECT_TRUE(holds(message_of([&] { open(); }), "28x28 grey images in ten classes"));
 }
 
@@ -133,7 +157,7 @@ TEST(Captioned, images_are_composed_of_garments_alone) {
     const TemporaryFolder folder;
     const std::string path = "captions:" + folder.path().string();
     EXPECT_FALSE(is_composed(folder.path()));
-    EXPECT_FALSE(is_composed(path));  // somebody's own captions
+    EXPECT_FALSE(is_composed(path));  // captions of the user's own
     EXPECT_TRUE(is_captioned(path));
     EXPECT_TRUE(is_composed("captions:garment:" + folder.path().string()));
     std::ofstream(folder.path() / "train-images-idx3-ubyte") << "";

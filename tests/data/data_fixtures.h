@@ -15,7 +15,7 @@
 #include "atelier/core/safetensors.h"
 #include "atelier/data/dataset.h"
 
-/// What the tests of data share: folders that vanish, and files to put there.
+/// Shared fixtures of the data tests: temporary folders, and files for them.
 namespace atelier::data {
 
 class TemporaryFolder {
@@ -44,14 +44,17 @@ std::string message_of(Call call) {
     return "(nothing was thrown)";
 }
 
-inline bool holds(const std::string& text, const std::string& part) { return text.find(part) != std::string::npos; }
+inline bool holds(const std::string& text, const std::string& part) {
+    return text.find(part) != std::string::npos;
+}
 
 using Bytes = std::vector<std::uint8_t>;
 
 inline Bytes big_endian(std::initializer_list<std::uint32_t> numbers) {
     Bytes bytes;
     for (const std::uint32_t n : numbers) {
-        for (const int shift : {24, 16, 8, 0}) bytes.push_back(static_cast<std::uint8_t>(n >> shift));
+        for (const int shift : {24, 16, 8, 0})
+            bytes.push_back(static_cast<std::uint8_t>(n >> shift));
     }
     return bytes;
 }
@@ -70,7 +73,8 @@ inline Bytes random_bytes(std::size_t count, std::uint64_t seed = 0) {
 
 inline void write_bytes(const std::filesystem::path& path, const Bytes& bytes) {
     std::ofstream(path, std::ios::binary)
-        .write(reinterpret_cast<const char*>(bytes.data()), static_cast<std::streamsize>(bytes.size()));
+        .write(reinterpret_cast<const char*>(bytes.data()),
+               static_cast<std::streamsize>(bytes.size()));
 }
 
 inline void write_gzip(const std::filesystem::path& path, const Bytes& bytes) {
@@ -79,13 +83,16 @@ inline void write_gzip(const std::filesystem::path& path, const Bytes& bytes) {
     gzclose(file);
 }
 
-inline void write_points(const std::filesystem::path& path, const std::vector<float>& places,
+inline void write_points(const std::filesystem::path& path, const std::vector<float>& positions,
                          const std::vector<std::int64_t>& labels = {}) {
-    const auto count = static_cast<std::int64_t>(places.size()) / 2;
-    std::vector<core::TensorBytes> tensors{{"points", core::DType::F32, {count, 2}, std::as_bytes(std::span(places))}};
+    const auto count = static_cast<std::int64_t>(positions.size()) / 2;
+    std::vector<core::TensorBytes> tensors{
+        {"points", core::DType::F32, {count, 2}, std::as_bytes(std::span(positions))}};
     if (!labels.empty()) {
-        tensors.push_back(
-            {"labels", core::DType::I64, {static_cast<std::int64_t>(labels.size())}, std::as_bytes(std::span(labels))});
+        tensors.push_back({"labels",
+                           core::DType::I64,
+                           {static_cast<std::int64_t>(labels.size())},
+                           std::as_bytes(std::span(labels))});
     }
     core::write_safetensors(path, tensors);
 }

@@ -7,11 +7,15 @@ namespace {
 
 constexpr std::uint32_t images_magic = 0x803, labels_magic = 0x801;
 
-Bytes images(std::uint32_t count, std::uint32_t rows = 3, std::uint32_t columns = 2, std::uint64_t seed = 0) {
-    return big_endian({images_magic, count, rows, columns}) + random_bytes(std::size_t{count} * rows * columns, seed);
+Bytes images(std::uint32_t count, std::uint32_t rows = 3, std::uint32_t columns = 2,
+             std::uint64_t seed = 0) {
+    return big_endian({images_magic, count, rows, columns}) +
+           random_bytes(std::size_t{count} * rows * columns, seed);
 }
 
-Bytes labels(const Bytes& values) { return big_endian({labels_magic, static_cast<std::uint32_t>(values.size())}) + values; }
+Bytes labels(const Bytes& values) {
+    return big_endian({labels_magic, static_cast<std::uint32_t>(values.size())}) + values;
+}
 
 const Bytes ten{0, 1, 2, 3, 4, 5, 6, 7, 8, 9};
 
@@ -22,22 +26,23 @@ void write_folder(const TemporaryFolder& folder, const Bytes& train_labels = ten
     write_bytes(folder / "t10k-labels-idx1-ubyte", labels({1, 1, 0, 0}));
 }
 
-TEST(idx, pixels_become_numbers_from_minus_one_to_one) {
+TEST(idx, pixels_become_values_from_minus_one_to_one) {
     const TemporaryFolder folder;
     write_folder(folder);
     const auto data = open_dataset({folder.path()});
     EXPECT_EQ(data->size(), 10);
     EXPECT_EQ(data->classes(), 10);
-    EXPECT_EQ(data->form().shape, (std::vector<std::int64_t>{1, 3, 2}));
-    EXPECT_TRUE(data->form().kind == models::DataForm::Kind::image);
-    EXPECT_TRUE(data->form().class_names.empty());
+    EXPECT_EQ(data->spec().shape, (std::vector<std::int64_t>{1, 3, 2}));
+    EXPECT_TRUE(data->spec().kind == models::SampleSpec::Kind::image);
+    EXPECT_TRUE(data->spec().class_names.empty());
     const std::vector<std::int64_t> chosen{7, 2, 7};
     const Tensor samples = data->samples(chosen);
     EXPECT_EQ(samples.sizes(), at::IntArrayRef({3, 1, 3, 2}));
     const Bytes raw = random_bytes(60);
     for (std::size_t n = 0; n < 3; ++n) {
         for (std::size_t p = 0; p < 6; ++p) {
-            const float expected = static_cast<float>(raw[static_cast<std::size_t>(chosen[n]) * 6 + p]) / 127.5F - 1;
+            const float expected =
+                static_cast<float>(raw[static_cast<std::size_t>(chosen[n]) * 6 + p]) / 127.5F - 1;
             EXPECT_FLOAT_EQ(samples.const_data_ptr<float>()[n * 6 + p], expected);
         }
     }
@@ -87,7 +92,8 @@ TEST(idx, the_test_split_has_the_classes_of_the_training_data) {
 TEST(idx, a_limit_keeps_the_first_samples) {
     const TemporaryFolder folder;
     write_folder(folder);
-    const auto all = open_dataset({folder.path()}), some = open_dataset({folder.path(), "train", 4});
+    const auto all = open_dataset({folder.path()}),
+               some = open_dataset({folder.path(), "train", 4});
     EXPECT_EQ(some->size(), 4);
     EXPECT_EQ(some->classes(), 10);
     EXPECT_EQ(some->labels(), (std::vector<std::int64_t>{0, 1, 2, 3}));
@@ -97,11 +103,11 @@ TEST(idx, a_limit_keeps_the_first_samples) {
 TEST(idx, a_folder_called_fashion_has_named_classes) {
     const TemporaryFolder folder("My-Fashion-data");
     write_folder(folder);
-    const auto names = open_dataset({folder.path()})->form().class_names;
+    const auto names = open_dataset({folder.path()})->spec().class_names;
     ASSERT_EQ(names.size(), 10U);
     EXPECT_EQ(names.front(), "t-shirt");
     EXPECT_EQ(names.back(), "ankle boot");
-    EXPECT_EQ(open_dataset({folder.path() / ""})->form().class_names, names);
+    EXPECT_EQ(open_dataset({folder.path() / ""})->spec().class_names, names);
 }
 
 TEST(idx, counts_that_do_not_fit_are_an_error_naming_both_files) {
@@ -118,14 +124,17 @@ TEST(idx, a_class_without_samples_or_a_test_label_out_of_range_is_an_error) {
     EXPECT_TRUE(holds(message_of([&] { open_dataset({gap.path()}); }), "class 8 has no sample"));
     write_folder(beyond);
     write_bytes(beyond / "t10k-labels-idx1-ubyte", labels({0, 1, 10, 0}));
-    EXPECT_TRUE(holds(message_of([&] { open_dataset({beyond.path(), "test"}); }), "row 2 is 10; there are 10 classes"));
+    EXPECT_TRUE(holds(message_of([&] { open_dataset({beyond.path(), "test"}); }),
+                      "row 2 is 10; there are 10 classes"));
 }
 
 TEST(idx, missing_files_are_named) {
     const TemporaryFolder folder;
     write_bytes(folder / "train-images-idx3-ubyte", images(10));
-    EXPECT_TRUE(holds(message_of([&] { open_dataset({folder.path()}); }), "train-labels-idx1-ubyte"));
-    EXPECT_TRUE(holds(message_of([&] { open_dataset({folder.path(), "test"}); }), "no IDX images of the test split"));
+    EXPECT_TRUE(
+        holds(message_of([&] { open_dataset({folder.path()}); }), "train-labels-idx1-ubyte"));
+    EXPECT_TRUE(holds(message_of([&] { open_dataset({folder.path(), "test"}); }),
+                      "no IDX images of the test split"));
 }
 
 TEST(idx, hostile_image_files_are_errors_that_name_the_file) {
@@ -160,8 +169,9 @@ TEST(idx, hostile_label_files_are_errors_that_name_the_file) {
     const TemporaryFolder folder;
     const auto path = folder / "labels";
     for (const Bytes& bytes :
-         {Bytes{}, big_endian({images_magic, 2}) + Bytes{1, 2}, big_endian({labels_magic, 3}) + Bytes{1, 2},
-          big_endian({labels_magic, 1}) + Bytes{1, 2}, big_endian({labels_magic, 0xffffffff}) + Bytes{1, 2}}) {
+         {Bytes{}, big_endian({images_magic, 2}) + Bytes{1, 2},
+          big_endian({labels_magic, 3}) + Bytes{1, 2}, big_endian({labels_magic, 1}) + Bytes{1, 2},
+          big_endian({labels_magic, 0xffffffff}) + Bytes{1, 2}}) {
         write_bytes(path, bytes);
         EXPECT_TRUE(holds(message_of([&] { read_idx_labels(path); }), path.string()));
     }
@@ -172,9 +182,11 @@ TEST(idx, damaged_gzip_is_an_error_at_every_place) {
     const auto path = folder / "images.gz";
     write_gzip(path, images(40, 8, 8));
     Bytes bytes(std::filesystem::file_size(path));
-    std::ifstream(path, std::ios::binary).read(reinterpret_cast<char*>(bytes.data()), static_cast<std::streamsize>(bytes.size()));
+    std::ifstream(path, std::ios::binary)
+        .read(reinterpret_cast<char*>(bytes.data()), static_cast<std::streamsize>(bytes.size()));
     for (std::size_t length = 0; length < bytes.size(); length += 97) {
-        write_bytes(path, Bytes(bytes.begin(), bytes.begin() + static_cast<std::ptrdiff_t>(length)));
+        write_bytes(path,
+                    Bytes(bytes.begin(), bytes.begin() + static_cast<std::ptrdiff_t>(length)));
         EXPECT_TRUE(holds(message_of([&] { read_idx_images(path); }), path.string())) << length;
     }
     bytes[bytes.size() - 6] ^= 1;  // the checksum
@@ -190,13 +202,14 @@ TEST(idx, a_folder_or_pipe_in_place_of_a_file_is_an_error) {
 
 TEST(idx, fashion_mnist_is_what_its_authors_describe) {
     const std::filesystem::path folder = "/usr/share/datasets/fashion-mnist";
-    if (!std::filesystem::exists(folder)) GTEST_SKIP() << "Debian's dataset-fashion-mnist is not installed";
+    if (!std::filesystem::exists(folder))
+        GTEST_SKIP() << "Debian's dataset-fashion-mnist is not installed";
     for (const auto& [split, count] : {std::pair{"train", 60000}, std::pair{"test", 10000}}) {
         const auto data = open_dataset({folder, split});
         EXPECT_EQ(data->size(), count);
-        EXPECT_EQ(data->form().shape, (std::vector<std::int64_t>{1, 28, 28}));
+        EXPECT_EQ(data->spec().shape, (std::vector<std::int64_t>{1, 28, 28}));
         EXPECT_EQ(prior_of(*data).weights, std::vector<double>(10, count / 10.0));
-        EXPECT_EQ(data->form().class_names.at(9), "ankle boot");
+        EXPECT_EQ(data->spec().class_names.at(9), "ankle boot");
     }
     const auto train = open_dataset({folder});
     EXPECT_EQ(train->labels()[0], 9);

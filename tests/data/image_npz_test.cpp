@@ -26,19 +26,23 @@ TEST_P(ImageNpz, images_and_classes_are_read_and_stay_when_the_file_is_closed) {
     const auto pixels = counted(static_cast<std::size_t>(count * side * side * channels));
     std::vector<std::int64_t> labels(count);
     for (std::size_t i = 0; i < labels.size(); ++i) labels[i] = static_cast<std::int64_t>(i % 3);
-    core::write_npz(folder / "x.npz", {{"arr_0", DType::U8, {count, side, side, channels}, std::as_bytes(std::span(pixels))},
-                                       {"labels", DType::I64, {count}, std::as_bytes(std::span(labels))}});
-    ::mallopt(M_PERTURB, 85);  // freed bytes are overwritten, so that whoever still looks at them is found out
+    core::write_npz(
+        folder / "x.npz",
+        {{"arr_0", DType::U8, {count, side, side, channels}, std::as_bytes(std::span(pixels))},
+         {"labels", DType::I64, {count}, std::as_bytes(std::span(labels))}});
+    ::mallopt(M_PERTURB,
+              85);  // overwrites freed bytes, so that a use after free is detected
     const auto data = open_dataset({.path = folder / "x.npz", .split = "train", .limit = 0});
     ::mallopt(M_PERTURB, 0);
-    EXPECT_EQ(data->form().shape, (std::vector<std::int64_t>{channels, side, side}));
+    EXPECT_EQ(data->spec().shape, (std::vector<std::int64_t>{channels, side, side}));
     EXPECT_EQ(data->labels(), labels);
     EXPECT_EQ(data->classes(), 3);
     const std::int64_t last[]{count - 1};
     const Tensor image = data->samples(last)[0];
     for (std::int64_t c = 0; c < channels; ++c) {
         for (const std::int64_t at : {std::int64_t{0}, side * side - 1}) {
-            const auto level = pixels[static_cast<std::size_t>(((count - 1) * side * side + at) * channels + c)];
+            const auto level =
+                pixels[static_cast<std::size_t>(((count - 1) * side * side + at) * channels + c)];
             EXPECT_NEAR(image[c][at / side][at % side].item<float>(), level / 127.5 - 1, 1e-5);
         }
     }
@@ -46,29 +50,40 @@ TEST_P(ImageNpz, images_and_classes_are_read_and_stay_when_the_file_is_closed) {
 
 INSTANTIATE_TEST_SUITE_P(Channels, ImageNpz, testing::Values(1, 3));
 
-TEST(ImageNpzFile, that_is_none_is_refused_by_name) {
+TEST(ImageNpzFile, that_is_invalid_is_refused_by_name) {
     const core::TestFolder folder;
     const auto refused = [&](const std::vector<core::TensorBytes>& arrays) {
         core::write_npz(folder / "x.npz", arrays);
-        return core::error_of([&] { open_dataset({.path = folder / "x.npz", .split = "train", .limit = 0}); });
+        return core::error_of(
+            [&] { open_dataset({.path = folder / "x.npz", .split = "train", .limit = 0}); });
     };
     const auto pixels = counted(2 * 4 * 4 * 3);
     const auto bytes = std::as_bytes(std::span(pixels));
     const std::int64_t labels[]{0, -1};
-    EXPECT_NE(refused({{"images", DType::U8, {2, 4, 4, 3}, bytes}}).find("\"arr_0\""), std::string::npos);
-    EXPECT_NE(refused({{"arr_0", DType::U8, {2, 4, 12}, bytes}}).find("[2,4,12]"), std::string::npos);
-    EXPECT_NE(refused({{"arr_0", DType::U8, {3, 4, 4, 2}, bytes}}).find("1 or 3 channels"), std::string::npos);
-    EXPECT_NE(refused({{"arr_0", DType::U8, {2, 4, 4, 3}, bytes}, {"arr_1", DType::I64, {2}, std::as_bytes(std::span(labels))}}).find("a class is -1"), std::string::npos);
-    EXPECT_NE(refused({{"arr_0", DType::U8, {2, 4, 4, 3}, bytes}, {"labels", DType::I64, {1}, std::as_bytes(std::span(labels).first(1))}}).find("int64 [2]"), std::string::npos);
+    EXPECT_NE(refused({{"images", DType::U8, {2, 4, 4, 3}, bytes}}).find("\"arr_0\""),
+              std::string::npos);
+    EXPECT_NE(refused({{"arr_0", DType::U8, {2, 4, 12}, bytes}}).find("[2,4,12]"),
+              std::string::npos);
+    EXPECT_NE(refused({{"arr_0", DType::U8, {3, 4, 4, 2}, bytes}}).find("1 or 3 channels"),
+              std::string::npos);
+    EXPECT_NE(refused({{"arr_0", DType::U8, {2, 4, 4, 3}, bytes},
+                       {"arr_1", DType::I64, {2}, std::as_bytes(std::span(labels))}})
+                  .find("a class is -1"),
+              std::string::npos);
+    EXPECT_NE(refused({{"arr_0", DType::U8, {2, 4, 4, 3}, bytes},
+                       {"labels", DType::I64, {1}, std::as_bytes(std::span(labels).first(1))}})
+                  .find("int64 [2]"),
+              std::string::npos);
 }
 
-TEST(ImageNpzFile, is_read_whatever_else_lies_in_it) {
-    // By numpy: "arr_1" and another array are text, which images with "labels" do not need.
+TEST(ImageNpzFile, is_read_whatever_else_it_holds) {
+    // Written by numpy: "arr_1" and another array are text, which is not read if there are
+    // "labels".
     const auto data =
         open_dataset({.path = ATELIER_SOURCE_DIR "/tests/core/arrays/images_and_words.npz"});
     EXPECT_EQ(data->size(), 2);
     EXPECT_EQ(data->labels(), (std::vector<std::int64_t>{1, 0}));
-    EXPECT_EQ(data->form().shape, (std::vector<std::int64_t>{1, 3, 4}));
+    EXPECT_EQ(data->spec().shape, (std::vector<std::int64_t>{1, 3, 4}));
 }
 
 }  // namespace

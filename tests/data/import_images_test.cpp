@@ -13,12 +13,14 @@ namespace {
 
 namespace fs = std::filesystem;
 
-/// Two classes of colours, of several sizes, one of them grey.
-void write_pictures(const fs::path& folder) {
+/// Two classes of coloured images of several sizes, one of them grey.
+void write_images(const fs::path& folder) {
     for (int i = 0; i < 6; ++i) {
         core::Image image{10 + i, 20 - i, i == 4 ? 1 : 3, {}};
-        image.pixels.assign(static_cast<std::size_t>(image.height * image.width * image.channels), static_cast<std::uint8_t>(40 * i));
-        core::write_png(folder / (i % 2 == 0 ? "cats" : "dogs") / (std::to_string(i) + ".png"), image);
+        image.pixels.assign(static_cast<std::size_t>(image.height * image.width * image.channels),
+                            static_cast<std::uint8_t>(40 * i));
+        core::write_png(folder / (i % 2 == 0 ? "cats" : "dogs") / (std::to_string(i) + ".png"),
+                        image);
     }
 }
 
@@ -28,51 +30,51 @@ std::string bytes_in(const fs::path& path) { return core::read_text(path); }
 
 TEST(ImportImages, of_a_folder_become_squares_with_the_labels_of_their_folders) {
     const TemporaryFolder folder;
-    write_pictures(folder / "in");
-    std::int64_t told = 0, checked = 0;
+    write_images(folder / "in");
+    std::int64_t written = 0, checked = 0;
     const ImportReport report = import_images(
         in(folder / "in"), folder / "out.zip", {.side = 8},
-        {[&](std::int64_t done) { checked = done; }, [&](std::int64_t done) { told = done; }});
-    EXPECT_EQ(told, 6);
+        {[&](std::int64_t done) { checked = done; }, [&](std::int64_t done) { written = done; }});
+    EXPECT_EQ(written, 6);
     EXPECT_EQ(checked, 6);
     EXPECT_EQ(report.images, 6);
     const auto data = open_dataset({.path = folder / "out.zip"});
-    EXPECT_EQ(data->form().shape, (std::vector<std::int64_t>{3, 8, 8}));
+    EXPECT_EQ(data->spec().shape, (std::vector<std::int64_t>{3, 8, 8}));
     EXPECT_EQ(data->labels(), (std::vector<std::int64_t>{0, 0, 0, 1, 1, 1}));
-    EXPECT_EQ(data->form().class_names, (std::vector<std::string>{"cats", "dogs"}));
+    EXPECT_EQ(data->spec().class_names, (std::vector<std::string>{"cats", "dogs"}));
     const std::int64_t second[]{1};
     EXPECT_NEAR(data->samples(second).mean().item<double>(), 80 / 127.5 - 1, 1e-6);
     EXPECT_FALSE(fs::exists(folder / "out.zip.part"));
     EXPECT_FALSE(fs::exists(skipped_list_of(folder / "out.zip")));
 }
 
-TEST(ImportImages, say_in_the_archive_how_they_were_made) {
+TEST(ImportImages, record_in_the_archive_how_they_were_made) {
     const TemporaryFolder folder;
-    write_pictures(folder / "in");
+    write_images(folder / "in");
     import_images(in(folder / "in"), folder / "a.zip", {.side = 8});
     import_images(in(folder / "in"), folder / "b.zip",
                   {.side = 8,
                    .filter = core::ResizeFilter::bicubic,
                    .background = {255, 0, 16},
                    .fit = Fit::pad});
-    const auto said = [&](const char* name) {
+    const auto made_by = [&](const char* name) {
         const core::ZipFile zip(folder / name);
         const auto text = zip.read(*zip.find("dataset.json"), 1 << 20);
         return core::parse_json({reinterpret_cast<const char*>(text.data()), text.size()},
                                 name)["made_by"];
     };
-    EXPECT_EQ(said("a.zip"), (nlohmann::json{{"program", "atelier import"},
-                                             {"side", 8},
-                                             {"channels", 3},
-                                             {"filter", "lanczos"},
-                                             {"fit", "crop"},
-                                             {"background", "#ffffff"}}));
-    EXPECT_EQ(said("b.zip"), (nlohmann::json{{"program", "atelier import"},
-                                             {"side", 8},
-                                             {"channels", 3},
-                                             {"filter", "bicubic"},
-                                             {"fit", "pad"},
-                                             {"background", "#ff0010"}}));
+    EXPECT_EQ(made_by("a.zip"), (nlohmann::json{{"program", "atelier import"},
+                                                {"side", 8},
+                                                {"channels", 3},
+                                                {"filter", "lanczos"},
+                                                {"fit", "crop"},
+                                                {"background", "#ffffff"}}));
+    EXPECT_EQ(made_by("b.zip"), (nlohmann::json{{"program", "atelier import"},
+                                                {"side", 8},
+                                                {"channels", 3},
+                                                {"filter", "bicubic"},
+                                                {"fit", "pad"},
+                                                {"background", "#ff0010"}}));
     const auto padded = open_dataset({.path = folder / "b.zip"});
     const std::int64_t first[]{0};
     EXPECT_NEAR(padded->samples(first)[0][0][0][0].item<double>(), 1, 1e-6)
@@ -81,18 +83,18 @@ TEST(ImportImages, say_in_the_archive_how_they_were_made) {
 
 TEST(ImportImages, go_through_a_zip_again_and_may_become_grey) {
     const TemporaryFolder folder;
-    write_pictures(folder / "in");
+    write_images(folder / "in");
     import_images(in(folder / "in"), folder / "a.zip", {.side = 8});
     import_images(in(folder / "a.zip"), folder / "b.zip", {.side = 4, .channels = 1});
     const auto data = open_dataset({.path = folder / "b.zip"});
-    EXPECT_EQ(data->form().shape, (std::vector<std::int64_t>{1, 4, 4}));
+    EXPECT_EQ(data->spec().shape, (std::vector<std::int64_t>{1, 4, 4}));
     EXPECT_EQ(data->classes(), 2);
-    EXPECT_EQ(data->form().class_names, (std::vector<std::string>{"cats", "dogs"}));
+    EXPECT_EQ(data->spec().class_names, (std::vector<std::string>{"cats", "dogs"}));
 }
 
 TEST(ImportImages, keep_their_captions) {
     const TemporaryFolder folder;
-    write_pictures(folder / "in");
+    write_images(folder / "in");
     for (int i = 0; i < 6; ++i)
         std::ofstream(folder / "in" / (i % 2 == 0 ? "cats" : "dogs") / (std::to_string(i) + ".txt"))
             << "number " << i << "\n";
@@ -102,7 +104,7 @@ TEST(ImportImages, keep_their_captions) {
                                                           "number 1", "number 3", "number 5"}));
     const std::int64_t second[]{1};
     EXPECT_NEAR(data->samples(second).mean().item<double>(), 80 / 127.5 - 1, 1e-6);
-    import_images(images_in({.path = folder / "in", .captions = Captions::unwanted}),
+    import_images(images_in({.path = folder / "in", .captions = Captions::ignored}),
                   folder / "b.zip", {.side = 8});
     EXPECT_EQ(open_dataset({.path = folder / "b.zip"})->classes(), 2);
     EXPECT_TRUE(open_dataset({.path = folder / "b.zip"})->captions().empty());
@@ -110,16 +112,16 @@ TEST(ImportImages, keep_their_captions) {
 
 TEST(ImportImages, that_cannot_be_read_are_all_named_before_the_work_begins) {
     const TemporaryFolder folder;
-    write_pictures(folder / "in");
+    write_images(folder / "in");
     std::ofstream(folder / "in/cats/bad.jpg") << "<html>";
     std::ofstream(folder / "in/dogs/worse.png");
     bool wrote = false;
-    const std::string told = message_of([&] {
+    const std::string message = message_of([&] {
         import_images(in(folder / "in"), folder / "a.zip", {.side = 8},
                       {nullptr, [&](std::int64_t) { wrote = true; }});
     });
-    EXPECT_TRUE(holds(told, "2 of 8 images cannot be read, named above; nothing was begun"))
-        << told;
+    EXPECT_TRUE(holds(message, "2 of 8 images cannot be read, named above; nothing was begun"))
+        << message;
     EXPECT_FALSE(wrote);
     const ImportReport report =
         import_images(in(folder / "in"), folder / "a.zip", {.side = 8, .skip_bad = true});
@@ -132,11 +134,11 @@ TEST(ImportImages, that_cannot_be_read_are_all_named_before_the_work_begins) {
               (std::vector<std::int64_t>{0, 0, 0, 1, 1, 1}));
 }
 
-TEST(ImportImages, that_break_in_the_work_are_mended_without_doing_the_others_again) {
+TEST(ImportImages, that_break_during_the_work_are_repaired_without_repeating_the_others) {
     const TemporaryFolder folder;
-    write_pictures(folder / "in");
+    write_images(folder / "in");
     const std::string whole = bytes_in(folder / "in/cats/2.png");
-    // Cut off is known from its headers, before the work; damaged pixels are not.
+    // Truncation is detected from headers, before the work; damaged pixels are not.
     core::write_text(folder / "in/cats/2.png", whole.substr(0, whole.size() - 30));
     EXPECT_TRUE(
         holds(message_of([&] { import_images(in(folder / "in"), folder / "a.zip", {.side = 8}); }),
@@ -166,7 +168,7 @@ TEST(ImportImages, that_break_in_the_work_are_mended_without_doing_the_others_ag
 
 TEST(ImportImages, of_files_that_changed_or_with_other_settings_are_made_again) {
     const TemporaryFolder folder;
-    write_pictures(folder / "in");
+    write_images(folder / "in");
     EncodedImages stops = in(folder / "in");
     const auto reader = stops.read;
     stops.read = [&](std::int64_t i) {
@@ -181,7 +183,7 @@ TEST(ImportImages, of_files_that_changed_or_with_other_settings_are_made_again) 
                 200 / 127.5 - 1, 1e-6);
     EXPECT_THROW(import_images(stops, folder / "b.zip", {.side = 8}), core::Error);
     import_images(in(folder / "in"), folder / "b.zip", {.side = 4});
-    EXPECT_EQ(open_dataset({.path = folder / "b.zip"})->form().shape,
+    EXPECT_EQ(open_dataset({.path = folder / "b.zip"})->spec().shape,
               (std::vector<std::int64_t>{3, 4, 4}));
     EXPECT_TRUE(
         holds(message_of([&] { import_images(in(folder / "in"), folder / "b.zip", {.side = 4}); }),
@@ -190,7 +192,7 @@ TEST(ImportImages, of_files_that_changed_or_with_other_settings_are_made_again) 
 
 TEST(ImportImages, cannot_lose_all_of_a_class) {
     const TemporaryFolder folder;
-    write_pictures(folder / "in");
+    write_images(folder / "in");
     std::ofstream(folder / "in/cats/0.png") << "x";
     std::ofstream(folder / "in/cats/2.png") << "x";
     std::ofstream(folder / "in/cats/4.png") << "x";
@@ -201,7 +203,7 @@ TEST(ImportImages, cannot_lose_all_of_a_class) {
                       "no image of the class cats can be read"));
 }
 
-TEST(Colours, have_two_names_and_all_numbers) {
+TEST(Colours, can_be_two_names_or_any_hex_value) {
     EXPECT_EQ(colour_of("white"), core::white);
     EXPECT_EQ(colour_of("black"), (core::Colour{0, 0, 0}));
     EXPECT_EQ(colour_of("#0a80Ff"), (core::Colour{10, 128, 255}));

@@ -10,11 +10,11 @@
 namespace atelier::data {
 namespace {
 
-/// Images [1,2,3] whose pixels say which sample and which column they are; can be told to fail at a sample.
+/// Images [1,2,3] whose pixels encode the sample and the column; can be set to fail at a sample.
 class NumberedImages final : public Dataset {
 public:
     explicit NumberedImages(std::int64_t count) {
-        form_.shape = {1, 2, 3};
+        spec_.shape = {1, 2, 3};
         for (std::int64_t i = 0; i < count; ++i) labels_.push_back(i % 3);
     }
     std::int64_t size() const override { return static_cast<std::int64_t>(labels_.size()); }
@@ -24,23 +24,26 @@ public:
         for (std::size_t n = 0; n < indices.size(); ++n) {
             if (indices[n] == broken) core::fail("sample {} is broken", indices[n]);
             for (std::size_t p = 0; p < 6; ++p)
-                out.mutable_data_ptr<float>()[n * 6 + p] = static_cast<float>(10 * indices[n]) + static_cast<float>(p % 3);
+                out.mutable_data_ptr<float>()[n * 6 + p] =
+                    static_cast<float>(10 * indices[n]) + static_cast<float>(p % 3);
         }
         return out;
     }
     const std::vector<std::int64_t>& labels() const override { return labels_; }
-    const models::DataForm& form() const override { return form_; }
+    const models::SampleSpec& spec() const override { return spec_; }
     const std::string& hash() const override { return hash_; }
 
     std::atomic<std::int64_t> broken = -1;
 
 private:
     std::vector<std::int64_t> labels_;
-    models::DataForm form_;
+    models::SampleSpec spec_;
     std::string hash_ = "numbered";
 };
 
-std::shared_ptr<NumberedImages> numbered(std::int64_t count) { return std::make_shared<NumberedImages>(count); }
+std::shared_ptr<NumberedImages> numbered(std::int64_t count) {
+    return std::make_shared<NumberedImages>(count);
+}
 
 LoaderOptions options(std::int64_t batch, std::uint64_t seed = 0) {
     LoaderOptions o;
@@ -55,7 +58,7 @@ void expect_equal(const Batch& a, const Batch& b) {
 }
 
 TEST(loader, every_epoch_visits_every_sample_once) {
-    for (const std::int64_t batch : {1, 4, 7, 10, 23, 40}) {  // also more than there are
+    for (const std::int64_t batch : {1, 4, 7, 10, 23, 40}) {  // also larger than the data set
         const Loader loader(numbered(10), options(batch));
         std::vector<std::int64_t> seen;
         for (std::int64_t step = 0; static_cast<std::int64_t>(seen.size()) < 60; ++step) {
@@ -140,7 +143,7 @@ TEST(loader, any_order_of_steps_restarts_and_thread_counts_gives_the_same_batche
     }
 }
 
-TEST(loader, many_threads_may_ask_at_once) {
+TEST(loader, many_threads_may_ask_concurrently) {
     Loader loader(numbered(30), options(4));
     const Loader reference(numbered(30), options(4));
     std::vector<std::thread> threads;
@@ -148,11 +151,13 @@ TEST(loader, many_threads_may_ask_at_once) {
     for (int t = 0; t < 4; ++t) {
         threads.emplace_back([&, t] {
             for (std::int64_t step = 0; step < 200; ++step) {
-                const std::int64_t asked = t % 2 == 0 ? step : 200 - step;
-                const auto expected = reference.indices_at(asked);
-                const Batch batch = loader.at(asked);
+                const std::int64_t requested_at = t % 2 == 0 ? step : 200 - step;
+                const auto expected = reference.indices_at(requested_at);
+                const Batch batch = loader.at(requested_at);
                 for (std::size_t i = 0; i < 4; ++i) {
-                    if (batch.samples.const_data_ptr<float>()[6 * i] != static_cast<float>(10 * expected[i])) ++wrong;
+                    if (batch.samples.const_data_ptr<float>()[6 * i] !=
+                        static_cast<float>(10 * expected[i]))
+                        ++wrong;
                 }
             }
         });
@@ -168,7 +173,8 @@ TEST(loader, flips_mirror_about_half_of_the_images_and_nothing_else) {
     Loader loader(data, o);
     int mirrored = 0;
     for (std::int64_t step = 0; step < 25; ++step) {
-        const Tensor plain = data->samples(loader.indices_at(step)), found = loader.at(step).samples;
+        const Tensor plain = data->samples(loader.indices_at(step)),
+                     found = loader.at(step).samples;
         for (std::int64_t i = 0; i < 40; ++i) {
             const bool is_mirrored = at::equal(found[i], plain[i].flip({2}));
             EXPECT_TRUE(is_mirrored || at::equal(found[i], plain[i]));
@@ -178,13 +184,14 @@ TEST(loader, flips_mirror_about_half_of_the_images_and_nothing_else) {
     EXPECT_NEAR(mirrored, 500, 80);  // 5 standard deviations
 }
 
-TEST(loader, trouble_while_reading_is_rethrown_and_can_be_overcome) {
+TEST(loader, errors_while_reading_are_rethrown_and_do_not_persist) {
     const auto data = numbered(10);
     Loader loader(data, options(10));
     loader.at(0);
     data->broken = 4;
     EXPECT_TRUE(holds(message_of([&] {
-                          for (std::int64_t step = 1; step < 4; ++step) loader.at(step);  // one batch may have been read already
+                          for (std::int64_t step = 1; step < 4; ++step)
+                              loader.at(step);  // one batch may already have been read ahead
                       }),
                       "sample 4 is broken"));
     data->broken = -1;
@@ -197,7 +204,7 @@ TEST(loader, trouble_while_reading_is_rethrown_and_can_be_overcome) {
     }
 }
 
-TEST(loader, a_loader_that_is_never_or_hardly_asked_ends) {
+TEST(loader, a_loader_that_is_never_or_rarely_used_ends) {
     for (int i = 0; i < 50; ++i) {
         Loader loader(numbered(10), options(3));
         if (i % 2 == 0) loader.at(i);
@@ -212,7 +219,7 @@ TEST(loader, unlabelled_samples_have_no_labels) {
     EXPECT_EQ(loader.at(0).samples.sizes(), at::IntArrayRef({2, 2}));
 }
 
-TEST(loader, options_that_cannot_be_are_errors) {
+TEST(loader, invalid_options_are_rejected) {
     EXPECT_THROW(Loader(numbered(10), options(0)), core::Error);
     EXPECT_THROW(Loader(numbered(0), options(1)), core::Error);
     LoaderOptions beyond = options(1), flips = options(1);
@@ -225,15 +232,15 @@ TEST(loader, options_that_cannot_be_are_errors) {
 
 TEST(loader, pace_counts_what_was_read_and_used) {
     Loader loader(numbered(10), options(4));
-    EXPECT_EQ(loader.pace().batches, 0);
+    EXPECT_EQ(loader.throughput().batches, 0);
     for (std::int64_t step = 0; step < 5; ++step) loader.at(step);
-    const Pace pace = loader.pace();
-    EXPECT_EQ(pace.batches, 5);
-    EXPECT_EQ(pace.samples_used, 16) << "the first one starts the clock";
-    EXPECT_GE(pace.samples_read, 12);
-    EXPECT_GT(pace.reading_seconds, 0);
-    EXPECT_GT(pace.seconds, 0);
-    EXPECT_LE(pace.waited_seconds, pace.seconds);
+    const Throughput throughput = loader.throughput();
+    EXPECT_EQ(throughput.batches, 5);
+    EXPECT_EQ(throughput.samples_used, 16) << "the first one starts the clock";
+    EXPECT_GE(throughput.samples_read, 12);
+    EXPECT_GT(throughput.reading_seconds, 0);
+    EXPECT_GT(throughput.seconds, 0);
+    EXPECT_LE(throughput.waited_seconds, throughput.seconds);
 }
 
 }  // namespace

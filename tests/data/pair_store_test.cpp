@@ -14,7 +14,7 @@ namespace {
 
 namespace fs = std::filesystem;
 
-/// Pair i: its numbers say i.
+/// Pair i: all its elements are derived from i.
 Pairs numbered_pairs(std::int64_t first, std::int64_t n) {
     const Tensor numbers = at::arange(first, first + n, at::kFloat).view({n, 1, 1, 1});
     Pairs pairs{numbers.expand({n, 1, 2, 3}), -numbers.expand({n, 1, 2, 3}), {}};
@@ -22,27 +22,30 @@ Pairs numbered_pairs(std::int64_t first, std::int64_t n) {
     return pairs;
 }
 
-/// Ten pairs in shards of four; what was asked of the maker and said afterwards is kept.
+/// Ten pairs in shards of four; records the requests to the maker and the progress.
 class PairStoreFolder : public ::testing::Test {
 protected:
     using Request = std::pair<std::int64_t, std::int64_t>;
 
     void write(std::int64_t broken_at = -1) {
-        asked.clear();
+        requested.clear();
         done.clear();
         write_pairs(
             path, plan,
             [&](std::int64_t first, std::int64_t n) {
                 if (first == broken_at) throw std::runtime_error("interrupted");
-                asked.emplace_back(first, n);
+                requested.emplace_back(first, n);
                 return numbered_pairs(first, n);
             },
             [&](std::int64_t so_far) { done.push_back(so_far); });
     }
 
-    fs::path shard(int index) const { return path / ("shard-0000" + std::to_string(index) + ".safetensors"); }
+    fs::path shard(int index) const {
+        return path / ("shard-0000" + std::to_string(index) + ".safetensors");
+    }
 
-    void expect_refused(const std::string& file, const std::string& says, const std::string& teacher = "") const {
+    void expect_refused(const std::string& file, const std::string& says,
+                        const std::string& teacher = "") const {
         const std::string message = message_of([&] { PairStore(path, teacher); });
         EXPECT_TRUE(holds(message, (file.empty() ? path : path / file).string())) << message;
         EXPECT_TRUE(holds(message, says)) << message;
@@ -58,14 +61,14 @@ protected:
 
     TemporaryFolder folder;
     fs::path path = folder / "pairs";
-    PairPlan plan{10, 4, {1, 2, 3}, "hash of the teacher", {{"method", "heun"}}};
-    std::vector<Request> asked;
+    PairSpec plan{10, 4, {1, 2, 3}, "hash of the teacher", {{"method", "heun"}}};
+    std::vector<Request> requested;
     std::vector<std::int64_t> done;
 };
 
 TEST_F(PairStoreFolder, comes_back_as_it_was_made_shard_by_shard) {
     write();
-    EXPECT_EQ(asked, (std::vector<Request>{{0, 4}, {4, 4}, {8, 2}}));
+    EXPECT_EQ(requested, (std::vector<Request>{{0, 4}, {4, 4}, {8, 2}}));
     EXPECT_EQ(done, (std::vector<std::int64_t>{4, 8, 10}));
     const PairStore store(path, "hash of the teacher");
     ASSERT_EQ(store.size(), 10);
@@ -77,18 +80,21 @@ TEST_F(PairStoreFolder, comes_back_as_it_was_made_shard_by_shard) {
     EXPECT_EQ(core::read_json(path / "manifest.json").at("sampler").at("method"), "heun");
 }
 
-TEST_F(PairStoreFolder, gives_pairs_in_the_order_asked_for_as_often_as_asked) {
+TEST_F(PairStoreFolder, gives_pairs_in_the_requested_order_as_often_as_requested) {
     write();
     const Pairs chosen = PairStore(path, "").at({9, 0, 4, 4, 3});
     EXPECT_EQ(chosen.labels, (std::vector<std::int64_t>{1, 0, 0, 0, 3}));
     EXPECT_EQ(chosen.noise.sizes(), at::IntArrayRef({5, 1, 2, 3}));
     for (const auto& [row, number] : {std::pair{0, 9}, {1, 0}, {2, 4}, {3, 4}, {4, 3}}) {
-        EXPECT_TRUE(at::equal(chosen.noise[row], at::full({1, 2, 3}, static_cast<double>(number)))) << row;
-        EXPECT_TRUE(at::equal(chosen.samples[row], at::full({1, 2, 3}, static_cast<double>(-number)))) << row;
+        EXPECT_TRUE(at::equal(chosen.noise[row], at::full({1, 2, 3}, static_cast<double>(number))))
+            << row;
+        EXPECT_TRUE(
+            at::equal(chosen.samples[row], at::full({1, 2, 3}, static_cast<double>(-number))))
+            << row;
     }
 }
 
-/// Of this process, in bytes.
+/// Resident memory of this process, in bytes.
 std::int64_t resident() {
     std::ifstream statm("/proc/self/statm");
     std::int64_t all = 0, pages = 0;
@@ -97,7 +103,7 @@ std::int64_t resident() {
 }
 
 TEST_F(PairStoreFolder, a_store_larger_than_memory_should_be_is_mapped_not_read) {
-    // Three gigabytes of pairs, holes on disk: a header, and a length.
+    // Three gigabytes of pairs as a sparse file: a header, and a length.
     constexpr std::int64_t count = 30000, each = 16384;
     plan = {count, each, {3, 64, 64}, "hash", {{"method", "heun"}}};
     fs::create_directories(path);
@@ -134,26 +140,30 @@ TEST_F(PairStoreFolder, a_store_larger_than_memory_should_be_is_mapped_not_read)
     EXPECT_LT(resident() - before, std::int64_t{64} << 20);
 }
 
-TEST_F(PairStoreFolder, an_interrupted_write_goes_on_where_it_stopped) {
+TEST_F(PairStoreFolder, an_interrupted_write_continues_where_it_stopped) {
     EXPECT_THROW(write(4), std::runtime_error);
-    EXPECT_EQ(asked, (std::vector<Request>{{0, 4}}));
+    EXPECT_EQ(requested, (std::vector<Request>{{0, 4}}));
     expect_refused("", "no finished pairs");
     const auto first_written = fs::last_write_time(shard(0));
     write();
-    EXPECT_EQ(asked, (std::vector<Request>{{4, 4}, {8, 2}}));
-    EXPECT_EQ(done, (std::vector<std::int64_t>{4, 8, 10})) << "what was there already counts as progress";
+    EXPECT_EQ(requested, (std::vector<Request>{{4, 4}, {8, 2}}));
+    EXPECT_EQ(done, (std::vector<std::int64_t>{4, 8, 10}))
+        << "what was there already counts as progress";
     EXPECT_EQ(fs::last_write_time(shard(0)), first_written);
-    EXPECT_TRUE(at::equal(PairStore(path, "").at({2, 7, 9}).noise, at::cat({numbered_pairs(2, 1).noise, numbered_pairs(7, 1).noise,
-                                                                            numbered_pairs(9, 1).noise})));
+    EXPECT_TRUE(at::equal(PairStore(path, "").at({2, 7, 9}).noise,
+                          at::cat({numbered_pairs(2, 1).noise, numbered_pairs(7, 1).noise,
+                                   numbered_pairs(9, 1).noise})));
 }
 
 TEST_F(PairStoreFolder, a_finished_write_called_again_makes_nothing) {
     write();
     write();
-    EXPECT_TRUE(asked.empty());
+    EXPECT_TRUE(requested.empty());
 }
 
-TEST_F(PairStoreFolder, a_store_that_is_not_there_says_how_to_make_it) { expect_refused("", "atelier pairs CONFIG"); }
+TEST_F(PairStoreFolder, a_store_that_is_not_there_says_how_to_make_it) {
+    expect_refused("", "atelier pairs CONFIG");
+}
 
 TEST_F(PairStoreFolder, pairs_of_another_teacher_are_refused) {
     write();
@@ -161,7 +171,7 @@ TEST_F(PairStoreFolder, pairs_of_another_teacher_are_refused) {
     expect_refused("manifest.json", "another teacher", "hash of another");
 }
 
-TEST_F(PairStoreFolder, an_interrupted_write_does_not_go_on_with_another_teacher) {
+TEST_F(PairStoreFolder, an_interrupted_write_does_not_continue_with_another_teacher) {
     EXPECT_THROW(write(8), std::runtime_error);
     plan.teacher_hash = "hash of another";
     const std::string message = message_of([&] { write(); });
@@ -171,7 +181,8 @@ TEST_F(PairStoreFolder, an_interrupted_write_does_not_go_on_with_another_teacher
 
 TEST_F(PairStoreFolder, a_shard_from_another_teachers_store_is_named) {
     write();
-    ops::write_parameters(shard(1), ops::read_parameters(shard(1), true), {{"teacher_hash", "hash of another"}});
+    ops::write_parameters(shard(1), ops::read_parameters(shard(1), true),
+                          {{"teacher_hash", "hash of another"}});
     expect_refused(shard(1).filename().string(), "another teacher");
 }
 
@@ -214,7 +225,8 @@ TEST_F(PairStoreFolder, a_tensor_that_is_missing_or_of_another_type_or_size_is_n
     expect_named("samples", at::zeros({4, 6}));
     expect_named("labels", at::zeros({5}, at::kLong));
     expect_named("labels", at::zeros({4}));
-    ops::write_parameters(shard(1), ops::Parameters({{"noise", good.at("noise")}, {"samples", good.at("samples")}}));
+    ops::write_parameters(
+        shard(1), ops::Parameters({{"noise", good.at("noise")}, {"samples", good.at("samples")}}));
     expect_refused(shard(1).filename().string(), "\"labels\" must be");
 }
 

@@ -9,11 +9,11 @@ namespace atelier::diffusion {
 
 namespace {
 
-/// A network whose raw output is `f`, whatever it sees; keeps its inputs for inspection.
+/// A network whose raw output is `f`, whatever its inputs, which it records.
 struct Constant {
     explicit Constant(Tensor f, std::int64_t classes = 0) {
         network.data_shape = {2};
-        network.classes = classes;
+        network.label_dim = classes;
         network.forward = [this, f](ops::Ops&, const networks::Inputs& inputs) {
             seen = inputs;
             return networks::Outputs{f, inputs.x};
@@ -34,8 +34,10 @@ TEST(Preconditioning, keeps_input_and_target_at_unit_variance) {
     const auto with = precondition(sigma, {.sigma_data = sd});
     const Tensor total = sigma.square() + sd * sd;
     EXPECT_TRUE((with.c_in.square() * total).allclose(at::ones({3}, at::kDouble)));
-    // The target (x0 - c_skip x_t)/c_out: x0 - c_skip (x0 + sigma z) has variance (1-c_skip)^2 sd^2 + c_skip^2 sigma^2.
-    const Tensor target = (1 - with.c_skip).square() * sd * sd + with.c_skip.square() * sigma.square();
+    // The target (x0 - c_skip x_t)/c_out: x0 - c_skip (x0 + sigma z) has variance (1-c_skip)^2 sd^2
+    // + c_skip^2 sigma^2.
+    const Tensor target =
+        (1 - with.c_skip).square() * sd * sd + with.c_skip.square() * sigma.square();
     EXPECT_TRUE(target.allclose(with.c_out.square()));
     EXPECT_TRUE((with.c_noise * 4).exp().allclose(sigma));
 }
@@ -51,7 +53,8 @@ TEST(Preconditioning, passes_clean_images_through_and_ignores_pure_noise) {
 TEST(Preconditioning, the_loss_weight_undoes_c_out) {
     const Tensor sigma = at::tensor({0.002, 0.5, 80.0}, at::kDouble);
     const Tensor weight = edm_loss_weight(sigma, 0.5);
-    EXPECT_TRUE((weight * precondition(sigma, {}).c_out.square()).allclose(at::ones({3}, at::kDouble)));
+    EXPECT_TRUE(
+        (weight * precondition(sigma, {}).c_out.square()).allclose(at::ones({3}, at::kDouble)));
     EXPECT_TRUE(weight.allclose(1 / sigma.square() + 1 / 0.25));
 }
 
@@ -62,46 +65,57 @@ TEST(Preconditioning, float32_holds_over_all_levels) {
     EXPECT_LT(((single.c_out - wide.c_out) / wide.c_out).abs().max().item<double>(), 1e-6);
 }
 
-TEST(Along, broadcasts_a_number_a_sample) {
-    EXPECT_EQ(along(at::ones({3}), at::ones({3, 2, 4, 4})).sizes().vec(), (ops::Shape{3, 1, 1, 1}));
-    EXPECT_EQ(along(at::ones({3}), at::ones({3, 2})).sizes().vec(), (ops::Shape{3, 1}));
+TEST(ExpandLike, broadcasts_one_value_per_sample) {
+    EXPECT_EQ(expand_like(at::ones({3}), at::ones({3, 2, 4, 4})).sizes().vec(),
+              (ops::Shape{3, 1, 1, 1}));
+    EXPECT_EQ(expand_like(at::ones({3}), at::ones({3, 2})).sizes().vec(), (ops::Shape{3, 1}));
 }
 
-TEST(Preconditioning, of_vp_and_ve_is_table_1_of_karras_et_al) {
+TEST(Preconditioning, of_vp_and_ve_matches_table_1_of_karras_et_al) {
     const Tensor sigma = at::tensor({0.01, 1.0, 30.0}, at::kDouble);
-    const auto vp = precondition(sigma, {.kind = Scheme::Kind::vp}), ve = precondition(sigma, {.kind = Scheme::Kind::ve});
+    const auto vp = precondition(sigma, {.kind = Parametrisation::Kind::vp}),
+               ve = precondition(sigma, {.kind = Parametrisation::Kind::ve});
     for (std::int64_t i = 0; i < 3; ++i) {
         const double s = sigma[i].item<double>(), t = vp.c_noise[i].item<double>() / 999;
-        EXPECT_NEAR(std::sqrt(std::exp(0.5 * 19.9 * t * t + 0.1 * t) - 1), s, 1e-9 * s + 1e-12) << "VP's time belongs to another level";
+        EXPECT_NEAR(std::sqrt(std::exp(0.5 * 19.9 * t * t + 0.1 * t) - 1), s, 1e-9 * s + 1e-12)
+            << "VP's time belongs to another level";
         EXPECT_DOUBLE_EQ(vp.c_in[i].item<double>(), 1 / std::sqrt(s * s + 1));
         EXPECT_DOUBLE_EQ(vp.c_out[i].item<double>(), -s);
         EXPECT_DOUBLE_EQ(ve.c_noise[i].item<double>(), std::log(s / 2));
         EXPECT_DOUBLE_EQ(ve.c_out[i].item<double>(), s);
-        EXPECT_DOUBLE_EQ(vp.c_skip[i].item<double>() * ve.c_skip[i].item<double>() * ve.c_in[i].item<double>(), 1);
+        EXPECT_DOUBLE_EQ(
+            vp.c_skip[i].item<double>() * ve.c_skip[i].item<double>() * ve.c_in[i].item<double>(),
+            1);
     }
 }
 
-TEST(Scheme, is_read_from_the_config_and_knows_its_levels) {
-    const auto read = [](const nlohmann::json& config) { return read_scheme(core::JsonObject(config, "config.json")); };
-    EXPECT_EQ(read(nlohmann::json::object()), Scheme{});
-    const Scheme vp = read({{"preconditioning", "vp"}, {"beta_d", 10}, {"timesteps", 500}});
-    EXPECT_EQ(vp, (Scheme{.kind = Scheme::Kind::vp, .beta_d = 10, .timesteps = 500}));
-    EXPECT_NEAR(usual_range({.kind = Scheme::Kind::vp}).sigma_max, 152.2, 0.1);
-    EXPECT_NEAR(usual_range({.kind = Scheme::Kind::vp}).sigma_min, 1e-3, 1e-5);
-    EXPECT_EQ(usual_range({.kind = Scheme::Kind::ve}).sigma_max, 100);
-    core::expect_contains(core::error_of([&] { read({{"preconditioning", "cosine"}}); }), "known are edm, vp, ve and ddpm");
+TEST(Parametrisation, is_read_from_the_config_and_has_its_levels) {
+    const auto read = [](const nlohmann::json& config) {
+        return read_parametrisation(core::JsonObject(config, "config.json"));
+    };
+    EXPECT_EQ(read(nlohmann::json::object()), Parametrisation{});
+    const Parametrisation vp =
+        read({{"preconditioning", "vp"}, {"beta_d", 10}, {"timesteps", 500}});
+    EXPECT_EQ(vp,
+              (Parametrisation{.kind = Parametrisation::Kind::vp, .beta_d = 10, .timesteps = 500}));
+    EXPECT_NEAR(default_range({.kind = Parametrisation::Kind::vp}).sigma_max, 152.2, 0.1);
+    EXPECT_NEAR(default_range({.kind = Parametrisation::Kind::vp}).sigma_min, 1e-3, 1e-5);
+    EXPECT_EQ(default_range({.kind = Parametrisation::Kind::ve}).sigma_max, 100);
+    core::expect_contains(core::error_of([&] { read({{"preconditioning", "cosine"}}); }),
+                          "known are edm, vp, ve and ddpm");
 }
 
-TEST(EdmDenoiser, with_a_silent_network_is_the_optimum_for_gaussian_data) {
-    // c_skip x is s^2/(s^2+sigma^2) x: the closed form, when sigma_data is the data's own deviation.
+TEST(EdmDenoiser, with_a_zero_network_is_the_optimum_for_gaussian_data) {
+    // c_skip x = s^2/(s^2+sigma^2) x is the closed form if sigma_data is the std of the data.
     Constant silent(at::zeros({3, 2}));
     const EdmDenoiser denoiser(silent.network, no_parameters, {.sigma_data = 0.7});
     const GaussianDenoiser exact(0.7);
     const Tensor x = ops::normal({3, 2}, "x"), sigma = at::tensor({0.002F, 0.9F, 80.0F});
-    EXPECT_LT(ops::relative_distance(denoiser.denoise(x, sigma, {}), exact.denoise(x, sigma, {})), 1e-6);
+    EXPECT_LT(ops::relative_distance(denoiser.denoise(x, sigma, {}), exact.denoise(x, sigma, {})),
+              1e-6);
 }
 
-TEST(EdmDenoiser, scales_what_goes_in_and_what_comes_out_sample_by_sample) {
+TEST(EdmDenoiser, scales_inputs_and_outputs_per_sample) {
     const Tensor f = ops::normal({3, 2}, "f");
     Constant network(f);
     const EdmDenoiser denoiser(network.network, no_parameters, {});
@@ -109,15 +123,21 @@ TEST(EdmDenoiser, scales_what_goes_in_and_what_comes_out_sample_by_sample) {
     const Tensor estimate = denoiser.denoise(x, sigma, {});
     for (std::int64_t i = 0; i < 3; ++i) {
         const double s = sigma[i].item<double>(), total = s * s + 0.25;
-        EXPECT_LT(ops::relative_distance(estimate[i], 0.25 / total * x[i] + s * 0.5 / std::sqrt(total) * f[i]), 1e-6);
-        EXPECT_LT(ops::relative_distance(ops::tensor_of(network.seen.x)[i], x[i] / std::sqrt(total)), 1e-6);
+        EXPECT_LT(ops::relative_distance(estimate[i],
+                                         0.25 / total * x[i] + s * 0.5 / std::sqrt(total) * f[i]),
+                  1e-6);
+        EXPECT_LT(
+            ops::relative_distance(ops::tensor_of(network.seen.x)[i], x[i] / std::sqrt(total)),
+            1e-6);
         EXPECT_NEAR(ops::tensor_of(network.seen.c_noise)[i].item<double>(), std::log(s) / 4, 1e-6);
     }
 }
 
-TEST(EdmDenoiser, estimate_bottleneck_and_encode_belong_together) {
-    const nlohmann::json config{{"architecture", "mlp"}, {"dimensions", 2}, {"classes", 3}, {"hidden", 8}, {"blocks", 2}};
-    const networks::Network network = networks::make_network(core::JsonObject(config, "config.json"));
+TEST(EdmDenoiser, estimate_bottleneck_and_encode_agree) {
+    const nlohmann::json config{
+        {"architecture", "mlp"}, {"dimensions", 2}, {"classes", 3}, {"hidden", 8}, {"blocks", 2}};
+    const networks::Network network =
+        networks::make_network(core::JsonObject(config, "config.json"));
     const ops::Parameters parameters = ops::filled(networks::trace(network).parameters);
     const EdmDenoiser denoiser(network, parameters, {});
     const Tensor x = ops::normal({2, 2}, "x"), sigma = at::tensor({0.1F, 3.0F});
@@ -127,7 +147,8 @@ TEST(EdmDenoiser, estimate_bottleneck_and_encode_belong_together) {
     EXPECT_TRUE(seen.estimate.equal(denoiser.denoise(x, sigma, condition)));
     EXPECT_TRUE(seen.bottleneck.equal(denoiser.encode(x, sigma, condition)));
     EXPECT_EQ(seen.bottleneck.sizes().vec(), (ops::Shape{2, 8}));
-    EXPECT_GT(ops::relative_distance(denoiser.denoise(x, sigma, one_hot(others, 3)), seen.estimate), 1e-3);
+    EXPECT_GT(ops::relative_distance(denoiser.denoise(x, sigma, one_hot(others, 3)), seen.estimate),
+              1e-3);
 }
 
 TEST(EdmDenoiser, a_conditional_network_without_labels_is_an_error) {
@@ -141,10 +162,11 @@ TEST(EdmDenoiser, a_conditional_network_without_labels_is_an_error) {
 TEST(OneHot, marks_each_samples_class) {
     const std::vector<std::int64_t> classes{2, 0, 2};
     const Tensor labels = one_hot(classes, 3).labels;
-    EXPECT_TRUE(labels.equal(at::tensor({0.0F, 0.0F, 1.0F, 1.0F, 0.0F, 0.0F, 0.0F, 0.0F, 1.0F}).view({3, 3})));
+    EXPECT_TRUE(labels.equal(
+        at::tensor({0.0F, 0.0F, 1.0F, 1.0F, 0.0F, 0.0F, 0.0F, 0.0F, 1.0F}).view({3, 3})));
 }
 
-TEST(OneHot, is_nothing_without_classes) {
+TEST(OneHot, is_undefined_without_classes) {
     const std::vector<std::int64_t> classes{0, 0};
     EXPECT_FALSE(one_hot(classes, 0).labels.defined());
 }

@@ -2,7 +2,8 @@
 #include "diffusion/golden_weights.h"
 #include "ops/tensors.h"
 
-/// The U-Nets and preconditionings against independent implementations (scripts/make_network_golden.py).
+/// The U-Nets and preconditionings against independent implementations
+/// (scripts/make_network_golden.py).
 namespace atelier::diffusion {
 
 namespace {
@@ -10,20 +11,23 @@ namespace {
 class NetworkGolden : public testing::TestWithParam<const char*> {
 protected:
     NetworkGolden()
-        : file_(std::filesystem::path(ATELIER_SOURCE_DIR) / fmt::format("tests/golden/{}.safetensors", GetParam())),
+        : file_(std::filesystem::path(ATELIER_SOURCE_DIR) /
+                fmt::format("tests/golden/{}.safetensors", GetParam())),
           tensors_(ops::read_parameters(file_)),
           about_(core::parse_json(file_.metadata().at("about"), "about")),
           network_(networks::make_network(core::JsonObject(about_.at("config"), "config"))),
-          scheme_(read_scheme(core::JsonObject(about_.at("config"), "config"))) {
-        for (const auto& spec : networks::trace(network_).parameters) parameters_.set(spec.name, golden_weights(spec.name, spec.shape));
+          scheme_(read_parametrisation(core::JsonObject(about_.at("config"), "config"))) {
+        for (const auto& spec : networks::trace(network_).parameters)
+            parameters_.set(spec.name, golden_weights(spec.name, spec.shape));
         if (tensors_.contains("labels")) condition_.labels = tensors_.at("labels");
         if (tensors_.contains("augment")) condition_.augment = tensors_.at("augment");
     }
 
-    /// The greatest relative distance over the samples: they differ in sigma, and none may hide behind another.
+    /// The largest relative distance over the samples, which differ in sigma.
     static double worst_sample(const Tensor& actual, const Tensor& expected) {
         double worst = 0;
-        for (std::int64_t i = 0; i < expected.size(0); ++i) worst = std::max(worst, ops::relative_distance(actual[i], expected[i]));
+        for (std::int64_t i = 0; i < expected.size(0); ++i)
+            worst = std::max(worst, ops::relative_distance(actual[i], expected[i]));
         return worst;
     }
 
@@ -31,7 +35,7 @@ protected:
     ops::Parameters tensors_, parameters_;
     nlohmann::json about_;
     networks::Network network_;
-    Scheme scheme_;
+    Parametrisation scheme_;
     Condition condition_;
 };
 
@@ -44,22 +48,25 @@ TEST_P(NetworkGolden, reads_the_parameters_of_the_reference_by_name_and_shape) {
     EXPECT_EQ(ours, expected);
 }
 
-TEST_P(NetworkGolden, denoises_as_the_reference_does) {
+TEST_P(NetworkGolden, denoises_like_the_reference) {
     const at::NoGradGuard no_gradients;
     const EdmDenoiser denoiser(network_, parameters_, scheme_);
-    EXPECT_LT(worst_sample(denoiser.denoise(tensors_.at("x"), tensors_.at("sigma"), condition_), tensors_.at("denoised")), 1e-5);
+    EXPECT_LT(worst_sample(denoiser.denoise(tensors_.at("x"), tensors_.at("sigma"), condition_),
+                           tensors_.at("denoised")),
+              1e-5);
 }
 
-TEST_P(NetworkGolden, has_the_slopes_of_the_reference) {
+TEST_P(NetworkGolden, has_the_gradients_of_the_reference) {
     const EdmDenoiser denoiser(network_, parameters_, scheme_);
     parameters_.require_gradients(true);
     const Tensor x = tensors_.at("x").clone().requires_grad_();
     denoiser.denoise(x, tensors_.at("sigma"), condition_).square().mean().backward();
     EXPECT_LT(worst_sample(x.grad(), tensors_.at("slope:x")), 1e-5);
-    const ops::Parameters slopes = tensors_.under("slope:model.");
-    EXPECT_EQ(slopes.tensors().size(), 4U);
-    for (const auto& [name, slope] : slopes.tensors()) {
-        EXPECT_LT(ops::relative_distance(parameters_.at("model." + name).grad(), slope), 1e-5) << name;
+    const ops::Parameters gradients = tensors_.subset("slope:model.");
+    EXPECT_EQ(gradients.tensors().size(), 4U);
+    for (const auto& [name, gradient] : gradients.tensors()) {
+        EXPECT_LT(ops::relative_distance(parameters_.at("model." + name).grad(), gradient), 1e-5)
+            << name;
     }
 }
 
@@ -73,7 +80,9 @@ TEST_P(NetworkGolden, computes_nearly_the_same_in_bfloat16) {
     EXPECT_GT(distance, 1e-4) << "bfloat16 was not at work";
 }
 
-INSTANTIATE_TEST_SUITE_P(Files, NetworkGolden, testing::Values("adm_unet_unconditional", "adm_unet_attention", "adm_unet_patches", "song_unet_ddpmpp", "song_unet_ncsnpp",
+INSTANTIATE_TEST_SUITE_P(Files, NetworkGolden,
+                         testing::Values("adm_unet_unconditional", "adm_unet_attention",
+                                         "adm_unet_patches", "song_unet_ddpmpp", "song_unet_ncsnpp",
                                          "song_unet_skips", "song_unet_residual_boxes"),
                          [](const auto& info) { return std::string(info.param); });
 

@@ -24,7 +24,9 @@ TEST(KarrasLevels, are_evenly_spaced_in_the_root) {
     }
 }
 
-TEST(KarrasLevels, a_single_level_is_sigma_max) { EXPECT_NEAR(karras_levels({0.002, 80}, 1).at(0), 80, 1e-10); }
+TEST(KarrasLevels, a_single_level_is_sigma_max) {
+    EXPECT_NEAR(karras_levels({0.002, 80}, 1).at(0), 80, 1e-10);
+}
 
 TEST(SamplingLevels, end_in_zero) {
     const auto levels = sampling_levels({0.002, 80}, 18);
@@ -33,7 +35,7 @@ TEST(SamplingLevels, end_in_zero) {
     EXPECT_NEAR(levels[17], 0.002, 1e-12);
 }
 
-TEST(LognormalLevels, have_the_mean_and_the_deviation_of_the_logarithm) {
+TEST(LognormalLevels, have_the_mean_and_std_of_the_logarithm) {
     core::RandomStream stream(1, "sigma");
     const Tensor logarithm = lognormal_levels(stream, 20000, -1.2, 1.2).log();
     EXPECT_EQ(logarithm.scalar_type(), at::kFloat);
@@ -47,9 +49,9 @@ TEST(IndexedLevels, cover_their_indices_and_no_others) {
     const Tensor levels = indexed_levels(stream, 2000, rising, 20, 24);
     std::set<float> seen;
     for (std::int64_t i = 0; i < 2000; ++i) seen.insert(levels[i].item<float>());
-    std::set<float> wanted;
-    for (std::size_t i = 20; i <= 24; ++i) wanted.insert(static_cast<float>(rising[i]));
-    EXPECT_EQ(seen, wanted);
+    std::set<float> expected;
+    for (std::size_t i = 20; i <= 24; ++i) expected.insert(static_cast<float>(rising[i]));
+    EXPECT_EQ(seen, expected);
 }
 
 TEST(MatchingLevels, of_karras_rise_from_sigma_min_to_sigma_max) {
@@ -68,7 +70,7 @@ TEST(NormalTensor, continues_the_stream) {
     EXPECT_TRUE(normal_tensor(two, {3, 4}).equal(whole[1]));
 }
 
-TEST(ImageNoise, depends_on_the_seed_and_the_images_number_alone) {
+TEST(ImageNoise, depends_on_the_seed_and_the_image_index_alone) {
     const Tensor together = image_noise(5, 0, 7, {3, 4, 4});
     EXPECT_EQ(together.sizes().vec(), (ops::Shape{7, 3, 4, 4}));
     EXPECT_TRUE(image_noise(5, 4, 1, {3, 4, 4})[0].equal(together[4]));
@@ -77,7 +79,9 @@ TEST(ImageNoise, depends_on_the_seed_and_the_images_number_alone) {
     EXPECT_FALSE(together[3].equal(together[4]));
 }
 
-TEST(ImageNoise, of_no_images_is_empty) { EXPECT_EQ(image_noise(5, 3, 0, {3, 4}).sizes().vec(), (ops::Shape{0, 3, 4})); }
+TEST(ImageNoise, of_no_images_is_empty) {
+    EXPECT_EQ(image_noise(5, 3, 0, {3, 4}).sizes().vec(), (ops::Shape{0, 3, 4}));
+}
 
 TEST(ImageNoise, is_standard_normal_across_images) {
     const Tensor noise = image_noise(5, 0, 20000, {2});

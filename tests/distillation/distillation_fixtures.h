@@ -5,34 +5,41 @@
 #include "atelier/distillation/distribution_matching.h"
 #include "atelier/networks/network.h"
 
-/// What the tests of distillation share: a small network and a stage on made-up points.
+/// Fixtures of the distillation tests: a small network and a stage on synthetic points.
 namespace atelier::distillation {
 
 inline networks::Network small_network() {
-    static const nlohmann::json config{{"architecture", "mlp"}, {"dimensions", 2}, {"classes", 3}, {"hidden", 16}, {"blocks", 2}};
+    static const nlohmann::json config{
+        {"architecture", "mlp"}, {"dimensions", 2}, {"classes", 3}, {"hidden", 16}, {"blocks", 2}};
     return networks::make_network(core::JsonObject(config, "test"));
 }
 
-inline ops::Parameters fresh(const networks::Network& network, std::uint64_t seed) {
+inline ops::Parameters random_parameters(const networks::Network& network, std::uint64_t seed) {
     ops::Parameters parameters = ops::initialise(networks::trace(network).parameters, seed);
-    // Fresh output layers are zero; a network that has learned something is wanted here.
+    // Initial output layers are zero; these tests need a network with non-zero outputs.
     core::RandomStream stream(seed, "test/weights");
-    for (const auto& [name, tensor] : parameters.tensors()) tensor.add_(0.1 * diffusion::normal_tensor(stream, tensor.sizes()));
+    for (const auto& [name, tensor] : parameters.tensors())
+        tensor.add_(0.1 * diffusion::normal_tensor(stream, tensor.sizes()));
     return parameters;
 }
 
-/// A matching stage on three Gaussian clusters, with pairs made up of noise and halves of it.
+/// A matching stage on three Gaussian clusters, with pairs of noise and half that noise.
 class Workbench {
 public:
     explicit Workbench(MatchingSettings settings, bool with_head = false)
-        : student(fresh(network, 1)), fake(fresh(network, 2)), teacher_weights(fresh(network, 3)), teacher(network, teacher_weights, {}) {
-        if (with_head) fake.merge(fresh_head(network, 4), "");
+        : student(random_parameters(network, 1)),
+          fake(random_parameters(network, 2)),
+          teacher_weights(random_parameters(network, 3)),
+          teacher(network, teacher_weights, {}) {
+        if (with_head) fake.merge(init_head(network, 4), "");
         settings.batch = 8;
         settings.range = {0.01, 10};
         settings.stream = "test";
         student.require_gradients(true);
         fake.require_gradients(true);
-        stage.emplace(MatchingParts{network, student, network, fake, teacher, conditions::Prior{{1, 1, 1}}, real, pairs, pseudo_huber}, settings);
+        stage.emplace(MatchingInputs{network, student, network, fake, teacher,
+                                     conditions::Prior{{1, 1, 1}}, real, pairs, pseudo_huber},
+                      settings);
     }
 
     static LabelledBatch real(std::int64_t step) {
@@ -52,13 +59,16 @@ public:
     std::optional<DistributionMatching> stage;
 };
 
-/// Gradients of a loss by a learner's parameters; undefined where the loss does not reach one.
-inline std::vector<Tensor> slopes(const Loss& loss, const ops::Parameters& parameters) {
-    return torch::autograd::grad({loss.value}, parameters.list(), {}, std::nullopt, false, /*allow_unused=*/true);
+/// Gradients of a loss with respect to a learner's parameters; undefined where the loss does not
+/// depend on one.
+inline std::vector<Tensor> gradients_of(const Loss& loss, const ops::Parameters& parameters) {
+    return torch::autograd::grad({loss.value}, parameters.list(), {}, std::nullopt, false,
+                                 /*allow_unused=*/true);
 }
 
 inline bool any_defined(const std::vector<Tensor>& gradients) {
-    return std::ranges::any_of(gradients, [](const Tensor& g) { return g.defined() && g.abs().max().item<double>() > 0; });
+    return std::ranges::any_of(
+        gradients, [](const Tensor& g) { return g.defined() && g.abs().max().item<double>() > 0; });
 }
 
 }  // namespace atelier::distillation

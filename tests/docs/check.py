@@ -1,8 +1,10 @@
 #!/usr/bin/env python3
-"""Says what of the project's pages does not hold: links, pictures, files, commands, options, config keys, quoted messages, examples in --help.
+"""Checks the project's pages: links, images, files, commands, options, config keys, quoted messages
+and the examples in --help.
 
     python3 tests/docs/check.py build/release/atelier
 """
+
 import pathlib
 import sys
 
@@ -14,7 +16,9 @@ ROOT = pathlib.Path(__file__).resolve().parents[2]
 def problems(program):
     helps = pages.program_help(program)
     options = {name: pages.options_in(text) for name, text in helps.items()}
-    keys = pages.keys_in(pages.program_says(program, "run", str(ROOT / "configs/toy2d.toml"), "--explain"))
+    keys = pages.keys_in(
+        pages.program_says(program, "run", str(ROOT / "configs/toy2d.toml"), "--explain")
+    )
     sources = pages.source_texts(ROOT)
     for page in pages.pages_of(ROOT):
         text = page.read_text()

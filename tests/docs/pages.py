@@ -1,4 +1,6 @@
-"""What the project's pages claim, held against the files and the program: links, pictures, commands, configs, messages. Standard library only."""
+"""Checks of the project's pages against the files and the program: links, images, commands, configs
+and messages. Needs only the standard library."""
+
 import concurrent.futures
 import os
 import pathlib
@@ -10,13 +12,19 @@ FENCE = re.compile(r"^\s*```")
 LINK = re.compile(r"!?\[[^\]]*\]\(([^()\s]+)\)")
 INLINE_CODE = re.compile(r"`[^`]*`")
 PROGRAM = re.compile(r"^(?:[\w./-]*/)?atelier$")
-FILE = re.compile(r"(?<![\w/.$-])(?:configs|scripts|tests|benchmarks|deploy|docs|src|cmake)/[\w./-]+\.(?:toml|py|sh|cpp|h|md|yaml|json|service|svg|png)\b")
+FILE = re.compile(
+    r"(?<![\w/.$-])(?:configs|scripts|tests|benchmarks|deploy|docs|src|cmake)/[\w./-]+"
+    r"\.(?:toml|py|sh|cpp|h|md|yaml|json|service|svg|png)\b"
+)
 MESSAGE = re.compile(r"^\*\*`(.+)`\*\*$")
 GAP = "…"
 
 
 def split_code(text):
-    """(the page with code emptied line by line, [(line number, line of a code block)]); blocks are fenced, or indented after an empty line."""
+    """(the page with the lines of code blocks emptied, [(line number, line of a code block)]).
+
+    Blocks are fenced, or indented after an empty line.
+    """
     prose, code, fenced, indented, empty = [], [], False, False, True
     for number, line in enumerate(text.split("\n"), 1):
         if FENCE.match(line):
@@ -38,7 +46,9 @@ def anchors(text):
     names, seen = set(), {}
     for line in split_code(text)[0]:
         if heading := re.match(r"#+\s+(.*)", line):
-            words = re.sub(r"\[([^\]]*)\]\([^)]*\)", r"\1", heading[1]).replace("`", "").strip().lower()
+            words = (
+                re.sub(r"\[([^\]]*)\]\([^)]*\)", r"\1", heading[1]).replace("`", "").strip().lower()
+            )
             name = re.sub(r"[^\w\- ]", "", words).replace(" ", "-")
             names.add(name if name not in seen else f"{name}-{seen[name]}")
             seen[name] = seen.get(name, 0) + 1
@@ -66,21 +76,48 @@ def missing_files(root, page, text):
 
 
 PAGE = re.compile(r"(?<![\w/.:-])(?:\.\./)*(?:[\w-]+/)*[\w-]+\.md\b")
-TEXTS = {".cpp", ".h", ".py", ".pyi", ".md", ".toml", ".sh", ".cmake", ".txt", ".yaml", ".html", ".js", ".css", ".cff", ".service", ""}
+TEXTS = {
+    ".cpp",
+    ".h",
+    ".py",
+    ".pyi",
+    ".md",
+    ".toml",
+    ".sh",
+    ".cmake",
+    ".txt",
+    ".yaml",
+    ".html",
+    ".js",
+    ".css",
+    ".cff",
+    ".service",
+    "",
+}
 
 
 def texts_of(root):
-    """The files of the tree in which a page may be named."""
+    """The files of the tree that may mention a page."""
     for folder, folders, names in os.walk(root):
-        folders[:] = sorted(name for name in folders if name not in {"build", "runs", "demo", "golden", "__pycache__"} and not name.startswith("."))
+        folders[:] = sorted(
+            name
+            for name in folders
+            if name not in {"build", "runs", "demo", "golden", "__pycache__"}
+            and not name.startswith(".")
+        )
         for name in sorted(names):
             file = pathlib.Path(folder, name)
-            if file.suffix in TEXTS and file.parent != root / "tests/docs" and not file.is_symlink() and file.stat().st_size < 1_000_000:
+            if (
+                file.suffix in TEXTS
+                and file.parent != root / "tests/docs"
+                and not file.is_symlink()
+                and file.stat().st_size < 1_000_000
+            ):
                 yield file
 
 
 def missing_pages(root, file, text):
-    """Pages (*.md) that a file names, though they are neither beside it nor in the project or its docs/."""
+    """Pages (*.md) that a file mentions but that are neither beside it nor in the root or docs/."""
     for number, line in enumerate(text.split("\n"), 1):
         for name in PAGE.findall(line):
             if not any((folder / name).exists() for folder in (file.parent, root, root / "docs")):
@@ -88,18 +125,21 @@ def missing_pages(root, file, text):
 
 
 def words_of(line):
-    """The words of a shell's line up to a comment; words that end a command stand alone."""
+    """The words of a shell line up to a comment; command separators are words of their own."""
     lexer = shlex.shlex(line, posix=True, punctuation_chars="|&;<>")
     lexer.whitespace_split = True
     lexer.commenters = "#"
     try:
         return list(lexer)
-    except ValueError:  # a quote goes on in the next line
+    except ValueError:  # a quote continues on the next line
         return line.split()
 
 
 def commands(text):
-    """(line number, words after "atelier") of every call in the page's code blocks, and of those in its prose that begin a piece of code."""
+    """(line number, words after "atelier") of every call in the page.
+
+    Calls are those in code blocks, and inline code that begins with "atelier".
+    """
     prose, code = split_code(text)
     lines, joined = [], ""
     for number, line in code:
@@ -108,28 +148,47 @@ def commands(text):
             lines.append((number, joined))
             joined = ""
     for number, line in enumerate(prose, 1):
-        lines += [(number, found[1:-1]) for found in INLINE_CODE.findall(line) if found.startswith("`atelier ")]
+        lines += [
+            (number, found[1:-1])
+            for found in INLINE_CODE.findall(line)
+            if found.startswith("`atelier ")
+        ]
     for number, line in lines:
         words = words_of(line)
         for i, word in enumerate(words):
-            begins = i == 0 or set(words[i - 1]) <= set("|&;(") or "=" in words[i - 1] or words[i - 1] in ("do", "then", "time", "$")
+            begins = (
+                i == 0
+                or set(words[i - 1]) <= set("|&;(")
+                or "=" in words[i - 1]
+                or words[i - 1] in ("do", "then", "time", "$")
+            )
             if begins and PROGRAM.match(word):
-                end = next((j for j in range(i + 1, len(words)) if set(words[j]) <= set("|&;<>")), len(words))
-                yield number, [w for w in words[i + 1:end] if w not in ("-q", "--quiet", "...")]
+                end = next(
+                    (j for j in range(i + 1, len(words)) if set(words[j]) <= set("|&;<>")),
+                    len(words),
+                )
+                yield number, [w for w in words[i + 1 : end] if w not in ("-q", "--quiet", "...")]
 
 
 def wrong_command(words, options):
-    """What is wrong with a call, or None. `options`: of each subcommand, as its --help lists them; under "" the program's own."""
+    """What is wrong with a call, or None.
+
+    `options`: those of each subcommand, from its --help; under "" the program's own.
+    """
     if not words or words[0] in options[""]:
         return None
     name = words[0]
-    if re.fullmatch(r"[A-Z|]+|[a-z]+(\|[a-z]+)+", name):  # a place for one of several
+    if re.fullmatch(r"[A-Z|]+|[a-z]+(\|[a-z]+)+", name):  # a placeholder, or alternatives
         return None
     if name not in options:
         return f"there is no command atelier {name}"
     for word in words[1:]:
         option = word.split("=")[0]
-        if option.startswith("-") and not re.fullmatch(r"-[\d.]+", option) and option not in options[name]:
+        if (
+            option.startswith("-")
+            and not re.fullmatch(r"-[\d.]+", option)
+            and option not in options[name]
+        ):
             return f"atelier {name} has no option {option}"
     return None
 
@@ -144,7 +203,7 @@ RUN_COMMANDS = ("run", "teacher", "pairs", "distill", "partition")
 
 
 def wrong_keys(page, text, keys):
-    """Overrides of a run's config that no config has."""
+    """Overrides of config keys that do not exist."""
     for number, words in commands(text):
         if words and words[0] in RUN_COMMANDS:
             for word in words[1:]:
@@ -154,7 +213,13 @@ def wrong_keys(page, text, keys):
 
 
 def program_says(program, *arguments):
-    return subprocess.run([program, *arguments], capture_output=True, text=True, timeout=120, env={**os.environ, "OMP_NUM_THREADS": "1"}).stdout
+    return subprocess.run(
+        [program, *arguments],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+    ).stdout
 
 
 def options_in(help_text):
@@ -185,7 +250,7 @@ def wrong_examples(helps):
 
 
 def keys_in(explanation):
-    """Of a config, with dots for tables, from what `atelier run CONFIG --explain` prints."""
+    """The keys of a config, dotted for tables, as `atelier run CONFIG --explain` prints them."""
     keys, table = set(), ""
     for line in explanation.split("\n"):
         if heading := re.fullmatch(r"\[(\w+)\]", line):
@@ -196,27 +261,47 @@ def keys_in(explanation):
 
 
 def plain_source(text):
-    """A source file with neighbouring string literals joined and quotes unescaped, so that messages stand in one piece."""
+    """A source file with adjacent string literals joined and quotes unescaped.
+
+    This way messages are contiguous.
+    """
     return re.sub(r'(?<!\\)"\s*\n\s*"', "", text).replace('\\"', '"')
 
 
 def source_texts(root):
     paths = [root / "Makefile", root / "CMakeLists.txt"]
-    for folder, endings in (("src", ("*.cpp", "*.h")), ("apps", ("*.cpp",)), ("scripts", ("*.sh", "*.py")), ("cmake", ("*",))):
+    for folder, endings in (
+        ("src", ("*.cpp", "*.h")),
+        ("apps", ("*.cpp",)),
+        ("scripts", ("*.sh", "*.py")),
+        ("cmake", ("*",)),
+    ):
         paths += [path for ending in endings for path in (root / folder).rglob(ending)]
     return [plain_source(path.read_text(errors="replace")) for path in paths if path.is_file()]
 
 
 def unknown_messages(page, text, sources):
-    """Messages (a line of bold code, gaps where the program puts something) of which no source file has all pieces."""
+    """Quoted messages of which no source file contains all pieces.
+
+    A message is a line of bold code, with gaps where the program inserts something.
+    """
     for number, line in enumerate(text.split("\n"), 1):
         if quoted := MESSAGE.match(line):
             pieces = [piece for piece in quoted[1].split(GAP) if piece.strip()]
             if not any(all(piece in source for piece in pieces) for source in sources):
-                yield f"{page}:{number}: no source says \"{quoted[1]}\""
+                yield f'{page}:{number}: no source says "{quoted[1]}"'
 
 
 def pages_of(root):
     root = pathlib.Path(root)
-    named = [root / "README.md", root / "ARCHITECTURE.md", root / "CHANGELOG.md", *sorted((root / "docs").glob("*.md"))]
-    return named + [path for folder in ("models", "deploy", "python") for path in sorted((root / folder).glob("README.md"))]
+    named = [
+        root / "README.md",
+        root / "ARCHITECTURE.md",
+        root / "CHANGELOG.md",
+        *sorted((root / "docs").glob("*.md")),
+    ]
+    return named + [
+        path
+        for folder in ("models", "deploy", "python")
+        for path in sorted((root / folder).glob("README.md"))
+    ]

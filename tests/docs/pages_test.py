@@ -1,7 +1,8 @@
-"""The checker of pages finds one broken example of each kind, and lets the sound one beside it pass.
+"""Tests that the checker of pages finds one broken example of each kind and accepts the valid one.
 
-    python3 tests/docs/pages_test.py
+python3 tests/docs/pages_test.py
 """
+
 import pathlib
 import tempfile
 import unittest
@@ -18,7 +19,9 @@ class Pages(unittest.TestCase):
         self.root = pathlib.Path(folder.name)
         (self.root / "configs").mkdir()
         (self.root / "configs/toy.toml").touch()
-        (self.root / "other.md").write_text("# A `heading`, twice\n\n# A heading, twice\n\n    # no heading\n")
+        (self.root / "other.md").write_text(
+            "# A `heading`, twice\n\n# A heading, twice\n\n    # no heading\n"
+        )
         self.page = self.root / "page.md"
         self.page.touch()
 
@@ -29,17 +32,31 @@ class Pages(unittest.TestCase):
         return len(list(pages.wrong_commands(self.page, text, OPTIONS)))
 
     def test_a_link_to_a_missing_file_is_found(self):
-        self.assertEqual(self.links("[there](other.md), [gone](gone.md), [far](https://example.org/gone)"), 1)
+        self.assertEqual(
+            self.links("[there](other.md), [gone](gone.md), [far](https://example.org/gone)"), 1
+        )
 
     def test_a_missing_picture_is_found(self):
         self.assertEqual(self.links("![a picture](images/gone.png)"), 1)
 
     def test_an_anchor_without_its_heading_is_found(self):
-        self.assertEqual(self.links("[1](other.md#a-heading-twice) [2](other.md#a-heading-twice-1) [own](#mine)\n## Mine"), 0)
-        self.assertEqual(self.links("[3](other.md#a-heading-twice-2) [own](#mine) [comment](other.md#no-heading)"), 3)
+        self.assertEqual(
+            self.links(
+                "[1](other.md#a-heading-twice) [2](other.md#a-heading-twice-1) [own](#mine)\n## Mine"
+            ),
+            0,
+        )
+        self.assertEqual(
+            self.links(
+                "[3](other.md#a-heading-twice-2) [own](#mine) [comment](other.md#no-heading)"
+            ),
+            3,
+        )
 
     def test_code_holds_no_links(self):
-        self.assertEqual(self.links("`[x](gone.md)`\n\n    [x](gone.md)\n\n```\n[x](gone.md)\n```\n"), 0)
+        self.assertEqual(
+            self.links("`[x](gone.md)`\n\n    [x](gone.md)\n\n```\n[x](gone.md)\n```\n"), 0
+        )
 
     def test_a_missing_config_is_found_in_prose_and_in_code(self):
         text = "`configs/toy.toml` and\n\n    atelier run configs/gone.toml\n\nand configs/gone.toml; build/configs/gone.toml is another's"
@@ -49,19 +66,46 @@ class Pages(unittest.TestCase):
         (self.root / "docs").mkdir()
         (self.root / "docs/here.md").touch()
         file = self.root / "source.cpp"
-        file.write_text("// other.md, docs/here.md, here.md, see https://example.org/far.md\n// gone.md section 6, docs/gone.md\n")
+        file.write_text(
+            "// other.md, docs/here.md, here.md, see https://example.org/far.md\n// gone.md section 6, docs/gone.md\n"
+        )
         self.assertEqual(len(list(pages.missing_pages(self.root, file, file.read_text()))), 2)
         self.assertIn(file, list(pages.texts_of(self.root)))
 
     def test_an_unknown_subcommand_is_found(self):
-        self.assertEqual(self.commands("```\nbuild/release/atelier sample m --out x.png\natelier simple m\n```\n"), 1)
-        self.assertEqual(self.commands("text\n\n    for k in 0 1; do\n      CUDA_VISIBLE_DEVICES=$k atelier simple m &\n    done\n"), 1)
-        self.assertEqual(self.commands("`atelier simple m` in prose, and `atelier run` and `atelier COMMAND`, and atelier itself"), 1)
+        self.assertEqual(
+            self.commands(
+                "```\nbuild/release/atelier sample m --out x.png\natelier simple m\n```\n"
+            ),
+            1,
+        )
+        self.assertEqual(
+            self.commands(
+                "text\n\n    for k in 0 1; do\n      CUDA_VISIBLE_DEVICES=$k atelier simple m &\n    done\n"
+            ),
+            1,
+        )
+        self.assertEqual(
+            self.commands(
+                "`atelier simple m` in prose, and `atelier run` and `atelier COMMAND`, and atelier itself"
+            ),
+            1,
+        )
 
     def test_an_unknown_option_is_found(self):
-        self.assertEqual(self.commands("```\natelier -q sample m --count -1 --out=x.png  # not --number\natelier --version\n```\n"), 0)
+        self.assertEqual(
+            self.commands(
+                "```\natelier -q sample m --count -1 --out=x.png  # not --number\natelier --version\n```\n"
+            ),
+            0,
+        )
         self.assertEqual(self.commands("```\natelier sample m --number 3\n```\n"), 1)
-        self.assertEqual(self.commands("```\natelier sample m \\\n  --count 3 --number 3 | head --lines 3\n```\n"), 1)
+        self.assertEqual(
+            self.commands(
+                "```\natelier sample m \\\n  --count 3 --number 3 | head --lines 3\n```\n"
+            ),
+            1,
+        )
 
     def test_an_unknown_key_of_a_config_is_found(self):
         keys = pages.keys_in("seed   whole number   0\n\n[dm]\nsteps  whole number  1\n")
@@ -70,16 +114,44 @@ class Pages(unittest.TestCase):
         self.assertEqual(len(list(pages.wrong_keys(self.page, text, keys))), 1)
 
     def test_a_message_that_no_source_says_is_found(self):
-        sources = [pages.plain_source('fail("{}: \\"{}\\" is wrong; "\n     "mend it", path)'), 'warn("{}: broken")']
+        sources = [
+            pages.plain_source('fail("{}: \\"{}\\" is wrong; "\n     "mend it", path)'),
+            'warn("{}: broken")',
+        ]
         said = '**`x.png: "…" is wrong; mend it`**\n**`…: broken`**\n'.replace("x.png", "…")
         self.assertEqual(list(pages.unknown_messages(self.page, said, sources)), [])
-        self.assertEqual(len(list(pages.unknown_messages(self.page, "**`…: is wrong; mend it, broken`**\n", sources))), 1)
-        self.assertEqual(len(list(pages.unknown_messages(self.page, "**`is wrong; mend it … broken`**\n", sources))), 1)
+        self.assertEqual(
+            len(
+                list(
+                    pages.unknown_messages(
+                        self.page, "**`…: is wrong; mend it, broken`**\n", sources
+                    )
+                )
+            ),
+            1,
+        )
+        self.assertEqual(
+            len(
+                list(
+                    pages.unknown_messages(self.page, "**`is wrong; mend it … broken`**\n", sources)
+                )
+            ),
+            1,
+        )
 
     def test_help_without_examples_or_with_wrong_ones_is_found(self):
-        helps = {"": "Begin with:\n  atelier run x\n", "run": "  --dry-run\nExample:\n  atelier run x --dry-run\n", "sample": "  --out TEXT\nExample:\n  atelier run x --dry\n"}
-        self.assertEqual(list(pages.without_examples(helps)), ["atelier sample --help: has no example"])
-        self.assertEqual(list(pages.wrong_examples(helps)), ["atelier sample --help: atelier run has no option --dry"])
+        helps = {
+            "": "Begin with:\n  atelier run x\n",
+            "run": "  --dry-run\nExample:\n  atelier run x --dry-run\n",
+            "sample": "  --out TEXT\nExample:\n  atelier run x --dry\n",
+        }
+        self.assertEqual(
+            list(pages.without_examples(helps)), ["atelier sample --help: has no example"]
+        )
+        self.assertEqual(
+            list(pages.wrong_examples(helps)),
+            ["atelier sample --help: atelier run has no option --dry"],
+        )
 
 
 if __name__ == "__main__":

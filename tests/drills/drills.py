@@ -1,12 +1,12 @@
-"""What operators fear, done to a served model on purpose.
+"""Failure drills for a running server.
 
     python3 tests/drills/drills.py build/release/atelier models/fashion-mnist/k4 [stop|kill|reload|slow ...] [--rounds N]
 
-stop    SIGTERM in the middle of a storm: what the server's log calls answered is what clients received, whole, and the exit code is 0
-kill    kill -9 under load and a start at the same port: seconds until the first picture
-reload  the ensemble's folder is swapped by renaming, again and again, with memory for one student, while clients draw: every request gets its picture
-slow    clients that send half a header or half a body, and clients that do not read: the first two get 408, all are left, and others do not wait
-Prints what it saw as JSON; exits with 1 where something did not hold.
+stop    SIGTERM under heavy load: clients received every response that the server logged, complete, and the exit code is 0
+kill    kill -9 under load and a restart at the same port: seconds until the first image
+reload  the ensemble's folder is replaced repeatedly by renaming, with memory for one student, under load: every request gets its image
+slow    clients that send half a header or half a body, and clients that do not read: the first two get 408, all are disconnected, and others are not delayed
+Prints its observations as JSON; exits with 1 if a check failed.
 """
 import argparse
 import json
@@ -20,11 +20,11 @@ import tempfile
 import threading
 import time
 
-from live import ROOT, Connection, Served, request
+from live import ROOT, Connection, RunningServer, request
 
 
 class Clients:
-    """Threads that ask one request after the other, each with an id of its own, until told to stop or the server is gone."""
+    """Threads that send one request after another, each with its own id, until `end` or until the server is gone."""
 
     def __init__(self, served, count, body, again=False):
         self.served, self.body, self.again = served, body, again
@@ -35,13 +35,13 @@ class Clients:
             thread.start()
 
     def work(self, number):
-        connection, asked = None, 0
+        connection, count = None, 0
         while not self.over.is_set():
-            asked += 1
-            key, begun, status = f"c{number}-{asked}", time.monotonic(), 0
+            count += 1
+            key, begun, status = f"c{number}-{count}", time.monotonic(), 0
             try:
                 connection = connection or Connection(self.served.port)
-                status, body = connection.images(self.body(number, asked), key)
+                status, body = connection.images(self.body(number, count), key)
             except OSError:
                 pass
             self.note(status, key, time.monotonic() - begun)
@@ -65,23 +65,23 @@ class Clients:
         return self
 
 
-def any_class(number, asked):
-    return {"class": (number + asked) % 10, "seed": asked}
+def any_class(number, count):
+    return {"class": (number + count) % 10, "seed": count}
 
 
 def stop(arguments):
     seen, holds = [], True
     for _ in range(arguments.rounds):
-        with Served(arguments.program, arguments.model, *arguments.options, "--queue", 64) as served:
-            clients = Clients(served, 48, lambda number, asked: {**any_class(number, asked), "n": 4})
+        with RunningServer(arguments.program, arguments.model, *arguments.options, "--queue", 64) as served:
+            clients = Clients(served, 48, lambda number, count: {**any_class(number, count), "n": 4})
             idle = [Connection(served.port) for _ in range(8)]
             begun = [Connection(served.port) for _ in range(8)]
             for one in begun:
                 one.socket.sendall(request(any_class(0, 1))[:120])
             time.sleep(arguments.seconds)
-            told = time.monotonic()
+            stopped = time.monotonic()
             code = served.end()
-            took = time.monotonic() - told
+            took = time.monotonic() - stopped
             clients.end()
             lost = served.answered() - clients.received
             seen.append({"exit_code": code, "stopped_within_seconds": round(took, 3), "received": len(clients.received), "lost": len(lost),
@@ -93,7 +93,7 @@ def stop(arguments):
 def kill(arguments):
     """The first start fills the cache of compiled networks."""
     seconds, ready = [], []
-    first = Served(arguments.program, arguments.model, *arguments.options)
+    first = RunningServer(arguments.program, arguments.model, *arguments.options)
     served = first
     try:
         for _ in range(arguments.rounds):
@@ -102,7 +102,7 @@ def kill(arguments):
             served.end(signal.SIGKILL)
             clients.end()
             served.log.unlink()
-            served = Served(arguments.program, arguments.model, *arguments.options, port=first.port, wait=False)
+            served = RunningServer(arguments.program, arguments.model, *arguments.options, port=first.port, wait=False)
             seconds.append(served.until(lambda: Connection(served.port).images(any_class(0, 7))[0] == 200))
             ready.append(served.until_ready())
     finally:
@@ -110,22 +110,22 @@ def kill(arguments):
         served.log.unlink(missing_ok=True)
     seen = {"first_picture_seconds": {"median": round(statistics.median(seconds), 3), "most": round(max(seconds), 3)},
             "all_students_seconds": {"median": round(statistics.median(ready), 3), "most": round(max(ready), 3)}, "rounds": arguments.rounds}
-    return seen, {f"pictures again within {arguments.restart} s": max(seconds) <= arguments.restart}
+    return seen, {f"images again within {arguments.restart} s": max(seconds) <= arguments.restart}
 
 
 def swap(folder, other):
-    """What operators are told to do: a finished directory takes the place of the old one."""
+    """Replaces a directory as the operations guide says: by renaming a complete one into place."""
     folder.rename(folder.with_name("gone"))
     other.rename(folder)
     folder.with_name("gone").rename(other)
 
 
 def reload(arguments):
-    with tempfile.TemporaryDirectory(prefix="atelier-drill-") as kept:
-        one, other = pathlib.Path(kept, "ensemble"), pathlib.Path(kept, "other")
+    with tempfile.TemporaryDirectory(prefix="atelier-drill-") as folder_name:
+        one, other = pathlib.Path(folder_name, "ensemble"), pathlib.Path(folder_name, "other")
         shutil.copytree(ROOT / arguments.model, one)
         shutil.copytree(ROOT / arguments.other, other)
-        with Served(arguments.program, one, *arguments.options, "--memory-budget", 1) as served:
+        with RunningServer(arguments.program, one, *arguments.options, "--memory-budget", 1) as served:
             clients = Clients(served, 8, any_class)
             for done in range(1, arguments.rounds + 1):
                 time.sleep(0.2)
@@ -136,12 +136,12 @@ def reload(arguments):
             seen = {"reloads": served.metric("atelier_reloads_total"), "failed": served.metric(r"atelier_rejected_total"), "loads": served.metric("atelier_student_loads_total"),
                     "answers": clients.answers, "slowest_seconds": round(clients.slowest, 3), "resident_megabytes": served.resident_bytes() >> 20}
             code = served.end()
-    return seen, {"no request is lost or failed": set(clients.answers) == {200}, "it stops when told to": code == 0}
+    return seen, {"no request is lost or failed": set(clients.answers) == {200}, "it stops on SIGTERM": code == 0}
 
 
 def slow(arguments):
-    patience, each = 2, 100
-    with Served(arguments.program, arguments.model, *arguments.options, "--client-timeout", patience) as served:
+    timeout, each = 2, 100
+    with RunningServer(arguments.program, arguments.model, *arguments.options, "--client-timeout", timeout) as served:
         quiet = [time_of(served) for _ in range(50)]
         heads, bodies = ([Connection(served.port) for _ in range(each)] for _ in range(2))
         readers = [Connection(served.port, buffer=4096) for _ in range(each)]
@@ -149,19 +149,19 @@ def slow(arguments):
             one.socket.sendall(b"GET /health HTTP/1.1\r\nHost: localhost\r\nX-Slow: ")
         for one in bodies:
             one.socket.sendall(request(any_class(0, 1))[:-5])
-        for one in readers:  # more answers than both sides' buffers have room for
+        for one in readers:  # more responses than fit into both sides' buffers
             one.socket.sendall(b"GET /app.js HTTP/1.1\r\nHost: localhost\r\n\r\n" * 1000)
         begun = time.monotonic()
         beside = []
-        while time.monotonic() < begun + patience:
+        while time.monotonic() < begun + timeout:
             beside.append(time_of(served))
-        told = [one.receive()[0] for one in heads + bodies]
+        statuses = [one.receive()[0] for one in heads + bodies]
         served.until(lambda: served.metric("atelier_connections") == 1)
-        seen = {"slow_clients": 3 * each, "told_408": told.count(408), "request_seconds_alone": round(statistics.median(quiet), 4),
+        seen = {"slow_clients": 3 * each, "told_408": statuses.count(408), "request_seconds_alone": round(statistics.median(quiet), 4),
                 "request_seconds_beside": {"median": round(statistics.median(beside), 4), "most": round(max(beside), 4), "requests": len(beside)}, "all_left_after_seconds": round(time.monotonic() - begun, 2)}
         code = served.end()
-    return seen, {"who begins and does not finish gets 408": told.count(408) == 2 * each, "nobody waits": max(beside) < patience / 2,
-                  "it stops when told to": code == 0}
+    return seen, {"unfinished requests get 408": statuses.count(408) == 2 * each, "other clients are not delayed": max(beside) < timeout / 2,
+                  "it stops on SIGTERM": code == 0}
 
 
 def time_of(served):
@@ -177,19 +177,19 @@ def main():
     parser.add_argument("program")
     parser.add_argument("model")
     parser.add_argument("drill", nargs="*", choices=[*drills, []], default=[])
-    parser.add_argument("--other", help="an ensemble to change places with, in the drill reload; MODEL: itself")
+    parser.add_argument("--other", help="the ensemble to swap with in the drill reload; default: a copy of MODEL")
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--seconds", type=float, default=2, help="of traffic before the blow")
-    parser.add_argument("--restart", type=float, default=2, help="seconds that a restart may take")
+    parser.add_argument("--seconds", type=float, default=2, help="seconds of traffic before the failure")
+    parser.add_argument("--restart", type=float, default=2, help="maximum seconds of a restart")
     arguments, arguments.options = parser.parse_args(), ["--precision", "bf16"]
     arguments.program = os.path.abspath(arguments.program)
     arguments.other = arguments.other or arguments.model
-    well = True
+    passed = True
     for name in arguments.drill or drills:
         seen, holds = drills[name](arguments)
         print(json.dumps({"drill": name, "seen": seen, "holds": holds}))
-        well = well and all(holds.values())
-    return 0 if well else 1
+        passed = passed and all(holds.values())
+    return 0 if passed else 1
 
 
 if __name__ == "__main__":

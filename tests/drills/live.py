@@ -1,4 +1,4 @@
-"""A served model as the drills see it: the process, its memory and its log, and connections to it. The standard library is all it needs."""
+"""A server process under test: its memory, its log, and connections to it. Standard library only."""
 import json
 import os
 import pathlib
@@ -19,14 +19,14 @@ def free_port():
 
 
 def request(body, key="", path="/v1/images/generations"):
-    """The bytes of a POST; `key` is the id that the server's log calls it by."""
+    """The bytes of a POST; `key` is its X-Request-Id, which the server logs."""
     text = json.dumps(body).encode()
     named = f"X-Request-Id: {key}\r\n" if key else ""
     return f"POST {path} HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n{named}Content-Length: {len(text)}\r\n\r\n".encode() + text
 
 
 def whole_length(read):
-    """How long the answer is whose first bytes were read; None while its head is not complete."""
+    """Length in bytes of the response that begins with `read`; None while its head is incomplete."""
     end = read.find(b"\r\n\r\n")
     if end < 0:
         return None
@@ -39,11 +39,11 @@ def status_of(read):
 
 
 class Connection:
-    """A blocking one, kept alive. `buffer`: bytes that may wait to be read."""
+    """A blocking keep-alive connection. `buffer`: size of the receive buffer in bytes."""
 
-    def __init__(self, port, patience=60, buffer=None):
+    def __init__(self, port, timeout=60, buffer=None):
         self.socket = socket.socket()
-        self.socket.settimeout(patience)
+        self.socket.settimeout(timeout)
         if buffer:
             self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, buffer)
         self.socket.connect(("127.0.0.1", port))
@@ -51,15 +51,15 @@ class Connection:
         self.read = b""
 
     def receive(self):
-        """Status and body of the next answer; (0, b"") when the connection ended before all of it was there."""
+        """Status and body of the next response; (0, b"") if the connection ended before it was complete."""
         while (length := whole_length(self.read)) is None or len(self.read) < length:
             try:
-                piece = self.socket.recv(1 << 16)
+                chunk = self.socket.recv(1 << 16)
             except ConnectionError:
-                piece = b""
-            if not piece:
+                chunk = b""
+            if not chunk:
                 return 0, b""
-            self.read += piece
+            self.read += chunk
         answer, self.read = self.read[:length], self.read[length:]
         return status_of(answer), answer[answer.find(b"\r\n\r\n") + 4:]
 
@@ -80,8 +80,8 @@ class Connection:
         self.socket.close()
 
 
-class Served:
-    """The program, serving. `log` is the file that its standard error goes to."""
+class RunningServer:
+    """A running `atelier serve`. `log` is the file with its standard error."""
 
     def __init__(self, program, model, *options, port=0, wait=True, env=None):
         self.port = port or free_port()
@@ -104,9 +104,9 @@ class Served:
         self.end(signal.SIGKILL)
         self.log.unlink(missing_ok=True)
 
-    def until(self, holds, patience=120):
-        """Seconds from its start until `holds()`."""
-        while time.monotonic() < self.began + patience:
+    def until(self, holds, timeout=120):
+        """Waits until `holds()`; returns the seconds since the start of the server."""
+        while time.monotonic() < self.began + timeout:
             if self.process.poll() is not None:
                 raise RuntimeError(f"the server ended with {self.process.returncode}: {self.log.read_text()[-2000:]}")
             try:
@@ -115,7 +115,7 @@ class Served:
             except OSError:
                 pass
             time.sleep(0.01)
-        raise RuntimeError(f"not within {patience} s: {self.log.read_text()[-2000:]}")
+        raise RuntimeError(f"not within {timeout} s: {self.log.read_text()[-2000:]}")
 
     def get(self, path):
         connection = Connection(self.port)
@@ -128,7 +128,7 @@ class Served:
         return self.until(lambda: self.get("/health/ready")[0] == 200)
 
     def metric(self, name):
-        """Summed over its labels."""
+        """The value of a metric, summed over its labels."""
         text = self.get("/metrics")[1].decode()
         return sum(float(value) for value in re.findall(rf"^{name}(?:{{[^}}]*}})? (\S+)$", text, re.M))
 
@@ -136,15 +136,15 @@ class Served:
         return int(pathlib.Path(f"/proc/{self.process.pid}/statm").read_text().split()[1]) * os.sysconf("SC_PAGESIZE")
 
     def own_bytes(self):
-        """Resident, without the pages of files."""
+        """Resident memory without file-backed pages."""
         return 1024 * int(re.search(r"RssAnon:\s*(\d+)", pathlib.Path(f"/proc/{self.process.pid}/status").read_text())[1])
 
     def answered(self):
-        """The ids of the requests for pictures that its log says were answered with them."""
+        """The ids of the image requests that the log records as answered with 200."""
         return set(re.findall(r"^(?:.* )?(\S+) \S+ POST \S+ 200 ", self.log.read_text(), re.M))
 
-    def end(self, how=signal.SIGTERM, patience=60):
-        """Its exit code."""
+    def end(self, how=signal.SIGTERM, timeout=60):
+        """Ends the server and returns its exit code."""
         if self.process.poll() is None:
             self.process.send_signal(how)
-        return self.process.wait(patience)
+        return self.process.wait(timeout)

@@ -1,10 +1,10 @@
-"""Asks a served model for far more than it can draw, at a steady rate, and says whether it bore it.
+"""Overload test: sends a running server far more than it can draw, at a steady rate.
 
     python3 tests/drills/load.py build/release/atelier models/fashion-mnist/k4 [--seconds 120] [--times 10] [--count 8] [--threads 1]
 
-Holds: the process lives; every request was answered, with pictures or 429; 99 of 100 accepted ones within the bound that the queue promises; resident memory
-flat within 5 %; and pictures a second within 10 % of what the network alone does in full batches (`atelier benchmark` with the same threads).
-Prints what it saw as JSON; exits with 1 where something did not hold.
+Checks: the process survives; every request is answered, with images or 429; 99 % of the accepted ones within the bound set by the queue length; resident
+memory constant within 5 %; and throughput within 10 % of the network alone in full batches (`atelier benchmark` with the same threads).
+Prints its observations as JSON; exits with 1 if a check failed.
 """
 import argparse
 import collections
@@ -17,28 +17,28 @@ import subprocess
 import sys
 import time
 
-from live import ROOT, Served, request, status_of, whole_length
+from live import ROOT, RunningServer, request, status_of, whole_length
 
-SETTLING = 0.1  # of the time, at the beginning, in which memory may still grow
+SETTLING = 0.1  # the initial fraction of the run in which memory may still grow
 
 
 def percentile(values, part):
     return sorted(values)[min(len(values) - 1, int(part * len(values)))] if values else None
 
 
-def longest_for(pictures, drawn):
-    """The most seconds that so many pictures took, of what was `drawn` until when."""
+def longest_for(count, drawn):
+    """The longest time in seconds in which `count` images were drawn; `drawn`: (time, total) samples."""
     longest = 0.0
     for i, (begun, first) in enumerate(drawn):
         for (before, some), (after, more) in zip(drawn[i:], drawn[i + 1:]):
-            if more - first >= pictures:
-                longest = max(longest, before + (after - before) * (first + pictures - some) / (more - some) - begun)
+            if more - first >= count:
+                longest = max(longest, before + (after - before) * (first + count - some) / (more - some) - begun)
                 break
     return longest
 
 
-class Storm:
-    """Sends requests when they are due, whatever became of those before; an answer frees its connection for the next."""
+class LoadGenerator:
+    """Open-loop load: sends requests on schedule regardless of earlier ones; a response frees its connection for the next request."""
 
     def __init__(self, port, bodies):
         self.port, self.bodies, self.sent = port, bodies, 0
@@ -53,8 +53,8 @@ class Storm:
         self.open += 1
         return one
 
-    def kept(self):
-        """A connection from before that the server has not closed, as it does where nothing was asked for long; None where there is none."""
+    def idle_connection(self):
+        """An idle connection that the server has not closed after its timeout, or None."""
         while self.free:
             one = self.free.pop()
             one.setblocking(False)
@@ -69,7 +69,7 @@ class Storm:
         return None
 
     def send(self):
-        one = self.kept() or self.connected()
+        one = self.idle_connection() or self.connected()
         one.sendall(self.bodies[self.sent % len(self.bodies)])
         self.selector.register(one, selectors.EVENT_READ, [time.monotonic(), bytearray()])
         self.sent += 1
@@ -77,13 +77,13 @@ class Storm:
     def receive(self, seconds):
         for key, _ in self.selector.select(max(0, seconds)):
             begun, read = key.data
-            piece = key.fileobj.recv(1 << 18)
-            read += piece
+            chunk = key.fileobj.recv(1 << 18)
+            read += chunk
             length = whole_length(read)
-            if piece and (length is None or len(read) < length):
+            if chunk and (length is None or len(read) < length):
                 continue
             self.selector.unregister(key.fileobj)
-            if not piece:
+            if not chunk:
                 self.lost += 1
                 key.fileobj.close()
                 continue
@@ -93,35 +93,35 @@ class Storm:
             self.free.append(key.fileobj)
 
     def run(self, seconds, rate, each_second):
-        begun = looked = time.monotonic()
+        begun = last_observation = time.monotonic()
         first = self.sent
         while (now := time.monotonic()) < begun + seconds:
-            if now >= looked + 1:
-                looked = now
+            if now >= last_observation + 1:
+                last_observation = now
                 each_second()
             due = int((now - begun) * rate) - (self.sent - first)
             for _ in range(min(due, 64)):
                 self.send()
             self.receive(0 if due > 64 else 1 / rate)
 
-    def finish(self, patience):
-        """Waits for the answers still due; how many never came."""
-        end = time.monotonic() + patience
+    def finish(self, timeout):
+        """Waits for outstanding responses; returns how many never came."""
+        end = time.monotonic() + timeout
         while self.selector.get_map() and time.monotonic() < end:
             self.receive(0.1)
         return len(self.selector.get_map()) + self.lost
 
 
 def network_limit(arguments, options):
-    """Pictures a second of the network alone, in full batches."""
+    """Throughput of the network alone in full batches, in images per second."""
     said = subprocess.run([arguments.program, "benchmark", arguments.model, "--batch", str(arguments.batch), "--runs", "50", "--threads", str(arguments.threads), *options],
                           cwd=ROOT, capture_output=True, text=True, check=True).stdout
     return arguments.batch / json.loads(said)["median_seconds"]
 
 
-def storm(arguments, served, capacity):
+def run_load(arguments, served, capacity):
     classes = range(arguments.classes)
-    load = Storm(served.port, [request({"class": c, "n": arguments.count, "seed": s}) for s in range(8) for c in classes])
+    load = LoadGenerator(served.port, [request({"class": c, "n": arguments.count, "seed": s}) for s in range(8) for c in classes])
     memory, drawn, engine = [], [], []
 
     def look():
@@ -137,13 +137,13 @@ def storm(arguments, served, capacity):
     return load, memory, drawn, load.finish(60), {"busy": round(busy, 3), "pictures_a_batch": round((drawn[-1][1] - drawn[0][1]) / batches, 2)}
 
 
-def verdict(arguments, served, limit):
+def evaluate(arguments, served, limit):
     students = int(served.get("/metrics")[1].count(b"\natelier_student_here{"))
-    load, memory, drawn, missing, engine = storm(arguments, served, limit)
+    load, memory, drawn, missing, engine = run_load(arguments, served, limit)
     took = drawn[-1][0] - drawn[0][0]
     rate = (drawn[-1][1] - drawn[0][1]) / took
     settled = memory[int(SETTLING * len(memory)):] or [served.resident_bytes()]
-    bound = longest_for(students * (arguments.queue + arguments.batch), drawn)  # all that may wait or be drawn when a request is accepted
+    bound = longest_for(students * (arguments.queue + arguments.batch), drawn)  # everything that may be queued or in the engine when a request is accepted
     accepted, refused = load.latencies[200], load.latencies[429]
     seen = {
         "model": arguments.model, "seconds": round(took, 1), "threads": arguments.threads, "cores": os.cpu_count(), "network_pictures_a_second": round(limit, 1),
@@ -154,14 +154,14 @@ def verdict(arguments, served, limit):
         "resident_megabytes": {"first": settled[0] >> 20, "least": min(settled) >> 20, "most": max(settled) >> 20},
     }
     holds = {
-        "it lives": served.process.poll() is None and served.get("/health/ready")[0] == 200,
+        "the process survives": served.process.poll() is None and served.get("/health/ready")[0] == 200,
         "every request is answered": missing == 0,
-        "with pictures or 429": set(load.done) <= {200, 429} and load.done[200] > 0 and load.done[429] > 0,
+        "with images or 429": set(load.done) <= {200, 429} and load.done[200] > 0 and load.done[429] > 0,
     }
     if not arguments.short:
-        holds["99 of 100 accepted ones within the queue's bound"] = percentile(accepted, 0.99) <= bound
-        holds["memory is flat within 5 %"] = max(settled) <= 1.05 * settled[0]
-        holds["pictures a second within 10 % of the network's"] = rate >= 0.9 * limit
+        holds["99 % of accepted requests within the queue's bound"] = percentile(accepted, 0.99) <= bound
+        holds["memory is constant within 5 %"] = max(settled) <= 1.05 * settled[0]
+        holds["throughput within 10 % of the network's"] = rate >= 0.9 * limit
     return seen, holds
 
 
@@ -170,21 +170,21 @@ def main():
     parser.add_argument("program")
     parser.add_argument("model")
     parser.add_argument("--seconds", type=float, default=120)
-    parser.add_argument("--times", type=float, default=10, help="what is asked, in capacities")
-    parser.add_argument("--count", type=int, default=8, help="pictures a request")
+    parser.add_argument("--times", type=float, default=10, help="offered load as a multiple of capacity")
+    parser.add_argument("--count", type=int, default=8, help="images per request")
     parser.add_argument("--classes", type=int, default=10)
-    parser.add_argument("--threads", type=int, default=1, help="of the network; leave a core to the clients")
+    parser.add_argument("--threads", type=int, default=1, help="of the network; leave a core for the clients")
     parser.add_argument("--batch", type=int, default=16)
-    parser.add_argument("--queue", type=int, default=128, help="pictures a student")
+    parser.add_argument("--queue", type=int, default=128, help="images per student")
     parser.add_argument("--precision", default="bf16")
-    parser.add_argument("--short", action="store_true", help="judge only that all is answered, for a few seconds on a machine that others use")
+    parser.add_argument("--short", action="store_true", help="check only that every request is answered, for short runs on a busy machine")
     arguments = parser.parse_args()
     options = ["--precision", arguments.precision]
     limit = network_limit(arguments, options)
-    with Served(arguments.program, arguments.model, *options, "--threads", arguments.threads, "--max-batch", arguments.batch, "--queue", arguments.queue) as served:
-        seen, holds = verdict(arguments, served, limit)
+    with RunningServer(arguments.program, arguments.model, *options, "--threads", arguments.threads, "--max-batch", arguments.batch, "--queue", arguments.queue) as served:
+        seen, holds = evaluate(arguments, served, limit)
         code = served.end()
-    holds["and it stops when told to"] = code == 0
+    holds["it stops on SIGTERM"] = code == 0
     print(json.dumps({**seen, "holds": holds}, indent=1))
     return 0 if all(holds.values()) else 1
 

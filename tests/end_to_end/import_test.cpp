@@ -1,8 +1,8 @@
 #include <nlohmann/json.hpp>
 
-#include "end_to_end/pictures.h"
+#include "end_to_end/images.h"
 
-/// Other people's data, from the command line.
+/// Importing foreign data sets on the command line.
 namespace atelier::end_to_end {
 namespace {
 
@@ -11,11 +11,11 @@ void write(const std::string& path, const std::string& bytes) {
     std::ofstream(path, std::ios::binary) << bytes;
 }
 
-TEST(Import, says_what_is_passed_over_and_names_all_that_cannot_be_read_before_it_begins) {
+TEST(Import, reports_skipped_files_and_all_unreadable_ones_before_it_begins) {
     const Folder folder;
     const std::string in = folder / "in", out = folder / "out.zip",
                       source = ATELIER_SOURCE_DIR "/tests/core/images/";
-    write_pictures(in, 16, 12, 1);
+    write_images(in, 16, 12, 1);
     for (const char* name :
          {"odd_cmyk_plain.jpg", "odd_exif6.jpg", "odd_alpha.png", "odd_lossy.webp"})
         fs::copy_file(source + name, in + "/kind0/" + name);
@@ -23,19 +23,19 @@ TEST(Import, says_what_is_passed_over_and_names_all_that_cannot_be_read_before_i
     write(in + "/kind1/.DS_Store", "x");
     write(in + "/kind2/page.jpg", "<html>");
     write(in + "/kind3/empty.png", "");
-    const Outcome refused = run({"import", in, out, "--size", "8"});
-    EXPECT_EQ(refused.code, 1);
+    const Outcome rejected = run({"import", in, out, "--size", "8"});
+    EXPECT_EQ(rejected.code, 1);
     for (const char* part :
          {"2 entries passed over (1 .gif, 1 hidden file), the first: kind1/a.gif",
           "page.jpg: is a web page", "empty.png: is empty",
           "2 of 22 images cannot be read, named above; nothing was begun", "--skip-bad"}) {
-        expect_contains(refused.err, part);
+        expect_contains(rejected.err, part);
     }
     EXPECT_FALSE(fs::exists(out));
     const Outcome skipped = succeed({"import", in, out, "--size", "8", "--skip-bad"});
     for (const char* part :
          {"2 of 22 images cannot be read and were left out", "out.skipped.txt",
-          "1 image with transparency was put on white", "1 image was turned upright",
+          "1 image with transparency was put on white", "1 image was rotated upright",
           "1 image was converted from CMYK", "out.zip: 20 images of 8x8 in 8 classes"}) {
         expect_contains(skipped.err, part);
     }
@@ -47,12 +47,13 @@ TEST(Import, says_what_is_passed_over_and_names_all_that_cannot_be_read_before_i
     EXPECT_EQ(run({"import", in, out, "--size", "8"}).code, 1) << "exists";
 }
 
-TEST(Import, keeps_captions_that_a_run_can_be_planned_with) {
+TEST(Import, keeps_captions_that_a_run_can_plan_with) {
     const Folder folder;
     const std::string in = folder / "in", out = folder / "out.zip";
     for (int i = 0; i < 12; ++i) {
         std::mt19937 random(static_cast<std::uint32_t>(i));
-        core::write_png(in + "/" + std::to_string(i) + ".png", picture(20 + i, i % 8, random));
+        core::write_png(in + "/" + std::to_string(i) + ".png",
+                        synthetic_image(20 + i, i % 8, random));
         write(in + "/" + std::to_string(i) + ".txt", "shape number " + std::to_string(i % 8));
     }
     expect_contains(succeed({"import", in, out, "--size", "16"}).err,
@@ -68,7 +69,7 @@ TEST(Import, keeps_captions_that_a_run_can_be_planned_with) {
 TEST(Import, reads_names_of_classes_that_are_not_utf8) {
     const Folder folder;
     const std::string in = folder / "in";
-    write_pictures(in, 8, 8, 1);
+    write_images(in, 8, 8, 1);
     fs::rename(in + "/kind0", in + "/caf\xe9");
     expect_contains(succeed({"import", in, folder / "out.zip", "--size", "8"}).err,
                     "\"caf\\xe9\" is not UTF-8; it is read as Latin-1, \"caf\xc3\xa9\"");

@@ -11,18 +11,20 @@ namespace {
 
 nlohmann::json json_of(const std::string& path) { return nlohmann::json::parse(text_of(path)); }
 
-TEST(Pipeline, one_command_makes_teacher_students_ensemble_figures_and_report) {
+TEST(Pipeline, one_command_makes_teacher_students_ensemble_metrics_and_report) {
     const Folder folder;
     succeed(tiny("run", folder / "run"));
-    for (const char* made : {"teacher/model.safetensors", "partition.json", "pairs/manifest.json", "students/1/dm/model.safetensors",
-                             "students/1/adm/model.safetensors", "ensemble/ensemble.json", "evaluation.json", "report.html", "log.txt"}) {
+    for (const char* made :
+         {"teacher/model.safetensors", "partition.json", "pairs/manifest.json",
+          "students/1/dm/model.safetensors", "students/1/adm/model.safetensors",
+          "ensemble/ensemble.json", "evaluation.json", "report.html", "log.txt"}) {
         EXPECT_TRUE(fs::exists(folder.path() / "run" / made)) << made;
     }
     EXPECT_EQ(json_of(folder / "run/ensemble/ensemble.json").at("K"), 2);
     const auto models = json_of(folder / "run/evaluation.json").at("models");
     EXPECT_TRUE(models.contains("teacher") && models.contains("K=2 students"));
 
-    // A second call has nothing to do and changes nothing.
+    // A second call does and changes nothing.
     const auto before = weights_of(folder / "run");
     succeed(tiny("run", folder / "run"));
     EXPECT_EQ(weights_of(folder / "run"), before);
@@ -31,7 +33,8 @@ TEST(Pipeline, one_command_makes_teacher_students_ensemble_figures_and_report) {
 TEST(Pipeline, stages_by_hand_and_students_as_processes_give_the_bytes_of_one_run) {
     const Folder folder;
     succeed(tiny("run", folder / "whole"));
-    for (const char* stage : {"teacher", "partition", "pairs"}) succeed(tiny(stage, folder / "parts"));
+    for (const char* stage : {"teacher", "partition", "pairs"})
+        succeed(tiny(stage, folder / "parts"));
     succeed(tiny("distill", folder / "parts", {"--student", "1"}));
     succeed(tiny("distill", folder / "parts", {"--student", "0", "--stage", "dm"}));
     succeed(tiny("distill", folder / "parts", {"--student", "0", "--stage", "adm"}));
@@ -41,7 +44,8 @@ TEST(Pipeline, stages_by_hand_and_students_as_processes_give_the_bytes_of_one_ru
 
 TEST(Pipeline, a_run_needs_every_student_before_an_ensemble) {
     const Folder folder;
-    for (const char* stage : {"teacher", "partition", "pairs"}) succeed(tiny(stage, folder / "run"));
+    for (const char* stage : {"teacher", "partition", "pairs"})
+        succeed(tiny(stage, folder / "run"));
     succeed(tiny("distill", folder / "run", {"--student", "1"}));
     const Outcome outcome = run(tiny("ensemble", folder / "run"));
     EXPECT_EQ(outcome.code, 1);
@@ -51,18 +55,21 @@ TEST(Pipeline, a_run_needs_every_student_before_an_ensemble) {
 
 TEST(Pipeline, students_may_differ_in_size_and_smaller_ones_pass_through_teacher_score_matching) {
     const Folder folder;
-    const Outcome outcome = succeed(tiny("run", folder / "run", {"students.widths=[16,32]", "tsm.steps=10", "tsm.batch=32"}));
+    const Outcome outcome = succeed(
+        tiny("run", folder / "run", {"students.widths=[16,32]", "tsm.steps=10", "tsm.batch=32"}));
     EXPECT_TRUE(fs::exists(folder.path() / "run/students/0/tsm/model.safetensors"));
     EXPECT_FALSE(fs::exists(folder.path() / "run/students/1/tsm"));
-    expect_contains(outcome.out + outcome.err, "student 1: no teacher score matching; it has the teacher's architecture");
+    expect_contains(outcome.out + outcome.err,
+                    "student 1: no teacher score matching; it has the teacher's architecture");
     EXPECT_LT(text_of(folder / "run/ensemble/students/0/model.safetensors").size(),
               text_of(folder / "run/ensemble/students/1/model.safetensors").size());
 }
 
-TEST(Pipeline, a_teacher_that_was_measured_before_is_not_measured_again) {
+TEST(Pipeline, an_evaluated_teacher_is_not_evaluated_again) {
     const Folder folder;
     succeed(tiny("run", folder / "one"));
-    const Arguments again{"teacher.path=" + (folder / "one/teacher"), "partition.students=1", "dm.steps=2", "adm.steps=0"};
+    const Arguments again{"teacher.path=" + (folder / "one/teacher"), "partition.students=1",
+                          "dm.steps=2", "adm.steps=0"};
     succeed(tiny("run", folder / "two", again));
     const auto before = json_of(folder / "one/evaluation.json").at("models").at("teacher");
     auto taken = json_of(folder / "two/evaluation.json").at("models").at("teacher");
@@ -73,7 +80,10 @@ TEST(Pipeline, a_teacher_that_was_measured_before_is_not_measured_again) {
     Arguments other = again;
     other.emplace_back("evaluate.count=100");  // another protocol
     succeed(tiny("run", folder / "three", other));
-    EXPECT_FALSE(json_of(folder / "three/evaluation.json").at("models").at("teacher").contains("taken_from"));
+    EXPECT_FALSE(json_of(folder / "three/evaluation.json")
+                     .at("models")
+                     .at("teacher")
+                     .contains("taken_from"));
 
     std::ofstream(folder / "one/evaluation.json") << "{\"models\": [1";
     const Outcome outcome = succeed(tiny("run", folder / "four", again));
@@ -83,32 +93,47 @@ TEST(Pipeline, a_teacher_that_was_measured_before_is_not_measured_again) {
 TEST(Pipeline, students_can_branch_from_a_finished_stage_of_another_run) {
     const Folder folder;
     succeed(tiny("run", folder / "one", {"partition.students=1"}));
-    succeed(tiny("run", folder / "branched", {"teacher.path=" + (folder / "one/teacher"), "students.start=" + (folder / "one/students/0/dm"),
-                                              "pairs.path=" + (folder / "one/pairs")}));
-    succeed(tiny("run", folder / "plain", {"teacher.path=" + (folder / "one/teacher"), "pairs.path=" + (folder / "one/pairs")}));
-    EXPECT_NE(text_of(folder / "branched/students/0/dm/model.safetensors"), text_of(folder / "plain/students/0/dm/model.safetensors"));
+    succeed(tiny("run", folder / "branched",
+                 {"teacher.path=" + (folder / "one/teacher"),
+                  "students.start=" + (folder / "one/students/0/dm"),
+                  "pairs.path=" + (folder / "one/pairs")}));
+    succeed(
+        tiny("run", folder / "plain",
+             {"teacher.path=" + (folder / "one/teacher"), "pairs.path=" + (folder / "one/pairs")}));
+    EXPECT_NE(text_of(folder / "branched/students/0/dm/model.safetensors"),
+              text_of(folder / "plain/students/0/dm/model.safetensors"));
 }
 
 TEST(Pipeline, a_stage_warms_its_critic_up_where_it_was_not_trained_beside_the_weights) {
     const Folder folder;
     const std::string words = "updates of the fake score alone first";
     const Outcome whole = succeed(tiny("run", folder / "one", {"partition.students=1"}));
-    EXPECT_EQ((whole.out + whole.err).find(words), std::string::npos);  // of one step, or from the teacher
-    const auto from = [&](const std::string& name, const std::string& start, const Arguments& more = {}) {
-        Arguments all{"partition.students=1", "teacher.path=" + (folder / "one/teacher"), "pairs.path=" + (folder / "one/pairs"), "students.start=" + start,
-                      "dm.steps=0", "adm.steps=25"};
+    EXPECT_EQ((whole.out + whole.err).find(words),
+              std::string::npos);  // a one-step critic, or one from the teacher
+    const auto from = [&](const std::string& name, const std::string& start,
+                          const Arguments& more = {}) {
+        Arguments all{"partition.students=1",
+                      "teacher.path=" + (folder / "one/teacher"),
+                      "pairs.path=" + (folder / "one/pairs"),
+                      "students.start=" + start,
+                      "dm.steps=0",
+                      "adm.steps=25"};
         all.insert(all.end(), more.begin(), more.end());
         const Outcome outcome = succeed(tiny("run", folder / name, all));
         return outcome.out + outcome.err;
     };
     EXPECT_EQ(from("same", folder / "one/students/0/adm").find(words), std::string::npos);
 
-    fs::copy(folder / "one/students/0/adm", folder / "bare");  // as somebody else's student, which comes without its critic
+    fs::copy(folder / "one/students/0/adm",
+             folder / "bare");  // like a foreign student, which has no critic
     fs::remove(folder / "bare/fake_score.safetensors");
     expect_contains(from("bare-start", folder / "bare/"), "3 " + words);
-    EXPECT_EQ(from("bare-cold", folder / "bare", {"adm.critic_warmup=0"}).find(words), std::string::npos);
-    expect_contains(from("same-warm", folder / "one/students/0/adm", {"adm.critic_warmup=7"}), "7 " + words);
-    EXPECT_NE(text_of(folder / "same-warm/students/0/adm/model.safetensors"), text_of(folder / "same/students/0/adm/model.safetensors"));
+    EXPECT_EQ(from("bare-cold", folder / "bare", {"adm.critic_warmup=0"}).find(words),
+              std::string::npos);
+    expect_contains(from("same-warm", folder / "one/students/0/adm", {"adm.critic_warmup=7"}),
+                    "7 " + words);
+    EXPECT_NE(text_of(folder / "same-warm/students/0/adm/model.safetensors"),
+              text_of(folder / "same/students/0/adm/model.safetensors"));
 }
 
 using HeadValues = std::map<std::string, std::vector<float>>;
@@ -129,7 +154,8 @@ HeadValues head_in(const std::string& stage) {
 double largest_difference(const HeadValues& a, const HeadValues& b) {
     double most = 0;
     for (const auto& [name, values] : a) {
-        for (std::size_t i = 0; i < values.size(); ++i) most = std::max(most, std::abs(static_cast<double>(values[i]) - b.at(name).at(i)));
+        for (std::size_t i = 0; i < values.size(); ++i)
+            most = std::max(most, std::abs(static_cast<double>(values[i]) - b.at(name).at(i)));
     }
     return most;
 }
@@ -137,9 +163,17 @@ double largest_difference(const HeadValues& a, const HeadValues& b) {
 TEST(Pipeline, the_gan_head_travels_with_the_critic) {
     const Folder folder;
     succeed(tiny("run", folder / "one", {"partition.students=1"}));
-    const auto head_after = [&](const std::string& name, const std::string& start, const Arguments& more) {
-        Arguments all{"partition.students=1", "teacher.path=" + (folder / "one/teacher"), "pairs.path=" + (folder / "one/pairs"), "students.start=" + start,
-                      "adm.steps=1", "adm.fake_updates=1", "adm.fake_lr=1e-12", "adm.fake_weight_decay=0", "dm.steps=0"};
+    const auto head_after = [&](const std::string& name, const std::string& start,
+                                const Arguments& more) {
+        Arguments all{"partition.students=1",
+                      "teacher.path=" + (folder / "one/teacher"),
+                      "pairs.path=" + (folder / "one/pairs"),
+                      "students.start=" + start,
+                      "adm.steps=1",
+                      "adm.fake_updates=1",
+                      "adm.fake_lr=1e-12",
+                      "adm.fake_weight_decay=0",
+                      "dm.steps=0"};
         all.insert(all.end(), more.begin(), more.end());
         succeed(tiny("run", folder / name, all));
         return head_in(folder / (name + "/students/0/adm"));
@@ -148,15 +182,18 @@ TEST(Pipeline, the_gan_head_travels_with_the_critic) {
     ASSERT_FALSE(trained.empty());
     const std::string adm = folder / "one/students/0/adm", dm = folder / "one/students/0/dm";
     EXPECT_LT(largest_difference(trained, head_after("adm", adm, {})), 1e-6);
-    EXPECT_LT(largest_difference(trained, head_after("by-dm", adm, {"dm.steps=2"})), 1e-6);  // DM has no head; it carries it
+    EXPECT_LT(largest_difference(trained, head_after("by-dm", adm, {"dm.steps=2"})),
+              1e-6);  // DM does not use the head but keeps it
     EXPECT_GT(largest_difference(trained, head_after("fresh", dm, {})), 1e-4);
 }
 
-TEST(Pipeline, the_teacher_has_a_row_for_every_sampler_asked_for) {
+TEST(Pipeline, the_teacher_has_a_row_for_every_requested_sampler) {
     const Folder folder;
-    succeed(tiny("run", folder / "run", {"evaluate.samplers=[\"heun:4\",\"stochastic:6,S_churn=3\"]"}));
+    succeed(
+        tiny("run", folder / "run", {"evaluate.samplers=[\"heun:4\",\"stochastic:6,S_churn=3\"]"}));
     const auto evaluation = json_of(folder / "run/evaluation.json");
-    EXPECT_EQ(evaluation.at("order"), nlohmann::json({"teacher", "K=2 students", "teacher, heun:4", "teacher, stochastic:6,S_churn=3"}));
+    EXPECT_EQ(evaluation.at("order"), nlohmann::json({"teacher", "K=2 students", "teacher, heun:4",
+                                                      "teacher, stochastic:6,S_churn=3"}));
     const auto& models = evaluation.at("models");
     EXPECT_EQ(models.at("teacher, heun:4").at("evaluations"), 7);
     EXPECT_EQ(models.at("teacher, stochastic:6,S_churn=3").at("protocol").at("model").at("sampler"),
@@ -173,20 +210,26 @@ TEST_P(Losses, train_to_an_ensemble) {
     EXPECT_TRUE(fs::exists(folder.path() / "run/ensemble/ensemble.json"));
 }
 
-INSTANTIATE_TEST_SUITE_P(Every, Losses,
-                         testing::Values(Arguments{"dm.regression=none", "adm.regression=none", "pairs.count=0"}, Arguments{"pairs.filter=all"},
-                                         Arguments{"dm.loss=sid", "adm.loss=sid"}, Arguments{"adm.gan_weight=auto", "adm.r1_weight=0.1"},
-                                         Arguments{"adm.divergence=forward_kl"}, Arguments{"adm.divergence=jensen_shannon"},
-                                         Arguments{"adm.divergence=squared_hellinger"}, Arguments{"adm.divergence=softened_reverse_kl"},
-                                         Arguments{"adm.divergence=jeffreys"}, Arguments{"dm.steps=0"}, Arguments{"adm.steps=0"},
-                                         Arguments{"dm.keep_best=true"}, Arguments{"precision=bf16"}));
+INSTANTIATE_TEST_SUITE_P(
+    Every, Losses,
+    testing::Values(Arguments{"dm.regression=none", "adm.regression=none", "pairs.count=0"},
+                    Arguments{"pairs.filter=all"}, Arguments{"dm.loss=sid", "adm.loss=sid"},
+                    Arguments{"adm.gan_weight=auto", "adm.r1_weight=0.1"},
+                    Arguments{"adm.divergence=forward_kl"},
+                    Arguments{"adm.divergence=jensen_shannon"},
+                    Arguments{"adm.divergence=squared_hellinger"},
+                    Arguments{"adm.divergence=softened_reverse_kl"},
+                    Arguments{"adm.divergence=jeffreys"}, Arguments{"dm.steps=0"},
+                    Arguments{"adm.steps=0"}, Arguments{"dm.keep_best=true"},
+                    Arguments{"precision=bf16"}));
 
 class Partitions : public testing::TestWithParam<std::string> {};
 
 TEST_P(Partitions, give_every_class_one_owner) {
     const Folder folder;
     succeed(tiny("teacher", folder / "run"));
-    succeed(tiny("partition", folder / "run", {"partition.method=" + GetParam(), "partition.students=3"}));
+    succeed(tiny("partition", folder / "run",
+                 {"partition.method=" + GetParam(), "partition.students=3"}));
     const auto owner = json_of(folder / "run/partition.json").at("owner").get<std::vector<int>>();
     ASSERT_EQ(owner.size(), 8u);
     std::vector<int> sizes(3);
@@ -194,7 +237,8 @@ TEST_P(Partitions, give_every_class_one_owner) {
     for (const int size : sizes) EXPECT_GT(size, 0);
 }
 
-INSTANTIATE_TEST_SUITE_P(Every, Partitions, testing::Values("consecutive", "random", "kmeans", "balanced"));
+INSTANTIATE_TEST_SUITE_P(Every, Partitions,
+                         testing::Values("consecutive", "random", "kmeans", "balanced"));
 
 }  // namespace
 }  // namespace atelier::end_to_end

@@ -1,6 +1,6 @@
 #include <nlohmann/json.hpp>
 
-#include "end_to_end/pictures.h"
+#include "end_to_end/images.h"
 
 namespace atelier::end_to_end {
 namespace {
@@ -10,8 +10,10 @@ using nlohmann::json;
 std::vector<std::string> run_configs() {
     std::vector<std::string> found;
     for (const auto& entry : fs::directory_iterator(fs::path(ATELIER_SOURCE_DIR) / "configs")) {
-        const bool of_run = text_of(entry.path()).find("[partition]") != std::string::npos;  // classifier.toml is of another command
-        if (entry.path().extension() == ".toml" && of_run) found.push_back(entry.path().stem().string());
+        const bool of_run = text_of(entry.path()).find("[partition]") !=
+                            std::string::npos;  // classifier.toml belongs to another command
+        if (entry.path().extension() == ".toml" && of_run)
+            found.push_back(entry.path().stem().string());
     }
     std::ranges::sort(found);
     return found;
@@ -28,16 +30,21 @@ class Recipes : public testing::TestWithParam<std::string> {};
 TEST_P(Recipes, is_planned_without_data_and_teacher_and_fits) {
     const std::string path = "configs/" + GetParam() + ".toml";
     Arguments more{"--tflops", "100"};
-    if (GetParam() == "fashion-mnist") more.insert(more.end(), {"data.path=not-here", "data.shape=[1,28,28]", "data.classes=10"});
+    if (GetParam() == "fashion-mnist")
+        more.insert(more.end(), {"data.path=not-here", "data.shape=[1,28,28]", "data.classes=10"});
     const json plan = planned(path, more);
     EXPECT_GT(plan.at("networks").size(), 1u);
     for (const json& stage : plan.at("stages")) {
         EXPECT_GT(stage.at("memory_bytes").get<double>(), 0);
-        EXPECT_LE(stage.at("memory_bytes").get<double>(), plan.at("device_memory_bytes").get<double>());
+        EXPECT_LE(stage.at("memory_bytes").get<double>(),
+                  plan.at("device_memory_bytes").get<double>());
         EXPECT_GT(stage.at("flops_a_step").get<double>(), 0);
         EXPECT_GT(stage.at("seconds").get<double>(), 0);
     }
-    expect_contains(succeed({"run", path, "--dry-run", "--tflops", "100", "data.shape=" + plan.at("data_shape").dump(), "data.classes=" + plan.at("classes").dump()}).out,
+    expect_contains(succeed({"run", path, "--dry-run", "--tflops", "100",
+                             "data.shape=" + plan.at("data_shape").dump(),
+                             "data.classes=" + plan.at("classes").dump()})
+                        .out,
                     "in all");
 }
 
@@ -48,14 +55,18 @@ INSTANTIATE_TEST_SUITE_P(Every, Recipes, testing::ValuesIn(run_configs()), [](co
 });
 
 TEST(Recipes, have_the_networks_of_the_paper) {
-    const auto parameters = [](const std::string& config) { return planned("configs/" + config + ".toml").at("networks"); };
+    const auto parameters = [](const std::string& config) {
+        return planned("configs/" + config + ".toml").at("networks");
+    };
     EXPECT_EQ(parameters("imagenet64-msd4-adm")[0].at("parameters"), 295'899'267);
     EXPECT_EQ(parameters("imagenet64-msd4-adm")[1].at("parameters"), 295'899'267);
-    EXPECT_NEAR(parameters("imagenet64-msd4-small")[1].at("parameters").get<double>(), 172.8e6, 0.1e6);
-    EXPECT_NEAR(parameters("imagenet64-msd4-smaller")[1].at("parameters").get<double>(), 85.9e6, 0.1e6);
+    EXPECT_NEAR(parameters("imagenet64-msd4-small")[1].at("parameters").get<double>(), 172.8e6,
+                0.1e6);
+    EXPECT_NEAR(parameters("imagenet64-msd4-smaller")[1].at("parameters").get<double>(), 85.9e6,
+                0.1e6);
 }
 
-/// The stages of a plan by their names.
+/// The stages of a plan by name.
 std::map<std::string, json> stages_of(const json& plan) {
     std::map<std::string, json> stages;
     for (const json& stage : plan.at("stages")) stages[stage.at("stage")] = stage;
@@ -63,11 +74,13 @@ std::map<std::string, json> stages_of(const json& plan) {
 }
 
 TEST(Recipes, count_generator_updates) {
-    for (const auto& [config, dm, adm, fake] : {std::tuple{"imagenet64-msd4-adm", 81000, 28500, 5}, {"sd15-msd4-adm", 3900, 200, 10}}) {
+    for (const auto& [config, dm, adm, fake] :
+         {std::tuple{"imagenet64-msd4-adm", 81000, 28500, 5}, {"sd15-msd4-adm", 3900, 200, 10}}) {
         const auto stages = stages_of(planned(std::string("configs/") + config + ".toml"));
         EXPECT_EQ(stages.at("dm").at("steps"), dm) << config;
         EXPECT_EQ(stages.at("adm").at("steps"), adm) << config;
-        for (const char* stage : {"dm", "adm"}) EXPECT_EQ(stages.at(stage).at("fake_updates"), fake) << config;
+        for (const char* stage : {"dm", "adm"})
+            EXPECT_EQ(stages.at(stage).at("fake_updates"), fake) << config;
     }
     const json cifar = planned("configs/cifar10-msd.toml").at("stages").at(0);
     EXPECT_EQ(cifar.at("steps"), 20000);
@@ -79,28 +92,34 @@ TEST(Recipes, count_generator_updates) {
     EXPECT_EQ(pairs.at("batch"), 336);
 }
 
-TEST(Recipes, take_the_work_of_dmd2) {
+TEST(Recipes, need_the_compute_of_dmd2) {
     const std::string config = "configs/imagenet64-msd4-adm.toml";
     double work = 0;
     const json plan = planned(config);
-    for (const json& stage : plan.at("stages")) work += stage.at("steps").get<double>() * stage.at("flops_a_step").get<double>();
+    for (const json& stage : plan.at("stages"))
+        work += stage.at("steps").get<double>() * stage.at("flops_a_step").get<double>();
     EXPECT_NEAR(work, 177e18, 2e18);
     const std::string out = succeed({"run", config, "--dry-run"}).out;
-    expect_contains(out, "81000 generator updates of 280 samples, 40 at once; 5 of the fake score per generator update");
+    expect_contains(
+        out,
+        "81000 generator updates of 280 samples, 40 per micro-batch; 5 of the fake score per "
+        "generator update");
     expect_contains(out, "28500 generator updates");
     expect_contains(out, "176.3 EFLOP per student");
 }
 
-TEST(Recipes, claim_what_is_theirs) {
-    for (const auto& entry : fs::recursive_directory_iterator(fs::path(ATELIER_SOURCE_DIR) / "configs")) {
+TEST(Recipes, only_claim_an_fid_for_the_pairs_recipe) {
+    for (const auto& entry :
+         fs::recursive_directory_iterator(fs::path(ATELIER_SOURCE_DIR) / "configs")) {
         const std::string text = text_of(entry.path());
         const bool claims = text.find("2.37") != std::string::npos;
         EXPECT_EQ(claims, entry.path().filename() == "imagenet64-msd4-pairs.toml") << entry.path();
     }
 }
 
-TEST(DryRun, calls_the_width_of_a_text_no_classes) {
-    const std::string captions = succeed({"run", "configs/captions.toml", "--dry-run", "--tflops", "1"}).out;
+TEST(DryRun, does_not_report_text_width_as_classes) {
+    const std::string captions =
+        succeed({"run", "configs/captions.toml", "--dry-run", "--tflops", "1"}).out;
     expect_contains(captions, "captions embedded in 64 values");
     EXPECT_EQ(captions.find("64 classes"), std::string::npos) << captions;
     EXPECT_EQ(planned("configs/captions.toml", {"--tflops", "1"}).at("classes"), 0);
@@ -113,13 +132,16 @@ TEST(DryRun, calls_the_width_of_a_text_no_classes) {
 }
 
 TEST(Recipes, single_ones_see_as_many_images_as_their_ensembles) {
-    for (const auto& [many, one] : {std::pair{"imagenet64-msd4-dm", "imagenet64-single-dm"}, {"imagenet64-msd4-adm", "imagenet64-single-adm"},
-                                    {"imagenet64-msd4-small", "imagenet64-single-small"}, {"cifar10-msd", "cifar10-single"}}) {
+    for (const auto& [many, one] : {std::pair{"imagenet64-msd4-dm", "imagenet64-single-dm"},
+                                    {"imagenet64-msd4-adm", "imagenet64-single-adm"},
+                                    {"imagenet64-msd4-small", "imagenet64-single-small"},
+                                    {"cifar10-msd", "cifar10-single"}}) {
         const auto work = [](const std::string& config) {
             double sum = 0;
             const json plan = planned("configs/" + config + ".toml");
             for (const json& stage : plan.at("stages")) {
-                sum += stage.at("times").get<double>() * stage.at("steps").get<double>() * stage.at("flops_a_step").get<double>();
+                sum += stage.at("times").get<double>() * stage.at("steps").get<double>() *
+                       stage.at("flops_a_step").get<double>();
             }
             return sum;
         };
@@ -133,43 +155,57 @@ TEST(DryRun, writes_nothing_and_measures_a_step_of_small_networks) {
     const json plan = json::parse(succeed(arguments).out);
     EXPECT_EQ(folder.files(), 0u);
     ASSERT_EQ(plan.at("stages").size(), 3u);
-    for (const json& stage : plan.at("stages")) EXPECT_EQ(stage.at("seconds_from"), "a step, measured");
+    for (const json& stage : plan.at("stages"))
+        EXPECT_EQ(stage.at("seconds_from"), "a step, measured");
     EXPECT_EQ(plan.at("stages")[1].at("times"), 2);
     EXPECT_EQ(plan.at("stages")[1].at("generated_images"), 12 * 32 * 3);
 }
 
-TEST(DryRun, refuses_what_does_not_fit_and_says_what_to_lower) {
-    const Outcome outcome = run({"run", "configs/imagenet64-msd4-dm.toml", "--dry-run", "--device-memory", "24", "dm.micro_batch=0"});
+TEST(DryRun, rejects_what_does_not_fit_and_suggests_what_to_lower) {
+    const Outcome outcome = run({"run", "configs/imagenet64-msd4-dm.toml", "--dry-run",
+                                 "--device-memory", "24", "dm.micro_batch=0"});
     EXPECT_EQ(outcome.code, 2);
     expect_contains(outcome.err, "dm of students 0, 1, 2, 3 needs");
     expect_contains(outcome.err, "lower dm.micro_batch to ");
     const std::string words = "lower dm.micro_batch to ";
     const int fits = std::stoi(outcome.err.substr(outcome.err.find(words) + words.size()));
-    succeed({"run", "configs/imagenet64-msd4-dm.toml", "--dry-run", "--device-memory", "24", "dm.micro_batch=" + std::to_string(fits)});
-    expect_contains(run({"run", "configs/imagenet64-msd4-dm.toml", "--dry-run", "--device-memory", "4"}).err, "take a smaller network");
+    succeed({"run", "configs/imagenet64-msd4-dm.toml", "--dry-run", "--device-memory", "24",
+             "dm.micro_batch=" + std::to_string(fits)});
+    expect_contains(
+        run({"run", "configs/imagenet64-msd4-dm.toml", "--dry-run", "--device-memory", "4"}).err,
+        "take a smaller network");
 }
 
-TEST(DryRun, says_what_it_cannot_know) {
-    const Outcome outcome = run({"run", "configs/imagenet64-msd4-dm.toml", "--dry-run", "data.classes=-1"});
+TEST(DryRun, reports_what_it_cannot_know) {
+    const Outcome outcome =
+        run({"run", "configs/imagenet64-msd4-dm.toml", "--dry-run", "data.classes=-1"});
     EXPECT_EQ(outcome.code, 2);
     expect_contains(outcome.err, "set data.shape and data.classes");
-    expect_contains(succeed({"run", "configs/imagenet64-msd4-dm.toml", "--dry-run"}).out, "data/imagenet64.zip is not here; shape and classes are the config's");
+    expect_contains(succeed({"run", "configs/imagenet64-msd4-dm.toml", "--dry-run"}).out,
+                    "data/imagenet64.zip is not here; shape and classes are the config's");
 }
 
-/// What is planned for a training step on the CPU against what the process took.
-TEST(DryRun, tells_the_memory_of_a_training_step_within_15_percent) {
-    for (const Arguments& more : {Arguments{"--batch", "192"}, Arguments{"--batch", "128", "--gan"}, Arguments{"--batch", "192", "--activation-checkpointing"}}) {
-        Arguments arguments{"benchmark", "models/fashion-mnist/teacher", "--training", "--runs", "1", "--threads", "1"};
+/// Compares the memory planned for a CPU training step with the memory the process used.
+TEST(DryRun, predicts_the_memory_of_a_training_step_within_15_percent) {
+    for (const Arguments& more : {Arguments{"--batch", "192"}, Arguments{"--batch", "128", "--gan"},
+                                  Arguments{"--batch", "192", "--activation-checkpointing"}}) {
+        Arguments arguments{
+            "benchmark", "models/fashion-mnist/teacher", "--training", "--runs", "1", "--threads",
+            "1"};
         arguments.insert(arguments.end(), more.begin(), more.end());
-        const json told = json::parse(succeed(arguments).out);
-        EXPECT_NEAR(told.at("estimated_peak_bytes").get<double>() / told.at("peak_rss_bytes").get<double>(), 1, 0.15) << told.dump();
+        const json figures = json::parse(succeed(arguments).out);
+        EXPECT_NEAR(figures.at("estimated_peak_bytes").get<double>() /
+                        figures.at("peak_rss_bytes").get<double>(),
+                    1, 0.15)
+            << figures.dump();
     }
 }
 
 TEST(MaxHours, stops_with_a_checkpoint_and_the_same_command_ends_with_the_same_bytes) {
     const Folder folder;
     succeed(tiny("run", folder / "whole", {"teacher.steps=400"}));
-    Arguments limited = tiny("run", folder / "limited", {"teacher.steps=400", "--max-hours", "0.00001"});  // 36 milliseconds
+    Arguments limited = tiny("run", folder / "limited",
+                             {"teacher.steps=400", "--max-hours", "0.00001"});  // 36 milliseconds
     const Outcome stopped = run(limited);
     EXPECT_EQ(stopped.code, 130);
     expect_contains(stopped.err, "run the same command again to go on");
@@ -180,14 +216,47 @@ TEST(MaxHours, stops_with_a_checkpoint_and_the_same_command_ends_with_the_same_b
 
 TEST(MicroBatches, half_precision_and_checkpointing_train_and_resume_to_the_same_bytes) {
     const Folder folder;
-    write_pictures(folder / "pictures", 64, 8, 1);
+    write_images(folder / "pictures", 64, 8, 1);
     const auto small = [&](const std::string& output, const Arguments& more) {
-        Arguments all{"run", "configs/imagenet64-msd4-small.toml", "device=cpu", "output=" + output, "data.path=" + (folder / "pictures"), "data.shape=[3,8,8]",
-                      "data.classes=8", "teacher.path=", "network.model_channels=16", "network.channel_mult=[1,2]", "network.num_blocks=1",
-                      "network.attention_resolutions=[4]", "precision=fp16", "activation_checkpointing=true", "threads=1", "students.threads=1", "partition.students=2",
-                      "students.widths=[8]", "students.channel_mult=[1,2]", "students.depths=[1]", "teacher.steps=6", "teacher.batch=8", "teacher.micro_batch=3",
-                      "tsm.steps=4", "tsm.batch=8", "tsm.micro_batch=4", "dm.steps=4", "dm.batch=6", "dm.micro_batch=2", "adm.steps=3", "adm.batch=6",
-                      "adm.micro_batch=4", "probe.every=2", "probe.count=16", "probe.batch=8", "checkpoint_seconds=0", "checkpoints_kept=1", "evaluate.count=16", "evaluate.steps=2"};
+        Arguments all{"run",
+                      "configs/imagenet64-msd4-small.toml",
+                      "device=cpu",
+                      "output=" + output,
+                      "data.path=" + (folder / "pictures"),
+                      "data.shape=[3,8,8]",
+                      "data.classes=8",
+                      "teacher.path=",
+                      "network.model_channels=16",
+                      "network.channel_mult=[1,2]",
+                      "network.num_blocks=1",
+                      "network.attention_resolutions=[4]",
+                      "precision=fp16",
+                      "activation_checkpointing=true",
+                      "threads=1",
+                      "students.threads=1",
+                      "partition.students=2",
+                      "students.widths=[8]",
+                      "students.channel_mult=[1,2]",
+                      "students.depths=[1]",
+                      "teacher.steps=6",
+                      "teacher.batch=8",
+                      "teacher.micro_batch=3",
+                      "tsm.steps=4",
+                      "tsm.batch=8",
+                      "tsm.micro_batch=4",
+                      "dm.steps=4",
+                      "dm.batch=6",
+                      "dm.micro_batch=2",
+                      "adm.steps=3",
+                      "adm.batch=6",
+                      "adm.micro_batch=4",
+                      "probe.every=2",
+                      "probe.count=16",
+                      "probe.batch=8",
+                      "checkpoint_seconds=0",
+                      "checkpoints_kept=1",
+                      "evaluate.count=16",
+                      "evaluate.steps=2"};
         all.insert(all.end(), more.begin(), more.end());
         return all;
     };
@@ -204,24 +273,28 @@ TEST(MicroBatches, half_precision_and_checkpointing_train_and_resume_to_the_same
     EXPECT_TRUE(config.at("weights").contains("model-ema-0.9999.safetensors"));
     EXPECT_TRUE(fs::exists(folder.path() / "whole/students/1/adm/model-ema-0.9999.safetensors"));
     std::size_t kept = 0;
-    for (const auto& entry : fs::recursive_directory_iterator(folder.path() / "whole/students/0/adm")) kept += entry.path().filename().string().starts_with("step-") && entry.path().extension() == ".safetensors";
+    for (const auto& entry :
+         fs::recursive_directory_iterator(folder.path() / "whole/students/0/adm"))
+        kept += entry.path().filename().string().starts_with("step-") &&
+                entry.path().extension() == ".safetensors";
     EXPECT_LE(kept, 1u);
     const Outcome changed = run(small(folder / "whole", {"dm.micro_batch=3"}));
     EXPECT_EQ(changed.code, 2);
     expect_contains(changed.err, "dm.micro_batch: 2 -> 3");
 }
 
-TEST(Import, of_a_folder_is_inspected_and_refused_where_the_config_asks_for_other_data) {
+TEST(Import, of_a_folder_is_inspected_and_rejected_for_a_config_with_other_data) {
     const Folder folder;
-    write_pictures(folder / "pictures", 32, 12, 1);
+    write_images(folder / "pictures", 32, 12, 1);
     succeed({"import", folder / "pictures", folder / "data.zip", "--size", "8"});
     const json about = json::parse(succeed({"inspect", folder / "data.zip", "--json"}).out);
     EXPECT_EQ(about.at("shape"), json({3, 8, 8}));
     EXPECT_EQ(about.at("histogram").size(), 8u);
     for (const auto& [name, count] : about.at("histogram").items()) EXPECT_EQ(count, 4) << name;
 
-    const Arguments config{"run", "configs/imagenet64-msd4-dm.toml", "device=cpu", "teacher.path=", "output=" + (folder / "run")};
-    const auto refused = [&](const Arguments& more) {
+    const Arguments config{"run", "configs/imagenet64-msd4-dm.toml", "device=cpu",
+                           "teacher.path=", "output=" + (folder / "run")};
+    const auto rejected = [&](const Arguments& more) {
         Arguments all = config;
         all.insert(all.end(), more.begin(), more.end());
         const Outcome outcome = run(all);
@@ -229,12 +302,19 @@ TEST(Import, of_a_folder_is_inspected_and_refused_where_the_config_asks_for_othe
         EXPECT_FALSE(fs::exists(folder.path() / "run"));
         return outcome.err;
     };
-    expect_contains(refused({"data.path=" + (folder / "data.zip"), "data.classes=8"}), "samples are [3,8,8], but data.shape asks for [3,64,64]");
-    expect_contains(refused({"data.path=" + (folder / "data.zip"), "data.shape=[3,8,8]"}), "has 8 classes, but data.classes asks for 1000");
+    expect_contains(rejected({"data.path=" + (folder / "data.zip"), "data.classes=8"}),
+                    "samples are [3,8,8], but data.shape asks for [3,64,64]");
+    expect_contains(rejected({"data.path=" + (folder / "data.zip"), "data.shape=[3,8,8]"}),
+                    "has 8 classes, but data.classes asks for 1000");
     fs::create_directories(folder.path() / "flat");
-    for (const auto& entry : fs::recursive_directory_iterator(folder.path() / "pictures/kind0")) fs::copy(entry.path(), folder.path() / "flat" / entry.path().filename());
-    expect_contains(refused({"data.path=" + (folder / "flat"), "data.shape=[3,12,12]", "data.classes=8"}), "is unlabelled, so its conditions cannot be shared by 4 students");
-    expect_contains(refused({"data.path=" + (folder / "flat"), "data.shape=[]", "data.classes=-1"}), "is unlabelled");
+    for (const auto& entry : fs::recursive_directory_iterator(folder.path() / "pictures/kind0"))
+        fs::copy(entry.path(), folder.path() / "flat" / entry.path().filename());
+    expect_contains(
+        rejected({"data.path=" + (folder / "flat"), "data.shape=[3,12,12]", "data.classes=8"}),
+        "is unlabelled, so its conditions cannot be split among 4 students");
+    expect_contains(
+        rejected({"data.path=" + (folder / "flat"), "data.shape=[]", "data.classes=-1"}),
+        "is unlabelled");
 }
 
 }  // namespace

@@ -16,14 +16,14 @@
 #include <thread>
 #include <vector>
 
-/// The program as a user meets it: started as a process, judged by its exit code, its words and what it leaves on disk.
+/// Runs the program as a process and checks its exit code, output and files.
 namespace atelier::end_to_end {
 
 namespace fs = std::filesystem;
 using Arguments = std::vector<std::string>;
 
 struct Outcome {
-    int code = 0;  // 128 + the signal when one ended it
+    int code = 0;  // exit code, or 128 + signal
     std::string out, err;
 };
 
@@ -32,7 +32,7 @@ inline std::string text_of(const fs::path& path) {
     return {std::istreambuf_iterator<char>(file), {}};
 }
 
-/// A folder that goes away with the test.
+/// A temporary folder, removed at the end of the test.
 class Folder {
 public:
     Folder() {
@@ -46,7 +46,8 @@ public:
     const fs::path& path() const { return path_; }
     std::size_t files() const {
         std::size_t count = 0;
-        for (const auto& entry : fs::recursive_directory_iterator(path_)) count += entry.is_regular_file();
+        for (const auto& entry : fs::recursive_directory_iterator(path_))
+            count += entry.is_regular_file();
         return count;
     }
 
@@ -54,18 +55,20 @@ private:
     fs::path path_;
 };
 
-/// A started process of the program, its output in files of `folder`.
+/// A running process of the program; its output goes to files in `folder`.
 class Process {
 public:
-    Process(const Arguments& arguments, const Folder& folder) : out_(folder / ".out"), err_(folder / ".err") {
+    Process(const Arguments& arguments, const Folder& folder)
+        : out_(folder / ".out"), err_(folder / ".err") {
         pid_ = ::fork();
         if (pid_ != 0) return;
-        // A group of its own, so that a kill reaches the students' processes, too.
+        // Its own process group, so that signals also reach the students' processes.
         ::setpgid(0, 0);
         redirect(out_, STDOUT_FILENO);
         redirect(err_, STDERR_FILENO);
         std::vector<char*> words{const_cast<char*>(ATELIER_PROGRAM)};
-        for (const std::string& argument : arguments) words.push_back(const_cast<char*>(argument.c_str()));
+        for (const std::string& argument : arguments)
+            words.push_back(const_cast<char*>(argument.c_str()));
         words.push_back(nullptr);
         if (::chdir(ATELIER_SOURCE_DIR) == 0) ::execv(ATELIER_PROGRAM, words.data());
         ::_exit(127);
@@ -76,7 +79,8 @@ public:
     Outcome wait() const {
         int status = 0;
         ::waitpid(pid_, &status, 0);
-        Outcome outcome{WIFSIGNALED(status) ? 128 + WTERMSIG(status) : WEXITSTATUS(status), text_of(out_), text_of(err_)};
+        Outcome outcome{WIFSIGNALED(status) ? 128 + WTERMSIG(status) : WEXITSTATUS(status),
+                        text_of(out_), text_of(err_)};
         fs::remove(out_);
         fs::remove(err_);
         return outcome;
@@ -98,14 +102,15 @@ inline Outcome run(const Arguments& arguments) {
     return Process(arguments, folder).wait();
 }
 
-/// Runs and expects success.
+/// Runs the program and expects success.
 inline Outcome succeed(const Arguments& arguments) {
     const Outcome outcome = run(arguments);
     EXPECT_EQ(outcome.code, 0) << outcome.err;
     return outcome;
 }
 
-/// A data set of 800 points in 8 labelled clusters, written once: evaluations against more points would take most of the tests' time.
+/// A data set of 800 points in 8 labelled clusters, written once; small, so that evaluations are
+/// fast.
 inline std::string small_points() {
     static const Folder folder;
     const std::string path = folder / "points.safetensors";
@@ -114,46 +119,73 @@ inline std::string small_points() {
     std::vector<float> points;
     std::vector<std::int64_t> labels;
     for (std::int64_t i = 0; i < count; ++i) {
-        const double angle = static_cast<double>(i % classes) * 0.785398, wobble = 0.1 * std::sin(static_cast<double>(i) * 1.7);
+        const double angle = static_cast<double>(i % classes) * 0.785398,
+                     wobble = 0.1 * std::sin(static_cast<double>(i) * 1.7);
         points.push_back(static_cast<float>(std::cos(angle) + wobble));
-        points.push_back(static_cast<float>(std::sin(angle) + 0.1 * std::cos(static_cast<double>(i) * 2.3)));
+        points.push_back(
+            static_cast<float>(std::sin(angle) + 0.1 * std::cos(static_cast<double>(i) * 2.3)));
         labels.push_back(i % classes);
     }
-    const std::size_t labels_at = points.size() * sizeof(float), end = labels_at + labels.size() * sizeof(std::int64_t);
-    std::string header = R"({"points":{"dtype":"F32","shape":[800,2],"data_offsets":[0,)" + std::to_string(labels_at) +
-                         R"(]},"labels":{"dtype":"I64","shape":[800],"data_offsets":[)" + std::to_string(labels_at) + "," + std::to_string(end) + "]}}";
+    const std::size_t labels_at = points.size() * sizeof(float),
+                      end = labels_at + labels.size() * sizeof(std::int64_t);
+    std::string header = R"({"points":{"dtype":"F32","shape":[800,2],"data_offsets":[0,)" +
+                         std::to_string(labels_at) +
+                         R"(]},"labels":{"dtype":"I64","shape":[800],"data_offsets":[)" +
+                         std::to_string(labels_at) + "," + std::to_string(end) + "]}}";
     header.resize((header.size() + 7) / 8 * 8, ' ');
     const std::uint64_t size = header.size();
     std::ofstream file(path, std::ios::binary);
     file.write(reinterpret_cast<const char*>(&size), sizeof size);
     file.write(header.data(), static_cast<std::streamsize>(size));
-    file.write(reinterpret_cast<const char*>(points.data()), static_cast<std::streamsize>(labels_at));
-    file.write(reinterpret_cast<const char*>(labels.data()), static_cast<std::streamsize>(end - labels_at));
+    file.write(reinterpret_cast<const char*>(points.data()),
+               static_cast<std::streamsize>(labels_at));
+    file.write(reinterpret_cast<const char*>(labels.data()),
+               static_cast<std::streamsize>(end - labels_at));
     return path;
 }
 
-/// `atelier COMMAND configs/toy2d.toml` made so small that it takes seconds, writing to `output`.
-inline Arguments tiny(const std::string& command, const std::string& output, const Arguments& more = {}) {
-    Arguments all{command, "configs/toy2d.toml", "output=" + output, "data.path=" + small_points(), "seed=3", "network.hidden=32", "network.blocks=2", "teacher.steps=40",
-                  "teacher.batch=64", "partition.students=2", "pairs.count=200", "pairs.steps=4", "pairs.shard=64", "dm.steps=12",
-                  "dm.batch=32", "adm.steps=8", "adm.batch=32", "probe.every=5", "probe.count=64", "evaluate.count=200",
+/// `atelier COMMAND configs/toy2d.toml`, reduced to run within seconds, writing to `output`.
+inline Arguments tiny(const std::string& command, const std::string& output,
+                      const Arguments& more = {}) {
+    Arguments all{command,
+                  "configs/toy2d.toml",
+                  "output=" + output,
+                  "data.path=" + small_points(),
+                  "seed=3",
+                  "network.hidden=32",
+                  "network.blocks=2",
+                  "teacher.steps=40",
+                  "teacher.batch=64",
+                  "partition.students=2",
+                  "pairs.count=200",
+                  "pairs.steps=4",
+                  "pairs.shard=64",
+                  "dm.steps=12",
+                  "dm.batch=32",
+                  "adm.steps=8",
+                  "adm.batch=32",
+                  "probe.every=5",
+                  "probe.count=64",
+                  "evaluate.count=200",
                   "checkpoint_seconds=0"};
     all.insert(all.end(), more.begin(), more.end());
     return all;
 }
 
-/// Names and bytes of the students' and the teacher's weights in a run.
+/// Paths and contents of the students' and the teacher's weights in a run.
 inline std::map<std::string, std::string> weights_of(const std::string& run) {
     std::map<std::string, std::string> found;
     if (!fs::exists(run)) return found;
     for (const auto& entry : fs::recursive_directory_iterator(run)) {
-        if (entry.path().filename() == "model.safetensors") found[entry.path().lexically_relative(run).string()] = text_of(entry.path());
+        if (entry.path().filename() == "model.safetensors")
+            found[entry.path().lexically_relative(run).string()] = text_of(entry.path());
     }
     return found;
 }
 
 inline void expect_contains(const std::string& text, const std::string& part) {
-    EXPECT_NE(text.find(part), std::string::npos) << "\"" << text << "\" does not contain \"" << part << "\"";
+    EXPECT_NE(text.find(part), std::string::npos)
+        << "\"" << text << "\" does not contain \"" << part << "\"";
 }
 
 }  // namespace atelier::end_to_end

@@ -5,9 +5,11 @@
 namespace atelier::end_to_end {
 namespace {
 
-/// 120 embeddings of three kinds of prompts as a .npy file, and the prompts beside it; row 7 is the empty prompt.
+/// 120 embeddings of three kinds of prompts as a .npy file, with the prompts in a text file; row 7
+/// is the empty prompt.
 struct Prompts {
-    explicit Prompts(const Folder& folder) : embeddings(folder / "prompts.npy"), lines(folder / "prompts.txt") {
+    explicit Prompts(const Folder& folder)
+        : embeddings(folder / "prompts.npy"), lines(folder / "prompts.txt") {
         std::string header = "{'descr': '<f4', 'fortran_order': False, 'shape': (120, 3), }";
         header.resize(117, ' ');
         header += '\n';
@@ -17,46 +19,56 @@ struct Prompts {
         const char* kinds[]{"cat", "boat", "shoe"};
         for (int i = 0; i < 120; ++i) {
             float row[3];
-            for (int d = 0; d < 3; ++d) row[d] = static_cast<float>((d == i % 3) + 0.2 * std::sin(i * 1.7 + d));
+            for (int d = 0; d < 3; ++d)
+                row[d] = static_cast<float>((d == i % 3) + 0.2 * std::sin(i * 1.7 + d));
             file.write(reinterpret_cast<const char*>(row), sizeof row);
-            words << (i == 7 ? std::string() : kinds[i % 3] + std::string(" number ") + std::to_string(i)) << "\n";
+            words << (i == 7 ? std::string()
+                             : kinds[i % 3] + std::string(" number ") + std::to_string(i))
+                  << "\n";
         }
     }
     std::string embeddings, lines;
 };
 
-TEST(Prompts, are_split_by_meaning_and_routed_alike_later) {
+TEST(Prompts, are_partitioned_by_meaning_and_routed_consistently) {
     const Folder folder;
     const Prompts prompts(folder);
-    const Outcome made = succeed({"partition", prompts.embeddings, "--prompts", prompts.lines, "--students", "3", "--seed", "2", "--out", folder / "k3", "--json"});
-    const auto told = nlohmann::json::parse(made.out);
-    EXPECT_EQ(told.at("prompts"), 120);
-    for (const auto& cell : told.at("cells")) {
+    const Outcome made =
+        succeed({"partition", prompts.embeddings, "--prompts", prompts.lines, "--students", "3",
+                 "--seed", "2", "--out", folder / "k3", "--json"});
+    const auto summary = nlohmann::json::parse(made.out);
+    EXPECT_EQ(summary.at("prompts"), 120);
+    for (const auto& cell : summary.at("cells")) {
         EXPECT_EQ(cell.at("prompts"), 40);
         const std::string kind = cell.at("nearest").at(0).get<std::string>().substr(0, 4);
         for (const auto& prompt : cell.at("nearest")) {
-            EXPECT_TRUE(prompt.get<std::string>().empty() || prompt.get<std::string>().starts_with(kind)) << prompt;
+            EXPECT_TRUE(prompt.get<std::string>().empty() ||
+                        prompt.get<std::string>().starts_with(kind))
+                << prompt;
         }
     }
-    const auto routed = nlohmann::json::parse(succeed({"route", folder / "k3", "--embeddings", prompts.embeddings, "--json"}).out);
+    const auto routed = nlohmann::json::parse(
+        succeed({"route", folder / "k3", "--embeddings", prompts.embeddings, "--json"}).out);
     ASSERT_EQ(routed.size(), 120u);
-    for (std::size_t i = 0; i < 120; ++i) EXPECT_EQ(routed[i].at("student"), routed[i % 3].at("student"));
-    EXPECT_EQ(told.at("null_owner"), routed[7].at("student"));
+    for (std::size_t i = 0; i < 120; ++i)
+        EXPECT_EQ(routed[i].at("student"), routed[i % 3].at("student"));
+    EXPECT_EQ(summary.at("null_owner"), routed[7].at("student"));
     expect_contains(text_of(folder / "k3/report.html"), "boat number");
     expect_contains(succeed({"inspect", folder / "k3"}).out, "partition of prompts");
 }
 
-TEST(Prompts, that_do_not_fit_their_embeddings_leave_nothing_behind) {
+TEST(Prompts, that_do_not_match_their_embeddings_leave_nothing_behind) {
     const Folder folder;
     const Prompts prompts(folder);
     std::ofstream(prompts.lines, std::ios::app) << "one more\n";
-    const Outcome outcome = run({"partition", prompts.embeddings, "--prompts", prompts.lines, "--out", folder / "k4"});
+    const Outcome outcome =
+        run({"partition", prompts.embeddings, "--prompts", prompts.lines, "--out", folder / "k4"});
     EXPECT_EQ(outcome.code, 1);
     expect_contains(outcome.err, "121 lines");
     EXPECT_FALSE(fs::exists(folder / "k4"));
 }
 
-TEST(Prompts, what_is_not_read_of_them_is_said_and_markup_too) {
+TEST(Prompts, truncation_and_markup_are_reported) {
     const Folder folder;
     std::string words = "a big red sneaker";
     for (int i = 0; i < 40; ++i) words += " and one";

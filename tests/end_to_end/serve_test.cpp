@@ -16,53 +16,58 @@ using nlohmann::json;
 
 const std::string k4 = "models/fashion-mnist/k4";
 
-/// One answer, headers and all, of a server on this machine; empty when there is none.
-std::string answer_to(int port, const std::string& request, const char* host = "127.0.0.1") {
+/// One response of a local server, including headers; empty if there is none.
+std::string response_to(int port, const std::string& request, const char* host = "127.0.0.1") {
     const int socket = ::socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
     sockaddr_in address{};
     address.sin_family = AF_INET;
     address.sin_port = htons(static_cast<std::uint16_t>(port));
     ::inet_pton(AF_INET, host, &address.sin_addr);
-    std::string answer;
-    if (::connect(socket, reinterpret_cast<sockaddr*>(&address), sizeof address) == 0 && ::send(socket, request.data(), request.size(), MSG_NOSIGNAL) > 0) {
+    std::string response;
+    if (::connect(socket, reinterpret_cast<sockaddr*>(&address), sizeof address) == 0 &&
+        ::send(socket, request.data(), request.size(), MSG_NOSIGNAL) > 0) {
         char bytes[65536];
-        for (ssize_t count = ::recv(socket, bytes, sizeof bytes, 0); count > 0; count = ::recv(socket, bytes, sizeof bytes, 0)) answer.append(bytes, static_cast<std::size_t>(count));
+        for (ssize_t count = ::recv(socket, bytes, sizeof bytes, 0); count > 0;
+             count = ::recv(socket, bytes, sizeof bytes, 0))
+            response.append(bytes, static_cast<std::size_t>(count));
     }
     ::close(socket);
-    return answer;
+    return response;
 }
 
 std::string get(int port, const std::string& path, const char* host = "127.0.0.1") {
-    return answer_to(
+    return response_to(
         port, "GET " + path + " HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n", host);
 }
 
 std::string images(int port, const std::string& body) {
-    return answer_to(port,
-                     "POST /v1/images/generations HTTP/1.1\r\nHost: localhost\r\nConnection: "
-                     "close\r\nContent-Type: application/json\r\nContent-Length: " +
-                         std::to_string(body.size()) + "\r\n\r\n" + body);
+    return response_to(port,
+                       "POST /v1/images/generations HTTP/1.1\r\nHost: localhost\r\nConnection: "
+                       "close\r\nContent-Type: application/json\r\nContent-Length: " +
+                           std::to_string(body.size()) + "\r\n\r\n" + body);
 }
 
-json body_of(const std::string& answer) { return json::parse(answer.substr(answer.find("\r\n\r\n") + 4)); }
+json body_of(const std::string& response) {
+    return json::parse(response.substr(response.find("\r\n\r\n") + 4));
+}
 
-/// The program serving what it is told at a free port, ready.
-class Serving {
+/// A running, ready `atelier serve` on a free port.
+class ServerProcess {
 public:
-    explicit Serving(Arguments arguments, const char* host = "127.0.0.1")
+    explicit ServerProcess(Arguments arguments, const char* host = "127.0.0.1")
         : host_(host), process_(with_port(std::move(arguments)), folder_) {
         expect_health(" 200 ");
     }
 
     int port() const { return port_; }
-    /// Waits until its answer about its health contains `part`.
+    /// Waits until the health response contains `part`.
     void expect_health(const std::string& part) const {
-        std::string answer;
-        for (int i = 0; i < 600 && answer.find(part) == std::string::npos; ++i) {
+        std::string response;
+        for (int i = 0; i < 600 && response.find(part) == std::string::npos; ++i) {
             if (i > 0) std::this_thread::sleep_for(50ms);
-            answer = get(port_, "/health/ready", host_);
+            response = get(port_, "/health/ready", host_);
         }
-        expect_contains(answer, part);
+        expect_contains(response, part);
     }
     void signal(int number) const { process_.signal(number); }
     Outcome wait() const { return process_.wait(); }
@@ -95,78 +100,104 @@ std::string base64(const std::string& bytes) {
     int count = 0;
     for (const char c : bytes) {
         bits = bits << 8 | static_cast<unsigned char>(c);
-        for (count += 8; count >= 6; count -= 6) out += "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/"[bits >> (count - 6) & 63];
+        for (count += 8; count >= 6; count -= 6)
+            out +=
+                "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/"[bits >>
+                                                                                       (count - 6) &
+                                                                                   63];
     }
-    if (count > 0) out += "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/"[bits << (6 - count) & 63];
+    if (count > 0)
+        out +=
+            "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/"[bits << (6 - count) &
+                                                                               63];
     return out + std::string((4 - out.size() % 4) % 4, '=');
 }
 
-TEST(Serve, the_same_file_as_sample_draws_for_the_same_seed_and_class) {
+TEST(Serve, returns_the_same_file_as_sample_for_the_same_seed_and_class) {
     const Folder folder;
-    const Serving server({k4});
-    for (const auto& [name, id] : std::map<std::string, std::string>{{"sneaker", "7"}, {"bag", "8"}}) {
+    const ServerProcess server({k4});
+    for (const auto& [name, id] :
+         std::map<std::string, std::string>{{"sneaker", "7"}, {"bag", "8"}}) {
         succeed({"sample", k4, "--seed", "11", "--class", id, "--out", folder / (name + ".png")});
-        const json answer = body_of(images(server.port(), R"({"seed":11,"prompt":")" + name + "\"}"));
-        EXPECT_EQ(answer.at("data")[0].at("b64_json"), base64(text_of(folder / (name + ".png")))) << name;
+        const json response =
+            body_of(images(server.port(), R"({"seed":11,"prompt":")" + name + "\"}"));
+        EXPECT_EQ(response.at("data")[0].at("b64_json"), base64(text_of(folder / (name + ".png"))))
+            << name;
     }
     server.signal(SIGTERM);
     EXPECT_EQ(server.wait().code, 0);
 }
 
-TEST(Serve, prompts_are_drawn_as_sample_draws_them_by_one_process_and_behind_a_router) {
+TEST(Serve, prompts_give_the_same_images_as_sample_from_one_process_and_a_router) {
     const Folder folder;
     const std::string captions = "models/captions", prompt = "two small white sneakers on black";
     succeed({"sample", captions, "--prompt", prompt, "--seed", "11", "--out", folder / "one.png"});
-    const Serving whole({captions, "models/captions/teacher"}), first({captions, "--students", "0,1"}), second({captions, "--students", "2,3"});
-    const auto url = [](const Serving& one) { return "http://127.0.0.1:" + std::to_string(one.port()); };
-    const Serving router({captions, "--route-to", url(first) + "," + url(second)});
+    const ServerProcess whole({captions, "models/captions/teacher"}),
+        first({captions, "--students", "0,1"}), second({captions, "--students", "2,3"});
+    const auto url = [](const ServerProcess& one) {
+        return "http://127.0.0.1:" + std::to_string(one.port());
+    };
+    const ServerProcess router({captions, "--route-to", url(first) + "," + url(second)});
     const std::string body = json{{"prompt", prompt}, {"seed", 11}}.dump();
     const json drawn = body_of(images(whole.port(), body)).at("data")[0];
     EXPECT_EQ(drawn.at("b64_json"), base64(text_of(folder / "one.png")));
-    const json routed = json::parse(succeed({"route", captions, "--prompt", prompt, "--json"}).out)[0];
+    const json routed =
+        json::parse(succeed({"route", captions, "--prompt", prompt, "--json"}).out)[0];
     EXPECT_EQ(drawn.at("atelier").at("student"), routed.at("student"));
-    for (const std::string& words : {prompt, std::string("a big black bag on the left"), std::string("\u4e2d\u6587 \U0001f45c")}) {
-        const std::string asked = json{{"prompt", words}, {"seed", 12}, {"n", 3}}.dump();
-        const json here = body_of(images(whole.port(), asked)), there = body_of(images(router.port(), asked));
+    for (const std::string& words : {prompt, std::string("a big black bag on the left"),
+                                     std::string("\u4e2d\u6587 \U0001f45c")}) {
+        const std::string request = json{{"prompt", words}, {"seed", 12}, {"n", 3}}.dump();
+        const json here = body_of(images(whole.port(), request)),
+                   there = body_of(images(router.port(), request));
         EXPECT_EQ(here.at("data"), there.at("data")) << words;
     }
-    expect_contains(images(whole.port(), json{{"model", "teacher"}, {"prompt", prompt}, {"seed", 1}}.dump()), "X-Atelier-Evaluations: 35");
-    for (const Serving* one : {&router, &first, &second, &whole}) one->signal(SIGTERM);
+    expect_contains(
+        images(whole.port(), json{{"model", "teacher"}, {"prompt", prompt}, {"seed", 1}}.dump()),
+        "X-Atelier-Evaluations: 35");
+    for (const ServerProcess* one : {&router, &first, &second, &whole}) one->signal(SIGTERM);
 }
 
-TEST(Serve, several_models_are_served_under_their_names_and_stopping_is_no_failure) {
-    const Serving server({"clothes=" + k4, "models/fashion-mnist/teacher"});
+TEST(Serve, several_models_are_served_by_name_and_stopping_succeeds) {
+    const ServerProcess server({"clothes=" + k4, "models/fashion-mnist/teacher"});
     const json models = body_of(get(server.port(), "/v1/models")).at("data");
     ASSERT_EQ(models.size(), 2u);
     EXPECT_EQ(models[0].at("id"), "clothes");
     EXPECT_EQ(models[1].at("id"), "teacher");
-    expect_contains(images(server.port(), R"({"model":"teacher","prompt":"bag","seed":1})"), "X-Atelier-Evaluations: 35");
+    expect_contains(images(server.port(), R"({"model":"teacher","prompt":"bag","seed":1})"),
+                    "X-Atelier-Evaluations: 35");
     server.signal(SIGHUP);
     std::this_thread::sleep_for(200ms);
     expect_contains(images(server.port(), R"({"prompt":"bag"})"), " 200 OK");
     server.signal(SIGINT);
     const Outcome outcome = server.wait();
     EXPECT_EQ(outcome.code, 0) << outcome.err;
-    expect_contains(outcome.err, "clothes: read anew");
+    expect_contains(outcome.err, "clothes: reloaded");
 }
 
-/// The answer's pictures, as base64.
-json pictures_of(const std::string& answer) {
-    json pictures;
-    for (const json& one : body_of(answer).at("data")) pictures.push_back(one.at("b64_json"));
-    return pictures;
+/// The images of the response, as base64.
+json images_of(const std::string& response) {
+    json encoded;
+    for (const json& one : body_of(response).at("data")) encoded.push_back(one.at("b64_json"));
+    return encoded;
 }
 
-TEST(Serve, students_in_two_processes_behind_a_router_draw_what_one_process_draws) {
+TEST(Serve, two_processes_behind_a_router_return_the_images_of_one_process) {
     const Folder folder;
     fs::create_directory(folder / "k4");
     fs::copy_file(fs::path(ATELIER_SOURCE_DIR) / k4 / "ensemble.json", folder / "k4/ensemble.json");
     std::ofstream(folder / "keys") << "secret\n";
-    const Serving whole({k4}), first({k4, "--students", "0,1"}), second({k4, "--students", "3,2", "--api-keys", folder / "keys"});
-    const auto url = [](const Serving& one) { return "http://127.0.0.1:" + std::to_string(one.port()); };
-    const Serving router({folder / "k4", "--route-to", url(first) + "," + url(second), "--upstream-key-file", folder / "keys"});
-    for (const char* body : {R"({"seed":11,"prompt":"sneaker","n":3})", R"({"seed":12,"class":0})", R"({"seed":13,"student":1,"n":20})", R"({"seed":14,"student":2,"output_format":"webp"})"}) {
-        EXPECT_EQ(pictures_of(images(router.port(), body)), pictures_of(images(whole.port(), body))) << body;
+    const ServerProcess whole({k4}), first({k4, "--students", "0,1"}),
+        second({k4, "--students", "3,2", "--api-keys", folder / "keys"});
+    const auto url = [](const ServerProcess& one) {
+        return "http://127.0.0.1:" + std::to_string(one.port());
+    };
+    const ServerProcess router({folder / "k4", "--route-to", url(first) + "," + url(second),
+                                "--upstream-key-file", folder / "keys"});
+    for (const char* body : {R"({"seed":11,"prompt":"sneaker","n":3})", R"({"seed":12,"class":0})",
+                             R"({"seed":13,"student":1,"n":20})",
+                             R"({"seed":14,"student":2,"output_format":"webp"})"}) {
+        EXPECT_EQ(images_of(images(router.port(), body)), images_of(images(whole.port(), body)))
+            << body;
     }
     expect_contains(images(first.port(), R"({"class":9})"), " 421 ");
     second.signal(SIGTERM);
@@ -174,13 +205,13 @@ TEST(Serve, students_in_two_processes_behind_a_router_draw_what_one_process_draw
     expect_contains(images(router.port(), R"({"class":9})"), "Retry-After: 1");
     expect_contains(images(router.port(), R"({"class":0})"), " 200 OK");
     router.expect_health("incomplete");
-    for (const Serving* one : {&router, &first, &whole}) {
+    for (const ServerProcess* one : {&router, &first, &whole}) {
         one->signal(SIGTERM);
         EXPECT_EQ(one->wait().code, 0);
     }
 }
 
-/// A copy of the shipped small ensemble under another name, whose student 0 is a link.
+/// A copy of the shipped small ensemble under another name; its student 0 is a link.
 void copy_with_link(const Folder& folder) {
     const fs::path small = fs::path(ATELIER_SOURCE_DIR) / "models/fashion-mnist/k4-small";
     fs::copy(small, folder / "m", fs::copy_options::recursive);
@@ -189,10 +220,10 @@ void copy_with_link(const Folder& folder) {
     fs::copy(folder / "first", folder / "second", fs::copy_options::recursive);
     fs::remove(folder / "second/model.safetensors");
     fs::copy_file(small / "students/3/model.safetensors",
-                  folder / "second/model.safetensors");  // as large as the first's
+                  folder / "second/model.safetensors");  // same size as the first's
 }
 
-TEST(Serve, models_that_change_without_a_change_of_size_or_time_are_read_anew) {
+TEST(Serve, models_that_change_without_a_change_of_size_or_time_are_reloaded) {
     const Folder folder;
     copy_with_link(folder);
     const std::string weights = folder / "first/model.safetensors",
@@ -201,7 +232,7 @@ TEST(Serve, models_that_change_without_a_change_of_size_or_time_are_read_anew) {
     fs::last_write_time(folder / "second/config.json",
                         fs::last_write_time(folder / "first/config.json"));
     ASSERT_EQ(fs::file_size(weights), fs::file_size(other));
-    const Serving server({folder / "m"});
+    const ServerProcess server({folder / "m"});
     const auto drawn = [&] {
         return body_of(images(server.port(), R"({"student":0,"seed":1})"))
             .at("data")[0]
@@ -214,25 +245,25 @@ TEST(Serve, models_that_change_without_a_change_of_size_or_time_are_read_anew) {
     const json first = drawn();
     fs::remove(folder / "m/students/0");
     fs::create_directory_symlink(folder / "second", folder / "m/students/0");
-    EXPECT_TRUE(soon_other(first)) << "a link that was turned";
+    EXPECT_TRUE(soon_other(first)) << "a link with a new target";
     fs::copy_file(weights, folder / "copy");
     fs::last_write_time(folder / "copy", fs::last_write_time(other));
     const json second = drawn();
     fs::rename(folder / "copy", other);
-    EXPECT_TRUE(soon_other(second)) << "a file of equal size and time in its place";
+    EXPECT_TRUE(soon_other(second)) << "a replacement of equal size and time";
     EXPECT_EQ(drawn(), first);
 }
 
-TEST(Serve, a_low_limit_of_open_files_is_said_and_keeps_nobody_out) {
+TEST(Serve, a_low_limit_of_open_files_is_logged_and_rejects_no_client) {
     rlimit before{};
     ::getrlimit(RLIMIT_NOFILE, &before);
     const rlimit few{.rlim_cur = 256, .rlim_max = before.rlim_max};
-    std::optional<Serving> server;
+    std::optional<ServerProcess> server;
     ::setrlimit(RLIMIT_NOFILE, &few);
     server.emplace(Arguments{"models/fashion-mnist/k4-small"});
     ::setrlimit(RLIMIT_NOFILE, &before);
     std::vector<int> idle;
-    for (int i = 0; i < 600; ++i) {  // more than its soft limit, which it has raised
+    for (int i = 0; i < 600; ++i) {  // more than the soft limit, which the server raises
         idle.push_back(::socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0));
         sockaddr_in address{};
         address.sin_family = AF_INET;
@@ -240,10 +271,10 @@ TEST(Serve, a_low_limit_of_open_files_is_said_and_keeps_nobody_out) {
         address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
         ::connect(idle.back(), reinterpret_cast<sockaddr*>(&address), sizeof address);
     }
-    const auto asked = std::chrono::steady_clock::now();
+    const auto start = std::chrono::steady_clock::now();
     expect_contains(get(server->port(), "/health"), " 200 OK");
-    EXPECT_LT(std::chrono::steady_clock::now() - asked, 10s)
-        << "far less than the patience with idle clients";
+    EXPECT_LT(std::chrono::steady_clock::now() - start, 10s)
+        << "far less than the timeout of idle clients";
     const std::string open = get(server->port(), "/metrics");
     EXPECT_GT(std::stoi(open.substr(open.find("\natelier_connections ") + 21)), 500);
     for (const int socket : idle) ::close(socket);
@@ -260,7 +291,7 @@ TEST(Serve, a_low_limit_of_open_files_is_said_and_keeps_nobody_out) {
     expect_contains(text_of(err), "--max-connections 1024: ");
 }
 
-TEST(Serve, addresses_and_names_are_as_people_write_them) {
+TEST(Serve, addresses_and_names_are_accepted_in_common_forms) {
     const Folder folder;
     for (const char* run : {"mine", "yours"}) fs::create_directory(folder / run);
     fs::copy(fs::path(ATELIER_SOURCE_DIR) / "models/fashion-mnist/k4-small",
@@ -270,14 +301,13 @@ TEST(Serve, addresses_and_names_are_as_people_write_them) {
              fs::copy_options::recursive);
     fs::copy(folder / "mine/ensemble/students/1", folder / "yours/teacher",
              fs::copy_options::recursive);
-    const Serving server({folder / "mine/ensemble", folder / "yours/ensemble",
-                          folder / "mine/teacher", folder / "yours/teacher", "owner/k4=" + k4,
-                          "--host", "127.0.0.2", "--allowed-hosts", "pictures.example"},
-                         "127.0.0.2");
+    const ServerProcess server({folder / "mine/ensemble", folder / "yours/ensemble",
+                                folder / "mine/teacher", folder / "yours/teacher", "owner/k4=" + k4,
+                                "--host", "127.0.0.2", "--allowed-hosts", "pictures.example"},
+                               "127.0.0.2");
     std::vector<std::string> names;
     const json listed = body_of(get(server.port(), "/v1/models", "127.0.0.2"));
-    for (const json& one : listed.at("data"))
-        names.push_back(one.at("id"));
+    for (const json& one : listed.at("data")) names.push_back(one.at("id"));
     EXPECT_EQ(names, (std::vector<std::string>{"mine", "yours", "mine-teacher", "yours-teacher",
                                                "owner/k4"}));
     expect_contains(get(server.port(), "/v1/models/owner%2Fk4", "127.0.0.2"),
@@ -289,7 +319,7 @@ TEST(Serve, addresses_and_names_are_as_people_write_them) {
         << "127.0.0.2 is this machine's own, too";
 }
 
-TEST(Serve, what_cannot_be_served_is_said_at_once) {
+TEST(Serve, unservable_models_are_reported_immediately) {
     const auto says = [](const Arguments& arguments, int code, const std::string& words) {
         const Outcome outcome = run(arguments);
         EXPECT_EQ(outcome.code, code) << outcome.err;
@@ -298,16 +328,18 @@ TEST(Serve, what_cannot_be_served_is_said_at_once) {
     says({"serve", "tests/golden/stable_diffusion_1"}, 2, "diffusers directory");
     says({"serve", "nowhere"}, 1, "there is no such model");
     says({"serve", k4, "--host", "nonsense"}, 2, "--host");
-    says({"serve", k4, "--allowed-hosts", "a/b"}, 2, "--allowed-hosts: \"a/b\" is no host name");
+    says({"serve", k4, "--allowed-hosts", "a/b"}, 2, "--allowed-hosts: \"a/b\" is not a host name");
     says({"serve", k4, "--api-keys", "nowhere"}, 1, "nowhere");
     says({"serve", k4, k4}, 2, "two models would be called \"k4\"");
     says({"serve", k4, "--students", "0,4"}, 2, "has no student 4; it has 0 to 3");
     says({"serve", k4, "--students", "none"}, 2, "--students");
     says({"serve", k4, "--route-to", "127.0.0.1:8080"}, 2, "write http://HOST:PORT");
     says({"serve", k4, "--route-to", "http://127.0.0.1:1", "--students", "0"}, 2, "--students");
-    says({"serve", k4, "--route-to", "http://127.0.0.1:1", "--precision", "bf16"}, 2, "--precision");
+    says({"serve", k4, "--route-to", "http://127.0.0.1:1", "--precision", "bf16"}, 2,
+         "--precision");
     says({"serve", k4, "--upstream-key-file", "keys"}, 2, "--route-to");
-    says({"serve", "models/fashion-mnist/teacher", "--route-to", "http://127.0.0.1:1"}, 1, "ensemble.json");
+    says({"serve", "models/fashion-mnist/teacher", "--route-to", "http://127.0.0.1:1"}, 1,
+         "ensemble.json");
     says({"serve", "models/a b"}, 2, "write NAME=models/a b");
 }
 

@@ -6,7 +6,7 @@
 namespace atelier::end_to_end {
 namespace {
 
-TEST(Trust, a_run_killed_again_and_again_ends_with_the_bytes_of_an_undisturbed_one) {
+TEST(Trust, a_repeatedly_killed_run_ends_with_the_bytes_of_an_undisturbed_one) {
     const Folder folder;
     const auto start = std::chrono::steady_clock::now();
     succeed(tiny("run", folder / "whole"));
@@ -30,9 +30,12 @@ TEST(Trust, a_run_killed_again_and_again_ends_with_the_bytes_of_an_undisturbed_o
 
 TEST(Trust, an_interrupt_checkpoints_and_exits_with_130) {
     const Folder folder;
-    const Arguments command = tiny("teacher", folder / "run", {"teacher.steps=100000", "probe.every=0", "checkpoint_seconds=600"});
+    const Arguments command =
+        tiny("teacher", folder / "run",
+             {"teacher.steps=100000", "probe.every=0", "checkpoint_seconds=600"});
     const Process job(command, folder);
-    while (!fs::exists(folder.path() / "run/teacher/training/metrics.jsonl")) std::this_thread::sleep_for(std::chrono::milliseconds(20));
+    while (!fs::exists(folder.path() / "run/teacher/training/metrics.jsonl"))
+        std::this_thread::sleep_for(std::chrono::milliseconds(20));
     job.signal(SIGINT);
     const Outcome outcome = job.wait();
     EXPECT_EQ(outcome.code, 130);
@@ -40,7 +43,7 @@ TEST(Trust, an_interrupt_checkpoints_and_exits_with_130) {
     EXPECT_FALSE(fs::is_empty(folder.path() / "run/teacher/training/checkpoints"));
 }
 
-TEST(Trust, resuming_under_another_config_prints_the_difference_and_refuses) {
+TEST(Trust, resuming_with_another_config_prints_the_difference_and_fails) {
     const Folder folder;
     succeed(tiny("teacher", folder / "run"));
     const auto before = weights_of(folder / "run");
@@ -51,20 +54,23 @@ TEST(Trust, resuming_under_another_config_prints_the_difference_and_refuses) {
     EXPECT_EQ(weights_of(folder / "run"), before);
 }
 
-TEST(Trust, a_loss_that_is_no_number_stops_the_run_and_names_the_last_good_checkpoint) {
+TEST(Trust, a_nan_loss_stops_the_run_and_names_the_last_good_checkpoint) {
     const Folder folder;
-    const Outcome outcome = run(tiny("teacher", folder / "run", {"teacher.lr=1e30", "teacher.clip=0", "teacher.warmup=0"}));
+    const Outcome outcome = run(
+        tiny("teacher", folder / "run", {"teacher.lr=1e30", "teacher.clip=0", "teacher.warmup=0"}));
     EXPECT_EQ(outcome.code, 1);
     expect_contains(outcome.err, "became");
     expect_contains(outcome.err, "checkpoint");
     EXPECT_FALSE(fs::exists(folder.path() / "run/teacher/model.safetensors"));
 }
 
-/// One run whose ensemble the tests below sample and break.
-TEST(Trust, a_pickle_that_would_run_a_command_is_refused_by_name_and_runs_nothing) {
+/// One run whose ensemble the tests below sample from and damage.
+TEST(Trust, a_pickle_that_would_run_a_command_is_rejected_by_name_and_runs_nothing) {
     const Folder folder;
     const std::string command = "touch " + (folder / "executed");
-    std::ofstream(folder / "teacher.pkl", std::ios::binary) << "\x80\x04" << "cposix\nsystem\n\x8c" << static_cast<char>(command.size()) << command << "\x85R.";
+    std::ofstream(folder / "teacher.pkl", std::ios::binary)
+        << "\x80\x04" << "cposix\nsystem\n\x8c" << static_cast<char>(command.size()) << command
+        << "\x85R.";
     const Outcome outcome = run({"convert", folder / "teacher.pkl", folder / "model"});
     EXPECT_EQ(outcome.code, 1);
     expect_contains(outcome.err, "\"posix.system\"");
@@ -89,7 +95,8 @@ Folder* Ensemble::shared = nullptr;
 TEST_F(Ensemble, sampling_twice_gives_the_same_bytes_and_another_seed_others) {
     const Folder folder;
     const auto draw = [&](const std::string& name, const std::string& seed) {
-        succeed({"sample", *shared / "run/ensemble", "--count", "20", "--seed", seed, "--out", folder / name});
+        succeed({"sample", *shared / "run/ensemble", "--count", "20", "--seed", seed, "--out",
+                 folder / name});
         return text_of(folder / name);
     };
     const std::string first = draw("a.npz", "4");
@@ -103,13 +110,17 @@ TEST_F(Ensemble, works_after_a_move) {
     succeed({"sample", folder / "elsewhere", "--count", "3", "--out", folder / "x.npz"});
 }
 
-TEST_F(Ensemble, refuses_a_student_of_another_partition) {
+TEST_F(Ensemble, rejects_a_student_of_another_partition) {
     const Folder folder;
-    succeed(tiny("run", folder / "other", {"partition.method=random", "evaluate.count=50", "teacher.path=" + (*shared / "run/teacher")}));
+    succeed(tiny("run", folder / "other",
+                 {"partition.method=random", "evaluate.count=50",
+                  "teacher.path=" + (*shared / "run/teacher")}));
     fs::copy(*shared / "run/ensemble", folder / "mixed", fs::copy_options::recursive);
     fs::remove_all(folder / "mixed/students/1");
-    fs::copy(folder / "other/ensemble/students/1", folder / "mixed/students/1", fs::copy_options::recursive);
-    const Outcome outcome = run({"sample", folder / "mixed", "--count", "4", "--class", "7", "--out", folder / "x.npz"});
+    fs::copy(folder / "other/ensemble/students/1", folder / "mixed/students/1",
+             fs::copy_options::recursive);
+    const Outcome outcome = run(
+        {"sample", folder / "mixed", "--count", "4", "--class", "7", "--out", folder / "x.npz"});
     EXPECT_EQ(outcome.code, 1);
     expect_contains(outcome.err, "another partition");
     EXPECT_FALSE(fs::exists(folder.path() / "x.npz"));
@@ -118,11 +129,13 @@ TEST_F(Ensemble, refuses_a_student_of_another_partition) {
 TEST_F(Ensemble, damaged_weights_get_one_message_that_names_the_file) {
     const Folder folder;
     const std::string whole = text_of(*shared / "run/ensemble/students/0/model.safetensors");
-    for (const std::string& damaged : {std::string(), whole.substr(0, 5), whole.substr(0, whole.size() / 2), whole + "more"}) {
+    for (const std::string& damaged :
+         {std::string(), whole.substr(0, 5), whole.substr(0, whole.size() / 2), whole + "more"}) {
         fs::remove_all(folder / "m");
         fs::copy(*shared / "run/ensemble", folder / "m", fs::copy_options::recursive);
         std::ofstream(folder / "m/students/0/model.safetensors", std::ios::binary) << damaged;
-        const Outcome outcome = run({"sample", folder / "m", "--count", "1", "--class", "0", "--out", folder / "x.npz"});
+        const Outcome outcome = run(
+            {"sample", folder / "m", "--count", "1", "--class", "0", "--out", folder / "x.npz"});
         EXPECT_EQ(outcome.code, 1);
         expect_contains(outcome.err, "model.safetensors");
         EXPECT_EQ(std::count(outcome.err.begin(), outcome.err.end(), '\n'), 1) << outcome.err;

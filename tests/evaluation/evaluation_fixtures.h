@@ -9,7 +9,7 @@
 #include "atelier/data/memory_dataset.h"
 #include "atelier/ops/torch.h"
 
-/// What the tests of evaluation share: rows of random numbers, the golden file and small data sets.
+/// Shared fixtures of the evaluation tests: random rows, the golden file and small data sets.
 namespace atelier::evaluation {
 
 /// Standard normal rows [count,width] float64.
@@ -22,7 +22,8 @@ inline Tensor random_rows(std::int64_t count, std::int64_t width, std::uint64_t 
 
 /// Made by scripts/make_evaluation_golden.py.
 inline const nlohmann::json& golden_file() {
-    static const nlohmann::json json = core::read_json(ATELIER_SOURCE_DIR "/tests/golden/evaluation.json");
+    static const nlohmann::json json =
+        core::read_json(ATELIER_SOURCE_DIR "/tests/golden/evaluation.json");
     return json;
 }
 
@@ -35,7 +36,7 @@ inline Tensor golden_rows(const std::string& name) {
     return at::tensor(numbers).reshape({static_cast<std::int64_t>(rows.size()), -1});
 }
 
-/// Grey 8x8 pictures of two classes: noise, and the left (class 0) or right half bright.
+/// Grey 8x8 images of two classes: noise, with the left (class 0) or right half bright.
 inline std::shared_ptr<const data::Dataset> halves(std::int64_t count, std::uint64_t seed) {
     const Tensor noise = (random_rows(count, 64, seed) * 20 + 60).reshape({count, 1, 8, 8});
     std::vector<std::int64_t> labels;
@@ -43,13 +44,14 @@ inline std::shared_ptr<const data::Dataset> halves(std::int64_t count, std::uint
         labels.push_back(i % 2);
         noise[i].narrow(2, i % 2 ? 4 : 0, 4).add_(110);
     }
-    models::DataForm form;
-    form.shape = {1, 8, 8};
-    form.class_names = {"left", "right"};
-    return std::make_shared<data::MemoryDataset>(noise.clamp(0, 255).to(at::kByte), labels, 2, form, 0);
+    models::SampleSpec spec;
+    spec.shape = {1, 8, 8};
+    spec.class_names = {"left", "right"};
+    return std::make_shared<data::MemoryDataset>(noise.clamp(0, 255).to(at::kByte), labels, 2, spec,
+                                                 0);
 }
 
-/// Two Gaussian blobs of labelled points around (-1,0) and (1,0), deviation 0.1.
+/// Two Gaussian blobs of labelled points around (-1,0) and (1,0) with standard deviation 0.1.
 inline std::shared_ptr<const data::Dataset> blobs(std::int64_t count, std::uint64_t seed) {
     Tensor points = random_rows(count, 2, seed) * 0.1;
     std::vector<std::int64_t> labels;
@@ -57,12 +59,12 @@ inline std::shared_ptr<const data::Dataset> blobs(std::int64_t count, std::uint6
         labels.push_back(i % 2);
         points[i][0].add_(i % 2 ? 1.0 : -1.0);
     }
-    models::DataForm form;
-    form.kind = models::DataForm::Kind::points;
-    form.shape = {2};
-    form.offset = {0.5, 0.0};
-    form.scale = 2.0;
-    return std::make_shared<data::MemoryDataset>(points.to(at::kFloat), labels, 2, form, 0);
+    models::SampleSpec spec;
+    spec.kind = models::SampleSpec::Kind::points;
+    spec.shape = {2};
+    spec.offset = {0.5, 0.0};
+    spec.scale = 2.0;
+    return std::make_shared<data::MemoryDataset>(points.to(at::kFloat), labels, 2, spec, 0);
 }
 
 }  // namespace atelier::evaluation

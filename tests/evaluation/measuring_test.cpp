@@ -8,7 +8,7 @@
 #include "atelier/core/npz.h"
 #include "core/test_folder.h"
 
-/// Protocols by name, and images that somebody brought.
+/// Tests of named protocols and of the evaluation of existing images.
 namespace atelier::evaluation {
 namespace {
 
@@ -20,17 +20,17 @@ std::vector<std::int64_t> counts_of(const std::vector<std::int64_t>& classes, st
     return counts;
 }
 
-const conditions::Prior uneven{{6, 0, 3, 1}};  // class 1 is nobody's
+const conditions::Prior uneven{{6, 0, 3, 1}};  // class 1 has weight 0
 
-TEST(ClassDraws, by_the_prior_and_uniform_are_within_a_few_of_their_shares) {
+TEST(ClassDraws, by_prior_and_uniform_have_low_discrepancy) {
     EXPECT_EQ(drawn_classes(ClassDraws::prior, 1000, 5, uneven).classes,
-              inference::plan(1000, 5, {}, uneven).classes);
+              inference::sample_request(1000, 5, {}, uneven).classes);
     const auto counts = counts_of(drawn_classes(ClassDraws::uniform, 999, 5, uneven).classes, 4);
     EXPECT_EQ(counts[1], 0);
     for (const std::size_t i : {0, 2, 3}) EXPECT_NEAR(static_cast<double>(counts[i]), 333, 3);
 }
 
-TEST(ClassDraws, independent_ones_spread_as_chance_does) {
+TEST(ClassDraws, independent_ones_vary_as_expected_by_chance) {
     const auto counts = counts_of(drawn_classes(ClassDraws::iid, 3000, 5, uneven).classes, 4);
     EXPECT_EQ(counts[1], 0);
     double square = 0;
@@ -40,13 +40,13 @@ TEST(ClassDraws, independent_ones_spread_as_chance_does) {
     EXPECT_GT(square, 0.002);
     EXPECT_NE(drawn_classes(ClassDraws::iid, 50, 5, uneven).classes,
               drawn_classes(ClassDraws::iid, 50, 6, uneven).classes);
-    // Sample i is the same however many are drawn.
+    // Sample i does not depend on the count.
     const auto few = drawn_classes(ClassDraws::iid, 10, 5, uneven).classes,
                many = drawn_classes(ClassDraws::iid, 50, 5, uneven).classes;
     EXPECT_TRUE(std::equal(few.begin(), few.end(), many.begin()));
 }
 
-TEST(ClassDraws, equal_ones_are_exactly_so_or_refused) {
+TEST(ClassDraws, equal_ones_are_exact_or_rejected) {
     EXPECT_EQ(counts_of(drawn_classes(ClassDraws::equal, 90, 5, uneven).classes, 4),
               (std::vector<std::int64_t>{30, 0, 30, 30}));
     EXPECT_NE(error_of([] { drawn_classes(ClassDraws::equal, 100, 5, uneven); }).find("--count 99"),
@@ -67,7 +67,7 @@ TEST(NamedProtocols, are_those_of_their_papers) {
     EXPECT_EQ(edm.count, 50000);
     EXPECT_EQ(classes.classes, ClassDraws::equal);
     EXPECT_EQ(classes.resize, InceptionResize::tensorflow)
-        << "its ImageNet figures go by EDM's detector";
+        << "its ImageNet metrics use EDM's detector";
     EXPECT_EQ(captions.resize, InceptionResize::clean);
     EXPECT_EQ(captions.side, 256);
     EXPECT_EQ(captions.count, 30000);
@@ -92,56 +92,57 @@ std::string sorted_images(const core::TestFolder& folder, const char* name) {
     return (folder / name).string();
 }
 
-TEST(MeasuredImages, are_a_seeded_sample_of_all_and_not_the_first_ones) {
+TEST(MeasuredImages, are_a_seeded_sample_instead_of_the_first_ones) {
     const core::TestFolder folder;
     const std::string images = sorted_images(folder, "x.npz");
-    Measuring measuring{.data = images, .classifier = "", .count = 40, .seeds = {0, 1}};
+    EvaluationConfig config{.data = images, .classifier = "", .count = 40, .seeds = {0, 1}};
     testing::internal::CaptureStderr();
-    const nlohmann::json result = measure_images(measuring, images).at("models").at(images);
-    const std::string said = testing::internal::GetCapturedStderr();
-    EXPECT_NE(said.find("a seeded sample of 40 of its 400 images"), std::string::npos) << said;
+    const nlohmann::json result = measure_images(config, images).at("models").at(images);
+    const std::string message = testing::internal::GetCapturedStderr();
+    EXPECT_NE(message.find("a seeded sample of 40 of its 400 images"), std::string::npos)
+        << message;
     EXPECT_EQ(result.at("classes")[0].at("count").at("mean"), 30);
     EXPECT_EQ(result.at("classes")[1].at("count").at("mean"), 10);
     EXPECT_LT(result.at("metrics").at("pixel_distance").at("mean").get<double>(), 0.5)
         << "the first forty are dark";
     EXPECT_EQ(result.at("metrics").at("pixel_distance").at("values").size(), 2U);
-    EXPECT_FALSE(result.at("protocol").contains("classes")) << "nobody drew any";
+    EXPECT_FALSE(result.at("protocol").contains("classes")) << "none were drawn";
 
-    measuring.count = 400;
+    config.count = 400;
     testing::internal::CaptureStderr();
-    const nlohmann::json whole = measure_images(measuring, images).at("models").at(images);
+    const nlohmann::json whole = measure_images(config, images).at("models").at(images);
     EXPECT_EQ(testing::internal::GetCapturedStderr().find("sample of"), std::string::npos);
     EXPECT_NEAR(whole.at("metrics").at("pixel_distance").at("mean").get<double>(), 0, 1e-6);
     EXPECT_EQ(whole.at("metrics").at("pixel_distance").at("values").size(), 1U);
 }
 
-TEST(MeasuredImages, are_brought_to_the_protocols_size_on_both_sides) {
+TEST(MeasuredImages, are_resized_to_the_protocols_size_like_the_reference) {
     const core::TestFolder folder;
     const std::string images = sorted_images(folder, "x.npz");
-    Measuring measuring{
+    EvaluationConfig config{
         .data = images, .classifier = "", .protocol = {.name = "dmd2", .side = 4}, .count = 400};
-    const nlohmann::json result = measure_images(measuring, images).at("models").at(images);
+    const nlohmann::json result = measure_images(config, images).at("models").at(images);
     EXPECT_NEAR(result.at("metrics").at("pixel_distance").at("mean").get<double>(), 0, 1e-6);
     EXPECT_EQ(result.at("protocol").at("size"), "middle square, Lanczos to 4x4");
     EXPECT_EQ(result.at("protocol").at("name"), "dmd2");
 }
 
-TEST(MeasuredImages, of_another_shape_than_the_data_are_refused_before_anything_is_measured) {
+TEST(MeasuredImages, of_another_shape_than_the_data_are_rejected_before_evaluation) {
     const core::TestFolder folder;
     const std::string images = sorted_images(folder, "x.npz");
     const std::vector<std::uint8_t> pixels(10 * 6 * 6);
     core::write_npz(folder / "small.npz",
                     {{"arr_0", core::DType::U8, {10, 6, 6, 1}, std::as_bytes(std::span(pixels))}});
-    const std::string said = error_of([&] {
+    const std::string message = error_of([&] {
         measure_images({.data = images, .classifier = "", .count = 10},
                        (folder / "small.npz").string());
     });
-    EXPECT_NE(said.find("holds samples of [1,8,8], and those to be measured are [1,6,6]"),
+    EXPECT_NE(message.find("holds samples of [1,8,8], and those to be measured are [1,6,6]"),
               std::string::npos)
-        << said;
+        << message;
 }
 
-TEST(MeasuredImages, against_nothing_have_no_distance) {
+TEST(MeasuredImages, without_a_reference_have_no_distance) {
     const core::TestFolder folder;
     const std::string images = sorted_images(folder, "x.npz");
     const nlohmann::json result =

@@ -1,5 +1,5 @@
-// Every file of the corpus, and mutations of it, by the reader that it is for: no crash, no
-// exception but core::Error, no memory that the file does not account for.
+// Reads every file of the corpus, and mutations of it, with its reader: no crash, no exception but
+// core::Error, no memory beyond what the file accounts for.
 #include <gtest/gtest.h>
 
 #include <algorithm>
@@ -16,9 +16,11 @@ namespace {
 constexpr int mutations_per_file = 50;
 
 std::vector<std::filesystem::path> corpus(const Target& target) {
-    const auto folder = std::filesystem::path(ATELIER_SOURCE_DIR) / "tests/fuzz/corpus" / target.name;
+    const auto folder =
+        std::filesystem::path(ATELIER_SOURCE_DIR) / "tests/fuzz/corpus" / target.name;
     std::vector<std::filesystem::path> files;
-    for (const auto& entry : std::filesystem::directory_iterator(folder)) files.push_back(entry.path());
+    for (const auto& entry : std::filesystem::directory_iterator(folder))
+        files.push_back(entry.path());
     std::sort(files.begin(), files.end());
     return files;
 }
@@ -28,24 +30,36 @@ std::vector<std::uint8_t> bytes_of(const std::filesystem::path& path) {
     return {std::istreambuf_iterator<char>(file), {}};
 }
 
-/// One to four changes: bits flipped, bytes of extreme value, runs cut out, repeated or swapped in
+/// One to four changes: bits flipped, extreme byte values, runs cut out, repeated or swapped in
 /// from elsewhere, the end cut off.
 std::vector<std::uint8_t> mutated(std::vector<std::uint8_t> file, std::mt19937& random) {
-    const auto below = [&](std::size_t n) { return static_cast<std::size_t>(random() % std::max<std::size_t>(n, 1)); };
+    const auto below = [&](std::size_t n) {
+        return static_cast<std::size_t>(random() % std::max<std::size_t>(n, 1));
+    };
     for (std::size_t changes = 1 + below(4); changes > 0 && !file.empty(); --changes) {
         const std::size_t at = below(file.size()), run = std::min(file.size() - at, 1 + below(16));
         const auto from = file.begin() + static_cast<std::ptrdiff_t>(at);
         switch (below(6)) {
-            case 0: file[at] ^= static_cast<std::uint8_t>(1U << below(8)); break;
-            case 1: std::fill_n(from, run, std::array<std::uint8_t, 4>{0, 0xff, 0x7f, 0x80}[below(4)]); break;
-            case 2: file.erase(from, from + static_cast<std::ptrdiff_t>(run)); break;
+            case 0:
+                file[at] ^= static_cast<std::uint8_t>(1U << below(8));
+                break;
+            case 1:
+                std::fill_n(from, run, std::array<std::uint8_t, 4>{0, 0xff, 0x7f, 0x80}[below(4)]);
+                break;
+            case 2:
+                file.erase(from, from + static_cast<std::ptrdiff_t>(run));
+                break;
             case 3: {
                 const std::vector<std::uint8_t> copy(from, from + static_cast<std::ptrdiff_t>(run));
-                file.insert(file.begin() + static_cast<std::ptrdiff_t>(below(file.size())), copy.begin(), copy.end());
+                file.insert(file.begin() + static_cast<std::ptrdiff_t>(below(file.size())),
+                            copy.begin(), copy.end());
                 break;
             }
-            case 4: file[at] = file[below(file.size())]; break;
-            default: file.resize(at);
+            case 4:
+                file[at] = file[below(file.size())];
+                break;
+            default:
+                file.resize(at);
         }
     }
     return file;
@@ -64,7 +78,7 @@ TEST_P(Readers, read_the_whole_files_of_the_corpus) {
         EXPECT_NO_THROW(GetParam().read(file));
         ++whole;
     }
-    EXPECT_GE(whole, 2U);  // a reader that refuses everything would pass the rest
+    EXPECT_GE(whole, 2U);  // a reader that rejects everything would pass the other tests
 }
 
 TEST_P(Readers, survive_mutations) {

@@ -1,4 +1,4 @@
-// The readers under libFuzzer: `fuzz_readers` reads by the target that ATELIER_FUZZ_TARGET names.
+// The readers under libFuzzer: `fuzz_readers` runs the target named by ATELIER_FUZZ_TARGET.
 #include <cstdio>
 #include <cstdlib>
 
@@ -8,7 +8,8 @@ namespace {
 
 const atelier::fuzz::Target& chosen() {
     const char* name = std::getenv("ATELIER_FUZZ_TARGET");
-    if (const auto* target = atelier::fuzz::find_target(name == nullptr ? "" : name)) return *target;
+    if (const auto* target = atelier::fuzz::find_target(name == nullptr ? "" : name))
+        return *target;
     std::fprintf(stderr, "ATELIER_FUZZ_TARGET must name a reader:");
     for (const auto& target : atelier::fuzz::targets()) std::fprintf(stderr, " %s", target.name);
     std::fprintf(stderr, "\n");

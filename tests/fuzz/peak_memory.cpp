@@ -6,8 +6,8 @@
 
 #include "fuzz/targets.h"
 
-// Under AddressSanitizer its hooks see every allocation, those of libpng and zlib too; without it,
-// C++'s own are counted.
+// Under AddressSanitizer its hooks see every allocation, including those of libpng and zlib;
+// without it, only those of C++ are counted.
 namespace {
 
 std::atomic<std::int64_t> held = 0, most_held = 0;
@@ -33,10 +33,13 @@ void add_held(std::int64_t bytes) {
 
 namespace {
 
-void count_allocation(const volatile void*, std::size_t bytes) { add_held(static_cast<std::int64_t>(bytes)); }
+void count_allocation(const volatile void*, std::size_t bytes) {
+    add_held(static_cast<std::int64_t>(bytes));
+}
 void count_release(const volatile void* place) {
     if (place == nullptr) return;
-    add_held(-static_cast<std::int64_t>(__sanitizer_get_allocated_size(const_cast<const void*>(place))));
+    add_held(
+        -static_cast<std::int64_t>(__sanitizer_get_allocated_size(const_cast<const void*>(place))));
 }
 
 }  // namespace
@@ -44,7 +47,8 @@ void count_release(const volatile void* place) {
 namespace atelier::fuzz {
 
 PeakMemory::PeakMemory() {
-    static const int installed = __sanitizer_install_malloc_and_free_hooks(count_allocation, count_release);
+    static const int installed =
+        __sanitizer_install_malloc_and_free_hooks(count_allocation, count_release);
     if (installed == 0) std::abort();
     held = most_held = 0;
 }

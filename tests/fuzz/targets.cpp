@@ -27,11 +27,13 @@ namespace atelier::fuzz {
 
 namespace {
 
-constexpr std::uint64_t constant_memory = 2 << 20;  // tables of the libraries
-constexpr std::uint64_t largest_entry = 1 << 20;  // of an archive, that is unpacked here
-constexpr std::uint64_t deflate_ratio = 1032;     // the most that deflate can save
+constexpr std::uint64_t constant_memory = 2 << 20;  // tables of libraries
+constexpr std::uint64_t largest_entry = 1 << 20;    // of an archive entry, which is unpacked here
+constexpr std::uint64_t deflate_ratio = 1032;       // maximum ratio of deflate
 
-std::string_view text_of(Bytes file) { return {reinterpret_cast<const char*>(file.data()), file.size()}; }
+std::string_view text_of(Bytes file) {
+    return {reinterpret_cast<const char*>(file.data()), file.size()};
+}
 
 std::uint64_t nothing_claimed(Bytes) { return 0; }
 std::uint64_t unpacked_at_most(Bytes file) { return deflate_ratio * file.size(); }
@@ -42,7 +44,7 @@ std::uint64_t big_endian(Bytes file, std::size_t at, std::size_t count) {
     return value;
 }
 
-// Pixels as three bytes, rows unpacked, transparency, and the upright copy of a turned image.
+// Pixels as three bytes, decompressed rows, transparency, and the rotated copy.
 constexpr std::uint64_t bytes_per_pixel = 16;
 
 std::uint64_t png_claims(Bytes file) {
@@ -72,7 +74,7 @@ void read_jpeg(Bytes file) {
     core::decode_jpeg(file, "x.jpg", {}, notes);
 }
 
-/// The canvas of an extended file and the frames in it, wherever they stand.
+/// The canvas of an extended file and its frames, anywhere in the file.
 std::uint64_t webp_claims(Bytes file) {
     const auto little = [&](std::size_t at, std::size_t count) {
         std::uint64_t value = 0;
@@ -103,7 +105,7 @@ void read_webp(Bytes file) {
 void read_captions(Bytes file) {
     try {
         data::caption_lines_of_csv(text_of(file), "x.csv");
-    } catch (const core::Error&) {  // may be JSON nevertheless
+    } catch (const core::Error&) {  // may still be JSON
     }
     data::caption_in_json(text_of(file).substr(0, text_of(file).find('\n')), "x.json");
     data::caption_lines_of_json(text_of(file), "x.jsonl");
@@ -115,7 +117,7 @@ void read_zip(Bytes file) {
     for (const auto& entry : zip.entries()) {
         try {
             zip.read(entry, largest_entry);
-        } catch (const core::Error&) {  // the next entry may be whole
+        } catch (const core::Error&) {  // the next entry may be complete
         }
     }
 }
@@ -127,7 +129,7 @@ void read_tar(Bytes file) {
     for (const auto& entry : tar.entries()) {
         for (const std::byte byte : entry.bytes) sum += static_cast<unsigned char>(byte);
     }
-    if (sum == ~std::uint64_t{0}) std::abort();  // the sum is looked at, so that all is read
+    if (sum == ~std::uint64_t{0}) std::abort();  // the sum is used, so that all bytes are read
 }
 
 void read_npz(Bytes file) {
@@ -151,7 +153,8 @@ void read_safetensors(Bytes file) {
 
 void read_idx_as(const std::filesystem::path& path, core::IdxFile::Content content) {
     core::IdxFile idx(path, content);
-    std::vector<std::uint8_t> values(static_cast<std::size_t>(idx.count() * idx.rows() * idx.columns()));
+    std::vector<std::uint8_t> values(
+        static_cast<std::size_t>(idx.count() * idx.rows() * idx.columns()));
     idx.read(values);
 }
 
@@ -181,7 +184,8 @@ void walk(const core::PickleValue& value, int depth, int& steps) {
 }
 
 void read_pickle(Bytes file) {
-    const core::Pickle pickle(std::as_bytes(file), "x.pkl", [](const std::string& global) { return global != "os.system"; });
+    const core::Pickle pickle(std::as_bytes(file), "x.pkl",
+                              [](const std::string& global) { return global != "os.system"; });
     int steps = 0;
     walk(pickle.root(), 0, steps);
 }
@@ -189,14 +193,17 @@ void read_pickle(Bytes file) {
 void read_toml(Bytes file) {
     std::int64_t whole = 0;
     double real = 0;
+    std::optional<double> automatic;
     bool flag = false;
     std::string text, choice = "one";
     std::vector<std::int64_t> wholes;
     std::vector<double> reals;
     std::vector<std::string> texts;
     core::Schema schema;
-    schema.number("whole", &whole, "", {.least = 0, .most = 100});
+    schema.number("whole", &whole, "", {.min = 0, .max = 100});
     schema.number("table.real", &real, "");
+    schema.formerly("table.real", "table.old");
+    schema.number_or_auto("table.automatic", &automatic, "");
     schema.flag("table.flag", &flag, "");
     schema.text("text", &text, "");
     schema.text("table.choice", &choice, "", {"one", "two"});
@@ -204,22 +211,22 @@ void read_toml(Bytes file) {
     schema.numbers("table.reals", &reals, "");
     schema.texts("texts", &texts, "");
     const MemoryFile memory(file), empty({});
-    // The first line also stands as an override on the command line.
+    // The first line is also used as an override on the command line.
     try {
         schema.read(empty.path(), {std::string(text_of(file).substr(0, text_of(file).find('\n')))});
-    } catch (const core::Error&) {  // the file may be whole nevertheless
+    } catch (const core::Error&) {  // the file may still be valid
     }
     schema.read(memory.path(), {});
 }
 
 void read_json(Bytes file) { core::parse_json(text_of(file), "x.json"); }
 
-/// API keys, prompts and their words.
+/// API keys, prompts, and CLIP words.
 void read_text(Bytes file) {
     const MemoryFile memory(file);
     try {
-        server::ApiKeys(memory.path()).knows("key");
-    } catch (const core::Error&) {  // may hold prompts nevertheless
+        server::ApiKeys(memory.path()).accepts("key");
+    } catch (const core::Error&) {  // may still hold prompts
     }
     data::PromptFile prompts(memory.path().string());
     for (std::string prompt; prompts.next(prompt);) conditions::clip_words(prompt);
@@ -263,12 +270,13 @@ void try_file(const Target& target, Bytes file) {
     const PeakMemory peak;
     try {
         target.read(file);
-    } catch (const core::Error&) {  // a bad file's right answer
+    } catch (const core::Error&) {  // the correct result for a bad file
     } catch (const std::exception& error) {
         fail_target(target, std::string("threw what is no core::Error: ") + error.what());
     }
     if (peak.bytes() > allowed) {
-        fail_target(target, fmt::format("{} bytes held for a file of {}; {} are allowed", peak.bytes(), file.size(), allowed));
+        fail_target(target, fmt::format("{} bytes held for a file of {}; {} are allowed",
+                                        peak.bytes(), file.size(), allowed));
     }
 }
 
@@ -283,6 +291,8 @@ MemoryFile::MemoryFile(Bytes bytes) : descriptor_(::memfd_create("fuzz", MFD_CLO
 
 MemoryFile::~MemoryFile() { ::close(descriptor_); }
 
-std::filesystem::path MemoryFile::path() const { return fmt::format("/proc/self/fd/{}", descriptor_); }
+std::filesystem::path MemoryFile::path() const {
+    return fmt::format("/proc/self/fd/{}", descriptor_);
+}
 
 }  // namespace atelier::fuzz

@@ -12,9 +12,10 @@ using Bytes = std::span<const std::uint8_t>;
 /// A reader of files from outside, given one file's bytes.
 struct Target {
     const char* name;
-    /// Reads all of the file. core::Error is the right answer to a bad one.
+    /// Reads all of the file. core::Error is the correct result for a bad file.
     void (*read)(Bytes file);
-    /// Bytes that the file's own header claims its content takes, where the reader may believe it.
+    /// Size of the content that the file's header declares, in bytes, as far as the reader may rely
+    /// on it.
     std::uint64_t (*claimed)(Bytes file);
 };
 
@@ -23,11 +24,11 @@ std::span<const Target> targets();
 /// Null when there is no such target.
 const Target* find_target(std::string_view name);
 
-/// Reads `file` by `target`. Aborts when anything but core::Error is thrown, and when more memory
-/// was held at any time than ten times the file, what its header claims, and a constant for tables.
+/// Reads `file` with `target`. Aborts when anything but core::Error is thrown, or when the peak
+/// memory exceeds ten times the file, what its header declares, and a constant for tables.
 void try_file(const Target& target, Bytes file);
 
-/// A file without a name, for readers that take paths.
+/// An unnamed file, for readers that take paths.
 class MemoryFile {
 public:
     explicit MemoryFile(Bytes bytes);
@@ -40,11 +41,11 @@ private:
     int descriptor_;
 };
 
-/// Follows how many bytes are allocated. One at a time.
+/// Tracks allocated bytes. Only one instance at a time.
 class PeakMemory {
 public:
     PeakMemory();
-    /// The most bytes that were held since construction, beyond what was held then.
+    /// Peak of allocated bytes since construction, minus those allocated at construction.
     std::uint64_t bytes() const;
 };
 

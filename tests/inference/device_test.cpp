@@ -7,7 +7,7 @@
 namespace atelier::inference {
 namespace {
 
-std::string refusal_of(const std::string& name) {
+std::string error_for(const std::string& name) {
     try {
         named_device(name);
         return "";
@@ -16,7 +16,9 @@ std::string refusal_of(const std::string& name) {
     }
 }
 
-bool says(const std::string& text, const std::string& words) { return text.find(words) != std::string::npos; }
+bool contains(const std::string& text, const std::string& fragment) {
+    return text.find(fragment) != std::string::npos;
+}
 
 TEST(Device, IsTheCpuOrANumberedGpu) {
     EXPECT_EQ(named_device("cpu"), at::Device(at::kCPU));
@@ -25,62 +27,76 @@ TEST(Device, IsTheCpuOrANumberedGpu) {
     EXPECT_EQ(named_device("cuda:11"), at::Device(at::kCUDA, 11));
 }
 
-TEST(Device, OfAnotherKindOrNumberIsRefusedWithWhatThereIs) {
-    for (const char* name : {"tpu", "gpu", "", "CPU", "mps", "meta", "cud", "cuda ", " cpu", "xpu:0"}) EXPECT_TRUE(says(refusal_of(name), "known are cpu, cuda and cuda:N")) << name;
-    for (const char* name : {"cuda:", "cuda:x", "cuda:-1", "cuda:1x", "cuda: 1", "cuda:1:2", "cuda:+1", "cuda:64", "cuda:300", "cuda:99999999999999999999"}) {
-        EXPECT_TRUE(says(refusal_of(name), "the number of a GPU")) << name;
+TEST(Device, OfAnotherKindOrNumberIsRejectedNamingTheKnownOnes) {
+    for (const char* name :
+         {"tpu", "gpu", "", "CPU", "mps", "meta", "cud", "cuda ", " cpu", "xpu:0"})
+        EXPECT_TRUE(contains(error_for(name), "known are cpu, cuda and cuda:N")) << name;
+    for (const char* name : {"cuda:", "cuda:x", "cuda:-1", "cuda:1x", "cuda: 1", "cuda:1:2",
+                             "cuda:+1", "cuda:64", "cuda:300", "cuda:99999999999999999999"}) {
+        EXPECT_TRUE(contains(error_for(name), "the number of a GPU")) << name;
     }
-    for (const char* name : {"cpu:0", "cpu:3", "cpu:"}) EXPECT_TRUE(says(refusal_of(name), "all cores are one device")) << name;
+    for (const char* name : {"cpu:0", "cpu:3", "cpu:"})
+        EXPECT_TRUE(contains(error_for(name), "all cores are one device")) << name;
 }
 
 TEST(Device, OfCudaSaysWhatIsMissing) {
-    const CudaFacts good{.built = true, .not_loaded = "", .driver = true, .driver_refuses = "", .devices = 2, .used = true};
-    EXPECT_EQ(why_no_cuda(good, 0), "");
-    EXPECT_EQ(why_no_cuda(good, 1), "");
-    EXPECT_EQ(why_no_cuda(good, 2), "there are 2 GPUs here, cuda:0 to cuda:1");
+    const CudaFacts good{.built = true,
+                         .load_error = "",
+                         .driver = true,
+                         .driver_error = "",
+                         .devices = 2,
+                         .usable = true};
+    EXPECT_EQ(cuda_problem(good, 0), "");
+    EXPECT_EQ(cuda_problem(good, 1), "");
+    EXPECT_EQ(cuda_problem(good, 2), "there are 2 GPUs here, cuda:0 to cuda:1");
 
     CudaFacts facts = good;
-    facts.built = facts.used = false;
-    EXPECT_TRUE(says(why_no_cuda(facts, 0), "LibTorch is the build for CPUs alone")) << "the build";
-    EXPECT_FALSE(says(why_no_cuda(facts, 0), "driver"));
+    facts.built = facts.usable = false;
+    EXPECT_TRUE(contains(cuda_problem(facts, 0), "LibTorch is the CPU-only build")) << "the build";
+    EXPECT_FALSE(contains(cuda_problem(facts, 0), "driver"));
 
     facts = good;
-    facts.driver = facts.used = false;
+    facts.driver = facts.usable = false;
     facts.devices = 0;
-    EXPECT_TRUE(says(why_no_cuda(facts, 0), "NVIDIA's driver is missing")) << "the driver";
-    EXPECT_FALSE(says(why_no_cuda(facts, 0), "LibTorch"));
+    EXPECT_TRUE(contains(cuda_problem(facts, 0), "NVIDIA's driver is missing")) << "the driver";
+    EXPECT_FALSE(contains(cuda_problem(facts, 0), "LibTorch"));
 
     facts.built = false;
-    EXPECT_TRUE(says(why_no_cuda(facts, 0), "driver is missing") && says(why_no_cuda(facts, 0), "build for CPUs")) << "both";
+    EXPECT_TRUE(contains(cuda_problem(facts, 0), "driver is missing") &&
+                contains(cuda_problem(facts, 0), "build for CPUs"))
+        << "both";
 
     facts = good;
     facts.devices = 0;
-    EXPECT_TRUE(says(why_no_cuda(facts, 0), "sees no GPU"));
+    EXPECT_TRUE(contains(cuda_problem(facts, 0), "sees no GPU"));
 
     facts = good;
-    facts.not_loaded = "libcudnn.so.9: cannot open shared object file";
-    facts.used = false;
-    EXPECT_TRUE(says(why_no_cuda(facts, 0), "libcudnn.so.9") && says(why_no_cuda(facts, 0), "make build CUDA=1"));
+    facts.load_error = "libcudnn.so.9: cannot open shared object file";
+    facts.usable = false;
+    EXPECT_TRUE(contains(cuda_problem(facts, 0), "libcudnn.so.9") &&
+                contains(cuda_problem(facts, 0), "make build CUDA=1"));
 
     facts = good;
-    facts.used = false;
-    EXPECT_TRUE(says(why_no_cuda(facts, 0), "too old"));
+    facts.usable = false;
+    EXPECT_TRUE(contains(cuda_problem(facts, 0), "too old"));
 
     facts = good;
-    facts.driver_refuses = "cuInit returns 999";
+    facts.driver_error = "cuInit returns 999";
     facts.devices = 0;
-    facts.used = false;
-    EXPECT_TRUE(says(why_no_cuda(facts, 0), "cuInit returns 999"));
+    facts.usable = false;
+    EXPECT_TRUE(contains(cuda_problem(facts, 0), "cuInit returns 999"));
 }
 
-TEST(Device, ThatIsNotHereIsRefusedWhenItIsAskedFor) {
+TEST(Device, ThatDoesNotExistIsRejectedOnUse) {
     EXPECT_EQ(device_of("cpu"), at::Device(at::kCPU));
     if (has_device("cuda")) GTEST_SKIP() << "there is a GPU here";
     try {
         device_of("cuda:1");
         FAIL() << "there is no GPU here";
     } catch (const core::UsageError& error) {
-        EXPECT_TRUE(says(error.what(), "device \"cuda:1\": ") && says(error.what(), "; or take cpu")) << error.what();
+        EXPECT_TRUE(contains(error.what(), "device \"cuda:1\": ") &&
+                    contains(error.what(), "; or use cpu"))
+            << error.what();
     }
 }
 

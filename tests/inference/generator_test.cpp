@@ -13,10 +13,14 @@ namespace {
 namespace fs = std::filesystem;
 using nlohmann::json;
 
-Wanted one(const Wanted& wanted, std::size_t i) { return {wanted.seed, {wanted.numbers[i]}, {wanted.classes[i]}}; }
+SampleRequest one(const SampleRequest& request, std::size_t i) {
+    return {request.seed, {request.numbers[i]}, {request.classes[i]}};
+}
 
-/// Batches of other sizes are summed in another order.
-bool near(const Tensor& a, const Tensor& b) { return a.sizes() == b.sizes() && at::allclose(a, b, 1e-4, 1e-5); }
+/// Sums are reordered in batches of other sizes.
+bool near(const Tensor& a, const Tensor& b) {
+    return a.sizes() == b.sizes() && at::allclose(a, b, 1e-4, 1e-5);
+}
 
 class EnsembleGenerator : public ::testing::Test {
 protected:
@@ -25,9 +29,10 @@ protected:
     std::unique_ptr<Generator> generator = open_generator(path);
 };
 
-TEST_F(EnsembleGenerator, a_mixed_batch_comes_back_in_order_each_sample_from_the_student_that_owns_its_class) {
-    const Wanted wanted = plan(9, 5, {3, 0, 1, 2, 2}, generator->prior());
-    const Tensor all = generator->draw(wanted);
+TEST_F(EnsembleGenerator,
+       a_mixed_batch_comes_back_in_order_each_sample_from_the_student_that_owns_its_class) {
+    const SampleRequest request = sample_request(9, 5, {3, 0, 1, 2, 2}, generator->prior());
+    const Tensor all = generator->draw(request);
     ASSERT_EQ(all.sizes(), at::IntArrayRef({9, 2}));
     const std::vector<std::unique_ptr<Generator>> students = [&] {
         std::vector<std::unique_ptr<Generator>> opened;
@@ -36,23 +41,25 @@ TEST_F(EnsembleGenerator, a_mixed_batch_comes_back_in_order_each_sample_from_the
     }();
     for (std::size_t i = 0; i < 9; ++i) {
         SCOPED_TRACE(i);
-        const auto owner = static_cast<std::size_t>(wanted.classes[i] % 2);
-        EXPECT_EQ(generator->student_of(wanted.classes[i]), static_cast<std::int64_t>(owner));
+        const auto owner = static_cast<std::size_t>(request.classes[i] % 2);
+        EXPECT_EQ(generator->student_of(request.classes[i]), static_cast<std::int64_t>(owner));
         const Tensor sample = all.narrow(0, static_cast<std::int64_t>(i), 1);
-        EXPECT_TRUE(near(sample, students[owner]->draw(one(wanted, i))));
-        EXPECT_FALSE(near(sample, students[1 - owner]->draw(one(wanted, i)))) << "the students cannot be told apart";
+        EXPECT_TRUE(near(sample, students[owner]->draw(one(request, i))));
+        EXPECT_FALSE(near(sample, students[1 - owner]->draw(one(request, i))))
+            << "the students cannot be told apart";
     }
 }
 
 TEST_F(EnsembleGenerator, another_engine_gives_the_same_samples) {
-    const Wanted wanted = plan(9, 5, {3, 0, 1, 2, 2}, generator->prior());
+    const SampleRequest request = sample_request(9, 5, {3, 0, 1, 2, 2}, generator->prior());
     const auto by_openvino = open_generator(path, std::nullopt, {.kind = Engine::Kind::openvino});
-    EXPECT_TRUE(near(by_openvino->draw(wanted), generator->draw(wanted)));
-    EXPECT_TRUE(at::equal(by_openvino->draw(wanted), by_openvino->draw(wanted)));
-    EXPECT_EQ(hash_of(*by_openvino), hash_of(*generator)) << "the weights are the same whoever computes";
+    EXPECT_TRUE(near(by_openvino->draw(request), generator->draw(request)));
+    EXPECT_TRUE(at::equal(by_openvino->draw(request), by_openvino->draw(request)));
+    EXPECT_EQ(hash_of(*by_openvino), hash_of(*generator))
+        << "the weights are the same whoever computes";
 }
 
-TEST_F(EnsembleGenerator, a_students_answer_is_one_evaluation_at_the_highest_noise_level) {
+TEST_F(EnsembleGenerator, a_students_sample_is_one_evaluation_at_the_highest_noise_level) {
     const models::Model student = models::read_model(path / "students/1");
     const Tensor noise = diffusion::image_noise(5, 3, 1, {2});
     const auto condition = diffusion::one_hot(std::vector<std::int64_t>{1}, 4);
@@ -62,29 +69,33 @@ TEST_F(EnsembleGenerator, a_students_answer_is_one_evaluation_at_the_highest_noi
 }
 
 TEST_F(EnsembleGenerator, a_sample_depends_on_seed_number_and_class_alone_whatever_the_batch) {
-    const Wanted wanted = plan(8, 11, {0, 1, 2, 3}, generator->prior());
-    const Tensor all = generator->draw(wanted);
+    const SampleRequest request = sample_request(8, 11, {0, 1, 2, 3}, generator->prior());
+    const Tensor all = generator->draw(request);
     for (const std::size_t batch : {1U, 3U, 8U}) {
         for (std::size_t first = 0; first < 8; first += batch) {
-            Wanted part{wanted.seed, {}, {}};
+            SampleRequest part{request.seed, {}, {}};
             for (std::size_t i = first; i < std::min<std::size_t>(first + batch, 8); ++i) {
-                part.numbers.push_back(wanted.numbers[i]);
-                part.classes.push_back(wanted.classes[i]);
+                part.numbers.push_back(request.numbers[i]);
+                part.classes.push_back(request.classes[i]);
             }
             const auto n = static_cast<std::int64_t>(part.numbers.size());
-            EXPECT_TRUE(near(generator->draw(part), all.narrow(0, static_cast<std::int64_t>(first), n))) << batch << " from " << first;
+            EXPECT_TRUE(
+                near(generator->draw(part), all.narrow(0, static_cast<std::int64_t>(first), n)))
+                << batch << " from " << first;
         }
     }
-    Wanted backwards = wanted;
+    SampleRequest backwards = request;
     std::reverse(backwards.numbers.begin(), backwards.numbers.end());
     std::reverse(backwards.classes.begin(), backwards.classes.end());
     EXPECT_TRUE(near(generator->draw(backwards), all.flip({0})));
 }
 
-TEST_F(EnsembleGenerator, the_same_request_gives_the_same_bits_and_another_seed_number_or_class_another_sample) {
+TEST_F(EnsembleGenerator,
+       the_same_request_gives_the_same_bits_and_another_seed_number_or_class_another_sample) {
     const Tensor sample = generator->draw({11, {4}, {2}});
     EXPECT_TRUE(at::equal(open_generator(path)->draw({11, {4}, {2}}), sample));
-    for (const Wanted& other : {Wanted{12, {4}, {2}}, Wanted{11, {5}, {2}}, Wanted{11, {4}, {0}}}) {
+    for (const SampleRequest& other :
+         {SampleRequest{12, {4}, {2}}, SampleRequest{11, {5}, {2}}, SampleRequest{11, {4}, {0}}}) {
         EXPECT_FALSE(near(generator->draw(other), sample));
     }
 }
@@ -94,90 +105,111 @@ TEST(ImageNoise, is_the_same_bits_in_every_batch) {
     for (const std::int64_t batch : {1, 3, 8}) {
         for (std::int64_t first = 0; first < 8; first += batch) {
             const std::int64_t n = std::min<std::int64_t>(batch, 8 - first);
-            EXPECT_TRUE(at::equal(diffusion::image_noise(11, first, n, {3, 2}), all.narrow(0, first, n)));
+            EXPECT_TRUE(
+                at::equal(diffusion::image_noise(11, first, n, {3, 2}), all.narrow(0, first, n)));
         }
     }
 }
 
 TEST_F(EnsembleGenerator, more_samples_than_fit_a_batch_of_the_network_are_as_if_drawn_alone) {
-    const Wanted wanted = plan(600, 3, {0, 2, 1}, generator->prior());  // 400 of student 0
-    const Tensor all = generator->draw(wanted);
+    const SampleRequest request =
+        sample_request(600, 3, {0, 2, 1}, generator->prior());  // 400 of student 0
+    const Tensor all = generator->draw(request);
     for (const std::size_t i : {0U, 254U, 255U, 256U, 257U, 383U, 384U, 385U, 599U}) {
-        EXPECT_TRUE(near(all.narrow(0, static_cast<std::int64_t>(i), 1), generator->draw(one(wanted, i)))) << i;
+        EXPECT_TRUE(
+            near(all.narrow(0, static_cast<std::int64_t>(i), 1), generator->draw(one(request, i))))
+            << i;
     }
 }
 
-TEST_F(EnsembleGenerator, a_class_that_is_not_there_is_refused_with_the_range) {
+TEST_F(EnsembleGenerator, a_class_that_does_not_exist_is_rejected_with_the_range) {
     for (const std::int64_t wrong : {-1, 4, 1'000'000}) {
-        const std::string message = core::error_of<core::UsageError>([&] { generator->draw({0, {0, 1}, {0, wrong}}); });
+        const std::string message =
+            core::error_of<core::UsageError>([&] { generator->draw({0, {0, 1}, {0, wrong}}); });
         core::expect_contains(message, "class " + std::to_string(wrong));
         core::expect_contains(message, "0 to 3");
     }
 }
 
-TEST_F(EnsembleGenerator, parts_are_told_and_add_up_to_what_was_asked_for) {
-    const Wanted wanted = plan(1100, 5, {}, generator->prior());  // 256 for each of two students go together
-    std::vector<std::int64_t> told;
-    const Tensor all = draw_in_parts(*generator, wanted, [&](std::int64_t done) { told.push_back(done); });
-    EXPECT_EQ(told, (std::vector<std::int64_t>{512, 1024, 1100}));
-    EXPECT_TRUE(near(all, generator->draw(wanted)));
+TEST_F(EnsembleGenerator, progress_is_reported_and_batches_add_up_to_the_request) {
+    const SampleRequest request =
+        sample_request(1100, 5, {}, generator->prior());  // batches of 256 for each of two students
+    std::vector<std::int64_t> progress;
+    const Tensor all =
+        draw_all(*generator, request, [&](std::int64_t done) { progress.push_back(done); });
+    EXPECT_EQ(progress, (std::vector<std::int64_t>{512, 1024, 1100}));
+    EXPECT_TRUE(near(all, generator->draw(request)));
 }
 
-TEST_F(EnsembleGenerator, stops_between_parts_when_asked_to) {
-    core::also_ask_for_stop([] { return true; });
-    EXPECT_THROW(draw_in_parts(*generator, plan(3, 5, {}, generator->prior())), core::Interrupted);
-    core::also_ask_for_stop(nullptr);
-    EXPECT_NO_THROW(draw_in_parts(*generator, plan(3, 5, {}, generator->prior())));
+TEST_F(EnsembleGenerator, stops_between_batches_when_requested) {
+    core::set_stop_check([] { return true; });
+    EXPECT_THROW(draw_all(*generator, sample_request(3, 5, {}, generator->prior())),
+                 core::Interrupted);
+    core::set_stop_check(nullptr);
+    EXPECT_NO_THROW(draw_all(*generator, sample_request(3, 5, {}, generator->prior())));
 }
 
 TEST_F(EnsembleGenerator, leaves_the_process_with_the_algorithms_that_it_had) {
     at::globalContext().setDeterministicAlgorithms(false, false);
-    draw_in_parts(*generator, plan(3, 5, {}, generator->prior()));
+    draw_all(*generator, sample_request(3, 5, {}, generator->prior()));
     EXPECT_FALSE(at::globalContext().deterministicAlgorithms());
 }
 
-TEST(Plan, no_samples_and_samples_without_end_are_refused) {
+TEST(SampleRequests, zero_and_too_many_samples_are_rejected) {
     for (const std::int64_t count : {std::int64_t{0}, std::int64_t{-5}, std::int64_t{1} << 40}) {
-        core::expect_contains(core::error_of<core::UsageError>([&] { plan(count, 0, {}, {{1.0}}); }), std::to_string(count));
+        core::expect_contains(
+            core::error_of<core::UsageError>([&] { sample_request(count, 0, {}, {{1.0}}); }),
+            std::to_string(count));
     }
 }
 
-TEST(SamplingOf, a_sampler_may_bring_its_steps_and_settings) {
+TEST(SamplingOf, a_sampler_may_include_its_steps_and_settings) {
     EXPECT_EQ(sampling_of("heun:64", std::nullopt)->evaluations(), 127);
     const Sampling of_edm = *sampling_of("stochastic:256", std::nullopt);
     EXPECT_EQ(of_edm.evaluations(), 511);
     EXPECT_EQ(name_of(of_edm), "stochastic,S_churn=40,S_min=0.05,S_max=50,S_noise=1.003");
-    EXPECT_EQ(name_of(*sampling_of("stochastic:S_noise=1,S_churn=1.5", 32)), "stochastic,S_churn=1.5,S_min=0.05,S_max=50,S_noise=1");
+    EXPECT_EQ(name_of(*sampling_of("stochastic:S_noise=1,S_churn=1.5", 32)),
+              "stochastic,S_churn=1.5,S_min=0.05,S_max=50,S_noise=1");
     EXPECT_EQ(sampling_of("stochastic:S_noise=1", 32)->steps, 32);
     EXPECT_EQ(sampling_of("heun:32", 32)->steps, 32);
-    core::expect_contains(core::error_of<core::UsageError>([] { sampling_of("heun:4", 32); }), "say one of them");
-    for (const char* wrong : {"heun:", "heun:0", "heun:2.5", "heun:1e9", "heun:S_churn=4", "one-step:2", "stochastic:S_chrun=4", "stochastic:S_churn=", "stochastic:S_churn=nan",
-                              "stochastic:S_churn=-1", "stochastic:S_min=9,S_max=1", "stochastic:4,,S_churn=1", "stochastic:4;S_churn=1", "churn:4"}) {
+    core::expect_contains(core::error_of<core::UsageError>([] { sampling_of("heun:4", 32); }),
+                          "give only one of them");
+    for (const char* wrong :
+         {"heun:", "heun:0", "heun:2.5", "heun:1e9", "heun:S_churn=4", "one-step:2",
+          "stochastic:S_chrun=4", "stochastic:S_churn=", "stochastic:S_churn=nan",
+          "stochastic:S_churn=-1", "stochastic:S_min=9,S_max=1", "stochastic:4,,S_churn=1",
+          "stochastic:4;S_churn=1", "churn:4"}) {
         EXPECT_THROW(sampling_of(wrong, std::nullopt), core::UsageError) << wrong;
     }
 }
 
-TEST(SamplingOf, steps_that_nothing_would_take_are_refused) {
+TEST(SamplingOf, steps_that_do_not_apply_are_rejected) {
     EXPECT_FALSE(sampling_of("", std::nullopt));
     EXPECT_EQ(sampling_of("heun", std::nullopt)->steps, 18);
     EXPECT_EQ(sampling_of("ddim", 7)->evaluations(), 7);
     core::expect_contains(core::error_of<core::UsageError>([] { sampling_of("", 7); }), "sampler");
-    core::expect_contains(core::error_of<core::UsageError>([] { sampling_of("one-step", 7); }), "one step");
-    core::expect_contains(core::error_of<core::UsageError>([] { sampling_of("heun", 0); }), "0 steps");
-    core::expect_contains(core::error_of<core::UsageError>([] { sampling_of("huen", 7); }), "did you mean \"heun\"?");
+    core::expect_contains(core::error_of<core::UsageError>([] { sampling_of("one-step", 7); }),
+                          "one step");
+    core::expect_contains(core::error_of<core::UsageError>([] { sampling_of("heun", 0); }),
+                          "0 steps");
+    core::expect_contains(core::error_of<core::UsageError>([] { sampling_of("huen", 7); }),
+                          "did you mean \"heun\"?");
 }
 
-TEST_F(EnsembleGenerator, tells_what_it_is) {
+TEST_F(EnsembleGenerator, describes_itself) {
     EXPECT_EQ(generator->students(), 2);
     EXPECT_EQ(generator->partition().owner, (std::vector<std::int64_t>{0, 1, 0, 1}));
     EXPECT_EQ(generator->prior().weights, models::uneven_prior().weights);
-    EXPECT_EQ(generator->form(), models::read_model(path / "students/0").form);
-    EXPECT_EQ(generator->parameters_of_student(1), models::read_model(path / "students/1").parameters.count());
+    EXPECT_EQ(generator->spec(), models::read_model(path / "students/0").spec);
+    EXPECT_EQ(generator->parameters_of_student(1),
+              models::read_model(path / "students/1").parameters.count());
 }
 
-TEST_F(EnsembleGenerator, takes_one_step_and_refuses_more) {
+TEST_F(EnsembleGenerator, takes_one_step_and_rejects_more) {
     EXPECT_NO_THROW(open_generator(path, Sampling{Sampling::Method::one_step, 1}));
-    core::expect_contains(core::error_of<core::UsageError>([&] { open_generator(path, Sampling{Sampling::Method::heun, 18}); }), "heun");
+    core::expect_contains(core::error_of<core::UsageError>(
+                              [&] { open_generator(path, Sampling{Sampling::Method::heun, 18}); }),
+                          "heun");
 }
 
 TEST_F(EnsembleGenerator, a_student_that_does_not_belong_is_found_when_it_is_first_needed) {
@@ -205,23 +237,24 @@ TEST_F(EnsembleGenerator, its_hash_is_that_of_all_its_weights) {
     EXPECT_NE(generator->hash_of_student(0), generator->hash_of_student(1));
 }
 
-TEST(Plan, repeats_the_classes_up_to_the_count) {
-    const Wanted wanted = plan(5, 9, {0, 3}, {{1, 1, 1, 1}});
-    EXPECT_EQ(wanted.seed, 9U);
-    EXPECT_EQ(wanted.classes, (std::vector<std::int64_t>{0, 3, 0, 3, 0}));
-    EXPECT_EQ(wanted.numbers, (std::vector<std::int64_t>{0, 1, 2, 3, 4}));
+TEST(SampleRequests, repeats_the_classes_up_to_the_count) {
+    const SampleRequest request = sample_request(5, 9, {0, 3}, {{1, 1, 1, 1}});
+    EXPECT_EQ(request.seed, 9U);
+    EXPECT_EQ(request.classes, (std::vector<std::int64_t>{0, 3, 0, 3, 0}));
+    EXPECT_EQ(request.numbers, (std::vector<std::int64_t>{0, 1, 2, 3, 4}));
 }
 
-TEST(Plan, without_classes_they_follow_the_prior_and_the_seed) {
+TEST(SampleRequests, without_classes_they_follow_the_prior_and_the_seed) {
     const conditions::Prior prior{{4, 3, 0, 1}};
-    const auto classes = plan(800, 9, {}, prior).classes;
+    const auto classes = sample_request(800, 9, {}, prior).classes;
     for (const auto& [c, expected] : {std::pair{0, 400}, {1, 300}, {2, 0}, {3, 100}}) {
         EXPECT_NEAR(std::ranges::count(classes, c), expected, expected == 0 ? 0 : 4) << c;
     }
-    EXPECT_EQ(plan(800, 9, {}, prior).classes, classes);
-    EXPECT_NE(plan(800, 10, {}, prior).classes, classes);
-    const auto fewer = plan(20, 9, {}, prior).classes;
-    EXPECT_TRUE(std::equal(fewer.begin(), fewer.end(), classes.begin())) << "a sample's class depends on how many are drawn";
+    EXPECT_EQ(sample_request(800, 9, {}, prior).classes, classes);
+    EXPECT_NE(sample_request(800, 10, {}, prior).classes, classes);
+    const auto fewer = sample_request(20, 9, {}, prior).classes;
+    EXPECT_TRUE(std::equal(fewer.begin(), fewer.end(), classes.begin()))
+        << "a sample's class depends on how many are drawn";
 }
 
 class TeacherGenerator : public ::testing::Test {
@@ -233,55 +266,66 @@ protected:
     fs::path path = folder / "teacher";
 };
 
-TEST_F(TeacherGenerator, draws_with_heun_and_ddim_as_asked) {
+TEST_F(TeacherGenerator, draws_with_heun_and_ddim_as_requested) {
     const models::Model teacher = models::read_model(path);
     const auto denoiser = teacher.denoiser();
     const auto levels = diffusion::sampling_levels(teacher.range, 5);
     const Tensor noise = diffusion::image_noise(7, 0, 3, {2});
     const auto condition = diffusion::one_hot(std::vector<std::int64_t>{0, 1, 3}, 4);
-    const Wanted wanted{7, {0, 1, 2}, {0, 1, 3}};
+    const SampleRequest request{7, {0, 1, 2}, {0, 1, 3}};
     const auto heun = open_generator(path, Sampling{Sampling::Method::heun, 5});
-    EXPECT_TRUE(near(heun->draw(wanted), diffusion::sample_heun(denoiser, noise, levels, condition).detach()));
+    EXPECT_TRUE(near(heun->draw(request),
+                     diffusion::sample_heun(denoiser, noise, levels, condition).detach()));
     EXPECT_EQ(heun->sampling().evaluations(), 9);
     const auto ddim = open_generator(path, Sampling{Sampling::Method::ddim, 5});
-    EXPECT_TRUE(near(ddim->draw(wanted), diffusion::sample_ddim(denoiser, noise, levels, condition).detach()));
+    EXPECT_TRUE(near(ddim->draw(request),
+                     diffusion::sample_ddim(denoiser, noise, levels, condition).detach()));
     EXPECT_EQ(ddim->sampling().evaluations(), 5);
-    EXPECT_FALSE(near(heun->draw(wanted), ddim->draw(wanted)));
+    EXPECT_FALSE(near(heun->draw(request), ddim->draw(request)));
 }
 
-TEST_F(TeacherGenerator, adds_noise_that_follows_from_seed_and_number_alone_in_the_stochastic_sampler) {
+TEST_F(TeacherGenerator,
+       adds_noise_that_follows_from_seed_and_number_alone_in_the_stochastic_sampler) {
     const models::Model teacher = models::read_model(path);
     const auto denoiser = teacher.denoiser();
-    const Sampling sampling = *sampling_of("stochastic:6,S_churn=2,S_min=0.1,S_max=20,S_noise=1.01", std::nullopt);
+    const Sampling sampling =
+        *sampling_of("stochastic:6,S_churn=2,S_min=0.1,S_max=20,S_noise=1.01", std::nullopt);
     const auto generator = open_generator(path, sampling);
-    const Wanted wanted{7, {0, 1, 4}, {0, 1, 3}};
-    const Tensor all = generator->draw(wanted);
+    const SampleRequest request{7, {0, 1, 4}, {0, 1, 3}};
+    const Tensor all = generator->draw(request);
     for (std::size_t i = 0; i < 3; ++i) {
-        const std::int64_t number = wanted.numbers[i];
-        const auto condition = diffusion::one_hot(std::vector<std::int64_t>{wanted.classes[i]}, 4);
+        const std::int64_t number = request.numbers[i];
+        const auto condition = diffusion::one_hot(std::vector<std::int64_t>{request.classes[i]}, 4);
         const auto added = [&](std::size_t step) {
-            core::RandomStream stream(7, fmt::format("churn/{}", step), static_cast<std::uint64_t>(number));
+            core::RandomStream stream(7, fmt::format("churn/{}", step),
+                                      static_cast<std::uint64_t>(number));
             return diffusion::normal_tensor(stream, {1, 2});
         };
-        const Tensor alone = diffusion::sample_heun_stochastic(denoiser, diffusion::image_noise(7, number, 1, {2}), diffusion::sampling_levels(teacher.range, 6),
-                                                               condition, {2, 0.1, 20, 1.01}, added).detach();
+        const Tensor alone =
+            diffusion::sample_heun_stochastic(denoiser, diffusion::image_noise(7, number, 1, {2}),
+                                              diffusion::sampling_levels(teacher.range, 6),
+                                              condition, {2, 0.1, 20, 1.01}, added)
+                .detach();
         EXPECT_TRUE(near(all.narrow(0, static_cast<std::int64_t>(i), 1), alone)) << i;
     }
-    EXPECT_TRUE(near(generator->draw({7, {4, 0}, {3, 0}}), all.index_select(0, at::tensor({2, 0}))));
+    EXPECT_TRUE(
+        near(generator->draw({7, {4, 0}, {3, 0}}), all.index_select(0, at::tensor({2, 0}))));
     EXPECT_EQ(generator->sampling().evaluations(), 11);
-    const Tensor heun = open_generator(path, Sampling{Sampling::Method::heun, 6})->draw(wanted);
+    const Tensor heun = open_generator(path, Sampling{Sampling::Method::heun, 6})->draw(request);
     EXPECT_FALSE(near(all, heun));
-    EXPECT_TRUE(near(open_generator(path, sampling_of("stochastic:6,S_churn=0", std::nullopt))->draw(wanted), heun));
+    EXPECT_TRUE(near(
+        open_generator(path, sampling_of("stochastic:6,S_churn=0", std::nullopt))->draw(request),
+        heun));
 }
 
-TEST_F(TeacherGenerator, takes_18_heun_steps_unless_told_otherwise_and_a_student_takes_one) {
+TEST_F(TeacherGenerator, takes_18_heun_steps_by_default_and_a_student_takes_one) {
     EXPECT_EQ(open_generator(path)->sampling().method, Sampling::Method::heun);
     EXPECT_EQ(open_generator(path)->sampling().evaluations(), 35);
     const auto student = models::write_student(folder / "student", models::odd_and_even(), 0);
     EXPECT_EQ(open_generator(student)->sampling().evaluations(), 1);
 }
 
-TEST_F(TeacherGenerator, its_prior_is_the_datas_where_the_config_tells_it) {
+TEST_F(TeacherGenerator, its_prior_is_the_datas_when_the_config_has_it) {
     EXPECT_EQ(open_generator(path)->prior().weights, std::vector<double>(4, 1.0));
     json config = models::tiny_config();
     config["provenance"] = {{"prior", {4, 3, 2, 1}}};
@@ -294,7 +338,8 @@ TEST_F(TeacherGenerator, an_unconditional_model_knows_class_0_only) {
     config["classes"] = 0;
     write(config);
     const auto generator = open_generator(path);
-    EXPECT_EQ(generator->draw(plan(2, 0, {}, generator->prior())).sizes(), at::IntArrayRef({2, 2}));
+    EXPECT_EQ(generator->draw(sample_request(2, 0, {}, generator->prior())).sizes(),
+              at::IntArrayRef({2, 2}));
     EXPECT_THROW(generator->draw({0, {0}, {1}}), core::UsageError);
 }
 
@@ -308,13 +353,16 @@ TEST_F(TeacherGenerator, its_hash_changes_with_a_weight_and_not_with_its_place) 
     EXPECT_NE(hash_of(*open_generator(folder / "moved")), before);
 }
 
-TEST_F(TeacherGenerator, what_is_no_model_is_named) {
-    core::expect_contains(core::error_of([&] { open_generator(folder / "nowhere"); }), (folder / "nowhere").string());
+TEST_F(TeacherGenerator, a_path_that_is_not_a_model_is_named) {
+    core::expect_contains(core::error_of([&] { open_generator(folder / "nowhere"); }),
+                          (folder / "nowhere").string());
 }
 
 TEST(SamplingMethod, is_known_by_its_name_and_a_wrong_one_by_its_nearest) {
-    for (const char* name : {"one-step", "heun", "ddim", "stochastic"}) EXPECT_EQ(name_of(sampling_method(name)), name);
-    core::expect_contains(core::error_of<core::UsageError>([] { sampling_method("huen"); }), "did you mean \"heun\"?");
+    for (const char* name : {"one-step", "heun", "ddim", "stochastic"})
+        EXPECT_EQ(name_of(sampling_method(name)), name);
+    core::expect_contains(core::error_of<core::UsageError>([] { sampling_method("huen"); }),
+                          "did you mean \"heun\"?");
 }
 
 }  // namespace

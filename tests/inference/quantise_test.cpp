@@ -10,9 +10,11 @@ namespace {
 
 using nlohmann::json;
 
-TEST(BestRange, keeps_the_largest_where_all_magnitudes_are_equally_frequent) { EXPECT_DOUBLE_EQ(best_range(std::vector<double>(2048, 1.0), 3.0), 3.0); }
+TEST(BestRange, keeps_the_largest_where_all_magnitudes_are_equally_frequent) {
+    EXPECT_DOUBLE_EQ(best_range(std::vector<double>(2048, 1.0), 3.0), 3.0);
+}
 
-TEST(BestRange, gives_up_a_few_large_numbers_for_finer_steps_of_the_many) {
+TEST(BestRange, clips_a_few_large_values_for_finer_steps_of_the_many) {
     std::vector<double> counts(2048, 0.0);
     std::fill(counts.begin(), counts.begin() + 205, 1e5);  // below a tenth
     counts.back() = 1;
@@ -23,8 +25,12 @@ TEST(BestRange, gives_up_a_few_large_numbers_for_finer_steps_of_the_many) {
 
 std::vector<LayerError> five_layers() {
     std::vector<LayerError> layers;
-    for (const auto& [name, share, error] : std::vector<std::tuple<const char*, double, double>>{
-             {"first", 0.1, 1e-6}, {"cheap", 0.3, 0.003}, {"dear", 0.3, 0.1}, {"small", 0.01, 0.003}, {"last", 0.29, 1e-6}}) {
+    for (const auto& [name, share, error] :
+         std::vector<std::tuple<const char*, double, double>>{{"first", 0.1, 1e-6},
+                                                              {"cheap", 0.3, 0.003},
+                                                              {"dear", 0.3, 0.1},
+                                                              {"small", 0.01, 0.003},
+                                                              {"last", 0.29, 1e-6}}) {
         layers.push_back({{name, 1.0, share}, error});
     }
     return layers;
@@ -38,29 +44,38 @@ std::vector<std::string> in_int8(const std::vector<LayerError>& layers) {
     return names;
 }
 
-TEST(ChooseLayers, takes_what_costs_least_for_its_work_up_to_the_tolerance_and_never_the_first_or_last) {
+TEST(ChooseLayers,
+     takes_what_costs_least_for_its_work_up_to_the_tolerance_and_never_the_first_or_last) {
     EXPECT_EQ(in_int8(choose_layers(five_layers(), 0.0)), std::vector<std::string>{});
     EXPECT_EQ(in_int8(choose_layers(five_layers(), 0.0035)), (std::vector<std::string>{"cheap"}));
-    EXPECT_EQ(in_int8(choose_layers(five_layers(), 0.01)), (std::vector<std::string>{"cheap", "small"}));
-    EXPECT_EQ(in_int8(choose_layers(five_layers(), 1.0)), (std::vector<std::string>{"cheap", "dear", "small"}));
+    EXPECT_EQ(in_int8(choose_layers(five_layers(), 0.01)),
+              (std::vector<std::string>{"cheap", "small"}));
+    EXPECT_EQ(in_int8(choose_layers(five_layers(), 1.0)),
+              (std::vector<std::string>{"cheap", "dear", "small"}));
 }
 
 json unet_config() {
-    return {{"architecture", "adm_unet"}, {"resolution", 8}, {"channels", 2}, {"classes", 3}, {"model_channels", 32}, {"channel_mult", {1, 2}},
-            {"num_blocks", 1}, {"attention_resolutions", {4}}};
+    return {{"architecture", "adm_unet"},
+            {"resolution", 8},
+            {"channels", 2},
+            {"classes", 3},
+            {"model_channels", 32},
+            {"channel_mult", {1, 2}},
+            {"num_blocks", 1},
+            {"attention_resolutions", {4}}};
 }
 
 models::Model student() {
     json config = unet_config();
     config["place"] = {{"student", 0}, {"cell", {0, 2}}};
-    models::Model model = models::fresh_model(config, 1);
+    models::Model model = models::init_model(config, 1);
     model.parameters = ops::filled(networks::trace(model.network).parameters);
     return model;
 }
 
 const QuantisationSettings everything{.samples = 8, .seed = 3, .tolerance = 1};
 
-TEST(Quantise, draws_what_the_sweep_said_in_one_step_from_a_directory_that_loads_like_any_other) {
+TEST(Quantise, has_the_reported_error_and_the_directory_loads_like_any_other) {
     const core::TestFolder folder;
     const models::Model full = student();
     models::write_model(folder / "full", full);
@@ -69,19 +84,21 @@ TEST(Quantise, draws_what_the_sweep_said_in_one_step_from_a_directory_that_loads
     models::write_model(folder / "int8", model);
 
     const auto exact = open_generator(folder / "full", std::nullopt, {Engine::Kind::openvino});
-    const auto int8 = open_generator(folder / "int8", std::nullopt, {Engine::Kind::openvino, Engine::Precision::automatic});
+    const auto int8 = open_generator(folder / "int8", std::nullopt,
+                                     {Engine::Kind::openvino, Engine::Precision::automatic});
     EXPECT_EQ(int8->engine().precision, Engine::Precision::int8);
-    const Wanted wanted = plan(12, 5, {0, 2}, exact->prior());
-    const Tensor z = exact->draw(wanted);
-    const double told = model.config["quantisation"]["error"].get<double>();
-    const double found = ops::relative_distance(int8->draw(wanted), z);
-    EXPECT_GT(told, 1e-4);
-    EXPECT_LT(found, 2 * told + 1e-2) << told;  // bfloat16 adds its own
-    EXPECT_LT(std::filesystem::file_size(folder / "int8/model.safetensors"), std::filesystem::file_size(folder / "full/model.safetensors") / 2);
+    const SampleRequest request = sample_request(12, 5, {0, 2}, exact->prior());
+    const Tensor z = exact->draw(request);
+    const double reported = model.config["quantisation"]["error"].get<double>();
+    const double found = ops::relative_distance(int8->draw(request), z);
+    EXPECT_GT(reported, 1e-4);
+    EXPECT_LT(found, 2 * reported + 1e-2) << reported;  // bfloat16 adds its own error
+    EXPECT_LT(std::filesystem::file_size(folder / "int8/model.safetensors"),
+              std::filesystem::file_size(folder / "full/model.safetensors") / 2);
     EXPECT_EQ(layers.size(), model.config["quantisation"]["layers"].size());
     EXPECT_EQ(int8->parameters_of_student(0), full.parameters.count());
 
-    // The same directory as float32 weights, for whoever knows nothing of int8.
+    // The same directory as float32 weights, for readers without int8.
     const models::Model read = models::read_model(folder / "int8");
     for (const auto& [name, tensor] : read.parameters.tensors()) {
         if (name.ends_with(".weight")) {
@@ -91,10 +108,10 @@ TEST(Quantise, draws_what_the_sweep_said_in_one_step_from_a_directory_that_loads
     EXPECT_EQ(open_generator(folder / "int8")->engine().precision, Engine::Precision::fp32);
 }
 
-TEST(Quantise, of_a_teacher_takes_its_ranges_along_its_own_paths) {
-    models::Model model = models::fresh_model(unet_config(), 1);
+TEST(Quantise, of_a_teacher_is_calibrated_along_its_own_trajectories) {
+    models::Model model = models::init_model(unet_config(), 1);
     model.parameters = ops::filled(networks::trace(model.network).parameters);
-    const auto uses = uses_along_paths(model, 2, 3, 0);
+    const auto uses = trajectory_calibration_set(model, 2, 3, 0);
     EXPECT_EQ(uses.size(), 5U);
     EXPECT_FLOAT_EQ(uses.front().sigma[0].item<float>(), 80);
     EXPECT_LT(uses.back().sigma[0].item<float>(), 10);
@@ -106,7 +123,8 @@ TEST(Quantise, moves_biases_so_that_rounding_does_not_move_the_mean) {
     models::Model model = student();
     const models::Model full = model;
     quantise(model, {0, 2}, everything);
-    // Of what the calibration drew, as the network that rounds its inputs draws it, against the exact one: an engine's work.
+    // Compares the calibration's samples, drawn by an engine whose inputs are rounded, with the
+    // exact ones.
     const core::TestFolder folder;
     models::write_model(folder / "full", full);
     models::write_model(folder / "int8", model);
@@ -116,8 +134,9 @@ TEST(Quantise, moves_biases_so_that_rounding_does_not_move_the_mean) {
     }
     models::write_model(folder / "uncorrected", uncorrected);
     const auto mean = [&](const char* which, Engine::Precision precision) {
-        const auto generator = open_generator(folder / which, std::nullopt, {Engine::Kind::openvino, precision});
-        return generator->draw(plan(64, 9, {0, 2}, generator->prior())).mean({0, 2, 3});
+        const auto generator =
+            open_generator(folder / which, std::nullopt, {Engine::Kind::openvino, precision});
+        return generator->draw(sample_request(64, 9, {0, 2}, generator->prior())).mean({0, 2, 3});
     };
     const Tensor exact = mean("full", Engine::Precision::fp32);
     EXPECT_LT(ops::relative_distance(mean("int8", Engine::Precision::int8), exact),
@@ -132,15 +151,16 @@ TEST(Quantise, keeps_a_layer_that_only_zeros_reach) {
     EXPECT_FLOAT_EQ(ops::input_range(model.parameters, "model.enc.8x8_block0.conv0"), 1);
 }
 
-TEST(Quantise, is_refused_twice_and_where_nothing_convolves) {
+TEST(Quantise, is_rejected_twice_and_without_convolutions) {
     models::Model model = student();
     quantise(model, {0, 2}, everything);
-    ops::expect_contains(ops::error_of([&] { quantise(model, {0, 2}, everything); }), "quantised already");
+    ops::expect_contains(ops::error_of([&] { quantise(model, {0, 2}, everything); }),
+                         "quantised already");
     models::Model points = models::tiny_model(models::tiny_config(), 1);
     ops::expect_contains(ops::error_of([&] { quantise(points, {0}, everything); }), "mlp");
 }
 
-TEST(Quantise, int8_that_the_config_does_not_speak_of_is_refused) {
+TEST(Quantise, int8_weights_that_the_config_does_not_mention_are_rejected) {
     const core::TestFolder folder;
     models::Model model = student();
     quantise(model, {0, 2}, everything);
@@ -151,9 +171,11 @@ TEST(Quantise, int8_that_the_config_does_not_speak_of_is_refused) {
 
 TEST(Engine, int8_is_for_quantised_models_and_openvino) {
     const models::Model full = student();
-    EXPECT_THROW(engine_for({Engine::Kind::openvino, Engine::Precision::int8}, full), core::UsageError);
+    EXPECT_THROW(engine_for({Engine::Kind::openvino, Engine::Precision::int8}, full),
+                 core::UsageError);
     EXPECT_THROW(engine_of("torch", "int8", "cpu"), core::UsageError);
-    EXPECT_EQ(engine_for({Engine::Kind::openvino, Engine::Precision::automatic}, full).precision, Engine::Precision::fp32);
+    EXPECT_EQ(engine_for({Engine::Kind::openvino, Engine::Precision::automatic}, full).precision,
+              Engine::Precision::fp32);
 }
 
 }  // namespace

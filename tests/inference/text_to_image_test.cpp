@@ -2,7 +2,8 @@
 
 #include "models/diffusers_fixtures.h"
 
-/// Stable Diffusion's parts against diffusers and transformers (scripts/make_stable_diffusion_golden.py).
+/// Stable Diffusion's components against diffusers and transformers
+/// (scripts/make_stable_diffusion_golden.py).
 namespace atelier::inference {
 
 namespace {
@@ -11,13 +12,20 @@ using models::SmallStableDiffusion;
 
 class TextToImage : public testing::TestWithParam<std::tuple<int, const char*>> {
 protected:
-    TextToImage() : folder_(std::get<0>(GetParam())), answers_(folder_.answers()), model_(folder_.path(), engine("fp32")) {}
+    TextToImage()
+        : folder_(std::get<0>(GetParam())),
+          answers_(folder_.answers()),
+          model_(folder_.path(), engine("fp32")) {}
 
-    static Engine engine(const char* precision) { return engine_of(std::get<1>(GetParam()), precision, "cpu"); }
+    static Engine engine(const char* precision) {
+        return engine_of(std::get<1>(GetParam()), precision, "cpu");
+    }
 
     void expect_near(const Tensor& actual, const char* name, double tolerance = 1e-4) const {
         EXPECT_EQ(actual.scalar_type(), at::kFloat);
-        for (std::int64_t i = 0; i < actual.size(0); ++i) EXPECT_LT(ops::relative_distance(actual[i], answers_.at(name)[i]), tolerance) << name << " " << i;
+        for (std::int64_t i = 0; i < actual.size(0); ++i)
+            EXPECT_LT(ops::relative_distance(actual[i], answers_.at(name)[i]), tolerance)
+                << name << " " << i;
     }
 
     SmallStableDiffusion folder_;
@@ -51,19 +59,24 @@ TEST_P(TextToImage, encodes_and_decodes_as_diffusers_does) {
 
 TEST_P(TextToImage, inputs_that_do_not_fit_are_errors) {
     const Tensor hidden = answers_.at("hidden").narrow(0, 0, 1), t = at::ones({1});
-    const auto refused = [](const std::function<void()>& action) { return !ops::error_of(action).empty(); };
-    EXPECT_TRUE(refused([&] { model_.predict(at::zeros({1, 3, 8, 8}), t, hidden); }));
-    EXPECT_TRUE(refused([&] { model_.predict(at::zeros({1, 4, 8, 7}), t, hidden); }));
-    EXPECT_TRUE(refused([&] { model_.predict(at::zeros({2, 4, 8, 8}), t, hidden); }));
-    EXPECT_TRUE(refused([&] { model_.predict(at::zeros({1, 4, 8, 8}), t, hidden.narrow(2, 0, 5)); }));
-    EXPECT_TRUE(refused([&] { model_.read(at::full({1, 77}, 100'000, at::kLong)); }));
-    EXPECT_TRUE(refused([&] { model_.read(at::zeros({1, 78}, at::kLong)); }));
-    EXPECT_TRUE(refused([&] { model_.autoencoder().decode(at::zeros({4, 8, 8})); }));
+    const auto rejects = [](const std::function<void()>& action) {
+        return !ops::error_of(action).empty();
+    };
+    EXPECT_TRUE(rejects([&] { model_.predict(at::zeros({1, 3, 8, 8}), t, hidden); }));
+    EXPECT_TRUE(rejects([&] { model_.predict(at::zeros({1, 4, 8, 7}), t, hidden); }));
+    EXPECT_TRUE(rejects([&] { model_.predict(at::zeros({2, 4, 8, 8}), t, hidden); }));
+    EXPECT_TRUE(
+        rejects([&] { model_.predict(at::zeros({1, 4, 8, 8}), t, hidden.narrow(2, 0, 5)); }));
+    EXPECT_TRUE(rejects([&] { model_.read(at::full({1, 77}, 100'000, at::kLong)); }));
+    EXPECT_TRUE(rejects([&] { model_.read(at::zeros({1, 78}, at::kLong)); }));
+    EXPECT_TRUE(rejects([&] { model_.autoencoder().decode(at::zeros({4, 8, 8})); }));
 }
 
 TEST_P(TextToImage, an_image_follows_from_prompt_seed_and_number_alone) {
     TextSampling how{.steps = 3};
-    const auto image = [&](const char* prompt, std::uint64_t seed, std::int64_t number) { return draw(model_, prompt, how, seed, number, [](std::int64_t) {}); };
+    const auto image = [&](const char* prompt, std::uint64_t seed, std::int64_t number) {
+        return draw(model_, prompt, how, seed, number, [](std::int64_t) {});
+    };
     const Tensor first = image("a photo of a cat", 1, 0);
     EXPECT_EQ(first.sizes().vec(), (ops::Shape{1, 3, 16, 16}));
     EXPECT_TRUE(image("a photo of a cat", 1, 0).equal(first));
@@ -76,8 +89,13 @@ TEST_P(TextToImage, an_image_follows_from_prompt_seed_and_number_alone) {
     EXPECT_FALSE(ops::error_of([&] { image("a photo of a cat", 1, 0); }).empty());
 }
 
-INSTANTIATE_TEST_SUITE_P(Forms, TextToImage, testing::Combine(testing::Values(1, 2), testing::Values("torch", "openvino")),
-                         [](const auto& info) { return fmt::format("form_{}_on_{}", std::get<0>(info.param), std::get<1>(info.param)); });
+INSTANTIATE_TEST_SUITE_P(Forms, TextToImage,
+                         testing::Combine(testing::Values(1, 2),
+                                          testing::Values("torch", "openvino")),
+                         [](const auto& info) {
+                             return fmt::format("form_{}_on_{}", std::get<0>(info.param),
+                                                std::get<1>(info.param));
+                         });
 
 TEST(TextSampling, steps_and_samples_are_those_of_diffusers) {
     for (const int form : {1, 2}) {
@@ -85,17 +103,23 @@ TEST(TextSampling, steps_and_samples_are_those_of_diffusers) {
         const ops::Parameters answers = folder.answers();
         StableDiffusion model(folder.path(), engine_of("torch", "fp32", "cpu"));
         const Tensor hidden = answers.at("hidden").narrow(0, 0, 1);
-        const diffusion::Predictor predict = [&](const Tensor& x, std::int64_t t) { return model.predict(x, at::full({1}, static_cast<double>(t), at::kFloat), hidden); };
+        const diffusion::Predictor predict = [&](const Tensor& x, std::int64_t t) {
+            return model.predict(x, at::full({1}, static_cast<double>(t), at::kFloat), hidden);
+        };
         const nlohmann::json schedulers = folder.about().at("schedulers");
         EXPECT_EQ(schedulers.size(), 6U);
         for (const auto& [name, config] : schedulers.items()) {
             const auto schedule = diffusion::DdpmSchedule::of(core::JsonObject(config, name));
             const bool ddim = name.starts_with("ddim");
             const auto times = ddim ? ddim_times(schedule, 7) : dpm_times(schedule, 7);
-            EXPECT_TRUE(at::tensor(times, at::kLong).equal(answers.at("times " + name).to(at::kLong))) << name;
+            EXPECT_TRUE(
+                at::tensor(times, at::kLong).equal(answers.at("times " + name).to(at::kLong)))
+                << name;
             const Tensor& noise = answers.at("noise");
-            const Tensor sample = ddim ? sample_ddim(schedule, predict, noise, 7) : sample_dpm(schedule, predict, noise, 7);
-            EXPECT_LT(ops::relative_distance(sample, answers.at("sampled " + name)), 1e-4) << name << " form " << form;
+            const Tensor sample = ddim ? sample_ddim(schedule, predict, noise, 7)
+                                       : sample_dpm(schedule, predict, noise, 7);
+            EXPECT_LT(ops::relative_distance(sample, answers.at("sampled " + name)), 1e-4)
+                << name << " form " << form;
         }
     }
 }

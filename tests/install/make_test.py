@@ -1,5 +1,7 @@
 #!/usr/bin/env python3
-"""What make and scripts/setup.sh do before anything is compiled, on machines of several kinds that are played by small programs in PATH. Standard library only."""
+"""Tests what make and scripts/setup.sh do before anything is compiled, on several kinds of machines
+that are simulated by small programs in PATH. Needs only the standard library."""
+
 import os
 import pathlib
 import re
@@ -16,8 +18,14 @@ import wheels  # noqa: E402
 
 
 def make(*words):
-    environment = {key: value for key, value in os.environ.items() if key not in ("MAKEFLAGS", "MAKELEVEL", "MFLAGS")}
-    return subprocess.run(["make", *words], cwd=ROOT, capture_output=True, text=True, timeout=60, env=environment)
+    environment = {
+        key: value
+        for key, value in os.environ.items()
+        if key not in ("MAKEFLAGS", "MAKELEVEL", "MFLAGS")
+    }
+    return subprocess.run(
+        ["make", *words], cwd=ROOT, capture_output=True, text=True, timeout=60, env=environment
+    )
 
 
 class Make(unittest.TestCase):
@@ -26,30 +34,45 @@ class Make(unittest.TestCase):
         targets = set(re.search(r"^\.PHONY: (.*)$", makefile, re.MULTILINE)[1].split())
         said = make().stdout
         self.assertEqual(targets, set(re.findall(r"^  ([a-z]+) +\S", said, re.MULTILINE)))
-        self.assertFalse([line for line in make("-n").stdout.splitlines() if "cmake" in line or "setup.sh" in line])
+        self.assertFalse(
+            [
+                line
+                for line in make("-n").stdout.splitlines()
+                if "cmake" in line or "setup.sh" in line
+            ]
+        )
 
     def test_leaves_no_option_to_the_next_target(self):
-        files = [ROOT / "CMakeLists.txt", *sorted((ROOT / "cmake").glob("*.cmake")), *(ROOT / "tests").rglob("CMakeLists.txt"), ROOT / "python/CMakeLists.txt"]
+        files = [
+            ROOT / "CMakeLists.txt",
+            *sorted((ROOT / "cmake").glob("*.cmake")),
+            *(ROOT / "tests").rglob("CMakeLists.txt"),
+            ROOT / "python/CMakeLists.txt",
+        ]
         text = "\n".join(file.read_text() for file in files)
-        options = set(re.findall(r"option\((ATELIER_\w+)", text)) | set(re.findall(r"set\((ATELIER_\w+) [^)]*CACHE", text))
+        options = set(re.findall(r"option\((ATELIER_\w+)", text)) | set(
+            re.findall(r"set\((ATELIER_\w+) [^)]*CACHE", text)
+        )
         self.assertGreaterEqual(len(options), 4)
         for target in ("build", "demo", "test", "bench", "study", "install", "sanitize"):
             said = make("-n", target).stdout.replace("\\\n", " ")
             configured = [line for line in said.splitlines() if re.search(r"\bcmake -S", line)]
             self.assertTrue(configured, target)
             for line in configured:
-                self.assertEqual(options, set(re.findall(r"-D(ATELIER_\w+)=", line)), f"make {target}: {line}")
+                self.assertEqual(
+                    options, set(re.findall(r"-D(ATELIER_\w+)=", line)), f"make {target}: {line}"
+                )
 
 
 MACHINE = {
     "dpkg-query": 'case " ${INSTALLED:-} " in *" ${@: -1} "*) echo "install ok installed" ;; *) exit 1 ;; esac',
     "id": 'echo "${USER_ID:-0}"',
     "sleep": ":",
-    "python3": 'mkdir -p .venv/bin; printf \'#!/bin/sh\\necho "wheels: $*"\\n\' > .venv/bin/python; chmod +x .venv/bin/python',
-    # Says that another one has the lock as often as the file LOCKED has lines.
+    "python3": "mkdir -p .venv/bin; printf '#!/bin/sh\\necho \"wheels: $*\"\\n' > .venv/bin/python; chmod +x .venv/bin/python",
+    # Reports that another process has the lock, once per line of the file LOCKED.
     "apt-get": 'echo "apt-get $*" >> "$CALLS"\n'
-               'if [ -s "$LOCKED" ]; then sed -i 1d "$LOCKED"; echo "E: Could not get lock /var/lib/apt/lists/lock. It is held by process 1 (apt-get)" >&2; exit 100; fi\n'
-               'if [ -n "$APT_FAILS" ]; then echo "E: Unable to fetch some archives" >&2; exit 100; fi',
+    'if [ -s "$LOCKED" ]; then sed -i 1d "$LOCKED"; echo "E: Could not get lock /var/lib/apt/lists/lock. It is held by process 1 (apt-get)" >&2; exit 100; fi\n'
+    'if [ -n "$APT_FAILS" ]; then echo "E: Unable to fetch some archives" >&2; exit 100; fi',
 }
 
 
@@ -63,7 +86,18 @@ class Setup(unittest.TestCase):
             shutil.copy(ROOT / "scripts" / name, self.folder / "scripts" / name)
         for name, body in MACHINE.items():
             self.program(name, body)
-        for name in ("bash", "dirname", "grep", "mktemp", "cat", "rm", "env", "sed", "mkdir", "chmod"):
+        for name in (
+            "bash",
+            "dirname",
+            "grep",
+            "mktemp",
+            "cat",
+            "rm",
+            "env",
+            "sed",
+            "mkdir",
+            "chmod",
+        ):
             (self.folder / "bin" / name).symlink_to(shutil.which(name))
         self.calls, self.locked = self.folder / "calls", self.folder / "locked"
         self.calls.touch()
@@ -75,8 +109,20 @@ class Setup(unittest.TestCase):
         file.chmod(file.stat().st_mode | stat.S_IXUSR)
 
     def setup(self, *words, **environment):
-        return subprocess.run(["bash", "scripts/setup.sh", *words], cwd=self.folder, capture_output=True, text=True, timeout=60, stdin=subprocess.DEVNULL,
-                              env={"PATH": str(self.folder / "bin"), "CALLS": str(self.calls), "LOCKED": str(self.locked), **environment})
+        return subprocess.run(
+            ["bash", "scripts/setup.sh", *words],
+            cwd=self.folder,
+            capture_output=True,
+            text=True,
+            timeout=60,
+            stdin=subprocess.DEVNULL,
+            env={
+                "PATH": str(self.folder / "bin"),
+                "CALLS": str(self.calls),
+                "LOCKED": str(self.locked),
+                **environment,
+            },
+        )
 
     def test_installs_what_is_missing_and_hands_on_to_the_wheels(self):
         outcome = self.setup("test", INSTALLED="g++ cmake")
@@ -111,9 +157,14 @@ class Setup(unittest.TestCase):
     def test_without_root_and_sudo_the_packages_to_ask_for_are_named(self):
         outcome = self.setup(USER_ID="1000", INSTALLED="g++")
         self.assertEqual(outcome.returncode, 1)
-        self.assertIn("Ask an administrator for:\n    apt-get install --no-install-recommends cmake ninja-build", outcome.stderr)
+        self.assertIn(
+            "Ask an administrator for:\n    apt-get install --no-install-recommends cmake ninja-build",
+            outcome.stderr,
+        )
         self.assertEqual(self.calls.read_text(), "")
-        self.program("sudo", "exit 1")  # one that would ask for a password, which nobody is there to give
+        self.program(
+            "sudo", "exit 1"
+        )  # one that would ask for a password, which nobody could enter
         self.assertIn("Ask an administrator for", self.setup(USER_ID="1000").stderr)
         self.program("sudo", '[ "$1" = -n ] && shift\n"$@"')
         self.assertEqual(self.setup(USER_ID="1000").returncode, 0)
@@ -134,31 +185,57 @@ class Wheels(unittest.TestCase):
     def test_the_needs_of_the_cpu_part_are_read_from_torchs_metadata(self):
         toolkit = 'Requires-Dist: filelock\nRequires-Dist: cuda-toolkit[cublas,cudart,cupti,nvrtc]==13.0.3; platform_system == "Linux"\nRequires-Dist: nvidia-cudnn-cu13==9.20.0.48; x\n'
         self.assertEqual(wheels.needs_of_cpu_part(toolkit), ["cuda-toolkit[cudart,cupti]==13.0.3"])
-        separate = ('Requires-Dist: nvidia-cuda-nvrtc-cu12==12.8.93; platform_system == "Linux"\nRequires-Dist: nvidia-cuda-runtime-cu12==12.8.90; platform_system == "Linux"\n'
-                    'Requires-Dist: nvidia-cuda-cupti-cu12==12.8.90; platform_system == "Linux"\nRequires-Dist: triton==3.4.0\n')
-        self.assertEqual(wheels.needs_of_cpu_part(separate), ["nvidia-cuda-runtime-cu12==12.8.90", "nvidia-cuda-cupti-cu12==12.8.90"])
-        self.assertEqual(wheels.needs_of_cpu_part("Requires-Dist: filelock\nRequires-Dist: sympy>=1.13.3\n"), [])
+        separate = (
+            'Requires-Dist: nvidia-cuda-nvrtc-cu12==12.8.93; platform_system == "Linux"\nRequires-Dist: nvidia-cuda-runtime-cu12==12.8.90; platform_system == "Linux"\n'
+            'Requires-Dist: nvidia-cuda-cupti-cu12==12.8.90; platform_system == "Linux"\nRequires-Dist: triton==3.4.0\n'
+        )
+        self.assertEqual(
+            wheels.needs_of_cpu_part(separate),
+            ["nvidia-cuda-runtime-cu12==12.8.90", "nvidia-cuda-cupti-cu12==12.8.90"],
+        )
+        self.assertEqual(
+            wheels.needs_of_cpu_part("Requires-Dist: filelock\nRequires-Dist: sympy>=1.13.3\n"), []
+        )
 
     def test_versions_are_written_once_or_alike(self):
         text = (ROOT / "cmake/libtorch.cmake").read_text()
-        self.assertEqual(wheels.pinned("torch"), "torch==" + re.search(r"set\(libtorch_version ([0-9.]+)\)", text)[1])
+        self.assertEqual(
+            wheels.pinned("torch"),
+            "torch==" + re.search(r"set\(libtorch_version ([0-9.]+)\)", text)[1],
+        )
         for package in ("torch", "openvino"):
-            self.assertEqual(1, len(set(re.findall(rf"\b{package}==([0-9.]+)", (ROOT / "pyproject.toml").read_text()))), package)
+            self.assertEqual(
+                1,
+                len(
+                    set(
+                        re.findall(
+                            rf"\b{package}==([0-9.]+)", (ROOT / "pyproject.toml").read_text()
+                        )
+                    )
+                ),
+                package,
+            )
 
     def test_a_download_that_breaks_is_tried_again_and_then_said(self):
         with tempfile.TemporaryDirectory() as folder:
             for breaks, code in ((2, 0), (5, 1)):
                 tries = pathlib.Path(folder, f"tries-{breaks}")
                 pip = pathlib.Path(folder, f"pip-{breaks}")
-                pip.write_text(f"#!/bin/sh\necho x >> {tries}\n[ $(wc -l < {tries}) -gt {breaks} ] || {{ echo 'ERROR: connection broken' >&2; exit 1; }}\n")
+                pip.write_text(
+                    f"#!/bin/sh\necho x >> {tries}\n[ $(wc -l < {tries}) -gt {breaks} ] || {{ echo 'ERROR: connection broken' >&2; exit 1; }}\n"
+                )
                 pip.chmod(0o755)
                 call = f"import sys; sys.path.insert(0, {str(ROOT / 'scripts')!r}); import wheels; wheels.PAUSE = 0; sys.executable = {str(pip)!r}; wheels.pip_install('atelier-needs-this')"
-                outcome = subprocess.run([sys.executable, "-c", call], capture_output=True, text=True, timeout=60)
+                outcome = subprocess.run(
+                    [sys.executable, "-c", call], capture_output=True, text=True, timeout=60
+                )
                 self.assertEqual(outcome.returncode, code, outcome.stderr)
                 self.assertEqual(len(tries.read_text().splitlines()), 3)
                 self.assertIn("attempt 2 of 3", outcome.stderr)
                 if code:
-                    self.assertIn("pip could not install atelier-needs-this in 3 attempts", outcome.stderr)
+                    self.assertIn(
+                        "pip could not install atelier-needs-this in 3 attempts", outcome.stderr
+                    )
 
 
 if __name__ == "__main__":

@@ -7,14 +7,20 @@
 
 namespace atelier::models {
 
-/// tests/golden/stable_diffusion_<form> with its weights, which follow from their names, and the small tokenizer: as diffusers would write it.
+/// tests/golden/stable_diffusion_<version> with weights derived from their names and the small
+/// tokenizer, as diffusers would write it.
 class SmallStableDiffusion {
 public:
-    explicit SmallStableDiffusion(int form) : golden_(std::filesystem::path(ATELIER_SOURCE_DIR) / fmt::format("tests/golden/stable_diffusion_{}", form)) {
+    explicit SmallStableDiffusion(int version)
+        : golden_(std::filesystem::path(ATELIER_SOURCE_DIR) /
+                  fmt::format("tests/golden/stable_diffusion_{}", version)) {
         namespace fs = std::filesystem;
         fs::copy(golden_, path(), fs::copy_options::recursive);
-        fs::copy(golden_.parent_path() / "clip_tokenizer", path() / "tokenizer", fs::copy_options::recursive);
-        if (form == 2) core::write_text(path() / "tokenizer/tokenizer_config.json", R"({"pad_token": "!", "model_max_length": 77})");
+        fs::copy(golden_.parent_path() / "clip_tokenizer", path() / "tokenizer",
+                 fs::copy_options::recursive);
+        if (version == 2)
+            core::write_text(path() / "tokenizer/tokenizer_config.json",
+                             R"({"pad_token": "!", "model_max_length": 77})");
         const DiffusersDirectory directory(path());
         write(unet_file(), parameters_of(directory.unet()));
         write(vae_file(), parameters_of(directory.vae()));
@@ -22,24 +28,36 @@ public:
     }
 
     std::filesystem::path path() const { return folder_ / "model"; }
-    std::filesystem::path unet_file() const { return path() / "unet/diffusion_pytorch_model.safetensors"; }
-    std::filesystem::path vae_file() const { return path() / "vae/diffusion_pytorch_model.safetensors"; }
+    std::filesystem::path unet_file() const {
+        return path() / "unet/diffusion_pytorch_model.safetensors";
+    }
+    std::filesystem::path vae_file() const {
+        return path() / "vae/diffusion_pytorch_model.safetensors";
+    }
     std::filesystem::path text_file() const { return path() / "text_encoder/model.safetensors"; }
 
-    ops::Parameters answers() const { return ops::read_parameters(golden_ / "answers.safetensors"); }
-    nlohmann::json about() const { return core::parse_json(core::SafetensorsFile(golden_ / "answers.safetensors").metadata().at("about"), "about"); }
+    ops::Parameters answers() const {
+        return ops::read_parameters(golden_ / "answers.safetensors");
+    }
+    nlohmann::json about() const {
+        return core::parse_json(
+            core::SafetensorsFile(golden_ / "answers.safetensors").metadata().at("about"), "about");
+    }
 
-    /// Writes a file's tensors anew, changed.
-    static void change(const std::filesystem::path& file, const std::function<void(std::map<std::string, Tensor>&)>& by) {
+    /// Rewrites a file with changed tensors.
+    static void change(const std::filesystem::path& file,
+                       const std::function<void(std::map<std::string, Tensor>&)>& by) {
         auto tensors = ops::read_parameters(file, /*keep_types=*/true).tensors();
         by(tensors);
         ops::write_parameters(file, ops::Parameters(std::move(tensors)));
     }
 
 private:
-    static void write(const std::filesystem::path& file, const std::vector<ops::ParameterSpec>& specs) {
+    static void write(const std::filesystem::path& file,
+                      const std::vector<ops::ParameterSpec>& specs) {
         ops::Parameters parameters;
-        for (const auto& spec : specs) parameters.set(spec.name, diffusion::golden_weights(spec.name, spec.shape));
+        for (const auto& spec : specs)
+            parameters.set(spec.name, diffusion::golden_weights(spec.name, spec.shape));
         ops::write_parameters(file, parameters);
     }
 

@@ -11,7 +11,7 @@ namespace {
 namespace fs = std::filesystem;
 using nlohmann::json;
 
-/// A written model, and what reading it says after something about it was changed.
+/// A written model, and the errors on reading it after changes.
 class ModelDirectory : public ::testing::Test {
 protected:
     ModelDirectory() { write_model(path, model); }
@@ -28,32 +28,36 @@ protected:
         edit_json(path / "config.json", change);
     }
 
-    /// The refusal; it must name the file.
-    std::string refusal(const std::string& file) const {
+    /// The error; it must name the file.
+    std::string error_message(const std::string& file) const {
         const std::string message = core::error_of([&] { read_model(path); });
         core::expect_contains(message, (path / file).string());
         return message;
     }
-    void expect_refused(const std::string& file, const std::string& part) const { core::expect_contains(refusal(file), part); }
+    void expect_rejected(const std::string& file, const std::string& part) const {
+        core::expect_contains(error_message(file), part);
+    }
 
     core::TestFolder folder;
     fs::path path = folder / "model";
     Model model = tiny_model(tiny_config(), 1);
 };
 
-TEST_F(ModelDirectory, comes_back_with_the_same_bits_and_settings) {
+TEST_F(ModelDirectory, is_read_back_with_the_same_bits_and_settings) {
     const Model read = read_model(path);
     EXPECT_EQ(ops::hash_of(read.parameters), ops::hash_of(model.parameters));
     EXPECT_EQ(read.config, model.config);
-    EXPECT_EQ(read.form, model.form);
-    EXPECT_EQ(read.scheme.sigma_data, 0.7);
+    EXPECT_EQ(read.spec, model.spec);
+    EXPECT_EQ(read.parametrisation.sigma_data, 0.7);
     EXPECT_EQ(read.range.sigma_min, 0.01);
     EXPECT_EQ(read.range.sigma_max, 20);
-    EXPECT_EQ(read.network.classes, 4);
+    EXPECT_EQ(read.network.label_dim, 4);
     EXPECT_TRUE(is_model_directory(path));
 }
 
-TEST_F(ModelDirectory, mapped_weights_are_the_same_and_stay_so_when_their_pages_were_released_or_the_file_replaced) {
+TEST_F(
+    ModelDirectory,
+    mapped_weights_are_the_same_and_stay_so_when_their_pages_were_released_or_the_file_replaced) {
     const Model mapped = read_model(path, at::kCPU, Weights::mapped);
     ASSERT_TRUE(mapped.mapped);
     EXPECT_FALSE(read_model(path).mapped);
@@ -63,34 +67,38 @@ TEST_F(ModelDirectory, mapped_weights_are_the_same_and_stay_so_when_their_pages_
     EXPECT_EQ(ops::hash_of(mapped.parameters), hash);
     write_model(path, tiny_model(tiny_config(), 2));
     mapped.mapped->release_pages();
-    EXPECT_EQ(ops::hash_of(mapped.parameters), hash) << "who has a model open keeps the file it was opened with";
+    EXPECT_EQ(ops::hash_of(mapped.parameters), hash)
+        << "who has a model open keeps the file it was opened with";
 }
 
-TEST_F(ModelDirectory, an_opened_model_is_read_as_it_was_when_its_directory_is_gone) {
+TEST_F(ModelDirectory, an_opened_model_can_be_read_after_its_directory_is_gone) {
     const Model opened = open_model(path);
     EXPECT_EQ(opened.parameters.count(), 0);
     fs::remove_all(path);
     for (const Weights weights : {Weights::copied, Weights::mapped}) {
-        EXPECT_EQ(ops::hash_of(read_weights(opened, at::kCPU, weights).parameters), ops::hash_of(model.parameters));
+        EXPECT_EQ(ops::hash_of(read_weights(opened, at::kCPU, weights).parameters),
+                  ops::hash_of(model.parameters));
     }
 }
 
-TEST_F(ModelDirectory, keeps_what_this_program_does_not_know) {
+TEST_F(ModelDirectory, keeps_unknown_keys) {
     model.config["licence"] = "CC0";
     model.config["place"] = {{"student", 3}};
     write_model(path, model);
     EXPECT_EQ(read_model(path).config.at("licence"), "CC0");
     write_model(folder / "copy", read_model(path));
     json written = core::read_json(folder / "copy/config.json");
-    EXPECT_EQ(written.at("checksums").at("model.safetensors"), core::sha256_of_file(folder / "copy/model.safetensors"));
+    EXPECT_EQ(written.at("checksums").at("model.safetensors"),
+              core::sha256_of_file(folder / "copy/model.safetensors"));
     written.erase("checksums");
     EXPECT_EQ(written, model.config);
 }
 
-TEST_F(ModelDirectory, raw_weights_lie_beside_and_are_not_the_ones_to_use) {
+TEST_F(ModelDirectory, raw_weights_are_stored_beside_and_not_used) {
     const Model raw = tiny_model(tiny_config(), 2);
     write_model(path, model, {{"raw", raw.parameters}});
-    EXPECT_EQ(ops::hash_of(ops::read_parameters(path / "model-raw.safetensors")), ops::hash_of(raw.parameters));
+    EXPECT_EQ(ops::hash_of(ops::read_parameters(path / "model-raw.safetensors")),
+              ops::hash_of(raw.parameters));
     EXPECT_EQ(ops::hash_of(read_model(path).parameters), ops::hash_of(model.parameters));
 }
 
@@ -99,7 +107,8 @@ TEST_F(ModelDirectory, half_precision_weights_are_read_as_float32) {
     const Model read = read_model(path);
     for (const auto& [name, tensor] : read.parameters.tensors()) {
         EXPECT_EQ(tensor.scalar_type(), at::kFloat) << name;
-        EXPECT_TRUE(at::equal(tensor, model.parameters.at(name).to(at::kHalf).to(at::kFloat))) << name;
+        EXPECT_TRUE(at::equal(tensor, model.parameters.at(name).to(at::kHalf).to(at::kFloat)))
+            << name;
     }
 }
 
@@ -109,40 +118,49 @@ TEST_F(ModelDirectory, a_missing_tensor_is_named) {
         kept.erase("model.map_noise.weight");
         weights = ops::Parameters(kept);
     });
-    expect_refused("model.safetensors", "\"model.map_noise.weight\" is missing");
+    expect_rejected("model.safetensors", "\"model.map_noise.weight\" is missing");
 }
 
 TEST_F(ModelDirectory, a_superfluous_tensor_is_named) {
-    change_weights([](ops::Parameters& weights) { weights.set("model.block1.layer0.weight", at::zeros({8, 8})); });
-    expect_refused("model.safetensors", "\"model.block1.layer0.weight\" is not part of the network");
+    change_weights([](ops::Parameters& weights) {
+        weights.set("model.block1.layer0.weight", at::zeros({8, 8}));
+    });
+    expect_rejected("model.safetensors",
+                    "\"model.block1.layer0.weight\" is not part of the network");
 }
 
 TEST_F(ModelDirectory, a_tensor_of_another_shape_is_named_with_both_shapes) {
-    change_weights([](ops::Parameters& weights) { weights.set("model.output.weight", at::zeros({3, 8})); });
-    const std::string message = refusal("model.safetensors");
-    for (const char* part : {"\"model.output.weight\"", "[3,8]", "[2,8]"}) core::expect_contains(message, part);
+    change_weights(
+        [](ops::Parameters& weights) { weights.set("model.output.weight", at::zeros({3, 8})); });
+    const std::string message = error_message("model.safetensors");
+    for (const char* part : {"\"model.output.weight\"", "[3,8]", "[2,8]"})
+        core::expect_contains(message, part);
 }
 
 TEST_F(ModelDirectory, sizes_changed_after_training_do_not_fit_the_weights) {
     change_config([](json& config) { config["hidden"] = 16; });
-    expect_refused("model.safetensors", "config.json implies");
+    expect_rejected("model.safetensors", "config.json implies");
 }
 
-TEST_F(ModelDirectory, weights_that_are_not_finite_are_refused) {
+TEST_F(ModelDirectory, non_finite_weights_are_rejected) {
     for (const double bad : {std::nan(""), HUGE_VAL, -HUGE_VAL}) {
-        change_weights([&](ops::Parameters& weights) { weights.at("model.block0.layer1.weight")[3][5] = bad; });
-        expect_refused("model.safetensors", "not finite");
+        change_weights([&](ops::Parameters& weights) {
+            weights.at("model.block0.layer1.weight")[3][5] = bad;
+        });
+        expect_rejected("model.safetensors", "not finite");
     }
-    change_weights([](ops::Parameters& weights) {  // their sum is no number, but neither are they
+    change_weights([](ops::Parameters& weights) {  // infinities of both signs, whose sum is NaN
         weights.at("model.output.bias")[0] = HUGE_VAL;
         weights.at("model.output.bias")[1] = -HUGE_VAL;
     });
-    expect_refused("model.safetensors", "not finite");
+    expect_rejected("model.safetensors", "not finite");
 }
 
-TEST_F(ModelDirectory, weights_that_are_whole_numbers_are_refused_by_name) {
-    change_weights([](ops::Parameters& weights) { weights.set("model.output.bias", at::zeros({2}, at::kLong)); });
-    expect_refused("model.safetensors", "\"model.output.bias\"");
+TEST_F(ModelDirectory, integer_weights_are_rejected_by_name) {
+    change_weights([](ops::Parameters& weights) {
+        weights.set("model.output.bias", at::zeros({2}, at::kLong));
+    });
+    expect_rejected("model.safetensors", "\"model.output.bias\"");
 }
 
 TEST_F(ModelDirectory, the_filters_that_edm_saves_with_its_resampling_layers_are_dropped) {
@@ -152,9 +170,9 @@ TEST_F(ModelDirectory, the_filters_that_edm_saves_with_its_resampling_layers_are
     EXPECT_EQ(ops::hash_of(read_model(path).parameters), ops::hash_of(model.parameters));
 }
 
-TEST_F(ModelDirectory, a_cut_off_file_of_weights_is_refused) {
+TEST_F(ModelDirectory, a_truncated_weights_file_is_rejected) {
     fs::resize_file(path / "model.safetensors", fs::file_size(path / "model.safetensors") - 4);
-    refusal("model.safetensors");
+    error_message("model.safetensors");
 }
 
 TEST_F(ModelDirectory, mistakes_in_the_config_are_named_by_their_key) {
@@ -163,25 +181,28 @@ TEST_F(ModelDirectory, mistakes_in_the_config_are_named_by_their_key) {
         json value;
         std::string says;
     };
-    const std::vector<Mistake> mistakes{{"architecture", "mpl", "did you mean \"mlp\"?"},
-                                        {"architecture", 3, "architecture"},
-                                        {"dimensions", nullptr, "dimensions"},
-                                        {"dimensions", 0, "dimensions"},
-                                        {"hidden", "wide", "hidden"},
-                                        {"hidden", 7, "hidden must be even"},
-                                        {"blocks", 2.5, "blocks"},
-                                        {"classes", -1, "classes"},
-                                        {"sigma_data", 0, "sigma_data"},
-                                        {"sigma_min", -1, "sigma_min"},
-                                        {"sigma_max", "80", "sigma_max"},
-                                        {"sigma_max", 0.005, "sigma_min must be below sigma_max"},
-                                        {"data", 5, "data"},
-                                        {"data", {{"kind", "sound"}, {"shape", {2}}}, "data.kind"},
-                                        {"data", {{"kind", "points"}, {"shape", {2}}, {"scale", 1}}, "offset"},
-                                        {"data", {{"kind", "points"}, {"shape", {2}}, {"offset", {1}}, {"scale", 1}}, "data.offset"},
-                                        {"data", {{"kind", "points"}, {"shape", {2}}, {"offset", {1, 2}}, {"scale", 0}}, "scale"},
-                                        {"data", {{"kind", "image"}, {"shape", {2}}}, "data.shape"},
-                                        {"data", {{"kind", "image"}, {"shape", {1, 2, 2}}}, "data.shape is [1,2,2]"}};
+    const std::vector<Mistake> mistakes{
+        {"architecture", "mpl", "did you mean \"mlp\"?"},
+        {"architecture", 3, "architecture"},
+        {"dimensions", nullptr, "dimensions"},
+        {"dimensions", 0, "dimensions"},
+        {"hidden", "wide", "hidden"},
+        {"hidden", 7, "hidden must be even"},
+        {"blocks", 2.5, "blocks"},
+        {"classes", -1, "classes"},
+        {"sigma_data", 0, "sigma_data"},
+        {"sigma_min", -1, "sigma_min"},
+        {"sigma_max", "80", "sigma_max"},
+        {"sigma_max", 0.005, "sigma_min must be below sigma_max"},
+        {"data", 5, "data"},
+        {"data", {{"kind", "sound"}, {"shape", {2}}}, "data.kind"},
+        {"data", {{"kind", "points"}, {"shape", {2}}, {"scale", 1}}, "offset"},
+        {"data",
+         {{"kind", "points"}, {"shape", {2}}, {"offset", {1}}, {"scale", 1}},
+         "data.offset"},
+        {"data", {{"kind", "points"}, {"shape", {2}}, {"offset", {1, 2}}, {"scale", 0}}, "scale"},
+        {"data", {{"kind", "image"}, {"shape", {2}}}, "data.shape"},
+        {"data", {{"kind", "image"}, {"shape", {1, 2, 2}}}, "data.shape is [1,2,2]"}};
     const json good = core::read_json(path / "config.json");
     for (const Mistake& mistake : mistakes) {
         SCOPED_TRACE(mistake.key + " = " + mistake.value.dump());
@@ -190,21 +211,22 @@ TEST_F(ModelDirectory, mistakes_in_the_config_are_named_by_their_key) {
             config[mistake.key] = mistake.value;
             if (mistake.value.is_null()) config.erase(mistake.key);
         });
-        expect_refused("config.json", mistake.says);
+        expect_rejected("config.json", mistake.says);
     }
 }
 
-TEST_F(ModelDirectory, a_config_without_a_form_of_data_means_the_networks_own) {
+TEST_F(ModelDirectory, a_config_without_data_defaults_to_the_networks_shape) {
     change_config([](json& config) { config.erase("data"); });
     const Model read = read_model(path);
-    EXPECT_EQ(read.form, (DataForm{DataForm::Kind::points, {2}, {0, 0}, 1, {}}));
+    EXPECT_EQ(read.spec, (SampleSpec{SampleSpec::Kind::points, {2}, {0, 0}, 1, {}}));
 }
 
-TEST_F(ModelDirectory, what_is_no_model_is_said_to_be_none) {
-    core::expect_contains(core::error_of([&] { read_model(folder / "nowhere"); }), "there is no such model");
+TEST_F(ModelDirectory, a_path_that_is_not_a_model_is_rejected) {
+    core::expect_contains(core::error_of([&] { read_model(folder / "nowhere"); }),
+                          "there is no such model");
     EXPECT_FALSE(is_model_directory(folder / "nowhere"));
     fs::remove(path / "model.safetensors");
-    refusal("model.safetensors");
+    error_message("model.safetensors");
 }
 
 TEST_F(ModelDirectory, the_config_alone_can_be_read_without_weights) {
@@ -214,59 +236,80 @@ TEST_F(ModelDirectory, the_config_alone_can_be_read_without_weights) {
     EXPECT_TRUE(read.parameters.empty());
 }
 
-TEST_F(ModelDirectory, fresh_weights_depend_on_the_seed_alone) {
-    const auto hash = [](std::uint64_t seed) { return ops::hash_of(fresh_model(tiny_config(), seed).parameters); };
+TEST_F(ModelDirectory, initial_weights_depend_on_the_seed_alone) {
+    const auto hash = [](std::uint64_t seed) {
+        return ops::hash_of(init_model(tiny_config(), seed).parameters);
+    };
     EXPECT_EQ(hash(1), hash(1));
     EXPECT_NE(hash(1), hash(2));
 }
 
-TEST(DataForm, images_are_quantised_as_edm_does_and_come_back) {
-    const DataForm form{DataForm::Kind::image, {1, 2, 3}, {}, 1, {}};
+TEST(SampleSpec, images_are_quantised_like_edm_and_converted_back) {
+    const SampleSpec spec{SampleSpec::Kind::image, {1, 2, 3}, {}, 1, {}};
     const Tensor samples = at::tensor({-2.0F, -1.0F, -0.5F, 0.0F, 0.999F, 2.0F}).view({1, 1, 2, 3});
-    const Tensor pixels = to_user_space(form, samples);
-    EXPECT_TRUE(at::equal(pixels, at::tensor({0, 0, 64, 128, 255, 255}, at::kByte).view({1, 2, 3, 1})));
+    const Tensor pixels = to_user_space(spec, samples);
+    EXPECT_TRUE(
+        at::equal(pixels, at::tensor({0, 0, 64, 128, 255, 255}, at::kByte).view({1, 2, 3, 1})));
     const Tensor all = at::arange(256, at::kByte).view({1, 16, 16, 1});
-    EXPECT_TRUE(at::equal(to_user_space(form, to_model_space(form, all)), all));
-    EXPECT_EQ(to_model_space(form, at::zeros({5, 4, 6, 3}, at::kByte)).sizes(), at::IntArrayRef({5, 3, 4, 6}));
+    EXPECT_TRUE(at::equal(to_user_space(spec, to_model_space(spec, all)), all));
+    EXPECT_EQ(to_model_space(spec, at::zeros({5, 4, 6, 3}, at::kByte)).sizes(),
+              at::IntArrayRef({5, 3, 4, 6}));
 }
 
-/// What a distillation looks at and does not train may be kept in half the bytes.
-/// Autocast rounds the same matrices, but for those that say one thing of a sample: these it takes as they are, where they are float32.
-TEST(FrozenModel, matrices_in_bfloat16_denoise_nearly_as_well_as_by_autocast) {
-    const json unet{{"architecture", "adm_unet"}, {"resolution", 8}, {"channels", 3}, {"classes", 4}, {"model_channels", 32}, {"channel_mult", {1, 2}},
-                    {"num_blocks", 1}, {"attention_resolutions", {4}}, {"channel_mult_emb", 4}, {"sigma_data", 0.5}};
+/// Frozen models of a distillation may be stored in bfloat16. Autocast rounds the same matrices,
+/// except per-sample ones, which it uses as they are if they are float32.
+TEST(FrozenModel, bfloat16_matrices_denoise_nearly_as_well_as_autocast) {
+    const json unet{{"architecture", "adm_unet"},
+                    {"resolution", 8},
+                    {"channels", 3},
+                    {"classes", 4},
+                    {"model_channels", 32},
+                    {"channel_mult", {1, 2}},
+                    {"num_blocks", 1},
+                    {"attention_resolutions", {4}},
+                    {"channel_mult_emb", 4},
+                    {"sigma_data", 0.5}};
     const Model model = tiny_model(unet, 1);
     Model frozen = model;
-    frozen.parameters = model.parameters.with_matrices_as(at::kBFloat16);
+    frozen.parameters = model.parameters.cast_weights(at::kBFloat16);
     const ops::Compute compute{at::kBFloat16};
-    const Tensor x = at::sin(at::arange(2 * 3 * 64, at::kFloat)).view({2, 3, 8, 8}), sigma = at::tensor({0.3F, 40.0F});
+    const Tensor x = at::sin(at::arange(2 * 3 * 64, at::kFloat)).view({2, 3, 8, 8}),
+                 sigma = at::tensor({0.3F, 40.0F});
     const std::vector<std::int64_t> classes{1, 3};
     at::NoGradGuard no_gradients;
-    const auto denoised = [&](const Model& one, const ops::Compute& how) { return one.denoiser(how).denoise(x, sigma, diffusion::one_hot(classes, 4)); };
+    const auto denoised = [&](const Model& one, const ops::Compute& how) {
+        return one.denoiser(how).denoise(x, sigma, diffusion::one_hot(classes, 4));
+    };
     const Tensor exact = denoised(model, {});
-    const auto away = [&](const Model& one) { return ((denoised(one, compute) - exact).norm() / exact.norm()).item<double>(); };
+    const auto away = [&](const Model& one) {
+        return ((denoised(one, compute) - exact).norm() / exact.norm()).item<double>();
+    };
     Model rounded = model;
-    rounded.parameters = frozen.parameters.with_matrices_as(at::kFloat);
-    EXPECT_TRUE(at::equal(denoised(frozen, compute), denoised(rounded, compute))) << "nothing but their rounding";
+    rounded.parameters = frozen.parameters.cast_weights(at::kFloat);
+    EXPECT_TRUE(at::equal(denoised(frozen, compute), denoised(rounded, compute)))
+        << "nothing but their rounding";
     EXPECT_LT(away(frozen), 0.02);
     EXPECT_LT(away(frozen), 2 * away(model));
     std::int64_t halved = 0;
-    for (const auto& [name, tensor] : frozen.parameters.tensors()) halved += tensor.scalar_type() == at::kBFloat16 ? tensor.numel() : 0;
+    for (const auto& [name, tensor] : frozen.parameters.tensors())
+        halved += tensor.scalar_type() == at::kBFloat16 ? tensor.numel() : 0;
     EXPECT_GT(halved, model.parameters.count() * 9 / 10);
 }
 
-TEST(DataForm, points_are_scaled_and_shifted_and_come_back) {
-    const DataForm form{DataForm::Kind::points, {2}, {1, -2}, 3, {}};
-    EXPECT_TRUE(at::equal(to_user_space(form, at::tensor({1.0F, 1.0F}).view({1, 2})), at::tensor({4.0F, 1.0F}).view({1, 2})));
+TEST(SampleSpec, points_are_scaled_and_shifted_and_converted_back) {
+    const SampleSpec spec{SampleSpec::Kind::points, {2}, {1, -2}, 3, {}};
+    EXPECT_TRUE(at::equal(to_user_space(spec, at::tensor({1.0F, 1.0F}).view({1, 2})),
+                          at::tensor({4.0F, 1.0F}).view({1, 2})));
     const Tensor places = at::tensor({0.25F, 7.0F, -3.0F, 2.0F}).view({2, 2});
-    EXPECT_TRUE(at::allclose(to_user_space(form, to_model_space(form, places)), places));
+    EXPECT_TRUE(at::allclose(to_user_space(spec, to_model_space(spec, places)), places));
 }
 
-TEST(DataForm, survives_json) {
-    for (const DataForm& form : {DataForm{DataForm::Kind::image, {3, 8, 8}, {}, 1, {"cat", "dog"}},
-                                 DataForm{DataForm::Kind::points, {2}, {0.1, 1.0 / 3}, 1e-7, {}}}) {
-        const json written = json::parse(to_json(form).dump());
-        EXPECT_EQ(data_form_from_json(core::JsonObject(written, "config.json")), form);
+TEST(SampleSpec, survives_json) {
+    for (const SampleSpec& spec :
+         {SampleSpec{SampleSpec::Kind::image, {3, 8, 8}, {}, 1, {"cat", "dog"}},
+          SampleSpec{SampleSpec::Kind::points, {2}, {0.1, 1.0 / 3}, 1e-7, {}}}) {
+        const json written = json::parse(to_json(spec).dump());
+        EXPECT_EQ(sample_spec_from_json(core::JsonObject(written, "config.json")), spec);
     }
 }
 

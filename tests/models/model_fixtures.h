@@ -10,22 +10,32 @@
 
 #include "core/test_folder.h"
 
-/// What the tests of models and inference share: models and ensembles small enough to be made in every test.
+/// Fixtures of the models and inference tests: models and ensembles small enough to be created in
+/// every test.
 namespace atelier::models {
 
 inline nlohmann::json tiny_config() {
-    return {{"architecture", "mlp"}, {"dimensions", 2}, {"classes", 4}, {"hidden", 8}, {"blocks", 1},
-            {"sigma_data", 0.7}, {"sigma_min", 0.01}, {"sigma_max", 20.0},
-            {"data", {{"kind", "points"}, {"shape", {2}}, {"offset", {1.0, -2.0}}, {"scale", 3.0}}}};
+    return {
+        {"architecture", "mlp"},
+        {"dimensions", 2},
+        {"classes", 4},
+        {"hidden", 8},
+        {"blocks", 1},
+        {"sigma_data", 0.7},
+        {"sigma_min", 0.01},
+        {"sigma_max", 20.0},
+        {"data", {{"kind", "points"}, {"shape", {2}}, {"offset", {1.0, -2.0}}, {"scale", 3.0}}}};
 }
 
-/// Fresh networks answer the same whatever they are asked, since their last layers are zeros; these do not.
+/// A network whose output depends on its inputs: the last layers of newly initialised networks are
+/// zero.
 inline Model tiny_model(const nlohmann::json& config, std::uint64_t seed) {
-    Model model = fresh_model(config, seed);
+    Model model = init_model(config, seed);
     for (const auto& [name, tensor] : model.parameters.tensors()) {
         core::RandomStream stream(seed, "noise/" + name);
-        float* numbers = tensor.mutable_data_ptr<float>();
-        for (std::int64_t i = 0; i < tensor.numel(); ++i) numbers[i] += static_cast<float>(0.3 * stream.normal());
+        float* values = tensor.mutable_data_ptr<float>();
+        for (std::int64_t i = 0; i < tensor.numel(); ++i)
+            values[i] += static_cast<float>(0.3 * stream.normal());
     }
     return model;
 }
@@ -34,10 +44,12 @@ inline Model tiny_model(const nlohmann::json& config, std::uint64_t seed) {
 inline conditions::Partition odd_and_even() { return {2, "file", {0, 1, 0, 1}}; }
 inline conditions::Prior uneven_prior() { return {{4, 3, 2, 1}}; }
 
-/// A finished student in a folder of its own, as training leaves it.
-inline std::filesystem::path write_student(const std::filesystem::path& path, const conditions::Partition& partition, std::int64_t student,
+/// A finished student in its own folder, as training writes it.
+inline std::filesystem::path write_student(const std::filesystem::path& path,
+                                           const conditions::Partition& partition,
+                                           std::int64_t student,
                                            nlohmann::json config = tiny_config()) {
-    config["place"] = place_of(partition, student);
+    config["place"] = student_assignment(partition, student);
     write_model(path, tiny_model(config, static_cast<std::uint64_t>(100 + student)));
     return path;
 }
@@ -46,8 +58,9 @@ inline std::filesystem::path write_student(const std::filesystem::path& path, co
 inline std::filesystem::path write_tiny_ensemble(const core::TestFolder& folder) {
     const auto partition = odd_and_even();
     write_ensemble(folder / "ensemble", partition, uneven_prior(),
-                   {write_student(folder / "made/0", partition, 0), write_student(folder / "made/1", partition, 1)}, "teacher's hash",
-                   {{"fid", 1.5}});
+                   {write_student(folder / "made/0", partition, 0),
+                    write_student(folder / "made/1", partition, 1)},
+                   "teacher's hash", {{"fid", 1.5}});
     return folder / "ensemble";
 }
 

@@ -15,22 +15,24 @@ ops::ShapeOps head_on(const ops::Shape& bottleneck) {
 
 }  // namespace
 
-TEST(DiscriminatorHead, on_the_teachers_bottleneck_is_the_one_of_dmd2) {
+TEST(DiscriminatorHead, on_the_teachers_bottleneck_matches_dmd2) {
     // conv 4x4 stride 2 -> GN -> SiLU -> conv 4x4 -> GN -> SiLU -> conv 1x1 -> logit.
     const std::int64_t convolution = 768 * 768 * 4 * 4 + 768, norm = 2 * 768, logit = 768 + 1;
-    EXPECT_EQ(parameter_count(head_on({2, 768, 8, 8}).parameters), 2 * (convolution + norm) + logit);
+    EXPECT_EQ(parameter_count(head_on({2, 768, 8, 8}).parameters),
+              2 * (convolution + norm) + logit);
 }
 
-TEST(DiscriminatorHead, gives_one_logit_a_sample_on_bottlenecks_of_any_size) {
+TEST(DiscriminatorHead, gives_one_logit_per_sample_on_bottlenecks_of_any_size) {
     for (const std::int64_t size : {1, 2, 3, 4, 5, 7, 8, 16}) {
         for (const std::int64_t channels : {4, 36, 64}) {
             const auto specs = head_on({3, channels, size, size}).parameters;
             const ops::Parameters parameters = ops::filled(specs);
-            ops::TorchOps speaker(parameters);
+            ops::TorchOps backend(parameters);
             const Tensor h = ops::normal({3, channels, size, size}, "h");
-            const Tensor logits = ops::tensor_of(discriminator_head(speaker, h));
+            const Tensor logits = ops::tensor_of(discriminator_head(backend, h));
             EXPECT_EQ(logits.sizes().vec(), (ops::Shape{3, 1}));
-            EXPECT_GT((logits[0] - logits[1]).abs().item<double>(), 1e-4) << channels << " channels of " << size << "x" << size;
+            EXPECT_GT((logits[0] - logits[1]).abs().item<double>(), 1e-4)
+                << channels << " channels of " << size << "x" << size;
         }
     }
 }
@@ -38,34 +40,40 @@ TEST(DiscriminatorHead, gives_one_logit_a_sample_on_bottlenecks_of_any_size) {
 TEST(DiscriminatorHead, sees_every_pixel_of_the_bottleneck) {
     for (const std::int64_t size : {3, 4, 7, 8}) {
         const ops::Parameters parameters = ops::filled(head_on({1, 8, size, size}).parameters);
-        ops::TorchOps speaker(parameters);
+        ops::TorchOps backend(parameters);
         const Tensor h = ops::normal({1, 8, size, size}, "h").requires_grad_();
-        const Tensor logit = ops::tensor_of(discriminator_head(speaker, h)).sum();
-        EXPECT_GT(ops::slopes_of(logit, {h})[0].abs().amax({0, 1}).min().item<double>(), 1e-6) << size;
+        const Tensor logit = ops::tensor_of(discriminator_head(backend, h)).sum();
+        EXPECT_GT(ops::gradients_of(logit, {h})[0].abs().amax({0, 1}).min().item<double>(), 1e-6)
+            << size;
     }
 }
 
-TEST(DiscriminatorHead, judges_features_of_points_too) {
+TEST(DiscriminatorHead, supports_features_of_points_too) {
     const auto specs = head_on({5, 16}).parameters;
     EXPECT_EQ(parameter_count(specs), 2 * 16 + 2 * (16 * 16 + 16) + 17);
     const ops::Parameters parameters = ops::filled(specs);
-    ops::TorchOps speaker(parameters);
-    EXPECT_EQ(ops::tensor_of(discriminator_head(speaker, ops::normal({5, 16}, "h"))).sizes().vec(), (ops::Shape{5, 1}));
+    ops::TorchOps backend(parameters);
+    EXPECT_EQ(ops::tensor_of(discriminator_head(backend, ops::normal({5, 16}, "h"))).sizes().vec(),
+              (ops::Shape{5, 1}));
 }
 
 TEST(DiscriminatorHead, keeps_its_parameters_under_head) {
-    for (const ops::Shape& bottleneck : {ops::Shape{1, 8, 8, 8}, ops::Shape{1, 8, 2, 2}, ops::Shape{1, 8}}) {
-        for (const auto& spec : head_on(bottleneck).parameters) EXPECT_TRUE(spec.name.starts_with("head.")) << spec.name;
+    for (const ops::Shape& bottleneck :
+         {ops::Shape{1, 8, 8, 8}, ops::Shape{1, 8, 2, 2}, ops::Shape{1, 8}}) {
+        for (const auto& spec : head_on(bottleneck).parameters)
+            EXPECT_TRUE(spec.name.starts_with("head.")) << spec.name;
     }
 }
 
 TEST(Classifier, gives_features_logits_and_the_maps_of_its_layers) {
-    const ClassifierConfig config{.resolution = 28, .channels = 1, .classes = 10, .width = 8, .features = 24};
+    const ClassifierConfig config{
+        .resolution = 28, .channels = 1, .classes = 10, .width = 8, .features = 24};
     ops::ShapeOps shapes;
     classifier(shapes, config, ops::Shape{1, 1, 28, 28});
     const ops::Parameters parameters = ops::filled(shapes.parameters);
-    ops::TorchOps speaker(parameters);
-    const Classified seen = classifier(speaker, config, ops::normal({3, 1, 28, 28}, "images"));
+    ops::TorchOps backend(parameters);
+    const ClassifierOutput seen =
+        classifier(backend, config, ops::normal({3, 1, 28, 28}, "images"));
     EXPECT_EQ(ops::tensor_of(seen.features).sizes().vec(), (ops::Shape{3, 24}));
     EXPECT_EQ(ops::tensor_of(seen.logits).sizes().vec(), (ops::Shape{3, 10}));
     ASSERT_EQ(seen.layers.size(), 3U);
@@ -75,13 +83,19 @@ TEST(Classifier, gives_features_logits_and_the_maps_of_its_layers) {
 }
 
 TEST(Classifier, a_bad_config_names_file_and_key) {
-    const nlohmann::json good{{"architecture", "classifier"}, {"resolution", 28}, {"channels", 1},
-                              {"classes", 10},                {"width", 32},      {"features", 128}};
+    const nlohmann::json good{{"architecture", "classifier"},
+                              {"resolution", 28},
+                              {"channels", 1},
+                              {"classes", 10},
+                              {"width", 32},
+                              {"features", 128}};
     const auto error = [](const nlohmann::json& config) {
-        return ops::error_of([&] { read_classifier_config(core::JsonObject(config, "config.json")); });
+        return ops::error_of(
+            [&] { read_classifier_config(core::JsonObject(config, "config.json")); });
     };
     EXPECT_EQ(read_classifier_config(core::JsonObject(good, "config.json")).features, 128);
-    for (const char* key : {"architecture", "resolution", "channels", "classes", "width", "features"}) {
+    for (const char* key :
+         {"architecture", "resolution", "channels", "classes", "width", "features"}) {
         nlohmann::json bad = good;
         bad.erase(key);
         ops::expect_contains(error(bad), "config.json");

@@ -7,7 +7,11 @@ namespace atelier::networks {
 namespace {
 
 nlohmann::json config(std::int64_t classes, std::int64_t blocks = 3) {
-    return {{"architecture", "mlp"}, {"dimensions", 5}, {"classes", classes}, {"hidden", 16}, {"blocks", blocks}};
+    return {{"architecture", "mlp"},
+            {"dimensions", 5},
+            {"classes", classes},
+            {"hidden", 16},
+            {"blocks", blocks}};
 }
 
 bool reads_labels(const Network& network) {
@@ -23,7 +27,7 @@ TEST(Mlp, maps_points_to_points_with_and_without_classes) {
     for (const std::int64_t classes : {0, 4}) {
         const Network network = network_of(config(classes));
         EXPECT_EQ(network.data_shape, (ops::Shape{5}));
-        EXPECT_EQ(network.classes, classes);
+        EXPECT_EQ(network.label_dim, classes);
         EXPECT_EQ(reads_labels(network), classes > 0);
         expect_every_input_to_matter_to_its_own_sample(network);
     }
@@ -36,11 +40,12 @@ TEST(Mlp, encode_is_the_bottleneck_of_forward) {
     }
 }
 
-TEST(Mlp, starts_as_zero) {
+TEST(Mlp, initially_outputs_zero) {
     const Network network = network_of(config(4));
     const ops::Parameters parameters = ops::initialise(trace(network).parameters, 1);
-    ops::TorchOps speaker(parameters);
-    EXPECT_TRUE(ops::tensor_of(network.forward(speaker, inputs_for(network, 2)).raw).equal(at::zeros({2, 5})));
+    ops::TorchOps backend(parameters);
+    EXPECT_TRUE(ops::tensor_of(network.forward(backend, inputs_for(network, 2)).raw)
+                    .equal(at::zeros({2, 5})));
 }
 
 TEST(Mlp, a_bad_config_names_file_and_key) {

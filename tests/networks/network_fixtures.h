@@ -6,7 +6,9 @@
 
 namespace atelier::networks {
 
-inline Network network_of(const nlohmann::json& config) { return make_network(core::JsonObject(config, "config.json")); }
+inline Network network_of(const nlohmann::json& config) {
+    return make_network(core::JsonObject(config, "config.json"));
+}
 
 inline std::string config_error(const nlohmann::json& config) {
     return ops::error_of([&] { network_of(config); });
@@ -17,16 +19,18 @@ inline Inputs inputs_for(const Network& network, std::int64_t n) {
     std::vector<std::int64_t> shape{n};
     shape.insert(shape.end(), network.data_shape.begin(), network.data_shape.end());
     Inputs inputs{ops::normal(shape, "x"), ops::normal({n}, "c_noise"), std::nullopt};
-    if (network.classes > 0) inputs.labels = at::one_hot(at::arange(n) % network.classes, network.classes).to(at::kFloat);
+    if (network.label_dim > 0)
+        inputs.labels =
+            at::one_hot(at::arange(n) % network.label_dim, network.label_dim).to(at::kFloat);
     return inputs;
 }
 
 inline void expect_encode_is_the_bottleneck_of_forward(const Network& network) {
     const ops::Parameters parameters = ops::filled(trace(network).parameters);
-    ops::TorchOps speaker(parameters);
+    ops::TorchOps backend(parameters);
     const Inputs inputs = inputs_for(network, 3);
-    const Outputs out = network.forward(speaker, inputs);
-    const Tensor encoded = ops::tensor_of(network.encode(speaker, inputs));
+    const Outputs out = network.forward(backend, inputs);
+    const Tensor encoded = ops::tensor_of(network.encode(backend, inputs));
     EXPECT_TRUE(encoded.equal(ops::tensor_of(out.bottleneck)));
     EXPECT_EQ(ops::tensor_of(out.raw).sizes(), ops::tensor_of(inputs.x).sizes());
     ops::Shape one = encoded.sizes().vec();
@@ -34,11 +38,14 @@ inline void expect_encode_is_the_bottleneck_of_forward(const Network& network) {
     EXPECT_EQ(one, bottleneck_shape(network));
 }
 
-/// Whether changing the labels, c_noise or x of sample 0 changes its output, and its output alone.
+/// Expects that changing the labels, c_noise or x of sample 0 changes its output, and only its
+/// output.
 inline void expect_every_input_to_matter_to_its_own_sample(const Network& network) {
     const ops::Parameters parameters = ops::filled(trace(network).parameters);
-    ops::TorchOps speaker(parameters);
-    const auto run = [&](const Inputs& inputs) { return ops::tensor_of(network.forward(speaker, inputs).raw); };
+    ops::TorchOps backend(parameters);
+    const auto run = [&](const Inputs& inputs) {
+        return ops::tensor_of(network.forward(backend, inputs).raw);
+    };
     const Inputs inputs = inputs_for(network, 2);
     const Tensor before = run(inputs);
     const auto expect_changed = [&](const Inputs& changed, const char* what) {
@@ -49,10 +56,16 @@ inline void expect_every_input_to_matter_to_its_own_sample(const Network& networ
     const auto with_first = [](const ops::Value& value, const Tensor& first) {
         return at::cat({first.unsqueeze(0), ops::tensor_of(value).narrow(0, 1, 1)});
     };
-    expect_changed({with_first(inputs.x, ops::tensor_of(inputs.x)[0] + 1), inputs.c_noise, inputs.labels}, "x");
-    expect_changed({inputs.x, with_first(inputs.c_noise, ops::tensor_of(inputs.c_noise)[0] + 0.5), inputs.labels}, "c_noise");
+    expect_changed(
+        {with_first(inputs.x, ops::tensor_of(inputs.x)[0] + 1), inputs.c_noise, inputs.labels},
+        "x");
+    expect_changed({inputs.x, with_first(inputs.c_noise, ops::tensor_of(inputs.c_noise)[0] + 0.5),
+                    inputs.labels},
+                   "c_noise");
     if (inputs.labels) {
-        expect_changed({inputs.x, inputs.c_noise, with_first(*inputs.labels, ops::tensor_of(*inputs.labels)[1])}, "labels");
+        expect_changed({inputs.x, inputs.c_noise,
+                        with_first(*inputs.labels, ops::tensor_of(*inputs.labels)[1])},
+                       "labels");
     }
 }
 

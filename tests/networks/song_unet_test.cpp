@@ -10,10 +10,16 @@ namespace {
 
 using nlohmann::json;
 
-/// DDPM++, the smallest that has everything.
+/// The smallest DDPM++ with all features.
 json small_song() {
-    return {{"architecture", "song_unet"}, {"resolution", 8},         {"channels", 2},   {"classes", 3},
-            {"model_channels", 16},        {"channel_mult", {1, 2}}, {"num_blocks", 1}, {"attention_resolutions", {4}}};
+    return {{"architecture", "song_unet"},
+            {"resolution", 8},
+            {"channels", 2},
+            {"classes", 3},
+            {"model_channels", 16},
+            {"channel_mult", {1, 2}},
+            {"num_blocks", 1},
+            {"attention_resolutions", {4}}};
 }
 
 json with(json config, const json& changes) {
@@ -22,18 +28,27 @@ json with(json config, const json& changes) {
 }
 
 json ncsnpp(const json& config) {
-    return with(config, {{"embedding_type", "fourier"}, {"channel_mult_noise", 2}, {"encoder_type", "residual"}, {"resample_filter", {1, 3, 3, 1}}});
+    return with(config, {{"embedding_type", "fourier"},
+                         {"channel_mult_noise", 2},
+                         {"encoder_type", "residual"},
+                         {"resample_filter", {1, 3, 3, 1}}});
 }
 
 /// EDM's CIFAR-10 networks.
 json cifar10() {
-    return {{"architecture", "song_unet"}, {"resolution", 32}, {"channels", 3}, {"augment_dim", 9}, {"model_channels", 128},
-            {"channel_mult", {2, 2, 2}}, {"num_blocks", 4}, {"attention_resolutions", {16}}};
+    return {{"architecture", "song_unet"},
+            {"resolution", 32},
+            {"channels", 3},
+            {"augment_dim", 9},
+            {"model_channels", 128},
+            {"channel_mult", {2, 2, 2}},
+            {"num_blocks", 4},
+            {"attention_resolutions", {16}}};
 }
 
 std::int64_t trained_count(const json& config) {
     auto specs = trace(network_of(config)).parameters;
-    std::erase_if(specs, [](const ops::ParameterSpec& spec) { return ops::is_fixed(spec.name); });
+    std::erase_if(specs, [](const ops::ParameterSpec& spec) { return ops::is_buffer(spec.name); });
     return parameter_count(specs);
 }
 
@@ -45,7 +60,10 @@ TEST(SongUNet, has_as_many_parameters_as_edms_cifar10_networks) {
 }
 
 TEST(SongUNet, encode_is_the_bottleneck_of_forward) {
-    for (const json& config : {small_song(), ncsnpp(small_song()), with(small_song(), {{"encoder_type", "skip"}, {"decoder_type", "skip"}, {"classes", 0}})}) {
+    for (const json& config :
+         {small_song(), ncsnpp(small_song()),
+          with(small_song(),
+               {{"encoder_type", "skip"}, {"decoder_type", "skip"}, {"classes", 0}})}) {
         expect_encode_is_the_bottleneck_of_forward(network_of(config));
     }
 }
@@ -58,9 +76,9 @@ TEST(SongUNet, every_input_matters_to_its_own_sample) {
 TEST(SongUNet, without_augment_labels_is_as_with_zeros) {
     const Network network = network_of(with(small_song(), {{"augment_dim", 5}}));
     const ops::Parameters parameters = ops::filled(trace(network).parameters);
-    ops::TorchOps speaker(parameters);
+    ops::TorchOps backend(parameters);
     Inputs inputs = inputs_for(network, 2);
-    const auto raw = [&] { return ops::tensor_of(network.forward(speaker, inputs).raw); };
+    const auto raw = [&] { return ops::tensor_of(network.forward(backend, inputs).raw); };
     const Tensor without = raw();
     inputs.augment = at::zeros({2, 5});
     EXPECT_LT(ops::relative_distance(raw(), without), 1e-6);
@@ -75,17 +93,20 @@ TEST(SongUNet, a_bad_config_is_one_line_that_names_file_and_key) {
         ops::expect_contains(message, key);
         EXPECT_EQ(message.find('\n'), message.npos);
     };
-    for (const char* key : {"resolution", "channels", "model_channels", "channel_mult", "num_blocks", "attention_resolutions"}) {
+    for (const char* key : {"resolution", "channels", "model_channels", "channel_mult",
+                            "num_blocks", "attention_resolutions"}) {
         json config = small_song();
         config.erase(key);
         expect_named(config, key);
         expect_named(with(small_song(), {{key, "many"}}), key);
     }
-    for (const char* key : {"embedding_type", "encoder_type", "decoder_type"}) expect_named(with(small_song(), {{key, "magic"}}), key);
+    for (const char* key : {"embedding_type", "encoder_type", "decoder_type"})
+        expect_named(with(small_song(), {{key, "magic"}}), key);
     expect_named(with(small_song(), {{"resample_filter", {1, 2, 1}}}), "resample_filter");
     expect_named(with(small_song(), {{"resolution", 9}}), "resolution");
     expect_named(with(small_song(), {{"model_channels", 17}}), "model_channels");
-    expect_named(with(small_song(), {{"model_channels", 14}, {"channel_mult", {1, 3}}}), "model_channels");  // 42 channels, 10 groups
+    expect_named(with(small_song(), {{"model_channels", 14}, {"channel_mult", {1, 3}}}),
+                 "model_channels");  // 42 channels, 10 groups
 }
 
 }  // namespace atelier::networks

@@ -4,11 +4,20 @@
 
 #include "atelier/ops/instructions.h"
 
-/// Compilations of a room's inner loops, in the order of Instructions; to be written where their names are seen.
+/// The compilations of a kernel namespace's inner loops, in the order of Instructions; for use
+/// where their names are visible.
 #ifdef ATELIER_X86_KERNELS
-#define ATELIER_EVERY_COMPILATION {{"plain", &plain}, {"avx2", &avx2}, {"avx512", &avx512}}
+#define ATELIER_EVERY_COMPILATION                                 \
+    {                                                             \
+        {"plain", &plain}, {"avx2", &avx2}, { "avx512", &avx512 } \
+    }
 #else
-#define ATELIER_EVERY_COMPILATION {{"plain", &plain}}
+#define ATELIER_EVERY_COMPILATION \
+    {                             \
+        {                         \
+            "plain", &plain       \
+        }                         \
+    }
 #endif
 
 namespace atelier::ops {

@@ -6,14 +6,16 @@
 #include <fstream>
 #include <iterator>
 
-#include "atelier/ops/error_words.h"
+#include "atelier/ops/error_message.h"
 #include "ops/tensors.h"
 
 namespace atelier::ops {
 
-TEST(ErrorWords, are_the_line_that_tells) {
-    EXPECT_EQ(words_of(std::runtime_error("one\ntwo")), "one");
-    EXPECT_EQ(words_of(std::runtime_error("Exception from src/core.cpp:84:\nCheck failed\nthe tensor is f16\n\n")), "OpenVINO refused: the tensor is f16");
+TEST(ErrorMessage, is_the_informative_line) {
+    EXPECT_EQ(error_message(std::runtime_error("one\ntwo")), "one");
+    EXPECT_EQ(error_message(std::runtime_error(
+                  "Exception from src/core.cpp:84:\nCheck failed\nthe tensor is f16\n\n")),
+              "OpenVINO error: the tensor is f16");
 }
 
 namespace {
@@ -26,7 +28,9 @@ protected:
     }
     ~ParametersFile() override { std::filesystem::remove_all(folder_); }
 
-    std::filesystem::path path(const std::string& name = "model.safetensors") const { return folder_ / name; }
+    std::filesystem::path path(const std::string& name = "model.safetensors") const {
+        return folder_ / name;
+    }
 
     std::string bytes(const std::string& name) const {
         std::ifstream file(path(name), std::ios::binary);
@@ -47,7 +51,9 @@ Parameters two_layers() {
 bool equal(const Parameters& a, const Parameters& b) {
     if (a.tensors().size() != b.tensors().size()) return false;
     for (const auto& [name, tensor] : a.tensors()) {
-        if (!b.contains(name) || b.at(name).scalar_type() != tensor.scalar_type() || !b.at(name).equal(tensor)) return false;
+        if (!b.contains(name) || b.at(name).scalar_type() != tensor.scalar_type() ||
+            !b.at(name).equal(tensor))
+            return false;
     }
     return true;
 }
@@ -68,7 +74,7 @@ TEST(Parameters, list_and_count_follow_the_order_of_names) {
     EXPECT_TRUE(Parameters().empty());
 }
 
-TEST(Parameters, a_clone_shares_neither_numbers_nor_gradients) {
+TEST(Parameters, a_clone_shares_neither_values_nor_gradients) {
     const Parameters parameters = two_layers();
     parameters.require_gradients(true);
     const Parameters copy = parameters.clone();
@@ -78,16 +84,16 @@ TEST(Parameters, a_clone_shares_neither_numbers_nor_gradients) {
     EXPECT_FALSE(equal(copy, parameters));
 }
 
-TEST(Parameters, copy_from_overwrites_in_place_also_where_gradients_are_wanted) {
+TEST(Parameters, copy_from_overwrites_in_place_also_where_gradients_are_required) {
     const Parameters source = two_layers();
     Parameters target = source.clone();
-    const Tensor held = target.at("a.weight");
-    held.zero_();
+    const Tensor original = target.at("a.weight");
+    original.zero_();
     target.require_gradients(true);
     target.copy_from(source);
-    EXPECT_TRUE(held.equal(source.at("a.weight")));
-    EXPECT_TRUE(held.requires_grad());
-    EXPECT_FALSE(held.is_same(source.at("a.weight")));
+    EXPECT_TRUE(original.equal(source.at("a.weight")));
+    EXPECT_TRUE(original.requires_grad());
+    EXPECT_FALSE(original.is_same(source.at("a.weight")));
 }
 
 TEST(Parameters, copy_from_names_a_tensor_that_the_other_lacks) {
@@ -96,16 +102,16 @@ TEST(Parameters, copy_from_names_a_tensor_that_the_other_lacks) {
     expect_contains(error_of([&] { target.copy_from(fewer); }), "\"b.weight\"");
 }
 
-TEST(Parameters, merge_puts_a_prefix_before_names_and_under_takes_it_away) {
+TEST(Parameters, merge_puts_a_prefix_before_names_and_subset_takes_it_away) {
     Parameters all;
     all.merge(two_layers(), "ema/");
     all.merge(two_layers(), "emax/");
     all.set("em", normal({1}, "em"));
     EXPECT_EQ(all.tensors().size(), 5U);
     EXPECT_TRUE(all.contains("ema/a.weight"));
-    EXPECT_TRUE(equal(all.under("ema/"), two_layers()));
-    EXPECT_TRUE(all.under("other/").empty());
-    EXPECT_EQ(all.under("").tensors().size(), 5U);
+    EXPECT_TRUE(equal(all.subset("ema/"), two_layers()));
+    EXPECT_TRUE(all.subset("other/").empty());
+    EXPECT_EQ(all.subset("").tensors().size(), 5U);
 }
 
 TEST(Parameters, to_changes_floating_types_alone) {
@@ -116,7 +122,7 @@ TEST(Parameters, to_changes_floating_types_alone) {
     EXPECT_EQ(half.at("steps").item<std::int64_t>(), std::int64_t{1} << 40);
 }
 
-TEST(Parameters, all_finite_sees_a_single_bad_number) {
+TEST(Parameters, all_finite_sees_a_single_non_finite_value) {
     EXPECT_TRUE(two_layers().all_finite());
     for (const float bad : {std::nanf(""), INFINITY, -INFINITY}) {
         const Parameters parameters = two_layers();
@@ -125,13 +131,17 @@ TEST(Parameters, all_finite_sees_a_single_bad_number) {
     }
 }
 
-TEST(CheckAgainst, accepts_exactly_what_the_network_reads) { check_against(two_layers(), layer_specs, "here"); }
+TEST(CheckAgainst, accepts_exactly_what_the_network_reads) {
+    check_against(two_layers(), layer_specs, "here");
+}
 
-TEST(CheckAgainst, names_the_place_and_the_first_tensor_that_does_not_fit) {
+TEST(CheckAgainst, names_the_file_and_the_first_tensor_that_does_not_fit) {
     Parameters wrong_shape = two_layers();
     wrong_shape.set("b.weight", normal({3, 4}, "b"));
-    std::string message = error_of([&] { check_against(wrong_shape, layer_specs, "student-2/model.safetensors"); });
-    for (const char* part : {"student-2/model.safetensors", "\"b.weight\"", "[3,4]", "[3,2]"}) expect_contains(message, part);
+    std::string message =
+        error_of([&] { check_against(wrong_shape, layer_specs, "student-2/model.safetensors"); });
+    for (const char* part : {"student-2/model.safetensors", "\"b.weight\"", "[3,4]", "[3,2]"})
+        expect_contains(message, part);
 
     Parameters missing;
     missing.set("a.weight", normal({2}, "a"));
@@ -153,12 +163,13 @@ TEST(Initialise, a_tensor_depends_on_the_seed_and_its_own_name_alone) {
 }
 
 TEST(Initialise, draws_what_the_init_describes) {
-    const std::vector<ParameterSpec> wanted{{"uniform", {200, 100}, {Init::Kind::uniform, 1.0}, 25},
-                                            {"normal", {200, 100}, {Init::Kind::normal, 3.0}, 9},
-                                            {"zeros", {7}, zeros, 25},
-                                            {"norm", {7}, zeros, 25, 1.0},
-                                            {"shifted", {200, 100}, {Init::Kind::uniform, 1.0}, 25, 1.0}};
-    const Parameters drawn = initialise(wanted, 1);
+    const std::vector<ParameterSpec> specs{
+        {"uniform", {200, 100}, {Init::Kind::uniform, 1.0}, 25},
+        {"normal", {200, 100}, {Init::Kind::normal, 3.0}, 9},
+        {"zeros", {7}, zeros, 25},
+        {"norm", {7}, zeros, 25, 1.0},
+        {"shifted", {200, 100}, {Init::Kind::uniform, 1.0}, 25, 1.0}};
+    const Parameters drawn = initialise(specs, 1);
     const Tensor& uniform = drawn.at("uniform");
     EXPECT_LE(uniform.abs().max().item<double>(), 0.2);
     EXPECT_GT(uniform.abs().max().item<double>(), 0.199);
@@ -175,7 +186,7 @@ TEST_F(ParametersFile, what_is_written_is_read_and_written_again_to_the_same_byt
     Parameters parameters = two_layers();
     parameters.set("step", at::tensor({std::int64_t{1} << 40}));
     parameters.set("empty", at::empty({0, 3}));
-    parameters.set("turned", normal({2, 5}, "turned").t());
+    parameters.set("transposed", normal({2, 5}, "transposed").t());
     write_parameters(path("one"), parameters, {{"partition", "abc"}});
     const Parameters read = read_parameters(path("one"));
     EXPECT_TRUE(equal(read, parameters));
@@ -193,7 +204,8 @@ TEST_F(ParametersFile, half_precision_is_read_as_float32_unless_types_are_kept) 
     write_parameters(path(), parameters);
     EXPECT_TRUE(equal(read_parameters(path(), /*keep_types=*/true), parameters));
     const Parameters read = read_parameters(path());
-    for (const char* name : {"Half", "BFloat16", "Double"}) EXPECT_TRUE(read.at(name).equal(at::tensor({1.5F, -2.25F}))) << name;
+    for (const char* name : {"Half", "BFloat16", "Double"})
+        EXPECT_TRUE(read.at(name).equal(at::tensor({1.5F, -2.25F}))) << name;
     EXPECT_EQ(read.at("bytes").scalar_type(), at::kByte);
 }
 
@@ -204,17 +216,17 @@ TEST_F(ParametersFile, what_was_read_outlives_the_file) {
     EXPECT_TRUE(equal(read, two_layers()));
 }
 
-TEST(HashOf, depends_on_names_shapes_types_and_numbers_and_on_nothing_else) {
+TEST(HashOf, depends_on_names_shapes_types_and_values_and_on_nothing_else) {
     const std::string hash = hash_of(two_layers());
     EXPECT_EQ(hash.size(), 64U);
     const Parameters elsewhere = two_layers().clone();
     elsewhere.require_gradients(true);
     EXPECT_EQ(hash_of(elsewhere), hash);
-    Parameters turned = two_layers();
-    turned.set("b.weight", turned.at("b.weight").t().contiguous().t());
-    EXPECT_EQ(hash_of(turned), hash);
+    Parameters transposed = two_layers();
+    transposed.set("b.weight", transposed.at("b.weight").t().contiguous().t());
+    EXPECT_EQ(hash_of(transposed), hash);
 
-    Parameters renamed = two_layers().under("b.");
+    Parameters renamed = two_layers().subset("b.");
     renamed.set("a.weight", two_layers().at("a.weight"));
     EXPECT_NE(hash_of(renamed), hash);
     Parameters reshaped = two_layers();
@@ -227,7 +239,7 @@ TEST(HashOf, depends_on_names_shapes_types_and_numbers_and_on_nothing_else) {
     EXPECT_EQ(hash_of(two_layers().to(at::kCPU, at::kDouble).to(at::kCPU)), hash);
 }
 
-TEST_F(ParametersFile, mapped_tensors_are_the_same_numbers_in_float32) {
+TEST_F(ParametersFile, mapped_tensors_have_the_same_values_in_float32) {
     Parameters mixed;
     mixed.set("half", normal({3, 2}, "half").to(at::kHalf));
     mixed.set("single", normal({5}, "single"));

@@ -8,7 +8,7 @@ namespace atelier::server {
 namespace {
 
 #if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
-constexpr bool measures_memory = false;  // a sanitizer's own memory grows, too
+constexpr bool measures_memory = false;  // a sanitizer's own memory grows as well
 #else
 constexpr bool measures_memory = true;
 #endif
@@ -17,32 +17,39 @@ std::string of_class(std::int64_t class_id, std::uint64_t seed) {
     return R"({"class":)" + std::to_string(class_id) + R"(,"seed":)" + std::to_string(seed) + "}";
 }
 
-/// What a leak would look like: a student that keeps something of every picture.
+/// Simulates a leak: its students keep some memory for every image.
 class LeakingGenerator : public FakeGenerator {
 public:
-    static constexpr std::size_t leak = 4096;  // bytes a picture
+    static constexpr std::size_t leak = 4096;  // bytes per image
 
     using FakeGenerator::FakeGenerator;
-    std::unique_ptr<Student> load(std::int64_t k) const override { return std::make_unique<Leaking>(FakeGenerator::load(k)); }
+    std::unique_ptr<Student> load(std::int64_t k) const override {
+        return std::make_unique<Leaking>(FakeGenerator::load(k));
+    }
 
 private:
     struct Leaking : Student {
-        explicit Leaking(std::unique_ptr<Student> with_student) : student(std::move(with_student)) {}
-        std::vector<Picture> generate(std::span<const Draw> draws, Clock::time_point until) override {
+        explicit Leaking(std::unique_ptr<Student> with_student)
+            : student(std::move(with_student)) {}
+        std::vector<GeneratedImage> generate(std::span<const Draw> draws,
+                                             Clock::time_point deadline) override {
             for (std::size_t i = 0; i < draws.size(); ++i) kept.emplace_back(leak, 'x');
-            return student->generate(draws, until);
+            return student->generate(draws, deadline);
         }
         std::unique_ptr<Student> student;
         std::deque<std::string> kept;
     };
 };
 
-class MemorySlope : public LiveServer {
+class MemoryGrowth : public LiveServer {
 protected:
-    /// Bytes of resident memory that a request leaves behind: least squares over many requests of every kind, after as many to warm up.
-    double bytes_a_request(std::function<std::shared_ptr<const Generator>()> open) {
+    /// Growth of resident memory per request, in bytes: least squares over many requests of every
+    /// kind, after as many for warm-up.
+    double bytes_per_request(std::function<std::shared_ptr<const Generator>()> open) {
         options.port = 0;
-        server = std::make_unique<Server>(options, std::vector<Source>{{.id = "fake", .open = std::move(open), .stamp = [] { return ""; }}});
+        server = std::make_unique<Server>(
+            options, std::vector<ModelSource>{
+                         {.id = "fake", .open = std::move(open), .stamp = [] { return ""; }}});
         constexpr int points = 20, requests = 200;
         for (int i = 0; i < points * requests; ++i) ask(i);
         double sum_x = 0, sum_y = 0, sum_xx = 0, sum_xy = 0;
@@ -66,21 +73,24 @@ private:
     std::unique_ptr<Client> client_;
 };
 
-TEST_F(MemorySlope, requests_leave_no_memory_behind) {
+TEST_F(MemoryGrowth, requests_do_not_leak) {
     if (!measures_memory) GTEST_SKIP();
-    EXPECT_LT(bytes_a_request([this] { return std::make_shared<FakeGenerator>(behaviour); }), 256);
+    EXPECT_LT(bytes_per_request([this] { return std::make_shared<FakeGenerator>(behaviour); }),
+              256);
 }
 
-/// The control: without it, a measure that sees nothing would pass as well.
-TEST_F(MemorySlope, a_leak_would_be_seen) {
+/// The control: the measurement must detect a real leak.
+TEST_F(MemoryGrowth, a_leak_is_detected) {
     if (!measures_memory) GTEST_SKIP();
-    EXPECT_GT(bytes_a_request([this] { return std::make_shared<LeakingGenerator>(behaviour); }), LeakingGenerator::leak / 2);
+    EXPECT_GT(bytes_per_request([this] { return std::make_shared<LeakingGenerator>(behaviour); }),
+              LeakingGenerator::leak / 2);
 }
 
-/// Every accepted request is drawn, and what is drawn arrives: the seeds of both sides are the same. Others hear 503, or nothing, and were not drawn.
-TEST_F(LiveServer, stopping_in_the_middle_of_a_storm_loses_nothing_accepted) {
-    options.batching.longest_queue = 32;
-    options.batching.largest_batch = 4;
+/// Every accepted request is drawn and answered: the seeds of both sides are the same. Others get
+/// 503 or no response, and were not drawn.
+TEST_F(LiveServer, stopping_under_load_loses_no_accepted_request) {
+    options.batching.max_queue = 32;
+    options.batching.max_batch = 4;
     behaviour.takes = 5ms;
     const std::uint16_t port = start();
     std::mutex mutex;
@@ -91,7 +101,8 @@ TEST_F(LiveServer, stopping_in_the_middle_of_a_storm_loses_nothing_accepted) {
         clients.emplace_back([&, c] {
             Client client(port);
             for (std::uint64_t seed = 1000 * c;; ++seed) {
-                const Answer answer = client.images(of_class(static_cast<std::int64_t>(c % 4), seed));
+                const Answer answer =
+                    client.images(of_class(static_cast<std::int64_t>(c % 4), seed));
                 if (answer.status == 429) {
                     ++full;
                     continue;
@@ -100,7 +111,7 @@ TEST_F(LiveServer, stopping_in_the_middle_of_a_storm_loses_nothing_accepted) {
                     ++(answer.status == 503 ? draining : answer.status == 0 ? silent : other);
                     return;
                 }
-                EXPECT_EQ(answer.json().at("data").size(), 1u) << "whole";
+                EXPECT_EQ(answer.json().at("data").size(), 1u) << "complete";
                 const std::lock_guard lock(mutex);
                 received.insert(seed);
             }
@@ -115,7 +126,7 @@ TEST_F(LiveServer, stopping_in_the_middle_of_a_storm_loses_nothing_accepted) {
         return some;
     }();
     ASSERT_TRUE(soon([&] { return behaviour.drawn() > 40; }));
-    EXPECT_TRUE(server->drain(10s)) << "connections that asked nothing are not waited for";
+    EXPECT_TRUE(server->drain(10s)) << "connections without a request are not waited for";
     server.reset();
     clients.clear();
     EXPECT_EQ(other, 0);
@@ -126,38 +137,50 @@ TEST_F(LiveServer, stopping_in_the_middle_of_a_storm_loses_nothing_accepted) {
     for (const auto& client : unsent) EXPECT_EQ(client->receive().status, 0);
 }
 
-/// Has nobody who draws.
-class RefusingGenerator : public FakeGenerator {
+/// Its students are always unavailable.
+class UnavailableGenerator : public FakeGenerator {
 public:
     using FakeGenerator::FakeGenerator;
-    std::unique_ptr<Student> load(std::int64_t) const override { return std::make_unique<Refusing>(); }
+    std::unique_ptr<Student> load(std::int64_t) const override {
+        return std::make_unique<UnavailableStudent>();
+    }
 
 private:
-    struct Refusing : Student {
-        std::vector<Picture> generate(std::span<const Draw>, Clock::time_point) override { throw Refusal(503, "nobody draws at the moment", "", "student_unavailable"); }
+    struct UnavailableStudent : Student {
+        std::vector<GeneratedImage> generate(std::span<const Draw>, Clock::time_point) override {
+            throw HttpError(503, "no worker at the moment", "", "student_unavailable");
+        }
     };
 };
 
-/// All requests of a batch hold the same refusal.
-TEST_F(LiveServer, what_a_whole_batch_is_refused_for_is_told_to_everyone_in_it) {
+/// All requests of a batch get the same error.
+TEST_F(LiveServer, an_http_error_of_a_batch_reaches_every_request_in_it) {
     options.port = 0;
-    options.batching.longest_wait = 2ms;
-    server = std::make_unique<Server>(options, std::vector<Source>{{.id = "fake", .open = [this] { return std::make_shared<RefusingGenerator>(behaviour); }, .stamp = [] { return ""; }}});
-    std::atomic<int> told = 0;
+    options.batching.max_wait = 2ms;
+    server = std::make_unique<Server>(
+        options, std::vector<ModelSource>{
+                     {.id = "fake",
+                      .open = [this] { return std::make_shared<UnavailableGenerator>(behaviour); },
+                      .stamp = [] { return ""; }}});
+    std::atomic<int> matching = 0;
     {
         std::vector<std::jthread> clients;
         for (int c = 0; c < 8; ++c) {
             clients.emplace_back([&] {
                 Client client(server->port());
-                for (std::uint64_t i = 0; i < 25; ++i) told += client.images(of_class(0, i)).json().at("error").at("message") == "nobody draws at the moment";
+                for (std::uint64_t i = 0; i < 25; ++i)
+                    matching += client.images(of_class(0, i)).json().at("error").at("message") ==
+                                "no worker at the moment";
             });
         }
     }
-    EXPECT_EQ(told, 200);
-    EXPECT_LT(std::stoi(metric(R"(atelier_batch_size_count{model="fake",student="0"})")), 150) << "batches of several";
+    EXPECT_EQ(matching, 200);
+    EXPECT_LT(std::stoi(metric(R"(atelier_batch_size_count{model="fake",student="0"})")), 150)
+        << "batches of several";
 }
 
-TEST_F(LiveServer, within_a_tight_memory_budget_too_a_changed_model_is_read_anew_without_a_lost_request) {
+TEST_F(LiveServer,
+       a_changed_model_is_reloaded_without_a_lost_request_within_a_tight_memory_budget) {
     options.memory_budget = 150;  // one student's
     const std::uint16_t port = start();
     behaviour.takes = 1ms;
@@ -166,19 +189,20 @@ TEST_F(LiveServer, within_a_tight_memory_budget_too_a_changed_model_is_read_anew
     std::vector<std::jthread> clients;
     for (int i = 0; i < 4; ++i) {
         clients.emplace_back([&, i] {
-            for (Client client(port); !over;) ++(client.images(of_class(i, 5)).status == 200 ? answered : lost);
+            for (Client client(port); !over;)
+                ++(client.images(of_class(i, 5)).status == 200 ? answered : lost);
         });
     }
     for (int i = 0; i < 20; ++i) {
-        server->library().reload();
-        server->library().look_after();
+        server->registry().reload();
+        server->registry().reload_changed();
         const int before = answered;
         ASSERT_TRUE(soon([&] { return answered > before + 8; }));
-        EXPECT_LE(behaviour.loaded, 3) << "one, and the old and the new one while they change";
+        EXPECT_LE(behaviour.loaded, 3) << "one, plus the old and the new one during a reload";
     }
     over = true;
     clients.clear();
-    server->library().look_after();
+    server->registry().reload_changed();
     EXPECT_EQ(lost, 0);
     EXPECT_LE(behaviour.loaded, 1) << "the old ones are gone";
     EXPECT_EQ(metric(R"(atelier_reloads_total{model="fake",outcome="done"})"), "20");

@@ -16,10 +16,12 @@ std::string post(const std::string& body, const std::string& headers = "") {
 void expect_well_formed_error(const Answer& answer, const std::string& about) {
     EXPECT_GE(answer.status, 400) << about;
     EXPECT_LT(answer.status, 500) << about;
-    EXPECT_TRUE(answer.json().is_object() && answer.json().contains("error") && answer.json().at("error").contains("message")) << about << answer.body;
+    EXPECT_TRUE(answer.json().is_object() && answer.json().contains("error") &&
+                answer.json().at("error").contains("message"))
+        << about << answer.body;
 }
 
-TEST_F(LiveServer, bodies_and_headers_that_are_too_large_are_refused_before_they_are_read) {
+TEST_F(LiveServer, bodies_and_headers_that_are_too_large_are_rejected_before_they_are_read) {
     start();
     Client body(server->port());
     body.send(
@@ -48,8 +50,8 @@ TEST_F(LiveServer, bodies_and_headers_that_are_too_large_are_refused_before_they
     EXPECT_EQ(expecting.receive().status, 200);
 }
 
-TEST_F(LiveServer, who_begins_a_request_and_does_not_finish_it_is_told_so) {
-    options.patience = 200ms;
+TEST_F(LiveServer, an_unfinished_request_times_out_with_408) {
+    options.client_timeout = 200ms;
     const std::uint16_t port = start();
     Client in_body(port), in_headers(port), dripping(port);
     in_body.send(
@@ -74,8 +76,8 @@ TEST_F(LiveServer, who_begins_a_request_and_does_not_finish_it_is_told_so) {
     EXPECT_EQ(metric(R"(atelier_requests_total{route="/v1/images/generations",code="408"})"), "1");
 }
 
-TEST_F(LiveServer, who_begins_nothing_is_left_without_a_word) {
-    options.patience = 200ms;
+TEST_F(LiveServer, an_idle_connection_is_closed_without_a_response) {
+    options.client_timeout = 200ms;
     const std::uint16_t port = start();
     Client silent(port), idle(port);
     EXPECT_EQ(idle.images(red).status, 200);
@@ -85,8 +87,8 @@ TEST_F(LiveServer, who_begins_nothing_is_left_without_a_word) {
     EXPECT_EQ(metric(R"(atelier_requests_total{route="other",code="408"})"), "");
 }
 
-TEST_F(LiveServer, nobody_waits_for_slow_clients) {
-    options.patience = 60s;
+TEST_F(LiveServer, slow_clients_do_not_delay_others) {
+    options.client_timeout = 60s;
     const std::uint16_t port = start();
     std::vector<std::unique_ptr<Client>> slow;
     for (int i = 0; i < 200; ++i) {
@@ -97,50 +99,60 @@ TEST_F(LiveServer, nobody_waits_for_slow_clients) {
     Client quick(port);
     const auto begun = Clock::now();
     for (int i = 0; i < 20; ++i) EXPECT_EQ(quick.images(red).status, 200);
-    EXPECT_LT(Clock::now() - begun, 10s) << "far less than their patience";
+    EXPECT_LT(Clock::now() - begun, 10s) << "far less than the timeout";
 }
 
-/// Draws pictures too large for any socket's buffer.
-class LargePictures : public FakeGenerator {
+/// Draws images too large for any socket's buffer.
+class LargeImages : public FakeGenerator {
 public:
     using FakeGenerator::FakeGenerator;
-    std::unique_ptr<Student> load(std::int64_t) const override { return std::make_unique<Painter>(); }
+    std::unique_ptr<Student> load(std::int64_t) const override {
+        return std::make_unique<Painter>();
+    }
 
 private:
     struct Painter : Student {
-        std::vector<Picture> generate(std::span<const Draw> draws, Clock::time_point) override {
-            return std::vector<Picture>(draws.size(), {{512, 512, 3, std::vector<std::uint8_t>(512 * 512 * 3)}, {}});
+        std::vector<GeneratedImage> generate(std::span<const Draw> draws,
+                                             Clock::time_point) override {
+            return std::vector<GeneratedImage>(
+                draws.size(), {{512, 512, 3, std::vector<std::uint8_t>(512 * 512 * 3)}, {}});
         }
     };
 };
 
-TEST_F(LiveServer, who_does_not_take_the_answer_is_left_and_nobody_else_waits) {
+TEST_F(LiveServer, a_client_that_does_not_read_its_response_is_disconnected_and_delays_nobody) {
     options.port = 0;
-    options.patience = 500ms;
-    const Source large{.id = "fake", .open = [this] { return std::make_shared<LargePictures>(behaviour); }, .stamp = [] { return ""; }};
-    server = std::make_unique<Server>(options, std::vector<Source>{large});
+    options.client_timeout = 500ms;
+    const ModelSource large{.id = "fake",
+                            .open = [this] { return std::make_shared<LargeImages>(behaviour); },
+                            .stamp = [] { return ""; }};
+    server = std::make_unique<Server>(options, std::vector<ModelSource>{large});
     Client slow(server->port());
-    std::string draws;  // answered with pixels as they are, which takes no time
-    for (int i = 0; i < 16; ++i) draws += R"({"seed":1,"number":0,"class":0})" + std::string(i < 15 ? "," : "");
+    std::string draws;  // answered with raw pixels, without the time for encoding
+    for (int i = 0; i < 16; ++i)
+        draws += R"({"seed":1,"number":0,"class":0})" + std::string(i < 15 ? "," : "");
     const std::string body = R"({"draws":[)" + draws + "]}";
     slow.send(
         "POST /v1/atelier/draws HTTP/1.1\r\nHost: localhost\r\nContent-Type: "
         "application/json\r\nContent-Length: " +
         std::to_string(body.size()) + "\r\n\r\n" + body);
-    EXPECT_TRUE(soon([&] { return metric(R"(atelier_images_total{model="fake",student="0"})") == "16"; }));
+    EXPECT_TRUE(
+        soon([&] { return metric(R"(atelier_images_total{model="fake",student="0"})") == "16"; }));
     EXPECT_EQ(Client(server->port()).images(R"({"class":1})").status, 200);
-    EXPECT_TRUE(soon([&] { return metric("atelier_connections") == "1"; })) << "of the one that asks for this";
+    EXPECT_TRUE(soon([&] { return metric("atelier_connections") == "1"; }))
+        << "only the one that reads this metric";
     const Answer cut = slow.receive();
     EXPECT_LT(cut.body.size(), std::stoul(cut.header("Content-Length")));
 }
 
-TEST_F(LiveServer, more_connections_than_allowed_are_closed_and_others_go_on) {
-    options.most_connections = 2;
+TEST_F(LiveServer, excess_connections_are_closed_and_others_continue) {
+    options.max_connections = 2;
     options.batching.workers = 2;
     const std::uint16_t port = start();
     behaviour.hold(true);
     std::jthread one([&] { EXPECT_EQ(Client(port).images(red).status, 200); });
-    std::jthread other([&] { EXPECT_EQ(Client(port).images(R"({"prompt":"green"})").status, 200); });
+    std::jthread other(
+        [&] { EXPECT_EQ(Client(port).images(R"({"prompt":"green"})").status, 200); });
     ASSERT_TRUE(soon([&] { return behaviour.drawn() == 2; })) << "both connections are busy";
     EXPECT_EQ(Client(port).receive().head, "");
     behaviour.hold(false);
@@ -149,9 +161,9 @@ TEST_F(LiveServer, more_connections_than_allowed_are_closed_and_others_go_on) {
     EXPECT_TRUE(soon([&] { return Client(port).ask("GET", "/health").status == 200; }));
 }
 
-TEST_F(LiveServer, clients_that_send_nothing_cannot_keep_others_out) {
-    options.most_connections = 8;
-    options.patience = 60s;
+TEST_F(LiveServer, clients_that_send_nothing_cannot_block_others) {
+    options.max_connections = 8;
+    options.client_timeout = 60s;
     const std::uint16_t port = start();
     std::vector<std::unique_ptr<Client>> slow;
     for (int i = 0; i < 100; ++i) {
@@ -166,7 +178,7 @@ TEST_F(LiveServer, clients_that_send_nothing_cannot_keep_others_out) {
     EXPECT_EQ(slow[1]->receive().head, "");
 }
 
-/// Requests as they should be, and what a hostile client might make of them.
+/// A valid request with random mutations.
 std::string mutated(std::mt19937_64& random) {
     static const std::vector<std::string> seeds{
         post(red),
@@ -180,27 +192,59 @@ std::string mutated(std::mt19937_64& random) {
         "POST /v1/images/generations HTTP/1.1\r\nHost: localhost\r\nContent-Type: "
         "application/json\r\nTransfer-Encoding: "
         "chunked\r\n\r\n5\r\n{\"pro\r\n14\r\nmpt\":\"red\",\"seed\":5}\r\n0\r\n\r\n"};
-    static const std::vector<std::string> spices{"\r\n", "\r\n\r\n", "{", "[[[[[[[[[[[[[[[[", "\"", "\\", "NaN", "1e999", "-1", "99999999999999999999", "\xff\xfe", "\xc3", std::string(1, '\0'), ":", ",",
-                                                 "null", "../", "%2e%2e%2f", "Content-Length: 5\r\n", "Transfer-Encoding: chunked\r\n", "Expect: 100-continue\r\n", "HTTP/1.1", std::string(5000, 'a'), "\xf0\x9f\x8e\xa8"};
+    static const std::vector<std::string> spices{"\r\n",
+                                                 "\r\n\r\n",
+                                                 "{",
+                                                 "[[[[[[[[[[[[[[[[",
+                                                 "\"",
+                                                 "\\",
+                                                 "NaN",
+                                                 "1e999",
+                                                 "-1",
+                                                 "99999999999999999999",
+                                                 "\xff\xfe",
+                                                 "\xc3",
+                                                 std::string(1, '\0'),
+                                                 ":",
+                                                 ",",
+                                                 "null",
+                                                 "../",
+                                                 "%2e%2e%2f",
+                                                 "Content-Length: 5\r\n",
+                                                 "Transfer-Encoding: chunked\r\n",
+                                                 "Expect: 100-continue\r\n",
+                                                 "HTTP/1.1",
+                                                 std::string(5000, 'a'),
+                                                 "\xf0\x9f\x8e\xa8"};
     std::string text = seeds[random() % seeds.size()];
     for (auto changes = random() % 5; changes > 0; --changes) {
         const std::size_t at = random() % (text.size() + 1);
         switch (random() % 5) {
-            case 0: text.insert(at, spices[random() % spices.size()]); break;
-            case 1: text.erase(at, 1 + random() % 20); break;
-            case 2: if (at < text.size()) text[at] = static_cast<char>(random()); break;
-            case 3: text.insert(at, text.substr(at, random() % 50)); break;
-            case 4: text.resize(at); break;
+            case 0:
+                text.insert(at, spices[random() % spices.size()]);
+                break;
+            case 1:
+                text.erase(at, 1 + random() % 20);
+                break;
+            case 2:
+                if (at < text.size()) text[at] = static_cast<char>(random());
+                break;
+            case 3:
+                text.insert(at, text.substr(at, random() % 50));
+                break;
+            case 4:
+                text.resize(at);
+                break;
         }
         if (text.empty()) text = "x";
     }
     return text;
 }
 
-/// ATELIER_FUZZ sets how many; the default is for everyday.
-TEST_F(LiveServer, malformed_requests_get_well_formed_answers_or_none) {
-    options.patience = 20ms;
-    options.batching.longest_queue = 64;
+/// ATELIER_FUZZ sets the number of requests.
+TEST_F(LiveServer, malformed_requests_get_well_formed_responses_or_none) {
+    options.client_timeout = 20ms;
+    options.batching.max_queue = 64;
     const std::uint16_t port = start();
     const char* wanted = std::getenv("ATELIER_FUZZ");
     const int count = wanted != nullptr ? std::atoi(wanted) : 3000;
@@ -214,11 +258,14 @@ TEST_F(LiveServer, malformed_requests_get_well_formed_answers_or_none) {
                     Client client(port);
                     const std::string request = mutated(random);
                     client.send(request);
-                    for (Answer answer = client.receive(); answer.status != 0; answer = client.receive()) {
+                    for (Answer answer = client.receive(); answer.status != 0;
+                         answer = client.receive()) {
                         ++answered;
                         if (answer.status == 100 || answer.status < 400) continue;
                         EXPECT_NE(answer.status, 500) << request;
-                        EXPECT_TRUE(answer.json().is_object() && answer.json().at("error").at("message").is_string()) << request;
+                        EXPECT_TRUE(answer.json().is_object() &&
+                                    answer.json().at("error").at("message").is_string())
+                            << request;
                     }
                 }
             });
@@ -228,11 +275,14 @@ TEST_F(LiveServer, malformed_requests_get_well_formed_answers_or_none) {
     EXPECT_EQ(Client(port).ask("GET", "/health").status, 200);
 }
 
-TEST_F(LiveServer, a_path_that_climbs_reads_nothing) {
+TEST_F(LiveServer, path_traversal_reads_nothing) {
     Client client(start());
-    for (const char* path : {"/../CMakeLists.txt", "/..%2fCMakeLists.txt", "/%2e%2e/%2e%2e/etc/passwd", "/web/../index.html", "/\\..\\etc", "/index.html", "/./", "/?/../../etc/passwd"}) {
+    for (const char* path :
+         {"/../CMakeLists.txt", "/..%2fCMakeLists.txt", "/%2e%2e/%2e%2e/etc/passwd",
+          "/web/../index.html", "/\\..\\etc", "/index.html", "/./", "/?/../../etc/passwd"}) {
         const Answer answer = client.ask("GET", path);
-        if (std::string(path).starts_with("/?")) EXPECT_EQ(answer.status, 200) << "a query belongs to no path";
+        if (std::string(path).starts_with("/?"))
+            EXPECT_EQ(answer.status, 200) << "the query is not part of the path";
         else expect_well_formed_error(answer, path);
     }
 }

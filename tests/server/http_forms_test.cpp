@@ -6,7 +6,7 @@
 #include "atelier/server/request_head.h"
 #include "server/server_fixtures.h"
 
-/// What HTTP (RFC 9110, RFC 9112) allows, forbids, and leaves no doubt about.
+/// Conformance to HTTP (RFC 9110, RFC 9112): what is accepted and what is rejected.
 namespace atelier::server {
 namespace {
 
@@ -17,19 +17,18 @@ std::string with_length(const std::string& headers, const std::string& body = re
     return headers + "Content-Length: " + std::to_string(body.size()) + "\r\n\r\n" + body;
 }
 
-/// The statuses that `bytes` on a connection of their own are answered with, while the client
-/// listens on.
+/// The statuses of all responses to `bytes`, sent on a new connection that stays open for reading.
 std::vector<int> answers_to(std::uint16_t port, const std::string& bytes, bool half_closed = true) {
     Client client(port);
     client.send(bytes);
-    if (half_closed) client.end_its_side();
+    if (half_closed) client.half_close();
     return client.statuses();
 }
 
 using Statuses = std::vector<int>;
 
-/// Each carries what a reader of another mind would take for a second request.
-TEST_F(LiveServer, where_a_request_ends_leaves_no_doubt) {
+/// Each case carries bytes that another parser could take for a second request.
+TEST_F(LiveServer, ambiguous_request_framing_is_rejected) {
     const std::uint16_t port = start();
     const std::string smuggled = "GET /health HTTP/1.1\r\nHost: localhost\r\n\r\n",
                       chunk = "2\r\n{}\r\n0\r\n\r\n";
@@ -83,7 +82,7 @@ TEST_F(LiveServer, where_a_request_ends_leaves_no_doubt) {
         EXPECT_EQ(open.receive().status, status) << headers;
         EXPECT_TRUE(open.ended())
             << headers
-            << "the connection is closed, since nobody knows where the next request begins";
+            << "the connection is closed, since the start of the next request is unknown";
     }
     EXPECT_EQ(answers_to(port, "POST /v1/images/generations HTTP/1.0\r\n" + local + json_type +
                                    "Transfer-Encoding: chunked\r\n\r\n" + chunk),
@@ -114,7 +113,7 @@ TEST_F(LiveServer, where_a_request_ends_leaves_no_doubt) {
               Statuses{200});
 }
 
-TEST_F(LiveServer, forms_that_mean_the_same_are_answered_the_same) {
+TEST_F(LiveServer, equivalent_forms_are_answered_alike) {
     const core::TestFolder folder;
     std::ofstream(folder / "keys") << "secret-secret-secret\n";
     const std::uint16_t port = start();
@@ -149,11 +148,11 @@ TEST_F(LiveServer, forms_that_mean_the_same_are_answered_the_same) {
     EXPECT_EQ(answers_to(port, "GET http://localhost HTTP/1.1\r\n" + local + "\r\n"), ok);
     EXPECT_EQ(answers_to(port, "OPTIONS * HTTP/1.1\r\n" + local + "\r\n"), Statuses{204});
     EXPECT_EQ(answers_to(port, "GET * HTTP/1.1\r\n" + local + "\r\n"), Statuses{405});
-    EXPECT_EQ(answers_to(port, "GET /health HTTP/1.0\r\n\r\n"), ok) << "HTTP/1.0 knows no Host";
+    EXPECT_EQ(answers_to(port, "GET /health HTTP/1.0\r\n\r\n"), ok) << "HTTP/1.0 needs no Host";
     EXPECT_EQ(answers_to(port, with_length("POST /v1/images/generations HTTP/1.0\r\n" + json_type +
                                            "Expect: 100-continue\r\n")),
               ok)
-        << "nor 100 Continue";
+        << "and has no 100 Continue";
     for (const char* line :
          {"GET  /health HTTP/1.1", "GET /health  HTTP/1.1", "GET\t/health HTTP/1.1",
           "GET /health HTTP/1.1 ", "GET /health", "GET /health HTTP/2.0", "GET /health http/1.1",
@@ -175,7 +174,7 @@ TEST_F(LiveServer, forms_that_mean_the_same_are_answered_the_same) {
     }
 }
 
-TEST_F(LiveServer, trailers_of_a_chunked_body_are_no_headers) {
+TEST_F(LiveServer, trailers_of_a_chunked_body_are_not_headers) {
     const core::TestFolder folder;
     std::ofstream(folder / "keys") << "secret-secret-secret\n";
     options.service.keys = ApiKeys(folder / "keys");
@@ -187,7 +186,7 @@ TEST_F(LiveServer, trailers_of_a_chunked_body_are_no_headers) {
         Statuses{401});
 }
 
-TEST_F(LiveServer, exactly_one_host_is_asked) {
+TEST_F(LiveServer, exactly_one_host_header_is_required) {
     const std::uint16_t port = start();
     const auto with = [&](const std::string& headers) {
         return answers_to(port, "GET /health HTTP/1.1\r\n" + headers + "\r\n");
@@ -202,9 +201,9 @@ TEST_F(LiveServer, exactly_one_host_is_asked) {
     }
 }
 
-/// A page whose name was made to mean 127.0.0.1 is of this server's origin for the browser, but
-/// asks for its own name.
-TEST_F(LiveServer, on_this_machine_only_its_own_names_are_answered) {
+/// DNS rebinding: a page whose name resolves to 127.0.0.1 is of this server's origin for the
+/// browser, but its Host header has its own name.
+TEST_F(LiveServer, a_loopback_server_accepts_only_its_own_host_names) {
     options.service.allowed_hosts = {};
     const std::uint16_t port = start();
     const auto asks = [&](const std::string& host, std::uint16_t at) {
@@ -228,13 +227,13 @@ TEST_F(LiveServer, on_this_machine_only_its_own_names_are_answered) {
     EXPECT_EQ(
         answers_to(port, "GET http://localhost/health HTTP/1.1\r\nHost: evil.example\r\n\r\n"),
         Statuses{200})
-        << "an absolute target's host is the one that counts";
+        << "an absolute target's host takes precedence";
     Client client(port);
     client.send("GET / HTTP/1.1\r\nHost: evil.example\r\n\r\n");
     const auto error = client.receive().json().at("error");
     EXPECT_EQ(error.at("code"), "host_not_allowed");
     core::expect_contains(error.at("message"), "--allowed-hosts evil.example");
-    EXPECT_EQ(client.ask("GET", "/health").status, 200) << "the connection lives on";
+    EXPECT_EQ(client.ask("GET", "/health").status, 200) << "the connection stays open";
 
     options.service.allowed_hosts = {"pictures.example"};
     const std::uint16_t named = start();
@@ -245,9 +244,9 @@ TEST_F(LiveServer, on_this_machine_only_its_own_names_are_answered) {
     options.service.allowed_hosts = {};
     options.host = "0.0.0.0";
     EXPECT_EQ(asks("evil.example", start()), Statuses{200})
-        << "whoever listens to all is reached by any name";
+        << "a server that listens on all addresses accepts any name";
     options.service.allowed_hosts = {"pictures.example"};
-    EXPECT_EQ(asks("evil.example", start()), Statuses{403}) << "but for those who say which";
+    EXPECT_EQ(asks("evil.example", start()), Statuses{403}) << "unless the names are restricted";
 }
 
 TEST(Addresses, loopback_has_many_names) {
@@ -278,10 +277,10 @@ TEST_F(LiveServer, ipv6_addresses_are_listened_at_with_and_without_brackets) {
         const int client = ::socket(AF_INET6, SOCK_STREAM | SOCK_CLOEXEC, 0);
         any.sin6_port = htons(port);
         ASSERT_EQ(::connect(client, reinterpret_cast<sockaddr*>(&any), sizeof any), 0);
-        const std::string asked = "GET /health HTTP/1.1\r\nHost: [::1]:" + std::to_string(port) +
-                                  "\r\nConnection: close\r\n\r\n";
-        ASSERT_EQ(::send(client, asked.data(), asked.size(), 0),
-                  static_cast<ssize_t>(asked.size()));
+        const std::string request = "GET /health HTTP/1.1\r\nHost: [::1]:" + std::to_string(port) +
+                                    "\r\nConnection: close\r\n\r\n";
+        ASSERT_EQ(::send(client, request.data(), request.size(), 0),
+                  static_cast<ssize_t>(request.size()));
         char bytes[64]{};
         EXPECT_GT(::recv(client, bytes, sizeof bytes, 0), 12);
         EXPECT_EQ(std::string(bytes, 12), "HTTP/1.1 200");
@@ -289,7 +288,7 @@ TEST_F(LiveServer, ipv6_addresses_are_listened_at_with_and_without_brackets) {
     }
 }
 
-TEST_F(LiveServer, who_ends_its_own_side_still_gets_its_answer) {
+TEST_F(LiveServer, a_half_closed_client_still_gets_its_response) {
     const std::uint16_t port = start();
     const std::string request = with_length(images_line + local + json_type);
     EXPECT_EQ(answers_to(port, request), Statuses{200});
@@ -298,33 +297,33 @@ TEST_F(LiveServer, who_ends_its_own_side_still_gets_its_answer) {
     std::vector<int> statuses;
     std::jthread waiting([&] { statuses = answers_to(port, request); });
     ASSERT_TRUE(soon([&] { return behaviour.drawn() == 4; }));
-    std::this_thread::sleep_for(2500ms);  // longer than it takes to notice those who are gone
+    std::this_thread::sleep_for(2500ms);  // longer than detecting a disconnected client takes
     behaviour.hold(false);
     waiting.join();
     ASSERT_FALSE(statuses.empty());
     EXPECT_EQ(statuses.back(), 200);
     statuses.pop_back();
     EXPECT_EQ(statuses, Statuses(statuses.size(), 100))
-        << "interim responses, which HTTP/1.1 allows, tell who still listens";
+        << "interim responses, which HTTP/1.1 allows, test whether the client still listens";
 }
 
-TEST_F(LiveServer, many_idle_clients_and_few_files_keep_nobody_out) {
-    options.most_connections = 100'000;
-    options.patience = 60s;
+TEST_F(LiveServer, many_idle_clients_and_few_file_descriptors_block_nobody) {
+    options.max_connections = 100'000;
+    options.client_timeout = 60s;
     rlimit before{};
     ::getrlimit(RLIMIT_NOFILE, &before);
     const std::uint16_t port = start();
-    // From here on both ends of a connection are files of this process; the server runs out of them
-    // as its clients do.
+    // Both ends of a connection are file descriptors of this process, so the server runs out of
+    // them as its clients do.
     std::vector<std::unique_ptr<Client>> idle;
     for (int i = 0; i < 40; ++i) idle.push_back(std::make_unique<Client>(port));
     ASSERT_TRUE(soon([&] { return metric("atelier_connections") == "41"; }));
     Client late;
     const rlimit few{.rlim_cur = 40,
-                     .rlim_max = before.rlim_max};  // fewer than are open: no more can be accepted
+                     .rlim_max = before.rlim_max};  // fewer than are open: none can be accepted
     ::setrlimit(RLIMIT_NOFILE, &few);
     late.connect(port);
-    EXPECT_TRUE(idle[0]->ended()) << "the one that has waited longest makes way";
+    EXPECT_TRUE(idle[0]->ended()) << "the longest idle one is evicted";
     ::setrlimit(RLIMIT_NOFILE, &before);
     EXPECT_EQ(late.ask("GET", "/health").status, 200);
 }

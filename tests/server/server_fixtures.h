@@ -23,35 +23,37 @@ namespace atelier::server {
 
 using namespace std::chrono_literals;
 
-inline const std::string red = R"({"prompt":"red","seed":5})", green = R"({"prompt":"green","seed":6})";
+inline const std::string red = R"({"prompt":"red","seed":5})",
+                         green = R"({"prompt":"green","seed":6})";
 
-/// Four classes (red, green, blue, 7up), two students: even classes are student 0's. A picture is 2x2, its pixels class, student, number and seed.
+/// Four classes (red, green, blue, 7up), two students: even classes are student 0's. An image is
+/// 2x2, with class, student, number and seed as its pixels.
 class FakeGenerator : public Generator {
 public:
-    /// What the students of all fake generators do, and did.
+    /// Controls and records what the students of all fake generators do.
     struct Behaviour {
         std::mutex mutex;
         std::condition_variable changed;
-        bool held = false;                       // students wait until it is false
-        bool preparing_held = false;             // so does their preparation
-        bool reading_held = false;               // so does reading
-        Clock::duration takes{};                 // a batch
+        bool held = false;              // `generate` blocks until it is false
+        bool preparation_held = false;  // `prepare` blocks
+        bool encoding_held = false;     // `encode` blocks
+        Clock::duration takes{};        // per batch
         std::uint64_t failing_seed = 666;
         std::vector<std::size_t> batches;        // sizes, in order
         std::vector<std::uint64_t> seeds;        // drawn, in order
-        std::atomic<int> loads = 0, loaded = 0;  // ever; now
+        std::atomic<int> loads = 0, loaded = 0;  // in total; currently
         std::atomic<int> prepared = 0;
-        std::atomic<int> prompts = 0;            // read
+        std::atomic<int> prompts = 0;  // encoded
 
-        void hold_reading(bool on) {
+        void hold_encoding(bool on) {
             const std::lock_guard lock(mutex);
-            reading_held = on;
+            encoding_held = on;
             changed.notify_all();
         }
 
         void hold(bool on) {
             const std::lock_guard lock(mutex);
-            held = preparing_held = reading_held = on;
+            held = preparation_held = encoding_held = on;
             changed.notify_all();
         }
         std::size_t drawn() {
@@ -60,13 +62,23 @@ public:
         }
     };
 
-    explicit FakeGenerator(Behaviour& behaviour, std::int64_t bytes = 100, std::vector<std::int64_t> here = {0, 1}) : behaviour_(behaviour), bytes_(bytes) {
-        description_ = {.class_names = {"red", "green", "blue", "7up"}, .partition = {.students = 2, .method = "file", .owner = {0, 1, 0, 1}},
-                        .prior = {{1, 1, 1, 1}}, .here = std::move(here), .width = 2, .height = 2, .engine = "none", .precision = "fp32"};
+    explicit FakeGenerator(Behaviour& behaviour, std::int64_t bytes = 100,
+                           std::vector<std::int64_t> here = {0, 1})
+        : behaviour_(behaviour), bytes_(bytes) {
+        description_ = {.class_names = {"red", "green", "blue", "7up"},
+                        .partition = {.students = 2, .method = "file", .owner = {0, 1, 0, 1}},
+                        .prior = {{1, 1, 1, 1}},
+                        .served_students = std::move(here),
+                        .width = 2,
+                        .height = 2,
+                        .engine = "none",
+                        .precision = "fp32"};
     }
 
-    /// One that reads prompts instead: those of odd length are student 1's, and a picture's first pixel is the length.
-    static std::shared_ptr<FakeGenerator> of_prompts(Behaviour& behaviour, std::vector<std::int64_t> here = {0, 1}) {
+    /// A generator that takes prompts: those of odd length are student 1's, and an image's first
+    /// pixel is the length.
+    static std::shared_ptr<FakeGenerator> of_prompts(Behaviour& behaviour,
+                                                     std::vector<std::int64_t> here = {0, 1}) {
         auto fake = std::make_shared<FakeGenerator>(behaviour, 100, std::move(here));
         fake->description_.class_names.clear();
         fake->description_.partition.owner.clear();
@@ -76,24 +88,26 @@ public:
         return fake;
     }
 
-    std::vector<Reading> read(std::span<const std::string> prompts) const override {
+    std::vector<EncodedPrompt> encode(std::span<const std::string> prompts) const override {
         std::unique_lock lock(behaviour_.mutex);
-        behaviour_.changed.wait(lock, [&] { return !behaviour_.reading_held; });
-        std::vector<Reading> readings;
+        behaviour_.changed.wait(lock, [&] { return !behaviour_.encoding_held; });
+        std::vector<EncodedPrompt> encoded;
         for (const std::string& prompt : prompts) {
             if (prompt == "unreadable") throw core::Error("this prompt\ncannot be read");
-            const std::size_t bar = prompt.find(" | ");  // what is behind is too much
-            readings.push_back({static_cast<std::int64_t>(prompt.size() % 2), 0.5,
-                                std::make_shared<const std::size_t>(prompt.size()),
-                                bar == std::string::npos ? "" : prompt.substr(bar + 3)});
+            const std::size_t bar = prompt.find(" | ");  // the rest is truncated
+            encoded.push_back({static_cast<std::int64_t>(prompt.size() % 2), 0.5,
+                               std::make_shared<const LengthConditioning>(prompt.size()),
+                               bar == std::string::npos ? "" : prompt.substr(bar + 3)});
             ++behaviour_.prompts;
         }
-        return readings;
+        return encoded;
     }
 
     const Description& description() const override { return description_; }
     StudentFacts facts(std::int64_t k) const override {
-        return {.parameters = 10 * (k + 1), .bytes = bytes_, .present = std::ranges::binary_search(description_.here, k)};
+        return {.parameters = 10 * (k + 1),
+                .bytes = bytes_,
+                .available = std::ranges::binary_search(description_.served_students, k)};
     }
 
     std::unique_ptr<Student> load(std::int64_t k) const override {
@@ -102,12 +116,20 @@ public:
     }
 
 private:
+    struct LengthConditioning : Conditioning {
+        explicit LengthConditioning(std::size_t with_length) : length(with_length) {}
+        std::size_t length;
+    };
+
     class FakeStudent : public Student {
     public:
-        FakeStudent(Behaviour& behaviour, std::int64_t k) : behaviour_(behaviour), k_(k) { ++behaviour_.loaded; }
+        FakeStudent(Behaviour& behaviour, std::int64_t k) : behaviour_(behaviour), k_(k) {
+            ++behaviour_.loaded;
+        }
         ~FakeStudent() override { --behaviour_.loaded; }
 
-        std::vector<Picture> generate(std::span<const Draw> draws, Clock::time_point) override {
+        std::vector<GeneratedImage> generate(std::span<const Draw> draws,
+                                             Clock::time_point) override {
             std::unique_lock lock(behaviour_.mutex);
             behaviour_.batches.push_back(draws.size());
             behaviour_.changed.notify_all();
@@ -116,24 +138,29 @@ private:
             lock.unlock();
             std::this_thread::sleep_for(takes);
             lock.lock();
-            std::vector<Picture> pictures;
+            std::vector<GeneratedImage> images;
             for (const Draw& draw : draws) {
                 if (draw.seed == behaviour_.failing_seed) throw core::Error("this seed\nfails");
                 behaviour_.seeds.push_back(draw.seed);
-                Picture& picture = pictures.emplace_back();
-                picture.image = {2, 2, 1, std::vector<std::uint8_t>(4)};
-                const std::uint64_t first = draw.told ? *std::static_pointer_cast<const std::size_t>(draw.told) : static_cast<std::uint64_t>(draw.class_id);
-                std::ranges::copy(std::array<std::uint64_t, 4>{first, std::uint64_t(k_), std::uint64_t(draw.number), draw.seed},
-                                  picture.image.pixels.begin());
-                picture.text["seed"] = std::to_string(draw.seed);
-                if (!draw.prompt.empty()) picture.text["prompt"] = draw.prompt;
+                GeneratedImage& generated = images.emplace_back();
+                generated.image = {2, 2, 1, std::vector<std::uint8_t>(4)};
+                const std::uint64_t first =
+                    draw.conditioning
+                        ? dynamic_cast<const LengthConditioning&>(*draw.conditioning).length
+                        : static_cast<std::uint64_t>(draw.class_id);
+                std::ranges::copy(
+                    std::array<std::uint64_t, 4>{first, std::uint64_t(k_),
+                                                 std::uint64_t(draw.number), draw.seed},
+                    generated.image.pixels.begin());
+                generated.text["seed"] = std::to_string(draw.seed);
+                if (!draw.prompt.empty()) generated.text["prompt"] = draw.prompt;
             }
-            return pictures;
+            return images;
         }
 
         void prepare() override {
             std::unique_lock lock(behaviour_.mutex);
-            behaviour_.changed.wait(lock, [&] { return !behaviour_.preparing_held; });
+            behaviour_.changed.wait(lock, [&] { return !behaviour_.preparation_held; });
             ++behaviour_.prepared;
         }
 
@@ -147,7 +174,7 @@ private:
     Description description_;
 };
 
-/// Waits until `what` holds; false when it does not within ten seconds, which are for machines that others use.
+/// Waits until `what` holds; false if it does not within ten seconds (for busy machines).
 inline bool soon(const std::function<bool()>& what) {
     for (int i = 0; i < 2000; ++i) {
         if (what()) return true;
@@ -157,7 +184,7 @@ inline bool soon(const std::function<bool()>& what) {
 }
 
 struct Answer {
-    int status = 0;  // 0: the connection ended without an answer
+    int status = 0;  // 0: the connection ended without a response
     std::string head, body;
 
     nlohmann::json json() const { return nlohmann::json::parse(body, nullptr, false); }
@@ -169,7 +196,7 @@ struct Answer {
     }
 };
 
-/// A client's connection, as careless with HTTP as the test wants.
+/// A client connection that can send arbitrary bytes.
 class Client {
 public:
     /// Not connected yet.
@@ -181,8 +208,8 @@ public:
         address.sin_family = AF_INET;
         address.sin_port = htons(port);
         address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
-        const timeval patience{10, 0};
-        ::setsockopt(socket_, SOL_SOCKET, SO_RCVTIMEO, &patience, sizeof patience);
+        const timeval timeout{10, 0};
+        ::setsockopt(socket_, SOL_SOCKET, SO_RCVTIMEO, &timeout, sizeof timeout);
         connected = ::connect(socket_, reinterpret_cast<sockaddr*>(&address), sizeof address) == 0;
     }
     ~Client() { leave(); }
@@ -192,11 +219,14 @@ public:
     void leave() {
         if (socket_ >= 0) ::close(std::exchange(socket_, -1));
     }
-    /// Sends no more, and still listens.
-    void end_its_side() const { ::shutdown(socket_, SHUT_WR); }
-    bool send(const std::string& bytes) const { return ::send(socket_, bytes.data(), bytes.size(), MSG_NOSIGNAL) == static_cast<ssize_t>(bytes.size()); }
+    /// Closes the sending side; the client can still receive.
+    void half_close() const { ::shutdown(socket_, SHUT_WR); }
+    bool send(const std::string& bytes) const {
+        return ::send(socket_, bytes.data(), bytes.size(), MSG_NOSIGNAL) ==
+               static_cast<ssize_t>(bytes.size());
+    }
 
-    /// The next answer on this connection.
+    /// The next response on this connection.
     Answer receive(bool with_body = true) {
         Answer answer;
         while (read_.find("\r\n\r\n") == std::string::npos) {
@@ -215,7 +245,7 @@ public:
         return answer;
     }
 
-    /// The statuses of all that comes until the server ends the connection, without bodies.
+    /// The statuses of all responses until the server closes the connection.
     std::vector<int> statuses() {
         std::vector<int> all;
         for (Answer answer = receive(); answer.status != 0; answer = receive())
@@ -223,16 +253,18 @@ public:
         return all;
     }
 
-    /// Whether the server ends the connection (and says nothing more).
+    /// Whether the server closes the connection without sending more.
     bool ended() { return !more(); }
 
-    Answer ask(const std::string& method, const std::string& target, const std::string& body = "", const std::string& headers = "") {
+    Answer ask(const std::string& method, const std::string& target, const std::string& body = "",
+               const std::string& headers = "") {
         send(method + " " + target + " HTTP/1.1\r\nHost: localhost\r\n" + headers +
              "Content-Length: " + std::to_string(body.size()) + "\r\n\r\n" + body);
         return receive(method != "HEAD");
     }
     Answer images(const std::string& body, const std::string& headers = "") {
-        return ask("POST", "/v1/images/generations", body, "Content-Type: application/json\r\n" + headers);
+        return ask("POST", "/v1/images/generations", body,
+                   "Content-Type: application/json\r\n" + headers);
     }
 
     bool connected = false;
@@ -249,32 +281,40 @@ private:
     std::string read_;
 };
 
-/// A server of one fake model called "fake", or as a test wants it.
+/// A server with one fake model, "fake", unless a test starts another.
 class LiveServer : public ::testing::Test {
 protected:
     LiveServer() { core::log::set_quiet(true); }
     ~LiveServer() override { behaviour.hold(false); }
 
-    Source source(const std::string& id = "fake") {
-        return {.id = id, .open = [this] { return std::make_shared<FakeGenerator>(behaviour, bytes_a_student); }, .stamp = [this] {
+    ModelSource source(const std::string& id = "fake") {
+        return {
+            .id = id,
+            .open =
+                [this] { return std::make_shared<FakeGenerator>(behaviour, bytes_per_student); },
+            .stamp =
+                [this] {
                     const std::lock_guard lock(behaviour.mutex);
                     return stamp;
                 }};
     }
     std::uint16_t start() {
         options.port = 0;
-        server = std::make_unique<Server>(options, std::vector<Source>{source()});
+        server = std::make_unique<Server>(options, std::vector<ModelSource>{source()});
         server->warm_up();
         return server->port();
     }
     std::string metric(const std::string& line) {
         const std::string text = Client(server->port()).ask("GET", "/metrics").body;
         const std::size_t at = text.find("\n" + line + " ");
-        return at == std::string::npos ? "" : text.substr(at + line.size() + 2, text.find('\n', at + 1) - at - line.size() - 2);
+        return at == std::string::npos
+                   ? ""
+                   : text.substr(at + line.size() + 2,
+                                 text.find('\n', at + 1) - at - line.size() - 2);
     }
 
     FakeGenerator::Behaviour behaviour;
-    std::int64_t bytes_a_student = 100;
+    std::int64_t bytes_per_student = 100;
     std::string stamp = "first";
     Options options;
     std::unique_ptr<Server> server;

@@ -12,7 +12,9 @@ std::vector<std::uint8_t> from_base64(const std::string& text) {
     std::uint32_t bits = 0;
     int count = 0;
     for (const char c : text) {
-        const std::size_t value = std::string_view("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/").find(c);
+        const std::size_t value =
+            std::string_view("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/")
+                .find(c);
         if (value == std::string_view::npos) break;
         bits = bits << 6 | static_cast<std::uint32_t>(value);
         if ((count += 6) >= 8) bytes.push_back(static_cast<std::uint8_t>(bits >> (count -= 8)));
@@ -20,7 +22,7 @@ std::vector<std::uint8_t> from_base64(const std::string& text) {
     return bytes;
 }
 
-TEST_F(LiveServer, pictures_come_in_order_with_their_student) {
+TEST_F(LiveServer, images_come_in_order_with_their_student) {
     Client client(start());
     const Answer answer = client.images(R"({"model":"fake","prompt":"green","n":3,"seed":5})");
     ASSERT_EQ(answer.status, 200) << answer.body;
@@ -31,24 +33,28 @@ TEST_F(LiveServer, pictures_come_in_order_with_their_student) {
     ASSERT_EQ(data.size(), 3u);
     for (std::uint8_t i = 0; i < 3; ++i) {
         const auto png = from_base64(data[i].at("b64_json"));
-        EXPECT_EQ(core::decode_image(std::as_bytes(std::span(png)), "png").pixels, (std::vector<std::uint8_t>{1, 1, i, 5}));
+        EXPECT_EQ(core::decode_image(std::as_bytes(std::span(png)), "png").pixels,
+                  (std::vector<std::uint8_t>{1, 1, i, 5}));
         EXPECT_EQ(core::decode_png_text(png, "png").at("seed"), "5");
         EXPECT_EQ(data[i].at("atelier").at("class_name"), "green");
     }
 }
 
-TEST_F(LiveServer, formats_are_what_they_say) {
+TEST_F(LiveServer, image_formats_match_the_request) {
     Client client(start());
-    const std::pair<const char*, const char*> beginnings[] = {{"png", "\x89PNG"}, {"jpeg", "\xff\xd8\xff"}, {"webp", "RIFF"}};
+    const std::pair<const char*, const char*> beginnings[] = {
+        {"png", "\x89PNG"}, {"jpeg", "\xff\xd8\xff"}, {"webp", "RIFF"}};
     for (const auto& [format, beginning] : beginnings) {
-        const Answer answer = client.images(R"({"class":0,"output_compression":80,"output_format":")" + std::string(format) + "\"}");
+        const Answer answer =
+            client.images(R"({"class":0,"output_compression":80,"output_format":")" +
+                          std::string(format) + "\"}");
         ASSERT_EQ(answer.status, 200) << answer.body;
         const auto bytes = from_base64(answer.json().at("data")[0].at("b64_json"));
         EXPECT_TRUE(std::string(bytes.begin(), bytes.end()).starts_with(beginning)) << format;
     }
 }
 
-TEST_F(LiveServer, paths_and_methods_that_are_not_there_are_said_in_openais_shape) {
+TEST_F(LiveServer, unknown_paths_and_methods_are_errors_in_openais_format) {
     Client client(start());
     const std::tuple<const char*, const char*, int> cases[] = {
         {"GET", "/../../etc/passwd", 404},
@@ -73,31 +79,36 @@ TEST_F(LiveServer, paths_and_methods_that_are_not_there_are_said_in_openais_shap
         EXPECT_TRUE(answer.json().at("error").at("message").is_string());
     }
     EXPECT_EQ(client.ask("GET", "/v1/images/generations").header("Allow"), "POST, OPTIONS");
-    EXPECT_EQ(client.images(R"({"model":"nope","prompt":"red"})").json().at("error").at("code"), "model_not_found");
-    EXPECT_EQ(client.ask("POST", "/v1/images/generations", red).status, 415) << "a foreign page could send it";
+    EXPECT_EQ(client.images(R"({"model":"nope","prompt":"red"})").json().at("error").at("code"),
+              "model_not_found");
+    EXPECT_EQ(client.ask("POST", "/v1/images/generations", red).status, 415)
+        << "a page of another origin could send it";
     EXPECT_EQ(client.ask("HEAD", "/health").status, 200);
-    EXPECT_EQ(client.images(red).status, 200) << "the connection lives on";
+    EXPECT_EQ(client.images(red).status, 200) << "the connection stays open";
 }
 
-TEST_F(LiveServer, the_model_is_really_selected) {
+TEST_F(LiveServer, the_requested_model_is_used) {
     options.port = 0;
     FakeGenerator::Behaviour others;
-    Source other{.id = "other", .open = [&] { return std::make_shared<FakeGenerator>(others); }, .stamp = [] { return ""; }};
-    server = std::make_unique<Server>(options, std::vector<Source>{source(), other});
+    ModelSource other{.id = "other",
+                      .open = [&] { return std::make_shared<FakeGenerator>(others); },
+                      .stamp = [] { return ""; }};
+    server = std::make_unique<Server>(options, std::vector<ModelSource>{source(), other});
     Client client(server->port());
     EXPECT_EQ(client.images(R"({"model":"other","class":0})").header("X-Atelier-Model"), "other");
     EXPECT_EQ(others.drawn(), 1u);
     EXPECT_EQ(behaviour.drawn(), 0u);
-    EXPECT_EQ(client.images(R"({"class":0})").header("X-Atelier-Model"), "fake") << "the first one, without";
+    EXPECT_EQ(client.images(R"({"class":0})").header("X-Atelier-Model"), "fake")
+        << "the first one is the default";
     EXPECT_EQ(client.ask("GET", "/v1/models").json().at("data").size(), 2u);
     EXPECT_THROW(Server(options, {source(), source()}), core::UsageError);
     server.reset();
 }
 
-TEST_F(LiveServer, one_model_is_what_the_list_says_of_it) {
+TEST_F(LiveServer, one_model_is_described_as_in_the_list) {
     options.port = 0;
-    server =
-        std::make_unique<Server>(options, std::vector<Source>{source(), source("owner/a model")});
+    server = std::make_unique<Server>(options,
+                                      std::vector<ModelSource>{source(), source("owner/a model")});
     Client client(server->port());
     const auto list = client.ask("GET", "/v1/models").json();
     EXPECT_EQ(client.ask("GET", "/v1/models/fake").json(), list.at("data")[0]);
@@ -110,7 +121,7 @@ TEST_F(LiveServer, one_model_is_what_the_list_says_of_it) {
     EXPECT_EQ(metric(R"(atelier_requests_total{route="/v1/models/{id}",code="404"})"), "1");
 }
 
-TEST_F(LiveServer, keys_are_asked_for_but_not_by_health_and_the_page) {
+TEST_F(LiveServer, keys_are_required_except_for_health_and_the_page) {
     const core::TestFolder folder;
     std::ofstream(folder / "keys") << "# ours\n\nsecret-1\r\n  secret-2  \n";
     options.service.keys = ApiKeys(folder / "keys");
@@ -132,8 +143,8 @@ TEST_F(LiveServer, keys_are_asked_for_but_not_by_health_and_the_page) {
     EXPECT_EQ(client.ask("GET", "/health").status, 200);
     EXPECT_EQ(client.ask("GET", "/").status, 200);
     std::ofstream(folder / "marked") << "\xef\xbb\xbfmy-key\n";
-    EXPECT_TRUE(ApiKeys(folder / "marked").knows("my-key"))
-        << "a byte order mark belongs to no key";
+    EXPECT_TRUE(ApiKeys(folder / "marked").accepts("my-key"))
+        << "a byte order mark is not part of a key";
     EXPECT_EQ(first_key(folder / "marked"), "my-key");
     std::ofstream(folder / "wide") << std::string("m\0y\0\n\0", 6);
     core::expect_contains(core::error_of([&] { ApiKeys(folder / "wide"); }),
@@ -142,21 +153,32 @@ TEST_F(LiveServer, keys_are_asked_for_but_not_by_health_and_the_page) {
     core::expect_contains(core::error_of([&] { ApiKeys(folder / "none"); }), "holds no API key");
 }
 
-TEST_F(LiveServer, other_origins_are_let_in_only_when_named) {
+TEST_F(LiveServer, other_origins_are_allowed_only_when_listed) {
     options.service.cors_origins = {"https://friend.example"};
     Client client(start());
-    EXPECT_EQ(client.images(red, "Origin: https://friend.example\r\n").header("Access-Control-Allow-Origin"), "https://friend.example");
-    EXPECT_EQ(client.images(red, "Origin: https://foe.example\r\n").header("Access-Control-Allow-Origin"), "");
-    const Answer preflight = client.ask("OPTIONS", "/v1/images/generations", "", "Origin: https://friend.example\r\n");
+    EXPECT_EQ(client.images(red, "Origin: https://friend.example\r\n")
+                  .header("Access-Control-Allow-Origin"),
+              "https://friend.example");
+    EXPECT_EQ(
+        client.images(red, "Origin: https://foe.example\r\n").header("Access-Control-Allow-Origin"),
+        "");
+    const Answer preflight =
+        client.ask("OPTIONS", "/v1/images/generations", "", "Origin: https://friend.example\r\n");
     EXPECT_EQ(preflight.status, 204);
     core::expect_contains(preflight.header("Access-Control-Allow-Headers"), "Authorization");
-    EXPECT_EQ(client.ask("OPTIONS", "/v1/images/generations", "", "Origin: null\r\n").header("Access-Control-Allow-Methods"), "");
+    EXPECT_EQ(client.ask("OPTIONS", "/v1/images/generations", "", "Origin: null\r\n")
+                  .header("Access-Control-Allow-Methods"),
+              "");
 }
 
-TEST_F(LiveServer, request_ids_are_echoed_where_harmless) {
+TEST_F(LiveServer, request_ids_are_echoed_if_safe) {
     Client client(start());
-    EXPECT_EQ(client.ask("GET", "/health", "", "X-Request-Id: my-id_1.2\r\n").header("X-Request-Id"), "my-id_1.2");
-    EXPECT_EQ(client.ask("GET", "/health", "", "X-Request-Id: bad\"id\r\n").header("X-Request-Id").size(), 16u);
+    EXPECT_EQ(
+        client.ask("GET", "/health", "", "X-Request-Id: my-id_1.2\r\n").header("X-Request-Id"),
+        "my-id_1.2");
+    EXPECT_EQ(
+        client.ask("GET", "/health", "", "X-Request-Id: bad\"id\r\n").header("X-Request-Id").size(),
+        16u);
 }
 
 TEST_F(LiveServer, the_log_cannot_be_forged) {
@@ -176,14 +198,17 @@ TEST_F(LiveServer, the_log_cannot_be_forged) {
     core::expect_contains(all, "fails");
 }
 
-TEST_F(LiveServer, an_error_in_one_request_does_not_touch_others) {
-    options.batching.longest_wait = 200ms;
+TEST_F(LiveServer, an_error_in_one_request_does_not_affect_others) {
+    options.batching.max_wait = 200ms;
     const std::uint16_t port = start();
     std::vector<Answer> answers(3);
     {
         std::vector<std::jthread> clients;
         for (std::size_t i = 0; i < 3; ++i) {
-            clients.emplace_back([&, i] { answers[i] = Client(port).images(R"({"class":0,"seed":)" + std::string(i == 1 ? "666" : "1") + "}"); });
+            clients.emplace_back([&, i] {
+                answers[i] = Client(port).images(R"({"class":0,"seed":)" +
+                                                 std::string(i == 1 ? "666" : "1") + "}");
+            });
         }
     }
     EXPECT_EQ(answers[0].status, 200);
@@ -192,7 +217,7 @@ TEST_F(LiveServer, an_error_in_one_request_does_not_touch_others) {
     EXPECT_EQ(answers[2].status, 200);
 }
 
-TEST_F(LiveServer, requests_in_a_row_on_one_connection_are_answered_in_order) {
+TEST_F(LiveServer, pipelined_requests_are_answered_in_order) {
     Client client(start());
     std::string all;
     for (int i = 0; i < 20; ++i) {
@@ -203,10 +228,11 @@ TEST_F(LiveServer, requests_in_a_row_on_one_connection_are_answered_in_order) {
             std::to_string(body.size()) + "\r\n\r\n" + body;
     }
     ASSERT_TRUE(client.send(all));
-    for (int i = 0; i < 20; ++i) EXPECT_EQ(client.receive().header("X-Atelier-Seed"), std::to_string(i));
+    for (int i = 0; i < 20; ++i)
+        EXPECT_EQ(client.receive().header("X-Atelier-Seed"), std::to_string(i));
 }
 
-TEST_F(LiveServer, short_keys_are_warned_of_by_their_line) {
+TEST_F(LiveServer, short_keys_are_warned_about_with_their_line) {
     const core::TestFolder folder;
     std::ofstream(folder / "keys") << "# ours\n0123456789abcdef\nshort\nshorter\n";
     core::log::also_write_to((folder / "log").string());
@@ -219,7 +245,7 @@ TEST_F(LiveServer, short_keys_are_warned_of_by_their_line) {
     EXPECT_EQ(said.find("short"), std::string::npos) << "keys are never written";
 }
 
-TEST_F(LiveServer, counters_are_there_before_anything_happened) {
+TEST_F(LiveServer, counters_exist_before_their_first_event) {
     start();
     for (const char* reason : {"full", "late", "left", "failed", "draining", "unavailable"}) {
         EXPECT_EQ(metric(R"(atelier_rejected_total{reason=")" + std::string(reason) + "\"}"), "0")
@@ -239,7 +265,7 @@ TEST_F(LiveServer, counters_are_there_before_anything_happened) {
     EXPECT_EQ(metric(R"(atelier_requests_total{route="/v1/images/generations",code="500"})"), "0");
 }
 
-TEST_F(LiveServer, metrics_count_what_happened) {
+TEST_F(LiveServer, metrics_count_events) {
     Client client(start());
     client.images(R"({"class":1,"n":3})");
     client.images("{");

@@ -16,17 +16,19 @@ namespace fs = std::filesystem;
 Checkpoint checkpoint_at(std::int64_t step) {
     Checkpoint checkpoint;
     checkpoint.step = step;
-    checkpoint.tensors = ops::Parameters({{"model/weights/w", numbers_of("w", step, {2, 3})},
-                                          {"model/updates", at::full({}, static_cast<double>(step), at::kFloat)}});
-    checkpoint.numbers = {{"seconds", 0.1 * static_cast<double>(step)}, {"stage/running", 1.0 / 3}};
+    checkpoint.tensors =
+        ops::Parameters({{"model/weights/w", values_of("w", step, {2, 3})},
+                         {"model/updates", at::full({}, static_cast<double>(step), at::kFloat)}});
+    checkpoint.scalars = {{"seconds", 0.1 * static_cast<double>(step)}, {"stage/running", 1.0 / 3}};
     return checkpoint;
 }
 
 bool same(const Checkpoint& a, const Checkpoint& b) {
-    return a.step == b.step && a.numbers == b.numbers && ops::hash_of(a.tensors) == ops::hash_of(b.tensors);
+    return a.step == b.step && a.scalars == b.scalars &&
+           ops::hash_of(a.tensors) == ops::hash_of(b.tensors);
 }
 
-/// A folder with checkpoints of steps 10 and 20, and what reading them says.
+/// A folder with checkpoints of steps 10 and 20, and the warnings on reading them.
 class DamagedCheckpoints : public ::testing::Test {
 protected:
     DamagedCheckpoints() : checkpoints(folder / "checkpoints", 3) {
@@ -43,7 +45,7 @@ protected:
         return found;
     }
 
-    /// The newest is damaged: the one before is read, and a warning names the damaged one.
+    /// If the newest is damaged, the previous one is read, and a warning names the damaged one.
     void expect_the_one_before() {
         const auto found = latest();
         ASSERT_TRUE(found.has_value());
@@ -57,39 +59,45 @@ protected:
     std::string bytes, warnings;
 };
 
-TEST(Checkpoint, comes_back_with_the_same_bits) {
+TEST(Checkpoint, is_read_back_with_the_same_bits) {
     const core::TestFolder folder;
     Checkpoint saved = checkpoint_at(123456789012);
     saved.tensors.set("double", at::full({3}, 0.1, at::kDouble));
     saved.tensors.set("half", at::full({2}, 0.1, at::kBFloat16));
     saved.tensors.set("whole", at::full({2}, std::int64_t{1} << 62, at::kLong));
     saved.tensors.set("none", at::empty({0, 4}));
-    saved.tensors.set("odd", at::tensor({std::nanf(""), -0.0F, std::numeric_limits<float>::denorm_min()}));
-    saved.numbers = {{"third", 1.0 / 3}, {"tiny", std::numeric_limits<double>::denorm_min()}, {"minus zero", -0.0},
-                     {"largest", std::numeric_limits<double>::max()}, {"best/\"quoted\"", 0.1 + 0.2},
+    saved.tensors.set("odd",
+                      at::tensor({std::nanf(""), -0.0F, std::numeric_limits<float>::denorm_min()}));
+    saved.scalars = {{"third", 1.0 / 3},
+                     {"tiny", std::numeric_limits<double>::denorm_min()},
+                     {"minus zero", -0.0},
+                     {"largest", std::numeric_limits<double>::max()},
+                     {"best/\"quoted\"", 0.1 + 0.2},
                      {"infinite", -std::numeric_limits<double>::infinity()}};
-    saved.numbers["nothing measured"] = std::numeric_limits<double>::quiet_NaN();
+    saved.scalars["nothing measured"] = std::numeric_limits<double>::quiet_NaN();
     const CheckpointFolder checkpoints(folder / "a/b");
     checkpoints.save(saved);
     const auto read = checkpoints.latest();
     ASSERT_TRUE(read.has_value());
     EXPECT_EQ(read->step, saved.step);
     expect_same_bits(read->tensors, saved.tensors);
-    ASSERT_EQ(read->numbers.size(), saved.numbers.size());
-    for (const auto& [name, number] : saved.numbers) {
-        const double found = read->numbers.at(name);
+    ASSERT_EQ(read->scalars.size(), saved.scalars.size());
+    for (const auto& [name, number] : saved.scalars) {
+        const double found = read->scalars.at(name);
         if (std::isnan(number)) {
             EXPECT_TRUE(std::isnan(found)) << name;
         } else {
-            EXPECT_EQ(std::bit_cast<std::uint64_t>(found), std::bit_cast<std::uint64_t>(number)) << name;
+            EXPECT_EQ(std::bit_cast<std::uint64_t>(found), std::bit_cast<std::uint64_t>(number))
+                << name;
         }
     }
 }
 
-TEST(Checkpoint, the_newest_few_are_kept) {
+TEST(Checkpoint, only_the_newest_are_kept) {
     const core::TestFolder folder;
     const CheckpointFolder checkpoints(folder.path(), 3);
-    for (const std::int64_t step : {2, 9, 10, 100, 1000}) checkpoints.save(checkpoint_at(step));  // not in the order of plain words
+    for (const std::int64_t step : {2, 9, 10, 100, 1000})
+        checkpoints.save(checkpoint_at(step));  // not in lexicographic order
     EXPECT_EQ(folder.entries(), 3U);
     EXPECT_EQ(checkpoints.latest()->step, 1000);
     for (const std::int64_t step : {1000, 100}) {
@@ -99,7 +107,7 @@ TEST(Checkpoint, the_newest_few_are_kept) {
     EXPECT_EQ(checkpoints.latest()->step, 10);
 }
 
-TEST(Checkpoint, there_is_none_in_an_empty_or_missing_folder) {
+TEST(Checkpoint, an_empty_or_missing_folder_has_none) {
     const core::TestFolder folder;
     for (const fs::path& path : {folder.path(), folder / "missing"}) {
         const CheckpointFolder checkpoints(path);
@@ -108,7 +116,7 @@ TEST(Checkpoint, there_is_none_in_an_empty_or_missing_folder) {
     }
 }
 
-TEST(Checkpoint, clearing_removes_all) {
+TEST(Checkpoint, clear_removes_all) {
     const core::TestFolder folder;
     const CheckpointFolder checkpoints(folder / "checkpoints");
     checkpoints.save(checkpoint_at(1));
@@ -117,7 +125,7 @@ TEST(Checkpoint, clearing_removes_all) {
     EXPECT_EQ(folder.entries(), 0U);
 }
 
-TEST(Checkpoint, other_files_beside_them_do_not_disturb) {
+TEST(Checkpoint, other_files_are_ignored) {
     const core::TestFolder folder;
     const CheckpointFolder checkpoints(folder.path(), 1);
     core::write_text(folder / "step-notes.txt", "mine");
@@ -127,18 +135,20 @@ TEST(Checkpoint, other_files_beside_them_do_not_disturb) {
     EXPECT_EQ(folder.entries(), 3U);
 }
 
-TEST(Checkpoint, one_from_before_there_was_a_seal_is_still_read) {
+TEST(Checkpoint, one_without_a_metadata_checksum_is_still_read) {
     const core::TestFolder folder;
     const Checkpoint old = checkpoint_at(8);
     ops::write_parameters(folder / "step-000000000008.safetensors", old.tensors,
-                          {{"step", "8"}, {"sha256", ops::hash_of(old.tensors)}, {"number/seconds", "0x1.999999999999ap-1"},
+                          {{"step", "8"},
+                           {"sha256", ops::hash_of(old.tensors)},
+                           {"number/seconds", "0x1.999999999999ap-1"},
                            {"number/stage/running", "0x1.5555555555555p-2"}});
     const auto read = CheckpointFolder(folder.path()).latest();
     ASSERT_TRUE(read.has_value());
     EXPECT_TRUE(same(*read, old));
 }
 
-TEST_F(DamagedCheckpoints, the_one_before_is_used_when_the_newest_is_cut_off_anywhere) {
+TEST_F(DamagedCheckpoints, the_previous_one_is_used_when_the_newest_is_truncated_anywhere) {
     for (std::size_t length = 0; length < bytes.size(); length += 1 + bytes.size() / 60) {
         SCOPED_TRACE(length);
         core::write_text(newest, bytes.substr(0, length));
@@ -154,27 +164,29 @@ TEST_F(DamagedCheckpoints, no_flipped_byte_gives_a_checkpoint_that_was_never_sav
         core::write_text(newest, damaged);
         const auto found = latest();
         ASSERT_TRUE(found.has_value()) << i;
-        ASSERT_TRUE(same(*found, checkpoint_at(10)) || same(*found, checkpoint_at(20))) << "byte " << i << " of " << bytes;
+        ASSERT_TRUE(same(*found, checkpoint_at(10)) || same(*found, checkpoint_at(20)))
+            << "byte " << i << " of " << bytes;
         refused += found->step == 10;
     }
     EXPECT_GT(refused, bytes.size() * 9 / 10);
 }
 
-TEST_F(DamagedCheckpoints, a_file_that_is_no_checkpoint_is_passed_over) {
+TEST_F(DamagedCheckpoints, a_file_that_is_not_a_checkpoint_is_skipped) {
     ops::write_parameters(newest, checkpoint_at(20).tensors);
     expect_the_one_before();
     core::expect_contains(warnings, "not a checkpoint");
 }
 
 TEST_F(DamagedCheckpoints, nothing_is_found_when_all_are_damaged) {
-    for (const auto& entry : fs::directory_iterator(folder / "checkpoints")) core::write_text(entry.path(), "damaged");
+    for (const auto& entry : fs::directory_iterator(folder / "checkpoints"))
+        core::write_text(entry.path(), "damaged");
     EXPECT_FALSE(latest().has_value());
 }
 
-TEST_F(DamagedCheckpoints, a_damaged_one_takes_no_good_ones_place) {
+TEST_F(DamagedCheckpoints, a_damaged_one_does_not_displace_a_good_one) {
     core::write_text(newest, "damaged");
     const CheckpointFolder only_one(folder / "checkpoints", 1);
-    only_one.save(checkpoint_at(15));  // the run went on from step 10
+    only_one.save(checkpoint_at(15));  // the run resumed from step 10
     const auto found = latest();
     ASSERT_TRUE(found.has_value());
     EXPECT_EQ(found->step, 15);

@@ -1,4 +1,4 @@
-"""A headless Chromium driven over its DevTools pipe; the standard library is all it needs."""
+"""A headless Chromium driven over its DevTools pipe. Standard library only."""
 import json
 import os
 import shutil
@@ -8,10 +8,10 @@ import time
 
 
 class Browser:
-    """One page. `complaints` are the errors that it threw, logged or failed to load."""
+    """One page. `complaints`: errors that it threw, logged or failed to load."""
 
-    def __init__(self, program, patience=60):
-        self.patience, self.complaints, self.last = patience, [], 0
+    def __init__(self, program, timeout=60):
+        self.timeout, self.complaints, self.last = timeout, [], 0
         self.profile = tempfile.mkdtemp(prefix="atelier-browser-")
         to_browser, self.to = os.pipe()
         self.of, from_browser = os.pipe()
@@ -48,10 +48,10 @@ class Browser:
 
     def read(self):
         while b"\0" not in self.waiting:
-            piece = os.read(self.of, 1 << 16)
-            if not piece:
+            chunk = os.read(self.of, 1 << 16)
+            if not chunk:
                 raise RuntimeError("the browser went away")
-            self.waiting += piece
+            self.waiting += chunk
         message, self.waiting = self.waiting.split(b"\0", 1)
         return json.loads(message)
 
@@ -65,18 +65,18 @@ class Browser:
             self.complaints.append(about["entry"]["text"])
 
     def value(self, expression):
-        """What it is; of a promise, what it becomes."""
+        """The value of a JavaScript expression; a promise is awaited."""
         answer = self.ask("Runtime.evaluate", expression=expression, returnByValue=True, awaitPromise=True)
         if "exceptionDetails" in answer:
             raise RuntimeError(f"{expression}: {answer['exceptionDetails']}")
         return answer["result"].get("value")
 
     def until(self, expression):
-        """Waits until it is true."""
-        end = time.monotonic() + self.patience
+        """Waits until the expression is true."""
+        end = time.monotonic() + self.timeout
         while not self.value(expression):
             if time.monotonic() > end:
-                raise AssertionError(f"did not come true: {expression}")
+                raise AssertionError(f"not true in time: {expression}")
             time.sleep(0.05)
 
     def press(self, key, code):

@@ -1,8 +1,8 @@
-"""The served page in a real browser: loads without an error, is worked by keyboard alone, fits a phone, and has a name on everything.
+"""The served page in a real browser: no errors, keyboard operation, phone layout, and accessible names.
 
-    python3 tests/web/page_test.py build/release/atelier [folder for screenshots]
+    python3 tests/web/page_test.py build/release/atelier [screenshot folder]
 
-Exits with 77, which ctest counts as skipped, where there is no Chromium (scripts/setup.sh test installs its headless shell).
+Exits with 77, which ctest counts as skipped, if there is no Chromium (scripts/setup.sh test installs its headless shell).
 """
 import base64
 import os
@@ -22,31 +22,31 @@ ROOT = pathlib.Path(__file__).resolve().parents[2]
 PROGRAM, SCREENSHOTS = "build/release/atelier", None
 TAB, ENTER, RIGHT = ("Tab", 9), ("Enter", 13), ("ArrowRight", 39)
 CHROMIUM = shutil.which("chromium-headless-shell") or shutil.which("chromium")
-MOST_MILLISECONDS = 300  # from a click to the picture, on the small ensemble
+MOST_MILLISECONDS = 300  # from a click to the image, on the small ensemble
 CLICK = """new Promise((shown) => {
   const begun = performance.now();
   new MutationObserver(async (changes, observer) => {
     observer.disconnect();
-    await document.querySelector("#pictures img").decode();
+    await document.querySelector("#images img").decode();
     requestAnimationFrame(() => requestAnimationFrame(() => shown(performance.now() - begun)));  // the second comes after the first was painted
-  }).observe(document.querySelector("#pictures"), { childList: true });
+  }).observe(document.querySelector("#images"), { childList: true });
   document.querySelector("button[type=submit]").click();
 })"""
-WORKED = {"textbox", "spinbutton", "combobox", "radio", "checkbox", "button", "link", "image"}
+CONTROL_ROLES = {"textbox", "spinbutton", "combobox", "radio", "checkbox", "button", "link", "image"}
 
 
 def serve(*arguments):
-    """A server that is ready, and its URL."""
+    """Starts a server, waits until it is ready and returns it with its URL."""
     server = subprocess.Popen([PROGRAM, "serve", *arguments, "--threads", "1"], cwd=ROOT, stderr=subprocess.PIPE, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"})
-    said = ""
-    while "\nready" not in said:
+    output = ""
+    while "\nready" not in output:
         line = server.stderr.readline()
         if not line:
-            raise RuntimeError("the server ended: " + said)
-        said += "\n" + line
+            raise RuntimeError("the server ended: " + output)
+        output += "\n" + line
     server.reader = threading.Thread(target=server.stderr.read, daemon=True)  # its log must not fill the pipe
     server.reader.start()
-    return server, re.search(r"http://\S+", said)[0]
+    return server, re.search(r"http://\S+", output)[0]
 
 
 def end(server):
@@ -68,7 +68,7 @@ class Page(unittest.TestCase):
         self.browser.complaints.clear()
         self.browser.resize(width, height, dark)
         self.browser.ask("Page.navigate", url=self.url)
-        self.browser.until("document.querySelectorAll('#pictures img').length === 8")
+        self.browser.until("document.querySelectorAll('#images img').length === 8")
 
     def text(self, selector):
         return self.browser.value(f"document.querySelector({selector!r}).textContent")
@@ -88,8 +88,8 @@ class Page(unittest.TestCase):
 
     def shoot(self, name):
         if SCREENSHOTS:
-            picture = self.browser.ask("Page.captureScreenshot", captureBeyondViewport=True)["data"]
-            (SCREENSHOTS / f"{name}.png").write_bytes(base64.b64decode(picture))
+            screenshot = self.browser.ask("Page.captureScreenshot", captureBeyondViewport=True)["data"]
+            (SCREENSHOTS / f"{name}.png").write_bytes(base64.b64decode(screenshot))
 
     def tab_to(self, selector):
         for _ in range(30):
@@ -111,16 +111,16 @@ class Page(unittest.TestCase):
         self.tab_to("#classes input")
         for _ in range(5):
             self.browser.press(*RIGHT)
-        wanted = self.browser.value("document.activeElement.closest('label').textContent")
-        self.assertEqual(wanted, "sandal")
+        label = self.browser.value("document.activeElement.closest('label').textContent")
+        self.assertEqual(label, "sandal")
         self.tab_to("button[type=submit]")
         self.browser.press(*ENTER)
-        self.browser.until("document.querySelectorAll('#pictures img').length === 3")
-        self.assertEqual(self.browser.value("[...document.querySelectorAll('#pictures img')].every((image) => image.alt.startsWith('sandal,'))"), True)
+        self.browser.until("document.querySelectorAll('#images img').length === 3")
+        self.assertEqual(self.browser.value("[...document.querySelectorAll('#images img')].every((image) => image.alt.startsWith('sandal,'))"), True)
         self.assertIn("by student 1 of k4", self.browser.value("document.querySelector('#status').textContent"))
         self.browser.until("document.activeElement.matches('button[type=submit]')")  # the focus stays where it was
 
-    def test_a_click_brings_a_picture_at_once(self):
+    def test_a_click_shows_an_image_quickly(self):
         self.open()
         self.browser.value("document.querySelector('#count').value = 1")
         self.browser.value("document.querySelector('#model').value = 'k4-small'")
@@ -130,8 +130,8 @@ class Page(unittest.TestCase):
             took.append(self.browser.value(CLICK))
             self.browser.until("!document.querySelector('button[type=submit]').disabled")
         self.assertIn("of k4-small", self.browser.value("document.querySelector('#status').textContent"))
-        print(f"from a click to the picture: {min(took):.0f} to {max(took):.0f} ms, median {statistics.median(took):.0f} ms")
-        self.assertLess(min(took), MOST_MILLISECONDS)  # the least, since others use the machine as well
+        print(f"from a click to the image: {min(took):.0f} to {max(took):.0f} ms, median {statistics.median(took):.0f} ms")
+        self.assertLess(min(took), MOST_MILLISECONDS)  # the minimum, since the machine is shared
 
     def test_a_phone_scrolls_down_only(self):
         for width in (320, 390):
@@ -139,15 +139,15 @@ class Page(unittest.TestCase):
             self.shoot(f"phone-{width}")
             self.assertEqual(self.browser.value("document.documentElement.scrollWidth"), width)
 
-    def test_a_phone_shows_many_pictures_on_a_few_screens(self):
+    def test_a_phone_shows_many_images_on_a_few_screens(self):
         self.open(390, 844)
         self.draw(64)
-        self.assertEqual(self.browser.value("document.querySelectorAll('#pictures img').length"), 64)
+        self.assertEqual(self.browser.value("document.querySelectorAll('#images img').length"), 64)
         self.shoot("phone-64")
-        self.assertLess(self.browser.value("document.querySelector('#pictures').offsetHeight"), 2 * 844)
+        self.assertLess(self.browser.value("document.querySelector('#images').offsetHeight"), 2 * 844)
         self.assertEqual(self.browser.value("document.documentElement.scrollWidth"), 390)
 
-    def test_the_same_request_goes_to_every_model_of_the_same_data_with_the_seed_that_is_shown(self):
+    def test_the_race_sends_the_displayed_seed_to_every_model_of_the_same_data(self):
         self.open()
         seed = self.browser.value("document.querySelector('#seed').value")
         self.browser.value("window.sent = []; const before = fetch; window.fetch = (path, how) => { if (how?.body) sent.push(JSON.parse(how.body)); return before(path, how); }")
@@ -163,10 +163,10 @@ class Page(unittest.TestCase):
         self.assertIn("35 network evaluations", self.text("#entrants li:nth-child(3)"))
         self.shoot("race")
         self.choose("captions")
-        self.assertTrue(self.browser.value("document.querySelector('#comparison').hidden"))  # it was of another request
-        self.assertTrue(self.browser.value("document.querySelector('#race').hidden"))  # nobody else reads prompts
+        self.assertTrue(self.browser.value("document.querySelector('#comparison').hidden"))  # it belongs to another request
+        self.assertTrue(self.browser.value("document.querySelector('#race').hidden"))  # no other model takes prompts
 
-    def test_a_teacher_is_called_by_its_name_and_says_that_it_draws(self):
+    def test_a_teacher_is_shown_by_its_name_while_it_draws(self):
         self.open()
         self.choose("teacher")
         self.assertIn("35 network evaluations", self.text("#about"))
@@ -175,15 +175,15 @@ class Page(unittest.TestCase):
         self.draw(8)
         self.assertIn("teacher is drawing …", self.browser.value("[...said]"))
         self.assertIn("by teacher, 35 network evaluations each", self.text("#status"))
-        self.assertNotIn("tudent", self.text("#status") + self.text("#pictures") + self.text("#map") + self.text("#about"))
+        self.assertNotIn("tudent", self.text("#status") + self.text("#images") + self.text("#map") + self.text("#about"))
         self.shoot("teacher")
 
-    def test_pictures_are_enlarged_downloaded_and_looked_at_again(self):
+    def test_images_are_enlarged_downloaded_and_shown_again(self):
         self.open()
-        first = self.browser.value("document.querySelector('#pictures img').src")
+        first = self.browser.value("document.querySelector('#images img').src")
         self.draw(2)
         self.browser.until("document.querySelectorAll('#history li').length === 2")
-        self.click("#pictures button")
+        self.click("#images button")
         self.assertTrue(self.browser.value("document.querySelector('#large').open"))
         self.assertRegex(self.browser.value("document.querySelector('#download').download"), r"^k4-.*-0\.png$")
         self.assertTrue(self.browser.value("document.querySelector('#download').href").startswith("data:image/png;base64,iVBOR"))
@@ -194,14 +194,14 @@ class Page(unittest.TestCase):
         self.click("#close")
         self.assertFalse(self.browser.value("document.querySelector('#large').open"))
         self.click("#history li:nth-child(2) button")
-        self.assertEqual(self.browser.value("document.querySelector('#pictures img').src"), first)
+        self.assertEqual(self.browser.value("document.querySelector('#images img').src"), first)
 
-    def test_what_was_drawn_is_drawn_again_by_the_command_that_the_page_shows(self):
+    def test_the_displayed_command_reproduces_the_image(self):
         self.open()
         self.choose("captions")
         self.browser.value("document.querySelector('#prompt').value = \"a bag, it's \\u00fcn\\u00ef\"")
         self.draw(1)
-        drawn = self.browser.value("document.querySelector('#pictures img').src").split(",")[1]
+        drawn = self.browser.value("document.querySelector('#images img').src").split(",")[1]
         with tempfile.TemporaryDirectory() as folder:
             subprocess.run(self.text("#curl"), shell=True, cwd=folder, check=True)
             self.assertEqual((pathlib.Path(folder) / "0.png").read_bytes(), base64.b64decode(drawn))
@@ -210,7 +210,7 @@ class Page(unittest.TestCase):
         self.browser.value("document.querySelector('#program').open = true")
         self.shoot("captions")
 
-    def test_prompts_are_as_long_as_the_server_reads(self):
+    def test_prompts_are_limited_to_the_server_s_maximum(self):
         self.open()
         self.choose("captions")
         self.assertEqual(self.browser.value("document.querySelector('#prompt').maxLength"), 4096)
@@ -220,7 +220,7 @@ class Page(unittest.TestCase):
         self.browser.value("document.querySelector('#prompt').value += 'a', document.querySelector('#prompt').dispatchEvent(new Event('input'))")
         self.assertIn("4097 bytes", self.browser.value("document.querySelector('#prompt').validationMessage"))
 
-    def test_a_server_that_is_gone_and_one_that_asks_for_a_key_are_told_in_plain_words(self):
+    def test_a_missing_server_and_a_missing_key_are_reported(self):
         with tempfile.NamedTemporaryFile("w", suffix=".keys") as keys:
             keys.write("a-key-that-is-long-enough\n")
             keys.flush()
@@ -234,9 +234,9 @@ class Page(unittest.TestCase):
                 self.browser.until("document.querySelector('#status')?.textContent.startsWith('The server does not know this API key')")
                 self.shoot("key")
                 self.browser.value(enter.format("a-key-that-is-long-enough"))
-                self.browser.until("document.querySelectorAll('#pictures img').length === 8")
+                self.browser.until("document.querySelectorAll('#images img').length === 8")
                 self.browser.ask("Page.reload")
-                self.browser.until("document.querySelectorAll('#pictures img').length === 8")  # the key was kept
+                self.browser.until("document.querySelectorAll('#images img').length === 8")  # the key was kept
                 self.assertNotIn("a-key-that", self.text("#curl"))
                 self.assertIn("$ATELIER_KEY", self.text("#curl"))
                 port = url.rsplit(":", 1)[1]
@@ -249,12 +249,12 @@ class Page(unittest.TestCase):
             finally:
                 end(server)
 
-    def test_everything_that_is_worked_or_looked_at_has_a_name(self):
+    def test_every_control_and_image_has_an_accessible_name(self):
         self.open()
         nodes = [node for node in self.browser.ask("Accessibility.getFullAXTree")["nodes"] if not node["ignored"]]
-        worked = [node for node in nodes if node["role"]["value"] in WORKED]
-        self.assertGreater(len(worked), 20)
-        self.assertEqual([node["role"]["value"] for node in worked if not node.get("name", {}).get("value", "").strip()], [])
+        controls = [node for node in nodes if node["role"]["value"] in CONTROL_ROLES]
+        self.assertGreater(len(controls), 20)
+        self.assertEqual([node["role"]["value"] for node in controls if not node.get("name", {}).get("value", "").strip()], [])
         self.assertEqual(self.browser.value("document.documentElement.lang"), "en")
 
 

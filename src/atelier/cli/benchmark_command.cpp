@@ -14,8 +14,8 @@
 #include "atelier/evaluation/latency.h"
 #include "atelier/inference/generator.h"
 #include "atelier/models/diffusers_directory.h"
+#include "atelier/models/identify_path.h"
 #include "atelier/models/prompt_encoder.h"
-#include "atelier/models/what_is.h"
 #include "atelier/ops/instructions.h"
 #include "atelier/training/stepper.h"
 
@@ -38,16 +38,19 @@ std::int64_t peak_rss_bytes() {
     return usage.ru_maxrss * 1024;
 }
 
-/// A model, or the first student of an ensemble: its students are of one kind, or the first stands for them.
+/// A model, or the first student of an ensemble, which represents all of them.
 models::Model first_model(const std::string& path, at::Device device, models::Weights weights) {
-    if (models::is_ensemble_directory(path)) return models::read_student(models::read_ensemble(path), 0, device, weights);
+    if (models::is_ensemble_directory(path))
+        return models::read_student(models::read_ensemble(path), 0, device, weights);
     return models::read_model(path, device, weights);
 }
 
-/// The precision that the command's model or students are computed in.
+/// The engine with its precision resolved for the model or the students at `path`.
 inference::Engine engine_for(const inference::Engine& engine, const std::string& path) {
-    if (!models::is_ensemble_directory(path)) return inference::engine_for(engine, models::read_model_config(path));
-    return inference::engine_for(engine, models::read_model_config(models::read_ensemble(path).students.front()));
+    if (!models::is_ensemble_directory(path))
+        return inference::engine_for(engine, models::read_model_config(path));
+    return inference::engine_for(
+        engine, models::read_model_config(models::read_ensemble(path).students.front()));
 }
 
 std::vector<std::int64_t> classes_in_turn(std::int64_t count, std::int64_t classes) {
@@ -57,27 +60,39 @@ std::vector<std::int64_t> classes_in_turn(std::int64_t count, std::int64_t class
 }
 
 /// Median seconds of one evaluation of the network, at the highest noise level.
-evaluation::Latency evaluation_time(const models::Model& model, const inference::Engine& engine, const BenchmarkArguments& arguments) {
+evaluation::Latency evaluation_time(const models::Model& model, const inference::Engine& engine,
+                                    const BenchmarkArguments& arguments) {
     const auto one_step = inference::open_one_step(model, engine);
     const Tensor z = diffusion::image_noise(0, 0, arguments.batch, model.network.data_shape);
-    const auto classes = classes_in_turn(arguments.batch, model.network.classes);
-    return evaluation::median_seconds([&] { one_step->draw(z, classes); }, warmup_runs, arguments.runs);
+    const auto classes = classes_in_turn(arguments.batch, model.network.label_dim);
+    return evaluation::median_seconds([&] { one_step->draw(z, classes); }, warmup_runs,
+                                      arguments.runs);
 }
 
-/// Median seconds of one request: noise, routing, all evaluations of the sampler, 8-bit pixels and their PNGs.
-evaluation::Latency request_time(const inference::Engine& engine, const BenchmarkArguments& arguments) {
+/// Median seconds of one request: noise, routing, all evaluations of the sampler, 8-bit pixels and
+/// their PNGs.
+evaluation::Latency request_time(const inference::Engine& engine,
+                                 const BenchmarkArguments& arguments) {
     const auto generator = inference::open_generator(arguments.model, std::nullopt, engine);
-    const inference::Wanted wanted = inference::plan(arguments.batch, 0, classes_in_turn(arguments.batch, generator->prior().classes()), generator->prior());
-    const bool images = generator->form().kind == models::DataForm::Kind::image;
-    // A request of many evaluations measures that many at once.
-    const std::int64_t evaluations = generator->sampling().evaluations(), runs = std::max<std::int64_t>(1, arguments.runs / evaluations);
-    return evaluation::median_seconds([&] {
-        const Tensor user = models::to_user_space(generator->form(), generator->draw(wanted)).contiguous();
-        for (std::int64_t i = 0; images && i < user.size(0); ++i) core::encode_png(models::image_of(user[i]));
-    }, evaluations == 1 ? warmup_runs : 1, runs);
+    const inference::SampleRequest request = inference::sample_request(
+        arguments.batch, 0, classes_in_turn(arguments.batch, generator->prior().classes()),
+        generator->prior());
+    const bool images = generator->spec().kind == models::SampleSpec::Kind::image;
+    // A multi-step request already averages over its evaluations.
+    const std::int64_t evaluations = generator->sampling().evaluations(),
+                       runs = std::max<std::int64_t>(1, arguments.runs / evaluations);
+    return evaluation::median_seconds(
+        [&] {
+            const Tensor user =
+                models::to_user_space(generator->spec(), generator->draw(request)).contiguous();
+            for (std::int64_t i = 0; images && i < user.size(0); ++i)
+                core::encode_png(models::image_of(user[i]));
+        },
+        evaluations == 1 ? warmup_runs : 1, runs);
 }
 
-nlohmann::json inference_figures(const BenchmarkArguments& arguments, const inference::Engine& engine) {
+nlohmann::json inference_figures(const BenchmarkArguments& arguments,
+                                 const inference::Engine& engine) {
     evaluation::Latency evaluated;
     double flops = 0;
     {
@@ -85,72 +100,119 @@ nlohmann::json inference_figures(const BenchmarkArguments& arguments, const infe
         evaluated = evaluation_time(model, engine, arguments);
         flops = networks::trace(model.network).flops * static_cast<double>(arguments.batch);
     }
-    return {{"median_seconds", evaluated.median}, {"least_seconds", evaluated.least}, {"most_seconds", evaluated.most},
-            {"request_median_seconds", request_time(engine, arguments).median}, {"flops", flops}};
+    return {{"median_seconds", evaluated.median},
+            {"least_seconds", evaluated.least},
+            {"most_seconds", evaluated.most},
+            {"request_median_seconds", request_time(engine, arguments).median},
+            {"flops", flops}};
 }
 
-/// One DMD2 cycle on noise instead of data: five updates of the fake score, one of the student, teacher and fake score of the model's own size.
-nlohmann::json training_figures(const BenchmarkArguments& arguments, const inference::Engine& engine) {
+/// One DMD2 cycle on noise instead of data: five updates of the fake score, one of the student,
+/// teacher and fake score of the model's own size.
+nlohmann::json training_figures(const BenchmarkArguments& arguments,
+                                const inference::Engine& engine) {
     core::keep_freed_memory();
     models::Model model = first_model(arguments.model, engine.device, models::Weights::copied);
     ops::Parameters student = model.parameters.clone(), fake = model.parameters.clone();
-    if (arguments.gan) fake.merge(distillation::fresh_head(model.network, 0).to(engine.device), "");
+    if (arguments.gan) fake.merge(distillation::init_head(model.network, 0).to(engine.device), "");
     ops::Compute compute = engine.compute();
-    if (engine.device.is_cpu() && !ops::cpu_trains_in_bfloat16()) compute.type = std::nullopt;  // as a run would (RunConfig::compute)
+    if (engine.device.is_cpu() && !ops::cpu_trains_in_bfloat16())
+        compute.type = std::nullopt;  // as a run would (RunConfig::compute)
     compute.recompute = arguments.recompute;
-    if (compute.type) model.parameters = model.parameters.with_matrices_as(*compute.type);
+    if (compute.type) model.parameters = model.parameters.cast_weights(*compute.type);
     const auto teacher = model.denoiser(compute);
-    const std::int64_t classes = std::max<std::int64_t>(1, model.network.classes);
+    const std::int64_t classes = std::max<std::int64_t>(1, model.network.label_dim);
     const auto real = [&](std::int64_t step) {
-        return distillation::LabelledBatch{diffusion::image_noise(1, step * arguments.batch, arguments.batch, model.network.data_shape).to(engine.device) * model.scheme.sigma_data,
-                                           classes_in_turn(arguments.batch, classes)};
+        return distillation::LabelledBatch{
+            diffusion::image_noise(1, step * arguments.batch, arguments.batch,
+                                   model.network.data_shape)
+                    .to(engine.device) *
+                model.parametrisation.sigma_data,
+            classes_in_turn(arguments.batch, classes)};
     };
     distillation::MatchingSettings settings;
     settings.steps = warmup_cycles + arguments.runs;
     settings.batch = arguments.batch;
-    settings.scheme = model.scheme;
+    settings.parametrisation = model.parametrisation;
     settings.range = model.range;
     settings.compute = compute;
     settings.micro_batch = arguments.micro_batch;
     settings.stream = "benchmark";
     if (arguments.gan) settings.adversarial = distillation::AdversarialSettings{.gan_weight = 3e-3};
     distillation::DistributionMatching matching(
-        {model.network, student, model.network, fake, teacher, {std::vector<double>(static_cast<std::size_t>(classes), 1.0)}, real, {}, {}}, settings);
-    const Conditions conditions{engine.device.is_cuda(), compute.type.has_value(), compute.recompute};
-    Matching sizes{burden_of(model.network, conditions), burden_of(model.network, conditions), burden_of(model.network, conditions), {}, {}, arguments.gan};
+        {model.network,
+         student,
+         model.network,
+         fake,
+         teacher,
+         {std::vector<double>(static_cast<std::size_t>(classes), 1.0)},
+         real,
+         {},
+         {}},
+        settings);
+    const ExecutionMode mode{engine.device.is_cuda(), compute.type.has_value(), compute.recompute};
+    DistillationCost sizes{network_cost(model.network, mode),
+                           network_cost(model.network, mode),
+                           network_cost(model.network, mode),
+                           {},
+                           {},
+                           arguments.gan};
     if (arguments.gan) {
-        sizes.encoder = burden_of(model.network, conditions, networks::Extent::encoder);
-        sizes.head = burden_of_head(model.network, conditions);
+        sizes.encoder = network_cost(model.network, mode, networks::TraceScope::encoder_only);
+        sizes.head = head_cost(model.network, mode);
     }
-    const std::int64_t parts = distillation::parts_of(arguments.batch, arguments.micro_batch);
-    const Batch at_once{static_cast<double>(parts > 1 ? arguments.micro_batch : arguments.batch), parts > 1};
-    // The weights are there already.
-    const double there = (fake.count() + student.count()) * 4.0 + model.parameters.count() * (compute.type ? 2.0 : 4.0);
-    const double estimated = own_bytes(conditions) - there + matching_bytes(sizes, at_once, conditions);
+    const std::int64_t parts =
+        distillation::micro_batch_count(arguments.batch, arguments.micro_batch);
+    const Batch at_once{static_cast<double>(parts > 1 ? arguments.micro_batch : arguments.batch),
+                        parts > 1};
+    // The weights are allocated already.
+    const double there = (fake.count() + student.count()) * 4.0 +
+                         model.parameters.count() * (compute.type ? 2.0 : 4.0);
+    const double estimated = own_bytes(mode) - there + distillation_bytes(sizes, at_once, mode);
     training::Stepper stepper(matching);
     std::int64_t step = 0;
-    const auto cycle = evaluation::median_seconds([&] { stepper.step(step++); }, warmup_cycles, arguments.runs);
+    const auto cycle =
+        evaluation::median_seconds([&] { stepper.step(step++); }, warmup_cycles, arguments.runs);
     const auto images = static_cast<double>(arguments.batch * (settings.fake_updates + 1));
-    return {{"seconds_per_cycle", cycle.median}, {"computed_in", compute.type ? "bf16" : "fp32"}, {"images_per_second", images / cycle.median}, {"gan", arguments.gan}, {"estimated_peak_bytes", estimated},
-            {"flops_a_cycle", matching_flops(sizes, static_cast<double>(arguments.batch), static_cast<double>(settings.fake_updates), conditions)}};
+    return {
+        {"seconds_per_cycle", cycle.median},
+        {"computed_in", compute.type ? "bf16" : "fp32"},
+        {"images_per_second", images / cycle.median},
+        {"gan", arguments.gan},
+        {"estimated_peak_bytes", estimated},
+        {"flops_a_cycle", distillation_flops(sizes, static_cast<double>(arguments.batch),
+                                             static_cast<double>(settings.fake_updates), mode)}};
 }
 
 void benchmark(BenchmarkArguments& arguments) {
     if (arguments.training && arguments.engine.engine == "auto") arguments.engine.engine = "torch";
     const inference::Engine chosen = arguments.engine.chosen();
-    if (!arguments.training && (arguments.gan || arguments.recompute || arguments.micro_batch > 0)) {
-        throw core::UsageError("--gan, --micro-batch and --activation-checkpointing go with --training");
+    if (!arguments.training &&
+        (arguments.gan || arguments.recompute || arguments.micro_batch > 0)) {
+        throw core::UsageError(
+            "--gan, --micro-batch and --activation-checkpointing go with --training");
     }
-    if (arguments.training && chosen.kind != inference::Engine::Kind::torch) throw core::UsageError("--training runs on --engine torch");
+    if (arguments.training && chosen.kind != inference::Engine::Kind::torch)
+        throw core::UsageError("--training runs on --engine torch");
     arguments.model = models::model_at(arguments.model).string();
-    if (models::is_diffusers_directory(arguments.model)) throw core::UsageError(arguments.model + ": is a diffusers directory, which is not timed; benchmark takes models and ensembles of classes");
-    models::refuse_prompts(arguments.model);
+    if (models::is_diffusers_directory(arguments.model))
+        throw core::UsageError(arguments.model +
+                               ": is a diffusers directory, which is not timed; benchmark takes "
+                               "models and ensembles of classes");
+    models::reject_prompts(arguments.model);
     const inference::Engine engine = engine_for(chosen, arguments.model);
-    if (arguments.threads > 0) at::set_num_threads(static_cast<int>(core::threads_within(arguments.threads, "--threads")));
-    nlohmann::json figures = arguments.training ? training_figures(arguments, engine) : inference_figures(arguments, engine);
-    figures.update({{"model", arguments.model}, {"engine", inference::name_of(engine.kind)}, {"precision", inference::name_of(engine.precision)},
-                    {"device", arguments.engine.device}, {"batch", arguments.batch}, {"threads", at::get_num_threads()},
-                    {"runs", arguments.runs}, {"peak_rss_bytes", peak_rss_bytes()}});
+    if (arguments.threads > 0)
+        at::set_num_threads(static_cast<int>(core::threads_within(arguments.threads, "--threads")));
+    nlohmann::json figures = arguments.training ? training_figures(arguments, engine)
+                                                : inference_figures(arguments, engine);
+    figures.update({{"model", arguments.model},
+                    {"engine", inference::name_of(engine.kind)},
+                    {"precision", inference::name_of(engine.precision)},
+                    {"device", arguments.engine.device},
+                    {"batch", arguments.batch},
+                    {"threads", at::get_num_threads()},
+                    {"runs", arguments.runs},
+                    {"peak_rss_bytes", peak_rss_bytes()}});
     std::cout << figures.dump() << std::endl;
 }
 
@@ -158,18 +220,37 @@ void benchmark(BenchmarkArguments& arguments) {
 
 void add_benchmark_command(CLI::App& app) {
     auto arguments = std::make_shared<BenchmarkArguments>();
-    CLI::App* command = app.add_subcommand("benchmark", "Time one evaluation of a model and one whole request, or one training cycle; JSON");
-    command->add_option("MODEL", arguments->model, "a model, an ensemble or a run (its ensemble)")->required();
-    command->add_option("--batch", arguments->batch, "samples at once")->check(CLI::Range(1, 100000));
-    command->add_option("--threads", arguments->threads, "threads; without: one per processor, and never more")->check(CLI::Range(1, 1024));
-    command->add_option("--runs", arguments->runs, "measured runs, after some unmeasured ones; medians are reported")->check(CLI::Range(1, 100000));
-    command->add_flag("--training", arguments->training, "time a DMD2 cycle instead: five fake-score updates and one of the generator");
+    CLI::App* command = app.add_subcommand(
+        "benchmark",
+        "Time one evaluation of a model and one whole request, or one training cycle; JSON");
+    command->add_option("MODEL", arguments->model, "a model, an ensemble or a run (its ensemble)")
+        ->required();
+    command->add_option("--batch", arguments->batch, "samples per batch")
+        ->check(CLI::Range(1, 100000));
+    command
+        ->add_option("--threads", arguments->threads,
+                     "threads; without: one per processor, and never more")
+        ->check(CLI::Range(1, 1024));
+    command
+        ->add_option("--runs", arguments->runs,
+                     "timed runs, after some warm-up runs; medians are reported")
+        ->check(CLI::Range(1, 100000));
+    command->add_flag(
+        "--training", arguments->training,
+        "time a DMD2 cycle instead: five fake-score updates and one of the generator");
     command->add_flag("--gan", arguments->gan, "with --training: with the GAN head");
-    command->add_option("--micro-batch", arguments->micro_batch, "with --training: samples computed at once; 0: all")->check(CLI::NonNegativeNumber);
-    command->add_flag("--activation-checkpointing", arguments->recompute, "with --training: compute blocks again in the backward pass");
+    command
+        ->add_option("--micro-batch", arguments->micro_batch,
+                     "with --training: samples per micro-batch; 0: all")
+        ->check(CLI::NonNegativeNumber);
+    command->add_flag("--activation-checkpointing", arguments->recompute,
+                      "with --training: compute blocks again in the backward pass");
     arguments->engine.add_to(*command);
-    command->footer("Examples:\n  atelier benchmark models/fashion-mnist/k4 --engine openvino --precision bf16 --threads 2\n"
-                    "  atelier benchmark models/fashion-mnist/teacher --training --batch 64 --gan --precision bf16");
+    command->footer(
+        "Examples:\n  atelier benchmark models/fashion-mnist/k4 --engine openvino --precision bf16 "
+        "--threads 2\n"
+        "  atelier benchmark models/fashion-mnist/teacher --training --batch 64 --gan --precision "
+        "bf16");
     command->callback([arguments] { benchmark(*arguments); });
 }
 

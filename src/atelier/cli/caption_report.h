@@ -4,13 +4,14 @@
 
 namespace atelier::cli {
 
-/// Whether the shelf's models read prompts.
-bool reads_prompts(const Shelf& shelf);
+/// Whether the run's models take prompts.
+bool reads_prompts(const RunModels& run);
 
-/// Held-out captions, and what the teacher and each ensemble draw for them from the same noise.
-void add_captioned_samples(evaluation::Report& report, const Shelf& shelf);
+/// Samples of the teacher and each ensemble for held-out captions, from the same noise.
+void add_captioned_samples(evaluation::Report& report, const RunModels& run);
 
-/// How the captions of the training grammar are shared among students, and the one nearest to each centre.
-void add_prompt_cells(evaluation::Report& report, const Shelf& shelf);
+/// The number of training captions routed to each student, and the caption nearest to each
+/// centroid.
+void add_prompt_cells(evaluation::Report& report, const RunModels& run);
 
 }  // namespace atelier::cli

@@ -1,33 +1,41 @@
 #pragma once
 
-#include "atelier/cli/workshop.h"
+#include "atelier/cli/run_context.h"
 #include "atelier/models/prompt_encoder.h"
 
 namespace atelier::cli {
 
-/// Classes of the data; captioned data have none.
+/// The number of classes of the data; 0 for captioned data.
 std::int64_t class_count(const data::Dataset& data);
-/// Numbers of the labels that a network is given for these data: classes, or what a caption's embedding has.
+/// The width of a network's label input for these data: the number of classes, or the width of a
+/// caption's embedding.
 std::int64_t label_width(const RunConfig& config, const data::Dataset& data);
 
-/// Throws core::UsageError where a config cannot work with captions.
+/// Throws core::UsageError where the config does not work with captions.
 void check_captions(const RunConfig& config, const data::Dataset& data);
 
-/// Writes the tokenizer of a run's captions into the teacher's folder, and says how its text tower is made: a config.json as transformers has it.
-nlohmann::json begin_text_tower(const Workshop& workshop, const data::Dataset& data, const std::filesystem::path& teacher);
+/// Learns a tokenizer from the run's captions, writes it into the teacher's folder, and returns the
+/// config of its text tower as in transformers' config.json.
+nlohmann::json begin_text_tower(const RunContext& context, const data::Dataset& data,
+                                const std::filesystem::path& teacher);
 
-/// The captions as token ids, for the teacher that learns to read them; its tokenizer lies in `teacher`.
-diffusion::ConditionTable caption_ids(const data::Dataset& data, const std::filesystem::path& teacher);
+/// The captions as token ids [M,T], for a teacher that trains its text tower; the tokenizer is read
+/// from `teacher`.
+diffusion::ConditionTable caption_ids(const data::Dataset& data,
+                                      const std::filesystem::path& teacher);
 
-/// Takes the text tower's parameters out of `parameters`.
+/// `parameters` without those of the text tower.
 ops::Parameters without_text_tower(const ops::Parameters& parameters);
 
-/// Writes the text tower among `parameters` as the prompt encoder of `teacher`, whose tokenizer is there.
-void finish_text_tower(const std::filesystem::path& teacher, const nlohmann::json& config, const ops::Parameters& parameters);
+/// Writes the text tower in `parameters` as the prompt encoder of `teacher`, which already holds
+/// the tokenizer.
+void finish_text_tower(const std::filesystem::path& teacher, const nlohmann::json& config,
+                       const ops::Parameters& parameters);
 
-/// The run's captions as its teacher embeds them: captions.safetensors with "embeddings" [M,D] and "none" [1,D] of the empty one, which also `atelier partition`
-/// reads. Made when it is not there, or is another teacher's.
-std::filesystem::path caption_embeddings(Workshop& workshop);
-diffusion::ConditionTable caption_table(Workshop& workshop);
+/// The run's captions as its teacher embeds them: captions.safetensors with "embeddings" [M,D] and
+/// "none" [1,D] of the empty caption, which `atelier partition` reads too. Written when it is
+/// missing or belongs to another teacher.
+std::filesystem::path caption_embeddings(RunContext& context);
+diffusion::ConditionTable caption_table(RunContext& context);
 
 }  // namespace atelier::cli

@@ -4,14 +4,17 @@
 
 namespace atelier::cli {
 
-struct DryRun {
-    double device_memory_gib = 0;  // in place of the config's device_memory, and of what is found; 0: those
-    double tflops = 0;             // rate to reckon with in place of a measured one; 0: measured where the device is here
+struct DryRunOptions {
+    double device_memory_gib =
+        0;              // overrides the config's device_memory and the detected one; 0: use those
+    double tflops = 0;  // the device's rate; 0: measured where the device is present
     bool json = false;
 };
 
-/// Says on standard output what a run would be: networks, stages, memory, work, images, time. Nothing is written. Neither data nor a teacher need be
-/// there as long as the config says their shapes; where the data are there, all is checked that `run` checks before it trains. Throws core::UsageError when a stage does not fit into the device's memory, with what to lower.
-void dry_run(LoadedConfig loaded, const DryRun& wishes);
+/// Prints what a run needs: networks, stages, memory, work, images, time. Writes no files. Data and
+/// teacher need not exist where the config gives their shapes; where the data exist, everything
+/// that `run` checks before training is checked. Throws core::UsageError when a stage does not fit
+/// into the device's memory, saying what to lower.
+void dry_run(LoadedConfig loaded, const DryRunOptions& options);
 
 }  // namespace atelier::cli

@@ -7,19 +7,28 @@
 
 namespace atelier::cli {
 
-/// --engine, --precision and --device of a command that runs a model.
+/// The --engine, --precision and --device options of commands that run a model.
 struct EngineOptions {
     std::string engine = "auto", precision = "auto", device = "cpu";
 
     void add_to(CLI::App& command) {
-        command.add_option("--engine", engine, "who computes; native: atelier's own loops in fp32; auto: on CPUs native for small networks in fp32, else OpenVINO, LibTorch on GPUs")->type_name("{auto,native,openvino,torch}");
-        command.add_option("--precision", precision, "of matrix products and convolutions; auto: int8 for quantised models, else fp32")
+        command
+            .add_option("--engine", engine,
+                        "who computes; native: atelier's own loops in fp32; auto: on CPUs native "
+                        "for small networks in fp32, else OpenVINO, LibTorch on GPUs")
+            ->type_name("{auto,native,openvino,torch}");
+        command
+            .add_option(
+                "--precision", precision,
+                "of matrix products and convolutions; auto: int8 for quantised models, else fp32")
             ->type_name("{auto,fp32,bf16,int8}");
-        command.add_option("--device", device, "cpu, cuda or cuda:N")->check(CLI::Validator(why_not, ""));
+        command.add_option("--device", device, "cpu, cuda or cuda:N")
+            ->check(CLI::Validator(device_error, ""));
     }
 
-    /// What CLI11 asks before a command begins: whether there is such a device, and whether it is here.
-    static std::string why_not(const std::string& device) {
+    /// CLI11 validator of --device: empty if the device exists and is available, else an error
+    /// message.
+    static std::string device_error(const std::string& device) {
         try {
             inference::device_of(device);
             return "";
@@ -28,7 +37,7 @@ struct EngineOptions {
         }
     }
 
-    /// Throws core::UsageError on words that are none.
+    /// The selected engine. Throws core::UsageError on an invalid combination.
     inference::Engine chosen() const { return inference::engine_of(engine, precision, device); }
 };
 

@@ -12,53 +12,73 @@ namespace atelier::cli {
 namespace {
 
 constexpr double float32 = 4, low = 2;
-constexpr double scratch_on_cpu = 60e6, context_on_cuda = 1e9;  // of oneDNN's kernels and LibTorch's threads; of a context with its libraries
-/// On CPUs values of many sizes come and go in one heap, which loses room among them; most where most come and go. Measured (docs/recipes.md).
-constexpr double heap = 1.2, heap_of_recomputing = 1.6;
-/// Beside what is kept, a backward pass holds the slopes of a layer's output and input and one value between.
-constexpr double slopes_at_once = 3;
+constexpr double workspace_on_cpu = 60e6,  // of oneDNN's kernels and LibTorch's threads
+    context_on_cuda = 1e9;                 // with its libraries
+/// Fragmentation: on CPUs, tensors of many sizes share one heap. Largest with recomputation, which
+/// allocates the most. Measured (docs/recipes.md).
+constexpr double heap_factor = 1.2, heap_factor_recomputing = 1.6;
+/// Beside the retained activations, a backward pass holds the gradients of a layer's output and
+/// input, and one value in between.
+constexpr double live_gradients = 3;
 
-double spread(const Conditions& conditions) { return conditions.cuda ? 1.0 : conditions.recompute ? heap_of_recomputing : heap; }
-
-ops::Keeping keeping_of(const Conditions& conditions, bool backward) {
-    return {.backward = backward, .recompute = conditions.recompute, .width = conditions.low_precision ? low : float32, .fused_norm = !conditions.cuda};
+double heap_overhead(const ExecutionMode& mode) {
+    return mode.cuda ? 1.0 : mode.recompute ? heap_factor_recomputing : heap_factor;
 }
 
-double gradients(const Burden& burden) { return float32 * burden.parameters; }
+ops::ActivationPolicy activation_policy(const ExecutionMode& mode, bool backward) {
+    return {.backward = backward,
+            .recompute = mode.recompute,
+            .element_size = mode.low_precision ? low : float32,
+            .fused_norm = !mode.cuda};
+}
 
-/// Weights in low precision, which autocast makes of parameters that are trained, and keeps for as long as the pass lasts.
-double casts(const Burden& burden, const Conditions& conditions) { return conditions.low_precision ? low * burden.parameters : 0; }
+double gradient_bytes(const NetworkCost& cost) { return float32 * cost.parameters; }
 
-enum class Slopes { of_weights, of_samples };
+/// Low-precision copies of trained parameters, which autocast makes and keeps for the duration of a
+/// pass.
+double cast_bytes(const NetworkCost& cost, const ExecutionMode& mode) {
+    return mode.low_precision ? low * cost.parameters : 0;
+}
 
-/// A forward pass and its backward one: at each place backwards, what earlier layers keep and, where they are asked for, the weights' gradients of later ones.
-double training_pass(const Burden& burden, double samples, const Conditions& conditions, Slopes asked = Slopes::of_weights) {
-    samples *= spread(conditions);
-    double most = burden.kept.most * samples + casts(burden, conditions);
-    const double slopes = (slopes_at_once * burden.kept.largest + burden.kept.block) * samples;
-    for (const ops::Memory::Place& place : burden.kept.places) {
-        const double cast = conditions.low_precision ? low * place.parameters : 0;
-        const double found = asked == Slopes::of_weights ? float32 * (burden.parameters - place.parameters) : 0;
-        most = std::max(most, place.held * samples + slopes + cast + found);
+enum class Gradients { of_weights, of_samples };
+
+/// The peak of a forward and backward pass: at each point of the backward pass, the activations
+/// that earlier layers retain and, where needed, the weight gradients of later ones.
+double training_pass_bytes(const NetworkCost& cost, double samples, const ExecutionMode& mode,
+                           Gradients needed = Gradients::of_weights) {
+    samples *= heap_overhead(mode);
+    double peak = cost.training.peak * samples + cast_bytes(cost, mode);
+    const double layer_gradients =
+        (live_gradients * cost.training.largest + cost.training.block) * samples;
+    for (const ops::MemoryEstimate::Layer& layer : cost.training.layers) {
+        const double cast = mode.low_precision ? low * layer.parameters : 0;
+        const double weight_gradients =
+            needed == Gradients::of_weights ? float32 * (cost.parameters - layer.parameters) : 0;
+        peak = std::max(peak, layer.retained * samples + layer_gradients + cast + weight_gradients);
     }
-    return most;
+    return peak;
 }
 
-double evaluation(const Burden& burden, double samples, const Conditions& conditions) {
-    return burden.alone.most * samples * spread(conditions) + casts(burden, conditions);
+double evaluation_bytes(const NetworkCost& cost, double samples, const ExecutionMode& mode) {
+    return cost.inference.peak * samples * heap_overhead(mode) + cast_bytes(cost, mode);
 }
 
-double kept_after(const Burden& burden, double samples, const Conditions& conditions) {
-    return burden.kept.held * samples * spread(conditions) + casts(burden, conditions);
+double retained_bytes(const NetworkCost& cost, double samples, const ExecutionMode& mode) {
+    return cost.training.retained * samples * heap_overhead(mode) + cast_bytes(cost, mode);
 }
 
-/// A teacher is kept as it is computed with.
-double frozen_bytes(const Burden& teacher, const Conditions& conditions) { return (conditions.low_precision ? low : float32) * teacher.parameters; }
+/// A frozen teacher is stored in the precision that it computes in.
+double frozen_bytes(const NetworkCost& teacher, const ExecutionMode& mode) {
+    return (mode.low_precision ? low : float32) * teacher.parameters;
+}
 
-double look_of(const Burden& teacher, double samples, const Conditions& conditions) { return teacher.alone.most * samples * spread(conditions); }
+double frozen_evaluation_bytes(const NetworkCost& teacher, double samples,
+                               const ExecutionMode& mode) {
+    return teacher.inference.peak * samples * heap_overhead(mode);
+}
 
-double standing_bytes(const Burden& learner, const Standing& standing) {
-    return float32 * learner.parameters * (3 + standing.averages + (standing.keeps_best ? 1 : 0));
+double learner_bytes(const NetworkCost& learner, const OptimizerState& optimizer) {
+    return float32 * learner.parameters * (3 + optimizer.averages + (optimizer.keeps_best ? 1 : 0));
 }
 
 double resident_bytes() {
@@ -68,88 +88,121 @@ double resident_bytes() {
     return resident * static_cast<double>(::sysconf(_SC_PAGESIZE));
 }
 
-Burden burden_of(const ops::ShapeOps& alone, const ops::ShapeOps& kept) {
-    Burden burden;
-    for (const ops::ParameterSpec& spec : alone.parameters) burden.parameters += static_cast<double>(ops::elements(spec.shape));
-    burden.flops = alone.flops;
-    burden.alone = alone.memory();
-    burden.kept = kept.memory();
-    return burden;
+NetworkCost network_cost(const ops::ShapeOps& inference, const ops::ShapeOps& training) {
+    NetworkCost cost;
+    for (const ops::ParameterSpec& spec : inference.parameters)
+        cost.parameters += static_cast<double>(ops::elements(spec.shape));
+    cost.flops = inference.flops;
+    cost.inference = inference.memory();
+    cost.training = training.memory();
+    return cost;
 }
 
-/// Forward and backward passes in units of a forward one.
-double trained(const Conditions& conditions) { return conditions.recompute ? 4 : 3; }
+/// The work of a forward and backward pass, in forward passes.
+double training_factor(const ExecutionMode& mode) { return mode.recompute ? 4 : 3; }
 
 }  // namespace
 
-Burden burden_of(const networks::Network& network, const Conditions& conditions, networks::Extent extent) {
-    return burden_of(networks::trace(network, keeping_of(conditions, false), extent), networks::trace(network, keeping_of(conditions, true), extent));
+NetworkCost network_cost(const networks::Network& network, const ExecutionMode& mode,
+                         networks::TraceScope scope) {
+    return network_cost(networks::trace(network, activation_policy(mode, false), scope),
+                        networks::trace(network, activation_policy(mode, true), scope));
 }
 
-Burden guided(Burden burden) {
+NetworkCost guided(NetworkCost cost) {
     constexpr double evaluations = 2;
-    burden.flops *= evaluations;
-    for (ops::Memory* memory : {&burden.alone, &burden.kept}) {
-        for (double* bytes : {&memory->held, &memory->most, &memory->largest, &memory->block}) *bytes *= evaluations;
-        for (ops::Memory::Place& place : memory->places) place.held *= evaluations;
+    cost.flops *= evaluations;
+    for (ops::MemoryEstimate* memory : {&cost.inference, &cost.training}) {
+        for (double* bytes : {&memory->retained, &memory->peak, &memory->largest, &memory->block})
+            *bytes *= evaluations;
+        for (ops::MemoryEstimate::Layer& layer : memory->layers) layer.retained *= evaluations;
     }
-    return burden;
+    return cost;
 }
 
-Burden low_rank(Burden burden, double deltas) {
-    for (ops::Memory* memory : {&burden.alone, &burden.kept}) {
-        for (ops::Memory::Place& place : memory->places) place.parameters *= deltas / burden.parameters;
+NetworkCost low_rank(NetworkCost cost, double deltas) {
+    for (ops::MemoryEstimate* memory : {&cost.inference, &cost.training}) {
+        for (ops::MemoryEstimate::Layer& layer : memory->layers)
+            layer.parameters *= deltas / cost.parameters;
     }
-    burden.parameters = deltas;
-    return burden;
+    cost.parameters = deltas;
+    return cost;
 }
 
-Burden burden_of_head(const networks::Network& network, const Conditions& conditions) {
-    ops::ShapeOps alone(keeping_of(conditions, false)), kept(keeping_of(conditions, true));
-    networks::discriminator_head(alone, networks::bottleneck_shape(network));
-    networks::discriminator_head(kept, networks::bottleneck_shape(network));
-    return burden_of(alone, kept);
+NetworkCost head_cost(const networks::Network& network, const ExecutionMode& mode) {
+    ops::ShapeOps inference(activation_policy(mode, false)),
+        training(activation_policy(mode, true));
+    networks::discriminator_head(inference, networks::bottleneck_shape(network));
+    networks::discriminator_head(training, networks::bottleneck_shape(network));
+    return network_cost(inference, training);
 }
 
-double score_matching_bytes(const Burden& model, const Burden* teacher, const Standing& standing, const Batch& batch, const Conditions& conditions) {
-    const double sums = batch.parts ? gradients(model) : 0;
-    double working = std::max(training_pass(model, batch.samples, conditions), gradients(model)) + sums;
-    working = std::max(working, evaluation(model, batch.probe, conditions));
-    if (teacher) working = std::max(working, look_of(*teacher, batch.samples, conditions));
-    return standing_bytes(model, standing) + (teacher ? frozen_bytes(*teacher, conditions) : 0) + working;
+double score_matching_bytes(const NetworkCost& model, const NetworkCost* teacher,
+                            const OptimizerState& optimizer, const Batch& batch,
+                            const ExecutionMode& mode) {
+    const double accumulated = batch.accumulates ? gradient_bytes(model) : 0;
+    double working =
+        std::max(training_pass_bytes(model, batch.samples, mode), gradient_bytes(model)) +
+        accumulated;
+    working = std::max(working, evaluation_bytes(model, batch.probe, mode));
+    if (teacher)
+        working = std::max(working, frozen_evaluation_bytes(*teacher, batch.samples, mode));
+    return learner_bytes(model, optimizer) + (teacher ? frozen_bytes(*teacher, mode) : 0) + working;
 }
 
-double matching_bytes(const Matching& m, const Batch& batch, const Conditions& conditions) {
+double distillation_bytes(const DistillationCost& m, const Batch& batch,
+                          const ExecutionMode& mode) {
     const double n = batch.samples;
-    // The fake score's update: the head reads real samples through the encoder while the fake score's own pass is kept.
-    double fake = std::max(training_pass(m.fake, n, conditions), evaluation(m.student, n, conditions));
+    // The fake score's update: the head reads real samples through the encoder while the
+    // graph of the fake score's own pass is retained.
+    double fake =
+        std::max(training_pass_bytes(m.fake, n, mode), evaluation_bytes(m.student, n, mode));
     if (m.gan) {
-        const double first = kept_after(m.fake, n, conditions) + training_pass(m.encoder, n, conditions) + kept_after(m.head, n, conditions);
-        fake = std::max(fake, first);
+        const double with_head = retained_bytes(m.fake, n, mode) +
+                                 training_pass_bytes(m.encoder, n, mode) +
+                                 retained_bytes(m.head, n, mode);
+        fake = std::max(fake, with_head);
     }
-    fake = std::max(fake, gradients(m.fake)) + (m.gan ? gradients(m.head) : 0) + (batch.parts ? gradients(m.fake) : 0);
-    // The student's: teacher and fake score look at samples whose graph is kept.
-    const double kept = kept_after(m.student, n, conditions);
-    double others = std::max(look_of(m.teacher, n, conditions), evaluation(m.fake, n, conditions));
-    if (m.score_identity) others = kept_after(m.teacher, n, conditions) - casts(m.teacher, conditions) + training_pass(m.fake, n, conditions, Slopes::of_samples);
-    if (m.gan) others = std::max(others, training_pass(m.encoder, n, conditions, Slopes::of_samples) + kept_after(m.head, n, conditions));
-    if (m.regression) others = std::max(others, training_pass(m.student, n, conditions));
-    double student = std::max({kept + others, training_pass(m.student, n, conditions), gradients(m.student)}) + (batch.parts ? gradients(m.student) : 0);
-    const Standing critic{.keeps_best = m.standing.keeps_best};  // best weights are kept of all learners
-    const double held = frozen_bytes(m.teacher, conditions) + standing_bytes(m.student, m.standing) + standing_bytes(m.fake, critic) + (m.gan ? standing_bytes(m.head, critic) : 0);
-    return held + std::max({fake, student, evaluation(m.student, batch.probe, conditions)});
+    fake = std::max(fake, gradient_bytes(m.fake)) + (m.gan ? gradient_bytes(m.head) : 0) +
+           (batch.accumulates ? gradient_bytes(m.fake) : 0);
+    // The student's update: teacher and fake score evaluate samples whose graph is retained.
+    const double graph = retained_bytes(m.student, n, mode);
+    double others =
+        std::max(frozen_evaluation_bytes(m.teacher, n, mode), evaluation_bytes(m.fake, n, mode));
+    if (m.score_identity)
+        others = retained_bytes(m.teacher, n, mode) - cast_bytes(m.teacher, mode) +
+                 training_pass_bytes(m.fake, n, mode, Gradients::of_samples);
+    if (m.gan)
+        others = std::max(others, training_pass_bytes(m.encoder, n, mode, Gradients::of_samples) +
+                                      retained_bytes(m.head, n, mode));
+    if (m.regression) others = std::max(others, training_pass_bytes(m.student, n, mode));
+    double student = std::max({graph + others, training_pass_bytes(m.student, n, mode),
+                               gradient_bytes(m.student)}) +
+                     (batch.accumulates ? gradient_bytes(m.student) : 0);
+    const OptimizerState critic{
+        .keeps_best = m.optimizer.keeps_best};  // the best weights of all networks are kept
+    const double persistent =
+        frozen_bytes(m.teacher, mode) + learner_bytes(m.student, m.optimizer) +
+        learner_bytes(m.fake, critic) + (m.gan ? learner_bytes(m.head, critic) : 0);
+    return persistent + std::max({fake, student, evaluation_bytes(m.student, batch.probe, mode)});
 }
 
-double own_bytes(const Conditions& conditions) { return conditions.cuda ? context_on_cuda : resident_bytes() + scratch_on_cpu; }
-
-double score_matching_flops(const Burden& model, const Burden* teacher, double batch, const Conditions& conditions) {
-    return batch * (trained(conditions) * model.flops + (teacher ? teacher->flops : 0));
+double own_bytes(const ExecutionMode& mode) {
+    return mode.cuda ? context_on_cuda : resident_bytes() + workspace_on_cpu;
 }
 
-double matching_flops(const Matching& m, double batch, double fake_updates, const Conditions& conditions) {
-    const double both = trained(conditions);
-    double fake = m.student.flops + both * m.fake.flops, student = both * m.student.flops + m.teacher.flops + m.fake.flops;
-    if (m.score_identity) student = both * m.student.flops + (both - 1) * (m.teacher.flops + m.fake.flops);
+double score_matching_flops(const NetworkCost& model, const NetworkCost* teacher, double batch,
+                            const ExecutionMode& mode) {
+    return batch * (training_factor(mode) * model.flops + (teacher ? teacher->flops : 0));
+}
+
+double distillation_flops(const DistillationCost& m, double batch, double fake_updates,
+                          const ExecutionMode& mode) {
+    const double both = training_factor(mode);
+    double fake = m.student.flops + both * m.fake.flops,
+           student = both * m.student.flops + m.teacher.flops + m.fake.flops;
+    if (m.score_identity)
+        student = both * m.student.flops + (both - 1) * (m.teacher.flops + m.fake.flops);
     if (m.gan) {
         fake += both * (m.encoder.flops + 2 * m.head.flops);
         student += (both - 1) * (m.encoder.flops + m.head.flops);

@@ -6,57 +6,68 @@
 
 namespace atelier::cli {
 
-/// Where and how a stage computes, as far as its memory is concerned.
-struct Conditions {
+/// Where and how a stage computes, as far as it affects memory.
+struct ExecutionMode {
     bool cuda = false;
-    bool low_precision = false;  // bfloat16 or half: values take two bytes a number, and weights are copied so while a pass lasts
+    bool low_precision = false;  // bfloat16 or half: two bytes per element; weights are cast
+                                 // for the duration of a pass
     bool recompute = false;      // activation checkpointing
 };
 
-/// One network as a burden: its parameters, and the work and memory of a sample's passes through it.
-struct Burden {
-    double parameters = 0;  // numbers
-    double flops = 0;       // forward, a sample; a backward pass is about two of it
-    ops::Memory alone, kept;  // of a pass without and with a backward one
+/// The cost of one network: its parameters, and the work and memory per sample of a pass.
+struct NetworkCost {
+    double parameters = 0;  // count
+    double flops = 0;       // per sample, of a forward pass; a backward pass takes about twice that
+    ops::MemoryEstimate inference, training;  // activations without / with backward
 };
 
-Burden burden_of(const networks::Network& network, const Conditions& conditions, networks::Extent extent = networks::Extent::whole);
-/// The GAN head on the bottleneck of `network`.
-Burden burden_of_head(const networks::Network& network, const Conditions& conditions);
+NetworkCost network_cost(const networks::Network& network, const ExecutionMode& mode,
+                         networks::TraceScope scope = networks::TraceScope::full);
+/// The cost of the GAN head on the bottleneck of `network`.
+NetworkCost head_cost(const networks::Network& network, const ExecutionMode& mode);
 
-/// As a teacher that is guided: each sample is evaluated with its condition and without.
-Burden guided(Burden burden);
+/// The cost with classifier-free guidance: each sample is evaluated with and without its condition.
+NetworkCost guided(NetworkCost cost);
 
-/// As a learner of low-rank deltas of so many numbers: the weights under them are the teacher's own.
-Burden low_rank(Burden burden, double deltas);
+/// The cost when only low-rank deltas with `deltas` elements are trained; the base weights are the
+/// teacher's.
+NetworkCost low_rank(NetworkCost cost, double deltas);
 
-/// What a learner holds beside its weights: two moments, and `averages` of its weights.
-struct Standing {
-    double averages = 0;
-    bool keeps_best = false;
+/// What training a network holds beside its weights and AdamW's two moments.
+struct OptimizerState {
+    double averages = 0;      // moving averages of the weights
+    bool keeps_best = false;  // a copy of the best weights
 };
 
 struct Batch {
-    double samples = 0;   // computed at once
-    bool parts = false;   // an update has several such parts
-    double probe = 0;     // samples that a probe draws at once
+    double samples = 0;        // per micro-batch
+    bool accumulates = false;  // several micro-batches per update
+    double probe = 0;          // samples that a probe draws together
 };
 
-/// Bytes that a stage needs on its device, from what its tensors are and for how long LibTorch's autograd holds them.
-double score_matching_bytes(const Burden& model, const Burden* teacher, const Standing& standing, const Batch& batch, const Conditions& conditions);
+/// Bytes that a stage needs on its device, from the sizes of its tensors and how long LibTorch's
+/// autograd retains them.
+double score_matching_bytes(const NetworkCost& model, const NetworkCost* teacher,
+                            const OptimizerState& optimizer, const Batch& batch,
+                            const ExecutionMode& mode);
 
-struct Matching {
-    Burden student, teacher, fake, encoder, head;  // encoder and head are of the fake score, with a GAN only
+struct DistillationCost {
+    NetworkCost student, teacher, fake, encoder,
+        head;  // encoder and head: the fake score's, with a GAN only
     bool gan = false, score_identity = false, regression = false;
-    Standing standing;
+    OptimizerState optimizer;
 };
-double matching_bytes(const Matching& matching, const Batch& batch, const Conditions& conditions);
+double distillation_bytes(const DistillationCost& cost, const Batch& batch,
+                          const ExecutionMode& mode);
 
-/// What LibTorch itself takes before any tensor: on CPUs what this process holds now and the libraries' scratch, on CUDA its context.
-double own_bytes(const Conditions& conditions);
+/// Bytes that LibTorch itself takes before any tensor: on CPUs this process's resident memory and
+/// the libraries' workspace, on CUDA the context.
+double own_bytes(const ExecutionMode& mode);
 
 /// Work of one step in floating-point operations.
-double score_matching_flops(const Burden& model, const Burden* teacher, double batch, const Conditions& conditions);
-double matching_flops(const Matching& matching, double batch, double fake_updates, const Conditions& conditions);
+double score_matching_flops(const NetworkCost& model, const NetworkCost* teacher, double batch,
+                            const ExecutionMode& mode);
+double distillation_flops(const DistillationCost& cost, double batch, double fake_updates,
+                          const ExecutionMode& mode);
 
 }  // namespace atelier::cli

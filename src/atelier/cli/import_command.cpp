@@ -20,7 +20,7 @@ struct ImportArguments {
     data::ImportSettings settings;
 };
 
-std::string what_they_have(const data::EncodedImages& images) {
+std::string label_summary(const data::EncodedImages& images) {
     if (!images.captions.empty()) return ", each with its caption";
     if (images.classes == 0) return ", unlabelled";
     return fmt::format(" in {} {}", images.classes, images.classes == 1 ? "class" : "classes");
@@ -38,8 +38,8 @@ void import_data(ImportArguments arguments) {
     const data::EncodedImages images = data::images_in(
         {.path = arguments.from,
          .split = arguments.split,
-         .captions = arguments.no_captions ? data::Captions::unwanted : data::Captions::automatic});
-    data::say_what_is_left_out(images);
+         .captions = arguments.no_captions ? data::Captions::ignored : data::Captions::automatic});
+    data::log_passed_over(images);
     std::optional<core::Progress> progress;
     progress.emplace("looking at headers", images.count, "images");
     bool writing = false;
@@ -52,8 +52,8 @@ void import_data(ImportArguments arguments) {
         data::import_images(images, arguments.to, settings,
                             {[&](std::int64_t done) { progress->update(done); }, written});
     progress.reset();
-    for (const std::string& words : images.reading->words())
-        core::log::info("{}: {}", arguments.from, words);
+    for (const std::string& note : images.decoder->notes())
+        core::log::info("{}: {}", arguments.from, note);
     if (!report.skipped.empty()) {
         core::log::warning(
             "{}: {} of {} images cannot be read and were left out; {} lists them, the first: {}",
@@ -62,7 +62,7 @@ void import_data(ImportArguments arguments) {
     }
     core::log::info("{}: {} {} of {}x{}{}", arguments.to, report.images,
                     report.images == 1 ? "image" : "images", settings.side, settings.side,
-                    what_they_have(images));
+                    label_summary(images));
 }
 
 }  // namespace
@@ -74,22 +74,28 @@ void add_import_command(CLI::App& app) {
                            "Make a data set of images: squares of one size in a zip archive, with "
                            "classes from folders or with captions");
     command
-        ->add_option("SRC", arguments->from,
-                     "a folder of images (a sub-folder a class, or captions beside them), a zip "
-                     "archive, WebDataset tars; captions:PATH insists on captions")
+        ->add_option(
+            "SRC", arguments->from,
+            "a folder of images (one sub-folder per class, or captions beside them), a zip "
+            "archive, WebDataset tars; captions:PATH insists on captions")
         ->required();
-    command->add_option("DST", arguments->to, "the .zip to make; what an interrupted call left beside it is gone on with")->required();
-    command->add_option("--size", arguments->settings.side, "pixels a side")->required()->check(CLI::Range(1, 4096));
+    command->add_option("DST", arguments->to, "the .zip to make; an interrupted import is resumed")
+        ->required();
+    command->add_option("--size", arguments->settings.side, "pixels per side")
+        ->required()
+        ->check(CLI::Range(1, 4096));
     command->add_option("--channels", arguments->settings.channels, "3: colour, 1: grey")
         ->check(CLI::IsMember({1, 3}))
         ->capture_default_str();
-    command->add_option("--filter", arguments->filter, "how images are scaled, as Pillow's of these names (triangle: its BILINEAR); EDM's sets are made with lanczos")
+    command
+        ->add_option("--filter", arguments->filter,
+                     "how images are scaled, as Pillow's of these names (triangle: its BILINEAR); "
+                     "EDM's sets are made with lanczos")
         ->check(CLI::IsMember(core::resize_filter_names()))
         ->capture_default_str();
     command
-        ->add_option(
-            "--fit", arguments->fit,
-            "crop: the centred square of each; pad: all of it, with the background beside it")
+        ->add_option("--fit", arguments->fit,
+                     "crop: the centred square; pad: the whole image, padded with the background")
         ->check(CLI::IsMember({"crop", "pad"}))
         ->capture_default_str();
     command

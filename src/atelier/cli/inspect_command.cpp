@@ -19,7 +19,7 @@
 #include "atelier/models/checksums.h"
 #include "atelier/models/diffusers_directory.h"
 #include "atelier/models/ensemble.h"
-#include "atelier/models/what_is.h"
+#include "atelier/models/identify_path.h"
 
 namespace atelier::cli {
 
@@ -27,11 +27,14 @@ namespace {
 
 namespace fs = std::filesystem;
 
-/// Compares weights with the checksums that were kept when they were written; a file that differs is an error.
+/// Verifies the weights against their stored checksums; throws when a file differs.
 void add_checksums(nlohmann::json& about, const fs::path& path) {
     const models::Verified verified = models::verify_checksums(path);
-    std::string text = verified.compared == 0 ? "none kept (written before checksums were)" : fmt::format("{} files as they were written", verified.compared);
-    if (verified.compared > 0 && verified.without > 0) text += fmt::format(", {} without a checksum", verified.without);
+    std::string text = verified.compared == 0
+                           ? "none kept (written before checksums were)"
+                           : fmt::format("{} files as they were written", verified.compared);
+    if (verified.compared > 0 && verified.without > 0)
+        text += fmt::format(", {} without a checksum", verified.without);
     about["checksums"] = text;
 }
 
@@ -43,9 +46,10 @@ nlohmann::json of_model(const fs::path& path) {
                          {"flops_an_evaluation", networks::trace(model.network).flops},
                          {"data_shape", model.network.data_shape},
                          {"hash", ops::hash_of(model.parameters)}};
-    if (model.config.value("condition", "") == "text") about.update({{"condition", "text"}, {"text_width", model.network.classes}});
-    else about["classes"] = model.network.classes;
-    if (!model.form.class_names.empty()) about["class_names"] = model.form.class_names;
+    if (model.config.value("condition", "") == "text")
+        about.update({{"condition", "text"}, {"text_width", model.network.label_dim}});
+    else about["classes"] = model.network.label_dim;
+    if (!model.spec.class_names.empty()) about["class_names"] = model.spec.class_names;
     for (const char* key : {"place", "provenance"}) {
         if (model.config.contains(key)) about[key] = model.config.at(key);
     }
@@ -58,23 +62,37 @@ nlohmann::json of_ensemble(const fs::path& path) {
     nlohmann::json students = nlohmann::json::array();
     for (std::int64_t k = 0; k < ensemble.partition.students; ++k) {
         const models::Model student = models::read_student(ensemble, k);
-        students.push_back({{"student", k}, {"parameters", student.parameter_count()}, {"hash", ops::hash_of(student.parameters)}});
+        students.push_back({{"student", k},
+                            {"parameters", student.parameter_count()},
+                            {"hash", ops::hash_of(student.parameters)}});
         if (ensemble.prompts) continue;
         students.back()["cell"] = ensemble.partition.cell(k);
-        if (ensemble.form.class_names.empty()) continue;
-        for (const std::int64_t id : ensemble.partition.cell(k)) students.back()["class_names"].push_back(ensemble.form.class_names[static_cast<std::size_t>(id)]);
+        if (ensemble.spec.class_names.empty()) continue;
+        for (const std::int64_t id : ensemble.partition.cell(k))
+            students.back()["class_names"].push_back(
+                ensemble.spec.class_names[static_cast<std::size_t>(id)]);
     }
-    nlohmann::json about{{"kind", "ensemble"}, {"K", ensemble.partition.students}, {"condition", ensemble.prompts ? "text" : "class"},
-            {"partition", ensemble.prompts ? ensemble.prompts->method : ensemble.partition.method}, {"partition_hash", ensemble.partition_hash()}, {"data_shape", ensemble.form.shape}, {"students", students}};
+    nlohmann::json about{
+        {"kind", "ensemble"},
+        {"K", ensemble.partition.students},
+        {"condition", ensemble.prompts ? "text" : "class"},
+        {"partition", ensemble.prompts ? ensemble.prompts->method : ensemble.partition.method},
+        {"partition_hash", ensemble.partition_hash()},
+        {"data_shape", ensemble.spec.shape},
+        {"students", students}};
     if (!ensemble.prompts) about["classes"] = ensemble.partition.classes();
-    if (!ensemble.form.class_names.empty() && !ensemble.prompts) about["class_names"] = ensemble.form.class_names;
+    if (!ensemble.spec.class_names.empty() && !ensemble.prompts)
+        about["class_names"] = ensemble.spec.class_names;
     add_checksums(about, path);
     return about;
 }
 
 nlohmann::json of_classifier(const fs::path& path) {
     const evaluation::FeatureExtractor extractor(path);
-    nlohmann::json about{{"kind", "classifier"}, {"classes", extractor.config().classes}, {"features", extractor.config().features}, {"hash", extractor.hash()}};
+    nlohmann::json about{{"kind", "classifier"},
+                         {"classes", extractor.config().classes},
+                         {"features", extractor.config().features},
+                         {"hash", extractor.hash()}};
     add_checksums(about, path);
     return about;
 }
@@ -83,60 +101,79 @@ nlohmann::json of_run(const fs::path& path) {
     nlohmann::json stages = nlohmann::json::object();
     for (const auto& entry : fs::recursive_directory_iterator(path)) {
         if (entry.path().filename() == "stage.json") {
-            stages[entry.path().parent_path().lexically_relative(path).string()] = core::read_json(entry.path()).value("status", "?");
+            stages[entry.path().parent_path().lexically_relative(path).string()] =
+                core::read_json(entry.path()).value("status", "?");
         }
     }
-    return {{"kind", "run"}, {"stages", stages}, {"ensemble", models::is_ensemble_directory(path / "ensemble")}};
+    return {{"kind", "run"},
+            {"stages", stages},
+            {"ensemble", models::is_ensemble_directory(path / "ensemble")}};
 }
 
 nlohmann::json of_prompt_partition(const fs::path& path) {
     const conditions::PromptPartition partition = conditions::read_prompt_partition(path);
-    return {{"kind", "partition of prompts"}, {"K", partition.students()}, {"numbers_an_embedding", partition.centroids[0].size()}, {"method", partition.method},
-            {"encoder", partition.encoder}, {"null_owner", partition.null_owner}, {"partition_hash", partition.hash()}};
+    return {{"kind", "partition of prompts"},
+            {"K", partition.students()},
+            {"numbers_an_embedding", partition.centroids[0].size()},
+            {"method", partition.method},
+            {"encoder", partition.encoder},
+            {"null_owner", partition.null_owner},
+            {"partition_hash", partition.hash()}};
 }
 
 nlohmann::json of_data(const fs::path& path) {
     const auto data = data::open_dataset({.path = path, .split = "train", .limit = 0});
     if (!data->captions().empty()) {
-        return {{"kind", "captioned data set"}, {"samples", data->size()}, {"shape", data->form().shape}, {"captions", data->captions().size()},
-                {"first_caption", data->captions()[static_cast<std::size_t>(data->labels().front())]}, {"hash", data->hash()}};
+        return {
+            {"kind", "captioned data set"},
+            {"samples", data->size()},
+            {"shape", data->spec().shape},
+            {"captions", data->captions().size()},
+            {"first_caption", data->captions()[static_cast<std::size_t>(data->labels().front())]},
+            {"hash", data->hash()}};
     }
     nlohmann::json histogram = nlohmann::json::object();
     const auto prior = data::prior_of(*data);
-    const auto& names = data->form().class_names;
+    const auto& names = data->spec().class_names;
     for (std::int64_t c = 0; c < data->classes(); ++c) {
         const auto i = static_cast<std::size_t>(c);
-        histogram[names.empty() ? std::to_string(c) : names[i]] = static_cast<std::int64_t>(prior.weights[i]);
+        histogram[names.empty() ? std::to_string(c) : names[i]] =
+            static_cast<std::int64_t>(prior.weights[i]);
     }
-    return {{"kind", "data set"}, {"samples", data->size()}, {"shape", data->form().shape}, {"classes", data->classes()},
-            {"histogram", histogram}, {"hash", data->hash()}};
+    return {{"kind", "data set"},         {"samples", data->size()}, {"shape", data->spec().shape},
+            {"classes", data->classes()}, {"histogram", histogram},  {"hash", data->hash()}};
 }
 
-/// "is a picture" is of the kind "picture".
-nlohmann::json of_finding(const models::Finding& found) {
-    std::string kind = found.is;
+/// Derives the kind from the description: "is an image (WebP)" becomes "image (WebP)".
+nlohmann::json of_finding(const models::PathInfo& found) {
+    std::string kind = found.description;
     for (const char* begin : {"is the ", "is an ", "is a ", "is ", "holds "}) {
         if (!kind.starts_with(begin)) continue;
         kind.erase(0, std::string(begin).size());
         break;
     }
     nlohmann::json about{{"kind", kind}};
-    if (!found.next.empty()) about["next"] = found.next;
+    if (!found.suggestion.empty()) about["next"] = found.suggestion;
     return about;
 }
 
-nlohmann::json of_picture(const fs::path& path, const models::Finding& found) {
-    if (found.is.find("PNG") == std::string::npos && found.is.find("JPEG") == std::string::npos) return of_finding(found);
+nlohmann::json of_image(const fs::path& path, const models::PathInfo& found) {
+    if (found.description.find("PNG") == std::string::npos &&
+        found.description.find("JPEG") == std::string::npos)
+        return of_finding(found);
     const core::Image image = core::read_image(path);
-    nlohmann::json about{{"kind", "image"}, {"width", image.width}, {"height", image.height}, {"channels", image.channels}};
+    nlohmann::json about{{"kind", "image"},
+                         {"width", image.width},
+                         {"height", image.height},
+                         {"channels", image.channels}};
     if (core::read_text(path).starts_with("\x89PNG")) {
         for (const auto& [key, text] : core::read_png_text(path)) about["text"][key] = text;
     }
     return about;
 }
 
-/// Of files that hold tensors: how many, and of what types.
-nlohmann::json of_tensors(const fs::path& path, const models::Finding& found) {
+/// For tensor files: the number of tensors and values, and the types.
+nlohmann::json of_tensors(const fs::path& path, const models::PathInfo& found) {
     nlohmann::json about = of_finding(found);
     const core::SafetensorsFile file(path);
     std::int64_t values = 0;
@@ -145,68 +182,100 @@ nlohmann::json of_tensors(const fs::path& path, const models::Finding& found) {
         values += ops::elements(entry.shape);
         types.insert(core::name_of(entry.dtype));
     }
-    for (const auto& [name, type] : file.unread()) types.insert(type);
-    about.update({{"tensors", file.entries().size() + file.unread().size()}, {"values", values}, {"stored_as", types}});
+    for (const auto& [name, type] : file.unsupported()) types.insert(type);
+    about.update({{"tensors", file.entries().size() + file.unsupported().size()},
+                  {"values", values},
+                  {"stored_as", types}});
     return about;
 }
 
-nlohmann::json of_arrays(const fs::path& path, const models::Finding& found) {
+nlohmann::json of_arrays(const fs::path& path, const models::PathInfo& found) {
     if (path.extension() == ".safetensors") return of_tensors(path, found);
     nlohmann::json about = of_finding(found);
     if (path.extension() != ".npz") return about;
     const auto arrays = core::read_npz(path);
     constexpr std::size_t image_dimensions = 4;
-    if (const auto images = arrays.find("arr_0"); images != arrays.end() && images->second.shape.size() == image_dimensions) return of_data(path);
-    for (const auto& [name, array] : arrays) about["arrays"][name] = fmt::format("{} {}", core::name_of(array.dtype), core::to_string(array.shape));
+    if (const auto images = arrays.find("arr_0");
+        images != arrays.end() && images->second.shape.size() == image_dimensions)
+        return of_data(path);
+    for (const auto& [name, array] : arrays)
+        about["arrays"][name] =
+            fmt::format("{} {}", core::name_of(array.dtype), core::to_string(array.shape));
     return about;
 }
 
 nlohmann::json about(const fs::path& path) {
-    using Kind = models::Finding::Kind;
-    if (data::is_toy(path) || data::is_captioned(path) || data::is_prompt_list(path)) return of_data(path);
-    const models::Finding found = models::what_is(path);
+    using Kind = models::PathInfo::Kind;
+    if (data::is_toy(path) || data::is_captioned(path) || data::is_prompt_list(path))
+        return of_data(path);
+    const models::PathInfo found = models::identify_path(path);
     switch (found.kind) {
-        case Kind::nothing: core::fail("{}: there is nothing at this path; {}", path.string(), found.next);
-        case Kind::diffusers: return models::DiffusersDirectory(path).about();
-        case Kind::ensemble: return of_ensemble(path);
-        case Kind::classifier: return of_classifier(path);
-        case Kind::model: return of_model(path);
-        case Kind::pairs: return {{"kind", "pairs"}, {"count", data::PairStore(path, "").size()}, {"manifest", core::read_json(path / "manifest.json")}};
-        case Kind::prompt_partition: return of_prompt_partition(path);
-        case Kind::run: return of_run(path);
-        case Kind::picture: return of_picture(path, found);
-        case Kind::data_set: return of_data(path);
+        case Kind::nothing:
+            core::fail("{}: there is nothing at this path; {}", path.string(), found.suggestion);
+        case Kind::diffusers:
+            return models::DiffusersDirectory(path).about();
+        case Kind::ensemble:
+            return of_ensemble(path);
+        case Kind::classifier:
+            return of_classifier(path);
+        case Kind::model:
+            return of_model(path);
+        case Kind::pairs:
+            return {{"kind", "pairs"},
+                    {"count", data::PairStore(path, "").size()},
+                    {"manifest", core::read_json(path / "manifest.json")}};
+        case Kind::prompt_partition:
+            return of_prompt_partition(path);
+        case Kind::run:
+            return of_run(path);
+        case Kind::image:
+            return of_image(path, found);
+        case Kind::data_set:
+            return of_data(path);
         case Kind::stable_diffusion_file:
         case Kind::low_rank_file:
-        case Kind::safetensors: return path.extension() == ".safetensors" && !fs::is_directory(path) ? of_tensors(path, found) : of_finding(found);
-        case Kind::arrays: return of_arrays(path, found);
+        case Kind::safetensors:
+            return path.extension() == ".safetensors" && !fs::is_directory(path)
+                       ? of_tensors(path, found)
+                       : of_finding(found);
+        case Kind::arrays:
+            return of_arrays(path, found);
         case Kind::several_models:
         case Kind::exported:
         case Kind::config:
         case Kind::diffusers_part:
         case Kind::pickle:
-        case Kind::text: return of_finding(found);
-        case Kind::other: break;
+        case Kind::text:
+            return of_finding(found);
+        case Kind::other:
+            break;
     }
-    if (!fs::is_directory(path) || !found.is.starts_with("there is no model here")) models::refuse_as_model(path);
+    if (!fs::is_directory(path) || !found.description.starts_with("there is no model here"))
+        models::reject_as_model(path);
     return of_data(path);
 }
 
-std::string text_of(const nlohmann::json& entry) { return entry.is_string() ? entry.get<std::string>() : entry.dump(-1, ' ', false, nlohmann::json::error_handler_t::replace); }
+std::string text_of(const nlohmann::json& entry) {
+    return entry.is_string() ? entry.get<std::string>()
+                             : entry.dump(-1, ' ', false, nlohmann::json::error_handler_t::replace);
+}
 
 void print(const nlohmann::json& value, const std::string& indent) {
     constexpr std::size_t widest = 90;
-    if (value.is_object() && value.contains("kind")) std::cout << indent << "kind: " << text_of(value["kind"]) << "\n";
+    if (value.is_object() && value.contains("kind"))
+        std::cout << indent << "kind: " << text_of(value["kind"]) << "\n";
     for (const auto& [key, entry] : value.items()) {
         if (value.is_object() && key == "kind") continue;
-        const bool list = entry.is_object() || (entry.is_array() && !entry.empty() && entry.front().is_structured());
+        const bool list = entry.is_object() ||
+                          (entry.is_array() && !entry.empty() && entry.front().is_structured());
         if (key == "histogram" || (list && text_of(entry).size() > widest)) {
             std::cout << indent << key << ":\n";
             print(entry, indent + "  ");
         } else if (entry.is_array() && !entry.empty() && entry.front().is_string()) {
-            std::vector<std::string> words;
-            for (const auto& one : entry) words.push_back(text_of(one));
-            std::cout << indent << key << ": " << fmt::format("{}", fmt::join(words, ", ")) << "\n";
+            std::vector<std::string> joined;
+            for (const auto& one : entry) joined.push_back(text_of(one));
+            std::cout << indent << key << ": " << fmt::format("{}", fmt::join(joined, ", "))
+                      << "\n";
         } else {
             std::cout << indent << key << ": " << text_of(entry) << "\n";
         }
@@ -218,10 +287,15 @@ void print(const nlohmann::json& value, const std::string& indent) {
 void add_inspect_command(CLI::App& app) {
     auto path = std::make_shared<std::string>();
     auto json = std::make_shared<bool>(false);
-    CLI::App* command = app.add_subcommand("inspect", "Say what lies at a path (model, ensemble, run, data set, image, checkpoint of others, ...), and whether it is sound");
+    CLI::App* command =
+        app.add_subcommand("inspect",
+                           "Say what lies at a path (model, ensemble, run, data set, image, "
+                           "foreign checkpoint, ...), and whether it is intact");
     command->add_option("PATH", *path, "a directory or file")->required();
     command->add_flag("--json", *json, "as JSON");
-    command->footer("Examples:\n  atelier inspect models/fashion-mnist/k4\n  atelier inspect /usr/share/datasets/fashion-mnist\n  atelier inspect toy:ring");
+    command->footer(
+        "Examples:\n  atelier inspect models/fashion-mnist/k4\n  atelier inspect "
+        "/usr/share/datasets/fashion-mnist\n  atelier inspect toy:ring");
     command->callback([path, json] {
         const nlohmann::json what = about(*path);
         if (*json) std::cout << text_of(what) << std::endl;

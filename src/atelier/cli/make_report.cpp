@@ -5,29 +5,33 @@
 
 namespace atelier::cli {
 
-void make_report(Workshop& workshop) {
-    const RunConfig& config = workshop.config();
-    evaluation::Report report(workshop.output().filename().string(),
-                              fmt::format("One teacher, {} one-step students; seed {}; data {}", config.partition.students, config.seed, config.data_path));
-    Shelf shelf = open_shelf(workshop.output());
-    shelf.engine.device = workshop.device();
-    shelf.data_path = config.data_path;  // the data may have been moved since the stages noted their place
-    shelf.test_path = config.test_path.empty() ? config.data_path : config.test_path;
-    add_everything(report, shelf);
+void make_report(RunContext& context) {
+    const RunConfig& config = context.config();
+    evaluation::Report report(
+        context.output().filename().string(),
+        fmt::format("One teacher, {} one-step students; seed {}; data {}",
+                    config.partition.students, config.seed, config.data_path));
+    RunModels run = open_run_models(context.output());
+    run.engine.device = context.device();
+    run.data_path =
+        config.data_path;  // the data may have been moved since the stages noted their place
+    run.test_path = config.test_path.empty() ? config.data_path : config.test_path;
+    add_everything(report, run);
     RunConfig all = config;
     report.add_details("Config", schema_of(all).values().dump(2));
-    const auto path = workshop.output() / "report.html";
+    const auto path = context.output() / "report.html";
     report.write(path);
     core::log::info("report: {}", path.string());
 }
 
 void report_on(const std::vector<std::string>& folders, const std::filesystem::path& out) {
     core::check_output_file(out);
-    evaluation::Report report("Atelier", "A teacher, and the one-step students that learned from it");
+    evaluation::Report report("Atelier",
+                              "A teacher, and the one-step students that learned from it");
     for (const std::string& folder : folders) {
-        const Shelf shelf = open_shelf(folder);
+        const RunModels run = open_run_models(folder);
         report.add_heading(std::filesystem::path(folder).lexically_normal().string());
-        add_everything(report, shelf);
+        add_everything(report, run);
     }
     report.write(out);
     core::log::info("report: {}", out.string());

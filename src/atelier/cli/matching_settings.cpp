@@ -1,6 +1,6 @@
 #include "atelier/cli/matching_settings.h"
 
-#include "atelier/cli/perception.h"
+#include "atelier/cli/perceptual_losses.h"
 
 namespace atelier::cli {
 
@@ -8,7 +8,7 @@ namespace {
 
 distillation::AdversarialSettings adversarial_settings(const MatchingConfig& from) {
     distillation::AdversarialSettings gan;
-    if (from.gan_weight != "auto") gan.gan_weight = std::stod(from.gan_weight);
+    gan.gan_weight = from.gan_weight;
     gan.gan_balance = from.gan_balance;
     gan.discriminator_weight = from.discriminator_weight;
     gan.highest_level = from.gan_highest_level;
@@ -19,7 +19,8 @@ distillation::AdversarialSettings adversarial_settings(const MatchingConfig& fro
 
 }  // namespace
 
-distillation::MatchingSettings matching_settings(const RunConfig& config, const std::string& stage, const models::Model& student) {
+distillation::MatchingSettings matching_settings(const RunConfig& config, const std::string& stage,
+                                                 const models::Model& student) {
     const MatchingConfig& from = stage == "dm" ? config.dm : config.adm;
     distillation::MatchingSettings to;
     to.steps = from.steps;
@@ -28,7 +29,7 @@ distillation::MatchingSettings matching_settings(const RunConfig& config, const 
     to.fake_updates = from.fake_updates;
     to.student = from.student;
     to.fake = from.fake;
-    to.scheme = student.scheme;
+    to.parametrisation = student.parametrisation;
     to.range = student.range;
     to.compute = config.compute();
     to.score_identity = from.loss == "sid";
@@ -39,7 +40,8 @@ distillation::MatchingSettings matching_settings(const RunConfig& config, const 
     return to;
 }
 
-distillation::RegressionLoss regression_loss(const RunConfig& config, const MatchingConfig& stage, const std::string& classifier, at::Device device) {
+distillation::RegressionLoss regression_loss(const RunConfig& config, const MatchingConfig& stage,
+                                             const std::string& classifier, at::Device device) {
     if (stage.regression == "pseudo_huber") return distillation::pseudo_huber;
     if (stage.regression == "lpips") return lpips_loss(config.lpips, device);
     if (stage.regression == "perceptual") return perceptual_loss(classifier, device);

@@ -8,10 +8,9 @@ namespace atelier::cli {
 
 namespace {
 
-/// The first weight, "(cat:1.3)", or low-rank file, "<lora:x:1>", of a prompt; empty where there is
-/// none.
+/// The first weight, "(cat:1.3)", or low-rank file, "<lora:x:1>", in a prompt; empty if none.
 std::string markup_in(const std::string& prompt) {
-    constexpr std::size_t most = 4096;  // bytes that are looked at; std::regex recurses
+    constexpr std::size_t most = 4096;  // bytes searched; std::regex recurses
     static const std::regex markup(
         R"(\([^()]{1,200}:\s*-?[0-9.]{1,20}\s*\)|<(lora|lyco|hypernet):[^<>]{1,200}>)",
         std::regex::icase);
@@ -22,10 +21,10 @@ std::string markup_in(const std::string& prompt) {
 
 }  // namespace
 
-void hint_at_prompt(const std::string& option, const std::string& prompt,
-                    const conditions::ClipTokenizer& tokenizer) {
+void warn_about_prompt(const std::string& option, const std::string& prompt,
+                       const conditions::ClipTokenizer& tokenizer) {
     constexpr std::size_t most_shown = 300;  // bytes
-    const std::string unread = tokenizer.unread(prompt);
+    const std::string unread = tokenizer.truncated_tail(prompt);
     if (!unread.empty()) {
         std::size_t shown = std::min(unread.size(), most_shown);
         while (shown < unread.size() && (static_cast<unsigned char>(unread[shown]) & 0xc0) == 0x80)
@@ -42,18 +41,18 @@ void hint_at_prompt(const std::string& option, const std::string& prompt,
     }
 }
 
-void LongPrompts::look_at(const std::string& prompt) {
-    ++all_;
-    if (tokenizer_.unread(prompt).empty()) return;
-    if (++long_ == 1) first_ = all_;
+void LongPrompts::add(const std::string& prompt) {
+    ++total_;
+    if (tokenizer_.truncated_tail(prompt).empty()) return;
+    if (++long_ == 1) first_ = total_;
 }
 
-void LongPrompts::tell(const std::string& where, const std::string& noun) const {
+void LongPrompts::warn(const std::string& where, const std::string& noun) const {
     if (long_ == 0) return;
     core::log::warning(
         "{}: {} of {} {} are longer than the {} tokens that are read, so that their ends change "
         "nothing; the first is number {}",
-        where, long_, all_, noun, tokenizer_.length() - 2, first_);
+        where, long_, total_, noun, tokenizer_.length() - 2, first_);
 }
 
 }  // namespace atelier::cli

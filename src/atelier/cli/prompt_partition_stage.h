@@ -5,17 +5,20 @@
 
 namespace atelier::cli {
 
-/// `atelier partition EMBEDDINGS`: splits a set of prompts among students by their embeddings.
+/// The arguments of `atelier partition EMBEDDINGS`, which splits prompts among students by their
+/// embeddings.
 struct PromptArguments {
     std::string embeddings, prompts, out, encoder;
     std::int64_t students = 4;
     std::uint64_t seed = 0;
-    std::int64_t null_owner = -1;  // -1: the owner of an empty line among the prompts, else the largest cell's
+    std::int64_t null_owner =
+        -1;  // -1: the owner of an empty line in the prompts, else of the largest cell
     bool balanced = false, json = false;
 };
 
-/// Makes the directory `out` (partition.json, centroids.safetensors, owners.safetensors, survey.json, report.html), atomically. Throws core::UsageError
-/// when it exists, core::Error when prompts and embeddings differ in number.
+/// Creates the directory `out` (partition.json, centroids.safetensors, owners.safetensors,
+/// survey.json, report.html) atomically. Throws core::UsageError when it exists, core::Error when
+/// the numbers of prompts and embeddings differ.
 void partition_prompts(const PromptArguments& arguments);
 
 }  // namespace atelier::cli

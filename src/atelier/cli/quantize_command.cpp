@@ -3,15 +3,15 @@
 #include <numeric>
 
 #include "atelier/cli/commands.h"
-#include "atelier/evaluation/measuring.h"
 #include "atelier/cli/report_sections.h"
 #include "atelier/core/atomic_file.h"
 #include "atelier/core/error.h"
 #include "atelier/core/log.h"
+#include "atelier/evaluation/measuring.h"
 #include "atelier/inference/quantise.h"
 #include "atelier/models/diffusers_directory.h"
+#include "atelier/models/identify_path.h"
 #include "atelier/models/prompt_encoder.h"
-#include "atelier/models/what_is.h"
 
 namespace atelier::cli {
 
@@ -22,49 +22,56 @@ using Precision = inference::Engine::Precision;
 
 struct QuantizeArguments {
     std::string model, out;
-    evaluation::Measuring measuring;
+    evaluation::EvaluationConfig config;
     inference::QuantisationSettings settings;
 };
 
-void say(const std::string& what, const std::vector<inference::LayerError>& layers) {
+void log_layers(const std::string& what, const std::vector<inference::LayerError>& layers) {
     double share = 0;
     std::int64_t int8 = 0;
     for (const auto& each : layers) {
         int8 += each.in_int8;
         share += each.in_int8 ? each.layer.share : 0;
     }
-    core::log::info("{}: {} of {} convolutions in int8, {:.1f} % of their work", what, int8, layers.size(), 100 * share);
+    core::log::info("{}: {} of {} convolutions in int8, {:.1f} % of their work", what, int8,
+                    layers.size(), 100 * share);
 }
 
 void quantise_ensemble(const QuantizeArguments& arguments) {
     const models::Ensemble ensemble = models::read_ensemble(arguments.model);
-    models::write_changed_ensemble(ensemble, arguments.out, [&](std::int64_t k, models::Model model) {
-        say(fmt::format("student {}", k), inference::quantise(model, ensemble.partition.cell(k), arguments.settings));
-        return model;
-    });
+    models::write_changed_ensemble(
+        ensemble, arguments.out, [&](std::int64_t k, models::Model model) {
+            log_layers(fmt::format("student {}", k),
+                       inference::quantise(model, ensemble.partition.cell(k), arguments.settings));
+            return model;
+        });
 }
 
-/// A student's cell, or all classes.
+/// The classes of a student's cell, or all classes.
 std::vector<std::int64_t> classes_of(const models::Model& model, const std::string& where) {
     const core::JsonObject config(model.config, where);
-    if (config.has("place") && config.object("place").has("cell")) return config.object("place").integers("cell", 0, model.network.classes - 1);
-    std::vector<std::int64_t> all(static_cast<std::size_t>(model.network.classes));
+    if (config.has("place") && config.object("place").has("cell"))
+        return config.object("place").integers("cell", 0, model.network.label_dim - 1);
+    std::vector<std::int64_t> all(static_cast<std::size_t>(model.network.label_dim));
     std::iota(all.begin(), all.end(), 0);
     return all;
 }
 
 void quantise_model(const QuantizeArguments& arguments) {
     models::Model model = models::read_model(arguments.model);
-    say(arguments.model, inference::quantise(model, classes_of(model, arguments.model), arguments.settings));
-    core::create_directory_atomically(arguments.out, [&](const fs::path& folder) { models::write_model(folder, model); });
+    log_layers(arguments.model,
+               inference::quantise(model, classes_of(model, arguments.model), arguments.settings));
+    core::create_directory_atomically(
+        arguments.out, [&](const fs::path& folder) { models::write_model(folder, model); });
 }
 
-std::unique_ptr<inference::Generator> opened(const std::string& path, Precision precision) {
-    return inference::open_generator(path, std::nullopt, {.kind = inference::Engine::Kind::openvino, .precision = precision});
+std::unique_ptr<inference::Generator> open_variant(const std::string& path, Precision precision) {
+    return inference::open_generator(
+        path, std::nullopt, {.kind = inference::Engine::Kind::openvino, .precision = precision});
 }
 
-/// Megabytes of all files of weights in a directory.
-std::string size_words(const fs::path& directory) {
+/// The total size of all weight files in a directory, in MB.
+std::string size_text(const fs::path& directory) {
     std::uintmax_t bytes = 0;
     for (const auto& entry : fs::recursive_directory_iterator(directory)) {
         if (entry.path().filename() == "model.safetensors") bytes += entry.file_size();
@@ -72,15 +79,21 @@ std::string size_words(const fs::path& directory) {
     return fmt::format("{:.2f} MB", static_cast<double>(bytes) / 1e6);
 }
 
-/// Which layers of a model are in int8, and what each costs.
-void add_layers(evaluation::Report& report, const std::string& name, const nlohmann::json& quantisation) {
+/// A table of a model's layers: precision and quantisation error.
+void add_layers(evaluation::Report& report, const std::string& name,
+                const nlohmann::json& quantisation) {
     evaluation::Table table;
     table.columns = {"layer", "precision", "error alone", "share of work", "input range"};
     for (const auto& row : quantisation.at("layers")) {
-        table.rows.push_back({row.at("layer").get<std::string>(), row.at("precision").get<std::string>(), fmt::format("{:.2g}", row.at("error").get<double>()),
-                              fmt::format("{:.2f} %", 100 * row.at("share_of_work").get<double>()), fmt::format("{:.3g}", row.at("input_range").get<double>())});
+        table.rows.push_back({row.at("layer").get<std::string>(),
+                              row.at("precision").get<std::string>(),
+                              fmt::format("{:.2g}", row.at("error").get<double>()),
+                              fmt::format("{:.2f} %", 100 * row.at("share_of_work").get<double>()),
+                              fmt::format("{:.3g}", row.at("input_range").get<double>())});
     }
-    table.caption = fmt::format("{}: all of int8 together makes an error of {:.2g} of the network's output.", name, quantisation.at("error").get<double>());
+    table.caption =
+        fmt::format("{}: all of int8 together makes an error of {:.2g} of the network's output.",
+                    name, quantisation.at("error").get<double>());
     report.add_table(table);
 }
 
@@ -92,23 +105,29 @@ void add_all_layers(evaluation::Report& report, const fs::path& path) {
     }
     const models::Ensemble ensemble = models::read_ensemble(path);
     for (std::size_t k = 0; k < ensemble.students.size(); ++k) {
-        add_layers(report, fmt::format("student {}", k), models::read_model_config(ensemble.students[k]).config.at("quantisation"));
+        add_layers(report, fmt::format("student {}", k),
+                   models::read_model_config(ensemble.students[k]).config.at("quantisation"));
     }
 }
 
-/// The same model in three precisions: quality, speed, and what it draws from the same noise.
+/// Compares the model in three precisions: quality, speed, and samples from the same noise.
 void compare(const QuantizeArguments& arguments) {
-    const auto fp32 = opened(arguments.model, Precision::fp32), bf16 = opened(arguments.model, Precision::bf16),
-               int8 = opened(arguments.out, Precision::int8);
-    const std::vector<std::pair<std::string, inference::Generator*>> forms{{"fp32", fp32.get()}, {"bf16", bf16.get()}, {"int8", int8.get()}};
-    const nlohmann::json results = measure(arguments.measuring, forms);
+    const auto fp32 = open_variant(arguments.model, Precision::fp32),
+               bf16 = open_variant(arguments.model, Precision::bf16),
+               int8 = open_variant(arguments.out, Precision::int8);
+    const std::vector<std::pair<std::string, inference::Generator*>> variants{
+        {"fp32", fp32.get()}, {"bf16", bf16.get()}, {"int8", int8.get()}};
+    const nlohmann::json results = measure(arguments.config, variants);
     core::write_json(fs::path(arguments.out) / "quantisation.json", results);
-    evaluation::Report report("Quantisation", fmt::format("{} in float32, in bfloat16, and quantised to int8", arguments.model));
+    evaluation::Report report(
+        "Quantisation",
+        fmt::format("{} in float32, in bfloat16, and quantised to int8", arguments.model));
     evaluation::Table table = evaluation::comparison_table(results);
     table.caption = fmt::format("OpenVINO on this CPU; latency of one sample; {}.", table.caption);
     report.add_table(table);
-    report.add_facts({{"files, float32", size_words(arguments.model)}, {"files, int8", size_words(arguments.out)}});
-    add_side_by_side(report, forms);
+    report.add_facts({{"files, float32", size_text(arguments.model)},
+                      {"files, int8", size_text(arguments.out)}});
+    add_side_by_side(report, variants);
     add_all_layers(report, arguments.out);
     report.write(fs::path(arguments.out) / "report.html");
     std::cout << text_of(table);
@@ -116,14 +135,19 @@ void compare(const QuantizeArguments& arguments) {
 }
 
 void quantize(QuantizeArguments& arguments) {
-    if (fs::exists(arguments.out)) throw core::UsageError(arguments.out + " exists; --out names a new directory");
+    if (fs::exists(arguments.out))
+        throw core::UsageError(arguments.out + " exists; --out names a new directory");
     arguments.model = models::model_at(arguments.model).string();
-    if (models::is_diffusers_directory(arguments.model)) throw core::UsageError(arguments.model + ": is a diffusers directory, which is not quantised; quantize takes models and ensembles of classes");
+    if (models::is_diffusers_directory(arguments.model))
+        throw core::UsageError(arguments.model +
+                               ": is a diffusers directory, which is not quantised; quantize takes "
+                               "models and ensembles of classes");
     core::check_output_folder(arguments.out);
-    models::refuse_prompts(arguments.model);
+    models::reject_prompts(arguments.model);
     if (models::is_ensemble_directory(arguments.model)) quantise_ensemble(arguments);
     else quantise_model(arguments);
-    if (arguments.measuring.data.empty()) core::log::info("no --data: what int8 does to quality and latency is not measured");
+    if (arguments.config.data.empty())
+        core::log::info("no --data: the effect of int8 on quality and latency is not measured");
     else compare(arguments);
 }
 
@@ -131,19 +155,35 @@ void quantize(QuantizeArguments& arguments) {
 
 void add_quantize_command(CLI::App& app) {
     auto arguments = std::make_shared<QuantizeArguments>();
-    CLI::App* command = app.add_subcommand("quantize", "Make an int8 model or ensemble, and compare it with what it was made from");
-    command->add_option("MODEL", arguments->model, "a model directory or an ensemble directory")->required();
-    command->add_option("--out", arguments->out, "the new directory; loads like any other")->required();
-    command->add_option("--data", arguments->measuring.data, "held-out data to compare float32, bfloat16 and int8 on; without, nothing is compared");
-    command->add_option("--classifier", arguments->measuring.classifier, "classifier whose features measure images");
-    command->add_option("--count", arguments->measuring.count, "samples to compare by")->check(CLI::Range(std::int64_t{2}, std::int64_t{10'000'000}));
-    command->add_option("--samples", arguments->settings.samples, "samples a student to take the ranges of its layers' inputs from")->check(CLI::Range(1, 100000));
-    command->add_option("--seed", arguments->settings.seed, "of those samples")->check(CLI::NonNegativeNumber);
-    command->add_option("--tolerance", arguments->settings.tolerance, "error that int8 may make, relative to the network's output; layers beyond stay in bfloat16")
+    CLI::App* command = app.add_subcommand(
+        "quantize", "Make an int8 model or ensemble, and compare it with what it was made from");
+    command->add_option("MODEL", arguments->model, "a model directory or an ensemble directory")
+        ->required();
+    command->add_option("--out", arguments->out, "the new directory; loads like any other")
+        ->required();
+    command->add_option(
+        "--data", arguments->config.data,
+        "held-out data to compare float32, bfloat16 and int8 on; without, nothing is compared");
+    command->add_option("--classifier", arguments->config.classifier,
+                        "classifier whose features measure images");
+    command->add_option("--count", arguments->config.count, "samples to compare by")
+        ->check(CLI::Range(std::int64_t{2}, std::int64_t{10'000'000}));
+    command
+        ->add_option("--samples", arguments->settings.samples,
+                     "samples per student for calibrating the ranges of its layers' inputs")
+        ->check(CLI::Range(1, 100000));
+    command->add_option("--seed", arguments->settings.seed, "of those samples")
+        ->check(CLI::NonNegativeNumber);
+    command
+        ->add_option("--tolerance", arguments->settings.tolerance,
+                     "error that int8 may make, relative to the network's output; layers beyond "
+                     "stay in bfloat16")
         ->check(CLI::Range(0.0, 1.0));
-    command->footer("Calibrates every student on its own conditions, from its own noise.\n"
-                    "Example:\n  atelier quantize models/fashion-mnist/k4 --data /usr/share/datasets/fashion-mnist --out k4-int8\n"
-                    "  atelier sample k4-int8 --count 64 --out grid.png");
+    command->footer(
+        "Calibrates every student on its own conditions, from its own noise.\n"
+        "Example:\n  atelier quantize models/fashion-mnist/k4 --data "
+        "/usr/share/datasets/fashion-mnist --out k4-int8\n"
+        "  atelier sample k4-int8 --count 64 --out grid.png");
     command->callback([arguments] { quantize(*arguments); });
 }
 

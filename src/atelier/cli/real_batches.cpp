@@ -6,13 +6,14 @@ namespace atelier::cli {
 
 namespace {
 
-constexpr std::int64_t fewest_batches = 10;     // that say something of a pace
-constexpr double share_worth_a_warning = 0.05;  // of the time
+constexpr std::int64_t min_batches = 10;   // for a meaningful measurement
+constexpr double warning_fraction = 0.05;  // of the time spent waiting
 
 }  // namespace
 
 RealBatches::RealBatches(std::shared_ptr<const data::Dataset> dataset, data::LoaderOptions options)
-    : loader_(dataset->has_samples() ? std::make_shared<data::Loader>(dataset, std::move(options)) : nullptr) {}
+    : loader_(dataset->has_samples() ? std::make_shared<data::Loader>(dataset, std::move(options))
+                                     : nullptr) {}
 
 distillation::BatchSource RealBatches::source() const {
     if (!loader_) return {};
@@ -22,15 +23,22 @@ distillation::BatchSource RealBatches::source() const {
     };
 }
 
-void RealBatches::say_pace(const std::string& label) const {
+void RealBatches::log_throughput(const std::string& label) const {
     if (!loader_) return;
-    const data::Pace pace = loader_->pace();
-    if (pace.batches < fewest_batches) return;
-    const double waited = pace.waited_seconds / pace.seconds;
-    const std::string words = fmt::format("{}: data can be read at {:.4g} samples/s and are used at {:.4g}; {:.2g} % of the time went in waiting for them", label,
-                                          pace.samples_read / pace.reading_seconds, pace.samples_used / pace.seconds, 100 * waited);
-    if (waited < share_worth_a_warning) core::log::info("{}", words);
-    else core::log::warning("{}. Smaller or already resized images (atelier import), a faster disk, or more cores would help", words);
+    const data::Throughput throughput = loader_->throughput();
+    if (throughput.batches < min_batches) return;
+    const double waiting_fraction = throughput.waited_seconds / throughput.seconds;
+    const std::string message = fmt::format(
+        "{}: data can be read at {:.4g} samples/s and are used at {:.4g}; {:.2g} % of the time "
+        "was spent waiting for them",
+        label, throughput.samples_read / throughput.reading_seconds,
+        throughput.samples_used / throughput.seconds, 100 * waiting_fraction);
+    if (waiting_fraction < warning_fraction) core::log::info("{}", message);
+    else
+        core::log::warning(
+            "{}. Smaller or already resized images (atelier import), a faster disk, or more cores "
+            "would help",
+            message);
 }
 
 }  // namespace atelier::cli

@@ -10,42 +10,45 @@
 
 namespace atelier::cli {
 
-/// What a report is about: a folder with a teacher and the ensembles distilled from it. A run directory is one, with other runs of the same
-/// teacher inside it if there are any; models/fashion-mnist is another.
-struct Shelf {
+/// The models of a report: a teacher and the ensembles distilled from it, in one folder. A run
+/// directory is such a folder (possibly with other runs of the same teacher inside), and so is
+/// models/fashion-mnist.
+struct RunModels {
     std::filesystem::path folder;
-    std::vector<std::pair<std::string, std::filesystem::path>> ensembles;  // names for people: "K=4", or "K=4 (small)"
-    std::string data_path;                                                 // empty where it is not known
-    inference::Engine engine;                                              // what draws; a run's report has the run's device
-    std::string test_path;                                                 // of held-out data; empty where it is not known
+    std::vector<std::pair<std::string, std::filesystem::path>>
+        ensembles;             // with display names: "K=4", or "K=4 (small)"
+    std::string data_path;     // of training data; empty if unknown
+    inference::Engine engine;  // for sampling; a run's report uses the run's device
+    std::string test_path;     // of held-out data; empty if unknown
 
     bool has_teacher() const;
 };
 
-/// Looks through `folder`. Throws core::Error when there is neither a teacher nor an ensemble.
-Shelf open_shelf(const std::filesystem::path& folder);
+/// Finds the models in `folder`. Throws core::Error when it has neither a teacher nor an ensemble.
+RunModels open_run_models(const std::filesystem::path& folder);
 
-/// Sections of a report; what is not there is left out.
+/// Sections of a report; missing content is omitted.
 
-/// Pictures of teacher and students from the same noise, or points over the true density.
-void add_samples(evaluation::Report& report, const Shelf& shelf);
+/// Images of teacher and ensembles from the same noise, or points over the true density.
+void add_samples(evaluation::Report& report, const RunModels& run);
 
-/// The figures of every evaluation.json, and a row a class of the first.
-void add_figures(evaluation::Report& report, const Shelf& shelf);
+/// The metrics of every evaluation.json, and one row per class for one of the models.
+void add_figures(evaluation::Report& report, const RunModels& run);
 
 /// Which student owns which class.
-void add_partition(evaluation::Report& report, const Shelf& shelf);
+void add_partition(evaluation::Report& report, const RunModels& run);
 
-/// Curves, and the last word on the health, of every stage.
+/// Training curves and the final health findings of every stage.
 void add_training(evaluation::Report& report, const std::filesystem::path& run);
 
-/// Are generated images copies? The nearest training neighbours of a few.
-void add_neighbours(evaluation::Report& report, const Shelf& shelf);
+/// The nearest training images of some generated images, to detect copying.
+void add_neighbours(evaluation::Report& report, const RunModels& run);
 
-/// Pictures of several forms of one model, from the same noise and classes.
-void add_side_by_side(evaluation::Report& report, const std::vector<std::pair<std::string, inference::Generator*>>& forms);
+/// Images of several variants of one model, from the same noise and classes.
+void add_side_by_side(evaluation::Report& report,
+                      const std::vector<std::pair<std::string, inference::Generator*>>& variants);
 
-/// Everything that a shelf has.
-void add_everything(evaluation::Report& report, const Shelf& shelf);
+/// All sections that apply to `run`.
+void add_everything(evaluation::Report& report, const RunModels& run);
 
 }  // namespace atelier::cli

@@ -1,6 +1,7 @@
 #pragma once
 
 #include <map>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -9,7 +10,7 @@
 
 namespace atelier::cli {
 
-/// Sizes of a network; each architecture reads its own.
+/// Sizes of a network; each architecture uses its own.
 struct NetworkConfig {
     std::string architecture = "adm_unet";
     // adm_unet
@@ -22,14 +23,19 @@ struct NetworkConfig {
 struct TeacherConfig {
     std::string path;  // an existing model directory instead of training
     std::int64_t steps = 10000, batch = 64;
-    distillation::Optimization optimization{.lr = 1e-3, .beta2 = 0.99, .clip = 1.0, .warmup = 200, .decay_from = 0.5, .ema_decay = 0.999};
-    double sigma_data = 0.5, sigma_min = 0.002, sigma_max = 80, level_mean = -1.2, level_deviation = 1.2;
+    distillation::Optimization optimization{.lr = 1e-3,
+                                            .beta2 = 0.99,
+                                            .clip = 1.0,
+                                            .warmup = 200,
+                                            .decay_from = 0.5,
+                                            .ema_decay = 0.999};
+    double sigma_data = 0.5, sigma_min = 0.002, sigma_max = 80, p_mean = -1.2, p_std = 1.2;
     std::int64_t micro_batch = 0;
     double condition_dropout = 0, guidance = 1;
     bool bfloat16 = false;
 };
 
-/// The text tower that a teacher of captioned data learns with, and its tokenizer.
+/// The text tower that is trained with a teacher of captioned data, and its tokenizer.
 struct TextConfig {
     std::int64_t width = 64, layers = 2, heads = 4, tokens = 32, merges = 512;
 };
@@ -45,29 +51,35 @@ struct PairsConfig {
 };
 
 struct StudentsConfig {
-    std::vector<std::int64_t> widths, depths;  // empty: the teacher's; one for all, or one a student
-    std::vector<std::int64_t> channel_mult;    // empty: the teacher's; of all students
-    std::string start;                         // a stage's folder of another run to branch from
+    std::vector<std::int64_t> widths,
+        depths;  // empty: the teacher's; one for all, or one per student
+    std::vector<std::int64_t> channel_mult;  // empty: the teacher's; of all students
+    std::string start;                       // a stage's folder of another run to branch from
     std::int64_t parallel = 1, threads = 1;
     bool tsm = true;
-    std::int64_t lora_rank = 0;                // 0: all weights are trained
+    std::int64_t lora_rank = 0;  // 0: all weights are trained
 };
 
 struct TsmConfig {
     std::int64_t steps = 2000, batch = 64, micro_batch = 0;
-    distillation::Optimization optimization{.lr = 1e-3, .beta2 = 0.99, .clip = 1.0, .warmup = 100, .decay_from = 0.5, .ema_decay = 0.999};
+    distillation::Optimization optimization{.lr = 1e-3,
+                                            .beta2 = 0.99,
+                                            .clip = 1.0,
+                                            .warmup = 100,
+                                            .decay_from = 0.5,
+                                            .ema_decay = 0.999};
 };
 
 /// DM and ADM share their settings; ADM is DM with a GAN head.
 struct MatchingConfig {
     std::int64_t steps = 1000, batch = 64, micro_batch = 0, fake_updates = 5;
-    std::int64_t critic_warmup = -1;  // -1: as the weights that the stage begins with need it
+    std::int64_t critic_warmup = -1;  // -1: depends on the weights that the stage starts from
     distillation::Optimization student{.lr = 2e-4, .warmup = 50, .ema_decay = 0.99};
     distillation::Optimization fake{.lr = 4e-4, .warmup = 50};
     std::string loss = "distribution_matching", divergence = "reverse_kl", regression = "none";
     double regression_weight = 0.25, sid_alpha = 1.0;
     bool keep_best = true;
-    std::string gan_weight = "0.003";  // or "auto"; ADM only
+    std::optional<double> gan_weight = 0.003;  // empty: "auto"; ADM only
     double gan_balance = 1.0, discriminator_weight = 0.01, r1_weight = 0;
     std::int64_t gan_highest_level = 999;
 };
@@ -80,7 +92,7 @@ struct ProbeConfig {
 struct EvaluationConfig {
     std::int64_t count = 10000, seeds = 1, steps = 18;
     std::string classifier = "models/classifier";
-    std::vector<std::string> samplers;  // of further rows of the teacher
+    std::vector<std::string> samplers;  // of additional rows of the teacher
 };
 
 /// The weights that regression = "lpips" needs.
@@ -88,7 +100,7 @@ struct LpipsConfig {
     std::string network = "vgg", backbone, linear;
 };
 
-/// Everything that a config file says; keys are documented where they are bound (run_config.cpp).
+/// The contents of a config file; keys are documented where they are bound (run_config.cpp).
 struct RunConfig {
     std::int64_t seed = 0;
     std::string output, device = "cpu";
@@ -114,32 +126,39 @@ struct RunConfig {
     double checkpoint_seconds = 60;
     std::int64_t checkpoints_kept = 2, log_every = 50;
 
-    /// Whether a stage's weights ("dm", "adm") depend on what the probes say, or on the classifier's features.
+    /// Whether a stage's ("dm", "adm") weights are chosen by the probes, or depend on the
+    /// classifier's features.
     bool chooses_by_probes(const std::string& stage) const;
     bool uses_classifier(const std::string& stage) const;
     bool uses_lpips() const { return dm.regression == "lpips" || adm.regression == "lpips"; }
-    /// How every stage computes: as `precision` says, but bf16 in float32 on a CPU that has no instructions for it (cpu_trains_in_bfloat16).
+    /// How all stages compute: in `precision`, but for bf16 in float32 on CPUs without instructions
+    /// for it (cpu_trains_in_bfloat16).
     ops::Compute compute() const;
 };
 
-/// The table of keys, bound to `config`, which must outlive it.
+/// The keys of a config, bound to `config`, which must outlive the schema.
 core::Schema schema_of(RunConfig& config);
 
-/// A config as read, with what it was read from.
+/// A config, with its sources.
 struct LoadedConfig {
     RunConfig config;
     std::string path;
     std::vector<std::string> overrides;
-    std::map<std::string, nlohmann::json> stage_values;  // of the keys that each stage's result depends on: teacher, partition, pairs, tsm, dm, adm, evaluation
-    nlohmann::json defaults;                             // of all keys
-    /// Whether evaluate.classifier was meant for these data: both stand in the file, or it was given on the command line. Else it is a default, and left out where it
-    /// does not fit.
-    bool classifier_is_meant = false;
+    std::map<std::string, nlohmann::json>
+        stage_values;  // by stage (teacher, partition, pairs, tsm, dm, adm, evaluation): the values
+                       // of the keys that its result depends on
+    nlohmann::json defaults;                         // of all keys
+    std::map<std::string, std::string> former_keys;  // former names, with the current keys
+    /// Whether evaluate.classifier was chosen for these data: both are in the file, or it was given
+    /// on the command line. Otherwise it is a default, and dropped where it does not fit.
+    bool classifier_is_explicit = false;
 
-    const nlohmann::json& values_of(const std::string& stage) const { return stage_values.at(stage); }
+    const nlohmann::json& values_of(const std::string& stage) const {
+        return stage_values.at(stage);
+    }
 };
 
-/// Reads and checks a config: ranges, and what keys demand of each other. Throws core::UsageError.
+/// Reads a config and checks ranges and dependencies between keys. Throws core::UsageError.
 LoadedConfig load_config(const std::string& path, const std::vector<std::string>& overrides);
 
 }  // namespace atelier::cli

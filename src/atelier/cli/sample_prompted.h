@@ -6,7 +6,9 @@
 
 namespace atelier::cli {
 
-/// `sample` for models and ensembles that read prompts and draw pixels (inference/prompted_generator.h).
-void sample_prompted(const TextRequest& request, const TextOptions& options, const inference::Engine& engine);
+/// `sample` for text-conditional models and ensembles in pixel space
+/// (inference/prompted_generator.h).
+void sample_prompted(const TextRequest& request, const TextOptions& options,
+                     const inference::Engine& engine);
 
 }  // namespace atelier::cli

@@ -6,7 +6,7 @@
 
 namespace atelier::cli {
 
-/// sample's options for models that read prompts.
+/// sample's options for models that take prompts.
 struct TextOptions {
     std::optional<std::string> prompt, negative;
     std::optional<double> guidance;
@@ -16,10 +16,21 @@ struct TextOptions {
 
     void add_to(CLI::App& command) {
         command.add_option("--prompt", prompt, "what to draw, with models that read prompts");
-        command.add_option("--negative", negative, "what guidance leads away from; without: the empty prompt");
-        command.add_option("--guidance", guidance, "classifier-free guidance; 1: none; without: 7.5, or as a teacher of captions was guided")->check(CLI::Range(0.0, 100.0));
-        command.add_option("--height", height, "of the image in pixels; without: as the model was trained")->check(CLI::Range(8, 8192));
-        command.add_option("--width", width, "of the image in pixels; without: as the model was trained")->check(CLI::Range(8, 8192));
+        command.add_option("--negative", negative,
+                           "what guidance leads away from; without: the empty prompt");
+        command
+            .add_option("--guidance", guidance,
+                        "classifier-free guidance; 1: none; without: 7.5, or as a teacher of "
+                        "captions was guided")
+            ->check(CLI::Range(0.0, 100.0));
+        command
+            .add_option("--height", height,
+                        "of the image in pixels; without: as the model was trained")
+            ->check(CLI::Range(8, 8192));
+        command
+            .add_option("--width", width,
+                        "of the image in pixels; without: as the model was trained")
+            ->check(CLI::Range(8, 8192));
     }
 };
 
@@ -30,7 +41,9 @@ struct TextRequest {
     bool json;
 };
 
-/// Draws images for a prompt and writes them as --out says: an image, a grid, arrays, or a folder.
-void sample_text(const TextRequest& request, const TextOptions& options, const inference::Engine& engine);
+/// Generates images for a prompt and writes them in the format of --out: an image, a grid, arrays,
+/// or a folder.
+void sample_text(const TextRequest& request, const TextOptions& options,
+                 const inference::Engine& engine);
 
 }  // namespace atelier::cli

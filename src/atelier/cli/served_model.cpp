@@ -24,79 +24,107 @@ std::int64_t bytes_of(inference::Engine::Precision precision) {
     return precision == inference::Engine::Precision::bf16 ? 2 : 4;
 }
 
-/// What ensemble.json says; who computes is not in it.
+/// The description from ensemble.json, without engine and precision.
 server::Description description_of(const models::Ensemble& ensemble) {
-    const models::DataForm& form = ensemble.form;
+    const models::SampleSpec& spec = ensemble.spec;
     const std::string where = ensemble.directory.string();
-    if (form.kind == models::DataForm::Kind::points) core::fail("{}: draws points; only models of pictures are served", where);
-    std::vector<std::int64_t> shape = form.shape;
-    if (form.kind == models::DataForm::Kind::latent) shape = models::read_vae_config(ensemble.directory / "vae").image_shape(shape);
-    server::Description description{.class_names = form.class_names, .partition = ensemble.partition, .prior = ensemble.prior,
-                                    .width = static_cast<int>(shape[2]), .height = static_cast<int>(shape[1])};
+    if (spec.kind == models::SampleSpec::Kind::points)
+        core::fail("{}: generates points; only image models are served", where);
+    std::vector<std::int64_t> shape = spec.shape;
+    if (spec.kind == models::SampleSpec::Kind::latent)
+        shape = models::read_vae_config(ensemble.directory / "vae").image_shape(shape);
+    server::Description description{.class_names = spec.class_names,
+                                    .partition = ensemble.partition,
+                                    .prior = ensemble.prior,
+                                    .width = static_cast<int>(shape[2]),
+                                    .height = static_cast<int>(shape[1])};
     if (models::has_prompt_encoder(ensemble.directory)) {
         description.reads_prompts = true;
         description.class_names.clear();
         description.partition.owner.clear();
         description.prompts_hash = ensemble.partition_hash();
-    } else if (!form.class_names.empty() && form.class_names.size() != static_cast<std::size_t>(ensemble.partition.classes())) {
-        core::fail("{}: names {} classes and has {}", where, form.class_names.size(), ensemble.partition.classes());
+    } else if (!spec.class_names.empty() &&
+               spec.class_names.size() != static_cast<std::size_t>(ensemble.partition.classes())) {
+        core::fail("{}: names {} classes and has {}", where, spec.class_names.size(),
+                   ensemble.partition.classes());
     }
     return description;
 }
 
-/// The students to be asked here: `wanted`, or all.
-std::vector<std::int64_t> students_of(const models::Ensemble& ensemble, const std::vector<std::int64_t>& wanted) {
+/// The students to serve: `requested`, or all if empty.
+std::vector<std::int64_t> students_of(const models::Ensemble& ensemble,
+                                      const std::vector<std::int64_t>& requested) {
     const std::int64_t students = ensemble.partition.students;
-    for (const std::int64_t k : wanted) {
-        if (k >= students) throw core::UsageError(fmt::format("--students: {} has no student {}; it has 0 to {}", ensemble.directory.string(), k, students - 1));
+    for (const std::int64_t k : requested) {
+        if (k >= students)
+            throw core::UsageError(fmt::format("--students: {} has no student {}; it has 0 to {}",
+                                               ensemble.directory.string(), k, students - 1));
     }
-    if (!wanted.empty()) return wanted;
+    if (!requested.empty()) return requested;
     std::vector<std::int64_t> all(static_cast<std::size_t>(students));
     std::iota(all.begin(), all.end(), 0);
     return all;
 }
 
-/// Both an ensemble and a single model, which is an ensemble of one.
+/// Serves an ensemble or a single model, which is treated as an ensemble of one.
 class ServedModel : public server::Generator {
 public:
-    ServedModel(models::Ensemble ensemble, const inference::Sampling& sampling, const Serving& serving)
-        : ensemble_(std::move(ensemble)), sampling_(sampling), largest_batch_(serving.largest_batch), description_(description_of(ensemble_)) {
+    ServedModel(models::Ensemble ensemble, const inference::Sampling& sampling,
+                const ServingOptions& serving)
+        : ensemble_(std::move(ensemble)),
+          sampling_(sampling),
+          max_batch_(serving.max_batch),
+          description_(description_of(ensemble_)) {
         const models::Model first = models::read_model_config(ensemble_.students.front());
         engine_ = inference::engine_for(serving.engine, first);
-        description_.here = students_of(ensemble_, serving.students);
+        description_.served_students = students_of(ensemble_, serving.students);
         description_.evaluations = sampling.evaluations();
         description_.engine = name_of(engine_.kind);
         description_.precision = name_of(engine_.precision);
         for (std::size_t k = 0; k < ensemble_.students.size(); ++k) {
-            facts_.push_back(facts_of(k == 0 ? first : models::read_model_config(ensemble_.students[k])));
-            facts_.back().present = std::ranges::binary_search(description_.here, static_cast<std::int64_t>(k));
+            facts_.push_back(
+                facts_of(k == 0 ? first : models::read_model_config(ensemble_.students[k])));
+            facts_.back().available = std::ranges::binary_search(description_.served_students,
+                                                                 static_cast<std::int64_t>(k));
         }
-        for (const std::int64_t k : description_.here) opened_.emplace(k, open(k));
+        for (const std::int64_t k : description_.served_students) opened_.emplace(k, open(k));
         if (description_.reads_prompts) tools_ = tools_for_prompts(first);
     }
 
     const server::Description& description() const override { return description_; }
-    server::StudentFacts facts(std::int64_t k) const override { return facts_.at(static_cast<std::size_t>(k)); }
+    server::StudentFacts facts(std::int64_t k) const override {
+        return facts_.at(static_cast<std::size_t>(k));
+    }
 
-    std::vector<server::Reading> read(std::span<const std::string> prompts) const override {
-        const inference::PromptReader::Reading reading = tools_->reader.read(prompts);
-        std::vector<server::Reading> readings;
-        for (std::int64_t i = 0; i < reading.told.size(0); ++i) {
-            const auto place = tools_->reader.place(reading.embeddings[i]);
-            readings.push_back(
-                {place.student, place.margin, told_of(reading.told.narrow(0, i, 1)),
-                 tools_->reader.encoder().tokenizer.unread(prompts[static_cast<std::size_t>(i)])});
+    std::vector<server::EncodedPrompt> encode(std::span<const std::string> prompts) const override {
+        const inference::PromptReader::EncodedPrompts batch = tools_->reader.encode(prompts);
+        std::vector<server::EncodedPrompt> encoded;
+        for (std::int64_t i = 0; i < batch.conditioning.size(0); ++i) {
+            const auto route = tools_->reader.route(batch.embeddings[i]);
+            encoded.push_back({route.student, route.margin,
+                               conditioning_of(batch.conditioning.narrow(0, i, 1)),
+                               tools_->reader.encoder().tokenizer.truncated_tail(
+                                   prompts[static_cast<std::size_t>(i)])});
         }
-        return readings;
+        return encoded;
     }
 
     std::unique_ptr<server::Student> load(std::int64_t k) const override {
-        models::Model model = models::read_weights(opened_.at(k), engine_.device, engine_.weights());
-        PictureOrigin origin{.draw = {}, .student = k, .model_hash = model.hash(), .sampling = sampling_, .engine = engine_,
-                             .class_names = ensemble_.form.class_names, .prompt = "", .guidance = std::nullopt};
+        models::Model model =
+            models::read_weights(opened_.at(k), engine_.device, engine_.weights());
+        ImageOrigin origin{.draw = {},
+                           .student = k,
+                           .model_hash = model.hash(),
+                           .sampling = sampling_,
+                           .engine = engine_,
+                           .class_names = ensemble_.spec.class_names,
+                           .prompt = "",
+                           .guidance = std::nullopt};
         if (tools_) origin.guidance = tools_->guidance;
-        auto student = tools_ ? prompt_student(std::move(model), origin, tools_, largest_batch_) : class_student(std::move(model), origin, ensemble_.partition.cell(k), largest_batch_);
-        student->draw_some(1);
+        auto student = tools_ ? prompt_student(std::move(model), origin, tools_, max_batch_)
+                              : class_student(std::move(model), origin, ensemble_.partition.cell(k),
+                                              max_batch_);
+        student->warm_up(1);
         return student;
     }
 
@@ -109,73 +137,88 @@ private:
     std::shared_ptr<PromptTools> tools_for_prompts(const models::Model& first) const {
         std::optional<conditions::Router> router;
         if (ensemble_.prompts) router = ensemble_.prompts->router();
-        auto tools = std::make_shared<PromptTools>(inference::PromptReader(ensemble_.directory, first.network, std::move(router)));
+        auto tools = std::make_shared<PromptTools>(
+            inference::PromptReader(ensemble_.directory, first.network, std::move(router)));
         if (!ensemble_.prompts) tools->guidance = first.config.value("guidance", 1.0);
-        if (ensemble_.form.kind == models::DataForm::Kind::latent) tools->autoencoder.emplace(ensemble_.directory / "vae", engine_);
+        if (ensemble_.spec.kind == models::SampleSpec::Kind::latent)
+            tools->autoencoder.emplace(ensemble_.directory / "vae", engine_);
         return tools;
     }
 
-    /// OpenVINO arranges the weights once for each batch size that it compiles for, the other engines once.
+    /// OpenVINO keeps a copy of the weights per compiled batch size, the other engines one copy.
     server::StudentFacts facts_of(const models::Model& student) const {
         std::int64_t parameters = 0;
-        for (const auto& one : networks::trace(student.network).parameters) parameters += ops::elements(one.shape);
+        for (const auto& one : networks::trace(student.network).parameters)
+            parameters += ops::elements(one.shape);
         std::int64_t copies = 1;
         if (engine_.kind == inference::Engine::Kind::openvino) {
-            for (std::size_t batch = 4; batch <= largest_batch_; batch *= 4) ++copies;
+            for (std::size_t batch = 4; batch <= max_batch_; batch *= 4) ++copies;
         }
-        const bool native = engine_.kind == inference::Engine::Kind::native;  // float32, whatever was asked for
-        return {parameters, parameters * copies * bytes_of(native ? inference::Engine::Precision::fp32 : engine_.precision)};
+        const bool native = engine_.kind == inference::Engine::Kind::native;  // always float32
+        return {parameters,
+                parameters * copies *
+                    bytes_of(native ? inference::Engine::Precision::fp32 : engine_.precision)};
     }
 
     models::Ensemble ensemble_;
     inference::Sampling sampling_;
     inference::Engine engine_;
-    std::size_t largest_batch_;
+    std::size_t max_batch_;
     server::Description description_;
-    std::vector<server::StudentFacts> facts_;        // a student each
-    std::shared_ptr<PromptTools> tools_;             // where prompts are read
-    std::map<std::int64_t, models::Model> opened_;  // those here; who was put out of memory comes back as it was, whatever lies in its place by then
+    std::vector<server::StudentFacts> facts_;  // one per student
+    std::shared_ptr<PromptTools> tools_;       // of text-conditional models
+    std::map<std::int64_t, models::Model>
+        opened_;  // served students, held open so that an evicted student reloads the same weights
+                  // even if its files were replaced meanwhile
 };
 
-/// A model directory seen as an ensemble whose only student owns every class; it has no manifest.
+/// A model directory as an ensemble of one student that owns every class, without a manifest.
 models::Ensemble ensemble_of_one(const fs::path& path) {
     const models::Model model = models::read_model_config(path);
     models::Ensemble one;
     one.directory = path;
     one.students = {path};
-    one.form = model.form;
+    one.spec = model.spec;
     one.prior = inference::prior_of(model);
     one.partition = inference::whole_partition(one.prior.classes());
     return one;
 }
 
-std::shared_ptr<const server::Generator> opened(const fs::path& path, const Serving& serving) {
+std::shared_ptr<const server::Generator> open_ensemble(const fs::path& path,
+                                                       const ServingOptions& serving) {
     if (models::is_diffusers_directory(path)) {
-        throw core::UsageError(path.string() + ": is a diffusers directory; what is served are its students, or the teacher of a run (RUN/teacher)");
+        throw core::UsageError(path.string() +
+                               ": is a diffusers directory; what is served are its students, or "
+                               "the teacher of a run (RUN/teacher)");
     }
-    if (models::is_ensemble_directory(path)) return std::make_shared<ServedModel>(models::read_ensemble(path), inference::Sampling{}, serving);
-    const inference::Sampling sampling = inference::usual_sampling(models::read_model_config(path));
+    if (models::is_ensemble_directory(path))
+        return std::make_shared<ServedModel>(models::read_ensemble(path), inference::Sampling{},
+                                             serving);
+    const inference::Sampling sampling =
+        inference::default_sampling(models::read_model_config(path));
     return std::make_shared<ServedModel>(ensemble_of_one(path), sampling, serving);
 }
 
-/// Of a router, who needs no more of a prompt than whose it is.
-server::RoutedEnsemble::Read reader_for(const models::Ensemble& manifest) {
-    const auto encoder = std::make_shared<const models::PromptEncoder>(models::read_prompt_encoder(manifest.directory));
+/// Routes prompts without conditioning, which a router does not need.
+server::RoutedEnsemble::Encode prompt_router_for(const models::Ensemble& manifest) {
+    const auto encoder = std::make_shared<const models::PromptEncoder>(
+        models::read_prompt_encoder(manifest.directory));
     return [encoder, router = manifest.prompts->router()](std::span<const std::string> prompts) {
         const Tensor embeddings = encoder->embed(prompts);
-        std::vector<server::Reading> readings;
+        std::vector<server::EncodedPrompt> encoded;
         for (std::int64_t i = 0; i < embeddings.size(0); ++i) {
-            const auto place = inference::place_of(router, embeddings[i]);
-            readings.push_back({place.student, place.margin, nullptr,
-                                encoder->tokenizer.unread(prompts[static_cast<std::size_t>(i)])});
+            const auto route = inference::route_embedding(router, embeddings[i]);
+            encoded.push_back(
+                {route.student, route.margin, nullptr,
+                 encoder->tokenizer.truncated_tail(prompts[static_cast<std::size_t>(i)])});
         }
-        return readings;
+        return encoded;
     };
 }
 
-/// Of the file that a path leads to, through links: which one it is, and when its content or its
-/// place was changed last. A file may be replaced by one of the same size and time (`touch -r`,
-/// images built with fixed times), but not by one of the same inode and change time.
+/// Identity, size and times of the file that a path resolves to, through links. A file may be
+/// replaced by one of the same size and mtime (`touch -r`, container images with fixed times), but
+/// not by one of the same inode and ctime.
 std::string stamp_of(const fs::path& path) {
     struct stat file{};
     if (::stat(path.c_str(), &file) != 0) return path.string() + " is not there";
@@ -186,12 +229,12 @@ std::string stamp_of(const fs::path& path) {
 
 bool is_of_a_model(const fs::path& file) {
     constexpr std::array<std::string_view, 3> endings{".json", ".safetensors",
-                                                      ".txt"};  // the last of tokenizers
+                                                      ".txt"};  // .txt: tokenizers
     return std::ranges::find(endings, file.extension().string()) != endings.end();
 }
 
-/// Looks into the folders of a model, an ensemble's students and its text encoder, also where they
-/// are links, but not into what training left beside.
+/// Stamps all files of a model, an ensemble's students and its text encoder, following links but
+/// skipping training folders.
 std::string stamp_of_all(const fs::path& path) {
     constexpr int deepest = 3;
     std::vector<std::string> files;
@@ -209,14 +252,20 @@ std::string stamp_of_all(const fs::path& path) {
 
 }  // namespace
 
-server::Source served_source(const std::string& id, const fs::path& path, const Serving& serving) {
-    return {.id = id, .open = [=] { return opened(path, serving); }, .stamp = [=] { return stamp_of_all(path); }};
+server::ModelSource served_source(const std::string& id, const fs::path& path,
+                                  const ServingOptions& serving) {
+    return {.id = id,
+            .open = [=] { return open_ensemble(path, serving); },
+            .stamp = [=] { return stamp_of_all(path); }};
 }
 
-server::Source routed_source(const std::string& id, const fs::path& path, const server::RoutedEnsemble::Options& options) {
+server::ModelSource routed_source(const std::string& id, const fs::path& path,
+                                  const server::RoutedEnsemble::Options& options) {
     const auto open = [=]() -> std::shared_ptr<const server::Generator> {
         const models::Ensemble manifest = models::read_manifest(path);
-        return std::make_shared<server::RoutedEnsemble>(options, id, description_of(manifest), manifest.prompts ? reader_for(manifest) : server::RoutedEnsemble::Read{});
+        return std::make_shared<server::RoutedEnsemble>(
+            options, id, description_of(manifest),
+            manifest.prompts ? prompt_router_for(manifest) : server::RoutedEnsemble::Encode{});
     };
     return {.id = id, .open = open, .stamp = [=] { return stamp_of(path / "ensemble.json"); }};
 }

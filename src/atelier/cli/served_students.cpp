@@ -1,74 +1,111 @@
 #include "atelier/cli/served_students.h"
 
+#include "atelier/core/error.h"
+
 namespace atelier::cli {
 
 namespace {
 
 class ClassStudent final : public ServedStudent {
 public:
-    ClassStudent(models::Model model, const PictureOrigin& origin, const std::vector<std::int64_t>& classes, std::size_t largest_batch)
-        : ServedStudent(origin, largest_batch), ready_(std::move(model), origin.sampling, origin.engine, classes), any_class_(classes.front()) {}
+    ClassStudent(models::Model model, const ImageOrigin& origin,
+                 const std::vector<std::int64_t>& classes, std::size_t max_batch)
+        : ServedStudent(origin, max_batch),
+          ready_(std::move(model), origin.sampling, origin.engine, classes),
+          any_class_(classes.front()) {}
 
 private:
-    Tensor pixels(std::span<const inference::Draw> draws, std::span<const server::Draw>) override { return models::to_user_space(ready_.model.form, ready_.draw(draws)); }
-    server::Draw any() const override { return {.class_id = any_class_}; }
+    Tensor pixels(std::span<const inference::Draw> draws, std::span<const server::Draw>) override {
+        return models::to_user_space(ready_.model.spec, ready_.draw(draws));
+    }
+    server::Draw any_draw() const override { return {.class_id = any_class_}; }
 
     inference::ReadyModel ready_;
     std::int64_t any_class_;
 };
 
+/// A tensor [1,...].
+struct TensorConditioning final : server::Conditioning {
+    explicit TensorConditioning(Tensor row) : tensor(std::move(row)) {}
+    Tensor tensor;
+};
+
+/// Throws core::Error if the conditioning is missing or was made by another generator.
+const Tensor& tensor_of(const server::Draw& draw) {
+    const auto* conditioning = dynamic_cast<const TensorConditioning*>(draw.conditioning.get());
+    if (conditioning == nullptr) core::fail("a draw has no conditioning of this model's prompts");
+    return conditioning->tensor;
+}
+
 class PromptStudent final : public ServedStudent {
 public:
-    PromptStudent(models::Model model, const PictureOrigin& origin, std::shared_ptr<PromptTools> tools, std::size_t largest_batch)
-        : ServedStudent(origin, largest_batch), tools_(std::move(tools)), model_(std::move(model), origin.sampling, origin.engine, tools_->reader.none(), tools_->guidance),
-          none_(told_of(tools_->reader.none())) {}
+    PromptStudent(models::Model model, const ImageOrigin& origin,
+                  std::shared_ptr<PromptTools> tools, std::size_t max_batch)
+        : ServedStudent(origin, max_batch),
+          tools_(std::move(tools)),
+          model_(std::move(model), origin.sampling, origin.engine, tools_->reader.empty_prompt(),
+                 tools_->guidance),
+          none_(conditioning_of(tools_->reader.empty_prompt())) {}
 
 private:
-    Tensor pixels(std::span<const inference::Draw> draws, std::span<const server::Draw> asked) override {
-        std::vector<Tensor> told;
-        for (const server::Draw& draw : asked) told.push_back(*std::static_pointer_cast<const Tensor>(draw.told));
-        const Tensor samples = model_.draw(draws, at::cat(told));
-        if (!tools_->autoencoder) return models::to_user_space(model_.model.form, samples).contiguous();
+    Tensor pixels(std::span<const inference::Draw> draws,
+                  std::span<const server::Draw> requested) override {
+        std::vector<Tensor> conditioning;
+        for (const server::Draw& draw : requested) conditioning.push_back(tensor_of(draw));
+        const Tensor samples = model_.draw(draws, at::cat(conditioning));
+        if (!tools_->autoencoder)
+            return models::to_user_space(model_.model.spec, samples).contiguous();
         const std::lock_guard alone(tools_->busy);
-        return tools_->autoencoder->pictures(samples);
+        return tools_->autoencoder->decode_to_pixels(samples);
     }
-    server::Draw any() const override { return {.told = none_}; }
+    server::Draw any_draw() const override { return {.conditioning = none_}; }
 
     std::shared_ptr<PromptTools> tools_;
     inference::PromptedModel model_;
-    std::shared_ptr<const void> none_;
+    std::shared_ptr<const server::Conditioning> none_;
 };
 
 }  // namespace
 
-std::vector<server::Picture> ServedStudent::generate(std::span<const server::Draw> draws, server::Clock::time_point) {
-    std::vector<inference::Draw> wanted;
-    for (const server::Draw& draw : draws) wanted.push_back({draw.seed, draw.number, draw.class_id});
+std::vector<server::GeneratedImage> ServedStudent::generate(std::span<const server::Draw> draws,
+                                                            server::Clock::time_point) {
+    std::vector<inference::Draw> inputs;
+    for (const server::Draw& draw : draws)
+        inputs.push_back({draw.seed, draw.number, draw.class_id});
     const std::lock_guard alone(busy_);
-    const Tensor user = pixels(wanted, draws);
-    std::vector<server::Picture> pictures;
-    for (std::size_t i = 0; i < wanted.size(); ++i) {
-        origin_.draw = wanted[i];
+    const Tensor user = pixels(inputs, draws);
+    std::vector<server::GeneratedImage> images;
+    for (std::size_t i = 0; i < inputs.size(); ++i) {
+        origin_.draw = inputs[i];
         origin_.prompt = draws[i].prompt;
-        pictures.push_back({models::image_of(user[static_cast<std::int64_t>(i)]), picture_text(origin_)});
+        images.push_back(
+            {models::image_of(user[static_cast<std::int64_t>(i)]), image_metadata(origin_)});
     }
-    return pictures;
+    return images;
 }
 
 void ServedStudent::prepare() {
-    for (std::size_t batch = 4; batch <= largest_batch_; batch *= 4) draw_some(batch);
+    for (std::size_t batch = 4; batch <= max_batch_; batch *= 4) warm_up(batch);
 }
 
-void ServedStudent::draw_some(std::size_t count) { generate(std::vector<server::Draw>(count, any()), {}); }
-
-std::unique_ptr<ServedStudent> class_student(models::Model model, const PictureOrigin& origin, const std::vector<std::int64_t>& classes, std::size_t largest_batch) {
-    return std::make_unique<ClassStudent>(std::move(model), origin, classes, largest_batch);
+void ServedStudent::warm_up(std::size_t count) {
+    generate(std::vector<server::Draw>(count, any_draw()), {});
 }
 
-std::shared_ptr<const void> told_of(const Tensor& row) { return std::make_shared<const Tensor>(row); }
+std::unique_ptr<ServedStudent> class_student(models::Model model, const ImageOrigin& origin,
+                                             const std::vector<std::int64_t>& classes,
+                                             std::size_t max_batch) {
+    return std::make_unique<ClassStudent>(std::move(model), origin, classes, max_batch);
+}
 
-std::unique_ptr<ServedStudent> prompt_student(models::Model model, const PictureOrigin& origin, std::shared_ptr<PromptTools> tools, std::size_t largest_batch) {
-    return std::make_unique<PromptStudent>(std::move(model), origin, std::move(tools), largest_batch);
+std::shared_ptr<const server::Conditioning> conditioning_of(const Tensor& row) {
+    return std::make_shared<const TensorConditioning>(row);
+}
+
+std::unique_ptr<ServedStudent> prompt_student(models::Model model, const ImageOrigin& origin,
+                                              std::shared_ptr<PromptTools> tools,
+                                              std::size_t max_batch) {
+    return std::make_unique<PromptStudent>(std::move(model), origin, std::move(tools), max_batch);
 }
 
 }  // namespace atelier::cli

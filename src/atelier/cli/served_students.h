@@ -4,52 +4,60 @@
 #include <mutex>
 #include <vector>
 
-#include "atelier/cli/picture_text.h"
+#include "atelier/cli/image_metadata.h"
 #include "atelier/inference/autoencoder.h"
 #include "atelier/inference/prompted_model.h"
 #include "atelier/server/generator.h"
 
 namespace atelier::cli {
 
-/// A student in memory, as the server asks it: one batch at a time.
+/// A student in memory, which runs one batch at a time.
 class ServedStudent : public server::Student {
 public:
-    std::vector<server::Picture> generate(std::span<const server::Draw> draws, server::Clock::time_point) final;
+    std::vector<server::GeneratedImage> generate(std::span<const server::Draw> draws,
+                                                 server::Clock::time_point) final;
 
-    /// OpenVINO compiles for batches of 1, 4, 16, ... pictures when they are first drawn; this draws one batch of each, up to the largest.
+    /// OpenVINO compiles for batches of 1, 4, 16, ... images when they are first drawn; this draws
+    /// one batch of each size up to the largest.
     void prepare() final;
-    /// Draws pictures that nobody sees.
-    void draw_some(std::size_t count);
+    /// Draws `count` images and discards them.
+    void warm_up(std::size_t count);
 
 protected:
-    ServedStudent(PictureOrigin origin, std::size_t largest_batch) : origin_(std::move(origin)), largest_batch_(largest_batch) {}
+    ServedStudent(ImageOrigin origin, std::size_t max_batch)
+        : origin_(std::move(origin)), max_batch_(max_batch) {}
 
     /// Pixels [N,H,W,C].
-    virtual Tensor pixels(std::span<const inference::Draw> draws, std::span<const server::Draw> asked) = 0;
-    /// A draw that any student could be asked for.
-    virtual server::Draw any() const = 0;
+    virtual Tensor pixels(std::span<const inference::Draw> draws,
+                          std::span<const server::Draw> requested) = 0;
+    /// A valid draw of this student, for warming up.
+    virtual server::Draw any_draw() const = 0;
 
 private:
-    PictureOrigin origin_;
-    std::size_t largest_batch_;
-    std::mutex busy_;  // generate and prepare
+    ImageOrigin origin_;
+    std::size_t max_batch_;
+    std::mutex busy_;  // held by generate and prepare
 };
 
-/// A student that owns classes, ready for them. `origin`: all but the draw.
-std::unique_ptr<ServedStudent> class_student(models::Model model, const PictureOrigin& origin, const std::vector<std::int64_t>& classes, std::size_t largest_batch);
+/// A student that owns classes. `origin`: metadata without the draw.
+std::unique_ptr<ServedStudent> class_student(models::Model model, const ImageOrigin& origin,
+                                             const std::vector<std::int64_t>& classes,
+                                             std::size_t max_batch);
 
-/// What students that own prompts share.
+/// Shared by the students of a model that takes prompts.
 struct PromptTools {
     inference::PromptReader reader;
     double guidance = 1;
     std::optional<inference::Autoencoder> autoencoder;  // of latents
-    std::mutex busy;                                    // of `autoencoder`
+    std::mutex busy;                                    // guards `autoencoder`
 };
 
-/// What the server's reading of a prompt tells a student: a tensor [1,...].
-std::shared_ptr<const void> told_of(const Tensor& row);
+/// The conditioning of one prompt, a tensor [1,...], for students from `prompt_student`.
+std::shared_ptr<const server::Conditioning> conditioning_of(const Tensor& row);
 
 /// A student that owns prompts.
-std::unique_ptr<ServedStudent> prompt_student(models::Model model, const PictureOrigin& origin, std::shared_ptr<PromptTools> tools, std::size_t largest_batch);
+std::unique_ptr<ServedStudent> prompt_student(models::Model model, const ImageOrigin& origin,
+                                              std::shared_ptr<PromptTools> tools,
+                                              std::size_t max_batch);
 
 }  // namespace atelier::cli

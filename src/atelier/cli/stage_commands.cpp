@@ -18,7 +18,7 @@ namespace atelier::cli {
 
 namespace {
 
-/// What every command on a config takes.
+/// The arguments of every command on a config.
 struct ConfigArguments {
     std::string path;
     std::vector<std::string> overrides;
@@ -27,74 +27,105 @@ struct ConfigArguments {
 
 void add_config_arguments(CLI::App& command, ConfigArguments& to) {
     command.add_option("CONFIG", to.path, "a TOML file, e.g. configs/toy2d.toml")->required();
-    command.add_option("overrides", to.overrides, "key=value pairs that take the config's place, e.g. seed=3 partition.students=8");
-    command.add_option("--max-hours", to.max_hours, "stop after so many hours with a checkpoint and exit code 130; the same command goes on")->check(CLI::PositiveNumber);
+    command.add_option(
+        "overrides", to.overrides,
+        "key=value pairs that take the config's place, e.g. seed=3 partition.students=8");
+    command
+        .add_option("--max-hours", to.max_hours,
+                    "stop after so many hours with a checkpoint and exit code 130; the same "
+                    "command goes on")
+        ->check(CLI::PositiveNumber);
 }
 
-constexpr unsigned seconds_of_a_step = 10;  // that a stage may take to its next checkpoint when it is told to stop
+constexpr unsigned seconds_of_a_step =
+    10;  // that a stage may take to its next checkpoint after a request to stop
 
-/// Opens the run with its threads set, holding the run's directory (or one folder of it) against a second process; then does `work`. `trains`: what can be known before
-/// training is checked before it.
-void with_workshop(const ConfigArguments& arguments, std::optional<std::int64_t> student, const std::string& lock_folder,
-                   const std::function<void(Workshop&)>& work, bool trains = true, bool all_stages = false) {
-    core::end_after_stop(seconds_of_a_step, core::resumable_words);
+/// Opens the run with its threads set, locks the run's directory (or one folder of it) against a
+/// second process, then calls `work`. `trains`: runs check_before_training first.
+void with_run(const ConfigArguments& arguments, std::optional<std::int64_t> student,
+              const std::string& lock_folder, const std::function<void(RunContext&)>& work,
+              bool trains = true, bool all_stages = false) {
+    core::end_after_stop(seconds_of_a_step, core::resumable_message);
     if (arguments.max_hours > 0) core::stop_after(arguments.max_hours * 3600);
-    Workshop workshop(load_config(arguments.path, arguments.overrides));
-    if (student && (*student < 0 || *student >= workshop.config().partition.students)) {
-        throw core::UsageError(fmt::format("--student {} is out of range; this run has students 0 to {}", *student,
-                                           workshop.config().partition.students - 1));
+    RunContext context(load_config(arguments.path, arguments.overrides));
+    if (student && (*student < 0 || *student >= context.config().partition.students)) {
+        throw core::UsageError(
+            fmt::format("--student {} is out of range; this run has students 0 to {}", *student,
+                        context.config().partition.students - 1));
     }
-    // What is wrong with data and config is said before the run's directory appears.
-    check_plan(workshop);
-    std::vector<std::string> remarks;
-    if (trains) remarks = check_before_training(workshop.loaded(), workshop.raw_data().get());
-    if (all_stages) check_stages(workshop);
-    at::set_num_threads(static_cast<int>(workshop.config().threads));
+    // Errors in data and config are reported before the run's directory is created.
+    check_run(context);
+    std::vector<std::string> warnings;
+    if (trains) warnings = check_before_training(context.loaded(), context.raw_data().get());
+    if (all_stages) check_stages(context);
+    at::set_num_threads(static_cast<int>(context.config().threads));
     core::keep_freed_memory();
-    const core::DirectoryLock lock(workshop.output() / lock_folder);
-    if (all_stages) core::log::also_write_to((workshop.output() / "log.txt").string());
-    for (const std::string& remark : remarks) core::log::warning("{}", remark);
-    if (workshop.config().precision == "bf16" && !workshop.config().compute().type) {
-        core::log::info("this CPU has no bfloat16 instructions that LibTorch could train with; computing in float32, which is some ten times faster here");
+    const core::DirectoryLock lock(context.output() / lock_folder);
+    if (all_stages) core::log::also_write_to((context.output() / "log.txt").string());
+    for (const std::string& warning : warnings) core::log::warning("{}", warning);
+    if (context.config().precision == "bf16" && !context.config().compute().type) {
+        core::log::info(
+            "this CPU has no bfloat16 instructions that LibTorch could train with; computing in "
+            "float32, which is some ten times faster here");
     }
-    work(workshop);
+    work(context);
 }
 
 void add_run(CLI::App& app) {
     auto arguments = std::make_shared<ConfigArguments>();
     auto explain = std::make_shared<bool>(false), dry = std::make_shared<bool>(false);
-    auto wishes = std::make_shared<DryRun>();
-    CLI::App* command = app.add_subcommand("run", "Do every missing stage of a run; safe to call again after any interruption");
+    auto options = std::make_shared<DryRunOptions>();
+    CLI::App* command = app.add_subcommand(
+        "run", "Do every missing stage of a run; safe to call again after any interruption");
     add_config_arguments(*command, *arguments);
-    command->add_flag("--explain", *explain, "list every key of a config with its meaning, and stop");
-    CLI::Option* plan = command->add_flag("--dry-run", *dry, "say what the run needs (networks, memory, work, images, time) and whether it fits, and stop");
-    command->add_flag("--json", wishes->json, "the dry run as JSON")->needs(plan);
-    command->add_option("--device-memory", wishes->device_memory_gib, "GiB of the device to plan for; without: the config's, or what is found")
-        ->needs(plan)->check(CLI::PositiveNumber);
-    command->add_option("--tflops", wishes->tflops, "a device's rate to reckon times with; without: measured here")->needs(plan)->check(CLI::PositiveNumber);
-    command->footer("Examples:\n  atelier run configs/toy2d.toml output=runs/toy2d\n  atelier run configs/toy2d.toml data.path=points.safetensors "
-                    "partition.students=8 output=runs/eight\n  atelier run configs/toy2d.toml --explain\n"
-                    "  atelier run configs/imagenet64-msd4-dm.toml --dry-run --tflops 200\n  atelier run configs/imagenet64-msd4-dm.toml --max-hours 23.5");
-    command->callback([arguments, explain, dry, wishes] {
+    command->add_flag("--explain", *explain,
+                      "list every key of a config with its meaning, and stop");
+    CLI::Option* plan =
+        command->add_flag("--dry-run", *dry,
+                          "print what the run needs (networks, memory, work, images, "
+                          "time) and whether it fits, and stop");
+    command->add_flag("--json", options->json, "the dry run as JSON")->needs(plan);
+    command
+        ->add_option("--device-memory", options->device_memory_gib,
+                     "GiB of the device to plan for; without: the config's, or what is found")
+        ->needs(plan)
+        ->check(CLI::PositiveNumber);
+    command
+        ->add_option("--tflops", options->tflops,
+                     "the device's rate, for estimates of time; without: measured here")
+        ->needs(plan)
+        ->check(CLI::PositiveNumber);
+    command->footer(
+        "Examples:\n  atelier run configs/toy2d.toml output=runs/toy2d\n  atelier run "
+        "configs/toy2d.toml data.path=points.safetensors "
+        "partition.students=8 output=runs/eight\n  atelier run configs/toy2d.toml --explain\n"
+        "  atelier run configs/imagenet64-msd4-dm.toml --dry-run --tflops 200\n  atelier run "
+        "configs/imagenet64-msd4-dm.toml --max-hours 23.5");
+    command->callback([arguments, explain, dry, options] {
         if (*explain) {
             RunConfig config;
             std::cout << schema_of(config).explain();
             return;
         }
-        if (*dry) return dry_run(load_config(arguments->path, arguments->overrides), *wishes);
-        with_workshop(*arguments, std::nullopt, "", [](Workshop& workshop) { make_everything(workshop); }, true, true);
+        if (*dry) return dry_run(load_config(arguments->path, arguments->overrides), *options);
+        with_run(
+            *arguments, std::nullopt, "", [](RunContext& context) { make_everything(context); },
+            true, true);
     });
 }
 
-void add_one_stage(CLI::App& app, const std::string& name, const std::string& help, void (*make)(Workshop&)) {
+void add_one_stage(CLI::App& app, const std::string& name, const std::string& help,
+                   void (*make)(RunContext&)) {
     auto arguments = std::make_shared<ConfigArguments>();
     CLI::App* command = app.add_subcommand(name, help);
     add_config_arguments(*command, *arguments);
     command->footer("Example:\n  atelier " + name + " configs/toy2d.toml output=runs/toy2d");
-    command->callback([arguments, make] { with_workshop(*arguments, std::nullopt, "", make); });
+    command->callback([arguments, make] { with_run(*arguments, std::nullopt, "", make); });
 }
 
-bool is_embeddings(const std::string& path) { return path.ends_with(".npy") || path.ends_with(".safetensors"); }
+bool is_embeddings(const std::string& path) {
+    return path.ends_with(".npy") || path.ends_with(".safetensors");
+}
 
 void add_partition(CLI::App& app) {
     struct Arguments : ConfigArguments {
@@ -102,26 +133,48 @@ void add_partition(CLI::App& app) {
     };
     auto arguments = std::make_shared<Arguments>();
     PromptArguments& prompts = arguments->prompts;
-    CLI::App* command = app.add_subcommand("partition", "Split a run's classes among the students, or a set of prompts by their embeddings");
-    command->add_option("SUBJECT", arguments->path, "a run's config (*.toml), or embeddings: .npy [N,D], or safetensors with \"embeddings\" [N,D]")->required();
-    command->add_option("overrides", arguments->overrides, "key=value pairs that take the config's place; with a config");
+    CLI::App* command = app.add_subcommand(
+        "partition",
+        "Split a run's classes among the students, or a set of prompts by their embeddings");
+    command
+        ->add_option("SUBJECT", arguments->path,
+                     "a run's config (*.toml), or embeddings: .npy [N,D], or safetensors with "
+                     "\"embeddings\" [N,D]")
+        ->required();
+    command->add_option("overrides", arguments->overrides,
+                        "key=value pairs that take the config's place; with a config");
     // With embeddings:
-    command->add_option("--out", prompts.out, "embeddings: the directory to make: the partition, every prompt's owner, and a report");
+    command->add_option(
+        "--out", prompts.out,
+        "embeddings: the directory to make: the partition, every prompt's owner, and a report");
     command->add_option("--students", prompts.students, "embeddings: K")->capture_default_str();
-    command->add_option("--seed", prompts.seed, "embeddings: of the clusters")->check(CLI::NonNegativeNumber);
-    command->add_option("--prompts", prompts.prompts, "embeddings: the prompts, a line a row, to show what cells are about");
-    command->add_option("--encoder", prompts.encoder, "embeddings: the name of what made them, to be kept in the partition");
-    command->add_option("--null-owner", prompts.null_owner, "embeddings: who owns the empty prompt; else the owner of an empty line, else the largest cell's");
+    command->add_option("--seed", prompts.seed, "embeddings: seed of the clustering")
+        ->check(CLI::NonNegativeNumber);
+    command->add_option("--prompts", prompts.prompts,
+                        "embeddings: the prompts, one line per row, to show what cells are about");
+    command->add_option(
+        "--encoder", prompts.encoder,
+        "embeddings: the name of the model that made them, recorded in the partition");
+    command->add_option("--null-owner", prompts.null_owner,
+                        "embeddings: who owns the empty prompt; else the owner of an empty line, "
+                        "else the largest cell's");
     command->add_flag("--balanced", prompts.balanced, "embeddings: cells of equal size");
-    command->add_flag("--json", prompts.json, "embeddings: sizes, borders and central prompts as JSON");
-    command->footer("Examples:\n  atelier partition configs/toy2d.toml output=runs/toy2d\n"
-                    "  atelier partition embeddings.npy --prompts prompts.txt --students 4 --balanced --out prompts-k4");
+    command->add_flag("--json", prompts.json,
+                      "embeddings: sizes, borders and central prompts as JSON");
+    command->footer(
+        "Examples:\n  atelier partition configs/toy2d.toml output=runs/toy2d\n"
+        "  atelier partition embeddings.npy --prompts prompts.txt --students 4 --balanced --out "
+        "prompts-k4");
     command->callback([arguments] {
         if (!is_embeddings(arguments->path)) {
-            with_workshop(*arguments, std::nullopt, "", [](Workshop& workshop) { make_partition(workshop); });
+            with_run(*arguments, std::nullopt, "",
+                     [](RunContext& context) { make_partition(context); });
             return;
         }
-        if (!arguments->overrides.empty()) throw core::UsageError(fmt::format("\"{}\" goes with a config, not with embeddings; use --students and the like", arguments->overrides[0]));
+        if (!arguments->overrides.empty())
+            throw core::UsageError(fmt::format(
+                "\"{}\" goes with a config, not with embeddings; use --students and the like",
+                arguments->overrides[0]));
         arguments->prompts.embeddings = arguments->path;
         partition_prompts(arguments->prompts);
     });
@@ -133,17 +186,27 @@ void add_report(CLI::App& app) {
         std::vector<std::string> more;
     };
     auto arguments = std::make_shared<Arguments>();
-    CLI::App* command = app.add_subcommand("report", "Write a run's HTML report from what is there, or one page about several folders of models");
-    command->add_option("SUBJECT", arguments->subject, "a run's config (*.toml), or a run directory or folder of models")->required();
-    command->add_option("more", arguments->more, "key=value pairs with a config, further folders otherwise");
+    CLI::App* command = app.add_subcommand("report",
+                                           "Write a run's HTML report from what is there, or one "
+                                           "page about several folders of models");
+    command
+        ->add_option("SUBJECT", arguments->subject,
+                     "a run's config (*.toml), or a run directory or folder of models")
+        ->required();
+    command->add_option("more", arguments->more,
+                        "key=value pairs with a config, further folders otherwise");
     command->add_option("--out", arguments->out, "the page, e.g. report.html; with folders");
-    command->footer("Examples:\n  atelier report configs/toy2d.toml output=runs/toy2d\n  atelier report runs/toy2d models/fashion-mnist --out report.html");
+    command->footer(
+        "Examples:\n  atelier report configs/toy2d.toml output=runs/toy2d\n  atelier report "
+        "runs/toy2d models/fashion-mnist --out report.html");
     command->callback([arguments] {
         if (arguments->subject.ends_with(".toml")) {
-            with_workshop({arguments->subject, arguments->more, 0}, std::nullopt, "", make_report, false);
+            with_run({arguments->subject, arguments->more, 0}, std::nullopt, "", make_report,
+                     false);
             return;
         }
-        if (arguments->out.empty()) throw core::UsageError("--out is needed: the page to write, e.g. --out report.html");
+        if (arguments->out.empty())
+            throw core::UsageError("--out is needed: the page to write, e.g. --out report.html");
         std::vector<std::string> folders{arguments->subject};
         folders.insert(folders.end(), arguments->more.begin(), arguments->more.end());
         report_on(folders, arguments->out);
@@ -157,21 +220,34 @@ void add_distill(CLI::App& app) {
         bool checked = false;
     };
     auto arguments = std::make_shared<Arguments>();
-    CLI::App* command = app.add_subcommand("distill", "Train students: all of them, or one by one, each as a process of its own if you like");
+    CLI::App* command = app.add_subcommand(
+        "distill",
+        "Train students: all of them, or one at a time, each in its own process if you like");
     add_config_arguments(*command, *arguments);
     command->add_option("--student", arguments->student, "only this student, 0 to K-1");
-    command->add_option("--stage", arguments->stage, "only this stage")->check(CLI::IsMember({"tsm", "dm", "adm"}));
-    command->add_flag("--checked", arguments->checked, "the run that starts this has looked at everything, and said it")->group("");
-    command->footer("Examples:\n  atelier distill configs/toy2d.toml output=runs/toy2d --student 2\n  atelier distill configs/toy2d.toml "
-                    "output=runs/toy2d --student 0 --stage dm");
+    command->add_option("--stage", arguments->stage, "only this stage")
+        ->check(CLI::IsMember({"tsm", "dm", "adm"}));
+    command
+        ->add_flag("--checked", arguments->checked,
+                   "the run that starts this has already checked and reported everything")
+        ->group("");
+    command->footer(
+        "Examples:\n  atelier distill configs/toy2d.toml output=runs/toy2d --student 2\n  atelier "
+        "distill configs/toy2d.toml "
+        "output=runs/toy2d --student 0 --stage dm");
     command->callback([arguments] {
-        const std::string folder = arguments->student ? fmt::format("students/{}", *arguments->student) : "students";
-        with_workshop(*arguments, arguments->student, folder, [&](Workshop& workshop) {
-            workshop.teacher();
-            for (std::int64_t k = 0; k < workshop.config().partition.students; ++k) {
-                if (!arguments->student || *arguments->student == k) make_student(workshop, k, arguments->stage);
-            }
-        }, !arguments->checked);
+        const std::string folder =
+            arguments->student ? fmt::format("students/{}", *arguments->student) : "students";
+        with_run(
+            *arguments, arguments->student, folder,
+            [&](RunContext& context) {
+                context.teacher();
+                for (std::int64_t k = 0; k < context.config().partition.students; ++k) {
+                    if (!arguments->student || *arguments->student == k)
+                        make_student(context, k, arguments->stage);
+                }
+            },
+            !arguments->checked);
     });
 }
 
@@ -179,12 +255,16 @@ void add_distill(CLI::App& app) {
 
 void add_stage_commands(CLI::App& app) {
     add_run(app);
-    add_one_stage(app, "teacher", "Train the run's teacher, or adopt the one at teacher.path; a finished one goes on where teacher.steps was raised", [](Workshop& workshop) {
-        make_teacher(workshop);
-        warn_of_stale_stages(workshop);
-    });
+    add_one_stage(app, "teacher",
+                  "Train the run's teacher, or adopt the one at teacher.path; a finished one goes "
+                  "on where teacher.steps was raised",
+                  [](RunContext& context) {
+                      make_teacher(context);
+                      warn_of_stale_stages(context);
+                  });
     add_partition(app);
-    add_one_stage(app, "pairs", "Draw the teacher's noise-sample pairs for the regression loss", make_pairs);
+    add_one_stage(app, "pairs", "Draw the teacher's noise-sample pairs for the regression loss",
+                  make_pairs);
     add_distill(app);
     add_one_stage(app, "ensemble", "Put the finished students together", make_ensemble);
     add_report(app);

@@ -33,7 +33,8 @@ bool StandardOutput::write_out() {
 
 StandardOutput::int_type StandardOutput::overflow(int_type character) {
     if (!write_out()) return traits_type::eof();
-    if (!traits_type::eq_int_type(character, traits_type::eof())) sputc(traits_type::to_char_type(character));
+    if (!traits_type::eq_int_type(character, traits_type::eof()))
+        sputc(traits_type::to_char_type(character));
     return traits_type::not_eof(character);
 }
 
@@ -46,10 +47,11 @@ std::optional<int> StandardOutput::finish() {
 }
 
 void occupy_standard_descriptors() {
-    // The wrong way round, so that reading and writing fail as they would have; what goes to standard error has no reader.
+    // Opened with the wrong mode, so that reads and writes still fail; standard error is discarded.
     for (const int descriptor : {STDIN_FILENO, STDOUT_FILENO, STDERR_FILENO}) {
         if (::fcntl(descriptor, F_GETFD) >= 0 || errno != EBADF) continue;
-        [[maybe_unused]] const int opened = ::open("/dev/null", descriptor == STDOUT_FILENO ? O_RDONLY : O_WRONLY);
+        [[maybe_unused]] const int opened =
+            ::open("/dev/null", descriptor == STDOUT_FILENO ? O_RDONLY : O_WRONLY);
     }
 }
 

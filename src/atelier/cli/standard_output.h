@@ -7,8 +7,8 @@
 
 namespace atelier::cli {
 
-/// Standard output that remembers why it could not be written: std::cout alone would go silent, and the program would say
-/// that all is well. Stands in for std::cout's buffer while it lives.
+/// Replaces std::cout's buffer during its lifetime and records the first write error, which
+/// std::cout alone would swallow.
 class StandardOutput final : public std::streambuf {
 public:
     StandardOutput();
@@ -16,7 +16,7 @@ public:
     StandardOutput(const StandardOutput&) = delete;
     StandardOutput& operator=(const StandardOutput&) = delete;
 
-    /// Writes what is left; the system's error number of the first write that failed, or nothing.
+    /// Flushes; returns the errno of the first failed write, or nullopt.
     std::optional<int> finish();
 
 private:
@@ -29,8 +29,8 @@ private:
     std::optional<int> problem_;
 };
 
-/// Opens what the caller closed of standard input, output and error, so that no file of ours takes their numbers and what is
-/// printed fails as it should.
+/// Opens any of stdin, stdout and stderr that the caller closed, so that no other file gets their
+/// descriptors and writes to them fail as expected.
 void occupy_standard_descriptors();
 
 }  // namespace atelier::cli

@@ -1,5 +1,5 @@
-#include <CLI/CLI.hpp>
 #include <fmt/ranges.h>
+#include <CLI/CLI.hpp>
 
 #include <iostream>
 
@@ -20,7 +20,8 @@ struct TokenizeArguments {
 
 void tokenize(const TokenizeArguments& arguments) {
     const fs::path model = arguments.model;
-    const conditions::ClipTokenizer tokenizer(fs::is_directory(model / "tokenizer") ? model / "tokenizer" : model);
+    const conditions::ClipTokenizer tokenizer(
+        fs::is_directory(model / "tokenizer") ? model / "tokenizer" : model);
     nlohmann::json all = nlohmann::json::array();
     for (const std::string& text : arguments.texts) {
         if (arguments.json) all.push_back(tokenizer.encode_padded(text));
@@ -33,11 +34,19 @@ void tokenize(const TokenizeArguments& arguments) {
 
 void add_tokenize_command(CLI::App& app) {
     auto arguments = std::make_shared<TokenizeArguments>();
-    CLI::App* command = app.add_subcommand("tokenize", "Print the ids that a text encoder reads for prompts");
-    command->add_option("MODEL", arguments->model, "a diffusers directory, or a folder with vocab.json and merges.txt or tokenizer.json")->required();
+    CLI::App* command =
+        app.add_subcommand("tokenize", "Print the ids that a text encoder reads for prompts");
+    command
+        ->add_option(
+            "MODEL", arguments->model,
+            "a diffusers directory, or a folder with vocab.json and merges.txt or tokenizer.json")
+        ->required();
     command->add_option("TEXT", arguments->texts, "prompts")->required();
-    command->add_flag("--json", arguments->json, "one list of lists, each padded to the model's length; without: a line a prompt, not padded");
-    command->footer("Example:\n  atelier tokenize stable-diffusion-v1-5 --json \"a boat at dawn\" \"\"");
+    command->add_flag("--json", arguments->json,
+                      "one list of lists, each padded to the model's length; without: one line per "
+                      "prompt, not padded");
+    command->footer(
+        "Example:\n  atelier tokenize stable-diffusion-v1-5 --json \"a boat at dawn\" \"\"");
     command->callback([arguments] { tokenize(*arguments); });
 }
 

@@ -19,10 +19,10 @@ namespace {
 
 constexpr std::int64_t greatest_integer = std::numeric_limits<std::int64_t>::max();
 
-/// What an option's value may be, as CLI11's names of types and checks say it.
+/// The valid values of an option, parsed from CLI11's type names and checks.
 struct NumberRange {
-    bool whole = false, above_least = false;
-    std::string least, most;  // as they were written; empty: without bound
+    bool whole = false, exclusive = false;
+    std::string least, most;  // as written; empty: unbounded
 };
 
 std::optional<NumberRange> range_of(const CLI::Option& option) {
@@ -34,44 +34,54 @@ std::optional<NumberRange> range_of(const CLI::Option& option) {
     static const std::regex bounds(R"(in \[(\S+) - (\S+)\])");
     std::smatch found;
     if (type.find("NONNEGATIVE") != type.npos) range.least = "0";
-    if (type.find("POSITIVE") != type.npos) range.above_least = true, range.least = "0";
+    if (type.find("POSITIVE") != type.npos) range.exclusive = true, range.least = "0";
     if (std::regex_search(type, found, bounds)) range.least = found[1], range.most = found[2];
     return range;
 }
 
-std::string words_of(const NumberRange& range) {
+std::string range_text(const NumberRange& range) {
     const std::string kind = range.whole ? "a whole number" : "a number";
-    if (range.above_least) return kind + " above " + range.least;
-    if (!range.least.empty() && !range.most.empty()) return fmt::format("{} from {} to {}", kind, range.least, range.most);
+    if (range.exclusive) return kind + " above " + range.least;
+    if (!range.least.empty() && !range.most.empty())
+        return fmt::format("{} from {} to {}", kind, range.least, range.most);
     if (!range.least.empty()) return fmt::format("{} from {} upwards", kind, range.least);
     return kind;
 }
 
-/// Empty where `text` is a number of the range, else what is wrong with it.
+/// Empty if `text` is a number in the range, else an error message.
 std::string problem_of(const std::string& text, const NumberRange& range) {
     const std::string shown = text.size() > 60 ? text.substr(0, 60) + "..." : text;
     const char* first = text.data() + (text.starts_with('+') ? 1 : 0);
     const char* end = text.data() + text.size();
     double value = 0;
     const auto real = std::from_chars(first, end, value);
-    if (real.ec == std::errc::invalid_argument || real.ptr != end || std::isnan(value)) return fmt::format("\"{}\" is no number; give {}", shown, words_of(range));
+    if (real.ec == std::errc::invalid_argument || real.ptr != end || std::isnan(value))
+        return fmt::format("\"{}\" is not a number; give {}", shown, range_text(range));
     bool fits = real.ec == std::errc();
     if (range.whole) {
         std::int64_t integer = 0;
         const auto whole = std::from_chars(first, end, integer);
-        if (whole.ec == std::errc() && whole.ptr != end) return fmt::format("\"{}\" is no whole number; give {}", shown, words_of(range));
+        if (whole.ec == std::errc() && whole.ptr != end)
+            return fmt::format("\"{}\" is not a whole number; give {}", shown, range_text(range));
         fits = whole.ec == std::errc();
     }
-    if (fits && !range.least.empty()) fits = range.above_least ? value > std::strtod(range.least.c_str(), nullptr) : value >= std::strtod(range.least.c_str(), nullptr);
+    if (fits && !range.least.empty())
+        fits = range.exclusive ? value > std::strtod(range.least.c_str(), nullptr)
+                               : value >= std::strtod(range.least.c_str(), nullptr);
     if (fits && !range.most.empty()) fits = value <= std::strtod(range.most.c_str(), nullptr);
-    if (!fits && range.whole && range.most.empty()) return fmt::format("{} is out of range; give a whole number from {} to {}", shown, range.least.empty() ? "-2^63" : range.least, "2^63-1");
-    return fits ? "" : fmt::format("{} is out of range; give {}", shown, words_of(range));
+    if (!fits && range.whole && range.most.empty())
+        return fmt::format("{} is out of range; give a whole number from {} to {}", shown,
+                           range.least.empty() ? "-2^63" : range.least, "2^63-1");
+    return fits ? "" : fmt::format("{} is out of range; give {}", shown, range_text(range));
 }
 
-/// What is written or opened has a name. Other values may be empty: prompts, and --classifier "" for none.
+/// Names of files must not be empty. Other values may be: prompts, and --classifier "" for none.
 bool may_be_empty(const CLI::Option& option) {
-    if (option.get_positional()) return option.get_name(true) == "TEXT" || option.get_name(true) == "NAMES";
-    return std::ranges::none_of(option.get_lnames(), [](const std::string& name) { return name == "out" || name == "in" || name == "save-reference"; });
+    if (option.get_positional())
+        return option.get_name(true) == "TEXT" || option.get_name(true) == "NAMES";
+    return std::ranges::none_of(option.get_lnames(), [](const std::string& name) {
+        return name == "out" || name == "in" || name == "save-reference";
+    });
 }
 
 std::vector<std::string> option_names(const CLI::App& app) {
@@ -82,7 +92,7 @@ std::vector<std::string> option_names(const CLI::App& app) {
     return names;
 }
 
-/// The command that the line names, or the program.
+/// The parsed command, or the program itself.
 const CLI::App& parsed_command(const CLI::App& app) {
     const auto parsed = app.get_subcommands();
     return parsed.empty() ? app : *parsed.front();
@@ -93,12 +103,14 @@ std::string joined_choices(std::string text) {
     return fmt::format("{}", fmt::join(words, ", "));
 }
 
-/// Arguments that no command waits for: a mistyped option, or a word too many.
-std::string unexpected(const std::vector<std::string>& arguments, const CLI::App& command) {
+/// Message about unexpected arguments: an unknown option, or an extra word.
+std::string unexpected_arguments(const std::vector<std::string>& arguments,
+                                 const CLI::App& command) {
     for (const std::string& argument : arguments) {
         if (!argument.starts_with('-')) continue;
         const std::string name = argument.substr(0, argument.find('='));
-        return fmt::format("there is no option {}{}", name, core::did_you_mean(name, option_names(command)));
+        return fmt::format("there is no option {}{}", name,
+                           core::did_you_mean(name, option_names(command)));
     }
     return fmt::format("\"{}\" is not expected here", fmt::join(arguments, " "));
 }
@@ -110,9 +122,10 @@ public:
         std::string text = " ";
         const std::string type = option->get_type_name();
         text += type.substr(0, type.find(':'));
-        if (const auto range = range_of(*option); range && (!range->least.empty() || !range->most.empty())) {
+        if (const auto range = range_of(*option);
+            range && (!range->least.empty() || !range->most.empty())) {
             text = range->whole ? " INT" : " FLOAT";
-            if (range->above_least) text += " above " + range->least;
+            if (range->exclusive) text += " above " + range->least;
             else if (range->most.empty()) text += ", " + range->least + " or more";
             else text += fmt::format(" {}..{}", range->least, range->most);
         } else if (const std::size_t choices = type.find('{'); choices != type.npos) {
@@ -121,7 +134,8 @@ public:
         if (option->get_expected_max() == CLI::detail::expected_max_vector_size) text += " ...";
         if (option->get_required()) text += " REQUIRED";
         const std::string standard = option->get_default_str();
-        if (!standard.empty() && standard != "[]" && standard != "{}" && standard != "\"\"") text += fmt::format(" [default: {}]", standard);
+        if (!standard.empty() && standard != "[]" && standard != "{}" && standard != "\"\"")
+            text += fmt::format(" [default: {}]", standard);
         for (const CLI::Option* needed : option->get_needs()) text += " with " + needed->get_name();
         return text;
     }
@@ -134,9 +148,14 @@ void add_common_checks(CLI::App& app) {
         for (CLI::Option* option : command->get_options()) {
             if (option->get_type_size() == 0 || option->get_items_expected_max() == 0) continue;
             if (const auto range = range_of(*option)) {
-                option->transform(CLI::Validator([range](std::string& text) { return problem_of(text, *range); }, ""));
+                option->transform(CLI::Validator(
+                    [range](std::string& text) { return problem_of(text, *range); }, ""));
             } else if (!may_be_empty(*option)) {
-                option->transform(CLI::Validator([](std::string& text) { return text.empty() ? std::string("must not be empty") : std::string(); }, ""));
+                option->transform(CLI::Validator(
+                    [](std::string& text) {
+                        return text.empty() ? std::string("must not be empty") : std::string();
+                    },
+                    ""));
             }
         }
     }
@@ -146,29 +165,36 @@ std::shared_ptr<CLI::FormatterBase> help_formatter() { return std::make_shared<H
 
 CLI::Range seed_range() { return CLI::Range(std::int64_t{0}, greatest_integer); }
 
-std::string words_of(const CLI::ParseError& error, const CLI::App& app) {
+std::string parse_error_message(const CLI::ParseError& error, const CLI::App& app) {
     const CLI::App& command = parsed_command(app);
-    const std::string said = error.what();
-    std::string text = said;
+    const std::string raw = error.what();
+    std::string text = raw;
     std::smatch found;
     static const std::regex choice(R"(^(\S+): (.*) not in \{(.*)\}$)"),
-        missing(R"(^(\S+): 1 required (\S*).* missing$)"), repeated(R"(^(\S+): At Most 1 required but received (\d+)$)"), convert(R"(^Could not convert: (\S+) = (.*)$)");
+        missing(R"(^(\S+): 1 required (\S*).* missing$)"),
+        repeated(R"(^(\S+): At Most 1 required but received (\d+)$)"),
+        convert(R"(^Could not convert: (\S+) = (.*)$)");
     const std::vector<std::string> left = app.remaining(true);
-    const bool unknown_option = std::ranges::any_of(left, [](const std::string& word) { return word.starts_with('-'); });
-    if (!left.empty() && (unknown_option || dynamic_cast<const CLI::ExtrasError*>(&error) != nullptr || &command == &app)) {
-        text = unexpected(left, command);
-    } else if (std::regex_match(said, found, choice)) {
-        text = fmt::format("{}: \"{}\" is none of {}", found[1].str(), found[2].str(), joined_choices(found[3]));
-    } else if (std::regex_match(said, found, missing)) {
+    const bool unknown_option =
+        std::ranges::any_of(left, [](const std::string& word) { return word.starts_with('-'); });
+    if (!left.empty() &&
+        (unknown_option || dynamic_cast<const CLI::ExtrasError*>(&error) != nullptr ||
+         &command == &app)) {
+        text = unexpected_arguments(left, command);
+    } else if (std::regex_match(raw, found, choice)) {
+        text = fmt::format("{}: \"{}\" is not one of {}", found[1].str(), found[2].str(),
+                           joined_choices(found[3]));
+    } else if (std::regex_match(raw, found, missing)) {
         text = fmt::format("{}: a value is missing", found[1].str());
-    } else if (std::regex_match(said, found, repeated)) {
+    } else if (std::regex_match(raw, found, repeated)) {
         text = fmt::format("{} is given {} times; give it once", found[1].str(), found[2].str());
-    } else if (std::regex_match(said, found, convert)) {
-        text = fmt::format("{}: \"{}\" is no value that it takes", found[1].str(), found[2].str());
+    } else if (std::regex_match(raw, found, convert)) {
+        text = fmt::format("{}: \"{}\" is not a valid value", found[1].str(), found[2].str());
     } else if (&command == &app && dynamic_cast<const CLI::RequiredError*>(&error) != nullptr) {
         text = "a command is needed, as in atelier sample";
     }
-    return fmt::format("{}; see {} --help", text, &command == &app ? "atelier" : "atelier " + command.get_name());
+    return fmt::format("{}; see {} --help", text,
+                       &command == &app ? "atelier" : "atelier " + command.get_name());
 }
 
 }  // namespace atelier::cli

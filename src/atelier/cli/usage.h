@@ -5,19 +5,20 @@
 
 namespace atelier::cli {
 
-/// The parser's dress: how --help shows options, what values they take, and how its errors are said.
+/// Option checks, --help formatting and error messages of the command line.
 
-/// Gives every command the checks that hold for all: numbers are whole where they must be and within their ranges (no value is
-/// silently moved to the nearest that fits), names of files and models are not empty. Called when all commands are there.
+/// Adds the checks common to all commands: integers are integers, numbers are within their ranges
+/// (nothing is silently clamped), names of files and models are not empty. Must be called after all
+/// commands are added.
 void add_common_checks(CLI::App& app);
 
-/// Shows ranges and defaults as people write them.
+/// A formatter that shows ranges and defaults in readable form.
 std::shared_ptr<CLI::FormatterBase> help_formatter();
 
-/// What is wrong with the command line, in the program's own words.
-std::string words_of(const CLI::ParseError& error, const CLI::App& app);
+/// The error message for an invalid command line.
+std::string parse_error_message(const CLI::ParseError& error, const CLI::App& app);
 
-/// Seeds that all commands, servers and Python take.
+/// The range of seeds accepted by all commands, the server and Python.
 CLI::Range seed_range();
 
 }  // namespace atelier::cli

@@ -16,21 +16,25 @@ constexpr std::size_t names_listed = 20;
 
 std::string list_of(const std::vector<std::string>& names) {
     std::string list;
-    for (const std::string& name : names | std::views::take(names_listed)) list += (list.empty() ? "" : ", ") + name;
+    for (const std::string& name : names | std::views::take(names_listed))
+        list += (list.empty() ? "" : ", ") + name;
     return list + (names.size() > names_listed ? ", ..." : "");
 }
 
 }  // namespace
 
-std::int64_t class_named(const std::string& word, const std::vector<std::string>& names, std::int64_t classes) {
+std::int64_t parse_class(const std::string& word, const std::vector<std::string>& names,
+                         std::int64_t classes) {
     const auto named = std::ranges::find(names, core::lower_case(word), core::lower_case);
     if (named != names.end()) return named - names.begin();
     std::int64_t id = -1;
     const auto [end, problem] = std::from_chars(word.data(), word.data() + word.size(), id);
-    if (problem == std::errc() && end == word.data() + word.size() && id >= 0 && id < classes) return id;
+    if (problem == std::errc() && end == word.data() + word.size() && id >= 0 && id < classes)
+        return id;
     const std::string known = names.empty() ? "" : ", or its name (" + list_of(names) + ")";
-    throw core::UsageError(fmt::format("this model knows no class \"{}\"{}; a class is given by its id, 0 to {}{}", word,
-                                       core::did_you_mean(core::lower_case(word), names), classes - 1, known));
+    throw core::UsageError(
+        fmt::format("this model has no class \"{}\"{}; a class is given by its id, 0 to {}{}", word,
+                    core::did_you_mean(core::lower_case(word), names), classes - 1, known));
 }
 
 }  // namespace atelier::conditions

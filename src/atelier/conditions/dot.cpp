@@ -1,6 +1,7 @@
 #include "atelier/conditions/dot.h"
 
-// Not under the thread sanitizer: the loader chooses among clones before that has begun to work, and its calls there crash.
+// Not with the thread sanitizer: the loader selects a clone before the sanitizer is initialised,
+// and its calls there crash.
 #if defined(__x86_64__) && defined(__GNUC__) && !defined(__clang__) && !defined(__SANITIZE_THREAD__)
 #define ATELIER_WIDEST __attribute__((target_clones("avx512f", "avx2", "default")))
 #else
@@ -11,7 +12,8 @@ namespace atelier::conditions {
 
 namespace {
 
-/// Sums in as many lanes as the widest vectors have, so that the compiler may use them.
+/// Accumulates in as many lanes as the widest vector registers have, so that the compiler can
+/// vectorise.
 template <class T>
 [[gnu::always_inline]] inline T lane_sums(const T* a, const T* b, std::size_t length) {
     constexpr std::size_t lanes = 128 / sizeof(T);
@@ -28,7 +30,11 @@ template <class T>
 
 }  // namespace
 
-ATELIER_WIDEST float dot(const float* a, const float* b, std::size_t length) { return lane_sums(a, b, length); }
-ATELIER_WIDEST double dot(const double* a, const double* b, std::size_t length) { return lane_sums(a, b, length); }
+ATELIER_WIDEST float dot(const float* a, const float* b, std::size_t length) {
+    return lane_sums(a, b, length);
+}
+ATELIER_WIDEST double dot(const double* a, const double* b, std::size_t length) {
+    return lane_sums(a, b, length);
+}
 
 }  // namespace atelier::conditions

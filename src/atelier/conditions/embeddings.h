@@ -9,8 +9,9 @@
 
 namespace atelier::conditions {
 
-/// Embeddings of prompts, made by any encoder, in a file that stays mapped: a .npy array [N,D], or a safetensors file with a tensor
-/// "embeddings" [N,D]; float64, float32, float16 or (safetensors) bfloat16. Throws core::Error naming the file when it is anything else.
+/// Embeddings of prompts, from any encoder, in a memory-mapped file: a .npy array [N,D], or a
+/// safetensors file with a tensor "embeddings" [N,D]; float64, float32, float16 or (safetensors)
+/// bfloat16. Throws core::Error naming the file when it is anything else.
 class Embeddings {
 public:
     explicit Embeddings(const std::filesystem::path& path);
@@ -18,12 +19,12 @@ public:
     std::int64_t rows() const { return rows_; }
     std::size_t length() const { return length_; }
 
-    /// Writes row `row`, scaled to unit length, to `out` (length() numbers). Throws core::Error naming file and row when the row is zero or holds numbers
-    /// that are not finite.
+    /// Writes row `row`, scaled to unit length, to `out` (length() elements). Throws core::Error
+    /// naming file and row when the row is zero or has non-finite elements.
     void unit_row(std::int64_t row, std::span<float> out) const;
 
 private:
-    double number(std::size_t index) const;
+    double element(std::size_t index) const;
 
     std::string where_;
     std::shared_ptr<const void> file_;  // keeps bytes_ mapped

@@ -15,12 +15,15 @@ namespace {
 
 using Row = std::vector<double>;
 
-/// 1 - cosine of two unit vectors; not below 0, where rounding would put a row's distance to itself.
-double distance(const Row& a, const Row& b) { return std::max(0.0, 1 - dot(a.data(), b.data(), a.size())); }
+/// 1 - cosine of two unit vectors; clamped to 0, below which rounding would put the distance of a
+/// row to itself.
+double distance(const Row& a, const Row& b) {
+    return std::max(0.0, 1 - dot(a.data(), b.data(), a.size()));
+}
 
-/// Scales to unit length; false for a zero row, or one with numbers that are not finite.
+/// Scales to unit length; false for a zero row, or one with non-finite elements.
 bool normalise(Row& row) {
-    // First by the largest number, so that squares neither overflow nor vanish.
+    // Divide by the largest element first, so that squares neither overflow nor underflow.
     double largest = 0;
     for (const double x : row) {
         if (!std::isfinite(x)) return false;
@@ -36,9 +39,11 @@ bool normalise(Row& row) {
 std::vector<Row> unit_rows(std::vector<Row> rows) {
     for (std::size_t i = 0; i < rows.size(); ++i) {
         if (rows[i].size() != rows[0].size()) {
-            core::fail("k-means: row {} has {} numbers, row 0 has {}", i, rows[i].size(), rows[0].size());
+            core::fail("k-means: row {} has {} elements, row 0 has {}", i, rows[i].size(),
+                       rows[0].size());
         }
-        if (!normalise(rows[i])) core::fail("k-means: row {} is zero or not finite, so it has no direction", i);
+        if (!normalise(rows[i]))
+            core::fail("k-means: row {} is zero or not finite, so it has no direction", i);
     }
     return rows;
 }
@@ -46,8 +51,11 @@ std::vector<Row> unit_rows(std::vector<Row> rows) {
 /// One run of the algorithm, from one seeding.
 class Attempt {
 public:
-    Attempt(const std::vector<Row>& rows, const KMeans& settings, int restart)
-        : rows_(rows), settings_(settings), restart_(restart), stream_(settings.seed, "kmeans", static_cast<std::uint64_t>(restart)) {}
+    Attempt(const std::vector<Row>& rows, const KMeansOptions& settings, int restart)
+        : rows_(rows),
+          settings_(settings),
+          restart_(restart),
+          stream_(settings.seed, "kmeans", static_cast<std::uint64_t>(restart)) {}
 
     Clusters run() {
         seed_centroids();
@@ -56,12 +64,14 @@ public:
             move_centroids();
             const auto before = found_.assignment;
             assign();
-            if (settings_.iterated) settings_.iterated(restart_ * settings_.iterations + i + 1);
+            if (settings_.on_iteration)
+                settings_.on_iteration(restart_ * settings_.iterations + i + 1);
             if (before == found_.assignment) break;
         }
         move_centroids();
         found_.cost = 0;
-        for (std::size_t i = 0; i < rows_.size(); ++i) found_.cost += distance_to(i, found_.assignment[i]);
+        for (std::size_t i = 0; i < rows_.size(); ++i)
+            found_.cost += distance_to(i, found_.assignment[i]);
         return std::move(found_);
     }
 
@@ -71,7 +81,8 @@ private:
         return distance(rows_[row], found_.centroids[static_cast<std::size_t>(cluster)]);
     }
 
-    // k-means++: each next centroid is a row drawn by its distance to the nearest one so far.
+    // k-means++: each next centroid is a row drawn with probability proportional to its distance to
+    // the nearest centroid so far.
     void seed_centroids() {
         Row nearest(rows_.size(), std::numeric_limits<double>::infinity());
         std::size_t chosen = stream_.below(rows_.size());
@@ -126,7 +137,8 @@ private:
             for (std::size_t i = 0; i < rows_.size(); ++i) {
                 if (size[static_cast<std::size_t>(found_.assignment[i])] < 2) continue;
                 if (farthest == rows_.size() ||
-                    distance_to(i, found_.assignment[i]) > distance_to(farthest, found_.assignment[farthest])) {
+                    distance_to(i, found_.assignment[i]) >
+                        distance_to(farthest, found_.assignment[farthest])) {
                     farthest = i;
                 }
             }
@@ -144,13 +156,14 @@ private:
             std::transform(sum.begin(), sum.end(), rows_[i].begin(), sum.begin(), std::plus<>());
         }
         for (std::size_t k = 0; k < sums.size(); ++k) {
-            // Opposite rows may cancel; then every direction is as good, and the former one stays.
+            // Opposite rows may cancel; then any direction is as good, and the previous centroid
+            // stays.
             if (normalise(sums[k])) found_.centroids[k] = std::move(sums[k]);
         }
     }
 
     const std::vector<Row>& rows_;
-    const KMeans& settings_;
+    const KMeansOptions& settings_;
     int restart_;
     core::RandomStream stream_;
     Clusters found_;
@@ -158,10 +171,13 @@ private:
 
 }  // namespace
 
-Clusters spherical_kmeans(const std::vector<std::vector<double>>& rows, const KMeans& settings) {
-    if (settings.clusters < 1 || settings.restarts < 1) core::fail("k-means needs at least one cluster and one restart");
+Clusters spherical_kmeans(const std::vector<std::vector<double>>& rows,
+                          const KMeansOptions& settings) {
+    if (settings.clusters < 1 || settings.restarts < 1)
+        core::fail("k-means needs at least one cluster and one restart");
     if (rows.size() < static_cast<std::size_t>(settings.clusters)) {
-        core::fail("k-means: {} rows cannot fill {} clusters; ask for fewer", rows.size(), settings.clusters);
+        core::fail("k-means: {} rows cannot fill {} clusters; ask for fewer", rows.size(),
+                   settings.clusters);
     }
     const auto units = unit_rows(rows);
     Clusters best = Attempt(units, settings, 0).run();

@@ -7,32 +7,36 @@
 #include "atelier/conditions/kmeans.h"
 #include "atelier/core/error.h"
 #include "atelier/core/hash.h"
+#include "atelier/core/json_file.h"
 #include "atelier/core/progress.h"
 #include "atelier/core/random_streams.h"
-#include "atelier/core/json_file.h"
 
 namespace atelier::conditions {
 
 namespace {
 
-constexpr int restarts = 4, iterations = 40;  // of the sample's k-means
-constexpr int passes = 4;                     // over all rows, after it
-constexpr int balancing_rounds = 8;           // of offsets, then centroids
-constexpr std::int64_t rows_a_student = 32;
-constexpr std::int64_t most_students = 65536;
-constexpr std::size_t most_central = 5;
+constexpr int restarts = 4, iterations = 40;  // of k-means on the sample
+constexpr int passes = 4;                     // over all rows, afterwards
+constexpr int balancing_rounds = 8;           // alternating offsets and centroids
+constexpr std::int64_t min_rows_per_student = 32;
+constexpr std::int64_t max_students = 65536;
+constexpr std::size_t max_central = 5;
 
 std::size_t at(std::int64_t k) { return static_cast<std::size_t>(k); }
 
-std::vector<std::int64_t> sampled_rows(const Embeddings& embeddings, const PromptPartitionRequest& request) {
-    const std::int64_t count = std::min(embeddings.rows(), std::max(request.sample, rows_a_student * request.students));
-    std::vector<std::int64_t> rows = core::RandomStream(request.seed, "partition/sample").permutation(embeddings.rows());
+std::vector<std::int64_t> sampled_rows(const Embeddings& embeddings,
+                                       const PromptPartitionRequest& request) {
+    const std::int64_t count = std::min(
+        embeddings.rows(), std::max(request.sample, min_rows_per_student * request.students));
+    std::vector<std::int64_t> rows =
+        core::RandomStream(request.seed, "partition/sample").permutation(embeddings.rows());
     rows.resize(at(count));
     std::ranges::sort(rows);  // so that the file is read from front to back
     return rows;
 }
 
-std::vector<std::vector<double>> rows_of(const Embeddings& embeddings, const std::vector<std::int64_t>& which) {
+std::vector<std::vector<double>> rows_of(const Embeddings& embeddings,
+                                         const std::vector<std::int64_t>& which) {
     std::vector<std::vector<double>> rows;
     rows.reserve(which.size());
     std::vector<float> row(embeddings.length());
@@ -43,10 +47,10 @@ std::vector<std::vector<double>> rows_of(const Embeddings& embeddings, const std
     return rows;
 }
 
-/// Sums of rows a cell, and from them the next centroids.
-class Means {
+/// Sums of rows per cell, which give the next centroids.
+class CellMeans {
 public:
-    Means(std::size_t cells, std::size_t length) : sums_(cells, std::vector<double>(length)) {}
+    CellMeans(std::size_t cells, std::size_t length) : sums_(cells, std::vector<double>(length)) {}
 
     template <class Row>
     void add(std::int64_t cell, const Row& row) {
@@ -54,12 +58,14 @@ public:
         for (std::size_t i = 0; i < sum.size(); ++i) sum[i] += row[i];
     }
 
-    /// Centroids of unit length. A cell without rows, or with rows that cancel, keeps the centroid it has.
+    /// Sets `centroids` to the normalised sums. A cell without rows, or with rows that cancel,
+    /// keeps its centroid.
     void move(std::vector<std::vector<float>>& centroids) const {
         for (std::size_t k = 0; k < sums_.size(); ++k) {
             const double length = std::sqrt(dot(sums_[k].data(), sums_[k].data(), sums_[k].size()));
             if (length < 1e-9) continue;
-            std::ranges::transform(sums_[k], centroids[k].begin(), [&](double x) { return static_cast<float>(x / length); });
+            std::ranges::transform(sums_[k], centroids[k].begin(),
+                                   [&](double x) { return static_cast<float>(x / length); });
         }
     }
 
@@ -67,10 +73,12 @@ private:
     std::vector<std::vector<double>> sums_;
 };
 
-/// Moves every centroid to the mean of its cell over all rows; returns how many rows changed cells since `owners`.
-std::int64_t pass_over(const Embeddings& embeddings, PromptPartition& partition, std::vector<std::int32_t>& owners) {
+/// Moves every centroid to the mean of its cell over all rows; returns how many rows changed cells,
+/// and updates `owners`.
+std::int64_t refine_centroids(const Embeddings& embeddings, PromptPartition& partition,
+                              std::vector<std::int32_t>& owners) {
     const Router router = partition.router();
-    Means means(partition.centroids.size(), embeddings.length());
+    CellMeans means(partition.centroids.size(), embeddings.length());
     std::vector<float> row(embeddings.length());
     std::int64_t changed = 0;
     core::Progress progress("moving centroids", embeddings.rows(), "prompts");
@@ -87,17 +95,22 @@ std::int64_t pass_over(const Embeddings& embeddings, PromptPartition& partition,
     return changed;
 }
 
-/// Offsets under which the cells of some rows are equally large: the prices of an auction, found by steps against each cell's surplus that shorten
-/// (the dual of the assignment problem; Bertsekas 1988). Those with the smallest largest cell are kept.
+/// Offsets under which the cells of some rows are equally large: the prices of an auction, found by
+/// decreasing steps against the surplus of each cell (the dual of the assignment problem; Bertsekas
+/// 1988). The offsets with the smallest largest cell are kept.
 class Balance {
 public:
     explicit Balance(const std::vector<std::vector<double>>& rows, const PromptPartition& partition)
-        : students_(partition.centroids.size()), rows_(rows.size()), cosines_(rows_ * students_), offsets_(partition.offsets) {
+        : students_(partition.centroids.size()),
+          rows_(rows.size()),
+          cosines_(rows_ * students_),
+          offsets_(partition.offsets) {
         std::vector<double> centroid;
         for (std::size_t k = 0; k < students_; ++k) {
             centroid.assign(partition.centroids[k].begin(), partition.centroids[k].end());
             for (std::size_t i = 0; i < rows_; ++i) {
-                cosines_[i * students_ + k] = static_cast<float>(dot(rows[i].data(), centroid.data(), centroid.size()));
+                cosines_[i * students_ + k] =
+                    static_cast<float>(dot(rows[i].data(), centroid.data(), centroid.size()));
             }
         }
     }
@@ -111,8 +124,9 @@ public:
         for (int step = 0; step < steps && least > 1.005; ++step) {
             const float length = first / (1 + 0.05F * static_cast<float>(step));
             for (std::size_t k = 0; k < students_; ++k) {
-                // A cell twice its share or larger falls by the whole step.
-                const double surplus = static_cast<double>(size[k] * students_) / static_cast<double>(rows_) - 1;
+                // A cell of at least twice the mean size moves by the full step.
+                const double surplus =
+                    static_cast<double>(size[k] * students_) / static_cast<double>(rows_) - 1;
                 offsets_[k] -= length * static_cast<float>(std::min(1.0, surplus));
             }
             size = sizes();
@@ -145,7 +159,8 @@ private:
     }
 
     double largest_share(const std::vector<std::size_t>& size) const {
-        return static_cast<double>(*std::ranges::max_element(size) * students_) / static_cast<double>(rows_);
+        return static_cast<double>(*std::ranges::max_element(size) * students_) /
+               static_cast<double>(rows_);
     }
 
     std::size_t students_, rows_;
@@ -159,21 +174,22 @@ void balance(const std::vector<std::vector<double>>& rows, PromptPartition& part
         Balance balance(rows, partition);
         partition.offsets = balance.offsets();
         progress.update(round + 1);
-        if (round + 1 == balancing_rounds) return;  // offsets fit the centroids that stay
-        Means means(partition.centroids.size(), rows[0].size());
+        if (round + 1 == balancing_rounds) return;  // the offsets must fit the final centroids
+        CellMeans means(partition.centroids.size(), rows[0].size());
         const auto owners = balance.owners();
         for (std::size_t i = 0; i < rows.size(); ++i) means.add(owners[i], rows[i]);
         means.move(partition.centroids);
     }
 }
 
-/// Keeps the rows nearest to a centroid, nearest first; of equal ones the earlier.
-class Central {
+/// Keeps the rows nearest to a centroid, nearest first; ties go to the earlier row.
+class NearestRows {
 public:
     void offer(std::int64_t row, float score) {
-        const auto place = std::ranges::find_if(found_, [&](const auto& one) { return score > one.first; });
-        found_.insert(place, {score, row});
-        if (found_.size() > most_central) found_.pop_back();
+        const auto position =
+            std::ranges::find_if(found_, [&](const auto& one) { return score > one.first; });
+        found_.insert(position, {score, row});
+        if (found_.size() > max_central) found_.pop_back();
     }
     std::vector<std::int64_t> rows() const {
         std::vector<std::int64_t> rows;
@@ -188,37 +204,47 @@ private:
 }  // namespace
 
 std::string PromptPartition::hash() const {
-    std::string text = fmt::format("prompts {} {} {}\n", students(), centroids.empty() ? 0 : centroids[0].size(), null_owner);
-    const auto add = [&](const std::vector<float>& numbers) {
-        text.append(reinterpret_cast<const char*>(numbers.data()), numbers.size() * sizeof(float));
+    std::string text = fmt::format("prompts {} {} {}\n", students(),
+                                   centroids.empty() ? 0 : centroids[0].size(), null_owner);
+    const auto add = [&](const std::vector<float>& values) {
+        text.append(reinterpret_cast<const char*>(values.data()), values.size() * sizeof(float));
     };
     for (const auto& centroid : centroids) add(centroid);
     add(offsets);
     return core::sha256(text);
 }
 
-PromptPartition partition_prompts(const Embeddings& embeddings, const PromptPartitionRequest& request) {
-    if (request.students < 1 || request.students > most_students) {
-        throw core::UsageError(fmt::format("there can be 1 to {} students, not {}", most_students, request.students));
+PromptPartition partition_prompts(const Embeddings& embeddings,
+                                  const PromptPartitionRequest& request) {
+    if (request.students < 1 || request.students > max_students) {
+        throw core::UsageError(
+            fmt::format("there can be 1 to {} students, not {}", max_students, request.students));
     }
     if (embeddings.rows() < request.students) {
-        throw core::UsageError(fmt::format("{} prompts cannot be split among {} students; ask for fewer", embeddings.rows(), request.students));
+        throw core::UsageError(
+            fmt::format("{} prompts cannot be split among {} students; ask for fewer",
+                        embeddings.rows(), request.students));
     }
     const auto chosen = sampled_rows(embeddings, request);
     const auto rows = rows_of(embeddings, chosen);
     core::Progress progress("k-means", restarts * iterations, "iterations");
-    const Clusters found = spherical_kmeans(rows, {.clusters = request.students, .seed = request.seed, .restarts = restarts, .iterations = iterations,
-                                                   .iterated = [&](int done) { progress.update(done); }});
+    const Clusters found =
+        spherical_kmeans(rows, {.clusters = request.students,
+                                .seed = request.seed,
+                                .restarts = restarts,
+                                .iterations = iterations,
+                                .on_iteration = [&](int done) { progress.update(done); }});
     PromptPartition partition;
     partition.method = request.balanced ? "balanced" : "kmeans";
     partition.offsets.resize(found.centroids.size());
-    for (const auto& centroid : found.centroids) partition.centroids.emplace_back(centroid.begin(), centroid.end());
+    for (const auto& centroid : found.centroids)
+        partition.centroids.emplace_back(centroid.begin(), centroid.end());
     if (request.balanced) {
         balance(rows, partition);
     } else if (chosen.size() < at(embeddings.rows())) {
         std::vector<std::int32_t> owners(at(embeddings.rows()), -1);
         for (int pass = 0; pass < passes; ++pass) {
-            if (pass_over(embeddings, partition, owners) * 1000 < embeddings.rows()) break;
+            if (refine_centroids(embeddings, partition, owners) * 1000 < embeddings.rows()) break;
         }
     }
     return partition;
@@ -231,25 +257,26 @@ PromptSurvey survey(const PromptPartition& partition, const Embeddings& embeddin
                         .owners = std::vector<std::int32_t>(at(embeddings.rows())),
                         .margins = std::vector<float>(at(embeddings.rows())),
                         .borders = std::vector(students, std::vector<std::int64_t>(students))};
-    std::vector<Central> central(students);
+    std::vector<NearestRows> central(students);
     std::vector<float> row(embeddings.length());
     core::Progress progress("placing prompts", embeddings.rows(), "prompts");
     for (std::int64_t i = 0; i < embeddings.rows(); ++i) {
         embeddings.unit_row(i, row);
-        const Router::Place place = router.place(row);
-        auto& cell = survey.cells[at(place.student)];
-        const float cosine = place.score - partition.offsets[at(place.student)];
+        const Router::Decision decision = router.decide(row);
+        auto& cell = survey.cells[at(decision.student)];
+        const float cosine = decision.score - partition.offsets[at(decision.student)];
         ++cell.size;
         cell.cosine += cosine;
-        central[at(place.student)].offer(i, cosine);
-        survey.owners[at(i)] = static_cast<std::int32_t>(place.student);
-        survey.margins[at(i)] = place.margin;
-        if (place.runner_up >= 0) ++survey.borders[at(place.student)][at(place.runner_up)];
+        central[at(decision.student)].offer(i, cosine);
+        survey.owners[at(i)] = static_cast<std::int32_t>(decision.student);
+        survey.margins[at(i)] = decision.margin;
+        if (decision.runner_up >= 0) ++survey.borders[at(decision.student)][at(decision.runner_up)];
         if (i % 1024 == 0) progress.update(i);
     }
     progress.update(embeddings.rows());
     for (std::size_t k = 0; k < students; ++k) {
-        if (survey.cells[k].size > 0) survey.cells[k].cosine /= static_cast<double>(survey.cells[k].size);
+        if (survey.cells[k].size > 0)
+            survey.cells[k].cosine /= static_cast<double>(survey.cells[k].size);
         survey.cells[k].central = central[k].rows();
     }
     return survey;
@@ -258,7 +285,8 @@ PromptSurvey survey(const PromptPartition& partition, const Embeddings& embeddin
 double imbalance(const PromptSurvey& survey) {
     std::int64_t largest = 0;
     for (const auto& cell : survey.cells) largest = std::max(largest, cell.size);
-    return static_cast<double>(largest) * static_cast<double>(survey.cells.size()) / static_cast<double>(survey.owners.size());
+    return static_cast<double>(largest) * static_cast<double>(survey.cells.size()) /
+           static_cast<double>(survey.owners.size());
 }
 
 }  // namespace atelier::conditions

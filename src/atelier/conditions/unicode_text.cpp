@@ -14,19 +14,22 @@ namespace {
 std::u32string composed(std::string_view text) {
     UErrorCode status = U_ZERO_ERROR;
     const icu::Normalizer2* nfc = icu::Normalizer2::getNFCInstance(status);
-    const icu::UnicodeString given = icu::UnicodeString::fromUTF8(icu::StringPiece(text.data(), static_cast<std::int32_t>(text.size())));
+    const icu::UnicodeString given = icu::UnicodeString::fromUTF8(
+        icu::StringPiece(text.data(), static_cast<std::int32_t>(text.size())));
     const icu::UnicodeString result = nfc ? nfc->normalize(given, status) : given;
     if (U_FAILURE(status)) core::fail("ICU cannot compose a prompt: {}", u_errorName(status));
     std::u32string points(static_cast<std::size_t>(result.countChar32()), U'\0');
-    result.toUTF32(reinterpret_cast<UChar32*>(points.data()), static_cast<std::int32_t>(points.size()), status);
+    result.toUTF32(reinterpret_cast<UChar32*>(points.data()),
+                   static_cast<std::int32_t>(points.size()), status);
     return points;
 }
 
 }  // namespace
 
 std::u32string code_points(std::string_view text, const std::string& where) {
-    constexpr std::size_t longest = 1 << 30;  // ICU counts in 31 bits
-    if (text.size() > longest) core::fail("{}: is {} bytes long; at most {} are read", where, text.size(), longest);
+    constexpr std::size_t longest = 1 << 30;  // ICU lengths have 31 bits
+    if (text.size() > longest)
+        core::fail("{}: is {} bytes long; at most {} are read", where, text.size(), longest);
     std::u32string points;
     points.reserve(text.size());
     const auto size = static_cast<std::int32_t>(text.size());
@@ -52,13 +55,14 @@ std::string utf8(std::u32string_view text) {
 }
 
 std::u32string normalised(std::string_view text, const std::string& where) {
-    code_points(text, where);  // refuses what ICU would replace
+    code_points(text, where);  // rejects bytes that ICU would replace
     std::u32string result;
     for (const char32_t c : composed(text)) {
         const bool space = is_space(c);
         if (space && !result.empty() && result.back() == U' ') continue;
         if (space) result.push_back(U' ');
-        else if (c == U'\u0130') result.append(U"i\u0307");  // the one letter whose lower case is two
+        else if (c == U'\u0130')
+            result.append(U"i\u0307");  // the only character whose lower case has two
         else result.push_back(static_cast<char32_t>(u_tolower(static_cast<UChar32>(c))));
     }
     return result;

@@ -32,9 +32,11 @@ namespace fs = std::filesystem;
 
 namespace {
 
-int fault_before(const char* call) { return file_faults::before_call != nullptr ? file_faults::before_call(call) : 0; }
+int fault_before(const char* call) {
+    return file_faults::before_call != nullptr ? file_faults::before_call(call) : 0;
+}
 
-// Does a system call unless a test wants it to fail.
+// Makes a system call unless a test injects a failure.
 template <class Call>
 int attempt(const char* name, const Call& call) {
     if (const int fault = fault_before(name); fault > 0) {
@@ -53,10 +55,10 @@ ssize_t attempt_write(int descriptor, const std::byte* bytes, std::size_t count)
     return ::write(descriptor, bytes, fault == file_faults::short_write ? 1 : count);
 }
 
-constexpr std::size_t copied_together = std::size_t{1} << 20;
+constexpr std::size_t copy_chunk = std::size_t{1} << 20;
 
-/// Folders that are being filled under temporary names. What is written into them is flushed once, before the folder gets its name: flushing a thousand
-/// images one by one takes longer than drawing them.
+/// Folders that are being filled under temporary names. Their files are flushed once, before the
+/// folder gets its name: flushing a thousand images one by one takes longer than generating them.
 class UnfinishedFolders {
 public:
     void add(const fs::path& folder, const fs::path& target) {
@@ -67,13 +69,14 @@ public:
         const std::lock_guard lock(mutex_);
         folders_.erase(fs::absolute(folder).lexically_normal());
     }
-    /// The name that a file in one of them will have; nothing of others.
-    std::optional<fs::path> name_to_be(const fs::path& path) {
+    /// The final path of a file in one of them; nothing for other files.
+    std::optional<fs::path> final_path(const fs::path& path) {
         const std::lock_guard lock(mutex_);
         if (folders_.empty()) return std::nullopt;
         const fs::path whole = fs::absolute(path).lexically_normal();
         for (fs::path folder = whole; folder.has_relative_path(); folder = folder.parent_path()) {
-            if (const auto found = folders_.find(folder); found != folders_.end()) return found->second / whole.lexically_relative(folder);
+            if (const auto found = folders_.find(folder); found != folders_.end())
+                return found->second / whole.lexically_relative(folder);
         }
         return std::nullopt;
     }
@@ -98,7 +101,7 @@ std::string hint_of(int problem) {
     fail("{}: writing failed ({}){}", path.string(), std::strerror(problem), hint_of(problem));
 }
 
-/// fsync, for what can be flushed at all.
+/// fsync; success for descriptors that cannot be flushed.
 int flush(int descriptor) {
     const int status = attempt("fsync", [&] { return ::fsync(descriptor); });
     return status != 0 && (errno == EINVAL || errno == EROFS || errno == ENOTSUP) ? 0 : status;
@@ -107,58 +110,66 @@ int flush(int descriptor) {
 void create_folders(const fs::path& folder) {
     std::error_code problem;
     fs::create_directories(folder, problem);
-    if (problem && !fs::is_directory(folder)) fail("{}: the folder cannot be created ({})", folder.string(), problem.message());
+    if (problem && !fs::is_directory(folder))
+        fail("{}: the folder cannot be created ({})", folder.string(), problem.message());
 }
 
-// A rename is on disk only when the folder that holds the name is.
+// A rename is durable only when the folder that holds the name is flushed.
 void flush_folder(const fs::path& folder) {
     const int descriptor = ::open(folder.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-    const int status = descriptor < 0 ? -1 : attempt("fsync folder", [&] { return ::fsync(descriptor); });
+    const int status =
+        descriptor < 0 ? -1 : attempt("fsync folder", [&] { return ::fsync(descriptor); });
     const int problem = errno;
     if (descriptor >= 0) ::close(descriptor);
-    // Some file systems cannot flush a folder and say EINVAL; there is nothing more to do on those.
-    if (status != 0 && problem != EINVAL) fail("{}: cannot be flushed to disk ({})", folder.string(), std::strerror(problem));
+    // Some file systems cannot flush a folder and report EINVAL; nothing more can be done there.
+    if (status != 0 && problem != EINVAL)
+        fail("{}: cannot be flushed to disk ({})", folder.string(), std::strerror(problem));
 }
 
 void rename_folder(const fs::path& from, const fs::path& to) {
     if (attempt("rename", [&] { return std::rename(from.c_str(), to.c_str()); }) == 0) return;
-    if (errno == ENOTEMPTY || errno == EEXIST || errno == ENOTDIR) fail("{}: exists already; another process has just made it", to.string());
+    if (errno == ENOTEMPTY || errno == EEXIST || errno == ENOTDIR)
+        fail("{}: exists already; another process has just made it", to.string());
     fail("{}: cannot be put in place ({})", to.string(), std::strerror(errno));
 }
 
-/// Brings all below a folder to disk: file by file where there are few, else with everything else that the file system has yet to write.
+/// Flushes everything in a folder to disk: file by file where there are few, otherwise with all
+/// pending writes of the file system.
 void flush_tree(const fs::path& folder, int descriptor) {
     constexpr std::size_t few = 32;
     std::vector<fs::path> all{folder};
     for (const auto& entry : fs::recursive_directory_iterator(folder)) {
-        if (!entry.is_symlink() && (entry.is_regular_file() || entry.is_directory())) all.push_back(entry.path());
+        if (!entry.is_symlink() && (entry.is_regular_file() || entry.is_directory()))
+            all.push_back(entry.path());
     }
     if (all.size() > few) {
-        if (attempt("fsync", [&] { return ::syncfs(descriptor); }) != 0) fail("{}: cannot be flushed to disk ({})", folder.string(), std::strerror(errno));
+        if (attempt("fsync", [&] { return ::syncfs(descriptor); }) != 0)
+            fail("{}: cannot be flushed to disk ({})", folder.string(), std::strerror(errno));
         return;
     }
     for (const fs::path& path : all) {
         const int open = ::open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NOFOLLOW);
-        if (open < 0) continue;  // written without leave to read
+        if (open < 0) continue;  // not readable by this user
         const int status = flush(open), problem = errno;
         ::close(open);
-        if (status != 0) fail("{}: cannot be flushed to disk ({})", path.string(), std::strerror(problem));
+        if (status != 0)
+            fail("{}: cannot be flushed to disk ({})", path.string(), std::strerror(problem));
     }
 }
 
 }  // namespace
 
 AtomicFile::AtomicFile(fs::path path) : path_(std::move(path)) {
-    if (!path_.has_filename()) fail("{}: is no name for a file", path_.string());
-    target_ = behind_links(path_);
+    if (!path_.has_filename()) fail("{}: is not a file name", path_.string());
+    target_ = resolve_links(path_);
     const struct stat status = status_of(target_);
-    if (own_descriptor(target_) < 0) refuse_what_holds_no_bytes(path_, status);
+    if (own_descriptor(target_) < 0) reject_folders_and_sockets(path_, status);
     if (is_stream(target_)) {
         open_stream();
         return;
     }
     if (target_ == path_) create_folders(folder_of(target_));
-    if (const auto name = unfinished_folders().name_to_be(target_)) path_ = *name;  // in messages
+    if (const auto name = unfinished_folders().final_path(target_)) path_ = *name;  // in messages
     sweep_temporaries(folder_of(target_));
     open_temporary();
 }
@@ -169,17 +180,23 @@ AtomicFile::~AtomicFile() {
 }
 
 void AtomicFile::open_stream() {
-    way_ = Way::stream;
+    mode_ = Mode::stream;
     if (const int own = own_descriptor(target_); own >= 0) {
-        // Opened anew, a file would begin at its start again, and a socket could not be opened at all.
+        // Reopened, a file would be written from its start, and a socket could not be opened at
+        // all.
         descriptor_ = attempt("open", [&] { return ::fcntl(own, F_DUPFD_CLOEXEC, 3); });
     } else {
-        constexpr auto between_looks_for_a_reader = std::chrono::milliseconds(20);
-        const auto open = [&] { return ::open(target_.c_str(), O_WRONLY | O_CLOEXEC | O_NOCTTY | O_NONBLOCK); };
-        // A pipe that nobody reads yet is waited for here, where a signal to stop is seen.
-        while ((descriptor_ = attempt("open", open)) < 0 && errno == ENXIO && S_ISFIFO(status_of(target_).st_mode)) {
-            if (stop_requested()) throw Interrupted(path_.string() + ": interrupted while waiting for a reader of the pipe");
-            std::this_thread::sleep_for(between_looks_for_a_reader);
+        constexpr auto poll_interval = std::chrono::milliseconds(20);
+        const auto open = [&] {
+            return ::open(target_.c_str(), O_WRONLY | O_CLOEXEC | O_NOCTTY | O_NONBLOCK);
+        };
+        // Wait here for the reader of a pipe, so that a stop signal is noticed.
+        while ((descriptor_ = attempt("open", open)) < 0 && errno == ENXIO &&
+               S_ISFIFO(status_of(target_).st_mode)) {
+            if (stop_requested())
+                throw Interrupted(path_.string() +
+                                  ": interrupted while waiting for a reader of the pipe");
+            std::this_thread::sleep_for(poll_interval);
         }
     }
     if (descriptor_ < 0) fail("{}: cannot be written ({})", path_.string(), std::strerror(errno));
@@ -196,40 +213,48 @@ void AtomicFile::open_temporary() {
         return keep_attributes();
     }
     const int problem = errno;
-    // The folder takes no new file, but the file itself may be writable: one that is mounted into a read-only container.
-    if (problem == EACCES || problem == EPERM || problem == EROFS) descriptor_ = ::open(target_.c_str(), O_WRONLY | O_CLOEXEC);
-    if (descriptor_ < 0) fail("{}: cannot be written ({}); is the folder writable?", path_.string(), std::strerror(problem));
-    way_ = Way::overwrite;
+    // No new file can be created in the folder, but the file itself may be writable, e.g. one that
+    // is mounted into a read-only container.
+    if (problem == EACCES || problem == EPERM || problem == EROFS)
+        descriptor_ = ::open(target_.c_str(), O_WRONLY | O_CLOEXEC);
+    if (descriptor_ < 0)
+        fail("{}: cannot be written ({}); is the folder writable?", path_.string(),
+             std::strerror(problem));
+    mode_ = Mode::overwrite;
 }
 
-/// The new file has owner, mode and access list of the one that it replaces, as far as this user may give them.
+/// Copies owner, mode and access list of the replaced file, as far as this user may set them.
 void AtomicFile::keep_attributes() const {
-    struct stat before = status_of(target_), now {};
+    struct stat before = status_of(target_), now{};
     if (before.st_mode == 0 || ::fstat(descriptor_, &now) != 0) return;
     bool same = before.st_uid == now.st_uid && before.st_gid == now.st_gid;
     if (!same) same = ::fchown(descriptor_, before.st_uid, before.st_gid) == 0;
-    if (!same && before.st_gid != now.st_gid) [[maybe_unused]] const int ignored = ::fchown(descriptor_, static_cast<uid_t>(-1), before.st_gid);
+    if (!same && before.st_gid != now.st_gid) [[maybe_unused]]
+        const int ignored = ::fchown(descriptor_, static_cast<uid_t>(-1), before.st_gid);
     ::fchmod(descriptor_, before.st_mode & (same ? 07777 : 0777));
     constexpr const char* access_list = "system.posix_acl_access";
     std::array<char, 4096> list{};
     const ssize_t size = ::getxattr(target_.c_str(), access_list, list.data(), list.size());
-    if (size > 0) ::fsetxattr(descriptor_, access_list, list.data(), static_cast<std::size_t>(size), 0);
+    if (size > 0)
+        ::fsetxattr(descriptor_, access_list, list.data(), static_cast<std::size_t>(size), 0);
 }
 
 void AtomicFile::begin_overwriting() {
     begun_ = true;
     while (::flock(descriptor_, LOCK_EX) != 0 && errno == EINTR) {
     }
-    if (attempt("ftruncate", [&] { return ::ftruncate(descriptor_, 0); }) != 0) writing_failed(path_, errno);
+    if (attempt("ftruncate", [&] { return ::ftruncate(descriptor_, 0); }) != 0)
+        writing_failed(path_, errno);
 }
 
 void AtomicFile::write(std::span<const std::byte> bytes) {
-    if (way_ == Way::overwrite && !begun_) begin_overwriting();
+    if (mode_ == Mode::overwrite && !begun_) begin_overwriting();
     while (!bytes.empty()) {
         const ssize_t written = attempt_write(descriptor_, bytes.data(), bytes.size());
         if (written < 0 && errno == EINTR) continue;
-        if (written < 0 && errno == EAGAIN && way_ == Way::stream) {
-            if (stop_requested()) throw Interrupted(path_.string() + ": interrupted while its reader was waited for");
+        if (written < 0 && errno == EAGAIN && mode_ == Mode::stream) {
+            if (stop_requested())
+                throw Interrupted(path_.string() + ": interrupted while its reader was waited for");
             pollfd ready{descriptor_, POLLOUT, 0};
             ::poll(&ready, 1, 100);
             continue;
@@ -242,44 +267,53 @@ void AtomicFile::write(std::span<const std::byte> bytes) {
 void AtomicFile::write(std::string_view text) { write(std::as_bytes(std::span(text))); }
 
 void AtomicFile::commit() {
-    if (way_ == Way::overwrite && !begun_) begin_overwriting();
-    const bool flushed_later = way_ == Way::replace && unfinished_folders().name_to_be(target_).has_value();
-    if (!flushed_later && flush(descriptor_) != 0) fail("{}: cannot be flushed to disk ({})", path_.string(), std::strerror(errno));
-    // The lock on a temporary file is held until it has its name.
-    const int lock = way_ == Way::replace ? ::fcntl(descriptor_, F_DUPFD_CLOEXEC, 3) : -1;
+    if (mode_ == Mode::overwrite && !begun_) begin_overwriting();
+    const bool flushed_later =
+        mode_ == Mode::replace && unfinished_folders().final_path(target_).has_value();
+    if (!flushed_later && flush(descriptor_) != 0)
+        fail("{}: cannot be flushed to disk ({})", path_.string(), std::strerror(errno));
+    // Hold the lock on the temporary file until it is renamed.
+    const int lock = mode_ == Mode::replace ? ::fcntl(descriptor_, F_DUPFD_CLOEXEC, 3) : -1;
     // Network file systems report a full disk only here.
     const int descriptor = std::exchange(descriptor_, -1);
     const int closed = ::close(descriptor), problem = errno;
-    if (attempt("close", [&] { errno = problem; return closed; }) != 0) {
+    if (attempt("close", [&] {
+            errno = problem;
+            return closed;
+        }) != 0) {
         const int reason = errno;
         if (lock >= 0) ::close(lock);
         writing_failed(path_, reason);
     }
-    if (way_ != Way::replace) return;
-    descriptor_ = lock;  // for the destructor, should the next line throw
-    put_in_place();
+    if (mode_ != Mode::replace) return;
+    descriptor_ = lock;  // closed by the destructor if the next line throws
+    rename_into_place();
     temporary_.clear();
     if (!flushed_later) flush_folder(folder_of(target_));
 }
 
-void AtomicFile::put_in_place() {
+void AtomicFile::rename_into_place() {
     struct stat status = status_of(target_);
-    if (status.st_mode != 0 && status.st_nlink > 1 && is_named_output(target_)) return copy_over_target();
-    if (attempt("rename", [&] { return std::rename(temporary_.c_str(), target_.c_str()); }) == 0) return;
-    // A file that is mounted by itself has no name that could be given to another.
-    if (errno != EBUSY) fail("{}: cannot be put in place ({})", path_.string(), std::strerror(errno));
+    if (status.st_mode != 0 && status.st_nlink > 1 && is_named_output(target_))
+        return copy_over_target();
+    if (attempt("rename", [&] { return std::rename(temporary_.c_str(), target_.c_str()); }) == 0)
+        return;
+    // A file that is a mount point cannot be replaced by a rename.
+    if (errno != EBUSY)
+        fail("{}: cannot be put in place ({})", path_.string(), std::strerror(errno));
     copy_over_target();
 }
 
 void AtomicFile::copy_over_target() {
     AtomicFile over;
     over.path_ = path_;
-    over.way_ = Way::overwrite;
+    over.mode_ = Mode::overwrite;
     over.descriptor_ = ::open(target_.c_str(), O_WRONLY | O_CLOEXEC);
-    if (over.descriptor_ < 0) fail("{}: cannot be written ({})", path_.string(), std::strerror(errno));
-    std::vector<std::byte> part(copied_together);
+    if (over.descriptor_ < 0)
+        fail("{}: cannot be written ({})", path_.string(), std::strerror(errno));
+    std::vector<std::byte> block(copy_chunk);
     RegularFile from(temporary_);
-    while (const std::size_t count = from.read(part)) over.write(std::span(part).first(count));
+    while (const std::size_t count = from.read(block)) over.write(std::span(block).first(count));
     over.commit();
     ::unlink(temporary_.c_str());
 }
@@ -292,19 +326,24 @@ void write_text(const fs::path& path, std::string_view text) {
 
 std::string read_text(const fs::path& path, std::size_t largest) {
     RegularFile file(path);
-    if (file.size() > largest) fail("{}: is {} bytes long; at most {} are read", path.string(), file.size(), largest);
+    if (file.size() > largest)
+        fail("{}: is {} bytes long; at most {} are read", path.string(), file.size(), largest);
     std::string text(static_cast<std::size_t>(file.size()), '\0');
     text.resize(file.read(std::as_writable_bytes(std::span(text))));
     return text;
 }
 
-void create_directory_atomically(const fs::path& path, const std::function<void(const fs::path& temporary)>& fill) {
+void create_directory_atomically(const fs::path& path,
+                                 const std::function<void(const fs::path& temporary)>& fill) {
     check_output_folder(path);
-    const fs::path target = behind_links(path.has_filename() ? path : path.parent_path());  // "a/b/" is "a/b"
+    const fs::path target =
+        resolve_links(path.has_filename() ? path : path.parent_path());  // "a/b/" is "a/b"
     create_folders(folder_of(target));
     sweep_temporaries(folder_of(target));
     const Temporary temporary = create_temporary_folder(target);
-    if (temporary.descriptor < 0) fail("{}: cannot be written ({}); is the folder writable?", target.string(), std::strerror(errno));
+    if (temporary.descriptor < 0)
+        fail("{}: cannot be written ({}); is the folder writable?", target.string(),
+             std::strerror(errno));
     const auto clean_up = [&] {
         std::error_code ignored;
         fs::remove_all(temporary.path, ignored);
@@ -330,12 +369,18 @@ DirectoryLock::DirectoryLock(const fs::path& directory) {
     sweep_temporaries(directory);
     const fs::path lock = directory / ".lock";
     descriptor_ = ::open(lock.c_str(), O_RDWR | O_CREAT | O_CLOEXEC, 0666);
-    if (descriptor_ < 0) fail("{}: cannot be opened ({}); is the folder writable?", lock.string(), std::strerror(errno));
+    if (descriptor_ < 0)
+        fail("{}: cannot be opened ({}); is the folder writable?", lock.string(),
+             std::strerror(errno));
     if (::flock(descriptor_, LOCK_EX | LOCK_NB) == 0) return;
     const int problem = errno;
     ::close(descriptor_);
-    if (problem != EWOULDBLOCK) fail("{}: cannot be locked ({})", lock.string(), std::strerror(problem));
-    fail("{}: another process is working in this directory; wait for it to end or choose another output", directory.string());
+    if (problem != EWOULDBLOCK)
+        fail("{}: cannot be locked ({})", lock.string(), std::strerror(problem));
+    fail(
+        "{}: another process is working in this directory; wait for it to end or choose another "
+        "output",
+        directory.string());
 }
 
 DirectoryLock::~DirectoryLock() { ::close(descriptor_); }

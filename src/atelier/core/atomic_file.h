@@ -9,13 +9,15 @@
 
 namespace atelier::core {
 
-/// A file that appears under its name whole or not at all: bytes go to a temporary file in the same folder, and `commit`
-/// flushes it to disk, renames it and flushes the folder. Without `commit` nothing is left behind. A symbolic link is written
-/// through: what it leads to is replaced. Mode, owner and access list of a file that is replaced are kept. Devices and pipes are
-/// written into. Files that cannot be replaced (mounted by themselves, or in a folder that is not writable) are overwritten.
+/// A file that appears under its name either complete or not at all: bytes go to a temporary file
+/// in the same folder, and `commit` flushes it to disk, renames it and flushes the folder. Without
+/// `commit` nothing is left behind. A symbolic link is followed: its target is replaced. Mode,
+/// owner and access list of a replaced file are kept. Devices and pipes are written to directly.
+/// Files that cannot be replaced (mount points, or files in a read-only folder) are overwritten.
 class AtomicFile {
 public:
-    /// Creates missing parent folders. Waits for the reader of a pipe. Throws Error when nothing can be written there.
+    /// Creates missing parent folders. Waits until a pipe has a reader. Throws Error when the path
+    /// cannot be written.
     explicit AtomicFile(std::filesystem::path path);
     ~AtomicFile();
     AtomicFile(const AtomicFile&) = delete;
@@ -26,25 +28,25 @@ public:
     void commit();
 
 private:
-    enum class Way { replace, overwrite, stream };
+    enum class Mode { replace, overwrite, stream };
 
     AtomicFile() = default;
     void open_stream();
     void open_temporary();
     void keep_attributes() const;
     void begin_overwriting();
-    void put_in_place();
+    void rename_into_place();
     void copy_over_target();
 
     std::filesystem::path path_, target_, temporary_;
-    Way way_ = Way::replace;
+    Mode mode_ = Mode::replace;
     bool begun_ = false;
     int descriptor_ = -1;
 };
 
-/// For a file that the user named: throws Error when it is known already that nothing can be written there, before hours of
-/// work end at it. Such a file keeps its other hard links when it is written; files of our own (checkpoints) do not, so that
-/// a copy made of links stays what it was.
+/// For a file that the user named: throws Error when it is already known that it cannot be written,
+/// before hours of work are spent on it. Such a file keeps its other hard links when it is written;
+/// files of our own (checkpoints) do not, so that a copy made of hard links stays unchanged.
 void check_output_file(const std::filesystem::path& path);
 
 /// The same for a folder that must not exist yet.
@@ -56,16 +58,20 @@ bool is_stream(const std::filesystem::path& path);
 /// Writes a whole text file atomically.
 void write_text(const std::filesystem::path& path, std::string_view text);
 
-/// Reads a whole regular file. Throws Error when it is missing, not a regular file, or larger than `largest` bytes.
-std::string read_text(const std::filesystem::path& path, std::size_t largest = std::size_t{1} << 30);
+/// Reads a whole regular file. Throws Error when it is missing, not a regular file, or larger than
+/// `largest` bytes.
+std::string read_text(const std::filesystem::path& path,
+                      std::size_t largest = std::size_t{1} << 30);
 
-/// Fills a new directory under a temporary name beside `path`, then renames it to `path`. When `fill` throws, or the process
-/// dies, `path` does not exist. Throws Error if `path` exists.
-void create_directory_atomically(const std::filesystem::path& path,
-                                 const std::function<void(const std::filesystem::path& temporary)>& fill);
+/// Fills a new directory under a temporary name next to `path`, then renames it to `path`. When
+/// `fill` throws or the process dies, `path` does not exist. Throws Error if `path` already exists.
+void create_directory_atomically(
+    const std::filesystem::path& path,
+    const std::function<void(const std::filesystem::path& temporary)>& fill);
 
-/// Holds an exclusive lock (`.lock`) on a directory, so that two processes never train into the same one. Creates the
-/// directory. Throws Error naming the directory when another process holds it. The lock dies with the process.
+/// Holds an exclusive lock (`.lock`) on a directory, so that two processes never train into the
+/// same one. Creates the directory. Throws Error naming the directory when another process holds
+/// the lock. The lock is released when the process ends.
 class DirectoryLock {
 public:
     explicit DirectoryLock(const std::filesystem::path& directory);

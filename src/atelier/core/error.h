@@ -7,7 +7,7 @@
 
 namespace atelier::core {
 
-/// The one exception of the project: what went wrong, where, and what to do about it, in plain words on one line.
+/// The exception of the project: a one-line message with what went wrong, where, and how to fix it.
 /// Ends the program with exit code 1.
 class Error : public std::runtime_error {
 public:

@@ -7,11 +7,11 @@
 
 namespace atelier::core {
 
-/// How EXIF data (a TIFF header and its directory, with or without "Exif\0\0" before it) say that
-/// pixels lie: 1 (upright) to 8; 1 as well where they do not say, or are broken.
+/// The orientation in EXIF data (a TIFF header and its directory, with or without "Exif\0\0" before
+/// it): 1 (upright) to 8; 1 also where none is given or the data is broken.
 int exif_orientation(std::span<const std::uint8_t> exif);
 
-/// `image`, stored in an EXIF orientation, as it is to be looked at.
-Image upright(Image image, int orientation);
+/// `image`, stored in an EXIF orientation, rotated and mirrored to be upright.
+Image apply_orientation(Image image, int orientation);
 
 }  // namespace atelier::core

@@ -18,10 +18,13 @@ namespace {
 class Sha256 {
 public:
     Sha256() : context_(EVP_MD_CTX_new(), EVP_MD_CTX_free) {
-        if (!context_ || EVP_DigestInit_ex(context_.get(), EVP_sha256(), nullptr) != 1) fail("OpenSSL offers no SHA-256");
+        if (!context_ || EVP_DigestInit_ex(context_.get(), EVP_sha256(), nullptr) != 1)
+            fail("OpenSSL offers no SHA-256");
     }
 
-    void add(std::span<const std::byte> bytes) { EVP_DigestUpdate(context_.get(), bytes.data(), bytes.size()); }
+    void add(std::span<const std::byte> bytes) {
+        EVP_DigestUpdate(context_.get(), bytes.data(), bytes.size());
+    }
 
     std::string hexadecimal() {
         std::array<unsigned char, EVP_MAX_MD_SIZE> digest{};
@@ -46,13 +49,15 @@ std::string sha256(std::span<const std::byte> bytes) {
     return hash.hexadecimal();
 }
 
-std::string sha256_of_lines(std::span<const std::string> lines) { return sha256(fmt::format("{}", fmt::join(lines, "\n"))); }
+std::string sha256_of_lines(std::span<const std::string> lines) {
+    return sha256(fmt::format("{}", fmt::join(lines, "\n")));
+}
 
 std::string sha256_of_file(const std::filesystem::path& path) {
     RegularFile file(path);
     Sha256 hash;
-    std::vector<std::byte> piece(std::size_t{1} << 20);
-    while (const std::size_t got = file.read(piece)) hash.add(std::span(piece).first(got));
+    std::vector<std::byte> buffer(std::size_t{1} << 20);
+    while (const std::size_t got = file.read(buffer)) hash.add(std::span(buffer).first(got));
     return hash.hexadecimal();
 }
 

@@ -16,10 +16,10 @@ std::string sha256(std::span<const std::byte> bytes);
 /// SHA-256 of lines, joined by line feeds.
 std::string sha256_of_lines(std::span<const std::string> lines);
 
-/// SHA-256 of a file's bytes, read in pieces. Throws Error when it cannot be read.
+/// SHA-256 of a file's bytes, read in blocks. Throws Error when it cannot be read.
 std::string sha256_of_file(const std::filesystem::path& path);
 
-/// FNV-1a, 64 bit: names of random streams, not for security.
+/// FNV-1a, 64 bit: for the names of random streams, not for security.
 constexpr std::uint64_t fnv1a(std::string_view text) {
     std::uint64_t hash = 0xcbf29ce484222325ULL;
     for (const char c : text) hash = (hash ^ static_cast<unsigned char>(c)) * 0x100000001b3ULL;

@@ -11,8 +11,9 @@ namespace atelier::core {
 
 void keep_freed_memory() {
 #ifdef __GLIBC__
-    constexpr int largest_of_heap = 32 << 20;  // bytes, the most that glibc takes; larger ones are mapped one by one
-    mallopt(M_MMAP_THRESHOLD, largest_of_heap);
+    constexpr int mmap_threshold =
+        32 << 20;  // bytes, the maximum that glibc accepts; larger blocks are mapped individually
+    mallopt(M_MMAP_THRESHOLD, mmap_threshold);
     mallopt(M_TRIM_THRESHOLD, std::numeric_limits<int>::max());
 #endif
 }

@@ -2,8 +2,9 @@
 
 namespace atelier::core {
 
-/// From now on freed memory stays with this process, where its C library is told so (glibc): for training, whose every step frees and wants the same tensors. Handing them back
-/// to the system and faulting them in again took a tenth of a step; the peak stays as it is.
+/// Keeps freed memory in this process from now on, where the C library can do so (glibc). For
+/// training, where every step frees and allocates the same tensors: returning them to the system
+/// and faulting them in again took a tenth of a step. The peak does not change.
 void keep_freed_memory();
 
 }  // namespace atelier::core

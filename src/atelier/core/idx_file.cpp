@@ -21,11 +21,11 @@ constexpr std::int64_t longest_idx_side = 4096;
 
 }  // namespace
 
-/// The bytes of a file, unpacked where it is gzip.
+/// The bytes of a file, decompressed where it is gzip.
 struct IdxFile::Unpacked {
     explicit Unpacked(const std::filesystem::path& path) : where(path.string()) {
         const RegularFile file(path);
-        // Deflate packs at most 1032:1, so a header that promises more than this lies.
+        // Deflate compresses at most 1032:1, so a header that declares more than this is wrong.
         constexpr std::uint64_t largest_file = std::numeric_limits<std::int64_t>::max() / 1100;
         most = std::min(file.size(), largest_file) * 1032;
         const int descriptor = ::dup(file.descriptor());
@@ -49,7 +49,8 @@ struct IdxFile::Unpacked {
     std::int64_t side(const char* name) {
         const std::int64_t pixels = number();
         if (pixels < 1 || pixels > longest_idx_side) {
-            fail("{}: images have {} {}; from 1 to {} are possible", where, pixels, name, longest_idx_side);
+            fail("{}: images have {} {}; from 1 to {} are possible", where, pixels, name,
+                 longest_idx_side);
         }
         return pixels;
     }
@@ -57,13 +58,15 @@ struct IdxFile::Unpacked {
     void expect_magic(std::uint32_t magic, const char* content) {
         const std::uint32_t found = number();
         if (found == magic) return;
-        fail("{}: begins with {:#010x}; an IDX file of {} begins with {:#010x}", where, found, content, magic);
+        fail("{}: begins with {:#010x}; an IDX file of {} begins with {:#010x}", where, found,
+             content, magic);
     }
 
     /// Throws before anything is allocated when the file cannot hold so many bytes.
     void promise(std::uint64_t bytes) const {
         if (bytes <= most) return;
-        fail("{}: its header promises {} bytes, more than the file can hold; is it damaged?", where, bytes);
+        fail("{}: its header promises {} bytes, more than the file can hold; is it damaged?", where,
+             bytes);
     }
 
     void read(std::span<std::uint8_t> out) {
@@ -93,7 +96,8 @@ struct IdxFile::Unpacked {
     gzFile stream = nullptr;
 };
 
-IdxFile::IdxFile(const std::filesystem::path& path, Content content) : file_(std::make_unique<Unpacked>(path)) {
+IdxFile::IdxFile(const std::filesystem::path& path, Content content)
+    : file_(std::make_unique<Unpacked>(path)) {
     if (content == Content::images) {
         file_->expect_magic(idx_images_magic, "grey images");
         count_ = file_->number();

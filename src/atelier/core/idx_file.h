@@ -8,15 +8,15 @@
 
 namespace atelier::core {
 
-/// An IDX file (the format of MNIST), gzip or plain, whose header is checked before anything is
-/// allocated for what it promises.
+/// An IDX file (the format of MNIST), gzip or plain. The header is checked before anything is
+/// allocated from it.
 class IdxFile {
 public:
     /// `images` are uint8 [N,H,W] (magic 0x803), `labels` uint8 [N] (magic 0x801).
     enum class Content { images, labels };
 
-    /// Reads the header. Throws Error naming the file when it is no such file, has sides over 4096
-    /// pixels, or promises more than a file of its size can hold.
+    /// Reads the header. Throws Error naming the file when it is not such a file, has sides over
+    /// 4096 pixels, or declares more data than a file of its size can hold.
     IdxFile(const std::filesystem::path& path, Content content);
     ~IdxFile();
     IdxFile(const IdxFile&) = delete;

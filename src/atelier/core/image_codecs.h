@@ -9,30 +9,31 @@
 
 namespace atelier::core {
 
-/// Readers of whole files in memory; `where` begins the messages of their Errors.
-Image decode_png(std::span<const std::uint8_t> file, const std::string& where, const Decoding& how,
-                 DecodeNotes& notes);
-Image decode_jpeg(std::span<const std::uint8_t> file, const std::string& where, const Decoding& how,
-                  DecodeNotes& notes);
-Image decode_webp(std::span<const std::uint8_t> file, const std::string& where, const Decoding& how,
-                  DecodeNotes& notes);
+/// Decoders of whole files in memory; `where` begins the messages of their Errors.
+Image decode_png(std::span<const std::uint8_t> file, const std::string& where,
+                 const DecodeOptions& options, DecodeNotes& notes);
+Image decode_jpeg(std::span<const std::uint8_t> file, const std::string& where,
+                  const DecodeOptions& options, DecodeNotes& notes);
+Image decode_webp(std::span<const std::uint8_t> file, const std::string& where,
+                  const DecodeOptions& options, DecodeNotes& notes);
 
-/// What their headers show: `file` may lack the end of its `size` bytes.
+/// Checks of the header alone: `file` may be a prefix of the `size` bytes.
 void check_png_header(std::span<const std::uint8_t> file, std::uint64_t size,
-                      const std::string& where, const Decoding& how);
+                      const std::string& where, const DecodeOptions& options);
 void check_jpeg_header(std::span<const std::uint8_t> file, std::uint64_t size,
-                       const std::string& where, const Decoding& how);
+                       const std::string& where, const DecodeOptions& options);
 void check_webp_header(std::span<const std::uint8_t> file, std::uint64_t size,
-                       const std::string& where, const Decoding& how);
+                       const std::string& where, const DecodeOptions& options);
 
-/// Throws Error when `height` or `width` is more than is read.
+/// Throws Error when `height` or `width` exceeds `options.longest_side`, or is 0.
 void check_sides(std::uint64_t height, std::uint64_t width, const std::string& where,
-                 const Decoding& how);
+                 const DecodeOptions& options);
 
-/// Pixels of 2 (grey, alpha) or 4 (RGB, alpha) channels on a background.
-Image on_background(int height, int width, int channels, std::vector<std::uint8_t> pixels,
-                    const Decoding& how, DecodeNotes& notes);
+/// Blends pixels of 2 (grey, alpha) or 4 (RGB, alpha) channels with the background.
+Image flatten_alpha(int height, int width, int channels, std::vector<std::uint8_t> pixels,
+                    const DecodeOptions& options, DecodeNotes& notes);
 
-std::map<std::string, std::string> decode_png_text(std::span<const std::uint8_t> file, const std::string& where);
+std::map<std::string, std::string> decode_png_text(std::span<const std::uint8_t> file,
+                                                   const std::string& where);
 
 }  // namespace atelier::core

@@ -19,8 +19,8 @@ using ImageBytes = std::span<const std::uint8_t>;
 
 struct ImageFormat {
     bool (*begins)(std::string_view file);
-    Image (*decode)(ImageBytes, const std::string&, const Decoding&, DecodeNotes&);
-    void (*check)(ImageBytes, std::uint64_t, const std::string&, const Decoding&);
+    Image (*decode)(ImageBytes, const std::string&, const DecodeOptions&, DecodeNotes&);
+    void (*check)(ImageBytes, std::uint64_t, const std::string&, const DecodeOptions&);
 };
 
 constexpr ImageFormat image_formats[]{
@@ -34,11 +34,11 @@ constexpr ImageFormat image_formats[]{
      decode_webp, check_webp_header},
 };
 
-/// What a file is that is no image we read, for a message.
-std::string what_else(std::string_view file) {
+/// Message for a file that is not a supported image: what it is instead.
+std::string describe_unsupported(std::string_view file) {
     if (file.empty()) return "is empty";
     struct Known {
-        std::size_t place;
+        std::size_t offset;
         std::string_view begin;
         const char* name;
     };
@@ -55,8 +55,8 @@ std::string what_else(std::string_view file) {
         {0, "%PDF", "a PDF"},
         {0, "8BPS", "a Photoshop file"},
         {0, "version https://git-lfs", "a Git LFS pointer, not the file itself (git lfs pull)"}};
-    for (const auto& [place, begin, name] : known) {
-        if (file.substr(std::min(place, file.size())).starts_with(begin))
+    for (const auto& [offset, begin, name] : known) {
+        if (file.substr(std::min(offset, file.size())).starts_with(begin))
             return fmt::format("is {}; PNG, JPEG and WebP are read", name);
     }
     const std::size_t first = file.find_first_not_of(" \t\r\n");
@@ -69,7 +69,7 @@ const ImageFormat& format_of(std::string_view file, const std::string& where) {
     for (const ImageFormat& format : image_formats) {
         if (format.begins(file)) return format;
     }
-    fail("{}: {}", where, what_else(file));
+    fail("{}: {}", where, describe_unsupported(file));
 }
 
 std::string_view text_of_bytes(std::span<const std::byte> file) {
@@ -83,80 +83,88 @@ std::span<const std::uint8_t> bytes_of(const std::string& file) {
     return {reinterpret_cast<const std::uint8_t*>(file.data()), file.size()};
 }
 
-// Copies `image` into `sheet` with its corner at (top, left), every pixel `zoom` x `zoom` times.
+// Copies `image` into `sheet` with its corner at (top, left), each pixel `zoom` x `zoom` times.
 void paste(const Image& image, Image& sheet, int top, int left, int zoom) {
     const auto channels = static_cast<std::size_t>(sheet.channels);
     for (int y = 0; y < image.height * zoom; ++y) {
-        auto* out = sheet.pixels.data() + (std::size_t(top + y) * std::size_t(sheet.width) + std::size_t(left)) * channels;
-        const auto* row = image.pixels.data() + std::size_t(y / zoom) * std::size_t(image.width) * channels;
-        for (int x = 0; x < image.width * zoom; ++x) out = std::copy_n(row + std::size_t(x / zoom) * channels, channels, out);
+        auto* out =
+            sheet.pixels.data() +
+            (std::size_t(top + y) * std::size_t(sheet.width) + std::size_t(left)) * channels;
+        const auto* row =
+            image.pixels.data() + std::size_t(y / zoom) * std::size_t(image.width) * channels;
+        for (int x = 0; x < image.width * zoom; ++x)
+            out = std::copy_n(row + std::size_t(x / zoom) * channels, channels, out);
     }
 }
 
 }  // namespace
 
 void check_image(const Image& image) {
-    const bool sides = image.height > 0 && image.width > 0 && (image.channels == 1 || image.channels == 3);
-    if (sides && image.pixels.size() == std::size_t(image.height) * std::size_t(image.width) * std::size_t(image.channels))
+    const bool sides =
+        image.height > 0 && image.width > 0 && (image.channels == 1 || image.channels == 3);
+    if (sides && image.pixels.size() == std::size_t(image.height) * std::size_t(image.width) *
+                                            std::size_t(image.channels))
         return;
-    fail("an image of {} x {} pixels, {} channels and {} bytes cannot be written", image.width, image.height, image.channels,
-         image.pixels.size());
+    fail("an image of {} x {} pixels, {} channels and {} bytes cannot be written", image.width,
+         image.height, image.channels, image.pixels.size());
 }
 
-void write_png(const std::filesystem::path& path, const Image& image, const std::map<std::string, std::string>& text) {
+void write_png(const std::filesystem::path& path, const Image& image,
+               const std::map<std::string, std::string>& text) {
     const std::vector<std::uint8_t> bytes = encode_png(image, text);
     AtomicFile file(path);
     file.write(std::as_bytes(std::span(bytes)));
     file.commit();
 }
 
-Image read_image(const std::filesystem::path& path, const Decoding& how, DecodeNotes* notes) {
+Image read_image(const std::filesystem::path& path, const DecodeOptions& options,
+                 DecodeNotes* notes) {
     const std::string file = read_text(path);
-    return decode_image(std::as_bytes(std::span(file)), path.string(), how, notes);
+    return decode_image(std::as_bytes(std::span(file)), path.string(), options, notes);
 }
 
-Image decode_image(std::span<const std::byte> file, const std::string& where, const Decoding& how,
-                   DecodeNotes* notes) {
-    DecodeNotes unasked;
+Image decode_image(std::span<const std::byte> file, const std::string& where,
+                   const DecodeOptions& options, DecodeNotes* notes) {
+    DecodeNotes ignored;
     return format_of(text_of_bytes(file), where)
-        .decode(bytes_of(file), where, how, notes != nullptr ? *notes : unasked);
+        .decode(bytes_of(file), where, options, notes != nullptr ? *notes : ignored);
 }
 
 void check_image_header(std::span<const std::byte> file, std::uint64_t size,
-                        const std::string& where, const Decoding& how) {
-    format_of(text_of_bytes(file), where).check(bytes_of(file), size, where, how);
+                        const std::string& where, const DecodeOptions& options) {
+    format_of(text_of_bytes(file), where).check(bytes_of(file), size, where, options);
 }
 
 void check_sides(std::uint64_t height, std::uint64_t width, const std::string& where,
-                 const Decoding& how) {
+                 const DecodeOptions& options) {
     if (height == 0 || width == 0) fail("{}: has no pixels ({} x {})", where, width, height);
-    if (width > how.longest_side || height > how.longest_side)
-        fail("{}: is {} x {} pixels; at most {} a side are read", where, width, height,
-             how.longest_side);
+    if (width > options.longest_side || height > options.longest_side)
+        fail("{}: is {} x {} pixels; at most {} per side are read", where, width, height,
+             options.longest_side);
 }
 
-Image on_background(int height, int width, int channels, std::vector<std::uint8_t> pixels,
-                    const Decoding& how, DecodeNotes& notes) {
-    const Colour& ground = how.background;
+Image flatten_alpha(int height, int width, int channels, std::vector<std::uint8_t> pixels,
+                    const DecodeOptions& options, DecodeNotes& notes) {
+    const Colour& ground = options.background;
     const bool grey = channels == 2, grey_ground = ground[0] == ground[1] && ground[1] == ground[2];
     const auto count = static_cast<std::size_t>(height) * static_cast<std::size_t>(width),
                stride = static_cast<std::size_t>(channels);
-    const int made_channels = grey && grey_ground ? 1 : 3;
-    Image image{height, width, made_channels, {}};
-    if (grey && made_channels == 3) image.pixels.resize(3 * count);
-    else image.pixels = std::move(pixels);  // no pixel grows, so they are written over in place
-    const std::uint8_t* in = grey && made_channels == 3 ? pixels.data() : image.pixels.data();
+    const int out_channels = grey && grey_ground ? 1 : 3;
+    Image image{height, width, out_channels, {}};
+    if (grey && out_channels == 3) image.pixels.resize(3 * count);
+    else image.pixels = std::move(pixels);  // pixels do not grow, so they are overwritten in place
+    const std::uint8_t* in = grey && out_channels == 3 ? pixels.data() : image.pixels.data();
     std::uint8_t* out = image.pixels.data();
     for (std::size_t i = 0; i < count; ++i, in += stride) {
         const unsigned alpha = in[stride - 1];
         notes.transparent |= alpha < 255;
-        for (int c = 0; c < made_channels; ++c) {
+        for (int c = 0; c < out_channels; ++c) {
             const unsigned own = in[grey ? 0 : c];
             *out++ = static_cast<std::uint8_t>(
                 (own * alpha + ground[static_cast<std::size_t>(c)] * (255 - alpha) + 127) / 255);
         }
     }
-    image.pixels.resize(static_cast<std::size_t>(made_channels) * count);
+    image.pixels.resize(static_cast<std::size_t>(out_channels) * count);
     return image;
 }
 
@@ -171,9 +179,10 @@ Image grid(const std::vector<Image>& images, int columns, int gap, int zoom) {
         fail("a grid needs images, a column, no negative gap and a zoom of 1 or more");
     const Image& first = images.front();
     for (const Image& image : images) {
-        if (image.height != first.height || image.width != first.width || image.channels != first.channels) {
-            fail("a grid needs images of one size; there are {} x {} and {} x {}", first.width, first.height, image.width,
-                 image.height);
+        if (image.height != first.height || image.width != first.width ||
+            image.channels != first.channels) {
+            fail("a grid needs images of one size; there are {} x {} and {} x {}", first.width,
+                 first.height, image.width, image.height);
         }
     }
     const int count = static_cast<int>(images.size());
@@ -181,9 +190,12 @@ Image grid(const std::vector<Image>& images, int columns, int gap, int zoom) {
     const int rows = (count + columns - 1) / columns;
     const int step_y = first.height * zoom + gap, step_x = first.width * zoom + gap;
     Image sheet{rows * step_y - gap, shown_columns * step_x - gap, first.channels, {}};
-    sheet.pixels.assign(std::size_t(sheet.height) * std::size_t(sheet.width) * std::size_t(sheet.channels), mid_grey);
+    sheet.pixels.assign(
+        std::size_t(sheet.height) * std::size_t(sheet.width) * std::size_t(sheet.channels),
+        mid_grey);
     for (int i = 0; i < count; ++i) {
-        paste(images[static_cast<std::size_t>(i)], sheet, i / columns * step_y, i % columns * step_x, zoom);
+        paste(images[static_cast<std::size_t>(i)], sheet, i / columns * step_y,
+              i % columns * step_x, zoom);
     }
     return sheet;
 }

@@ -18,9 +18,10 @@ namespace atelier::core {
 
 namespace {
 
-// As in png_codec.cpp: libjpeg leaves through longjmp, so functions that call setjmp own nothing themselves.
+// As in png_codec.cpp: libjpeg reports errors through longjmp, so functions that call setjmp must
+// not own anything.
 struct ErrorReport {
-    jpeg_error_mgr manager{};  // first: libjpeg's pointer to it is also one to this struct
+    jpeg_error_mgr manager{};  // must be first: libjpeg's pointer to it is cast to this struct
     std::jmp_buf escape{};
     char message[JMSG_LENGTH_MAX] = "";
 };
@@ -31,14 +32,15 @@ void leave(j_common_ptr jpeg) {
     std::longjmp(report.escape, 1);
 }
 
-// libjpeg paints what a cut-off file lacks in grey and only warns. Other warnings (stray bytes) are common and harmless.
+// libjpeg fills the missing part of a truncated file with grey and only warns. Other warnings
+// (stray bytes) are common and harmless.
 void judge_message(j_common_ptr jpeg, int level) {
     const int code = jpeg->err->msg_code;
     if (level < 0 && (code == JWRN_JPEG_EOF || code == JWRN_HIT_MARKER)) leave(jpeg);
 }
 
-// A scan of a progressive file may cost a few bytes and pass over all pixels; files in the wild
-// have some ten.
+// A scan of a progressive file may take a few bytes and traverse all pixels; real files have about
+// ten.
 void count_scans(j_common_ptr jpeg) {
     constexpr int most = 500;
     if (reinterpret_cast<j_decompress_ptr>(jpeg)->input_scan_number <= most) return;
@@ -47,13 +49,13 @@ void count_scans(j_common_ptr jpeg) {
     std::longjmp(report.escape, 1);
 }
 
-/// a x b / 255, rounded, as Pillow's.
+/// a * b / 255, rounded as in Pillow.
 unsigned scaled_by(unsigned a, unsigned b) {
     const unsigned product = a * b + 128;
     return ((product >> 8) + product) >> 8;
 }
 
-/// CMYK as Photoshop and Pillow have it in JPEGs, where 255 is no ink.
+/// CMYK as Photoshop and Pillow store it in JPEGs: 255 is no ink.
 void to_rgb(const std::uint8_t* cmyk, std::size_t count, std::uint8_t* rgb) {
     for (std::size_t i = 0; i < count; ++i, cmyk += 4) {
         const unsigned light = cmyk[3];
@@ -72,16 +74,16 @@ public:
         report_.manager.emit_message = judge_message;
         progress_.progress_monitor = count_scans;
         if (start(file)) return;
-        jpeg_destroy_decompress(&jpeg_);  // no destructor runs behind what is thrown here
+        jpeg_destroy_decompress(&jpeg_);  // the destructor does not run when a constructor throws
         check(false);
     }
     ~JpegReader() { jpeg_destroy_decompress(&jpeg_); }
     JpegReader(const JpegReader&) = delete;
     JpegReader& operator=(const JpegReader&) = delete;
 
-    void read_checked_header(const Decoding& how) {
+    void read_checked_header(const DecodeOptions& options) {
         check(read_header());
-        check_sides(jpeg_.image_height, jpeg_.image_width, where_, how);
+        check_sides(jpeg_.image_height, jpeg_.image_width, where_, options);
         if (jpeg_.num_components != 1 && jpeg_.num_components != 3 && jpeg_.num_components != 4) {
             fail("{}: is a JPEG of {} colours; 1, 3 and 4 (CMYK) are read", where_,
                  jpeg_.num_components);
@@ -89,22 +91,24 @@ public:
         expect_long_enough();
     }
 
-    Image image(const Decoding& how, DecodeNotes& notes) {
-        read_checked_header(how);
-        notes.four_colours = jpeg_.num_components == 4;
+    Image image(const DecodeOptions& options, DecodeNotes& notes) {
+        read_checked_header(options);
+        notes.cmyk = jpeg_.num_components == 4;
         jpeg_.out_color_space = jpeg_.num_components == 1 ? JCS_GRAYSCALE
-                                : notes.four_colours      ? JCS_CMYK
+                                : notes.cmyk              ? JCS_CMYK
                                                           : JCS_RGB;
         Image image{static_cast<int>(jpeg_.image_height),
                     static_cast<int>(jpeg_.image_width),
                     jpeg_.num_components == 1 ? 1 : 3,
                     {}};
-        image.pixels.resize(std::size_t{jpeg_.image_height} * jpeg_.image_width * static_cast<std::size_t>(image.channels));
-        inks_.resize(notes.four_colours ? std::size_t{4} * jpeg_.image_width : 0);
-        const int turned = orientation();
-        check(read_rows(image.pixels.data(), std::size_t{jpeg_.image_width} * static_cast<std::size_t>(image.channels)));
-        notes.turned = turned != 1;
-        return upright(std::move(image), turned);
+        image.pixels.resize(std::size_t{jpeg_.image_height} * jpeg_.image_width *
+                            static_cast<std::size_t>(image.channels));
+        cmyk_row_.resize(notes.cmyk ? std::size_t{4} * jpeg_.image_width : 0);
+        const int exif = orientation();
+        check(read_rows(image.pixels.data(),
+                        std::size_t{jpeg_.image_width} * static_cast<std::size_t>(image.channels)));
+        notes.rotated = exif != 1;
+        return apply_orientation(std::move(image), exif);
     }
 
 private:
@@ -112,20 +116,21 @@ private:
         if (!went_well) fail("{}: is a broken JPEG ({})", where_, report_.message);
     }
 
-    /// Huffman codes have a bit at least: a block costs two in one scan, and one in a progressive
-    /// file's first, of which later ones need nothing. Arithmetic codes may cost hardly anything.
+    /// Huffman codes have at least one bit: a block takes two in a single scan, and one in the
+    /// first scan of a progressive file, where later scans may take none. Arithmetic codes may take
+    /// almost nothing.
     void expect_long_enough() const {
         const jpeg_component_info& first = jpeg_.comp_info[0];
-        const auto along = [](std::uint64_t side, int factor, int largest) {
+        const auto blocks_along = [](std::uint64_t side, int factor, int largest) {
             return (side * static_cast<std::uint64_t>(factor) + 8U * largest - 1) / (8U * largest);
         };
         const std::uint64_t blocks =
-            along(jpeg_.image_width, first.h_samp_factor, jpeg_.max_h_samp_factor) *
-            along(jpeg_.image_height, first.v_samp_factor, jpeg_.max_v_samp_factor);
-        const std::uint64_t blocks_a_byte = jpeg_.arith_code         ? 1000
-                                            : jpeg_.progressive_mode ? 8
-                                                                     : 4;
-        if (blocks / blocks_a_byte > size_)
+            blocks_along(jpeg_.image_width, first.h_samp_factor, jpeg_.max_h_samp_factor) *
+            blocks_along(jpeg_.image_height, first.v_samp_factor, jpeg_.max_v_samp_factor);
+        const std::uint64_t blocks_per_byte = jpeg_.arith_code         ? 1000
+                                              : jpeg_.progressive_mode ? 8
+                                                                       : 4;
+        if (blocks / blocks_per_byte > size_)
             fail("{}: is too short for {} x {} pixels; was it cut off?", where_, jpeg_.image_width,
                  jpeg_.image_height);
     }
@@ -158,10 +163,10 @@ private:
         if (setjmp(report_.escape) != 0) return false;
         jpeg_start_decompress(&jpeg_);
         while (jpeg_.output_scanline < jpeg_.output_height) {
-            std::uint8_t* place = pixels + jpeg_.output_scanline * row_bytes;
-            JSAMPROW row = inks_.empty() ? place : inks_.data();
+            std::uint8_t* target = pixels + jpeg_.output_scanline * row_bytes;
+            JSAMPROW row = cmyk_row_.empty() ? target : cmyk_row_.data();
             jpeg_read_scanlines(&jpeg_, &row, 1);
-            if (!inks_.empty()) to_rgb(inks_.data(), jpeg_.image_width, place);
+            if (!cmyk_row_.empty()) to_rgb(cmyk_row_.data(), jpeg_.image_width, target);
         }
         jpeg_finish_decompress(&jpeg_);
         return true;
@@ -172,7 +177,7 @@ private:
     ErrorReport report_;
     jpeg_progress_mgr progress_{};
     jpeg_decompress_struct jpeg_{};
-    std::vector<std::uint8_t> inks_;  // a row of CMYK
+    std::vector<std::uint8_t> cmyk_row_;  // empty unless the file is CMYK
 };
 
 class Writer {
@@ -206,7 +211,9 @@ private:
         jpeg_set_quality(&jpeg_, quality, TRUE);
         jpeg_start_compress(&jpeg_, TRUE);
         while (jpeg_.next_scanline < jpeg_.image_height) {
-            auto* row = const_cast<JSAMPROW>(image.pixels.data()) + std::size_t{jpeg_.next_scanline} * jpeg_.image_width * std::size_t(image.channels);
+            auto* row =
+                const_cast<JSAMPROW>(image.pixels.data()) +
+                std::size_t{jpeg_.next_scanline} * jpeg_.image_width * std::size_t(image.channels);
             jpeg_write_scanlines(&jpeg_, &row, 1);
         }
         jpeg_finish_compress(&jpeg_);
@@ -215,20 +222,20 @@ private:
 
     ErrorReport report_;
     jpeg_compress_struct jpeg_{};
-    unsigned char* bytes_ = nullptr;  // libjpeg's, by malloc
+    unsigned char* bytes_ = nullptr;  // allocated by libjpeg with malloc
     unsigned long size_ = 0;
 };
 
 }  // namespace
 
-Image decode_jpeg(std::span<const std::uint8_t> file, const std::string& where, const Decoding& how,
-                  DecodeNotes& notes) {
-    return JpegReader(file, file.size(), where).image(how, notes);
+Image decode_jpeg(std::span<const std::uint8_t> file, const std::string& where,
+                  const DecodeOptions& options, DecodeNotes& notes) {
+    return JpegReader(file, file.size(), where).image(options, notes);
 }
 
 void check_jpeg_header(std::span<const std::uint8_t> file, std::uint64_t size,
-                       const std::string& where, const Decoding& how) {
-    JpegReader(file, size, where).read_checked_header(how);
+                       const std::string& where, const DecodeOptions& options) {
+    JpegReader(file, size, where).read_checked_header(options);
 }
 
 std::vector<std::uint8_t> encode_jpeg(const Image& image, int quality) {

@@ -40,7 +40,8 @@ void also_write_to(std::string_view path) {
     file.clear();
     if (path.empty()) return;
     file.open(std::string(path), std::ios::app);
-    if (!file) fail("{}: the log cannot be written; check that the folder exists and is writable", path);
+    if (!file)
+        fail("{}: the log cannot be written; check that the folder exists and is writable", path);
 }
 
 void info_line(std::string_view text) {
@@ -51,7 +52,8 @@ void info_line(std::string_view text) {
 void warning_line(std::string_view text) {
     append_to_file(fmt::format("warning: {}", text));
     const bool colour = terminal::has_colour();
-    terminal::print_line(fmt::format("{}warning:{} {}", colour ? "\x1b[33m" : "", colour ? "\x1b[0m" : "", text));
+    terminal::print_line(
+        fmt::format("{}warning:{} {}", colour ? "\x1b[33m" : "", colour ? "\x1b[0m" : "", text));
 }
 
 }  // namespace atelier::core::log

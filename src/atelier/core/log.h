@@ -10,7 +10,8 @@ namespace atelier::core::log {
 /// Hides info lines (warnings stay); `--quiet`.
 void set_quiet(bool quiet);
 
-/// Also appends every later line, with its time, to a file (a run's log.txt). An empty path stops that.
+/// Also appends every later line, with its time, to a file (a run's log.txt). An empty path ends
+/// that. Throws Error when the file cannot be opened.
 void also_write_to(std::string_view path);
 
 void info_line(std::string_view text);

@@ -7,18 +7,20 @@
 
 namespace atelier::core {
 
-/// A regular file mapped into memory for reading: its pages come and go as they are looked at. Throws Error naming the file when it cannot be read.
+/// A regular file mapped into memory for reading; its pages are loaded on access. Throws Error
+/// naming the file when it cannot be read.
 class MappedFile {
 public:
     explicit MappedFile(std::filesystem::path path);
     ~MappedFile();
-    MappedFile(MappedFile&& other) noexcept : path_(std::move(other.path_)), bytes_(std::exchange(other.bytes_, {})) {}
+    MappedFile(MappedFile&& other) noexcept
+        : path_(std::move(other.path_)), bytes_(std::exchange(other.bytes_, {})) {}
     MappedFile& operator=(MappedFile&&) = delete;
 
     const std::filesystem::path& path() const { return path_; }
     std::span<const std::byte> bytes() const { return bytes_; }
 
-    /// Gives the pages that were read back to the system; whoever looks again reads them from the file again.
+    /// Returns the resident pages to the system; a later access reads them from the file again.
     void release_pages() const;
 
 private:

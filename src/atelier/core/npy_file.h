@@ -8,8 +8,8 @@
 
 namespace atelier::core {
 
-/// A .npy file, mapped into memory and checked: numbers in C order, exactly as many as its shape says, never pickled objects. Throws Error naming
-/// the file.
+/// A .npy file, mapped into memory and checked: elements in C order, exactly as many as the shape
+/// says, never pickled objects. Throws Error naming the file.
 class NpyFile {
 public:
     explicit NpyFile(std::filesystem::path path);

@@ -31,7 +31,7 @@ constexpr std::array<Descriptor, 9> descriptors{{{"<f8", DType::F64},
                                                  {"|u1", DType::U8},
                                                  {"|b1", DType::BOOL}}};
 
-// The one Python literal that numpy writes, and no more of Python than that.
+// Parses only the Python literal that numpy writes.
 class LiteralParser {
 public:
     LiteralParser(std::string_view text, const std::string& where) : text_(text), where_(where) {}
@@ -58,7 +58,7 @@ public:
 private:
     [[noreturn]] void broken() const { fail("{}: has a header that is not numpy's", where_); }
 
-    // The next character that is not space, '\0' at the end.
+    // The next non-space character, '\0' at the end.
     char peek() {
         while (!text_.empty() && (text_[0] == ' ' || text_[0] == '\n')) text_.remove_prefix(1);
         return text_.empty() ? '\0' : text_[0];
@@ -98,7 +98,8 @@ private:
         while (!take(')')) {
             peek();
             std::int64_t length = 0;
-            const auto [end, problem] = std::from_chars(text_.data(), text_.data() + text_.size(), length);
+            const auto [end, problem] =
+                std::from_chars(text_.data(), text_.data() + text_.size(), length);
             if (problem != std::errc() || length < 0) broken();
             text_.remove_prefix(static_cast<std::size_t>(end - text_.data()));
             shape.push_back(length);
@@ -108,14 +109,20 @@ private:
     }
 
     DType descriptor() {
-        if (peek() == '[') fail("{}: is an array of records; save each field as an array of its own", where_);
+        if (peek() == '[')
+            fail("{}: is an array of records; save each field as an array of its own", where_);
         const std::string_view name = string();
         for (const auto& known : descriptors) {
             if (known.text == name) return known.type;
         }
-        if (name.find('O') != std::string_view::npos) fail("{}: holds Python objects (a pickle), which are never read", where_);
-        if (name.starts_with('>')) fail("{}: is big-endian; save it with .astype of a little-endian type", where_);
-        fail("{}: has type \"{}\", which is not read; save it as float32, float64, int64, int32 or uint8", where_, name);
+        if (name.find('O') != std::string_view::npos)
+            fail("{}: holds Python objects (a pickle), which are never read", where_);
+        if (name.starts_with('>'))
+            fail("{}: is big-endian; save it with .astype of a little-endian type", where_);
+        fail(
+            "{}: has type \"{}\", which is not read; save it as float32, float64, int64, int32 or "
+            "uint8",
+            where_, name);
     }
 
     std::string_view text_;
@@ -127,9 +134,12 @@ private:
 std::string compose_npy_header(const NpyHeader& header, const std::string& where) {
     const auto* known = descriptors.begin();
     while (known != descriptors.end() && known->type != header.dtype) ++known;
-    if (known == descriptors.end()) fail("{}: numpy has no type {}; convert it to F32", where, name_of(header.dtype));
-    const std::string lengths = fmt::format("{}{}", fmt::join(header.shape, ", "), header.shape.size() == 1 ? "," : "");
-    std::string text = fmt::format("{{'descr': '{}', 'fortran_order': False, 'shape': ({}), }}", known->text, lengths);
+    if (known == descriptors.end())
+        fail("{}: numpy has no type {}; convert it to F32", where, name_of(header.dtype));
+    const std::string lengths =
+        fmt::format("{}{}", fmt::join(header.shape, ", "), header.shape.size() == 1 ? "," : "");
+    std::string text = fmt::format("{{'descr': '{}', 'fortran_order': False, 'shape': ({}), }}",
+                                   known->text, lengths);
     const std::size_t before = magic.size() + 4;  // two bytes of version, two of length
     text.append(npy_alignment - (before + text.size() + 1) % npy_alignment, ' ');
     text += '\n';
@@ -139,18 +149,24 @@ std::string compose_npy_header(const NpyHeader& header, const std::string& where
     return out + text;
 }
 
-NpyHeaderPlace npy_header_place(std::span<const std::byte> prefix, const std::string& where) {
+NpyHeaderRange npy_header_range(std::span<const std::byte> prefix, const std::string& where) {
     const std::string_view text(reinterpret_cast<const char*>(prefix.data()), prefix.size());
-    if (text.size() < npy_prefix || !text.starts_with(magic)) fail("{}: is not in numpy's .npy format", where);
+    if (text.size() < npy_prefix || !text.starts_with(magic))
+        fail("{}: is not in numpy's .npy format", where);
     const int version = text[6];
     if (version < 1 || version > 3) fail("{}: is .npy version {}; 1 to 3 are read", where, version);
     const std::size_t begin = version == 1 ? 10 : 12;  // later versions have a longer length field
     std::size_t length = 0;
-    for (std::size_t i = begin; i > 8; --i) length = length << 8 | std::to_integer<std::size_t>(prefix[i - 1]);
-    if (length > longest_npy_header) fail("{}: has a header of {} bytes; at most {} are read", where, length, longest_npy_header);
+    for (std::size_t i = begin; i > 8; --i)
+        length = length << 8 | std::to_integer<std::size_t>(prefix[i - 1]);
+    if (length > longest_npy_header)
+        fail("{}: has a header of {} bytes; at most {} are read", where, length,
+             longest_npy_header);
     return {begin, begin + length};
 }
 
-NpyHeader parse_npy_header(const std::string& text, const std::string& where) { return LiteralParser(text, where).header(); }
+NpyHeader parse_npy_header(const std::string& text, const std::string& where) {
+    return LiteralParser(text, where).header();
+}
 
 }  // namespace atelier::core

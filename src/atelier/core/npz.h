@@ -12,8 +12,8 @@
 
 namespace atelier::core {
 
-/// Writes arrays as an uncompressed numpy .npz, atomically; names without ".npy". Types F64, F32, I64, I32, U8. Equal input
-/// gives equal bytes.
+/// Writes arrays as an uncompressed numpy .npz, atomically; names without ".npy". Types F64, F32,
+/// I64, I32, U8. Equal input gives equal bytes.
 void write_npz(const std::filesystem::path& path, const std::vector<TensorBytes>& arrays);
 
 struct Array {
@@ -22,13 +22,15 @@ struct Array {
     std::vector<std::byte> bytes;
 };
 
-/// Reads a .npz, compressed or not: numeric arrays in C order only, never pickled objects; at most `largest` bytes in all.
-std::map<std::string, Array> read_npz(const std::filesystem::path& path, std::size_t largest = std::size_t{1} << 32);
-
-/// Those of its arrays that are named in `wanted`, as far as they are there. Nothing else is looked
-/// at, so that what nobody needs may be of any type.
+/// Reads a .npz, compressed or not: numeric arrays in C order only, never pickled objects; at most
+/// `largest` bytes in all.
 std::map<std::string, Array> read_npz(const std::filesystem::path& path,
-                                      const std::set<std::string>& wanted,
+                                      std::size_t largest = std::size_t{1} << 32);
+
+/// The arrays that are named in `requested` and exist. Other entries are not read, so they may be
+/// of any type.
+std::map<std::string, Array> read_npz(const std::filesystem::path& path,
+                                      const std::set<std::string>& requested,
                                       std::size_t largest = std::size_t{1} << 32);
 
 /// The names of a .npz's arrays.

@@ -5,16 +5,19 @@
 
 namespace atelier::core {
 
-/// The processors' time that the control groups around a process allow it, in processors (1.5: one and a half); infinite where none is set. The least of the
-/// process's own group and all groups around it counts, of cgroup v2 (cpu.max) and v1 (cpu.cfs_quota_us). `process` is its folder in procfs, which says which
-/// groups those are and where they are mounted. What cannot be read sets no limit.
+/// The CPU quota of this process's control groups, in processors (1.5: one and a half); infinite
+/// where none is set. It is the minimum over the process's own group and all its ancestors, of
+/// cgroup v2 (cpu.max) and v1 (cpu.cfs_quota_us). `process` is its folder in procfs, which names
+/// those groups and their mount points. What cannot be read sets no limit.
 double processor_quota(const std::filesystem::path& process = "/proc/self");
 
-/// How many threads of this process can run at the same time: the processors that its affinity names, no more than its quota (rounded up), at least 1.
+/// Number of threads of this process that can run at the same time: the processors in its affinity
+/// mask, at most its quota (rounded up), at least 1.
 std::int64_t usable_processors();
 
-/// `wanted` threads, or as many as there are usable processors where that is less or `wanted` is 0. Threads that wait for each other at every layer come to a
-/// standstill when they share processors. Says so once per `name`, in one line: "threads = 16: ...".
-std::int64_t threads_within(std::int64_t wanted, const char* name);
+/// `requested` threads, or the number of usable processors where that is less or `requested` is 0.
+/// Threads that wait for each other at every layer stall when they share processors. Logs a
+/// reduction once per `name`, in one line: "threads = 16: ...".
+std::int64_t threads_within(std::int64_t requested, const char* name);
 
 }  // namespace atelier::core

@@ -14,17 +14,19 @@ namespace {
 constexpr std::chrono::milliseconds between_redraws{200};
 
 // Three significant digits, without an exponent for large rates.
-std::string rate_words(double rate) { return rate >= 100 ? fmt::format("{:.0f}", rate) : fmt::format("{:.3g}", rate); }
+std::string format_rate(double rate) {
+    return rate >= 100 ? fmt::format("{:.0f}", rate) : fmt::format("{:.3g}", rate);
+}
 
-// `[####----]` in what the rest of the line leaves free; nothing when that is too little to be read.
-std::string bar(double share, int columns) {
+// `[####----]` in the free columns; empty when they are too few.
+std::string bar(double fraction, int columns) {
     const int cells = std::min(columns - 3, 40);
     if (cells < 5) return "";
-    const int filled = static_cast<int>(std::lround(share * cells));
+    const int filled = static_cast<int>(std::lround(fraction * cells));
     return fmt::format("[{}{}] ", std::string(filled, '#'), std::string(cells - filled, '-'));
 }
 
-// At most `columns` characters, never half of one.
+// At most `columns` characters, never cutting through a UTF-8 character.
 std::string cut(std::string text, int columns) {
     std::size_t at = 0;
     for (int shown = 0; at < text.size(); ++at) {
@@ -61,24 +63,27 @@ void Progress::update(std::int64_t done, const std::string& note) {
 
 void Progress::draw(const std::string& note) const {
     const double seconds = std::chrono::duration<double>(drawn_ - start_).count();
-    const double share = total_ > 0 ? std::clamp(static_cast<double>(done_) / static_cast<double>(total_), 0.0, 1.0) : 0;
+    const double fraction =
+        total_ > 0 ? std::clamp(static_cast<double>(done_) / static_cast<double>(total_), 0.0, 1.0)
+                   : 0;
     const double rate = seconds > 0 ? static_cast<double>(done_ - first_) / seconds : 0;
-    const std::string head = fmt::format("{} {:3.0f}% ", label_, std::floor(100 * share));
+    const std::string head = fmt::format("{} {:3.0f}% ", label_, std::floor(100 * fraction));
     std::string tail = fmt::format("{}/{} {}", done_, total_, unit_);
     if (rate > 0) {
         const double left = static_cast<double>(std::max<std::int64_t>(total_ - done_, 0)) / rate;
-        tail += fmt::format(", {} {}/s, {} left", rate_words(rate), unit_, duration_words(left));
+        tail += fmt::format(", {} {}/s, {} left", format_rate(rate), unit_, format_duration(left));
     }
     if (!note.empty()) tail += ", " + note;
-    // The last column stays free: writing there makes some terminals wrap.
+    // Leave the last column free: writing there makes some terminals wrap.
     const int columns = terminal::width() - 1;
     const int free_columns = columns - static_cast<int>(head.size() + tail.size());
-    terminal::show_bar(cut(head + bar(share, free_columns) + tail, columns));
+    terminal::show_bar(cut(head + bar(fraction, free_columns) + tail, columns));
 }
 
-std::string duration_words(double seconds) {
-    constexpr double longest = 1e15;  // beyond it a count of seconds means nothing and would not fit an integer
-    const auto whole = static_cast<std::int64_t>(std::lround(std::clamp(std::isnan(seconds) ? 0 : seconds, 0.0, longest)));
+std::string format_duration(double seconds) {
+    constexpr double longest = 1e15;  // larger values are meaningless and would not fit an integer
+    const auto whole = static_cast<std::int64_t>(
+        std::lround(std::clamp(std::isnan(seconds) ? 0 : seconds, 0.0, longest)));
     if (whole < 60) return fmt::format("{} s", whole);
     if (whole < 3600) return fmt::format("{} min {:02} s", whole / 60, whole % 60);
     if (whole < 86400) return fmt::format("{} h {:02} min", whole / 3600, whole % 3600 / 60);

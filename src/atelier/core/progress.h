@@ -6,8 +6,8 @@
 
 namespace atelier::core {
 
-/// One line on standard error with a bar, rate and time left, redrawn a few times a second; draws nothing when standard
-/// error is not a terminal. Log lines printed meanwhile do not break it.
+/// One line on standard error with a bar, rate and time left, redrawn a few times a second; draws
+/// nothing when standard error is not a terminal. Log lines printed meanwhile do not break it.
 class Progress {
 public:
     /// `unit` is what is counted, e.g. "steps" or "images"; counting starts at `done` of `total`.
@@ -16,7 +16,7 @@ public:
     Progress(const Progress&) = delete;
     Progress& operator=(const Progress&) = delete;
 
-    /// Sets how many are done; `note` stands at the line's end (the loss, say).
+    /// Sets the number done; `note` is shown at the end of the line (e.g. the loss).
     void update(std::int64_t done, const std::string& note = "");
 
 private:
@@ -29,6 +29,6 @@ private:
 };
 
 /// 75 s as "1 min 15 s", 4000 s as "1 h 06 min".
-std::string duration_words(double seconds);
+std::string format_duration(double seconds);
 
 }  // namespace atelier::core

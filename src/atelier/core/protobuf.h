@@ -8,7 +8,7 @@
 
 namespace atelier::core {
 
-/// Appends a number's bytes, little-endian, as all machines are that the project runs on.
+/// Appends the bytes of a number, little-endian like all supported machines.
 template <class Value>
 void append_raw(std::string& out, Value value) {
     static_assert(std::endian::native == std::endian::little);
@@ -17,7 +17,8 @@ void append_raw(std::string& out, Value value) {
     out.append(bytes, sizeof value);
 }
 
-/// A protobuf message, written field by field (protobuf.dev/programming-guides/encoding). Protobuf's own library would meet the one inside LibTorch.
+/// A protobuf message, written field by field (protobuf.dev/programming-guides/encoding).
+/// Protobuf's own library would clash with the one inside LibTorch.
 class ProtobufMessage {
 public:
     ProtobufMessage& number(int field, std::int64_t value) {
@@ -34,7 +35,9 @@ public:
         bytes_ += bytes;
         return *this;
     }
-    ProtobufMessage& message(int field, const ProtobufMessage& value) { return text(field, value.bytes_); }
+    ProtobufMessage& message(int field, const ProtobufMessage& value) {
+        return text(field, value.bytes_);
+    }
 
     const std::string& bytes() const { return bytes_; }
 
@@ -45,7 +48,9 @@ private:
         for (; value >= 0x80; value >>= 7) bytes_ += static_cast<char>(value | 0x80);
         bytes_ += static_cast<char>(value);
     }
-    void tag(int field, Wire type) { varint(static_cast<std::uint64_t>(field << 3 | static_cast<int>(type))); }
+    void tag(int field, Wire type) {
+        varint(static_cast<std::uint64_t>(field << 3 | static_cast<int>(type)));
+    }
 
     template <class Value>
     ProtobufMessage& raw(int field, Wire type, Value value) {

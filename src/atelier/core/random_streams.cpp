@@ -12,7 +12,7 @@ namespace atelier::core {
 
 namespace {
 
-// The finaliser of SplitMix64 (Steele et al. 2014): neighbouring seeds give unrelated keys.
+// The finaliser of SplitMix64 (Steele et al. 2014): adjacent seeds give unrelated keys.
 std::uint64_t splitmix64(std::uint64_t x) {
     x += 0x9e3779b97f4a7c15ULL;
     x = (x ^ (x >> 30)) * 0xbf58476d1ce4e5b9ULL;
@@ -24,8 +24,9 @@ std::array<std::uint32_t, 2> halves(std::uint64_t x) {
     return {static_cast<std::uint32_t>(x), static_cast<std::uint32_t>(x >> 32)};
 }
 
-// The three functions below are Taylor series in double precision, good to a few units in the last place. The C library's are
-// slower here and differ between machines (some use fused multiply-add), and streams must not.
+// The three functions below are Taylor series in double precision, accurate to a few units in the
+// last place. Those of the C library are slower here and differ between machines (some use fused
+// multiply-add), and streams must not.
 
 template <std::size_t count>
 double horner(const std::array<double, count>& coefficients, double x) {
@@ -34,7 +35,8 @@ double horner(const std::array<double, count>& coefficients, double x) {
     return sum;
 }
 
-// log(x) of a positive normal number: x = 2^e m with m in [sqrt(1/2), sqrt(2)), log(m) = 2 artanh((m-1)/(m+1)).
+// log(x) of a positive normal number: x = 2^e m with m in [sqrt(1/2), sqrt(2)), log(m) = 2
+// artanh((m-1)/(m+1)).
 double natural_log(double x) {
     constexpr std::array<double, 11> artanh{1,       1. / 3,  1. / 5,  1. / 7,  1. / 9, 1. / 11,
                                             1. / 13, 1. / 15, 1. / 17, 1. / 19, 1. / 21};
@@ -42,12 +44,14 @@ double natural_log(double x) {
     constexpr int mantissa_bits = 52;
     const auto bits = std::bit_cast<std::uint64_t>(x);
     const auto exponent = static_cast<std::int64_t>(bits - root_half) >> mantissa_bits;
-    const auto m = std::bit_cast<double>(bits - (static_cast<std::uint64_t>(exponent) << mantissa_bits));
+    const auto m =
+        std::bit_cast<double>(bits - (static_cast<std::uint64_t>(exponent) << mantissa_bits));
     const double f = (m - 1) / (m + 1);
     return static_cast<double>(exponent) * std::numbers::ln2 + 2 * f * horner(artanh, f * f);
 }
 
-// (cos, sin) of `turns` whole turns, in [0, 1): what is left after the nearest quarter turn is at most pi/4.
+// (cos, sin) of 2 pi `turns`, `turns` in [0, 1): the remainder after the nearest quarter turn is at
+// most pi/4.
 std::pair<double, double> cos_sin_of_turns(double turns) {
     constexpr std::array<double, 9> sine{1,
                                          -1. / 6,
@@ -58,8 +62,15 @@ std::pair<double, double> cos_sin_of_turns(double turns) {
                                          1. / 6227020800,
                                          -1. / 1307674368000,
                                          1. / 355687428096000};
-    constexpr std::array<double, 9> cosine{
-        1, -1. / 2, 1. / 24, -1. / 720, 1. / 40320, -1. / 3628800, 1. / 479001600, -1. / 87178291200, 1. / 20922789888000};
+    constexpr std::array<double, 9> cosine{1,
+                                           -1. / 2,
+                                           1. / 24,
+                                           -1. / 720,
+                                           1. / 40320,
+                                           -1. / 3628800,
+                                           1. / 479001600,
+                                           -1. / 87178291200,
+                                           1. / 20922789888000};
     const auto quarter = static_cast<std::uint32_t>(4 * turns + 0.5);
     const double x = (4 * turns - quarter) * (std::numbers::pi / 2);
     const double s = x * horner(sine, x * x), c = horner(cosine, x * x);
@@ -68,7 +79,8 @@ std::pair<double, double> cos_sin_of_turns(double turns) {
     return {around[4 - q], around[(5 - q) & 3]};
 }
 
-// Box-Muller: two independent standard normals. The half keeps the uniforms away from 0, where the logarithm is infinite.
+// Box-Muller: two independent standard normals. The added half keeps the uniforms away from 0,
+// where the logarithm is infinite.
 std::pair<double, double> normal_pair(std::uint32_t first, std::uint32_t second) {
     constexpr double scale = 0x1p-32;
     const double radius = std::sqrt(-2 * natural_log((first + 0.5) * scale));
@@ -78,7 +90,8 @@ std::pair<double, double> normal_pair(std::uint32_t first, std::uint32_t second)
 
 }  // namespace
 
-std::array<std::uint32_t, 4> philox4x32(std::array<std::uint32_t, 4> counter, std::array<std::uint32_t, 2> key) {
+std::array<std::uint32_t, 4> philox4x32(std::array<std::uint32_t, 4> counter,
+                                        std::array<std::uint32_t, 2> key) {
     for (int round = 0; round < 10; ++round) {
         const std::uint64_t a = 0xd2511f53ULL * counter[0];
         const std::uint64_t b = 0xcd9e8d57ULL * counter[2];
@@ -114,7 +127,7 @@ std::uint64_t RandomStream::next64() {
 double RandomStream::uniform() { return static_cast<double>(next64() >> 11) * 0x1p-53; }
 
 std::uint64_t RandomStream::below(std::uint64_t bound) {
-    // The lowest 2^64 mod bound values are thrown away, so that every remainder is equally likely.
+    // Reject the lowest 2^64 mod bound values, so that every remainder is equally likely.
     const std::uint64_t rejected = (0 - bound) % bound;
     for (;;) {
         const std::uint64_t word = next64();

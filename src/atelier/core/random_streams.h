@@ -8,11 +8,13 @@
 
 namespace atelier::core {
 
-/// A named stream of random numbers that is a pure function of (seed, name, index): the same at any thread count, on any
-/// machine and after any restart, so that a checkpoint needs no generator state. Philox-4x32-10 (Salmon et al. 2011),
-/// key from seed and name, counter from index and position.
+/// A named stream of random numbers that is a pure function of (seed, name, index): the same at any
+/// thread count, on any machine and after any restart, so that a checkpoint needs no generator
+/// state. Philox-4x32-10 (Salmon et al. 2011): key from seed and name, counter from index and
+/// position.
 ///
-/// Names say what the numbers are for ("noise", "teacher/sigma"); the index is a step or an image's number.
+/// Names say what the numbers are for ("noise", "teacher/sigma"); the index is a step or an image's
+/// number.
 class RandomStream {
 public:
     RandomStream(std::uint64_t seed, std::string_view name, std::uint64_t index = 0);
@@ -46,6 +48,7 @@ private:
 };
 
 /// The Philox-4x32-10 bijection itself, for tests against published vectors.
-std::array<std::uint32_t, 4> philox4x32(std::array<std::uint32_t, 4> counter, std::array<std::uint32_t, 2> key);
+std::array<std::uint32_t, 4> philox4x32(std::array<std::uint32_t, 4> counter,
+                                        std::array<std::uint32_t, 2> key);
 
 }  // namespace atelier::core

@@ -12,11 +12,12 @@
 namespace atelier::core {
 
 RegularFile::RegularFile(std::filesystem::path path) : path_(std::move(path)) {
-    // Without O_NONBLOCK, opening a pipe that nobody writes would wait for ever.
+    // Without O_NONBLOCK, opening a pipe without a writer would block forever.
     descriptor_ = ::open(path_.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK);
     if (descriptor_ < 0)
-        fail("{}: cannot be read ({}); check the path and its permissions", path_.string(), std::strerror(errno));
-    struct stat status {};
+        fail("{}: cannot be read ({}); check the path and its permissions", path_.string(),
+             std::strerror(errno));
+    struct stat status{};
     if (::fstat(descriptor_, &status) != 0 || !S_ISREG(status.st_mode)) {
         ::close(descriptor_);
         fail("{}: is not a regular file; give the path of a file", path_.string());

@@ -7,8 +7,8 @@
 
 namespace atelier::core {
 
-/// A regular file, open for reading. Folders, pipes and devices are refused with an Error (also behind a symbolic link), so
-/// that a path from outside can neither block nor read without end.
+/// A regular file, open for reading. Throws Error for folders, pipes and devices (also behind a
+/// symbolic link), so that a path from outside can neither block nor be read without end.
 class RegularFile {
 public:
     explicit RegularFile(std::filesystem::path path);
@@ -19,7 +19,8 @@ public:
     int descriptor() const { return descriptor_; }
     std::uint64_t size() const { return size_; }
 
-    /// Fills as much of `out` as the file still has and returns how many bytes that were. Throws Error when reading fails.
+    /// Reads into `out` until it is full or the file ends; returns the number of bytes read. Throws
+    /// Error when reading fails.
     std::size_t read(std::span<std::byte> out);
 
 private:

@@ -8,8 +8,9 @@
 
 namespace atelier::core {
 
-/// What a new pixel takes of the pixels around its place: windowed sincs over six of the coarser grid's pixels, cubics over four (a = -0.5), a triangle over two.
-/// Shrinking widens each, so that nothing aliases. They are Pillow's LANCZOS, BICUBIC and BILINEAR, to the byte.
+/// Kernel of a new pixel around its position: windowed sinc over six pixels of the coarser grid,
+/// cubic over four (a = -0.5), triangle over two. Kernels widen when shrinking, so that nothing
+/// aliases. They match Pillow's LANCZOS, BICUBIC and BILINEAR exactly.
 enum class ResizeFilter { lanczos, bicubic, triangle };
 
 /// "lanczos", "bicubic", "triangle".
@@ -21,17 +22,18 @@ const std::string& name_of(ResizeFilter filter);
 /// `image` scaled to `height` x `width` pixels.
 Image resized(const Image& image, int height, int width, ResizeFilter filter);
 
-/// The weights of such a scaling of `from` pixels to `to`, not rounded: a matrix [to,from] in C
-/// order, each row's sum 1. For images that are not of bytes.
+/// The unrounded weights of scaling `from` pixels to `to`: a matrix [to,from] in C order whose rows
+/// sum to 1. For images that are not bytes.
 std::vector<float> filter_matrix(int from, int to, ResizeFilter filter);
 
 /// The largest centred square of `image`, scaled to `side` pixels.
-Image square(const Image& image, int side, ResizeFilter filter);
+Image centre_crop(const Image& image, int side, ResizeFilter filter);
 
-/// All of `image`, scaled so that its longer side has `side` pixels, in the middle of a square of `background` (red, green, blue; of grey images the first counts).
+/// All of `image`, scaled so that its longer side has `side` pixels, centred on a square of
+/// `background` (red, green, blue; for grey images the first value).
 Image padded_square(const Image& image, int side, ResizeFilter filter, const Colour& background);
 
-/// With 3 channels grey spreads to RGB, with 1 colours become their luminance (ITU-R BT.601).
+/// Converts to 3 channels by repeating grey, or to 1 by the luminance (ITU-R BT.601).
 Image with_channels(const Image& image, int channels);
 
 }  // namespace atelier::core

@@ -1,6 +1,6 @@
 #include "atelier/core/schema.h"
 
-// toml++ 3.3 calls its answer "no" for most letters beyond ASCII unreachable, which is undefined
+// toml++ 3.3 marks the result "no" as unreachable for most letters beyond ASCII, which is undefined
 // behaviour for a key such as ü = 1.
 #include <toml++/impl/preprocessor.h>
 #undef TOML_UNREACHABLE
@@ -11,8 +11,10 @@
 #include <toml++/toml.h>
 
 #include <algorithm>
+#include <charconv>
 #include <cmath>
 #include <functional>
+#include <map>
 #include <optional>
 #include <sstream>
 
@@ -33,13 +35,14 @@ template <class... Args>
     throw UsageError(fmt::format(text, std::forward<Args>(args)...));
 }
 
-// "a string ("soon")": what stands where something else was expected.
-std::string found_words(const toml::node& node) {
+// Describes a value that has the wrong type: "a string ("soon")".
+std::string describe(const toml::node& node) {
     if (node.is_table()) return "a table";
     if (node.is_array()) return "a list";
     std::ostringstream text;
     node.visit([&](const auto& value) { text << value; });
-    if (const auto* string = node.as_string()) return fmt::format("a string (\"{}\")", string->get().substr(0, 200));
+    if (const auto* string = node.as_string())
+        return fmt::format("a string (\"{}\")", string->get().substr(0, 200));
     const char* kind = node.is_integer()          ? "a whole number"
                        : node.is_floating_point() ? "a real number"
                        : node.is_boolean()        ? "true or false"
@@ -47,35 +50,44 @@ std::string found_words(const toml::node& node) {
     return fmt::format("{} ({})", kind, text.str());
 }
 
-std::string range_words(double least, double most) {
-    const bool bounded_below = std::isfinite(least);
-    const bool bounded_above = std::isfinite(most);
-    if (bounded_below && bounded_above) return fmt::format("from {} to {}", least, most);
-    if (bounded_below) return fmt::format("at least {}", least);
-    if (bounded_above) return fmt::format("at most {}", most);
+std::string range_text(double min, double max) {
+    const bool bounded_below = std::isfinite(min);
+    const bool bounded_above = std::isfinite(max);
+    if (bounded_below && bounded_above) return fmt::format("from {} to {}", min, max);
+    if (bounded_below) return fmt::format("at least {}", min);
+    if (bounded_above) return fmt::format("at most {}", max);
     return "";
 }
 
-std::string choice_words(const std::vector<std::string>& choices) {
+std::string choices_text(const std::vector<std::string>& choices) {
     std::vector<std::string> quoted;
     for (const auto& choice : choices) quoted.push_back(fmt::format("\"{}\"", choice));
     return fmt::format("{}", fmt::join(quoted, ", "));
 }
 
-// Reads one value for one key; every message begins with the place and the key.
+// The number in a string such as "0.01".
+std::optional<double> quoted_number(const std::string& text) {
+    double number = 0;
+    const char* const end = text.data() + text.size();
+    const auto [stop, problem] = std::from_chars(text.data(), end, number);
+    if (problem != std::errc() || stop != end || !std::isfinite(number)) return std::nullopt;
+    return number;
+}
+
+// Reads the value of one key; every message begins with its location and the key.
 struct ValueReader {
     const std::string& where;
     const std::string& key;
     const Schema::Range& range;
     const std::vector<std::string>& choices;
 
-    [[noreturn]] void refuse_type(const char* wanted, const toml::node& node) const {
-        refuse("{}: {} must be {}, not {}", where, key, wanted, found_words(node));
+    [[noreturn]] void refuse_type(const char* expected, const toml::node& node) const {
+        refuse("{}: {} must be {}, not {}", where, key, expected, describe(node));
     }
 
     void check_range(double number) const {
-        if (number >= range.least && number <= range.most) return;
-        refuse("{}: {} must be {}, not {}", where, key, range_words(range.least, range.most), number);
+        if (number >= range.min && number <= range.max) return;
+        refuse("{}: {} must be {}, not {}", where, key, range_text(range.min, range.max), number);
     }
 
     void read(const toml::node& node, std::int64_t& field) const {
@@ -91,6 +103,20 @@ struct ValueReader {
         check_range(field);
     }
 
+    void read(const toml::node& node, std::optional<double>& field) const {
+        const auto* string = node.as_string();
+        if (string == nullptr) {
+            if (!node.is_number()) refuse_type("a number or \"auto\"", node);
+            read(node, field.emplace());
+            return;
+        }
+        field.reset();
+        if (string->get() == "auto") return;
+        field = quoted_number(string->get());
+        if (!field) refuse_type("a number or \"auto\"", node);
+        check_range(*field);
+    }
+
     void read(const toml::node& node, bool& field) const {
         if (!node.is_boolean()) refuse_type("true or false", node);
         field = node.as_boolean()->get();
@@ -100,7 +126,8 @@ struct ValueReader {
         if (!node.is_string()) refuse_type("a string", node);
         field = node.as_string()->get();
         if (choices.empty() || std::ranges::find(choices, field) != choices.end()) return;
-        refuse("{}: {} must be one of {}, not \"{}\"{}", where, key, choice_words(choices), field, did_you_mean(field, choices));
+        refuse("{}: {} must be one of {}, not \"{}\"{}", where, key, choices_text(choices), field,
+               did_you_mean(field, choices));
     }
 
     template <class Element>
@@ -111,7 +138,7 @@ struct ValueReader {
     }
 };
 
-// A key's value and where it stands: "configs/x.toml:12" or "command line".
+// The value of a key and its location: "configs/x.toml:12" or "command line".
 struct Leaf {
     std::string where;
     const toml::node* node;
@@ -119,7 +146,8 @@ struct Leaf {
 
 using TakeLeaf = std::function<void(const std::string& key, const Leaf& leaf)>;
 
-// Calls `take` for every value; tables are descended into unless they are empty or stand where a value should (`is_key`).
+// Calls `take` for every value; descends into tables unless they are empty or `is_key` says that a
+// value belongs there.
 void walk(const toml::table& table, const std::string& prefix, const std::string& file,
           const std::function<bool(const std::string&)>& is_key, const TakeLeaf& take) {
     for (const auto& [name, node] : table) {
@@ -133,7 +161,7 @@ void walk(const toml::table& table, const std::string& prefix, const std::string
     }
 }
 
-/// For a line `key = word`, which is no TOML: the same with quotes.
+/// A hint for a line `key = word`, which is not TOML: the same with quotes.
 std::string quotes_hint(const std::string& text, std::size_t number) {
     std::istringstream lines(text);
     std::string line;
@@ -142,10 +170,12 @@ std::string quotes_hint(const std::string& text, std::size_t number) {
     const std::size_t equals = line.find('=');
     if (equals == line.npos) return "";
     const auto trimmed = [](std::string part) {
-        const std::size_t begin = part.find_first_not_of(" \t"), end = part.find_last_not_of(" \t\r");
+        const std::size_t begin = part.find_first_not_of(" \t"),
+                          end = part.find_last_not_of(" \t\r");
         return begin == part.npos ? std::string() : part.substr(begin, end - begin + 1);
     };
-    const std::string key = trimmed(line.substr(0, equals)), value = trimmed(line.substr(equals + 1, line.find('#', equals) - equals - 1));
+    const std::string key = trimmed(line.substr(0, equals)),
+                      value = trimmed(line.substr(equals + 1, line.find('#', equals) - equals - 1));
     if (key.empty() || value.empty() || value.find_first_of("\"'[]{}=") != value.npos) return "";
     return fmt::format("; text is quoted: {} = \"{}\"", key.substr(0, 100), value.substr(0, 200));
 }
@@ -161,11 +191,13 @@ toml::table parse_file(const std::filesystem::path& path) {
     try {
         return toml::parse(text, file);
     } catch (const toml::parse_error& problem) {
-        refuse("{}:{}: {}{}", file, problem.source().begin.line, problem.description(), quotes_hint(text, problem.source().begin.line));
+        refuse("{}:{}: {}{}", file, problem.source().begin.line, problem.description(),
+               quotes_hint(text, problem.source().begin.line));
     }
 }
 
-// `x = <value>` as TOML, or nothing when that is no TOML. A value with a line break could smuggle in further keys.
+// `x = <value>` as TOML, or nothing when it is not TOML. A value with a line break could smuggle in
+// further keys.
 std::optional<toml::table> parse_value(const std::string& value) {
     if (value.find('\n') != std::string::npos) return std::nullopt;
     try {
@@ -177,12 +209,14 @@ std::optional<toml::table> parse_value(const std::string& value) {
 
 toml::table text_value(const std::string& text) { return toml::table{{"x", text}}; }
 
-// The value of an override. On a command line `a=out/x` means the text, and so does `a=7` where a text is wanted.
+// The value of an override. On a command line `a=out/x` means the string, and so does `a=7` where a
+// string is expected.
 toml::table override_value(const std::string& key, const std::string& value, bool wants_text) {
     auto table = parse_value(value);
     if (!table) {
         if (value.find_first_of("\"'[]{}\n") == std::string::npos) return text_value(value);
-        refuse("command line: {}: {} is not a value in TOML's syntax; quote it as '{}=\"...\"'", key, value, key);
+        refuse("command line: {}: {} is not a value in TOML's syntax; quote it as '{}=\"...\"'",
+               key, value, key);
     }
     const toml::node& node = *table->get("x");
     if (wants_text && node.is_value() && !node.is_string()) return text_value(value);
@@ -194,18 +228,26 @@ std::string table_of(const std::string& key) {
     return dot == std::string::npos ? "" : key.substr(0, dot);
 }
 
-const char* type_words(const std::int64_t*) { return "whole number"; }
-const char* type_words(const double*) { return "number"; }
-const char* type_words(const bool*) { return "true/false"; }
-const char* type_words(const std::string*) { return "string"; }
-const char* type_words(const std::vector<std::int64_t>*) { return "whole numbers"; }
-const char* type_words(const std::vector<double>*) { return "numbers"; }
-const char* type_words(const std::vector<std::string>*) { return "strings"; }
+const char* type_label(const std::int64_t*) { return "whole number"; }
+const char* type_label(const double*) { return "number"; }
+const char* type_label(const std::optional<double>*) { return "number or \"auto\""; }
+const char* type_label(const bool*) { return "true/false"; }
+const char* type_label(const std::string*) { return "string"; }
+const char* type_label(const std::vector<std::int64_t>*) { return "whole numbers"; }
+const char* type_label(const std::vector<double>*) { return "numbers"; }
+const char* type_label(const std::vector<std::string>*) { return "strings"; }
+
+template <class Value>
+json json_of(const Value& value) {
+    return json(value);
+}
+json json_of(const std::optional<double>& value) { return value ? json(*value) : json("auto"); }
 
 }  // namespace
 
 void Schema::bind(Binding binding) {
-    binding.default_text = std::visit([](const auto* field) { return json(*field).dump(); }, binding.field);
+    binding.default_text =
+        std::visit([](const auto* field) { return json_of(*field).dump(); }, binding.field);
     binding.stages = stages_;
     bindings_.push_back(std::move(binding));
 }
@@ -218,15 +260,27 @@ void Schema::number(std::string key, double* field, std::string help, Range rang
     bind({std::move(key), std::move(help), "", field, range, {}});
 }
 
+void Schema::number_or_auto(std::string key, std::optional<double>* field, std::string help,
+                            Range range) {
+    bind({std::move(key), std::move(help), "", field, range, {}});
+}
+
 void Schema::flag(std::string key, bool* field, std::string help, bool affects_result) {
     bind({std::move(key), std::move(help), "", field, {.affects_result = affects_result}, {}});
 }
 
-void Schema::text(std::string key, std::string* field, std::string help, std::vector<std::string> choices, bool affects_result) {
-    bind({std::move(key), std::move(help), "", field, {.affects_result = affects_result}, std::move(choices)});
+void Schema::text(std::string key, std::string* field, std::string help,
+                  std::vector<std::string> choices, bool affects_result) {
+    bind({std::move(key),
+          std::move(help),
+          "",
+          field,
+          {.affects_result = affects_result},
+          std::move(choices)});
 }
 
-void Schema::numbers(std::string key, std::vector<std::int64_t>* field, std::string help, Range range) {
+void Schema::numbers(std::string key, std::vector<std::int64_t>* field, std::string help,
+                     Range range) {
     bind({std::move(key), std::move(help), "", field, range, {}});
 }
 
@@ -234,12 +288,38 @@ void Schema::numbers(std::string key, std::vector<double>* field, std::string he
     bind({std::move(key), std::move(help), "", field, range, {}});
 }
 
-void Schema::texts(std::string key, std::vector<std::string>* field, std::string help, std::vector<std::string> choices) {
+void Schema::texts(std::string key, std::vector<std::string>* field, std::string help,
+                   std::vector<std::string> choices) {
     bind({std::move(key), std::move(help), "", field, {}, std::move(choices)});
 }
 
+void Schema::formerly(const std::string& key, std::string former_name) {
+    const auto binding = std::ranges::find(bindings_, key, &Binding::key);
+    if (binding == bindings_.end()) fail("formerly: \"{}\" is not bound", key);
+    binding->former_names.push_back(std::move(former_name));
+}
+
+std::map<std::string, std::string> Schema::former_keys() const {
+    std::map<std::string, std::string> keys;
+    for (const auto& binding : bindings_) {
+        for (const auto& name : binding.former_names) keys[name] = binding.key;
+    }
+    return keys;
+}
+
+std::vector<Schema::Binding>::iterator Schema::find(const std::string& key_or_former_name) {
+    return std::ranges::find_if(bindings_, [&](const Binding& binding) {
+        return binding.key == key_or_former_name ||
+               std::ranges::find(binding.former_names, key_or_former_name) !=
+                   binding.former_names.end();
+    });
+}
+
 void Schema::read(const std::filesystem::path& path, const std::vector<std::string>& overrides) {
-    const auto find = [&](const std::string& key) { return std::ranges::find(bindings_, key, &Binding::key); };
+    struct Given {
+        std::string name, where;
+    };
+    std::map<std::string, Given> given;  // by key; of one source at a time
     const auto known = [&](const std::string& key) { return find(key) != bindings_.end(); };
     const auto take = [&](const std::string& key, const Leaf& leaf) {
         const auto binding = find(key);
@@ -251,18 +331,27 @@ void Schema::read(const std::filesystem::path& path, const std::vector<std::stri
             for (const auto& each : bindings_) keys.push_back(each.key);
             refuse("{}: unknown key \"{}\"{}", leaf.where, key, did_you_mean(key, keys));
         }
-        const ValueReader reader{leaf.where, binding->key, binding->range, binding->choices};
+        const auto& [name, where] =
+            given.try_emplace(binding->key, Given{key, leaf.where}).first->second;
+        if (name != key) {
+            refuse("{}: {} and {} ({}) are the same key; keep only {}", leaf.where, key, name,
+                   where, binding->key);
+        }
+        const ValueReader reader{leaf.where, key, binding->range, binding->choices};
         std::visit([&](auto* field) { reader.read(*leaf.node, *field); }, binding->field);
         binding->source = leaf.where == command_line ? Source::command_line : Source::file;
     };
 
     const toml::table table = parse_file(path);
     walk(table, "", path.string(), known, take);
+    given.clear();  // an override replaces the file's value, under whichever name
     for (const auto& text : overrides) {
         const std::size_t equals = text.find('=');
-        if (equals == std::string::npos || equals == 0) refuse("command line: \"{}\" is not of the form key=value", text);
+        if (equals == std::string::npos || equals == 0)
+            refuse("command line: \"{}\" is not of the form key=value", text);
         const std::string key = text.substr(0, equals);
-        const bool wants_text = known(key) && std::holds_alternative<std::string*>(find(key)->field);
+        const bool wants_text =
+            known(key) && std::holds_alternative<std::string*>(find(key)->field);
         const toml::table value = override_value(key, text.substr(equals + 1), wants_text);
         take(key, {command_line, value.get("x")});
     }
@@ -274,17 +363,22 @@ json Schema::values_where(const std::function<bool(const Binding&)>& chosen) con
         if (!chosen(binding)) continue;
         std::string pointer = "/" + binding.key;
         std::ranges::replace(pointer, '.', '/');
-        std::visit([&](const auto* field) { all[json::json_pointer(pointer)] = *field; }, binding.field);
+        std::visit([&](const auto* field) { all[json::json_pointer(pointer)] = json_of(*field); },
+                   binding.field);
     }
     return all;
 }
 
 json Schema::values(bool only_result) const {
-    return values_where([&](const Binding& binding) { return !only_result || binding.range.affects_result; });
+    return values_where(
+        [&](const Binding& binding) { return !only_result || binding.range.affects_result; });
 }
 
 json Schema::values_of(const std::string& stage) const {
-    return values_where([&](const Binding& binding) { return binding.range.affects_result && std::ranges::find(binding.stages, stage) != binding.stages.end(); });
+    return values_where([&](const Binding& binding) {
+        return binding.range.affects_result &&
+               std::ranges::find(binding.stages, stage) != binding.stages.end();
+    });
 }
 
 Schema::Source Schema::source(const std::string& key) const {
@@ -300,24 +394,29 @@ std::string Schema::explain() const {
         return table.empty() ? binding.key : binding.key.substr(table.size() + 1);
     };
     const auto type_of = [](const Binding& binding) {
-        return std::string(std::visit([](const auto* field) { return type_words(field); }, binding.field));
+        return std::string(
+            std::visit([](const auto* field) { return type_label(field); }, binding.field));
     };
     for (const auto& binding : bindings_) {
-        if (std::ranges::find(tables, table_of(binding.key)) == tables.end()) tables.push_back(table_of(binding.key));
+        if (std::ranges::find(tables, table_of(binding.key)) == tables.end())
+            tables.push_back(table_of(binding.key));
         key_width = std::max(key_width, name_in_table(binding).size());
         type_width = std::max(type_width, type_of(binding).size());
-        default_width = std::max(default_width, std::min<std::size_t>(binding.default_text.size(), 24));
+        default_width =
+            std::max(default_width, std::min<std::size_t>(binding.default_text.size(), 24));
     }
     std::string text;
     for (const auto& table : tables) {
         if (!table.empty()) text += fmt::format("{}[{}]\n", text.empty() ? "" : "\n", table);
         for (const auto& binding : bindings_) {
             if (table_of(binding.key) != table) continue;
-            const auto& [least, most, affects_result] = binding.range;
-            const std::string limits =
-                binding.choices.empty() ? range_words(least, most) : "one of " + choice_words(binding.choices);
-            text += fmt::format("{:<{}}  {:<{}}  {:<{}}  {}{}\n", name_in_table(binding), key_width, type_of(binding), type_width,
-                                binding.default_text, default_width, binding.help, limits.empty() ? "" : " (" + limits + ")");
+            const auto& [min, max, affects_result] = binding.range;
+            const std::string limits = binding.choices.empty()
+                                           ? range_text(min, max)
+                                           : "one of " + choices_text(binding.choices);
+            text += fmt::format("{:<{}}  {:<{}}  {:<{}}  {}{}\n", name_in_table(binding), key_width,
+                                type_of(binding), type_width, binding.default_text, default_width,
+                                binding.help, limits.empty() ? "" : " (" + limits + ")");
         }
     }
     return text;

@@ -1,7 +1,10 @@
 #include <algorithm>
+#include <charconv>
 #include <map>
 #include <numeric>
+#include <optional>
 #include <set>
+#include <string_view>
 #include <utility>
 
 #include "atelier/core/schema.h"
@@ -21,7 +24,27 @@ void collect_leaves(const json& value, const std::string& key, Leaves& leaves) {
         leaves[key] = value.dump();
         return;
     }
-    for (const auto& [name, inner] : value.items()) collect_leaves(inner, key.empty() ? name : key + "." + name, leaves);
+    for (const auto& [name, inner] : value.items())
+        collect_leaves(inner, key.empty() ? name : key + "." + name, leaves);
+}
+
+/// The number that a leaf is, or that it quotes.
+std::optional<double> number_of(std::string_view leaf) {
+    if (leaf.size() > 2 && leaf.front() == '"' && leaf.back() == '"')
+        leaf = leaf.substr(1, leaf.size() - 2);
+    double number = 0;
+    const char* const end = leaf.data() + leaf.size();
+    const auto [stop, problem] = std::from_chars(leaf.data(), end, number);
+    if (problem != std::errc() || stop != end) return std::nullopt;
+    return number;
+}
+
+/// Whether a recorded leaf is the present one; it may quote what is a number now.
+bool is_same_leaf(const std::string& recorded, const std::string& now) {
+    if (recorded == now) return true;
+    if (!recorded.starts_with('"') || now.starts_with('"')) return false;
+    const auto number = number_of(recorded);
+    return number && number == number_of(now);
 }
 
 }  // namespace
@@ -45,7 +68,8 @@ std::vector<std::string> differences(const json& before, const json& after) {
     return lines;
 }
 
-std::vector<std::string> changed_since(const json& recorded, const json& now, const json& defaults) {
+std::vector<std::string> changed_since(const json& recorded, const json& now,
+                                       const json& defaults) {
     Leaves before, after, otherwise;
     collect_leaves(recorded, "", before);
     collect_leaves(now, "", after);
@@ -54,20 +78,22 @@ std::vector<std::string> changed_since(const json& recorded, const json& now, co
     for (const auto& [key, is] : after) {
         const auto was = before.find(key);
         if (was != before.end()) {
-            if (was->second != is) lines.push_back(fmt::format("{}: {} -> {}", key, was->second, is));
+            if (!is_same_leaf(was->second, is))
+                lines.push_back(fmt::format("{}: {} -> {}", key, was->second, is));
             continue;
         }
         const std::size_t dot = key.find('.');
         const bool tied = dot == std::string::npos || recorded.contains(key.substr(0, dot));
         const auto preset = otherwise.find(key);
-        if (tied && (preset == otherwise.end() || preset->second != is)) lines.push_back(fmt::format("{}: (absent) -> {}", key, is));
+        if (tied && (preset == otherwise.end() || preset->second != is))
+            lines.push_back(fmt::format("{}: (absent) -> {}", key, is));
     }
     return lines;
 }
 
 namespace {
 
-// Levenshtein's distance, one row of the table at a time.
+// Levenshtein distance, one row of the table at a time.
 std::size_t edit_distance(std::string_view a, std::string_view b) {
     std::vector<std::size_t> row(b.size() + 1);
     std::iota(row.begin(), row.end(), 0);
@@ -86,7 +112,8 @@ std::size_t edit_distance(std::string_view a, std::string_view b) {
 
 std::string nearest_word(std::string_view word, const std::vector<std::string>& known) {
     std::string nearest;
-    std::size_t distance = std::max<std::size_t>(2, word.size() / 3) + 1;  // beyond a third of the letters it is no typing error
+    std::size_t distance = std::max<std::size_t>(2, word.size() / 3) +
+                           1;  // beyond a third of the letters it is not a typo
     for (const auto& candidate : known) {
         const std::size_t here = edit_distance(word.substr(0, 200), candidate);
         if (here >= distance || here >= candidate.size()) continue;

@@ -6,34 +6,39 @@
 
 namespace atelier::core {
 
-/// After this, SIGINT and SIGTERM set a flag (asked with `stop_requested`) instead of ending the process. A process that has not ended by itself some seconds later
-/// (`end_after_stop`) is ended with exit code 130, and a second signal ends it immediately.
+/// From now on SIGINT and SIGTERM set a flag (read by `stop_requested`) instead of ending the
+/// process. A process that has not ended by itself some seconds later (`end_after_stop`) is ended
+/// with exit code 130, and a second signal ends it immediately.
 void catch_stop_signals();
 bool stop_requested();
 
-/// From now on a process that was told to stop has `seconds` to end by itself (0: as long as it takes) before it says `words`, which must outlive it, and ends.
-/// Without: 3, "interrupted".
-void end_after_stop(unsigned seconds, const char* words);
+/// Sets the time in seconds that a process may take to end after a stop signal (0: unlimited). When
+/// it is over, the process prints `message`, which must outlive it, and ends. Default: 3,
+/// "interrupted".
+void end_after_stop(unsigned seconds, const char* message);
 
-/// What a stage says that is given up half-way: its last checkpoint or finished part is on disk.
-inline constexpr const char* resumable_words = "stopped; run the same command again to go on";
+/// The message of a stage that was interrupted: its last checkpoint or finished shard is on disk.
+inline constexpr const char* resumable_message = "stopped; run the same command again to go on";
 
-/// The stop was noticed and is being acted on (a checkpoint is written), which may take as long as it takes.
-void stop_is_answered();
+/// The stop request is being handled (a checkpoint is being written), which may take any time.
+void acknowledge_stop();
 
-/// stop_requested also asks `asked`, from whatever thread it is called on: for a program around this one that has signals of its own.
-void also_ask_for_stop(bool (*asked)());
+/// stop_requested also calls `check`, on whatever thread it is called: for a host program that
+/// handles signals itself.
+void set_stop_check(bool (*check)());
 
-/// After so many seconds from now, stop_requested answers true, as if a signal had come.
+/// From `seconds` from now on, stop_requested returns true, as if a signal had arrived.
 void stop_after(double seconds);
 
-/// After this, SIGHUP sets a flag instead of ending the process; `reload_requested` says whether one came since it was asked last.
+/// From now on SIGHUP sets a flag instead of ending the process; `reload_requested` returns whether
+/// one arrived since its last call.
 void catch_reload_signal();
 bool reload_requested();
 
-/// Runs commands (each an argument vector; the first is the program's path), at most `at_once` together, their output passed
-/// through. Every child gets SIGKILL when this process dies, and SIGTERM when a stop is requested. When one fails the others
-/// are stopped and waited for. Throws Interrupted or Error naming the failed command.
-void run_processes(const std::vector<std::vector<std::string>>& commands, int at_once);
+/// Runs commands (each an argument vector; the first is the program's path), at most `max_parallel`
+/// at a time, with their output passed through. Every child gets SIGKILL when this process dies,
+/// and SIGTERM when a stop is requested. When one fails, the others are stopped and waited for.
+/// Throws Interrupted, or Error naming the failed command.
+void run_processes(const std::vector<std::vector<std::string>>& commands, int max_parallel);
 
 }  // namespace atelier::core

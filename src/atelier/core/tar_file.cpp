@@ -23,34 +23,37 @@ struct TarHeader {
     std::string_view body;
 };
 
-/// The headers of an archive, one after another.
+/// Reads the headers of an archive one after another.
 class HeaderReader {
 public:
-    HeaderReader(std::span<const std::byte> file, const std::string& where) : rest_(reinterpret_cast<const char*>(file.data()), file.size()), where_(where) {}
+    HeaderReader(std::span<const std::byte> file, const std::string& where)
+        : rest_(reinterpret_cast<const char*>(file.data()), file.size()), where_(where) {}
 
-    /// The next entry that is no folder, or nothing at the end.
+    /// The next entry that is not a folder, or nothing at the end.
     std::optional<TarHeader> next() {
-        Overrides said;
-        while (rest_.size() >= block && rest_.substr(0, block).find_first_not_of('\0') != rest_.npos) {
+        Overrides overrides;
+        while (rest_.size() >= block &&
+               rest_.substr(0, block).find_first_not_of('\0') != rest_.npos) {
             const std::string_view header = take(block);
             check_sum(header);
             const char type = header[156];
-            const bool about_the_next = type == 'L' || type == 'K' || type == 'x' || type == 'g';
+            const bool describes_next = type == 'L' || type == 'K' || type == 'x' || type == 'g';
             const std::uint64_t own_size = number(header.substr(124, 12), "size");
             const bool has_body = type != '1' && type != '2' && type != '3' && type != '4' &&
                                   type != '5' && type != '6';
             const std::string_view body =
-                has_body ? take_body(about_the_next ? own_size : said.size.value_or(own_size))
+                has_body ? take_body(describes_next ? own_size : overrides.size.value_or(own_size))
                          : std::string_view();
-            if (about_the_next) {
-                read_overrides(type, body, said);
+            if (describes_next) {
+                read_overrides(type, body, overrides);
                 continue;
             }
-            TarHeader entry{said.name.value_or(own_name(header)), kind_of(type),
-                            said.link.value_or(std::string(text(header.substr(157, 100)))), body};
-            said = {};
+            TarHeader entry{overrides.name.value_or(own_name(header)), kind_of(type),
+                            overrides.link.value_or(std::string(text(header.substr(157, 100)))),
+                            body};
+            overrides = {};
             if (type == '5' || type == 'V' || entry.name.ends_with('/'))
-                continue;  // folders and the volume's name
+                continue;  // folders and the volume label
             entry.name = checked(std::move(entry.name));
             return entry;
         }
@@ -58,9 +61,11 @@ public:
     }
 
 private:
-    [[noreturn]] void broken(const std::string& what) const { fail("{}: is no tar archive, or a broken one: {}", where_, what); }
+    [[noreturn]] void broken(const std::string& what) const {
+        fail("{}: is not a tar archive, or a broken one: {}", where_, what);
+    }
 
-    /// What entries before it say of the next file.
+    /// Values of preceding entries that override the next header.
     struct Overrides {
         std::optional<std::string> name, link;
         std::optional<std::uint64_t> size;
@@ -72,18 +77,18 @@ private:
         return type == '1' ? hard_link : type == '2' ? symbolic_link : other;
     }
 
-    void read_overrides(char type, std::string_view body, Overrides& said) const {
-        if (type == 'L') said.name = limited(text(body));
-        if (type == 'K') said.link = limited(text(body));
-        if (type != 'x') return;  // what a global header says is of no use here
-        if (const auto path = pax_value(body, "path=")) said.name = limited(*path);
-        if (const auto path = pax_value(body, "linkpath=")) said.link = limited(*path);
+    void read_overrides(char type, std::string_view body, Overrides& overrides) const {
+        if (type == 'L') overrides.name = limited(text(body));
+        if (type == 'K') overrides.link = limited(text(body));
+        if (type != 'x') return;  // nothing in a global header is needed
+        if (const auto path = pax_value(body, "path=")) overrides.name = limited(*path);
+        if (const auto path = pax_value(body, "linkpath=")) overrides.link = limited(*path);
         if (const auto digits = pax_value(body, "size=")) {
             std::uint64_t size = 0;
             if (std::from_chars(digits->data(), digits->data() + digits->size(), size).ec !=
                 std::errc{})
-                broken("the size of an entry is no number");
-            said.size = size;
+                broken("the size of an entry is not a number");
+            overrides.size = size;
         }
     }
 
@@ -100,30 +105,37 @@ private:
         return body;
     }
 
-    static std::string_view text(std::string_view field) { return field.substr(0, field.find('\0')); }
+    static std::string_view text(std::string_view field) {
+        return field.substr(0, field.find('\0'));
+    }
 
-    /// Octal digits, or with the highest bit set a big-endian binary number.
+    /// Octal digits, or a big-endian binary number if the highest bit is set.
     std::uint64_t number(std::string_view field, const char* what) const {
         std::uint64_t value = 0;
         if ((field[0] & 0x80) != 0) {
-            for (const char byte : field.substr(field.size() - 8)) value = value << 8 | static_cast<unsigned char>(byte);
+            for (const char byte : field.substr(field.size() - 8))
+                value = value << 8 | static_cast<unsigned char>(byte);
             return value;
         }
         field = text(field);
         field = field.substr(std::min(field.find_first_not_of(' '), field.size()));
-        const auto [end, problem] = std::from_chars(field.data(), field.data() + field.size(), value, 8);
-        if (problem != std::errc{}) broken(fmt::format("the {} of an entry is no number", what));
+        const auto [end, problem] =
+            std::from_chars(field.data(), field.data() + field.size(), value, 8);
+        if (problem != std::errc{}) broken(fmt::format("the {} of an entry is not a number", what));
         return value;
     }
 
     void check_sum(std::string_view header) const {
         std::uint64_t sum = 0;
-        for (std::size_t i = 0; i < block; ++i) sum += i >= 148 && i < 156 ? ' ' : static_cast<unsigned char>(header[i]);
-        if (sum != number(header.substr(148, 8), "checksum")) broken("the checksum of a header does not match");
+        for (std::size_t i = 0; i < block; ++i)
+            sum += i >= 148 && i < 156 ? ' ' : static_cast<unsigned char>(header[i]);
+        if (sum != number(header.substr(148, 8), "checksum"))
+            broken("the checksum of a header does not match");
     }
 
     static std::string own_name(std::string_view header) {
-        const std::string_view prefix = header.substr(257, 5) == "ustar" ? text(header.substr(345, 155)) : "";
+        const std::string_view prefix =
+            header.substr(257, 5) == "ustar" ? text(header.substr(345, 155)) : "";
         const std::string_view name = text(header.substr(0, 100));
         return prefix.empty() ? std::string(name) : std::string(prefix) + "/" + std::string(name);
     }
@@ -133,8 +145,10 @@ private:
                                                      std::string_view key) {
         while (!records.empty()) {
             std::size_t length = 0;
-            const auto [end, problem] = std::from_chars(records.data(), records.data() + records.size(), length);
-            if (problem != std::errc{} || length == 0 || length > records.size()) return std::nullopt;
+            const auto [end, problem] =
+                std::from_chars(records.data(), records.data() + records.size(), length);
+            if (problem != std::errc{} || length == 0 || length > records.size())
+                return std::nullopt;
             const std::string_view record = records.substr(0, length),
                                    pair = record.substr(record.find(' ') + 1);
             if (pair.starts_with(key) && pair.size() > key.size() && pair.ends_with('\n'))
@@ -152,7 +166,7 @@ private:
     std::string checked(std::string name) const {
         const std::filesystem::path path(name);
         if (path.is_absolute() || std::ranges::find(path, "..") != path.end())
-            fail("{}: the entry \"{}\" would lie outside of the archive", where_, shown(name));
+            fail("{}: the entry \"{}\" would lie outside of the archive", where_, printable(name));
         return name;
     }
 
@@ -160,19 +174,18 @@ private:
     const std::string& where_;
 };
 
-/// Finds what links lead to. A name that is there twice is the later one, as unpacking would have
-/// it.
+/// Resolves links. A duplicate name refers to the later entry, as after unpacking.
 class LinkTable {
 public:
     explicit LinkTable(const std::vector<TarHeader>& headers) : headers_(headers) {
         for (std::size_t i = 0; i < headers.size(); ++i) by_name_[normal(headers[i].name)] = i;
     }
 
-    /// The file behind the entry, or null.
+    /// The file that an entry leads to, or null.
     const TarHeader* file_of(const TarHeader& entry) const {
         const TarHeader* at = &entry;
         for (int steps = 0; steps < 40 && at->kind != TarHeader::Kind::file;
-             ++steps) {  // as many as Linux follows
+             ++steps) {  // the limit of Linux
             if (at->kind == TarHeader::Kind::other) return nullptr;
             const std::filesystem::path target =
                 at->kind == TarHeader::Kind::symbolic_link
@@ -198,7 +211,8 @@ private:
 
 TarFile::TarFile(std::filesystem::path path) : file_(std::move(path)) {
     const std::string where = file_.path().string();
-    if (file_.bytes().size() < block) fail("{}: is no tar archive: it has {} bytes", where, file_.bytes().size());
+    if (file_.bytes().size() < block)
+        fail("{}: is not a tar archive: it has {} bytes", where, file_.bytes().size());
     HeaderReader reader(file_.bytes(), where);
     std::vector<TarHeader> headers;
     bool has_links = false;

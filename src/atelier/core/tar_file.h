@@ -7,10 +7,10 @@
 
 namespace atelier::core {
 
-/// A tar archive, read in place: its headers are checked and listed, nothing is unpacked. Knows
-/// ustar, GNU's long names and pax's paths, links and sizes. A hard or symbolic link to a file of
-/// the archive is that file under another name; entries that are neither files, links nor folders
-/// are passed over.
+/// A tar archive, read in place: its headers are validated and listed, nothing is unpacked.
+/// Supports ustar, GNU long names, and pax paths, links and sizes. A hard or symbolic link to a
+/// file of the archive is that file under another name; entries that are neither files, links nor
+/// folders are passed over.
 class TarFile {
 public:
     struct Entry {
@@ -23,13 +23,13 @@ public:
         enum class Why { dead_link, other } why;
     };
 
-    /// Throws Error naming the file when it is no tar archive, when an entry reaches beyond its end, or when a name leaves the archive (an absolute
-    /// path, "..").
+    /// Throws Error naming the file when it is not a tar archive, when an entry reaches beyond its
+    /// end, or when a name leaves the archive (an absolute path, "..").
     explicit TarFile(std::filesystem::path path);
 
     const std::filesystem::path& path() const { return file_.path(); }
     const std::vector<Entry>& entries() const { return entries_; }
-    /// Links to nothing in the archive, devices, sparse files and what else there is.
+    /// Dangling links, devices, sparse files and other special entries.
     const std::vector<PassedOver>& passed_over() const { return passed_over_; }
 
 private:

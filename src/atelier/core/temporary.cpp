@@ -45,27 +45,35 @@ fs::path temporary_beside(const fs::path& target) {
     constexpr std::size_t added = 1 + 1 + letters_per_name + temporary_ending.size();
     std::string name = target.filename().string();
     std::size_t length = std::min(name.size(), name_limit(folder_of(target)) - added);
-    // Not within a character of UTF-8: some file systems reject such names.
-    while (length < name.size() && length > 0 && (static_cast<unsigned char>(name[length]) & 0xc0) == 0x80) --length;
+    // Do not cut through a UTF-8 character: some file systems reject such names.
+    while (length < name.size() && length > 0 &&
+           (static_cast<unsigned char>(name[length]) & 0xc0) == 0x80)
+        --length;
     name.resize(length);
-    return folder_of(target) / ("." + name + "." + random_letters() + std::string(temporary_ending));
+    return folder_of(target) /
+           ("." + name + "." + random_letters() + std::string(temporary_ending));
 }
 
-/// `.NAME.` and ten letters, `.tmp`.
+/// Whether a name has the form `.NAME.<ten letters>.tmp`.
 bool is_temporary_name(std::string_view name) {
-    if (name.size() < 3 + letters_per_name + temporary_ending.size() || name.front() != '.' || !name.ends_with(temporary_ending)) return false;
+    if (name.size() < 3 + letters_per_name + temporary_ending.size() || name.front() != '.' ||
+        !name.ends_with(temporary_ending))
+        return false;
     name.remove_suffix(temporary_ending.size());
     const std::string_view middle = name.substr(name.size() - letters_per_name);
-    return name[name.size() - letters_per_name - 1] == '.' && middle.find_first_not_of(letters) == middle.npos;
+    return name[name.size() - letters_per_name - 1] == '.' &&
+           middle.find_first_not_of(letters) == middle.npos;
 }
 
-/// Whether `path` still names what the descriptor has open.
+/// Whether `path` still names the open file of `descriptor`.
 bool is_still_there(const fs::path& path, int descriptor) {
-    struct stat named {}, open {};
-    return ::lstat(path.c_str(), &named) == 0 && ::fstat(descriptor, &open) == 0 && named.st_ino == open.st_ino && named.st_dev == open.st_dev;
+    struct stat named{}, open{};
+    return ::lstat(path.c_str(), &named) == 0 && ::fstat(descriptor, &open) == 0 &&
+           named.st_ino == open.st_ino && named.st_dev == open.st_dev;
 }
 
-/// Calls `create` with new names until one is free and nobody took it for a dead writer's before it was locked.
+/// Calls `create` with new names until one is free and has not been removed by another process (as
+/// a leftover) before it was locked.
 template <class Create>
 Temporary create_locked(const fs::path& target, const Create& create) {
     constexpr int most_attempts = 100;
@@ -74,7 +82,7 @@ Temporary create_locked(const fs::path& target, const Create& create) {
         const int descriptor = create(path);
         if (descriptor < 0 && errno == EEXIST) continue;
         if (descriptor < 0) return {};
-        // Where locks are not supported, nobody sweeps either.
+        // Where locks are not supported, nothing is swept either.
         const bool taken = ::flock(descriptor, LOCK_EX | LOCK_NB) != 0 && errno == EWOULDBLOCK;
         if (!taken && is_still_there(path, descriptor)) return {path, descriptor};
         ::close(descriptor);
@@ -83,38 +91,49 @@ Temporary create_locked(const fs::path& target, const Create& create) {
     return {};
 }
 
-/// Whether a lock of another machine is always seen in this folder. Some network mounts keep locks to themselves.
+/// Whether locks of other machines are always visible in this folder. Some network mounts keep
+/// locks local.
 bool locks_are_shared(const fs::path& folder) {
-    constexpr std::array<unsigned, 8> networks{NFS_SUPER_MAGIC, SMB_SUPER_MAGIC, 0xff534d42 /* cifs */, 0xfe534d42 /* smb2 */,
-                                               FUSE_SUPER_MAGIC, 0x0bd00bd0 /* lustre */, CEPH_SUPER_MAGIC, V9FS_MAGIC};
-    struct statfs facts {};
-    return ::statfs(folder.c_str(), &facts) == 0 && std::ranges::find(networks, static_cast<unsigned>(facts.f_type)) == networks.end();
+    constexpr std::array<unsigned, 8> networks{
+        NFS_SUPER_MAGIC,  SMB_SUPER_MAGIC,         0xff534d42 /* cifs */, 0xfe534d42 /* smb2 */,
+        FUSE_SUPER_MAGIC, 0x0bd00bd0 /* lustre */, CEPH_SUPER_MAGIC,      V9FS_MAGIC};
+    struct statfs facts{};
+    return ::statfs(folder.c_str(), &facts) == 0 &&
+           std::ranges::find(networks, static_cast<unsigned>(facts.f_type)) == networks.end();
 }
 
 void remove_if_dead(const fs::path& path, bool trust_locks) {
     constexpr time_t day = 24 * 60 * 60;
-    struct stat status {};
+    struct stat status{};
     if (::lstat(path.c_str(), &status) != 0 || status.st_uid != ::geteuid()) return;
     if (!S_ISREG(status.st_mode) && !S_ISDIR(status.st_mode)) return;
     if (!trust_locks && ::time(nullptr) - status.st_mtime < day) return;
-    const int descriptor = ::open(path.c_str(), (S_ISDIR(status.st_mode) ? O_RDONLY : O_RDWR) | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK);
+    const int descriptor = ::open(path.c_str(), (S_ISDIR(status.st_mode) ? O_RDONLY : O_RDWR) |
+                                                    O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK);
     if (descriptor < 0) return;
     std::error_code ignored;
-    if (::flock(descriptor, LOCK_EX | LOCK_NB) == 0 && is_still_there(path, descriptor)) fs::remove_all(path, ignored);
+    if (::flock(descriptor, LOCK_EX | LOCK_NB) == 0 && is_still_there(path, descriptor))
+        fs::remove_all(path, ignored);
     ::close(descriptor);
 }
 
 }  // namespace
 
-fs::path folder_of(const fs::path& path) { return path.has_parent_path() ? path.parent_path() : fs::path("."); }
+fs::path folder_of(const fs::path& path) {
+    return path.has_parent_path() ? path.parent_path() : fs::path(".");
+}
 
 Temporary create_temporary_file(const fs::path& target) {
-    return create_locked(target, [](const fs::path& path) { return ::open(path.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC | O_NOFOLLOW, 0666); });
+    return create_locked(target, [](const fs::path& path) {
+        return ::open(path.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC | O_NOFOLLOW, 0666);
+    });
 }
 
 Temporary create_temporary_folder(const fs::path& target) {
     return create_locked(target, [](const fs::path& path) {
-        return ::mkdir(path.c_str(), 0777) != 0 ? -1 : ::open(path.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC | O_NOFOLLOW);
+        return ::mkdir(path.c_str(), 0777) != 0
+                   ? -1
+                   : ::open(path.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC | O_NOFOLLOW);
     });
 }
 
@@ -127,7 +146,8 @@ void sweep_temporaries(const fs::path& folder) {
         if (!swept.insert(fs::absolute(folder, ignored).lexically_normal().string()).second) return;
     }
     std::vector<fs::path> found;
-    for (fs::directory_iterator entry(folder, ignored), end; !ignored && entry != end; entry.increment(ignored)) {
+    for (fs::directory_iterator entry(folder, ignored), end; !ignored && entry != end;
+         entry.increment(ignored)) {
         if (is_temporary_name(entry->path().filename().string())) found.push_back(entry->path());
     }
     const bool trust = found.empty() || locks_are_shared(folder);

@@ -28,8 +28,10 @@ constexpr std::array<std::uint32_t, 256> make_crc_table() {
     return table;
 }
 
-// TFRecord masks its checksums, because a checksum of data that holds its own checksum is weak.
-std::uint32_t masked_crc(std::string_view bytes) { return std::rotr(crc32c(bytes), 15) + 0xa282ead8U; }
+// TFRecord masks its checksums, because a checksum of data that contains its own checksum is weak.
+std::uint32_t masked_crc(std::string_view bytes) {
+    return std::rotr(crc32c(bytes), 15) + 0xa282ead8U;
+}
 
 }  // namespace
 
@@ -41,17 +43,20 @@ std::uint32_t crc32c(std::string_view bytes) {
 }
 
 TensorBoardFile::TensorBoardFile(const std::filesystem::path& folder, std::int64_t first_step) {
-    std::error_code ignored;  // opening the file says the same with its name
+    std::error_code ignored;  // opening the file reports the same error with its name
     std::filesystem::create_directories(folder, ignored);
-    const auto path = folder / fmt::format("events.out.tfevents.{}.atelier.{}", std::time(nullptr), first_step);
+    const auto path =
+        folder / fmt::format("events.out.tfevents.{}.atelier.{}", std::time(nullptr), first_step);
     out_.open(path, std::ios::binary | std::ios::app);
     if (!out_) fail("{}: cannot be written; is the folder writable?", path.string());
     record(begun_event().text(3, "brain.Event:2").bytes());
 }
 
-void TensorBoardFile::add(std::int64_t step, const std::vector<std::pair<std::string, double>>& scalars) {
+void TensorBoardFile::add(std::int64_t step,
+                          const std::vector<std::pair<std::string, double>>& scalars) {
     ProtobufMessage summary;
-    for (const auto& [tag, number] : scalars) summary.message(1, ProtobufMessage().text(1, tag).real(2, static_cast<float>(number)));
+    for (const auto& [tag, number] : scalars)
+        summary.message(1, ProtobufMessage().text(1, tag).real(2, static_cast<float>(number)));
     record(begun_event().number(2, step).message(5, summary).bytes());
 }
 

@@ -9,10 +9,12 @@
 
 namespace atelier::core {
 
-/// Appends scalar summaries to a TensorBoard event file (TFRecord framing with masked CRC-32C, protobuf written by hand).
+/// Appends scalar summaries to a TensorBoard event file (TFRecord framing with masked CRC-32C,
+/// protobuf written by hand).
 class TensorBoardFile {
 public:
-    /// Opens `folder`/events.out.tfevents.<now>.atelier.<first_step>, a new file for every start of a run.
+    /// Opens `folder`/events.out.tfevents.<now>.atelier.<first_step>, a new file for every start of
+    /// a run.
     TensorBoardFile(const std::filesystem::path& folder, std::int64_t first_step);
 
     void add(std::int64_t step, const std::vector<std::pair<std::string, double>>& scalars);

@@ -14,7 +14,7 @@ namespace {
 constexpr std::string_view clear_line = "\r\x1b[K";
 
 std::mutex mutex;
-std::string bar;  // what is drawn now; empty when nothing is
+std::string bar;  // currently drawn; empty when there is none
 
 void print(const std::string& text) {
     std::fwrite(text.data(), 1, text.size(), stderr);

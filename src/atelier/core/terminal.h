@@ -3,21 +3,21 @@
 #include <string>
 #include <string_view>
 
-/// Standard error shared by log lines and one progress bar: every line is printed above the bar, never through it.
+/// Standard error, shared by log lines and one progress bar: every line is printed above the bar.
 namespace atelier::core::terminal {
 
 bool is_terminal();
 
-/// Whether to colour: a terminal, and NO_COLOR (no-color.org) is not set.
+/// Whether to use colour: a terminal, and NO_COLOR (no-color.org) is not set.
 bool has_colour();
 
-/// Columns of the terminal, 80 when it does not say.
+/// Columns of the terminal; 80 when unknown.
 int width();
 
-/// Prints a line; a bar on the screen is redrawn below it.
+/// Prints a line and redraws the bar, if there is one, below it.
 void print_line(std::string_view text);
 
-/// Draws the bar over the former one. `text` must fit the width.
+/// Draws the bar in place of the previous one. `text` must fit the width.
 void show_bar(std::string text);
 void clear_bar();
 

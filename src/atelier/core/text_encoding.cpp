@@ -13,7 +13,7 @@ unsigned byte_at(std::string_view text, std::size_t i) {
     return static_cast<unsigned char>(text[i]);
 }
 
-/// How many bytes of well-formed UTF-8 the character at `i` has (RFC 3629, section 4); 0: it is
+/// Length in bytes of the well-formed UTF-8 character at `i` (RFC 3629, section 4); 0 if there is
 /// none.
 std::size_t character_length(std::string_view text, std::size_t i) {
     const unsigned lead = byte_at(text, i);
@@ -73,7 +73,7 @@ std::optional<std::size_t> first_bad_byte(std::string_view text) {
 void check_utf8(std::string_view text, const std::string& where) {
     if (const auto bad = first_bad_byte(text)) {
         fail("{}: is not UTF-8 (byte {} is 0x{:02x}: \"{}\"); save it as UTF-8", where, *bad,
-             byte_at(text, *bad), shown(text.substr(*bad > 20 ? *bad - 20 : 0, 40)));
+             byte_at(text, *bad), printable(text.substr(*bad > 20 ? *bad - 20 : 0, 40)));
     }
 }
 
@@ -101,7 +101,7 @@ std::string from_latin1(std::string_view text) {
     return out;
 }
 
-std::string shown(std::string_view text) {
+std::string printable(std::string_view text) {
     std::string out;
     for (std::size_t i = 0; i < text.size();) {
         const std::size_t length = character_length(text, i);

@@ -12,7 +12,7 @@ namespace atelier::core {
 
 namespace {
 
-/// WebP knows no grey pictures.
+/// WebP has no grey images.
 std::vector<std::uint8_t> in_rgb(const Image& image) {
     if (image.channels == 3) return image.pixels;
     std::vector<std::uint8_t> rgb;
@@ -33,22 +33,22 @@ public:
     WebpReader(const WebpReader&) = delete;
     WebpReader& operator=(const WebpReader&) = delete;
 
-    void check_header(const Decoding& how) const {
-        check_sides(said(WEBP_FF_CANVAS_HEIGHT), said(WEBP_FF_CANVAS_WIDTH), where_, how);
+    void check_header(const DecodeOptions& options) const {
+        check_sides(feature(WEBP_FF_CANVAS_HEIGHT), feature(WEBP_FF_CANVAS_WIDTH), where_, options);
     }
 
-    Image image(const Decoding& how, DecodeNotes& notes) const {
-        check_header(how);
-        const int turned = orientation();
-        notes.turned = turned != 1;
-        return upright(first_frame(how, notes), turned);
+    Image image(const DecodeOptions& options, DecodeNotes& notes) const {
+        check_header(options);
+        const int exif = orientation();
+        notes.rotated = exif != 1;
+        return apply_orientation(first_frame(options, notes), exif);
     }
 
 private:
-    std::uint32_t said(WebPFormatFeature what) const { return ::WebPDemuxGetI(demuxer_, what); }
+    std::uint32_t feature(WebPFormatFeature what) const { return ::WebPDemuxGetI(demuxer_, what); }
 
     int orientation() const {
-        if ((said(WEBP_FF_FORMAT_FLAGS) & EXIF_FLAG) == 0) return 1;
+        if ((feature(WEBP_FF_FORMAT_FLAGS) & EXIF_FLAG) == 0) return 1;
         WebPChunkIterator chunk;
         const int found = ::WebPDemuxGetChunk(demuxer_, "EXIF", 1, &chunk);
         const int orientation =
@@ -57,21 +57,20 @@ private:
         return orientation;
     }
 
-    /// Of a picture, all of it; an animation's first frame may cover a part of its canvas.
-    Image first_frame(const Decoding& how, DecodeNotes& notes) const {
+    /// The image, or the first frame of an animation, which may cover only a part of the canvas.
+    Image first_frame(const DecodeOptions& options, DecodeNotes& notes) const {
         WebPIterator frame;
         if (::WebPDemuxGetFrame(demuxer_, 1, &frame) == 0)
             fail("{}: is a WebP without an image", where_);
-        const int height = static_cast<int>(said(WEBP_FF_CANVAS_HEIGHT)),
-                  width = static_cast<int>(said(WEBP_FF_CANVAS_WIDTH));
+        const int height = static_cast<int>(feature(WEBP_FF_CANVAS_HEIGHT)),
+                  width = static_cast<int>(feature(WEBP_FF_CANVAS_WIDTH));
         const bool covered = frame.width == width && frame.height == height,
                    plain = covered && frame.has_alpha == 0;
         const std::size_t channels = plain ? 3 : 4,
                           stride = channels * static_cast<std::size_t>(width);
-        constexpr std::uint64_t most_pixels_a_byte =
-            65536;  // of a canvas that hardly anything lies on
+        constexpr std::uint64_t max_pixels_per_byte = 65536;  // of a mostly empty canvas
         const bool sound = covered || std::uint64_t{static_cast<unsigned>(width)} *
-                                              static_cast<unsigned>(height) / most_pixels_a_byte <=
+                                              static_cast<unsigned>(height) / max_pixels_per_byte <=
                                           size_;
         std::vector<std::uint8_t> pixels(sound ? stride * static_cast<std::size_t>(height) : 0);
         bool read = false;
@@ -85,7 +84,7 @@ private:
         ::WebPDemuxReleaseIterator(&frame);
         if (!read) fail("{}: is a broken WebP", where_);
         if (plain) return {height, width, 3, std::move(pixels)};
-        return on_background(height, width, 4, std::move(pixels), how, notes);
+        return flatten_alpha(height, width, 4, std::move(pixels), options, notes);
     }
 
     const std::string& where_;
@@ -95,22 +94,25 @@ private:
 
 }  // namespace
 
-Image decode_webp(std::span<const std::uint8_t> file, const std::string& where, const Decoding& how,
-                  DecodeNotes& notes) {
-    return WebpReader(file, true, where).image(how, notes);
+Image decode_webp(std::span<const std::uint8_t> file, const std::string& where,
+                  const DecodeOptions& options, DecodeNotes& notes) {
+    return WebpReader(file, true, where).image(options, notes);
 }
 
 void check_webp_header(std::span<const std::uint8_t> file, std::uint64_t size,
-                       const std::string& where, const Decoding& how) {
-    WebpReader(file, file.size() == size, where).check_header(how);
+                       const std::string& where, const DecodeOptions& options) {
+    WebpReader(file, file.size() == size, where).check_header(options);
 }
 
 std::vector<std::uint8_t> encode_webp(const Image& image, int quality) {
     check_image(image);
     const std::vector<std::uint8_t> rgb = in_rgb(image);
     std::uint8_t* bytes = nullptr;
-    const std::size_t size = quality == 100 ? ::WebPEncodeLosslessRGB(rgb.data(), image.width, image.height, 3 * image.width, &bytes)
-                                            : ::WebPEncodeRGB(rgb.data(), image.width, image.height, 3 * image.width, static_cast<float>(quality), &bytes);
+    const std::size_t size =
+        quality == 100 ? ::WebPEncodeLosslessRGB(rgb.data(), image.width, image.height,
+                                                 3 * image.width, &bytes)
+                       : ::WebPEncodeRGB(rgb.data(), image.width, image.height, 3 * image.width,
+                                         static_cast<float>(quality), &bytes);
     if (size == 0) fail("a WebP of {} x {} pixels cannot be written", image.width, image.height);
     std::vector<std::uint8_t> file(bytes, bytes + size);
     ::WebPFree(bytes);

@@ -8,24 +8,24 @@
 
 namespace atelier::core {
 
-/// A zip archive, read in place: its directory is checked before anything is believed, entries are
-/// found without unpacking others. Stored and deflated entries, zip64, comments, something else
-/// before the archive (a program that unpacks it); no encryption, no parts. Names are UTF-8, as the
-/// archive says or as they are, or else code page 437, which is what zip archives are in without a
-/// word. Reading is thread-safe.
+/// A zip archive, read in place: its directory is validated first, entries are found without
+/// unpacking others. Supports stored and deflated entries, zip64, comments, and data before the
+/// archive (a self-extractor); no encryption, no multi-part archives. Names are UTF-8, by flag or
+/// by content, otherwise code page 437, the default of zip archives. Reading is thread-safe.
 class ZipFile {
 public:
     struct Entry {
         std::string name;
         std::uint64_t size = 0;    // unpacked
-        std::uint64_t packed = 0;  // in the archive
-        std::uint64_t header = 0;  // where its local header begins
+        std::uint64_t packed = 0;  // compressed size
+        std::uint64_t header = 0;  // offset of its local header
         std::uint32_t checksum = 0;
         bool deflated = false;
     };
 
-    /// Throws Error naming the file when it is no zip archive, or its directory is broken, has more than 100 million entries, or names one that
-    /// would lie outside of it (an absolute path, "..").
+    /// Throws Error naming the file when it is not a zip archive, or when its directory is broken,
+    /// has more than 100 million entries, or has a name outside the archive (an absolute path,
+    /// "..").
     explicit ZipFile(std::filesystem::path path);
 
     const std::filesystem::path& path() const { return file_.path(); }
@@ -34,9 +34,10 @@ public:
     /// Null when there is no such entry.
     const Entry* find(const std::string& name) const;
 
-    /// The bytes of a stored entry, in the archive; throws Error when it is compressed.
+    /// The bytes of a stored entry, as a view of the archive; throws Error when it is compressed.
     std::span<const std::byte> stored(const Entry& entry) const;
-    /// The unpacked bytes. Throws Error naming file and entry when it is broken, fails its checksum, or is larger than `largest` or 2 GB.
+    /// The unpacked bytes. Throws Error naming file and entry when it is broken, fails its
+    /// checksum, or is larger than `largest` or 2 GB.
     std::vector<std::byte> read(const Entry& entry, std::uint64_t largest) const;
 
 private:
@@ -45,7 +46,7 @@ private:
 
     MappedFile file_;
     std::vector<Entry> entries_;
-    std::vector<std::uint32_t> by_name_;  // places in entries_, in the order of the names
+    std::vector<std::uint32_t> by_name_;  // indices into entries_, sorted by name
 };
 
 }  // namespace atelier::core

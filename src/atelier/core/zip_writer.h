@@ -9,19 +9,21 @@
 
 namespace atelier::core {
 
-/// A zip archive of stored entries that grows beside its name, as `<path>.part`, and appears under it when it is whole. What an earlier process left is gone on
-/// with: its whole entries count, a broken one at the end is cut off. Large archives (zip64) are written, entries of less than 4 GB.
+/// A zip archive of stored entries that is written as `<path>.part` and renamed to `path` when it
+/// is complete. Work of an earlier process is continued: its complete entries count, a broken one
+/// at the end is cut off. Supports large archives (zip64) with entries of less than 4 GB.
 class ZipWriter {
 public:
-    /// Whether an entry of a part is as it would be written now.
-    using StillGood = std::function<bool(const std::string& entry)>;
-    /// What says so of a part that was begun for the purpose `before`.
-    using Judge = std::function<StillGood(const std::string& before)>;
+    /// Whether an existing entry is what would be written now.
+    using EntryCheck = std::function<bool(const std::string& entry)>;
+    /// Returns that check for a part file whose purpose was `before`.
+    using ResumeCheck = std::function<EntryCheck(const std::string& before)>;
 
-    /// `purpose` says what is being written. A part is gone on with up to its first entry that
-    /// `judge` does not know as still good; without a judge, a part of another purpose is begun
-    /// again. Throws Error when the file cannot be written.
-    ZipWriter(std::filesystem::path path, const std::string& purpose, const Judge& judge = nullptr);
+    /// `purpose` describes what is being written. An existing part file is continued up to the
+    /// first entry that `resume_check` rejects; without one, a part file of another purpose is
+    /// started again. Throws Error when the file cannot be written.
+    ZipWriter(std::filesystem::path path, const std::string& purpose,
+              const ResumeCheck& resume_check = nullptr);
     ~ZipWriter();
     ZipWriter(const ZipWriter&) = delete;
     ZipWriter& operator=(const ZipWriter&) = delete;
@@ -31,19 +33,21 @@ public:
     const std::string& name(std::size_t i) const { return entries_[i].name; }
 
     void add(const std::string& name, std::span<const std::byte> bytes);
-    /// Writes the directory, flushes, and puts the archive in place.
+    /// Writes the directory, flushes, and renames the archive to `path`.
     void commit();
 
-    static std::filesystem::path part_of(const std::filesystem::path& path) { return path.string() + ".part"; }
+    static std::filesystem::path part_of(const std::filesystem::path& path) {
+        return path.string() + ".part";
+    }
 
 private:
     struct Entry {
         std::string name;
         std::uint32_t size, checksum;
-        std::uint64_t place;
+        std::uint64_t offset;
     };
     void write(const std::string& bytes);
-    void read_what_is_there(const StillGood& still_good);
+    void read_existing_entries(const EntryCheck& is_current);
 
     std::filesystem::path path_;
     int descriptor_ = -1;

@@ -44,9 +44,9 @@ public:
         made_.remarks = layout_.remarks;
         const bool explicit_labels = read_dataset_json() || read_class_files();
         const std::size_t with_caption =
-            request_.captions == Captions::unwanted ? 0 : read_captions();
-        settle(explicit_labels, with_caption);
-        count_what_is_left();
+            request_.captions == Captions::ignored ? 0 : read_captions();
+        choose_captions_or_classes(explicit_labels, with_caption);
+        count_passed_over();
         chosen = layout_.images;
         made_.count = static_cast<std::int64_t>(layout_.images.size());
         for (const std::size_t i : layout_.images) made_.identity += listing_.identity(i) + "\n";
@@ -55,7 +55,7 @@ public:
 
 private:
     const std::string& name(std::size_t file) const { return listing_.files()[file].name; }
-    std::int64_t part(std::size_t file) const { return listing_.files()[file].part; }
+    std::int64_t archive(std::size_t file) const { return listing_.files()[file].archive; }
 
     std::string text_of(std::size_t file, std::uint64_t largest) const {
         std::string text;
@@ -65,7 +65,7 @@ private:
         return text;
     }
 
-    /// The labels of the dataset.json that lies highest, if there are any.
+    /// Reads the labels of the topmost dataset.json; returns whether there are any.
     bool read_dataset_json() {
         std::optional<std::size_t> file;
         for (const std::size_t i : layout_.others) {
@@ -78,9 +78,9 @@ private:
         used_.insert(*file);
         const std::string where = listing_.where(*file);
         std::optional<Labelling> labelling =
-            labelling_in(text_of(*file, listing_.largest_text()), where);
+            parse_labelling(text_of(*file, listing_.largest_text()), where);
         if (!labelling) {
-            said_unlabelled_ = true;
+            declared_unlabelled_ = true;
             return false;
         }
         const std::size_t folder = folder_part(name(*file)).size();
@@ -89,7 +89,7 @@ private:
                 name(i).starts_with(folder_part(name(*file))) ? name(i).substr(folder) : name(i));
             if (found == labelling->labels.end())
                 core::fail("{}: \"{}\" has no label; either all images have one or none", where,
-                           core::shown(name(i)));
+                           core::printable(name(i)));
             made_.labels.push_back(found->second);
         }
         for (std::size_t i = layout_.images.size(); i < labelling->labels.size(); ++i)
@@ -116,7 +116,8 @@ private:
                 continue;
             }
             used_.insert(*file);
-            labels.push_back(class_in_text(text_of(*file, largest_sidecar), listing_.where(*file)));
+            labels.push_back(
+                parse_class_text(text_of(*file, largest_sidecar), listing_.where(*file)));
             if (labels.back() < 0 && negative++ == 0) first_negative = listing_.where(*file);
         }
         if (labels.empty()) return false;
@@ -128,7 +129,7 @@ private:
                 fmt::format("every .cls is negative, so the images are unlabelled (classes begin "
                             "at 0), the first: {}",
                             first_negative));
-            said_unlabelled_ = true;
+            declared_unlabelled_ = true;
             return false;
         }
         if (negative > 0)
@@ -139,19 +140,18 @@ private:
         return true;
     }
 
-    /// Puts captions into captions_, an image each, "" where there is none; returns how many there
-    /// are.
+    /// Fills captions_, one per image, "" where there is none; returns how many images have one.
     std::size_t read_captions() {
         captions_.assign(layout_.images.size(), {});
-        std::unordered_map<std::string, std::size_t> places;
+        std::unordered_map<std::string, std::size_t> positions;
         for (const std::size_t file : layout_.others) {
             if (!is_metadata(file) || layout_.in_other_split(name(file))) continue;
             for (std::size_t i = 0;
-                 places.size() < layout_.images.size() && i < layout_.images.size(); ++i)
-                places.emplace(
-                    SidecarTable::place_of(part(layout_.images[i]), name(layout_.images[i]), ""),
+                 positions.size() < layout_.images.size() && i < layout_.images.size(); ++i)
+                positions.emplace(
+                    SidecarTable::key_of(archive(layout_.images[i]), name(layout_.images[i]), ""),
                     i);
-            read_metadata(file, places);
+            read_metadata(file, positions);
         }
         std::size_t count = 0;
         for (std::size_t i = 0; i < layout_.images.size(); ++i) {
@@ -166,7 +166,7 @@ private:
     }
 
     void read_metadata(std::size_t file,
-                       const std::unordered_map<std::string, std::size_t>& places) {
+                       const std::unordered_map<std::string, std::size_t>& positions) {
         const std::string where = listing_.where(file);
         const std::string text = text_of(file, listing_.largest_text());
         const std::vector<CaptionLine> lines = last_part(name(file)) == "metadata.csv"
@@ -177,8 +177,8 @@ private:
         for (const CaptionLine& line : lines) {
             const std::string image =
                 plain_name(std::string(folder_part(name(file))) + line.file_name);
-            const auto found = places.find(SidecarTable::place_of(part(file), image, ""));
-            if (found != places.end()) captions_[found->second] = line.caption;
+            const auto found = positions.find(SidecarTable::key_of(archive(file), image, ""));
+            if (found != positions.end()) captions_[found->second] = line.caption;
             else if (!layout_.in_other_split(image)) {
                 made_.passed_over.add("line of metadata without an image",
                                       "lines of metadata without an image",
@@ -202,7 +202,7 @@ private:
         }
     }
 
-    /// A sample's JSON may be about anything, and large or broken then.
+    /// The JSON of a sample may have any content; a broken or large one counts as no caption.
     std::string caption_in_json_file(std::size_t file) const {
         try {
             return caption_in_json(text_of(file, largest_sidecar), listing_.where(file));
@@ -211,20 +211,20 @@ private:
         }
     }
 
-    /// Captions or classes.
-    void settle(bool explicit_labels, std::size_t with_caption) {
-        const bool wanted = request_.captions == Captions::wanted;
-        if (wanted && with_caption == 0)
+    /// Decides between captions and classes.
+    void choose_captions_or_classes(bool explicit_labels, std::size_t with_caption) {
+        const bool required = request_.captions == Captions::required;
+        if (required && with_caption == 0)
             core::fail(
                 "{}: holds no captions; looked for metadata.jsonl, metadata.csv, and a .txt, "
                 ".caption or .json beside each image",
                 where_);
-        if (with_caption > 0 && explicit_labels && !wanted) {
+        if (with_caption > 0 && explicit_labels && !required) {
             made_.remarks.push_back(fmt::format(
                 "its classes are read; there are captions too, which captions:{} reads", where_));
             return;
         }
-        if (with_caption == layout_.images.size() || wanted ||
+        if (with_caption == layout_.images.size() || required ||
             (with_caption > 0 &&
              (2 * with_caption > layout_.images.size() || !layout_.has_class_folders())))
             return use_captions(with_caption);
@@ -234,7 +234,7 @@ private:
                             "write the missing ones, or read captions:{}",
                             with_caption, layout_.images.size(), where_));
         }
-        if (!explicit_labels && !said_unlabelled_) use_class_folders();
+        if (!explicit_labels && !declared_unlabelled_) use_class_folders();
     }
 
     void use_captions(std::size_t with_caption) {
@@ -245,7 +245,7 @@ private:
             }
             core::fail(
                 "{}: {} of {} images have no caption, or an empty one: {}; write each into a .txt "
-                "beside its image, or take those images away",
+                "beside its image, or remove those images",
                 where_, without.size(), layout_.images.size(), first_names(without));
         }
         if (!layout_.splits && layout_.has_class_folders() &&
@@ -281,7 +281,7 @@ private:
             const auto known = std::ranges::lower_bound(sorted, own);
             if (known == sorted.end() || *known != own)
                 core::fail("{}/{}{}: is not a class of the training data", where_, layout_.split,
-                           core::shown(own));
+                           core::printable(own));
             made_.labels.push_back(known - sorted.begin());
         }
         if (layout_.split == layout_.train) expect_every_class(sorted);
@@ -301,8 +301,8 @@ private:
             if (name(i).starts_with(layout_.train + folder + "/")) inside.file(name(i));
         }
         core::fail("{}/{}{}: holds no {}; fill the class or remove its folder{}", where_,
-                   layout_.train, core::shown(folder), image_endings,
-                   inside.count() > 0 ? fmt::format(" ({})", inside.words()) : "");
+                   layout_.train, core::printable(folder), image_endings,
+                   inside.count() > 0 ? fmt::format(" ({})", inside.summary()) : "");
     }
 
     void expect_no_class_folders() const {
@@ -311,22 +311,22 @@ private:
                 core::fail(
                     "{}: images lie both in the folder and in \"{}\" below it; either all or none "
                     "have a class",
-                    where_, core::shown(layout_.class_folder(i, layout_.split)));
+                    where_, core::printable(layout_.class_folder(i, layout_.split)));
             }
         }
     }
 
-    /// A folder's name in UTF-8, as JSON and models need it.
+    /// The name of a folder in UTF-8, as JSON and models require.
     std::string class_name(const std::string& folder) {
         if (!core::first_bad_byte(folder)) return folder;
         std::string name = core::from_latin1(folder);
         made_.remarks.push_back(
             fmt::format("the name of the folder \"{}\" is not UTF-8; it is read as Latin-1, \"{}\"",
-                        core::shown(folder), name));
+                        core::printable(folder), name));
         return name;
     }
 
-    void count_what_is_left() {
+    void count_passed_over() {
         for (const std::size_t i : layout_.others) {
             if (!used_.contains(i) && !layout_.in_other_split(name(i)))
                 made_.passed_over.file(name(i));
@@ -339,47 +339,48 @@ private:
     EncodedImages made_;
     ImageLayout layout_;
     SidecarTable sidecars_;
-    bool said_unlabelled_ = false;
+    bool declared_unlabelled_ = false;
     std::set<std::size_t> used_, caption_files_;
     std::vector<std::string> captions_;
 };
 
 }  // namespace
 
-EncodedImages arranged(std::shared_ptr<const FileListing> listing, const DataRequest& request) {
+EncodedImages arrange_images(std::shared_ptr<const FileListing> listing,
+                             const DataRequest& request) {
     const std::uint64_t largest_image =
         std::uint64_t{listing->kind() == FileListing::Kind::folder ? 1024U : 64U} << 20;
     std::vector<std::size_t> chosen;
     EncodedImages images = Arranger(*listing, request).arrange(chosen);
     const std::uint32_t longest = listing->kind() == FileListing::Kind::folder
-                                      ? images.reading->how.longest_side
+                                      ? images.decoder->options.longest_side
                                       : longest_image_side;
-    images.reading->how.longest_side = longest;
+    images.decoder->options.longest_side = longest;
     const auto files = std::make_shared<const std::vector<std::size_t>>(std::move(chosen));
     const auto file = [files](std::int64_t i) { return (*files)[static_cast<std::size_t>(i)]; };
     images.name = [listing, file](std::int64_t i) { return listing->where(file(i)); };
     images.version = [listing, file](std::int64_t i) { return listing->version(file(i)); };
-    images.read = [listing, file, largest_image, reading = images.reading](std::int64_t i) {
+    images.read = [listing, file, largest_image, decoder = images.decoder](std::int64_t i) {
         core::Image image;
         listing->with_bytes(file(i), largest_image, [&](std::span<const std::byte> bytes) {
-            image = reading->decode(bytes, listing->where(file(i)));
+            image = decoder->decode(bytes, listing->where(file(i)));
         });
         return image;
     };
-    images.check = [listing, file, largest_image, reading = images.reading](std::int64_t i) {
+    images.check = [listing, file, largest_image, decoder = images.decoder](std::int64_t i) {
         const std::string where = listing->where(file(i));
         bool fine = true;
         listing->with_head(file(i), [&](std::span<const std::byte> bytes, std::uint64_t size) {
             try {
-                core::check_image_header(bytes, size, where, reading->how);
+                core::check_image_header(bytes, size, where, decoder->options);
             } catch (const core::Error&) {
                 if (bytes.size() == size) throw;
-                fine = false;  // a header may be longer than the head of a file
+                fine = false;  // the header may be longer than the head that was read
             }
         });
         if (!fine)
             listing->with_bytes(file(i), largest_image, [&](std::span<const std::byte> bytes) {
-                core::check_image_header(bytes, bytes.size(), where, reading->how);
+                core::check_image_header(bytes, bytes.size(), where, decoder->options);
             });
     };
     return images;

@@ -9,8 +9,9 @@
 
 namespace atelier::data {
 
-/// What a captioned picture shows, each attribute a number below its count of values: the garment (Fashion-MNIST's classes), how many and how large
-/// (one large, one small, two small), where (left, middle, right), and whether it is white on black or black on white.
+/// What a captioned image shows; each attribute is an index below its number of values: the garment
+/// (Fashion-MNIST's classes), amount and size (one large, one small, two small), place (left,
+/// middle, right), and colour (white on black, black on white).
 struct Scene {
     std::int64_t garment = 0, amount = 0, place = 0, colour = 0;
 
@@ -21,19 +22,23 @@ struct Scene {
 struct Attribute {
     const char* name;
     std::int64_t values;
-    std::int64_t Scene::*member;
+    std::int64_t Scene::* member;
 };
 const std::array<Attribute, 4>& attributes();
-/// Throws core::UsageError naming the nearest when there is none of that name.
+/// Throws core::UsageError naming the nearest when there is no attribute of that name.
 const Attribute& attribute(std::string_view name);
 
-/// Every scene there is; the held-out ones are for testing alone: combinations that training never shows, though it shows each of their attributes.
+/// All scenes of training, or the held-out ones for testing: combinations that training never
+/// shows, though it shows each of their attributes.
 std::vector<Scene> scenes(bool held_out);
 
-/// All wordings of a scene: synonyms, and four orders of words, one of which does not say where.
+/// All wordings of a scene: synonyms, and four word orders, one of which does not mention the
+/// place.
 std::vector<std::string> wordings(const Scene& scene);
 
-/// What a caption says of an attribute, in the grammar's words; nothing where it does not say.
-std::optional<std::int64_t> said(const Attribute& attribute, std::string_view caption);
+/// The value of an attribute according to a caption in the grammar's words; nothing where the
+/// caption does not mention it.
+std::optional<std::int64_t> attribute_in_caption(const Attribute& attribute,
+                                                 std::string_view caption);
 
 }  // namespace atelier::data

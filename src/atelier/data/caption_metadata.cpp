@@ -14,7 +14,7 @@ namespace {
 
 constexpr std::array<const char*, 4> caption_keys{"text", "caption", "prompt", "description"};
 
-/// The text under the first of the keys that has one; of a list, its first.
+/// The text of the first key that has one; the first element of a list.
 const std::string* caption_under_keys(const nlohmann::json& object) {
     for (const char* key : caption_keys) {
         const auto found = object.find(key);
@@ -26,15 +26,15 @@ const std::string* caption_under_keys(const nlohmann::json& object) {
     return nullptr;
 }
 
-/// The records of a table (RFC 4180): fields between commas, perhaps in double quotes, in which
-/// line ends and doubled quotes may stand.
+/// The records of a CSV table (RFC 4180): fields separated by commas, optionally in double quotes,
+/// which may contain line ends and doubled quotes.
 class CsvReader {
 public:
     CsvReader(std::string_view text, const std::string& where) : rest_(text), where_(where) {}
 
     std::int64_t line() const { return begun_at_; }
 
-    /// The next record; empty at the end. Empty lines are none.
+    /// The next record; empty at the end. Skips empty lines.
     std::vector<std::string> next() {
         while (!rest_.empty() && (rest_.front() == '\n' || rest_.front() == '\r')) skip();
         begun_at_ = line_;
@@ -87,7 +87,7 @@ private:
     std::int64_t line_ = 1, begun_at_ = 1;
 };
 
-/// Of a table's head, the column of one of the names; npos: none.
+/// The column of the first of `names` that is in the header row; npos: none.
 template <class Names>
 std::size_t column_of(const std::vector<std::string>& head, const Names& names) {
     for (const auto& name : names) {
@@ -108,18 +108,19 @@ std::vector<CaptionLine> caption_lines_of_json(std::string_view text, const std:
         const std::string_view line = text.substr(0, end);
         text.remove_prefix(end == text.npos ? text.size() : end + 1);
         if (line.find_first_not_of(" \t\r") == line.npos) continue;
-        const std::string place = fmt::format("{}:{}", where, number);
-        core::check_utf8(line, place);
-        const nlohmann::json object = core::parse_json(line, place);
+        const std::string location = fmt::format("{}:{}", where, number);
+        core::check_utf8(line, location);
+        const nlohmann::json object = core::parse_json(line, location);
         const bool named =
             object.is_object() && object.contains("file_name") && object["file_name"].is_string();
         const std::string* caption = named ? caption_under_keys(object) : nullptr;
         if (caption == nullptr && lines.empty()) return {};
-        if (!named) core::fail("{}: has no \"file_name\"", place);
+        if (!named) core::fail("{}: has no \"file_name\"", location);
         if (caption == nullptr)
-            core::fail("{}: has no \"text\" (nor \"caption\", \"prompt\", \"description\")", place);
-        lines.push_back(
-            {object["file_name"].get<std::string>(), checked_caption(*caption, place), place});
+            core::fail("{}: has no \"text\" (nor \"caption\", \"prompt\", \"description\")",
+                       location);
+        lines.push_back({object["file_name"].get<std::string>(),
+                         checked_caption(*caption, location), location});
     }
     return lines;
 }
@@ -133,10 +134,11 @@ std::vector<CaptionLine> caption_lines_of_csv(std::string_view text, const std::
     std::vector<CaptionLine> lines;
     if (name == std::string::npos || caption == std::string::npos) return lines;
     for (auto fields = reader.next(); !fields.empty(); fields = reader.next()) {
-        const std::string place = fmt::format("{}:{}", where, reader.line());
+        const std::string location = fmt::format("{}:{}", where, reader.line());
         if (fields.size() != head.size())
-            core::fail("{}: has {} fields, the first line {}", place, fields.size(), head.size());
-        lines.push_back({fields[name], checked_caption(fields[caption], place), place});
+            core::fail("{}: has {} fields, the first line {}", location, fields.size(),
+                       head.size());
+        lines.push_back({fields[name], checked_caption(fields[caption], location), location});
     }
     return lines;
 }

@@ -21,22 +21,26 @@ const std::vector<std::string>& Dataset::captions() const {
 conditions::Prior prior_of(const Dataset& dataset) {
     if (dataset.classes() == 0) return {{1.0}};
     conditions::Prior prior{std::vector<double>(static_cast<std::size_t>(dataset.classes()))};
-    for (const std::int64_t label : dataset.labels()) prior.weights[static_cast<std::size_t>(label)] += 1;
+    for (const std::int64_t label : dataset.labels())
+        prior.weights[static_cast<std::size_t>(label)] += 1;
     return prior;
 }
 
-std::vector<std::int64_t> indices_of(const Dataset& dataset, std::span<const std::int64_t> classes) {
-    std::vector<bool> wanted(static_cast<std::size_t>(std::max<std::int64_t>(dataset.classes(), 1)));
+std::vector<std::int64_t> indices_of(const Dataset& dataset,
+                                     std::span<const std::int64_t> classes) {
+    std::vector<bool> selected(
+        static_cast<std::size_t>(std::max<std::int64_t>(dataset.classes(), 1)));
     for (const std::int64_t i : classes) {
-        if (i < 0 || i >= static_cast<std::int64_t>(wanted.size())) {
-            core::fail("the data set has no class {}; it has {}", i, wanted.size());
+        if (i < 0 || i >= static_cast<std::int64_t>(selected.size())) {
+            core::fail("the data set has no class {}; it has {}", i, selected.size());
         }
-        wanted[static_cast<std::size_t>(i)] = true;
+        selected[static_cast<std::size_t>(i)] = true;
     }
     std::vector<std::int64_t> indices;
     for (std::int64_t i = 0; i < dataset.size(); ++i) {
-        const std::int64_t label = dataset.classes() == 0 ? 0 : dataset.labels()[static_cast<std::size_t>(i)];
-        if (wanted[static_cast<std::size_t>(label)]) indices.push_back(i);
+        const std::int64_t label =
+            dataset.classes() == 0 ? 0 : dataset.labels()[static_cast<std::size_t>(i)];
+        if (selected[static_cast<std::size_t>(label)]) indices.push_back(i);
     }
     return indices;
 }
@@ -44,7 +48,7 @@ std::vector<std::int64_t> indices_of(const Dataset& dataset, std::span<const std
 namespace {
 
 std::shared_ptr<const Dataset> open_path(const DataRequest& request) {
-    switch (look_at(request.path)) {
+    switch (detect_data_files(request.path)) {
         case DataFiles::nothing:
             core::fail(
                 "{}: there is no such file or folder; data is a .safetensors file, a .zip, .tar or "
@@ -66,10 +70,12 @@ std::shared_ptr<const Dataset> open_path(const DataRequest& request) {
 
 std::shared_ptr<const Dataset> open_dataset(const DataRequest& request) {
     if (request.split != "train" && request.split != "test") {
-        throw core::UsageError(fmt::format("there is no split \"{}\" of the data; known are train and test", request.split));
+        throw core::UsageError(fmt::format(
+            "there is no split \"{}\" of the data; known are train and test", request.split));
     }
     if (request.limit < 0) {
-        throw core::UsageError(fmt::format("the data's limit is {}; it must be 0 (all) or more", request.limit));
+        throw core::UsageError(
+            fmt::format("the data's limit is {}; it must be 0 (all) or more", request.limit));
     }
     if (is_toy(request.path)) return open_toy(request);
     if (is_captioned(request.path)) return open_captioned(request);
@@ -77,7 +83,8 @@ std::shared_ptr<const Dataset> open_dataset(const DataRequest& request) {
     try {
         return open_path(request);
     } catch (const std::filesystem::filesystem_error& problem) {
-        core::fail("{}: cannot be read ({}); check the permissions", problem.path1().string(), problem.code().message());
+        core::fail("{}: cannot be read ({}); check the permissions", problem.path1().string(),
+                   problem.code().message());
     }
 }
 

@@ -8,13 +8,13 @@
 #include <vector>
 
 #include "atelier/conditions/prior.h"
-#include "atelier/models/data_form.h"
+#include "atelier/models/sample_spec.h"
 #include "atelier/ops/torch.h"
 
 namespace atelier::data {
 
-/// Labelled samples in memory or on disk, seen as model-space tensors (images in [-1,1]: x/127.5 - 1; points scaled as `form`
-/// says).
+/// Labelled samples in memory or on disk, seen as model-space tensors (images in [-1,1]: x/127.5 -
+/// 1; points scaled as `spec` says).
 class Dataset {
 public:
     virtual ~Dataset() = default;
@@ -25,12 +25,12 @@ public:
     virtual Tensor samples(std::span<const std::int64_t> indices) const = 0;
     /// The class of every sample (empty when unlabelled).
     virtual const std::vector<std::int64_t>& labels() const = 0;
-    /// Whether there are samples at all; without, only what they would be conditioned on.
+    /// Whether there are samples; if not, there are only captions to condition on.
     virtual bool has_samples() const { return true; }
-    /// What samples show, in words: labels number these. Empty where labels are classes.
+    /// The captions, which labels then index. Empty where labels are classes.
     virtual const std::vector<std::string>& captions() const;
     /// What the samples are: shape, kind, scaling, names of the classes.
-    virtual const models::DataForm& form() const = 0;
+    virtual const models::SampleSpec& spec() const = 0;
     /// SHA-256 that identifies the content.
     virtual const std::string& hash() const = 0;
 };
@@ -38,29 +38,29 @@ public:
 /// How often each class occurs; an unlabelled data set has one class of weight 1.
 conditions::Prior prior_of(const Dataset& dataset);
 
-/// The samples whose class is one of `classes` (unlabelled ones are of class 0), increasing. Throws core::Error when there is no
-/// such class.
+/// The samples whose class is one of `classes` (unlabelled ones are of class 0), increasing. Throws
+/// core::Error when there is no such class.
 std::vector<std::int64_t> indices_of(const Dataset& dataset, std::span<const std::int64_t> classes);
 
-/// Whether images' captions are read: where there are classes beside them, those are read unless
-/// captions are wanted.
-enum class Captions { automatic, wanted, unwanted };
+/// How captions are used: `automatic` prefers explicit classes, and captions to class folders;
+/// `required` reads captions and rejects data without them; `ignored` never reads them.
+enum class Captions { automatic, required, ignored };
 
 struct DataRequest {
     std::filesystem::path path;   // a file, a folder, or toy:<name>
     std::string split = "train";  // "train" or "test", where the data distinguishes them
-    std::int64_t limit = 0;       // only the first so many samples; 0: all
+    std::int64_t limit = 0;       // only the first `limit` samples; 0: all
     Captions captions = Captions::automatic;
 };
 
-/// Opens a data set by what lies at the path: a safetensors file with `points` and `labels`
+/// Opens a data set according to what is at the path: a safetensors file with `points` and `labels`
 /// (points.h), a folder of IDX files, gzip or not (idx.h), an .npz of images (image_npz.h), a
 /// folder, zip archive or tars of images with classes or captions (arrange_images.h), prompts alone
 /// (prompt_list.h); or draws a toy (toy_points.h), or composes captioned images
-/// (captioned_images.h). "captions:PATH" wants the captions of images. Says once what is passed
-/// over. The test split has the classes and the model space of the training data; data without
-/// splits is the same for both. Throws core::Error saying what was looked for, or what is wrong
-/// with the data: labels out of range, sizes that differ, counts that do not fit.
+/// (captioned_images.h). "captions:PATH" requires captions. Logs once what is passed over. The test
+/// split has the classes and the model space of the training data; data without splits is the same
+/// for both. Throws core::Error saying what was looked for, or what is wrong with the data: labels
+/// out of range, differing sizes, mismatched counts.
 std::shared_ptr<const Dataset> open_dataset(const DataRequest& request);
 
 }  // namespace atelier::data

@@ -36,7 +36,7 @@ std::vector<std::string> names_in(const nlohmann::json& json, const std::string&
 
 }  // namespace
 
-std::optional<Labelling> labelling_in(std::string_view text, const std::string& where) {
+std::optional<Labelling> parse_labelling(std::string_view text, const std::string& where) {
     const nlohmann::json json = core::parse_json(text, where);
     if (!json.is_object() || !json.contains("labels")) core::fail("{}: has no \"labels\"", where);
     const nlohmann::json& list = json["labels"];
@@ -48,7 +48,7 @@ std::optional<Labelling> labelling_in(std::string_view text, const std::string& 
     return labelling;
 }
 
-std::int64_t class_in_text(std::string_view text, const std::string& where) {
+std::int64_t parse_class_text(std::string_view text, const std::string& where) {
     text = core::without_byte_order_mark(text, where);
     const std::size_t first = std::min(text.find_first_not_of(" \t\r\n"), text.size());
     std::string_view digits = text.substr(first, 32);
@@ -59,7 +59,8 @@ std::int64_t class_in_text(std::string_view text, const std::string& where) {
     const auto [end, problem] =
         std::from_chars(digits.data(), digits.data() + digits.size(), label);
     if (problem != std::errc{} || end != digits.data() + digits.size())
-        core::fail("{}: \"{}\" is no class; expected a whole number", where, core::shown(digits));
+        core::fail("{}: \"{}\" is not a class; expected a whole number", where,
+                   core::printable(digits));
     return label;
 }
 

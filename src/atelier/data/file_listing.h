@@ -11,14 +11,13 @@
 
 namespace atelier::data {
 
-/// The files of a folder, an archive or several, as they lie there, before anything is made of
-/// them.
+/// The files of a folder or of one or more archives, before they are interpreted.
 class FileListing {
 public:
     struct File {
-        std::string name;       // below the folder or in its archive: parts with '/' between, none
-                                // empty, "." or ".."
-        std::int64_t part = 0;  // which archive it lies in
+        std::string name;          // relative to the folder or archive, with '/' between its parts,
+                                   // none of which is empty, "." or ".."
+        std::int64_t archive = 0;  // index of its archive
     };
     enum class Kind { folder, zip, tars };
     using Use = std::function<void(std::span<const std::byte> bytes)>;
@@ -30,22 +29,23 @@ public:
     FileListing& operator=(const FileListing&) = delete;
 
     virtual Kind kind() const = 0;
-    /// In the order in which samples come.
+    /// In the order of the samples.
     const std::vector<File>& files() const { return files_; }
-    /// All folders, of a folder.
+    /// All subfolders, if this is a folder.
     const std::vector<std::string>& folders() const { return folders_; }
-    /// What is no file.
+    /// Entries that are not files.
     const PassedOver& passed_over() const { return passed_over_; }
 
-    /// How large a text in it may be: what is packed may claim to be much longer than it is.
+    /// Largest text file that may be read, in bytes: a packed file may claim to be much larger than
+    /// it is.
     virtual std::uint64_t largest_text() const = 0;
 
-    /// The file in messages.
+    /// Name of a file for messages.
     virtual std::string where(std::size_t file) const = 0;
     /// Differs where contents do, as far as can be known without reading them; the same on every
     /// machine.
     virtual std::string identity(std::size_t file) const = 0;
-    /// The same, more strictly: also when the file was written.
+    /// Like `identity`, but also differs when the file was written again.
     virtual std::string version(std::size_t file) const = 0;
     /// Calls `use` with a file's bytes. Thread-safe. Throws core::Error naming the file when it
     /// cannot be read or is larger than `largest`.
@@ -59,12 +59,12 @@ protected:
     PassedOver passed_over_;
 };
 
-/// A name's parts that say something, with '/' between. Archives made by some programs on Windows
-/// have '\' there.
+/// A name without empty and "." parts, with '/' between parts. Archives made by some programs on
+/// Windows have '\' there.
 std::string plain_name(std::string_view name);
 
-/// The last part of a name, what comes before that ("" or ends with '/'), and the ending with its
-/// dot, in small letters.
+/// The last part of a name, its folder ("" or ends with '/'), and its extension with the dot, in
+/// lower case.
 std::string_view last_part(std::string_view name);
 std::string_view folder_part(std::string_view name);
 std::string ending_of(std::string_view name);

@@ -21,8 +21,8 @@ namespace fs = std::filesystem;
 
 enum class Container { folder, tars, zip, npz, other };
 
-/// A file's first bytes, as many as a tar's header.
-std::string beginning_of(const fs::path& path) {
+/// The first bytes of a file, as many as a tar header has.
+std::string first_bytes(const fs::path& path) {
     std::array<char, 512> bytes{};
     core::RegularFile file(path);
     return {bytes.data(), file.read(std::as_writable_bytes(std::span(bytes)))};
@@ -35,16 +35,16 @@ Container container_at(const fs::path& path) {
     if (ending == ".tar") return Container::tars;
     if (ending == ".npz") return Container::npz;
     if (ending == ".safetensors") return Container::other;
-    const std::string begin = beginning_of(path);
+    const std::string begin = first_bytes(path);
     if (begin.starts_with("PK\3\4") || begin.starts_with("PK\5\6")) return Container::zip;
     return begin.size() == 512 && begin.substr(257, 5) == "ustar" ? Container::tars
                                                                   : Container::other;
 }
 
-/// Files that are met often and are none of the kinds of data.
+/// Throws core::Error for common files that are not data.
 void expect_readable(const fs::path& path) {
     if (core::lower_case(path.extension().string()) == ".safetensors") return;
-    const std::string begin = beginning_of(path);
+    const std::string begin = first_bytes(path);
     if (begin.starts_with("\x1f\x8b") ||
         begin.starts_with("\xfd"
                           "7zXZ") ||
@@ -59,7 +59,7 @@ void expect_readable(const fs::path& path) {
 
 }  // namespace
 
-DataFiles look_at(const fs::path& path) {
+DataFiles detect_data_files(const fs::path& path) {
     if (!fs::exists(path)) return DataFiles::nothing;
     switch (container_at(path)) {
         case Container::npz:
@@ -79,7 +79,7 @@ EncodedImages images_in(const DataRequest& given) {
     constexpr std::string_view captions = "captions:";
     if (request.path.string().starts_with(captions)) {
         request.path = request.path.string().substr(captions.size());
-        request.captions = Captions::wanted;
+        request.captions = Captions::required;
     }
     const fs::path& path = request.path;
     try {
@@ -90,11 +90,11 @@ EncodedImages images_in(const DataRequest& given) {
                 path.string());
         switch (container_at(path)) {
             case Container::folder:
-                return arranged(files_of_folder(path), request);
+                return arrange_images(files_of_folder(path), request);
             case Container::tars:
-                return arranged(files_of_tars(path), request);
+                return arrange_images(files_of_tars(path), request);
             case Container::zip:
-                return arranged(files_of_zip(path), request);
+                return arrange_images(files_of_zip(path), request);
             default:
                 expect_readable(path);
                 core::fail("{}: is neither a folder nor a .zip or .tar of images", path.string());

@@ -6,16 +6,15 @@
 
 namespace atelier::data {
 
-/// What lies at a path.
+/// Kind of the data at a path.
 enum class DataFiles { nothing, images, idx, npz, points };
 
-/// By the endings of files, in small or capital letters, and by how they begin where those say
-/// nothing. Throws core::Error where it can be said why nothing can be made of them (a .tar.gz, a
-/// single image).
-DataFiles look_at(const std::filesystem::path& path);
+/// Detects it by file extension, in any case, and by the first bytes where the extension is
+/// unknown. Throws core::Error for common files that are not data (a .tar.gz, a single image).
+DataFiles detect_data_files(const std::filesystem::path& path);
 
 /// Images with their labels or captions (arrange_images.h), not decoded: their sizes may differ.
-/// "captions:PATH" wants captions. Throws core::Error saying what was looked for.
+/// "captions:PATH" requires captions. Throws core::Error saying what was looked for.
 EncodedImages images_in(const DataRequest& request);
 
 }  // namespace atelier::data

@@ -15,7 +15,7 @@ namespace {
 
 namespace fs = std::filesystem;
 
-/// By the names of folders first: '/' comes before every other character.
+/// Sorts by folder names first: '/' comes before every other character.
 bool before_by_parts(const FileListing::File& a, const FileListing::File& b) {
     const auto rank = [](char c) {
         return c == '/' ? -1 : static_cast<int>(static_cast<unsigned char>(c));
@@ -32,13 +32,15 @@ public:
 
     Kind kind() const override { return Kind::folder; }
     std::uint64_t largest_text() const override { return std::uint64_t{256} << 20; }
-    std::string where(std::size_t file) const override { return core::shown(path(file).string()); }
+    std::string where(std::size_t file) const override {
+        return core::printable(path(file).string());
+    }
     std::string identity(std::size_t file) const override {
         return fmt::format("{} {}", last_part(files_[file].name), fs::file_size(path(file)));
     }
 
     std::string version(std::size_t file) const override {
-        struct ::stat status {};
+        struct ::stat status{};
         if (::stat(path(file).c_str(), &status) != 0) return files_[file].name;
         return fmt::format("{} {} {}.{}", files_[file].name, status.st_size, status.st_mtim.tv_sec,
                            status.st_mtim.tv_nsec);
@@ -70,7 +72,7 @@ private:
     /// `below` is "" or ends with '/'.
     void list(const std::string& below) {
         constexpr std::size_t deepest = 64;
-        struct ::stat status {};
+        struct ::stat status{};
         const fs::path here = folder_ / below;
         if (::stat(here.c_str(), &status) != 0)
             throw fs::filesystem_error("stat", here,
@@ -101,11 +103,11 @@ private:
         } else if (entry.is_symlink(unreadable)) {
             passed_over_.dead_link(name);
         } else {
-            passed_over_.no_file(name);
+            passed_over_.special_file(name);
         }
     }
 
-    std::vector<std::pair<dev_t, ino_t>> above_;  // the folders that are being listed
+    std::vector<std::pair<dev_t, ino_t>> above_;  // the folders that are currently being listed
     fs::path folder_;
 };
 

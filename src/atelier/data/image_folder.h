@@ -7,8 +7,8 @@
 
 namespace atelier::data {
 
-/// All files of a folder and of the folders below it, also behind symbolic links, in the order of
-/// their names. Throws core::Error when folders are nested more than 64 deep.
+/// All files of a folder and its subfolders, also behind symbolic links, sorted by name. Throws
+/// core::Error when folders are nested more than 64 deep.
 std::shared_ptr<const FileListing> files_of_folder(const std::filesystem::path& folder);
 
 }  // namespace atelier::data

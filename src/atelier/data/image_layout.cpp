@@ -14,7 +14,7 @@ constexpr std::array held_out_names{"test", "val", "validation", "valid"};
 
 std::string_view first_part(std::string_view name) { return name.substr(0, name.find('/')); }
 
-/// As NVlabs/edm's tool names images: "00000/img00000000.png".
+/// Whether a name is of the form that NVlabs/edm's tool writes: "00000/img00000000.png".
 bool is_numbered_by_edm(std::string_view name) {
     const auto digits = [](std::string_view text) {
         return std::ranges::all_of(text, [](char c) { return c >= '0' && c <= '9'; });
@@ -31,8 +31,9 @@ bool is_image_name(std::string_view name) {
            ending == ".jfif" || ending == ".webp";
 }
 
-ImageLayout::ImageLayout(const FileListing& listing, std::string where, const std::string& wanted)
-    : listing_(listing), where_(std::move(where)), wanted_(wanted) {
+ImageLayout::ImageLayout(const FileListing& listing, std::string where,
+                         const std::string& requested_split)
+    : listing_(listing), where_(std::move(where)), requested_split_(requested_split) {
     passed_over.add(listing_.passed_over());
     for (std::size_t i = 0; i < listing_.files().size(); ++i) {
         if (is_hidden_name(name(i))) passed_over.hidden(name(i));
@@ -44,10 +45,11 @@ ImageLayout::ImageLayout(const FileListing& listing, std::string where, const st
 
 void ImageLayout::fail_without_images() {
     for (const std::size_t i : others) passed_over.file(name(i));
-    const std::string left = passed_over.count() > 0 ? "; " + passed_over.words() : "";
+    const std::string left = passed_over.count() > 0 ? "; " + passed_over.summary() : "";
     if (!is_folder()) core::fail("{}: holds no {}{}", where_, image_endings, left);
     core::fail(
-        "{}: is no data set; looked for IDX files (train-images-idx3-ubyte, also .gz), {} images, "
+        "{}: is not a data set; looked for IDX files (train-images-idx3-ubyte, also .gz), {} "
+        "images, "
         "and a sub-folder of images for each class{}",
         where_, image_endings, left);
 }
@@ -95,7 +97,7 @@ void ImageLayout::choose_split() {
     if (!below.contains("train") || held_out == held_out_names.end()) return;
     const std::string root = train, test = root + *held_out + "/";
     train = root + "train/";
-    split = wanted_ == "test" ? test : train;
+    split = requested_split_ == "test" ? test : train;
     std::vector<std::size_t> chosen, elsewhere;
     for (const std::size_t i : images) {
         if (name(i).starts_with(train)) of_train.push_back(i);
@@ -108,11 +110,12 @@ void ImageLayout::choose_split() {
         other_split.insert(name(i).substr(
             0, root.size() + first_part(std::string_view(name(i)).substr(root.size())).size() + 1));
     if (chosen.empty())
-        core::fail("{}: its {} split, {}, holds no {}", where_, wanted_, split, image_endings);
+        core::fail("{}: its {} split, {}, holds no {}", where_, requested_split_, split,
+                   image_endings);
     if (!elsewhere.empty()) {
         remarks.push_back(fmt::format("{} is read, {} images; {} in {} are the {} split", split,
                                       chosen.size(), elsewhere.size(), *other_split.begin(),
-                                      wanted_ == "test" ? "training" : "held-out"));
+                                      requested_split_ == "test" ? "training" : "held-out"));
     }
     images = std::move(chosen);
     splits = true;
@@ -136,12 +139,12 @@ bool ImageLayout::folders_are_shards() const {
             return is_numbered_by_edm(std::string_view(name(i)).substr(split.size()));
         }))
         return true;
-    std::map<std::string, std::int64_t> part_of;
+    std::map<std::string, std::int64_t> archive_of;
     bool several = false, shared = false;
     for (const std::size_t i : images) {
-        several |= part(i) != part(images.front());
-        const auto [place, is_new] = part_of.emplace(class_folder(i, split), part(i));
-        shared |= !is_new && place->second != part(i);
+        several |= archive(i) != archive(images.front());
+        const auto [shard, is_new] = archive_of.emplace(class_folder(i, split), archive(i));
+        shared |= !is_new && shard->second != archive(i);
     }
     return several && !shared;
 }

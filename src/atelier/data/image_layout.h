@@ -9,24 +9,24 @@
 
 namespace atelier::data {
 
-/// The endings of images' names, for messages.
+/// The file extensions of images, for messages.
 inline constexpr const char* image_endings = ".png, .jpg, .jpeg or .webp";
 
-/// Whether a file's name ends as an image's that is read, in small or capital letters.
+/// Whether a file name has the extension of a supported image, in any case.
 bool is_image_name(std::string_view name);
 
-/// Which files of a listing are the images of a split, and in which folders they lie.
+/// Which files of a listing are the images of a split, and in which folders.
 class ImageLayout {
 public:
-    /// `where` begins messages; `wanted` is "train" or "test". Throws core::Error when there are no
-    /// images, saying what lies there instead.
-    ImageLayout(const FileListing& listing, std::string where, const std::string& wanted);
+    /// `where` begins messages; `requested_split` is "train" or "test". Throws core::Error when
+    /// there are no images, saying what is there instead.
+    ImageLayout(const FileListing& listing, std::string where, const std::string& requested_split);
 
-    std::vector<std::size_t> images;    // places in the listing's files
-    std::vector<std::size_t> others;    // neither images nor hidden, of all splits
+    std::vector<std::size_t> images;    // indices into the listing's files
+    std::vector<std::size_t> others;    // other files that are not hidden, of all splits
     std::vector<std::size_t> of_train;  // images of the training split, where there are splits
     std::string train, split;           // prefixes of names, "" or ending with '/'
-    std::set<std::string> other_split;  // prefixes of what belongs to the split that is not read
+    std::set<std::string> other_split;  // prefixes of files of the other split
     bool splits = false;
     PassedOver passed_over;
     std::vector<std::string> remarks;
@@ -39,21 +39,21 @@ public:
     /// Whether no image lies directly in the split.
     bool has_class_folders() const;
     std::string class_folder(std::size_t image, const std::string& prefix) const;
-    /// Shards of one set, not classes: tars that each hold folders of their own, or numbers as
-    /// EDM's tool gives them.
+    /// Whether folders are shards of one set, not classes: tars with folders of their own, or
+    /// folders named like those of EDM's tool.
     bool folders_are_shards() const;
 
 private:
     const std::string& name(std::size_t file) const { return listing_.files()[file].name; }
-    std::int64_t part(std::size_t file) const { return listing_.files()[file].part; }
+    std::int64_t archive(std::size_t file) const { return listing_.files()[file].archive; }
     [[noreturn]] void fail_without_images();
-    /// Folders that all images lie in. A folder's last one is kept, since it is a class; in an
-    /// archive it only says what was packed.
+    /// The folders that contain all images. The last one of a folder is kept, since it is a class;
+    /// in an archive it is only the name of what was packed.
     std::string common_root() const;
     void choose_split();
 
     const FileListing& listing_;
-    std::string where_, wanted_;
+    std::string where_, requested_split_;
 };
 
 }  // namespace atelier::data

@@ -30,7 +30,8 @@ public:
     Kind kind() const override { return Kind::tars; }
     std::uint64_t largest_text() const override { return std::uint64_t{256} << 20; }
     std::string where(std::size_t file) const override {
-        return fmt::format("{}: {}", tar_of(file).path().string(), core::shown(files_[file].name));
+        return fmt::format("{}: {}", tar_of(file).path().string(),
+                           core::printable(files_[file].name));
     }
     std::string identity(std::size_t file) const override {
         return fmt::format("{}: {} {}", tar_of(file).path().string(), files_[file].name,
@@ -56,7 +57,7 @@ public:
 
 private:
     const core::TarFile& tar_of(std::size_t file) const {
-        return *tars_[static_cast<std::size_t>(files_[file].part)];
+        return *tars_[static_cast<std::size_t>(files_[file].archive)];
     }
 
     std::vector<fs::path> tars_of(const fs::path& folder) {
@@ -70,14 +71,14 @@ private:
                 passed_over_.add("folder beside the tars", "folders beside the tars", name);
             else if (entry.is_regular_file(unreadable)) passed_over_.file(name);
             else if (entry.is_symlink(unreadable)) passed_over_.dead_link(name);
-            else passed_over_.no_file(name);
+            else passed_over_.special_file(name);
         }
         std::ranges::sort(tars);
         return tars;
     }
 
     void add(std::unique_ptr<const core::TarFile> tar) {
-        const auto part = static_cast<std::int64_t>(tars_.size());
+        const auto archive = static_cast<std::int64_t>(tars_.size());
         std::unordered_map<std::string, std::size_t> last;
         std::vector<std::string> names;
         for (const auto& entry : tar->entries()) {
@@ -90,13 +91,13 @@ private:
                                  "entries that later ones replace", names[i]);
                 continue;
             }
-            files_.push_back({std::move(names[i]), part});
+            files_.push_back({std::move(names[i]), archive});
             entries_.push_back(&tar->entries()[i]);
         }
         for (const auto& [name, why] : tar->passed_over()) {
             if (is_hidden_name(plain_name(name))) passed_over_.hidden(name);
             else if (why == core::TarFile::PassedOver::Why::dead_link) passed_over_.dead_link(name);
-            else passed_over_.no_file(name);
+            else passed_over_.special_file(name);
         }
         tars_.push_back(std::move(tar));
     }

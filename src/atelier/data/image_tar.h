@@ -7,10 +7,9 @@
 
 namespace atelier::data {
 
-/// The files of a tar, or of all `.tar` files of a folder in the order of their names, in the order
-/// in which they lie. Of several of one name in a tar the last is taken. What lies beside a
-/// folder's tars is passed over. Throws core::Error naming the archive when it is broken or
-/// hostile.
+/// The files of a tar, or of all `.tar` files of a folder sorted by name, in archive order. Of
+/// several files of one name in a tar the last counts. Other files of the folder are passed over.
+/// Throws core::Error naming the archive when it is broken or malicious.
 std::shared_ptr<const FileListing> files_of_tars(const std::filesystem::path& path);
 
 /// Whether a folder holds tars.

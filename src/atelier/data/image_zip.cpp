@@ -38,7 +38,7 @@ public:
                                        (std::uint64_t{4} << 20) + 20 * size_);
     }
     std::string where(std::size_t file) const override {
-        return fmt::format("{}: {}", zip_.path().string(), core::shown(files_[file].name));
+        return fmt::format("{}: {}", zip_.path().string(), core::printable(files_[file].name));
     }
     std::string identity(std::size_t file) const override {
         return fmt::format("{} {} {}", entries_[file]->name, entries_[file]->size,

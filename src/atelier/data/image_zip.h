@@ -7,8 +7,8 @@
 
 namespace atelier::data {
 
-/// The files of a zip archive, in the order of their names. Of several of one name the last is
-/// taken. Throws core::Error naming archive and entry when it is broken or hostile.
+/// The files of a zip archive, sorted by name. Of several files of one name the last counts. Throws
+/// core::Error naming archive and entry when it is broken or malicious.
 std::shared_ptr<const FileListing> files_of_zip(const std::filesystem::path& path);
 
 }  // namespace atelier::data

@@ -20,18 +20,18 @@ namespace fs = std::filesystem;
 
 namespace {
 
-constexpr std::int64_t at_once = 256, headers_at_once = 4096;
+constexpr std::int64_t images_per_batch = 256, headers_per_batch = 4096;
 constexpr std::size_t version_digits = 12;
 
-/// Ten thousand a folder, as EDM's tool names them.
+/// The name of image `i` as EDM's tool writes it.
 std::string name_of(std::int64_t i) { return fmt::format("{:05}/img{:08}.png", i / 1000, i); }
 
-/// The number in such a name; nothing where it is another.
+/// The index in such a name; nothing for other names.
 std::optional<std::int64_t> number_in(const std::string& name) {
-    const std::size_t place = name.find("/img");
+    const std::size_t position = name.find("/img");
     std::int64_t number = 0;
-    if (place == name.npos ||
-        std::from_chars(name.data() + place + 4, name.data() + name.size(), number).ec !=
+    if (position == name.npos ||
+        std::from_chars(name.data() + position + 4, name.data() + name.size(), number).ec !=
             std::errc{})
         return std::nullopt;
     return name == name_of(number) ? std::optional(number) : std::nullopt;
@@ -46,8 +46,8 @@ nlohmann::json json_of(const ImportSettings& settings) {
             {"background", fmt::format("#{:02x}{:02x}{:02x}", ground[0], ground[1], ground[2])}};
 }
 
-/// What the archive is made of: the settings, and a few digits for every image's file, so that what
-/// was made of a file that has changed since is known.
+/// Identifies the archive: the settings and a short hash per image file, so that entries of files
+/// that have changed since are detected.
 std::string purpose_of(const EncodedImages& images, const ImportSettings& settings) {
     std::string versions;
     for (std::int64_t i = 0; i < images.count; ++i) {
@@ -58,28 +58,28 @@ std::string purpose_of(const EncodedImages& images, const ImportSettings& settin
     return nlohmann::json{{"settings", json_of(settings)}, {"files", versions}}.dump();
 }
 
-/// Keeps those entries of an older part that would be made the same way of the same file.
-core::ZipWriter::StillGood unchanged_since(const std::string& before, const std::string& now) {
+/// Accepts those entries of an older part file that have the same settings and the same image file.
+core::ZipWriter::EntryCheck unchanged_since(const std::string& before, const std::string& now) {
     const auto none = [](const std::string&) { return false; };
     const nlohmann::json old = nlohmann::json::parse(before, nullptr, false),
-                         wanted = nlohmann::json::parse(now);
-    if (!old.is_object() || old.value("settings", nlohmann::json()) != wanted["settings"] ||
+                         current = nlohmann::json::parse(now);
+    if (!old.is_object() || old.value("settings", nlohmann::json()) != current["settings"] ||
         !old.contains("files") || !old["files"].is_string())
         return none;
     return [was = old["files"].get<std::string>(),
-            is = wanted["files"].get<std::string>()](const std::string& entry) {
+            is = current["files"].get<std::string>()](const std::string& entry) {
         const auto number = number_in(entry);
         if (!number) return false;
-        const std::size_t place = static_cast<std::size_t>(*number) * version_digits;
-        return place < was.size() && place < is.size() &&
-               was.compare(place, version_digits, is, place, version_digits) == 0;
+        const std::size_t position = static_cast<std::size_t>(*number) * version_digits;
+        return position < was.size() && position < is.size() &&
+               was.compare(position, version_digits, is, position, version_digits) == 0;
     };
 }
 
-/// Image by image, what is wrong with it.
+/// Error messages by image index.
 using Problems = std::map<std::int64_t, std::string>;
 
-void expect_to_go_on(const fs::path& to, std::int64_t done, std::int64_t count) {
+void check_stop(const fs::path& to, std::int64_t done, std::int64_t count) {
     if (core::stop_requested()) {
         throw core::Interrupted(
             fmt::format("{}: stopped after {} of {} images; run the same command again to go on",
@@ -87,32 +87,31 @@ void expect_to_go_on(const fs::path& to, std::int64_t done, std::int64_t count) 
     }
 }
 
-/// Calls `work` with each of `numbers`, in parallel, and collects what it throws.
-void collect_problems(std::span<const std::int64_t> numbers,
-                      const std::function<void(std::size_t place)>& work, Problems& problems) {
-    std::vector<std::string> messages(numbers.size());
-    in_parallel(static_cast<std::int64_t>(numbers.size()), [&](std::int64_t i) {
+/// Calls `work` concurrently for each position in `indices` and collects the exceptions it throws.
+void collect_problems(std::span<const std::int64_t> indices,
+                      const std::function<void(std::size_t position)>& work, Problems& problems) {
+    std::vector<std::string> messages(indices.size());
+    for_each_concurrently(static_cast<std::int64_t>(indices.size()), [&](std::int64_t i) {
         try {
             work(static_cast<std::size_t>(i));
         } catch (const core::Error& error) {
             messages[static_cast<std::size_t>(i)] = error.what();
         }
     });
-    for (std::size_t i = 0; i < numbers.size(); ++i) {
-        if (!messages[i].empty()) problems.emplace(numbers[i], std::move(messages[i]));
+    for (std::size_t i = 0; i < indices.size(); ++i) {
+        if (!messages[i].empty()) problems.emplace(indices[i], std::move(messages[i]));
     }
 }
 
-Problems problems_of_headers(const EncodedImages& images, std::span<const std::int64_t> numbers,
+Problems problems_of_headers(const EncodedImages& images, std::span<const std::int64_t> indices,
                              const fs::path& to, const ImportListener& listener) {
     Problems problems;
     if (!images.check) return problems;
-    for (std::size_t first = 0; first < numbers.size(); first += headers_at_once) {
-        expect_to_go_on(to, 0, images.count);
-        const auto some =
-            numbers.subspan(first, std::min<std::size_t>(headers_at_once, numbers.size() - first));
-        collect_problems(
-            some, [&](std::size_t i) { images.check(some[i]); }, problems);
+    for (std::size_t first = 0; first < indices.size(); first += headers_per_batch) {
+        check_stop(to, 0, images.count);
+        const auto some = indices.subspan(
+            first, std::min<std::size_t>(headers_per_batch, indices.size() - first));
+        collect_problems(some, [&](std::size_t i) { images.check(some[i]); }, problems);
         if (listener.checked) listener.checked(static_cast<std::int64_t>(first + some.size()));
     }
     return problems;
@@ -120,13 +119,13 @@ Problems problems_of_headers(const EncodedImages& images, std::span<const std::i
 
 [[noreturn]] void refuse(const EncodedImages& images, const Problems& problems, const char* when) {
     constexpr std::size_t most = 200;
-    std::size_t told = 0;
+    std::size_t warned = 0;
     for (const auto& [i, problem] : problems) {
-        if (told++ == most) break;
+        if (warned++ == most) break;
         core::log::warning_line(problem);
     }
     core::fail(
-        "{}: {} of {} images cannot be read{}{}; mend them or take them away and run the same "
+        "{}: {} of {} images cannot be read{}{}; repair or remove them and run the same "
         "command again, or leave them out with --skip-bad",
         images.where, problems.size(), images.count,
         problems.size() > most ? fmt::format(", the first {} of which are named above", most)
@@ -134,12 +133,12 @@ Problems problems_of_headers(const EncodedImages& images, std::span<const std::i
         when);
 }
 
-std::vector<std::uint8_t> made_of(const core::Image& image, const ImportSettings& settings) {
+std::vector<std::uint8_t> encode(const core::Image& image, const ImportSettings& settings) {
     const core::Image own = core::with_channels(image, settings.channels);
     const core::Image square =
         settings.fit == Fit::pad
             ? core::padded_square(own, settings.side, settings.filter, settings.background)
-            : core::square(own, settings.side, settings.filter);
+            : core::centre_crop(own, settings.side, settings.filter);
     return core::encode_png(square, {}, core::PngSize::smallest);
 }
 
@@ -180,14 +179,13 @@ private:
 
     void write_missing() {
         std::erase_if(missing_, [&](std::int64_t i) { return problems_.contains(i); });
-        for (std::size_t first = 0; first < missing_.size(); first += at_once) {
-            expect_to_go_on(to_, static_cast<std::int64_t>(zip_.count()), images_.count);
+        for (std::size_t first = 0; first < missing_.size(); first += images_per_batch) {
+            check_stop(to_, static_cast<std::int64_t>(zip_.count()), images_.count);
             const auto some = std::span(missing_).subspan(
-                first, std::min<std::size_t>(at_once, missing_.size() - first));
+                first, std::min<std::size_t>(images_per_batch, missing_.size() - first));
             std::vector<std::vector<std::uint8_t>> encoded(some.size());
             collect_problems(
-                some,
-                [&](std::size_t i) { encoded[i] = made_of(images_.read(some[i]), settings_); },
+                some, [&](std::size_t i) { encoded[i] = encode(images_.read(some[i]), settings_); },
                 problems_);
             for (std::size_t i = 0; i < some.size(); ++i) {
                 if (!encoded[i].empty())
@@ -221,7 +219,7 @@ private:
         const auto empty = std::ranges::find(left, 0);
         if (empty == left.end()) return;
         const auto i = static_cast<std::size_t>(empty - left.begin());
-        core::fail("{}: no image of the class {} can be read; mend some, or take the class away",
+        core::fail("{}: no image of the class {} can be read; repair some, or remove the class",
                    images_.where,
                    images_.class_names.empty() ? std::to_string(i) : images_.class_names[i]);
     }
@@ -230,7 +228,7 @@ private:
         zip_.add(name, std::as_bytes(std::span(text)));
     }
 
-    /// A line each, as Hugging Face's imagefolder has them.
+    /// One line per image, as in Hugging Face's imagefolder.
     std::string captions() const {
         std::string lines;
         for (std::int64_t i = 0; i < images_.count; ++i) {
@@ -271,15 +269,15 @@ core::Colour colour_of(std::string_view text) {
     if (text == "white") return core::white;
     if (text == "black") return {0, 0, 0};
     core::Colour colour{};
-    bool fine = text.size() == 7 && text[0] == '#';
-    for (std::size_t i = 0; fine && i < 3; ++i) {
+    bool valid = text.size() == 7 && text[0] == '#';
+    for (std::size_t i = 0; valid && i < 3; ++i) {
         const char* begin = text.data() + 1 + 2 * i;
         const auto [end, problem] = std::from_chars(begin, begin + 2, colour[i], 16);
-        fine = problem == std::errc{} && end == begin + 2;
+        valid = problem == std::errc{} && end == begin + 2;
     }
-    if (!fine)
+    if (!valid)
         throw core::UsageError(fmt::format(
-            "--background: \"{}\" is no colour; it is white, black or one such as #ff8800", text));
+            "--background: \"{}\" is not a colour; use white, black or one such as #ff8800", text));
     return colour;
 }
 
@@ -290,7 +288,7 @@ fs::path skipped_list_of(const fs::path& to) {
 ImportReport import_images(const EncodedImages& images, const fs::path& to,
                            const ImportSettings& settings, const ImportListener& listener) {
     if (fs::exists(to)) core::fail("{}: exists already; name a new file", to.string());
-    images.reading->how.background = settings.background;
+    images.decoder->options.background = settings.background;
     return Import(images, to, settings, listener).run();
 }
 

@@ -19,44 +19,46 @@ struct LoaderOptions {
     std::int64_t batch = 64;
     bool horizontal_flips = false;  // each image mirrored with probability 1/2
     std::uint64_t seed = 0;
-    std::string stream = "data";        // names the order's random stream
+    std::string stream = "data";        // prefix of the names of its random streams
     std::vector<std::int64_t> indices;  // the samples to use; empty: all
 };
 
-/// How a loader kept up with those who used its batches.
-struct Pace {
-    std::int64_t batches = 0;                        // used
-    double samples_used = 0, seconds = 0;            // since the first one was asked for
-    double waited_seconds = 0;                       // that users waited
-    double samples_read = 0, reading_seconds = 0;    // by the thread that reads ahead
+/// How fast batches were read and used.
+struct Throughput {
+    std::int64_t batches = 0;                      // used
+    double samples_used = 0, seconds = 0;          // since the first batch was requested
+    double waited_seconds = 0;                     // by users, for a batch
+    double samples_read = 0, reading_seconds = 0;  // by the thread that reads ahead
 };
 
-/// Shuffled batches, read ahead by one thread. Batch number `step` is a function of (options, step) alone: the samples come in
-/// the seeded order of their epoch, epochs follow each other without a gap (also within a batch), so that a resumed run sees what
-/// an undisturbed one sees.
+/// Shuffled batches, read ahead by one thread. Batch `step` is a function of (options, step) alone:
+/// the samples come in the seeded order of their epoch, and epochs follow each other without a gap
+/// (also within a batch), so that a resumed run sees the same batches as an uninterrupted one.
 class Loader {
 public:
-    /// Throws core::Error when the batch is empty, an index is out of range, or points are to be flipped.
+    /// Throws core::Error when the batch size is below 1, an index is out of range, or flips are
+    /// requested for points.
     Loader(std::shared_ptr<const Dataset> dataset, LoaderOptions options);
     ~Loader();
     Loader(const Loader&) = delete;
     Loader& operator=(const Loader&) = delete;
 
-    /// Batch number `step` (0 or more): fast with consecutive steps, right with any. Rethrows what went wrong while reading.
+    /// Batch `step` (0 or more): fast for consecutive steps, correct for any. Rethrows an exception
+    /// of the reading thread.
     Batch at(std::int64_t step);
 
-    Pace pace() const;
+    Throughput throughput() const;
 
-    /// The samples' numbers in batch `step`.
+    /// Indices of the samples in batch `step`.
     std::vector<std::int64_t> indices_at(std::int64_t step) const;
 
 private:
     using Clock = std::chrono::steady_clock;
     using Order = std::vector<std::int64_t>;
 
-    std::shared_ptr<const Order> order_of(std::int64_t epoch) const;
+    std::shared_ptr<const Order> epoch_order(std::int64_t epoch) const;
     Batch read(std::int64_t step) const;
-    void count_use(Clock::time_point asked);
+    void count_use(Clock::time_point requested_at);
     void read_ahead();
 
     std::shared_ptr<const Dataset> dataset_;
@@ -66,11 +68,11 @@ private:
     mutable std::shared_ptr<const Order> order_;
     mutable std::mutex mutex_;
     std::condition_variable changed_;
-    Pace pace_;
-    Clock::time_point first_asked_{};
-    std::int64_t wanted_ = -1, ready_ = -1;
+    Throughput throughput_;
+    Clock::time_point first_request_{};
+    std::int64_t requested_step_ = -1, ready_step_ = -1;
     Batch next_;
-    std::exception_ptr trouble_;
+    std::exception_ptr error_;
     bool closing_ = false;
     std::thread thread_;
 };

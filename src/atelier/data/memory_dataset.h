@@ -8,26 +8,27 @@
 
 namespace atelier::data {
 
-/// A data set that lies in memory as it was read: images stay bytes and become numbers only when asked for.
+/// A data set in memory as it was read: images stay bytes and are converted to float on access.
 class MemoryDataset final : public Dataset {
 public:
-    /// `stored` is uint8 [N,C,H,W] for images, float32 [N,D] in the user's space for points; `labels` has N entries below
-    /// `classes`, or none. Only the first `limit` samples are kept, where it is not 0.
-    MemoryDataset(Tensor stored, std::vector<std::int64_t> labels, std::int64_t classes, models::DataForm form,
-                  std::int64_t limit);
+    /// `stored` is uint8 [N,C,H,W] for images, float32 [N,D] in the user's space for points;
+    /// `labels` has N entries below `classes`, or none. Only the first `limit` samples are kept,
+    /// where it is not 0.
+    MemoryDataset(Tensor stored, std::vector<std::int64_t> labels, std::int64_t classes,
+                  models::SampleSpec spec, std::int64_t limit);
 
     std::int64_t size() const override { return stored_.size(0); }
     std::int64_t classes() const override { return classes_; }
     Tensor samples(std::span<const std::int64_t> indices) const override;
     const std::vector<std::int64_t>& labels() const override { return labels_; }
-    const models::DataForm& form() const override { return form_; }
+    const models::SampleSpec& spec() const override { return spec_; }
     const std::string& hash() const override { return hash_; }
 
 private:
     Tensor stored_;
     std::vector<std::int64_t> labels_;
     std::int64_t classes_;
-    models::DataForm form_;
+    models::SampleSpec spec_;
     std::string hash_;
 };
 

@@ -10,7 +10,9 @@ namespace fs = std::filesystem;
 
 namespace {
 
-fs::path shard_path(const fs::path& folder, std::int64_t index) { return folder / fmt::format("shard-{:05}.safetensors", index); }
+fs::path shard_path(const fs::path& folder, std::int64_t index) {
+    return folder / fmt::format("shard-{:05}.safetensors", index);
+}
 
 std::int64_t shards(std::int64_t count, std::int64_t each) { return (count + each - 1) / each; }
 
@@ -20,19 +22,21 @@ std::vector<std::int64_t> batch_shape(std::int64_t n, const std::vector<std::int
     return all;
 }
 
-void check_teacher(const fs::path& path, const std::string& made_by, const std::string& wanted) {
-    if (made_by == wanted) return;
-    core::fail("{}: these pairs were made by another teacher ({}..., not {}...); delete the folder and make them again", path.string(),
-               made_by.substr(0, 12), wanted.substr(0, 12));
+void check_teacher(const fs::path& path, const std::string& made_by, const std::string& expected) {
+    if (made_by == expected) return;
+    core::fail(
+        "{}: these pairs were made by another teacher ({}..., not {}...); delete the folder and "
+        "make them again",
+        path.string(), made_by.substr(0, 12), expected.substr(0, 12));
 }
 
-/// A shard says whose samples it holds, unless it comes from elsewhere.
-void check_teacher(const core::SafetensorsFile& shard, const std::string& wanted) {
+/// The metadata of a shard names its teacher, unless the shard comes from another program.
+void check_teacher(const core::SafetensorsFile& shard, const std::string& expected) {
     const auto made_by = shard.metadata().find("teacher_hash");
-    if (made_by != shard.metadata().end()) check_teacher(shard.path(), made_by->second, wanted);
+    if (made_by != shard.metadata().end()) check_teacher(shard.path(), made_by->second, expected);
 }
 
-/// Whether a shard's tensor is of that type and shape, which the file's header tells.
+/// Throws core::Error unless a tensor has that type and shape according to the header.
 void check_tensor(const core::SafetensorsFile& file, const std::string& name, core::DType type,
                   const std::vector<std::int64_t>& shape) {
     if (file.contains(name) && file.entry(name).dtype == type && file.entry(name).shape == shape)
@@ -47,15 +51,18 @@ void check_tensor(const core::SafetensorsFile& file, const std::string& name, co
 PairStore::PairStore(const fs::path& folder, const std::string& teacher_hash) {
     const fs::path path = folder / "manifest.json";
     if (!fs::exists(path))
-        core::fail("{}: there are no finished pairs here (no manifest.json); make them with: atelier pairs CONFIG",
-                   folder.string());
+        core::fail(
+            "{}: there are no finished pairs here (no manifest.json); make them with: atelier "
+            "pairs CONFIG",
+            folder.string());
     const nlohmann::json manifest = core::read_json(path);
     const core::JsonObject json(manifest, path.string());
     const std::string made_by = json.text("teacher_hash");
     if (!teacher_hash.empty()) check_teacher(path, made_by, teacher_hash);
-    const std::int64_t count = json.integer("count", 1, 1'000'000'000), each = json.integer("shard", 1, 1'000'000'000);
+    const std::int64_t count = json.integer("count", 1, 1'000'000'000),
+                       each = json.integer("shard", 1, 1'000'000'000);
     const auto shape = json.integers("shape", 1, 1 << 20);
-    each_ = each;
+    pairs_per_shard_ = each;
     for (std::int64_t i = 0; i < shards(count, each); ++i) {
         const auto file = std::make_shared<const core::SafetensorsFile>(shard_path(folder, i));
         const std::int64_t rows = std::min(each, count - i * each);
@@ -76,33 +83,36 @@ Pairs PairStore::at(const std::vector<std::int64_t>& indices) const {
     Pairs chosen{at::empty(shape, at::kFloat), at::empty(shape, at::kFloat), {}};
     for (std::size_t i = 0; i < indices.size(); ++i) {
         chosen.labels.push_back(labels_.at(static_cast<std::size_t>(indices[i])));
-        const Shard& shard = shards_[static_cast<std::size_t>(indices[i] / each_)];
+        const Shard& shard = shards_[static_cast<std::size_t>(indices[i] / pairs_per_shard_)];
         const auto row = static_cast<std::int64_t>(i);
-        chosen.noise[row].copy_(shard.noise[indices[i] % each_]);
-        chosen.samples[row].copy_(shard.samples[indices[i] % each_]);
+        chosen.noise[row].copy_(shard.noise[indices[i] % pairs_per_shard_]);
+        chosen.samples[row].copy_(shard.samples[indices[i] % pairs_per_shard_]);
     }
     return chosen;
 }
 
-void write_pairs(const fs::path& folder, const PairPlan& plan, const std::function<Pairs(std::int64_t, std::int64_t)>& make,
+void write_pairs(const fs::path& folder, const PairSpec& spec,
+                 const std::function<Pairs(std::int64_t, std::int64_t)>& make,
                  const std::function<void(std::int64_t)>& after) {
-    for (std::int64_t i = 0; i < shards(plan.count, plan.shard); ++i) {
-        const std::int64_t first = i * plan.shard, n = std::min(plan.shard, plan.count - first);
+    for (std::int64_t i = 0; i < shards(spec.count, spec.shard); ++i) {
+        const std::int64_t first = i * spec.shard, n = std::min(spec.shard, spec.count - first);
         if (fs::exists(shard_path(folder, i))) {
-            check_teacher(core::SafetensorsFile(shard_path(folder, i)), plan.teacher_hash);
+            check_teacher(core::SafetensorsFile(shard_path(folder, i)), spec.teacher_hash);
         } else {
             const Pairs pairs = make(first, n);
-            ops::Parameters tensors(
-                {{"noise", pairs.noise}, {"samples", pairs.samples}, {"labels", at::tensor(pairs.labels, at::kLong)}});
-            ops::write_parameters(shard_path(folder, i), tensors, {{"teacher_hash", plan.teacher_hash}});
+            ops::Parameters tensors({{"noise", pairs.noise},
+                                     {"samples", pairs.samples},
+                                     {"labels", at::tensor(pairs.labels, at::kLong)}});
+            ops::write_parameters(shard_path(folder, i), tensors,
+                                  {{"teacher_hash", spec.teacher_hash}});
         }
         after(first + n);
     }
-    core::write_json(folder / "manifest.json", {{"count", plan.count},
-                                                {"shard", plan.shard},
-                                                {"shape", plan.shape},
-                                                {"teacher_hash", plan.teacher_hash},
-                                                {"sampler", plan.sampler}});
+    core::write_json(folder / "manifest.json", {{"count", spec.count},
+                                                {"shard", spec.shard},
+                                                {"shape", spec.shape},
+                                                {"teacher_hash", spec.teacher_hash},
+                                                {"sampler", spec.sampler}});
 }
 
 }  // namespace atelier::data

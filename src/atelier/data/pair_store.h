@@ -17,13 +17,14 @@ struct Pairs {
     std::vector<std::int64_t> labels;  // n
 };
 
-/// A folder of pairs: manifest.json (count, shard size, shape, teacher's hash, sampler) and shard-00000.safetensors, ... with
-/// `noise`, `samples` and `labels` and in its metadata the teacher's hash again.
+/// A folder of pairs: manifest.json (count, shard size, shape, teacher's hash, sampler) and
+/// shard-00000.safetensors, ... with `noise`, `samples` and `labels`, and the teacher's hash also
+/// in their metadata.
 class PairStore {
 public:
-    /// Opens a finished store. Its shards are mapped, not read: there may be more pairs than memory
-    /// holds. Throws core::Error when pairs are missing or of another size, or when `teacher_hash`
-    /// is not empty and not the one in the manifest.
+    /// Opens a finished store. Its shards are memory-mapped: there may be more pairs than fit in
+    /// memory. Throws core::Error when pairs are missing or of another size, or when `teacher_hash`
+    /// is not empty and differs from the manifest's.
     PairStore(const std::filesystem::path& folder, const std::string& teacher_hash);
 
     std::int64_t size() const { return static_cast<std::int64_t>(labels_.size()); }
@@ -32,26 +33,26 @@ public:
     Pairs at(const std::vector<std::int64_t>& indices) const;
 
 private:
-    /// Tensors that look into the mapped file.
+    /// Tensors that are views of the mapped file.
     struct Shard {
         Tensor noise, samples;
     };
     std::vector<Shard> shards_;
-    std::int64_t each_ = 0;  // pairs per shard
+    std::int64_t pairs_per_shard_ = 0;  // pairs per shard
     std::vector<std::int64_t> labels_;
 };
 
-struct PairPlan {
+struct PairSpec {
     std::int64_t count = 0, shard = 4096;
     std::vector<std::int64_t> shape;
     std::string teacher_hash;
     nlohmann::json sampler;  // recorded
 };
 
-/// Writes the shards of a store that are not there yet, each atomically, then the manifest. Throws core::Error when one that is there was made
-/// by another teacher. `make(first, n)` gives pairs
-/// first..first+n-1, a function of those numbers. `after(done)` is called after each shard.
-void write_pairs(const std::filesystem::path& folder, const PairPlan& plan,
+/// Writes the missing shards of a store, each atomically, then the manifest. Throws core::Error
+/// when an existing shard was made by another teacher. `make(first, n)` returns pairs
+/// first..first+n-1, as a function of those indices. `after(done)` is called after each shard.
+void write_pairs(const std::filesystem::path& folder, const PairSpec& spec,
                  const std::function<Pairs(std::int64_t first, std::int64_t count)>& make,
                  const std::function<void(std::int64_t done)>& after);
 

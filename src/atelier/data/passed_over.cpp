@@ -15,7 +15,7 @@ void PassedOver::add(const std::string& one, const std::string& many, std::strin
     Kind& kind = kinds_[one];
     kind.many = many;
     ++kind.count;
-    // What is no loss is named only where there is nothing else to name.
+    // An expected entry is named only if there is nothing else to name.
     if (count_ == 0 || (first_expected_ && !expected)) {
         first_ = name;
         first_expected_ = expected;
@@ -43,13 +43,13 @@ void PassedOver::file(std::string_view name) {
     const std::size_t dot = last.rfind('.');
     const std::string ending = dot == last.npos || last.size() - dot > 16
                                    ? ""
-                                   : core::shown(core::lower_case(last.substr(dot)));
+                                   : core::printable(core::lower_case(last.substr(dot)));
     if (ending.empty() || ending == ".")
-        add("file without an ending", "files without an ending", name);
+        add("file without an extension", "files without an extension", name);
     else add(ending, ending, name);
 }
 
-std::string PassedOver::words() const {
+std::string PassedOver::summary() const {
     std::vector<std::pair<std::string, std::int64_t>> kinds;
     for (const auto& [one, kind] : kinds_)
         kinds.emplace_back(kind.count == 1 ? one : kind.many, kind.count);
@@ -61,7 +61,7 @@ std::string PassedOver::words() const {
     if (kinds.size() > most) parts.push_back("others");
     return fmt::format("{} {} passed over ({}), the first: {}", count_,
                        count_ == 1 ? "entry" : "entries", fmt::join(parts, ", "),
-                       core::shown(first_));
+                       core::printable(first_));
 }
 
 bool is_hidden_name(std::string_view name) {

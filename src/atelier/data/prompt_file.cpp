@@ -8,7 +8,8 @@
 namespace atelier::data {
 
 PromptFile::PromptFile(const std::string& path) : path_(path), lines_(path) {
-    if (!lines_ || std::filesystem::is_directory(path)) core::fail("{}: cannot be read; it is a text file with a prompt a line", path);
+    if (!lines_ || std::filesystem::is_directory(path))
+        core::fail("{}: cannot be read; it is a text file with one prompt per line", path);
 }
 
 bool PromptFile::next(std::string& prompt) {
@@ -21,7 +22,8 @@ bool PromptFile::next(std::string& prompt) {
 
 std::int64_t count_prompts(const std::string& path) {
     PromptFile file(path);
-    for (std::string prompt; file.next(prompt);) {}
+    for (std::string prompt; file.next(prompt);) {
+    }
     return file.line();
 }
 

@@ -14,7 +14,8 @@ constexpr std::string_view prompts_prefix = "prompts:";
 
 class PromptList final : public Dataset {
 public:
-    PromptList(std::vector<std::string> prompts, std::string hash) : prompts_(std::move(prompts)), hash_(std::move(hash)), labels_(prompts_.size()) {
+    PromptList(std::vector<std::string> prompts, std::string hash)
+        : prompts_(std::move(prompts)), hash_(std::move(hash)), labels_(prompts_.size()) {
         std::iota(labels_.begin(), labels_.end(), 0);
     }
 
@@ -22,24 +23,28 @@ public:
     std::int64_t classes() const override { return size(); }
     const std::vector<std::int64_t>& labels() const override { return labels_; }
     const std::vector<std::string>& captions() const override { return prompts_; }
-    const models::DataForm& form() const override { return form_; }
+    const models::SampleSpec& spec() const override { return spec_; }
     const std::string& hash() const override { return hash_; }
     bool has_samples() const override { return false; }
 
     Tensor samples(std::span<const std::int64_t>) const override {
-        core::fail("the data are prompts alone; this needs images, a folder with a .txt of its caption beside each");
+        core::fail(
+            "the data are prompts alone; this needs images, a folder with a .txt of its caption "
+            "beside each");
     }
 
 private:
     std::vector<std::string> prompts_;
     std::string hash_;
     std::vector<std::int64_t> labels_;
-    models::DataForm form_;
+    models::SampleSpec spec_;
 };
 
 }  // namespace
 
-bool is_prompt_list(const std::filesystem::path& path) { return path.string().starts_with(prompts_prefix); }
+bool is_prompt_list(const std::filesystem::path& path) {
+    return path.string().starts_with(prompts_prefix);
+}
 
 std::shared_ptr<const Dataset> open_prompt_list(const DataRequest& request) {
     const std::string path = request.path.string().substr(prompts_prefix.size());

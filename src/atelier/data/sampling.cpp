@@ -26,17 +26,17 @@ public:
     std::int64_t size() const override { return static_cast<std::int64_t>(indices_.size()); }
     std::int64_t classes() const override { return 0; }
     const std::vector<std::int64_t>& labels() const override { return no_labels_; }
-    const models::DataForm& form() const override { return dataset_->form(); }
+    const models::SampleSpec& spec() const override { return dataset_->spec(); }
     const std::string& hash() const override { return hash_; }
 
     Tensor samples(std::span<const std::int64_t> indices) const override {
-        std::vector<std::int64_t> there;
+        std::vector<std::int64_t> positions;
         for (const std::int64_t i : indices) {
             if (i < 0 || i >= size())
                 core::fail("the data set has no sample {}; it has {}", i, size());
-            there.push_back(indices_[static_cast<std::size_t>(i)]);
+            positions.push_back(indices_[static_cast<std::size_t>(i)]);
         }
-        return dataset_->samples(there);
+        return dataset_->samples(positions);
     }
 
 private:
@@ -47,9 +47,9 @@ private:
 
 }  // namespace
 
-std::vector<std::int64_t> spread_sample(std::span<const std::int64_t> labels, std::int64_t total,
-                                        std::int64_t count, std::uint64_t seed,
-                                        std::string_view name) {
+std::vector<std::int64_t> stratified_sample(std::span<const std::int64_t> labels,
+                                            std::int64_t total, std::int64_t count,
+                                            std::uint64_t seed, std::string_view name) {
     if (count >= total) return consecutive(0, total);
     if (count <= 0) return {};
     core::RandomStream stream(seed, name);
@@ -57,12 +57,12 @@ std::vector<std::int64_t> spread_sample(std::span<const std::int64_t> labels, st
     std::vector<std::int64_t> order = stream.permutation(total);
     const auto label = [&](std::int64_t i) { return labels[static_cast<std::size_t>(i)]; };
     if (!labels.empty()) std::ranges::stable_sort(order, {}, label);
-    // Every total/count-th of the shuffled positions, class after class, from a random one on.
+    // Every total/count-th of the shuffled positions, class after class, from a random start.
     std::vector<std::int64_t> chosen;
     const double step = static_cast<double>(total) / static_cast<double>(count);
     for (std::int64_t i = 0; i < count; ++i) {
-        const auto place = static_cast<std::int64_t>((static_cast<double>(i) + start) * step);
-        chosen.push_back(order[static_cast<std::size_t>(std::min(place, total - 1))]);
+        const auto position = static_cast<std::int64_t>((static_cast<double>(i) + start) * step);
+        chosen.push_back(order[static_cast<std::size_t>(std::min(position, total - 1))]);
     }
     std::ranges::sort(chosen);
     return chosen;
@@ -70,7 +70,7 @@ std::vector<std::int64_t> spread_sample(std::span<const std::int64_t> labels, st
 
 std::vector<std::int64_t> seeded_sample(const Dataset& dataset, std::int64_t count,
                                         std::uint64_t seed, std::string_view name) {
-    return spread_sample(dataset.labels(), dataset.size(), count, seed, name);
+    return stratified_sample(dataset.labels(), dataset.size(), count, seed, name);
 }
 
 std::vector<std::int64_t> seeded_sample(const Dataset& dataset,
@@ -82,7 +82,7 @@ std::vector<std::int64_t> seeded_sample(const Dataset& dataset,
             labels.push_back(dataset.labels().at(static_cast<std::size_t>(i)));
     }
     std::vector<std::int64_t> chosen =
-        spread_sample(labels, static_cast<std::int64_t>(indices.size()), count, seed, name);
+        stratified_sample(labels, static_cast<std::int64_t>(indices.size()), count, seed, name);
     for (std::int64_t& i : chosen) i = indices[static_cast<std::size_t>(i)];
     return chosen;
 }
@@ -98,7 +98,7 @@ std::shared_ptr<const Dataset> subset(std::shared_ptr<const Dataset> dataset,
     return std::make_shared<Subset>(std::move(dataset), std::move(indices));
 }
 
-std::int64_t samples_together(std::span<const std::int64_t> shape, std::int64_t most) {
+std::int64_t samples_per_batch(std::span<const std::int64_t> shape, std::int64_t most) {
     constexpr std::int64_t most_elements = std::int64_t{1} << 25;
     std::int64_t each = 1;
     for (const std::int64_t length : shape) each *= std::max<std::int64_t>(1, length);

@@ -8,19 +8,19 @@
 
 #include "atelier/data/dataset.h"
 
-/// Seeded samples of data sets. "The first n" of a set that is sorted by class, as folders and
-/// archives usually are, is a handful of its classes.
+/// Seeded samples of data sets. The first n samples of a set sorted by class, as folders and
+/// archives usually are, cover only a few of its classes.
 namespace atelier::data {
 
-/// `count` of the positions 0..total-1, increasing; all of them when there are no more. Each class
-/// of `labels` (one per position, or none) gets its share of the sample up to rounding, so that
-/// neither the order of the positions nor chance changes the mix of classes. A function of the
-/// arguments alone.
-std::vector<std::int64_t> spread_sample(std::span<const std::int64_t> labels, std::int64_t total,
-                                        std::int64_t count, std::uint64_t seed,
-                                        std::string_view name);
+/// `count` of the positions 0..total-1, increasing; all of them when there are no more. Stratified:
+/// each class of `labels` (one per position, or none) gets its proportion of the sample up to
+/// rounding, so that neither the order of the positions nor chance changes the mix of classes. A
+/// function of the arguments alone.
+std::vector<std::int64_t> stratified_sample(std::span<const std::int64_t> labels,
+                                            std::int64_t total, std::int64_t count,
+                                            std::uint64_t seed, std::string_view name);
 
-/// The same of a data set's samples, and of those at `indices`.
+/// The same for a data set's samples, and for those at `indices`.
 std::vector<std::int64_t> seeded_sample(const Dataset& dataset, std::int64_t count,
                                         std::uint64_t seed, std::string_view name);
 std::vector<std::int64_t> seeded_sample(const Dataset& dataset,
@@ -30,13 +30,13 @@ std::vector<std::int64_t> seeded_sample(const Dataset& dataset,
 /// Consecutive indices first..first+count-1.
 std::vector<std::int64_t> consecutive(std::int64_t first, std::int64_t count);
 
-/// Some samples of a data set as a data set of their own, unlabelled: sample i is sample indices[i]
-/// of `dataset`. Throws core::Error on an index out of range.
+/// Some samples of a data set as an unlabelled data set: sample i is sample indices[i] of
+/// `dataset`. Throws core::Error on an index out of range.
 std::shared_ptr<const Dataset> subset(std::shared_ptr<const Dataset> dataset,
                                       std::vector<std::int64_t> indices);
 
-/// How many samples of `shape` are worth having in memory together, at most `most`: 128 MiB of
+/// How many samples of `shape` to process in one batch, at least 1 and at most `most`: 128 MiB of
 /// float32.
-std::int64_t samples_together(std::span<const std::int64_t> shape, std::int64_t most);
+std::int64_t samples_per_batch(std::span<const std::int64_t> shape, std::int64_t most);
 
 }  // namespace atelier::data

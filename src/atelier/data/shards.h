@@ -13,32 +13,38 @@
 
 namespace atelier::data {
 
-/// What a folder of shards holds: `count` rows, `each` a file but the last, made of what `origin` says (metadata of every shard).
-struct ShardPlan {
-    std::int64_t count = 0, each = 1024;
+/// The content of a folder of shards: `count` rows, `rows_per_shard` per file but the last, with
+/// `origin`, which identifies their source, in the metadata of every shard.
+struct ShardSpec {
+    std::int64_t count = 0, rows_per_shard = 1024;
     std::map<std::string, std::string> origin;
 };
 
-/// Rows of tensors in files shard-00000.safetensors, ... that are mapped, not read: there may be more of them than memory holds.
+/// Rows of tensors in memory-mapped files shard-00000.safetensors, ...: there may be more of them
+/// than fit in memory.
 class Shards {
 public:
-    /// Opens a finished folder. Throws core::Error when a shard is missing, made of something else, or its tensors have other sizes than those of the first.
-    Shards(const std::filesystem::path& folder, const ShardPlan& plan);
+    /// Opens a finished folder. Throws core::Error when a shard is missing or has another origin,
+    /// or its tensors have other sizes than those of the first.
+    Shards(const std::filesystem::path& folder, const ShardSpec& spec);
 
-    /// Rows of the tensor `name`, [n, ...] float32. Thread-safe. Throws core::Error on a row out of range.
-    Tensor rows(const std::string& name, std::span<const std::int64_t> numbers) const;
+    /// Rows of the tensor `name`, [n, ...] float32. Thread-safe. Throws core::Error on a row out of
+    /// range.
+    Tensor rows(const std::string& name, std::span<const std::int64_t> indices) const;
 
 private:
-    std::int64_t count_, each_;
+    std::int64_t count_, rows_per_shard_;
     std::vector<std::shared_ptr<const core::SafetensorsFile>> files_;
 };
 
-/// Whether all of a folder's shards are there and made of what the plan says.
-bool shards_are_made(const std::filesystem::path& folder, const ShardPlan& plan);
+/// Whether all shards exist and have the origin that `spec` gives.
+bool shards_complete(const std::filesystem::path& folder, const ShardSpec& spec);
 
-/// Writes those that are not there yet, each atomically; those made of something else are made again. `make(first, n)` gives the tensors of rows first..first+n-1.
-/// `after(done)` is called after each shard.
-void write_shards(const std::filesystem::path& folder, const ShardPlan& plan, const std::function<ops::Parameters(std::int64_t first, std::int64_t count)>& make,
-                  const std::function<void(std::int64_t done)>& after);
+/// Writes the missing shards, each atomically; those of another origin are replaced. `make(first,
+/// n)` returns the tensors of rows first..first+n-1. `after(done)` is called after each shard.
+void write_shards(
+    const std::filesystem::path& folder, const ShardSpec& spec,
+    const std::function<ops::Parameters(std::int64_t first, std::int64_t count)>& make,
+    const std::function<void(std::int64_t done)>& after);
 
 }  // namespace atelier::data

@@ -23,7 +23,9 @@ ConditionTable ConditionTable::texts(Tensor rows, Tensor none) {
     return table;
 }
 
-ConditionTable ConditionTable::stored(std::int64_t count, std::function<Tensor(std::span<const std::int64_t>)> rows, Tensor none) {
+ConditionTable ConditionTable::stored(std::int64_t count,
+                                      std::function<Tensor(std::span<const std::int64_t>)> rows,
+                                      Tensor none) {
     ConditionTable table;
     table.size_ = count;
     table.rows_ = none.unsqueeze(0);
@@ -31,29 +33,31 @@ ConditionTable ConditionTable::stored(std::int64_t count, std::function<Tensor(s
     return table;
 }
 
-/// Rows of what is stored, and that of no condition between them.
-Tensor ConditionTable::stored_rows(std::span<const std::int64_t> numbers) const {
-    std::vector<std::int64_t> known;
-    for (const std::int64_t number : numbers) {
-        if (number >= 0) known.push_back(number);
+/// The stored rows of `labels`, with the row of no condition where a label is negative.
+Tensor ConditionTable::stored_rows(std::span<const std::int64_t> labels) const {
+    std::vector<std::int64_t> labelled;
+    for (const std::int64_t label : labels) {
+        if (label >= 0) labelled.push_back(label);
     }
-    const Tensor found = known.empty() ? Tensor() : stored_(known);
+    const Tensor found = labelled.empty() ? Tensor() : stored_(labelled);
     std::vector<Tensor> rows;
     std::int64_t next = 0;
-    for (const std::int64_t number : numbers) rows.push_back(number < 0 ? rows_[0] : found[next++]);
+    for (const std::int64_t label : labels) rows.push_back(label < 0 ? rows_[0] : found[next++]);
     return at::stack(rows);
 }
 
-Condition ConditionTable::of(std::span<const std::int64_t> numbers, at::Device device) const {
+Condition ConditionTable::of(std::span<const std::int64_t> labels, at::Device device) const {
     if (size_ == 0) return {};
-    Tensor places = at::empty({static_cast<std::int64_t>(numbers.size())}, at::kLong);
-    for (std::size_t i = 0; i < numbers.size(); ++i) {
-        if (numbers[i] < -1 || numbers[i] >= size_) core::fail("condition {} is out of range; there are 0 to {}", numbers[i], size_ - 1);
-        places.mutable_data_ptr<std::int64_t>()[i] = numbers[i] < 0 ? size_ : numbers[i];
+    Tensor indices = at::empty({static_cast<std::int64_t>(labels.size())}, at::kLong);
+    for (std::size_t i = 0; i < labels.size(); ++i) {
+        if (labels[i] < -1 || labels[i] >= size_)
+            core::fail("condition {} is out of range; there are 0 to {}", labels[i], size_ - 1);
+        indices.mutable_data_ptr<std::int64_t>()[i] = labels[i] < 0 ? size_ : labels[i];
     }
-    if (stored_) return {stored_rows(numbers).to(device)};
-    if (!rows_.defined()) return {at::one_hot(places, size_ + 1).narrow(1, 0, size_).to(at::kFloat).to(device)};
-    const Tensor chosen = rows_.index_select(0, places).to(device);
+    if (stored_) return {stored_rows(labels).to(device)};
+    if (!rows_.defined())
+        return {at::one_hot(indices, size_ + 1).narrow(1, 0, size_).to(at::kFloat).to(device)};
+    const Tensor chosen = rows_.index_select(0, indices).to(device);
     if (are_ids_) return {.labels = {}, .ids = chosen};
     return {chosen};
 }

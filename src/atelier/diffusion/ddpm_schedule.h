@@ -9,37 +9,46 @@
 
 namespace atelier::diffusion {
 
-/// Stable Diffusion's noise: x_t = alpha_t x_0 + sigma_t z at whole time steps, with alpha_t^2 the product of 1 - beta (Ho et al. 2020).
+/// Stable Diffusion's noise: x_t = alpha_t x_0 + sigma_t z at whole time steps, with alpha_t^2 the
+/// product of 1 - beta (Ho et al. 2020).
 struct DdpmSchedule {
-    enum class Prediction { noise, velocity };  // velocity: alpha_t z - sigma_t x_0 (Salimans and Ho 2022)
+    /// epsilon: z; v_prediction: alpha_t z - sigma_t x_0 (Salimans and Ho 2022).
+    enum class Prediction { epsilon, v_prediction };
     enum class Spacing { leading, linspace, trailing };
 
-    std::vector<double> signal;  // alpha_t^2, by time step
-    Prediction prediction = Prediction::noise;
-    std::optional<Spacing> spacing;  // without: each sampler's own
+    std::vector<double> alphas_cumprod;  // alpha_t^2, by time step
+    Prediction prediction = Prediction::epsilon;
+    std::optional<Spacing> spacing;  // unset: each sampler's default
     std::int64_t offset = 0;
-    bool ends_clean = true;               // DDIM's last step goes to no noise at all, else to time step 0
-    std::optional<double> clip = 1.0;     // DDIM's estimates are held within +- this
+    bool set_alpha_to_one = true;      // DDIM's last step ends at alpha^2 = 1, else at time step 0
+    std::optional<double> clip = 1.0;  // DDIM clamps its estimates of x_0 to +- this
 
-    /// Reads a scheduler_config.json, as diffusers' DDIM and DPM-Solver++ would. Throws core::Error naming file and key on what is not supported.
+    /// Reads a scheduler_config.json as diffusers' DDIM and DPM-Solver++ do. Throws core::Error
+    /// naming file and key if a setting is not supported.
     static DdpmSchedule of(const core::JsonObject& config);
 
     bool operator==(const DdpmSchedule&) const = default;
 
-    std::int64_t steps() const { return static_cast<std::int64_t>(signal.size()); }
+    std::int64_t steps() const { return static_cast<std::int64_t>(alphas_cumprod.size()); }
 };
 
-/// What a network predicts of `x` [N,...] at one time step for all, shaped like x.
+/// A network's prediction for `x` [N,...] at time step `t`, the same for all samples; shaped like
+/// x.
 using Predictor = std::function<Tensor(const Tensor& x, std::int64_t t)>;
 
-/// The time steps that a sampler visits, decreasing. Throws core::UsageError when `count` of them do not fit the schedule.
+/// The time steps that a sampler visits, decreasing. Throws core::UsageError if the schedule has
+/// too few for `count` steps.
 std::vector<std::int64_t> ddim_times(const DdpmSchedule& schedule, std::int64_t count);
 std::vector<std::int64_t> dpm_times(const DdpmSchedule& schedule, std::int64_t count);
 
-/// DDIM without fresh noise (Song et al. 2021): `noise` standard normal -> samples, in `count` evaluations.
-Tensor sample_ddim(const DdpmSchedule& schedule, const Predictor& predict, const Tensor& noise, std::int64_t count);
+/// Deterministic DDIM, eta = 0 (Song et al. 2021): `noise` standard normal -> samples, in `count`
+/// evaluations.
+Tensor sample_ddim(const DdpmSchedule& schedule, const Predictor& predict, const Tensor& noise,
+                   std::int64_t count);
 
-/// DPM-Solver++(2M), midpoint form, the last step of first order (Lu et al. 2022).
-Tensor sample_dpm(const DdpmSchedule& schedule, const Predictor& predict, const Tensor& noise, std::int64_t count);
+/// DPM-Solver++(2M), midpoint form, with a first-order last step (Lu et al. 2022). `noise` is
+/// standard normal; `count` evaluations.
+Tensor sample_dpm(const DdpmSchedule& schedule, const Predictor& predict, const Tensor& noise,
+                  std::int64_t count);
 
 }  // namespace atelier::diffusion

@@ -9,45 +9,56 @@
 
 namespace atelier::diffusion {
 
-/// What samples are conditioned on: labels [N,L] float32 (one-hot classes, or embeddings of texts), or nothing (undefined); how they are augmented, [N,A]
-/// float32, or not (undefined); and instead of labels texts as token ids [N,T] int64, for networks that read them themselves.
+/// What samples are conditioned on: labels [N,L] float32 (one-hot classes, or text embeddings;
+/// undefined if none), augmentation labels [N,A] float32 (undefined if none), and, instead of
+/// labels, token ids [N,T] int64 for networks with their own text tower.
 struct Condition {
     Tensor labels, augment{}, ids{};
 
-    /// Of `count` samples from `first` on.
+    /// The conditions of samples first..first+count-1.
     Condition rows(std::int64_t first, std::int64_t count) const;
 };
 
-/// One-hot labels of `classes` numbers; undefined when `classes` is 0. Throws core::Error on a class out of range.
-Condition one_hot(std::span<const std::int64_t> labels, std::int64_t classes, at::Device device = at::kCPU);
+/// One-hot labels [N,classes] float32; undefined if `classes` is 0. Throws core::Error on a
+/// class out of range.
+Condition one_hot(std::span<const std::int64_t> labels, std::int64_t classes,
+                  at::Device device = at::kCPU);
 
-/// Everything that denoises: teachers, fake scores and students alike.
+/// Interface of everything that denoises: teachers, fake scores and students.
 class Denoiser {
 public:
     virtual ~Denoiser() = default;
 
-    /// Estimates the clean samples: `x_t` [N,...] at noise levels `sigma` [N], float32 -> the shape of x_t, float32.
-    virtual Tensor denoise(const Tensor& x_t, const Tensor& sigma, const Condition& condition) const = 0;
+    /// Estimates the clean samples: `x_t` [N,...] at noise levels `sigma` [N], float32 -> the shape
+    /// of x_t, float32.
+    virtual Tensor denoise(const Tensor& x_t, const Tensor& sigma,
+                           const Condition& condition) const = 0;
 };
 
-/// Throws core::Error when a conditional network gets no labels.
+/// Throws core::Error if a conditional network gets no labels.
 void check_condition(const networks::Network& network, const Condition& condition);
 
-/// What a network is given for `x_t` [N,...]: c_in x_t, c_noise and the labels. Throws core::Error when a conditional network gets none.
-networks::Inputs network_inputs(const networks::Network& network, const Tensor& x_t, const Preconditioning& with, const Condition& condition);
+/// The network's inputs for `x_t` [N,...]: c_in x_t, c_noise and the labels. Throws core::Error if
+/// a conditional network gets no labels.
+networks::Inputs network_inputs(const networks::Network& network, const Tensor& x_t,
+                                const Preconditioning& with, const Condition& condition);
 
-/// A network with one of EDM's preconditionings. Holds references: network and parameters must outlive it.
+/// A network with one of EDM's preconditionings. Holds references: network and parameters must
+/// outlive it.
 class EdmDenoiser : public Denoiser {
 public:
-    EdmDenoiser(const networks::Network& network, const ops::Parameters& parameters, const Scheme& scheme, const ops::Compute& compute = {});
+    EdmDenoiser(const networks::Network& network, const ops::Parameters& parameters,
+                const Parametrisation& parametrisation, const ops::Compute& compute = {});
 
-    Tensor denoise(const Tensor& x_t, const Tensor& sigma, const Condition& condition) const override;
+    Tensor denoise(const Tensor& x_t, const Tensor& sigma,
+                   const Condition& condition) const override;
 
-    /// Both the estimate and the bottleneck, in one evaluation.
-    struct Seen {
+    /// The estimate and the bottleneck features, in one evaluation.
+    struct Output {
         Tensor estimate, bottleneck;
     };
-    Seen denoise_and_encode(const Tensor& x_t, const Tensor& sigma, const Condition& condition) const;
+    Output denoise_and_encode(const Tensor& x_t, const Tensor& sigma,
+                              const Condition& condition) const;
 
     /// Features of the network's bottleneck, [N,C,h,w] or [N,F], float32.
     Tensor encode(const Tensor& x_t, const Tensor& sigma, const Condition& condition) const;
@@ -55,7 +66,7 @@ public:
 private:
     const networks::Network& network_;
     const ops::Parameters& parameters_;
-    Scheme scheme_;
+    Parametrisation parametrisation_;
     ops::Compute compute_;
 };
 

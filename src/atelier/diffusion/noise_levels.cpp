@@ -6,10 +6,12 @@ namespace atelier::diffusion {
 
 std::vector<double> karras_levels(const NoiseRange& range, std::int64_t count, double rho) {
     std::vector<double> levels(static_cast<std::size_t>(count));
-    const double high = std::pow(range.sigma_max, 1 / rho), low = std::pow(range.sigma_min, 1 / rho);
+    const double high = std::pow(range.sigma_max, 1 / rho),
+                 low = std::pow(range.sigma_min, 1 / rho);
     for (std::int64_t i = 0; i < count; ++i) {
-        const double share = count > 1 ? static_cast<double>(i) / static_cast<double>(count - 1) : 0.0;
-        levels[static_cast<std::size_t>(i)] = std::pow(high + share * (low - high), rho);
+        const double fraction =
+            count > 1 ? static_cast<double>(i) / static_cast<double>(count - 1) : 0.0;
+        levels[static_cast<std::size_t>(i)] = std::pow(high + fraction * (low - high), rho);
     }
     return levels;
 }
@@ -20,10 +22,12 @@ std::vector<double> sampling_levels(const NoiseRange& range, std::int64_t count,
     return levels;
 }
 
-Tensor lognormal_levels(core::RandomStream& stream, std::int64_t count, double mean, double deviation) {
+Tensor lognormal_levels(core::RandomStream& stream, std::int64_t count, double p_mean,
+                        double p_std) {
     Tensor sigma = at::empty({count}, at::kFloat);
-    float* numbers = sigma.mutable_data_ptr<float>();
-    for (std::int64_t i = 0; i < count; ++i) numbers[i] = static_cast<float>(std::exp(mean + deviation * stream.normal()));
+    float* values = sigma.mutable_data_ptr<float>();
+    for (std::int64_t i = 0; i < count; ++i)
+        values[i] = static_cast<float>(std::exp(p_mean + p_std * stream.normal()));
     return sigma;
 }
 
@@ -33,14 +37,16 @@ Tensor normal_tensor(core::RandomStream& stream, at::IntArrayRef shape) {
     return noise;
 }
 
-Tensor image_noise(std::uint64_t seed, std::int64_t first, std::int64_t count, at::IntArrayRef shape) {
+Tensor image_noise(std::uint64_t seed, std::int64_t first, std::int64_t count,
+                   at::IntArrayRef shape) {
     std::vector<std::int64_t> sizes{count};
     sizes.insert(sizes.end(), shape.begin(), shape.end());
     Tensor noise = at::empty(sizes, at::kFloat);
-    const std::int64_t each = count > 0 ? noise.numel() / count : 0;
+    const std::int64_t elements = count > 0 ? noise.numel() / count : 0;
     for (std::int64_t i = 0; i < count; ++i) {
         core::RandomStream stream(seed, "noise", static_cast<std::uint64_t>(first + i));
-        stream.fill_normal({noise.mutable_data_ptr<float>() + i * each, static_cast<std::size_t>(each)});
+        stream.fill_normal(
+            {noise.mutable_data_ptr<float>() + i * elements, static_cast<std::size_t>(elements)});
     }
     return noise;
 }

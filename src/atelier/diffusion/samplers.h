@@ -8,25 +8,32 @@
 
 namespace atelier::diffusion {
 
-/// A one-step student's answer: D(start z; sigma_max, c). `noise` z [N,...] is standard normal.
-Tensor sample_one_step(const Denoiser& student, const Tensor& noise, const NoiseRange& range, const Condition& condition);
+/// Samples [N,...] of a one-step student: D(initial_noise_scale z; sigma_max, c). `noise` z [N,...]
+/// is standard normal.
+Tensor sample_one_step(const Denoiser& student, const Tensor& noise, const NoiseRange& range,
+                       const Condition& condition);
 
-/// Heun's second-order sampler for the probability-flow ODE (Karras et al. 2022, algorithm 1). `noise` [N,...] is standard
-/// normal; `levels` are decreasing sigmas, the last one 0. Costs 2*(levels.size()-1)-1 evaluations. Returns clean samples.
-Tensor sample_heun(const Denoiser& denoiser, const Tensor& noise, std::span<const double> levels, const Condition& condition);
+/// Heun's second-order sampler for the probability-flow ODE (Karras et al. 2022, algorithm 1).
+/// `noise` [N,...] is standard normal; `levels` are decreasing sigmas, the last one 0. Costs
+/// 2*(levels.size()-1)-1 evaluations. Returns clean samples.
+Tensor sample_heun(const Denoiser& denoiser, const Tensor& noise, std::span<const double> levels,
+                   const Condition& condition);
 
-/// Churn of the stochastic sampler.
-struct Churn {
-    double amount = 40, sigma_low = 0.05, sigma_high = 50, noise_scale = 1.003;
+/// Settings of EDM's stochastic sampler: S_churn, S_min, S_max and S_noise.
+struct StochasticSampling {
+    double s_churn = 40, s_min = 0.05, s_max = 50, s_noise = 1.003;
 };
 
-/// Karras et al. 2022, algorithm 2: before each step noise is added back. `fresh_noise(step)` gives the standard normal numbers of a
-/// step, shaped like `noise`.
-Tensor sample_heun_stochastic(const Denoiser& denoiser, const Tensor& noise, std::span<const double> levels,
-                              const Condition& condition, const Churn& churn,
-                              const std::function<Tensor(std::size_t step)>& fresh_noise);
+/// EDM's stochastic sampler (Karras et al. 2022, algorithm 2), which adds noise before each step.
+/// `step_noise(step)` returns the standard normal noise of a step, shaped like `noise`.
+Tensor sample_heun_stochastic(const Denoiser& denoiser, const Tensor& noise,
+                              std::span<const double> levels, const Condition& condition,
+                              const StochasticSampling& stochastic,
+                              const std::function<Tensor(std::size_t step)>& step_noise);
 
-/// DDIM in EDM's variables, which is Euler's method on the same ODE (Song et al. 2021): levels.size()-1 evaluations.
-Tensor sample_ddim(const Denoiser& denoiser, const Tensor& noise, std::span<const double> levels, const Condition& condition);
+/// DDIM in EDM's variables, which is Euler's method on the same ODE (Song et al. 2021):
+/// levels.size()-1 evaluations.
+Tensor sample_ddim(const Denoiser& denoiser, const Tensor& noise, std::span<const double> levels,
+                   const Condition& condition);
 
 }  // namespace atelier::diffusion

@@ -5,15 +5,17 @@
 
 namespace atelier::distillation {
 
-BottleneckDiscriminator::BottleneckDiscriminator(const diffusion::EdmDenoiser& fake_score, const ops::Parameters& parameters)
+BottleneckDiscriminator::BottleneckDiscriminator(const diffusion::EdmDenoiser& fake_score,
+                                                 const ops::Parameters& parameters)
     : fake_score_(fake_score), parameters_(parameters) {}
 
 Tensor BottleneckDiscriminator::logits(const Tensor& bottleneck) const {
-    ops::TorchOps speaker(parameters_);
-    return ops::tensor_of(networks::discriminator_head(speaker, bottleneck)).flatten();
+    ops::TorchOps backend(parameters_);
+    return ops::tensor_of(networks::discriminator_head(backend, bottleneck)).flatten();
 }
 
-Tensor BottleneckDiscriminator::logits(const Tensor& x_t, const Tensor& sigma, const diffusion::Condition& condition) const {
+Tensor BottleneckDiscriminator::logits(const Tensor& x_t, const Tensor& sigma,
+                                       const diffusion::Condition& condition) const {
     return logits(fake_score_.encode(x_t, sigma, condition));
 }
 
@@ -27,22 +29,28 @@ std::vector<ops::ParameterSpec> head_specs(const networks::Network& network) {
 
 }  // namespace
 
-ops::Parameters fresh_head(const networks::Network& network, std::uint64_t seed) { return ops::initialise(head_specs(network), seed); }
+ops::Parameters init_head(const networks::Network& network, std::uint64_t seed) {
+    return ops::initialise(head_specs(network), seed);
+}
 
-void check_head(const ops::Parameters& head, const networks::Network& network, const std::string& where) {
+void check_head(const ops::Parameters& head, const networks::Network& network,
+                const std::string& where) {
     ops::check_against(head, head_specs(network), where);
 }
 
 Tensor generator_gan_loss(const Tensor& fake_logits) { return at::softplus(-fake_logits).mean(); }
 
-Tensor discriminator_loss(const Tensor& real_logits, const Tensor& fake_logits, double fake_weight) {
+Tensor discriminator_loss(const Tensor& real_logits, const Tensor& fake_logits,
+                          double fake_weight) {
     const Tensor on_real = at::softplus(-real_logits).mean();
-    return fake_logits.numel() > 0 ? fake_weight * at::softplus(fake_logits).mean() + on_real : on_real;
+    return fake_logits.numel() > 0 ? fake_weight * at::softplus(fake_logits).mean() + on_real
+                                   : on_real;
 }
 
 Tensor r1_penalty(const Tensor& real_logits, const Tensor& x_t) {
-    const auto slopes = torch::autograd::grad({real_logits.sum()}, {x_t}, {}, std::nullopt, /*create_graph=*/true);
-    return slopes[0].square().flatten(1).sum(1).mean();
+    const auto gradients =
+        torch::autograd::grad({real_logits.sum()}, {x_t}, {}, std::nullopt, /*create_graph=*/true);
+    return gradients[0].square().flatten(1).sum(1).mean();
 }
 
 }  // namespace atelier::distillation

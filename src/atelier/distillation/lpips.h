@@ -8,20 +8,25 @@
 
 namespace atelier::distillation {
 
-/// LPIPS (Zhang et al. 2018) with weights that the user brings: how differently two pictures look to a classifier. Squared differences of its
-/// channel-normalised features, weighted a channel, averaged over positions and summed over five layers, as version 0.1 of its authors' package computes it.
+/// LPIPS (Zhang et al. 2018) with weights provided by the user: the perceptual distance of two
+/// images. Squared differences of a classifier's channel-normalised features, weighted per channel,
+/// averaged over positions and summed over five layers, as in version 0.1 of the authors' package.
 class Lpips {
 public:
     enum class Network { vgg, alex };
 
-    /// `backbone`: torchvision's state dictionary of VGG-16 or AlexNet ("features.0.weight", ...). `linear`: the package's weights of the layers
-    /// ("lin0.model.1.weight", ...); empty when `backbone` has those too. Files of torch.save's or safetensors. Throws core::Error naming the file and the tensor.
-    Lpips(Network network, const std::filesystem::path& backbone, const std::filesystem::path& linear, at::Device device = at::kCPU);
+    /// `backbone`: torchvision's state dictionary of VGG-16 or AlexNet ("features.0.weight", ...).
+    /// `linear`: the package's weights of the layers
+    /// ("lin0.model.1.weight", ...); empty when `backbone` contains them. Files are torch.save's or
+    /// safetensors. Throws core::Error naming the file and the tensor.
+    Lpips(Network network, const std::filesystem::path& backbone,
+          const std::filesystem::path& linear, at::Device device = at::kCPU);
 
-    /// Of images [N,C,H,W] in [-1,1] with 1 or 3 channels, as they are: a distance a pair, [N]. Differentiable.
+    /// One distance per pair, [N], of images [N,C,H,W] in [-1,1] with 1 or 3 channels, not resized.
+    /// Differentiable.
     Tensor distance(const Tensor& a, const Tensor& b) const;
 
-    /// The mean distance of images resized to 224x224 (bilinear), as DMD takes it.
+    /// The mean distance of images resized to 224x224 (bilinear), as in DMD.
     Tensor operator()(const Tensor& generated, const Tensor& target) const;
 
 private:

@@ -6,7 +6,9 @@ namespace atelier::distillation {
 
 namespace {
 
-Tensor unit_channels(const Tensor& features) { return features / (features.square().sum(1, true) + 1e-10).sqrt(); }
+Tensor unit_channels(const Tensor& features) {
+    return features / (features.square().sum(1, true) + 1e-10).sqrt();
+}
 
 }  // namespace
 

@@ -4,44 +4,55 @@
 
 #include "atelier/diffusion/condition_table.h"
 #include "atelier/diffusion/noise_levels.h"
-#include "atelier/distillation/parts.h"
+#include "atelier/distillation/micro_batches.h"
 
 namespace atelier::distillation {
 
 struct ScoreMatchingSettings {
     std::int64_t steps = 1000;
     Optimization optimization;
-    diffusion::Scheme scheme;
+    diffusion::Parametrisation parametrisation;
     diffusion::NoiseRange range;
-    double level_mean = -1.2, level_deviation = 1.2;  // ln sigma ~ N(mean, deviation^2)
+    double p_mean = -1.2, p_std = 1.2;  // ln sigma ~ N(p_mean, p_std^2)
     ops::Compute compute;
-    std::optional<diffusion::ConditionTable> conditions{};  // what labels stand for; nothing: the network's classes
-    double condition_dropout = 0;  // share of samples that are shown without their condition, so that guidance has both
-    std::int64_t batch = 64, micro_batch = 0;  // samples that `real` gives a step; and that are computed at once, 0: all
+    std::optional<diffusion::ConditionTable>
+        conditions{};  // what labels stand for; unset: the network's classes
+    double condition_dropout =
+        0;  // fraction of samples trained without their condition, for classifier-free guidance
+    std::int64_t batch = 64,
+                 micro_batch =
+                     0;  // samples per step of `real`; and per micro-batch, 0: the whole batch
     std::uint64_t seed = 0;
-    std::string stream;            // names the random streams, e.g. "teacher" or "tsm/2"
+    std::string stream;               // names the random streams, e.g. "teacher" or "tsm/2"
     std::int64_t sampler_steps = 18;  // Heun steps of the sample grids
 };
 
-/// Trains a diffusion model by denoising: E[w(sigma) |D(x + sigma z; sigma, c) - target|^2] over real samples. With no teacher the
-/// target is x (Karras et al. 2022); with one it is the teacher's estimate, which is teacher score matching (MSD, section 4).
+/// Trains a diffusion model by denoising: E[w(sigma) |D(x + sigma z; sigma, c) - target|^2] over
+/// real samples. With no teacher the target is x (Karras et al. 2022); with one it is the teacher's
+/// estimate, which is teacher score matching (MSD, section 4).
 class ScoreMatching : public Stage {
 public:
     /// `network`, `parameters` and `teacher` (may be null) must outlive the stage.
-    ScoreMatching(const networks::Network& network, ops::Parameters& parameters, const diffusion::Denoiser* teacher,
-                  BatchSource real, ScoreMatchingSettings settings);
+    ScoreMatching(const networks::Network& network, ops::Parameters& parameters,
+                  const diffusion::Denoiser* teacher, BatchSource real,
+                  ScoreMatchingSettings settings);
 
     std::int64_t steps() const override { return settings_.steps; }
     std::vector<Learner> learners() override;
-    std::int64_t parts(std::size_t) const override { return parts_of(settings_.batch, settings_.micro_batch); }
-    Loss loss(std::size_t index, std::int64_t step, std::int64_t turn, std::int64_t part) override;
-    Tensor sample(const ops::Parameters& weights, const Tensor& noise, const diffusion::Condition& condition) const override;
-    /// A warning where the loss is above that of a network that has learned nothing.
+    std::int64_t micro_batches(std::size_t) const override {
+        return micro_batch_count(settings_.batch, settings_.micro_batch);
+    }
+    Loss loss(std::size_t index, std::int64_t step, std::int64_t inner_step,
+              std::int64_t micro_batch) override;
+    Tensor sample(const ops::Parameters& weights, const Tensor& noise,
+                  const diffusion::Condition& condition) const override;
+    /// A warning if the loss is above that of an untrained network.
     std::vector<Finding> health(Metrics& metrics, const Tensor& probe) override;
 
 private:
-    /// The batch's labels, some of them dropped (-1).
-    std::vector<std::int64_t> shown(const std::vector<std::int64_t>& labels, std::int64_t step) const;
+    /// The batch's labels, some of them replaced by -1 (no condition).
+    std::vector<std::int64_t> with_dropout(const std::vector<std::int64_t>& labels,
+                                           std::int64_t step) const;
 
     const networks::Network& network_;
     ops::Parameters& parameters_;
@@ -49,11 +60,14 @@ private:
     const diffusion::Denoiser* teacher_;
     BatchSource real_;
     ScoreMatchingSettings settings_;
-    Draws draws_;
+    BatchDraws draws_;
 };
 
-/// w(sigma) |D(x + sigma z; sigma, c) - target|^2, mean over samples and elements; target x, or the teacher's estimate where given.
-Tensor score_matching_loss(const diffusion::Denoiser& model, const diffusion::Denoiser* teacher, const Tensor& x,
-                           const Tensor& sigma, const Tensor& z, const diffusion::Condition& condition, const diffusion::Scheme& scheme);
+/// w(sigma) |D(x + sigma z; sigma, c) - target|^2, mean over samples and elements; target x, or the
+/// teacher's estimate if there is a teacher.
+Tensor score_matching_loss(const diffusion::Denoiser& model, const diffusion::Denoiser* teacher,
+                           const Tensor& x, const Tensor& sigma, const Tensor& z,
+                           const diffusion::Condition& condition,
+                           const diffusion::Parametrisation& parametrisation);
 
 }  // namespace atelier::distillation

@@ -11,7 +11,7 @@
 
 namespace atelier::distillation {
 
-/// Named numbers of one step, in the order in which they are shown.
+/// Named values of one step, in display order.
 using Metrics = std::vector<std::pair<std::string, double>>;
 
 /// Real samples in model space [n,...] and their classes (empty when unlabelled).
@@ -20,74 +20,87 @@ struct LabelledBatch {
     std::vector<std::int64_t> labels;
 };
 
-/// Batch number `step` of some data: a function of the step alone.
+/// Batch number `step` of a data set: a function of the step alone.
 using BatchSource = std::function<LabelledBatch(std::int64_t step)>;
 
-/// How a learner's parameters move: AdamW with a linear warm-up and a linear decay over the last part of the stage.
+/// Optimiser settings of a learner: AdamW with a linear warm-up and a linear decay at the end of
+/// the stage.
 struct Optimization {
     double lr = 1e-4;
     double beta1 = 0.9, beta2 = 0.999;
     double weight_decay = 0.01;
-    double clip = 10.0;           // global norm of the gradient; 0: none
-    std::int64_t warmup = 0;      // updates until the full rate
-    double decay_from = 1.0;      // share of the stage after which the rate falls linearly to `final_share` of lr
+    double clip = 10.0;       // maximal global gradient norm; 0: no clipping
+    std::int64_t warmup = 0;  // updates until the full learning rate
+    double decay_from =
+        1.0;  // fraction of the stage after which the rate falls linearly to final_share * lr
     double final_share = 0.0;
-    double ema_decay = 0.0;       // 0: no average is kept
-    std::vector<double> more_ema_decays{};  // of further averages
-    std::int64_t warm_from = 0;   // the update with which the warm-up begins: of a stage that goes on beyond its first end
-    double loss_scale = 0.0;      // float16: what the loss is multiplied by at first, so that small gradients are none of zero; 0: not
+    double ema_decay = 0.0;                 // of the averaged weights; 0: no average
+    std::vector<double> more_ema_decays{};  // of additional averages
+    std::int64_t warm_from = 0;  // first update of the warm-up, where a finished stage is
+                                 // extended
+    double loss_scale = 0.0;     // float16: initial factor on the loss, so that small gradients do
+                                 // not underflow; 0: no scaling
 };
 
-/// Parameters that a stage trains, and how.
+/// A set of parameters that a stage trains, and how.
 struct Learner {
     std::string name;
     ops::Parameters* parameters;
     Optimization optimization;
-    std::int64_t updates = 1;  // a step of the stage
-    std::int64_t warmup_updates = 0;  // taken alone before the first step: a critic gets to know weights that it was not trained beside
+    std::int64_t updates = 1;         // per step of the stage
+    std::int64_t warmup_updates = 0;  // run alone before the first step, so that a critic
+                                      // adapts to weights it was not trained with
 };
 
 struct Loss {
     Tensor value;  // a scalar to be minimised
     Metrics metrics;
-    double share = 1.0;  // of the update's batch that this part computed
+    double weight = 1.0;  // fraction of the update's batch in this micro-batch
 };
 
-/// What a reading of a run's health says: fine, worth a look, or so broken that going on is a waste.
+/// One result of a health check: fine, worth a look, or so broken that continuing is pointless.
 struct Finding {
     enum class Level { ok, warning, collapse };
     Level level = Level::ok;
-    std::string words;
+    std::string message;
 };
 
-/// One training stage as mathematics: which parameters learn, by which loss. Data order, optimiser, checkpoints, logs are the loop's
-/// business (training/loop.h), which knows stages only through this class.
+/// One training stage as mathematics: which parameters learn, and by which loss. Data order,
+/// optimisers, checkpoints and logs belong to the loop (training/loop.h), which knows stages only
+/// through this class.
 ///
-/// Every random number a stage uses comes from named streams indexed by step and turn, so that a step is a function of the
-/// parameters and its number.
+/// Every random number a stage uses comes from named streams indexed by step and inner step, so
+/// that a step is a function of the parameters and its number.
 class Stage {
 public:
     virtual ~Stage() = default;
 
     virtual std::int64_t steps() const = 0;
 
-    /// In the order in which they are updated within a step; the last one is what the stage is for.
+    /// In the order in which they are updated within a step; the last one is the stage's result.
     virtual std::vector<Learner> learners() = 0;
 
-    /// How many parts an update of learner `index` is computed in, so that only a part's activations are in memory at once.
-    virtual std::int64_t parts(std::size_t index) const { return 1; }
+    /// Into how many micro-batches an update of learner `index` is divided; only the activations of
+    /// one of them are in memory at a time.
+    virtual std::int64_t micro_batches(std::size_t index) const { return 1; }
 
-    /// The loss of part `part` of update number `turn` of learner `index` in step `step` (from steps() on for warm-up updates): a mean over the part's samples. The update's loss is the
-    /// sum of the parts', each times its share, and is the same however many parts there are, but for rounding. Parts are asked for in their order.
-    virtual Loss loss(std::size_t index, std::int64_t step, std::int64_t turn, std::int64_t part) = 0;
+    /// The loss of micro-batch `micro_batch` of update number `inner_step` of learner `index` in
+    /// step `step` (steps() and above in warm-up updates): a mean over the micro-batch's samples.
+    /// The update's loss is the weighted sum over its micro-batches and does not depend on their
+    /// number, up to rounding. Micro-batches are requested in order.
+    virtual Loss loss(std::size_t index, std::int64_t step, std::int64_t inner_step,
+                      std::int64_t micro_batch) = 0;
 
-    /// Samples drawn with `weights` for the stage's last learner, from standard normal `noise`.
-    virtual Tensor sample(const ops::Parameters& weights, const Tensor& noise, const diffusion::Condition& condition) const = 0;
+    /// Samples [N,...] drawn with `weights` for the stage's last learner, from standard normal
+    /// `noise` [N,...].
+    virtual Tensor sample(const ops::Parameters& weights, const Tensor& noise,
+                          const diffusion::Condition& condition) const = 0;
 
-    /// Numbers beyond parameters that a resumed run needs; the loop saves and restores them.
+    /// State other than parameters that a resumed run needs; the loop saves and restores it.
     virtual std::map<std::string, double*> scalars() { return {}; }
 
-    /// Judges the latest metrics and `probe`, samples from fixed noise with the present weights; adds what it read off them to `metrics`.
+    /// Checks the latest metrics and `probe`, samples from fixed noise with the current weights;
+    /// appends its measurements to `metrics`.
     virtual std::vector<Finding> health(Metrics& metrics, const Tensor& probe) { return {}; }
 };
 

@@ -5,21 +5,23 @@
 
 namespace atelier::evaluation {
 
-/// Measures models that read prompts (names them as given) against captioned held-out data, in the
-/// form of measure(). Each is asked for the captions of a seeded sample of `count` of the data's
-/// pictures. Figures: the distances to held-out pictures in the space that `measuring` names; the
-/// share of prompts that each student answers.
+/// Evaluates text-conditional models, listed under the given names, on captioned held-out data;
+/// returns the format of measure(). Each model samples the captions of a seeded sample of
+/// `config.count` held-out images. Metrics: the distances to held-out images in the feature space
+/// that `config` selects, and the share of prompts routed to each student.
 ///
-/// Of pictures that the program composes itself (captions:FOLDER) whose classifier is there, also:
-/// for each attribute of the grammar the share of pictures in which a classifier, in a folder of
-/// the attribute's name beside `measuring.classifier`, sees what the caption says; and the share of
-/// paraphrases that go to one student. Other people's captions follow no grammar, so nothing is
-/// said of attributes: distances are on Inception's features, on those of a classifier that was
-/// named, or on pixels.
+/// On images composed by this program (captions:FOLDER) whose classifiers exist, also: for each
+/// attribute of the grammar, the share of images in which a classifier agrees with the caption (the
+/// classifiers lie beside `config.classifier`, in folders named after the attributes), and the
+/// share of paraphrase pairs routed to one student. Other captions follow no grammar and have no
+/// attribute metrics; distances then use Inception features, the features of the named classifier,
+/// or pixels.
 ///
-/// "real pictures" stand beside the models: those whose captions are asked for, as long as at least
-/// as many are left for the reference, in which they have no part. Where none are left, what needs
-/// no reference is measured of them all, and without any such figure the row is left out.
-nlohmann::json measure_captions(const Measuring& measuring, const std::vector<std::pair<std::string, inference::PromptedGenerator*>>& models);
+/// The row "real pictures" is a baseline: the held-out images whose captions are sampled, provided
+/// that at least as many remain as a disjoint reference. Otherwise all images are measured by the
+/// metrics that need no reference; the row is omitted when there is no such metric.
+nlohmann::json measure_captions(
+    const EvaluationConfig& config,
+    const std::vector<std::pair<std::string, inference::PromptedGenerator*>>& models);
 
 }  // namespace atelier::evaluation

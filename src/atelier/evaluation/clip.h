@@ -20,20 +20,22 @@ struct ClipVision {
     static ClipVision of(const core::JsonObject& config);
 };
 
-/// CLIP (Radford et al. 2021) with weights that the user brings: how well pictures fit their captions. It only ever measures, so its image tower is written in
-/// LibTorch's own functions; the text tower is the one that prompts are read with.
+/// CLIP (Radford et al. 2021) with user-supplied weights, for the CLIP score of images and
+/// captions. It is used for evaluation only, so the image tower calls LibTorch functions directly;
+/// the text tower is shared with the prompt encoder.
 class Clip {
 public:
-    /// Reads a directory as transformers writes a CLIPModel: config.json, model.safetensors (or shards) and the tokenizer's files. Throws core::Error naming the
-    /// file, and the tensor that is missing, superfluous or of another shape.
+    /// Reads a CLIPModel directory of transformers: config.json, model.safetensors (or shards) and
+    /// the tokenizer's files. Throws core::Error naming the file and the tensor that is missing or
+    /// has the wrong shape.
     explicit Clip(const std::filesystem::path& directory, at::Device device = at::kCPU);
 
-    /// Pictures, uint8 [N,H,W,C] with 1 or 3 channels -> embeddings [N,D] of length 1.
+    /// Images, uint8 [N,H,W,C] with 1 or 3 channels -> embeddings [N,D] of length 1.
     Tensor images(const Tensor& pixels) const;
     /// Captions -> embeddings [N,D] of length 1.
     Tensor texts(std::span<const std::string> captions) const;
-    /// What `images` sees, [N,3,S,S] normalised -> embeddings [N,D] of length 1.
-    Tensor embedded(const Tensor& seen) const;
+    /// Preprocessed images [N,3,S,S] (clip_preprocess) -> embeddings [N,D] of length 1.
+    Tensor embed(const Tensor& preprocessed) const;
 
     const ClipVision& vision() const { return vision_; }
     const std::string& hash() const { return hash_; }  // ops::hash_of the weights
@@ -47,8 +49,9 @@ private:
     std::string hash_;
 };
 
-/// As CLIPImageProcessor prepares pictures, uint8 [N,H,W,C]: the shorter side to `resolution` by Pillow's bicubic rule, the middle square cut out, each channel
-/// less its mean over its deviation: [N,3,S,S].
-Tensor seen_by_clip(const Tensor& pixels, std::int64_t resolution);
+/// Preprocesses images, uint8 [N,H,W,C] -> [N,3,S,S], like CLIPImageProcessor: resizes the shorter
+/// side to `resolution` with Pillow's bicubic filter, crops the centre square and normalises each
+/// channel by CLIP's mean and standard deviation.
+Tensor clip_preprocess(const Tensor& pixels, std::int64_t resolution);
 
 }  // namespace atelier::evaluation

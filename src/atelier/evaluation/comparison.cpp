@@ -4,66 +4,70 @@
 
 #include "atelier/evaluation/measuring.h"
 
-/// Results as tables for people.
+/// Renders results as tables.
 namespace atelier::evaluation {
 
 namespace {
 
-/// "1", or "35 (heun)" where a sampler took many.
-std::string evaluations_words(const nlohmann::json& result) {
+/// "1" for one-step models, "35 (heun)" for other samplers.
+std::string evaluations_text(const nlohmann::json& result) {
     const std::string count = result.at("evaluations").dump();
     const nlohmann::json protocol = result.value("protocol", nlohmann::json::object());
-    const nlohmann::json& model = protocol.contains("model") && protocol["model"].is_object() ? protocol["model"] : protocol;
+    const nlohmann::json& model =
+        protocol.contains("model") && protocol["model"].is_object() ? protocol["model"] : protocol;
     const std::string sampler = model.value("sampler", protocol.value("sampler", "one-step"));
-    return sampler == "one-step" ? count : fmt::format("{} ({})", count, sampler.substr(0, sampler.find(',')));
+    return sampler == "one-step"
+               ? count
+               : fmt::format("{} ({})", count, sampler.substr(0, sampler.find(',')));
 }
 
-std::string seconds_words(const nlohmann::json& result) {
+std::string latency_text(const nlohmann::json& result) {
     if (!result.contains("latency")) return "-";
     return fmt::format("{:.2f}", 1000 * result["latency"]["median_seconds"].get<double>());
 }
 
-/// "protocol edm: 50000 samples, 1 seed, classes uniform, independent" of all results, or of each
-/// where they differ; nothing of results that do not say.
-std::string protocol_words(const nlohmann::json& results) {
-    std::vector<std::pair<std::string, std::string>> said;
+/// "protocol edm: 50000 samples, 1 seed, classes uniform, independent", common to all results, or
+/// per result where they differ; results without a protocol name are skipped.
+std::string protocol_text(const nlohmann::json& results) {
+    std::vector<std::pair<std::string, std::string>> descriptions;
     for (const auto& name : results.at("order")) {
         const nlohmann::json protocol = results.at("models")
                                             .at(name.get<std::string>())
                                             .value("protocol", nlohmann::json::object());
         if (!protocol.contains("name")) continue;
-        std::string words =
+        std::string text =
             fmt::format("protocol {}: {} samples", protocol.at("name").get<std::string>(),
                         protocol.value("count", 0));
         if (const auto seeds = protocol.value("seeds", nlohmann::json::array()); seeds.size() > 1)
-            words += fmt::format(", {} seeds", seeds.size());
+            text += fmt::format(", {} seeds", seeds.size());
         if (protocol.contains("reference"))
-            words += fmt::format(
+            text += fmt::format(
                 " against {}", protocol["reference"].value("count", 0) > 0
                                    ? fmt::format("{} real ones",
                                                  protocol["reference"]["count"].get<std::int64_t>())
                                    : "statistics");
         for (const char* key : {"classes", "size", "resize", "caption_prefix"}) {
             if (protocol.contains(key))
-                words += fmt::format("; {} {}", key,
-                                     protocol[key].is_string() ? protocol[key].get<std::string>()
-                                                               : protocol[key].dump());
+                text += fmt::format("; {} {}", key,
+                                    protocol[key].is_string() ? protocol[key].get<std::string>()
+                                                              : protocol[key].dump());
         }
-        said.emplace_back(name.get<std::string>(), words);
+        descriptions.emplace_back(name.get<std::string>(), text);
     }
-    if (said.empty()) return "";
+    if (descriptions.empty()) return "";
     const bool same = std::ranges::all_of(
-        said, [&](const auto& one) { return one.second == said.front().second; });
-    if (same && said.size() == results.at("order").size()) return said.front().second;
+        descriptions, [&](const auto& one) { return one.second == descriptions.front().second; });
+    if (same && descriptions.size() == results.at("order").size())
+        return descriptions.front().second;
     std::string all;
-    for (const auto& [name, words] : said)
-        all += fmt::format("{}{}, {}", all.empty() ? "" : "\n", name, words);
+    for (const auto& [name, text] : descriptions)
+        all += fmt::format("{}{}, {}", all.empty() ? "" : "\n", name, text);
     return all;
 }
 
 }  // namespace
 
-std::vector<std::pair<std::string, std::string>> figures_of(const nlohmann::json& results) {
+std::vector<std::pair<std::string, std::string>> metric_columns(const nlohmann::json& results) {
     static const std::vector<std::pair<std::string, std::string>> known{
         {"fid", "FID ↓"},
         {"kid", "KID ↓"},
@@ -113,8 +117,8 @@ Table comparison_table(const nlohmann::json& results) {
     if (parameters) table.columns.emplace_back("parameters");
     if (evaluations) table.columns.emplace_back("evaluations");
     if (latency) table.columns.emplace_back("ms per sample");
-    const auto figures = figures_of(results);
-    for (const auto& [key, words] : figures) table.columns.push_back(words);
+    const auto figures = metric_columns(results);
+    for (const auto& [key, text] : figures) table.columns.push_back(text);
     for (const auto& name : results.at("order")) {
         const nlohmann::json& result = results.at("models").at(name.get<std::string>());
         std::vector<std::string> row{name.get<std::string>()};
@@ -123,12 +127,13 @@ Table comparison_table(const nlohmann::json& results) {
                               ? fmt::format("{:.3g} M", result["parameters"].get<double>() / 1e6)
                               : "-");
         if (evaluations)
-            row.push_back(result.contains("evaluations") ? evaluations_words(result) : "-");
-        if (latency) row.push_back(seconds_words(result));
-        for (const auto& [key, words] : figures) row.push_back(mean_and_spread(result.at("metrics"), key));
+            row.push_back(result.contains("evaluations") ? evaluations_text(result) : "-");
+        if (latency) row.push_back(latency_text(result));
+        for (const auto& [key, text] : figures)
+            row.push_back(mean_and_spread(result.at("metrics"), key));
         table.rows.push_back(row);
     }
-    table.caption = protocol_words(results);
+    table.caption = protocol_text(results);
     return table;
 }
 

@@ -4,8 +4,8 @@
 #include <numeric>
 
 #include "atelier/core/error.h"
-#include "atelier/models/checksums.h"
 #include "atelier/core/random_streams.h"
+#include "atelier/models/checksums.h"
 #include "atelier/ops/torch_ops.h"
 
 namespace atelier::evaluation {
@@ -16,24 +16,28 @@ constexpr std::int64_t batch_size = 250;
 
 std::vector<ops::ParameterSpec> specs_of(const networks::ClassifierConfig& config) {
     ops::ShapeOps shapes;
-    networks::classifier(shapes, config, ops::Shape{1, config.channels, config.resolution, config.resolution});
+    networks::classifier(shapes, config,
+                         ops::Shape{1, config.channels, config.resolution, config.resolution});
     return shapes.parameters;
 }
 
-Features classified(const networks::ClassifierConfig& config, const ops::Parameters& parameters, const Tensor& images) {
-    ops::TorchOps speaker(parameters);
-    const networks::Classified out = networks::classifier(speaker, config, images);
+Features classify(const networks::ClassifierConfig& config, const ops::Parameters& parameters,
+                  const Tensor& images) {
+    ops::TorchOps backend(parameters);
+    const networks::ClassifierOutput out = networks::classifier(backend, config, images);
     return {ops::tensor_of(out.features), ops::tensor_of(out.logits)};
 }
 
 void check_images(const Tensor& images, const networks::ClassifierConfig& config) {
-    if (images.dim() == 4 && images.size(1) == config.channels && images.size(2) == config.resolution &&
-        images.size(3) == config.resolution) {
+    if (images.dim() == 4 && images.size(1) == config.channels &&
+        images.size(2) == config.resolution && images.size(3) == config.resolution) {
         return;
     }
-    core::fail("classifier: it reads images [{0},{1},{1}], these samples are {2}; use a classifier trained on this data set",
-               config.channels, config.resolution,
-               core::to_string(core::Shape(images.sizes().begin() + 1, images.sizes().end())));
+    core::fail(
+        "classifier: it reads images [{0},{1},{1}], these samples are {2}; use a classifier "
+        "trained on this data set",
+        config.channels, config.resolution,
+        core::to_string(core::Shape(images.sizes().begin() + 1, images.sizes().end())));
 }
 
 }  // namespace
@@ -51,7 +55,7 @@ std::string kernel_name(FeatureSpace::Kind kind) {
 
 Features Thumbnails::features(const Tensor& images) const {
     if (images.dim() != 4 || images.size(1) != channels_) {
-        core::fail("pixels: wanted images of {} channels, these samples are {}", channels_,
+        core::fail("pixels: expected images of {} channels, these samples are {}", channels_,
                    core::to_string(images.sizes().vec()));
     }
     const Tensor pixels = images.to(at::kCPU, at::kFloat);
@@ -60,25 +64,30 @@ Features Thumbnails::features(const Tensor& images) const {
 }
 
 const std::string& Thumbnails::hash() const {
-    static const std::string words = "averages over 8x8 areas";
-    return words;
+    static const std::string description = "averages over 8x8 areas";
+    return description;
 }
 
 FeatureExtractor::FeatureExtractor(const std::filesystem::path& directory, at::Device device) {
-    const auto description = directory / "config.json", weights = directory / "classifier.safetensors";
+    const auto description = directory / "config.json",
+               weights = directory / "classifier.safetensors";
     if (!std::filesystem::exists(description)) {
-        core::fail("{}: there is no classifier here (no config.json); name the directory of a trained one", directory.string());
+        core::fail(
+            "{}: there is no classifier here (no config.json); name the directory of a trained one",
+            directory.string());
     }
     const nlohmann::json json = core::read_json(description);
     config_ = networks::read_classifier_config(core::JsonObject(json, description.string()));
     parameters_ = ops::read_parameters(weights);
     ops::check_against(parameters_, specs_of(config_), weights.string());
-    if (!parameters_.all_finite()) core::fail("{}: holds numbers that are not finite; the file is damaged", weights.string());
+    if (!parameters_.all_finite())
+        core::fail("{}: holds values that are not finite; the file is damaged", weights.string());
     hash_ = ops::hash_of(parameters_);
     if (device != at::kCPU) parameters_ = parameters_.to(device);
 }
 
-FeatureExtractor::FeatureExtractor(const networks::ClassifierConfig& config, ops::Parameters parameters)
+FeatureExtractor::FeatureExtractor(const networks::ClassifierConfig& config,
+                                   ops::Parameters parameters)
     : config_(config), parameters_(std::move(parameters)), hash_(ops::hash_of(parameters_)) {
     ops::check_against(parameters_, specs_of(config_), "classifier");
 }
@@ -90,84 +99,109 @@ Features FeatureExtractor::features(const Tensor& images) const {
     std::vector<Tensor> features, logits;
     for (std::int64_t first = 0; first < images.size(0); first += batch_size) {
         const Tensor batch = images.narrow(0, first, std::min(batch_size, images.size(0) - first));
-        const Features part = classified(config_, parameters_, batch.to(device, at::kFloat));
+        const Features part = classify(config_, parameters_, batch.to(device, at::kFloat));
         features.push_back(part.features.to(at::kCPU, at::kFloat));
         logits.push_back(part.logits.to(at::kCPU, at::kFloat));
     }
-    if (features.empty()) return {at::zeros({0, config_.features}, at::kFloat), at::zeros({0, config_.classes}, at::kFloat)};
+    if (features.empty())
+        return {at::zeros({0, config_.features}, at::kFloat),
+                at::zeros({0, config_.classes}, at::kFloat)};
     return {at::cat(features), at::cat(logits)};
 }
 
 std::vector<std::int64_t> predicted_classes(const Tensor& logits) {
     const Tensor classes = logits.argmax(1).contiguous();
-    return {classes.const_data_ptr<std::int64_t>(), classes.const_data_ptr<std::int64_t>() + classes.numel()};
+    return {classes.const_data_ptr<std::int64_t>(),
+            classes.const_data_ptr<std::int64_t>() + classes.numel()};
 }
 
 double accuracy(const FeatureExtractor& extractor, const data::Dataset& dataset) {
     const std::vector<std::int64_t>& labels = dataset.labels();
-    if (labels.empty()) core::fail("accuracy: the data set has no labels; give one with a class for every sample");
-    std::int64_t right = 0;
+    if (labels.empty())
+        core::fail("accuracy: the data set has no labels; give one with a class for every sample");
+    std::int64_t correct = 0;
     for (std::int64_t first = 0; first < dataset.size(); first += batch_size) {
-        std::vector<std::int64_t> indices(static_cast<std::size_t>(std::min(batch_size, dataset.size() - first)));
+        std::vector<std::int64_t> indices(
+            static_cast<std::size_t>(std::min(batch_size, dataset.size() - first)));
         std::iota(indices.begin(), indices.end(), first);
-        const std::vector<std::int64_t> named = predicted_classes(extractor.features(dataset.samples(indices)).logits);
-        for (std::size_t i = 0; i < named.size(); ++i) right += named[i] == labels[static_cast<std::size_t>(indices[i])];
+        const std::vector<std::int64_t> predicted =
+            predicted_classes(extractor.features(dataset.samples(indices)).logits);
+        for (std::size_t i = 0; i < predicted.size(); ++i)
+            correct += predicted[i] == labels[static_cast<std::size_t>(indices[i])];
     }
-    return static_cast<double>(right) / static_cast<double>(dataset.size());
+    return static_cast<double>(correct) / static_cast<double>(dataset.size());
 }
 
-ops::Parameters fresh_classifier(const networks::ClassifierConfig& config, std::uint64_t seed) {
+ops::Parameters init_classifier(const networks::ClassifierConfig& config, std::uint64_t seed) {
     return ops::initialise(specs_of(config), seed);
 }
 
-void write_classifier(const std::filesystem::path& directory, const networks::ClassifierConfig& config,
-                      const ops::Parameters& parameters, const nlohmann::json& provenance) {
-    nlohmann::json json{{"architecture", "classifier"}, {"resolution", config.resolution}, {"channels", config.channels},
-                        {"classes", config.classes},    {"width", config.width},           {"features", config.features}};
+void write_classifier(const std::filesystem::path& directory,
+                      const networks::ClassifierConfig& config, const ops::Parameters& parameters,
+                      const nlohmann::json& provenance) {
+    nlohmann::json json{{"architecture", "classifier"}, {"resolution", config.resolution},
+                        {"channels", config.channels},  {"classes", config.classes},
+                        {"width", config.width},        {"features", config.features}};
     if (provenance.is_object()) json.update(provenance);
     ops::write_parameters(directory / "classifier.safetensors", parameters);
     json[models::checksums_key] = models::checksums_of(directory, {"classifier.safetensors"});
     core::write_json(directory / "config.json", json);
 }
 
-Classification::Classification(const networks::ClassifierConfig& config, ops::Parameters& parameters,
-                               distillation::BatchSource real, ClassificationSettings settings)
-    : config_(config), parameters_(parameters), real_(std::move(real)), settings_(std::move(settings)) {}
+Classification::Classification(const networks::ClassifierConfig& config,
+                               ops::Parameters& parameters, distillation::BatchSource real,
+                               ClassificationSettings settings)
+    : config_(config),
+      parameters_(parameters),
+      real_(std::move(real)),
+      settings_(std::move(settings)) {}
 
-std::vector<distillation::Learner> Classification::learners() { return {{"model", &parameters_, settings_.optimization, 1}}; }
+std::vector<distillation::Learner> Classification::learners() {
+    return {{"model", &parameters_, settings_.optimization, 1}};
+}
 
-distillation::Loss Classification::loss(std::size_t, std::int64_t step, std::int64_t, std::int64_t) {
+distillation::Loss Classification::loss(std::size_t, std::int64_t step, std::int64_t,
+                                        std::int64_t) {
     const distillation::LabelledBatch batch = real_(step);
-    if (batch.labels.empty()) core::fail("classifier: the training data have no labels; give one with a class for every sample");
+    if (batch.labels.empty())
+        core::fail(
+            "classifier: the training data have no labels; give one with a class for every sample");
     check_images(batch.samples, config_);
     const at::Device device = parameters_.list().front().device();
-    const Tensor images =
-        randomly_shifted(batch.samples, settings_.shift, settings_.seed, settings_.stream + "/shift", step).to(device);
+    const Tensor images = randomly_shifted(batch.samples, settings_.shift, settings_.seed,
+                                           settings_.stream + "/shift", step)
+                              .to(device);
     const Tensor labels = at::tensor(batch.labels).to(device);
     Tensor logits;
     {
-        const ops::LowPrecision compute(device.type(), settings_.bfloat16 ? std::optional(at::kBFloat16) : std::nullopt);
-        logits = classified(config_, parameters_, images).logits.to(at::kFloat);
+        const ops::LowPrecision compute(
+            device.type(), settings_.bfloat16 ? std::optional(at::kBFloat16) : std::nullopt);
+        logits = classify(config_, parameters_, images).logits.to(at::kFloat);
     }
-    const Tensor value = at::cross_entropy_loss(logits, labels, {}, at::Reduction::Mean, -100, settings_.label_smoothing);
-    const double right = logits.argmax(1).eq(labels).to(at::kDouble).mean().item<double>();
-    return {value, {{"loss", value.item<double>()}, {"accuracy", right}}};
+    const Tensor value = at::cross_entropy_loss(logits, labels, {}, at::Reduction::Mean, -100,
+                                                settings_.label_smoothing);
+    const double correct = logits.argmax(1).eq(labels).to(at::kDouble).mean().item<double>();
+    return {value, {{"loss", value.item<double>()}, {"accuracy", correct}}};
 }
 
-Tensor Classification::sample(const ops::Parameters&, const Tensor& noise, const diffusion::Condition&) const { return noise; }
+Tensor Classification::sample(const ops::Parameters&, const Tensor& noise,
+                              const diffusion::Condition&) const {
+    return noise;
+}
 
-Tensor randomly_shifted(const Tensor& images, std::int64_t shift, std::uint64_t seed, const std::string& stream,
-                        std::int64_t step) {
+Tensor randomly_shifted(const Tensor& images, std::int64_t shift, std::uint64_t seed,
+                        const std::string& stream, std::int64_t step) {
     if (shift == 0) return images;
-    core::RandomStream places(seed, stream, static_cast<std::uint64_t>(step));
+    core::RandomStream offsets(seed, stream, static_cast<std::uint64_t>(step));
     const Tensor padded = at::replication_pad2d(images, {shift, shift, shift, shift});
     const auto span = static_cast<std::uint64_t>(2 * shift + 1);
-    std::vector<Tensor> moved;
+    std::vector<Tensor> shifted;
     for (std::int64_t i = 0; i < images.size(0); ++i) {
-        const auto down = static_cast<std::int64_t>(places.below(span)), across = static_cast<std::int64_t>(places.below(span));
-        moved.push_back(padded[i].narrow(1, down, images.size(2)).narrow(2, across, images.size(3)));
+        const auto dy = static_cast<std::int64_t>(offsets.below(span)),
+                   dx = static_cast<std::int64_t>(offsets.below(span));
+        shifted.push_back(padded[i].narrow(1, dy, images.size(2)).narrow(2, dx, images.size(3)));
     }
-    return at::stack(moved);
+    return at::stack(shifted);
 }
 
 }  // namespace atelier::evaluation

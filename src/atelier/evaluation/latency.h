@@ -12,11 +12,13 @@ struct Latency {
     std::int64_t runs = 0;
 };
 
-/// As result files have it, of one sample at a time in LibTorch's present number of threads.
+/// The format of result files: one sample per batch, with LibTorch's current number of threads.
 nlohmann::json to_json(const Latency& latency);
 
-/// Runs `work` `warmup` times unmeasured, then `runs` (at least 1) times by the steady clock. `work` must wait for its own
-/// device. The median of an even number of runs is the mean of the middle two.
-Latency median_seconds(const std::function<void()>& work, std::int64_t warmup = 5, std::int64_t runs = 20);
+/// Runs `work` `warmup` times untimed, then times `runs` (at least 1) runs with the steady clock.
+/// `work` must synchronise its device itself. The median of an even number of runs is the mean of
+/// the middle two.
+Latency median_seconds(const std::function<void()>& work, std::int64_t warmup = 5,
+                       std::int64_t runs = 20);
 
 }  // namespace atelier::evaluation

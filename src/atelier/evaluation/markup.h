@@ -7,7 +7,8 @@
 
 namespace atelier::evaluation {
 
-/// Text made safe between tags and in quoted attributes of HTML and SVG; control characters that XML forbids become spaces.
+/// Escapes text for HTML and SVG content and quoted attributes; control characters that XML forbids
+/// become spaces.
 std::string escape_markup(std::string_view text);
 
 /// Base64 with padding (RFC 4648, section 4).

@@ -19,15 +19,15 @@ namespace atelier::evaluation {
 
 namespace {
 
-constexpr std::int64_t clip_block = 500;
+constexpr std::int64_t clip_batch = 500;
 
-/// Images brought to squares as DMD2's evaluation does: the middle square, by Lanczos to `side`
-/// pixels, rounded to 8 bits.
+/// Images resized as in DMD2's evaluation: centre crop to a square, Lanczos to `side` pixels,
+/// rounded to 8 bits.
 class SquareImages final : public data::Dataset {
 public:
     SquareImages(std::shared_ptr<const data::Dataset> images, std::int64_t side)
-        : images_(std::move(images)), side_(static_cast<int>(side)), form_(images_->form()) {
-        form_.shape = {form_.shape[0], side, side};
+        : images_(std::move(images)), side_(static_cast<int>(side)), spec_(images_->spec()) {
+        spec_.shape = {spec_.shape[0], side, side};
         hash_ = core::sha256(fmt::format("square {} {}", side, images_->hash()));
     }
 
@@ -35,68 +35,69 @@ public:
     std::int64_t classes() const override { return images_->classes(); }
     const std::vector<std::int64_t>& labels() const override { return images_->labels(); }
     const std::vector<std::string>& captions() const override { return images_->captions(); }
-    const models::DataForm& form() const override { return form_; }
+    const models::SampleSpec& spec() const override { return spec_; }
     const std::string& hash() const override { return hash_; }
 
     Tensor samples(std::span<const std::int64_t> indices) const override {
-        const Tensor whole = models::to_user_space(images_->form(), images_->samples(indices));
+        const Tensor whole = models::to_user_space(images_->spec(), images_->samples(indices));
         const Tensor small = at::empty({whole.size(0), side_, side_, whole.size(3)}, at::kByte);
         for (std::int64_t i = 0; i < whole.size(0); ++i) {
             core::Image image =
-                core::square(models::image_of(whole[i]), side_, core::ResizeFilter::lanczos);
+                core::centre_crop(models::image_of(whole[i]), side_, core::ResizeFilter::lanczos);
             small[i].copy_(
                 at::from_blob(image.pixels.data(), {side_, side_, whole.size(3)}, at::kByte));
         }
-        return models::to_model_space(form_, small);
+        return models::to_model_space(spec_, small);
     }
 
 private:
     std::shared_ptr<const data::Dataset> images_;
     int side_;
-    models::DataForm form_;
+    models::SampleSpec spec_;
     std::string hash_;
 };
 
-/// Samples are drawn as they are looked at, so that no more than a batch of them is in memory.
-SampleSource source_of(inference::Generator& generator, ClassDraws draws) {
+/// Samples are generated as they are read, so that only one batch is in memory.
+SampleSource sample_source(inference::Generator& generator, ClassDraws draws) {
     return [&generator, draws](std::int64_t count, std::uint64_t seed) {
-        const auto all = std::make_shared<const inference::Wanted>(
+        const auto all = std::make_shared<const inference::SampleRequest>(
             drawn_classes(draws, count, seed, generator.prior()));
         return Samples{.model_space = {},
                        .labels = all->classes,
                        .count = count,
                        .read = [&generator, all](std::int64_t first, std::int64_t n) {
-                           const auto part = [&](const std::vector<std::int64_t>& numbers) {
-                               return std::vector(numbers.begin() + first,
-                                                  numbers.begin() + first + n);
+                           const auto slice = [&](const std::vector<std::int64_t>& values) {
+                               return std::vector(values.begin() + first,
+                                                  values.begin() + first + n);
                            };
-                           return inference::draw_in_parts(
-                               generator, {all->seed, part(all->numbers), part(all->classes)});
+                           return inference::draw_all(
+                               generator, {all->seed, slice(all->numbers), slice(all->classes)});
                        }};
     };
 }
 
 nlohmann::json latency_of(inference::Generator& generator) {
-    const inference::Wanted one = inference::plan(1, 0, {}, generator.prior());
+    const inference::SampleRequest one = inference::sample_request(1, 0, {}, generator.prior());
     return to_json(median_seconds([&] { generator.draw(one); }));
 }
 
-/// Neither what a model is called nor where its data lie changes a figure.
+/// `protocol` without the model's name and the reference's path, which change no metric.
 nlohmann::json without_names(nlohmann::json protocol) {
     protocol["model"].erase("name");
-    protocol["model"].emplace("engine", "torch");  // results that are older than the choice
+    protocol["model"].emplace("engine", "torch");  // results older than these keys
     protocol["model"].emplace("precision", "fp32");
     protocol["reference"].erase("path");
     return protocol;
 }
 
-/// The result that `path` holds for the same weights and protocol, or null. A file that is absent or no evaluation is no hindrance.
+/// The result in `path` for the same weights and protocol, or null. A missing or invalid file is
+/// ignored.
 nlohmann::json earlier_result(const std::filesystem::path& path, const nlohmann::json& protocol) {
     if (path.empty() || !std::filesystem::exists(path)) return nullptr;
     try {
-        const nlohmann::json results = core::read_json(path), wanted = without_names(protocol);
+        const nlohmann::json results = core::read_json(path), requested = without_names(protocol);
         for (const auto& [name, result] : results.at("models").items()) {
-            if (without_names(result.at("protocol")) == wanted) return result;
+            if (without_names(result.at("protocol")) == requested) return result;
         }
     } catch (const std::exception& error) {
         core::log::warning("{} is not used: {}", path.string(), error.what());
@@ -104,52 +105,57 @@ nlohmann::json earlier_result(const std::filesystem::path& path, const nlohmann:
     return nullptr;
 }
 
-nlohmann::json measured(const Measuring& measuring, const Evaluator& evaluator, inference::Generator& generator,
-                        const Subject& subject) {
+nlohmann::json evaluate_model(const EvaluationConfig& config, const Evaluator& evaluator,
+                              inference::Generator& generator, const EvaluationTarget& target) {
     const inference::Sampling& sampling = generator.sampling();
-    nlohmann::json result = evaluator.evaluate(subject);
+    nlohmann::json result = evaluator.evaluate(target);
     std::int64_t parameters = 0;
-    for (std::int64_t k = 0; k < generator.students(); ++k) parameters = std::max(parameters, generator.parameters_of_student(k));
+    for (std::int64_t k = 0; k < generator.students(); ++k)
+        parameters = std::max(parameters, generator.parameters_of_student(k));
     result["evaluations"] = sampling.evaluations();
     result["parameters"] = parameters;
     result["students"] = generator.students();
-    if (measuring.latency) result["latency"] = latency_of(generator);
+    if (config.latency) result["latency"] = latency_of(generator);
     return result;
 }
 
-/// The reference that a path names, in the size that the protocol looks at.
-std::shared_ptr<const data::Dataset> sized(std::shared_ptr<const data::Dataset> images,
-                                           std::int64_t side) {
-    const models::DataForm& form = images->form();
-    if (side == 0 || form.kind != models::DataForm::Kind::image ||
-        (form.shape[1] == side && form.shape[2] == side))
+/// `images`, resized to the protocol's `side` if necessary.
+std::shared_ptr<const data::Dataset> resized(std::shared_ptr<const data::Dataset> images,
+                                             std::int64_t side) {
+    const models::SampleSpec& spec = images->spec();
+    if (side == 0 || spec.kind != models::SampleSpec::Kind::image ||
+        (spec.shape[1] == side && spec.shape[2] == side))
         return images;
     return std::make_shared<SquareImages>(std::move(images), side);
 }
 
-/// What models are measured by: the reference, and the features of images.
-class Yardstick {
+/// An evaluator with its reference and, for images, feature space.
+class ReferenceEvaluator {
 public:
-    Yardstick(const Measuring& measuring, const models::DataForm& form) {
-        if (form.kind == models::DataForm::Kind::image)
-            space_ = open_space(measuring, form.shape[0]);
-        else if (!measuring.inception.empty() || !measuring.reference.empty()) core::fail("Inception's features and reference statistics are for images; this model draws points");
-        if (measuring.reference.empty()) {
-            const auto data = sized(
-                data::open_dataset({.path = measuring.data, .split = measuring.split, .limit = 0}),
-                measuring.protocol.side);
-            check_shape(*data, form, measuring.data);
-            evaluator_ = std::make_unique<Evaluator>(data, space_.get(),
-                                                     protocol_of(measuring, measuring.data));
+    ReferenceEvaluator(const EvaluationConfig& config, const models::SampleSpec& spec) {
+        if (spec.kind == models::SampleSpec::Kind::image)
+            space_ = open_space(config, spec.shape[0]);
+        else if (!config.inception.empty() || !config.reference.empty())
+            core::fail(
+                "Inception's features and reference statistics are for images; this model draws "
+                "points");
+        if (config.reference.empty()) {
+            const auto data = resized(
+                data::open_dataset({.path = config.data, .split = config.split, .limit = 0}),
+                config.protocol.side);
+            check_shape(*data, spec, config.data);
+            evaluator_ =
+                std::make_unique<Evaluator>(data, space_.get(), protocol_of(config, config.data));
         } else {
-            const Statistics statistics = read_statistics(measuring.reference, space_->width());
-            evaluator_ = std::make_unique<Evaluator>(
-                statistics, core::sha256_of_file(measuring.reference), form, *space_,
-                protocol_of(measuring, measuring.reference));
+            const Statistics statistics = read_statistics(config.reference, space_->width());
+            evaluator_ =
+                std::make_unique<Evaluator>(statistics, core::sha256_of_file(config.reference),
+                                            spec, *space_, protocol_of(config, config.reference));
         }
-        if (measuring.save_reference.empty()) return;
-        if (!evaluator_->reference_statistics()) core::fail("statistics of features are written of images; these are points");
-        write_statistics(measuring.save_reference, *evaluator_->reference_statistics());
+        if (config.save_reference.empty()) return;
+        if (!evaluator_->reference_statistics())
+            core::fail("statistics of features are written of images; these are points");
+        write_statistics(config.save_reference, *evaluator_->reference_statistics());
     }
 
     const Evaluator& evaluator() const { return *evaluator_; }
@@ -159,40 +165,47 @@ private:
     std::unique_ptr<Evaluator> evaluator_;
 };
 
-/// How well each of the images fits its caption: the mean of 100 cos(image, caption), no less than
-/// 0 each (Hessel et al. 2021, as torchmetrics scales it).
-double clip_score(const Clip& clip, const data::Dataset& images, std::span<const std::string> captions) {
+/// CLIP score: the mean of max(0, 100 cos(image, caption)) (Hessel et al. 2021, scaled as in
+/// torchmetrics).
+double clip_score(const Clip& clip, const data::Dataset& images,
+                  std::span<const std::string> captions) {
     const auto count = static_cast<std::int64_t>(captions.size());
-    const std::int64_t together = data::samples_together(images.form().shape, clip_block);
+    const std::int64_t batch = data::samples_per_batch(images.spec().shape, clip_batch);
     core::Progress progress("CLIP score", count, "images");
     double sum = 0;
-    for (std::int64_t first = 0; first < count; first += together) {
-        if (core::stop_requested()) throw core::Interrupted("interrupted while measuring; nothing was written");
-        const std::int64_t n = std::min(together, count - first);
-        const Tensor seen = clip.images(
-            models::to_user_space(images.form(), images.samples(data::consecutive(first, n))));
-        const Tensor read = clip.texts(captions.subspan(static_cast<std::size_t>(first), static_cast<std::size_t>(n)));
-        sum += (100 * (seen * read).sum(1)).clamp_min(0).sum(at::kDouble).item<double>();
+    for (std::int64_t first = 0; first < count; first += batch) {
+        if (core::stop_requested())
+            throw core::Interrupted("interrupted while measuring; nothing was written");
+        const std::int64_t n = std::min(batch, count - first);
+        const Tensor image_embeddings = clip.images(
+            models::to_user_space(images.spec(), images.samples(data::consecutive(first, n))));
+        const Tensor text_embeddings = clip.texts(
+            captions.subspan(static_cast<std::size_t>(first), static_cast<std::size_t>(n)));
+        sum += (100 * (image_embeddings * text_embeddings).sum(1))
+                   .clamp_min(0)
+                   .sum(at::kDouble)
+                   .item<double>();
         progress.update(first + n);
     }
     return sum / static_cast<double>(count);
 }
 
-void add_clip_score(nlohmann::json& result, const Measuring& measuring, const data::Dataset& images, std::span<const std::string> captions) {
-    const Clip clip(measuring.clip, measuring.device);
-    std::vector<std::string> read;
+void add_clip_score(nlohmann::json& result, const EvaluationConfig& config,
+                    const data::Dataset& images, std::span<const std::string> captions) {
+    const Clip clip(config.clip, config.device);
+    std::vector<std::string> texts;
     for (const std::string& caption : captions)
-        read.push_back(measuring.protocol.caption_prefix + caption);
-    const distillation::Metrics draw{{"clip_score", clip_score(clip, images, read)}};
+        texts.push_back(config.protocol.caption_prefix + caption);
+    const distillation::Metrics draw{{"clip_score", clip_score(clip, images, texts)}};
     result["metrics"].update(summaries({&draw}));
     result["protocol"]["clip"] = clip.hash();
     result["protocol"]["captions"] = core::sha256_of_lines(captions);
-    if (!measuring.protocol.caption_prefix.empty())
-        result["protocol"]["caption_prefix"] = measuring.protocol.caption_prefix;
+    if (!config.protocol.caption_prefix.empty())
+        result["protocol"]["caption_prefix"] = config.protocol.caption_prefix;
 }
 
-/// Images that somebody brought, and which of them are measured.
-struct Brought {
+/// Existing images, and which of them are evaluated.
+struct ImageSet {
     std::shared_ptr<const data::Dataset> images;
     std::int64_t count;
 
@@ -220,51 +233,54 @@ struct Brought {
 
 }  // namespace
 
-nlohmann::json measure(const Measuring& measuring, const std::vector<std::pair<std::string, inference::Generator*>>& models) {
-    const Yardstick yardstick(measuring, models.front().second->form());
-    const Evaluator& evaluator = yardstick.evaluator();
+nlohmann::json measure(const EvaluationConfig& config,
+                       const std::vector<std::pair<std::string, inference::Generator*>>& models) {
+    const ReferenceEvaluator reference(config, models.front().second->spec());
+    const Evaluator& evaluator = reference.evaluator();
     nlohmann::json results = nlohmann::json::object();
     nlohmann::json order = nlohmann::json::array();
     for (const auto& [name, generator] : models) {
         const inference::Sampling& sampling = generator->sampling();
-        const Subject subject{source_of(*generator, measuring.protocol.classes),
-                              inference::hash_of(*generator),
-                              {{"name", name},
-                               {"sampler", inference::name_of(sampling)},
-                               {"evaluations", sampling.evaluations()},
-                               {"engine", inference::name_of(generator->engine().kind)},
-                               {"precision", inference::name_of(generator->engine().precision)}}};
-        results[name] = earlier_result(measuring.earlier, evaluator.protocol_of(subject));
+        const EvaluationTarget target{
+            sample_source(*generator, config.protocol.classes),
+            inference::hash_of(*generator),
+            {{"name", name},
+             {"sampler", inference::name_of(sampling)},
+             {"evaluations", sampling.evaluations()},
+             {"engine", inference::name_of(generator->engine().kind)},
+             {"precision", inference::name_of(generator->engine().precision)}}};
+        results[name] = earlier_result(config.earlier, evaluator.protocol_of(target));
         if (results[name].is_null()) {
-            results[name] = measured(measuring, evaluator, *generator, subject);
+            results[name] = evaluate_model(config, evaluator, *generator, target);
         } else {
-            core::log::info("{}: measured before, its figures are taken from {}", name, measuring.earlier.string());
-            results[name]["taken_from"] = measuring.earlier.string();
+            core::log::info("{}: evaluated before, its metrics are taken from {}", name,
+                            config.earlier.string());
+            results[name]["taken_from"] = config.earlier.string();
         }
         order.push_back(name);
     }
     return {{"order", order}, {"models", results}};
 }
 
-nlohmann::json measure_images(Measuring measuring, const std::string& path,
+nlohmann::json measure_images(EvaluationConfig config, const std::string& path,
                               std::span<const std::string> captions, std::string name) {
     if (name.empty()) name = path;
-    const Brought brought = [&] {
-        const auto images = sized(data::open_dataset({.path = path, .split = "train", .limit = 0}),
-                                  measuring.protocol.side);
-        return Brought{images, std::min(measuring.count, images->size())};
+    const ImageSet image_set = [&] {
+        const auto images = resized(
+            data::open_dataset({.path = path, .split = "train", .limit = 0}), config.protocol.side);
+        return ImageSet{images, std::min(config.count, images->size())};
     }();
-    const data::Dataset& images = *brought.images;
-    if (images.form().kind != models::DataForm::Kind::image)
+    const data::Dataset& images = *image_set.images;
+    if (images.spec().kind != models::SampleSpec::Kind::image)
         core::fail("{}: holds points; only images are measured without a model", path);
-    if (measuring.count > images.size())
+    if (config.count > images.size())
         core::log::info("{}: has {} images, all of them are measured", path, images.size());
-    if (brought.all()) measuring.seeds.resize(1);
+    if (image_set.all()) config.seeds.resize(1);
     else
         core::log::warning(
             "{}: a seeded sample of {} of its {} images is measured; --count {} measures all", path,
-            brought.count, images.size(), images.size());
-    measuring.count = brought.count;
+            image_set.count, images.size(), images.size());
+    config.count = image_set.count;
     if (!captions.empty() && static_cast<std::int64_t>(captions.size()) < images.size()) {
         core::fail(
             "{}: has {} images, and there are {} captions; caption i belongs to image i by name",
@@ -272,64 +288,64 @@ nlohmann::json measure_images(Measuring measuring, const std::string& path,
     }
     const nlohmann::json description{{"name", name}, {"images", images.size()}};
     nlohmann::json result;
-    if (measuring.data.empty() && measuring.reference.empty()) {
+    if (config.data.empty() && config.reference.empty()) {
         result = {{"kind", "image"},
                   {"metrics", nlohmann::json::object()},
                   {"classes", nlohmann::json::array()},
                   {"protocol",
-                   {{"name", measuring.protocol.name},
-                    {"count", measuring.count},
-                    {"seeds", measuring.seeds},
+                   {{"name", config.protocol.name},
+                    {"count", config.count},
+                    {"seeds", config.seeds},
                     {"model", description},
                     {"program", "atelier " ATELIER_VERSION}}}};
         result["protocol"]["model"]["hash"] = images.hash();
     } else {
-        const Yardstick yardstick(measuring, images.form());
-        result = yardstick.evaluator().evaluate(
-            {[&](std::int64_t, std::uint64_t seed) { return brought.draw(seed); }, images.hash(),
+        const ReferenceEvaluator reference(config, images.spec());
+        result = reference.evaluator().evaluate(
+            {[&](std::int64_t, std::uint64_t seed) { return image_set.draw(seed); }, images.hash(),
              description});
-        result["protocol"].erase("classes");  // nobody drew them here
+        result["protocol"].erase("classes");  // no classes were drawn here
     }
     if (captions.empty()) return {{"order", {name}}, {"models", {{name, std::move(result)}}}};
-    const std::vector<std::int64_t> chosen = brought.chosen(measuring.seeds.front());
-    std::vector<std::string> theirs;
-    for (const std::int64_t i : chosen) theirs.push_back(captions[static_cast<std::size_t>(i)]);
-    add_clip_score(result, measuring, *data::subset(brought.images, chosen), theirs);
+    const std::vector<std::int64_t> chosen = image_set.chosen(config.seeds.front());
+    std::vector<std::string> chosen_captions;
+    for (const std::int64_t i : chosen)
+        chosen_captions.push_back(captions[static_cast<std::size_t>(i)]);
+    add_clip_score(result, config, *data::subset(image_set.images, chosen), chosen_captions);
     return {{"order", {name}}, {"models", {{name, std::move(result)}}}};
 }
 
-void check_shape(const data::Dataset& data, const models::DataForm& form,
+void check_shape(const data::Dataset& data, const models::SampleSpec& spec,
                  const std::string& where) {
-    if (data.form().kind == form.kind && data.form().shape == form.shape) return;
+    if (data.spec().kind == spec.kind && data.spec().shape == spec.shape) return;
     core::fail(
         "{}: holds samples of {}, and those to be measured are {}; name data like those that the "
         "model was trained on (images are brought to a size with: atelier import {} NEW.zip --size "
         "N)",
-        where, core::to_string(data.form().shape), core::to_string(form.shape), where);
+        where, core::to_string(data.spec().shape), core::to_string(spec.shape), where);
 }
 
-std::unique_ptr<FeatureSpace> open_space(const Measuring& measuring, std::int64_t channels) {
-    if (!measuring.inception.empty())
-        return std::make_unique<Inception>(measuring.inception, measuring.device,
-                                           measuring.protocol.resize);
-    if (!measuring.classifier.empty())
-        return std::make_unique<FeatureExtractor>(measuring.classifier, measuring.device);
+std::unique_ptr<FeatureSpace> open_space(const EvaluationConfig& config, std::int64_t channels) {
+    if (!config.inception.empty())
+        return std::make_unique<Inception>(config.inception, config.device, config.protocol.resize);
+    if (!config.classifier.empty())
+        return std::make_unique<FeatureExtractor>(config.classifier, config.device);
     return std::make_unique<Thumbnails>(channels);
 }
 
-Protocol protocol_of(const Measuring& measuring, std::string reference) {
+Protocol protocol_of(const EvaluationConfig& config, std::string reference) {
     Protocol protocol;
-    protocol.count = measuring.count;
-    protocol.seeds = measuring.seeds;
+    protocol.count = config.count;
+    protocol.seeds = config.seeds;
     protocol.reference_path = std::move(reference);
     protocol.program = "atelier " ATELIER_VERSION;
-    protocol.name = measuring.protocol.name;
-    protocol.class_draws = words_of(measuring.protocol.classes);
-    protocol.side = measuring.protocol.side;
-    if (measuring.reference.empty() && data::is_toy(measuring.data)) {
-        const data::ToyTruth truth = data::toy_truth(measuring.data);
+    protocol.name = config.protocol.name;
+    protocol.class_draws = description_of(config.protocol.classes);
+    protocol.side = config.protocol.side;
+    if (config.reference.empty() && data::is_toy(config.data)) {
+        const data::ToyDistribution truth = data::toy_distribution(config.data);
         protocol.centres = truth.centres;
-        protocol.deviation = truth.deviation;
+        protocol.std_dev = truth.std_dev;
     }
     return protocol;
 }

@@ -7,21 +7,25 @@
 
 namespace atelier::evaluation {
 
-/// Calls `visit(first, distances)` for consecutive blocks of rows of `a` [N,F]: `distances` [n,M] float64 are Euclidean, from
-/// rows first..first+n-1 of `a` to every row of `b` [M,F]. A block holds at most 32 MB. Narrow rows (F <= 16, points) are
-/// subtracted exactly; wide ones (features, pixels) go through a matrix product. Throws core::Error when the shapes do not fit.
-void for_distance_blocks(const Tensor& a, const Tensor& b,
-                         const std::function<void(std::int64_t first, const Tensor& distances)>& visit);
+/// Calls `visit(first, distances)` for consecutive blocks of rows of `a` [N,F]: `distances` [n,M]
+/// are the Euclidean distances, in float64, from rows first..first+n-1 of `a` to all rows of `b`
+/// [M,F]. A block takes at most 32 MB. Narrow rows (F <= 16: points) are subtracted exactly; wide
+/// ones (features, pixels) use a matrix product. Throws core::Error when the shapes do not match.
+void for_distance_blocks(
+    const Tensor& a, const Tensor& b,
+    const std::function<void(std::int64_t first, const Tensor& distances)>& visit);
 
 struct Nearest {
-    Tensor distances;  // [N,k] float64, increasing
+    Tensor distances;  // [N,k] float64, ascending
     Tensor indices;    // [N,k] int64
 };
 
-/// The `k` rows of `candidates` [M,F] nearest to each row of `queries` [N,F]. Throws core::Error when M < k.
+/// The `k` rows of `candidates` [M,F] nearest to each row of `queries` [N,F]. Throws core::Error
+/// when M < k.
 Nearest nearest(const Tensor& queries, const Tensor& candidates, std::int64_t k);
 
-/// Distance of each row of `points` [N,F] to its k-th nearest other row, [N] float64. Throws core::Error when N <= k.
+/// Distance of each row of `points` [N,F] to its k-th nearest other row, [N] float64. Throws
+/// core::Error when N <= k.
 Tensor neighbour_radii(const Tensor& points, std::int64_t k);
 
 }  // namespace atelier::evaluation

@@ -10,21 +10,21 @@ namespace atelier::evaluation {
 
 namespace {
 
-struct DrawsWords {
+struct ClassDrawsEntry {
     ClassDraws draws;
     const char* name;
-    const char* words;
+    const char* description;
 };
 
-constexpr std::array<DrawsWords, 4> all_draws{
+constexpr std::array<ClassDrawsEntry, 4> all_draws{
     {{ClassDraws::prior, "prior", "by the training prior, low discrepancy"},
      {ClassDraws::uniform, "uniform", "uniform, low discrepancy"},
      {ClassDraws::iid, "iid", "uniform, independent"},
      {ClassDraws::equal, "equal", "the same count of each"}}};
 
-const DrawsWords& of(ClassDraws draws) { return all_draws[static_cast<std::size_t>(draws)]; }
+const ClassDrawsEntry& of(ClassDraws draws) { return all_draws[static_cast<std::size_t>(draws)]; }
 
-/// The classes that a model knows.
+/// The classes with positive weight.
 std::vector<std::int64_t> known_classes(const conditions::Prior& prior) {
     std::vector<std::int64_t> known;
     for (std::int64_t i = 0; i < prior.classes(); ++i) {
@@ -64,7 +64,7 @@ NamedProtocol named_protocol(const std::string& name, bool of_captions) {
 
 ClassDraws class_draws(const std::string& name) {
     std::vector<std::string> known;
-    for (const DrawsWords& one : all_draws) {
+    for (const ClassDrawsEntry& one : all_draws) {
         if (name == one.name) return one.draws;
         known.emplace_back(one.name);
     }
@@ -74,16 +74,16 @@ ClassDraws class_draws(const std::string& name) {
 }
 
 std::string name_of(ClassDraws draws) { return of(draws).name; }
-std::string words_of(ClassDraws draws) { return of(draws).words; }
+std::string description_of(ClassDraws draws) { return of(draws).description; }
 
-inference::Wanted drawn_classes(ClassDraws draws, std::int64_t count, std::uint64_t seed,
-                                const conditions::Prior& prior) {
-    if (draws == ClassDraws::prior) return inference::plan(count, seed, {}, prior);
+inference::SampleRequest drawn_classes(ClassDraws draws, std::int64_t count, std::uint64_t seed,
+                                       const conditions::Prior& prior) {
+    if (draws == ClassDraws::prior) return inference::sample_request(count, seed, {}, prior);
     const std::vector<std::int64_t> known = known_classes(prior);
     const auto classes = static_cast<std::int64_t>(known.size());
     if (draws == ClassDraws::uniform)
-        return inference::plan(count, seed, {}, uniform_over(known, prior.classes()));
-    inference::Wanted wanted = inference::plan(count, seed, known, prior);
+        return inference::sample_request(count, seed, {}, uniform_over(known, prior.classes()));
+    inference::SampleRequest request = inference::sample_request(count, seed, known, prior);
     if (draws == ClassDraws::equal) {
         if (count % classes != 0) {
             throw core::UsageError(
@@ -92,13 +92,13 @@ inference::Wanted drawn_classes(ClassDraws draws, std::int64_t count, std::uint6
                             count, classes,
                             std::max<std::int64_t>(1, (count + classes / 2) / classes) * classes));
         }
-        return wanted;
+        return request;
     }
-    for (std::size_t i = 0; i < wanted.classes.size(); ++i) {
-        wanted.classes[i] = known[core::RandomStream(seed, "class/iid", i)
-                                      .below(static_cast<std::uint64_t>(classes))];
+    for (std::size_t i = 0; i < request.classes.size(); ++i) {
+        request.classes[i] = known[core::RandomStream(seed, "class/iid", i)
+                                       .below(static_cast<std::uint64_t>(classes))];
     }
-    return wanted;
+    return request;
 }
 
 }  // namespace atelier::evaluation

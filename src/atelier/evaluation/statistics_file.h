@@ -6,11 +6,11 @@
 
 namespace atelier::evaluation {
 
-/// Reads reference statistics of features: a .npz with `mu` [F] and `sigma` [F,F], as NVlabs/edm
-/// and the reference batches of guided-diffusion's evaluator have them (float32 or float64). Other
-/// arrays are not looked at. The count of samples is not in such files and is 0. Throws core::Error
-/// naming the file when arrays are missing, of other shapes, not finite, or `sigma` is no
-/// covariance: not symmetric, or with negative eigenvalues.
+/// Reads reference statistics of features: a .npz with `mu` [F] and `sigma` [F,F], float32 or
+/// float64, as used by NVlabs/edm and guided-diffusion's evaluator. Other arrays are ignored. Such
+/// files do not contain the number of samples; `count` is 0. Throws core::Error naming the file
+/// when arrays are missing, have the wrong shape or non-finite values, or `sigma` is not a
+/// covariance (asymmetric, or with negative eigenvalues).
 Statistics read_statistics(const std::filesystem::path& path, std::int64_t width);
 
 /// Writes `mu` and `sigma` in float64, atomically.

@@ -4,9 +4,16 @@
 
 namespace atelier::inference {
 
-Tensor pixels_of(const Tensor& images) { return ((images / 2 + 0.5).clamp(0, 1) * 255).round().to(at::kByte).permute({0, 2, 3, 1}).contiguous(); }
+Tensor pixels_of(const Tensor& images) {
+    return ((images / 2 + 0.5).clamp(0, 1) * 255)
+        .round()
+        .to(at::kByte)
+        .permute({0, 2, 3, 1})
+        .contiguous();
+}
 
-Autoencoder::Autoencoder(const std::filesystem::path& folder, const Engine& engine) : folder_(folder), engine_(engine), network_(models::read_vae_config(folder)) {}
+Autoencoder::Autoencoder(const std::filesystem::path& folder, const Engine& engine)
+    : folder_(folder), engine_(engine), network_(models::read_vae_config(folder)) {}
 
 Autoencoder::~Autoencoder() = default;
 
@@ -14,8 +21,11 @@ Autoencoder::Moments Autoencoder::encode(const Tensor& images) {
     check_sizes(images, "image", {network_.image_channels, -1, -1});
     check_multiple(images, "image", network_.factor());
     if (!encoder_) {
-        const auto forward = [network = network_](ops::Ops& ops, std::span<const ops::Value> in) { return network.encode(ops, in[0]); };
-        encoder_ = std::make_unique<ComputedNetwork>(models::vae_weights_in(folder_, network_), forward, engine_);
+        const auto forward = [network = network_](ops::Ops& ops, std::span<const ops::Value> in) {
+            return network.encode(ops, in[0]);
+        };
+        encoder_ = std::make_unique<ComputedNetwork>(models::vae_weights_in(folder_, network_),
+                                                     forward, engine_);
     }
     const auto halves = encoder_->run({images.to(at::kCPU, at::kFloat).contiguous()}).chunk(2, 1);
     return {halves[0].contiguous(), halves[1].clamp(-30, 20)};
@@ -24,15 +34,19 @@ Autoencoder::Moments Autoencoder::encode(const Tensor& images) {
 Tensor Autoencoder::decode(const Tensor& latents) {
     check_sizes(latents, "x", {network_.latent_channels, -1, -1});
     if (!decoder_) {
-        const auto forward = [network = network_](ops::Ops& ops, std::span<const ops::Value> in) { return network.decode(ops, in[0]); };
-        decoder_ = std::make_unique<ComputedNetwork>(models::vae_weights_in(folder_, network_), forward, engine_);
+        const auto forward = [network = network_](ops::Ops& ops, std::span<const ops::Value> in) {
+            return network.decode(ops, in[0]);
+        };
+        decoder_ = std::make_unique<ComputedNetwork>(models::vae_weights_in(folder_, network_),
+                                                     forward, engine_);
     }
     return decoder_->run({latents.to(at::kCPU, at::kFloat).contiguous()});
 }
 
-Tensor Autoencoder::pictures(const Tensor& latents) {
+Tensor Autoencoder::decode_to_pixels(const Tensor& latents) {
     std::vector<Tensor> images;
-    for (std::int64_t i = 0; i < latents.size(0); ++i) images.push_back(pixels_of(decode(latents.narrow(0, i, 1) / network_.scaling)));
+    for (std::int64_t i = 0; i < latents.size(0); ++i)
+        images.push_back(pixels_of(decode(latents.narrow(0, i, 1) / network_.scaling)));
     return at::cat(images);
 }
 

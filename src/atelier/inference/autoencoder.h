@@ -9,29 +9,30 @@ namespace atelier::inference {
 
 class ComputedNetwork;
 
-/// Images in +-1, [N,3,H,W], as pixels, uint8 [N,H,W,3].
+/// Converts images in [-1, 1], [N,3,H,W], to pixels, uint8 [N,H,W,3], rounding as diffusers does.
 Tensor pixels_of(const Tensor& images);
 
-/// Stable Diffusion's autoencoder, its halves read when they are first asked for. One thread at a time.
+/// Stable Diffusion's autoencoder. Encoder and decoder are loaded on first use. Not thread-safe.
 class Autoencoder {
 public:
-    /// `folder` is a diffusers directory's vae. Throws core::Error naming the file.
+    /// `folder` is the vae folder of a diffusers directory. Throws core::Error naming the file.
     Autoencoder(const std::filesystem::path& folder, const Engine& engine);
     ~Autoencoder();
 
     const networks::SdVae& network() const { return network_; }
 
     struct Moments {
-        Tensor mean, logvar;  // of unscaled latents, [N,C,h,w]; logvar within -30..20
+        Tensor mean, logvar;  // of unscaled latents, [N,C,h,w]; logvar clamped to [-30, 20]
     };
-    /// Images [N,3,H,W] in +-1. Throws core::Error when sizes do not fit.
+    /// `images` [N,3,H,W] in [-1, 1]. Throws core::Error when sizes do not fit.
     Moments encode(const Tensor& images);
 
-    /// Latents [N,C,h,w], unscaled -> images in +-1.
+    /// Unscaled latents [N,C,h,w] -> images [N,3,H,W] in [-1, 1].
     Tensor decode(const Tensor& latents);
 
-    /// Latents [N,C,h,w] as the U-Net knows them -> pixels, uint8 [N,H,W,3]; decoded one by one.
-    Tensor pictures(const Tensor& latents);
+    /// Scaled latents [N,C,h,w], as the U-Net uses them -> pixels, uint8 [N,H,W,3]. Latents are
+    /// decoded one by one.
+    Tensor decode_to_pixels(const Tensor& latents);
 
 private:
     std::filesystem::path folder_;

@@ -9,45 +9,57 @@
 
 namespace atelier::inference {
 
-/// What a network is given when it is used: noisy samples, their levels and conditions.
-struct NetworkUse {
+/// A batch of denoiser inputs: noisy samples, their noise levels and conditions.
+struct CalibrationBatch {
     Tensor x_t, sigma;  // [N,...], [N]
     diffusion::Condition condition;
 };
 
-/// What the network makes of one use, through `speaker`: its raw output.
-Tensor run(const models::Model& model, ops::Ops& speaker, const NetworkUse& use);
+/// The network's raw output for a batch, computed by `backend`.
+Tensor run(const models::Model& model, ops::Ops& backend, const CalibrationBatch& batch);
 
-/// Computes as LibTorch does, and shows each convolution to `see`: its name and layer, what it was given and what it made of that.
-class ConvolutionWatcher : public ops::TorchOps {
+/// The LibTorch backend, which reports each convolution to an observer: name, layer, input and
+/// output.
+class ConvolutionObserver : public ops::TorchOps {
 public:
-    using See = std::function<void(const std::string& name, const ops::Convolution& layer, const Tensor& input, const Tensor& output)>;
-    ConvolutionWatcher(const ops::Parameters& parameters, See see) : TorchOps(parameters), see_(std::move(see)) {}
+    using Observer = std::function<void(const std::string& name, const ops::Convolution& layer,
+                                        const Tensor& input, const Tensor& output)>;
+    ConvolutionObserver(const ops::Parameters& parameters, Observer observer)
+        : TorchOps(parameters), observer_(std::move(observer)) {}
 
-    ops::Value conv2d(const ops::Value& x, const std::string& name, const ops::Convolution& layer) override;
+    ops::Value conv2d(const ops::Value& x, const std::string& name,
+                      const ops::Convolution& layer) override;
 
 private:
-    See see_;
+    Observer observer_;
 };
 
-/// A student's own work: `samples` one-step draws at its highest level, of `classes` in turn.
-std::vector<NetworkUse> uses_in_one_step(const models::Model& model, const std::vector<std::int64_t>& classes, std::int64_t samples, std::uint64_t seed);
+/// The inputs of a one-step student: `samples` samples at its highest noise level, cycling through
+/// `classes`.
+std::vector<CalibrationBatch> one_step_calibration_set(const models::Model& model,
+                                                       const std::vector<std::int64_t>& classes,
+                                                       std::int64_t samples, std::uint64_t seed);
 
-/// What a model is given along `samples` paths of `steps` Heun steps, a batch an evaluation.
-std::vector<NetworkUse> uses_along_paths(const models::Model& model, std::int64_t samples, std::int64_t steps, std::uint64_t seed);
+/// The inputs of a model along `samples` trajectories of `steps` Heun steps, one batch per network
+/// evaluation.
+std::vector<CalibrationBatch> trajectory_calibration_set(const models::Model& model,
+                                                         std::int64_t samples, std::int64_t steps,
+                                                         std::uint64_t seed);
 
-/// The range within which numbers are best held when they are rounded to 127 steps of it: the one with the least mean square error, of those that a
-/// histogram of magnitudes shows (`counts`, of equal bins up to `largest`).
-double best_range(const std::vector<double>& counts, double largest);
+/// The clipping range with the least mean squared error of rounding to 127 steps, for values whose
+/// magnitudes have the histogram `counts` (equal bins from 0 to `max_magnitude`).
+double best_range(const std::vector<double>& counts, double max_magnitude);
 
-/// A convolution on the way through a network.
+/// A convolution of a network.
 struct CalibratedLayer {
     std::string name;
-    double input_range;  // best_range of all that it was given
-    double share;        // of the convolutions' multiplications
+    double input_range;  // best_range of all its inputs
+    double share;        // of the multiplications of all convolutions
 };
 
-/// The network's convolutions in the order of use, with ranges from `uses`. One on which only zeros came has a range of 1.
-std::vector<CalibratedLayer> calibrate(const models::Model& model, const std::vector<NetworkUse>& uses);
+/// The network's convolutions in execution order, with input ranges measured on `batches`. A layer
+/// whose inputs are all zero has a range of 1.
+std::vector<CalibratedLayer> calibrate(const models::Model& model,
+                                       const std::vector<CalibrationBatch>& batches);
 
 }  // namespace atelier::inference

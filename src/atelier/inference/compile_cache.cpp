@@ -24,14 +24,19 @@ fs::path from_environment(const char* name) {
 
 }  // namespace
 
-CompileCache CompileCache::usual() {
-    if (const fs::path wanted = from_environment("ATELIER_CACHE"); !wanted.empty()) return CompileCache(wanted == "off" ? fs::path() : wanted);
-    if (const fs::path caches = from_environment("XDG_CACHE_HOME"); !caches.empty()) return CompileCache(caches / "atelier");
-    if (const fs::path home = from_environment("HOME"); !home.empty()) return CompileCache(home / ".cache/atelier");
+CompileCache CompileCache::default_cache() {
+    if (const fs::path configured = from_environment("ATELIER_CACHE"); !configured.empty())
+        return CompileCache(configured == "off" ? fs::path() : configured);
+    if (const fs::path caches = from_environment("XDG_CACHE_HOME"); !caches.empty())
+        return CompileCache(caches / "atelier");
+    if (const fs::path home = from_environment("HOME"); !home.empty())
+        return CompileCache(home / ".cache/atelier");
     return CompileCache({});
 }
 
-fs::path CompileCache::file_of(const std::string& key) const { return folder_ / (core::sha256(key) + ending); }
+fs::path CompileCache::file_of(const std::string& key) const {
+    return folder_ / (core::sha256(key) + ending);
+}
 
 std::optional<std::string> CompileCache::find(const std::string& key) const {
     if (folder_.empty()) return std::nullopt;
@@ -40,7 +45,9 @@ std::optional<std::string> CompileCache::find(const std::string& key) const {
     if (!fs::is_regular_file(file, none)) return std::nullopt;
     try {
         std::string content = core::read_text(file, capacity_);
-        if (content.size() <= hash_length || !content.starts_with(core::sha256(std::string_view(content).substr(hash_length)))) return std::nullopt;
+        if (content.size() <= hash_length ||
+            !content.starts_with(core::sha256(std::string_view(content).substr(hash_length))))
+            return std::nullopt;
         fs::last_write_time(file, fs::file_time_type::clock::now(), none);
         return content.erase(0, hash_length);
     } catch (const core::Error&) {
@@ -48,17 +55,17 @@ std::optional<std::string> CompileCache::find(const std::string& key) const {
     }
 }
 
-void CompileCache::keep(const std::string& key, const std::string& bytes) const {
+void CompileCache::store(const std::string& key, const std::string& bytes) const {
     if (folder_.empty() || bytes.size() > capacity_ / 8) return;
     try {
         core::write_text(file_of(key), core::sha256(bytes) + bytes);
-        make_room();
+        evict();
     } catch (const core::Error&) {
     } catch (const fs::filesystem_error&) {
     }
 }
 
-void CompileCache::make_room() const {
+void CompileCache::evict() const {
     std::vector<std::pair<fs::file_time_type, fs::path>> files;
     std::uintmax_t total = 0;
     for (const auto& entry : fs::directory_iterator(folder_)) {

@@ -1,29 +1,34 @@
 #pragma once
 
-#include "atelier/inference/engine.h"
 #include "atelier/inference/compiled_network.h"
+#include "atelier/inference/engine.h"
 
 namespace atelier::inference {
 
-/// A model at any noise level, on a network of inputs x, c_noise and, where it is conditional, labels. The preconditioning around the network is float32 whatever the network's
-/// precision. Holds a reference: the model must outlive it. One thread at a time.
+/// A denoiser for any noise level. The network's inputs are x, c_noise and, when it is conditional,
+/// labels; the preconditioning around it is float32 whatever its precision. Holds a reference: the
+/// model must outlive it. Not thread-safe.
 class CompiledDenoiser : public diffusion::Denoiser {
 public:
-    CompiledDenoiser(const models::Model& model, std::unique_ptr<CompiledNetwork> network) : model_(model), network_(std::move(network)) {}
+    CompiledDenoiser(const models::Model& model, std::unique_ptr<CompiledNetwork> network)
+        : model_(model), network_(std::move(network)) {}
 
-    Tensor denoise(const Tensor& x_t, const Tensor& sigma, const diffusion::Condition& condition) const override;
+    Tensor denoise(const Tensor& x_t, const Tensor& sigma,
+                   const diffusion::Condition& condition) const override;
 
 private:
     const models::Model& model_;
     std::unique_ptr<CompiledNetwork> network_;
 };
 
-/// A model at its highest noise level alone, on a network of inputs x and, where it is conditional, rows of `classes`. Holds a reference: the model must outlive it. One thread at a
-/// time.
+/// A one-step sampler, for the model's highest noise level only. The network's inputs are x and,
+/// when it is conditional, rows of `classes`. Holds a reference: the model must outlive it. Not
+/// thread-safe.
 class CompiledOneStep : public OneStep {
 public:
-    /// `classes`: those that will be asked for, in increasing order.
-    CompiledOneStep(const models::Model& model, std::vector<std::int64_t> classes, std::unique_ptr<CompiledNetwork> network);
+    /// `classes`: those that may be requested, in increasing order.
+    CompiledOneStep(const models::Model& model, std::vector<std::int64_t> classes,
+                    std::unique_ptr<CompiledNetwork> network);
 
     Tensor draw(const Tensor& z, std::span<const std::int64_t> classes) const override;
 
@@ -31,8 +36,9 @@ private:
     std::int32_t row_of(std::int64_t class_id) const;
 
     const models::Model& model_;
-    std::vector<std::int64_t> classes_;  // a row of the network's tables each
-    float z_in_, z_skip_, c_out_;        // what the network is given of z; the sample is z_skip z + c_out F
+    std::vector<std::int64_t> classes_;  // one row of the network's constant embeddings each
+    // The network's input is z_in z, the sample z_skip z + c_out F.
+    float z_in_, z_skip_, c_out_;
     std::unique_ptr<CompiledNetwork> network_;
 };
 

@@ -5,27 +5,29 @@
 
 namespace atelier::inference {
 
-/// A network that was made ready for batches: by OpenVinoNetwork or NativeNetwork. One thread at a time.
+/// A network compiled for batched inference by OpenVinoNetwork or NativeNetwork. Not thread-safe.
 class CompiledNetwork {
 public:
-    /// Samples that are computed in one go.
-    class Piece {
+    /// The buffers of samples that are computed together.
+    class Batch {
     public:
-        virtual ~Piece() = default;
-        /// Room for the network's input `i`, float32.
+        virtual ~Batch() = default;
+        /// The buffer of the network's input `i`, float32, to be filled before infer().
         virtual float* input(std::size_t i) = 0;
-        /// Room for every sample's row of the tables, of a network that has tables.
+        /// For each sample its row of the constant label embeddings; only of networks compiled for
+        /// one noise level and given classes.
         virtual std::int32_t* rows() = 0;
-        /// Computes; the answer stays until the next piece.
-        virtual const float* computed() = 0;
+        /// Runs the network. The result is valid until the next batch.
+        virtual const float* infer() = 0;
     };
-    using Each = std::function<void(Piece& piece, std::int64_t first, std::int64_t count)>;
+    using OnBatch = std::function<void(Batch& batch, std::int64_t first, std::int64_t count)>;
 
     virtual ~CompiledNetwork() = default;
 
-    /// Cuts `samples` samples into pieces and calls `each` with every piece, its first sample and number of samples. Throws core::Error when the network cannot be
-    /// made ready.
-    virtual void in_pieces(std::int64_t samples, const Each& each) = 0;
+    /// Splits `samples` samples into batches and calls `on_batch` with each batch, the index of its
+    /// first sample and its number of samples. Throws core::Error when the network cannot be
+    /// compiled.
+    virtual void for_each_batch(std::int64_t samples, const OnBatch& on_batch) = 0;
 };
 
 }  // namespace atelier::inference

@@ -21,13 +21,17 @@ std::string sizes_of(const std::vector<Tensor>& inputs) {
     return text;
 }
 
-ov::element::Type type_of(const Engine& engine) { return engine.precision == Engine::Precision::bf16 ? ov::element::bf16 : ov::element::f32; }
+ov::element::Type type_of(const Engine& engine) {
+    return engine.precision == Engine::Precision::bf16 ? ov::element::bf16 : ov::element::f32;
+}
 
-/// Matrices in the engine's precision, the rest in float32, none of them looking into a file.
+/// Copies of all parameters, none of them mapped from a file: matrices in the engine's precision,
+/// others in float32.
 ops::Parameters in_memory(const ops::Parameters& mapped, const Engine& engine) {
     ops::Parameters read;
     for (const auto& [name, tensor] : mapped.tensors()) {
-        const auto type = tensor.dim() >= 2 ? engine.compute().type.value_or(at::kFloat) : at::kFloat;
+        const auto type =
+            tensor.dim() >= 2 ? engine.compute().type.value_or(at::kFloat) : at::kFloat;
         read.set(name, tensor.to(engine.device, type, /*non_blocking=*/false, /*copy=*/true));
     }
     return read;
@@ -35,29 +39,40 @@ ops::Parameters in_memory(const ops::Parameters& mapped, const Engine& engine) {
 
 }  // namespace
 
-void check_sizes(const Tensor& tensor, const char* name, std::initializer_list<std::int64_t> wanted) {
-    bool fits = tensor.dim() == static_cast<std::int64_t>(wanted.size()) + 1;
+void check_sizes(const Tensor& tensor, const char* name,
+                 std::initializer_list<std::int64_t> expected) {
+    bool fits = tensor.dim() == static_cast<std::int64_t>(expected.size()) + 1;
     std::int64_t axis = 1;
-    for (const std::int64_t size : wanted) fits = fits && (size < 0 || tensor.size(axis) == size), ++axis;
+    for (const std::int64_t size : expected)
+        fits = fits && (size < 0 || tensor.size(axis) == size), ++axis;
     if (!fits || tensor.numel() == 0) {
-        core::fail("\"{}\" is {}; the model wants [N{}]", name, core::to_string(tensor.sizes().vec()), [&] {
-            std::string text;
-            for (const std::int64_t size : wanted) text += size < 0 ? std::string(",*") : fmt::format(",{}", size);
-            return text;
-        }());
+        core::fail("\"{}\" is {}; the model expects [N{}]", name,
+                   core::to_string(tensor.sizes().vec()), [&] {
+                       std::string text;
+                       for (const std::int64_t size : expected)
+                           text += size < 0 ? std::string(",*") : fmt::format(",{}", size);
+                       return text;
+                   }());
     }
 }
 
 void check_multiple(const Tensor& tensor, const char* name, std::int64_t factor) {
     if (tensor.size(2) % factor != 0 || tensor.size(3) % factor != 0) {
-        core::fail("\"{}\" is {}; height and width must be multiples of {}", name, core::to_string(tensor.sizes().vec()), factor);
+        core::fail("\"{}\" is {}; height and width must be multiples of {}", name,
+                   core::to_string(tensor.sizes().vec()), factor);
     }
 }
 
-ComputedNetwork::ComputedNetwork(models::DiffusersWeights weights, Forward forward, const Engine& engine)
-    : weights_(std::move(weights)), parameters_(weights_.map()), forward_(std::move(forward)), engine_(engine) {
-    if (engine.precision == Engine::Precision::int8) throw core::UsageError("Stable Diffusion's networks compute in fp32 or bf16");
-    if (engine.kind == Engine::Kind::native) throw core::UsageError("Stable Diffusion's networks compute on --engine openvino or torch");
+ComputedNetwork::ComputedNetwork(models::DiffusersWeights weights, Forward forward,
+                                 const Engine& engine)
+    : weights_(std::move(weights)),
+      parameters_(weights_.map()),
+      forward_(std::move(forward)),
+      engine_(engine) {
+    if (engine.precision == Engine::Precision::int8)
+        throw core::UsageError("Stable Diffusion's networks compute in fp32 or bf16");
+    if (engine.kind == Engine::Kind::native)
+        throw core::UsageError("Stable Diffusion's networks compute on --engine openvino or torch");
     if (engine.kind == Engine::Kind::torch) parameters_ = in_memory(parameters_, engine);
 }
 
@@ -68,25 +83,28 @@ Tensor ComputedNetwork::run(const std::vector<Tensor>& inputs) {
 
 Tensor ComputedNetwork::run_torch(const std::vector<Tensor>& inputs) const {
     const ops::LowPrecision precision(engine_.device.type(), engine_.compute().type);
-    ops::TorchOps speaker(parameters_);
+    ops::TorchOps backend(parameters_);
     std::vector<ops::Value> values;
     for (const Tensor& input : inputs) values.emplace_back(input.to(engine_.device));
-    return ops::tensor_of(forward_(speaker, values)).to(at::kCPU, at::kFloat).contiguous();
+    return ops::tensor_of(forward_(backend, values)).to(at::kCPU, at::kFloat).contiguous();
 }
 
-std::shared_ptr<ov::Model> ComputedNetwork::graph(const std::vector<Tensor>& like, std::int64_t batch) const {
+std::shared_ptr<ov::Model> ComputedNetwork::graph(const std::vector<Tensor>& like,
+                                                  std::int64_t batch) const {
     ov::ParameterVector inputs;
     std::vector<ops::Value> values;
     for (const Tensor& input : like) {
         ov::Shape shape(input.sizes().begin(), input.sizes().end());
         shape[0] = static_cast<std::size_t>(batch);
-        inputs.push_back(std::make_shared<Node>(input.scalar_type() == at::kLong ? ov::element::i64 : ov::element::f32, shape));
+        inputs.push_back(std::make_shared<Node>(
+            input.scalar_type() == at::kLong ? ov::element::i64 : ov::element::f32, shape));
         values.push_back(ops::value_of(inputs.back()->output(0)));
     }
-    ops::OpenVinoOps speaker(parameters_, {.precision = type_of(engine_)});
-    const auto answer = ops::node_of(forward_(speaker, values));
-    weights_.release_pages();  // what is stored in two bytes was copied; views are read again as the graph is compiled
-    const auto result = std::make_shared<ov::op::v0::Result>(std::make_shared<ov::op::v0::Convert>(answer, ov::element::f32));
+    ops::OpenVinoOps backend(parameters_, {.precision = type_of(engine_)});
+    const auto output = ops::node_of(forward_(backend, values));
+    weights_.release_pages();  // 16-bit weights were copied; views are read again at compilation
+    const auto result = std::make_shared<ov::op::v0::Result>(
+        std::make_shared<ov::op::v0::Convert>(output, ov::element::f32));
     return std::make_shared<ov::Model>(ov::ResultVector{result}, inputs, "network");
 }
 
@@ -94,23 +112,24 @@ Tensor ComputedNetwork::run_openvino(const std::vector<Tensor>& given) {
     std::vector<Tensor> inputs;
     for (const Tensor& input : given) inputs.push_back(input.to(at::kCPU).contiguous());
     const auto write = [this, inputs](std::int64_t batch) { return graph(inputs, batch); };
-    const Graphs graphs{write, type_of(engine_), "", [this] { weights_.release_pages(); }};
-    OpenVinoNetwork& network = compiled_.try_emplace(sizes_of(inputs), graphs).first->second;
+    const GraphSource source{write, type_of(engine_), "", [this] { weights_.release_pages(); }};
+    OpenVinoNetwork& network = compiled_.try_emplace(sizes_of(inputs), source).first->second;
     Tensor out;
-    network.requests(inputs[0].size(0), [&](ov::InferRequest& request, std::int64_t first, std::int64_t count) {
+    network.requests(inputs[0].size(0), [&](ov::InferRequest& request, std::int64_t first,
+                                            std::int64_t count) {
         for (std::size_t i = 0; i < inputs.size(); ++i) {
-            const Tensor piece = inputs[i].narrow(0, first, count);
-            std::memcpy(request.get_input_tensor(i).data(), piece.const_data_ptr(), piece.nbytes());
+            const Tensor slice = inputs[i].narrow(0, first, count);
+            std::memcpy(request.get_input_tensor(i).data(), slice.const_data_ptr(), slice.nbytes());
         }
         request.infer();
-        const ov::Tensor answer = request.get_output_tensor();
+        const ov::Tensor output = request.get_output_tensor();
         if (!out.defined()) {
-            std::vector<std::int64_t> shape(answer.get_shape().begin(), answer.get_shape().end());
+            std::vector<std::int64_t> shape(output.get_shape().begin(), output.get_shape().end());
             shape[0] = inputs[0].size(0);
             out = at::empty(shape, at::kFloat);
         }
-        Tensor piece = out.narrow(0, first, count);
-        std::memcpy(piece.mutable_data_ptr(), answer.data<float>(), piece.nbytes());
+        Tensor slice = out.narrow(0, first, count);
+        std::memcpy(slice.mutable_data_ptr(), output.data<float>(), slice.nbytes());
     });
     return out;
 }

@@ -10,20 +10,25 @@
 
 namespace atelier::inference {
 
-/// Throw core::Error unless `tensor` is [N, wanted...], where -1 is any size; and unless its height and width are multiples of `factor`.
-void check_sizes(const Tensor& tensor, const char* name, std::initializer_list<std::int64_t> wanted);
+/// Throw core::Error unless `tensor` is [N, expected...], where -1 is any size, and unless its
+/// height and width are multiples of `factor`.
+void check_sizes(const Tensor& tensor, const char* name,
+                 std::initializer_list<std::int64_t> expected);
 void check_multiple(const Tensor& tensor, const char* name, std::int64_t factor);
 
-/// A network of tensors by the batch, whatever it is for, ready to compute on an engine: Stable Diffusion's parts.
+/// Any function of batched tensors, such as a part of Stable Diffusion, with its weights on an
+/// engine.
 class ComputedNetwork {
 public:
     using Forward = std::function<ops::Value(ops::Ops&, std::span<const ops::Value>)>;
 
-    /// `forward` reads `weights` through the speaker it is given. OpenVINO makes what it computes with of the mapped files, LibTorch's matrices are in memory in the
-    /// engine's precision. Throws core::UsageError for int8.
+    /// `forward` reads `weights` through the backend it is given. OpenVINO compiles from the mapped
+    /// files; for LibTorch the matrices are copied into memory in the engine's precision. Throws
+    /// core::UsageError for int8 and for the native engine.
     ComputedNetwork(models::DiffusersWeights weights, Forward forward, const Engine& engine);
 
-    /// `inputs` are [N,...] each, float32 or int64 -> the network's answer, float32 on the CPU. With OpenVINO, a graph is compiled for every new size.
+    /// `inputs` are [N,...] each, float32 or int64 -> the network's output, float32 on the CPU.
+    /// OpenVINO compiles a graph for every new combination of sizes.
     Tensor run(const std::vector<Tensor>& inputs);
 
 private:

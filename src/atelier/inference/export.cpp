@@ -8,7 +8,7 @@
 #include "atelier/core/atomic_file.h"
 #include "atelier/core/error.h"
 #include "atelier/inference/one_step_factors.h"
-#include "atelier/ops/error_words.h"
+#include "atelier/ops/error_message.h"
 #include "atelier/ops/onnx_ops.h"
 
 namespace atelier::inference {
@@ -19,43 +19,57 @@ namespace fs = std::filesystem;
 using ops::OnnxGraph;
 using ops::OnnxOps;
 using ops::Value;
-using Facts = std::map<std::string, std::string>;
+using Metadata = std::map<std::string, std::string>;
 
-std::string_view extension_of(GraphForm form) { return form == GraphForm::onnx ? ".onnx" : ".xml"; }
+std::string_view extension_of(GraphFormat format) {
+    return format == GraphFormat::onnx ? ".onnx" : ".xml";
+}
 
-/// Where weights go that do not lie in the graph's own file.
-fs::path weights_beside(const fs::path& file, GraphForm form) { return form == GraphForm::onnx ? OnnxGraph::data_file(file) : fs::path(file).replace_extension(".bin"); }
+/// The file of weights that are not stored in the graph's own file.
+fs::path weights_beside(const fs::path& file, GraphFormat format) {
+    return format == GraphFormat::onnx ? OnnxGraph::data_file(file)
+                                       : fs::path(file).replace_extension(".bin");
+}
 
-/// A folder for what is not to be seen, gone when this is.
-struct Workplace {
-    explicit Workplace(const fs::path& beside) : path(beside.parent_path() / fmt::format(".{}.{}", beside.filename().string(), ::getpid())) { fs::create_directories(path); }
-    ~Workplace() {
+/// A hidden folder for intermediate files, removed by the destructor.
+struct TemporaryFolder {
+    explicit TemporaryFolder(const fs::path& beside)
+        : path(beside.parent_path() /
+               fmt::format(".{}.{}", beside.filename().string(), ::getpid())) {
+        fs::create_directories(path);
+    }
+    ~TemporaryFolder() {
         std::error_code ignored;
         fs::remove_all(path, ignored);
     }
-    Workplace(const Workplace&) = delete;
+    TemporaryFolder(const TemporaryFolder&) = delete;
     fs::path path;
 };
 
-/// OpenVINO reads the ONNX file and writes its own two; the one with the weights comes into place first.
-void write_for_openvino(const OnnxGraph& graph, const fs::path& file, const std::string& name, const Facts& facts) {
-    const Workplace work(file);
-    const fs::path onnx = work.path / "graph.onnx", xml = work.path / "graph.xml", weights = work.path / "graph.bin";
+/// OpenVINO reads the ONNX file and writes its own two files; the one with the weights is moved
+/// into place first.
+void write_for_openvino(const OnnxGraph& graph, const fs::path& file, const std::string& name,
+                        const Metadata& metadata) {
+    const TemporaryFolder work(file);
+    const fs::path onnx = work.path / "graph.onnx", xml = work.path / "graph.xml",
+                   weights = work.path / "graph.bin";
     graph.write(onnx, name, {});
     try {
         const std::shared_ptr<ov::Model> model = ov::Core().read_model(onnx.string());
-        for (const auto& [key, value] : facts) model->set_rt_info(value, key);
+        for (const auto& [key, value] : metadata) model->set_rt_info(value, key);
         ov::save_model(model, xml.string(), /*compress_to_fp16=*/false);
     } catch (const ov::Exception& error) {
-        core::fail("{}: this {} cannot be written; {}", file.string(), name, ops::words_of(error));
+        core::fail("{}: this {} cannot be written; {}", file.string(), name,
+                   ops::error_message(error));
     }
-    fs::rename(weights, weights_beside(file, GraphForm::openvino));
+    fs::rename(weights, weights_beside(file, GraphFormat::openvino));
     fs::rename(xml, file);
 }
 
-void write_graph(const OnnxGraph& graph, const fs::path& file, const std::string& name, const Facts& facts, GraphForm form) {
-    if (form == GraphForm::onnx) graph.write(file, name, facts);
-    else write_for_openvino(graph, file, name, facts);
+void write_graph(const OnnxGraph& graph, const fs::path& file, const std::string& name,
+                 const Metadata& metadata, GraphFormat format) {
+    if (format == GraphFormat::onnx) graph.write(file, name, metadata);
+    else write_for_openvino(graph, file, name, metadata);
 }
 
 ops::Shape of_one(ops::Shape shape) {
@@ -63,122 +77,160 @@ ops::Shape of_one(ops::Shape shape) {
     return shape;
 }
 
-Value input(OnnxGraph& graph, const std::string& name, const ops::Shape& shape, at::ScalarType type = at::kFloat) {
+Value input(OnnxGraph& graph, const std::string& name, const ops::Shape& shape,
+            at::ScalarType type = at::kFloat) {
     return OnnxOps::value_of(graph.input(name, type, shape), of_one(shape));
 }
 
-void output(OnnxGraph& graph, const std::string& name, const Value& value, const OnnxOps& speaker) {
-    const ops::Shape shape = speaker.shape(value);
+void output(OnnxGraph& graph, const std::string& name, const Value& value, const OnnxOps& backend) {
+    const ops::Shape shape = backend.shape(value);
     graph.output(name, OnnxOps::name_of(value), {shape.begin() + 1, shape.end()});
 }
 
-/// What a conditional network is told: a class' one-hot row, or what was read of a prompt.
+/// The conditioning input: the one-hot row of a class, or the encoding of a prompt.
 Value labels_of(OnnxGraph& graph, const models::Model& model) {
     const networks::Network& network = model.network;
     const ops::Shape one = network.label_shape(1);
-    if (network.tokens > 0 || model.config.value("condition", "") == "text") return input(graph, "text", {one.begin() + 1, one.end()});
-    const std::string ids = graph.input("class", at::kLong, {}), rows = graph.constant("one row a class", at::eye(network.classes));
-    return OnnxOps::value_of(graph.node("Gather", {rows, ids}, "class", {{"axis", std::int64_t{0}}}), one);
+    if (network.tokens > 0 || model.config.value("condition", "") == "text")
+        return input(graph, "text", {one.begin() + 1, one.end()});
+    const std::string ids = graph.input("class", at::kLong, {}),
+                      rows = graph.constant("one row a class", at::eye(network.label_dim));
+    return OnnxOps::value_of(
+        graph.node("Gather", {rows, ids}, "class", {{"axis", std::int64_t{0}}}), one);
 }
 
-void speak_student(OnnxGraph& graph, OnnxOps& speaker, const models::Model& model) {
-    const auto with = diffusion::precondition(at::full({1}, model.range.sigma_max, at::kDouble), model.scheme);
+void lower_student(OnnxGraph& graph, OnnxOps& backend, const models::Model& model) {
+    const auto with = diffusion::precondition(at::full({1}, model.range.sigma_max, at::kDouble),
+                                              model.parametrisation);
     const OneStepFactors factors = one_step_factors(model);
     const Value noise = input(graph, "noise", model.network.data_shape);
-    const Value level = OnnxOps::value_of(graph.constant("c_noise", with.c_noise.to(at::kFloat)), {1});
-    networks::Inputs inputs{speaker.scale(noise, factors.in), level, std::nullopt};
-    if (model.network.classes > 0) inputs.labels = labels_of(graph, model);
-    const Value raw = speaker.scale(model.network.forward(speaker, inputs).raw, factors.out);
-    output(graph, "sample", speaker.add(speaker.scale(noise, factors.skip), raw), speaker);
+    const Value level =
+        OnnxOps::value_of(graph.constant("c_noise", with.c_noise.to(at::kFloat)), {1});
+    networks::Inputs inputs{backend.scale(noise, factors.in), level, std::nullopt};
+    if (model.network.label_dim > 0) inputs.labels = labels_of(graph, model);
+    const Value raw = backend.scale(model.network.forward(backend, inputs).raw, factors.out);
+    output(graph, "sample", backend.add(backend.scale(noise, factors.skip), raw), backend);
 }
 
-void speak_network(OnnxGraph& graph, OnnxOps& speaker, const models::Model& model) {
-    networks::Inputs inputs{input(graph, "x", model.network.data_shape), input(graph, "c_noise", {}), std::nullopt};
-    if (model.network.classes > 0) inputs.labels = labels_of(graph, model);
-    output(graph, "raw", model.network.forward(speaker, inputs).raw, speaker);
+void lower_network(OnnxGraph& graph, OnnxOps& backend, const models::Model& model) {
+    networks::Inputs inputs{input(graph, "x", model.network.data_shape),
+                            input(graph, "c_noise", {}), std::nullopt};
+    if (model.network.label_dim > 0) inputs.labels = labels_of(graph, model);
+    output(graph, "raw", model.network.forward(backend, inputs).raw, backend);
 }
 
-void write_model_graph(const models::Model& model, const fs::path& file, GraphForm form) {
+void write_model_graph(const models::Model& model, const fs::path& file, GraphFormat format) {
     OnnxGraph graph;
-    OnnxOps speaker(graph, model.parameters);
-    if (model.config.contains("place")) speak_student(graph, speaker, model);
-    else speak_network(graph, speaker, model);
-    write_graph(graph, file, model.network.architecture, {{"atelier.config", model.config.dump()}, {"atelier.hash", ops::hash_of(model.parameters)}}, form);
+    OnnxOps backend(graph, model.parameters);
+    if (model.config.contains("place")) lower_student(graph, backend, model);
+    else lower_network(graph, backend, model);
+    write_graph(
+        graph, file, model.network.architecture,
+        {{"atelier.config", model.config.dump()}, {"atelier.hash", ops::hash_of(model.parameters)}},
+        format);
 }
 
-/// A part of a diffusers directory: `speak(graph, speaker)` writes the graph.
-template <class Speak>
-void write_part(const fs::path& folder, const ops::Parameters& parameters, GraphForm form, Speak speak) {
+/// Writes a part of a diffusers directory; `lower(graph, backend)` builds its graph.
+template <class Lower>
+void write_part(const fs::path& folder, const ops::Parameters& parameters, GraphFormat format,
+                Lower lower) {
     OnnxGraph graph;
-    OnnxOps speaker(graph, parameters);
-    speak(graph, speaker);
+    OnnxOps backend(graph, parameters);
+    lower(graph, backend);
     fs::create_directories(folder);
-    write_graph(graph, folder / (form == GraphForm::onnx ? "model.onnx" : "openvino_model.xml"), folder.filename().string(), {}, form);
+    write_graph(graph, folder / (format == GraphFormat::onnx ? "model.onnx" : "openvino_model.xml"),
+                folder.filename().string(), {}, format);
 }
 
-/// Names of inputs and outputs are those that diffusers' pipeline uses.
-void write_parts(const models::DiffusersDirectory& from, const fs::path& to, GraphForm form) {
+/// Inputs and outputs have the names that diffusers' pipeline uses.
+void write_parts(const models::DiffusersDirectory& from, const fs::path& to, GraphFormat format) {
     const networks::SdUnet unet = from.unet();
     const networks::SdVae vae = from.vae();
     const networks::ClipText text = from.text();
     const std::int64_t side = unet.sample_size, pixels = side * vae.factor();
-    write_part(to / "text_encoder", from.text_weights().map(), form, [&](OnnxGraph& graph, OnnxOps& speaker) {
-        output(graph, "last_hidden_state", text.forward(speaker, input(graph, "input_ids", {text.positions}, at::kInt)), speaker);
+    write_part(to / "text_encoder", from.text_weights().map(), format,
+               [&](OnnxGraph& graph, OnnxOps& backend) {
+                   output(
+                       graph, "last_hidden_state",
+                       text.forward(backend, input(graph, "input_ids", {text.positions}, at::kInt)),
+                       backend);
+               });
+    write_part(
+        to / "unet", from.unet_weights().map(), format, [&](OnnxGraph& graph, OnnxOps& backend) {
+            const Value x = input(graph, "sample", {unet.in_channels, side, side}),
+                        t = input(graph, "timestep", {});
+            const Value hidden =
+                input(graph, "encoder_hidden_states", {text.positions, unet.context_width});
+            output(graph, "out_sample", unet.forward(backend, x, t, hidden).predicted, backend);
+        });
+    const ops::Parameters vae_weights = from.vae_weights().map();
+    write_part(to / "vae_decoder", vae_weights, format, [&](OnnxGraph& graph, OnnxOps& backend) {
+        output(
+            graph, "sample",
+            vae.decode(backend, input(graph, "latent_sample", {vae.latent_channels, side, side})),
+            backend);
     });
-    write_part(to / "unet", from.unet_weights().map(), form, [&](OnnxGraph& graph, OnnxOps& speaker) {
-        const Value x = input(graph, "sample", {unet.in_channels, side, side}), t = input(graph, "timestep", {});
-        const Value hidden = input(graph, "encoder_hidden_states", {text.positions, unet.context_width});
-        output(graph, "out_sample", unet.forward(speaker, x, t, hidden).predicted, speaker);
-    });
-    const ops::Parameters of_vae = from.vae_weights().map();
-    write_part(to / "vae_decoder", of_vae, form, [&](OnnxGraph& graph, OnnxOps& speaker) {
-        output(graph, "sample", vae.decode(speaker, input(graph, "latent_sample", {vae.latent_channels, side, side})), speaker);
-    });
-    write_part(to / "vae_encoder", of_vae, form, [&](OnnxGraph& graph, OnnxOps& speaker) {
-        output(graph, "latent_parameters", vae.encode(speaker, input(graph, "sample", {vae.image_channels, pixels, pixels})), speaker);
+    write_part(to / "vae_encoder", vae_weights, format, [&](OnnxGraph& graph, OnnxOps& backend) {
+        output(graph, "latent_parameters",
+               vae.encode(backend, input(graph, "sample", {vae.image_channels, pixels, pixels})),
+               backend);
     });
 }
 
 nlohmann::json pipeline_index() {
-    nlohmann::json index{{"_class_name", "OnnxStableDiffusionPipeline"}, {"requires_safety_checker", false}, {"feature_extractor", {nullptr, nullptr}}, {"safety_checker", {nullptr, nullptr}}};
-    for (const char* part : {"text_encoder", "unet", "vae_decoder", "vae_encoder"}) index[part] = {"diffusers", "OnnxRuntimeModel"};
+    nlohmann::json index{{"_class_name", "OnnxStableDiffusionPipeline"},
+                         {"requires_safety_checker", false},
+                         {"feature_extractor", {nullptr, nullptr}},
+                         {"safety_checker", {nullptr, nullptr}}};
+    for (const char* part : {"text_encoder", "unet", "vae_decoder", "vae_encoder"})
+        index[part] = {"diffusers", "OnnxRuntimeModel"};
     index["tokenizer"] = {"transformers", "CLIPTokenizer"};
     return index;
 }
 
 }  // namespace
 
-std::optional<GraphForm> graph_form(const std::string& name) {
-    if (name == "onnx") return GraphForm::onnx;
-    if (name == "openvino") return GraphForm::openvino;
+std::optional<GraphFormat> graph_format(const std::string& name) {
+    if (name == "onnx") return GraphFormat::onnx;
+    if (name == "openvino") return GraphFormat::openvino;
     return std::nullopt;
 }
 
-void export_model(const fs::path& directory, const fs::path& file, GraphForm form) {
-    if (file.extension() != extension_of(form)) throw core::UsageError(fmt::format("{}: is written as {}; name it so", file.string(), extension_of(form)));
-    for (const fs::path& one : {file, weights_beside(file, form)}) {
-        if (fs::exists(one)) core::fail("{}: exists already; name a new one", one.string());
+void export_model(const fs::path& directory, const fs::path& file, GraphFormat format) {
+    if (file.extension() != extension_of(format))
+        throw core::UsageError(
+            fmt::format("{}: the file name must end in {}", file.string(), extension_of(format)));
+    for (const fs::path& one : {file, weights_beside(file, format)}) {
+        if (fs::exists(one)) core::fail("{}: exists already; choose another name", one.string());
     }
-    write_model_graph(models::read_model(directory, at::kCPU, models::Weights::mapped), file, form);
+    write_model_graph(models::read_model(directory, at::kCPU, models::Weights::mapped), file,
+                      format);
 }
 
-void export_ensemble(const models::Ensemble& ensemble, const fs::path& directory, GraphForm form) {
+void export_ensemble(const models::Ensemble& ensemble, const fs::path& directory,
+                     GraphFormat format) {
     core::create_directory_atomically(directory, [&](const fs::path& place) {
         for (std::size_t k = 0; k < ensemble.students.size(); ++k) {
-            const models::Model student = models::read_student(ensemble, static_cast<std::int64_t>(k), at::kCPU, models::Weights::mapped);
-            write_model_graph(student, place / fmt::format("student-{}{}", k, extension_of(form)), form);
+            const models::Model student = models::read_student(
+                ensemble, static_cast<std::int64_t>(k), at::kCPU, models::Weights::mapped);
+            write_model_graph(student, place / fmt::format("student-{}{}", k, extension_of(format)),
+                              format);
         }
         fs::copy_file(ensemble.directory / "ensemble.json", place / "ensemble.json");
     });
 }
 
-void export_diffusers(const models::DiffusersDirectory& from, const fs::path& directory, GraphForm form) {
+void export_diffusers(const models::DiffusersDirectory& from, const fs::path& directory,
+                      GraphFormat format) {
     core::create_directory_atomically(directory, [&](const fs::path& place) {
-        write_parts(from, place, form);
-        for (const char* part : {"tokenizer", "scheduler", "text_encoder", "unet"}) models::copy_texts(from.path() / part, place / part);
-        for (const char* part : {"vae_decoder", "vae_encoder"}) models::copy_texts(from.path() / "vae", place / part);
+        write_parts(from, place, format);
+        for (const char* part : {"tokenizer", "scheduler", "text_encoder", "unet"})
+            models::copy_texts(from.path() / part, place / part);
+        for (const char* part : {"vae_decoder", "vae_encoder"})
+            models::copy_texts(from.path() / "vae", place / part);
         nlohmann::json index = pipeline_index();
-        index["scheduler"] = core::read_json(from.path() / "model_index.json").value("scheduler", nlohmann::json::array());
+        index["scheduler"] = core::read_json(from.path() / "model_index.json")
+                                 .value("scheduler", nlohmann::json::array());
         core::write_json(place / "model_index.json", index);
     });
 }

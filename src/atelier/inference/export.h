@@ -7,25 +7,34 @@
 #include "atelier/models/diffusers_directory.h"
 #include "atelier/models/ensemble.h"
 
-/// Models for other people's runtimes, as graphs of standard operators with the weights inside (ops/onnx_ops.h). All throw core::Error when what they would write exists.
+/// Export of models to other runtimes, as graphs of standard operators that contain the weights
+/// (ops/onnx_ops.h). All functions throw core::Error when the output exists already.
 namespace atelier::inference {
 
-/// ONNX, or OpenVINO's own files (.xml and .bin), which OpenVINO makes of the ONNX graph.
-enum class GraphForm { onnx, openvino };
+/// ONNX, or OpenVINO's own files (.xml and .bin), which OpenVINO converts from the ONNX graph.
+enum class GraphFormat { onnx, openvino };
 
-/// "onnx" or "openvino".
-std::optional<GraphForm> graph_form(const std::string& name);
+/// Parses "onnx" or "openvino".
+std::optional<GraphFormat> graph_format(const std::string& name);
 
-/// Writes a model directory as one graph. Of a student, all that it does: "noise" [batch,...], standard normal -> "sample", in model space (images in +-1). Of
-/// another model its network: "x" (c_in x_t) and "c_noise" [batch] -> "raw". Conditional ones also read "class" [batch], int64, or, where they were trained with prompts, "text", what
-/// the prompt encoder says of them. The file's metadata bear config.json and the weights' hash. Throws core::UsageError unless `file` ends in .onnx, or .xml.
-void export_model(const std::filesystem::path& directory, const std::filesystem::path& file, GraphForm form);
+/// Writes a model directory as one graph. For a student it is the whole one-step generator: "noise"
+/// [batch,...], standard normal -> "sample", in model space (images in [-1, 1]). For other models
+/// it is the network: "x" (c_in x_t) and "c_noise" [batch] -> "raw". Conditional models also have
+/// the input "class" [batch], int64, or, when they were trained with prompts, "text", the output of
+/// the prompt encoder. The file's metadata contain config.json and the weights' hash. Throws
+/// core::UsageError unless `file` ends in .onnx or .xml, as `form` requires.
+void export_model(const std::filesystem::path& directory, const std::filesystem::path& file,
+                  GraphFormat format);
 
-/// Writes a directory with a graph for each student, student-0.onnx and so on, and the ensemble.json, whose partition says whose a request is.
-void export_ensemble(const models::Ensemble& ensemble, const std::filesystem::path& directory, GraphForm form);
+/// Writes a directory with one graph per student, student-0.onnx and so on, and ensemble.json,
+/// whose partition assigns requests to students.
+void export_ensemble(const models::Ensemble& ensemble, const std::filesystem::path& directory,
+                     GraphFormat format);
 
-/// Writes a directory laid out as diffusers' OnnxStableDiffusionPipeline reads it: text_encoder, unet, vae_decoder and vae_encoder with a graph each, tokenizer and scheduler
-/// beside them. Graphs are of the model's own image size.
-void export_diffusers(const models::DiffusersDirectory& from, const std::filesystem::path& directory, GraphForm form);
+/// Writes a directory in the layout of diffusers' OnnxStableDiffusionPipeline: text_encoder, unet,
+/// vae_decoder and vae_encoder with one graph each, and tokenizer and scheduler. The graphs have
+/// the model's own image size.
+void export_diffusers(const models::DiffusersDirectory& from,
+                      const std::filesystem::path& directory, GraphFormat format);
 
 }  // namespace atelier::inference

@@ -1,45 +1,52 @@
 #pragma once
 
-#include "atelier/inference/engine.h"
 #include "atelier/inference/compiled_network.h"
-#include "atelier/ops/plan.h"
+#include "atelier/inference/engine.h"
+#include "atelier/ops/program.h"
 
 namespace atelier::inference {
 
-/// A network as a plan that this program runs itself, in float32. Few samples are computed by all threads together, many side by side, some on each thread; an answer does not depend on which.
+/// A network compiled to a program of our own kernels, in float32. Few samples are computed by all
+/// threads together; many are distributed over the threads. The result does not depend on which.
 class NativeNetwork : public CompiledNetwork {
 public:
-    /// `inputs`: numbers a sample of each of the plan's inputs; `outputs`: of its answer.
-    NativeNetwork(ops::Plan plan, const std::vector<std::int64_t>& inputs, std::int64_t outputs);
+    /// `inputs`: elements per sample of each of the program's inputs; `outputs`: of its output.
+    NativeNetwork(ops::Program program, const std::vector<std::int64_t>& inputs,
+                  std::int64_t outputs);
 
-    void in_pieces(std::int64_t samples, const Each& each) override;
+    void for_each_batch(std::int64_t samples, const OnBatch& on_batch) override;
 
 private:
-    class Batch;
+    class NativeBatch;
 
     void compute(std::int64_t samples);
     void compute_together(std::int64_t samples, std::int64_t threads);
     void compute_side_by_side(std::int64_t samples, std::int64_t threads);
 
-    ops::Plan plan_;
-    std::vector<std::int64_t> widths_;         // of a sample's inputs
+    ops::Program program_;
+    std::vector<std::int64_t> widths_;  // elements per sample of each input
     std::vector<std::vector<float>> inputs_;
     std::vector<std::int32_t> rows_;
     std::int64_t outputs_;
     std::vector<float> output_;
 };
 
-/// Whether `network` can be spoken as a plan: all but those that read tokens.
-bool native_speaks(const networks::Network& network);
+/// Whether `network` can be compiled natively: all can but those that read tokens.
+bool native_supports(const networks::Network& network);
 
-/// Whether that is the faster way to compute in float32: of networks up to 16 million parameters, in which what lies between the products takes its time. Larger ones take as long by OpenVINO or less.
+/// Whether the native engine is the fastest in float32: it is for networks of up to 16 million
+/// parameters, in which the operations between matrix products take a large part of the time. For
+/// larger ones OpenVINO is as fast or faster.
 bool native_pays(const networks::Network& network);
 
-/// A model's network at any noise level: x, c_noise and, where it is conditional, labels. Copies the weights. Throws core::UsageError where there is no plan of it.
+/// A model's network for any noise level, with inputs x, c_noise and, when it is conditional,
+/// labels. Copies the weights. Throws core::UsageError when the network uses an unsupported op.
 std::unique_ptr<CompiledNetwork> native_network(const models::Model& model);
 
-/// The same at the model's highest noise level alone, for samples of `classes`: x and, where it is conditional, rows. All that follows from the level, and from a class where that pays, is
-/// computed when the plan is written.
-std::unique_ptr<CompiledNetwork> native_one_level(const models::Model& model, const std::vector<std::int64_t>& classes);
+/// The same for the model's highest noise level only and samples of `classes`, with inputs x and,
+/// when it is conditional, rows. What depends only on the level, and on the class where that pays,
+/// is folded into constants at compile time.
+std::unique_ptr<CompiledNetwork> native_one_level(const models::Model& model,
+                                                  const std::vector<std::int64_t>& classes);
 
 }  // namespace atelier::inference

@@ -15,7 +15,8 @@ namespace {
 
 using Parameter = std::shared_ptr<ov::op::v0::Parameter>;
 
-Parameter parameter(std::int64_t batch, const ops::Shape& sample, const std::string& name, ov::element::Type type = ov::element::f32) {
+Parameter parameter(std::int64_t batch, const ops::Shape& sample, const std::string& name,
+                    ov::element::Type type = ov::element::f32) {
     ov::Shape shape{static_cast<std::size_t>(batch)};
     shape.insert(shape.end(), sample.begin(), sample.end());
     auto node = std::make_shared<ov::op::v0::Parameter>(type, shape);
@@ -29,70 +30,95 @@ ops::Shape one_label(const networks::Network& network) {
     return {shape.begin() + 1, shape.end()};
 }
 
-std::shared_ptr<ov::Model> graph_of(const models::Model& model, ops::Ops& speaker, const networks::Inputs& named, const ov::ParameterVector& inputs) {
-    const ov::Output<ov::Node> raw = ops::node_of(model.network.forward(speaker, named).raw);
-    const auto result = std::make_shared<ov::op::v0::Result>(std::make_shared<ov::op::v0::Convert>(raw, ov::element::f32));
-    return std::make_shared<ov::Model>(ov::ResultVector{result}, inputs, model.network.architecture);
+std::shared_ptr<ov::Model> graph_of(const models::Model& model, ops::Ops& backend,
+                                    const networks::Inputs& named,
+                                    const ov::ParameterVector& inputs) {
+    const ov::Output<ov::Node> raw = ops::node_of(model.network.forward(backend, named).raw);
+    const auto result = std::make_shared<ov::op::v0::Result>(
+        std::make_shared<ov::op::v0::Convert>(raw, ov::element::f32));
+    return std::make_shared<ov::Model>(ov::ResultVector{result}, inputs,
+                                       model.network.architecture);
 }
 
-/// x [N,...], c_noise [N] and, where the network is conditional, labels [N,classes] or [N,tokens,classes].
-std::shared_ptr<ov::Model> graph_for_any_level(const models::Model& model, const ops::OpenVinoOps::Options& options, std::int64_t batch) {
+/// x [N,...], c_noise [N] and, when the network is conditional, labels [N,classes] or
+/// [N,tokens,classes].
+std::shared_ptr<ov::Model> graph_for_any_level(const models::Model& model,
+                                               const ops::OpenVinoOps::Options& options,
+                                               std::int64_t batch) {
     const networks::Network& network = model.network;
-    ov::ParameterVector inputs{parameter(batch, network.data_shape, "x"), parameter(batch, {}, "c_noise")};
-    if (network.classes > 0) inputs.push_back(parameter(batch, one_label(network), "labels"));
+    ov::ParameterVector inputs{parameter(batch, network.data_shape, "x"),
+                               parameter(batch, {}, "c_noise")};
+    if (network.label_dim > 0) inputs.push_back(parameter(batch, one_label(network), "labels"));
     const auto value = [&](std::size_t i) { return ops::value_of(inputs[i]->output(0)); };
     networks::Inputs named{value(0), value(1), std::nullopt};
-    if (network.classes > 0) named.labels = value(2);
-    ops::OpenVinoOps speaker(model.parameters, options);
-    return graph_of(model, speaker, named, inputs);
+    if (network.label_dim > 0) named.labels = value(2);
+    ops::OpenVinoOps backend(model.parameters, options);
+    return graph_of(model, backend, named, inputs);
 }
 
-/// x [N,...] and, where the network is conditional, rows [N] of `classes`.
-std::shared_ptr<ov::Model> graph_for_one_level(const models::Model& model, const std::vector<std::int64_t>& classes, ops::OpenVinoOps::Options options,
+/// x [N,...] and, when the network is conditional, rows [N] of `classes`.
+std::shared_ptr<ov::Model> graph_for_one_level(const models::Model& model,
+                                               const std::vector<std::int64_t>& classes,
+                                               ops::OpenVinoOps::Options options,
                                                std::int64_t batch) {
     const networks::Network& network = model.network;
     ov::ParameterVector inputs{parameter(batch, network.data_shape, "x")};
-    if (network.classes > 0) {
+    if (network.label_dim > 0) {
         inputs.push_back(parameter(batch, {}, "rows", ov::element::i32));
         options.rows = inputs[1]->output(0);
     }
-    ops::OpenVinoOps speaker(model.parameters, options);
-    return graph_of(model, speaker, one_step_inputs(model, classes, ops::value_of(inputs[0]->output(0))), inputs);
+    ops::OpenVinoOps backend(model.parameters, options);
+    return graph_of(model, backend,
+                    one_step_inputs(model, classes, ops::value_of(inputs[0]->output(0))), inputs);
 }
 
-/// Names a model's graphs. Larger networks have none: for them, reading a compiled one saves little over compiling it anew.
-std::string identity_of(const models::Model& model, const std::string& form) {
-    constexpr std::int64_t largest = 16'000'000;  // parameters
-    if (model.parameters.count() > largest) return "";
-    return fmt::format("{}\n{}\n{}", model.hash(), model.config.dump(), form);
+/// The identity of a model's graphs; empty for large networks, which compile about as fast as they
+/// would be loaded from the cache.
+std::string identity_of(const models::Model& model, const std::string& kind) {
+    constexpr std::int64_t max_parameters = 16'000'000;
+    if (model.parameters.count() > max_parameters) return "";
+    return fmt::format("{}\n{}\n{}", model.hash(), model.config.dump(), kind);
 }
 
-/// How the speaker writes in a precision. In bf16, and between layers in int8, numbers are bfloat16 where this CPU computes with them; where it does not, OpenVINO would compute
-/// such a graph in float32 all the same, after converting. A CPU that cannot compute in int8 is given the dequantised weights.
+/// The backend's options for a precision. In bf16, and between layers in int8, values are bfloat16
+/// if this CPU computes in it; otherwise OpenVINO would only convert such a graph back to float32.
+/// A CPU that cannot compute in int8 gets the dequantised weights.
 ops::OpenVinoOps::Options options_of(Engine::Precision precision) {
     const bool int8 = precision == Engine::Precision::int8;
-    const bool bfloat16 = (precision == Engine::Precision::bf16 || int8) && cpu_computes_in_bfloat16();
-    return {.precision = bfloat16 ? ov::element::bf16 : ov::element::f32, .int8 = int8 && cpu_computes_in_int8()};
+    const bool bfloat16 =
+        (precision == Engine::Precision::bf16 || int8) && cpu_computes_in_bfloat16();
+    return {.precision = bfloat16 ? ov::element::bf16 : ov::element::f32,
+            .int8 = int8 && cpu_computes_in_int8()};
 }
 
-/// `write(options, batch)` writes a graph.
+/// `write(options, batch)` builds a graph.
 template <class Write>
-Graphs graphs_of(const models::Model& model, const std::string& form, Engine::Precision precision, Write write) {
+GraphSource graph_source(const models::Model& model, const std::string& kind,
+                         Engine::Precision precision, Write write) {
     const auto options = options_of(precision);
-    return {[options, write](std::int64_t batch) { return write(options, batch); }, options.precision,
-            identity_of(model, fmt::format("{} {}", form, name_of(precision))), [&model] { model.release_pages(); }};
+    return {[options, write](std::int64_t batch) { return write(options, batch); },
+            options.precision, identity_of(model, fmt::format("{} {}", kind, name_of(precision))),
+            [&model] { model.release_pages(); }};
 }
 
 }  // namespace
 
-std::unique_ptr<CompiledNetwork> openvino_network(const models::Model& model, Engine::Precision precision) {
-    const auto write = [&model](const auto& options, std::int64_t batch) { return graph_for_any_level(model, options, batch); };
-    return std::make_unique<OpenVinoNetwork>(graphs_of(model, "any level", precision, write));
+std::unique_ptr<CompiledNetwork> openvino_network(const models::Model& model,
+                                                  Engine::Precision precision) {
+    const auto write = [&model](const auto& options, std::int64_t batch) {
+        return graph_for_any_level(model, options, batch);
+    };
+    return std::make_unique<OpenVinoNetwork>(graph_source(model, "any level", precision, write));
 }
 
-std::unique_ptr<CompiledNetwork> openvino_one_level(const models::Model& model, const std::vector<std::int64_t>& classes, Engine::Precision precision) {
-    const auto write = [&model, classes](const auto& options, std::int64_t batch) { return graph_for_one_level(model, classes, options, batch); };
-    return std::make_unique<OpenVinoNetwork>(graphs_of(model, fmt::format("one level {}", classes), precision, write));
+std::unique_ptr<CompiledNetwork> openvino_one_level(const models::Model& model,
+                                                    const std::vector<std::int64_t>& classes,
+                                                    Engine::Precision precision) {
+    const auto write = [&model, classes](const auto& options, std::int64_t batch) {
+        return graph_for_one_level(model, classes, options, batch);
+    };
+    return std::make_unique<OpenVinoNetwork>(
+        graph_source(model, fmt::format("one level {}", classes), precision, write));
 }
 
 }  // namespace atelier::inference

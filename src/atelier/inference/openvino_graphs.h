@@ -5,11 +5,16 @@
 
 namespace atelier::inference {
 
-/// A model's network, which must outlive the result, for OpenVINO, at any noise level: x, c_noise and, where it is conditional, labels. Float32 on the outside.
-std::unique_ptr<CompiledNetwork> openvino_network(const models::Model& model, Engine::Precision precision);
+/// The network of `model`, which must outlive the result, compiled by OpenVINO for any noise level,
+/// with float32 inputs x, c_noise and, when it is conditional, labels, and a float32 output.
+std::unique_ptr<CompiledNetwork> openvino_network(const models::Model& model,
+                                                  Engine::Precision precision);
 
-/// The same at the model's highest noise level alone, for samples of `classes`: x and, where it is conditional, rows. All that follows from the level, and from a class where that pays, is
-/// computed when the graph is written.
-std::unique_ptr<CompiledNetwork> openvino_one_level(const models::Model& model, const std::vector<std::int64_t>& classes, Engine::Precision precision);
+/// The same for the model's highest noise level only and samples of `classes`, with inputs x and,
+/// when it is conditional, rows. What depends only on the level, and on the class where that pays,
+/// is folded into constants when the graph is built.
+std::unique_ptr<CompiledNetwork> openvino_one_level(const models::Model& model,
+                                                    const std::vector<std::int64_t>& classes,
+                                                    Engine::Precision precision);
 
 }  // namespace atelier::inference

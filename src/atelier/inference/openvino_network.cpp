@@ -14,9 +14,9 @@
 
 #include "atelier/core/error.h"
 #include "atelier/inference/compile_cache.h"
-#include "atelier/ops/error_words.h"
+#include "atelier/ops/error_message.h"
 #include "atelier/ops/openvino_norm.h"
-#include "atelier/ops/openvino_waves.h"
+#include "atelier/ops/openvino_sinusoid.h"
 #include "atelier/ops/openvino_winograd.h"
 
 namespace atelier::inference {
@@ -27,42 +27,48 @@ constexpr std::array<std::int64_t, 4> batch_sizes{64, 16, 4, 1};
 
 ov::Core& core() {
     static ov::Core& only = *[] {
-        auto* made = new ov::Core;  // never destroyed: requests may be given back later than static objects
+        // Never destroyed: requests may outlive static objects.
+        auto* made = new ov::Core;
         made->add_extension(std::make_shared<ov::OpExtension<ops::FusedNormNode>>());
-        made->add_extension(std::make_shared<ov::OpExtension<ops::WavesNode>>());
+        made->add_extension(std::make_shared<ov::OpExtension<ops::SinusoidNode>>());
         made->add_extension(std::make_shared<ov::OpExtension<ops::WinogradNode>>());
         return made;
     }();
     return only;
 }
 
-/// Which program this is: another build may write other graphs.
+/// Identifies this build: another one may build other graphs.
 std::string this_program() {
     Dl_info info{};
     struct stat status{};
-    if (dladdr(reinterpret_cast<void*>(&core), &info) == 0 || stat(info.dli_fname, &status) != 0) return "";
+    if (dladdr(reinterpret_cast<void*>(&core), &info) == 0 || stat(info.dli_fname, &status) != 0)
+        return "";
     return fmt::format("{} {}.{}", status.st_size, status.st_mtim.tv_sec, status.st_mtim.tv_nsec);
 }
 
-/// All that a compiled network depends on besides its graph.
-std::string surroundings(const ov::AnyMap& options) {
-    static const std::string fixed = fmt::format("{}\n{}\n{}\n{}", this_program(), ov::get_openvino_version().buildNumber,
-                                                 core().get_property("CPU", ov::device::full_name),
-                                                 fmt::join(core().get_property("CPU", ov::device::capabilities), " "));
+/// Everything that a compiled network depends on besides its graph.
+std::string compile_environment(const ov::AnyMap& options) {
+    static const std::string fixed =
+        fmt::format("{}\n{}\n{}\n{}", this_program(), ov::get_openvino_version().buildNumber,
+                    core().get_property("CPU", ov::device::full_name),
+                    fmt::join(core().get_property("CPU", ov::device::capabilities), " "));
     std::string chosen;
     for (const auto& [name, value] : options) chosen += name + "=" + value.as<std::string>() + "\n";
     return fixed + "\n" + chosen;
 }
 
-ov::CompiledModel compiled_anew(const std::shared_ptr<ov::Model>& graph, const ov::AnyMap& options) {
+ov::CompiledModel compile_graph(const std::shared_ptr<ov::Model>& graph,
+                                const ov::AnyMap& options) {
     try {
         return core().compile_model(graph, "CPU", options);
     } catch (const ov::Exception& error) {
-        core::fail("OpenVINO cannot compile this {}: {}", graph->get_friendly_name(), ops::words_of(error));
+        core::fail("OpenVINO cannot compile this {}: {}", graph->get_friendly_name(),
+                   ops::error_message(error));
     }
 }
 
-std::optional<ov::CompiledModel> revived(const std::string& bytes, const ov::AnyMap& options) {
+std::optional<ov::CompiledModel> import_compiled(const std::string& bytes,
+                                                 const ov::AnyMap& options) {
     try {
         std::istringstream stream(bytes);
         return core().import_model(stream, "CPU", options);
@@ -71,13 +77,13 @@ std::optional<ov::CompiledModel> revived(const std::string& bytes, const ov::Any
     }
 }
 
-class RequestPiece : public CompiledNetwork::Piece {
+class RequestBatch : public CompiledNetwork::Batch {
 public:
-    explicit RequestPiece(ov::InferRequest& request) : request_(request) {}
+    explicit RequestBatch(ov::InferRequest& request) : request_(request) {}
 
     float* input(std::size_t i) override { return request_.get_input_tensor(i).data<float>(); }
     std::int32_t* rows() override { return request_.get_input_tensor(1).data<std::int32_t>(); }
-    const float* computed() override {
+    const float* infer() override {
         request_.infer();
         return request_.get_output_tensor().data<const float>();
     }
@@ -107,39 +113,43 @@ bool cpu_computes_in_int8() {
 #endif
 }
 
-ov::CompiledModel OpenVinoNetwork::compiled(std::int64_t batch) const {
-    const ov::AnyMap options{ov::hint::inference_precision(graphs_.precision),
-                             ov::hint::performance_mode(ov::hint::PerformanceMode::LATENCY), ov::num_streams(1),
-                             ov::inference_num_threads(at::get_num_threads())};
-    if (graphs_.identity.empty()) return compiled_anew(graphs_.write(batch), options);
-    const CompileCache cache = CompileCache::usual();
-    const std::string key = fmt::format("{}\n{}\n{}", graphs_.identity, batch, surroundings(options));
+ov::CompiledModel OpenVinoNetwork::compile(std::int64_t batch) const {
+    const ov::AnyMap options{ov::hint::inference_precision(source_.precision),
+                             ov::hint::performance_mode(ov::hint::PerformanceMode::LATENCY),
+                             ov::num_streams(1), ov::inference_num_threads(at::get_num_threads())};
+    if (source_.identity.empty()) return compile_graph(source_.write(batch), options);
+    const CompileCache cache = CompileCache::default_cache();
+    const std::string key =
+        fmt::format("{}\n{}\n{}", source_.identity, batch, compile_environment(options));
     if (const auto bytes = cache.find(key)) {
-        if (auto model = revived(*bytes, options)) return std::move(*model);
+        if (auto model = import_compiled(*bytes, options)) return std::move(*model);
     }
-    ov::CompiledModel fresh = compiled_anew(graphs_.write(batch), options);
-    cache.keep(key, bytes_of(fresh));
-    return fresh;
+    ov::CompiledModel compiled = compile_graph(source_.write(batch), options);
+    cache.store(key, bytes_of(compiled));
+    return compiled;
 }
 
 ov::InferRequest& OpenVinoNetwork::request_for(std::int64_t batch) {
     const auto found = requests_.find(batch);
     if (found != requests_.end()) return found->second;
-    ov::InferRequest request = compiled(batch).create_infer_request();
-    if (graphs_.compiled) graphs_.compiled();
+    ov::InferRequest request = compile(batch).create_infer_request();
+    if (source_.on_compiled) source_.on_compiled();
     return requests_.emplace(batch, std::move(request)).first->second;
 }
 
-void OpenVinoNetwork::in_pieces(std::int64_t samples, const Each& each) {
+void OpenVinoNetwork::for_each_batch(std::int64_t samples, const OnBatch& on_batch) {
     requests(samples, [&](ov::InferRequest& request, std::int64_t first, std::int64_t count) {
-        RequestPiece piece(request);
-        each(piece, first, count);
+        RequestBatch batch(request);
+        on_batch(batch, first, count);
     });
 }
 
-void OpenVinoNetwork::requests(std::int64_t samples, const std::function<void(ov::InferRequest&, std::int64_t, std::int64_t)>& run) {
+void OpenVinoNetwork::requests(
+    std::int64_t samples,
+    const std::function<void(ov::InferRequest&, std::int64_t, std::int64_t)>& run) {
     for (std::int64_t first = 0; first < samples;) {
-        const std::int64_t count = *std::ranges::find_if(batch_sizes, [&](std::int64_t size) { return size <= samples - first; });
+        const std::int64_t count = *std::ranges::find_if(
+            batch_sizes, [&](std::int64_t size) { return size <= samples - first; });
         run(request_for(count), first, count);
         first += count;
     }

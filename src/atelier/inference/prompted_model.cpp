@@ -4,29 +4,39 @@
 
 namespace atelier::inference {
 
-PromptReader::PromptReader(const std::filesystem::path& directory, const networks::Network& network, std::optional<conditions::Router> router)
-    : encoder_(models::read_prompt_encoder(directory)), router_(std::move(router)), reads_states_(network.tokens > 0) {
+PromptReader::PromptReader(const std::filesystem::path& directory, const networks::Network& network,
+                           std::optional<conditions::Router> router)
+    : encoder_(models::read_prompt_encoder(directory)),
+      router_(std::move(router)),
+      reads_states_(network.tokens > 0) {
     const std::string empty;
-    none_ = read({&empty, 1}).told;
+    empty_prompt_ = encode({&empty, 1}).conditioning;
 }
 
-PromptReader::Reading PromptReader::read(std::span<const std::string> prompts) const {
-    const diffusion::TextReading reading = encoder_.read(prompts);
-    return {reads_states_ ? reading.states : reading.embeddings, reading.embeddings};
+PromptReader::EncodedPrompts PromptReader::encode(std::span<const std::string> prompts) const {
+    const diffusion::EncodedText encoded = encoder_.encode(prompts);
+    return {reads_states_ ? encoded.states : encoded.embeddings, encoded.embeddings};
 }
 
-conditions::Router::Place PromptReader::place(const Tensor& embedding) const {
-    return router_ ? place_of(*router_, embedding) : conditions::Router::Place{};
+conditions::Router::Decision PromptReader::route(const Tensor& embedding) const {
+    return router_ ? route_embedding(*router_, embedding) : conditions::Router::Decision{};
 }
 
-conditions::Router::Place place_of(const conditions::Router& router, const Tensor& embedding) {
-    const Tensor numbers = embedding.contiguous();
-    return router.place({numbers.const_data_ptr<float>(), static_cast<std::size_t>(numbers.numel())});
+conditions::Router::Decision route_embedding(const conditions::Router& router,
+                                             const Tensor& embedding) {
+    const Tensor elements = embedding.contiguous();
+    return router.decide(
+        {elements.const_data_ptr<float>(), static_cast<std::size_t>(elements.numel())});
 }
 
-PromptedModel::PromptedModel(models::Model read, const Sampling& sampling, const Engine& engine, const Tensor& none, double guidance)
-    : model(std::move(read)), sampling_(sampling), device_(engine.device), denoiser_(open_denoiser(model, engine)) {
-    if (guidance != 1) denoiser_ = std::make_shared<diffusion::GuidedDenoiser>(denoiser_, none, guidance);
+PromptedModel::PromptedModel(models::Model read, const Sampling& sampling, const Engine& engine,
+                             const Tensor& empty_prompt, double guidance)
+    : model(std::move(read)),
+      sampling_(sampling),
+      device_(engine.device),
+      denoiser_(open_denoiser(model, engine)) {
+    if (guidance != 1)
+        denoiser_ = std::make_shared<diffusion::GuidedDenoiser>(denoiser_, empty_prompt, guidance);
 }
 
 const std::string& PromptedModel::hash() const {
@@ -34,12 +44,16 @@ const std::string& PromptedModel::hash() const {
     return hash_;
 }
 
-Tensor PromptedModel::draw(std::span<const Draw> draws, const Tensor& told) const {
-    return drawn_in_batches(draws, model.network.data_shape, [&](const Tensor& noise, std::size_t first) {
-        const Tensor condition = told.narrow(0, static_cast<std::int64_t>(first), noise.size(0));
-        return drawn_by(*denoiser_, sampling_, model.range, noise.to(device_), {condition.to(device_)},
-                        draws.subspan(first, static_cast<std::size_t>(noise.size(0)))).to(at::kCPU);
-    });
+Tensor PromptedModel::draw(std::span<const Draw> draws, const Tensor& conditioning) const {
+    return draw_in_batches(
+        draws, model.network.data_shape, [&](const Tensor& noise, std::size_t first) {
+            const Tensor condition =
+                conditioning.narrow(0, static_cast<std::int64_t>(first), noise.size(0));
+            return run_sampler(*denoiser_, sampling_, model.range, noise.to(device_),
+                               {condition.to(device_)},
+                               draws.subspan(first, static_cast<std::size_t>(noise.size(0))))
+                .to(at::kCPU);
+        });
 }
 
 }  // namespace atelier::inference

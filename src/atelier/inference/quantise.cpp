@@ -12,20 +12,23 @@ namespace atelier::inference {
 namespace {
 
 constexpr std::int64_t measured_samples = 8, path_samples = 16, path_steps = 6;
-constexpr std::size_t measured_uses = 3;
+constexpr std::size_t measured_batches = 3;
 
-/// Computes some layers as int8 would: with rounded inputs and weights, in float32.
-class RoundingOps : public ops::TorchOps {
+/// Fake quantisation: computes some layers with inputs and weights rounded to int8 steps, in
+/// float32.
+class FakeQuantOps : public ops::TorchOps {
 public:
-    RoundingOps(const ops::Parameters& full, const ops::Parameters& rounded, std::map<std::string, double> ranges)
+    FakeQuantOps(const ops::Parameters& full, const ops::Parameters& rounded,
+                 std::map<std::string, double> ranges)
         : TorchOps(full), rounded_(rounded), ranges_(std::move(ranges)) {}
 
     bool rounds(const std::string& layer) const { return ranges_.contains(layer); }
 
-    ops::Value conv2d(const ops::Value& x, const std::string& name, const ops::Convolution& layer) override {
+    ops::Value conv2d(const ops::Value& x, const std::string& name,
+                      const ops::Convolution& layer) override {
         const auto range = ranges_.find(name);
         if (range == ranges_.end()) return TorchOps::conv2d(x, name, layer);
-        return rounded_.conv2d(ops::rounded_to_steps(ops::tensor_of(x), range->second), name, layer);
+        return rounded_.conv2d(ops::fake_quantised(ops::tensor_of(x), range->second), name, layer);
     }
 
 private:
@@ -33,113 +36,145 @@ private:
     std::map<std::string, double> ranges_;
 };
 
-/// A few samples of a few uses, from the first on.
-std::vector<NetworkUse> some_of(const std::vector<NetworkUse>& uses) {
-    std::vector<NetworkUse> some;
-    for (std::size_t i = 0; i < uses.size(); i += (uses.size() + measured_uses - 1) / measured_uses) {
-        const NetworkUse& use = uses[i];
-        const std::int64_t n = std::min(measured_samples, use.x_t.size(0));
-        const Tensor labels = use.condition.labels.defined() ? use.condition.labels.narrow(0, 0, n) : Tensor();
-        some.push_back({use.x_t.narrow(0, 0, n), use.sigma.narrow(0, 0, n), {labels}});
+/// A few samples of a few batches, from the first on.
+std::vector<CalibrationBatch> subset_of(const std::vector<CalibrationBatch>& batches) {
+    std::vector<CalibrationBatch> subset;
+    for (std::size_t i = 0; i < batches.size();
+         i += (batches.size() + measured_batches - 1) / measured_batches) {
+        const CalibrationBatch& batch = batches[i];
+        const std::int64_t n = std::min(measured_samples, batch.x_t.size(0));
+        const Tensor labels =
+            batch.condition.labels.defined() ? batch.condition.labels.narrow(0, 0, n) : Tensor();
+        subset.push_back({batch.x_t.narrow(0, 0, n), batch.sigma.narrow(0, 0, n), {labels}});
     }
-    return some;
+    return subset;
 }
 
-/// Measures what rounding in some layers does to a network's output.
+/// Measures the error that rounding in some layers causes in a network's output.
 class Comparison {
 public:
-    Comparison(const models::Model& model, const ops::Parameters& rounded, std::vector<NetworkUse> uses)
-        : model_(model), rounded_(rounded), uses_(std::move(uses)) {
-        for (const NetworkUse& use : uses_) exact_.push_back(output(use, {}));
+    Comparison(const models::Model& model, const ops::Parameters& rounded,
+               std::vector<CalibrationBatch> batches)
+        : model_(model), rounded_(rounded), batches_(std::move(batches)) {
+        for (const CalibrationBatch& batch : batches_) exact_.push_back(output(batch, {}));
     }
 
     double error(const std::map<std::string, double>& ranges) const {
         double wrong = 0, all = 0;
-        for (std::size_t i = 0; i < uses_.size(); ++i) {
-            wrong += (output(uses_[i], ranges) - exact_[i]).square().sum().item<double>();
+        for (std::size_t i = 0; i < batches_.size(); ++i) {
+            wrong += (output(batches_[i], ranges) - exact_[i]).square().sum().item<double>();
             all += exact_[i].square().sum().item<double>();
         }
         return std::sqrt(wrong / std::max(all, 1e-30));
     }
 
 private:
-    Tensor output(const NetworkUse& use, const std::map<std::string, double>& ranges) const {
+    Tensor output(const CalibrationBatch& batch,
+                  const std::map<std::string, double>& ranges) const {
         at::NoGradGuard no_gradients;
-        RoundingOps speaker(model_.parameters, rounded_, ranges);
-        return run(model_, speaker, use);
+        FakeQuantOps backend(model_.parameters, rounded_, ranges);
+        return run(model_, backend, batch);
     }
 
     const models::Model& model_;
     const ops::Parameters& rounded_;
-    std::vector<NetworkUse> uses_;
+    std::vector<CalibrationBatch> batches_;
     std::vector<Tensor> exact_;
 };
 
-using ChannelMeans = std::map<std::string, Tensor>;  // of what a convolution gives, [1,C,1,1]
+using ChannelMeans = std::map<std::string, Tensor>;  // of a convolution's output, [1,C,1,1]
 
-/// Gives each rounded convolution the mean that it has without rounding, layer after layer, and notes by how much that moved it.
-class Centring : public RoundingOps {
+/// Shifts the output of each rounded convolution, layer after layer, to the channel means that it
+/// has without rounding, and records the shifts.
+class BiasCorrection : public FakeQuantOps {
 public:
-    Centring(const ops::Parameters& full, const ops::Parameters& rounded, std::map<std::string, double> ranges, const ChannelMeans& wanted, ChannelMeans& moved)
-        : RoundingOps(full, rounded, std::move(ranges)), wanted_(wanted), moved_(moved) {}
+    BiasCorrection(const ops::Parameters& full, const ops::Parameters& rounded,
+                   std::map<std::string, double> ranges, const ChannelMeans& target_means,
+                   ChannelMeans& shifts)
+        : FakeQuantOps(full, rounded, std::move(ranges)),
+          target_means_(target_means),
+          shifts_(shifts) {}
 
-    ops::Value conv2d(const ops::Value& x, const std::string& name, const ops::Convolution& layer) override {
-        const Tensor y = ops::tensor_of(RoundingOps::conv2d(x, name, layer));
+    ops::Value conv2d(const ops::Value& x, const std::string& name,
+                      const ops::Convolution& layer) override {
+        const Tensor y = ops::tensor_of(FakeQuantOps::conv2d(x, name, layer));
         if (!rounds(name)) return y;
-        moved_[name] = wanted_.at(name) - y.mean({0, 2, 3}, true);
-        return y + moved_[name];
+        shifts_[name] = target_means_.at(name) - y.mean({0, 2, 3}, true);
+        return y + shifts_[name];
     }
 
 private:
-    const ChannelMeans& wanted_;
-    ChannelMeans& moved_;
+    const ChannelMeans& target_means_;
+    ChannelMeans& shifts_;
 };
 
-/// Moves the biases of rounded layers so that their means stay what they were (Nagel et al. 2019, "Data-free quantization", section 4.2): rounding
-/// shifts them all in one direction, which a set of images shows sooner than what it does to each.
-void correct_biases(models::Model& model, const ops::Parameters& rounded, const std::map<std::string, double>& ranges, const std::vector<NetworkUse>& uses) {
+/// Bias correction (Nagel et al. 2019, "Data-free quantization", section 4.2): shifts the biases of
+/// rounded layers so that the channel means are preserved. Rounding shifts all samples in the same
+/// direction, which distorts statistics of an image set more than any single image.
+void correct_biases(models::Model& model, const ops::Parameters& rounded,
+                    const std::map<std::string, double>& ranges,
+                    const std::vector<CalibrationBatch>& batches) {
     at::NoGradGuard no_gradients;
     ChannelMeans total;
-    for (const NetworkUse& use : uses) {
-        ChannelMeans wanted, moved;
-        ConvolutionWatcher exact(model.parameters, [&](const std::string& name, const ops::Convolution&, const Tensor&, const Tensor& output) {
-            wanted[name] = output.mean({0, 2, 3}, true);
-        });
-        run(model, exact, use);
-        Centring centring(model.parameters, rounded, ranges, wanted, moved);
-        run(model, centring, use);
-        for (const auto& [name, by] : moved) total[name] = total.contains(name) ? total[name] + by : by;
+    for (const CalibrationBatch& batch : batches) {
+        ChannelMeans target_means, shifts;
+        ConvolutionObserver exact(
+            model.parameters,
+            [&](const std::string& name, const ops::Convolution&, const Tensor&,
+                const Tensor& output) { target_means[name] = output.mean({0, 2, 3}, true); });
+        run(model, exact, batch);
+        BiasCorrection correction(model.parameters, rounded, ranges, target_means, shifts);
+        run(model, correction, batch);
+        for (const auto& [name, by] : shifts)
+            total[name] = total.contains(name) ? total[name] + by : by;
     }
     for (const auto& [name, by] : total) {
         const std::string bias = name + ".bias";
-        model.parameters.set(bias, model.parameters.at(bias) + by.flatten() / static_cast<double>(uses.size()));
+        model.parameters.set(
+            bias, model.parameters.at(bias) + by.flatten() / static_cast<double>(batches.size()));
     }
 }
 
-std::vector<NetworkUse> uses_of(const models::Model& model, const std::vector<std::int64_t>& classes, const QuantisationSettings& settings) {
-    if (model.config.contains("place")) return uses_in_one_step(model, classes, settings.samples, settings.seed);
-    return uses_along_paths(model, std::min(settings.samples, path_samples), path_steps, settings.seed);
+std::vector<CalibrationBatch> calibration_set(const models::Model& model,
+                                              const std::vector<std::int64_t>& classes,
+                                              const QuantisationSettings& settings) {
+    if (model.config.contains("place"))
+        return one_step_calibration_set(model, classes, settings.samples, settings.seed);
+    return trajectory_calibration_set(model, std::min(settings.samples, path_samples), path_steps,
+                                      settings.seed);
 }
 
-nlohmann::json description(const std::vector<LayerError>& layers, const QuantisationSettings& settings, double error) {
+nlohmann::json description(const std::vector<LayerError>& layers,
+                           const QuantisationSettings& settings, double error) {
     nlohmann::json rows = nlohmann::json::array();
-    for (const LayerError& each : layers) {
-        rows.push_back({{"layer", each.layer.name}, {"precision", each.in_int8 ? "int8" : "bf16"}, {"error", each.error},
-                        {"share_of_work", each.layer.share}, {"input_range", each.layer.input_range}});
+    for (const LayerError& layer_error : layers) {
+        rows.push_back({{"layer", layer_error.layer.name},
+                        {"precision", layer_error.in_int8 ? "int8" : "bf16"},
+                        {"error", layer_error.error},
+                        {"share_of_work", layer_error.layer.share},
+                        {"input_range", layer_error.layer.input_range}});
     }
-    return {{"weights", "int8, symmetric, a scale a channel"}, {"inputs", "int8, symmetric, a range a layer"}, {"samples", settings.samples},
-            {"seed", settings.seed}, {"tolerance", settings.tolerance}, {"error", error}, {"layers", rows}};
+    return {{"weights", "int8, symmetric, a scale a channel"},
+            {"inputs", "int8, symmetric, a range a layer"},
+            {"samples", settings.samples},
+            {"seed", settings.seed},
+            {"tolerance", settings.tolerance},
+            {"error", error},
+            {"layers", rows}};
 }
 
 }  // namespace
 
 std::vector<LayerError> choose_layers(std::vector<LayerError> layers, double tolerance) {
-    std::vector<std::size_t> by_merit;
-    for (std::size_t i = 1; i + 1 < layers.size(); ++i) by_merit.push_back(i);
-    const auto price = [&](std::size_t i) { return layers[i].error * layers[i].error / std::max(layers[i].layer.share, 1e-12); };
-    std::ranges::stable_sort(by_merit, [&](std::size_t a, std::size_t b) { return price(a) < price(b); });
+    std::vector<std::size_t> by_cost;
+    for (std::size_t i = 1; i + 1 < layers.size(); ++i) by_cost.push_back(i);
+    const auto cost = [&](std::size_t i) {
+        return layers[i].error * layers[i].error / std::max(layers[i].layer.share, 1e-12);
+    };
+    std::ranges::stable_sort(by_cost,
+                             [&](std::size_t a, std::size_t b) { return cost(a) < cost(b); });
     double spent = 0;
-    for (const std::size_t i : by_merit) {
+    for (const std::size_t i : by_cost) {
         const double with = spent + layers[i].error * layers[i].error;
         layers[i].in_int8 = with <= tolerance * tolerance;
         if (layers[i].in_int8) spent = with;
@@ -147,17 +182,25 @@ std::vector<LayerError> choose_layers(std::vector<LayerError> layers, double tol
     return layers;
 }
 
-std::vector<LayerError> quantise(models::Model& model, const std::vector<std::int64_t>& classes, const QuantisationSettings& settings) {
-    if (model.quantised()) core::fail("this model is quantised already; quantize the one that it was made from");
-    const std::vector<NetworkUse> uses = uses_of(model, classes, settings);
-    const std::vector<CalibratedLayer> calibrated = calibrate(model, uses);
-    if (calibrated.size() < 3) core::fail("a network of architecture {} has no convolutions between its first and last layer to quantise", model.network.architecture);
+std::vector<LayerError> quantise(models::Model& model, const std::vector<std::int64_t>& classes,
+                                 const QuantisationSettings& settings) {
+    if (model.quantised())
+        core::fail("this model is quantised already; quantize the model that it was made from");
+    const std::vector<CalibrationBatch> batches = calibration_set(model, classes, settings);
+    const std::vector<CalibratedLayer> calibrated = calibrate(model, batches);
+    if (calibrated.size() < 3)
+        core::fail(
+            "a network of architecture {} has no convolutions between its first and last layer to "
+            "quantise",
+            model.network.architecture);
 
     ops::Parameters steps = model.parameters;
-    for (const CalibratedLayer& layer : calibrated) ops::quantise(steps, layer.name, static_cast<float>(layer.input_range));
+    for (const CalibratedLayer& layer : calibrated)
+        ops::quantise(steps, layer.name, static_cast<float>(layer.input_range));
     const ops::Parameters rounded = ops::dequantised(steps);
-    const Comparison comparison(model, rounded, some_of(uses));
-    core::Progress progress("measuring layers", static_cast<std::int64_t>(calibrated.size()), "layers");
+    const Comparison comparison(model, rounded, subset_of(batches));
+    core::Progress progress("measuring layers", static_cast<std::int64_t>(calibrated.size()),
+                            "layers");
     std::vector<LayerError> layers;
     for (const CalibratedLayer& layer : calibrated) {
         layers.push_back({layer, comparison.error({{layer.name, layer.input_range}})});
@@ -166,12 +209,13 @@ std::vector<LayerError> quantise(models::Model& model, const std::vector<std::in
     layers = choose_layers(std::move(layers), settings.tolerance);
 
     std::map<std::string, double> ranges;
-    for (const LayerError& each : layers) {
-        if (each.in_int8) ranges[each.layer.name] = each.layer.input_range;
+    for (const LayerError& layer_error : layers) {
+        if (layer_error.in_int8) ranges[layer_error.layer.name] = layer_error.layer.input_range;
     }
     model.config["quantisation"] = description(layers, settings, comparison.error(ranges));
-    correct_biases(model, rounded, ranges, uses);
-    for (const auto& [layer, range] : ranges) ops::quantise(model.parameters, layer, static_cast<float>(range));
+    correct_biases(model, rounded, ranges, batches);
+    for (const auto& [layer, range] : ranges)
+        ops::quantise(model.parameters, layer, static_cast<float>(range));
     return layers;
 }
 

@@ -5,25 +5,28 @@
 namespace atelier::inference {
 
 struct QuantisationSettings {
-    std::int64_t samples = 64;  // that ranges are taken from; a few of them measure the layers
+    std::int64_t samples = 64;  // for calibration; a few of them measure the layers' errors
     std::uint64_t seed = 0;
-    double tolerance = 0.015;   // error that int8 may make, relative to the network's output
+    double tolerance = 0.015;  // largest error of int8, relative to the network's output
 };
 
-/// What int8 in one layer alone does.
+/// The effect of int8 in one layer alone.
 struct LayerError {
     CalibratedLayer layer;
-    double error;         // root mean square over that of the network's output
+    double error;  // RMS of the output's change, relative to the RMS of the output
     bool in_int8 = false;
 };
 
-/// The layers in the order of use, and which of them may be in int8: of all but the first and the last those with the least error for their
-/// work, as long as their errors, squared and summed, stay below the tolerance's square.
+/// Decides which of the layers, given and returned in execution order, are computed in int8: of all
+/// but the first and the last those with the least squared error per share of work, as long as the
+/// sum of squared errors does not exceed the square of the tolerance.
 std::vector<LayerError> choose_layers(std::vector<LayerError> layers, double tolerance);
 
-/// Quantises a model's convolutions in place and says so in its config ("quantisation": settings, every layer's range and error). `classes` are those
-/// that a one-step student answers for; a model that is no student is calibrated along its own sampler's paths. Shows progress. Throws core::Error
-/// when the model is quantised already or has no convolutions.
-std::vector<LayerError> quantise(models::Model& model, const std::vector<std::int64_t>& classes, const QuantisationSettings& settings);
+/// Quantises a model's convolutions in place and records it in the config ("quantisation":
+/// settings, range and error of every layer). `classes` are those that a one-step student owns; a
+/// model that is not a student is calibrated along Heun trajectories. Shows progress. Throws
+/// core::Error when the model is quantised already or has no convolutions.
+std::vector<LayerError> quantise(models::Model& model, const std::vector<std::int64_t>& classes,
+                                 const QuantisationSettings& settings);
 
 }  // namespace atelier::inference

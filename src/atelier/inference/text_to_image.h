@@ -14,30 +14,32 @@ namespace atelier::inference {
 
 class ComputedNetwork;
 
-/// The networks of a diffusers directory, each read when it is first asked for. One thread at a time.
+/// The networks of a diffusers directory, each loaded on first use. Not thread-safe.
 class StableDiffusion {
 public:
     StableDiffusion(const std::filesystem::path& path, const Engine& engine);
     ~StableDiffusion();
 
     const networks::SdUnet& unet() const { return unet_config_; }
-    /// Its decoder and encoder.
+    /// The decoder and encoder.
     Autoencoder& autoencoder() { return autoencoder_; }
     const networks::ClipText& text() const { return text_config_; }
 
     const models::DiffusersDirectory& directory() const { return directory_; }
 
-    /// `x` [N,C,H,W], `t` [N], `hidden` [N,T,D] -> what the U-Net predicts, noise or velocity. Throws core::Error when sizes do not fit.
+    /// `x` [N,C,H,W], `t` [N], `hidden` [N,T,D] -> the U-Net's prediction [N,C,H,W], epsilon or v.
+    /// Throws core::Error when sizes do not fit.
     Tensor predict(const Tensor& x, const Tensor& t, const Tensor& hidden);
 
     struct Text {
-        Tensor hidden, pooled;  // [N,T,D] and [N,D], the state at the end token
+        Tensor hidden, pooled;  // [N,T,D], and [N,D], the state at the end-of-text token
     };
-    /// `ids` [N,T] int64.
+    /// Runs the text encoder on `ids` [N,T] int64. Throws core::Error on ids out of range or too
+    /// many tokens.
     Text read(const Tensor& ids);
 
     const conditions::ClipTokenizer& tokenizer();
-    /// Ids of prompts, padded: [N,77].
+    /// The padded token ids of prompts, [N,77].
     Tensor tokens(std::span<const std::string> prompts);
 
 private:
@@ -50,21 +52,24 @@ private:
     std::unique_ptr<conditions::ClipTokenizer> tokenizer_;
 };
 
-/// How a prompt becomes an image.
+/// Settings of text-to-image sampling.
 struct TextSampling {
     enum class Method { ddim, dpm };
     Method method = Method::dpm;
-    std::int64_t steps = 25, height = 0, width = 0;  // of the image in pixels; 0: as the model was trained
-    double guidance = 7.5;                           // classifier-free (Ho and Salimans 2022); up to 1: none
-    std::string negative{};                          // what guidance leads away from
+    std::int64_t steps = 25;
+    std::int64_t height = 0, width = 0;  // of the image in pixels; 0: the model's own size
+    double guidance = 7.5;   // classifier-free guidance (Ho and Salimans 2022); up to 1: none
+    std::string negative{};  // the negative prompt
 };
 
-/// Throws core::UsageError on a word that is none of ddim and dpm++.
+/// Parses "ddim" or "dpm++". Throws core::UsageError on anything else.
 TextSampling::Method text_sampling_method(const std::string& name);
 
-/// Image `number` of `seed` for `prompt`: [1,3,H,W] in +-1; depends on these alone. `progress(done)` is told of every evaluation. Throws core::UsageError on sizes or steps
-/// that do not fit, core::Interrupted when a stop was requested.
-Tensor draw(StableDiffusion& model, const std::string& prompt, const TextSampling& how, std::uint64_t seed, std::int64_t number,
+/// Image `number` of `seed` for `prompt`, [1,3,H,W] in [-1, 1]; depends on these and `how` only.
+/// `progress(done)` is called after every network evaluation. Throws core::UsageError on sizes or
+/// steps that do not fit, core::Interrupted when a stop is requested.
+Tensor draw(StableDiffusion& model, const std::string& prompt, const TextSampling& how,
+            std::uint64_t seed, std::int64_t number,
             const std::function<void(std::int64_t)>& progress);
 
 }  // namespace atelier::inference

@@ -13,23 +13,29 @@ namespace {
 
 namespace fs = std::filesystem;
 
-/// Folders with the classes of what may lie in them.
+/// The parts' folders, with the class names supported in each.
 const std::map<std::string, std::vector<std::string>>& parts() {
-    static const std::map<std::string, std::vector<std::string>> all{{"unet", {"UNet2DConditionModel"}},
-                                                                     {"vae", {"AutoencoderKL"}},
-                                                                     {"text_encoder", {"CLIPTextModel"}},
-                                                                     {"tokenizer", {"CLIPTokenizer", "CLIPTokenizerFast"}},
-                                                                     {"scheduler", {"DDIMScheduler", "PNDMScheduler", "DPMSolverMultistepScheduler", "DDPMScheduler", "LMSDiscreteScheduler",
-                                                                                    "EulerDiscreteScheduler", "EulerAncestralDiscreteScheduler", "UniPCMultistepScheduler"}}};
+    static const std::map<std::string, std::vector<std::string>> all{
+        {"unet", {"UNet2DConditionModel"}},
+        {"vae", {"AutoencoderKL"}},
+        {"text_encoder", {"CLIPTextModel"}},
+        {"tokenizer", {"CLIPTokenizer", "CLIPTokenizerFast"}},
+        {"scheduler",
+         {"DDIMScheduler", "PNDMScheduler", "DPMSolverMultistepScheduler", "DDPMScheduler",
+          "LMSDiscreteScheduler", "EulerDiscreteScheduler", "EulerAncestralDiscreteScheduler",
+          "UniPCMultistepScheduler"}}};
     return all;
 }
 
-void check_part(const core::JsonObject& index, const std::string& part, const std::vector<std::string>& classes) {
-    if (!index.has(part) || index.json().at(part).is_null()) core::fail("{}: names no \"{}\"", index.where(), part);
+void check_part(const core::JsonObject& index, const std::string& part,
+                const std::vector<std::string>& classes) {
+    if (!index.has(part) || index.json().at(part).is_null())
+        core::fail("{}: names no \"{}\"", index.where(), part);
     const auto names = index.texts(part);
     const std::string name = names.size() == 2 ? names[1] : "";
     if (std::ranges::find(classes, name) == classes.end()) {
-        core::fail("{}: \"{}\" is of the class \"{}\"; supported is {}", index.where(), part, name.substr(0, 100), classes.front());
+        core::fail("{}: \"{}\" is of the class \"{}\", which is not supported; expected {}",
+                   index.where(), part, name.substr(0, 100), classes.front());
     }
 }
 
@@ -53,16 +59,19 @@ void copy_texts(const fs::path& from, const fs::path& to) {
     constexpr std::size_t largest = 64 << 20;
     for (const auto& entry : fs::directory_iterator(from)) {
         const std::string ending = entry.path().extension().string();
-        const bool index = entry.path().filename().string().find(".safetensors.index") != std::string::npos;
-        if (entry.is_regular_file() && !index && (ending == ".json" || ending == ".txt")) core::write_text(to / entry.path().filename(), core::read_text(entry.path(), largest));
+        const bool index =
+            entry.path().filename().string().find(".safetensors.index") != std::string::npos;
+        if (entry.is_regular_file() && !index && (ending == ".json" || ending == ".txt"))
+            core::write_text(to / entry.path().filename(), core::read_text(entry.path(), largest));
     }
 }
 
 void copy_weights(const DiffusersWeights& weights, const fs::path& to) {
     std::vector<core::TensorBytes> tensors;
-    for (const auto& [name, place] : weights.places()) {
-        const core::TensorEntry& entry = place.file->entry(place.name);
-        tensors.push_back({place.name, entry.dtype, entry.shape, place.file->bytes(place.name)});
+    for (const auto& [name, location] : weights.locations()) {
+        const core::TensorEntry& entry = location.file->entry(location.name);
+        tensors.push_back(
+            {location.name, entry.dtype, entry.shape, location.file->bytes(location.name)});
     }
     core::write_safetensors(to, std::move(tensors), {{"format", "pt"}});
 }
@@ -72,7 +81,8 @@ bool is_diffusers_directory(const fs::path& path) { return fs::exists(path / "mo
 std::vector<ops::ParameterSpec> parameters_of(const networks::SdUnet& network) {
     ops::ShapeOps shapes;
     const std::int64_t size = network.factor();
-    network.forward(shapes, ops::Shape{1, network.in_channels, size, size}, ops::Shape{1}, ops::Shape{1, 1, network.context_width});
+    network.forward(shapes, ops::Shape{1, network.in_channels, size, size}, ops::Shape{1},
+                    ops::Shape{1, 1, network.context_width});
     return shapes.parameters;
 }
 
@@ -95,35 +105,58 @@ DiffusersDirectory::DiffusersDirectory(fs::path path) : path_(std::move(path)) {
     index_ = core::read_json(file);
     const core::JsonObject index(index_, file.string());
     const std::string name = index.text("_class_name");
-    if (name != "StableDiffusionPipeline") core::fail("{}: is a \"{}\"; supported is StableDiffusionPipeline (Stable Diffusion 1 and 2)", file.string(), name.substr(0, 100));
+    if (name != "StableDiffusionPipeline")
+        core::fail(
+            "{}: is a \"{}\"; supported is StableDiffusionPipeline (Stable Diffusion 1 and 2)",
+            file.string(), name.substr(0, 100));
     for (const auto& [part, classes] : parts()) check_part(index, part, classes);
 }
 
-networks::SdUnet DiffusersDirectory::unet() const { return read_config<networks::SdUnet>(path_ / "unet" / "config.json"); }
+networks::SdUnet DiffusersDirectory::unet() const {
+    return read_config<networks::SdUnet>(path_ / "unet" / "config.json");
+}
 
-networks::SdVae read_vae_config(const fs::path& folder) { return read_config<networks::SdVae>(folder / "config.json"); }
+networks::SdVae read_vae_config(const fs::path& folder) {
+    return read_config<networks::SdVae>(folder / "config.json");
+}
 
-DiffusersWeights vae_weights_in(const fs::path& folder, const networks::SdVae& network) { return checked_weights(folder, network); }
+DiffusersWeights vae_weights_in(const fs::path& folder, const networks::SdVae& network) {
+    return checked_weights(folder, network);
+}
 
 networks::SdVae DiffusersDirectory::vae() const { return read_vae_config(path_ / "vae"); }
 
-networks::ClipText DiffusersDirectory::text() const { return read_config<networks::ClipText>(path_ / "text_encoder" / "config.json"); }
+networks::ClipText DiffusersDirectory::text() const {
+    return read_config<networks::ClipText>(path_ / "text_encoder" / "config.json");
+}
 
-nlohmann::json DiffusersDirectory::scheduler_config() const { return core::read_json(scheduler_file()); }
+nlohmann::json DiffusersDirectory::scheduler_config() const {
+    return core::read_json(scheduler_file());
+}
 
-DiffusersWeights DiffusersDirectory::unet_weights() const { return checked_weights(path_ / "unet", unet()); }
+DiffusersWeights DiffusersDirectory::unet_weights() const {
+    return checked_weights(path_ / "unet", unet());
+}
 
-DiffusersWeights DiffusersDirectory::vae_weights() const { return checked_weights(path_ / "vae", vae()); }
+DiffusersWeights DiffusersDirectory::vae_weights() const {
+    return checked_weights(path_ / "vae", vae());
+}
 
-DiffusersWeights DiffusersDirectory::text_weights() const { return checked_weights(path_ / "text_encoder", text()); }
+DiffusersWeights DiffusersDirectory::text_weights() const {
+    return checked_weights(path_ / "text_encoder", text());
+}
 
 nlohmann::json DiffusersDirectory::about() const {
     const networks::SdUnet unet = this->unet();
     const networks::SdVae vae = this->vae();
     const networks::ClipText text = this->text();
-    if (text.width != unet.context_width) core::fail("{}: \"cross_attention_dim\" is {}, the text encoder's \"hidden_size\" {}", (path_ / "unet/config.json").string(), unet.context_width, text.width);
+    if (text.width != unet.context_width)
+        core::fail("{}: \"cross_attention_dim\" is {}, the text encoder's \"hidden_size\" {}",
+                   (path_ / "unet/config.json").string(), unet.context_width, text.width);
     const auto of = [](const DiffusersWeights& weights) {
-        return nlohmann::json{{"parameters", weights.count()}, {"stored_as", weights.types()}, {"files", weights.files().size()}};
+        return nlohmann::json{{"parameters", weights.count()},
+                              {"stored_as", weights.types()},
+                              {"files", weights.files().size()}};
     };
     const nlohmann::json scheduler = scheduler_config();
     diffusion::DdpmSchedule::of(core::JsonObject(scheduler, scheduler_file().string()));
@@ -138,13 +171,17 @@ nlohmann::json DiffusersDirectory::about() const {
 }
 
 void write_diffusers_directory(const DiffusersDirectory& from, const fs::path& to) {
-    const DiffusersWeights unet = from.unet_weights(), vae = from.vae_weights(), text = from.text_weights();
+    const DiffusersWeights unet = from.unet_weights(), vae = from.vae_weights(),
+                           text = from.text_weights();
     core::create_directory_atomically(to, [&](const fs::path& folder) {
         copy_texts(from.path(), folder);
-        for (const char* part : {"unet", "vae", "text_encoder", "tokenizer", "scheduler", "feature_extractor"}) copy_texts(from.path() / part, folder / part);
+        for (const char* part :
+             {"unet", "vae", "text_encoder", "tokenizer", "scheduler", "feature_extractor"})
+            copy_texts(from.path() / part, folder / part);
         nlohmann::json index = core::read_json(folder / "model_index.json");
-        index["safety_checker"] = {nullptr, nullptr};  // no part of Stable Diffusion's networks, and not carried over
-        if (!fs::is_directory(folder / "feature_extractor")) index["feature_extractor"] = {nullptr, nullptr};
+        index["safety_checker"] = {nullptr, nullptr};  // not one of the networks, and not copied
+        if (!fs::is_directory(folder / "feature_extractor"))
+            index["feature_extractor"] = {nullptr, nullptr};
         index["requires_safety_checker"] = false;
         core::write_json(folder / "model_index.json", index);
         copy_weights(unet, folder / "unet" / "diffusion_pytorch_model.safetensors");

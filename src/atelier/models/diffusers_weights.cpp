@@ -10,14 +10,20 @@ namespace {
 
 namespace fs = std::filesystem;
 
-constexpr const char* stems[] = {"diffusion_pytorch_model", "model"};  // diffusers' and transformers'
+constexpr const char* stems[] = {"diffusion_pytorch_model",
+                                 "model"};  // diffusers' and transformers'
 
-/// Older files' names of an autoencoder's attention, and of a text tower without its outer name.
+/// Maps older names to current ones: an autoencoder's attention, and a text tower without its outer
+/// name.
 std::string newer_name(std::string name) {
-    static const std::map<std::string, std::string> attention{{".query.", ".to_q."}, {".key.", ".to_k."}, {".value.", ".to_v."}, {".proj_attn.", ".to_out.0."}};
-    for (const auto& [old, now] : attention) {
-        const std::size_t place = name.find(old);
-        if (place != name.npos && name.find(".attentions.") != name.npos) return name.replace(place, old.size(), now);
+    static const std::map<std::string, std::string> attention{{".query.", ".to_q."},
+                                                              {".key.", ".to_k."},
+                                                              {".value.", ".to_v."},
+                                                              {".proj_attn.", ".to_out.0."}};
+    for (const auto& [old, current] : attention) {
+        const std::size_t position = name.find(old);
+        if (position != name.npos && name.find(".attentions.") != name.npos)
+            return name.replace(position, old.size(), current);
     }
     for (const char* outer : {"embeddings.", "encoder.layers.", "final_layer_norm."}) {
         if (name.starts_with(outer)) return "text_model." + name;
@@ -27,15 +33,17 @@ std::string newer_name(std::string name) {
 
 bool is_buffer(const std::string& name) { return name.ends_with("position_ids"); }
 
-/// Throws core::Error where a tensor is there, but of a type that is not read.
-void refuse_unread(const std::vector<fs::path>& files, const std::string& name) {
+/// Throws core::Error if a tensor exists, but with an unsupported type.
+void reject_unread(const std::vector<fs::path>& files, const std::string& name) {
     for (const fs::path& path : files) {
         const core::SafetensorsFile file(path);
-        if (file.unread().contains(name)) file.entry(name);
+        if (file.unsupported().contains(name)) file.entry(name);
     }
 }
 
-bool readable(core::DType type) { return type == core::DType::F32 || type == core::DType::F16 || type == core::DType::BF16; }
+bool readable(core::DType type) {
+    return type == core::DType::F32 || type == core::DType::F16 || type == core::DType::BF16;
+}
 
 }  // namespace
 
@@ -43,28 +51,36 @@ DiffusersWeights::DiffusersWeights(const fs::path& folder) : folder_(folder) {
     for (const char* stem : stems) {
         for (const char* variant : {"", ".fp16", ".bf16"}) {
             const fs::path whole = folder / fmt::format("{}{}.safetensors", stem, variant);
-            const fs::path index = folder / fmt::format("{}.safetensors.index{}.json", stem, variant);
+            const fs::path index =
+                folder / fmt::format("{}.safetensors.index{}.json", stem, variant);
             if (fs::exists(whole)) add(whole, nullptr);
             else if (fs::exists(index)) add_shards(index);
             if (!files_.empty()) return;
         }
     }
-    core::fail("{}: holds no weights; atelier reads *.safetensors or *.safetensors.index.json, not .bin files. Load the directory with diffusers and save it again (save_pretrained)", folder.string());
+    core::fail(
+        "{}: holds no weights; atelier reads *.safetensors or *.safetensors.index.json, not .bin "
+        "files. Load the directory with diffusers and save it again (save_pretrained)",
+        folder.string());
 }
 
-void DiffusersWeights::add(const fs::path& path, const std::vector<std::string>* wanted) {
+void DiffusersWeights::add(const fs::path& path, const std::vector<std::string>* selected) {
     const auto file = std::make_shared<const core::SafetensorsFile>(path);
     files_.push_back(path);
     std::vector<std::string> names;
-    if (wanted) names = *wanted;
-    else for (const auto& [name, entry] : file->entries()) names.push_back(name);
+    if (selected) names = *selected;
+    else
+        for (const auto& [name, entry] : file->entries()) names.push_back(name);
     for (const std::string& name : names) {
         const core::TensorEntry& entry = file->entry(name);
         if (is_buffer(name)) continue;
         if (!readable(entry.dtype)) {
-            core::fail("{}: tensor \"{}\" is of type {}; weights are F32, F16 or BF16", path.string(), name.substr(0, 200), core::name_of(entry.dtype));
+            core::fail("{}: tensor \"{}\" is of type {}; weights are F32, F16 or BF16",
+                       path.string(), name.substr(0, 200), core::name_of(entry.dtype));
         }
-        if (!places_.emplace(newer_name(name), Place{file, name}).second) core::fail("{}: tensor \"{}\" is there twice, under an old name and a new one", path.string(), name.substr(0, 200));
+        if (!locations_.emplace(newer_name(name), TensorLocation{file, name}).second)
+            core::fail("{}: tensor \"{}\" is there twice, under its old and its new name",
+                       path.string(), name.substr(0, 200));
     }
 }
 
@@ -73,28 +89,34 @@ void DiffusersWeights::add_shards(const fs::path& index) {
     const core::JsonObject map = core::JsonObject(json, index.string()).object("weight_map");
     std::map<std::string, std::vector<std::string>> by_file;
     for (const auto& [name, shard] : map.json().items()) {
-        if (!shard.is_string()) core::fail("{}: \"{}\" must name a file", index.string(), name.substr(0, 200));
+        if (!shard.is_string())
+            core::fail("{}: \"{}\" must name a file", index.string(), name.substr(0, 200));
         by_file[shard.get<std::string>()].push_back(name);
     }
     if (by_file.empty()) core::fail("{}: \"weight_map\" names no file", index.string());
     for (const auto& [shard, names] : by_file) {
         if (shard.empty() || fs::path(shard).filename() != shard || shard == "..") {
-            core::fail("{}: names the file \"{}\"; shards lie beside the index", index.string(), shard.substr(0, 200));
+            core::fail("{}: names the file \"{}\"; shards lie beside the index", index.string(),
+                       shard.substr(0, 200));
         }
-        if (!fs::exists(folder_ / shard)) core::fail("{}: is missing, {} names it; download the directory again", (folder_ / shard).string(), index.filename().string());
+        if (!fs::exists(folder_ / shard))
+            core::fail("{}: is missing, {} names it; download the directory again",
+                       (folder_ / shard).string(), index.filename().string());
         add(folder_ / shard, &names);
     }
 }
 
 std::int64_t DiffusersWeights::count() const {
     std::int64_t total = 0;
-    for (const auto& [name, place] : places_) total += ops::elements(place.file->entry(place.name).shape);
+    for (const auto& [name, location] : locations_)
+        total += ops::elements(location.file->entry(location.name).shape);
     return total;
 }
 
 std::string DiffusersWeights::types() const {
     std::set<std::string> all;
-    for (const auto& [name, place] : places_) all.insert(core::name_of(place.file->entry(place.name).dtype));
+    for (const auto& [name, location] : locations_)
+        all.insert(core::name_of(location.file->entry(location.name).dtype));
     std::string text;
     for (const std::string& type : all) text += (text.empty() ? "" : ", ") + type;
     return text;
@@ -104,38 +126,45 @@ void DiffusersWeights::check_against(std::span<const ops::ParameterSpec> specs) 
     std::set<std::string> known;
     for (const ops::ParameterSpec& spec : specs) {
         known.insert(spec.name);
-        const auto found = places_.find(spec.name);
-        if (found == places_.end()) {
-            refuse_unread(files_, spec.name);
-            core::fail("{}: tensor \"{}\" is missing; config.json beside it describes another network", files_.front().string(), spec.name);
+        const auto found = locations_.find(spec.name);
+        if (found == locations_.end()) {
+            reject_unread(files_, spec.name);
+            core::fail(
+                "{}: tensor \"{}\" is missing; config.json beside it describes another network",
+                files_.front().string(), spec.name);
         }
         const auto& [file, name] = found->second;
         const core::Shape& shape = file->entry(name).shape;
         if (shape != spec.shape) {
-            core::fail("{}: tensor \"{}\" is {}, config.json implies {}", file->path().string(), name, core::to_string(shape), core::to_string(spec.shape));
+            core::fail("{}: tensor \"{}\" is {}, config.json implies {}", file->path().string(),
+                       name, core::to_string(shape), core::to_string(spec.shape));
         }
     }
-    for (const auto& [name, place] : places_) {
-        if (!known.contains(name)) core::fail("{}: tensor \"{}\" belongs to no layer that config.json describes", place.file->path().string(), place.name.substr(0, 200));
+    for (const auto& [name, location] : locations_) {
+        if (!known.contains(name))
+            core::fail("{}: tensor \"{}\" belongs to no layer that config.json describes",
+                       location.file->path().string(), location.name.substr(0, 200));
     }
 }
 
 ops::Parameters DiffusersWeights::read() const {
     ops::Parameters parameters;
-    for (const auto& [name, place] : places_) parameters.set(name, ops::read_tensor(*place.file, place.name));
+    for (const auto& [name, location] : locations_)
+        parameters.set(name, ops::read_tensor(*location.file, location.name));
     release_pages();
     return parameters;
 }
 
 ops::Parameters DiffusersWeights::map() const {
     ops::Parameters parameters;
-    for (const auto& [name, place] : places_) parameters.set(name, ops::map_tensor(place.file, place.name));
+    for (const auto& [name, location] : locations_)
+        parameters.set(name, ops::map_tensor(location.file, location.name));
     return parameters;
 }
 
 void DiffusersWeights::release_pages() const {
     std::set<std::shared_ptr<const core::SafetensorsFile>> files;
-    for (const auto& [name, place] : places_) files.insert(place.file);
+    for (const auto& [name, location] : locations_) files.insert(location.file);
     for (const auto& file : files) file->release_pages();
 }
 

@@ -3,20 +3,23 @@
 #include "atelier/core/pickle.h"
 #include "atelier/models/model_directory.h"
 
-/// EDM's classes and this project's config.json, one from the other.
+/// Conversion between EDM's classes and this project's config.json.
 namespace atelier::models {
 
-/// An object of a pickle: its class, and its attributes, among them the arguments that it was made with.
+/// A pickled object: its class, and its attributes, including its constructor arguments.
 struct EdmObject {
     std::string class_name;
     core::PickleValue state;
 };
 
-/// The config.json of a denoiser (EDMPrecond, VPPrecond, VEPrecond) and the network in it (SongUNet, DhariwalUNet). Throws core::Error, beginning
-/// with `where`, on other classes and on arguments that make no network of ours.
-nlohmann::json edm_config(const EdmObject& denoiser, const EdmObject& network, const std::string& where);
+/// The config.json of a denoiser (EDMPrecond, VPPrecond, VEPrecond) and the network in it
+/// (SongUNet, DhariwalUNet). Throws core::Error, beginning with `where`, for other classes and
+/// for unsupported arguments.
+nlohmann::json edm_config(const EdmObject& denoiser, const EdmObject& network,
+                          const std::string& where);
 
-/// The class of the denoiser that EDM would make of `model`, and its arguments. Throws core::Error when it has none.
+/// The EDM denoiser class equivalent to `model`, and its constructor arguments. Throws core::Error
+/// if there is none.
 std::pair<std::string, nlohmann::json> edm_arguments(const Model& model);
 
 /// The fixed filters that EDM's modules keep as buffers, by name, float32.

@@ -11,23 +11,28 @@ namespace {
 
 namespace fs = std::filesystem;
 
-constexpr const char* part_folders[] = {"text_encoder", "tokenizer", "vae", "scheduler", "feature_extractor"};
+constexpr const char* part_folders[] = {"text_encoder", "tokenizer", "vae", "scheduler",
+                                        "feature_extractor"};
 
-/// Where the parts of a model lie: beside it, or beside the students of its ensemble.
-fs::path parts_of(const fs::path& model) {
-    const fs::path whole = fs::absolute(model).lexically_normal();
-    const fs::path itself = whole.has_filename() ? whole : whole.parent_path();
-    for (const fs::path& place : {itself, itself.parent_path().parent_path()}) {
-        if (has_autoencoder(place)) return place;
+/// The folder of a model's parts: its own, or that of its ensemble.
+fs::path parts_folder(const fs::path& model) {
+    const fs::path absolute = fs::absolute(model).lexically_normal();
+    const fs::path itself = absolute.has_filename() ? absolute : absolute.parent_path();
+    for (const fs::path& folder : {itself, itself.parent_path().parent_path()}) {
+        if (has_autoencoder(folder)) return folder;
     }
-    throw core::UsageError(fmt::format("{}: no autoencoder lies beside it or in an ensemble around it; name a student inside its ensemble", model.string()));
+    throw core::UsageError(
+        fmt::format("{}: no autoencoder lies beside it or in an ensemble around it; name a student "
+                    "inside its ensemble",
+                    model.string()));
 }
 
 nlohmann::json model_index(const fs::path& parts) {
     const fs::path scheduler = parts / "scheduler" / "scheduler_config.json";
     const nlohmann::json none{nullptr, nullptr};
     return {{"_class_name", "StableDiffusionPipeline"},
-            {"scheduler", {"diffusers", core::read_json(scheduler).value("_class_name", "DDIMScheduler")}},
+            {"scheduler",
+             {"diffusers", core::read_json(scheduler).value("_class_name", "DDIMScheduler")}},
             {"text_encoder", {"transformers", "CLIPTextModel"}},
             {"tokenizer", {"transformers", "CLIPTokenizer"}},
             {"unet", {"diffusers", "UNet2DConditionModel"}},
@@ -39,23 +44,30 @@ nlohmann::json model_index(const fs::path& parts) {
 
 }  // namespace
 
-bool has_autoencoder(const fs::path& directory) { return fs::is_regular_file(directory / "vae" / "config.json"); }
+bool has_autoencoder(const fs::path& directory) {
+    return fs::is_regular_file(directory / "vae" / "config.json");
+}
 
 nlohmann::json model_config_of(const DiffusersDirectory& from) {
     const networks::SdUnet unet = from.unet();
-    return {{"architecture", "sd_unet"},
-            {"unet", core::read_json(from.path() / "unet" / "config.json")},
-            {"tokens", conditions::ClipTokenizer(from.tokenizer()).length()},
-            {"preconditioning", "ddpm"},
-            {"scheduler", from.scheduler_config()},
-            {"condition", "text"},
-            {"data", {{"kind", "latent"}, {"shape", {unet.in_channels, unet.sample_size, unet.sample_size}}}}};
+    return {
+        {"architecture", "sd_unet"},
+        {"unet", core::read_json(from.path() / "unet" / "config.json")},
+        {"tokens", conditions::ClipTokenizer(from.tokenizer()).length()},
+        {"preconditioning", "ddpm"},
+        {"scheduler", from.scheduler_config()},
+        {"condition", "text"},
+        {"data",
+         {{"kind", "latent"}, {"shape", {unet.in_channels, unet.sample_size, unet.sample_size}}}}};
 }
 
-void write_latent_model(const DiffusersDirectory& from, const fs::path& to, const nlohmann::json& more) {
+void write_latent_model(const DiffusersDirectory& from, const fs::path& to,
+                        const nlohmann::json& more) {
     nlohmann::json config = model_config_of(from);
     config.update(more);
-    networks::make_network(core::JsonObject(config, from.path().string()));  // what cannot be a model is said before anything is written
+    networks::make_network(core::JsonObject(
+        config,
+        from.path().string()));  // an invalid model is reported before anything is written
     const DiffusersWeights unet = from.unet_weights();
     copy_weights(unet, to / "model.safetensors");
     copy_weights(from.vae_weights(), to / "vae" / "diffusion_pytorch_model.safetensors");
@@ -67,17 +79,23 @@ void write_latent_model(const DiffusersDirectory& from, const fs::path& to, cons
 
 void copy_parts(const fs::path& from, const fs::path& to) {
     for (const char* part : part_folders) {
-        if (fs::is_directory(from / part)) fs::copy(from / part, to / part, fs::copy_options::recursive | fs::copy_options::skip_existing);
+        if (fs::is_directory(from / part))
+            fs::copy(from / part, to / part,
+                     fs::copy_options::recursive | fs::copy_options::skip_existing);
     }
 }
 
 void write_as_diffusers(const fs::path& model, const fs::path& to) {
-    const Model read = read_model(model, at::kCPU, Weights::mapped);  // deltas merged with their base
-    if (read.network.architecture != "sd_unet") throw core::UsageError(model.string() + ": is no U-Net of Stable Diffusion; --to diffusers is for those");
-    const fs::path parts = parts_of(model);
+    const Model read =
+        read_model(model, at::kCPU, Weights::mapped);  // deltas merged with their base
+    if (read.network.architecture != "sd_unet")
+        throw core::UsageError(model.string() +
+                               ": is no U-Net of Stable Diffusion; --to diffusers is for those");
+    const fs::path parts = parts_folder(model);
     core::create_directory_atomically(to, [&](const fs::path& folder) {
         copy_parts(parts, folder);
-        ops::write_parameters(folder / "unet" / "diffusion_pytorch_model.safetensors", read.parameters, {{"format", "pt"}});
+        ops::write_parameters(folder / "unet" / "diffusion_pytorch_model.safetensors",
+                              read.parameters, {{"format", "pt"}});
         core::write_json(folder / "unet" / "config.json", read.config.at("unet"));
         core::write_json(folder / "model_index.json", model_index(parts));
     });

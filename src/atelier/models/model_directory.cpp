@@ -4,8 +4,8 @@
 
 #include "atelier/core/error.h"
 #include "atelier/models/checksums.h"
+#include "atelier/models/identify_path.h"
 #include "atelier/models/opened_model.h"
-#include "atelier/models/what_is.h"
 #include "atelier/ops/low_rank.h"
 #include "atelier/ops/quantised.h"
 
@@ -13,38 +13,40 @@ namespace atelier::models {
 
 namespace {
 
-/// config.json written by others (and the peers) may lack "data": an image of the network's shape is meant.
-DataForm form_of(const core::JsonObject& config, const networks::Network& network) {
+/// The "data" of config.json. Configs written by other programs may lack it; it defaults to an
+/// image of the network's shape, or points.
+SampleSpec spec_of(const core::JsonObject& config, const networks::Network& network) {
     if (config.has("data")) {
-        DataForm form = data_form_from_json(config.object("data"));
-        if (form.shape != network.data_shape) {
-            core::fail("{}: data.shape is {}, the network's is {}", config.where(), core::to_string(form.shape),
-                       core::to_string(network.data_shape));
+        SampleSpec spec = sample_spec_from_json(config.object("data"));
+        if (spec.shape != network.data_shape) {
+            core::fail("{}: data.shape is {}, the network's is {}", config.where(),
+                       core::to_string(spec.shape), core::to_string(network.data_shape));
         }
-        return form;
+        return spec;
     }
-    DataForm form;
-    form.shape = network.data_shape;
-    if (form.shape.size() == 1) {
-        form.kind = DataForm::Kind::points;
-        form.offset.assign(static_cast<std::size_t>(form.shape[0]), 0.0);
+    SampleSpec spec;
+    spec.shape = network.data_shape;
+    if (spec.shape.size() == 1) {
+        spec.kind = SampleSpec::Kind::points;
+        spec.offset.assign(static_cast<std::size_t>(spec.shape[0]), 0.0);
     }
-    return form;
+    return spec;
 }
 
 Model described(const nlohmann::json& config, const std::string& where) {
     const core::JsonObject json(config, where);
     Model model;
     model.config = config;
-    model.config.erase(checksums_key);  // of the files beside it; what is written elsewhere gets its own
+    model.config.erase(checksums_key);  // they apply to the files beside it only
     model.network = networks::make_network(json);
-    model.scheme = diffusion::read_scheme(json);
-    const diffusion::NoiseRange usual = diffusion::usual_range(model.scheme);
-    model.range = usual;
-    model.range.sigma_min = json.number_or("sigma_min", usual.sigma_min, 1e-9, 1e9);
-    model.range.sigma_max = json.number_or("sigma_max", usual.sigma_max, 1e-9, 1e9);
-    if (model.range.sigma_min >= model.range.sigma_max) core::fail("{}: sigma_min must be below sigma_max", where);
-    model.form = form_of(json, model.network);
+    model.parametrisation = diffusion::read_parametrisation(json);
+    const diffusion::NoiseRange defaults = diffusion::default_range(model.parametrisation);
+    model.range = defaults;
+    model.range.sigma_min = json.number_or("sigma_min", defaults.sigma_min, 1e-9, 1e9);
+    model.range.sigma_max = json.number_or("sigma_max", defaults.sigma_max, 1e-9, 1e9);
+    if (model.range.sigma_min >= model.range.sigma_max)
+        core::fail("{}: sigma_min must be below sigma_max", where);
+    model.spec = spec_of(json, model.network);
     return model;
 }
 
@@ -52,38 +54,43 @@ constexpr const char *lora = "lora", *weights_file = "model.safetensors";
 
 std::string base_of(const nlohmann::json& config, const std::string& where) {
     const std::string base = core::JsonObject(config, where).object(lora).text("base");
-    if (base.empty() || std::filesystem::path(base).is_absolute()) core::fail("{}: lora.base must be a path from the model's folder to the model that it stands on", where);
+    if (base.empty() || std::filesystem::path(base).is_absolute())
+        core::fail("{}: lora.base must be a path from the model's folder to its base model", where);
     return base;
 }
 
-/// The weights of a directory, in memory once for all that stand on them at a time.
-std::shared_ptr<const ops::Parameters> shared_base(const std::filesystem::path& directory, at::Device device) {
+/// The weights of a directory, in memory once for all models that currently share them.
+std::shared_ptr<const ops::Parameters> shared_base(const std::filesystem::path& directory,
+                                                   at::Device device) {
     static std::mutex mutex;
-    static std::map<std::string, std::weak_ptr<const ops::Parameters>> known;
+    static std::map<std::string, std::weak_ptr<const ops::Parameters>> cache;
     const std::lock_guard lock(mutex);
     const auto file = std::filesystem::weakly_canonical(directory) / "model.safetensors";
     std::error_code missing;
     const auto written = std::filesystem::last_write_time(file, missing).time_since_epoch().count();
-    auto& place = known[fmt::format("{} {} {}", file.string(), written, device.str())];
-    auto base = place.lock();
+    auto& entry = cache[fmt::format("{} {} {}", file.string(), written, device.str())];
+    auto base = entry.lock();
     if (!base) {
         base = std::make_shared<const ops::Parameters>(read_model(directory, device).parameters);
-        place = base;
+        entry = base;
     }
     return base;
 }
 
-/// Every delta must have its weight, of its sizes.
+/// Checks that the base has a weight of the right shape for every delta.
 void check_base(const Model& model, const std::string& where) {
     for (const ops::ParameterSpec& spec : networks::trace(model.network).parameters) {
         const auto& base = model.parameters.base();
-        if (!base->contains(spec.name) || base->at(spec.name).sizes() != at::IntArrayRef(spec.shape)) {
-            core::fail("{}: its base has no tensor \"{}\" of {}; it is another network's", where, spec.name, core::to_string(spec.shape));
+        if (!base->contains(spec.name) ||
+            base->at(spec.name).sizes() != at::IntArrayRef(spec.shape)) {
+            core::fail("{}: its base has no tensor \"{}\" of {}; it is another network's", where,
+                       spec.name, core::to_string(spec.shape));
         }
     }
 }
 
-/// Checkpoints of EDM carry the fixed filters of their resampling layers; ours are part of the vocabulary.
+/// Drops the fixed filters of resampling layers, which EDM's checkpoints contain; here they are
+/// part of the ops.
 ops::Parameters without_filters(const ops::Parameters& all) {
     ops::Parameters kept;
     for (const auto& [name, tensor] : all.tensors()) {
@@ -114,17 +121,22 @@ void Model::release_pages() const {
     if (mapped) mapped->release_pages();
 }
 
-std::int64_t Model::parameter_count() const { return ops::without_steps(parameters, "model").count(); }
+std::int64_t Model::parameter_count() const {
+    return ops::without_quantisation(parameters, "model").count();
+}
 
-diffusion::EdmDenoiser Model::denoiser(const ops::Compute& compute) const { return {network, parameters, scheme, compute}; }
+diffusion::EdmDenoiser Model::denoiser(const ops::Compute& compute) const {
+    return {network, parameters, parametrisation, compute};
+}
 
-Model fresh_model(const nlohmann::json& config, std::uint64_t seed) {
+Model init_model(const nlohmann::json& config, std::uint64_t seed) {
     Model model = described(config, "model");
     model.parameters = ops::initialise(model.specs(), seed);
     return model;
 }
 
-Model model_of(const nlohmann::json& config, const ops::Parameters& tensors, const std::string& where) {
+Model model_of(const nlohmann::json& config, const ops::Parameters& tensors,
+               const std::string& where) {
     Model model = described(config, where);
     model.parameters = without_filters(tensors);
     ops::check_against(model.parameters, networks::trace(model.network).parameters, where);
@@ -133,9 +145,11 @@ Model model_of(const nlohmann::json& config, const ops::Parameters& tensors, con
 
 Model read_model_config(const std::filesystem::path& directory) {
     const auto path = directory / "config.json";
-    if (!std::filesystem::exists(path)) refuse_as_model(directory);
+    if (!std::filesystem::exists(path)) reject_as_model(directory);
     nlohmann::json config = core::read_json(path);
-    if (config.is_object() && !config.contains("architecture") && (config.contains("_class_name") || config.contains("architectures"))) refuse_as_model(directory);
+    if (config.is_object() && !config.contains("architecture") &&
+        (config.contains("_class_name") || config.contains("architectures")))
+        reject_as_model(directory);
     return described(config, path.string());
 }
 
@@ -150,19 +164,27 @@ Model read_weights(Model model, at::Device device, Weights weights) {
     const auto& path = file->path();
     const bool mapped = weights == Weights::mapped && device == at::kCPU;
     if (!mapped) model.mapped = nullptr;
-    model.parameters = without_filters(mapped ? ops::map_parameters(file) : ops::read_parameters(*file));
-    ops::check_against(ops::without_steps(model.parameters, path.string()), model.specs(), path.string());
+    model.parameters =
+        without_filters(mapped ? ops::map_parameters(file) : ops::read_parameters(*file));
+    ops::check_against(ops::without_quantisation(model.parameters, path.string()), model.specs(),
+                       path.string());
     for (const auto& [name, tensor] : model.parameters.tensors()) {
         if (tensor.scalar_type() == at::kChar && !model.quantised()) {
-            core::fail("{}: tensor \"{}\" is int8, and config.json says nothing of \"quantisation\"", path.string(), name);
+            core::fail(
+                "{}: tensor \"{}\" is int8, and config.json says nothing of \"quantisation\"",
+                path.string(), name);
         }
-        if (!tensor.is_floating_point() && tensor.scalar_type() != at::kChar) core::fail("{}: tensor \"{}\" holds whole numbers; weights are floating point", path.string(), name);
+        if (!tensor.is_floating_point() && tensor.scalar_type() != at::kChar)
+            core::fail("{}: tensor \"{}\" holds integers; weights are floating point",
+                       path.string(), name);
     }
-    if (!model.parameters.all_finite()) core::fail("{}: holds numbers that are not finite; the file is damaged", path.string());
+    if (!model.parameters.all_finite())
+        core::fail("{}: holds values that are not finite; the file is damaged", path.string());
     if (!mapped) model.parameters = ops::dequantised(model.parameters);
     if (device != at::kCPU) model.parameters = model.parameters.to(device);
     if (model.low_rank() > 0) {
-        model.parameters.stand_on(shared_base(path.parent_path() / base_of(model.config, path.string()), device));
+        model.parameters.set_base(
+            shared_base(path.parent_path() / base_of(model.config, path.string()), device));
         check_base(model, path.string());
         if (weights != Weights::shared) {
             model.parameters = ops::merged(model.parameters);
@@ -172,9 +194,12 @@ Model read_weights(Model model, at::Device device, Weights weights) {
     return model;
 }
 
-Model read_model(const std::filesystem::path& directory, at::Device device, Weights weights) { return read_weights(open_model(directory), device, weights); }
+Model read_model(const std::filesystem::path& directory, at::Device device, Weights weights) {
+    return read_weights(open_model(directory), device, weights);
+}
 
-void write_model(const std::filesystem::path& directory, const Model& model, const MoreWeights& more) {
+void write_model(const std::filesystem::path& directory, const Model& model,
+                 const MoreWeights& more) {
     std::vector<std::string> files{weights_file};
     ops::write_parameters(directory / weights_file, model.parameters);
     for (const auto& [name, parameters] : more) {
@@ -187,7 +212,8 @@ void write_model(const std::filesystem::path& directory, const Model& model, con
 }
 
 bool is_model_directory(const std::filesystem::path& path) {
-    return std::filesystem::is_regular_file(path / "config.json") && !std::filesystem::exists(path / "ensemble.json");
+    return std::filesystem::is_regular_file(path / "config.json") &&
+           !std::filesystem::exists(path / "ensemble.json");
 }
 
 }  // namespace atelier::models

@@ -2,13 +2,15 @@
 
 #include "atelier/models/ensemble.h"
 
-/// Models whose files are open and not yet read: they can be read later, and again, as they were, whatever lies in their place by then.
+/// Models whose files are open but not yet read. They can be read later, and repeatedly, in their
+/// original state even if the files have been replaced meanwhile.
 namespace atelier::models {
 
-/// The model of a directory with its config.json read, `mapped` the weights' file and `parameters` empty. Throws core::Error naming the file.
+/// The model of a directory with its config.json read, `mapped` set to the weights file and
+/// `parameters` empty. Throws core::Error naming the file.
 Model open_model(const std::filesystem::path& directory);
 
-/// Opens student k. Throws core::Error when it was trained for another partition or another cell.
+/// Opens student k. Throws core::Error if it was trained for another partition or another cell.
 Model open_student(const Ensemble& ensemble, std::int64_t student);
 
 /// Reads and checks the weights of an opened model, as read_model does.

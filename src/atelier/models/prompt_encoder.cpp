@@ -1,7 +1,7 @@
 #include "atelier/models/prompt_encoder.h"
 
 #include "atelier/core/error.h"
-#include "atelier/diffusion/text_reading.h"
+#include "atelier/diffusion/encoded_text.h"
 #include "atelier/models/diffusers_directory.h"
 
 namespace atelier::models {
@@ -10,7 +10,7 @@ namespace {
 
 namespace fs = std::filesystem;
 
-constexpr std::size_t at_once = 256;
+constexpr std::size_t batch_size = 256;
 constexpr const char *tower_folder = "text_encoder", *tokenizer_folder = "tokenizer";
 
 }  // namespace
@@ -18,44 +18,56 @@ constexpr const char *tower_folder = "text_encoder", *tokenizer_folder = "tokeni
 Tensor token_ids(const conditions::ClipTokenizer& tokenizer, std::span<const std::string> prompts) {
     std::vector<std::int64_t> all;
     for (const std::string& prompt : prompts) {
-        const auto one = tokenizer.encode_padded(prompt);
-        all.insert(all.end(), one.begin(), one.end());
+        const auto ids = tokenizer.encode_padded(prompt);
+        all.insert(all.end(), ids.begin(), ids.end());
     }
-    return at::tensor(all, at::kLong).view({static_cast<std::int64_t>(prompts.size()), tokenizer.length()});
+    return at::tensor(all, at::kLong)
+        .view({static_cast<std::int64_t>(prompts.size()), tokenizer.length()});
 }
 
 Tensor PromptEncoder::embed(std::span<const std::string> prompts) const {
     at::NoGradGuard no_gradients;
     std::vector<Tensor> parts;
-    for (std::size_t first = 0; first < prompts.size(); first += at_once) {
-        parts.push_back(read(prompts.subspan(first, std::min(at_once, prompts.size() - first))).embeddings);
+    for (std::size_t first = 0; first < prompts.size(); first += batch_size) {
+        parts.push_back(encode(prompts.subspan(first, std::min(batch_size, prompts.size() - first)))
+                            .embeddings);
     }
     return at::cat(parts);
 }
 
-diffusion::TextReading PromptEncoder::read(std::span<const std::string> prompts) const {
+diffusion::EncodedText PromptEncoder::encode(std::span<const std::string> prompts) const {
     at::NoGradGuard no_gradients;
-    return diffusion::read_text(tower, parameters, token_ids(tokenizer, prompts));
+    return diffusion::encode_text(tower, parameters, token_ids(tokenizer, prompts));
 }
 
-bool has_prompt_encoder(const fs::path& directory) { return fs::is_regular_file(directory / tower_folder / "config.json"); }
+bool has_prompt_encoder(const fs::path& directory) {
+    return fs::is_regular_file(directory / tower_folder / "config.json");
+}
 
-void refuse_prompts(const fs::path& directory) {
+void reject_prompts(const fs::path& directory) {
     if (has_prompt_encoder(directory)) {
-        throw core::UsageError(directory.string() + ": reads prompts, and this works with classes only; sample --prompt, route --prompt and evaluate read prompts");
+        throw core::UsageError(directory.string() +
+                               ": reads prompts, and this works with classes only; sample "
+                               "--prompt, route --prompt and evaluate read prompts");
     }
 }
 
 PromptEncoder read_prompt_encoder(const fs::path& directory) {
     const fs::path file = directory / tower_folder / "config.json";
     const nlohmann::json config = core::read_json(file);
-    const networks::ClipText tower = networks::ClipText::of(core::JsonObject(config, file.string()));
+    const networks::ClipText tower =
+        networks::ClipText::of(core::JsonObject(config, file.string()));
     const DiffusersWeights weights(directory / tower_folder);
     weights.check_against(parameters_of(tower));
-    PromptEncoder encoder{tower, weights.read(), conditions::ClipTokenizer(directory / tokenizer_folder)};
-    if (!encoder.parameters.all_finite()) core::fail("{}: holds numbers that are not finite; the file is damaged", (directory / tower_folder).string());
-    if (encoder.tokenizer.size() > encoder.tower.vocabulary || encoder.tokenizer.length() > encoder.tower.positions) {
-        core::fail("{}: reads {} tokens of {}; the tokenizer beside it gives up to {} of {}", file.string(), encoder.tower.positions, encoder.tower.vocabulary,
+    PromptEncoder encoder{tower, weights.read(),
+                          conditions::ClipTokenizer(directory / tokenizer_folder)};
+    if (!encoder.parameters.all_finite())
+        core::fail("{}: holds values that are not finite; the file is damaged",
+                   (directory / tower_folder).string());
+    if (encoder.tokenizer.size() > encoder.tower.vocabulary ||
+        encoder.tokenizer.length() > encoder.tower.positions) {
+        core::fail("{}: reads {} tokens of {}; the tokenizer beside it gives up to {} of {}",
+                   file.string(), encoder.tower.positions, encoder.tower.vocabulary,
                    encoder.tokenizer.length(), encoder.tokenizer.size());
     }
     return encoder;

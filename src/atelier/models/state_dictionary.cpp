@@ -10,15 +10,17 @@ namespace {
 
 using core::PickleValue;
 
-constexpr int deepest = 32;
-constexpr std::size_t most_steps = 1'000'000;
+constexpr int max_depth = 32;
+constexpr std::size_t max_steps = 1'000'000;
 
-/// Walks dictionaries in dictionaries.
-void collect_named(const std::shared_ptr<TorchFile>& file, PickleWalk& walk, const PickleValue& value, const std::string& name, int depth,
+/// Collects the tensors of nested dictionaries.
+void collect_named(const std::shared_ptr<TorchFile>& file, PickleWalk& walk,
+                   const PickleValue& value, const std::string& name, int depth,
                    NamedTensors& tensors) {
     for (const auto& [key, entry] : walk.entries(value, depth)) {
         if (!key.is_text()) continue;
-        const std::string path = name.empty() ? std::string(key.text()) : name + "." + std::string(key.text());
+        const std::string path =
+            name.empty() ? std::string(key.text()) : name + "." + std::string(key.text());
         if (TorchFile::is_tensor(entry)) {
             tensors[path] = [file, tensor = entry] { return file->tensor(tensor); };
         } else if (entry.is_dict() || entry.is_call("collections.OrderedDict")) {
@@ -29,10 +31,12 @@ void collect_named(const std::shared_ptr<TorchFile>& file, PickleWalk& walk, con
 
 }  // namespace
 
-std::vector<std::pair<PickleValue, PickleValue>> PickleWalk::entries(const PickleValue& value, int depth) {
+std::vector<std::pair<PickleValue, PickleValue>> PickleWalk::entries(const PickleValue& value,
+                                                                     int depth) {
     auto entries = value.entries();
     steps_ += entries.size() + 1;
-    if (depth > deepest || steps_ > most_steps) core::fail("{}: its objects hold each other too deep or too often; no checkpoint does", where_);
+    if (depth > max_depth || steps_ > max_steps)
+        core::fail("{}: its objects are nested too deep or too often for a checkpoint", where_);
     return entries;
 }
 
@@ -40,7 +44,8 @@ NamedTensors read_named_tensors(const std::filesystem::path& path) {
     NamedTensors named;
     if (path.extension() == ".safetensors") {
         const ops::Parameters all = ops::read_parameters(path, /*keep_types=*/true);
-        for (const auto& [name, tensor] : all.tensors()) named[name] = [held = tensor] { return held; };
+        for (const auto& [name, tensor] : all.tensors())
+            named[name] = [copy = tensor] { return copy; };
     } else {
         const auto file = std::make_shared<TorchFile>(path);
         PickleWalk walk(file->where());
@@ -49,15 +54,18 @@ NamedTensors read_named_tensors(const std::filesystem::path& path) {
     return named;
 }
 
-Tensor tensor_of(const NamedTensors& tensors, const std::string& name, const std::vector<std::int64_t>& shape, const std::string& network,
+Tensor tensor_of(const NamedTensors& tensors, const std::string& name,
+                 const std::vector<std::int64_t>& shape, const std::string& network,
                  const std::string& hint, const std::string& where) {
     const auto found = tensors.find(name);
     if (found == tensors.end()) core::fail("{}: has no tensor \"{}\"; {}", where, name, hint);
     const Tensor tensor = found->second().to(at::kFloat).contiguous();
     if (tensor.sizes() != at::IntArrayRef(shape)) {
-        core::fail("{}: tensor \"{}\" is {}, {} has {}", where, name, core::to_string(tensor.sizes().vec()), network, core::to_string(shape));
+        core::fail("{}: tensor \"{}\" is {}, {} has {}", where, name,
+                   core::to_string(tensor.sizes().vec()), network, core::to_string(shape));
     }
-    if (!at::isfinite(tensor).all().item<bool>()) core::fail("{}: tensor \"{}\" holds numbers that are not finite", where, name);
+    if (!at::isfinite(tensor).all().item<bool>())
+        core::fail("{}: tensor \"{}\" holds values that are not finite", where, name);
     return tensor;
 }
 

@@ -8,8 +8,8 @@
 
 namespace atelier::models {
 
-/// A file written by Python's pickle or by torch.save (as a zip archive or in the older form), read as data: nothing in it is run. Globals that
-/// no checkpoint needs are refused by name.
+/// A file written by Python's pickle or by torch.save (as a zip archive or in the older form), read
+/// as data: no code in it is executed. Globals that no checkpoint needs are rejected by name.
 class TorchFile {
 public:
     /// Throws core::Error naming the file.
@@ -20,8 +20,8 @@ public:
 
     static bool is_tensor(const core::PickleValue& value);
 
-    /// The tensor of `value`, contiguous, of its own type. Throws core::Error when its sizes do not fit its storage, and when all tensors asked for
-    /// together are larger than the file.
+    /// The tensor of `value`, contiguous, in its stored type. Throws core::Error if its sizes do
+    /// not fit its storage, or if all tensors read so far are together larger than the file.
     Tensor tensor(const core::PickleValue& value);
 
 private:
@@ -34,15 +34,16 @@ private:
     void open_legacy(std::span<const std::byte> bytes);
     Storage nested_storage(const core::PickleValue& call) const;
     Storage keyed_storage(const core::PickleValue& persistent) const;
-    /// Throws when more bytes were asked for than the file has, as by tensors that share storages without end.
-    void spend(std::uint64_t bytes);
+    /// Counts bytes read; throws core::Error when they exceed the file's size, as with many tensors
+    /// sharing one storage.
+    void count_bytes(std::uint64_t bytes);
 
-    std::unique_ptr<core::MappedFile> file_;  // one of the two
+    std::unique_ptr<core::MappedFile> file_;  // one of file_ and zip_ is set
     std::unique_ptr<core::ZipFile> zip_;
-    std::string inside_;               // the folder of a zip archive in which all lies
+    std::string root_folder_;  // of a zip archive's entries
     std::optional<core::Pickle> pickle_;
     std::map<std::string, Storage, std::less<>> legacy_;  // storages by key
-    std::uint64_t left_ = 0;
+    std::uint64_t bytes_left_ = 0;
 };
 
 }  // namespace atelier::models

@@ -23,19 +23,25 @@ ops::Value embed(ops::Ops& ops, const AdmUNetConfig& config, const Inputs& input
     const std::int64_t width = config.model_channels * config.channel_mult_emb;
     ops::Value e = ops.sinusoid(inputs.c_noise, {.width = config.model_channels});
     if (inputs.augment) {
-        e = ops.add(e, ops.linear(*inputs.augment, "model.map_augment", {.out_features = config.model_channels, .bias = false, .init = ops::zeros}));
+        e = ops.add(
+            e,
+            ops.linear(*inputs.augment, "model.map_augment",
+                       {.out_features = config.model_channels, .bias = false, .init = ops::zeros}));
     }
     e = ops.silu(ops.linear(e, "model.map_layer0", {.out_features = width}));
     e = ops.linear(e, "model.map_layer1", {.out_features = width});
     if (config.classes > 0) {
-        const ops::Init unit_normal{ops::Init::Kind::normal, std::sqrt(static_cast<double>(config.classes))};
-        e = ops.add(e, ops.linear(*inputs.labels, "model.map_label", {.out_features = width, .bias = false, .init = unit_normal}));
+        const ops::Init unit_normal{ops::Init::Kind::normal,
+                                    std::sqrt(static_cast<double>(config.classes))};
+        e = ops.add(e, ops.linear(*inputs.labels, "model.map_label",
+                                  {.out_features = width, .bias = false, .init = unit_normal}));
     }
     return ops.silu(e);
 }
 
 bool attends(const AdmUNetConfig& config, std::int64_t resolution) {
-    return std::ranges::find(config.attention_resolutions, resolution) != config.attention_resolutions.end();
+    return std::ranges::find(config.attention_resolutions, resolution) !=
+           config.attention_resolutions.end();
 }
 
 AdmEncoded encode(ops::Ops& ops, const AdmUNetConfig& config, const Inputs& inputs) {
@@ -45,16 +51,20 @@ AdmEncoded encode(ops::Ops& ops, const AdmUNetConfig& config, const Inputs& inpu
         const std::int64_t resolution = inner_resolution(config, level);
         const std::int64_t channels = config.model_channels * config.channel_mult[level];
         if (level == 0) {
-            state.x = ops.conv2d(state.x, level_name("enc", resolution, "conv"), {.out_channels = channels});
+            state.x = ops.conv2d(state.x, level_name("enc", resolution, "conv"),
+                                 {.out_channels = channels});
         } else {
             const std::int64_t same = ops.shape(state.x)[1];
-            state.x = unet_block(ops, state.x, state.embedding, level_name("enc", resolution, "down"),
-                                 {.out_channels = same, .resample = ops::Resample::down});
+            state.x =
+                unet_block(ops, state.x, state.embedding, level_name("enc", resolution, "down"),
+                           {.out_channels = same, .resample = ops::Resample::down});
         }
         state.skips.push_back(state.x);
         for (std::int64_t i = 0; i < config.num_blocks; ++i) {
-            state.x = unet_block(ops, state.x, state.embedding, level_name("enc", resolution, fmt::format("block{}", i)),
-                                 {.out_channels = channels, .attention = attends(config, resolution)});
+            state.x =
+                unet_block(ops, state.x, state.embedding,
+                           level_name("enc", resolution, fmt::format("block{}", i)),
+                           {.out_channels = channels, .attention = attends(config, resolution)});
             state.skips.push_back(state.x);
         }
     }
@@ -67,7 +77,8 @@ ops::Value decode(ops::Ops& ops, const AdmUNetConfig& config, AdmEncoded state) 
         const std::int64_t resolution = inner_resolution(config, level);
         const std::int64_t same = ops.shape(state.x)[1];
         const auto block = [&](const std::string& what, const UNetBlock& options) {
-            state.x = unet_block(ops, state.x, state.embedding, level_name("dec", resolution, what), options);
+            state.x = unet_block(ops, state.x, state.embedding, level_name("dec", resolution, what),
+                                 options);
         };
         if (level == levels - 1) {
             block("in0", {.out_channels = same, .attention = true});
@@ -78,8 +89,9 @@ ops::Value decode(ops::Ops& ops, const AdmUNetConfig& config, AdmEncoded state) 
         for (std::int64_t i = 0; i <= config.num_blocks; ++i) {
             state.x = ops.concat(state.x, state.skips.back());
             state.skips.pop_back();
-            block(fmt::format("block{}", i), {.out_channels = config.model_channels * config.channel_mult[level],
-                                              .attention = attends(config, resolution)});
+            block(fmt::format("block{}", i),
+                  {.out_channels = config.model_channels * config.channel_mult[level],
+                   .attention = attends(config, resolution)});
         }
     }
     const std::int64_t channels = config.channels * config.patch_size * config.patch_size;
@@ -91,16 +103,18 @@ ops::Value decode(ops::Ops& ops, const AdmUNetConfig& config, AdmEncoded state) 
 void check(const AdmUNetConfig& config, const std::string& where) {
     const auto deepest = static_cast<std::int64_t>(1) << (config.channel_mult.size() - 1);
     if (config.resolution % (config.patch_size * deepest) != 0) {
-        core::fail("{}: resolution {} must be a multiple of patch_size x 2^(levels-1) = {}", where, config.resolution,
-                   config.patch_size * deepest);
+        core::fail("{}: resolution {} must be a multiple of patch_size x 2^(levels-1) = {}", where,
+                   config.resolution, config.patch_size * deepest);
     }
     if (config.model_channels % 2 != 0) core::fail("{}: model_channels must be even", where);
     for (std::size_t level = 0; level < config.channel_mult.size(); ++level) {
         const std::int64_t channels = config.model_channels * config.channel_mult[level];
-        const bool attention = level + 1 == config.channel_mult.size() || attends(config, inner_resolution(config, level));
+        const bool attention = level + 1 == config.channel_mult.size() ||
+                               attends(config, inner_resolution(config, level));
         const std::int64_t heads = attention_heads(channels);
         if (attention && heads > 0 && channels % heads != 0) {
-            core::fail("{}: level {} attends with {} heads and has {} channels, which they cannot share evenly", where, level, heads, channels);
+            core::fail("{}: level {} has {} attention heads, which do not divide its {} channels",
+                       where, level, heads, channels);
         }
     }
 }
@@ -130,7 +144,7 @@ Network build_adm_unet(const core::JsonObject& json) {
     config.patch_size = json.integer_or("patch_size", 1, 1, 64);
     config.augment_dim = json.integer_or("augment_dim", 0, 0, 4096);
     if (config.channel_mult.empty() || config.channel_mult.size() > 10) {
-        core::fail("{}: channel_mult needs 1 to 10 entries, one a level", json.where());
+        core::fail("{}: channel_mult needs 1 to 10 entries, one per level", json.where());
     }
     check(config, json.where());
 

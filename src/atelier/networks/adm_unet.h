@@ -6,7 +6,8 @@
 
 namespace atelier::networks {
 
-/// The ADM U-Net (Dhariwal & Nichol 2021) as EDM trains it, by EDM's parameter names under "model.".
+/// The ADM U-Net (Dhariwal & Nichol 2021) as trained by EDM, with EDM's parameter names under
+/// "model.".
 struct AdmUNetConfig {
     std::int64_t resolution = 64;  // of the data; the U-Net works at resolution / patch_size
     std::int64_t channels = 3;     // of the data; the U-Net sees channels * patch_size^2
@@ -20,7 +21,8 @@ struct AdmUNetConfig {
     std::int64_t augment_dim = 0;
 };
 
-/// F(x; c_noise, labels): `x` [N,channels,resolution,resolution] -> the same shape, and the bottleneck.
+/// F(x; c_noise, labels): `x` [N,channels,resolution,resolution] -> the same shape, and the
+/// bottleneck.
 Outputs adm_unet(ops::Ops& ops, const AdmUNetConfig& config, const Inputs& inputs);
 
 /// The output of the last encoder block, [N, C, resolution/patch_size/2^(levels-1), ...].

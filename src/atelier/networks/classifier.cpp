@@ -5,9 +5,12 @@
 
 namespace atelier::networks {
 
-Classified classifier(ops::Ops& ops, const ClassifierConfig& config, const ops::Value& images) {
-    const auto layer = [&](const ops::Value& x, const std::string& name, std::int64_t channels, std::int64_t stride) {
-        const ops::Value h = ops.conv2d(x, name + ".conv", {.out_channels = channels, .stride = stride});
+ClassifierOutput classifier(ops::Ops& ops, const ClassifierConfig& config,
+                            const ops::Value& images) {
+    const auto layer = [&](const ops::Value& x, const std::string& name, std::int64_t channels,
+                           std::int64_t stride) {
+        const ops::Value h =
+            ops.conv2d(x, name + ".conv", {.out_channels = channels, .stride = stride});
         return unet_norm(ops, h, name + ".norm", {.silu = true});
     };
     const ops::Value fine = layer(images, "layer0", config.width, 1);
@@ -16,12 +19,15 @@ Classified classifier(ops::Ops& ops, const ClassifierConfig& config, const ops::
     ops::Value coarse = layer(middle, "layer3", config.features, 2);
     coarse = ops.add(coarse, layer(coarse, "layer4", config.features, 1));
     const ops::Value features = ops.global_average(coarse);
-    return {features, ops.linear(ops.silu(features), "logits", {.out_features = config.classes}), {fine, middle, coarse}};
+    return {features,
+            ops.linear(ops.silu(features), "logits", {.out_features = config.classes}),
+            {fine, middle, coarse}};
 }
 
 ClassifierConfig read_classifier_config(const core::JsonObject& json) {
     if (json.text("architecture") != "classifier") {
-        core::fail("{}: this is a \"{}\", not a classifier", json.where(), json.text("architecture"));
+        core::fail("{}: this is a \"{}\", not a classifier", json.where(),
+                   json.text("architecture"));
     }
     ClassifierConfig config;
     config.resolution = json.integer("resolution", 4, 4096);

@@ -7,21 +7,23 @@ namespace atelier::networks {
 struct ClassifierConfig {
     std::int64_t resolution = 28, channels = 1, classes = 10;
     std::int64_t width = 32;
-    std::int64_t features = 128;  // what the feature distances are measured on
+    std::int64_t features = 128;  // dimension of the features that feature distances use
 };
 
-/// What a classifier says of images [N,channels,resolution,resolution]: `features` [N,F] before the last layer, `logits` [N,classes], and the
-/// feature maps of its layers, [N,C,h,w] each.
-struct Classified {
+/// The outputs of a classifier for images [N,channels,resolution,resolution]: `features` [N,F]
+/// before the last layer, `logits` [N,classes], and the feature maps of its layers, [N,C,h,w] each.
+struct ClassifierOutput {
     ops::Value features, logits;
     std::vector<ops::Value> layers;
 };
 
-/// A small convolutional classifier. Its features are the project's yardstick for small grey images, as Inception's are for
-/// photographs; distances on them are named as such and are not FID.
-Classified classifier(ops::Ops& ops, const ClassifierConfig& config, const ops::Value& images);
+/// A small convolutional classifier. Its features are the reference features for small grey images,
+/// as Inception's are for photographs; distances based on them are named as such and are not FID.
+ClassifierOutput classifier(ops::Ops& ops, const ClassifierConfig& config,
+                            const ops::Value& images);
 
-/// Reads a classifier's config.json (`architecture` is "classifier").
+/// Reads a classifier's config.json (`architecture` is "classifier"). Throws core::Error naming
+/// file and key.
 ClassifierConfig read_classifier_config(const core::JsonObject& config);
 
 }  // namespace atelier::networks

@@ -7,11 +7,13 @@ namespace atelier::networks {
 
 ClipText ClipText::of(const core::JsonObject& config) {
     if (config.text_or("model_type", "clip_text_model") != "clip_text_model") {
-        core::fail("{}: \"model_type\" is \"{}\"; only clip_text_model is supported", config.where(), config.text("model_type").substr(0, 100));
+        core::fail("{}: \"model_type\" is \"{}\"; only clip_text_model is supported",
+                   config.where(), config.text("model_type").substr(0, 100));
     }
     const std::string activation = config.text_or("hidden_act", "quick_gelu");
     if (activation != "quick_gelu" && activation != "gelu") {
-        core::fail("{}: \"hidden_act\" is \"{}\"; supported are quick_gelu and gelu", config.where(), activation.substr(0, 100));
+        core::fail("{}: \"hidden_act\" is \"{}\"; supported are quick_gelu and gelu",
+                   config.where(), activation.substr(0, 100));
     }
     ClipText network{.vocabulary = config.integer_or("vocab_size", 49408, 1, 10'000'000),
                      .width = config.integer_or("hidden_size", 512, 1, 16384),
@@ -22,7 +24,9 @@ ClipText ClipText::of(const core::JsonObject& config) {
                      .eos = config.integer_or("eos_token_id", 49407, 0, 10'000'000),
                      .eps = config.number_or("layer_norm_eps", 1e-5, 0, 1),
                      .quick_gelu = activation == "quick_gelu"};
-    if (network.width % network.heads != 0) core::fail("{}: \"hidden_size\" must be a multiple of \"num_attention_heads\"", config.where());
+    if (network.width % network.heads != 0)
+        core::fail("{}: \"hidden_size\" must be a multiple of \"num_attention_heads\"",
+                   config.where());
     return network;
 }
 
@@ -32,11 +36,17 @@ ops::Value ClipText::forward(ops::Ops& ops, const ops::Value& ids) const {
     for (std::int64_t i = 0; i < layers; ++i) {
         const std::string layer = "text_model.encoder.layers." + std::to_string(i) + ".";
         const ops::Value seen = ops.layer_norm(x, layer + "layer_norm1", eps);
-        const auto projected = [&](const char* what) { return ops.linear(seen, layer + "self_attn." + what, {.out_features = width}); };
-        const ops::Value attended = ops.token_attention(projected("q_proj"), projected("k_proj"), projected("v_proj"), {.heads = heads, .causal = true});
+        const auto projected = [&](const char* what) {
+            return ops.linear(seen, layer + "self_attn." + what, {.out_features = width});
+        };
+        const ops::Value attended =
+            ops.token_attention(projected("q_proj"), projected("k_proj"), projected("v_proj"),
+                                {.heads = heads, .causal = true});
         x = ops.add(x, ops.linear(attended, layer + "self_attn.out_proj", {.out_features = width}));
-        const ops::Value inner = ops.linear(ops.layer_norm(x, layer + "layer_norm2", eps), layer + "mlp.fc1", {.out_features = hidden});
-        x = ops.add(x, ops.linear(quick_gelu ? ops.quick_gelu(inner) : ops.gelu(inner), layer + "mlp.fc2", {.out_features = width}));
+        const ops::Value inner = ops.linear(ops.layer_norm(x, layer + "layer_norm2", eps),
+                                            layer + "mlp.fc1", {.out_features = hidden});
+        x = ops.add(x, ops.linear(quick_gelu ? ops.quick_gelu(inner) : ops.gelu(inner),
+                                  layer + "mlp.fc2", {.out_features = width}));
     }
     return ops.layer_norm(x, "text_model.final_layer_norm", eps);
 }

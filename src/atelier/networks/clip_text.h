@@ -5,16 +5,18 @@
 
 namespace atelier::networks {
 
-/// The text tower of CLIP (Radford et al. 2021) as transformers' CLIPTextModel has it, with its tensors' names.
+/// The text tower of CLIP (Radford et al. 2021) as in transformers' CLIPTextModel, with its
+/// tensors' names.
 struct ClipText {
     std::int64_t vocabulary, width, layers, heads, hidden, positions = 77, eos = 2;
     double eps = 1e-5;
-    bool quick_gelu = true;  // Stable Diffusion 1; 2 has the exact one
+    bool quick_gelu = true;  // Stable Diffusion 1; 2 uses the exact GELU
 
     /// Reads a text_encoder/config.json. Throws core::Error naming file and key.
     static ClipText of(const core::JsonObject& config);
 
-    /// `ids` [N,T] int64 -> states after the last normalisation, [N,T,width]. A token sees itself and those before.
+    /// `ids` [N,T] int64 -> hidden states after the final layer norm, [N,T,width]. Attention is
+    /// causal.
     ops::Value forward(ops::Ops& ops, const ops::Value& ids) const;
 };
 

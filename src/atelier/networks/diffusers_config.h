@@ -7,15 +7,21 @@
 
 namespace atelier::networks {
 
-/// Options of a diffusers or transformers config that change what a network computes and that are read with one value only, the default. `accepted`
-/// holds the values, several where they mean the same. Throws core::Error naming file and option on any other. Options that are missing are defaults.
-void require_options(const core::JsonObject& config, const std::map<std::string, nlohmann::json>& accepted);
+/// Checks options of a diffusers or transformers config that change what a network computes and for
+/// which only the default is supported. `accepted` holds the accepted values, several where they
+/// mean the same. Throws core::Error naming file and option on any other value. Missing options are
+/// defaults.
+void require_options(const core::JsonObject& config,
+                     const std::map<std::string, nlohmann::json>& accepted);
 
-/// The class that the config says it is of (`_class_name`) must be `wanted`, where it says so. Throws core::Error.
-void require_class(const core::JsonObject& config, const std::string& wanted);
+/// `_class_name` of the config, where present, must be `class_name`. Throws core::Error.
+void require_class(const core::JsonObject& config, const std::string& class_name);
 
-/// A number for each of `count` blocks: one for all, or a list. Throws core::Error.
-std::vector<std::int64_t> integer_or_list(const core::JsonObject& config, const std::string& key, std::size_t count, std::int64_t least, std::int64_t most);
+/// One integer per block, for `count` blocks: a single value for all, or a list. Throws
+/// core::Error.
+std::vector<std::int64_t> integer_or_list(const core::JsonObject& config, const std::string& key,
+                                          std::size_t count, std::int64_t minimum,
+                                          std::int64_t maximum);
 
 bool flag_or(const core::JsonObject& config, const std::string& key, bool otherwise);
 

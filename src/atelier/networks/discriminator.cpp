@@ -18,11 +18,13 @@ ops::Value on_images(ops::Ops& ops, const ops::Value& bottleneck) {
     ops::Value h = bottleneck;
     const std::int64_t channels = ops.shape(h)[1];
     if (ops.shape(h)[2] > 4) {
-        h = ops.conv2d(h, "head.conv0", {.out_channels = channels, .kernel = 4, .stride = 2, .padding = 1});
+        h = ops.conv2d(h, "head.conv0",
+                       {.out_channels = channels, .kernel = 4, .stride = 2, .padding = 1});
         h = unet_norm(ops, h, "head.norm0", {.silu = true});
     }
     const std::int64_t left = ops.shape(h)[2];
-    h = ops.conv2d(h, "head.conv1", {.out_channels = channels, .kernel = left, .stride = left, .padding = 0});
+    h = ops.conv2d(h, "head.conv1",
+                   {.out_channels = channels, .kernel = left, .stride = left, .padding = 0});
     h = unet_norm(ops, h, "head.norm1", {.silu = true});
     h = ops.conv2d(h, "head.logit", {.out_channels = 1, .kernel = 1, .padding = 0});
     return ops.global_average(h);
@@ -31,7 +33,8 @@ ops::Value on_images(ops::Ops& ops, const ops::Value& bottleneck) {
 }  // namespace
 
 ops::Value discriminator_head(ops::Ops& ops, const ops::Value& bottleneck) {
-    return ops.shape(bottleneck).size() == 4 ? on_images(ops, bottleneck) : on_features(ops, bottleneck);
+    return ops.shape(bottleneck).size() == 4 ? on_images(ops, bottleneck)
+                                             : on_features(ops, bottleneck);
 }
 
 }  // namespace atelier::networks

@@ -9,7 +9,7 @@ struct MlpConfig {
     std::int64_t dimensions = 2;
     std::int64_t classes = 0;
     std::int64_t hidden = 128;
-    std::int64_t blocks = 4;  // the bottleneck is read after half of them
+    std::int64_t blocks = 4;  // the bottleneck is after half of them
 };
 
 /// F(x; c_noise, labels): `x` [N,dimensions] -> the same shape, and the bottleneck.

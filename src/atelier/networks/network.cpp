@@ -18,7 +18,7 @@ namespace {
 
 using Builder = Network (*)(const core::JsonObject&);
 
-// A new network is one file and one line here.
+// A new network needs one file and one line here.
 const std::map<std::string, Builder>& builders() {
     static const std::map<std::string, Builder> all{
         {"adm_unet", build_adm_unet},
@@ -33,15 +33,18 @@ Inputs symbolic_inputs(const Network& network) {
     ops::Shape x{1};
     x.insert(x.end(), network.data_shape.begin(), network.data_shape.end());
     Inputs inputs{x, ops::Shape{1}, std::nullopt};
-    if (network.classes > 0) inputs.labels = network.label_shape(1);
+    if (network.label_dim > 0) inputs.labels = network.label_shape(1);
     if (network.augment_dim > 0) inputs.augment = ops::Shape{1, network.augment_dim};
     return inputs;
 }
 
 void add_text(Network& network, const core::JsonObject& config) {
     network.text = ClipText::of(config);
-    if (network.text->width != network.classes) {
-        core::fail("{}: \"hidden_size\" is {}, but the network reads {} numbers of a text (\"classes\")", config.where(), network.text->width, network.classes);
+    if (network.text->width != network.label_dim) {
+        core::fail(
+            "{}: \"hidden_size\" is {}, but the network reads text states of width {} "
+            "(\"classes\")",
+            config.where(), network.text->width, network.label_dim);
     }
 }
 
@@ -57,17 +60,18 @@ Network make_network(const core::JsonObject& config) {
     const std::string architecture = config.text("architecture");
     const auto found = builders().find(architecture);
     if (found == builders().end()) {
-        core::fail("{}: architecture \"{}\" is unknown{}; known are {}", config.where(), architecture,
-                   core::did_you_mean(architecture, architectures()), fmt::join(architectures(), ", "));
+        core::fail("{}: architecture \"{}\" is unknown{}; known are {}", config.where(),
+                   architecture, core::did_you_mean(architecture, architectures()),
+                   fmt::join(architectures(), ", "));
     }
     Network network = found->second(config);
     if (config.has("text")) add_text(network, config.object("text"));
     return network;
 }
 
-ops::ShapeOps trace(const Network& network, const ops::Keeping& keeping, Extent extent) {
-    ops::ShapeOps shapes(keeping);
-    if (extent == Extent::encoder) {
+ops::ShapeOps trace(const Network& network, const ops::ActivationPolicy& policy, TraceScope scope) {
+    ops::ShapeOps shapes(policy);
+    if (scope == TraceScope::encoder_only) {
         network.encode(shapes, symbolic_inputs(network));
         return shapes;
     }

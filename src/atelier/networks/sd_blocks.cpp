@@ -4,13 +4,20 @@ namespace atelier::networks {
 
 using ops::Value;
 
-Value sd_resnet(ops::Ops& ops, const Value& x, const std::optional<Value>& embedding, const std::string& name, std::int64_t out_channels, const SdNorm& norm) {
+Value sd_resnet(ops::Ops& ops, const Value& x, const std::optional<Value>& embedding,
+                const std::string& name, std::int64_t out_channels, const SdNorm& norm) {
     const ops::GroupNorm silu_norm{.groups = norm.groups, .eps = norm.eps, .silu = true};
-    Value y = ops.conv2d(ops.group_norm(x, name + ".norm1", silu_norm), name + ".conv1", {.out_channels = out_channels});
-    if (embedding) y = ops.add(y, ops.linear(ops.silu(*embedding), name + ".time_emb_proj", {.out_features = out_channels}));
-    y = ops.conv2d(ops.group_norm(y, name + ".norm2", silu_norm), name + ".conv2", {.out_channels = out_channels});
+    Value y = ops.conv2d(ops.group_norm(x, name + ".norm1", silu_norm), name + ".conv1",
+                         {.out_channels = out_channels});
+    if (embedding)
+        y = ops.add(y, ops.linear(ops.silu(*embedding), name + ".time_emb_proj",
+                                  {.out_features = out_channels}));
+    y = ops.conv2d(ops.group_norm(y, name + ".norm2", silu_norm), name + ".conv2",
+                   {.out_channels = out_channels});
     const bool same = ops.shape(x)[1] == out_channels;
-    return ops.add(y, same ? x : ops.conv2d(x, name + ".conv_shortcut", {.out_channels = out_channels, .kernel = 1, .padding = 0}));
+    return ops.add(y, same ? x
+                           : ops.conv2d(x, name + ".conv_shortcut",
+                                        {.out_channels = out_channels, .kernel = 1, .padding = 0}));
 }
 
 Value sd_downsample(ops::Ops& ops, const Value& x, const std::string& name) {
@@ -18,7 +25,8 @@ Value sd_downsample(ops::Ops& ops, const Value& x, const std::string& name) {
 }
 
 Value sd_upsample(ops::Ops& ops, const Value& x, const std::string& name) {
-    return ops.conv2d(ops.resample(x, ops::Resample::up), name + ".conv", {.out_channels = ops.shape(x)[1]});
+    return ops.conv2d(ops.resample(x, ops::Resample::up), name + ".conv",
+                      {.out_channels = ops.shape(x)[1]});
 }
 
 }  // namespace atelier::networks

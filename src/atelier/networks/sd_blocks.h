@@ -12,14 +12,15 @@ struct SdNorm {
     double eps = 1e-5;
 };
 
-/// diffusers' ResnetBlock2D: norm, SiLU, convolution, twice, with the time embedding [N,E] added between where there is one.
-ops::Value sd_resnet(ops::Ops& ops, const ops::Value& x, const std::optional<ops::Value>& embedding, const std::string& name, std::int64_t out_channels,
-                     const SdNorm& norm);
+/// diffusers' ResnetBlock2D: norm, SiLU, convolution, twice, with the time embedding [N,E] added
+/// between where there is one.
+ops::Value sd_resnet(ops::Ops& ops, const ops::Value& x, const std::optional<ops::Value>& embedding,
+                     const std::string& name, std::int64_t out_channels, const SdNorm& norm);
 
-/// Half the size: a convolution of stride 2 with a pixel of zeros around.
+/// Halves the size: a convolution of stride 2 with zero padding of one pixel.
 ops::Value sd_downsample(ops::Ops& ops, const ops::Value& x, const std::string& name);
 
-/// Twice the size: pixels repeated, then a convolution.
+/// Doubles the size: repeats pixels, then a convolution.
 ops::Value sd_upsample(ops::Ops& ops, const ops::Value& x, const std::string& name);
 
 }  // namespace atelier::networks

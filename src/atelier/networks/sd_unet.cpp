@@ -9,57 +9,75 @@ namespace {
 
 using ops::Value;
 
-bool attends(const core::JsonObject& config, const std::string& key, const std::string& type, const char* with, const char* without) {
+bool attends(const core::JsonObject& config, const std::string& key, const std::string& type,
+             const char* with, const char* without) {
     if (type == with) return true;
-    if (type != without) core::fail("{}: \"{}\" names a block of the class \"{}\"; supported are {} and {}", config.where(), key, type.substr(0, 100), with, without);
+    if (type != without)
+        core::fail("{}: \"{}\" names a block of the class \"{}\"; supported are {} and {}",
+                   config.where(), key, type.substr(0, 100), with, without);
     return false;
 }
 
-/// `inputs` are x and the time's embedding.
-Value resnet(ops::Ops& ops, std::span<const Value> inputs, const std::string& name, std::int64_t channels, const SdNorm& norm) {
+/// `inputs` are x and the time embedding.
+Value resnet(ops::Ops& ops, std::span<const Value> inputs, const std::string& name,
+             std::int64_t channels, const SdNorm& norm) {
     return sd_resnet(ops, inputs[0], inputs[1], name, channels, norm);
 }
 
-Value attend(ops::Ops& ops, const Value& x, const Value& to, const std::string& name, std::int64_t heads) {
+Value attend(ops::Ops& ops, const Value& x, const Value& to, const std::string& name,
+             std::int64_t heads) {
     const std::int64_t width = ops.shape(x)[2];
-    const auto projected = [&](const Value& from, const char* what) { return ops.linear(from, name + what, {.out_features = width, .bias = false}); };
-    const Value attended = ops.token_attention(projected(x, ".to_q"), projected(to, ".to_k"), projected(to, ".to_v"), {.heads = heads});
+    const auto projected = [&](const Value& from, const char* what) {
+        return ops.linear(from, name + what, {.out_features = width, .bias = false});
+    };
+    const Value attended = ops.token_attention(projected(x, ".to_q"), projected(to, ".to_k"),
+                                               projected(to, ".to_v"), {.heads = heads});
     return ops.linear(attended, name + ".to_out.0", {.out_features = width});
 }
 
-/// Attention to itself, then to the text, then an inner layer four times as wide.
-Value transformer_block(ops::Ops& ops, Value x, const Value& hidden, const std::string& name, std::int64_t heads) {
+/// Self-attention, cross-attention to the text, then a feed-forward layer four times as wide.
+Value transformer_block(ops::Ops& ops, Value x, const Value& hidden, const std::string& name,
+                        std::int64_t heads) {
     constexpr double eps = 1e-5;
     const std::int64_t width = ops.shape(x)[2];
     const Value own = ops.layer_norm(x, name + ".norm1", eps);
     x = ops.add(x, attend(ops, own, own, name + ".attn1", heads));
-    x = ops.add(x, attend(ops, ops.layer_norm(x, name + ".norm2", eps), hidden, name + ".attn2", heads));
-    const Value inner = ops.geglu(ops.linear(ops.layer_norm(x, name + ".norm3", eps), name + ".ff.net.0.proj", {.out_features = 8 * width}));
+    x = ops.add(
+        x, attend(ops, ops.layer_norm(x, name + ".norm2", eps), hidden, name + ".attn2", heads));
+    const Value inner = ops.geglu(ops.linear(ops.layer_norm(x, name + ".norm3", eps),
+                                             name + ".ff.net.0.proj", {.out_features = 8 * width}));
     return ops.add(x, ops.linear(inner, name + ".ff.net.2", {.out_features = width}));
 }
 
-/// `inputs` are x and the text's states.
-Value transformer(ops::Ops& ops, std::span<const Value> inputs, const std::string& name, const SdUnet& network, const SdUnet::Block& sizes) {
+/// `inputs` are x and the text states.
+Value transformer(ops::Ops& ops, std::span<const Value> inputs, const std::string& name,
+                  const SdUnet& network, const SdUnet::Block& sizes) {
     const Value& x = inputs[0];
     const ops::Shape shape = ops.shape(x);
     const ops::Convolution pointwise{.out_channels = shape[1], .kernel = 1, .padding = 0};
     const bool linear = network.linear_projections;
-    const Value normed = ops.group_norm(x, name + ".norm", {.groups = network.norm.groups, .eps = 1e-6});
-    Value y = linear ? ops.linear(ops.tokens(normed), name + ".proj_in", {.out_features = shape[1]}) : ops.tokens(ops.conv2d(normed, name + ".proj_in", pointwise));
+    const Value normed =
+        ops.group_norm(x, name + ".norm", {.groups = network.norm.groups, .eps = 1e-6});
+    Value y = linear ? ops.linear(ops.tokens(normed), name + ".proj_in", {.out_features = shape[1]})
+                     : ops.tokens(ops.conv2d(normed, name + ".proj_in", pointwise));
     for (std::int64_t d = 0; d < sizes.transformers; ++d) {
-        y = transformer_block(ops, y, inputs[1], name + ".transformer_blocks." + std::to_string(d), sizes.heads);
+        y = transformer_block(ops, y, inputs[1], name + ".transformer_blocks." + std::to_string(d),
+                              sizes.heads);
     }
-    const Value out = linear ? ops.image(ops.linear(y, name + ".proj_out", {.out_features = shape[1]}), shape[2], shape[3])
-                             : ops.conv2d(ops.image(y, shape[2], shape[3]), name + ".proj_out", pointwise);
+    const Value out =
+        linear ? ops.image(ops.linear(y, name + ".proj_out", {.out_features = shape[1]}), shape[2],
+                           shape[3])
+               : ops.conv2d(ops.image(y, shape[2], shape[3]), name + ".proj_out", pointwise);
     return ops.add(out, x);
 }
 
-/// One evaluation. Residual blocks and transformers are blocks of the vocabulary, so that they may be computed twice.
+/// One evaluation. Residual blocks and transformers are Ops::block, so that they may be recomputed.
 class Evaluation {
 public:
-    Evaluation(const SdUnet& network, ops::Ops& ops, const Value& hidden) : network_(network), ops_(ops), hidden_(hidden) {}
+    Evaluation(const SdUnet& network, ops::Ops& ops, const Value& hidden)
+        : network_(network), ops_(ops), hidden_(hidden) {}
 
-    /// Down to the narrowest place, and what is added to on the way up.
+    /// The encoder and the middle block; collects the skips for the decoder.
     Value encode(const Value& x, const Value& t) {
         embed(t);
         Value y = ops_.conv2d(x, "conv_in", {.out_channels = network_.down[0].channels});
@@ -70,28 +88,41 @@ public:
 
     Value decode(Value y) {
         for (std::size_t i = 0; i < network_.down.size(); ++i) y = up(y, i);
-        y = ops_.group_norm(y, "conv_norm_out", {.groups = network_.norm.groups, .eps = network_.norm.eps, .silu = true});
+        y = ops_.group_norm(
+            y, "conv_norm_out",
+            {.groups = network_.norm.groups, .eps = network_.norm.eps, .silu = true});
         return ops_.conv2d(y, "conv_out", {.out_channels = network_.out_channels});
     }
 
 private:
     void embed(const Value& t) {
         const std::int64_t width = network_.down[0].channels;
-        const Value waves = ops_.sinusoid(t, {.width = width, .endpoint = network_.whole_shift, .sines_first = !network_.cosines_first});
-        const Value inner = ops_.silu(ops_.linear(waves, "time_embedding.linear_1", {.out_features = 4 * width}));
+        const Value waves = ops_.sinusoid(t, {.width = width,
+                                              .endpoint = network_.freq_shift,
+                                              .sines_first = !network_.cosines_first});
+        const Value inner =
+            ops_.silu(ops_.linear(waves, "time_embedding.linear_1", {.out_features = 4 * width}));
         embedding_ = ops_.linear(inner, "time_embedding.linear_2", {.out_features = 4 * width});
     }
 
-    Value residual(const Value& x, const std::string& block, std::int64_t i, std::int64_t channels) {
+    Value residual(const Value& x, const std::string& block, std::int64_t i,
+                   std::int64_t channels) {
         const std::string name = block + ".resnets." + std::to_string(i);
         const Value inputs[]{x, embedding_};
-        return ops_.block(inputs, [name, channels, norm = network_.norm](ops::Ops& ops, std::span<const Value> in) { return resnet(ops, in, name, channels, norm); });
+        return ops_.block(inputs, [name, channels, norm = network_.norm](
+                                      ops::Ops& ops, std::span<const Value> in) {
+            return resnet(ops, in, name, channels, norm);
+        });
     }
 
-    Value attending(const Value& x, const std::string& block, std::int64_t i, const SdUnet::Block& sizes) {
+    Value attending(const Value& x, const std::string& block, std::int64_t i,
+                    const SdUnet::Block& sizes) {
         const std::string name = block + ".attentions." + std::to_string(i);
         const Value inputs[]{x, hidden_};
-        return ops_.block(inputs, [name, sizes, network = network_](ops::Ops& ops, std::span<const Value> in) { return transformer(ops, in, name, network, sizes); });
+        return ops_.block(
+            inputs, [name, sizes, network = network_](ops::Ops& ops, std::span<const Value> in) {
+                return transformer(ops, in, name, network, sizes);
+            });
     }
 
     Value down(Value x, std::size_t i) {
@@ -110,7 +141,9 @@ private:
 
     Value middle(const Value& x) {
         const SdUnet::Block& sizes = network_.down.back();
-        return residual(attending(residual(x, "mid_block", 0, sizes.channels), "mid_block", 0, sizes), "mid_block", 1, sizes.channels);
+        return residual(
+            attending(residual(x, "mid_block", 0, sizes.channels), "mid_block", 0, sizes),
+            "mid_block", 1, sizes.channels);
     }
 
     Value up(Value x, std::size_t i) {
@@ -135,13 +168,35 @@ void check_options(const core::JsonObject& config) {
     using nlohmann::json;
     const json off = json::array({false, nullptr}), none = json::array({nullptr});
     require_class(config, "UNet2DConditionModel");
-    require_options(config, {{"center_input_sample", off}, {"mid_block_type", {"UNetMidBlock2DCrossAttn"}}, {"only_cross_attention", off}, {"downsample_padding", {1}},
-                             {"mid_block_scale_factor", {1}}, {"dropout", {0.0}}, {"act_fn", {"silu", "swish"}}, {"encoder_hid_dim", none}, {"encoder_hid_dim_type", none},
-                             {"num_attention_heads", none}, {"dual_cross_attention", off}, {"class_embed_type", none}, {"addition_embed_type", none},
-                             {"num_class_embeds", none}, {"resnet_time_scale_shift", {"default"}}, {"resnet_skip_time_act", off}, {"resnet_out_scale_factor", {1.0}},
-                             {"time_embedding_type", {"positional"}}, {"time_embedding_dim", none}, {"time_embedding_act_fn", none}, {"timestep_post_act", none},
-                             {"time_cond_proj_dim", none}, {"conv_in_kernel", {3}}, {"conv_out_kernel", {3}}, {"attention_type", {"default"}}, {"class_embeddings_concat", off},
-                             {"mid_block_only_cross_attention", off}, {"cross_attention_norm", none}, {"reverse_transformer_layers_per_block", none}});
+    require_options(config, {{"center_input_sample", off},
+                             {"mid_block_type", {"UNetMidBlock2DCrossAttn"}},
+                             {"only_cross_attention", off},
+                             {"downsample_padding", {1}},
+                             {"mid_block_scale_factor", {1}},
+                             {"dropout", {0.0}},
+                             {"act_fn", {"silu", "swish"}},
+                             {"encoder_hid_dim", none},
+                             {"encoder_hid_dim_type", none},
+                             {"num_attention_heads", none},
+                             {"dual_cross_attention", off},
+                             {"class_embed_type", none},
+                             {"addition_embed_type", none},
+                             {"num_class_embeds", none},
+                             {"resnet_time_scale_shift", {"default"}},
+                             {"resnet_skip_time_act", off},
+                             {"resnet_out_scale_factor", {1.0}},
+                             {"time_embedding_type", {"positional"}},
+                             {"time_embedding_dim", none},
+                             {"time_embedding_act_fn", none},
+                             {"timestep_post_act", none},
+                             {"time_cond_proj_dim", none},
+                             {"conv_in_kernel", {3}},
+                             {"conv_out_kernel", {3}},
+                             {"attention_type", {"default"}},
+                             {"class_embeddings_concat", off},
+                             {"mid_block_only_cross_attention", off},
+                             {"cross_attention_norm", none},
+                             {"reverse_transformer_layers_per_block", none}});
 }
 
 }  // namespace
@@ -153,56 +208,76 @@ SdUnet SdUnet::of(const core::JsonObject& config) {
     network.out_channels = config.integer_or("out_channels", 4, 1, 4096);
     network.sample_size = config.integer_or("sample_size", 64, 1, 4096);
     network.context_width = config.integer_or("cross_attention_dim", 1280, 1, 65536);
-    network.norm = {config.integer_or("norm_num_groups", 32, 1, 4096), config.number_or("norm_eps", 1e-5, 0, 1)};
+    network.norm = {config.integer_or("norm_num_groups", 32, 1, 4096),
+                    config.number_or("norm_eps", 1e-5, 0, 1)};
     network.cosines_first = flag_or(config, "flip_sin_to_cos", true);
-    network.whole_shift = config.integer_or("freq_shift", 0, 0, 1) == 1;
+    network.freq_shift = config.integer_or("freq_shift", 0, 0, 1) == 1;
     network.linear_projections = flag_or(config, "use_linear_projection", false);
     const auto channels = config.integers("block_out_channels", 1, 65536);
     const std::size_t count = channels.size();
     const auto down = config.texts("down_block_types"), up = config.texts("up_block_types");
     if (count == 0 || count > 8 || down.size() != count || up.size() != count) {
-        core::fail("{}: \"down_block_types\", \"up_block_types\" and \"block_out_channels\" must have an entry a block, 1 to 8", config.where());
+        core::fail(
+            "{}: \"down_block_types\", \"up_block_types\" and \"block_out_channels\" must have one "
+            "entry per block, 1 to 8",
+            config.where());
     }
     const auto layers = integer_or_list(config, "layers_per_block", count, 1, 64);
-    const auto heads = integer_or_list(config, "attention_head_dim", count, 1, 4096);  // which diffusers takes for the number of heads
-    const auto transformers = config.has("transformer_layers_per_block") ? integer_or_list(config, "transformer_layers_per_block", count, 1, 64)
-                                                                         : std::vector<std::int64_t>(count, 1);
+    const auto heads = integer_or_list(config, "attention_head_dim", count, 1,
+                                       4096);  // which diffusers uses as the number of heads
+    const auto transformers =
+        config.has("transformer_layers_per_block")
+            ? integer_or_list(config, "transformer_layers_per_block", count, 1, 64)
+            : std::vector<std::int64_t>(count, 1);
     for (std::size_t i = 0; i < count; ++i) {
-        const bool with_text = attends(config, "down_block_types", down[i], "CrossAttnDownBlock2D", "DownBlock2D");
-        network.up_attends.push_back(attends(config, "up_block_types", up[i], "CrossAttnUpBlock2D", "UpBlock2D"));
+        const bool with_text =
+            attends(config, "down_block_types", down[i], "CrossAttnDownBlock2D", "DownBlock2D");
+        network.up_attends.push_back(
+            attends(config, "up_block_types", up[i], "CrossAttnUpBlock2D", "UpBlock2D"));
         if (channels[i] % network.norm.groups != 0 || channels[i] % heads[i] != 0) {
-            core::fail("{}: {} channels are no multiple of \"norm_num_groups\" {} and \"attention_head_dim\" {}", config.where(), channels[i], network.norm.groups, heads[i]);
+            core::fail(
+                "{}: {} channels are not a multiple of \"norm_num_groups\" {} and "
+                "\"attention_head_dim\" {}",
+                config.where(), channels[i], network.norm.groups, heads[i]);
         }
         network.down.push_back({channels[i], layers[i], heads[i], transformers[i], with_text});
     }
-    if (channels[0] % 2 != 0) core::fail("{}: \"block_out_channels\" must begin with an even number", config.where());
+    if (channels[0] % 2 != 0)
+        core::fail("{}: \"block_out_channels\" must begin with an even number", config.where());
     return network;
 }
 
-SdUnet::Seen SdUnet::forward(ops::Ops& ops, const Value& x, const Value& t, const Value& hidden) const {
+SdUnet::Output SdUnet::forward(ops::Ops& ops, const Value& x, const Value& t,
+                               const Value& hidden) const {
     Evaluation evaluation(*this, ops, hidden);
     const Value middle = evaluation.encode(x, t);
     return {evaluation.decode(middle), middle};
 }
 
-Value SdUnet::encode(ops::Ops& ops, const Value& x, const Value& t, const Value& hidden) const { return Evaluation(*this, ops, hidden).encode(x, t); }
+Value SdUnet::encode(ops::Ops& ops, const Value& x, const Value& t, const Value& hidden) const {
+    return Evaluation(*this, ops, hidden).encode(x, t);
+}
 
 Network build_sd_unet(const core::JsonObject& config) {
     constexpr std::int64_t tokens_of_clip = 77;
     const core::JsonObject own = config.object("unet");
     const SdUnet unet = SdUnet::of(own);
-    if (unet.in_channels != unet.out_channels) core::fail("{}: a denoiser has as many \"out_channels\" as \"in_channels\"", own.where());
-    if (unet.sample_size % unet.factor() != 0) core::fail("{}: \"sample_size\" must be a multiple of {}", own.where(), unet.factor());
+    if (unet.in_channels != unet.out_channels)
+        core::fail("{}: a denoiser has as many \"out_channels\" as \"in_channels\"", own.where());
+    if (unet.sample_size % unet.factor() != 0)
+        core::fail("{}: \"sample_size\" must be a multiple of {}", own.where(), unet.factor());
     Network network;
     network.architecture = "sd_unet";
     network.data_shape = {unet.in_channels, unet.sample_size, unet.sample_size};
-    network.classes = unet.context_width;
+    network.label_dim = unet.context_width;
     network.tokens = config.integer_or("tokens", tokens_of_clip, 1, 65536);
     network.forward = [unet](ops::Ops& ops, const Inputs& in) {
-        const SdUnet::Seen seen = unet.forward(ops, in.x, in.c_noise, *in.labels);
+        const SdUnet::Output seen = unet.forward(ops, in.x, in.c_noise, *in.labels);
         return Outputs{seen.predicted, seen.middle};
     };
-    network.encode = [unet](ops::Ops& ops, const Inputs& in) { return unet.encode(ops, in.x, in.c_noise, *in.labels); };
+    network.encode = [unet](ops::Ops& ops, const Inputs& in) {
+        return unet.encode(ops, in.x, in.c_noise, *in.labels);
+    };
     return network;
 }
 

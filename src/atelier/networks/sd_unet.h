@@ -6,36 +6,43 @@
 
 namespace atelier::networks {
 
-/// Stable Diffusion's U-Net (Rombach et al. 2022) as diffusers' UNet2DConditionModel has it, with its tensors' names.
+/// Stable Diffusion's U-Net (Rombach et al. 2022) as in diffusers' UNet2DConditionModel, with its
+/// tensors' names.
 struct SdUnet {
     struct Block {
         std::int64_t channels, layers, heads, transformers;
         bool attends;
     };
     std::int64_t in_channels = 4, out_channels = 4, sample_size = 64, context_width = 768;
-    std::vector<Block> down;       // from the largest size to the smallest; of `up`, which mirrors them, `attends` is apart
+    std::vector<Block> down;  // from the largest size to the smallest; up blocks mirror them except
+                              // for `up_attends`
     std::vector<bool> up_attends;  // from the smallest size to the largest
     SdNorm norm{};
-    bool cosines_first = true, whole_shift = false, linear_projections = false;
+    bool cosines_first = true, freq_shift = false, linear_projections = false;
 
-    /// Reads a unet/config.json. Throws core::Error naming file and key, on options that are not supported too.
+    /// Reads a unet/config.json. Throws core::Error naming file and key, also on unsupported
+    /// options.
     static SdUnet of(const core::JsonObject& config);
 
     /// Height and width of samples must be multiples of this.
     std::int64_t factor() const { return std::int64_t{1} << (down.size() - 1); }
 
-    struct Seen {
-        ops::Value predicted, middle;  // [N,out_channels,H,W]; the middle block's features, [N,C,H/factor,W/factor]
+    struct Output {
+        ops::Value predicted,
+            middle;  // [N,out_channels,H,W]; the middle block's features, [N,C,H/factor,W/factor]
     };
-    /// `x` [N,in_channels,H,W], `t` [N] time steps, `hidden` [N,T,context_width] states of the text.
-    Seen forward(ops::Ops& ops, const ops::Value& x, const ops::Value& t, const ops::Value& hidden) const;
+    /// `x` [N,in_channels,H,W], `t` [N] time steps, `hidden` [N,T,context_width] text states.
+    Output forward(ops::Ops& ops, const ops::Value& x, const ops::Value& t,
+                   const ops::Value& hidden) const;
 
-    /// The middle alone, without computing what comes after it.
-    ops::Value encode(ops::Ops& ops, const ops::Value& x, const ops::Value& t, const ops::Value& hidden) const;
+    /// Only the middle block's features, without computing what follows them.
+    ops::Value encode(ops::Ops& ops, const ops::Value& x, const ops::Value& t,
+                      const ops::Value& hidden) const;
 };
 
-/// The same as a network among others: reads `unet` (diffusers' config.json) and `tokens` of a model's config.json. `c_noise` is the time step, labels are
-/// the text's states, the bottleneck is the middle.
+/// Wraps it as a Network: reads `unet` (diffusers' config.json) and `tokens` of a model's
+/// config.json. `c_noise` is the time step, labels are the text states, the bottleneck is the
+/// middle block's output.
 Network build_sd_unet(const core::JsonObject& config);
 
 }  // namespace atelier::networks

@@ -5,27 +5,33 @@
 
 namespace atelier::networks {
 
-/// Stable Diffusion's autoencoder (Rombach et al. 2022) as diffusers' AutoencoderKL has it, with its tensors' newer names.
+/// Stable Diffusion's autoencoder (Rombach et al. 2022) as in diffusers' AutoencoderKL, with the
+/// newer names of its tensors.
 struct SdVae {
     std::int64_t image_channels = 3, latent_channels = 4, layers = 2, sample_size = 512;
     std::vector<std::int64_t> channels;  // from the largest size to the smallest
     SdNorm norm{32, 1e-6};
-    double scaling = 0.18215;  // of latents as the U-Net knows them
+    double scaling = 0.18215;  // scaling factor of latents for the U-Net
     bool middle_attends = true, quant = true, post_quant = true;
 
-    /// Reads a vae/config.json. Throws core::Error naming file and key, on options that are not supported too.
+    /// Reads a vae/config.json. Throws core::Error naming file and key, also on unsupported
+    /// options.
     static SdVae of(const core::JsonObject& config);
 
-    /// Pixels of an image for one of a latent, along each axis.
+    /// Image pixels per latent pixel along each axis.
     std::int64_t factor() const { return std::int64_t{1} << (channels.size() - 1); }
 
-    /// Channels, height and width of the image that a latent [latent_channels,h,w] is of.
-    std::vector<std::int64_t> image_shape(const std::vector<std::int64_t>& latent) const { return {image_channels, latent[1] * factor(), latent[2] * factor()}; }
+    /// The shape [channels,height,width] of the image that a latent [latent_channels,h,w] decodes
+    /// to.
+    std::vector<std::int64_t> image_shape(const std::vector<std::int64_t>& latent) const {
+        return {image_channels, latent[1] * factor(), latent[2] * factor()};
+    }
 
-    /// Images [N,image_channels,H,W] in +-1 -> mean and log variance of latents, [N,2*latent_channels,H/factor,W/factor], not scaled.
+    /// Images [N,image_channels,H,W] in [-1,1] -> mean and log variance of latents,
+    /// [N,2*latent_channels,H/factor,W/factor], unscaled.
     ops::Value encode(ops::Ops& ops, const ops::Value& image) const;
 
-    /// Latents [N,latent_channels,h,w], not scaled -> images [N,image_channels,h*factor,w*factor].
+    /// Latents [N,latent_channels,h,w], unscaled -> images [N,image_channels,h*factor,w*factor].
     ops::Value decode(ops::Ops& ops, const ops::Value& latent) const;
 };
 

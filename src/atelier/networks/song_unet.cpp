@@ -22,18 +22,25 @@ struct SongEncoded {
 };
 
 bool attends(const SongUNetConfig& config, std::int64_t resolution) {
-    return std::ranges::find(config.attention_resolutions, resolution) != config.attention_resolutions.end();
+    return std::ranges::find(config.attention_resolutions, resolution) !=
+           config.attention_resolutions.end();
 }
 
 ops::Value embed(ops::Ops& ops, const SongUNetConfig& config, const Inputs& inputs) {
-    const std::int64_t width = config.model_channels * config.channel_mult_noise, wide = config.model_channels * config.channel_mult_emb;
-    const auto linear = [&](const ops::Value& x, const char* name, std::int64_t features, bool bias = true) {
-        return ops.linear(x, name, {.out_features = features, .bias = bias, .init = song_style.init});
+    const std::int64_t width = config.model_channels * config.channel_mult_noise,
+                       wide = config.model_channels * config.channel_mult_emb;
+    const auto linear = [&](const ops::Value& x, const char* name, std::int64_t features,
+                            bool bias = true) {
+        return ops.linear(x, name,
+                          {.out_features = features, .bias = bias, .init = song_style.init});
     };
-    ops::Value e = config.fourier ? ops.fourier(inputs.c_noise, "model.map_noise.freqs", width)
-                                  : ops.sinusoid(inputs.c_noise, {.width = width, .endpoint = true, .sines_first = true});
+    ops::Value e =
+        config.fourier
+            ? ops.fourier(inputs.c_noise, "model.map_noise.freqs", width)
+            : ops.sinusoid(inputs.c_noise, {.width = width, .endpoint = true, .sines_first = true});
     if (config.classes > 0) {
-        const ops::Value labels = ops.scale(*inputs.labels, std::sqrt(static_cast<double>(config.classes)));
+        const ops::Value labels =
+            ops.scale(*inputs.labels, std::sqrt(static_cast<double>(config.classes)));
         e = ops.add(e, linear(labels, "model.map_label", width));
     }
     if (inputs.augment) e = ops.add(e, linear(*inputs.augment, "model.map_augment", width, false));
@@ -41,24 +48,35 @@ ops::Value embed(ops::Ops& ops, const SongUNetConfig& config, const Inputs& inpu
     return ops.silu(linear(e, "model.map_layer1", wide));
 }
 
-ops::Resample down(const SongUNetConfig& config) { return config.smooth ? ops::Resample::smooth_down : ops::Resample::down; }
-ops::Resample up(const SongUNetConfig& config) { return config.smooth ? ops::Resample::smooth_up : ops::Resample::up; }
-
-/// The convolution comes first, on an image padded for the filter too.
-ops::Value fused_down(ops::Ops& ops, const SongUNetConfig& config, const ops::Value& x, const std::string& name, std::int64_t channels) {
-    const ops::Convolution layer{.out_channels = channels, .padding = config.smooth ? 2 : 1, .init = song_style.init};
-    return ops.resample(ops.conv2d(x, name, layer), config.smooth ? ops::Resample::smooth_down_valid : ops::Resample::down);
+ops::Resample down(const SongUNetConfig& config) {
+    return config.smooth ? ops::Resample::smooth_down : ops::Resample::down;
+}
+ops::Resample up(const SongUNetConfig& config) {
+    return config.smooth ? ops::Resample::smooth_up : ops::Resample::up;
 }
 
-/// Joins `aux`, what the image itself gives on this level, to the level's first features.
-void join_image(ops::Ops& ops, const SongUNetConfig& config, std::int64_t resolution, SongEncoded& state, ops::Value& aux) {
+/// The convolution comes first, on an image that is also padded for the filter.
+ops::Value fused_down(ops::Ops& ops, const SongUNetConfig& config, const ops::Value& x,
+                      const std::string& name, std::int64_t channels) {
+    const ops::Convolution layer{
+        .out_channels = channels, .padding = config.smooth ? 2 : 1, .init = song_style.init};
+    return ops.resample(ops.conv2d(x, name, layer),
+                        config.smooth ? ops::Resample::smooth_down_valid : ops::Resample::down);
+}
+
+/// Adds `aux`, this level's features of the image itself, to the level's first features.
+void join_image(ops::Ops& ops, const SongUNetConfig& config, std::int64_t resolution,
+                SongEncoded& state, ops::Value& aux) {
     const std::int64_t channels = ops.shape(state.x)[1];
     if (config.encoder == Encoder::skip) {
         aux = ops.resample(aux, down(config));
-        const ops::Convolution pointwise{.out_channels = channels, .kernel = 1, .padding = 0, .init = song_style.init};
-        state.x = ops.add(state.x, ops.conv2d(aux, level_name("enc", resolution, "aux_skip"), pointwise));
+        const ops::Convolution pointwise{
+            .out_channels = channels, .kernel = 1, .padding = 0, .init = song_style.init};
+        state.x =
+            ops.add(state.x, ops.conv2d(aux, level_name("enc", resolution, "aux_skip"), pointwise));
     } else if (config.encoder == Encoder::residual) {
-        const ops::Value image = fused_down(ops, config, aux, level_name("enc", resolution, "aux_residual"), channels);
+        const ops::Value image =
+            fused_down(ops, config, aux, level_name("enc", resolution, "aux_residual"), channels);
         aux = state.x = ops.scale(ops.add(state.x, image), std::sqrt(0.5));
     }
 }
@@ -69,28 +87,36 @@ SongEncoded encode(ops::Ops& ops, const SongUNetConfig& config, const Inputs& in
     for (std::size_t level = 0; level < config.channel_mult.size(); ++level) {
         const std::int64_t resolution = config.resolution >> level;
         if (level == 0) {
-            state.x = ops.conv2d(state.x, level_name("enc", resolution, "conv"), {.out_channels = config.model_channels, .init = song_style.init});
+            state.x = ops.conv2d(state.x, level_name("enc", resolution, "conv"),
+                                 {.out_channels = config.model_channels, .init = song_style.init});
         } else {
-            state.x = unet_block(ops, state.x, state.embedding, level_name("enc", resolution, "down"),
-                                 {.out_channels = ops.shape(state.x)[1], .resample = down(config), .style = song_style});
+            state.x =
+                unet_block(ops, state.x, state.embedding, level_name("enc", resolution, "down"),
+                           {.out_channels = ops.shape(state.x)[1],
+                            .resample = down(config),
+                            .style = song_style});
             join_image(ops, config, resolution, state, aux);
         }
         state.skips.push_back(state.x);
         for (std::int64_t i = 0; i < config.num_blocks; ++i) {
-            state.x = unet_block(ops, state.x, state.embedding, level_name("enc", resolution, fmt::format("block{}", i)),
-                                 {.out_channels = config.model_channels * config.channel_mult[level],
-                                  .attention = attends(config, resolution),
-                                  .style = song_style});
+            state.x =
+                unet_block(ops, state.x, state.embedding,
+                           level_name("enc", resolution, fmt::format("block{}", i)),
+                           {.out_channels = config.model_channels * config.channel_mult[level],
+                            .attention = attends(config, resolution),
+                            .style = song_style});
             state.skips.push_back(state.x);
         }
     }
     return state;
 }
 
-void decode_level(ops::Ops& ops, const SongUNetConfig& config, std::size_t level, SongEncoded& state) {
+void decode_level(ops::Ops& ops, const SongUNetConfig& config, std::size_t level,
+                  SongEncoded& state) {
     const std::int64_t resolution = config.resolution >> level, same = ops.shape(state.x)[1];
     const auto block = [&](const std::string& what, const UNetBlock& options) {
-        state.x = unet_block(ops, state.x, state.embedding, level_name("dec", resolution, what), options);
+        state.x =
+            unet_block(ops, state.x, state.embedding, level_name("dec", resolution, what), options);
     };
     if (level + 1 == config.channel_mult.size()) {
         block("in0", {.out_channels = same, .attention = true, .style = song_style});
@@ -101,17 +127,21 @@ void decode_level(ops::Ops& ops, const SongUNetConfig& config, std::size_t level
     for (std::int64_t i = 0; i <= config.num_blocks; ++i) {
         state.x = ops.concat(state.x, state.skips.back());
         state.skips.pop_back();
-        block(fmt::format("block{}", i), {.out_channels = config.model_channels * config.channel_mult[level],
-                                          .attention = i == config.num_blocks && attends(config, resolution),
-                                          .style = song_style});
+        block(fmt::format("block{}", i),
+              {.out_channels = config.model_channels * config.channel_mult[level],
+               .attention = i == config.num_blocks && attends(config, resolution),
+               .style = song_style});
     }
 }
 
-/// What a level adds to the image.
-ops::Value image_of(ops::Ops& ops, const SongUNetConfig& config, std::size_t level, const ops::Value& x) {
+/// The image contribution of a level.
+ops::Value image_of(ops::Ops& ops, const SongUNetConfig& config, std::size_t level,
+                    const ops::Value& x) {
     const std::int64_t resolution = config.resolution >> level;
-    const ops::Value h = unet_norm(ops, x, level_name("dec", resolution, "aux_norm"), {.silu = true, .eps = song_style.eps});
-    return ops.conv2d(h, level_name("dec", resolution, "aux_conv"), {.out_channels = config.channels, .init = song_style.last_init});
+    const ops::Value h = unet_norm(ops, x, level_name("dec", resolution, "aux_norm"),
+                                   {.silu = true, .eps = song_style.eps});
+    return ops.conv2d(h, level_name("dec", resolution, "aux_conv"),
+                      {.out_channels = config.channels, .init = song_style.last_init});
 }
 
 ops::Value decode(ops::Ops& ops, const SongUNetConfig& config, SongEncoded state) {
@@ -125,11 +155,15 @@ ops::Value decode(ops::Ops& ops, const SongUNetConfig& config, SongEncoded state
     return image;
 }
 
-/// The place of the word at `key` among `known`, 0 where there is no such key.
-std::size_t choice(const core::JsonObject& json, const std::string& key, const std::vector<std::string>& known) {
-    const std::string word = json.text_or(key, known.front());
-    const auto found = std::ranges::find(known, word);
-    if (found == known.end()) core::fail("{}: \"{}\" is \"{}\"; known are {}", json.where(), key, word, fmt::join(known, ", "));
+/// The index of the value of `key` in `known`, 0 where the key is missing. Throws core::Error on an
+/// unknown value.
+std::size_t choice(const core::JsonObject& json, const std::string& key,
+                   const std::vector<std::string>& known) {
+    const std::string value = json.text_or(key, known.front());
+    const auto found = std::ranges::find(known, value);
+    if (found == known.end())
+        core::fail("{}: \"{}\" is \"{}\"; known are {}", json.where(), key, value,
+                   fmt::join(known, ", "));
     return static_cast<std::size_t>(found - known.begin());
 }
 
@@ -138,14 +172,19 @@ bool reads_smooth_filter(const core::JsonObject& json) {
     const auto filter = json.integers("resample_filter", 0, 1000);
     if (filter == std::vector<std::int64_t>{1, 3, 3, 1}) return true;
     if (filter == std::vector<std::int64_t>{1, 1}) return false;
-    core::fail("{}: \"resample_filter\" is {}; known are [1,1] and [1,3,3,1]", json.where(), core::to_string(filter));
+    core::fail("{}: \"resample_filter\" is {}; known are [1,1] and [1,3,3,1]", json.where(),
+               core::to_string(filter));
 }
 
 void check(const SongUNetConfig& config, const std::string& where) {
-    if (config.channel_mult.empty() || config.channel_mult.size() > 10) core::fail("{}: channel_mult needs 1 to 10 entries, one a level", where);
+    if (config.channel_mult.empty() || config.channel_mult.size() > 10)
+        core::fail("{}: channel_mult needs 1 to 10 entries, one per level", where);
     const auto deepest = static_cast<std::int64_t>(1) << (config.channel_mult.size() - 1);
-    if (config.resolution % deepest != 0) core::fail("{}: resolution {} must be a multiple of 2^(levels-1) = {}", where, config.resolution, deepest);
-    if (config.model_channels * config.channel_mult_noise % 2 != 0) core::fail("{}: model_channels must be even", where);
+    if (config.resolution % deepest != 0)
+        core::fail("{}: resolution {} must be a multiple of 2^(levels-1) = {}", where,
+                   config.resolution, deepest);
+    if (config.model_channels * config.channel_mult_noise % 2 != 0)
+        core::fail("{}: model_channels must be even", where);
 }
 
 SongUNetConfig read_config(const core::JsonObject& json) {
@@ -157,11 +196,13 @@ SongUNetConfig read_config(const core::JsonObject& json) {
     config.model_channels = json.integer("model_channels", 4, 8192);
     config.channel_mult = json.integers("channel_mult", 1, 64);
     config.channel_mult_emb = json.integer_or("channel_mult_emb", config.channel_mult_emb, 1, 64);
-    config.channel_mult_noise = json.integer_or("channel_mult_noise", config.channel_mult_noise, 1, 64);
+    config.channel_mult_noise =
+        json.integer_or("channel_mult_noise", config.channel_mult_noise, 1, 64);
     config.num_blocks = json.integer("num_blocks", 1, 64);
     config.attention_resolutions = json.integers("attention_resolutions", 1, 4096);
     config.fourier = choice(json, "embedding_type", {"positional", "fourier"}) == 1;
-    config.encoder = static_cast<Encoder>(choice(json, "encoder_type", {"standard", "skip", "residual"}));
+    config.encoder =
+        static_cast<Encoder>(choice(json, "encoder_type", {"standard", "skip", "residual"}));
     config.decoder = static_cast<Decoder>(choice(json, "decoder_type", {"standard", "skip"}));
     config.smooth = reads_smooth_filter(json);
     check(config, json.where());
@@ -176,7 +217,9 @@ Outputs song_unet(ops::Ops& ops, const SongUNetConfig& config, const Inputs& inp
     return {decode(ops, config, std::move(encoded)), bottleneck};
 }
 
-ops::Value song_unet_bottleneck(ops::Ops& ops, const SongUNetConfig& config, const Inputs& inputs) { return encode(ops, config, inputs).x; }
+ops::Value song_unet_bottleneck(ops::Ops& ops, const SongUNetConfig& config, const Inputs& inputs) {
+    return encode(ops, config, inputs).x;
+}
 
 Network build_song_unet(const core::JsonObject& json) {
     const SongUNetConfig config = read_config(json);

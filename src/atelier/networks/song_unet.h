@@ -6,8 +6,9 @@
 
 namespace atelier::networks {
 
-/// The U-Nets of Song et al. 2021 as EDM trains them (its SongUNet), by EDM's parameter names under "model.": DDPM++ with the defaults, NCSN++
-/// with Fourier features of twice the width, a residual encoder and smooth resampling.
+/// The U-Nets of Song et al. 2021 as trained by EDM (its SongUNet), with EDM's parameter names
+/// under "model.": DDPM++ with the defaults, NCSN++ with Fourier features of twice the width, a
+/// residual encoder and smooth resampling.
 struct SongUNetConfig {
     enum class Encoder { standard, skip, residual };
     enum class Decoder { standard, skip };
@@ -21,19 +22,21 @@ struct SongUNetConfig {
     std::int64_t channel_mult_noise = 1;
     std::int64_t num_blocks = 4;
     std::vector<std::int64_t> attention_resolutions{16};
-    bool fourier = false;  // features of the noise level; else positional
+    bool fourier = false;  // Fourier embedding of the noise level; otherwise positional
     Encoder encoder = Encoder::standard;
     Decoder decoder = Decoder::standard;
-    bool smooth = false;  // resamples with [1,3,3,1]; else with [1,1]
+    bool smooth = false;  // resamples with [1,3,3,1]; otherwise with [1,1]
 };
 
-/// F(x; c_noise, labels): `x` [N,channels,resolution,resolution] -> the same shape, and the bottleneck.
+/// F(x; c_noise, labels): `x` [N,channels,resolution,resolution] -> the same shape, and the
+/// bottleneck.
 Outputs song_unet(ops::Ops& ops, const SongUNetConfig& config, const Inputs& inputs);
 
 /// The output of the last encoder block, [N, C, resolution/2^(levels-1), ...].
 ops::Value song_unet_bottleneck(ops::Ops& ops, const SongUNetConfig& config, const Inputs& inputs);
 
-/// Reads a model's config.json: SongUNetConfig's keys, and EDM's `embedding_type`, `encoder_type`, `decoder_type` and `resample_filter`.
+/// Reads a model's config.json: SongUNetConfig's keys, and EDM's `embedding_type`, `encoder_type`,
+/// `decoder_type` and `resample_filter`.
 Network build_song_unet(const core::JsonObject& config);
 
 }  // namespace atelier::networks

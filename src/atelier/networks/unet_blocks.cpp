@@ -18,27 +18,42 @@ const UNetStyle song_style{.modulated = false,
 
 namespace {
 
-ops::Value joined(ops::Ops& ops, const ops::Value& h, const ops::Value& skip, const UNetStyle& style) {
+ops::Value add_skip(ops::Ops& ops, const ops::Value& h, const ops::Value& skip,
+                    const UNetStyle& style) {
     const ops::Value sum = ops.add(h, skip);
     return style.skip_scale == 1.0 ? sum : ops.scale(sum, style.skip_scale);
 }
 
-std::int64_t heads_of(const UNetStyle& style, std::int64_t channels) { return style.one_head ? 1 : attention_heads(channels); }
-
-ops::Value attend(ops::Ops& ops, const ops::Value& x, const std::string& name, const UNetStyle& style) {
-    const std::int64_t channels = ops.shape(x)[1];
-    const ops::Convolution pointwise{.out_channels = 3 * channels, .kernel = 1, .padding = 0, .init = style.attention_init};
-    const ops::Convolution projection{.out_channels = channels, .kernel = 1, .padding = 0, .init = style.last_init};
-    const ops::Value qkv = ops.conv2d(unet_norm(ops, x, name + ".norm2", {.eps = style.eps}), name + ".qkv", pointwise);
-    return joined(ops, x, ops.conv2d(ops.attention(qkv, heads_of(style, channels)), name + ".proj", projection), style);
+std::int64_t heads_of(const UNetStyle& style, std::int64_t channels) {
+    return style.one_head ? 1 : attention_heads(channels);
 }
 
-/// norm1 and SiLU, with what the embedding says.
-ops::Value conditioned(ops::Ops& ops, const ops::Value& h, const ops::Value& embedding, const std::string& name, const UNetStyle& style) {
+ops::Value attend(ops::Ops& ops, const ops::Value& x, const std::string& name,
+                  const UNetStyle& style) {
+    const std::int64_t channels = ops.shape(x)[1];
+    const ops::Convolution pointwise{
+        .out_channels = 3 * channels, .kernel = 1, .padding = 0, .init = style.attention_init};
+    const ops::Convolution projection{
+        .out_channels = channels, .kernel = 1, .padding = 0, .init = style.last_init};
+    const ops::Value qkv = ops.conv2d(unet_norm(ops, x, name + ".norm2", {.eps = style.eps}),
+                                      name + ".qkv", pointwise);
+    return add_skip(
+        ops, x,
+        ops.conv2d(ops.attention(qkv, heads_of(style, channels)), name + ".proj", projection),
+        style);
+}
+
+/// norm1 and SiLU, conditioned on the embedding.
+ops::Value conditioned(ops::Ops& ops, const ops::Value& h, const ops::Value& embedding,
+                       const std::string& name, const UNetStyle& style) {
     const std::int64_t channels = ops.shape(h)[1];
-    const ops::Value said = ops.linear(embedding, name + ".affine", {.out_features = style.modulated ? 2 * channels : channels, .init = style.init});
-    if (style.modulated) return unet_norm(ops, h, name + ".norm1", {.silu = true, .modulation = &said, .eps = style.eps});
-    return unet_norm(ops, ops.add(h, said), name + ".norm1", {.silu = true, .eps = style.eps});
+    const ops::Value projected =
+        ops.linear(embedding, name + ".affine",
+                   {.out_features = style.modulated ? 2 * channels : channels, .init = style.init});
+    if (style.modulated)
+        return unet_norm(ops, h, name + ".norm1",
+                         {.silu = true, .modulation = &projected, .eps = style.eps});
+    return unet_norm(ops, ops.add(h, projected), name + ".norm1", {.silu = true, .eps = style.eps});
 }
 
 }  // namespace
@@ -49,34 +64,50 @@ std::string level_name(const char* half, std::int64_t resolution, const std::str
     return fmt::format("model.{}.{}x{}_{}", half, resolution, resolution, what);
 }
 
-ops::Value unet_norm(ops::Ops& ops, const ops::Value& x, const std::string& name, const UNetNorm& options) {
-    const std::int64_t groups = std::max<std::int64_t>(1, std::min<std::int64_t>(32, ops.shape(x)[1] / 4));
-    return ops.group_norm(x, name, {.groups = groups, .eps = options.eps, .silu = options.silu, .modulation = options.modulation});
+ops::Value unet_norm(ops::Ops& ops, const ops::Value& x, const std::string& name,
+                     const UNetNorm& options) {
+    const std::int64_t groups =
+        std::max<std::int64_t>(1, std::min<std::int64_t>(32, ops.shape(x)[1] / 4));
+    return ops.group_norm(x, name,
+                          {.groups = groups,
+                           .eps = options.eps,
+                           .silu = options.silu,
+                           .modulation = options.modulation});
 }
 
 namespace {
 
-ops::Value inside_block(ops::Ops& ops, const ops::Value& x, const ops::Value& embedding, const std::string& name, const UNetBlock& options) {
+ops::Value inside_block(ops::Ops& ops, const ops::Value& x, const ops::Value& embedding,
+                        const std::string& name, const UNetBlock& options) {
     const UNetStyle& style = options.style;
-    ops::Value h = ops.resample(unet_norm(ops, x, name + ".norm0", {.silu = true, .eps = style.eps}), options.resample);
+    ops::Value h = ops.resample(
+        unet_norm(ops, x, name + ".norm0", {.silu = true, .eps = style.eps}), options.resample);
     h = ops.conv2d(h, name + ".conv0", {.out_channels = options.out_channels, .init = style.init});
     h = conditioned(ops, h, embedding, name, style);
-    h = ops.conv2d(h, name + ".conv1", {.out_channels = options.out_channels, .init = style.last_init});
+    h = ops.conv2d(h, name + ".conv1",
+                   {.out_channels = options.out_channels, .init = style.last_init});
 
     ops::Value skip = ops.resample(x, options.resample);
     const bool resampled = options.resample != ops::Resample::none;
     if (ops.shape(x)[1] != options.out_channels || (resampled && style.projected_resampling)) {
-        skip = ops.conv2d(skip, name + ".skip", {.out_channels = options.out_channels, .kernel = 1, .padding = 0, .init = style.init});
+        skip = ops.conv2d(
+            skip, name + ".skip",
+            {.out_channels = options.out_channels, .kernel = 1, .padding = 0, .init = style.init});
     }
-    const ops::Value out = joined(ops, h, skip, style);
-    return options.attention && heads_of(style, options.out_channels) > 0 ? attend(ops, out, name, style) : out;
+    const ops::Value out = add_skip(ops, h, skip, style);
+    return options.attention && heads_of(style, options.out_channels) > 0
+               ? attend(ops, out, name, style)
+               : out;
 }
 
 }  // namespace
 
-ops::Value unet_block(ops::Ops& ops, const ops::Value& x, const ops::Value& embedding, const std::string& name, const UNetBlock& options) {
+ops::Value unet_block(ops::Ops& ops, const ops::Value& x, const ops::Value& embedding,
+                      const std::string& name, const UNetBlock& options) {
     const ops::Value inputs[]{x, embedding};
-    return ops.block(inputs, [name, options](ops::Ops& speaker, std::span<const ops::Value> in) { return inside_block(speaker, in[0], in[1], name, options); });
+    return ops.block(inputs, [name, options](ops::Ops& backend, std::span<const ops::Value> in) {
+        return inside_block(backend, in[0], in[1], name, options);
+    });
 }
 
 }  // namespace atelier::networks

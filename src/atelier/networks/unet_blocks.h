@@ -7,12 +7,14 @@
 
 namespace atelier::networks {
 
-/// What the blocks of one U-Net have in common and other U-Nets do otherwise.
+/// What the blocks of one U-Net have in common and what differs between U-Nets.
 struct UNetStyle {
-    bool modulated = true;  // the embedding scales and shifts norm1's output; else it is added to norm1's input
-    bool one_head = false;  // of attention, in place of EDM's rule (attention_heads)
-    bool projected_resampling = false;  // a resampled skip gets a 1x1 convolution though its channels stay
-    double skip_scale = 1.0;            // of each sum with a skip
+    bool modulated = true;  // the embedding scales and shifts norm1's output; otherwise it is added
+                            // to norm1's input
+    bool one_head = false;  // of attention, instead of EDM's rule (attention_heads)
+    bool projected_resampling =
+        false;  // a resampled skip gets a 1x1 convolution even if its channels do not change
+    double skip_scale = 1.0;  // of each sum with a skip
     double eps = 1e-5;
     ops::Init init{}, last_init = ops::zeros, attention_init{};
 };
@@ -23,8 +25,9 @@ extern const UNetStyle song_style;
 
 struct UNetBlock {
     std::int64_t out_channels;
-    ops::Resample resample = ops::Resample::none;  // of the input, before the first convolution and on the skip
-    bool attention = false;                        // where there are channels for a head at all
+    ops::Resample resample =
+        ops::Resample::none;  // of the input, before the first convolution and on the skip
+    bool attention = false;   // only where there are enough channels for a head
     const UNetStyle& style = adm_style;
 };
 
@@ -34,36 +37,47 @@ struct UNetNorm {
     double eps = adm_style.eps;
 };
 
-/// "model.enc.16x16_conv": the name of a layer on a level of the encoder (`half` is "enc") or the decoder ("dec").
+/// "model.enc.16x16_conv": the name of a layer on a level of the encoder (`half` is "enc") or the
+/// decoder ("dec").
 std::string level_name(const char* half, std::int64_t resolution, const std::string& what);
 
-/// The network of a U-Net's config, run once through ShapeOps. Throws core::Error beginning with `where` when its channels do not fit together.
+/// The network of a U-Net's config, traced once with ShapeOps. Throws core::Error beginning with
+/// `where` when its channels do not fit together.
 template <class Config>
-Network unet_network(const char* architecture, const Config& config, Outputs (*forward)(ops::Ops&, const Config&, const Inputs&),
-                     ops::Value (*encode)(ops::Ops&, const Config&, const Inputs&), const std::string& where) {
+Network unet_network(const char* architecture, const Config& config,
+                     Outputs (*forward)(ops::Ops&, const Config&, const Inputs&),
+                     ops::Value (*encode)(ops::Ops&, const Config&, const Inputs&),
+                     const std::string& where) {
     Network network;
     network.architecture = architecture;
     network.data_shape = {config.channels, config.resolution, config.resolution};
-    network.classes = config.classes;
+    network.label_dim = config.classes;
     network.augment_dim = config.augment_dim;
-    network.forward = [=](ops::Ops& ops, const Inputs& inputs) { return forward(ops, config, inputs); };
-    network.encode = [=](ops::Ops& ops, const Inputs& inputs) { return encode(ops, config, inputs); };
+    network.forward = [=](ops::Ops& ops, const Inputs& inputs) {
+        return forward(ops, config, inputs);
+    };
+    network.encode = [=](ops::Ops& ops, const Inputs& inputs) {
+        return encode(ops, config, inputs);
+    };
     try {
         trace(network);
     } catch (const core::Error& error) {
-        core::fail("{}: model_channels and channel_mult make no network: {}", where, error.what());
+        core::fail("{}: model_channels and channel_mult do not fit together: {}", where,
+                   error.what());
     }
     return network;
 }
 
-/// The residual block of EDM's U-Nets (NVlabs/edm:training/networks.py): `x` [N,C,H,W], `embedding` [N,E].
-ops::Value unet_block(ops::Ops& ops, const ops::Value& x, const ops::Value& embedding, const std::string& name,
-                      const UNetBlock& options);
+/// The residual block of EDM's U-Nets (NVlabs/edm:training/networks.py): `x` [N,C,H,W], `embedding`
+/// [N,E].
+ops::Value unet_block(ops::Ops& ops, const ops::Value& x, const ops::Value& embedding,
+                      const std::string& name, const UNetBlock& options);
 
-/// One head for every 64 channels (EDM's rule): none below 64, and then a block does not attend.
+/// One head per 64 channels (EDM's rule): none below 64, in which case a block has no attention.
 std::int64_t attention_heads(std::int64_t channels);
 
 /// GroupNorm with min(32, C/4) groups.
-ops::Value unet_norm(ops::Ops& ops, const ops::Value& x, const std::string& name, const UNetNorm& options = {});
+ops::Value unet_norm(ops::Ops& ops, const ops::Value& x, const std::string& name,
+                     const UNetNorm& options = {});
 
 }  // namespace atelier::networks

@@ -4,8 +4,8 @@
 
 namespace atelier::ops {
 
-/// As long as it lives, LibTorch takes algorithms on GPUs that give the same bytes every time, and warns where it has none. The setting is the whole
-/// process's, who may have others in it, and is put back.
+/// While alive, LibTorch uses deterministic GPU algorithms and warns where it has none. The setting
+/// is process-wide; the destructor restores the previous one.
 class Deterministic {
 public:
     Deterministic() { at::globalContext().setDeterministicAlgorithms(true, /*warn_only=*/true); }
@@ -13,7 +13,8 @@ public:
     Deterministic(const Deterministic&) = delete;
 
 private:
-    bool before_ = at::globalContext().deterministicAlgorithms(), only_warned_ = at::globalContext().deterministicAlgorithmsWarnOnly();
+    bool before_ = at::globalContext().deterministicAlgorithms(),
+         only_warned_ = at::globalContext().deterministicAlgorithmsWarnOnly();
 };
 
 }  // namespace atelier::ops

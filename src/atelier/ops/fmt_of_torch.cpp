@@ -1,5 +1,6 @@
-// LibTorch's include folder carries its own, newer copy of fmt's headers, which the torch rooms see instead of the system's. The
-// system's library does not hold that version's functions; this file compiles them. (Versions live in namespaces of their own.)
+// LibTorch's include folder contains its own, newer copy of fmt's headers, which modules that use
+// torch see instead of the system's. The system's library lacks that version's functions; this file
+// compiles them. (Versions have namespaces of their own.)
 #include <fmt/format-inl.h>
 
 FMT_BEGIN_NAMESPACE

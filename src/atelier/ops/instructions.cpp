@@ -13,8 +13,8 @@ namespace {
 
 Instructions found() {
 #ifdef ATELIER_X86_KERNELS
-    if (__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512vl") &&
-        __builtin_cpu_supports("avx512dq")) {
+    if (__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
+        __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512dq")) {
         return Instructions::avx512;
     }
     if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma")) return Instructions::avx2;
@@ -43,9 +43,11 @@ Instructions best_instructions() {
 
 bool cpu_trains_in_bfloat16() {
 #ifdef ATELIER_X86_KERNELS
-    if (!__builtin_cpu_supports("avx512bf16")) return false;  // with AVX-512 alone the library supports bfloat16 too, by emulating it
+    if (!__builtin_cpu_supports("avx512bf16"))
+        return false;  // with AVX-512 alone the library emulates bfloat16
 #endif
-    const auto answer = c10::Dispatcher::singleton().findSchema({"mkldnn::_is_mkldnn_bf16_supported", ""});
+    const auto answer =
+        c10::Dispatcher::singleton().findSchema({"mkldnn::_is_mkldnn_bf16_supported", ""});
     return answer && answer->typed<bool()>().call();
 }
 

@@ -10,7 +10,9 @@ namespace {
 
 constexpr std::string_view full = ".weight", down = ".lora_down.weight", up = ".lora_up.weight";
 
-std::string with(const std::string& layer, std::string_view ending) { return layer + std::string(ending); }
+std::string with(const std::string& layer, std::string_view ending) {
+    return layer + std::string(ending);
+}
 
 }  // namespace
 
@@ -19,7 +21,8 @@ std::vector<ParameterSpec> low_rank_specs(std::span<const ParameterSpec> specs, 
     for (const ParameterSpec& spec : specs) {
         if (spec.shape.size() < 2 || !spec.name.ends_with(full)) continue;
         const std::string layer = spec.name.substr(0, spec.name.size() - full.size());
-        const std::int64_t out = spec.shape[0], in = elements(spec.shape) / out, own = std::min({rank, out, in});
+        const std::int64_t out = spec.shape[0], in = elements(spec.shape) / out,
+                           own = std::min({rank, out, in});
         Shape narrow = spec.shape, wide(spec.shape.size(), 1);
         narrow[0] = own, wide[0] = out, wide[1] = own;
         deltas.push_back({with(layer, down), narrow, {Init::Kind::normal, 1.0}, in});
@@ -28,7 +31,9 @@ std::vector<ParameterSpec> low_rank_specs(std::span<const ParameterSpec> specs, 
     return deltas;
 }
 
-bool is_low_rank(const Parameters& parameters, const std::string& layer) { return parameters.contains(with(layer, down)); }
+bool is_low_rank(const Parameters& parameters, const std::string& layer) {
+    return parameters.contains(with(layer, down));
+}
 
 Parameters merged(const Parameters& parameters) {
     if (!parameters.base()) return parameters;
@@ -41,7 +46,8 @@ Parameters merged(const Parameters& parameters) {
         }
         const std::string layer = name.substr(0, name.size() - down.size());
         const Tensor& under = whole.at(with(layer, full));
-        const Tensor delta = at::matmul(parameters.at(with(layer, up)).flatten(1), tensor.flatten(1));
+        const Tensor delta =
+            at::matmul(parameters.at(with(layer, up)).flatten(1), tensor.flatten(1));
         whole.set(with(layer, full), under.to(at::kFloat) + delta.view(under.sizes()));
     }
     return whole;

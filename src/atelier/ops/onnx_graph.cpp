@@ -16,25 +16,34 @@ constexpr int ir_version = 8, operator_set = 17;
 
 int type_of(at::ScalarType type) {
     switch (type) {
-        case at::kFloat: return 1;
-        case at::kChar: return 3;
-        case at::kInt: return 6;
-        case at::kLong: return 7;
-        default: core::fail("ONNX graphs hold float32, int64, int32 and int8 numbers, none of type {}", at::toString(type));
+        case at::kFloat:
+            return 1;
+        case at::kChar:
+            return 3;
+        case at::kInt:
+            return 6;
+        case at::kLong:
+            return 7;
+        default:
+            core::fail("ONNX graphs hold float32, int64, int32 and int8 tensors, not {}",
+                       at::toString(type));
     }
 }
 
 ProtobufMessage attribute(const std::string& name, const OnnxGraph::Attribute& value) {
     ProtobufMessage message;
     message.text(1, name);
-    if (const auto* whole = std::get_if<std::int64_t>(&value)) return message.number(3, *whole).number(20, 2);
+    if (const auto* whole = std::get_if<std::int64_t>(&value))
+        return message.number(3, *whole).number(20, 2);
     if (const auto* real = std::get_if<float>(&value)) return message.real(2, *real).number(20, 1);
-    if (const auto* text = std::get_if<std::string>(&value)) return message.text(4, *text).number(20, 3);
-    for (const std::int64_t one : std::get<std::vector<std::int64_t>>(value)) message.number(8, one);
+    if (const auto* text = std::get_if<std::string>(&value))
+        return message.text(4, *text).number(20, 3);
+    for (const std::int64_t one : std::get<std::vector<std::int64_t>>(value))
+        message.number(8, one);
     return message.number(20, 7);
 }
 
-/// A ValueInfoProto: a name, a type, and a shape whose first axis is free.
+/// A ValueInfoProto: a name, a type, and a shape whose first axis is dynamic.
 ProtobufMessage port(const std::string& name, at::ScalarType type, const Shape& shape) {
     ProtobufMessage sides;
     sides.message(1, ProtobufMessage().text(2, "batch"));
@@ -43,12 +52,17 @@ ProtobufMessage port(const std::string& name, at::ScalarType type, const Shape& 
     return ProtobufMessage().text(1, name).message(2, ProtobufMessage().message(1, tensor));
 }
 
-std::string_view bytes_of(const Tensor& tensor) { return {static_cast<const char*>(tensor.const_data_ptr()), tensor.nbytes()}; }
+std::string_view bytes_of(const Tensor& tensor) {
+    return {static_cast<const char*>(tensor.const_data_ptr()), tensor.nbytes()};
+}
 
-/// Where weights lie in a file of their own, small constants do not: readers want shapes and factors before they open other files.
+/// Small constants stay in the graph even when weights are in a file of their own: readers need
+/// shapes and factors before they open other files.
 bool is_large(const Tensor& tensor) { return tensor.numel() >= 1024; }
 
-ProtobufMessage entry(const std::string& key, const std::string& value) { return ProtobufMessage().text(1, key).text(2, value); }
+ProtobufMessage entry(const std::string& key, const std::string& value) {
+    return ProtobufMessage().text(1, key).text(2, value);
+}
 
 }  // namespace
 
@@ -58,13 +72,17 @@ std::string OnnxGraph::input(const std::string& name, at::ScalarType type, const
 }
 
 void OnnxGraph::output(const std::string& name, const std::string& value, const Shape& shape) {
-    graph_.message(1, ProtobufMessage().text(1, value).text(2, name).text(3, name).text(4, "Identity"));
+    graph_.message(
+        1, ProtobufMessage().text(1, value).text(2, name).text(3, name).text(4, "Identity"));
     graph_.message(12, port(name, at::kFloat, shape));
 }
 
-std::string OnnxGraph::result(const std::string& first, int i) { return i == 0 ? first : fmt::format("{}:{}", first, i); }
+std::string OnnxGraph::result(const std::string& first, int i) {
+    return i == 0 ? first : fmt::format("{}:{}", first, i);
+}
 
-std::string OnnxGraph::node(const std::string& type, const std::vector<std::string>& inputs, const std::string& label, const Attributes& attributes, int results) {
+std::string OnnxGraph::node(const std::string& type, const std::vector<std::string>& inputs,
+                            const std::string& label, const Attributes& attributes, int results) {
     const std::string name = fmt::format("{}/{}_{}", label, type, count_++);
     ProtobufMessage message;
     for (const std::string& one : inputs) message.text(1, one);
@@ -80,11 +98,13 @@ std::string OnnxGraph::constant(const std::string& name, const Tensor& tensor) {
     return name;
 }
 
-std::string OnnxGraph::numbers(const std::vector<std::int64_t>& numbers) {
-    return constant(fmt::format("[{}]", fmt::join(numbers, ",")), at::tensor(numbers, at::kLong));
+std::string OnnxGraph::integers(const std::vector<std::int64_t>& values) {
+    return constant(fmt::format("[{}]", fmt::join(values, ",")), at::tensor(values, at::kLong));
 }
 
-std::string OnnxGraph::number(float value) { return constant(fmt::format("number {}", value), at::scalar_tensor(value, at::kFloat)); }
+std::string OnnxGraph::scalar(float value) {
+    return constant(fmt::format("number {}", value), at::scalar_tensor(value, at::kFloat));
+}
 
 ProtobufMessage OnnxGraph::with_weights(const std::string& data_file) const {
     ProtobufMessage graph = graph_;
@@ -97,7 +117,10 @@ ProtobufMessage OnnxGraph::with_weights(const std::string& data_file) const {
             message.text(9, bytes_of(tensor));
         } else {
             const auto size = static_cast<std::int64_t>(tensor.nbytes());
-            message.message(13, entry("location", data_file)).message(13, entry("offset", std::to_string(offset))).message(13, entry("length", std::to_string(size))).number(14, 1);
+            message.message(13, entry("location", data_file))
+                .message(13, entry("offset", std::to_string(offset)))
+                .message(13, entry("length", std::to_string(size)))
+                .number(14, 1);
             offset += size;
         }
         graph.message(5, message);
@@ -105,11 +128,13 @@ ProtobufMessage OnnxGraph::with_weights(const std::string& data_file) const {
     return graph;
 }
 
-void OnnxGraph::write(const std::filesystem::path& path, const std::string& name, const std::map<std::string, std::string>& facts, std::size_t most_inside) const {
+void OnnxGraph::write(const std::filesystem::path& path, const std::string& name,
+                      const std::map<std::string, std::string>& metadata,
+                      std::size_t max_inline_bytes) const {
     std::size_t size = 0;
     for (const auto& [key, tensor] : constants_) size += tensor.nbytes();
     std::filesystem::path beside;
-    if (size > most_inside) {
+    if (size > max_inline_bytes) {
         beside = data_file(path);
         core::AtomicFile data(beside);
         for (const auto& [key, tensor] : constants_) {
@@ -118,8 +143,10 @@ void OnnxGraph::write(const std::filesystem::path& path, const std::string& name
         data.commit();
     }
     ProtobufMessage model;
-    model.number(1, ir_version).text(2, "atelier").message(8, ProtobufMessage().text(1, "").number(2, operator_set));
-    for (const auto& [key, value] : facts) model.message(14, entry(key, value));
+    model.number(1, ir_version)
+        .text(2, "atelier")
+        .message(8, ProtobufMessage().text(1, "").number(2, operator_set));
+    for (const auto& [key, value] : metadata) model.message(14, entry(key, value));
     ProtobufMessage graph = with_weights(beside.filename().string());
     graph.text(2, name);
     core::AtomicFile file(path);

@@ -13,7 +13,8 @@
 
 namespace atelier::ops {
 
-/// An ONNX graph (onnx.proto3, IR version 8, operator set 17) while it is written. Values are known by names. The first axis of inputs and outputs is free, "batch".
+/// An ONNX graph (onnx.proto3, IR version 8, operator set 17) under construction. Values are
+/// identified by name. The first axis of inputs and outputs is dynamic, "batch".
 class OnnxGraph {
 public:
     using Attribute = std::variant<std::int64_t, float, std::string, std::vector<std::int64_t>>;
@@ -21,22 +22,31 @@ public:
 
     /// `shape` without the first axis; `type` is at::kFloat, at::kLong or at::kInt.
     std::string input(const std::string& name, at::ScalarType type, const Shape& shape);
-    /// What `value` is, under the name that readers ask for; float32.
+    /// Makes `value` an output of the graph called `name`; float32, `shape` without the first axis.
     void output(const std::string& name, const std::string& value, const Shape& shape);
-    /// Adds a node of `inputs`, whose results are named after `label`. Returns the first of them.
-    std::string node(const std::string& type, const std::vector<std::string>& inputs, const std::string& label, const Attributes& attributes = {}, int results = 1);
-    /// The i-th result of a node, by the first's name.
+    /// Adds a node with `inputs`, whose results are named after `label`. Returns the name of the
+    /// first result.
+    std::string node(const std::string& type, const std::vector<std::string>& inputs,
+                     const std::string& label, const Attributes& attributes = {}, int results = 1);
+    /// The i-th result of a node, given the first one's name.
     static std::string result(const std::string& first, int i);
 
-    /// A tensor (float32, int64 or int8) by a name of its own; the same name is written once.
+    /// Adds a constant (float32, int64 or int8); one that has the same name already is not added
+    /// again.
     std::string constant(const std::string& name, const Tensor& tensor);
-    std::string numbers(const std::vector<std::int64_t>& numbers);
-    std::string number(float value);
+    std::string integers(const std::vector<std::int64_t>& values);
+    std::string scalar(float value);
 
-    /// Beside a graph's own file: its path with ".data" added.
-    static std::filesystem::path data_file(const std::filesystem::path& path) { return path.string() + ".data"; }
-    /// Writes the model, atomically; weights of more than `most_inside` bytes together go to `data_file`, since no protobuf message may pass 2 GB. `facts` become the model's metadata.
-    void write(const std::filesystem::path& path, const std::string& name, const std::map<std::string, std::string>& facts, std::size_t most_inside = std::size_t{1} << 30) const;
+    /// The weights file next to a graph's own file: its path with ".data" appended.
+    static std::filesystem::path data_file(const std::filesystem::path& path) {
+        return path.string() + ".data";
+    }
+    /// Writes the model atomically. Weights of more than `max_inline_bytes` in total go to
+    /// `data_file`, since no protobuf message may exceed 2 GB. `metadata` becomes the model's
+    /// metadata properties.
+    void write(const std::filesystem::path& path, const std::string& name,
+               const std::map<std::string, std::string>& metadata,
+               std::size_t max_inline_bytes = std::size_t{1} << 30) const;
 
 private:
     core::ProtobufMessage with_weights(const std::string& data_file) const;

@@ -16,49 +16,73 @@ struct OnnxValue {
     Shape shape;
 };
 
-using Numbers = std::vector<std::int64_t>;
+using Integers = std::vector<std::int64_t>;
 
 }  // namespace
 
-Value OnnxOps::value_of(const std::string& name, const Shape& shape) { return OnnxValue{name, shape}; }
+Value OnnxOps::value_of(const std::string& name, const Shape& shape) {
+    return OnnxValue{name, shape};
+}
 
-const std::string& OnnxOps::name_of(const Value& value) { return std::any_cast<const OnnxValue&>(value).name; }
+const std::string& OnnxOps::name_of(const Value& value) {
+    return std::any_cast<const OnnxValue&>(value).name;
+}
 
 Shape OnnxOps::shape(const Value& x) const { return std::any_cast<const OnnxValue&>(x).shape; }
 
 std::string OnnxOps::weight(const std::string& name, const Shape& shape) {
-    const Tensor numbers = parameters_.at(name).detach().to(at::kFloat);
-    if (shape.empty()) return graph_.constant(name, numbers);
-    return graph_.constant(fmt::format("{} {}", name, shape.size()), numbers.view(shape));
+    const Tensor values = parameters_.at(name).detach().to(at::kFloat);
+    if (shape.empty()) return graph_.constant(name, values);
+    return graph_.constant(fmt::format("{} {}", name, shape.size()), values.view(shape));
 }
 
-std::string OnnxOps::matrix(const std::string& name) { return graph_.constant(name + " transposed", parameters_.at(name).detach().to(at::kFloat).t()); }
+std::string OnnxOps::matrix(const std::string& name) {
+    return graph_.constant(name + " transposed", parameters_.at(name).detach().to(at::kFloat).t());
+}
 
-std::string OnnxOps::reshaped(const std::string& x, const Shape& shape) { return graph_.node("Reshape", {x, graph_.numbers(shape)}, "shape"); }
+std::string OnnxOps::reshaped(const std::string& x, const Shape& shape) {
+    return graph_.node("Reshape", {x, graph_.integers(shape)}, "shape");
+}
 
-std::string OnnxOps::transposed(const std::string& x, const Numbers& order) { return graph_.node("Transpose", {x}, "order", {{"perm", order}}); }
+std::string OnnxOps::transposed(const std::string& x, const Integers& order) {
+    return graph_.node("Transpose", {x}, "order", {{"perm", order}});
+}
 
 std::string OnnxOps::part(const std::string& x, std::int64_t axis, std::int64_t index) {
-    return graph_.node("Gather", {x, graph_.constant(fmt::format("index {}", index), at::scalar_tensor(index, at::kLong))}, "part", {{"axis", axis}});
+    return graph_.node(
+        "Gather",
+        {x, graph_.constant(fmt::format("index {}", index), at::scalar_tensor(index, at::kLong))},
+        "part", {{"axis", axis}});
 }
 
-std::string OnnxOps::in_steps(const std::string& x, const std::string& layer) {
-    const std::string step = graph_.number(input_range(parameters_, layer) / largest_step), zero = graph_.constant("zero int8", at::scalar_tensor(0, at::kChar));
-    return graph_.node("DequantizeLinear", {graph_.node("QuantizeLinear", {x, step, zero}, layer), step, zero}, layer);
+std::string OnnxOps::quantised_input(const std::string& x, const std::string& layer) {
+    const std::string step = graph_.scalar(input_range(parameters_, layer) / int8_max),
+                      zero = graph_.constant("zero int8", at::scalar_tensor(0, at::kChar));
+    return graph_.node("DequantizeLinear",
+                       {graph_.node("QuantizeLinear", {x, step, zero}, layer), step, zero}, layer);
 }
 
-std::string OnnxOps::from_steps(const std::string& layer) {
+std::string OnnxOps::dequantised_weight(const std::string& layer) {
     const std::string weight = layer + ".weight";
     const Tensor& steps = parameters_.at(weight);
-    const std::string zeros = graph_.constant(fmt::format("zeros int8 {}", steps.size(0)), at::zeros({steps.size(0)}, at::kChar));
-    return graph_.node("DequantizeLinear", {graph_.constant(weight, steps), this->weight(weight + "_scale"), zeros}, layer, {{"axis", std::int64_t{0}}});
+    const std::string zeros = graph_.constant(fmt::format("zeros int8 {}", steps.size(0)),
+                                              at::zeros({steps.size(0)}, at::kChar));
+    return graph_.node("DequantizeLinear",
+                       {graph_.constant(weight, steps), this->weight(weight + "_scale"), zeros},
+                       layer, {{"axis", std::int64_t{0}}});
 }
 
 Value OnnxOps::conv2d(const Value& x, const std::string& name, const Convolution& layer) {
     const bool int8 = is_quantised(parameters_, name);
     const std::int64_t k = layer.kernel, p = layer.padding;
-    const std::string y = graph_.node("Conv", {int8 ? in_steps(name_of(x), name) : name_of(x), int8 ? from_steps(name) : weight(name + ".weight"), weight(name + ".bias")}, name,
-                                      {{"kernel_shape", Numbers{k, k}}, {"strides", Numbers{layer.stride, layer.stride}}, {"pads", Numbers{p, p, p, p}}});
+    const std::string y = graph_.node(
+        "Conv",
+        {int8 ? quantised_input(name_of(x), name) : name_of(x),
+         int8 ? dequantised_weight(name) : weight(name + ".weight"), weight(name + ".bias")},
+        name,
+        {{"kernel_shape", Integers{k, k}},
+         {"strides", Integers{layer.stride, layer.stride}},
+         {"pads", Integers{p, p, p, p}}});
     const Shape s = shape(x);
     const auto side = [&](std::int64_t from) { return (from + 2 * p - k) / layer.stride + 1; };
     return value_of(y, {1, layer.out_channels, side(s[2]), side(s[3])});
@@ -75,67 +99,109 @@ Value OnnxOps::linear(const Value& x, const std::string& name, const Linear& lay
 Value OnnxOps::group_norm(const Value& x, const std::string& name, const GroupNorm& layer) {
     const Shape s = shape(x);
     const std::int64_t channels = s[1];
-    // Each group as one channel of a plane, which is how PyTorch writes group norm, and what runtimes know it by.
-    const std::string ones = graph_.constant(fmt::format("ones {}", layer.groups), at::ones({layer.groups})), zeros = graph_.constant(fmt::format("zeros {}", layer.groups), at::zeros({layer.groups}));
-    const std::string grouped = graph_.node("InstanceNormalization", {reshaped(name_of(x), {0, layer.groups, -1}), ones, zeros}, name, {{"epsilon", static_cast<float>(layer.eps)}});
+    // Each group as one channel of a plane, which is how PyTorch exports group norm and what
+    // runtimes recognise.
+    const std::string ones = graph_.constant(fmt::format("ones {}", layer.groups),
+                                             at::ones({layer.groups})),
+                      zeros = graph_.constant(fmt::format("zeros {}", layer.groups),
+                                              at::zeros({layer.groups}));
+    const std::string grouped = graph_.node(
+        "InstanceNormalization", {reshaped(name_of(x), {0, layer.groups, -1}), ones, zeros}, name,
+        {{"epsilon", static_cast<float>(layer.eps)}});
     const Shape all_pixels{1, channels, 1, 1};
-    std::string y = plus(times(reshaped(grouped, {0, channels, s[2], s[3]}), weight(name + ".weight", all_pixels)), weight(name + ".bias", all_pixels));
+    std::string y = plus(
+        times(reshaped(grouped, {0, channels, s[2], s[3]}), weight(name + ".weight", all_pixels)),
+        weight(name + ".bias", all_pixels));
     if (layer.modulation) {
-        const std::string halves = graph_.node("Split", {reshaped(name_of(*layer.modulation), {0, 2 * channels, 1, 1})}, name, {{"axis", std::int64_t{1}}}, 2);
-        y = plus(times(y, plus(halves, graph_.number(1))), OnnxGraph::result(halves, 1));
+        const std::string halves =
+            graph_.node("Split", {reshaped(name_of(*layer.modulation), {0, 2 * channels, 1, 1})},
+                        name, {{"axis", std::int64_t{1}}}, 2);
+        y = plus(times(y, plus(halves, graph_.scalar(1))), OnnxGraph::result(halves, 1));
     }
     const Value normed = value_of(y, s);
     return layer.silu ? silu(normed) : normed;
 }
 
 Value OnnxOps::layer_norm(const Value& x, const std::string& name, double eps) {
-    return value_of(graph_.node("LayerNormalization", {name_of(x), weight(name + ".weight"), weight(name + ".bias")}, name, {{"axis", std::int64_t{-1}}, {"epsilon", static_cast<float>(eps)}}), shape(x));
+    return value_of(
+        graph_.node("LayerNormalization",
+                    {name_of(x), weight(name + ".weight"), weight(name + ".bias")}, name,
+                    {{"axis", std::int64_t{-1}}, {"epsilon", static_cast<float>(eps)}}),
+        shape(x));
 }
 
 /// Of q and v [N,heads,T,C], and keys [N,heads,C,T].
-std::string OnnxOps::attended(const std::string& q, const std::string& keys, const std::string& v, std::int64_t width, std::int64_t causal_tokens) {
-    std::string scores = graph_.node("MatMul", {times(q, graph_.number(static_cast<float>(1 / std::sqrt(static_cast<double>(width))))), keys}, "scores");
+std::string OnnxOps::attended(const std::string& q, const std::string& keys, const std::string& v,
+                              std::int64_t width, std::int64_t causal_tokens) {
+    std::string scores = graph_.node(
+        "MatMul",
+        {times(q, graph_.scalar(static_cast<float>(1 / std::sqrt(static_cast<double>(width))))),
+         keys},
+        "scores");
     if (causal_tokens > 0) {
-        const Tensor hidden = at::full({causal_tokens, causal_tokens}, -std::numeric_limits<float>::infinity()).triu(1);
+        const Tensor hidden =
+            at::full({causal_tokens, causal_tokens}, -std::numeric_limits<float>::infinity())
+                .triu(1);
         scores = plus(scores, graph_.constant(fmt::format("causal {}", causal_tokens), hidden));
     }
-    return graph_.node("MatMul", {graph_.node("Softmax", {scores}, "attention", {{"axis", std::int64_t{-1}}}), v}, "attention");
+    return graph_.node(
+        "MatMul", {graph_.node("Softmax", {scores}, "attention", {{"axis", std::int64_t{-1}}}), v},
+        "attention");
 }
 
 Value OnnxOps::attention(const Value& qkv, std::int64_t heads) {
     const Shape s = shape(qkv);
     const std::int64_t channels = s[1] / 3, pixels = s[2] * s[3], width = channels / heads;
     const std::string seen = reshaped(name_of(qkv), {0, heads, width, 3, pixels});
-    const auto by_pixels = [&](std::int64_t i) { return transposed(part(seen, 3, i), {0, 1, 3, 2}); };
+    const auto by_pixels = [&](std::int64_t i) {
+        return transposed(part(seen, 3, i), {0, 1, 3, 2});
+    };
     const std::string y = attended(by_pixels(0), part(seen, 3, 1), by_pixels(2), width, 0);
-    return value_of(reshaped(transposed(y, {0, 1, 3, 2}), {0, channels, s[2], s[3]}), {1, channels, s[2], s[3]});
+    return value_of(reshaped(transposed(y, {0, 1, 3, 2}), {0, channels, s[2], s[3]}),
+                    {1, channels, s[2], s[3]});
 }
 
-/// A filter for every channel, [C,1,4,4], that sums to `gain`.
+/// A depthwise filter [C,1,4,4] per channel that sums to `gain`.
 std::string OnnxOps::smoothing(std::int64_t channels, double gain) {
     const Tensor line = at::tensor({1.0F, 3.0F, 3.0F, 1.0F}) / 8;
-    return graph_.constant(fmt::format("smoothing {} {}", channels, gain), (gain * at::outer(line, line)).expand({channels, 1, 4, 4}));
+    return graph_.constant(fmt::format("smoothing {} {}", channels, gain),
+                           (gain * at::outer(line, line)).expand({channels, 1, 4, 4}));
 }
 
-Value OnnxOps::resample(const Value& x, Resample how) {
+Value OnnxOps::resample(const Value& x, Resample mode) {
     const Shape s = shape(x);
     const std::int64_t channels = s[1];
     const auto filtered = [&](const std::string& type, double gain, std::int64_t padding) {
         return graph_.node(type, {name_of(x), smoothing(channels, gain)}, "resample",
-                           {{"group", channels}, {"kernel_shape", Numbers{4, 4}}, {"strides", Numbers{2, 2}}, {"pads", Numbers(4, padding)}});
+                           {{"group", channels},
+                            {"kernel_shape", Integers{4, 4}},
+                            {"strides", Integers{2, 2}},
+                            {"pads", Integers(4, padding)}});
     };
     const Shape half{1, channels, s[2] / 2, s[3] / 2}, twice{1, channels, s[2] * 2, s[3] * 2};
-    switch (how) {
+    switch (mode) {
         case Resample::up: {
-            const std::string factors = graph_.constant("twice as large", at::tensor({1.0F, 1.0F, 2.0F, 2.0F}));
+            const std::string factors =
+                graph_.constant("twice as large", at::tensor({1.0F, 1.0F, 2.0F, 2.0F}));
             return value_of(graph_.node("Resize", {name_of(x), "", factors}, "resample",
-                                        {{"mode", "nearest"}, {"coordinate_transformation_mode", "asymmetric"}, {"nearest_mode", "floor"}}), twice);
+                                        {{"mode", "nearest"},
+                                         {"coordinate_transformation_mode", "asymmetric"},
+                                         {"nearest_mode", "floor"}}),
+                            twice);
         }
-        case Resample::down: return value_of(graph_.node("AveragePool", {name_of(x)}, "resample", {{"kernel_shape", Numbers{2, 2}}, {"strides", Numbers{2, 2}}}), half);
-        case Resample::smooth_up: return value_of(filtered("ConvTranspose", 4, 1), twice);
-        case Resample::smooth_down: return value_of(filtered("Conv", 1, 1), half);
-        case Resample::smooth_down_valid: return value_of(filtered("Conv", 1, 0), {1, channels, s[2] / 2 - 1, s[3] / 2 - 1});
-        case Resample::none: break;
+        case Resample::down:
+            return value_of(
+                graph_.node("AveragePool", {name_of(x)}, "resample",
+                            {{"kernel_shape", Integers{2, 2}}, {"strides", Integers{2, 2}}}),
+                half);
+        case Resample::smooth_up:
+            return value_of(filtered("ConvTranspose", 4, 1), twice);
+        case Resample::smooth_down:
+            return value_of(filtered("Conv", 1, 1), half);
+        case Resample::smooth_down_valid:
+            return value_of(filtered("Conv", 1, 0), {1, channels, s[2] / 2 - 1, s[3] / 2 - 1});
+        case Resample::none:
+            break;
     }
     return x;
 }
@@ -143,49 +209,73 @@ Value OnnxOps::resample(const Value& x, Resample how) {
 Value OnnxOps::concat(const Value& a, const Value& b) {
     Shape s = shape(a);
     s[1] += shape(b)[1];
-    return value_of(graph_.node("Concat", {name_of(a), name_of(b)}, "concat", {{"axis", std::int64_t{1}}}), s);
+    return value_of(
+        graph_.node("Concat", {name_of(a), name_of(b)}, "concat", {{"axis", std::int64_t{1}}}), s);
 }
 
 Value OnnxOps::add(const Value& a, const Value& b) {
-    const bool for_every_pixel = shape(b).size() < shape(a).size();
-    return value_of(plus(name_of(a), for_every_pixel ? reshaped(name_of(b), {0, shape(b)[1], 1, 1}) : name_of(b)), shape(a));
+    const bool per_channel = shape(b).size() < shape(a).size();
+    return value_of(
+        plus(name_of(a), per_channel ? reshaped(name_of(b), {0, shape(b)[1], 1, 1}) : name_of(b)),
+        shape(a));
 }
 
-Value OnnxOps::scale(const Value& x, double factor) { return value_of(times(name_of(x), graph_.number(static_cast<float>(factor))), shape(x)); }
+Value OnnxOps::scale(const Value& x, double factor) {
+    return value_of(times(name_of(x), graph_.scalar(static_cast<float>(factor))), shape(x));
+}
 
-Value OnnxOps::silu(const Value& x) { return value_of(times(name_of(x), graph_.node("Sigmoid", {name_of(x)}, "silu")), shape(x)); }
+Value OnnxOps::silu(const Value& x) {
+    return value_of(times(name_of(x), graph_.node("Sigmoid", {name_of(x)}, "silu")), shape(x));
+}
 
-/// Of numbers [N] and frequencies [1,F]: [N,2F].
-std::string OnnxOps::waves(const Value& x, const std::string& frequencies, bool sines_first) {
+/// Of x [N] and frequencies [1,F]: [N,2F].
+std::string OnnxOps::sinusoids(const Value& x, const std::string& frequencies, bool sines_first) {
     const std::string angles = times(reshaped(name_of(x), {-1, 1}), frequencies);
-    const std::string sines = graph_.node("Sin", {angles}, "waves"), cosines = graph_.node("Cos", {angles}, "waves");
-    return graph_.node("Concat", sines_first ? std::vector{sines, cosines} : std::vector{cosines, sines}, "waves", {{"axis", std::int64_t{1}}});
+    const std::string sines = graph_.node("Sin", {angles}, "waves"),
+                      cosines = graph_.node("Cos", {angles}, "waves");
+    return graph_.node("Concat",
+                       sines_first ? std::vector{sines, cosines} : std::vector{cosines, sines},
+                       "waves", {{"axis", std::int64_t{1}}});
 }
 
 Value OnnxOps::sinusoid(const Value& x, const Sinusoid& layer) {
     const std::int64_t half = layer.width / 2;
-    const Tensor exponent = at::arange(half, at::kFloat) / static_cast<double>(layer.endpoint ? half - 1 : half);
-    const std::string frequencies = graph_.constant(fmt::format("frequencies {} {}", half, layer.endpoint), at::pow(1.0 / 10000, exponent).unsqueeze(0));
-    return value_of(waves(x, frequencies, layer.sines_first), {1, layer.width});
+    const Tensor exponent =
+        at::arange(half, at::kFloat) / static_cast<double>(layer.endpoint ? half - 1 : half);
+    const std::string frequencies =
+        graph_.constant(fmt::format("frequencies {} {}", half, layer.endpoint),
+                        at::pow(1.0 / 10000, exponent).unsqueeze(0));
+    return value_of(sinusoids(x, frequencies, layer.sines_first), {1, layer.width});
 }
 
 Value OnnxOps::fourier(const Value& x, const std::string& name, std::int64_t width) {
-    return value_of(waves(x, graph_.constant(name, parameters_.at(name).detach().to(at::kFloat).unsqueeze(0) * (2 * std::numbers::pi)), true), {1, width});
+    return value_of(
+        sinusoids(x,
+                  graph_.constant(name, parameters_.at(name).detach().to(at::kFloat).unsqueeze(0) *
+                                            (2 * std::numbers::pi)),
+                  true),
+        {1, width});
 }
 
 Value OnnxOps::pixel_unshuffle(const Value& x, std::int64_t factor) {
     const Shape s = shape(x), smaller{1, s[1] * factor * factor, s[2] / factor, s[3] / factor};
     const std::string cut = reshaped(name_of(x), {0, s[1], smaller[2], factor, smaller[3], factor});
-    return value_of(reshaped(transposed(cut, {0, 1, 3, 5, 2, 4}), {0, smaller[1], smaller[2], smaller[3]}), smaller);
+    return value_of(
+        reshaped(transposed(cut, {0, 1, 3, 5, 2, 4}), {0, smaller[1], smaller[2], smaller[3]}),
+        smaller);
 }
 
 Value OnnxOps::pixel_shuffle(const Value& x, std::int64_t factor) {
     const Shape s = shape(x);
-    return value_of(graph_.node("DepthToSpace", {name_of(x)}, "pixels", {{"blocksize", factor}, {"mode", "CRD"}}), {1, s[1] / (factor * factor), s[2] * factor, s[3] * factor});
+    return value_of(graph_.node("DepthToSpace", {name_of(x)}, "pixels",
+                                {{"blocksize", factor}, {"mode", "CRD"}}),
+                    {1, s[1] / (factor * factor), s[2] * factor, s[3] * factor});
 }
 
 Value OnnxOps::global_average(const Value& x) {
-    return value_of(graph_.node("ReduceMean", {name_of(x)}, "average", {{"axes", Numbers{2, 3}}, {"keepdims", std::int64_t{0}}}), {1, shape(x)[1]});
+    return value_of(graph_.node("ReduceMean", {name_of(x)}, "average",
+                                {{"axes", Integers{2, 3}}, {"keepdims", std::int64_t{0}}}),
+                    {1, shape(x)[1]});
 }
 
 }  // namespace atelier::ops

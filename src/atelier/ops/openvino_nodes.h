@@ -4,7 +4,7 @@
 
 #include "atelier/ops/ops.h"
 
-/// What both vocabularies of OpenVINO's speakers build their graphs from.
+/// Helpers shared by the sources that build OpenVINO graphs.
 namespace atelier::ops::openvino_nodes {
 
 namespace op = ov::opset13;
@@ -16,11 +16,18 @@ Node make(Arguments&&... arguments) {
     return std::make_shared<Operation>(std::forward<Arguments>(arguments)...)->output(0);
 }
 
-inline Node integers(const std::vector<std::int64_t>& numbers) { return make<op::Constant>(ov::element::i64, ov::Shape{numbers.size()}, numbers); }
+inline Node integers(const std::vector<std::int64_t>& values) {
+    return make<op::Constant>(ov::element::i64, ov::Shape{values.size()}, values);
+}
 
-/// A size of 0 stays as it is: so batches need not be of the size that the graph was written for.
-inline Node reshaped(const Node& x, const Shape& shape) { return make<op::Reshape>(x, integers(shape), true); }
+/// A size of 0 keeps the axis, so that the batch size may differ from the one that the graph was
+/// written for.
+inline Node reshaped(const Node& x, const Shape& shape) {
+    return make<op::Reshape>(x, integers(shape), true);
+}
 
-inline Node as(const ov::element::Type& type, const Node& x) { return x.get_element_type() == type ? x : make<op::Convert>(x, type); }
+inline Node as(const ov::element::Type& type, const Node& x) {
+    return x.get_element_type() == type ? x : make<op::Convert>(x, type);
+}
 
 }  // namespace atelier::ops::openvino_nodes

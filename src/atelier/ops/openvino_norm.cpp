@@ -2,45 +2,55 @@
 
 #include "atelier/ops/norm_forward.h"
 #include "atelier/ops/openvino_threads.h"
-#include "atelier/ops/thread_room.h"
+#include "atelier/ops/workspace.h"
 
 namespace atelier::ops {
 
 namespace {
 
 struct Rows {
-    const float *gain, *offset;
+    const float *weight, *bias;
     const std::int32_t* chosen;  // or null
     std::int64_t count;
 
-    std::int64_t of(std::int64_t sample) const { return chosen ? chosen[sample] : count == 1 ? 0 : sample; }
+    std::int64_t of(std::int64_t sample) const {
+        return chosen ? chosen[sample] : count == 1 ? 0 : sample;
+    }
 
     bool in_range(std::int64_t samples) const {
         if (!chosen) return count == 1 || count == samples;
-        return std::all_of(chosen, chosen + samples, [&](std::int32_t row) { return row >= 0 && row < count; });
+        return std::all_of(chosen, chosen + samples,
+                           [&](std::int32_t row) { return row >= 0 && row < count; });
     }
 };
 
-/// Results of T, or of int8 in `steps` to a unit.
+/// Results of type T, or int8 with `steps` per unit.
 template <class T>
-void normalise(const norm_kernels::Loops<T>& loops, const norm_kernels::Sample& s, std::int64_t samples, const T* x, const Rows& rows, float steps,
-               void* y) {
+void normalise(const norm_kernels::Loops<T>& loops, const norm_kernels::Sample& s,
+               std::int64_t samples, const T* x, const Rows& rows, float steps, void* y) {
     const std::int64_t each = s.positions * s.channels;
-    norm_kernels::each_sample(samples, tbb_threads(), by_tbb, [&](std::int64_t i, const auto& for_each) {
-        const float *gain = rows.gain + rows.of(i) * s.channels, *offset = rows.offset + rows.of(i) * s.channels;
-        float *mean = thread_room(norm_kernels::forward_room(s) + static_cast<std::size_t>(2 * s.groups)), *deviation = mean + s.groups, *work = deviation + s.groups;
-        if (steps > 0) {
-            norm_kernels::forward_quantised(loops, s, x + i * each, gain, offset, steps, static_cast<std::int8_t*>(y) + i * each, mean, deviation, work,
-                                            for_each);
-        } else {
-            norm_kernels::forward(loops, s, x + i * each, gain, offset, static_cast<T*>(y) + i * each, mean, deviation, work, for_each);
-        }
-    });
+    norm_kernels::for_each_sample(
+        samples, tbb_threads(), tbb_parallel_for, [&](std::int64_t i, const auto& for_each) {
+            const float *weight = rows.weight + rows.of(i) * s.channels,
+                        *bias = rows.bias + rows.of(i) * s.channels;
+            float *mean = thread_workspace(norm_kernels::forward_workspace(s) +
+                                           static_cast<std::size_t>(2 * s.groups)),
+                  *rstd = mean + s.groups, *work = rstd + s.groups;
+            if (steps > 0) {
+                norm_kernels::forward_quantised(loops, s, x + i * each, weight, bias, steps,
+                                                static_cast<std::int8_t*>(y) + i * each, mean, rstd,
+                                                work, for_each);
+            } else {
+                norm_kernels::forward(loops, s, x + i * each, weight, bias,
+                                      static_cast<T*>(y) + i * each, mean, rstd, work, for_each);
+            }
+        });
 }
 
 }  // namespace
 
-FusedNormNode::FusedNormNode(const ov::OutputVector& inputs, std::int64_t groups, double eps, bool silu, float steps)
+FusedNormNode::FusedNormNode(const ov::OutputVector& inputs, std::int64_t groups, double eps,
+                             bool silu, float steps)
     : Op(inputs), groups_(groups), eps_(eps), silu_(silu), steps_(steps) {
     constructor_validate_and_infer_types();
 }
@@ -50,10 +60,12 @@ std::shared_ptr<FusedNormNode> FusedNormNode::quantised(float steps) const {
 }
 
 void FusedNormNode::validate_and_infer_types() {
-    set_output_type(0, steps_ > 0 ? ov::element::Type(ov::element::i8) : get_input_element_type(0), get_input_partial_shape(0));
+    set_output_type(0, steps_ > 0 ? ov::element::Type(ov::element::i8) : get_input_element_type(0),
+                    get_input_partial_shape(0));
 }
 
-std::shared_ptr<ov::Node> FusedNormNode::clone_with_new_inputs(const ov::OutputVector& inputs) const {
+std::shared_ptr<ov::Node> FusedNormNode::clone_with_new_inputs(
+    const ov::OutputVector& inputs) const {
     return std::make_shared<FusedNormNode>(inputs, groups_, eps_, silu_, steps_);
 }
 
@@ -68,8 +80,10 @@ bool FusedNormNode::visit_attributes(ov::AttributeVisitor& visitor) {
 bool FusedNormNode::evaluate(ov::TensorVector& outputs, const ov::TensorVector& inputs) const {
     const ov::Shape shape = inputs[0].get_shape();
     const auto size = [&](std::size_t axis) { return static_cast<std::int64_t>(shape[axis]); };
-    const norm_kernels::Sample sample{size(1) * size(2), size(3), groups_, static_cast<float>(eps_), silu_};
-    const Rows rows{inputs[1].data<const float>(), inputs[2].data<const float>(), inputs.size() > 3 ? inputs[3].data<const std::int32_t>() : nullptr,
+    const norm_kernels::Sample sample{size(1) * size(2), size(3), groups_, static_cast<float>(eps_),
+                                      silu_};
+    const Rows rows{inputs[1].data<const float>(), inputs[2].data<const float>(),
+                    inputs.size() > 3 ? inputs[3].data<const std::int32_t>() : nullptr,
                     static_cast<std::int64_t>(inputs[1].get_shape()[0])};
     if (!rows.in_range(size(0))) return false;
     static const norm_kernels::Table& table = norm_kernels::best();
@@ -81,7 +95,8 @@ bool FusedNormNode::evaluate(ov::TensorVector& outputs, const ov::TensorVector& 
     }
     if (inputs[0].get_element_type() == ov::element::bf16) {
         using norm_kernels::Bfloat16;
-        normalise(table.bfloat16, sample, size(0), static_cast<const Bfloat16*>(x), rows, steps_, y);
+        normalise(table.bfloat16, sample, size(0), static_cast<const Bfloat16*>(x), rows, steps_,
+                  y);
         return true;
     }
     return false;

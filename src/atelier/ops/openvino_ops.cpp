@@ -5,10 +5,10 @@
 #include "atelier/core/error.h"
 #include "atelier/ops/openvino_nodes.h"
 #include "atelier/ops/openvino_norm.h"
+#include "atelier/ops/openvino_sinusoid.h"
+#include "atelier/ops/openvino_winograd.h"
 #include "atelier/ops/quantised.h"
 #include "atelier/ops/sinusoid.h"
-#include "atelier/ops/openvino_waves.h"
-#include "atelier/ops/openvino_winograd.h"
 #include "atelier/ops/winograd_forward.h"
 
 namespace atelier::ops {
@@ -17,46 +17,57 @@ namespace {
 
 using namespace openvino_nodes;
 
-Node floats(const ov::Shape& shape, const std::vector<float>& numbers) { return make<op::Constant>(ov::element::f32, shape, numbers); }
+Node floats(const ov::Shape& shape, const std::vector<float>& values) {
+    return make<op::Constant>(ov::element::f32, shape, values);
+}
 
 Node channels_last(const Node& x) { return make<op::Transpose>(x, integers({0, 2, 3, 1})); }
 
 Node channels_first(const Node& x) { return make<op::Transpose>(x, integers({0, 3, 1, 2})); }
 
-Node copied(const Tensor& table) {
-    const Tensor numbers = table.to(at::kFloat).contiguous();
-    return make<op::Constant>(ov::element::f32, ov::Shape(numbers.sizes().begin(), numbers.sizes().end()), numbers.const_data_ptr<float>());
+Node constant_of(const Tensor& tensor) {
+    const Tensor values = tensor.to(at::kFloat).contiguous();
+    return make<op::Constant>(ov::element::f32,
+                              ov::Shape(values.sizes().begin(), values.sizes().end()),
+                              values.const_data_ptr<float>());
 }
 
-/// A filter for every channel, [C,1,1,4,4], that sums to `gain`.
+/// A depthwise filter [C,1,1,4,4] per channel that sums to `gain`.
 Node smoothing(const ov::element::Type& type, std::size_t channels, double gain) {
     std::vector<float> filter;
     for (const double row : {1, 3, 3, 1}) {
-        for (const double column : {1, 3, 3, 1}) filter.push_back(static_cast<float>(gain * row * column / 64));
+        for (const double column : {1, 3, 3, 1})
+            filter.push_back(static_cast<float>(gain * row * column / 64));
     }
     const Node one = floats({1, 1, 1, 4, 4}, filter);
-    return as(type, make<op::Tile>(one, integers({static_cast<std::int64_t>(channels), 1, 1, 1, 1})));
+    return as(type,
+              make<op::Tile>(one, integers({static_cast<std::int64_t>(channels), 1, 1, 1, 1})));
 }
 
 Node smooth_down(const Node& x, std::ptrdiff_t padding) {
     const ov::CoordinateDiff pads(2, padding);
-    return make<op::GroupConvolution>(x, smoothing(x.get_element_type(), x.get_shape()[1], 1), ov::Strides{2, 2}, pads, pads, ov::Strides{1, 1});
+    return make<op::GroupConvolution>(x, smoothing(x.get_element_type(), x.get_shape()[1], 1),
+                                      ov::Strides{2, 2}, pads, pads, ov::Strides{1, 1});
 }
 
 Node smooth_up(const Node& x) {
     const ov::CoordinateDiff pads(2, 1);
-    return make<op::GroupConvolutionBackpropData>(x, smoothing(x.get_element_type(), x.get_shape()[1], 4), ov::Strides{2, 2}, pads, pads, ov::Strides{1, 1});
+    return make<op::GroupConvolutionBackpropData>(
+        x, smoothing(x.get_element_type(), x.get_shape()[1], 4), ov::Strides{2, 2}, pads, pads,
+        ov::Strides{1, 1});
 }
 
-bool is_table(const Value& x) { return std::any_cast<Tensor>(&x) != nullptr; }
+bool is_constant(const Value& x) { return std::any_cast<Tensor>(&x) != nullptr; }
 
-/// A weight of two bytes a number as a constant of its own, in `shape` or as it is: a matrix in the graph's type, so that no larger copy of it is ever made, anything else in
-/// float32, as norms read it.
+/// A weight of two bytes per element as a constant of its own, in `shape` or its own: matrices in
+/// the graph's type, so that no larger copy of them is ever made, anything else in float32, as
+/// norms read it.
 Node converted(const Tensor& tensor, const Shape& shape, const ov::element::Type& precision) {
     const bool bfloat16 = precision == ov::element::bf16 && tensor.dim() >= 2;
-    const Tensor numbers = tensor.to(bfloat16 ? at::kBFloat16 : at::kFloat).contiguous();
-    const auto sizes = shape.empty() ? numbers.sizes() : at::IntArrayRef(shape);
-    return make<op::Constant>(bfloat16 ? ov::element::bf16 : ov::element::f32, ov::Shape(sizes.begin(), sizes.end()), numbers.const_data_ptr());
+    const Tensor values = tensor.to(bfloat16 ? at::kBFloat16 : at::kFloat).contiguous();
+    const auto sizes = shape.empty() ? values.sizes() : at::IntArrayRef(shape);
+    return make<op::Constant>(bfloat16 ? ov::element::bf16 : ov::element::f32,
+                              ov::Shape(sizes.begin(), sizes.end()), values.const_data_ptr());
 }
 
 }  // namespace
@@ -66,50 +77,64 @@ Value value_of(const Node& node) { return node; }
 Node node_of(const Value& value) { return std::any_cast<const Node&>(value); }
 
 ov::Tensor view_of(const Tensor& tensor) {
-    const ov::element::Type type = tensor.scalar_type() == at::kChar ? ov::element::i8 : ov::element::f32;
-    return {type, ov::Shape(tensor.sizes().begin(), tensor.sizes().end()), const_cast<void*>(tensor.const_data_ptr())};
+    const ov::element::Type type =
+        tensor.scalar_type() == at::kChar ? ov::element::i8 : ov::element::f32;
+    return {type, ov::Shape(tensor.sizes().begin(), tensor.sizes().end()),
+            const_cast<void*>(tensor.const_data_ptr())};
 }
 
 OpenVinoOps::OpenVinoOps(const Parameters& parameters, Options options)
-    : parameters_(parameters), options_(std::move(options)), known_(parameters) {}
+    : parameters_(parameters), options_(std::move(options)), constant_folder_(parameters) {}
 
 Node OpenVinoOps::constant(const std::string& name, const Shape& shape) const {
     const Tensor& tensor = parameters_.at(name);
     const bool steps = tensor.scalar_type() == at::kChar;
-    if (tensor.scalar_type() == at::kHalf || tensor.scalar_type() == at::kBFloat16) return converted(tensor, shape, options_.precision);
-    if ((tensor.scalar_type() != at::kFloat && !steps) || !tensor.is_contiguous() || !tensor.device().is_cpu()) {
-        core::fail("{}: OpenVINO reads contiguous weights in float32, float16, bfloat16 or int8 on the CPU", name);
+    if (tensor.scalar_type() == at::kHalf || tensor.scalar_type() == at::kBFloat16)
+        return converted(tensor, shape, options_.precision);
+    if ((tensor.scalar_type() != at::kFloat && !steps) || !tensor.is_contiguous() ||
+        !tensor.device().is_cpu()) {
+        core::fail(
+            "{}: OpenVINO reads contiguous weights in float32, float16, bfloat16 or int8 on the "
+            "CPU",
+            name);
     }
-    const auto node = std::make_shared<op::Constant>(view_of(shape.empty() ? tensor : tensor.view(shape)));
+    const auto node =
+        std::make_shared<op::Constant>(view_of(shape.empty() ? tensor : tensor.view(shape)));
     node->set_friendly_name(name);
     if (!steps) return node->output(0);
     Shape channels(static_cast<std::size_t>(tensor.dim()), 1);
     channels[0] = tensor.size(0);
-    return make<op::Multiply>(as(ov::element::f32, node->output(0)), constant(name + "_scale", channels));
+    return make<op::Multiply>(as(ov::element::f32, node->output(0)),
+                              constant(name + "_scale", channels));
 }
 
-Node OpenVinoOps::in_steps(const Node& x, const std::string& layer) const {
-    const float range = input_range(parameters_, layer), step = range / largest_step;
+Node OpenVinoOps::quantised_input(const Node& x, const std::string& layer) const {
+    const float range = input_range(parameters_, layer), step = range / int8_max;
     const auto transposed = ov::as_type_ptr<op::Transpose>(x.get_node_shared_ptr());
-    const auto norm = transposed ? ov::as_type_ptr<FusedNormNode>(transposed->get_input_node_shared_ptr(0)) : nullptr;
-    const auto number = [](float value) { return floats({}, {value}); };
-    if (norm) {  // which rounds as it writes
-        return channels_first(make<op::Multiply>(as(ov::element::f32, norm->quantised(1 / step)->output(0)), number(step)));
+    const auto norm = transposed
+                          ? ov::as_type_ptr<FusedNormNode>(transposed->get_input_node_shared_ptr(0))
+                          : nullptr;
+    const auto scalar = [](float value) { return floats({}, {value}); };
+    if (norm) {  // the norm node rounds as it writes
+        return channels_first(make<op::Multiply>(
+            as(ov::element::f32, norm->quantised(1 / step)->output(0)), scalar(step)));
     }
-    return make<op::FakeQuantize>(as(ov::element::f32, x), number(-range - step), number(range), number(-range - step), number(range), 256);
+    return make<op::FakeQuantize>(as(ov::element::f32, x), scalar(-range - step), scalar(range),
+                                  scalar(-range - step), scalar(range), 256);
 }
 
 Node OpenVinoOps::typed(const Node& x) const { return as(options_.precision, x); }
 
 Node OpenVinoOps::node(const Value& x) const {
-    if (!is_table(x)) return typed(node_of(x));
-    const Tensor& table = tensor_of(x);
-    if (table.size(0) == 1 || !options_.rows) return typed(copied(table.narrow(0, 0, 1)));
-    return typed(make<op::Gather>(copied(table), *options_.rows, make<op::Constant>(ov::element::i64, ov::Shape{}, 0)));
+    if (!is_constant(x)) return typed(node_of(x));
+    const Tensor& tensor = tensor_of(x);
+    if (tensor.size(0) == 1 || !options_.rows) return typed(constant_of(tensor.narrow(0, 0, 1)));
+    return typed(make<op::Gather>(constant_of(tensor), *options_.rows,
+                                  make<op::Constant>(ov::element::i64, ov::Shape{}, 0)));
 }
 
 Shape OpenVinoOps::shape(const Value& x) const {
-    if (is_table(x)) return known_.shape(x);
+    if (is_constant(x)) return constant_folder_.shape(x);
     const ov::Shape& shape = node_of(x).get_shape();
     return {shape.begin(), shape.end()};
 }
@@ -118,123 +143,167 @@ Value OpenVinoOps::conv2d(const Value& x, const std::string& name, const Convolu
     const auto stride = static_cast<std::size_t>(layer.stride);
     const ov::CoordinateDiff padding(2, layer.padding);
     const bool int8 = options_.int8 && is_quantised(parameters_, name);
-    const auto computed = [&](const Node& numbers) { return int8 ? numbers : typed(numbers); };
-    if (!int8 && options_.precision == ov::element::f32 && layer.kernel == 3 && layer.stride == 1 && layer.padding == 1) {
+    const auto computed = [&](const Node& values) { return int8 ? values : typed(values); };
+    if (!int8 && options_.precision == ov::element::f32 && layer.kernel == 3 && layer.stride == 1 &&
+        layer.padding == 1) {
         const Shape from = shape(x);
         if (winograd_kernels::pays(from[2], from[3], from[1], layer.out_channels)) {
-            return value_of(channels_first(make<WinogradNode>(ov::OutputVector{channels_last(node(x)), weight(name + ".weight"), weight(name + ".bias")})));
+            return value_of(channels_first(make<WinogradNode>(ov::OutputVector{
+                channels_last(node(x)), weight(name + ".weight"), weight(name + ".bias")})));
         }
     }
-    const Node product = make<op::Convolution>(int8 ? in_steps(node(x), name) : node(x), computed(constant(name + ".weight")),
-                                               ov::Strides{stride, stride}, padding, padding, ov::Strides{1, 1});
+    const Node product = make<op::Convolution>(
+        int8 ? quantised_input(node(x), name) : node(x), computed(constant(name + ".weight")),
+        ov::Strides{stride, stride}, padding, padding, ov::Strides{1, 1});
     product.get_node()->set_friendly_name(name);
-    return value_of(typed(make<op::Add>(product, computed(constant(name + ".bias", {1, layer.out_channels, 1, 1})))));
+    return value_of(typed(
+        make<op::Add>(product, computed(constant(name + ".bias", {1, layer.out_channels, 1, 1})))));
 }
 
 Value OpenVinoOps::linear(const Value& x, const std::string& name, const Linear& layer) {
-    // A table of more rows than the layer has columns would be larger than the layer.
-    if (is_table(x) && shape(x)[0] <= shape(x)[1]) return known_.linear(x, name, layer);
+    // A constant with more rows than the layer has columns would be larger than the layer.
+    if (is_constant(x) && shape(x)[0] <= shape(x)[1])
+        return constant_folder_.linear(x, name, layer);
     const Node product = make<op::MatMul>(node(x), weight(name + ".weight"), false, true);
     product.get_node()->set_friendly_name(name);
-    return value_of(layer.bias ? make<op::Add>(product, weight(name + ".bias", {1, layer.out_features})) : product);
+    return value_of(layer.bias
+                        ? make<op::Add>(product, weight(name + ".bias", {1, layer.out_features}))
+                        : product);
 }
 
-OpenVinoOps::Affine OpenVinoOps::affine(const std::string& name, const GroupNorm& layer, std::int64_t channels) const {
+OpenVinoOps::Affine OpenVinoOps::affine(const std::string& name, const GroupNorm& layer,
+                                        std::int64_t channels) const {
     const Shape row{1, channels};
     if (!layer.modulation) return {constant(name + ".weight", row), constant(name + ".bias", row)};
-    if (is_table(*layer.modulation)) {
+    if (is_constant(*layer.modulation)) {
         const auto halves = tensor_of(*layer.modulation).chunk(2, 1);
         const Tensor factor = halves[0] + 1;
-        return {copied(factor * parameters_.at(name + ".weight")), copied(at::addcmul(halves[1], factor, parameters_.at(name + ".bias"))),
+        return {constant_of(factor * parameters_.at(name + ".weight")),
+                constant_of(at::addcmul(halves[1], factor, parameters_.at(name + ".bias"))),
                 factor.size(0) > 1};
     }
-    const auto halves = std::make_shared<op::Split>(as(ov::element::f32, node_of(*layer.modulation)), make<op::Constant>(ov::element::i64, ov::Shape{}, 1), 2);
+    const auto halves =
+        std::make_shared<op::Split>(as(ov::element::f32, node_of(*layer.modulation)),
+                                    make<op::Constant>(ov::element::i64, ov::Shape{}, 1), 2);
     const Node factor = make<op::Add>(halves->output(0), floats({1, 1}, {1}));
     return {make<op::Multiply>(factor, constant(name + ".weight", row)),
-            make<op::Add>(make<op::Multiply>(factor, constant(name + ".bias", row)), halves->output(1))};
+            make<op::Add>(make<op::Multiply>(factor, constant(name + ".bias", row)),
+                          halves->output(1))};
 }
 
 Value OpenVinoOps::group_norm(const Value& x, const std::string& name, const GroupNorm& layer) {
     const Affine affine = this->affine(name, layer, shape(x)[1]);
-    // Channels innermost is how the convolutions lay their images out, so the transpositions move nothing.
-    ov::OutputVector inputs{channels_last(node(x)), affine.gain, affine.offset};
-    if (affine.table) inputs.push_back(*options_.rows);
-    return value_of(channels_first(make<FusedNormNode>(inputs, layer.groups, layer.eps, layer.silu)));
+    // The convolutions lay their images out with channels innermost, so the transpositions move
+    // nothing.
+    ov::OutputVector inputs{channels_last(node(x)), affine.weight, affine.bias};
+    if (affine.has_rows) inputs.push_back(*options_.rows);
+    return value_of(
+        channels_first(make<FusedNormNode>(inputs, layer.groups, layer.eps, layer.silu)));
 }
 
 Value OpenVinoOps::layer_norm(const Value& x, const std::string& name, double eps) {
-    if (is_table(x)) return known_.layer_norm(x, name, eps);
-    const Node y = make<op::MVN>(node(x), integers({-1}), true, static_cast<float>(eps), ov::op::MVNEpsMode::INSIDE_SQRT);
-    return value_of(make<op::Add>(make<op::Multiply>(y, weight(name + ".weight")), weight(name + ".bias")));
+    if (is_constant(x)) return constant_folder_.layer_norm(x, name, eps);
+    const Node y = make<op::MVN>(node(x), integers({-1}), true, static_cast<float>(eps),
+                                 ov::op::MVNEpsMode::INSIDE_SQRT);
+    return value_of(
+        make<op::Add>(make<op::Multiply>(y, weight(name + ".weight")), weight(name + ".bias")));
 }
 
 Value OpenVinoOps::attention(const Value& qkv, std::int64_t heads) {
     const Shape shape = this->shape(qkv);
     const std::int64_t channels = shape[1] / 3, pixels = shape[2] * shape[3];
-    // From channels innermost, as the convolutions leave them: [N,pixels,heads,C/heads,3] -> three of [N,heads,pixels,C/heads]
+    // From channels innermost, the layout of the convolutions: [N,pixels,heads,C/heads,3] -> three
+    // of [N,heads,pixels,C/heads]
     const Node seen = reshaped(channels_last(node(qkv)), {0, pixels, heads, channels / heads, 3});
     const Node split = make<op::Transpose>(seen, integers({4, 0, 2, 1, 3}));
-    const auto part = [&](std::int64_t i) { return make<op::Gather>(split, make<op::Constant>(ov::element::i64, ov::Shape{}, i), integers({0})); };
+    const auto part = [&](std::int64_t i) {
+        return make<op::Gather>(split, make<op::Constant>(ov::element::i64, ov::Shape{}, i),
+                                integers({0}));
+    };
     const Node attended = make<op::ScaledDotProductAttention>(part(0), part(1), part(2), false);
-    return value_of(channels_first(reshaped(make<op::Transpose>(attended, integers({0, 2, 1, 3})), {0, shape[2], shape[3], channels})));
+    return value_of(channels_first(reshaped(make<op::Transpose>(attended, integers({0, 2, 1, 3})),
+                                            {0, shape[2], shape[3], channels})));
 }
 
-Value OpenVinoOps::resample(const Value& x, Resample how) {
-    switch (how) {
+Value OpenVinoOps::resample(const Value& x, Resample mode) {
+    switch (mode) {
         case Resample::up: {
-            op::Interpolate::InterpolateAttrs nearest(op::Interpolate::InterpolateMode::NEAREST, op::Interpolate::ShapeCalcMode::SCALES, {0, 0}, {0, 0},
-                                                      op::Interpolate::CoordinateTransformMode::ASYMMETRIC, op::Interpolate::NearestMode::FLOOR);
-            return value_of(make<op::Interpolate>(node_of(x), floats({2}, {2, 2}), integers({2, 3}), nearest));
+            op::Interpolate::InterpolateAttrs nearest(
+                op::Interpolate::InterpolateMode::NEAREST, op::Interpolate::ShapeCalcMode::SCALES,
+                {0, 0}, {0, 0}, op::Interpolate::CoordinateTransformMode::ASYMMETRIC,
+                op::Interpolate::NearestMode::FLOOR);
+            return value_of(
+                make<op::Interpolate>(node_of(x), floats({2}, {2, 2}), integers({2, 3}), nearest));
         }
         case Resample::down:
-            return value_of(make<op::AvgPool>(node_of(x), ov::Strides{2, 2}, ov::Shape{0, 0}, ov::Shape{0, 0}, ov::Shape{2, 2}, true));
-        case Resample::smooth_up: return value_of(smooth_up(node(x)));
-        case Resample::smooth_down: return value_of(smooth_down(node(x), 1));
-        case Resample::smooth_down_valid: return value_of(smooth_down(node(x), 0));
-        case Resample::none: break;
+            return value_of(make<op::AvgPool>(node_of(x), ov::Strides{2, 2}, ov::Shape{0, 0},
+                                              ov::Shape{0, 0}, ov::Shape{2, 2}, true));
+        case Resample::smooth_up:
+            return value_of(smooth_up(node(x)));
+        case Resample::smooth_down:
+            return value_of(smooth_down(node(x), 1));
+        case Resample::smooth_down_valid:
+            return value_of(smooth_down(node(x), 0));
+        case Resample::none:
+            break;
     }
     return x;
 }
 
-Value OpenVinoOps::concat(const Value& a, const Value& b) { return value_of(make<op::Concat>(ov::OutputVector{node(a), node(b)}, 1)); }
+Value OpenVinoOps::concat(const Value& a, const Value& b) {
+    return value_of(make<op::Concat>(ov::OutputVector{node(a), node(b)}, 1));
+}
 
 Value OpenVinoOps::add(const Value& a, const Value& b) {
-    if (is_table(a) && is_table(b)) return known_.add(a, b);
+    if (is_constant(a) && is_constant(b)) return constant_folder_.add(a, b);
     const Node x = node(a), y = node(b);
-    const bool for_every_pixel = shape(b).size() < shape(a).size();
-    return value_of(make<op::Add>(x, for_every_pixel ? reshaped(y, {0, shape(b)[1], 1, 1}) : y));
+    const bool per_channel = shape(b).size() < shape(a).size();
+    return value_of(make<op::Add>(x, per_channel ? reshaped(y, {0, shape(b)[1], 1, 1}) : y));
 }
 
 Value OpenVinoOps::scale(const Value& x, double factor) {
-    if (is_table(x)) return known_.scale(x, factor);
-    const Node& given = node_of(x);  // in its own precision: noise levels are scaled before their sinusoid
-    return value_of(make<op::Multiply>(given, as(given.get_element_type(), floats({}, {static_cast<float>(factor)}))));
+    if (is_constant(x)) return constant_folder_.scale(x, factor);
+    const Node& input =
+        node_of(x);  // in its own precision: noise levels are scaled before their sinusoid
+    return value_of(make<op::Multiply>(
+        input, as(input.get_element_type(), floats({}, {static_cast<float>(factor)}))));
 }
 
 Value OpenVinoOps::silu(const Value& x) {
-    if (is_table(x)) return known_.silu(x);
+    if (is_constant(x)) return constant_folder_.silu(x);
     return value_of(make<op::Swish>(node_of(x)));
 }
 
 Value OpenVinoOps::sinusoid(const Value& x, const Sinusoid& layer) {
-    if (is_table(x)) return known_.sinusoid(x, layer);
+    if (is_constant(x)) return constant_folder_.sinusoid(x, layer);
     const std::vector<float> frequencies = frequencies_of(layer);
-    return value_of(make<WavesNode>(ov::OutputVector{node_of(x), floats({1, frequencies.size()}, frequencies)}, layer.sines_first));
+    return value_of(make<SinusoidNode>(
+        ov::OutputVector{node_of(x), floats({1, frequencies.size()}, frequencies)},
+        layer.sines_first));
 }
 
 Value OpenVinoOps::fourier(const Value& x, const std::string& name, std::int64_t width) {
-    if (is_table(x)) return known_.fourier(x, name, width);
-    return value_of(make<WavesNode>(ov::OutputVector{node_of(x), copied(parameters_.at(name).unsqueeze(0) * (2 * std::numbers::pi))}, true));
+    if (is_constant(x)) return constant_folder_.fourier(x, name, width);
+    return value_of(make<SinusoidNode>(
+        ov::OutputVector{node_of(x),
+                         constant_of(parameters_.at(name).unsqueeze(0) * (2 * std::numbers::pi))},
+        true));
 }
 
 Value OpenVinoOps::pixel_unshuffle(const Value& x, std::int64_t factor) {
-    return value_of(make<op::SpaceToDepth>(node_of(x), op::SpaceToDepth::SpaceToDepthMode::DEPTH_FIRST, static_cast<std::size_t>(factor)));
+    return value_of(make<op::SpaceToDepth>(node_of(x),
+                                           op::SpaceToDepth::SpaceToDepthMode::DEPTH_FIRST,
+                                           static_cast<std::size_t>(factor)));
 }
 
 Value OpenVinoOps::pixel_shuffle(const Value& x, std::int64_t factor) {
-    return value_of(make<op::DepthToSpace>(node_of(x), op::DepthToSpace::DepthToSpaceMode::DEPTH_FIRST, static_cast<std::size_t>(factor)));
+    return value_of(make<op::DepthToSpace>(node_of(x),
+                                           op::DepthToSpace::DepthToSpaceMode::DEPTH_FIRST,
+                                           static_cast<std::size_t>(factor)));
 }
 
-Value OpenVinoOps::global_average(const Value& x) { return value_of(make<op::ReduceMean>(node_of(x), integers({2, 3}), false)); }
+Value OpenVinoOps::global_average(const Value& x) {
+    return value_of(make<op::ReduceMean>(node_of(x), integers({2, 3}), false));
+}
 
 }  // namespace atelier::ops

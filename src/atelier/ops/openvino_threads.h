@@ -7,9 +7,9 @@
 
 namespace atelier::ops {
 
-/// Calls task(0) to task(count-1) on the threads of the OpenVINO graph that runs. Isolated: a thread that waits for its tasks must not begin another node's, in the
-/// same scratch.
-inline constexpr auto by_tbb = [](std::int64_t count, auto&& task) {
+/// Calls task(0) to task(count-1) on the threads of the running OpenVINO graph. Isolated: a thread
+/// that waits for its tasks must not start another node's tasks in the same workspace.
+inline constexpr auto tbb_parallel_for = [](std::int64_t count, auto&& task) {
     if (count == 1) task(0);
     else tbb::this_task_arena::isolate([&] { tbb::parallel_for(std::int64_t{0}, count, task); });
 };

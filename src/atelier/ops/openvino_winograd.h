@@ -4,9 +4,11 @@
 
 namespace atelier::ops {
 
-/// A 3x3 convolution of stride 1 and padding 1 as a node of an OpenVINO graph, by winograd_kernels.h. Inputs: x [N,H,W,I] float32, weight
-/// [O,I,3,3] float32, bias [O] float32; sizes as winograd_kernels::pays says. Output: [N,H,W,O]. The filters at the points, four times the weight's numbers, are
-/// computed at the first evaluation, and shared by all nodes whose weights are equal, such as those of one student's graphs for several batch sizes.
+/// A 3x3 convolution of stride 1 and padding 1 as a node of an OpenVINO graph, by
+/// winograd_kernels.h. Inputs: x [N,H,W,I] float32, weight [O,I,3,3] float32, bias [O] float32;
+/// sizes as required by winograd_kernels::pays. Output: [N,H,W,O]. The transformed filters, four
+/// times the size of the weight, are computed at the first evaluation and shared by all nodes with
+/// equal weights, such as those of one student's graphs for several batch sizes.
 class WinogradNode : public ov::op::Op {
 public:
     OPENVINO_OP("Winograd", "atelier")

@@ -2,14 +2,15 @@
 
 #include <ATen/Parallel.h>
 
-// LibTorch's loop is in its header, and runs on one thread, silently, where the compiler was not told of OpenMP; CMakeLists.txt tells it for this file.
+// LibTorch's loop is in its header and silently runs on one thread where the compiler does not get
+// the OpenMP flags; CMakeLists.txt sets them for this file.
 #ifndef _OPENMP
 #error "compile this file with OpenMP"
 #endif
 
 namespace atelier::ops {
 
-void in_parallel(std::int64_t tasks, const std::function<void(std::int64_t)>& task) {
+void parallel_for(std::int64_t tasks, const std::function<void(std::int64_t)>& task) {
     at::parallel_for(0, tasks, 1, [&](std::int64_t begin, std::int64_t end) {
         for (std::int64_t i = begin; i < end; ++i) task(i);
     });

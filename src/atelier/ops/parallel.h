@@ -5,8 +5,8 @@
 
 namespace atelier::ops {
 
-/// Calls task(0) to task(tasks-1) on LibTorch's threads, in any order and at once; on this thread alone within another such call. An exception of a task
-/// is thrown on.
-void in_parallel(std::int64_t tasks, const std::function<void(std::int64_t)>& task);
+/// Calls task(0) to task(tasks-1) on LibTorch's threads, in any order and concurrently; on this
+/// thread alone when nested in another such call. Rethrows an exception of a task.
+void parallel_for(std::int64_t tasks, const std::function<void(std::int64_t)>& task);
 
 }  // namespace atelier::ops

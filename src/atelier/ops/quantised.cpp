@@ -8,17 +8,19 @@ namespace {
 
 constexpr std::string_view weight = ".weight", scale = ".weight_scale", range = ".input_range";
 
-std::string named(const std::string& layer, std::string_view what) { return layer + std::string(what); }
+std::string named(const std::string& layer, std::string_view what) {
+    return layer + std::string(what);
+}
 
-/// The layer that a tensor belongs to, or nothing when the name ends otherwise.
+/// The layer that a tensor belongs to, or nullopt when the name does not end with `what`.
 std::optional<std::string> layer_of(const std::string& name, std::string_view what) {
     if (!name.ends_with(what)) return std::nullopt;
     return name.substr(0, name.size() - what.size());
 }
 
-bool in_steps(const Tensor& tensor) { return tensor.scalar_type() == at::kChar; }
+bool is_int8(const Tensor& tensor) { return tensor.scalar_type() == at::kChar; }
 
-Tensor along_first(const Tensor& scales, const Tensor& like) {
+Tensor expand_like(const Tensor& scales, const Tensor& like) {
     std::vector<std::int64_t> shape(static_cast<std::size_t>(like.dim()), 1);
     shape[0] = scales.numel();
     return scales.view(shape);
@@ -26,10 +28,10 @@ Tensor along_first(const Tensor& scales, const Tensor& like) {
 
 Tensor dequantised(const Parameters& parameters, const std::string& layer) {
     const Tensor& steps = parameters.at(named(layer, weight));
-    return steps.to(at::kFloat) * along_first(parameters.at(named(layer, scale)), steps);
+    return steps.to(at::kFloat) * expand_like(parameters.at(named(layer, scale)), steps);
 }
 
-bool belongs_to_steps(const Parameters& parameters, const std::string& name) {
+bool is_quantisation_tensor(const Parameters& parameters, const std::string& name) {
     for (const std::string_view what : {scale, range}) {
         const auto layer = layer_of(name, what);
         if (layer && is_quantised(parameters, *layer)) return true;
@@ -41,13 +43,17 @@ void check(const Parameters& parameters, const std::string& layer, const std::st
     const Tensor& steps = parameters.at(named(layer, weight));
     const auto positive = [&](std::string_view what, const std::vector<std::int64_t>& shape) {
         const std::string name = named(layer, what);
-        if (!parameters.contains(name)) core::fail("{}: \"{}{}\" is int8, but there is no \"{}\"", where, layer, weight, name);
-        const Tensor& numbers = parameters.at(name);
-        if (numbers.scalar_type() != at::kFloat || numbers.sizes().vec() != shape || !(numbers > 0).all().item<bool>()) {
-            core::fail("{}: \"{}\" must be positive float32 numbers of shape {}", where, name, core::to_string(shape));
+        if (!parameters.contains(name))
+            core::fail("{}: \"{}{}\" is int8, but there is no \"{}\"", where, layer, weight, name);
+        const Tensor& values = parameters.at(name);
+        if (values.scalar_type() != at::kFloat || values.sizes().vec() != shape ||
+            !(values > 0).all().item<bool>()) {
+            core::fail("{}: \"{}\" must be positive float32 values of shape {}", where, name,
+                       core::to_string(shape));
         }
     };
-    if (steps.dim() != 4) core::fail("{}: \"{}{}\" is int8; only convolutions can be", where, layer, weight);
+    if (steps.dim() != 4)
+        core::fail("{}: \"{}{}\" is int8; only convolutions can be", where, layer, weight);
     positive(scale, {steps.size(0)});
     positive(range, {});
 }
@@ -56,16 +62,19 @@ void check(const Parameters& parameters, const std::string& layer, const std::st
 
 bool is_quantised(const Parameters& parameters, const std::string& layer) {
     const auto found = parameters.tensors().find(named(layer, weight));
-    return found != parameters.tensors().end() && in_steps(found->second);
+    return found != parameters.tensors().end() && is_int8(found->second);
 }
 
-float input_range(const Parameters& parameters, const std::string& layer) { return parameters.at(named(layer, range)).item<float>(); }
+float input_range(const Parameters& parameters, const std::string& layer) {
+    return parameters.at(named(layer, range)).item<float>();
+}
 
 void quantise(Parameters& parameters, const std::string& layer, float input_range) {
     const Tensor& full = parameters.at(named(layer, weight));
     // A channel of zeros may have any scale.
-    const Tensor scales = (full.flatten(1).abs().amax(1) / largest_step).clamp_min(1e-12);
-    const Tensor steps = (full / along_first(scales, full)).round().clamp(-largest_step, largest_step).to(at::kChar);
+    const Tensor scales = (full.flatten(1).abs().amax(1) / int8_max).clamp_min(1e-12);
+    const Tensor steps =
+        (full / expand_like(scales, full)).round().clamp(-int8_max, int8_max).to(at::kChar);
     parameters.set(named(layer, weight), steps.contiguous());
     parameters.set(named(layer, scale), scales);
     parameters.set(named(layer, range), at::scalar_tensor(input_range, at::kFloat));
@@ -74,26 +83,26 @@ void quantise(Parameters& parameters, const std::string& layer, float input_rang
 Parameters dequantised(const Parameters& parameters) {
     Parameters full;
     for (const auto& [name, tensor] : parameters.tensors()) {
-        if (belongs_to_steps(parameters, name)) continue;
+        if (is_quantisation_tensor(parameters, name)) continue;
         const auto layer = layer_of(name, weight);
-        full.set(name, layer && in_steps(tensor) ? dequantised(parameters, *layer) : tensor);
+        full.set(name, layer && is_int8(tensor) ? dequantised(parameters, *layer) : tensor);
     }
     return full;
 }
 
-Parameters without_steps(const Parameters& parameters, const std::string& where) {
+Parameters without_quantisation(const Parameters& parameters, const std::string& where) {
     Parameters own;
     for (const auto& [name, tensor] : parameters.tensors()) {
         const auto layer = layer_of(name, weight);
-        if (layer && in_steps(tensor)) check(parameters, *layer, where);
-        if (!belongs_to_steps(parameters, name)) own.set(name, tensor);
+        if (layer && is_int8(tensor)) check(parameters, *layer, where);
+        if (!is_quantisation_tensor(parameters, name)) own.set(name, tensor);
     }
     return own;
 }
 
-Tensor rounded_to_steps(const Tensor& x, double range) {
-    const double step = range / largest_step;
-    return (x / step).round().clamp(-largest_step, largest_step) * step;
+Tensor fake_quantised(const Tensor& x, double range) {
+    const double step = range / int8_max;
+    return (x / step).round().clamp(-int8_max, int8_max) * step;
 }
 
 }  // namespace atelier::ops

@@ -14,7 +14,7 @@ std::optional<at::ScalarType> precision_now(at::DeviceType device) {
     return at::autocast::get_autocast_dtype(device);
 }
 
-/// What the backward pass needs besides tensors; `result` only until it is handed over.
+/// What the backward pass needs besides tensors; `result` is only set until it is handed over.
 struct Job : torch::CustomClassHolder {
     Ops::Body body;
     std::string prefix;
@@ -24,35 +24,41 @@ struct Job : torch::CustomClassHolder {
 };
 
 Tensor run(const Job& job, std::span<const Tensor> inputs, const Parameters& parameters) {
-    TorchOps speaker(parameters, job.prefix);
+    TorchOps backend(parameters, job.prefix);
     const std::vector<Value> values(inputs.begin(), inputs.end());
-    return tensor_of(job.body(speaker, values));
+    return tensor_of(job.body(backend, values));
 }
 
 struct Recomputed : torch::autograd::Function<Recomputed> {
     /// `tensors` are the inputs, then the parameters in the order of their names.
-    static Tensor forward(torch::autograd::AutogradContext* context, at::TensorList tensors, const c10::intrusive_ptr<Job>& job) {
+    static Tensor forward(torch::autograd::AutogradContext* context, at::TensorList tensors,
+                          const c10::intrusive_ptr<Job>& job) {
         context->save_for_backward(tensors.vec());
         context->saved_data["job"] = c10::IValue::make_capsule(job);
         return std::exchange(job->result, Tensor());
     }
 
-    static torch::autograd::variable_list backward(torch::autograd::AutogradContext* context, torch::autograd::variable_list slopes) {
+    static torch::autograd::variable_list backward(torch::autograd::AutogradContext* context,
+                                                   torch::autograd::variable_list gradients) {
         if (at::GradMode::is_enabled()) {
-            core::fail("the slope of a block that is computed again has none itself; keep ops::NormFromParts alive while it is computed");
+            core::fail(
+                "a recomputed block does not support double backward; keep an "
+                "ops::DoubleBackwardGuard alive while computing it");
         }
-        const auto job = c10::static_intrusive_pointer_cast<Job>(context->saved_data["job"].toCapsule());
+        const auto job =
+            c10::static_intrusive_pointer_cast<Job>(context->saved_data["job"].toCapsule());
         const auto saved = context->get_saved_variables();
-        std::vector<Tensor> copies, wanted;
+        std::vector<Tensor> copies, differentiable;
         for (std::size_t i = 0; i < saved.size(); ++i) {
             copies.push_back(saved[i].detach());
             if (!context->needs_input_grad(i)) continue;
             copies.back().requires_grad_(true);
-            wanted.push_back(copies.back());
+            differentiable.push_back(copies.back());
         }
         const std::size_t count = saved.size() - job->names.size();
         Parameters parameters;
-        for (std::size_t i = 0; i < job->names.size(); ++i) parameters.set(job->names[i], copies[count + i]);
+        for (std::size_t i = 0; i < job->names.size(); ++i)
+            parameters.set(job->names[i], copies[count + i]);
         torch::autograd::variable_list found;
         {
             const at::AutoGradMode with_gradients(true);
@@ -61,9 +67,11 @@ struct Recomputed : torch::autograd::Function<Recomputed> {
                 const LowPrecision precision(saved.front().device().type(), job->precision);
                 again = run(*job, std::span(copies).first(count), parameters);
             }
-            found = torch::autograd::grad({again}, wanted, {slopes[0]}, std::nullopt, false, /*allow_unused=*/true);
+            found =
+                torch::autograd::grad({again}, differentiable, {gradients[0]}, std::nullopt, false,
+                                      /*allow_unused=*/true);
         }
-        torch::autograd::variable_list all(saved.size() + 1);  // the last is the job's place
+        torch::autograd::variable_list all(saved.size() + 1);  // the last one belongs to the job
         for (std::size_t i = 0, next = 0; i < saved.size(); ++i) {
             if (context->needs_input_grad(i)) all[i] = found[next++];
         }
@@ -73,7 +81,8 @@ struct Recomputed : torch::autograd::Function<Recomputed> {
 
 }  // namespace
 
-Value recomputed(std::span<const Value> inputs, const Ops::Body& body, const Parameters& parameters, const std::string& prefix) {
+Value recomputed(std::span<const Value> inputs, const Ops::Body& body, const Parameters& parameters,
+                 const std::string& prefix) {
     std::vector<Tensor> tensors;
     for (const Value& input : inputs) tensors.push_back(tensor_of(input));
     auto job = c10::make_intrusive<Job>();
@@ -83,9 +92,9 @@ Value recomputed(std::span<const Value> inputs, const Ops::Body& body, const Par
     std::set<std::string> read;
     {
         at::NoGradGuard no_gradients;
-        TorchOps speaker(parameters, prefix);
-        speaker.note_reads(read);
-        job->result = tensor_of(body(speaker, inputs));
+        TorchOps backend(parameters, prefix);
+        backend.record_reads(read);
+        job->result = tensor_of(body(backend, inputs));
     }
     job->names.assign(read.begin(), read.end());
     for (const std::string& name : job->names) tensors.push_back(parameters.at(name));

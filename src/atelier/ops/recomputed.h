@@ -7,9 +7,11 @@
 
 namespace atelier::ops {
 
-/// Activation checkpointing: `body` of `inputs` (tensors) by TorchOps over `parameters` and `prefix`, of which autograd keeps the inputs alone. The backward
-/// pass runs `body` again, in the precision of now, and differentiates that. Its gradients have none themselves: throws core::Error where a slope of
-/// a slope is asked for.
-Value recomputed(std::span<const Value> inputs, const Ops::Body& body, const Parameters& parameters, const std::string& prefix);
+/// Activation checkpointing: runs `body` on `inputs` (tensors) with TorchOps over `parameters` and
+/// `prefix`; autograd keeps only the inputs. The backward pass runs `body` again, in the same
+/// precision, and differentiates that. Does not support double backward: throws core::Error when a
+/// second-order gradient is requested.
+Value recomputed(std::span<const Value> inputs, const Ops::Body& body, const Parameters& parameters,
+                 const std::string& prefix);
 
 }  // namespace atelier::ops

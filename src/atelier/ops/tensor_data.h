@@ -6,19 +6,20 @@
 
 namespace atelier::ops {
 
-/// A tensor's numbers as our own loops name their type: bfloat16 is bits there. T must be as wide as the tensor's type.
+/// A tensor's data under the element type of our own loops, in which bfloat16 is std::uint16_t. T
+/// must be as wide as the tensor's type.
 template <class T>
 const T* data_of(const Tensor& tensor) {
     return static_cast<const T*>(tensor.const_data_ptr());
 }
 
-/// The same, to be written.
+/// The same, writable.
 template <class T>
 T* writable_data_of(const Tensor& tensor) {
     return static_cast<T*>(tensor.mutable_data_ptr());
 }
 
-/// A table's loops for numbers of type T.
+/// A table's loops for elements of type T.
 template <class T, class Table>
 const auto& loops_of(const Table& table) {
     if constexpr (std::is_same_v<T, float>) return table.float32;

@@ -12,9 +12,12 @@ void limit_threads() {
     const int now = at::get_num_threads();
     const std::int64_t usable = core::usable_processors();
     if (now <= usable) return;
-    // A default that is too large is nobody's wish, so nothing is said of it.
-    const char* asked = std::getenv("OMP_NUM_THREADS") != nullptr ? "OMP_NUM_THREADS" : std::getenv("MKL_NUM_THREADS") != nullptr ? "MKL_NUM_THREADS" : nullptr;
-    at::set_num_threads(static_cast<int>(asked != nullptr ? core::threads_within(now, asked) : usable));
+    // A default that is too large was not requested by anyone, so it is limited silently.
+    const char* variable = std::getenv("OMP_NUM_THREADS") != nullptr   ? "OMP_NUM_THREADS"
+                           : std::getenv("MKL_NUM_THREADS") != nullptr ? "MKL_NUM_THREADS"
+                                                                       : nullptr;
+    at::set_num_threads(
+        static_cast<int>(variable != nullptr ? core::threads_within(now, variable) : usable));
 }
 
 }  // namespace atelier::ops

@@ -2,7 +2,8 @@
 
 namespace atelier::ops {
 
-/// LibTorch's threads, as many as OMP_NUM_THREADS or its own default says, but no more than this process has processors for (core/processors.h).
+/// Limits LibTorch's threads, of which OMP_NUM_THREADS or its own default sets the number, to the
+/// processors that this process may use (core/processors.h).
 void limit_threads();
 
 }  // namespace atelier::ops

@@ -1,6 +1,6 @@
 #pragma once
 
-// The part of LibTorch that the project uses; precompiled once for every torch room.
+// The part of LibTorch that the project uses; precompiled once for all modules that use torch.
 #include <ATen/ATen.h>
 #include <ATen/autocast_mode.h>
 #include <torch/csrc/autograd/autograd.h>

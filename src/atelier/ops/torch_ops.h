@@ -11,18 +11,23 @@ namespace atelier::ops {
 
 /// How networks are computed in training.
 struct Compute {
-    /// Of matrix products and convolutions: bfloat16 or half, with parameters and losses in float32 (autocast). Nothing: float32.
+    /// The type of matrix products and convolutions: bfloat16 or half, with parameters and losses
+    /// in float32 (autocast). Nullopt: float32.
     std::optional<at::ScalarType> type{};
-    /// Activation checkpointing: blocks keep their inputs alone for the backward pass, and are computed again there.
+    /// Activation checkpointing: blocks retain only their inputs for the backward pass and are
+    /// recomputed there.
     bool recompute = false;
 };
 
-/// Speaks the vocabulary with LibTorch: values are tensors, computed at once and under autograd where gradients are wanted. The
-/// numbers' type is the parameters' own, or what autocast makes of it.
+/// Runs the op set with LibTorch: values are tensors, computed immediately and under autograd where
+/// gradients are enabled. The element type is that of the parameters, or the one that autocast
+/// chooses.
 class TorchOps : public Ops {
 public:
-    /// `parameters` must outlive this; a network's tensor "a.weight" is read as `prefix` + "a.weight".
-    explicit TorchOps(const Parameters& parameters, std::string prefix = "", bool recompute = false);
+    /// `parameters` must outlive this; a network's tensor "a.weight" is read as `prefix` +
+    /// "a.weight".
+    explicit TorchOps(const Parameters& parameters, std::string prefix = "",
+                      bool recompute = false);
 
     Shape shape(const Value& x) const override;
     Value conv2d(const Value& x, const std::string& name, const Convolution& layer) override;
@@ -30,7 +35,7 @@ public:
     Value group_norm(const Value& x, const std::string& name, const GroupNorm& layer) override;
     Value layer_norm(const Value& x, const std::string& name, double eps) override;
     Value attention(const Value& qkv, std::int64_t heads) override;
-    Value resample(const Value& x, Resample how) override;
+    Value resample(const Value& x, Resample mode) override;
     Value concat(const Value& a, const Value& b) override;
     Value add(const Value& a, const Value& b) override;
     Value scale(const Value& x, double factor) override;
@@ -40,9 +45,11 @@ public:
     Value pixel_unshuffle(const Value& x, std::int64_t factor) override;
     Value pixel_shuffle(const Value& x, std::int64_t factor) override;
     Value global_average(const Value& x) override;
-    Value embedding(const Value& ids, const std::string& name, std::int64_t rows, std::int64_t width) override;
+    Value embedding(const Value& ids, const std::string& name, std::int64_t rows,
+                    std::int64_t width) override;
     Value add_positions(const Value& x, const std::string& name, std::int64_t rows) override;
-    Value token_attention(const Value& q, const Value& k, const Value& v, const TokenAttention& how) override;
+    Value token_attention(const Value& q, const Value& k, const Value& v,
+                          const TokenAttention& layer) override;
     Value gelu(const Value& x) override;
     Value quick_gelu(const Value& x) override;
     Value geglu(const Value& x) override;
@@ -51,8 +58,9 @@ public:
     Value pad_corner(const Value& x) override;
     Value block(std::span<const Value> inputs, const Body& body) override;
 
-    /// Notes the names of the parameters that are read from now on in `names`, which must outlive this.
-    void note_reads(std::set<std::string>& names) { read_ = &names; }
+    /// Adds the names of all parameters that are read from now on to `names`, which must outlive
+    /// this.
+    void record_reads(std::set<std::string>& names) { parameters_read_ = &names; }
 
 private:
     const Tensor& parameter(const std::string& name) const;
@@ -60,13 +68,13 @@ private:
     const Parameters& parameters_;
     std::string prefix_;
     bool recompute_;
-    std::set<std::string>* read_ = nullptr;
+    std::set<std::string>* parameters_read_ = nullptr;
 };
 
 inline Tensor tensor_of(const Value& value) { return std::any_cast<Tensor>(value); }
 
-/// While alive, matrix products and convolutions on `device` compute in `type`, bfloat16 or half, with float32 parameters kept (autocast).
-/// Without a type it does nothing.
+/// While alive, matrix products and convolutions on `device` compute in `type`, bfloat16 or half,
+/// while parameters stay float32 (autocast). Without a type it does nothing.
 class LowPrecision {
 public:
     LowPrecision(at::DeviceType device, std::optional<at::ScalarType> type);

@@ -11,12 +11,15 @@ Value TorchOps::add_positions(const Value& x, const std::string& name, std::int6
     return in + parameter(name + ".weight").narrow(0, 0, in.size(1));
 }
 
-Value TorchOps::token_attention(const Value& q, const Value& k, const Value& v, const TokenAttention& how) {
+Value TorchOps::token_attention(const Value& q, const Value& k, const Value& v,
+                                const TokenAttention& layer) {
     const auto split = [&](const Value& x) {
         const Tensor t = tensor_of(x);
-        return t.reshape({t.size(0), t.size(1), how.heads, t.size(2) / how.heads}).transpose(1, 2);
+        return t.reshape({t.size(0), t.size(1), layer.heads, t.size(2) / layer.heads})
+            .transpose(1, 2);
     };
-    const Tensor attended = at::scaled_dot_product_attention(split(q), split(k), split(v), {}, 0.0, how.causal);
+    const Tensor attended =
+        at::scaled_dot_product_attention(split(q), split(k), split(v), {}, 0.0, layer.causal);
     return attended.transpose(1, 2).flatten(2);
 }
 
@@ -32,13 +35,17 @@ Value TorchOps::geglu(const Value& x) {
     return halves[0] * at::gelu(halves[1]);
 }
 
-Value TorchOps::tokens(const Value& image) { return tensor_of(image).flatten(2).transpose(1, 2).contiguous(); }
+Value TorchOps::tokens(const Value& image) {
+    return tensor_of(image).flatten(2).transpose(1, 2).contiguous();
+}
 
 Value TorchOps::image(const Value& tokens, std::int64_t height, std::int64_t width) {
     const Tensor in = tensor_of(tokens);
     return in.transpose(1, 2).reshape({in.size(0), in.size(2), height, width});
 }
 
-Value TorchOps::pad_corner(const Value& x) { return at::constant_pad_nd(tensor_of(x), {0, 1, 0, 1}); }
+Value TorchOps::pad_corner(const Value& x) {
+    return at::constant_pad_nd(tensor_of(x), {0, 1, 0, 1});
+}
 
 }  // namespace atelier::ops

@@ -5,7 +5,8 @@
 
 #include "atelier/ops/vectors.h"
 
-// Compiled once for every instruction set, as norm_kernels.cpp is: all but the table at the end stays in the unnamed namespace.
+// Compiled once per instruction set, like norm_kernels.cpp: everything but the table at the end is
+// in the unnamed namespace.
 #ifndef ATELIER_INSTRUCTIONS
 #define ATELIER_INSTRUCTIONS plain
 #endif
@@ -16,23 +17,28 @@ namespace atelier::ops::winograd_kernels {
 namespace {
 
 #if defined(__AVX512F__)
-constexpr int rows_at_once = 14, panels_at_once = 2;
+constexpr int rows_per_block = 14, panels_per_block = 2;
 #elif defined(__AVX2__)
-constexpr int rows_at_once = 6, panels_at_once = 1;
+constexpr int rows_per_block = 6, panels_per_block = 1;
 #else
-constexpr int rows_at_once = 3, panels_at_once = 1;
+constexpr int rows_per_block = 3, panels_per_block = 1;
 #endif
-constexpr int parts = panel / lanes;  // vectors of a panel; rows_at_once * panels_at_once * parts sums stay in registers
+constexpr int parts =
+    panel /
+    lanes;  // vectors of a panel; rows_per_block * panels_per_block * parts sums stay in registers
 
-// The points are 0, a, -a, b, -b and infinity; 3/4 and 3/2 leave less than half of the rounding error of the usual 1 and 2.
+// The points are 0, a, -a, b, -b and infinity; 3/4 and 3/2 leave less than half of the rounding
+// error of the usual 1 and 2.
 constexpr float a = 0.75F, b = 1.5F, a2 = a * a, b2 = b * b, a3 = a2 * a, b3 = b2 * b;
-// How far apart the points lie goes into B alone, since an image is put at the points once for all of its filters.
+// The scale factors of the points are all in B, since an image is transformed once for all filters.
 constexpr float s0 = 1 / (a2 * b2), sa = 1 / (2 * a2 * (a2 - b2)), sb = 1 / (2 * b2 * (b2 - a2));
 
-/// One way of B^T d, A^T m, A s, G g and G^T s.
-inline void read_line(const Vector* d, Vector* to) {
-    const Vector even_a = sa * d[4] - (sa * b2) * d[2], odd_a = (sa * a) * d[3] - (sa * a * b2) * d[1];
-    const Vector even_b = sb * d[4] - (sb * a2) * d[2], odd_b = (sb * b) * d[3] - (sb * b * a2) * d[1];
+/// One axis of B^T d, A^T m, A s, G g and G^T s.
+inline void input_line(const Vector* d, Vector* to) {
+    const Vector even_a = sa * d[4] - (sa * b2) * d[2],
+                 odd_a = (sa * a) * d[3] - (sa * a * b2) * d[1];
+    const Vector even_b = sb * d[4] - (sb * a2) * d[2],
+                 odd_b = (sb * b) * d[3] - (sb * b * a2) * d[1];
     to[0] = s0 * d[4] - (s0 * (a2 + b2)) * d[2] + d[0];
     to[1] = even_a + odd_a;
     to[2] = even_a - odd_a;
@@ -41,16 +47,18 @@ inline void read_line(const Vector* d, Vector* to) {
     to[5] = d[5] - (a2 + b2) * d[3] + (a2 * b2) * d[1];
 }
 
-inline void write_line(const Vector* m, Vector* to) {
-    const Vector sum_a = m[1] + m[2], sum_b = m[3] + m[4], away_a = m[1] - m[2], away_b = m[3] - m[4];
+inline void output_line(const Vector* m, Vector* to) {
+    const Vector sum_a = m[1] + m[2], sum_b = m[3] + m[4], away_a = m[1] - m[2],
+                 away_b = m[3] - m[4];
     to[0] = m[0] + sum_a + sum_b;
     to[1] = a * away_a + b * away_b;
     to[2] = a2 * sum_a + b2 * sum_b;
     to[3] = a3 * away_a + b3 * away_b + m[5];
 }
 
-inline void slope_line(const Vector* s, Vector* to) {
-    const Vector even_a = s[0] + a2 * s[2], odd_a = a * s[1] + a3 * s[3], even_b = s[0] + b2 * s[2], odd_b = b * s[1] + b3 * s[3];
+inline void gradient_line(const Vector* s, Vector* to) {
+    const Vector even_a = s[0] + a2 * s[2], odd_a = a * s[1] + a3 * s[3], even_b = s[0] + b2 * s[2],
+                 odd_b = b * s[1] + b3 * s[3];
     to[0] = s[0];
     to[1] = even_a + odd_a;
     to[2] = even_a - odd_a;
@@ -69,14 +77,15 @@ inline void filter_line(const Vector* g, Vector* to) {
     to[5] = g[2];
 }
 
-inline void filter_slope_line(const Vector* s, Vector* to) {
+inline void filter_gradient_line(const Vector* s, Vector* to) {
     const Vector sum_a = s[1] + s[2], sum_b = s[3] + s[4];
     to[0] = s[0] + sum_a + sum_b;
     to[1] = a * (s[1] - s[2]) + b * (s[3] - s[4]);
     to[2] = a2 * sum_a + b2 * sum_b + s[5];
 }
 
-/// Both ways: the columns of a square of from*from numbers `get(i)`, then the rows, to a square of to*to by put(i, number).
+/// Transforms both axes: first the columns of a square of from*from elements `get(i)`, then the
+/// rows, into a square of to*to elements by put(i, value).
 template <int from, int to, class Line, class Get, class Put>
 inline void both_ways(const Line& line, const Get& get, const Put& put) {
     Vector half[to][from];
@@ -94,52 +103,66 @@ inline void both_ways(const Line& line, const Get& get, const Put& put) {
 }
 
 template <class T>
-void read(std::int64_t channels, const T* const* at, std::int64_t stride, float* values) {
+void transform_input(std::int64_t channels, const T* const* at, std::int64_t stride,
+                     float* values) {
     for (std::int64_t c = 0; c < channels; c += lanes) {
-        both_ways<6, 6>(read_line, [&](int i) { return load<Vector>(at[i] + c); }, [&](int i, Vector v) { store(values + i * stride + c, v); });
+        both_ways<6, 6>(
+            input_line, [&](int i) { return load<Vector>(at[i] + c); },
+            [&](int i, Vector v) { store(values + i * stride + c, v); });
     }
 }
 
 template <class T>
-void write(std::int64_t channels, const float* products, std::int64_t stride, const float* bias, T* const* at) {
+void transform_output(std::int64_t channels, const float* products, std::int64_t stride,
+                      const float* bias, T* const* at) {
     for (std::int64_t c = 0; c < channels; c += lanes) {
         const Vector offset = load<Vector>(bias + c);
-        both_ways<6, 4>(write_line, [&](int i) { return load<Vector>(products + i * stride + c); }, [&](int i, Vector y) { store(at[i] + c, y + offset); });
+        both_ways<6, 4>(
+            output_line, [&](int i) { return load<Vector>(products + i * stride + c); },
+            [&](int i, Vector y) { store(at[i] + c, y + offset); });
     }
 }
 
 template <class T>
-void read_slopes(std::int64_t channels, const T* const* at, std::int64_t stride, float* values) {
+void transform_gradient(std::int64_t channels, const T* const* at, std::int64_t stride,
+                        float* values) {
     for (std::int64_t c = 0; c < channels; c += lanes) {
-        both_ways<4, 6>(slope_line, [&](int i) { return load<Vector>(at[i] + c); }, [&](int i, Vector v) { store(values + i * stride + c, v); });
+        both_ways<4, 6>(
+            gradient_line, [&](int i) { return load<Vector>(at[i] + c); },
+            [&](int i, Vector v) { store(values + i * stride + c, v); });
     }
 }
 
-void read_filters(const Filters& f, std::int64_t column, const float* filters, float* values) {
+void transform_filters(const Filters& f, std::int64_t column, const float* filters, float* values) {
     for (std::int64_t c = 0; c < f.in; ++c) {
         alignas(panel * sizeof(float)) float g[9][panel];
         for (std::int64_t k = 0; k < panel; ++k) {
             const float* one = filters + c * f.row_step + (column + k) * f.column_step;
-            for (int i = 0; i < 9; ++i) g[i][k] = one[f.turned ? 8 - i : i];
+            for (int i = 0; i < 9; ++i) g[i][k] = one[f.rotated ? 8 - i : i];
         }
         float* const to = values + column * f.in + c * panel;
         for (int k = 0; k < panel; k += lanes) {
-            both_ways<3, 6>(filter_line, [&](int i) { return load<Vector>(&g[i][k]); }, [&](int i, Vector u) { store(to + i * f.stride() + k, u); });
+            both_ways<3, 6>(
+                filter_line, [&](int i) { return load<Vector>(&g[i][k]); },
+                [&](int i, Vector u) { store(to + i * f.stride() + k, u); });
         }
     }
 }
 
-/// The point that a row of the points has in common; the first's and the last's are 0 and infinity.
+/// The point that one row of the points has in common; the first is 0 and the last infinity.
 constexpr float row_points[6] = {0, a, -a, b, -b, 0};
 
 template <int row>
-void read_panel_row(std::int64_t in, const float* filters, std::int64_t stride, float* values) {
+void transform_panel_row(std::int64_t in, const float* filters, std::int64_t stride,
+                         float* values) {
     constexpr float point = row_points[row];
     for (std::int64_t c = 0; c < in; ++c, filters += 9 * panel, values += panel) {
         for (int k = 0; k < panel; k += lanes) {
             Vector half[3], out[6];
             ATELIER_UNROLLED for (int j = 0; j < 3; ++j) {
-                const auto g = [&](int i) { return load<Vector>(filters + (i * 3 + j) * panel + k); };
+                const auto g = [&](int i) {
+                    return load<Vector>(filters + (i * 3 + j) * panel + k);
+                };
                 half[j] = row == 0 ? g(0) : row == 5 ? g(2) : g(0) + point * (g(1) + point * g(2));
             }
             filter_line(half, out);
@@ -148,17 +171,24 @@ void read_panel_row(std::int64_t in, const float* filters, std::int64_t stride, 
     }
 }
 
-void read_panel(std::int64_t in, const float* filters, std::int64_t row, std::int64_t stride, float* values) {
-    static constexpr std::array rows{read_panel_row<0>, read_panel_row<1>, read_panel_row<2>, read_panel_row<3>, read_panel_row<4>, read_panel_row<5>};
+void transform_panel(std::int64_t in, const float* filters, std::int64_t row, std::int64_t stride,
+                     float* values) {
+    static constexpr std::array rows{transform_panel_row<0>, transform_panel_row<1>,
+                                     transform_panel_row<2>, transform_panel_row<3>,
+                                     transform_panel_row<4>, transform_panel_row<5>};
     rows[static_cast<std::size_t>(row)](in, filters, stride, values);
 }
 
-void write_filters(const Filters& f, std::int64_t column, const float* slopes, float* filters) {
+void filter_gradient(const Filters& f, std::int64_t column, const float* gradients,
+                     float* filters) {
     for (std::int64_t c = 0; c < f.in; ++c) {
         alignas(panel * sizeof(float)) float g[9][panel];
-        const float* from = slopes + c * f.out + column;
+        const float* from = gradients + c * f.out + column;
         for (int k = 0; k < panel; k += lanes) {
-            both_ways<6, 3>(filter_slope_line, [&](int i) { return load<Vector>(from + i * f.stride() + k); }, [&](int i, Vector v) { store(&g[i][k], v); });
+            both_ways<6, 3>(
+                filter_gradient_line,
+                [&](int i) { return load<Vector>(from + i * f.stride() + k); },
+                [&](int i, Vector v) { store(&g[i][k], v); });
         }
         for (std::int64_t k = 0; k < panel; ++k) {
             float* one = filters + c * f.row_step + (column + k) * f.column_step;
@@ -167,7 +197,8 @@ void write_filters(const Filters& f, std::int64_t column, const float* slopes, f
     }
 }
 
-/// Where the factors of a product lie: a(row,k) at left + row*row_step + k*inner_step, b(k) of a panel at right + panel*panel_step + k*right_step.
+/// The factors of a product: a(row,k) is at left + row*row_step + k*inner_step, b(k) of a panel at
+/// right + panel*panel_step + k*right_step.
 struct Factors {
     const float* left;
     std::int64_t row_step, inner_step;
@@ -179,21 +210,23 @@ struct Factors {
 template <int rows, int panels, bool add>
 void block(std::int64_t inner, const Factors& f, float* to, std::int64_t to_step) {
     Vector sums[rows][panels * parts];
-    const auto place = [&](int r, int p) { return to + r * to_step + p * lanes; };
+    const auto address = [&](int r, int p) { return to + r * to_step + p * lanes; };
     for (int r = 0; r < rows; ++r) {
-        for (int p = 0; p < panels * parts; ++p) sums[r][p] = add ? load<Vector>(place(r, p)) : Vector{};
+        for (int p = 0; p < panels * parts; ++p)
+            sums[r][p] = add ? load<Vector>(address(r, p)) : Vector{};
     }
     const float *left = f.left, *right = f.right;
     for (std::int64_t k = 0; k < inner; ++k, left += f.inner_step, right += f.right_step) {
         Vector b_k[panels * parts];
-        for (int p = 0; p < panels * parts; ++p) b_k[p] = load<Vector>(right + p / parts * f.panel_step + p % parts * lanes);
+        for (int p = 0; p < panels * parts; ++p)
+            b_k[p] = load<Vector>(right + p / parts * f.panel_step + p % parts * lanes);
         for (int r = 0; r < rows; ++r) {
             const float factor = left[r * f.row_step];
             for (int p = 0; p < panels * parts; ++p) sums[r][p] += factor * b_k[p];
         }
     }
     for (int r = 0; r < rows; ++r) {
-        for (int p = 0; p < panels * parts; ++p) store(place(r, p), sums[r][p]);
+        for (int p = 0; p < panels * parts; ++p) store(address(r, p), sums[r][p]);
     }
 }
 
@@ -202,12 +235,14 @@ constexpr auto blocks_by_rows(std::integer_sequence<int, rows...>) {
     return std::array{block<rows + 1, panels, add>...};
 }
 
-/// `count` rows in as few blocks as their sums fit the registers, of about equal sizes: a block of few rows would wait for its own sums. Every row is summed in the
-/// same order, whatever block it is in.
+/// `count` rows in as few blocks as fit the registers, of about equal size, since small blocks
+/// would wait for their own sums. Every row is summed in the same order, whatever block it is in.
 template <int panels, bool add>
 void blocks(std::int64_t count, std::int64_t inner, Factors f, float* to, std::int64_t to_step) {
-    static constexpr auto by_rows = blocks_by_rows<panels, add>(std::make_integer_sequence<int, rows_at_once>());
-    for (std::int64_t needed = (count + rows_at_once - 1) / rows_at_once; needed > 0; --needed) {
+    static constexpr auto by_rows =
+        blocks_by_rows<panels, add>(std::make_integer_sequence<int, rows_per_block>());
+    for (std::int64_t needed = (count + rows_per_block - 1) / rows_per_block; needed > 0;
+         --needed) {
         const std::int64_t rows = (count + needed - 1) / needed;
         by_rows[static_cast<std::size_t>(rows - 1)](inner, f, to, to_step);
         count -= rows;
@@ -217,28 +252,42 @@ void blocks(std::int64_t count, std::int64_t inner, Factors f, float* to, std::i
 }
 
 template <bool add>
-void all_blocks(std::int64_t rows, std::int64_t inner, std::int64_t columns, Factors f, float* to, std::int64_t to_step) {
+void all_blocks(std::int64_t rows, std::int64_t inner, std::int64_t columns, Factors f, float* to,
+                std::int64_t to_step) {
     std::int64_t column = 0;
-    for (; column + panels_at_once * panel <= columns; column += panels_at_once * panel, f.right += panels_at_once * f.panel_step) {
-        blocks<panels_at_once, add>(rows, inner, f, to + column, to_step);
+    for (; column + panels_per_block * panel <= columns;
+         column += panels_per_block * panel, f.right += panels_per_block * f.panel_step) {
+        blocks<panels_per_block, add>(rows, inner, f, to + column, to_step);
     }
-    for (; column < columns; column += panel, f.right += f.panel_step) blocks<1, add>(rows, inner, f, to + column, to_step);
+    for (; column < columns; column += panel, f.right += f.panel_step)
+        blocks<1, add>(rows, inner, f, to + column, to_step);
 }
 
-void multiply(std::int64_t rows, std::int64_t inner, std::int64_t columns, const float* left, std::int64_t left_step, const float* right, std::int64_t right_step,
-              bool add, float* to, std::int64_t to_step) {
-    (add ? all_blocks<true> : all_blocks<false>)(rows, inner, columns, {left, left_step, 1, right, panel, right_step}, to, to_step);
+void multiply(std::int64_t rows, std::int64_t inner, std::int64_t columns, const float* left,
+              std::int64_t left_step, const float* right, std::int64_t right_step, bool add,
+              float* to, std::int64_t to_step) {
+    (add ? all_blocks<true> : all_blocks<false>)(rows, inner, columns,
+                                                 {left, left_step, 1, right, panel, right_step}, to,
+                                                 to_step);
 }
 
-void multiply_turned(std::int64_t rows, std::int64_t inner, std::int64_t columns, const float* left, const float* right, bool add, float* to) {
-    (add ? all_blocks<true> : all_blocks<false>)(inner, rows, columns, {left, 1, inner, right, columns, panel}, to, columns);
+void multiply_transposed(std::int64_t rows, std::int64_t inner, std::int64_t columns,
+                         const float* left, const float* right, bool add, float* to) {
+    (add ? all_blocks<true> : all_blocks<false>)(inner, rows, columns,
+                                                 {left, 1, inner, right, columns, panel}, to,
+                                                 columns);
 }
 
 }  // namespace
 
 extern const Table ATELIER_INSTRUCTIONS;
-const Table ATELIER_INSTRUCTIONS{{read<float>, write<float>, read_slopes<float>},
-                                 {read<Bfloat16>, write<Bfloat16>, read_slopes<Bfloat16>},
-                                 multiply, multiply_turned, read_filters, read_panel, write_filters};
+const Table ATELIER_INSTRUCTIONS{
+    {transform_input<float>, transform_output<float>, transform_gradient<float>},
+    {transform_input<Bfloat16>, transform_output<Bfloat16>, transform_gradient<Bfloat16>},
+    multiply,
+    multiply_transposed,
+    transform_filters,
+    transform_panel,
+    filter_gradient};
 
 }  // namespace atelier::ops::winograd_kernels

@@ -2,39 +2,45 @@
 
 #include <cstdint>
 
-/// Inner loops of 3x3 convolutions by Winograd's minimal filtering F(4x4,3x3) (Lavin and Gray, arXiv 1509.09308): 36 products for a tile of 4x4
-/// results where a direct convolution takes 144. Torch-free, channels innermost (NHWC) and a multiple of `panel`; compiled for several instruction
-/// sets as norm_kernels.h is.
+/// Inner loops of 3x3 convolutions by Winograd's minimal filtering F(4x4,3x3) (Lavin and Gray,
+/// arXiv 1509.09308): 36 products per tile of 4x4 results instead of the 144 of a direct
+/// convolution. Torch-free; channels innermost (NHWC) and a multiple of `panel`; compiled for
+/// several instruction sets like norm_kernels.h.
 namespace atelier::ops::winograd_kernels {
 
-inline constexpr std::int64_t tile = 4;     // pixels of output, each way
-inline constexpr std::int64_t window = 6;   // pixels of input under them
-inline constexpr std::int64_t points = 36;  // where tiles and filters are evaluated as polynomials
-inline constexpr std::int64_t panel = 16;   // columns that are multiplied at once
+inline constexpr std::int64_t tile = 4;     // output pixels per axis
+inline constexpr std::int64_t window = 6;   // input pixels per axis
+inline constexpr std::int64_t points = 36;  // of the transformed domain
+inline constexpr std::int64_t panel = 16;   // columns per panel of a right factor
 
-/// bfloat16 bits, so that the loops need nothing of torch.
+/// bfloat16 bits, so that the loops do not depend on torch.
 using Bfloat16 = std::uint16_t;
 
-/// The loops for images of type T; what lies between is float32. `at` points to a row of `channels` numbers for every pixel; numbers of point p begin at
-/// p*stride.
+/// The loops for images of type T; intermediate values are float32. `at` points to a row of
+/// `channels` elements per pixel; values of point p begin at p*stride.
 template <class T>
 struct Loops {
-    /// A window of 36 pixels at the points: B^T d B.
-    void (*read)(std::int64_t channels, const T* const* at, std::int64_t stride, float* values);
+    /// The input transform of a window of 36 pixels: B^T d B.
+    void (*transform_input)(std::int64_t channels, const T* const* at, std::int64_t stride,
+                            float* values);
 
-    /// A tile of 16 pixels from its products at the points: A^T m A + bias[c].
-    void (*write)(std::int64_t channels, const float* products, std::int64_t stride, const float* bias, T* const* at);
+    /// The output transform of a tile of 16 pixels: A^T m A + bias[c].
+    void (*transform_output)(std::int64_t channels, const float* products, std::int64_t stride,
+                             const float* bias, T* const* at);
 
-    /// Slopes on the products from slopes on a tile of 16 pixels: A s A^T.
-    void (*read_slopes)(std::int64_t channels, const T* const* at, std::int64_t stride, float* values);
+    /// The gradient with respect to the products, from that of a tile of 16 pixels: A s A^T.
+    void (*transform_gradient)(std::int64_t channels, const T* const* at, std::int64_t stride,
+                               float* values);
 };
 
-/// How filters of 3x3 numbers lie in memory: that of input c and output k at c*row_step + k*column_step.
+/// The memory layout of 3x3 filters: the one of input c and output k begins at c*row_step +
+/// k*column_step.
 struct Filters {
     std::int64_t in, out, row_step, column_step;
-    bool turned = false;  // by half a turn
+    bool rotated = false;  // by 180 degrees
 
-    /// Numbers from one point's to the next point's: apart from a power of two, for which all would fall on one line of the cache.
+    /// Distance in floats between consecutive points; not a power of two, so that the points do not
+    /// map to the same cache set.
     std::int64_t stride() const { return in * out + panel; }
 };
 
@@ -42,21 +48,30 @@ struct Table {
     Loops<float> float32;
     Loops<Bfloat16> bfloat16;
 
-    /// c [rows,columns] = [c +] a [rows,inner] * b, of rows a_step and c_step numbers apart and of panels [inner,16] that are b_step numbers apart.
-    void (*multiply)(std::int64_t rows, std::int64_t inner, std::int64_t columns, const float* a, std::int64_t a_step, const float* b, std::int64_t b_step,
-                     bool add, float* c, std::int64_t c_step);
+    /// c [rows,columns] = [c +] a [rows,inner] * b, where the rows of a and c are a_step and c_step
+    /// floats apart, and b consists of panels [inner,16] that are b_step floats apart.
+    void (*multiply)(std::int64_t rows, std::int64_t inner, std::int64_t columns, const float* a,
+                     std::int64_t a_step, const float* b, std::int64_t b_step, bool add, float* c,
+                     std::int64_t c_step);
 
     /// c [inner,columns] = [c +] a^T * b, of a [rows,inner] and b [rows,columns].
-    void (*multiply_turned)(std::int64_t rows, std::int64_t inner, std::int64_t columns, const float* a, const float* b, bool add, float* c);
+    void (*multiply_transposed)(std::int64_t rows, std::int64_t inner, std::int64_t columns,
+                                const float* a, const float* b, bool add, float* c);
 
-    /// A panel of filters at the points, G g G^T, from `column` on: [36 at the stride, out/16, in, 16], as multiply wants them.
-    void (*read_filters)(const Filters& f, std::int64_t column, const float* filters, float* values);
+    /// The filter transform G g G^T of a panel of filters, from `column` on: [36 at the stride,
+    /// out/16, in, 16], as multiply expects them.
+    void (*transform_filters)(const Filters& f, std::int64_t column, const float* filters,
+                              float* values);
 
-    /// A panel of filters [in,9,16] at a row of the points, 6*row to 6*row+5: [6 at the stride, in, 16].
-    void (*read_panel)(std::int64_t in, const float* filters, std::int64_t row, std::int64_t stride, float* values);
+    /// One row of the points, 6*row to 6*row+5, of the transform of a panel of filters [in,9,16]:
+    /// [6 at the stride, in, 16].
+    void (*transform_panel)(std::int64_t in, const float* filters, std::int64_t row,
+                            std::int64_t stride, float* values);
 
-    /// The slopes on a panel of filters from those at the points, G^T s G: [36 at the stride, in, out].
-    void (*write_filters)(const Filters& f, std::int64_t column, const float* slopes, float* filters);
+    /// The gradient with respect to a panel of filters, G^T s G, from that with respect to the
+    /// transformed filters, [36 at the stride, in, out].
+    void (*filter_gradient)(const Filters& f, std::int64_t column, const float* gradients,
+                            float* filters);
 };
 
 /// Compilations of the loops; only `plain` runs on every processor.

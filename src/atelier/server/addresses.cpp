@@ -21,7 +21,7 @@ bool is_digits(std::string_view text) {
     return !text.empty() && std::ranges::all_of(text, [](char c) { return c >= '0' && c <= '9'; });
 }
 
-/// RFC 3986's reg-name, without what it percent-encodes.
+/// The characters of RFC 3986's reg-name.
 bool is_name_of_host(std::string_view text) {
     constexpr std::string_view marks = "-._~%!$&'()*+,;=";
     return std::ranges::all_of(text, [&](char c) {

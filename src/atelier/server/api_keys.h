@@ -7,23 +7,24 @@
 
 namespace atelier::server {
 
-/// The keys that clients may show. Kept and compared as SHA-256, in a time that does not depend on where they differ.
+/// The API keys that clients may present. Stored as SHA-256 digests and compared in constant time.
 class ApiKeys {
 public:
-    /// No keys: everyone is let in.
+    /// No keys: authentication is off.
     ApiKeys() = default;
-    /// A key a line; empty lines and those that begin with # are skipped. Warns of short ones.
-    /// Throws core::Error when there is none, or one that no header can show.
+    /// Reads one key per line; empty lines and lines that begin with # are skipped. Logs a warning
+    /// about short keys. Throws core::Error if there is none, or one with a control character.
     explicit ApiKeys(const std::filesystem::path& file);
 
-    bool needed() const { return !digests_.empty(); }
-    bool knows(std::string_view key) const;
+    bool required() const { return !digests_.empty(); }
+    bool accepts(std::string_view key) const;
 
 private:
     std::vector<std::string> digests_;
 };
 
-/// The first key of such a file, to be shown to another server. Throws core::Error when there is none.
+/// The first key of such a file, for authenticating to another server. Throws core::Error if there
+/// is none.
 std::string first_key(const std::filesystem::path& file);
 
 }  // namespace atelier::server

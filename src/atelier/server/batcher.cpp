@@ -4,11 +4,12 @@
 #include <utility>
 
 #include "atelier/server/metrics.h"
-#include "atelier/server/residents.h"
+#include "atelier/server/model_cache.h"
 
 namespace atelier::server {
 
-Batcher::Batcher(const Options& options, Residents& residents, Metrics& metrics) : options_(options), residents_(residents), metrics_(metrics) {
+Batcher::Batcher(const Options& options, ModelCache& cache, Metrics& metrics)
+    : options_(options), cache_(cache), metrics_(metrics) {
     for (int i = 0; i < options.workers; ++i) workers_.emplace_back([this] { work(); });
 }
 
@@ -19,17 +20,17 @@ Batcher::~Batcher() {
     }
     changed_.notify_all();
     for (std::thread& worker : workers_) worker.join();
-    for (const auto& lane : lanes_) lane->jobs.clear();  // jobs know their lane
+    for (const auto& queue : queues_) queue->jobs.clear();  // breaks the reference cycle
 }
 
 bool Batcher::submit(const std::shared_ptr<Job>& job) {
     {
         const std::lock_guard lock(mutex_);
-        Lane& lane = *job->lane;
-        if (lane.waiting + job->draws.size() > options_.longest_queue) return false;
-        if (std::ranges::find(lanes_, job->lane) == lanes_.end()) lanes_.push_back(job->lane);
-        lane.jobs.push_back(job);
-        lane.waiting += job->draws.size();
+        StudentQueue& queue = *job->queue;
+        if (queue.waiting + job->draws.size() > options_.max_queue) return false;
+        if (std::ranges::find(queues_, job->queue) == queues_.end()) queues_.push_back(job->queue);
+        queue.jobs.push_back(job);
+        queue.waiting += job->draws.size();
     }
     changed_.notify_one();
     return true;
@@ -38,11 +39,11 @@ bool Batcher::submit(const std::shared_ptr<Job>& job) {
 void Batcher::cancel(const std::shared_ptr<Job>& job) {
     const std::lock_guard lock(mutex_);
     job->cancelled = true;
-    remove(*job->lane, job);
+    remove(*job->queue, job);
 }
 
-void Batcher::remove(Lane& lane, const std::shared_ptr<Job>& job) {
-    if (std::erase(lane.jobs, job) > 0) lane.waiting -= job->draws.size() - job->begun;
+void Batcher::remove(StudentQueue& queue, const std::shared_ptr<Job>& job) {
+    if (std::erase(queue.jobs, job) > 0) queue.waiting -= job->draws.size() - job->batched;
 }
 
 void Batcher::drain() {
@@ -53,118 +54,133 @@ void Batcher::drain() {
     changed_.notify_all();
 }
 
-std::size_t Batcher::waiting(const Lane& lane) const {
+std::size_t Batcher::waiting(const StudentQueue& queue) const {
     const std::lock_guard lock(mutex_);
-    return lane.waiting;
+    return queue.waiting;
 }
 
 double Batcher::seconds_until_empty() const {
     const std::lock_guard lock(mutex_);
     double sum = 0;
-    for (const auto& lane : lanes_) sum += static_cast<double>(lane->waiting) * lane->seconds_a_picture;
+    for (const auto& queue : queues_)
+        sum += static_cast<double>(queue->waiting) * queue->seconds_per_image;
     return sum / options_.workers;
 }
 
-void Batcher::forget_idle_lanes() {
-    std::erase_if(lanes_, [](const auto& lane) { return lane->empty(); });
+void Batcher::remove_idle_queues() {
+    std::erase_if(queues_, [](const auto& queue) { return queue->empty(); });
 }
 
-/// The lane to draw for now, or null and when to look again.
-Lane* Batcher::next(Clock::time_point now, Clock::time_point& look_again) {
-    Lane* chosen = nullptr;
-    for (const auto& lane : lanes_) {
-        if (lane->drawing == lane->at_once || lane->jobs.empty()) continue;
-        const Clock::time_point ripe = lane->jobs.front()->arrived + options_.longest_wait;
-        if (lane->waiting < options_.largest_batch && ripe > now && !draining_) look_again = std::min(look_again, ripe);
-        else if (chosen == nullptr || lane->jobs.front()->arrived < chosen->jobs.front()->arrived) chosen = lane.get();
+/// The queue to serve now, or null and the time to check again in `wake_at`.
+StudentQueue* Batcher::next_queue(Clock::time_point now, Clock::time_point& wake_at) {
+    StudentQueue* chosen = nullptr;
+    for (const auto& queue : queues_) {
+        if (queue->active_batches == queue->max_concurrent_batches || queue->jobs.empty()) continue;
+        const Clock::time_point ready_at = queue->jobs.front()->arrived + options_.max_wait;
+        if (queue->waiting < options_.max_batch && ready_at > now && !draining_)
+            wake_at = std::min(wake_at, ready_at);
+        else if (chosen == nullptr || queue->jobs.front()->arrived < chosen->jobs.front()->arrived)
+            chosen = queue.get();
     }
     return chosen;
 }
 
-/// Jobs whose time is over are finished instead.
-std::vector<Batcher::Piece> Batcher::take_batch(Lane& lane, Clock::time_point now, Finished& finished) {
-    std::vector<Piece> batch;
-    while (!lane.jobs.empty() && batch.size() < options_.largest_batch) {
-        const std::shared_ptr<Job> job = lane.jobs.front();
-        if (job->begun == 0) {
+/// Jobs whose deadline has passed are finished as late instead.
+std::vector<Batcher::BatchItem> Batcher::take_batch(StudentQueue& queue, Clock::time_point now,
+                                                    Completions& completions) {
+    std::vector<BatchItem> batch;
+    while (!queue.jobs.empty() && batch.size() < options_.max_batch) {
+        const std::shared_ptr<Job> job = queue.jobs.front();
+        if (job->batched == 0) {
             job->outcome.queued = now - job->arrived;
             if (now >= job->deadline) {
-                remove(lane, job);
+                remove(queue, job);
                 job->cancelled = true;
-                finished.emplace_back(std::move(job->finished), Outcome{.end = Outcome::End::late, .queued = job->outcome.queued});
+                completions.emplace_back(
+                    std::move(job->on_finished),
+                    Outcome{.status = Outcome::Status::late, .queued = job->outcome.queued});
                 continue;
             }
         }
-        for (; job->begun < job->draws.size() && batch.size() < options_.largest_batch; ++job->begun, --lane.waiting) batch.push_back({job, job->begun});
-        if (job->begun == job->draws.size()) lane.jobs.pop_front();
+        for (; job->batched < job->draws.size() && batch.size() < options_.max_batch;
+             ++job->batched, --queue.waiting)
+            batch.push_back({job, job->batched});
+        if (job->batched == job->draws.size()) queue.jobs.pop_front();
     }
     return batch;
 }
 
-/// A picture or a problem for each piece. When the whole batch fails each job is tried alone, so that one cannot spoil another; a refusal is no matter
-/// of what is in the batch.
-std::vector<Batcher::Drawn> Batcher::draw(const Lane& lane, std::span<const Piece> batch) {
+/// One image or exception per item. If a batch fails, each of its jobs is run alone, so that one
+/// cannot fail another; an HttpError does not depend on the batch's contents and goes to all.
+std::vector<Batcher::ItemResult> Batcher::draw(const StudentQueue& queue,
+                                               std::span<const BatchItem> batch) {
     std::vector<Draw> draws;
-    Clock::time_point until{};
-    for (const Piece& piece : batch) {
-        draws.push_back(piece.job->draws[piece.index]);
-        until = std::max(until, piece.job->deadline);
+    Clock::time_point deadline{};
+    for (const BatchItem& item : batch) {
+        draws.push_back(item.job->draws[item.index]);
+        deadline = std::max(deadline, item.job->deadline);
     }
-    std::vector<Drawn> drawn(batch.size());
+    std::vector<ItemResult> results(batch.size());
     try {
-        auto pictures = residents_.of(lane)->generate(draws, until);
-        for (std::size_t i = 0; i < batch.size(); ++i) drawn[i].picture = std::move(pictures.at(i));
-        return drawn;
-    } catch (const Refusal&) {
-        for (Drawn& one : drawn) one.problem = std::current_exception();
-        return drawn;
+        auto images = cache_.get(queue)->generate(draws, deadline);
+        for (std::size_t i = 0; i < batch.size(); ++i) results[i].image = std::move(images.at(i));
+        return results;
+    } catch (const HttpError&) {
+        for (ItemResult& one : results) one.problem = std::current_exception();
+        return results;
     } catch (const std::exception&) {
-        const auto other = std::ranges::find_if(batch, [&](const Piece& piece) { return piece.job != batch[0].job; });
+        const auto other = std::ranges::find_if(
+            batch, [&](const BatchItem& item) { return item.job != batch[0].job; });
         if (other == batch.end()) {
-            for (Drawn& one : drawn) one.problem = std::current_exception();
-            return drawn;
+            for (ItemResult& one : results) one.problem = std::current_exception();
+            return results;
         }
         const auto first_jobs = static_cast<std::size_t>(other - batch.begin());
-        drawn = draw(lane, batch.first(first_jobs));
-        std::ranges::move(draw(lane, batch.subspan(first_jobs)), std::back_inserter(drawn));
-        return drawn;
+        results = draw(queue, batch.first(first_jobs));
+        std::ranges::move(draw(queue, batch.subspan(first_jobs)), std::back_inserter(results));
+        return results;
     }
 }
 
-void Batcher::hand_over(const Piece& piece, Drawn& drawn, Finished& finished) {
-    Job& job = *piece.job;
+void Batcher::complete(const BatchItem& item, ItemResult& result, Completions& completions) {
+    Job& job = *item.job;
     if (job.cancelled) return;
-    if (drawn.problem) {
-        remove(*job.lane, piece.job);
+    if (result.problem) {
+        remove(*job.queue, item.job);
         job.cancelled = true;
-        job.outcome.end = Outcome::End::failed;
-        job.outcome.problem = std::move(drawn.problem);
+        job.outcome.status = Outcome::Status::failed;
+        job.outcome.problem = std::move(result.problem);
     } else {
-        job.outcome.pictures.resize(job.draws.size());
-        job.outcome.pictures[piece.index] = std::move(drawn.picture);  // its batches may come back in any order
-        if (++job.done < job.draws.size()) return;
+        job.outcome.images.resize(job.draws.size());
+        job.outcome.images[item.index] =
+            std::move(result.image);  // a job's batches may finish in any order
+        if (++job.completed < job.draws.size()) return;
     }
-    finished.emplace_back(std::move(job.finished), std::move(job.outcome));
+    completions.emplace_back(std::move(job.on_finished), std::move(job.outcome));
 }
 
-/// `lock` is held before and after, and not while drawing.
-void Batcher::draw_batch(Lane& lane, const std::vector<Piece>& batch, std::unique_lock<std::mutex>& lock, Finished& finished) {
-    ++lane.drawing;
+/// `lock` is held on entry and exit, and released while the engine runs.
+void Batcher::draw_batch(StudentQueue& queue, const std::vector<BatchItem>& batch,
+                         std::unique_lock<std::mutex>& lock, Completions& completions) {
+    ++queue.active_batches;
     lock.unlock();
-    changed_.notify_one();  // another worker may draw what is left
+    changed_.notify_one();  // another worker may take the rest
     const Clock::time_point start = Clock::now();
-    std::vector<Drawn> drawn = draw(lane, batch);
-    const Clock::duration took = Clock::now() - start;
-    metrics_.observe("atelier_engine_seconds", student_labels(lane.model, lane.student), seconds(took));
-    metrics_.observe("atelier_batch_size", student_labels(lane.model, lane.student), static_cast<double>(batch.size()));
+    std::vector<ItemResult> results = draw(queue, batch);
+    const Clock::duration elapsed = Clock::now() - start;
+    metrics_.observe("atelier_engine_seconds", student_labels(queue.model, queue.student),
+                     seconds(elapsed));
+    metrics_.observe("atelier_batch_size", student_labels(queue.model, queue.student),
+                     static_cast<double>(batch.size()));
     lock.lock();
-    --lane.drawing;
-    const double each = seconds(took) / static_cast<double>(batch.size());
-    lane.seconds_a_picture = lane.seconds_a_picture == 0 ? each : 0.9 * lane.seconds_a_picture + 0.1 * each;
+    --queue.active_batches;
+    const double each = seconds(elapsed) / static_cast<double>(batch.size());
+    queue.seconds_per_image =
+        queue.seconds_per_image == 0 ? each : 0.9 * queue.seconds_per_image + 0.1 * each;
     for (std::size_t i = 0; i < batch.size(); ++i) {
-        if (i == 0 || batch[i].job != batch[i - 1].job) batch[i].job->outcome.engine += took;
+        if (i == 0 || batch[i].job != batch[i - 1].job) batch[i].job->outcome.engine += elapsed;
         batch[i].job->outcome.batch = batch.size();
-        hand_over(batch[i], drawn[i], finished);
+        complete(batch[i], results[i], completions);
     }
 }
 
@@ -172,20 +188,20 @@ void Batcher::work() {
     std::unique_lock lock(mutex_);
     while (!stopping_) {
         const Clock::time_point now = Clock::now();
-        Clock::time_point look_again = now + std::chrono::hours(1);
-        Lane* lane = next(now, look_again);
-        if (lane == nullptr) {
-            changed_.wait_until(lock, look_again);
+        Clock::time_point wake_at = now + std::chrono::hours(1);
+        StudentQueue* queue = next_queue(now, wake_at);
+        if (queue == nullptr) {
+            changed_.wait_until(lock, wake_at);
             continue;
         }
-        Finished finished;
-        const std::vector<Piece> batch = take_batch(*lane, now, finished);
-        if (!batch.empty()) draw_batch(*lane, batch, lock, finished);
-        forget_idle_lanes();
+        Completions completions;
+        const std::vector<BatchItem> batch = take_batch(*queue, now, completions);
+        if (!batch.empty()) draw_batch(*queue, batch, lock, completions);
+        remove_idle_queues();
         lock.unlock();
-        changed_.notify_one();  // the lane has room for another worker
-        for (auto& [tell, outcome] : finished) tell(std::move(outcome));
-        finished.clear();
+        changed_.notify_one();  // the queue may take another worker
+        for (auto& [notify, outcome] : completions) notify(std::move(outcome));
+        completions.clear();
         lock.lock();
     }
 }

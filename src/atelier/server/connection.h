@@ -4,20 +4,22 @@
 #include <boost/asio/awaitable.hpp>
 #include <boost/beast/core/tcp_stream.hpp>
 
+#include "atelier/server/idle_connections.h"
 #include "atelier/server/service.h"
-#include "atelier/server/waiting_clients.h"
 
 namespace atelier::server {
 
-/// What one client may take of the server.
+/// Limits per client connection.
 struct ClientLimits {
-    Clock::duration patience = std::chrono::seconds(30);  // to send a request, to take its answer, and between requests
+    Clock::duration timeout = std::chrono::seconds(30);  // for sending a request, receiving its
+                                                         // response, and between requests
     std::uint32_t header_bytes = 16 << 10;
     std::uint64_t body_bytes = 64 << 10;
 };
 
-/// Counts the requests that were read and are not yet answered, so that a server that stops can wait for them.
-class Exchanges {
+/// Counts the requests that were read and are not yet answered, so that a stopping server can wait
+/// for them.
+class InFlightRequests {
 public:
     void enter() { ++open_; }
     void leave() { --open_; }
@@ -27,16 +29,17 @@ private:
     std::atomic<std::int64_t> open_ = 0;
 };
 
-/// What all connections of a server share.
-struct Surroundings {
+/// Shared by all connections of a server.
+struct ServerContext {
     Service& service;
     ClientLimits limits;
-    Exchanges& exchanges;
-    WaitingClients& waiting;
-    boost::asio::any_io_executor readers;  // where prompts are read, which takes too long for those who read and write
+    InFlightRequests& in_flight;
+    IdleConnections& idle;
+    boost::asio::any_io_executor encoders;  // of prompts, which would block the I/O threads
 };
 
-/// Answers the requests of one connection, one after the other, until either side closes it. `stream`'s executor runs one handler at a time.
-boost::asio::awaitable<void> converse(boost::beast::tcp_stream stream, Surroundings surroundings);
+/// Answers the requests of one connection in order until either side closes it. `stream`'s executor
+/// must be a strand.
+boost::asio::awaitable<void> run_session(boost::beast::tcp_stream stream, ServerContext context);
 
 }  // namespace atelier::server

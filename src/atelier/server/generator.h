@@ -12,65 +12,76 @@
 #include "atelier/core/image_file.h"
 #include "atelier/server/http.h"
 
-/// All that the server knows of the models that it serves. Whoever starts it puts something behind these two classes.
+/// The interface between the server and the models that it serves; the caller implements Generator
+/// and Student.
 namespace atelier::server {
 
 class Metrics;
 
-/// What a model that reads prompts makes of one, once: who draws for it, and what that student is told.
-struct Reading {
-    std::int64_t student = 0;
-    double margin = 0;                 // between the student's score and the runner-up's: near 0 at a border
-    std::shared_ptr<const void> told;  // of its generator alone
-    std::string unread;  // the end of the prompt that is beyond the tokens which the model reads
+/// The conditioning of one prompt in the form that its generator's students take. Only the
+/// generator that made it knows the derived type.
+struct Conditioning {
+    virtual ~Conditioning() = default;
 };
 
-/// One picture to be drawn: its noise follows from seed and number.
+/// A prompt after encoding and routing: the student that draws it, and its conditioning.
+struct EncodedPrompt {
+    std::int64_t student = 0;
+    double margin = 0;  // the student's score minus the runner-up's; near 0 at a border
+    std::shared_ptr<const Conditioning> conditioning;  // null in a router
+    std::string truncated;  // the end of the prompt, beyond the token limit; usually empty
+};
+
+/// One image to draw; seed and number determine its noise.
 struct Draw {
     std::uint64_t seed = 0;
     std::int64_t number = 0;
-    std::int64_t class_id = 0;  // or, of models that read prompts:
+    std::int64_t class_id = 0;  // or, for models that take prompts:
     std::string prompt;
-    std::shared_ptr<const void> told;  // the prompt's Reading's
+    std::shared_ptr<const Conditioning> conditioning;  // of `prompt`
 };
 
-/// A drawn picture and what it says of its making, for the file's text.
-struct Picture {
+/// Pixels and generation metadata (PNG text keywords and values).
+struct GeneratedImage {
     core::Image image;
     std::map<std::string, std::string> text;
 };
 
-/// A loaded student. As many threads at a time as its facts say.
+/// A loaded student. StudentFacts::max_concurrent_batches threads may call `generate` concurrently.
 class Student {
 public:
     virtual ~Student() = default;
 
-    /// A picture for each draw, in order. Every class must be the student's own. Nobody waits for them after `until`. A Refusal is told to the clients
-    /// as it is; of any other error they hear only that there was one.
-    virtual std::vector<Picture> generate(std::span<const Draw> draws, Clock::time_point until) = 0;
+    /// Returns one image per draw, in order. Every class must belong to the student. The result is
+    /// discarded after `deadline`. An HttpError is passed to the clients as it is; any other
+    /// exception becomes a generic error 500.
+    virtual std::vector<GeneratedImage> generate(std::span<const Draw> draws,
+                                                 Clock::time_point deadline) = 0;
 
-    /// Does ahead what it would do when first asked for larger batches. Beside `generate`, by any thread.
+    /// Does ahead of time what the first larger batches would otherwise wait for (compilation).
+    /// Any thread, concurrently with `generate`.
     virtual void prepare() {}
 };
 
 struct StudentFacts {
     std::int64_t parameters = 0;
-    std::int64_t bytes = 0;    // of memory once loaded, estimated
-    std::size_t at_once = 1;   // batches that it draws at the same time
-    bool present = true;       // whether it can be asked here, now
+    std::int64_t bytes = 0;                  // estimated memory once loaded
+    std::size_t max_concurrent_batches = 1;  // batches it can run at the same time
+    bool available = true;                   // whether it can be used here now
 };
 
-/// What is known of an ensemble while none of its students is loaded. A single model is an ensemble of one.
+/// Metadata of an ensemble, known before any student is loaded. A single model is an ensemble of
+/// one.
 struct Description {
-    std::vector<std::string> class_names;  // empty, or one a class
-    conditions::Partition partition;       // of models that read prompts only how many students there are
+    std::vector<std::string> class_names;  // empty, or one per class
+    conditions::Partition partition;  // for models that take prompts, only the number of students
     bool reads_prompts = false;
-    std::string prompts_hash;              // of the partition of prompts
+    std::string prompts_hash;  // of the prompt partition
     conditions::Prior prior;
-    std::vector<std::int64_t> here;        // the students that are asked here, increasing; requests for others are misdirected
-    bool routes = false;                   // other servers draw
+    std::vector<std::int64_t> served_students;  // increasing; requests for others are answered 421
+    bool routes = false;                        // other servers draw
     int width = 0, height = 0;
-    std::int64_t evaluations = 1;   // of the network, a picture
+    std::int64_t evaluations = 1;  // network evaluations per image
     std::string engine, precision;
 
     std::string partition_hash() const { return reads_prompts ? prompts_hash : partition.hash(); }
@@ -82,17 +93,20 @@ public:
     virtual ~Generator() = default;
 
     virtual const Description& description() const = 0;
-    /// Of any student of the partition, as it stands now. Any thread.
+    /// The current state of student `k` of the partition. Any thread.
     virtual StudentFacts facts(std::int64_t k) const = 0;
-    /// Puts what it alone can tell into `metrics`, which are about to be read; `model` is what it is served as. Any thread.
+    /// Sets the generator's own metrics, just before `metrics` is read; `model` is the id it is
+    /// served under. Any thread.
     virtual void measure(Metrics& metrics, const std::string& model) const {}
 
-    /// What it makes of each prompt, where the description says that it reads prompts; takes as long as a text tower does. Any thread. Throws core::Error on what is no
-    /// UTF-8.
-    virtual std::vector<Reading> read(std::span<const std::string> prompts) const { return std::vector<Reading>(prompts.size()); }
+    /// Encodes and routes each prompt, if the description says that it reads prompts. Slow (runs
+    /// the text encoder). Any thread. Throws core::Error on invalid UTF-8.
+    virtual std::vector<EncodedPrompt> encode(std::span<const std::string> prompts) const {
+        return std::vector<EncodedPrompt>(prompts.size());
+    }
 
-    /// Reads student `k`, one of those here, and makes it ready to draw one picture; takes long. Any thread. The student may outlive the generator. Throws core::Error when its
-    /// files are broken.
+    /// Loads student `k`, one of the served students, and prepares it for a batch of 1. Slow. Any
+    /// thread. The student may outlive the generator. Throws core::Error if its files are broken.
     virtual std::unique_ptr<Student> load(std::int64_t k) const = 0;
 };
 

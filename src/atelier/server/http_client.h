@@ -11,50 +11,52 @@
 
 namespace atelier::server {
 
-/// Where a server is.
+/// The address of a server.
 struct Address {
     std::string host, port;
 };
 
-/// Of http://HOST[:PORT][/]; an IPv6 address in brackets. Throws core::UsageError that says what is wrong with it.
-Address address_of(const std::string& url);
+/// Parses http://HOST[:PORT][/], IPv6 addresses in brackets. Throws core::UsageError if malformed.
+Address parse_address(const std::string& url);
 
-/// Asks one server over connections that it keeps for the next question. Any thread.
+/// An HTTP client for one server with keep-alive connections. Any thread.
 class HttpClient {
 public:
-    struct Answer {
+    struct Response {
         unsigned status = 0;
         std::string body;
     };
 
-    /// The server could not be reached, or was silent.
-    struct NoAnswer : core::Error {
+    /// The server could not be reached or did not respond in time.
+    struct NoResponse : core::Error {
         using core::Error::Error;
     };
 
-    /// `key`: shown as Authorization: Bearer; "": none.
+    /// `key`: sent as Authorization: Bearer; "": none.
     HttpClient(Address address, std::string key);
     ~HttpClient();
     HttpClient(const HttpClient&) = delete;
     HttpClient& operator=(const HttpClient&) = delete;
 
-    /// Both throw NoAnswer when there is none until `until`, core::Error when it is malformed or its body exceeds `largest` bytes. What is asked may be asked twice: a kept
-    /// connection that the server has closed meanwhile is replaced by a fresh one.
-    Answer get(const std::string& target, Clock::time_point until, std::uint64_t largest);
-    Answer post(const std::string& target, const std::string& json, Clock::time_point until, std::uint64_t largest);
+    /// Both throw NoResponse if there is no response by `deadline`, core::Error if it is malformed
+    /// or its body exceeds `max_bytes`. A request may be sent twice: if the server has closed an
+    /// idle connection, the request is retried on a new one.
+    Response get(const std::string& target, Clock::time_point deadline, std::uint64_t max_bytes);
+    Response post(const std::string& target, const std::string& json, Clock::time_point deadline,
+                  std::uint64_t max_bytes);
 
 private:
-    struct Question;
-    struct Line;
+    struct ClientRequest;
+    struct Connection;
 
-    Answer ask(Question& question);
-    Answer ask_over(std::unique_ptr<Line> line, const Question& question);
-    std::unique_ptr<Line> kept_line();
+    Response send(ClientRequest& request);
+    Response send_over(std::unique_ptr<Connection> connection, const ClientRequest& request);
+    std::unique_ptr<Connection> idle_connection();
 
     const Address address_;
     const std::string key_;
     std::mutex mutex_;
-    std::vector<std::unique_ptr<Line>> kept_;
+    std::vector<std::unique_ptr<Connection>> idle_;
 };
 
 }  // namespace atelier::server

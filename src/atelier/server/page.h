@@ -5,7 +5,7 @@
 
 namespace atelier::server {
 
-/// A file of web/, embedded in the program.
+/// A file of web/, embedded in the executable.
 struct PageFile {
     std::string_view path, content_type, bytes, hash;
 };

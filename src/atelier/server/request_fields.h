@@ -11,35 +11,40 @@
 
 namespace atelier::server {
 
-inline constexpr std::int64_t largest_integer = std::numeric_limits<std::int64_t>::max();
+inline constexpr std::int64_t max_integer = std::numeric_limits<std::int64_t>::max();
 
-inline constexpr std::size_t longest_word = 200;     // bytes of a size, a format, a quality
-inline constexpr std::size_t longest_name = 1024;    // of a model, which may be called as a folder
-inline constexpr std::size_t longest_prompt = 4096;  // bytes; text towers read some 77 tokens
-inline constexpr std::size_t any_length =
-    std::numeric_limits<std::size_t>::max();  // what the body's limit allows
+inline constexpr std::size_t max_word_bytes = 200;     // of a size, format or quality
+inline constexpr std::size_t max_name_bytes = 1024;    // of a model, which may be a folder name
+inline constexpr std::size_t max_prompt_bytes = 4096;  // text encoders read about 77 tokens
+inline constexpr std::size_t unlimited =
+    std::numeric_limits<std::size_t>::max();  // limited by the body only
 
-/// Throws a Refusal with status 400 that names the field.
-[[noreturn]] void refuse_field(const std::string& field, const std::string& message, const std::string& code = "invalid_value");
+/// Throws HttpError with status 400 that names the field.
+[[noreturn]] void reject_field(const std::string& field, const std::string& message,
+                               const std::string& code = "invalid_value");
 
-/// A request's body as JSON. Throws a Refusal when it is none.
+/// Parses a request's body. Throws HttpError with status 400 if it is not JSON.
 nlohmann::json json_of_body(std::string_view body);
 
-/// A JSON object of a request. What is wrong with it is a Refusal with status 400 that names the field, behind `prefix`.
+/// A JSON object of a request. Every error is an HttpError with status 400 that names the field
+/// with `prefix` before it.
 class RequestFields {
 public:
-    /// Refuses what is no object or has a field beside `known`.
-    RequestFields(const nlohmann::json& object, std::vector<std::string> known, std::string prefix = "");
+    /// Throws if `object` is not an object or has a field that is not in `known`.
+    RequestFields(const nlohmann::json& object, std::vector<std::string> known,
+                  std::string prefix = "");
 
-    // Nothing where the field is missing or null.
-    std::optional<std::int64_t> integer(const std::string& field, std::int64_t least, std::int64_t most) const;
-    // Text of at most `longest` bytes: each kind of field has its own limit.
-    std::optional<std::string> text(const std::string& field, std::size_t longest) const;
+    // These return nullopt (or null) if the field is missing or null, and throw on another type.
+    std::optional<std::int64_t> integer(const std::string& field, std::int64_t least,
+                                        std::int64_t most) const;
+    // Text of at most `max_bytes` bytes.
+    std::optional<std::string> text(const std::string& field, std::size_t max_bytes) const;
     std::optional<bool> flag(const std::string& field) const;
     const nlohmann::json* array(const std::string& field) const;
 
-    /// The same of a field that must be there.
-    std::int64_t needed_integer(const std::string& field, std::int64_t least, std::int64_t most) const;
+    /// A required field; throws if it is missing.
+    std::int64_t required_integer(const std::string& field, std::int64_t least,
+                                  std::int64_t most) const;
 
 private:
     const nlohmann::json* given(const std::string& field) const;

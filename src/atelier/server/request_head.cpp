@@ -13,18 +13,23 @@ namespace atelier::server {
 
 namespace {
 
-constexpr std::size_t longest_id = 64;
+constexpr std::size_t max_id_bytes = 64;
 
-std::string fresh_id() {
+std::string random_id() {
     thread_local std::mt19937_64 engine{std::random_device{}()};
     return fmt::format("{:016x}", engine());
 }
 
-/// The client's own id where it is fit for headers and logs.
-std::string id_of(std::string_view wanted) {
-    const auto harmless = [](char c) { return (c >= '0' && c <= '9') || (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || c == '-' || c == '_' || c == '.'; };
-    if (wanted.empty() || wanted.size() > longest_id || !std::ranges::all_of(wanted, harmless)) return fresh_id();
-    return std::string(wanted);
+/// The client's id if it is safe for headers and logs, else a random one.
+std::string id_of(std::string_view requested) {
+    const auto harmless = [](char c) {
+        return (c >= '0' && c <= '9') || (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') ||
+               c == '-' || c == '_' || c == '.';
+    };
+    if (requested.empty() || requested.size() > max_id_bytes ||
+        !std::ranges::all_of(requested, harmless))
+        return random_id();
+    return std::string(requested);
 }
 
 constexpr std::string_view end_of_line = "\r\n";
@@ -49,9 +54,9 @@ std::string_view without_space_around(std::string_view text) {
                : text.substr(first, text.find_last_not_of(spaces) + 1 - first);
 }
 
-HeadProblem not_http(const std::string& why) { return {400, "this is no HTTP request: " + why}; }
+HeadProblem not_http(const std::string& why) { return {400, "invalid HTTP request: " + why}; }
 
-/// The first line up to CR LF, taken off `rest`.
+/// Removes and returns the first line, up to CR LF, of `rest`.
 std::string_view take_line(std::string_view& rest) {
     const std::size_t end = rest.find(end_of_line);
     const std::string_view line = rest.substr(0, end);
@@ -59,22 +64,22 @@ std::string_view take_line(std::string_view& rest) {
     return line;
 }
 
-/// METHOD SP TARGET SP HTTP/1.x, each of the spaces one.
+/// Parses METHOD SP TARGET SP HTTP/1.x with single spaces.
 std::optional<HeadProblem> read_request_line(std::string_view line, RequestHead& head) {
     const std::size_t first = line.find(' '), last = line.rfind(' ');
     head.method = std::string(line.substr(0, first));
     if (first == std::string_view::npos)
-        return not_http("its first line is no METHOD TARGET HTTP/1.1");
+        return not_http("its first line is not METHOD TARGET HTTP/1.1");
     head.target = std::string(
         line.substr(first + 1, last > first ? last - first - 1 : std::string_view::npos));
     const std::string_view version = last > first ? line.substr(last + 1) : std::string_view();
     if (!is_token(head.method) || head.target.empty() ||
         std::ranges::any_of(head.target, [](char c) { return c == ' ' || c == '\t'; })) {
-        return not_http("its first line is no METHOD TARGET HTTP/1.1");
+        return not_http("its first line is not METHOD TARGET HTTP/1.1");
     }
     head.http_1_0 = version == "HTTP/1.0";
     if (head.http_1_0 || version == "HTTP/1.1") return std::nullopt;
-    return not_http("versions 1.0 and 1.1 are spoken here");
+    return not_http("only versions 1.0 and 1.1 are supported");
 }
 
 using Fields = std::vector<std::pair<std::string, std::string_view>>;  // names in lower case
@@ -88,7 +93,7 @@ std::optional<HeadProblem> read_fields(std::string_view rest, Fields& fields) {
         const std::size_t colon = line.find(':');
         const std::string_view name = line.substr(0, colon);
         if (colon == std::string_view::npos || !is_token(name))
-            return not_http("a header is no \"Name: value\", without a space before the colon");
+            return not_http("a header is not \"Name: value\" without a space before the colon");
         fields.emplace_back(core::lower_case(name), without_space_around(line.substr(colon + 1)));
     }
     return std::nullopt;
@@ -102,7 +107,7 @@ std::vector<std::string_view> values_of(const Fields& fields, std::string_view n
     return values;
 }
 
-/// How long the body is must be said once, and in a way that leaves no doubt.
+/// The length of the body must be given once and unambiguously.
 std::optional<HeadProblem> check_framing(const Fields& fields, bool http_1_0) {
     const auto codings = values_of(fields, "transfer-encoding"),
                lengths = values_of(fields, "content-length");
@@ -110,29 +115,29 @@ std::optional<HeadProblem> check_framing(const Fields& fields, bool http_1_0) {
         if (http_1_0) return not_http("HTTP/1.0 has no Transfer-Encoding");
         if (!lengths.empty()) return not_http("it has both Transfer-Encoding and Content-Length");
         if (codings.size() > 1 || codings.front().empty())
-            return not_http("Transfer-Encoding must be there once, and say chunked");
+            return not_http("Transfer-Encoding must occur once and be chunked");
         if (core::lower_case(codings.front()) != "chunked")
-            return HeadProblem{501, "of transfer codings only chunked, alone, is known here"};
+            return HeadProblem{501, "chunked is the only supported transfer coding"};
     }
-    if (lengths.size() > 1) return not_http("Content-Length is there more than once");
+    if (lengths.size() > 1) return not_http("Content-Length occurs more than once");
     const auto is_digit = [](char c) { return c >= '0' && c <= '9'; };
     if (!lengths.empty() &&
         (lengths.front().empty() || !std::ranges::all_of(lengths.front(), is_digit)))
-        return not_http("Content-Length is no number of bytes");
+        return not_http("Content-Length is not a number of bytes");
     return std::nullopt;
 }
 
 std::optional<HeadProblem> check_host(const Fields& fields, RequestHead& head) {
     const auto hosts = values_of(fields, "host");
-    if (hosts.size() > 1) return not_http("Host is there more than once");
+    if (hosts.size() > 1) return not_http("Host occurs more than once");
     if (hosts.empty() && !head.http_1_0) return not_http("the header Host is missing");
     const auto host = hosts.empty() ? HostAndPort{} : host_and_port(hosts.front());
-    if (!host) return not_http("Host is no HOST or HOST:PORT");
+    if (!host) return not_http("Host is not HOST or HOST:PORT");
     head.host = host->host;
     return std::nullopt;
 }
 
-/// http://HOST/PATH becomes /PATH; its host counts, not the header's (RFC 9112, 3.2.2).
+/// http://HOST/PATH becomes /PATH; its host overrides the header's (RFC 9112, 3.2.2).
 std::optional<HeadProblem> read_target(RequestHead& head) {
     if (head.target.starts_with('/') || head.target == "*" || head.method == "CONNECT")
         return std::nullopt;
@@ -169,7 +174,7 @@ std::size_t leading_empty_lines(std::string_view bytes) {
     return count;
 }
 
-bool is_hopeless(std::string_view bytes) {
+bool is_invalid_head(std::string_view bytes) {
     if (!bytes.empty() && bytes.front() != '\r' && !is_token_letter(bytes.front())) return true;
     for (std::size_t i = 0; i < bytes.size(); ++i) {
         if (bytes[i] == '\r' && (i + 1 == bytes.size() || bytes[i + 1] == '\n')) ++i;
@@ -180,9 +185,9 @@ bool is_hopeless(std::string_view bytes) {
 
 RequestHead read_request_head(std::string_view bytes) {
     RequestHead head;
-    head.problem = is_hopeless(bytes)
+    head.problem = is_invalid_head(bytes)
                        ? std::optional(not_http(
-                             "a line does not end in CR LF, or a control character is in it"))
+                             "a line does not end in CR LF or contains a control character"))
                        : std::nullopt;
     const auto problem = read_head(bytes, head);
     if (!head.problem) head.problem = problem;

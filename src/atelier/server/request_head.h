@@ -7,9 +7,9 @@
 
 #include "atelier/server/http.h"
 
-/// Our own reading of a request's head, before any parser is believed. Where two readers of one
-/// connection could disagree on where a request ends (RFC 9112, section 11.2), the request is
-/// refused and the connection closed.
+/// A strict check of a request's head before the HTTP parser sees it. A request whose end two
+/// parsers could place differently (request smuggling, RFC 9112, section 11.2) is rejected and the
+/// connection closed.
 namespace atelier::server {
 
 struct HeadProblem {
@@ -19,28 +19,29 @@ struct HeadProblem {
 
 struct RequestHead {
     std::string method, target;  // the target in origin form, or "*"
-    std::string host;  // of the Host header, or of an absolute target; in lower case, without
-                       // brackets and port
+    std::string host;            // of the Host header or an absolute target; in lower case, without
+                                 // brackets and port
     bool http_1_0 = false;
     bool expects_continue = false;
     std::map<std::string, std::string, std::less<>>
-        headers;  // names in lower case; of several equal ones, the first
+        headers;  // names in lower case; of duplicates, the first
     std::optional<HeadProblem>
-        problem;  // why it is not answered; what could be read of it is above
+        problem;  // why it is rejected; the other members hold what could be parsed
 };
 
-/// Bytes of empty lines that `bytes` begins with, which RFC 9112 (2.2) asks servers to pass over.
+/// Length in bytes of the empty lines at the start of `bytes`, which servers should skip (RFC 9112,
+/// 2.2).
 std::size_t leading_empty_lines(std::string_view bytes);
 
-/// Whether no more bytes could make a head of these: a line ends otherwise than in CR LF, a control
-/// character, or a first letter of no method.
-bool is_hopeless(std::string_view bytes);
+/// Whether no further bytes could make these a valid head: a line that does not end in CR LF, a
+/// control character, or a first character that no method begins with.
+bool is_invalid_head(std::string_view bytes);
 
-/// Reads a head, whose end (an empty line) is the end of `head`, or the part of one that came.
+/// Parses a head that ends with the empty line at the end of `head`, or an incomplete one.
 RequestHead read_request_head(std::string_view head);
 
-/// All of a request but the body. A chunked body's trailers are no headers of ours. The client's
-/// own X-Request-Id is taken where it is fit for headers and logs.
+/// A request without its body; trailers of a chunked body are ignored. The client's X-Request-Id is
+/// used if it is safe for headers and logs, else the id is random.
 Request request_of(RequestHead&& head, const std::string& peer);
 
 }  // namespace atelier::server

@@ -3,35 +3,41 @@
 #include <functional>
 #include <memory>
 
-#include "atelier/server/upstreams.h"
+#include "atelier/server/worker_pool.h"
 
 namespace atelier::server {
 
-/// An ensemble whose students other servers draw with. Nothing of them is in memory here.
+/// An ensemble whose students run on other servers; none is in memory here.
 class RoutedEnsemble : public Generator {
 public:
-    using Read = std::function<std::vector<Reading>(std::span<const std::string> prompts)>;
+    using Encode = std::function<std::vector<EncodedPrompt>(std::span<const std::string> prompts)>;
     struct Options {
         std::vector<std::string> urls;
-        std::string key;          // shown to them; "": none
-        std::size_t at_once = 1;  // batches on their way for one student
+        std::string key;                         // API key for them; "": none
+        std::size_t max_concurrent_batches = 1;  // in flight per student
     };
 
-    /// `read`, where the ensemble reads prompts, says whose they are; those who draw read them again. `model`: what the ensemble is called there. Looks at the servers before it returns; they may come and go. Throws core::UsageError on a URL that
-    /// is none.
-    RoutedEnsemble(const Options& options, const std::string& model, Description description, Read read = {});
+    /// `encode` routes prompts if the ensemble takes prompts; the workers encode them again.
+    /// `model`: the ensemble's id on the workers. Checks the workers once before it returns; they
+    /// may come and go. Throws core::UsageError on an invalid URL.
+    RoutedEnsemble(const Options& options, const std::string& model, Description description,
+                   Encode encode = {});
 
     const Description& description() const override { return description_; }
     StudentFacts facts(std::int64_t k) const override;
-    std::vector<Reading> read(std::span<const std::string> prompts) const override { return read_(prompts); }
+    std::vector<EncodedPrompt> encode(std::span<const std::string> prompts) const override {
+        return encode_(prompts);
+    }
     std::unique_ptr<Student> load(std::int64_t k) const override;
-    void measure(Metrics& metrics, const std::string& model) const override { upstreams_->measure(metrics, model); }
+    void measure(Metrics& metrics, const std::string& model) const override {
+        workers_->measure(metrics, model);
+    }
 
 private:
     Description description_;
-    std::size_t at_once_;
-    Read read_;
-    std::shared_ptr<Upstreams> upstreams_;
+    std::size_t max_concurrent_batches_;
+    Encode encode_;
+    std::shared_ptr<WorkerPool> workers_;
 };
 
 }  // namespace atelier::server

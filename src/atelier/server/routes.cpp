@@ -5,13 +5,15 @@
 #include <fmt/format.h>
 
 #include "atelier/core/lower_case.h"
-#include "atelier/server/drawing.h"
+#include "atelier/server/worker_protocol.h"
 
 namespace atelier::server {
 
 namespace {
 
-bool is_health(std::string_view path) { return path == "/health" || path == "/health/live" || path == "/health/ready"; }
+bool is_health(std::string_view path) {
+    return path == "/health" || path == "/health/live" || path == "/health/ready";
+}
 
 int hexadecimal(char c) {
     if (c >= '0' && c <= '9') return c - '0';
@@ -19,7 +21,7 @@ int hexadecimal(char c) {
     return c >= 'A' && c <= 'F' ? c - 'A' + 10 : -1;
 }
 
-/// A path's %XX as the byte that it stands for; what is none stays.
+/// Decodes %XX in a path; malformed sequences are kept.
 std::string percent_decoded(std::string_view text) {
     std::string out;
     for (std::size_t i = 0; i < text.size(); ++i) {
@@ -35,7 +37,7 @@ std::string_view without_spaces_before(std::string_view text) {
     return text.substr(std::min(text.find_first_not_of(' '), text.size()));
 }
 
-/// If-None-Match: the tag among others, weak or not, or "*".
+/// Whether If-None-Match matches: it lists the tag, weak or strong, or is "*".
 bool names_tag(std::string_view header, const std::string& tag) {
     return header == "*" || header.find(tag) != std::string_view::npos;
 }
@@ -78,12 +80,14 @@ std::string_view key_of(const Request& request) {
     return request.header("x-api-key");
 }
 
-Response page_answer(const PageFile& file, const Request& request) {
+Response page_response(const PageFile& file, const Request& request) {
     const std::string tag = fmt::format("\"{}\"", file.hash);
     Response response{.content_type = std::string(file.content_type)};
     response.headers = {{"ETag", tag},
                         {"Cache-Control", "no-cache"},
-                        {"Content-Security-Policy", "default-src 'self'; img-src 'self' data:; frame-ancestors 'none'; base-uri 'none'; form-action 'none'"},
+                        {"Content-Security-Policy",
+                         "default-src 'self'; img-src 'self' data:; frame-ancestors 'none'; "
+                         "base-uri 'none'; form-action 'none'"},
                         {"Referrer-Policy", "no-referrer"}};
     if (names_tag(request.header("if-none-match"), tag)) response.status = 304;
     else response.body = file.bytes;
@@ -92,22 +96,28 @@ Response page_answer(const PageFile& file, const Request& request) {
 
 void check_method(const Request& request) {
     const std::string_view methods = methods_of(request.path());
-    if (methods.empty()) throw Refusal(404, "there is nothing at this path; look at /, /v1/models, /v1/images/generations, /health and /metrics", "", "not_found");
+    if (methods.empty())
+        throw HttpError(404,
+                        "there is nothing at this path; look at /, /v1/models, "
+                        "/v1/images/generations, /health and /metrics",
+                        "", "not_found");
     const bool read = request.method == "GET" || request.method == "HEAD";
-    if (request.method == "OPTIONS" || (read && methods.starts_with("GET")) || (request.method == "POST" && methods.starts_with("POST"))) return;
-    Refusal refusal(405, fmt::format("this path answers to {}", methods), "", "method_not_allowed");
-    refusal.headers = {{"Allow", std::string(methods)}};
-    throw refusal;
+    if (request.method == "OPTIONS" || (read && methods.starts_with("GET")) ||
+        (request.method == "POST" && methods.starts_with("POST")))
+        return;
+    HttpError error(405, fmt::format("this path answers to {}", methods), "", "method_not_allowed");
+    error.headers = {{"Allow", std::string(methods)}};
+    throw error;
 }
 
 void check_content_type(const Request& request) {
     const std::string_view type =
         request.header("content-type").substr(0, request.header("content-type").find(';'));
-    // Types have no case, and may have parameters.
+    // Media types are case-insensitive and may have parameters.
     if (core::lower_case(type.substr(0, type.find_last_not_of(" \t") + 1)) == "application/json")
         return;
-    throw Refusal(415, "the body must be JSON, with the header Content-Type: application/json", "",
-                  "unsupported_media_type");
+    throw HttpError(415, "the body must be JSON, with the header Content-Type: application/json",
+                    "", "unsupported_media_type");
 }
 
 }  // namespace atelier::server

@@ -6,39 +6,40 @@
 #include "atelier/server/http.h"
 #include "atelier/server/page.h"
 
-/// Which paths there are, what each answers to, and what a request's head must say there.
+/// The paths of the server, their methods, and the headers they require.
 namespace atelier::server {
 
 constexpr std::string_view images_path = "/v1/images/generations";
 constexpr std::string_view models_path = "/v1/models";
 constexpr std::string_view metrics_path = "/metrics";
 
-/// The page's file at `path`; null where there is none.
+/// The page's file at `path`, or null.
 const PageFile* page_file(std::string_view path);
 
-/// Whether a path is answered without a key: health, and the page.
+/// Whether a path needs no API key: health and the page.
 bool is_public(std::string_view path);
 
-/// The model that a path of one names; empty where it names none.
+/// The model id in /v1/models/ID, or empty.
 std::string model_of(std::string_view path);
 
-/// The methods that a path answers to; empty when there is no such path.
+/// The methods of a path as in an Allow header; empty if there is no such path.
 std::string_view methods_of(std::string_view path);
 
-/// The path as a metric's label. Few words, whatever clients send.
+/// The path as a metric label, of bounded cardinality whatever clients send.
 std::string route_of(std::string_view path);
 
-/// "Bearer KEY", the scheme in any case (RFC 9110, 11.1), or X-Api-Key.
+/// The API key: of Authorization: Bearer KEY, the scheme in any case (RFC 9110, 11.1), else of
+/// X-Api-Key.
 std::string_view key_of(const Request& request);
 
-/// A file of the page, or 304 where the client has it.
-Response page_answer(const PageFile& file, const Request& request);
+/// A file of the page, or 304 if the client has it.
+Response page_response(const PageFile& file, const Request& request);
 
-/// Throws Refusal 404 or 405 for what `methods_of` does not name.
+/// Throws HttpError 404 or 405 for a path or method that `methods_of` does not list.
 void check_method(const Request& request);
 
-/// Throws Refusal 415 unless the body is JSON. A browser asks before it sends this type to another
-/// origin, so a foreign page cannot set us to work.
+/// Throws HttpError 415 unless the content type is JSON. Browsers send a CORS preflight before this
+/// type, so pages of other origins cannot trigger image generation.
 void check_content_type(const Request& request);
 
 }  // namespace atelier::server

@@ -19,7 +19,7 @@
 #include "atelier/server/addresses.h"
 #include "atelier/server/connection.h"
 #include "atelier/server/metrics.h"
-#include "atelier/server/residents.h"
+#include "atelier/server/model_cache.h"
 
 namespace atelier::server {
 
@@ -28,17 +28,19 @@ using net::ip::tcp;
 
 namespace {
 
-constexpr std::chrono::milliseconds between_stop_looks{5};
+constexpr std::chrono::milliseconds drain_poll_interval{5};
 
 tcp::acceptor listening(net::io_context& io, const std::string& host, std::uint16_t port) {
     boost::system::error_code error;
     const auto address =
         net::ip::make_address(host == "localhost" ? "127.0.0.1" : without_brackets(host), error);
-    if (error) throw core::UsageError(fmt::format("--host: \"{}\" is no address of this machine; use 127.0.0.1, or 0.0.0.0 for all", host));
+    if (error)
+        throw core::UsageError(fmt::format(
+            "--host: \"{}\" is not an IP address; use 127.0.0.1, or 0.0.0.0 for all", host));
     try {
         return {io, tcp::endpoint(address, port)};
     } catch (const boost::system::system_error& problem) {
-        core::fail("{}:{} cannot be had ({}); is another server there? --port takes another",
+        core::fail("cannot listen at {}:{} ({}); is another server running? --port takes another",
                    host_in_url(host), port, problem.code().message());
     }
 }
@@ -52,22 +54,23 @@ std::size_t open_files() {
     return count;
 }
 
-/// Each connection is an open file. Raises this process's soft limit as far as needed and allowed,
-/// and says so where fewer than `wanted` fit. Beside them there is room for models that are read
-/// anew and, in a router, for a connection of each worker.
-std::size_t connections_that_fit(std::size_t wanted, std::size_t workers) {
-    const std::size_t beside = 2 * open_files() + workers + 64;
+/// Each connection is an open file. Raises this process's soft limit as needed and allowed, and
+/// logs a warning if fewer than `requested` fit. Other files stay reserved: for reloading models
+/// and, in a router, for a connection per worker thread.
+std::size_t connections_that_fit(std::size_t requested, std::size_t workers) {
+    const std::size_t reserved = 2 * open_files() + workers + 64;
     rlimit limit{};
-    if (::getrlimit(RLIMIT_NOFILE, &limit) != 0 || limit.rlim_cur >= wanted + beside) return wanted;
-    limit.rlim_cur = std::min<rlim_t>(limit.rlim_max, wanted + beside);
+    if (::getrlimit(RLIMIT_NOFILE, &limit) != 0 || limit.rlim_cur >= requested + reserved)
+        return requested;
+    limit.rlim_cur = std::min<rlim_t>(limit.rlim_max, requested + reserved);
     ::setrlimit(RLIMIT_NOFILE, &limit);
     ::getrlimit(RLIMIT_NOFILE, &limit);
-    if (limit.rlim_cur >= wanted + beside) return wanted;
-    const std::size_t fit = limit.rlim_cur > beside ? limit.rlim_cur - beside : 1;
+    if (limit.rlim_cur >= requested + reserved) return requested;
+    const std::size_t fit = limit.rlim_cur > reserved ? limit.rlim_cur - reserved : 1;
     core::log::warning(
-        "--max-connections {}: {} are kept open, for {} files are all that this process may open "
+        "--max-connections {}: only {} are kept open, since this process may open {} files "
         "(ulimit -n)",
-        wanted, fit, limit.rlim_cur);
+        requested, fit, limit.rlim_cur);
     return fit;
 }
 
@@ -76,7 +79,7 @@ Service::Options with_host_check(Service::Options service, const std::string& ho
     return service;
 }
 
-/// Whether there are no files left to open a connection with.
+/// Whether accepting failed because no more files can be opened.
 bool is_short_of_files(const boost::system::error_code& error) {
     namespace errc = boost::system::errc;
     return error == errc::too_many_files_open || error == errc::too_many_files_open_in_system ||
@@ -85,91 +88,96 @@ bool is_short_of_files(const boost::system::error_code& error) {
 
 }  // namespace
 
-/// Destroyed from the end: connections, then workers, then what they use.
-struct Server::Running {
-    Running(const Options& options, std::vector<Source> sources)
-        : limits{.patience = options.patience},
-          residents(options.memory_budget, metrics),
-          library(std::move(sources), residents, metrics),
-          batcher(std::make_unique<Batcher>(options.batching, residents, metrics)),
-          service(with_host_check(options.service, options.host), library, *batcher, residents,
+/// Destroyed in reverse order: connections, then workers, then what they use.
+struct Server::Impl {
+    Impl(const Options& options, std::vector<ModelSource> sources)
+        : limits{.timeout = options.client_timeout},
+          cache(options.memory_budget, metrics),
+          registry(std::move(sources), cache, metrics),
+          batcher(std::make_unique<Batcher>(options.batching, cache, metrics)),
+          service(with_host_check(options.service, options.host), registry, *batcher, cache,
                   metrics),
           acceptor(listening(io, options.host, options.port)),
-          most_connections(connections_that_fit(
-              options.most_connections, static_cast<std::size_t>(options.batching.workers))) {
+          max_connections(connections_that_fit(
+              options.max_connections, static_cast<std::size_t>(options.batching.workers))) {
         net::co_spawn(io, accept(), net::detached);
         for (int i = 0; i < options.io_threads; ++i) threads.emplace_back([this] { io.run(); });
     }
 
-    ~Running() {
+    ~Impl() {
         io.stop();
         for (std::thread& thread : threads) thread.join();
-        readers.stop();
-        readers.join();
-        batcher.reset();  // what waits there points into `io`
+        encoders.stop();
+        encoders.join();
+        batcher.reset();  // its jobs refer to `io`
     }
 
     net::awaitable<void> accept() {
         for (;;) {
-            auto [error, socket] = co_await acceptor.async_accept(net::make_strand(io), net::as_tuple(net::use_awaitable));
+            auto [error, socket] = co_await acceptor.async_accept(
+                net::make_strand(io), net::as_tuple(net::use_awaitable));
             if (!error) {
-                greet(std::move(socket));
+                start_session(std::move(socket));
                 continue;
             }
-            // A connection that only waits makes way at once; where all are busy, some will end.
-            const bool makes_way = is_short_of_files(error) && waiting.give_up_one();
-            net::steady_timer pause(io, std::chrono::milliseconds(makes_way ? 1 : 50));
+            // An idle connection is evicted immediately; if all are busy, wait until one ends.
+            const bool evicted = is_short_of_files(error) && idle.evict_oldest();
+            net::steady_timer pause(io, std::chrono::milliseconds(evicted ? 1 : 50));
             co_await pause.async_wait(net::as_tuple(net::use_awaitable));
         }
     }
 
-    void greet(tcp::socket socket) {
-        if (connections - waiting.ending() >= most_connections && !waiting.give_up_one()) return;
+    void start_session(tcp::socket socket) {
+        if (connections - idle.ending() >= max_connections && !idle.evict_oldest()) return;
         service.set_connections(++connections);
         boost::system::error_code ignored;
         socket.set_option(tcp::no_delay(true), ignored);
         const auto executor = socket.get_executor();
-        net::co_spawn(executor, converse(boost::beast::tcp_stream(std::move(socket)), {service, limits, exchanges, waiting, readers.get_executor()}), [this](const std::exception_ptr& problem) {
-            service.set_connections(--connections);
-            if (problem) core::log::warning("a connection ended unexpectedly");
-        });
+        net::co_spawn(executor,
+                      run_session(boost::beast::tcp_stream(std::move(socket)),
+                                  {service, limits, in_flight, idle, encoders.get_executor()}),
+                      [this](const std::exception_ptr& problem) {
+                          service.set_connections(--connections);
+                          if (problem) core::log::warning("a connection ended unexpectedly");
+                      });
     }
 
     const ClientLimits limits;
     Metrics metrics;
-    Residents residents;
-    Library library;
+    ModelCache cache;
+    ModelRegistry registry;
     std::unique_ptr<Batcher> batcher;
     Service service;
-    Exchanges exchanges;
-    WaitingClients waiting;
+    InFlightRequests in_flight;
+    IdleConnections idle;
     std::atomic<std::size_t> connections = 0;
     net::io_context io;
-    net::thread_pool readers{1};  // of prompts; their towers use several cores as it is
+    net::thread_pool encoders{1};  // of prompts; text encoders use several cores anyway
     tcp::acceptor acceptor;
-    const std::size_t most_connections;
+    const std::size_t max_connections;
     std::vector<std::thread> threads;
 };
 
-Server::Server(const Options& options, std::vector<Source> sources) : running_(std::make_unique<Running>(options, std::move(sources))) {}
+Server::Server(const Options& options, std::vector<ModelSource> sources)
+    : impl_(std::make_unique<Impl>(options, std::move(sources))) {}
 
 Server::~Server() = default;
 
-std::uint16_t Server::port() const { return running_->acceptor.local_endpoint().port(); }
+std::uint16_t Server::port() const { return impl_->acceptor.local_endpoint().port(); }
 
 void Server::warm_up() {
-    running_->library.warm_up();
-    running_->service.set_ready(true);
+    impl_->registry.warm_up();
+    impl_->service.set_ready(true);
 }
 
-Library& Server::library() { return running_->library; }
+ModelRegistry& Server::registry() { return impl_->registry; }
 
 bool Server::drain(Clock::duration grace) {
-    running_->service.drain();
+    impl_->service.drain();
     const Clock::time_point end = Clock::now() + grace;
-    while (!running_->exchanges.none()) {
+    while (!impl_->in_flight.none()) {
         if (Clock::now() > end) return false;
-        std::this_thread::sleep_for(between_stop_looks);
+        std::this_thread::sleep_for(drain_poll_interval);
     }
     return true;
 }

@@ -16,17 +16,19 @@ namespace {
 
 using Metadata = std::map<std::string, std::string>;
 
-/// Checksum of the step, the numbers and the tensors' checksum.
-std::string seal_of(Metadata metadata) {
+/// The checksum of the metadata: the step, the scalars and the tensors' checksum.
+std::string checksum_of(Metadata metadata) {
     metadata.erase("seal");
     return core::sha256(nlohmann::json(metadata).dump());
 }
 
-/// Doubles as text that reads back to the same bits.
+/// Metadata with doubles in hexadecimal, which read back to the same bits.
 Metadata metadata_of(const Checkpoint& checkpoint) {
-    Metadata metadata{{"step", std::to_string(checkpoint.step)}, {"sha256", ops::hash_of(checkpoint.tensors)}};
-    for (const auto& [name, number] : checkpoint.numbers) metadata["number/" + name] = fmt::format("{:a}", number);
-    metadata["seal"] = seal_of(metadata);
+    Metadata metadata{{"step", std::to_string(checkpoint.step)},
+                      {"sha256", ops::hash_of(checkpoint.tensors)}};
+    for (const auto& [name, scalar] : checkpoint.scalars)
+        metadata["number/" + name] = fmt::format("{:a}", scalar);
+    metadata["seal"] = checksum_of(metadata);
     return metadata;
 }
 
@@ -36,42 +38,52 @@ Checkpoint read(const fs::path& path) {
     checkpoint.tensors = ops::read_parameters(file, true);
     const auto text = [&](const std::string& key) {
         const auto found = file.metadata().find(key);
-        if (found == file.metadata().end()) core::fail("{}: no \"{}\" in its metadata; not a checkpoint", path.string(), key);
+        if (found == file.metadata().end())
+            core::fail("{}: no \"{}\" in its metadata; not a checkpoint", path.string(), key);
         return found->second;
     };
-    // Runs that began before there was a seal go on without one.
-    const bool sealed = !file.metadata().contains("seal") || text("seal") == seal_of(file.metadata());
-    if (!sealed || text("sha256") != ops::hash_of(checkpoint.tensors)) core::fail("{}: its checksum does not fit; the file is damaged", path.string());
+    // Checkpoints of older versions have no metadata checksum.
+    const bool intact =
+        !file.metadata().contains("seal") || text("seal") == checksum_of(file.metadata());
+    if (!intact || text("sha256") != ops::hash_of(checkpoint.tensors))
+        core::fail("{}: its checksum does not match; the file is damaged", path.string());
     const std::string step = text("step");
-    if (std::from_chars(step.data(), step.data() + step.size(), checkpoint.step).ec != std::errc() || checkpoint.step < 0) {
-        core::fail("{}: \"{}\" is no number of steps", path.string(), step);
+    if (std::from_chars(step.data(), step.data() + step.size(), checkpoint.step).ec !=
+            std::errc() ||
+        checkpoint.step < 0) {
+        core::fail("{}: \"{}\" is not a number of steps", path.string(), step);
     }
     checkpoint.path = path;
     for (const auto& [key, value] : file.metadata()) {
-        if (key.starts_with("number/")) checkpoint.numbers[key.substr(7)] = std::strtod(value.c_str(), nullptr);
+        if (key.starts_with("number/"))
+            checkpoint.scalars[key.substr(7)] = std::strtod(value.c_str(), nullptr);
     }
     return checkpoint;
 }
 
 }  // namespace
 
-double Checkpoint::number(const std::string& name) const {
-    const auto found = numbers.find(name);
-    if (found == numbers.end()) {
-        core::fail("{}: holds no number \"{}\", so another version of the program wrote it; go on with that one, or delete the file's folder to "
-                   "begin the stage anew", path.string(), name);
+double Checkpoint::scalar(const std::string& name) const {
+    const auto found = scalars.find(name);
+    if (found == scalars.end()) {
+        core::fail(
+            "{}: has no value \"{}\", so another version of the program wrote it; continue with "
+            "that version, or delete the file's folder to start the stage again",
+            path.string(), name);
     }
     return found->second;
 }
 
-CheckpointFolder::CheckpointFolder(fs::path folder, int keep) : folder_(std::move(folder)), keep_(keep) {}
+CheckpointFolder::CheckpointFolder(fs::path folder, int keep)
+    : folder_(std::move(folder)), keep_(keep) {}
 
 std::vector<fs::path> CheckpointFolder::files() const {
     std::vector<fs::path> found;
     if (!fs::exists(folder_)) return found;
     for (const auto& entry : fs::directory_iterator(folder_)) {
         const std::string name = entry.path().filename().string();
-        if (name.starts_with("step-") && name.ends_with(".safetensors")) found.push_back(entry.path());
+        if (name.starts_with("step-") && name.ends_with(".safetensors"))
+            found.push_back(entry.path());
     }
     std::ranges::sort(found, std::greater<>());
     return found;
@@ -81,7 +93,8 @@ void CheckpointFolder::save(const Checkpoint& checkpoint) const {
     const fs::path path = folder_ / fmt::format("step-{:012}.safetensors", checkpoint.step);
     ops::write_parameters(path, checkpoint.tensors, metadata_of(checkpoint));
     std::vector<fs::path> old = files();
-    // Newer ones were passed over as damaged when the run went on from before them; they must not count as kept.
+    // Newer files were skipped as damaged when the run resumed from an older one; they must not
+    // count towards `keep`.
     std::erase_if(old, [&](const fs::path& other) { return other > path && fs::remove(other); });
     for (std::size_t i = static_cast<std::size_t>(keep_); i < old.size(); ++i) fs::remove(old[i]);
 }

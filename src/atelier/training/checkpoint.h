@@ -9,31 +9,33 @@
 
 namespace atelier::training {
 
-/// All that a stage needs to go on as if it had never stopped. Random streams and data order are functions of the step, so the step is
-/// their state.
+/// Everything a stage needs to resume exactly where it stopped. Random streams and data order are
+/// functions of the step, so the step is their state.
 struct Checkpoint {
-    std::int64_t step = 0;  // steps done
+    std::int64_t step = 0;  // completed steps
     ops::Parameters tensors;
-    std::map<std::string, double> numbers;
-    std::filesystem::path path;  // where it was read from
+    std::map<std::string, double> scalars;
+    std::filesystem::path path;  // the file it was read from
 
-    /// Throws core::Error when it has no such number: then another version of the program wrote it.
-    double number(const std::string& name) const;
+    /// The scalar `name`. Throws core::Error if there is none: another version of the program wrote
+    /// the file.
+    double scalar(const std::string& name) const;
 };
 
-/// The checkpoints of one stage: files step-<n>.safetensors, written atomically, the newest `keep` kept. Every file carries
-/// SHA-256 sums of its content.
+/// The checkpoints of one stage: files step-<n>.safetensors, written atomically, keeping the
+/// newest `keep`. Every file contains SHA-256 checksums of its content.
 class CheckpointFolder {
 public:
     explicit CheckpointFolder(std::filesystem::path folder, int keep = 2);
 
-    /// Drops older ones beyond `keep`, and newer ones: latest() found them damaged.
+    /// Also deletes older files beyond `keep`, and newer ones, which latest() found damaged.
     void save(const Checkpoint& checkpoint) const;
-    /// The newest one that is whole; damaged ones are passed over with a warning. Nothing when there is none.
+    /// The newest intact checkpoint, skipping damaged ones with a warning; nullopt if there is
+    /// none.
     std::optional<Checkpoint> latest() const;
-    /// The path of the newest file, for messages; empty when there is none.
+    /// The path of the newest file, for messages; empty if there is none.
     std::filesystem::path latest_path() const;
-    /// Deletes all of them, when the stage is finished.
+    /// Deletes all checkpoints, when the stage is finished.
     void clear() const;
 
 private:

@@ -18,13 +18,18 @@ namespace {
 
 using Clock = std::chrono::steady_clock;
 
-double seconds_since(Clock::time_point start) { return std::chrono::duration<double>(Clock::now() - start).count(); }
+double seconds_since(Clock::time_point start) {
+    return std::chrono::duration<double>(Clock::now() - start).count();
+}
 
-/// The state of one run of a stage.
+/// The state of one call of run_stage.
 class Run {
 public:
     Run(distillation::Stage& stage, const LoopSettings& settings)
-        : stage_(stage), settings_(settings), stepper_(stage), checkpoints_(settings.folder / "checkpoints", settings.checkpoints_kept) {
+        : stage_(stage),
+          settings_(settings),
+          stepper_(stage),
+          checkpoints_(settings.folder / "checkpoints", settings.checkpoints_kept) {
         restore();
     }
 
@@ -37,16 +42,21 @@ public:
             ++step_;
             const bool last = step_ == stage_.steps();
             distillation::Metrics shown = metrics;
-            if (last || (settings_.probe_every > 0 && step_ % settings_.probe_every == 0)) probe(shown);
-            if (last || step_ % settings_.log_every == 0 || shown.size() > metrics.size()) log.write(step_, shown);
-            progress.update(step_, shown.empty() ? "" : fmt::format("{} {:.4g}", shown.front().first, shown.front().second));
+            if (last || (settings_.probe_every > 0 && step_ % settings_.probe_every == 0))
+                probe(shown);
+            if (last || step_ % settings_.log_every == 0 || shown.size() > metrics.size())
+                log.write(step_, shown);
+            progress.update(step_, shown.empty() ? ""
+                                                 : fmt::format("{} {:.4g}", shown.front().first,
+                                                               shown.front().second));
             save_when_due(last);
         }
         return result();
     }
 
-    /// As after so many steps, with nothing but weights; saved.
-    void stand_at(std::int64_t steps, const ops::Parameters& averaged, const std::function<ops::Parameters(const std::string&)>& further) {
+    /// Sets the state after `steps` steps from weights alone, and saves it.
+    void start_at(std::int64_t steps, const ops::Parameters& averaged,
+                  const std::function<ops::Parameters(const std::string&)>& more_averages) {
         at::NoGradGuard no_gradients;
         Optimizer& optimizer = stepper_.optimizers().back();
         ops::Parameters state = optimizer.state();
@@ -54,14 +64,15 @@ public:
             for (const auto& [name, tensor] : from.tensors()) state.at(prefix + name).copy_(tensor);
         };
         if (state.contains("ema/" + averaged.tensors().begin()->first)) take("ema/", averaged);
-        for (const auto& [decay, average] : optimizer.more_averages()) take("ema-" + decay + "/", further(decay));
+        for (const auto& [decay, average] : optimizer.more_averages())
+            take("ema-" + decay + "/", more_averages(decay));
         state.at("updates").fill_(static_cast<double>(steps));
         step_ = steps;
         save();
     }
 
 private:
-    /// The updates before the first step, each of which a checkpoint can stand behind.
+    /// Runs the updates before the first step; checkpoints may be written between them.
     void warm_up() {
         const std::int64_t updates = step_ == 0 ? stepper_.warmup_updates() : 0;
         if (warmed_ >= updates) return;
@@ -69,7 +80,8 @@ private:
         while (warmed_ < updates) {
             const auto metrics = guarded([&] { return stepper_.warm_up(warmed_); });
             ++warmed_;
-            progress.update(warmed_, fmt::format("{} {:.4g}", metrics.front().first, metrics.front().second));
+            progress.update(
+                warmed_, fmt::format("{} {:.4g}", metrics.front().first, metrics.front().second));
             save_when_due(false);
         }
     }
@@ -88,11 +100,13 @@ private:
 
     [[noreturn]] void stop_because(const std::string& what) const {
         const auto good = checkpoints_.latest_path();
-        core::fail("{}: {}; stopped. Last good checkpoint: {}. Lower the learning rate and start into a new output, or resume to retry",
-                   settings_.label, what, good.empty() ? "none yet" : good.string());
+        core::fail(
+            "{}: {}; stopped. Last good checkpoint: {}. Lower the learning rate and start into a "
+            "new output, or resume to retry",
+            settings_.label, what, good.empty() ? "none yet" : good.string());
     }
 
-    /// Samples from fixed noise with the weights as they would be used: measured, drawn, and judged.
+    /// Samples from the probe noise with the averaged weights; measures, draws and checks them.
     void probe(distillation::Metrics& metrics) {
         if (!settings_.probe_noise.defined()) return;
         at::NoGradGuard no_gradients;
@@ -101,26 +115,33 @@ private:
         if (settings_.distance) {
             const double distance = settings_.distance(samples);
             metrics.emplace_back("probe_distance", distance);
-            if (std::isfinite(distance) && !(distance >= best_distance_)) remember_best(weights, distance);
+            if (std::isfinite(distance) && !(distance >= best_distance_))
+                remember_best(weights, distance);
         }
-        if (settings_.draw) settings_.draw(settings_.folder / "samples" / fmt::format("step-{:06}", step_), samples);
+        if (settings_.draw)
+            settings_.draw(settings_.folder / "samples" / fmt::format("step-{:06}", step_),
+                           samples);
         for (const distillation::Finding& finding : stage_.health(metrics, samples)) {
-            if (finding.level == distillation::Finding::Level::collapse) stop_because(finding.words);
+            if (finding.level == distillation::Finding::Level::collapse)
+                stop_because(finding.message);
             if (finding.level == distillation::Finding::Level::warning) {
-                core::log::warning("{} step {}: {}", settings_.label, step_, finding.words);
+                core::log::warning("{} step {}: {}", settings_.label, step_, finding.message);
             }
         }
     }
 
     Tensor probe_samples(const ops::Parameters& weights) const {
-        const std::int64_t count = settings_.probe_noise.size(0), at_once = settings_.probe_batch > 0 ? settings_.probe_batch : count;
-        if (at_once >= count) return stage_.sample(weights, settings_.probe_noise, settings_.probe_condition);
-        std::vector<Tensor> parts;
-        for (std::int64_t first = 0; first < count; first += at_once) {
-            const std::int64_t n = std::min(at_once, count - first);
-            parts.push_back(stage_.sample(weights, settings_.probe_noise.narrow(0, first, n), settings_.probe_condition.rows(first, n)));
+        const std::int64_t count = settings_.probe_noise.size(0),
+                           batch = settings_.probe_batch > 0 ? settings_.probe_batch : count;
+        if (batch >= count)
+            return stage_.sample(weights, settings_.probe_noise, settings_.probe_condition);
+        std::vector<Tensor> batches;
+        for (std::int64_t first = 0; first < count; first += batch) {
+            const std::int64_t n = std::min(batch, count - first);
+            batches.push_back(stage_.sample(weights, settings_.probe_noise.narrow(0, first, n),
+                                            settings_.probe_condition.rows(first, n)));
         }
-        return at::cat(parts);
+        return at::cat(batches);
     }
 
     void remember_best(const ops::Parameters& weights, double distance) {
@@ -131,22 +152,24 @@ private:
         best_others_ = others();
     }
 
-    /// Copies of all learners but the last, as they are.
+    /// Copies of the parameters of all learners except the last.
     std::map<std::string, ops::Parameters> others() const {
         std::map<std::string, ops::Parameters> copies;
         const auto& learners = stepper_.learners();
-        for (std::size_t i = 0; i + 1 < learners.size(); ++i) copies[learners[i].name] = learners[i].parameters->clone();
+        for (std::size_t i = 0; i + 1 < learners.size(); ++i)
+            copies[learners[i].name] = learners[i].parameters->clone();
         return copies;
     }
 
     void save_when_due(bool last) {
         const bool stopping = core::stop_requested();
         if (!last && !stopping && seconds_since(saved_) < settings_.checkpoint_seconds) return;
-        if (stopping) core::stop_is_answered();
+        if (stopping) core::acknowledge_stop();
         save();
         if (stopping && !last) {
-            throw core::Interrupted(fmt::format("{} stopped at step {} of {}; run the same command again to go on", settings_.label,
-                                                step_, stage_.steps()));
+            throw core::Interrupted(
+                fmt::format("{} stopped at step {} of {}; run the same command again to go on",
+                            settings_.label, step_, stage_.steps()));
         }
     }
 
@@ -154,16 +177,19 @@ private:
         Checkpoint checkpoint;
         checkpoint.step = step_;
         for (std::size_t i = 0; i < stepper_.learners().size(); ++i) {
-            checkpoint.tensors.merge(stepper_.optimizers()[i].state(), stepper_.learners()[i].name + "/");
+            checkpoint.tensors.merge(stepper_.optimizers()[i].state(),
+                                     stepper_.learners()[i].name + "/");
         }
         checkpoint.tensors.merge(best_, "best/");
-        for (const auto& [name, weights] : best_others_) checkpoint.tensors.merge(weights, "best-" + name + "/");
-        for (const auto& [name, number] : stage_.scalars()) checkpoint.numbers["stage/" + name] = *number;
-        for (const auto& [name, number] : stepper_.scalars()) checkpoint.numbers[name] = *number;
-        checkpoint.numbers["best_step"] = static_cast<double>(best_step_);
-        checkpoint.numbers["best_distance"] = best_distance_;
-        checkpoint.numbers["warmup_updates"] = static_cast<double>(warmed_);
-        checkpoint.numbers["seconds"] = seconds_before_ + seconds_since(start_);
+        for (const auto& [name, weights] : best_others_)
+            checkpoint.tensors.merge(weights, "best-" + name + "/");
+        for (const auto& [name, scalar] : stage_.scalars())
+            checkpoint.scalars["stage/" + name] = *scalar;
+        for (const auto& [name, scalar] : stepper_.scalars()) checkpoint.scalars[name] = *scalar;
+        checkpoint.scalars["best_step"] = static_cast<double>(best_step_);
+        checkpoint.scalars["best_distance"] = best_distance_;
+        checkpoint.scalars["warmup_updates"] = static_cast<double>(warmed_);
+        checkpoint.scalars["seconds"] = seconds_before_ + seconds_since(start_);
         checkpoints_.save(checkpoint);
         saved_ = Clock::now();
     }
@@ -173,32 +199,44 @@ private:
         if (!found) return;
         step_ = found->step;
         for (std::size_t i = 0; i < stepper_.learners().size(); ++i) {
-            stepper_.optimizers()[i].restore(found->tensors.under(stepper_.learners()[i].name + "/"));
+            stepper_.optimizers()[i].restore(
+                found->tensors.subset(stepper_.learners()[i].name + "/"));
         }
-        best_ = found->tensors.under("best/");
+        best_ = found->tensors.subset("best/");
         for (const distillation::Learner& learner : stepper_.learners()) {
-            ops::Parameters other = found->tensors.under("best-" + learner.name + "/");
+            ops::Parameters other = found->tensors.subset("best-" + learner.name + "/");
             if (!other.empty()) best_others_[learner.name] = std::move(other);
         }
-        // Checkpoints of runs that began before there was a warm-up have no such number.
-        if (found->numbers.contains("warmup_updates")) warmed_ = static_cast<std::int64_t>(found->number("warmup_updates"));
-        for (const auto& [name, number] : stage_.scalars()) *number = found->number("stage/" + name);
-        for (const auto& [name, number] : stepper_.scalars()) *number = found->number(name);
-        best_step_ = static_cast<std::int64_t>(found->number("best_step"));
-        best_distance_ = found->number("best_distance");
-        seconds_before_ = found->number("seconds");
-        if (step_ < stage_.steps()) core::log::info("{}: going on from step {} of {}", settings_.label, step_, stage_.steps());
+        // Checkpoints of older versions do not have this value.
+        if (found->scalars.contains("warmup_updates"))
+            warmed_ = static_cast<std::int64_t>(found->scalar("warmup_updates"));
+        for (const auto& [name, scalar] : stage_.scalars())
+            *scalar = found->scalar("stage/" + name);
+        for (const auto& [name, scalar] : stepper_.scalars()) *scalar = found->scalar(name);
+        best_step_ = static_cast<std::int64_t>(found->scalar("best_step"));
+        best_distance_ = found->scalar("best_distance");
+        seconds_before_ = found->scalar("seconds");
+        if (step_ < stage_.steps())
+            core::log::info("{}: resuming from step {} of {}", settings_.label, step_,
+                            stage_.steps());
     }
 
     LoopResult result() const {
         const bool best = settings_.keep_best && !best_.empty();
         std::map<std::string, ops::Parameters> more;
-        for (const auto& [decay, average] : stepper_.optimizers().back().more_averages()) more[decay] = average.clone();
-        // A checkpoint of an older version may hold the best weights without the others of their step.
+        for (const auto& [decay, average] : stepper_.optimizers().back().more_averages())
+            more[decay] = average.clone();
+        // A checkpoint of an older version may hold the best weights without the other learners'.
         const bool best_others = best && !best_others_.empty();
-        return {best ? best_.clone() : stepper_.optimizers().back().averaged().clone(), stepper_.learners().back().parameters->clone(), std::move(more),
-                best_others ? best_others_ : others(), best_others || !best || best_step_ == step_ || stepper_.learners().size() == 1,
-                best_step_, best_distance_, best, seconds_before_ + seconds_since(start_)};
+        return {best ? best_.clone() : stepper_.optimizers().back().averaged().clone(),
+                stepper_.learners().back().parameters->clone(),
+                std::move(more),
+                best_others ? best_others_ : others(),
+                best_others || !best || best_step_ == step_ || stepper_.learners().size() == 1,
+                best_step_,
+                best_distance_,
+                best,
+                seconds_before_ + seconds_since(start_)};
     }
 
     distillation::Stage& stage_;
@@ -214,13 +252,19 @@ private:
 
 }  // namespace
 
-LoopResult run_stage(distillation::Stage& stage, const LoopSettings& settings) { return Run(stage, settings).finish(); }
+LoopResult run_stage(distillation::Stage& stage, const LoopSettings& settings) {
+    return Run(stage, settings).finish();
+}
 
-bool has_checkpoint(const LoopSettings& settings) { return !CheckpointFolder(settings.folder / "checkpoints").latest_path().empty(); }
+bool has_checkpoint(const LoopSettings& settings) {
+    return !CheckpointFolder(settings.folder / "checkpoints").latest_path().empty();
+}
 
-void begin_from_weights(distillation::Stage& stage, const LoopSettings& settings, std::int64_t steps, const ops::Parameters& averaged,
-                        const std::function<ops::Parameters(const std::string& decay)>& further) {
-    Run(stage, settings).stand_at(steps, averaged, further);
+void begin_from_weights(
+    distillation::Stage& stage, const LoopSettings& settings, std::int64_t steps,
+    const ops::Parameters& averaged,
+    const std::function<ops::Parameters(const std::string& decay)>& more_averages) {
+    Run(stage, settings).start_at(steps, averaged, more_averages);
 }
 
 }  // namespace atelier::training

@@ -7,45 +7,55 @@
 namespace atelier::training {
 
 struct LoopSettings {
-    std::string label;                 // "teacher", "student 2 dm": shown to people
-    std::filesystem::path folder;      // of the stage: checkpoints/, metrics.jsonl, samples/
-    double checkpoint_seconds = 60;    // time between checkpoints; does not change results
+    std::string label;               // "teacher", "student 2 dm": for messages
+    std::filesystem::path folder;    // of the stage: checkpoints/, metrics.jsonl, samples/
+    double checkpoint_seconds = 60;  // time between checkpoints; does not affect results
     int checkpoints_kept = 2;
-    std::int64_t log_every = 50;       // steps
-    std::int64_t probe_every = 0;      // steps between measurements and sample grids; 0: only at the end
-    bool keep_best = false;            // end with all learners' weights of the lowest probe distance instead of the last
-    Tensor probe_noise;                // fixed noise of the probe samples
-    std::int64_t probe_batch = 0;      // probe samples drawn at once; 0: all
+    std::int64_t log_every = 50;  // steps
+    std::int64_t probe_every =
+        0;                   // steps between measurements and sample grids; 0: only at the end
+    bool keep_best = false;  // return all learners' weights of the step with the lowest probe
+                             // distance, not the last
+    Tensor probe_noise;      // fixed noise of the probe samples, [N,...]
+    std::int64_t probe_batch = 0;  // probe samples drawn per batch; 0: all
     diffusion::Condition probe_condition;
-    /// Distance of samples (drawn from the probe noise) to the data; lower is better. May be empty.
+    /// The distance of samples drawn from the probe noise to the data; lower is better. May be
+    /// empty.
     std::function<double(const Tensor& samples)> distance;
-    /// Draws a picture of samples into a file without its ending. May be empty.
+    /// Writes an image of samples to `stem` plus an extension. May be empty.
     std::function<void(const std::filesystem::path& stem, const Tensor& samples)> draw;
 };
 
 struct LoopResult {
-    ops::Parameters weights;      // of the stage's last learner: averaged where an average is kept, best or last
-    ops::Parameters raw_weights;  // without the average, of the last step
-    std::map<std::string, ops::Parameters> more_averages;  // of the last step, by their decays
-    std::map<std::string, ops::Parameters> others;         // the other learners' by their names, without averages, of the same step as `weights`
-    bool of_one_step = true;      // whether they are; not where the best weights came from a checkpoint of an older version, which kept no others
+    ops::Parameters
+        weights;  // of the stage's last learner: averaged if an average is kept; best or last
+    ops::Parameters raw_weights;                           // not averaged, of the last step
+    std::map<std::string, ops::Parameters> more_averages;  // of the last step, by decay
+    std::map<std::string, ops::Parameters> others;  // of the other learners, by name, not averaged,
+                                                    // of the same step as `weights`
+    bool others_match = true;  // whether `others` are of that step; false if the best weights came
+                               // from a checkpoint of an older version, which has no others
     std::int64_t best_step = 0;
-    double best_distance = 0;     // NaN when nothing was measured
-    bool took_best = false;       // weights are those of best_step
-    double seconds = 0;           // spent in all sessions
+    double best_distance = 0;  // NaN if nothing was measured
+    bool used_best = false;    // whether `weights` are those of best_step
+    double seconds = 0;        // over all sessions
 };
 
-/// Runs a stage from its newest checkpoint, or from the start, to its end. A run that is killed at any moment and called again ends with the
-/// same bits. SIGINT and SIGTERM make a checkpoint and throw core::Interrupted. A loss that is not finite, or a collapse, throws
-/// core::Error with what, where, and the last good checkpoint.
+/// Runs a stage from its newest checkpoint, or from the start, to its end. A run that is killed at
+/// any time and resumed ends with bit-identical results. SIGINT and SIGTERM write a checkpoint and
+/// throw core::Interrupted. A non-finite loss or a collapse throws core::Error naming the cause,
+/// the step and the last good checkpoint.
 LoopResult run_stage(distillation::Stage& stage, const LoopSettings& settings);
 
-/// Whether the loop would go on from a checkpoint that is there.
+/// Whether there is a checkpoint that run_stage would resume from.
 bool has_checkpoint(const LoopSettings& settings);
 
-/// Writes the checkpoint of a stage of one learner after `steps` steps of which the weights alone are left: the learner's, as they are, their average, and the further
-/// averages by their decays. The moments begin at zero.
-void begin_from_weights(distillation::Stage& stage, const LoopSettings& settings, std::int64_t steps, const ops::Parameters& averaged,
-                        const std::function<ops::Parameters(const std::string& decay)>& further);
+/// Writes a checkpoint after `steps` steps of a one-learner stage of which only the weights are
+/// left: the learner's current parameters, their average, and the additional averages by decay.
+/// Adam's moments start at zero.
+void begin_from_weights(
+    distillation::Stage& stage, const LoopSettings& settings, std::int64_t steps,
+    const ops::Parameters& averaged,
+    const std::function<ops::Parameters(const std::string& decay)>& more_averages);
 
 }  // namespace atelier::training

@@ -5,22 +5,24 @@
 
 namespace atelier::training {
 
-/// The factor on a loss that keeps float16's small gradients from becoming zeros (Micikevicius et al. 2018): halved when a gradient overflows, and then the
-/// update is skipped; doubled after 2000 updates without that. Powers of two, so that it changes no digits.
+/// The loss scale that keeps small float16 gradients from underflowing (Micikevicius et al. 2018):
+/// halved when a gradient overflows, in which case the update is skipped; doubled after 2000
+/// updates without overflow. It is a power of two, so scaling is exact.
 class LossScale {
 public:
-    /// `first` 0: no scaling.
-    explicit LossScale(double first) : scale_(first) {}
+    /// `initial` 0: no scaling.
+    explicit LossScale(double initial) : scale_(initial) {}
 
     bool active() const { return scale_ > 0; }
     double factor() const { return active() ? scale_ : 1.0; }
     double skipped() const { return skipped_; }
 
-    /// Takes note of an update. Returns false when gradients overflow at any scale: then something else is wrong.
-    bool note(bool finite);
+    /// Adjusts the scale after an update. Returns false if gradients overflow even at the lowest
+    /// scale, which has another cause.
+    bool update(bool finite);
 
-    /// What a checkpoint must hold.
-    std::map<std::string, double*> numbers();
+    /// State that a checkpoint must hold.
+    std::map<std::string, double*> scalars();
 
 private:
     double scale_, since_ = 0, skipped_ = 0;

@@ -4,25 +4,31 @@
 
 namespace atelier::training {
 
-/// AdamW (Loshchilov & Hutter 2019) over a parameter map, with clipping by global norm and the average of the weights.
+/// AdamW (Loshchilov & Hutter 2019) over a parameter map, with global-norm clipping and averaged
+/// weights (EMA).
 class Optimizer {
 public:
-    /// `total_updates` is what the schedule stretches over.
-    Optimizer(ops::Parameters& parameters, distillation::Optimization settings, std::int64_t total_updates);
+    /// `total_updates` is the length of the learning-rate schedule.
+    Optimizer(ops::Parameters& parameters, distillation::Optimization settings,
+              std::int64_t total_updates);
 
-    /// Moves the parameters down `gradients` (in the order of the map; undefined ones count as zero), which are `scale` times too large. Returns the
-    /// gradient's norm before clipping; when that is not finite nothing is moved.
+    /// Updates the parameters with `gradients` (in the map's order; undefined ones count as zero),
+    /// which are multiplied by the loss scale `scale`. Returns the unscaled gradient norm before
+    /// clipping; if it is not finite, nothing is updated.
     double update(std::vector<Tensor> gradients, double scale = 1.0);
 
-    /// The weights to use: the average where one is kept, else the parameters themselves.
-    const ops::Parameters& averaged() const { return settings_.ema_decay > 0 ? average_ : parameters_; }
-    /// The further averages, by their decays as people write them ("0.9999").
+    /// The weights to use: the average if one is kept, else the parameters themselves.
+    const ops::Parameters& averaged() const {
+        return settings_.ema_decay > 0 ? average_ : parameters_;
+    }
+    /// The additional averages, by decay in shortest decimal notation ("0.9999").
     const std::map<std::string, ops::Parameters>& more_averages() const { return more_; }
 
-    /// Everything that a checkpoint must hold, sharing memory with this object: weights/, ema/, ema-<decay>/, first_moment/,
-    /// second_moment/, updates.
+    /// All state that a checkpoint must hold, sharing memory with this object: weights/, ema/,
+    /// ema-<decay>/, first_moment/, second_moment/, updates.
     ops::Parameters state() const;
-    /// Overwrites the state; names and shapes must be those of state(). Throws core::Error otherwise.
+    /// Overwrites the state; names and shapes must be those of state(). Throws core::Error
+    /// otherwise.
     void restore(const ops::Parameters& state);
 
     std::int64_t updates_done() const;
@@ -31,15 +37,16 @@ private:
     ops::Parameters& parameters_;
     distillation::Optimization settings_;
     std::int64_t total_;
-    void follow(ops::Parameters& average, double decay, std::int64_t done) const;
+    void update_average(ops::Parameters& average, double decay, std::int64_t updates) const;
 
-    ops::Parameters average_, first_, second_;
+    ops::Parameters average_, first_moment_, second_moment_;
     std::map<std::string, ops::Parameters> more_;
-    Tensor updates_;     // int64 scalar: a float32 would stop at 2^24
-    Tensor for_kernel_;  // the same as float32, which the fused kernel asks for
+    Tensor updates_;        // int64 scalar; float32 would stop counting at 2^24
+    Tensor updates_float_;  // the same as float32, for the fused kernel
 };
 
 /// The learning rate of update number `update` (from 0).
-double scheduled_rate(const distillation::Optimization& settings, std::int64_t update, std::int64_t total);
+double scheduled_rate(const distillation::Optimization& settings, std::int64_t update,
+                      std::int64_t total);
 
 }  // namespace atelier::training

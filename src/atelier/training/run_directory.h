@@ -10,41 +10,49 @@
 
 namespace atelier::training {
 
-/// All that a stage's result depends on.
+/// Everything that a stage's result depends on.
 struct StageIdentity {
-    nlohmann::json settings;                      // config values, nested
-    /// The hash of what lies at a place, by the key that names it ("data.path"), or by what it is ("teacher"). A key of `settings` that was recorded with its content
-    /// is compared by that alone: what was moved is the same.
+    nlohmann::json settings;  // config values, nested
+    /// Content hashes, by the key whose path names the content ("data.path"), or by role
+    /// ("teacher"). A key of `settings` that was recorded with its content is compared by content
+    /// only, so files may be moved.
     std::map<std::string, std::string> contents{};
-    nlohmann::json defaults = nlohmann::json::object();  // of settings: what holds where an older program recorded none
-    std::string growing{};                        // a number that may be raised when the stage is finished; it then goes on
+    nlohmann::json defaults =
+        nlohmann::json::object();  // of settings: for keys that an older version did not record
+    std::map<std::string, std::string>
+        former_keys{};             // older names of keys of `settings`, mapped to the current ones
+    std::string extensible_key{};  // key of an integer that may be raised after the stage is
+                                   // finished, which resumes it
 };
 
-/// A stage's folder in a run: what it was made with, and whether it is finished, in stage.json.
+/// A stage's folder in a run, with its identity and status in stage.json.
 class StageFolder {
 public:
-    /// Throws core::UsageError, listing each difference, when the folder was begun under another identity.
+    /// Throws core::UsageError, listing each difference, if the folder was begun with another
+    /// identity.
     StageFolder(std::filesystem::path folder, StageIdentity identity);
     StageFolder(std::filesystem::path folder, nlohmann::json settings);
 
-    /// The differences for which the constructor would throw, a line each.
-    static std::vector<std::string> differences(const std::filesystem::path& folder, const StageIdentity& identity);
+    /// The differences for which the constructor would throw, one line each.
+    static std::vector<std::string> differences(const std::filesystem::path& folder,
+                                                const StageIdentity& identity);
 
-    /// What can be asked of a stage whose identity does not matter.
+    /// Queries that do not depend on the stage's identity.
     static bool is_begun(const std::filesystem::path& folder);
     static bool is_finished(const std::filesystem::path& folder);
     static nlohmann::json note_of(const std::filesystem::path& folder, const std::string& name);
 
     const std::filesystem::path& path() const { return folder_; }
     bool finished() const;
-    /// Where a finished stage's growing number was raised: what it was.
-    std::optional<std::int64_t> grown_from() const;
-    /// What finish was given; an empty object before.
+    /// The previous value if a finished stage's extensible key was raised.
+    std::optional<std::int64_t> extended_from() const;
+    /// The argument of finish(); an empty object before.
     nlohmann::json result() const;
-    /// What the stage was told to remember when it began; null where it was not.
+    /// A note recorded by begin(); null if there is none.
     nlohmann::json note(const std::string& name) const;
 
-    /// Records the identity, and `notes` besides those that are there; files may now appear in the folder.
+    /// Records the identity, and adds `notes` to those already recorded; the folder may then be
+    /// written to.
     void begin(const nlohmann::json& notes = nlohmann::json::object()) const;
     void finish(const nlohmann::json& result) const;
 

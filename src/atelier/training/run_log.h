@@ -8,10 +8,11 @@
 
 namespace atelier::training {
 
-/// Metrics of a stage: metrics.jsonl, one object a logged step, and TensorBoard event files beside it.
+/// Metrics of a stage: metrics.jsonl, one object per logged step, and TensorBoard event files
+/// beside it.
 class RunLog {
 public:
-    /// Lines of steps at or after `first_step`, which a resumed run will write again, are dropped.
+    /// Drops existing lines of steps from `first_step` on, which a resumed run writes again.
     RunLog(const std::filesystem::path& folder, std::int64_t first_step);
 
     void write(std::int64_t step, const distillation::Metrics& metrics);

@@ -11,31 +11,35 @@ class NotFinite : public core::Error {
     using core::Error::Error;
 };
 
-/// Takes the steps of a stage: every learner in its turn, as often as it asks, in as many parts as it asks, by an optimiser of its own.
+/// Performs the steps of a stage: updates every learner in order, with its number of inner steps
+/// and micro-batches and its own optimiser.
 class Stepper {
 public:
     /// `stage` must outlive this.
     explicit Stepper(distillation::Stage& stage);
 
-    /// One whole step; a function of the parameters, the optimisers' state and its number. Throws NotFinite.
+    /// Performs step `number`, a function of the parameters, the optimisers' state and `number`.
+    /// Throws NotFinite.
     distillation::Metrics step(std::int64_t number);
 
-    /// Updates that some learners take before the first step; 0 where none does.
+    /// The largest number of warm-up updates of any learner.
     std::int64_t warmup_updates() const;
-    /// Number `number` of them, of every learner that takes so many. Throws NotFinite.
+    /// Performs warm-up update `number` of every learner that has so many. Throws NotFinite.
     distillation::Metrics warm_up(std::int64_t number);
 
     const std::vector<distillation::Learner>& learners() const { return learners_; }
     /// In the order of the learners.
     std::vector<Optimizer>& optimizers() { return optimizers_; }
     const std::vector<Optimizer>& optimizers() const { return optimizers_; }
-    /// Numbers that a checkpoint must hold beside the optimisers' states.
+    /// Scalars that a checkpoint must hold in addition to the optimisers' states.
     std::map<std::string, double*> scalars();
 
 private:
-    distillation::Metrics update(std::size_t learner, std::int64_t step, std::int64_t turn);
-    /// Of all parts of an update, scaled; `metrics` get the parts' means, and the update's loss is returned.
-    double gradients_of(std::size_t learner, std::int64_t step, std::int64_t turn, std::vector<Tensor>& gradients, distillation::Metrics& metrics);
+    distillation::Metrics update(std::size_t learner, std::int64_t step, std::int64_t inner_step);
+    /// Sums the scaled gradients over the micro-batches of an update and averages their metrics;
+    /// returns the update's loss.
+    double gradients_of(std::size_t learner, std::int64_t step, std::int64_t inner_step,
+                        std::vector<Tensor>& gradients, distillation::Metrics& metrics);
 
     distillation::Stage& stage_;
     std::vector<distillation::Learner> learners_;

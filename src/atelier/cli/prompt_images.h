@@ -1,0 +1,37 @@
+#pragma once
+
+#include <filesystem>
+#include <optional>
+#include <span>
+#include <string>
+
+#include "atelier/inference/engine.h"
+
+namespace atelier::cli {
+
+/// How to generate one image per prompt, with a text-conditional model or a diffusers directory.
+struct PromptImages {
+    std::filesystem::path model;
+    std::string sampler;
+    std::optional<std::int64_t> steps;
+    std::optional<double> guidance;
+    std::int64_t seed = 0;
+    int side = 0;  // images are resized to side x side pixels; 0: not resized
+};
+
+/// Whether `model` takes prompts.
+bool can_draw_prompts(const std::filesystem::path& model);
+
+/// Per image: parameters of the network that generates it, and the number of its evaluations.
+struct GenerationCost {
+    std::int64_t parameters, evaluations;
+};
+
+/// Generates image i of the seed for prompt i into `folder` as 000000.png and so on, with a
+/// description in pictures.json. Existing images are kept, so an interrupted call can be resumed.
+/// Throws core::UsageError when the folder was begun with other settings or prompts, and
+/// core::Interrupted when a stop was requested.
+GenerationCost draw_prompts(const PromptImages& settings, std::span<const std::string> prompts,
+                            const std::filesystem::path& folder, const inference::Engine& engine);
+
+}  // namespace atelier::cli

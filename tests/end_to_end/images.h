@@ -1,0 +1,57 @@
+#pragma once
+
+#include <cmath>
+#include <cstdint>
+#include <random>
+
+#include "atelier/core/image_file.h"
+#include "end_to_end/program.h"
+
+/// Synthetic labelled colour images: four shapes on two kinds of background (eight classes) with
+/// random position, size and colours.
+namespace atelier::end_to_end {
+
+inline core::Image synthetic_image(int side, int label, std::mt19937& random) {
+    // From raw random numbers, since the standard distributions differ among libraries.
+    const auto uniform = [&](double low, double high) {
+        return low + (high - low) * static_cast<double>(random()) / 4294967296.0;
+    };
+    const int shape = label % 4;
+    const bool striped = label >= 4;
+    const double x0 = side * uniform(0.4, 0.6), y0 = side * uniform(0.4, 0.6),
+                 radius = side * uniform(0.22, 0.34), phase = uniform(0, 6.28);
+    const double tint = uniform(-25, 25);
+    // One colour per shape, distinct from the background.
+    static const double colours[4][3]{{220, 70, 60}, {70, 190, 80}, {80, 110, 225}, {225, 195, 70}};
+    core::Image image{side, side, 3, {}};
+    for (int y = 0; y < side; ++y) {
+        for (int x = 0; x < side; ++x) {
+            const double dx = x - x0, dy = y - y0, distance = std::hypot(dx, dy),
+                         box = std::max(std::abs(dx), std::abs(dy));
+            const bool inside[4]{
+                distance < radius, box < 0.85 * radius,
+                distance < radius && distance > 0.5 * radius,
+                box < radius && std::min(std::abs(dx), std::abs(dy)) < 0.35 * radius};
+            const double background =
+                striped ? 90 + 60 * std::sin(6.28 * y / (side / 4.0) + phase) : 40 + 1.5 * tint;
+            for (int c = 0; c < 3; ++c) {
+                const double value = inside[shape] ? colours[shape][c] + tint : background;
+                image.pixels.push_back(static_cast<std::uint8_t>(std::clamp(value, 0.0, 255.0)));
+            }
+        }
+    }
+    return image;
+}
+
+/// Writes `folder`/<class>/<number>.png.
+inline void write_images(const std::string& folder, int count, int side, std::uint32_t seed) {
+    std::mt19937 random(seed);
+    for (int i = 0; i < count; ++i) {
+        const int label = i % 8;
+        core::write_png(fs::path(folder) / ("kind" + std::to_string(label)) /
+                            (std::to_string(10000 + i) + ".png"),
+                        synthetic_image(side, label, random));
+    }
+}
+
+}  // namespace atelier::end_to_end
