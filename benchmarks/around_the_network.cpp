@@ -4,8 +4,8 @@
 
 #include "atelier/conditions/router.h"
 #include "atelier/core/image_file.h"
+#include "atelier/data/sample_spec.h"
 #include "atelier/diffusion/noise_levels.h"
-#include "atelier/models/sample_spec.h"
 
 namespace {
 
@@ -50,8 +50,8 @@ void draw_noise(benchmark::State& state) {
 BENCHMARK(draw_noise)->ArgNames({"channels", "side"})->Args({1, 28})->Args({3, 64});
 
 void encode_image(benchmark::State& state) {
-    const models::SampleSpec spec{.kind = models::SampleSpec::Kind::image,
-                                  .shape = {state.range(0), state.range(1), state.range(1)}};
+    const data::SampleSpec spec{.kind = data::SampleSpec::Kind::image,
+                                .shape = {state.range(0), state.range(1), state.range(1)}};
     // As smooth as natural images: noise at a seventh of the side, enlarged.
     const Tensor coarse =
         diffusion::image_noise(0, 0, 1, {state.range(0), state.range(1) / 7, state.range(1) / 7}) *
@@ -59,7 +59,7 @@ void encode_image(benchmark::State& state) {
     const Tensor sample = at::upsample_bilinear2d(coarse, {state.range(1), state.range(1)}, false);
     for (auto _ : state)
         benchmark::DoNotOptimize(
-            core::encode_png(models::image_of(models::to_user_space(spec, sample)[0])));
+            core::encode_png(data::image_of(data::to_user_space(spec, sample)[0])));
 }
 BENCHMARK(encode_image)->ArgNames({"channels", "side"})->Args({1, 28})->Args({3, 64});
 

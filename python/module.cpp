@@ -11,18 +11,18 @@
 #include <atomic>
 #include <mutex>
 
+#include "atelier/backends/torch/error_message.h"
+#include "atelier/backends/torch/thread_limit.h"
 #include "atelier/conditions/class_names.h"
 #include "atelier/core/error.h"
 #include "atelier/core/image_file.h"
 #include "atelier/core/log.h"
 #include "atelier/core/signals.h"
-#include "atelier/evaluation/caption_measuring.h"
 #include "atelier/inference/generator.h"
 #include "atelier/inference/prompted_generator.h"
+#include "atelier/metrics/caption_measuring.h"
 #include "atelier/models/diffusers_directory.h"
 #include "atelier/models/identify_path.h"
-#include "atelier/ops/error_message.h"
-#include "atelier/ops/thread_limit.h"
 
 /// The native half of the Python module. python/atelier/ adds types, checks and documentation.
 namespace atelier::python {
@@ -106,7 +106,7 @@ protected:
 
     /// Evaluates this model with `measure` under the seeds `seed`, ..., `seed` + `seeds` - 1.
     template <class Measure>
-    nlohmann::json run_evaluation(evaluation::EvaluationConfig config, std::int64_t seed,
+    nlohmann::json run_evaluation(metrics::EvaluationConfig config, std::int64_t seed,
                                   std::int64_t seeds, const Measure& measure) {
         config.device = generator_->engine().device;
         config.seeds.clear();
@@ -159,7 +159,7 @@ public:
         return exclusively([&](inference::Generator& generator) {
             const auto request =
                 inference::sample_request(count, seed_of(seed), classes, generator.prior());
-            return models::to_user_space(generator.spec(), inference::draw_all(generator, request));
+            return data::to_user_space(generator.spec(), inference::draw_all(generator, request));
         });
     }
 
@@ -186,7 +186,7 @@ public:
                                .reference = reference,
                                .count = count,
                                .latency = latency},
-                              seed, seeds, evaluation::measure);
+                              seed, seeds, metrics::measure);
     }
 
     std::string hash() {
@@ -201,9 +201,9 @@ public:
 
     /// The constant properties, as JSON.
     nlohmann::json facts() const {
-        const models::SampleSpec& spec = generator_->spec();
+        const data::SampleSpec& spec = generator_->spec();
         return facts_with(
-            {{"kind", spec.kind == models::SampleSpec::Kind::image ? "image" : "points"},
+            {{"kind", spec.kind == data::SampleSpec::Kind::image ? "image" : "points"},
              {"shape", spec.shape},
              {"class_names", spec.class_names},
              {"partition", conditions::to_json(generator_->partition())},
@@ -266,7 +266,7 @@ public:
                                .classifier = classifier,
                                .count = count,
                                .latency = latency},
-                              seed, seeds, evaluation::measure_captions);
+                              seed, seeds, metrics::measure_captions);
     }
 
     std::string hash() {
@@ -320,9 +320,9 @@ void translate(const std::exception_ptr& thrown, void*) {
     } catch (const core::UsageError& error) {
         PyErr_SetString(usage_error_type, error.what());
     } catch (const std::bad_alloc& error) {
-        PyErr_SetString(PyExc_MemoryError, ops::error_message(error).c_str());
+        PyErr_SetString(PyExc_MemoryError, backends::error_message(error).c_str());
     } catch (const std::exception& error) {
-        PyErr_SetString(error_type, ops::error_message(error).c_str());
+        PyErr_SetString(error_type, backends::error_message(error).c_str());
     }
 }
 
@@ -342,7 +342,7 @@ NB_MODULE(_atelier, module) {
     make_error_types(module);
     nb::register_exception_translator(translate);
     core::log::set_quiet(true);
-    ops::limit_threads();
+    backends::limit_threads();
     core::set_stop_check(python_wants_to_stop);
     nb::class_<Ensemble>(module, "Ensemble")
         .def(nb::init<const std::filesystem::path&, const std::string&, const std::string&,

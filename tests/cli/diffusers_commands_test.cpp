@@ -4,7 +4,7 @@
 #include "atelier/core/atomic_file.h"
 #include "atelier/core/image_file.h"
 #include "cli/program.h"
-#include "evaluation/inception_fixture.h"
+#include "metrics/inception_fixture.h"
 #include "models/diffusers_fixtures.h"
 
 /// The commands on a small Stable Diffusion, as users run them.
@@ -38,17 +38,17 @@ TEST_F(DiffusersCommands, tokenize_prints_padded_ids) {
 }
 
 TEST_F(DiffusersCommands, forward_writes_the_output_of_each_part) {
-    const ops::Parameters answers = model_.answers();
+    const backends::Parameters answers = model_.answers();
     const auto forward = [&](const char* part, std::map<std::string, Tensor> in) {
-        ops::write_parameters(path("in.safetensors"), ops::Parameters(std::move(in)));
+        backends::write_parameters(path("in.safetensors"), backends::Parameters(std::move(in)));
         const Answer answer =
             atelier({"forward", model(), "--part", part, "--in", path("in.safetensors"), "--out",
                      path("out.safetensors"), "--engine", "torch"});
         EXPECT_EQ(answer.code, 0) << answer.error;
-        return ops::read_parameters(path("out.safetensors"));
+        return backends::read_parameters(path("out.safetensors"));
     };
     const auto near = [&](const Tensor& actual, const char* name) {
-        EXPECT_LT(ops::relative_distance(actual, answers.at(name)), 1e-4) << name;
+        EXPECT_LT(backends::relative_distance(actual, answers.at(name)), 1e-4) << name;
     };
     const auto text = forward("text", {{"input_ids", answers.at("input_ids")}});
     near(text.at("hidden"), "hidden");
@@ -125,10 +125,10 @@ TEST_F(DiffusersCommands, embed_writes_pooled_rows_and_resumes_after_an_interrup
         const Answer answer =
             atelier({"embed", model(), path("prompts.txt"), "--out", path("e.safetensors")});
         EXPECT_EQ(answer.code, 0) << answer.error;
-        return ops::read_parameters(path("e.safetensors")).at("embeddings");
+        return backends::read_parameters(path("e.safetensors")).at("embeddings");
     };
     const Tensor whole = embed();
-    EXPECT_EQ(whole.sizes().vec(), (ops::Shape{prompts, 16}));
+    EXPECT_EQ(whole.sizes().vec(), (graph::Shape{prompts, 16}));
     EXPECT_EQ(conditions::Embeddings(path("e.safetensors")).rows(), prompts);
     EXPECT_EQ(folder_.entries(), 2U);
     // Rows that exist already are kept, and an incomplete one is made again.
@@ -140,8 +140,8 @@ TEST_F(DiffusersCommands, embed_writes_pooled_rows_and_resumes_after_an_interrup
         << std::string(done * 16 * 4 + 5, '\0');
     const Tensor resumed = embed();
     EXPECT_EQ(resumed.narrow(0, 0, done).abs().max().item<double>(), 0);
-    EXPECT_LT(ops::relative_distance(resumed.narrow(0, done, prompts - done),
-                                     whole.narrow(0, done, prompts - done)),
+    EXPECT_LT(backends::relative_distance(resumed.narrow(0, done, prompts - done),
+                                          whole.narrow(0, done, prompts - done)),
               1e-5);
     // Those of other prompts are not.
     core::write_json(path("e.safetensors.unfinished.json"),
@@ -156,7 +156,7 @@ TEST_F(DiffusersCommands, embed_names_the_line_that_is_not_utf8) {
     const Answer answer =
         atelier({"embed", model(), path("prompts.txt"), "--out", path("e.safetensors")});
     EXPECT_EQ(answer.code, 1);
-    ops::expect_contains(answer.error, "prompts.txt:2: ");
+    backends::expect_contains(answer.error, "prompts.txt:2: ");
 }
 
 TEST_F(DiffusersCommands,
@@ -165,9 +165,9 @@ TEST_F(DiffusersCommands,
     fs::copy(ATELIER_SOURCE_DIR "/tests/golden/clip", path("clip"));
     fs::copy(ATELIER_SOURCE_DIR "/tests/golden/clip_tokenizer", path("clip"));
     std::map<std::string, Tensor> inception;
-    for (const auto& [name, tensor] : evaluation::golden_inception_state())
-        inception[name] = tensor();
-    ops::write_parameters(path("inception.safetensors"), ops::Parameters(std::move(inception)));
+    for (const auto& [name, tensor] : metrics::golden_inception_state()) inception[name] = tensor();
+    backends::write_parameters(path("inception.safetensors"),
+                               backends::Parameters(std::move(inception)));
     core::write_text(path("captions.txt"), "a red cat\na boat at dawn\ntwo shoes\na hat\nrain\n");
     fs::create_directory(path("real"));
     for (int i = 0; i < 6; ++i) {
@@ -201,7 +201,7 @@ TEST_F(DiffusersCommands,
     EXPECT_EQ(fs::last_write_time(path("out/pictures/000000.png")), untouched);
     const Answer other = evaluate("5");
     EXPECT_EQ(other.code, 2);
-    ops::expect_contains(other.error, "another seed");
+    backends::expect_contains(other.error, "another seed");
 }
 
 TEST_F(DiffusersCommands,
@@ -217,9 +217,9 @@ TEST_F(DiffusersCommands,
         atelier({"evaluate", model(), "--captions", path("captions.txt"), "--clip", path("clip"),
                  "--steps", "1", "--count", "4", "--out", path("out")});
     ASSERT_EQ(answer.code, 0) << answer.error;
-    ops::expect_contains(answer.error, "a seeded sample of 4 of its 40 captions is drawn");
-    ops::expect_contains(answer.error, path("out/evaluation.json"));
-    ops::expect_contains(answer.out, "CLIP score");
+    backends::expect_contains(answer.error, "a seeded sample of 4 of its 40 captions is drawn");
+    backends::expect_contains(answer.error, path("out/evaluation.json"));
+    backends::expect_contains(answer.out, "CLIP score");
     EXPECT_EQ(answer.out.find("  -"), std::string::npos) << "no empty column:\n" << answer.out;
     const nlohmann::json results = core::read_json(path("out/evaluation.json"));
     EXPECT_EQ(results.at("order"), nlohmann::json::array({model()}));
@@ -230,12 +230,12 @@ TEST_F(DiffusersCommands,
     std::string drawn;
     for (int i = 0; i < 4; ++i)
         drawn += core::read_text(path(fmt::format("out/pictures/00000{}.png", i)));
-    ops::expect_contains(drawn, "boats number");
+    backends::expect_contains(drawn, "boats number");
 
     const Answer nothing =
         atelier({"evaluate", model(), "--captions", path("captions.txt"), "--out", path("other")});
     EXPECT_EQ(nothing.code, 2);
-    ops::expect_contains(nothing.error, "--data is needed");
+    backends::expect_contains(nothing.error, "--data is needed");
 }
 
 TEST_F(DiffusersCommands, inspect_and_convert_accept_the_directory) {

@@ -106,8 +106,8 @@ TEST_F(LatentRun, prompts_alone_train_students_that_draw_prompts_and_become_diff
     const models::DiffusersDirectory written(folder_ / "student");
     EXPECT_EQ(written.about().at("unet").at("parameters"),
               models::DiffusersDirectory(model_.path()).about().at("unet").at("parameters"));
-    EXPECT_NE(ops::hash_of(written.unet_weights().read()),
-              ops::hash_of(models::DiffusersDirectory(model_.path()).unet_weights().read()));
+    EXPECT_NE(backends::hash_of(written.unet_weights().read()),
+              backends::hash_of(models::DiffusersDirectory(model_.path()).unet_weights().read()));
     EXPECT_EQ(atelier({"sample", path("run/teacher"), "--prompt", "a photo of a cat", "--sampler",
                        "heun", "--steps", "2", "--out", path("b.png")})
                   .code,
@@ -173,8 +173,9 @@ TEST_F(LatentRun, low_rank_students_share_one_base) {
     nlohmann::json config = core::read_json(ensemble / "students/0/config.json");
     config["lora"]["base"] = "../../../teacher";
     core::write_json(ensemble / "students/0/config.json", config);
-    EXPECT_NE(ops::error_of([&] { models::read_student(read, 0); }).find("leaves the ensemble"),
-              std::string::npos);
+    EXPECT_NE(
+        backends::error_of([&] { models::read_student(read, 0); }).find("leaves the ensemble"),
+        std::string::npos);
 }
 
 TEST_F(LatentRun, settings_that_do_not_fit_are_rejected_before_anything_is_made) {

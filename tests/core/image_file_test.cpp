@@ -226,7 +226,7 @@ TEST_F(ImageFile, huge_sizes_are_refused_before_memory_is_allocated) {
         for (int i = 0; i < 4; ++i) png[29 + i] = static_cast<char>(~crc >> (24 - 8 * i));
         return png;
     };
-    expect_contains(refusal(resized(100'000)), "at most 16384 a side");
+    expect_contains(refusal(resized(100'000)), "at most 16384 per side");
     expect_contains(refusal(resized(16'000)), "too short for 16000 x 16000 pixels");
 }
 

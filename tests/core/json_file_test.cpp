@@ -19,7 +19,8 @@ std::string refusal(const std::string& text) {
 }
 
 const nlohmann::json sample = nlohmann::json::parse(
-    R"({"n": 7, "x": 0.5, "t": "word", "l": [1, 2], "m": ["a", 1], "o": {"k": 3}, "big": 18446744073709551615, "null": null})");
+    R"({"n": 7, "x": 0.5, "t": "word", "l": [1, 2], "m": ["a", 1], "o": {"k": 3},
+        "big": 18446744073709551615, "null": null})");
 
 }  // namespace
 

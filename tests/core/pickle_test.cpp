@@ -21,7 +21,8 @@ std::string pickle_refusal(const std::string& bytes) {
 
 TEST(Pickle, reads_numbers_texts_and_containers) {
     const std::string bytes =
-        "\x80\x02}(X\x01\0\0\0aK\x07X\x01\0\0\0b](J\xfe\xff\xff\xffG\x3f\xf8\0\0\0\0\0\0\x88NeX\x01\0\0\0c\x8a\x02\x00\xffu."s;
+        "\x80\x02}(X\x01\0\0\0aK\x07X\x01\0\0\0b]"
+        "(J\xfe\xff\xff\xffG\x3f\xf8\0\0\0\0\0\0\x88NeX\x01\0\0\0c\x8a\x02\x00\xffu."s;
     const Pickle pickle = read(bytes);
     EXPECT_EQ(pickle.root()["a"].integer(), 7);
     const auto list = pickle.root()["b"].items();

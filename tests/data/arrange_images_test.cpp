@@ -99,7 +99,8 @@ TEST_P(Everywhere, train_and_test_are_splits) {
 
 TEST_P(Everywhere, labels_of_a_dataset_json_count_before_folders_wherever_it_lies) {
     const std::string json =
-        R"({"labels": [["00000/img00000000.png", 1], ["./00000/img00000001.png", 0]], "class_names": ["x", "y"]})";
+        R"({"labels": [["00000/img00000000.png", 1], ["./00000/img00000001.png", 0]],
+                "class_names": ["x", "y"]})";
     for (const std::string prefix : {"", "./", "mine/", "a/b/"}) {
         const EncodedImages images = read({{prefix + "00000/img00000000.png", small_png(1)},
                                            {prefix + "00000/img00000001.png", small_png(2)},

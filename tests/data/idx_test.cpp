@@ -33,7 +33,7 @@ TEST(idx, pixels_become_values_from_minus_one_to_one) {
     EXPECT_EQ(data->size(), 10);
     EXPECT_EQ(data->classes(), 10);
     EXPECT_EQ(data->spec().shape, (std::vector<std::int64_t>{1, 3, 2}));
-    EXPECT_TRUE(data->spec().kind == models::SampleSpec::Kind::image);
+    EXPECT_TRUE(data->spec().kind == data::SampleSpec::Kind::image);
     EXPECT_TRUE(data->spec().class_names.empty());
     const std::vector<std::int64_t> chosen{7, 2, 7};
     const Tensor samples = data->samples(chosen);

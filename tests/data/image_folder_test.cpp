@@ -24,9 +24,9 @@ TEST(image_folder, sub_folders_are_classes_in_the_order_of_their_names) {
     EXPECT_EQ(data->labels(), (std::vector<std::int64_t>{0, 1, 1}));
     EXPECT_EQ(data->classes(), 2);
     EXPECT_EQ(data->spec().shape, (std::vector<std::int64_t>{3, 4, 5}));
-    const Tensor user = models::to_user_space(data->spec(), data->samples(all_of(*data)));
+    const Tensor user = data::to_user_space(data->spec(), data->samples(all_of(*data)));
     for (const auto& [row, seed] : {std::pair{0, 3}, std::pair{1, 2}, std::pair{2, 1}}) {
-        EXPECT_EQ(models::image_of(user[row]).pixels,
+        EXPECT_EQ(data::image_of(user[row]).pixels,
                   test_image(static_cast<std::uint64_t>(seed)).pixels);
     }
 }

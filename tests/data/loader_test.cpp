@@ -30,14 +30,14 @@ public:
         return out;
     }
     const std::vector<std::int64_t>& labels() const override { return labels_; }
-    const models::SampleSpec& spec() const override { return spec_; }
+    const data::SampleSpec& spec() const override { return spec_; }
     const std::string& hash() const override { return hash_; }
 
     std::atomic<std::int64_t> broken = -1;
 
 private:
     std::vector<std::int64_t> labels_;
-    models::SampleSpec spec_;
+    data::SampleSpec spec_;
     std::string hash_ = "numbered";
 };
 

@@ -5,8 +5,8 @@
 #include <fstream>
 #include <stdexcept>
 
+#include "atelier/backends/torch/parameters.h"
 #include "atelier/core/json_file.h"
-#include "atelier/ops/parameters.h"
 #include "data/data_fixtures.h"
 
 namespace atelier::data {
@@ -54,9 +54,9 @@ protected:
 
     template <class Change>
     void change_shard(int index, Change change) const {
-        ops::Parameters tensors = ops::read_parameters(shard(index), true);
+        backends::Parameters tensors = backends::read_parameters(shard(index), true);
         change(tensors);
-        ops::write_parameters(shard(index), tensors);
+        backends::write_parameters(shard(index), tensors);
     }
 
     TemporaryFolder folder;
@@ -181,8 +181,8 @@ TEST_F(PairStoreFolder, an_interrupted_write_does_not_continue_with_another_teac
 
 TEST_F(PairStoreFolder, a_shard_from_another_teachers_store_is_named) {
     write();
-    ops::write_parameters(shard(1), ops::read_parameters(shard(1), true),
-                          {{"teacher_hash", "hash of another"}});
+    backends::write_parameters(shard(1), backends::read_parameters(shard(1), true),
+                               {{"teacher_hash", "hash of another"}});
     expect_refused(shard(1).filename().string(), "another teacher");
 }
 
@@ -213,11 +213,11 @@ TEST_F(PairStoreFolder, pairs_of_another_size_are_refused) {
 
 TEST_F(PairStoreFolder, a_tensor_that_is_missing_or_of_another_type_or_size_is_named) {
     write();
-    const auto good = ops::read_parameters(shard(1), true);
+    const auto good = backends::read_parameters(shard(1), true);
     const auto expect_named = [&](const std::string& name, const Tensor& tensor) {
-        change_shard(1, [&](ops::Parameters& tensors) { tensors.set(name, tensor); });
+        change_shard(1, [&](backends::Parameters& tensors) { tensors.set(name, tensor); });
         expect_refused(shard(1).filename().string(), "\"" + name + "\" must be");
-        ops::write_parameters(shard(1), good);
+        backends::write_parameters(shard(1), good);
     };
     expect_named("noise", good.at("noise").narrow(0, 0, 3));
     expect_named("noise", good.at("noise").to(at::kHalf));
@@ -225,8 +225,8 @@ TEST_F(PairStoreFolder, a_tensor_that_is_missing_or_of_another_type_or_size_is_n
     expect_named("samples", at::zeros({4, 6}));
     expect_named("labels", at::zeros({5}, at::kLong));
     expect_named("labels", at::zeros({4}));
-    ops::write_parameters(
-        shard(1), ops::Parameters({{"noise", good.at("noise")}, {"samples", good.at("samples")}}));
+    backends::write_parameters(shard(1), backends::Parameters({{"noise", good.at("noise")},
+                                                               {"samples", good.at("samples")}}));
     expect_refused(shard(1).filename().string(), "\"labels\" must be");
 }
 

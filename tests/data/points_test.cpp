@@ -40,7 +40,7 @@ TEST(points, model_space_has_mean_zero_and_standard_deviation_one_half) {
         const Tensor samples = data->samples(all_of(*data)).to(at::kDouble);
         EXPECT_NEAR(samples.mean(0).abs().max().item<double>(), 0, 1e-4);
         EXPECT_NEAR(samples.square().mean().sqrt().item<double>(), 0.5, 1e-4);
-        EXPECT_TRUE(data->spec().kind == models::SampleSpec::Kind::points);
+        EXPECT_TRUE(data->spec().kind == data::SampleSpec::Kind::points);
         EXPECT_EQ(data->spec().shape, (std::vector<std::int64_t>{2}));
         EXPECT_EQ(data->classes(), 3);
     }
@@ -52,7 +52,7 @@ TEST(points, user_space_gives_back_the_file) {
     write_points(folder / "p.safetensors", positions);
     const auto data = open_dataset({folder / "p.safetensors"});
     EXPECT_EQ(data->classes(), 0);
-    const Tensor user = models::to_user_space(data->spec(), data->samples(all_of(*data)));
+    const Tensor user = data::to_user_space(data->spec(), data->samples(all_of(*data)));
     for (std::size_t i = 0; i < positions.size(); ++i)
         EXPECT_NEAR(user.const_data_ptr<float>()[i], positions[i], 1e-5);
 }

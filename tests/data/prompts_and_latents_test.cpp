@@ -1,8 +1,8 @@
 #include "atelier/core/image_file.h"
 #include "atelier/data/latents.h"
 #include "atelier/data/shards.h"
+#include "backends/tensors.h"
 #include "data/data_fixtures.h"
-#include "ops/tensors.h"
 
 namespace atelier::data {
 namespace {
@@ -17,10 +17,10 @@ std::string prompts_path(const TemporaryFolder& folder) {
 
 core::Image small_picture(std::uint64_t seed) { return {4, 4, 3, random_bytes(48, seed)}; }
 
-ops::Parameters numbered(std::int64_t first, std::int64_t count) {
+backends::Parameters numbered(std::int64_t first, std::int64_t count) {
     const Tensor rows = at::arange(first, first + count, at::kFloat);
-    return ops::Parameters({{"mean", rows.unsqueeze(1).expand({count, 3}).contiguous()},
-                            {"deviation", at::zeros({count, 3}, at::kHalf)}});
+    return backends::Parameters({{"mean", rows.unsqueeze(1).expand({count, 3}).contiguous()},
+                                 {"deviation", at::zeros({count, 3}, at::kHalf)}});
 }
 
 }  // namespace
@@ -77,7 +77,8 @@ TEST(CaptionedFolder, images_have_the_captions_beside_them) {
     const auto data = open_dataset({folder.path()});
     EXPECT_EQ(data->captions(), (std::vector<std::string>{"a red square", "a red square"}));
     EXPECT_EQ(data->labels(), (std::vector<std::int64_t>{0, 1}));
-    EXPECT_EQ(data->samples(std::vector<std::int64_t>{1}).sizes().vec(), (ops::Shape{1, 3, 4, 4}));
+    EXPECT_EQ(data->samples(std::vector<std::int64_t>{1}).sizes().vec(),
+              (graph::Shape{1, 3, 4, 4}));
     const std::string before = data->hash();
     write_text(folder / "b.txt", "a blue square");
     EXPECT_NE(open_dataset({folder.path()})->hash(), before);
@@ -144,7 +145,7 @@ TEST(Shards, one_with_other_tensors_is_refused) {
     write_shards(
         folder.path(), shard_spec,
         [](std::int64_t first, std::int64_t count) {
-            return ops::Parameters({{"mean", at::zeros({count, first + 1})}});
+            return backends::Parameters({{"mean", at::zeros({count, first + 1})}});
         },
         [](std::int64_t) {});
     EXPECT_NE(message_of([&] { Shards(folder.path(), shard_spec); }).find("shard-00001"),
@@ -159,11 +160,11 @@ TEST(Latents, are_drawn_once_from_the_distributions_in_the_shards) {
         folder / "shards", shard_spec,
         [](std::int64_t first, std::int64_t count) {
             const Tensor like = at::full({count, 1, 50, 50}, static_cast<double>(first));
-            return ops::Parameters({{"mean", like}, {"deviation", at::full_like(like, 0.5)}});
+            return backends::Parameters({{"mean", like}, {"deviation", at::full_like(like, 0.5)}});
         },
         [](std::int64_t) {});
-    models::SampleSpec spec;
-    spec.kind = models::SampleSpec::Kind::latent;
+    data::SampleSpec spec;
+    spec.kind = data::SampleSpec::Kind::latent;
     spec.shape = {1, 50, 50};
     const auto prompts = open_dataset({prompts_path(folder)});
     const Latents data(prompts, spec, Shards(folder / "shards", shard_spec));

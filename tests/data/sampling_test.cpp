@@ -83,8 +83,8 @@ TEST(StratifiedSample, of_unlabelled_data_comes_from_everywhere_and_of_few_is_al
 }
 
 std::shared_ptr<const Dataset> numbers(std::int64_t count) {
-    models::SampleSpec spec;
-    spec.kind = models::SampleSpec::Kind::points;
+    data::SampleSpec spec;
+    spec.kind = data::SampleSpec::Kind::points;
     spec.shape = {2};
     spec.offset = {0, 0};
     std::vector<std::int64_t> labels;

@@ -8,7 +8,7 @@ namespace atelier::data {
 namespace {
 
 Tensor user_points(const Dataset& data) {
-    return models::to_user_space(data.spec(), data.samples(all_of(data)));
+    return data::to_user_space(data.spec(), data.samples(all_of(data)));
 }
 
 TEST(toy_points, every_toy_is_forty_thousand_labelled_points) {

@@ -3,7 +3,7 @@
 #include <gtest/gtest.h>
 
 #include "atelier/diffusion/guidance.h"
-#include "ops/tensors.h"
+#include "backends/tensors.h"
 
 namespace atelier::diffusion {
 namespace {
@@ -33,11 +33,11 @@ TEST(ConditionTable, stored_rows_are_requested_and_no_condition_has_its_own) {
     const auto table = ConditionTable::stored(2, rows, at::full({2, 3}, 9.0F));
     const Tensor labels = table.of(some).labels;
     EXPECT_EQ(requested, (std::vector<std::int64_t>{1, 0}));
-    EXPECT_EQ(labels.sizes().vec(), (ops::Shape{3, 2, 3}));
+    EXPECT_EQ(labels.sizes().vec(), (graph::Shape{3, 2, 3}));
     EXPECT_TRUE(labels.select(1, 0).select(1, 0).equal(at::tensor({1.0F, 9.0F, 0.0F})));
     const std::int64_t none = -1;
     EXPECT_TRUE(table.of({&none, 1}).labels.equal(at::full({1, 2, 3}, 9.0F)));
-    EXPECT_FALSE(ops::error_of([&] { table.of(std::vector<std::int64_t>{2}); }).empty());
+    EXPECT_FALSE(backends::error_of([&] { table.of(std::vector<std::int64_t>{2}); }).empty());
 }
 
 TEST(ConditionTable, texts_are_ids) {
@@ -52,8 +52,9 @@ TEST(ConditionTable, texts_are_ids) {
 TEST(ConditionTable, a_label_out_of_range_is_named) {
     for (const std::int64_t bad : {-2, 2}) {
         const std::vector<std::int64_t> indices{bad};
-        ops::expect_contains(ops::error_of([&] { ConditionTable::classes(2).of(indices); }),
-                             fmt::format("condition {}", bad));
+        backends::expect_contains(
+            backends::error_of([&] { ConditionTable::classes(2).of(indices); }),
+            fmt::format("condition {}", bad));
     }
 }
 

@@ -1,7 +1,7 @@
 #include "atelier/diffusion/ddpm_schedule.h"
 
 #include "atelier/diffusion/samplers.h"
-#include "ops/tensors.h"
+#include "backends/tensors.h"
 
 namespace atelier::diffusion {
 
@@ -23,8 +23,8 @@ Parametrisation stable_diffusion(const std::string& prediction = "epsilon") {
 struct Predicts {
     explicit Predicts(std::function<Tensor(const Tensor& x, const Tensor& t)> f) {
         network.data_shape = {2, 2, 2};
-        network.forward = [this, f](ops::Ops&, const networks::Inputs& in) {
-            x = ops::tensor_of(in.x), t = ops::tensor_of(in.c_noise);
+        network.forward = [this, f](graph::Ops&, const networks::Inputs& in) {
+            x = backends::tensor_of(in.x), t = backends::tensor_of(in.c_noise);
             return networks::Outputs{f(x, t), in.x};
         };
     }
@@ -32,7 +32,7 @@ struct Predicts {
     Tensor x, t;
 };
 
-const ops::Parameters nothing_learnt;
+const backends::Parameters nothing_learnt;
 
 Tensor normal(std::uint64_t index) {
     core::RandomStream stream(1, "x", index);

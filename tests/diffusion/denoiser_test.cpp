@@ -1,9 +1,9 @@
 #include "atelier/diffusion/denoiser.h"
 
+#include "atelier/backends/torch/torch_ops.h"
 #include "atelier/diffusion/preconditioning.h"
-#include "atelier/ops/torch_ops.h"
+#include "backends/tensors.h"
 #include "diffusion/gaussian_denoiser.h"
-#include "ops/tensors.h"
 
 namespace atelier::diffusion {
 
@@ -14,17 +14,17 @@ struct Constant {
     explicit Constant(Tensor f, std::int64_t classes = 0) {
         network.data_shape = {2};
         network.label_dim = classes;
-        network.forward = [this, f](ops::Ops&, const networks::Inputs& inputs) {
+        network.forward = [this, f](graph::Ops&, const networks::Inputs& inputs) {
             seen = inputs;
             return networks::Outputs{f, inputs.x};
         };
-        network.encode = [](ops::Ops&, const networks::Inputs& inputs) { return inputs.x; };
+        network.encode = [](graph::Ops&, const networks::Inputs& inputs) { return inputs.x; };
     }
     networks::Network network;
     networks::Inputs seen;
 };
 
-const ops::Parameters no_parameters;
+const backends::Parameters no_parameters;
 
 }  // namespace
 
@@ -67,8 +67,8 @@ TEST(Preconditioning, float32_holds_over_all_levels) {
 
 TEST(ExpandLike, broadcasts_one_value_per_sample) {
     EXPECT_EQ(expand_like(at::ones({3}), at::ones({3, 2, 4, 4})).sizes().vec(),
-              (ops::Shape{3, 1, 1, 1}));
-    EXPECT_EQ(expand_like(at::ones({3}), at::ones({3, 2})).sizes().vec(), (ops::Shape{3, 1}));
+              (graph::Shape{3, 1, 1, 1}));
+    EXPECT_EQ(expand_like(at::ones({3}), at::ones({3, 2})).sizes().vec(), (graph::Shape{3, 1}));
 }
 
 TEST(Preconditioning, of_vp_and_ve_matches_table_1_of_karras_et_al) {
@@ -110,26 +110,28 @@ TEST(EdmDenoiser, with_a_zero_network_is_the_optimum_for_gaussian_data) {
     Constant silent(at::zeros({3, 2}));
     const EdmDenoiser denoiser(silent.network, no_parameters, {.sigma_data = 0.7});
     const GaussianDenoiser exact(0.7);
-    const Tensor x = ops::normal({3, 2}, "x"), sigma = at::tensor({0.002F, 0.9F, 80.0F});
-    EXPECT_LT(ops::relative_distance(denoiser.denoise(x, sigma, {}), exact.denoise(x, sigma, {})),
-              1e-6);
+    const Tensor x = backends::normal({3, 2}, "x"), sigma = at::tensor({0.002F, 0.9F, 80.0F});
+    EXPECT_LT(
+        backends::relative_distance(denoiser.denoise(x, sigma, {}), exact.denoise(x, sigma, {})),
+        1e-6);
 }
 
 TEST(EdmDenoiser, scales_inputs_and_outputs_per_sample) {
-    const Tensor f = ops::normal({3, 2}, "f");
+    const Tensor f = backends::normal({3, 2}, "f");
     Constant network(f);
     const EdmDenoiser denoiser(network.network, no_parameters, {});
-    const Tensor x = ops::normal({3, 2}, "x"), sigma = at::tensor({0.002F, 0.9F, 80.0F});
+    const Tensor x = backends::normal({3, 2}, "x"), sigma = at::tensor({0.002F, 0.9F, 80.0F});
     const Tensor estimate = denoiser.denoise(x, sigma, {});
     for (std::int64_t i = 0; i < 3; ++i) {
         const double s = sigma[i].item<double>(), total = s * s + 0.25;
-        EXPECT_LT(ops::relative_distance(estimate[i],
-                                         0.25 / total * x[i] + s * 0.5 / std::sqrt(total) * f[i]),
+        EXPECT_LT(backends::relative_distance(
+                      estimate[i], 0.25 / total * x[i] + s * 0.5 / std::sqrt(total) * f[i]),
                   1e-6);
-        EXPECT_LT(
-            ops::relative_distance(ops::tensor_of(network.seen.x)[i], x[i] / std::sqrt(total)),
-            1e-6);
-        EXPECT_NEAR(ops::tensor_of(network.seen.c_noise)[i].item<double>(), std::log(s) / 4, 1e-6);
+        EXPECT_LT(backends::relative_distance(backends::tensor_of(network.seen.x)[i],
+                                              x[i] / std::sqrt(total)),
+                  1e-6);
+        EXPECT_NEAR(backends::tensor_of(network.seen.c_noise)[i].item<double>(), std::log(s) / 4,
+                    1e-6);
     }
 }
 
@@ -138,25 +140,28 @@ TEST(EdmDenoiser, estimate_bottleneck_and_encode_agree) {
         {"architecture", "mlp"}, {"dimensions", 2}, {"classes", 3}, {"hidden", 8}, {"blocks", 2}};
     const networks::Network network =
         networks::make_network(core::JsonObject(config, "config.json"));
-    const ops::Parameters parameters = ops::filled(networks::trace(network).parameters);
+    const backends::Parameters parameters = backends::filled(networks::trace(network).parameters);
     const EdmDenoiser denoiser(network, parameters, {});
-    const Tensor x = ops::normal({2, 2}, "x"), sigma = at::tensor({0.1F, 3.0F});
+    const Tensor x = backends::normal({2, 2}, "x"), sigma = at::tensor({0.1F, 3.0F});
     const std::vector<std::int64_t> classes{2, 0}, others{1, 1};
     const Condition condition = one_hot(classes, 3);
     const auto seen = denoiser.denoise_and_encode(x, sigma, condition);
     EXPECT_TRUE(seen.estimate.equal(denoiser.denoise(x, sigma, condition)));
     EXPECT_TRUE(seen.bottleneck.equal(denoiser.encode(x, sigma, condition)));
-    EXPECT_EQ(seen.bottleneck.sizes().vec(), (ops::Shape{2, 8}));
-    EXPECT_GT(ops::relative_distance(denoiser.denoise(x, sigma, one_hot(others, 3)), seen.estimate),
-              1e-3);
+    EXPECT_EQ(seen.bottleneck.sizes().vec(), (graph::Shape{2, 8}));
+    EXPECT_GT(
+        backends::relative_distance(denoiser.denoise(x, sigma, one_hot(others, 3)), seen.estimate),
+        1e-3);
 }
 
 TEST(EdmDenoiser, a_conditional_network_without_labels_is_an_error) {
     Constant network(at::zeros({1, 2}), /*classes=*/4);
     const EdmDenoiser denoiser(network.network, no_parameters, {});
     const Tensor x = at::zeros({1, 2}), sigma = at::ones({1});
-    ops::expect_contains(ops::error_of([&] { denoiser.denoise(x, sigma, {}); }), "4 classes");
-    ops::expect_contains(ops::error_of([&] { denoiser.encode(x, sigma, {}); }), "4 classes");
+    backends::expect_contains(backends::error_of([&] { denoiser.denoise(x, sigma, {}); }),
+                              "4 classes");
+    backends::expect_contains(backends::error_of([&] { denoiser.encode(x, sigma, {}); }),
+                              "4 classes");
 }
 
 TEST(OneHot, marks_each_samples_class) {
@@ -174,9 +179,9 @@ TEST(OneHot, is_undefined_without_classes) {
 TEST(OneHot, a_class_out_of_range_is_named) {
     for (const std::int64_t bad : {-1, 3}) {
         const std::vector<std::int64_t> classes{0, bad};
-        const std::string message = ops::error_of([&] { one_hot(classes, 3); });
-        ops::expect_contains(message, fmt::format("class {}", bad));
-        ops::expect_contains(message, "0 to 2");
+        const std::string message = backends::error_of([&] { one_hot(classes, 3); });
+        backends::expect_contains(message, fmt::format("class {}", bad));
+        backends::expect_contains(message, "0 to 2");
     }
 }
 

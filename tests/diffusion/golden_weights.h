@@ -3,14 +3,14 @@
 #include <cmath>
 #include <span>
 
+#include "atelier/backends/torch/torch.h"
 #include "atelier/core/hash.h"
-#include "atelier/ops/shape_ops.h"
-#include "atelier/ops/torch.h"
+#include "atelier/graph/shape_ops.h"
 
 namespace atelier::diffusion {
 
 /// `weights` of scripts/golden_weights.py: splitmix64 that starts at the name's hash.
-inline Tensor golden_weights(const std::string& name, const ops::Shape& shape) {
+inline Tensor golden_weights(const std::string& name, const graph::Shape& shape) {
     const Tensor values = at::empty(shape, at::kFloat);
     const bool vector = shape.size() == 1;
     const double width = name.ends_with(".freqs") ? 16

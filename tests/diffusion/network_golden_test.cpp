@@ -1,6 +1,6 @@
 #include "atelier/diffusion/denoiser.h"
+#include "backends/tensors.h"
 #include "diffusion/golden_weights.h"
-#include "ops/tensors.h"
 
 /// The U-Nets and preconditionings against independent implementations
 /// (scripts/make_network_golden.py).
@@ -13,7 +13,7 @@ protected:
     NetworkGolden()
         : file_(std::filesystem::path(ATELIER_SOURCE_DIR) /
                 fmt::format("tests/golden/{}.safetensors", GetParam())),
-          tensors_(ops::read_parameters(file_)),
+          tensors_(backends::read_parameters(file_)),
           about_(core::parse_json(file_.metadata().at("about"), "about")),
           network_(networks::make_network(core::JsonObject(about_.at("config"), "config"))),
           scheme_(read_parametrisation(core::JsonObject(about_.at("config"), "config"))) {
@@ -27,12 +27,12 @@ protected:
     static double worst_sample(const Tensor& actual, const Tensor& expected) {
         double worst = 0;
         for (std::int64_t i = 0; i < expected.size(0); ++i)
-            worst = std::max(worst, ops::relative_distance(actual[i], expected[i]));
+            worst = std::max(worst, backends::relative_distance(actual[i], expected[i]));
         return worst;
     }
 
     core::SafetensorsFile file_;
-    ops::Parameters tensors_, parameters_;
+    backends::Parameters tensors_, parameters_;
     nlohmann::json about_;
     networks::Network network_;
     Parametrisation scheme_;
@@ -42,8 +42,8 @@ protected:
 }  // namespace
 
 TEST_P(NetworkGolden, reads_the_parameters_of_the_reference_by_name_and_shape) {
-    const auto expected = about_.at("parameters").get<std::map<std::string, ops::Shape>>();
-    std::map<std::string, ops::Shape> ours;
+    const auto expected = about_.at("parameters").get<std::map<std::string, graph::Shape>>();
+    std::map<std::string, graph::Shape> ours;
     for (const auto& spec : networks::trace(network_).parameters) ours[spec.name] = spec.shape;
     EXPECT_EQ(ours, expected);
 }
@@ -62,10 +62,11 @@ TEST_P(NetworkGolden, has_the_gradients_of_the_reference) {
     const Tensor x = tensors_.at("x").clone().requires_grad_();
     denoiser.denoise(x, tensors_.at("sigma"), condition_).square().mean().backward();
     EXPECT_LT(worst_sample(x.grad(), tensors_.at("slope:x")), 1e-5);
-    const ops::Parameters gradients = tensors_.subset("slope:model.");
+    const backends::Parameters gradients = tensors_.subset("slope:model.");
     EXPECT_EQ(gradients.tensors().size(), 4U);
     for (const auto& [name, gradient] : gradients.tensors()) {
-        EXPECT_LT(ops::relative_distance(parameters_.at("model." + name).grad(), gradient), 1e-5)
+        EXPECT_LT(backends::relative_distance(parameters_.at("model." + name).grad(), gradient),
+                  1e-5)
             << name;
     }
 }

@@ -2,7 +2,7 @@
 
 #include <set>
 
-#include "ops/tensors.h"
+#include "backends/tensors.h"
 
 namespace atelier::diffusion {
 
@@ -65,14 +65,14 @@ TEST(MatchingLevels, of_karras_rise_from_sigma_min_to_sigma_max) {
 TEST(NormalTensor, continues_the_stream) {
     core::RandomStream one(1, "z"), two(1, "z");
     const Tensor whole = normal_tensor(one, {2, 3, 4});
-    EXPECT_EQ(whole.sizes().vec(), (ops::Shape{2, 3, 4}));
+    EXPECT_EQ(whole.sizes().vec(), (graph::Shape{2, 3, 4}));
     EXPECT_TRUE(normal_tensor(two, {3, 4}).equal(whole[0]));
     EXPECT_TRUE(normal_tensor(two, {3, 4}).equal(whole[1]));
 }
 
 TEST(ImageNoise, depends_on_the_seed_and_the_image_index_alone) {
     const Tensor together = image_noise(5, 0, 7, {3, 4, 4});
-    EXPECT_EQ(together.sizes().vec(), (ops::Shape{7, 3, 4, 4}));
+    EXPECT_EQ(together.sizes().vec(), (graph::Shape{7, 3, 4, 4}));
     EXPECT_TRUE(image_noise(5, 4, 1, {3, 4, 4})[0].equal(together[4]));
     EXPECT_TRUE(image_noise(5, 2, 4, {3, 4, 4}).equal(together.narrow(0, 2, 4)));
     EXPECT_FALSE(image_noise(6, 4, 1, {3, 4, 4})[0].equal(together[4]));
@@ -80,7 +80,7 @@ TEST(ImageNoise, depends_on_the_seed_and_the_image_index_alone) {
 }
 
 TEST(ImageNoise, of_no_images_is_empty) {
-    EXPECT_EQ(image_noise(5, 3, 0, {3, 4}).sizes().vec(), (ops::Shape{0, 3, 4}));
+    EXPECT_EQ(image_noise(5, 3, 0, {3, 4}).sizes().vec(), (graph::Shape{0, 3, 4}));
 }
 
 TEST(ImageNoise, is_standard_normal_across_images) {

@@ -1,7 +1,7 @@
 #include "atelier/diffusion/samplers.h"
 
+#include "backends/tensors.h"
 #include "diffusion/gaussian_denoiser.h"
-#include "ops/tensors.h"
 
 namespace atelier::diffusion {
 
@@ -26,7 +26,7 @@ template <class Sampler>
 double error_with(std::int64_t count, const Sampler& sampler) {
     const GaussianDenoiser denoiser(sigma_data);
     const Tensor noise = noise_of(16);
-    return ops::relative_distance(
+    return backends::relative_distance(
         sampler(denoiser, noise, sampling_levels(range, count), Condition{}),
         exact_end(noise, range.sigma_max));
 }
@@ -85,10 +85,12 @@ TEST(Samplers, one_step_is_the_denoiser_at_the_highest_level) {
     EXPECT_TRUE(sample_one_step(denoiser, noise, NoiseRange{}, condition).equal(expected));
     // A single step of either sampler from sigma_max to 0 is the same map.
     const std::vector<double> one_step{80, 0};
-    EXPECT_LT(ops::relative_distance(sample_heun(denoiser, noise, one_step, condition), expected),
-              1e-12);
-    EXPECT_LT(ops::relative_distance(sample_ddim(denoiser, noise, one_step, condition), expected),
-              1e-12);
+    EXPECT_LT(
+        backends::relative_distance(sample_heun(denoiser, noise, one_step, condition), expected),
+        1e-12);
+    EXPECT_LT(
+        backends::relative_distance(sample_ddim(denoiser, noise, one_step, condition), expected),
+        1e-12);
 }
 
 TEST(StochasticSampler, without_churn_is_the_deterministic_one) {
@@ -130,7 +132,7 @@ TEST(StochasticSampler, a_step_raises_the_level_and_adds_noise_accordingly) {
         const Tensor actual =
             sample_heun_stochastic(denoiser, noise, levels, {}, {.s_churn = s_churn},
                                    [&](std::size_t) { return step_noise; });
-        EXPECT_LT(ops::relative_distance(actual, expected), 1e-12) << s_churn;
+        EXPECT_LT(backends::relative_distance(actual, expected), 1e-12) << s_churn;
     }
 }
 
@@ -142,9 +144,9 @@ TEST(StochasticSampler, keeps_the_std_of_the_data) {
     const Tensor samples = sample_heun_stochastic(denoiser, noise, sampling_levels({}, 64), {},
                                                   stochastic, step_noise);
     EXPECT_NEAR(samples.std().item<double>(), sigma_data, 0.015);
-    EXPECT_GT(
-        ops::relative_distance(samples, sample_heun(denoiser, noise, sampling_levels({}, 64), {})),
-        0.1);
+    EXPECT_GT(backends::relative_distance(
+                  samples, sample_heun(denoiser, noise, sampling_levels({}, 64), {})),
+              0.1);
 }
 
 }  // namespace atelier::diffusion

@@ -14,8 +14,10 @@ inline networks::Network small_network() {
     return networks::make_network(core::JsonObject(config, "test"));
 }
 
-inline ops::Parameters random_parameters(const networks::Network& network, std::uint64_t seed) {
-    ops::Parameters parameters = ops::initialise(networks::trace(network).parameters, seed);
+inline backends::Parameters random_parameters(const networks::Network& network,
+                                              std::uint64_t seed) {
+    backends::Parameters parameters =
+        backends::initialise(networks::trace(network).parameters, seed);
     // Initial output layers are zero; these tests need a network with non-zero outputs.
     core::RandomStream stream(seed, "test/weights");
     for (const auto& [name, tensor] : parameters.tensors())
@@ -54,14 +56,14 @@ public:
     }
 
     networks::Network network = small_network();
-    ops::Parameters student, fake, teacher_weights;
+    backends::Parameters student, fake, teacher_weights;
     diffusion::EdmDenoiser teacher;
     std::optional<DistributionMatching> stage;
 };
 
 /// Gradients of a loss with respect to a learner's parameters; undefined where the loss does not
 /// depend on one.
-inline std::vector<Tensor> gradients_of(const Loss& loss, const ops::Parameters& parameters) {
+inline std::vector<Tensor> gradients_of(const Loss& loss, const backends::Parameters& parameters) {
     return torch::autograd::grad({loss.value}, parameters.list(), {}, std::nullopt, false,
                                  /*allow_unused=*/true);
 }

@@ -42,7 +42,8 @@ TEST(Regression, perceptual_distance_ignores_a_features_length) {
 TEST(ScoreMatching, without_a_teacher_is_the_weighted_denoising_loss) {
     // A network whose output layer is zero makes D = c_skip x_t, so the loss has a closed form.
     const networks::Network network = small_network();
-    const ops::Parameters parameters = ops::initialise(networks::trace(network).parameters, 1);
+    const backends::Parameters parameters =
+        backends::initialise(networks::trace(network).parameters, 1);
     const diffusion::EdmDenoiser model(network, parameters, {});
     const Tensor x = at::randn({6, 2}), z = at::randn({6, 2}), sigma = at::rand({6}) + 0.1;
     const std::vector<std::int64_t> labels{0, 1, 2, 0, 1, 2};
@@ -56,8 +57,8 @@ TEST(ScoreMatching, without_a_teacher_is_the_weighted_denoising_loss) {
 
 TEST(ScoreMatching, against_its_own_teacher_has_nothing_to_learn) {
     const networks::Network network = small_network();
-    const ops::Parameters parameters = random_parameters(network, 1),
-                          others = random_parameters(network, 2);
+    const backends::Parameters parameters = random_parameters(network, 1),
+                               others = random_parameters(network, 2);
     const diffusion::EdmDenoiser teacher(network, parameters, {}), other(network, others, {});
     const Tensor x = at::randn({3, 2}), z = at::randn({3, 2}), sigma = at::ones({3});
     const std::vector<std::int64_t> labels{0, 1, 2};

@@ -2,11 +2,11 @@
 
 #include <gtest/gtest.h>
 
+#include "atelier/backends/torch/parameters.h"
 #include "atelier/core/error.h"
-#include "atelier/ops/parameters.h"
+#include "backends/tensors.h"
 #include "core/test_folder.h"
 #include "diffusion/golden_weights.h"
-#include "ops/tensors.h"
 
 namespace atelier::distillation {
 namespace {
@@ -38,8 +38,8 @@ const std::map<std::string, std::vector<Layer>> backbones{
 const std::map<std::string, std::vector<std::int64_t>> seen{{"vgg", {64, 128, 256, 512, 512}},
                                                             {"alex", {64, 192, 384, 256, 256}}};
 
-ops::Parameters backbone(const std::string& network) {
-    ops::Parameters weights;
+backends::Parameters backbone(const std::string& network) {
+    backends::Parameters weights;
     for (const Layer& layer : backbones.at(network)) {
         const std::string name = "features." + std::to_string(layer.number);
         weights.set(
@@ -51,8 +51,8 @@ ops::Parameters backbone(const std::string& network) {
     return weights;
 }
 
-ops::Parameters linear(const std::string& network) {
-    ops::Parameters weights;
+backends::Parameters linear(const std::string& network) {
+    backends::Parameters weights;
     for (std::size_t i = 0; i < 5; ++i) {
         const std::string name = "lin" + std::to_string(i) + ".model.1.weight";
         weights.set(name, golden_weights(name, {1, seen.at(network)[i], 1, 1}).abs());
@@ -70,27 +70,28 @@ class LpipsGolden : public testing::TestWithParam<const char*> {};
 TEST_P(LpipsGolden, distances_and_gradients_match_the_authors_package) {
     const std::string network = GetParam();
     const core::TestFolder folder;
-    ops::write_parameters(folder / "trunk.safetensors", backbone(network));
-    ops::write_parameters(folder / "linear.safetensors", linear(network));
+    backends::write_parameters(folder / "trunk.safetensors", backbone(network));
+    backends::write_parameters(folder / "linear.safetensors", linear(network));
     const Lpips lpips(lpips_network(network), folder / "trunk.safetensors",
                       folder / "linear.safetensors");
-    const ops::Parameters golden =
-        ops::read_parameters(ATELIER_SOURCE_DIR "/tests/golden/lpips.safetensors");
+    const backends::Parameters golden =
+        backends::read_parameters(ATELIER_SOURCE_DIR "/tests/golden/lpips.safetensors");
     for (const auto& [channels, size] : {std::pair{3, 64}, std::pair{1, 80}}) {
         const std::string name = network + "/" + std::to_string(channels) + "/";
         const Tensor a = images(name + "a", channels, size).requires_grad_(true),
                      b = images(name + "b", channels, size);
         const Tensor distance = lpips.distance(a, b);
-        EXPECT_LT(ops::relative_distance(distance.detach(), golden.at(name + "distance")), 1e-5);
+        EXPECT_LT(backends::relative_distance(distance.detach(), golden.at(name + "distance")),
+                  1e-5);
         const Tensor gradient = torch::autograd::grad({distance.sum()}, {a})[0];
         // Within 1e-4 on CPUs with AVX-512; with AVX2 only, rounding changes the branch of a ReLU
         // or a maximum, and VGG's differs by 4e-3.
-        EXPECT_LT(ops::relative_distance(gradient.narrow(0, 0, 1).narrow(1, 0, 1),
-                                         golden.at(name + "slope")),
+        EXPECT_LT(backends::relative_distance(gradient.narrow(0, 0, 1).narrow(1, 0, 1),
+                                              golden.at(name + "slope")),
                   1e-2);
-        EXPECT_LT(
-            ops::relative_distance(lpips(a.detach(), b).reshape({1}), golden.at(name + "resized")),
-            1e-5);
+        EXPECT_LT(backends::relative_distance(lpips(a.detach(), b).reshape({1}),
+                                              golden.at(name + "resized")),
+                  1e-5);
     }
 }
 
@@ -98,9 +99,9 @@ INSTANTIATE_TEST_SUITE_P(Every, LpipsGolden, testing::Values("vgg", "alex"));
 
 TEST(Lpips, of_equal_images_is_zero_with_a_finite_gradient) {
     const core::TestFolder folder;
-    ops::Parameters all = backbone("alex");
+    backends::Parameters all = backbone("alex");
     all.merge(linear("alex"), "");
-    ops::write_parameters(folder / "all.safetensors", all);
+    backends::write_parameters(folder / "all.safetensors", all);
     const Lpips lpips(Lpips::Network::alex, folder / "all.safetensors", "");
     const Tensor a = at::zeros({1, 3, 64, 64}).requires_grad_(true);
     const Tensor distance = lpips(a, a.detach());
@@ -110,7 +111,7 @@ TEST(Lpips, of_equal_images_is_zero_with_a_finite_gradient) {
 
 TEST(Lpips, names_weights_that_are_missing_or_of_another_network) {
     const core::TestFolder folder;
-    ops::write_parameters(folder / "trunk.safetensors", backbone("alex"));
+    backends::write_parameters(folder / "trunk.safetensors", backbone("alex"));
     const auto message = [&](Lpips::Network network) {
         return core::error_of([&] { Lpips(network, folder / "trunk.safetensors", ""); });
     };

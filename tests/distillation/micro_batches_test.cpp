@@ -7,7 +7,8 @@ namespace atelier::distillation {
 namespace {
 
 /// Gradients of a whole update: the weighted sum over its micro-batches.
-std::vector<Tensor> of_update(Stage& stage, std::size_t index, const ops::Parameters& parameters) {
+std::vector<Tensor> of_update(Stage& stage, std::size_t index,
+                              const backends::Parameters& parameters) {
     std::vector<Tensor> sums;
     double weights = 0;
     for (std::int64_t micro_batch = 0; micro_batch < stage.micro_batches(index); ++micro_batch) {
@@ -72,7 +73,7 @@ INSTANTIATE_TEST_SUITE_P(
 
 TEST(InMicroBatches, score_matching_has_the_gradients_of_the_whole_batch) {
     const networks::Network network = small_network();
-    ops::Parameters parameters = random_parameters(network, 1);
+    backends::Parameters parameters = random_parameters(network, 1);
     parameters.require_gradients(true);
     const auto gradients = [&](std::int64_t micro) {
         ScoreMatching stage(network, parameters, nullptr, Workbench::real,
@@ -85,7 +86,7 @@ TEST(InMicroBatches, score_matching_has_the_gradients_of_the_whole_batch) {
 TEST(MicroBatches, data_are_read_once_per_update) {
     std::int64_t reads = 0;
     const networks::Network network = small_network();
-    ops::Parameters parameters = random_parameters(network, 1);
+    backends::Parameters parameters = random_parameters(network, 1);
     ScoreMatching stage(network, parameters, nullptr,
                         [&](std::int64_t step) {
                             ++reads;

@@ -3,8 +3,8 @@
 #include <fstream>
 
 #include "atelier/inference/engine.h"
+#include "backends/tensors.h"
 #include "models/model_fixtures.h"
-#include "ops/tensors.h"
 
 namespace atelier::inference {
 namespace {
@@ -80,7 +80,7 @@ struct CacheNamed {
 TEST_F(CompileCacheTest,
        a_network_from_the_cache_gives_the_same_values_and_is_not_used_for_other_weights) {
     const CacheNamed named(place);
-    const Tensor z = ops::normal({5, 2}, "z");
+    const Tensor z = backends::normal({5, 2}, "z");
     const std::vector<std::int64_t> classes{0, 1, 2, 0, 1};
     const auto drawn = [&](std::uint64_t seed) {
         models::Model model = models::init_model({{"architecture", "mlp"},
@@ -89,9 +89,9 @@ TEST_F(CompileCacheTest,
                                                   {"blocks", 2},
                                                   {"classes", 3}},
                                                  1);
-        model.parameters = ops::filled(networks::trace(model.network).parameters);
+        model.parameters = backends::filled(networks::trace(model.network).parameters);
         if (seed != 0)
-            model.parameters.set("model.output.bias", ops::normal({2}, std::to_string(seed)));
+            model.parameters.set("model.output.bias", backends::normal({2}, std::to_string(seed)));
         return open_one_step(model, {Engine::Kind::openvino})->draw(z, classes);
     };
     const Tensor first = drawn(0);

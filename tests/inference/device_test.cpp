@@ -63,7 +63,7 @@ TEST(Device, OfCudaSaysWhatIsMissing) {
 
     facts.built = false;
     EXPECT_TRUE(contains(cuda_problem(facts, 0), "driver is missing") &&
-                contains(cuda_problem(facts, 0), "build for CPUs"))
+                contains(cuda_problem(facts, 0), "CPU-only build"))
         << "both";
 
     facts = good;

@@ -4,8 +4,8 @@
 
 #include "atelier/inference/openvino_network.h"
 
+#include "backends/tensors.h"
 #include "models/model_fixtures.h"
-#include "ops/tensors.h"
 
 namespace atelier::inference {
 namespace {
@@ -15,7 +15,7 @@ using nlohmann::json;
 /// A model without zero-initialised layers, so that every layer affects the output.
 models::Model model_of(const json& config) {
     models::Model model = models::init_model(config, 1);
-    model.parameters = ops::filled(networks::trace(model.network).parameters);
+    model.parameters = backends::filled(networks::trace(model.network).parameters);
     return model;
 }
 
@@ -70,18 +70,18 @@ protected:
         double distance = 0;
         for (const double sigma : {0.002, 0.5, 80.0}) {
             for (const std::int64_t batch : {1, 3, 1}) {
-                ops::Shape shape = model.network.data_shape;
+                graph::Shape shape = model.network.data_shape;
                 shape.insert(shape.begin(), batch);
-                const Tensor x = ops::normal(shape, "x") * std::max(sigma, 0.5),
+                const Tensor x = backends::normal(shape, "x") * std::max(sigma, 0.5),
                              levels = at::full({batch}, sigma);
                 std::vector<std::int64_t> classes;
                 for (std::int64_t i = 0; i < batch; ++i)
                     classes.push_back(model.network.label_dim > 0 ? i % model.network.label_dim
                                                                   : 0);
                 const auto condition = diffusion::one_hot(classes, model.network.label_dim);
-                distance = std::max(distance,
-                                    ops::relative_distance(denoiser->denoise(x, levels, condition),
-                                                           torch->denoise(x, levels, condition)));
+                distance = std::max(
+                    distance, backends::relative_distance(denoiser->denoise(x, levels, condition),
+                                                          torch->denoise(x, levels, condition)));
             }
         }
         return distance;
@@ -102,9 +102,9 @@ TEST_P(Engines, sample_in_one_step_as_they_denoise_at_the_highest_level_for_any_
     const std::int64_t known = model.network.label_dim;
     std::vector<std::int64_t> classes;
     for (std::int64_t i = 0; i < 7; ++i) classes.push_back(known > 0 ? (i * 2 + 1) % known : 0);
-    ops::Shape shape = model.network.data_shape;
+    graph::Shape shape = model.network.data_shape;
     shape.insert(shape.begin(), 7);
-    const Tensor z = ops::normal(shape, "z"), levels = at::full({7}, model.range.sigma_max);
+    const Tensor z = backends::normal(shape, "z"), levels = at::full({7}, model.range.sigma_max);
     const Tensor expected =
         torch->denoise(z * model.range.sigma_max, levels, diffusion::one_hot(classes, known));
     for (const auto kind : {Engine::Kind::torch, Engine::Kind::openvino, Engine::Kind::native}) {
@@ -112,22 +112,22 @@ TEST_P(Engines, sample_in_one_step_as_they_denoise_at_the_highest_level_for_any_
             const auto sampler =
                 open_one_step(model, {kind, Engine::Precision::fp32},
                               all || known == 0 ? std::vector<std::int64_t>{} : classes);
-            EXPECT_LT(ops::relative_distance(sampler->draw(z, classes), expected), 1e-4)
+            EXPECT_LT(backends::relative_distance(sampler->draw(z, classes), expected), 1e-4)
                 << name_of(kind);
         }
     }
     const auto approximate =
         open_one_step(model, {Engine::Kind::openvino, Engine::Precision::bf16});
-    EXPECT_LT(ops::relative_distance(approximate->draw(z, classes), expected), 3e-2);
+    EXPECT_LT(backends::relative_distance(approximate->draw(z, classes), expected), 3e-2);
 }
 
 /// Few samples are computed by all threads together, many are distributed over the threads.
 TEST_P(Engines, native_results_depend_on_neither_the_batch_nor_the_threads) {
     const at::NoGradGuard no_gradients;
     const std::int64_t known = model.network.label_dim, count = 70;
-    ops::Shape shape = model.network.data_shape;
+    graph::Shape shape = model.network.data_shape;
     shape.insert(shape.begin(), count);
-    const Tensor z = ops::normal(shape, "z");
+    const Tensor z = backends::normal(shape, "z");
     std::vector<std::int64_t> classes;
     for (std::int64_t i = 0; i < count; ++i) classes.push_back(known > 0 ? i % known : 0);
     const auto sampler = open_one_step(model, {Engine::Kind::native, Engine::Precision::fp32});

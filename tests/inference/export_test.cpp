@@ -47,7 +47,7 @@ models::Model small_unet(bool student) {
                 {"patch_size", 2}};
     if (student) config["place"] = {{"student", 0}, {"cell", {0, 2}}};
     models::Model model = models::init_model(config, 1);
-    model.parameters = ops::filled(networks::trace(model.network).parameters);
+    model.parameters = backends::filled(networks::trace(model.network).parameters);
     return model;
 }
 
@@ -67,10 +67,10 @@ protected:
 TEST_F(Export, of_a_student_is_the_whole_generator) {
     const models::Model model = small_unet(true);
     const std::vector<std::int64_t> classes{2, 0, 1};
-    const Tensor noise = ops::normal({3, 2, 8, 8}, "noise"),
+    const Tensor noise = backends::normal({3, 2, 8, 8}, "noise"),
                  expected = open_one_step(model, {})->draw(noise, classes);
     for (const fs::path& file : exported(model)) {
-        EXPECT_LT(ops::relative_distance(
+        EXPECT_LT(backends::relative_distance(
                       computed(file, {{"noise", noise}, {"class", at::tensor(classes, at::kLong)}}),
                       expected),
                   1e-5)
@@ -81,14 +81,14 @@ TEST_F(Export, of_a_student_is_the_whole_generator) {
 
 TEST_F(Export, of_a_teacher_is_its_network) {
     const models::Model model = small_unet(false);
-    const Tensor x = ops::normal({3, 2, 8, 8}, "x"), level = ops::normal({3}, "level"),
+    const Tensor x = backends::normal({3, 2, 8, 8}, "x"), level = backends::normal({3}, "level"),
                  classes = at::tensor({2, 0, 1}, at::kLong);
-    ops::TorchOps torch(model.parameters);
-    const Tensor expected = ops::tensor_of(
-        model.network.forward(torch, {x, level, ops::Value(at::eye(3).index_select(0, classes))})
+    backends::TorchOps torch(model.parameters);
+    const Tensor expected = backends::tensor_of(
+        model.network.forward(torch, {x, level, graph::Value(at::eye(3).index_select(0, classes))})
             .raw);
     for (const fs::path& file : exported(model))
-        EXPECT_LT(ops::relative_distance(
+        EXPECT_LT(backends::relative_distance(
                       computed(file, {{"x", x}, {"c_noise", level}, {"class", classes}}), expected),
                   1e-5)
             << file;
@@ -97,15 +97,16 @@ TEST_F(Export, of_a_teacher_is_its_network) {
 TEST_F(Export, of_an_ensemble_is_a_graph_for_each_student_and_the_partition) {
     const fs::path path = models::write_tiny_ensemble(folder);
     export_ensemble(models::read_ensemble(path), folder / "graphs", GraphFormat::onnx);
-    const Tensor noise = ops::normal({2, 2}, "noise");
+    const Tensor noise = backends::normal({2, 2}, "noise");
     for (const std::int64_t k : {0, 1}) {
         const models::Model student = models::read_student(models::read_ensemble(path), k);
         const std::vector<std::int64_t> classes{k, k + 2};
         const Tensor found =
             computed(folder / fmt::format("graphs/student-{}.onnx", k),
                      {{"noise", noise}, {"class", at::tensor(classes, at::kLong)}});
-        EXPECT_LT(ops::relative_distance(found, open_one_step(student, {})->draw(noise, classes)),
-                  1e-5);
+        EXPECT_LT(
+            backends::relative_distance(found, open_one_step(student, {})->draw(noise, classes)),
+            1e-5);
     }
     EXPECT_EQ(core::read_json(folder / "graphs/ensemble.json"),
               core::read_json(path / "ensemble.json"));
@@ -118,27 +119,27 @@ TEST_F(Export, of_stable_diffusion_is_a_graph_for_each_part) {
                      GraphFormat::onnx);
     const Tensor ids = source.answers().at("input_ids").narrow(0, 0, 2).contiguous();
     const Tensor hidden = model.read(ids).hidden;
-    EXPECT_LT(ops::relative_distance(computed(folder / "parts/text_encoder/model.onnx",
-                                              {{"input_ids", ids.to(at::kInt)}}),
-                                     hidden),
+    EXPECT_LT(backends::relative_distance(computed(folder / "parts/text_encoder/model.onnx",
+                                                   {{"input_ids", ids.to(at::kInt)}}),
+                                          hidden),
               1e-4);
     const std::int64_t side = model.unet().sample_size;
-    const Tensor x = ops::normal({2, model.unet().in_channels, side, side}, "x"),
+    const Tensor x = backends::normal({2, model.unet().in_channels, side, side}, "x"),
                  t = at::tensor({500.0F, 20.0F});
-    EXPECT_LT(ops::relative_distance(
+    EXPECT_LT(backends::relative_distance(
                   computed(folder / "parts/unet/model.onnx",
                            {{"sample", x}, {"timestep", t}, {"encoder_hidden_states", hidden}}),
                   model.predict(x, t, hidden)),
               1e-4);
     const Tensor images = model.autoencoder().decode(x);
     EXPECT_LT(
-        ops::relative_distance(
+        backends::relative_distance(
             computed(folder / "parts/vae_decoder/model.onnx", {{"latent_sample", x}}), images),
         1e-4);
     const Tensor moments = computed(folder / "parts/vae_encoder/model.onnx", {{"sample", images}});
-    EXPECT_LT(
-        ops::relative_distance(moments.chunk(2, 1)[0], model.autoencoder().encode(images).mean),
-        1e-4);
+    EXPECT_LT(backends::relative_distance(moments.chunk(2, 1)[0],
+                                          model.autoencoder().encode(images).mean),
+              1e-4);
     EXPECT_TRUE(fs::exists(folder / "parts/tokenizer/vocab.json"));
 }
 
@@ -146,12 +147,12 @@ TEST_F(Export, rejects_existing_outputs_and_names_of_another_format) {
     models::write_model(folder / "model", small_unet(true));
     core::write_text(folder / "there.onnx", "mine");
     core::expect_contains(
-        ops::error_of(
+        backends::error_of(
             [&] { export_model(folder / "model", folder / "there.onnx", GraphFormat::onnx); }),
         "exists already");
     EXPECT_EQ(core::read_text(folder / "there.onnx"), "mine");
     core::write_text(folder / "pytorch_model.bin", "mine too");
-    core::expect_contains(ops::error_of([&] {
+    core::expect_contains(backends::error_of([&] {
                               export_model(folder / "model", folder / "pytorch_model.xml",
                                            GraphFormat::openvino);
                           }),

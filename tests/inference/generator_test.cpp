@@ -189,7 +189,7 @@ TEST(SamplingOf, steps_that_do_not_apply_are_rejected) {
     EXPECT_EQ(sampling_of("ddim", 7)->evaluations(), 7);
     core::expect_contains(core::error_of<core::UsageError>([] { sampling_of("", 7); }), "sampler");
     core::expect_contains(core::error_of<core::UsageError>([] { sampling_of("one-step", 7); }),
-                          "one step");
+                          "single step");
     core::expect_contains(core::error_of<core::UsageError>([] { sampling_of("heun", 0); }),
                           "0 steps");
     core::expect_contains(core::error_of<core::UsageError>([] { sampling_of("huen", 7); }),
@@ -224,14 +224,14 @@ TEST_F(EnsembleGenerator, its_hash_is_that_of_all_its_weights) {
     EXPECT_EQ(hash_of(*open_generator(path)), before);
     for (const char* k : {"0", "1"}) {
         const fs::path file = path / "students" / k / "model.safetensors";
-        ops::Parameters weights = ops::read_parameters(file);
+        backends::Parameters weights = backends::read_parameters(file);
         float& number = weights.at("model.map_label.weight").mutable_data_ptr<float>()[5];
         const float was = number;
         number = std::nextafter(number, 1e9F);
-        ops::write_parameters(file, weights);
+        backends::write_parameters(file, weights);
         EXPECT_NE(hash_of(*open_generator(path)), before) << k;
         number = was;
-        ops::write_parameters(file, weights);
+        backends::write_parameters(file, weights);
         EXPECT_EQ(hash_of(*open_generator(path)), before);
     }
     EXPECT_NE(generator->hash_of_student(0), generator->hash_of_student(1));
@@ -347,9 +347,9 @@ TEST_F(TeacherGenerator, its_hash_changes_with_a_weight_and_not_with_its_place) 
     const std::string before = hash_of(*open_generator(path));
     fs::rename(path, folder / "moved");
     EXPECT_EQ(hash_of(*open_generator(folder / "moved")), before);
-    ops::Parameters weights = ops::read_parameters(folder / "moved/model.safetensors");
+    backends::Parameters weights = backends::read_parameters(folder / "moved/model.safetensors");
     weights.at("model.output.bias")[0] += 1;
-    ops::write_parameters(folder / "moved/model.safetensors", weights);
+    backends::write_parameters(folder / "moved/model.safetensors", weights);
     EXPECT_NE(hash_of(*open_generator(folder / "moved")), before);
 }
 

@@ -1,9 +1,9 @@
 #include "atelier/inference/quantise.h"
 
+#include "atelier/backends/torch/quantised.h"
 #include "atelier/inference/generator.h"
-#include "atelier/ops/quantised.h"
+#include "backends/tensors.h"
 #include "models/model_fixtures.h"
-#include "ops/tensors.h"
 
 namespace atelier::inference {
 namespace {
@@ -69,7 +69,7 @@ models::Model student() {
     json config = unet_config();
     config["place"] = {{"student", 0}, {"cell", {0, 2}}};
     models::Model model = models::init_model(config, 1);
-    model.parameters = ops::filled(networks::trace(model.network).parameters);
+    model.parameters = backends::filled(networks::trace(model.network).parameters);
     return model;
 }
 
@@ -90,7 +90,7 @@ TEST(Quantise, has_the_reported_error_and_the_directory_loads_like_any_other) {
     const SampleRequest request = sample_request(12, 5, {0, 2}, exact->prior());
     const Tensor z = exact->draw(request);
     const double reported = model.config["quantisation"]["error"].get<double>();
-    const double found = ops::relative_distance(int8->draw(request), z);
+    const double found = backends::relative_distance(int8->draw(request), z);
     EXPECT_GT(reported, 1e-4);
     EXPECT_LT(found, 2 * reported + 1e-2) << reported;  // bfloat16 adds its own error
     EXPECT_LT(std::filesystem::file_size(folder / "int8/model.safetensors"),
@@ -102,7 +102,7 @@ TEST(Quantise, has_the_reported_error_and_the_directory_loads_like_any_other) {
     const models::Model read = models::read_model(folder / "int8");
     for (const auto& [name, tensor] : read.parameters.tensors()) {
         if (name.ends_with(".weight")) {
-            EXPECT_LT(ops::relative_distance(tensor, full.parameters.at(name)), 0.02) << name;
+            EXPECT_LT(backends::relative_distance(tensor, full.parameters.at(name)), 0.02) << name;
         }
     }
     EXPECT_EQ(open_generator(folder / "int8")->engine().precision, Engine::Precision::fp32);
@@ -110,7 +110,7 @@ TEST(Quantise, has_the_reported_error_and_the_directory_loads_like_any_other) {
 
 TEST(Quantise, of_a_teacher_is_calibrated_along_its_own_trajectories) {
     models::Model model = models::init_model(unet_config(), 1);
-    model.parameters = ops::filled(networks::trace(model.network).parameters);
+    model.parameters = backends::filled(networks::trace(model.network).parameters);
     const auto uses = trajectory_calibration_set(model, 2, 3, 0);
     EXPECT_EQ(uses.size(), 5U);
     EXPECT_FLOAT_EQ(uses.front().sigma[0].item<float>(), 80);
@@ -139,8 +139,8 @@ TEST(Quantise, moves_biases_so_that_rounding_does_not_move_the_mean) {
         return generator->draw(sample_request(64, 9, {0, 2}, generator->prior())).mean({0, 2, 3});
     };
     const Tensor exact = mean("full", Engine::Precision::fp32);
-    EXPECT_LT(ops::relative_distance(mean("int8", Engine::Precision::int8), exact),
-              ops::relative_distance(mean("uncorrected", Engine::Precision::int8), exact));
+    EXPECT_LT(backends::relative_distance(mean("int8", Engine::Precision::int8), exact),
+              backends::relative_distance(mean("uncorrected", Engine::Precision::int8), exact));
 }
 
 TEST(Quantise, keeps_a_layer_that_only_zeros_reach) {
@@ -148,16 +148,17 @@ TEST(Quantise, keeps_a_layer_that_only_zeros_reach) {
     model.parameters.set("model.enc.8x8_block0.norm0.weight", at::zeros({32}));
     model.parameters.set("model.enc.8x8_block0.norm0.bias", at::zeros({32}));
     EXPECT_NO_THROW(quantise(model, {0, 2}, everything));
-    EXPECT_FLOAT_EQ(ops::input_range(model.parameters, "model.enc.8x8_block0.conv0"), 1);
+    EXPECT_FLOAT_EQ(backends::input_range(model.parameters, "model.enc.8x8_block0.conv0"), 1);
 }
 
 TEST(Quantise, is_rejected_twice_and_without_convolutions) {
     models::Model model = student();
     quantise(model, {0, 2}, everything);
-    ops::expect_contains(ops::error_of([&] { quantise(model, {0, 2}, everything); }),
-                         "quantised already");
+    backends::expect_contains(backends::error_of([&] { quantise(model, {0, 2}, everything); }),
+                              "quantised already");
     models::Model points = models::tiny_model(models::tiny_config(), 1);
-    ops::expect_contains(ops::error_of([&] { quantise(points, {0}, everything); }), "mlp");
+    backends::expect_contains(backends::error_of([&] { quantise(points, {0}, everything); }),
+                              "mlp");
 }
 
 TEST(Quantise, int8_weights_that_the_config_does_not_mention_are_rejected) {
@@ -166,7 +167,8 @@ TEST(Quantise, int8_weights_that_the_config_does_not_mention_are_rejected) {
     quantise(model, {0, 2}, everything);
     model.config.erase("quantisation");
     models::write_model(folder / "m", model);
-    ops::expect_contains(ops::error_of([&] { models::read_model(folder / "m"); }), "quantisation");
+    backends::expect_contains(backends::error_of([&] { models::read_model(folder / "m"); }),
+                              "quantisation");
 }
 
 TEST(Engine, int8_is_for_quantised_models_and_openvino) {

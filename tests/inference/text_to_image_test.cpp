@@ -24,12 +24,12 @@ protected:
     void expect_near(const Tensor& actual, const char* name, double tolerance = 1e-4) const {
         EXPECT_EQ(actual.scalar_type(), at::kFloat);
         for (std::int64_t i = 0; i < actual.size(0); ++i)
-            EXPECT_LT(ops::relative_distance(actual[i], answers_.at(name)[i]), tolerance)
+            EXPECT_LT(backends::relative_distance(actual[i], answers_.at(name)[i]), tolerance)
                 << name << " " << i;
     }
 
     SmallStableDiffusion folder_;
-    ops::Parameters answers_;
+    backends::Parameters answers_;
     StableDiffusion model_;
 };
 
@@ -60,7 +60,7 @@ TEST_P(TextToImage, encodes_and_decodes_as_diffusers_does) {
 TEST_P(TextToImage, inputs_that_do_not_fit_are_errors) {
     const Tensor hidden = answers_.at("hidden").narrow(0, 0, 1), t = at::ones({1});
     const auto rejects = [](const std::function<void()>& action) {
-        return !ops::error_of(action).empty();
+        return !backends::error_of(action).empty();
     };
     EXPECT_TRUE(rejects([&] { model_.predict(at::zeros({1, 3, 8, 8}), t, hidden); }));
     EXPECT_TRUE(rejects([&] { model_.predict(at::zeros({1, 4, 8, 7}), t, hidden); }));
@@ -78,15 +78,15 @@ TEST_P(TextToImage, an_image_follows_from_prompt_seed_and_number_alone) {
         return draw(model_, prompt, how, seed, number, [](std::int64_t) {});
     };
     const Tensor first = image("a photo of a cat", 1, 0);
-    EXPECT_EQ(first.sizes().vec(), (ops::Shape{1, 3, 16, 16}));
+    EXPECT_EQ(first.sizes().vec(), (graph::Shape{1, 3, 16, 16}));
     EXPECT_TRUE(image("a photo of a cat", 1, 0).equal(first));
-    EXPECT_GT(ops::relative_distance(image("a photo of a dog", 1, 0), first), 1e-4);
-    EXPECT_GT(ops::relative_distance(image("a photo of a cat", 2, 0), first), 1e-3);
-    EXPECT_GT(ops::relative_distance(image("a photo of a cat", 1, 1), first), 1e-3);
+    EXPECT_GT(backends::relative_distance(image("a photo of a dog", 1, 0), first), 1e-4);
+    EXPECT_GT(backends::relative_distance(image("a photo of a cat", 2, 0), first), 1e-3);
+    EXPECT_GT(backends::relative_distance(image("a photo of a cat", 1, 1), first), 1e-3);
     how.negative = "blurry";
-    EXPECT_GT(ops::relative_distance(image("a photo of a cat", 1, 0), first), 1e-4);
+    EXPECT_GT(backends::relative_distance(image("a photo of a cat", 1, 0), first), 1e-4);
     how.width = 31;
-    EXPECT_FALSE(ops::error_of([&] { image("a photo of a cat", 1, 0); }).empty());
+    EXPECT_FALSE(backends::error_of([&] { image("a photo of a cat", 1, 0); }).empty());
 }
 
 INSTANTIATE_TEST_SUITE_P(Forms, TextToImage,
@@ -100,7 +100,7 @@ INSTANTIATE_TEST_SUITE_P(Forms, TextToImage,
 TEST(TextSampling, steps_and_samples_are_those_of_diffusers) {
     for (const int form : {1, 2}) {
         const SmallStableDiffusion folder(form);
-        const ops::Parameters answers = folder.answers();
+        const backends::Parameters answers = folder.answers();
         StableDiffusion model(folder.path(), engine_of("torch", "fp32", "cpu"));
         const Tensor hidden = answers.at("hidden").narrow(0, 0, 1);
         const diffusion::Predictor predict = [&](const Tensor& x, std::int64_t t) {
@@ -118,7 +118,7 @@ TEST(TextSampling, steps_and_samples_are_those_of_diffusers) {
             const Tensor& noise = answers.at("noise");
             const Tensor sample = ddim ? sample_ddim(schedule, predict, noise, 7)
                                        : sample_dpm(schedule, predict, noise, 7);
-            EXPECT_LT(ops::relative_distance(sample, answers.at("sampled " + name)), 1e-4)
+            EXPECT_LT(backends::relative_distance(sample, answers.at("sampled " + name)), 1e-4)
                 << name << " form " << form;
         }
     }

@@ -7,9 +7,9 @@ namespace atelier::models {
 namespace {
 
 namespace fs = std::filesystem;
+using backends::error_of;
+using backends::expect_contains;
 using nlohmann::json;
-using ops::error_of;
-using ops::expect_contains;
 
 /// The error for a directory in which a JSON file was changed.
 std::string error_after(const std::string& file, const std::function<void(json&)>& change) {
@@ -26,8 +26,8 @@ std::string error_of_weights(const SmallStableDiffusion& model) {
 
 /// Splits a file into two that an index names.
 void shard(const fs::path& file) {
-    const auto tensors = ops::read_parameters(file).tensors();
-    ops::Parameters halves[2];
+    const auto tensors = backends::read_parameters(file).tensors();
+    backends::Parameters halves[2];
     json map;
     std::size_t i = 0;
     for (const auto& [name, tensor] : tensors) {
@@ -36,8 +36,8 @@ void shard(const fs::path& file) {
         map[name] = fmt::format("part-{}.safetensors", half);
     }
     for (const int half : {0, 1})
-        ops::write_parameters(file.parent_path() / fmt::format("part-{}.safetensors", half),
-                              halves[half]);
+        backends::write_parameters(file.parent_path() / fmt::format("part-{}.safetensors", half),
+                                   halves[half]);
     core::write_json(fs::path(file.string() + ".index.json"),
                      {{"metadata", {{"total_size", 1}}}, {"weight_map", map}});
     fs::remove(file);
@@ -61,7 +61,7 @@ json stable_diffusion_1_5() {
 template <class Specs>
 std::int64_t count_of(const Specs& specs) {
     std::int64_t total = 0;
-    for (const auto& spec : specs) total += ops::elements(spec.shape);
+    for (const auto& spec : specs) total += graph::elements(spec.shape);
     return total;
 }
 
@@ -89,28 +89,29 @@ TEST(DiffusersDirectory, stable_diffusion_1_5_has_as_many_parameters_as_publishe
 
 TEST(DiffusersDirectory, half_precision_and_shards_are_read_like_one_file) {
     const SmallStableDiffusion model(2);
-    const ops::Parameters whole = DiffusersDirectory(model.path()).unet_weights().read();
+    const backends::Parameters whole = DiffusersDirectory(model.path()).unet_weights().read();
     SmallStableDiffusion::change(model.unet_file(), [](auto& tensors) {
         for (auto& [name, tensor] : tensors)
             tensor = tensor.to(name.ends_with("bias") ? at::kBFloat16 : at::kHalf);
     });
     const DiffusersWeights half = DiffusersDirectory(model.path()).unet_weights();
     EXPECT_EQ(half.types(), "BF16, F16");
-    const ops::Parameters read = half.read();
+    const backends::Parameters read = half.read();
     for (const auto& [name, tensor] : read.tensors()) {
         EXPECT_EQ(tensor.scalar_type(), at::kFloat);
-        EXPECT_LT(ops::relative_distance(tensor, whole.at(name)), 0.01) << name;
+        EXPECT_LT(backends::relative_distance(tensor, whole.at(name)), 0.01) << name;
     }
     const SmallStableDiffusion sharded(2);
     shard(sharded.unet_file());
     const DiffusersWeights weights = DiffusersDirectory(sharded.path()).unet_weights();
     EXPECT_EQ(weights.files().size(), 2U);
-    EXPECT_EQ(ops::hash_of(weights.read()), ops::hash_of(whole));
+    EXPECT_EQ(backends::hash_of(weights.read()), backends::hash_of(whole));
 }
 
 TEST(DiffusersDirectory, older_names_are_supported) {
     const SmallStableDiffusion model(1);
-    const std::string before = ops::hash_of(DiffusersDirectory(model.path()).vae_weights().read());
+    const std::string before =
+        backends::hash_of(DiffusersDirectory(model.path()).vae_weights().read());
     SmallStableDiffusion::change(model.vae_file(), [](auto& tensors) {
         std::map<std::string, Tensor> renamed;
         for (const auto& [name, tensor] : tensors) {
@@ -130,7 +131,7 @@ TEST(DiffusersDirectory, older_names_are_supported) {
         tensors["text_model.embeddings.position_ids"] = at::arange(77).unsqueeze(0);
     });
     const DiffusersDirectory directory(model.path());
-    EXPECT_EQ(ops::hash_of(directory.vae_weights().read()), before);
+    EXPECT_EQ(backends::hash_of(directory.vae_weights().read()), before);
     directory.text_weights();
 }
 
@@ -207,7 +208,7 @@ TEST(DiffusersDirectory, a_written_directory_holds_the_same_tensors) {
     EXPECT_EQ(copy.unet_weights().types(), "F16");
     EXPECT_EQ(copy.vae_weights().files().size(), 1U);
     const auto same = [](const DiffusersWeights& a, const DiffusersWeights& b) {
-        return ops::hash_of(a.read()) == ops::hash_of(b.read());
+        return backends::hash_of(a.read()) == backends::hash_of(b.read());
     };
     EXPECT_TRUE(same(copy.unet_weights(), from.unet_weights()) &&
                 same(copy.vae_weights(), from.vae_weights()) &&

@@ -2,8 +2,8 @@
 
 #include "atelier/core/atomic_file.h"
 #include "atelier/models/diffusers_directory.h"
+#include "backends/tensors.h"
 #include "diffusion/golden_weights.h"
-#include "ops/tensors.h"
 
 namespace atelier::models {
 
@@ -36,8 +36,8 @@ public:
     }
     std::filesystem::path text_file() const { return path() / "text_encoder/model.safetensors"; }
 
-    ops::Parameters answers() const {
-        return ops::read_parameters(golden_ / "answers.safetensors");
+    backends::Parameters answers() const {
+        return backends::read_parameters(golden_ / "answers.safetensors");
     }
     nlohmann::json about() const {
         return core::parse_json(
@@ -47,18 +47,18 @@ public:
     /// Rewrites a file with changed tensors.
     static void change(const std::filesystem::path& file,
                        const std::function<void(std::map<std::string, Tensor>&)>& by) {
-        auto tensors = ops::read_parameters(file, /*keep_types=*/true).tensors();
+        auto tensors = backends::read_parameters(file, /*keep_types=*/true).tensors();
         by(tensors);
-        ops::write_parameters(file, ops::Parameters(std::move(tensors)));
+        backends::write_parameters(file, backends::Parameters(std::move(tensors)));
     }
 
 private:
     static void write(const std::filesystem::path& file,
-                      const std::vector<ops::ParameterSpec>& specs) {
-        ops::Parameters parameters;
+                      const std::vector<graph::ParameterSpec>& specs) {
+        backends::Parameters parameters;
         for (const auto& spec : specs)
             parameters.set(spec.name, diffusion::golden_weights(spec.name, spec.shape));
-        ops::write_parameters(file, parameters);
+        backends::write_parameters(file, parameters);
     }
 
     core::TestFolder folder_;

@@ -3,8 +3,8 @@
 #include <fstream>
 
 #include "atelier/core/atomic_file.h"
+#include "backends/tensors.h"
 #include "diffusion/golden_weights.h"
-#include "ops/tensors.h"
 
 /// Pickles structured like NVlabs/edm's (scripts/make_pickle_golden.py).
 namespace atelier::models {
@@ -41,15 +41,15 @@ protected:
 TEST_P(EdmPickles, become_models_that_denoise_like_the_reference) {
     const at::NoGradGuard no_gradients;
     const Model model = read_model(converted(folder, GetParam()));
-    const ops::Parameters tensors =
-        ops::read_parameters(golden(std::string(GetParam()) + ".safetensors"));
+    const backends::Parameters tensors =
+        backends::read_parameters(golden(std::string(GetParam()) + ".safetensors"));
     diffusion::Condition condition;
     if (tensors.contains("labels")) condition.labels = tensors.at("labels");
     if (tensors.contains("augment")) condition.augment = tensors.at("augment");
     const Tensor denoised =
         model.denoiser().denoise(tensors.at("x"), tensors.at("sigma"), condition);
     for (std::int64_t i = 0; i < denoised.size(0); ++i)
-        EXPECT_LT(ops::relative_distance(denoised[i], tensors.at("denoised")[i]), 1e-5);
+        EXPECT_LT(backends::relative_distance(denoised[i], tensors.at("denoised")[i]), 1e-5);
 }
 
 TEST_P(EdmPickles, keep_every_bit_in_a_round_trip) {
@@ -58,19 +58,19 @@ TEST_P(EdmPickles, keep_every_bit_in_a_round_trip) {
         EXPECT_TRUE(tensor.equal(diffusion::golden_weights(name, tensor.sizes().vec()))) << name;
     }
     write_edm_state(folder / "state.safetensors", folder / GetParam());
-    const auto back = ops::read_parameters(folder / "state.safetensors", true),
-               first = ops::read_parameters(folder / GetParam() / "model.safetensors", true);
-    EXPECT_EQ(ops::hash_of(back), ops::hash_of(first));
+    const auto back = backends::read_parameters(folder / "state.safetensors", true),
+               first = backends::read_parameters(folder / GetParam() / "model.safetensors", true);
+    EXPECT_EQ(backends::hash_of(back), backends::hash_of(first));
 }
 
 TEST_P(EdmPickles, exported_models_get_the_filters_that_edm_keeps) {
     const fs::path directory = converted(folder, GetParam());
-    const ops::Parameters with_filters =
-        ops::read_parameters(directory / "model.safetensors", true);
+    const backends::Parameters with_filters =
+        backends::read_parameters(directory / "model.safetensors", true);
     write_model(directory, read_model(directory));  // as training writes it: without
     write_edm_state(folder / "state.safetensors", directory);
-    EXPECT_EQ(ops::hash_of(ops::read_parameters(folder / "state.safetensors", true)),
-              ops::hash_of(with_filters));
+    EXPECT_EQ(backends::hash_of(backends::read_parameters(folder / "state.safetensors", true)),
+              backends::hash_of(with_filters));
     const auto metadata = core::SafetensorsFile(folder / "state.safetensors").metadata();
     EXPECT_TRUE(metadata.at("class_name").ends_with("Precond"));
     EXPECT_EQ(nlohmann::json::parse(metadata.at("init_kwargs")).at("model_channels"), 8);
@@ -169,7 +169,7 @@ protected:
     Checkpoint pickled = read_edm_pickle(golden("edm_ddpmpp.pkl"));
 
     void expect_same(const Checkpoint& other) {
-        EXPECT_EQ(ops::hash_of(other.tensors), ops::hash_of(pickled.tensors));
+        EXPECT_EQ(backends::hash_of(other.tensors), backends::hash_of(pickled.tensors));
     }
 };
 
@@ -177,7 +177,7 @@ TEST_F(StateDictionaries, are_read_in_every_format_that_torch_writes) {
     expect_same(read_state_dictionary(golden("edm_ddpmpp.pth"), pickled.config, ""));
     expect_same(
         read_state_dictionary(golden("edm_ddpmpp_nested_legacy.pth"), pickled.config, "model.net"));
-    ops::write_parameters(folder / "state.safetensors", pickled.tensors);
+    backends::write_parameters(folder / "state.safetensors", pickled.tensors);
     expect_same(read_state_dictionary(folder / "state.safetensors", pickled.config, ""));
 }
 

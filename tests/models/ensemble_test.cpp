@@ -48,11 +48,11 @@ TEST_F(EnsembleDirectory, is_read_back_as_written) {
     for (const std::int64_t k : {0, 1}) {
         const Model made = read_model(folder / ("made/" + std::to_string(k)));
         const Model student = read_student(ensemble, k);
-        EXPECT_EQ(ops::hash_of(student.parameters), ops::hash_of(made.parameters));
+        EXPECT_EQ(backends::hash_of(student.parameters), backends::hash_of(made.parameters));
         EXPECT_EQ(student.config, made.config);
     }
-    EXPECT_NE(ops::hash_of(read_student(ensemble, 0).parameters),
-              ops::hash_of(read_student(ensemble, 1).parameters));
+    EXPECT_NE(backends::hash_of(read_student(ensemble, 0).parameters),
+              backends::hash_of(read_student(ensemble, 1).parameters));
 }
 
 TEST_F(EnsembleDirectory, can_be_moved_and_depends_on_nothing_outside) {

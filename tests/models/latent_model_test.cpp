@@ -21,7 +21,7 @@ protected:
 
 TEST_P(LatentModel, its_denoiser_predicts_like_diffusers) {
     const Model model = read_model(written());
-    const ops::Parameters answers = model_.answers();
+    const backends::Parameters answers = model_.answers();
     const std::int64_t both[]{0, 2};
     const Tensor x = answers.at("x").narrow(3, 0, 8), t = answers.at("t"),
                  hidden = answers.at("hidden").index_select(
@@ -37,25 +37,29 @@ TEST_P(LatentModel, its_denoiser_predicts_like_diffusers) {
     const Tensor predicted = (model.denoiser().denoise(x_t, sigma, {hidden}) -
                               diffusion::expand_like(with.c_skip, x) * x_t) /
                              diffusion::expand_like(with.c_out, x);
-    ops::ShapeOps shapes;
-    ops::TorchOps backend(model.parameters);
+    graph::ShapeOps shapes;
+    backends::TorchOps backend(model.parameters);
     const Tensor direct =
-        ops::tensor_of(networks::SdUnet::of(core::JsonObject(model.config.at("unet"), "unet"))
-                           .forward(backend, x, t, hidden)
-                           .predicted);
-    EXPECT_LT(ops::relative_distance(predicted, direct), 1e-4);
+        backends::tensor_of(networks::SdUnet::of(core::JsonObject(model.config.at("unet"), "unet"))
+                                .forward(backend, x, t, hidden)
+                                .predicted);
+    EXPECT_LT(backends::relative_distance(predicted, direct), 1e-4);
     EXPECT_EQ(networks::bottleneck_shape(model.network).size(), 4U);
 }
 
 TEST_P(LatentModel, converted_back_to_diffusers_it_has_the_same_tensors) {
     write_as_diffusers(written(), folder_ / "back");
     const DiffusersDirectory back(folder_ / "back"), before(model_.path());
-    EXPECT_EQ(ops::hash_of(back.unet_weights().read()), ops::hash_of(before.unet_weights().read()));
-    EXPECT_EQ(ops::hash_of(back.vae_weights().read()), ops::hash_of(before.vae_weights().read()));
-    EXPECT_EQ(ops::hash_of(back.text_weights().read()), ops::hash_of(before.text_weights().read()));
+    EXPECT_EQ(backends::hash_of(back.unet_weights().read()),
+              backends::hash_of(before.unet_weights().read()));
+    EXPECT_EQ(backends::hash_of(back.vae_weights().read()),
+              backends::hash_of(before.vae_weights().read()));
+    EXPECT_EQ(backends::hash_of(back.text_weights().read()),
+              backends::hash_of(before.text_weights().read()));
     EXPECT_EQ(back.scheduler_config(), before.scheduler_config());
-    EXPECT_FALSE(
-        ops::error_of([&] { write_as_diffusers(folder_ / "model", folder_ / "back"); }).empty())
+    EXPECT_FALSE(backends::error_of([&] {
+                     write_as_diffusers(folder_ / "model", folder_ / "back");
+                 }).empty())
         << "is there already";
 }
 
@@ -64,7 +68,7 @@ TEST_P(LatentModel, without_its_parts_it_cannot_be_converted_to_diffusers) {
     std::filesystem::create_directories(folder_ / "alone");
     for (const char* file : {"config.json", "model.safetensors"})
         std::filesystem::copy(model / file, folder_ / "alone" / file);
-    EXPECT_NE(ops::error_of([&] {
+    EXPECT_NE(backends::error_of([&] {
                   write_as_diffusers(folder_ / "alone", folder_ / "back");
               }).find("no autoencoder"),
               std::string::npos);

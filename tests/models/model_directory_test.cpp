@@ -18,9 +18,9 @@ protected:
 
     template <class Change>
     void change_weights(Change change) {
-        ops::Parameters weights = model.parameters.clone();
+        backends::Parameters weights = model.parameters.clone();
         change(weights);
-        ops::write_parameters(path / "model.safetensors", weights);
+        backends::write_parameters(path / "model.safetensors", weights);
     }
 
     template <class Change>
@@ -45,7 +45,7 @@ protected:
 
 TEST_F(ModelDirectory, is_read_back_with_the_same_bits_and_settings) {
     const Model read = read_model(path);
-    EXPECT_EQ(ops::hash_of(read.parameters), ops::hash_of(model.parameters));
+    EXPECT_EQ(backends::hash_of(read.parameters), backends::hash_of(model.parameters));
     EXPECT_EQ(read.config, model.config);
     EXPECT_EQ(read.spec, model.spec);
     EXPECT_EQ(read.parametrisation.sigma_data, 0.7);
@@ -61,13 +61,13 @@ TEST_F(
     const Model mapped = read_model(path, at::kCPU, Weights::mapped);
     ASSERT_TRUE(mapped.mapped);
     EXPECT_FALSE(read_model(path).mapped);
-    const std::string hash = ops::hash_of(model.parameters);
-    EXPECT_EQ(ops::hash_of(mapped.parameters), hash);
+    const std::string hash = backends::hash_of(model.parameters);
+    EXPECT_EQ(backends::hash_of(mapped.parameters), hash);
     mapped.mapped->release_pages();
-    EXPECT_EQ(ops::hash_of(mapped.parameters), hash);
+    EXPECT_EQ(backends::hash_of(mapped.parameters), hash);
     write_model(path, tiny_model(tiny_config(), 2));
     mapped.mapped->release_pages();
-    EXPECT_EQ(ops::hash_of(mapped.parameters), hash)
+    EXPECT_EQ(backends::hash_of(mapped.parameters), hash)
         << "who has a model open keeps the file it was opened with";
 }
 
@@ -76,8 +76,8 @@ TEST_F(ModelDirectory, an_opened_model_can_be_read_after_its_directory_is_gone) 
     EXPECT_EQ(opened.parameters.count(), 0);
     fs::remove_all(path);
     for (const Weights weights : {Weights::copied, Weights::mapped}) {
-        EXPECT_EQ(ops::hash_of(read_weights(opened, at::kCPU, weights).parameters),
-                  ops::hash_of(model.parameters));
+        EXPECT_EQ(backends::hash_of(read_weights(opened, at::kCPU, weights).parameters),
+                  backends::hash_of(model.parameters));
     }
 }
 
@@ -97,13 +97,14 @@ TEST_F(ModelDirectory, keeps_unknown_keys) {
 TEST_F(ModelDirectory, raw_weights_are_stored_beside_and_not_used) {
     const Model raw = tiny_model(tiny_config(), 2);
     write_model(path, model, {{"raw", raw.parameters}});
-    EXPECT_EQ(ops::hash_of(ops::read_parameters(path / "model-raw.safetensors")),
-              ops::hash_of(raw.parameters));
-    EXPECT_EQ(ops::hash_of(read_model(path).parameters), ops::hash_of(model.parameters));
+    EXPECT_EQ(backends::hash_of(backends::read_parameters(path / "model-raw.safetensors")),
+              backends::hash_of(raw.parameters));
+    EXPECT_EQ(backends::hash_of(read_model(path).parameters), backends::hash_of(model.parameters));
 }
 
 TEST_F(ModelDirectory, half_precision_weights_are_read_as_float32) {
-    change_weights([&](ops::Parameters& weights) { weights = weights.to(at::kCPU, at::kHalf); });
+    change_weights(
+        [&](backends::Parameters& weights) { weights = weights.to(at::kCPU, at::kHalf); });
     const Model read = read_model(path);
     for (const auto& [name, tensor] : read.parameters.tensors()) {
         EXPECT_EQ(tensor.scalar_type(), at::kFloat) << name;
@@ -113,16 +114,16 @@ TEST_F(ModelDirectory, half_precision_weights_are_read_as_float32) {
 }
 
 TEST_F(ModelDirectory, a_missing_tensor_is_named) {
-    change_weights([](ops::Parameters& weights) {
+    change_weights([](backends::Parameters& weights) {
         std::map<std::string, Tensor> kept = weights.tensors();
         kept.erase("model.map_noise.weight");
-        weights = ops::Parameters(kept);
+        weights = backends::Parameters(kept);
     });
     expect_rejected("model.safetensors", "\"model.map_noise.weight\" is missing");
 }
 
 TEST_F(ModelDirectory, a_superfluous_tensor_is_named) {
-    change_weights([](ops::Parameters& weights) {
+    change_weights([](backends::Parameters& weights) {
         weights.set("model.block1.layer0.weight", at::zeros({8, 8}));
     });
     expect_rejected("model.safetensors",
@@ -130,8 +131,9 @@ TEST_F(ModelDirectory, a_superfluous_tensor_is_named) {
 }
 
 TEST_F(ModelDirectory, a_tensor_of_another_shape_is_named_with_both_shapes) {
-    change_weights(
-        [](ops::Parameters& weights) { weights.set("model.output.weight", at::zeros({3, 8})); });
+    change_weights([](backends::Parameters& weights) {
+        weights.set("model.output.weight", at::zeros({3, 8}));
+    });
     const std::string message = error_message("model.safetensors");
     for (const char* part : {"\"model.output.weight\"", "[3,8]", "[2,8]"})
         core::expect_contains(message, part);
@@ -144,30 +146,31 @@ TEST_F(ModelDirectory, sizes_changed_after_training_do_not_fit_the_weights) {
 
 TEST_F(ModelDirectory, non_finite_weights_are_rejected) {
     for (const double bad : {std::nan(""), HUGE_VAL, -HUGE_VAL}) {
-        change_weights([&](ops::Parameters& weights) {
+        change_weights([&](backends::Parameters& weights) {
             weights.at("model.block0.layer1.weight")[3][5] = bad;
         });
         expect_rejected("model.safetensors", "not finite");
     }
-    change_weights([](ops::Parameters& weights) {  // infinities of both signs, whose sum is NaN
-        weights.at("model.output.bias")[0] = HUGE_VAL;
-        weights.at("model.output.bias")[1] = -HUGE_VAL;
-    });
+    change_weights(
+        [](backends::Parameters& weights) {  // infinities of both signs, whose sum is NaN
+            weights.at("model.output.bias")[0] = HUGE_VAL;
+            weights.at("model.output.bias")[1] = -HUGE_VAL;
+        });
     expect_rejected("model.safetensors", "not finite");
 }
 
 TEST_F(ModelDirectory, integer_weights_are_rejected_by_name) {
-    change_weights([](ops::Parameters& weights) {
+    change_weights([](backends::Parameters& weights) {
         weights.set("model.output.bias", at::zeros({2}, at::kLong));
     });
     expect_rejected("model.safetensors", "\"model.output.bias\"");
 }
 
 TEST_F(ModelDirectory, the_filters_that_edm_saves_with_its_resampling_layers_are_dropped) {
-    change_weights([](ops::Parameters& weights) {
+    change_weights([](backends::Parameters& weights) {
         weights.set("model.enc.32x32_down.conv0.resample_filter", at::full({1, 1, 2, 2}, 0.25));
     });
-    EXPECT_EQ(ops::hash_of(read_model(path).parameters), ops::hash_of(model.parameters));
+    EXPECT_EQ(backends::hash_of(read_model(path).parameters), backends::hash_of(model.parameters));
 }
 
 TEST_F(ModelDirectory, a_truncated_weights_file_is_rejected) {
@@ -218,7 +221,7 @@ TEST_F(ModelDirectory, mistakes_in_the_config_are_named_by_their_key) {
 TEST_F(ModelDirectory, a_config_without_data_defaults_to_the_networks_shape) {
     change_config([](json& config) { config.erase("data"); });
     const Model read = read_model(path);
-    EXPECT_EQ(read.spec, (SampleSpec{SampleSpec::Kind::points, {2}, {0, 0}, 1, {}}));
+    EXPECT_EQ(read.spec, (data::SampleSpec{data::SampleSpec::Kind::points, {2}, {0, 0}, 1, {}}));
 }
 
 TEST_F(ModelDirectory, a_path_that_is_not_a_model_is_rejected) {
@@ -232,27 +235,27 @@ TEST_F(ModelDirectory, a_path_that_is_not_a_model_is_rejected) {
 TEST_F(ModelDirectory, the_config_alone_can_be_read_without_weights) {
     fs::remove(path / "model.safetensors");
     const Model read = read_model_config(path);
-    EXPECT_EQ(read.network.data_shape, ops::Shape{2});
+    EXPECT_EQ(read.network.data_shape, graph::Shape{2});
     EXPECT_TRUE(read.parameters.empty());
 }
 
 TEST_F(ModelDirectory, initial_weights_depend_on_the_seed_alone) {
     const auto hash = [](std::uint64_t seed) {
-        return ops::hash_of(init_model(tiny_config(), seed).parameters);
+        return backends::hash_of(init_model(tiny_config(), seed).parameters);
     };
     EXPECT_EQ(hash(1), hash(1));
     EXPECT_NE(hash(1), hash(2));
 }
 
 TEST(SampleSpec, images_are_quantised_like_edm_and_converted_back) {
-    const SampleSpec spec{SampleSpec::Kind::image, {1, 2, 3}, {}, 1, {}};
+    const data::SampleSpec spec{data::SampleSpec::Kind::image, {1, 2, 3}, {}, 1, {}};
     const Tensor samples = at::tensor({-2.0F, -1.0F, -0.5F, 0.0F, 0.999F, 2.0F}).view({1, 1, 2, 3});
-    const Tensor pixels = to_user_space(spec, samples);
+    const Tensor pixels = data::to_user_space(spec, samples);
     EXPECT_TRUE(
         at::equal(pixels, at::tensor({0, 0, 64, 128, 255, 255}, at::kByte).view({1, 2, 3, 1})));
     const Tensor all = at::arange(256, at::kByte).view({1, 16, 16, 1});
-    EXPECT_TRUE(at::equal(to_user_space(spec, to_model_space(spec, all)), all));
-    EXPECT_EQ(to_model_space(spec, at::zeros({5, 4, 6, 3}, at::kByte)).sizes(),
+    EXPECT_TRUE(at::equal(data::to_user_space(spec, data::to_model_space(spec, all)), all));
+    EXPECT_EQ(data::to_model_space(spec, at::zeros({5, 4, 6, 3}, at::kByte)).sizes(),
               at::IntArrayRef({5, 3, 4, 6}));
 }
 
@@ -272,12 +275,12 @@ TEST(FrozenModel, bfloat16_matrices_denoise_nearly_as_well_as_autocast) {
     const Model model = tiny_model(unet, 1);
     Model frozen = model;
     frozen.parameters = model.parameters.cast_weights(at::kBFloat16);
-    const ops::Compute compute{at::kBFloat16};
+    const backends::Compute compute{at::kBFloat16};
     const Tensor x = at::sin(at::arange(2 * 3 * 64, at::kFloat)).view({2, 3, 8, 8}),
                  sigma = at::tensor({0.3F, 40.0F});
     const std::vector<std::int64_t> classes{1, 3};
     at::NoGradGuard no_gradients;
-    const auto denoised = [&](const Model& one, const ops::Compute& how) {
+    const auto denoised = [&](const Model& one, const backends::Compute& how) {
         return one.denoiser(how).denoise(x, sigma, diffusion::one_hot(classes, 4));
     };
     const Tensor exact = denoised(model, {});
@@ -297,19 +300,20 @@ TEST(FrozenModel, bfloat16_matrices_denoise_nearly_as_well_as_autocast) {
 }
 
 TEST(SampleSpec, points_are_scaled_and_shifted_and_converted_back) {
-    const SampleSpec spec{SampleSpec::Kind::points, {2}, {1, -2}, 3, {}};
-    EXPECT_TRUE(at::equal(to_user_space(spec, at::tensor({1.0F, 1.0F}).view({1, 2})),
+    const data::SampleSpec spec{data::SampleSpec::Kind::points, {2}, {1, -2}, 3, {}};
+    EXPECT_TRUE(at::equal(data::to_user_space(spec, at::tensor({1.0F, 1.0F}).view({1, 2})),
                           at::tensor({4.0F, 1.0F}).view({1, 2})));
     const Tensor places = at::tensor({0.25F, 7.0F, -3.0F, 2.0F}).view({2, 2});
-    EXPECT_TRUE(at::allclose(to_user_space(spec, to_model_space(spec, places)), places));
+    EXPECT_TRUE(
+        at::allclose(data::to_user_space(spec, data::to_model_space(spec, places)), places));
 }
 
 TEST(SampleSpec, survives_json) {
-    for (const SampleSpec& spec :
-         {SampleSpec{SampleSpec::Kind::image, {3, 8, 8}, {}, 1, {"cat", "dog"}},
-          SampleSpec{SampleSpec::Kind::points, {2}, {0.1, 1.0 / 3}, 1e-7, {}}}) {
-        const json written = json::parse(to_json(spec).dump());
-        EXPECT_EQ(sample_spec_from_json(core::JsonObject(written, "config.json")), spec);
+    for (const data::SampleSpec& spec :
+         {data::SampleSpec{data::SampleSpec::Kind::image, {3, 8, 8}, {}, 1, {"cat", "dog"}},
+          data::SampleSpec{data::SampleSpec::Kind::points, {2}, {0.1, 1.0 / 3}, 1e-7, {}}}) {
+        const json written = json::parse(data::to_json(spec).dump());
+        EXPECT_EQ(data::sample_spec_from_json(core::JsonObject(written, "config.json")), spec);
     }
 }
 

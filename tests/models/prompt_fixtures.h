@@ -35,11 +35,11 @@ inline void write_tiny_encoder(const std::filesystem::path& directory, std::uint
     core::write_json(directory / "text_encoder" / "config.json", config);
     const auto specs =
         parameters_of(networks::ClipText::of(core::JsonObject(config, "config.json")));
-    ops::Parameters parameters = ops::initialise(specs, seed);
+    backends::Parameters parameters = backends::initialise(specs, seed);
     for (const auto& [name, tensor] : parameters.tensors())
         tensor.add_(at::sin(at::arange(tensor.numel(), at::kFloat) * 1.7).view(tensor.sizes()),
                     0.5);
-    ops::write_parameters(directory / "text_encoder" / "model.safetensors", parameters);
+    backends::write_parameters(directory / "text_encoder" / "model.safetensors", parameters);
 }
 
 /// A student or teacher conditioned on embeddings of length 8 that generates 4x4 images.

@@ -61,7 +61,7 @@ TEST(AdmUNet, has_as_many_parameters_as_in_the_paper) {
 
 TEST(AdmUNet, the_teachers_bottleneck_is_768_channels_of_8x8) {
     EXPECT_EQ(bottleneck_shape(network_of(paper(192, {1, 2, 3, 4}, 3))),
-              (ops::Shape{1, 768, 8, 8}));
+              (graph::Shape{1, 768, 8, 8}));
 }
 
 TEST(AdmUNet, encode_is_the_bottleneck_of_forward) {
@@ -78,15 +78,15 @@ TEST(AdmUNet, every_input_matters_to_its_own_sample) {
 
 TEST(AdmUNet, initially_outputs_zero_so_that_a_new_denoiser_returns_the_skip) {
     const Network network = network_of(small_adm());
-    const ops::Parameters parameters = ops::initialise(trace(network).parameters, 1);
-    ops::TorchOps backend(parameters);
-    EXPECT_TRUE(ops::tensor_of(network.forward(backend, inputs_for(network, 2)).raw)
+    const backends::Parameters parameters = backends::initialise(trace(network).parameters, 1);
+    backends::TorchOps backend(parameters);
+    EXPECT_TRUE(backends::tensor_of(network.forward(backend, inputs_for(network, 2)).raw)
                     .equal(at::zeros({2, 2, 8, 8})));
 }
 
 TEST(AdmUNet, the_label_matrix_is_initialised_with_unit_standard_deviation) {
     const auto parameters =
-        ops::initialise(trace(network_of(with(small_adm(), "classes", 100))).parameters, 1);
+        backends::initialise(trace(network_of(with(small_adm(), "classes", 100))).parameters, 1);
     EXPECT_NEAR(parameters.at("model.map_label.weight").square().mean().sqrt().item<double>(), 1.0,
                 0.03);
 }
@@ -112,16 +112,16 @@ TEST(AdmUNet, parameter_names_have_the_resolutions_of_the_patched_network) {
     const auto specs =
         trace(network_of(with(with(small_adm(), "resolution", 28), "patch_size", 2))).parameters;
     const auto first =
-        std::ranges::find(specs, "model.enc.14x14_conv.weight", &ops::ParameterSpec::name);
+        std::ranges::find(specs, "model.enc.14x14_conv.weight", &graph::ParameterSpec::name);
     ASSERT_NE(first, specs.end());
-    EXPECT_EQ(first->shape, (ops::Shape{16, 2 * 4, 3, 3}));
+    EXPECT_EQ(first->shape, (graph::Shape{16, 2 * 4, 3, 3}));
 }
 
 TEST(AdmUNet, a_bad_config_is_one_line_that_names_file_and_key) {
     const auto expect_named = [](const json& config, const std::string& key) {
         const std::string message = config_error(config);
-        ops::expect_contains(message, "config.json");
-        ops::expect_contains(message, key);
+        backends::expect_contains(message, "config.json");
+        backends::expect_contains(message, key);
         EXPECT_EQ(message.find('\n'), message.npos);
     };
     for (const char* key : {"resolution", "channels", "model_channels", "channel_mult",
@@ -148,11 +148,11 @@ TEST(AdmUNet, channels_that_heads_or_groups_do_not_divide_are_rejected_when_the_
     for (const json& config :
          {with(small_adm(), "model_channels", 36), with(small_adm(), "model_channels", 14)}) {
         const std::string message = config_error(config);
-        ops::expect_contains(message, "config.json");
-        ops::expect_contains(message, "model_channels");
+        backends::expect_contains(message, "config.json");
+        backends::expect_contains(message, "model_channels");
     }
-    ops::expect_contains(config_error(with(small_adm(), "channel_mult", {1, 13})),
-                         "heads");  // 208 channels, 3 heads
+    backends::expect_contains(config_error(with(small_adm(), "channel_mult", {1, 13})),
+                              "heads");  // 208 channels, 3 heads
 }
 
 }  // namespace atelier::networks

@@ -6,10 +6,10 @@ namespace atelier::networks {
 
 namespace {
 
-ops::ShapeOps head_on(const ops::Shape& bottleneck) {
-    ops::ShapeOps shapes;
-    const ops::Shape logit = shapes.shape(discriminator_head(shapes, bottleneck));
-    EXPECT_EQ(logit, (ops::Shape{bottleneck[0], 1}));
+graph::ShapeOps head_on(const graph::Shape& bottleneck) {
+    graph::ShapeOps shapes;
+    const graph::Shape logit = shapes.shape(discriminator_head(shapes, bottleneck));
+    EXPECT_EQ(logit, (graph::Shape{bottleneck[0], 1}));
     return shapes;
 }
 
@@ -26,11 +26,11 @@ TEST(DiscriminatorHead, gives_one_logit_per_sample_on_bottlenecks_of_any_size) {
     for (const std::int64_t size : {1, 2, 3, 4, 5, 7, 8, 16}) {
         for (const std::int64_t channels : {4, 36, 64}) {
             const auto specs = head_on({3, channels, size, size}).parameters;
-            const ops::Parameters parameters = ops::filled(specs);
-            ops::TorchOps backend(parameters);
-            const Tensor h = ops::normal({3, channels, size, size}, "h");
-            const Tensor logits = ops::tensor_of(discriminator_head(backend, h));
-            EXPECT_EQ(logits.sizes().vec(), (ops::Shape{3, 1}));
+            const backends::Parameters parameters = backends::filled(specs);
+            backends::TorchOps backend(parameters);
+            const Tensor h = backends::normal({3, channels, size, size}, "h");
+            const Tensor logits = backends::tensor_of(discriminator_head(backend, h));
+            EXPECT_EQ(logits.sizes().vec(), (graph::Shape{3, 1}));
             EXPECT_GT((logits[0] - logits[1]).abs().item<double>(), 1e-4)
                 << channels << " channels of " << size << "x" << size;
         }
@@ -39,11 +39,13 @@ TEST(DiscriminatorHead, gives_one_logit_per_sample_on_bottlenecks_of_any_size) {
 
 TEST(DiscriminatorHead, sees_every_pixel_of_the_bottleneck) {
     for (const std::int64_t size : {3, 4, 7, 8}) {
-        const ops::Parameters parameters = ops::filled(head_on({1, 8, size, size}).parameters);
-        ops::TorchOps backend(parameters);
-        const Tensor h = ops::normal({1, 8, size, size}, "h").requires_grad_();
-        const Tensor logit = ops::tensor_of(discriminator_head(backend, h)).sum();
-        EXPECT_GT(ops::gradients_of(logit, {h})[0].abs().amax({0, 1}).min().item<double>(), 1e-6)
+        const backends::Parameters parameters =
+            backends::filled(head_on({1, 8, size, size}).parameters);
+        backends::TorchOps backend(parameters);
+        const Tensor h = backends::normal({1, 8, size, size}, "h").requires_grad_();
+        const Tensor logit = backends::tensor_of(discriminator_head(backend, h)).sum();
+        EXPECT_GT(backends::gradients_of(logit, {h})[0].abs().amax({0, 1}).min().item<double>(),
+                  1e-6)
             << size;
     }
 }
@@ -51,15 +53,17 @@ TEST(DiscriminatorHead, sees_every_pixel_of_the_bottleneck) {
 TEST(DiscriminatorHead, supports_features_of_points_too) {
     const auto specs = head_on({5, 16}).parameters;
     EXPECT_EQ(parameter_count(specs), 2 * 16 + 2 * (16 * 16 + 16) + 17);
-    const ops::Parameters parameters = ops::filled(specs);
-    ops::TorchOps backend(parameters);
-    EXPECT_EQ(ops::tensor_of(discriminator_head(backend, ops::normal({5, 16}, "h"))).sizes().vec(),
-              (ops::Shape{5, 1}));
+    const backends::Parameters parameters = backends::filled(specs);
+    backends::TorchOps backend(parameters);
+    EXPECT_EQ(backends::tensor_of(discriminator_head(backend, backends::normal({5, 16}, "h")))
+                  .sizes()
+                  .vec(),
+              (graph::Shape{5, 1}));
 }
 
 TEST(DiscriminatorHead, keeps_its_parameters_under_head) {
-    for (const ops::Shape& bottleneck :
-         {ops::Shape{1, 8, 8, 8}, ops::Shape{1, 8, 2, 2}, ops::Shape{1, 8}}) {
+    for (const graph::Shape& bottleneck :
+         {graph::Shape{1, 8, 8, 8}, graph::Shape{1, 8, 2, 2}, graph::Shape{1, 8}}) {
         for (const auto& spec : head_on(bottleneck).parameters)
             EXPECT_TRUE(spec.name.starts_with("head.")) << spec.name;
     }
@@ -68,18 +72,18 @@ TEST(DiscriminatorHead, keeps_its_parameters_under_head) {
 TEST(Classifier, gives_features_logits_and_the_maps_of_its_layers) {
     const ClassifierConfig config{
         .resolution = 28, .channels = 1, .classes = 10, .width = 8, .features = 24};
-    ops::ShapeOps shapes;
-    classifier(shapes, config, ops::Shape{1, 1, 28, 28});
-    const ops::Parameters parameters = ops::filled(shapes.parameters);
-    ops::TorchOps backend(parameters);
+    graph::ShapeOps shapes;
+    classifier(shapes, config, graph::Shape{1, 1, 28, 28});
+    const backends::Parameters parameters = backends::filled(shapes.parameters);
+    backends::TorchOps backend(parameters);
     const ClassifierOutput seen =
-        classifier(backend, config, ops::normal({3, 1, 28, 28}, "images"));
-    EXPECT_EQ(ops::tensor_of(seen.features).sizes().vec(), (ops::Shape{3, 24}));
-    EXPECT_EQ(ops::tensor_of(seen.logits).sizes().vec(), (ops::Shape{3, 10}));
+        classifier(backend, config, backends::normal({3, 1, 28, 28}, "images"));
+    EXPECT_EQ(backends::tensor_of(seen.features).sizes().vec(), (graph::Shape{3, 24}));
+    EXPECT_EQ(backends::tensor_of(seen.logits).sizes().vec(), (graph::Shape{3, 10}));
     ASSERT_EQ(seen.layers.size(), 3U);
-    EXPECT_EQ(ops::tensor_of(seen.layers[0]).sizes().vec(), (ops::Shape{3, 8, 28, 28}));
-    EXPECT_EQ(ops::tensor_of(seen.layers[1]).sizes().vec(), (ops::Shape{3, 16, 14, 14}));
-    EXPECT_EQ(ops::tensor_of(seen.layers[2]).sizes().vec(), (ops::Shape{3, 24, 7, 7}));
+    EXPECT_EQ(backends::tensor_of(seen.layers[0]).sizes().vec(), (graph::Shape{3, 8, 28, 28}));
+    EXPECT_EQ(backends::tensor_of(seen.layers[1]).sizes().vec(), (graph::Shape{3, 16, 14, 14}));
+    EXPECT_EQ(backends::tensor_of(seen.layers[2]).sizes().vec(), (graph::Shape{3, 24, 7, 7}));
 }
 
 TEST(Classifier, a_bad_config_names_file_and_key) {
@@ -90,7 +94,7 @@ TEST(Classifier, a_bad_config_names_file_and_key) {
                               {"width", 32},
                               {"features", 128}};
     const auto error = [](const nlohmann::json& config) {
-        return ops::error_of(
+        return backends::error_of(
             [&] { read_classifier_config(core::JsonObject(config, "config.json")); });
     };
     EXPECT_EQ(read_classifier_config(core::JsonObject(good, "config.json")).features, 128);
@@ -98,12 +102,12 @@ TEST(Classifier, a_bad_config_names_file_and_key) {
          {"architecture", "resolution", "channels", "classes", "width", "features"}) {
         nlohmann::json bad = good;
         bad.erase(key);
-        ops::expect_contains(error(bad), "config.json");
-        ops::expect_contains(error(bad), key);
+        backends::expect_contains(error(bad), "config.json");
+        backends::expect_contains(error(bad), key);
     }
     nlohmann::json other = good;
     other["architecture"] = "mlp";
-    ops::expect_contains(error(other), "\"mlp\", not a classifier");
+    backends::expect_contains(error(other), "\"mlp\", not a classifier");
 }
 
 }  // namespace atelier::networks

@@ -15,16 +15,19 @@ const nlohmann::json& unet() {
     return config;
 }
 
-std::vector<Tensor> gradients(const Network& network, const ops::Parameters& parameters,
+std::vector<Tensor> gradients(const Network& network, const backends::Parameters& parameters,
                               bool recompute, std::optional<at::ScalarType> type = {}) {
     Inputs inputs = inputs_for(network, 3);
-    Tensor x = ops::tensor_of(inputs.x).clone().set_requires_grad(true);
+    Tensor x = backends::tensor_of(inputs.x).clone().set_requires_grad(true);
     inputs.x = x;
     Tensor value;
     {
-        const ops::LowPrecision precision(at::kCPU, type);
-        ops::TorchOps backend(parameters, "", recompute);
-        value = ops::tensor_of(network.forward(backend, inputs).raw).to(at::kFloat).square().mean();
+        const backends::LowPrecision precision(at::kCPU, type);
+        backends::TorchOps backend(parameters, "", recompute);
+        value = backends::tensor_of(network.forward(backend, inputs).raw)
+                    .to(at::kFloat)
+                    .square()
+                    .mean();
     }
     std::vector<Tensor> inputs_with_gradients = parameters.list();
     inputs_with_gradients.push_back(x);
@@ -33,7 +36,7 @@ std::vector<Tensor> gradients(const Network& network, const ops::Parameters& par
 
 TEST(ActivationCheckpointing, changes_gradients_only_by_rounding) {
     const Network network = network_of(unet());
-    const ops::Parameters parameters = ops::filled(trace(network).parameters);
+    const backends::Parameters parameters = backends::filled(trace(network).parameters);
     parameters.require_gradients(true);
     for (const auto type : {std::optional<at::ScalarType>(), std::optional(at::kBFloat16)}) {
         const auto plain = gradients(network, parameters, false, type),
@@ -59,13 +62,13 @@ TEST(ActivationCheckpointing, retains_only_the_inputs_of_blocks) {
 
 TEST(ActivationCheckpointing, double_backward_is_rejected_with_a_message) {
     const Network network = network_of(unet());
-    const ops::Parameters parameters = ops::filled(trace(network).parameters);
+    const backends::Parameters parameters = backends::filled(trace(network).parameters);
     parameters.require_gradients(true);
-    ops::TorchOps backend(parameters, "", true);
+    backends::TorchOps backend(parameters, "", true);
     Inputs inputs = inputs_for(network, 2);
-    const Tensor x = ops::tensor_of(inputs.x).clone().set_requires_grad(true);
+    const Tensor x = backends::tensor_of(inputs.x).clone().set_requires_grad(true);
     inputs.x = x;
-    const Tensor value = ops::tensor_of(network.forward(backend, inputs).raw).sum();
+    const Tensor value = backends::tensor_of(network.forward(backend, inputs).raw).sum();
     EXPECT_THROW(torch::autograd::grad({value}, {x}, {}, std::nullopt, /*create_graph=*/true),
                  std::exception);
 }
@@ -83,15 +86,15 @@ TEST(MemoryEstimate, grows_with_width_and_halves_with_precision) {
 TEST(MemoryEstimate, of_a_chain_matches_a_count_by_hand) {
     // x (outside) -> conv a -> norm b (retains a) -> conv c (retains b): a, b and c have 2*4*4*4
     // elements each.
-    ops::ShapeOps training({.backward = true}), inference;
-    const auto chain = [](ops::ShapeOps& ops) {
-        const ops::Value a = ops.conv2d(ops::Shape{2, 3, 4, 4}, "a", {.out_channels = 4});
-        const ops::Value b = ops.group_norm(a, "b", {.groups = 2});
+    graph::ShapeOps training({.backward = true}), inference;
+    const auto chain = [](graph::ShapeOps& ops) {
+        const graph::Value a = ops.conv2d(graph::Shape{2, 3, 4, 4}, "a", {.out_channels = 4});
+        const graph::Value b = ops.group_norm(a, "b", {.groups = 2});
         return ops.conv2d(b, "c", {.out_channels = 4});
     };
     constexpr double each = 2 * 4 * 4 * 4 * 4;
     {
-        const ops::Value out = chain(training);
+        const graph::Value out = chain(training);
         EXPECT_EQ(training.memory().retained, 3 * each);
     }
     EXPECT_EQ(training.memory().retained, 2 * each)

@@ -26,7 +26,7 @@ bool reads_labels(const Network& network) {
 TEST(Mlp, maps_points_to_points_with_and_without_classes) {
     for (const std::int64_t classes : {0, 4}) {
         const Network network = network_of(config(classes));
-        EXPECT_EQ(network.data_shape, (ops::Shape{5}));
+        EXPECT_EQ(network.data_shape, (graph::Shape{5}));
         EXPECT_EQ(network.label_dim, classes);
         EXPECT_EQ(reads_labels(network), classes > 0);
         expect_every_input_to_matter_to_its_own_sample(network);
@@ -36,15 +36,15 @@ TEST(Mlp, maps_points_to_points_with_and_without_classes) {
 TEST(Mlp, encode_is_the_bottleneck_of_forward) {
     for (const std::int64_t blocks : {1, 2, 3}) {
         expect_encode_is_the_bottleneck_of_forward(network_of(config(4, blocks)));
-        EXPECT_EQ(bottleneck_shape(network_of(config(4, blocks))), (ops::Shape{1, 16}));
+        EXPECT_EQ(bottleneck_shape(network_of(config(4, blocks))), (graph::Shape{1, 16}));
     }
 }
 
 TEST(Mlp, initially_outputs_zero) {
     const Network network = network_of(config(4));
-    const ops::Parameters parameters = ops::initialise(trace(network).parameters, 1);
-    ops::TorchOps backend(parameters);
-    EXPECT_TRUE(ops::tensor_of(network.forward(backend, inputs_for(network, 2)).raw)
+    const backends::Parameters parameters = backends::initialise(trace(network).parameters, 1);
+    backends::TorchOps backend(parameters);
+    EXPECT_TRUE(backends::tensor_of(network.forward(backend, inputs_for(network, 2)).raw)
                     .equal(at::zeros({2, 5})));
 }
 
@@ -54,14 +54,14 @@ TEST(Mlp, a_bad_config_names_file_and_key) {
         missing.erase(key);
         zero[key] = 0;
         for (const auto& bad : {missing, zero}) {
-            ops::expect_contains(config_error(bad), "config.json");
-            ops::expect_contains(config_error(bad), key);
+            backends::expect_contains(config_error(bad), "config.json");
+            backends::expect_contains(config_error(bad), key);
         }
     }
     nlohmann::json odd = config(0);
     odd["hidden"] = 17;
-    ops::expect_contains(config_error(odd), "hidden");
-    ops::expect_contains(config_error(config(-1)), "classes");
+    backends::expect_contains(config_error(odd), "hidden");
+    backends::expect_contains(config_error(config(-1)), "classes");
 }
 
 }  // namespace atelier::networks

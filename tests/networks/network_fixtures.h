@@ -1,8 +1,8 @@
 #pragma once
 
+#include "atelier/backends/torch/torch_ops.h"
 #include "atelier/networks/network.h"
-#include "atelier/ops/torch_ops.h"
-#include "ops/tensors.h"
+#include "backends/tensors.h"
 
 namespace atelier::networks {
 
@@ -11,14 +11,14 @@ inline Network network_of(const nlohmann::json& config) {
 }
 
 inline std::string config_error(const nlohmann::json& config) {
-    return ops::error_of([&] { network_of(config); });
+    return backends::error_of([&] { network_of(config); });
 }
 
 /// Inputs for a batch of `n`; one-hot labels where the network is conditional.
 inline Inputs inputs_for(const Network& network, std::int64_t n) {
     std::vector<std::int64_t> shape{n};
     shape.insert(shape.end(), network.data_shape.begin(), network.data_shape.end());
-    Inputs inputs{ops::normal(shape, "x"), ops::normal({n}, "c_noise"), std::nullopt};
+    Inputs inputs{backends::normal(shape, "x"), backends::normal({n}, "c_noise"), std::nullopt};
     if (network.label_dim > 0)
         inputs.labels =
             at::one_hot(at::arange(n) % network.label_dim, network.label_dim).to(at::kFloat);
@@ -26,14 +26,14 @@ inline Inputs inputs_for(const Network& network, std::int64_t n) {
 }
 
 inline void expect_encode_is_the_bottleneck_of_forward(const Network& network) {
-    const ops::Parameters parameters = ops::filled(trace(network).parameters);
-    ops::TorchOps backend(parameters);
+    const backends::Parameters parameters = backends::filled(trace(network).parameters);
+    backends::TorchOps backend(parameters);
     const Inputs inputs = inputs_for(network, 3);
     const Outputs out = network.forward(backend, inputs);
-    const Tensor encoded = ops::tensor_of(network.encode(backend, inputs));
-    EXPECT_TRUE(encoded.equal(ops::tensor_of(out.bottleneck)));
-    EXPECT_EQ(ops::tensor_of(out.raw).sizes(), ops::tensor_of(inputs.x).sizes());
-    ops::Shape one = encoded.sizes().vec();
+    const Tensor encoded = backends::tensor_of(network.encode(backend, inputs));
+    EXPECT_TRUE(encoded.equal(backends::tensor_of(out.bottleneck)));
+    EXPECT_EQ(backends::tensor_of(out.raw).sizes(), backends::tensor_of(inputs.x).sizes());
+    graph::Shape one = encoded.sizes().vec();
     one[0] = 1;
     EXPECT_EQ(one, bottleneck_shape(network));
 }
@@ -41,37 +41,38 @@ inline void expect_encode_is_the_bottleneck_of_forward(const Network& network) {
 /// Expects that changing the labels, c_noise or x of sample 0 changes its output, and only its
 /// output.
 inline void expect_every_input_to_matter_to_its_own_sample(const Network& network) {
-    const ops::Parameters parameters = ops::filled(trace(network).parameters);
-    ops::TorchOps backend(parameters);
+    const backends::Parameters parameters = backends::filled(trace(network).parameters);
+    backends::TorchOps backend(parameters);
     const auto run = [&](const Inputs& inputs) {
-        return ops::tensor_of(network.forward(backend, inputs).raw);
+        return backends::tensor_of(network.forward(backend, inputs).raw);
     };
     const Inputs inputs = inputs_for(network, 2);
     const Tensor before = run(inputs);
     const auto expect_changed = [&](const Inputs& changed, const char* what) {
         const Tensor after = run(changed);
-        EXPECT_GT(ops::relative_distance(after[0], before[0]), 1e-3) << what;
-        EXPECT_LT(ops::relative_distance(after[1], before[1]), 1e-5) << what;
+        EXPECT_GT(backends::relative_distance(after[0], before[0]), 1e-3) << what;
+        EXPECT_LT(backends::relative_distance(after[1], before[1]), 1e-5) << what;
     };
-    const auto with_first = [](const ops::Value& value, const Tensor& first) {
-        return at::cat({first.unsqueeze(0), ops::tensor_of(value).narrow(0, 1, 1)});
+    const auto with_first = [](const graph::Value& value, const Tensor& first) {
+        return at::cat({first.unsqueeze(0), backends::tensor_of(value).narrow(0, 1, 1)});
     };
     expect_changed(
-        {with_first(inputs.x, ops::tensor_of(inputs.x)[0] + 1), inputs.c_noise, inputs.labels},
+        {with_first(inputs.x, backends::tensor_of(inputs.x)[0] + 1), inputs.c_noise, inputs.labels},
         "x");
-    expect_changed({inputs.x, with_first(inputs.c_noise, ops::tensor_of(inputs.c_noise)[0] + 0.5),
-                    inputs.labels},
-                   "c_noise");
+    expect_changed(
+        {inputs.x, with_first(inputs.c_noise, backends::tensor_of(inputs.c_noise)[0] + 0.5),
+         inputs.labels},
+        "c_noise");
     if (inputs.labels) {
         expect_changed({inputs.x, inputs.c_noise,
-                        with_first(*inputs.labels, ops::tensor_of(*inputs.labels)[1])},
+                        with_first(*inputs.labels, backends::tensor_of(*inputs.labels)[1])},
                        "labels");
     }
 }
 
-inline std::int64_t parameter_count(const std::vector<ops::ParameterSpec>& specs) {
+inline std::int64_t parameter_count(const std::vector<graph::ParameterSpec>& specs) {
     std::int64_t total = 0;
-    for (const auto& spec : specs) total += ops::elements(spec.shape);
+    for (const auto& spec : specs) total += graph::elements(spec.shape);
     return total;
 }
 

@@ -7,8 +7,8 @@ namespace atelier::networks {
 TEST(Network, an_unknown_architecture_is_reported_with_the_nearest_known_one) {
     const std::string message = config_error({{"architecture", "adm_unett"}});
     for (const char* part : {"config.json", "\"adm_unett\"", "did you mean \"adm_unet\"?", "mlp"})
-        ops::expect_contains(message, part);
-    ops::expect_contains(config_error({{"dimensions", 2}}), "architecture");
+        backends::expect_contains(message, part);
+    backends::expect_contains(config_error({{"dimensions", 2}}), "architecture");
 }
 
 TEST(Network, every_listed_architecture_has_a_builder) {

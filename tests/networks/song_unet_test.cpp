@@ -48,7 +48,8 @@ json cifar10() {
 
 std::int64_t trained_count(const json& config) {
     auto specs = trace(network_of(config)).parameters;
-    std::erase_if(specs, [](const ops::ParameterSpec& spec) { return ops::is_buffer(spec.name); });
+    std::erase_if(specs,
+                  [](const graph::ParameterSpec& spec) { return backends::is_buffer(spec.name); });
     return parameter_count(specs);
 }
 
@@ -56,7 +57,7 @@ std::int64_t trained_count(const json& config) {
 
 TEST(SongUNet, has_as_many_parameters_as_edms_cifar10_networks) {
     EXPECT_EQ(trained_count(cifar10()), 55'733'891);
-    EXPECT_EQ(bottleneck_shape(network_of(cifar10())), (ops::Shape{1, 256, 8, 8}));
+    EXPECT_EQ(bottleneck_shape(network_of(cifar10())), (graph::Shape{1, 256, 8, 8}));
 }
 
 TEST(SongUNet, encode_is_the_bottleneck_of_forward) {
@@ -75,22 +76,22 @@ TEST(SongUNet, every_input_matters_to_its_own_sample) {
 
 TEST(SongUNet, without_augment_labels_is_as_with_zeros) {
     const Network network = network_of(with(small_song(), {{"augment_dim", 5}}));
-    const ops::Parameters parameters = ops::filled(trace(network).parameters);
-    ops::TorchOps backend(parameters);
+    const backends::Parameters parameters = backends::filled(trace(network).parameters);
+    backends::TorchOps backend(parameters);
     Inputs inputs = inputs_for(network, 2);
-    const auto raw = [&] { return ops::tensor_of(network.forward(backend, inputs).raw); };
+    const auto raw = [&] { return backends::tensor_of(network.forward(backend, inputs).raw); };
     const Tensor without = raw();
     inputs.augment = at::zeros({2, 5});
-    EXPECT_LT(ops::relative_distance(raw(), without), 1e-6);
+    EXPECT_LT(backends::relative_distance(raw(), without), 1e-6);
     inputs.augment = at::ones({2, 5});
-    EXPECT_GT(ops::relative_distance(raw(), without), 1e-3);
+    EXPECT_GT(backends::relative_distance(raw(), without), 1e-3);
 }
 
 TEST(SongUNet, a_bad_config_is_one_line_that_names_file_and_key) {
     const auto expect_named = [](const json& config, const std::string& key) {
         const std::string message = config_error(config);
-        ops::expect_contains(message, "config.json");
-        ops::expect_contains(message, key);
+        backends::expect_contains(message, "config.json");
+        backends::expect_contains(message, key);
         EXPECT_EQ(message.find('\n'), message.npos);
     };
     for (const char* key : {"resolution", "channels", "model_channels", "channel_mult",

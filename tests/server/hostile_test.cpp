@@ -183,7 +183,8 @@ std::string mutated(std::mt19937_64& random) {
     static const std::vector<std::string> seeds{
         post(red),
         post(
-            R"({"model":"fake","prompt":"green","n":3,"size":"2x2","seed":12,"response_format":"b64_json","output_format":"webp","output_compression":50})"),
+            R"({"model":"fake","prompt":"green","n":3,"size":"2x2","seed":12,
+                "response_format":"b64_json","output_format":"webp","output_compression":50})"),
         post(R"({"class":1,"student":1,"user":"\u00e9"})",
              "Authorization: Bearer x\r\nX-Request-Id: a\r\nOrigin: null\r\n"),
         "GET / HTTP/1.1\r\nHost: localhost\r\nIf-None-Match: \"x\"\r\n\r\n",

@@ -16,16 +16,16 @@ namespace fs = std::filesystem;
 Checkpoint checkpoint_at(std::int64_t step) {
     Checkpoint checkpoint;
     checkpoint.step = step;
-    checkpoint.tensors =
-        ops::Parameters({{"model/weights/w", values_of("w", step, {2, 3})},
-                         {"model/updates", at::full({}, static_cast<double>(step), at::kFloat)}});
+    checkpoint.tensors = backends::Parameters(
+        {{"model/weights/w", values_of("w", step, {2, 3})},
+         {"model/updates", at::full({}, static_cast<double>(step), at::kFloat)}});
     checkpoint.scalars = {{"seconds", 0.1 * static_cast<double>(step)}, {"stage/running", 1.0 / 3}};
     return checkpoint;
 }
 
 bool same(const Checkpoint& a, const Checkpoint& b) {
     return a.step == b.step && a.scalars == b.scalars &&
-           ops::hash_of(a.tensors) == ops::hash_of(b.tensors);
+           backends::hash_of(a.tensors) == backends::hash_of(b.tensors);
 }
 
 /// A folder with checkpoints of steps 10 and 20, and the warnings on reading them.
@@ -138,11 +138,11 @@ TEST(Checkpoint, other_files_are_ignored) {
 TEST(Checkpoint, one_without_a_metadata_checksum_is_still_read) {
     const core::TestFolder folder;
     const Checkpoint old = checkpoint_at(8);
-    ops::write_parameters(folder / "step-000000000008.safetensors", old.tensors,
-                          {{"step", "8"},
-                           {"sha256", ops::hash_of(old.tensors)},
-                           {"number/seconds", "0x1.999999999999ap-1"},
-                           {"number/stage/running", "0x1.5555555555555p-2"}});
+    backends::write_parameters(folder / "step-000000000008.safetensors", old.tensors,
+                               {{"step", "8"},
+                                {"sha256", backends::hash_of(old.tensors)},
+                                {"number/seconds", "0x1.999999999999ap-1"},
+                                {"number/stage/running", "0x1.5555555555555p-2"}});
     const auto read = CheckpointFolder(folder.path()).latest();
     ASSERT_TRUE(read.has_value());
     EXPECT_TRUE(same(*read, old));
@@ -172,7 +172,7 @@ TEST_F(DamagedCheckpoints, no_flipped_byte_gives_a_checkpoint_that_was_never_sav
 }
 
 TEST_F(DamagedCheckpoints, a_file_that_is_not_a_checkpoint_is_skipped) {
-    ops::write_parameters(newest, checkpoint_at(20).tensors);
+    backends::write_parameters(newest, checkpoint_at(20).tensors);
     expect_the_one_before();
     core::expect_contains(warnings, "not a checkpoint");
 }

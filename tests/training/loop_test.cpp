@@ -70,7 +70,7 @@ TEST_F(Loop, an_infinite_loss_with_finite_gradients_updates_neither_the_learner_
         SmallStage stage(4, {.infinite_constant_at = bad});
         Stepper stepper(stage);
         for (std::int64_t step = 0; step < bad; ++step) stepper.step(step);
-        std::vector<ops::Parameters> before;
+        std::vector<backends::Parameters> before;
         for (const Optimizer& optimizer : stepper.optimizers())
             before.push_back(optimizer.state().clone());
         core::expect_contains(core::error_of([&] { stepper.step(bad); }),

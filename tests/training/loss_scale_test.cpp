@@ -31,7 +31,7 @@ public:
             value = value + (w * 0).sqrt().sum();  // an infinite gradient of a finite loss
         return {value, {{"loss", value.item<double>()}}};
     }
-    Tensor sample(const ops::Parameters& weights, const Tensor&,
+    Tensor sample(const backends::Parameters& weights, const Tensor&,
                   const diffusion::Condition&) const override {
         return weights.at("w").detach().clone();
     }
@@ -40,7 +40,7 @@ public:
 private:
     std::vector<std::int64_t> overflows_;
     double scale_;
-    ops::Parameters weights_{{{"w", at::ones({3})}}};
+    backends::Parameters weights_{{{"w", at::ones({3})}}};
 };
 
 TEST(LossScale, halves_and_skips_on_overflow_and_doubles_after_2000_good_updates) {
@@ -135,7 +135,7 @@ TEST(Probes, drawn_in_batches_are_the_same_samples) {
         };
         struct Echo : UnitGradient {
             using UnitGradient::UnitGradient;
-            Tensor sample(const ops::Parameters&, const Tensor& noise,
+            Tensor sample(const backends::Parameters&, const Tensor& noise,
                           const diffusion::Condition&) const override {
                 return noise;
             }

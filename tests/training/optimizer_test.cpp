@@ -14,7 +14,7 @@ Optimization plain(double lr) { return {.lr = lr, .weight_decay = 0, .clip = 0};
 /// AdamW as in Loshchilov & Hutter 2019, algorithm 2, elementwise in double precision.
 class Reference {
 public:
-    Reference(const ops::Parameters& parameters, Optimization settings, std::int64_t total)
+    Reference(const backends::Parameters& parameters, Optimization settings, std::int64_t total)
         : settings_(settings), total_(total) {
         for (const auto& [name, tensor] : parameters.tensors()) {
             const Tensor flat = tensor.detach().to(at::kDouble).contiguous();
@@ -64,7 +64,7 @@ public:
         return settings_.lr * warm * (1 + (settings_.final_share - 1) * fallen);
     }
 
-    static void expect_near(const ops::Parameters& found,
+    static void expect_near(const backends::Parameters& found,
                             const std::vector<std::vector<double>>& expected) {
         std::size_t i = 0;
         for (const auto& [name, tensor] : found.tensors()) {
@@ -91,10 +91,10 @@ private:
     std::vector<std::vector<double>> values_, first_, second_, average_;
 };
 
-ops::Parameters three_tensors() {
-    return ops::Parameters({{"a", values_of("a", 0, {4, 3})},
-                            {"b", values_of("b", 0, {5})},
-                            {"c", at::full({}, 0.7)}});
+backends::Parameters three_tensors() {
+    return backends::Parameters({{"a", values_of("a", 0, {4, 3})},
+                                 {"b", values_of("b", 0, {5})},
+                                 {"c", at::full({}, 0.7)}});
 }
 
 TEST(Optimizer, matches_adamw_in_double_precision_with_warmup_decay_clipping_and_average) {
@@ -109,7 +109,7 @@ TEST(Optimizer, matches_adamw_in_double_precision_with_warmup_decay_clipping_and
         .final_share = 0.1,
         .ema_decay = 0.35};  // from the third update on, the decay is the configured one
     constexpr std::int64_t total = 12;
-    ops::Parameters parameters = three_tensors();
+    backends::Parameters parameters = three_tensors();
     Optimizer optimizer(parameters, settings, total);
     Reference reference(parameters, settings, total);
     int clipped = 0;
@@ -149,7 +149,7 @@ TEST(Optimizer, the_rate_warms_up_and_decays_linearly) {
 }
 
 TEST(Optimizer, returns_the_norm_before_clipping) {
-    ops::Parameters parameters({{"a", at::zeros({1})}, {"b", at::zeros({2})}});
+    backends::Parameters parameters({{"a", at::zeros({1})}, {"b", at::zeros({2})}});
     Optimizer optimizer(parameters, {.lr = 0.1, .clip = 1}, 10);
     EXPECT_NEAR(optimizer.update({at::full({1}, 3.0), at::tensor({0.0F, 4.0F})}), 5, 1e-6);
 }
@@ -158,7 +158,7 @@ TEST(Optimizer, channels_last_gradients_and_weights_are_matched_elementwise) {
     const Tensor weight = values_of("w", 0, {4, 3, 2, 2}),
                  gradient = values_of("g", 0, {4, 3, 2, 2});
     const auto moved = [&](at::MemoryFormat of_weight, at::MemoryFormat of_gradient) {
-        ops::Parameters parameters({{"w", weight.clone(of_weight)}});
+        backends::Parameters parameters({{"w", weight.clone(of_weight)}});
         Optimizer optimizer(parameters, {.lr = 0.1, .beta1 = 0.5, .ema_decay = 0.9}, 10);
         for (const double size : {1.0, 0.1})
             optimizer.update({(gradient * size).contiguous(of_gradient)});
@@ -174,7 +174,7 @@ TEST(Optimizer, channels_last_gradients_and_weights_are_matched_elementwise) {
 }
 
 TEST(Optimizer, fixed_frequencies_do_not_decay) {
-    ops::Parameters parameters(
+    backends::Parameters parameters(
         {{"map.freqs", at::full({3}, 2.0f)}, {"map.weight", at::full({3}, 2.0f)}});
     Optimizer optimizer(parameters, {.lr = 0.1, .weight_decay = 0.5, .ema_decay = 0.9}, 10);
     optimizer.update({Tensor(), at::ones({3})});
@@ -184,7 +184,7 @@ TEST(Optimizer, fixed_frequencies_do_not_decay) {
 
 TEST(Optimizer, one_gradient_shared_by_two_tensors_is_clipped_once) {
     // Autograd returns the same tensor for both sides of a sum.
-    ops::Parameters parameters({{"a", at::zeros({2})}, {"b", at::zeros({2})}});
+    backends::Parameters parameters({{"a", at::zeros({2})}, {"b", at::zeros({2})}});
     Optimizer optimizer(parameters, {.lr = 0.1, .clip = 0.5}, 10);
     const Tensor shared = at::tensor({3.0F, 4.0F});
     optimizer.update({shared, shared});
@@ -199,10 +199,10 @@ TEST(Optimizer, one_gradient_shared_by_two_tensors_is_clipped_once) {
 TEST(Optimizer, a_non_finite_gradient_updates_nothing) {
     for (const double bad :
          {std::numeric_limits<double>::infinity(), std::numeric_limits<double>::quiet_NaN()}) {
-        ops::Parameters parameters = three_tensors();
+        backends::Parameters parameters = three_tensors();
         Optimizer optimizer(parameters, {.lr = 0.1, .ema_decay = 0.5}, 10);
         optimizer.update({at::ones({4, 3}), at::ones({5}), at::ones({})});
-        const ops::Parameters before = optimizer.state().clone();
+        const backends::Parameters before = optimizer.state().clone();
         EXPECT_FALSE(
             std::isfinite(optimizer.update({at::ones({4, 3}), at::ones({5}), at::full({}, bad)})));
         expect_same_bits(optimizer.state(), before);
@@ -211,9 +211,9 @@ TEST(Optimizer, a_non_finite_gradient_updates_nothing) {
 }
 
 TEST(Optimizer, counts_beyond_the_precision_of_float32) {
-    ops::Parameters parameters = three_tensors();
+    backends::Parameters parameters = three_tensors();
     Optimizer optimizer(parameters, plain(0.1), std::int64_t{1} << 26);
-    ops::Parameters long_run = optimizer.state().clone();
+    backends::Parameters long_run = optimizer.state().clone();
     constexpr std::int64_t many = (std::int64_t{1} << 24) + 1;
     long_run.set("updates", at::full({}, many, at::kLong));
     optimizer.restore(long_run);
@@ -225,7 +225,7 @@ TEST(Optimizer, counts_beyond_the_precision_of_float32) {
 }
 
 TEST(Optimizer, without_an_average_the_weights_themselves_are_used) {
-    ops::Parameters parameters = three_tensors();
+    backends::Parameters parameters = three_tensors();
     Optimizer optimizer(parameters, plain(0.1), 10);
     EXPECT_EQ(&optimizer.averaged(), &parameters);
     EXPECT_FALSE(optimizer.state().contains("ema/a"));
@@ -237,10 +237,10 @@ TEST(Optimizer, continues_from_a_restored_state_with_the_same_bits) {
         optimizer.update(
             {values_of("ga", t, {4, 3}), values_of("gb", t, {5}), values_of("gc", t, {})});
     };
-    ops::Parameters straight = three_tensors(), resumed = three_tensors();
+    backends::Parameters straight = three_tensors(), resumed = three_tensors();
     Optimizer one(straight, settings, 10);
     for (std::int64_t t = 0; t < 5; ++t) step(one, t);
-    const ops::Parameters saved = one.state().clone();
+    const backends::Parameters saved = one.state().clone();
     Optimizer other(resumed, settings, 10);
     step(other, 100);  // the existing state is overwritten
     other.restore(saved);
@@ -252,34 +252,36 @@ TEST(Optimizer, continues_from_a_restored_state_with_the_same_bits) {
 }
 
 TEST(Optimizer, the_state_of_another_network_is_rejected_by_name) {
-    const auto state_of = [](ops::Parameters parameters, double ema) {
+    const auto state_of = [](backends::Parameters parameters, double ema) {
         return Optimizer(parameters, {.ema_decay = ema}, 10).state().clone();
     };
-    ops::Parameters mine({{"a", at::zeros({2, 2})}, {"b", at::zeros({3})}});
+    backends::Parameters mine({{"a", at::zeros({2, 2})}, {"b", at::zeros({3})}});
     Optimizer optimizer(mine, {}, 10);
-    const auto error_message = [&](const ops::Parameters& state) {
+    const auto error_message = [&](const backends::Parameters& state) {
         const std::string message = core::error_of([&] { optimizer.restore(state); });
         core::expect_contains(message, "another network");
         EXPECT_EQ(mine.at("a").sum().item<float>(), 0) << "it was half taken over";
         return message;
     };
-    core::expect_contains(error_message(state_of(ops::Parameters({{"a", at::ones({2, 2})}}), 0)),
-                          "/b\"");
-    core::expect_contains(error_message(state_of(
-                              ops::Parameters({{"a", at::ones({2, 2})}, {"b", at::ones({4})}}), 0)),
-                          "/b\"");
     core::expect_contains(
-        error_message(state_of(ops::Parameters({{"a", at::ones({4})}, {"b", at::ones({3})}}), 0)),
+        error_message(state_of(backends::Parameters({{"a", at::ones({2, 2})}}), 0)), "/b\"");
+    core::expect_contains(
+        error_message(
+            state_of(backends::Parameters({{"a", at::ones({2, 2})}, {"b", at::ones({4})}}), 0)),
+        "/b\"");
+    core::expect_contains(
+        error_message(
+            state_of(backends::Parameters({{"a", at::ones({4})}, {"b", at::ones({3})}}), 0)),
         "/a\"");
     // A deeper network has all tensors that this one needs, and more.
-    core::expect_contains(error_message(state_of(ops::Parameters({{"a", at::ones({2, 2})},
-                                                                  {"b", at::ones({3})},
-                                                                  {"deeper", at::ones({1})}}),
+    core::expect_contains(error_message(state_of(backends::Parameters({{"a", at::ones({2, 2})},
+                                                                       {"b", at::ones({3})},
+                                                                       {"deeper", at::ones({1})}}),
                                                  0)),
                           "/deeper\"");
     core::expect_contains(
         error_message(
-            state_of(ops::Parameters({{"a", at::ones({2, 2})}, {"b", at::ones({3})}}), 0.9)),
+            state_of(backends::Parameters({{"a", at::ones({2, 2})}, {"b", at::ones({3})}}), 0.9)),
         "ema/");
 }
 

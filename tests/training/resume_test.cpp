@@ -76,7 +76,7 @@ TEST_F(Resume, a_run_killed_while_its_critic_warms_up_ends_with_the_same_bits) {
     };
     whole.folder = folder / "whole-warmed";
     const LoopResult of_whole = warmed(whole, -1);
-    EXPECT_NE(ops::hash_of(of_whole.raw_weights), ops::hash_of(expected.raw_weights));
+    EXPECT_NE(backends::hash_of(of_whole.raw_weights), backends::hash_of(expected.raw_weights));
     for (std::int64_t killed = steps; killed < steps + 3;
          ++killed) {  // warm-up updates have step numbers beyond the stage's end
         SCOPED_TRACE(killed);
@@ -146,7 +146,7 @@ TEST_F(Resume, a_damaged_newest_checkpoint_costs_a_step_and_no_bits) {
 
 TEST_F(Resume, a_checkpoint_of_another_network_is_rejected_by_name) {
     EXPECT_THROW(train(broken, {.killed_at = 3}), std::runtime_error);
-    ops::Parameters other{{{"weight", at::zeros({4, 2})}}};
+    backends::Parameters other{{{"weight", at::zeros({4, 2})}}};
     const networks::Network network = networks::make_network(core::JsonObject(
         {{"architecture", "mlp"}, {"dimensions", 2}, {"hidden", 4}, {"blocks", 1}}, "other"));
     distillation::ScoreMatching stage(network, other, nullptr, {}, {.steps = steps});

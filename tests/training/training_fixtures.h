@@ -22,8 +22,8 @@ inline Tensor values_of(const std::string& name, std::int64_t index, at::IntArra
 }
 
 /// Same names, types, shapes and bits; NaNs compare by bits.
-inline void expect_same_bits(const ops::Parameters& a, const ops::Parameters& b) {
-    EXPECT_EQ(ops::hash_of(a), ops::hash_of(b));
+inline void expect_same_bits(const backends::Parameters& a, const backends::Parameters& b) {
+    EXPECT_EQ(backends::hash_of(a), backends::hash_of(b));
 }
 
 inline std::vector<std::string> lines_of(const std::filesystem::path& path) {
@@ -77,7 +77,7 @@ public:
     }
 
     /// The weights themselves, so that probes differ.
-    Tensor sample(const ops::Parameters& weights, const Tensor&,
+    Tensor sample(const backends::Parameters& weights, const Tensor&,
                   const diffusion::Condition&) const override {
         ++probes_;
         critics_at_probes_.push_back(critic_.at("weight").detach().clone());
@@ -102,9 +102,9 @@ private:
     double running_ = 1.0 / 3;
     mutable std::int64_t probes_ = 0;
     mutable std::vector<Tensor> critics_at_probes_;
-    ops::Parameters critic_{{{"weight", values_of("critic/weight", 0, {2, 1})}}};
-    ops::Parameters model_{{{"bias", values_of("model/bias", 0, {2})},
-                            {"weight", values_of("model/weight", 0, {3, 2})}}};
+    backends::Parameters critic_{{{"weight", values_of("critic/weight", 0, {2, 1})}}};
+    backends::Parameters model_{{{"bias", values_of("model/bias", 0, {2})},
+                                 {"weight", values_of("model/weight", 0, {3, 2})}}};
 };
 
 /// A checkpoint after every step, a probe every 4, a line every 3.

@@ -3,20 +3,21 @@
 
 #include <iostream>
 
+#include "atelier/backends/torch/bfloat16.h"
 #include "atelier/cli/commands.h"
 #include "atelier/cli/engine_options.h"
-#include "atelier/cli/footprint.h"
 #include "atelier/core/error.h"
 #include "atelier/core/heap.h"
 #include "atelier/core/image_file.h"
 #include "atelier/core/processors.h"
 #include "atelier/distillation/distribution_matching.h"
-#include "atelier/evaluation/latency.h"
 #include "atelier/inference/generator.h"
+#include "atelier/kernels/instructions.h"
+#include "atelier/metrics/latency.h"
 #include "atelier/models/diffusers_directory.h"
 #include "atelier/models/identify_path.h"
 #include "atelier/models/prompt_encoder.h"
-#include "atelier/ops/instructions.h"
+#include "atelier/planning/footprint.h"
 #include "atelier/training/stepper.h"
 
 namespace atelier::cli {
@@ -60,40 +61,40 @@ std::vector<std::int64_t> classes_in_turn(std::int64_t count, std::int64_t class
 }
 
 /// Median seconds of one evaluation of the network, at the highest noise level.
-evaluation::Latency evaluation_time(const models::Model& model, const inference::Engine& engine,
-                                    const BenchmarkArguments& arguments) {
+metrics::Latency evaluation_time(const models::Model& model, const inference::Engine& engine,
+                                 const BenchmarkArguments& arguments) {
     const auto one_step = inference::open_one_step(model, engine);
     const Tensor z = diffusion::image_noise(0, 0, arguments.batch, model.network.data_shape);
     const auto classes = classes_in_turn(arguments.batch, model.network.label_dim);
-    return evaluation::median_seconds([&] { one_step->draw(z, classes); }, warmup_runs,
-                                      arguments.runs);
+    return metrics::median_seconds([&] { one_step->draw(z, classes); }, warmup_runs,
+                                   arguments.runs);
 }
 
 /// Median seconds of one request: noise, routing, all evaluations of the sampler, 8-bit pixels and
 /// their PNGs.
-evaluation::Latency request_time(const inference::Engine& engine,
-                                 const BenchmarkArguments& arguments) {
+metrics::Latency request_time(const inference::Engine& engine,
+                              const BenchmarkArguments& arguments) {
     const auto generator = inference::open_generator(arguments.model, std::nullopt, engine);
     const inference::SampleRequest request = inference::sample_request(
         arguments.batch, 0, classes_in_turn(arguments.batch, generator->prior().classes()),
         generator->prior());
-    const bool images = generator->spec().kind == models::SampleSpec::Kind::image;
+    const bool images = generator->spec().kind == data::SampleSpec::Kind::image;
     // A multi-step request already averages over its evaluations.
     const std::int64_t evaluations = generator->sampling().evaluations(),
                        runs = std::max<std::int64_t>(1, arguments.runs / evaluations);
-    return evaluation::median_seconds(
+    return metrics::median_seconds(
         [&] {
             const Tensor user =
-                models::to_user_space(generator->spec(), generator->draw(request)).contiguous();
+                data::to_user_space(generator->spec(), generator->draw(request)).contiguous();
             for (std::int64_t i = 0; images && i < user.size(0); ++i)
-                core::encode_png(models::image_of(user[i]));
+                core::encode_png(data::image_of(user[i]));
         },
         evaluations == 1 ? warmup_runs : 1, runs);
 }
 
 nlohmann::json inference_figures(const BenchmarkArguments& arguments,
                                  const inference::Engine& engine) {
-    evaluation::Latency evaluated;
+    metrics::Latency evaluated;
     double flops = 0;
     {
         const models::Model model = first_model(arguments.model, engine.device, engine.weights());
@@ -113,10 +114,10 @@ nlohmann::json training_figures(const BenchmarkArguments& arguments,
                                 const inference::Engine& engine) {
     core::keep_freed_memory();
     models::Model model = first_model(arguments.model, engine.device, models::Weights::copied);
-    ops::Parameters student = model.parameters.clone(), fake = model.parameters.clone();
+    backends::Parameters student = model.parameters.clone(), fake = model.parameters.clone();
     if (arguments.gan) fake.merge(distillation::init_head(model.network, 0).to(engine.device), "");
-    ops::Compute compute = engine.compute();
-    if (engine.device.is_cpu() && !ops::cpu_trains_in_bfloat16())
+    backends::Compute compute = engine.compute();
+    if (engine.device.is_cpu() && !backends::cpu_trains_in_bfloat16())
         compute.type = std::nullopt;  // as a run would (RunConfig::compute)
     compute.recompute = arguments.recompute;
     if (compute.type) model.parameters = model.parameters.cast_weights(*compute.type);
@@ -150,38 +151,41 @@ nlohmann::json training_figures(const BenchmarkArguments& arguments,
          {},
          {}},
         settings);
-    const ExecutionMode mode{engine.device.is_cuda(), compute.type.has_value(), compute.recompute};
-    DistillationCost sizes{network_cost(model.network, mode),
-                           network_cost(model.network, mode),
-                           network_cost(model.network, mode),
-                           {},
-                           {},
-                           arguments.gan};
+    const planning::ExecutionMode mode{engine.device.is_cuda(), compute.type.has_value(),
+                                       compute.recompute};
+    planning::DistillationCost sizes{planning::network_cost(model.network, mode),
+                                     planning::network_cost(model.network, mode),
+                                     planning::network_cost(model.network, mode),
+                                     {},
+                                     {},
+                                     arguments.gan};
     if (arguments.gan) {
-        sizes.encoder = network_cost(model.network, mode, networks::TraceScope::encoder_only);
-        sizes.head = head_cost(model.network, mode);
+        sizes.encoder =
+            planning::network_cost(model.network, mode, networks::TraceScope::encoder_only);
+        sizes.head = planning::head_cost(model.network, mode);
     }
     const std::int64_t parts =
         distillation::micro_batch_count(arguments.batch, arguments.micro_batch);
-    const Batch at_once{static_cast<double>(parts > 1 ? arguments.micro_batch : arguments.batch),
-                        parts > 1};
+    const planning::Batch at_once{
+        static_cast<double>(parts > 1 ? arguments.micro_batch : arguments.batch), parts > 1};
     // The weights are allocated already.
     const double there = (fake.count() + student.count()) * 4.0 +
                          model.parameters.count() * (compute.type ? 2.0 : 4.0);
-    const double estimated = own_bytes(mode) - there + distillation_bytes(sizes, at_once, mode);
+    const double estimated =
+        planning::own_bytes(mode) - there + planning::distillation_bytes(sizes, at_once, mode);
     training::Stepper stepper(matching);
     std::int64_t step = 0;
     const auto cycle =
-        evaluation::median_seconds([&] { stepper.step(step++); }, warmup_cycles, arguments.runs);
+        metrics::median_seconds([&] { stepper.step(step++); }, warmup_cycles, arguments.runs);
     const auto images = static_cast<double>(arguments.batch * (settings.fake_updates + 1));
-    return {
-        {"seconds_per_cycle", cycle.median},
-        {"computed_in", compute.type ? "bf16" : "fp32"},
-        {"images_per_second", images / cycle.median},
-        {"gan", arguments.gan},
-        {"estimated_peak_bytes", estimated},
-        {"flops_a_cycle", distillation_flops(sizes, static_cast<double>(arguments.batch),
-                                             static_cast<double>(settings.fake_updates), mode)}};
+    return {{"seconds_per_cycle", cycle.median},
+            {"computed_in", compute.type ? "bf16" : "fp32"},
+            {"images_per_second", images / cycle.median},
+            {"gan", arguments.gan},
+            {"estimated_peak_bytes", estimated},
+            {"flops_a_cycle",
+             planning::distillation_flops(sizes, static_cast<double>(arguments.batch),
+                                          static_cast<double>(settings.fake_updates), mode)}};
 }
 
 void benchmark(BenchmarkArguments& arguments) {

@@ -11,7 +11,7 @@
 #include "atelier/core/schema.h"
 #include "atelier/core/signals.h"
 #include "atelier/data/loader.h"
-#include "atelier/evaluation/features.h"
+#include "atelier/metrics/features.h"
 #include "atelier/training/loop.h"
 #include "atelier/training/run_directory.h"
 
@@ -22,7 +22,7 @@ namespace {
 struct ClassifierRun {
     std::int64_t seed = 0, threads = 2, batch = 128, width = 32, features = 128;
     std::string output, data_path, test_path;
-    evaluation::ClassificationSettings training;
+    metrics::ClassificationSettings training;
 };
 
 core::Schema schema_of(ClassifierRun& run) {
@@ -83,15 +83,15 @@ void train(const std::string& path, const std::vector<std::string>& overrides) {
     stage.begin();
     const networks::ClassifierConfig config{data->spec().shape[1], data->spec().shape[0],
                                             data->classes(), run.width, run.features};
-    ops::Parameters parameters =
-        evaluation::init_classifier(config, static_cast<std::uint64_t>(run.seed));
+    backends::Parameters parameters =
+        metrics::init_classifier(config, static_cast<std::uint64_t>(run.seed));
     data::Loader loader(data, {.batch = run.batch,
                                .horizontal_flips = false,
                                .seed = static_cast<std::uint64_t>(run.seed),
                                .stream = "classifier/data",
                                .indices = {}});
     run.training.seed = static_cast<std::uint64_t>(run.seed);
-    evaluation::Classification classification(
+    metrics::Classification classification(
         config, parameters,
         [&](std::int64_t step) {
             const data::Batch batch = loader.at(step);
@@ -102,13 +102,13 @@ void train(const std::string& path, const std::vector<std::string>& overrides) {
     settings.label = "classifier";
     settings.folder = stage.path() / "training";
     const auto result = training::run_stage(classification, settings);
-    const evaluation::FeatureExtractor extractor(config, result.weights);
-    const double right = evaluation::accuracy(extractor, *test);
-    evaluation::write_classifier(stage.path(), config, result.weights,
-                                 {{tried_on + "_accuracy", right},
-                                  {"seed", run.seed},
-                                  {"data", data->hash()},
-                                  {"steps", run.training.steps}});
+    const metrics::FeatureExtractor extractor(config, result.weights);
+    const double right = metrics::accuracy(extractor, *test);
+    metrics::write_classifier(stage.path(), config, result.weights,
+                              {{tried_on + "_accuracy", right},
+                               {"seed", run.seed},
+                               {"data", data->hash()},
+                               {"steps", run.training.steps}});
     stage.finish({{"seconds", result.seconds}, {tried_on + "_accuracy", right}});
     core::log::info("classifier: {:.2f} % of the {} images right, after {}", 100 * right, tried_on,
                     core::format_duration(result.seconds));

@@ -6,6 +6,8 @@
 
 #include <fmt/ranges.h>
 
+#include "atelier/backends/torch/error_message.h"
+#include "atelier/backends/torch/thread_limit.h"
 #include "atelier/cli/commands.h"
 #include "atelier/cli/standard_output.h"
 #include "atelier/cli/usage.h"
@@ -13,8 +15,6 @@
 #include "atelier/core/log.h"
 #include "atelier/core/schema.h"
 #include "atelier/core/signals.h"
-#include "atelier/ops/error_message.h"
-#include "atelier/ops/thread_limit.h"
 
 namespace atelier::cli {
 
@@ -40,7 +40,7 @@ int guarded(const std::function<void()>& parse_and_run, const CLI::App& app) {
     } catch (const core::UsageError& error) {
         return report_failure(error.what(), wrong_usage);
     } catch (const std::exception& error) {
-        return report_failure(ops::error_message(error), failed);
+        return report_failure(backends::error_message(error), failed);
     }
 }
 
@@ -103,7 +103,7 @@ int run_command_line(int argc, char** argv) {
     add_common_checks(app);
 
     core::catch_stop_signals();
-    ops::limit_threads();
+    backends::limit_threads();
     if (argc > 1 && (std::string_view(argv[1]) == "import" || std::string_view(argv[1]) == "embed"))
         core::end_after_stop(3, core::resumable_message);
     const int code = guarded(

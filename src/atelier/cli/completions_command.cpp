@@ -7,7 +7,7 @@
 #include <fmt/ranges.h>
 
 #include "atelier/cli/commands.h"
-#include "atelier/cli/run_config.h"
+#include "atelier/pipeline/run_config.h"
 
 namespace atelier::cli {
 
@@ -35,7 +35,7 @@ struct Command {
 
 /// Every key of a run's config, as "teacher.steps=".
 std::vector<std::string> config_keys() {
-    RunConfig config;
+    pipeline::RunConfig config;
     std::vector<std::string> keys;
     const auto flatten = [&](const auto& self, const nlohmann::json& values,
                              const std::string& prefix) -> void {
@@ -44,7 +44,7 @@ std::vector<std::string> config_keys() {
             else keys.push_back(prefix + key + "=");
         }
     };
-    flatten(flatten, schema_of(config).values(), "");
+    flatten(flatten, pipeline::schema_of(config).values(), "");
     return keys;
 }
 

@@ -4,7 +4,7 @@
 
 #include "atelier/cli/commands.h"
 #include "atelier/cli/engine_options.h"
-#include "atelier/cli/prompt_hints.h"
+#include "atelier/conditions/prompt_hints.h"
 #include "atelier/core/atomic_file.h"
 #include "atelier/core/error.h"
 #include "atelier/core/hash.h"
@@ -103,7 +103,7 @@ void embed(const EmbedArguments& arguments) {
                             {"width", width}});
     data::PromptFile file(arguments.prompts);
     std::string prompt;
-    LongPrompts long_prompts(model.tokenizer());
+    conditions::LongPrompts long_prompts(model.tokenizer());
     while (file.line() < rows.done() && file.next(prompt)) long_prompts.add(prompt);
     if (rows.done() > 0) core::log::info("resuming after {} of {} prompts", rows.done(), total);
     core::Progress progress("embedding", total, "prompts", rows.done());

@@ -4,18 +4,19 @@
 
 #include "atelier/cli/commands.h"
 #include "atelier/cli/engine_options.h"
-#include "atelier/cli/preflight.h"
-#include "atelier/cli/probe_distance.h"
 #include "atelier/cli/prompt_images.h"
-#include "atelier/cli/stages.h"
 #include "atelier/cli/usage.h"
 #include "atelier/core/atomic_file.h"
 #include "atelier/core/error.h"
 #include "atelier/core/log.h"
 #include "atelier/data/prompt_file.h"
 #include "atelier/data/sampling.h"
-#include "atelier/evaluation/caption_measuring.h"
+#include "atelier/metrics/caption_measuring.h"
 #include "atelier/models/identify_path.h"
+#include "atelier/pipeline/preflight.h"
+#include "atelier/pipeline/probe_distance.h"
+#include "atelier/pipeline/stages.h"
+#include "atelier/report/comparison.h"
 
 namespace atelier::cli {
 
@@ -24,7 +25,7 @@ namespace {
 struct EvaluateArguments {
     std::string subject, out, sampler, protocol = "atelier", classes;
     std::vector<std::string> overrides;
-    evaluation::EvaluationConfig config;
+    metrics::EvaluationConfig config;
     EngineOptions engine;
     std::int64_t seed = 0, seeds = 1;
     std::optional<std::int64_t> count, steps;
@@ -35,12 +36,12 @@ struct EvaluateArguments {
 };
 
 void evaluate_config(const EvaluateArguments& arguments) {
-    RunContext context(load_config(arguments.subject, arguments.overrides));
-    check_run(context);
+    pipeline::RunContext context(pipeline::load_config(arguments.subject, arguments.overrides));
+    pipeline::check_run(context);
     for (const std::string& warning :
-         check_before_training(context.loaded(), context.raw_data().get()))
+         pipeline::check_before_training(context.loaded(), context.raw_data().get()))
         core::log::warning("{}", warning);
-    make_evaluation(context);
+    pipeline::make_evaluation(context);
 }
 
 std::filesystem::path result_file(const EvaluateArguments& arguments) {
@@ -56,7 +57,7 @@ void write(const EvaluateArguments& arguments, const nlohmann::json& results,
            const std::string& extra_output = {}) {
     core::write_json(result_file(arguments), results);
     if (arguments.json) std::cout << results.dump() << std::endl;
-    else std::cout << text_of(evaluation::comparison_table(results));
+    else std::cout << text_of(report::comparison_table(results));
     core::log::info("written: {}{}", result_file(arguments).string(),
                     extra_output.empty()
                         ? ""
@@ -87,20 +88,21 @@ void evaluate_samples_of_model(EvaluateArguments& arguments) {
     const auto generator = inference::open_generator(
         arguments.subject, inference::sampling_of(arguments.sampler, arguments.steps),
         arguments.engine.chosen());
-    evaluation::drawn_classes(arguments.config.protocol.classes, arguments.config.count, 0,
-                              generator->prior());  // throws before anything is evaluated
+    metrics::drawn_classes(arguments.config.protocol.classes, arguments.config.count, 0,
+                           generator->prior());  // throws before anything is evaluated
     log_seeds(arguments);
     const nlohmann::json results =
         measure(arguments.config, {{arguments.subject, generator.get()}});
     const std::filesystem::path out(arguments.out);
     const auto request = inference::sample_request(100, static_cast<std::uint64_t>(arguments.seed),
                                                    {}, generator->prior());
-    draw_samples(out / "samples", generator->spec(), generator->draw(request), request.classes);
+    pipeline::draw_samples(out / "samples", generator->spec(), generator->draw(request),
+                           request.classes);
     write(arguments, results, "samples.png");
 }
 
 void evaluate_prompted(EvaluateArguments& arguments) {
-    evaluation::EvaluationConfig& config = arguments.config;
+    metrics::EvaluationConfig& config = arguments.config;
     if (!config.reference.empty())
         throw core::UsageError(
             "--reference is not for models of captions, whose captions come from the data; give "
@@ -109,7 +111,7 @@ void evaluate_prompted(EvaluateArguments& arguments) {
         arguments.subject, inference::sampling_of(arguments.sampler, arguments.steps), std::nullopt,
         arguments.engine.chosen());
     log_seeds(arguments);
-    write(arguments, evaluation::measure_captions(config, {{arguments.subject, &generator}}));
+    write(arguments, metrics::measure_captions(config, {{arguments.subject, &generator}}));
 }
 
 /// Whether `path` holds data rather than a model.
@@ -148,7 +150,7 @@ std::vector<std::string> sample_captions(const std::vector<std::string>& caption
 /// Evaluates one image per caption (the protocol of COCO-30k); if the subject is a model, the
 /// images are generated into OUT/pictures first.
 void evaluate_on_captions(EvaluateArguments& arguments) {
-    evaluation::EvaluationConfig& config = arguments.config;
+    metrics::EvaluationConfig& config = arguments.config;
     if (arguments.seeds != 1)
         throw core::UsageError(
             "--seeds: with --captions one seed is evaluated; run others with --seed and another "
@@ -206,9 +208,9 @@ void resolve_subject(EvaluateArguments& arguments) {
 
 /// Applies the protocol's settings where options do not override them.
 void apply_protocol(EvaluateArguments& arguments) {
-    evaluation::EvaluationConfig& config = arguments.config;
+    metrics::EvaluationConfig& config = arguments.config;
     // For existing images no classes are drawn, so DMD2's caption protocol applies.
-    config.protocol = evaluation::named_protocol(
+    config.protocol = metrics::named_protocol(
         arguments.protocol, !arguments.captions.empty() || is_data(arguments.subject));
     const std::int64_t default_count = config.protocol.count;
     config.count = arguments.count.value_or(default_count);
@@ -219,13 +221,13 @@ void apply_protocol(EvaluateArguments& arguments) {
             arguments.protocol, default_count, config.count, default_count);
     }
     if (!arguments.classes.empty())
-        config.protocol.classes = evaluation::class_draws(arguments.classes);
+        config.protocol.classes = metrics::class_draws(arguments.classes);
     config.seeds = chosen_seeds(arguments);
     config.device = inference::device_of(arguments.engine.device);
 }
 
 void check_arguments(const EvaluateArguments& arguments) {
-    const evaluation::EvaluationConfig& config = arguments.config;
+    const metrics::EvaluationConfig& config = arguments.config;
     const bool clip_only = !config.clip.empty() && !arguments.captions.empty();
     if (!config.data.empty() && !config.reference.empty())
         throw core::UsageError(

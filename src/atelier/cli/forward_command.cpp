@@ -15,7 +15,7 @@ struct ForwardArguments {
     EngineOptions engine;
 };
 
-const Tensor& tensor_named(const ops::Parameters& tensors, const std::string& name,
+const Tensor& tensor_named(const backends::Parameters& tensors, const std::string& name,
                            const std::string& path) {
     if (!tensors.contains(name))
         core::fail("{}: there is no tensor \"{}\"; forward reads x, sigma and class_labels", path,
@@ -38,7 +38,7 @@ void check_shape(const Tensor& tensor, std::int64_t n, const std::vector<std::in
 void forward_part(const ForwardArguments& arguments) {
     at::NoGradGuard no_gradients;
     inference::StableDiffusion model(arguments.model, arguments.engine.chosen());
-    const ops::Parameters tensors = ops::read_parameters(arguments.in);
+    const backends::Parameters tensors = backends::read_parameters(arguments.in);
     const auto named = [&](const char* name) {
         if (!tensors.contains(name))
             core::fail("{}: there is no tensor \"{}\"; see atelier forward --help", arguments.in,
@@ -46,7 +46,7 @@ void forward_part(const ForwardArguments& arguments) {
         return tensors.at(name);
     };
     const auto write = [&](std::map<std::string, Tensor> answers) {
-        ops::write_parameters(arguments.out, ops::Parameters(std::move(answers)));
+        backends::write_parameters(arguments.out, backends::Parameters(std::move(answers)));
     };
     if (arguments.part == "unet")
         return write({{"eps", model.predict(named("x"), named("t"), named("hidden"))}});
@@ -78,7 +78,7 @@ void forward(ForwardArguments arguments) {
     const inference::Engine engine = arguments.engine.chosen();
     const at::Device device = engine.device;
     const models::Model model = models::read_model(arguments.model, device, engine.weights());
-    const ops::Parameters tensors = ops::read_parameters(arguments.in).to(device);
+    const backends::Parameters tensors = backends::read_parameters(arguments.in).to(device);
     const Tensor& x = tensor_named(tensors, "x", arguments.in);
     if (x.dim() == 0)
         core::fail("{}: \"x\" is a single number; the model wants a batch", arguments.in);
@@ -97,8 +97,8 @@ void forward(ForwardArguments arguments) {
                     arguments.in);
     }
     const auto denoiser = inference::open_denoiser(model, engine);
-    ops::write_parameters(arguments.out,
-                          ops::Parameters({{"out", denoiser->denoise(x, sigma, condition)}}));
+    backends::write_parameters(
+        arguments.out, backends::Parameters({{"out", denoiser->denoise(x, sigma, condition)}}));
 }
 
 }  // namespace

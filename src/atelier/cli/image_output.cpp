@@ -10,7 +10,7 @@
 #include "atelier/core/error.h"
 #include "atelier/core/lower_case.h"
 #include "atelier/core/npz.h"
-#include "atelier/models/sample_spec.h"
+#include "atelier/data/sample_spec.h"
 
 namespace atelier::cli {
 
@@ -33,10 +33,10 @@ std::int64_t longest_side(ImageFormat format) {
 void write_grid(const std::string& out, ImageFormat format, const Tensor& images,
                 const ImageTexts& texts, const std::optional<std::int64_t>& columns) {
     const std::int64_t count = images.size(0);
-    if (count == 1) return write_image(out, format, models::image_of(images[0]), texts("0"));
+    if (count == 1) return write_image(out, format, data::image_of(images[0]), texts("0"));
     const std::int64_t across =
         grid_columns(format, count, images.size(1), images.size(2), columns, prompt_grid_columns);
-    write_image(out, format, core::grid(models::images_of(images), static_cast<int>(across)),
+    write_image(out, format, core::grid(data::images_of(images), static_cast<int>(across)),
                 texts(fmt::format("0-{}", count - 1)));
 }
 
@@ -110,7 +110,7 @@ void write_images(const std::string& out, const Tensor& images, const ImageTexts
     if (format != ImageFormat::folder) return write_grid(out, format, images, texts, columns);
     core::create_directory_atomically(out, [&](const fs::path& folder) {
         for (std::int64_t i = 0; i < images.size(0); ++i) {
-            core::write_png(folder / fmt::format("{:06}.png", i), models::image_of(images[i]),
+            core::write_png(folder / fmt::format("{:06}.png", i), data::image_of(images[i]),
                             texts(std::to_string(i)));
         }
     });

@@ -5,8 +5,8 @@
 #include <optional>
 #include <string>
 
+#include "atelier/backends/torch/torch.h"
 #include "atelier/core/image_file.h"
-#include "atelier/ops/torch.h"
 
 namespace atelier::cli {
 

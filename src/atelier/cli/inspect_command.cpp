@@ -15,7 +15,7 @@
 #include "atelier/data/pair_store.h"
 #include "atelier/data/prompt_list.h"
 #include "atelier/data/toy_points.h"
-#include "atelier/evaluation/features.h"
+#include "atelier/metrics/features.h"
 #include "atelier/models/checksums.h"
 #include "atelier/models/diffusers_directory.h"
 #include "atelier/models/ensemble.h"
@@ -45,7 +45,7 @@ nlohmann::json of_model(const fs::path& path) {
                          {"parameters", model.parameter_count()},
                          {"flops_an_evaluation", networks::trace(model.network).flops},
                          {"data_shape", model.network.data_shape},
-                         {"hash", ops::hash_of(model.parameters)}};
+                         {"hash", backends::hash_of(model.parameters)}};
     if (model.config.value("condition", "") == "text")
         about.update({{"condition", "text"}, {"text_width", model.network.label_dim}});
     else about["classes"] = model.network.label_dim;
@@ -64,7 +64,7 @@ nlohmann::json of_ensemble(const fs::path& path) {
         const models::Model student = models::read_student(ensemble, k);
         students.push_back({{"student", k},
                             {"parameters", student.parameter_count()},
-                            {"hash", ops::hash_of(student.parameters)}});
+                            {"hash", backends::hash_of(student.parameters)}});
         if (ensemble.prompts) continue;
         students.back()["cell"] = ensemble.partition.cell(k);
         if (ensemble.spec.class_names.empty()) continue;
@@ -88,7 +88,7 @@ nlohmann::json of_ensemble(const fs::path& path) {
 }
 
 nlohmann::json of_classifier(const fs::path& path) {
-    const evaluation::FeatureExtractor extractor(path);
+    const metrics::FeatureExtractor extractor(path);
     nlohmann::json about{{"kind", "classifier"},
                          {"classes", extractor.config().classes},
                          {"features", extractor.config().features},
@@ -179,7 +179,7 @@ nlohmann::json of_tensors(const fs::path& path, const models::PathInfo& found) {
     std::int64_t values = 0;
     std::set<std::string> types;
     for (const auto& [name, entry] : file.entries()) {
-        values += ops::elements(entry.shape);
+        values += graph::elements(entry.shape);
         types.insert(core::name_of(entry.dtype));
     }
     for (const auto& [name, type] : file.unsupported()) types.insert(type);

@@ -1,5 +1,6 @@
 #include "atelier/cli/prompt_images.h"
 
+#include "atelier/backends/torch/deterministic.h"
 #include "atelier/core/error.h"
 #include "atelier/core/hash.h"
 #include "atelier/core/image_file.h"
@@ -11,7 +12,6 @@
 #include "atelier/inference/generator.h"
 #include "atelier/inference/prompted_generator.h"
 #include "atelier/inference/text_to_image.h"
-#include "atelier/ops/deterministic.h"
 
 namespace atelier::cli {
 
@@ -134,7 +134,7 @@ bool can_draw_prompts(const fs::path& model) {
 
 GenerationCost draw_prompts(const PromptImages& settings, std::span<const std::string> prompts,
                             const fs::path& folder, const inference::Engine& engine) {
-    const ops::Deterministic deterministic;
+    const backends::Deterministic deterministic;
     const auto prompt_sampler = open_sampler(settings, engine);
     nlohmann::json description = prompt_sampler->description();
     description.update({{"captions", core::sha256_of_lines(prompts)},
@@ -164,7 +164,7 @@ GenerationCost draw_prompts(const PromptImages& settings, std::span<const std::s
         for (const std::int64_t i : numbers) batch.push_back(prompts[static_cast<std::size_t>(i)]);
         const Tensor pixels = prompt_sampler->draw(numbers, batch);
         for (std::size_t i = 0; i < numbers.size(); ++i) {
-            core::Image image = models::image_of(pixels[static_cast<std::int64_t>(i)]);
+            core::Image image = data::image_of(pixels[static_cast<std::int64_t>(i)]);
             if (settings.side > 0 &&
                 (image.width != settings.side || image.height != settings.side))
                 image = core::centre_crop(image, settings.side, core::ResizeFilter::lanczos);

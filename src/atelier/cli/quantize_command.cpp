@@ -3,15 +3,16 @@
 #include <numeric>
 
 #include "atelier/cli/commands.h"
-#include "atelier/cli/report_sections.h"
 #include "atelier/core/atomic_file.h"
 #include "atelier/core/error.h"
 #include "atelier/core/log.h"
-#include "atelier/evaluation/measuring.h"
 #include "atelier/inference/quantise.h"
+#include "atelier/metrics/measuring.h"
 #include "atelier/models/diffusers_directory.h"
 #include "atelier/models/identify_path.h"
 #include "atelier/models/prompt_encoder.h"
+#include "atelier/report/comparison.h"
+#include "atelier/report/report_sections.h"
 
 namespace atelier::cli {
 
@@ -22,7 +23,7 @@ using Precision = inference::Engine::Precision;
 
 struct QuantizeArguments {
     std::string model, out;
-    evaluation::EvaluationConfig config;
+    metrics::EvaluationConfig config;
     inference::QuantisationSettings settings;
 };
 
@@ -80,9 +81,9 @@ std::string size_text(const fs::path& directory) {
 }
 
 /// A table of a model's layers: precision and quantisation error.
-void add_layers(evaluation::Report& report, const std::string& name,
+void add_layers(report::Report& report, const std::string& name,
                 const nlohmann::json& quantisation) {
-    evaluation::Table table;
+    report::Table table;
     table.columns = {"layer", "precision", "error alone", "share of work", "input range"};
     for (const auto& row : quantisation.at("layers")) {
         table.rows.push_back({row.at("layer").get<std::string>(),
@@ -97,7 +98,7 @@ void add_layers(evaluation::Report& report, const std::string& name,
     report.add_table(table);
 }
 
-void add_all_layers(evaluation::Report& report, const fs::path& path) {
+void add_all_layers(report::Report& report, const fs::path& path) {
     report.add_heading("Layers");
     if (!models::is_ensemble_directory(path)) {
         add_layers(report, "model", models::read_model_config(path).config.at("quantisation"));
@@ -119,15 +120,15 @@ void compare(const QuantizeArguments& arguments) {
         {"fp32", fp32.get()}, {"bf16", bf16.get()}, {"int8", int8.get()}};
     const nlohmann::json results = measure(arguments.config, variants);
     core::write_json(fs::path(arguments.out) / "quantisation.json", results);
-    evaluation::Report report(
+    report::Report report(
         "Quantisation",
         fmt::format("{} in float32, in bfloat16, and quantised to int8", arguments.model));
-    evaluation::Table table = evaluation::comparison_table(results);
+    report::Table table = report::comparison_table(results);
     table.caption = fmt::format("OpenVINO on this CPU; latency of one sample; {}.", table.caption);
     report.add_table(table);
     report.add_facts({{"files, float32", size_text(arguments.model)},
                       {"files, int8", size_text(arguments.out)}});
-    add_side_by_side(report, variants);
+    report::add_side_by_side(report, variants);
     add_all_layers(report, arguments.out);
     report.write(fs::path(arguments.out) / "report.html");
     std::cout << text_of(table);

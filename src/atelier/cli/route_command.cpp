@@ -3,7 +3,7 @@
 
 #include "atelier/cli/class_ids.h"
 #include "atelier/cli/commands.h"
-#include "atelier/cli/prompt_hints.h"
+#include "atelier/conditions/prompt_hints.h"
 #include "atelier/conditions/prompt_partition.h"
 #include "atelier/core/error.h"
 #include "atelier/inference/prompted_generator.h"
@@ -59,7 +59,7 @@ nlohmann::json routed_prompts(const RouteArguments& arguments) {
     const inference::PromptedGenerator generator(arguments.subject, std::nullopt, std::nullopt, {});
     const Tensor embeddings = generator.encoder().embed(arguments.prompts);
     for (const std::string& prompt : arguments.prompts)
-        warn_about_prompt("--prompt", prompt, generator.encoder().tokenizer);
+        conditions::warn_about_prompt("--prompt", prompt, generator.encoder().tokenizer);
     nlohmann::json rows = nlohmann::json::array();
     for (std::size_t i = 0; i < arguments.prompts.size(); ++i) {
         const auto decision = generator.route(embeddings[static_cast<std::int64_t>(i)]);

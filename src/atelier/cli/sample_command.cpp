@@ -5,7 +5,6 @@
 #include "atelier/cli/class_ids.h"
 #include "atelier/cli/commands.h"
 #include "atelier/cli/engine_options.h"
-#include "atelier/cli/image_metadata.h"
 #include "atelier/cli/image_output.h"
 #include "atelier/cli/sample_prompted.h"
 #include "atelier/cli/sample_text.h"
@@ -16,12 +15,13 @@
 #include "atelier/core/log.h"
 #include "atelier/core/npz.h"
 #include "atelier/core/progress.h"
-#include "atelier/evaluation/charts.h"
-#include "atelier/evaluation/two_d.h"
 #include "atelier/inference/generator.h"
 #include "atelier/inference/prompted_generator.h"
+#include "atelier/metrics/two_d.h"
 #include "atelier/models/diffusers_directory.h"
 #include "atelier/models/identify_path.h"
+#include "atelier/report/charts.h"
+#include "atelier/serving/image_metadata.h"
 
 namespace atelier::cli {
 
@@ -51,12 +51,13 @@ std::map<std::string, std::string> text_of(inference::Generator& generator,
                                            const SampleArguments& arguments, std::int64_t number,
                                            std::int64_t label) {
     const std::int64_t student = generator.student_of(label);
-    return image_metadata({.draw = {static_cast<std::uint64_t>(arguments.seed), number, label},
-                           .student = student,
-                           .model_hash = generator.hash_of_student(student),
-                           .sampling = generator.sampling(),
-                           .engine = generator.engine(),
-                           .class_names = generator.spec().class_names});
+    return serving::image_metadata(
+        {.draw = {static_cast<std::uint64_t>(arguments.seed), number, label},
+         .student = student,
+         .model_hash = generator.hash_of_student(student),
+         .sampling = generator.sampling(),
+         .engine = generator.engine(),
+         .class_names = generator.spec().class_names});
 }
 
 void write_npz(const SampleArguments& arguments, const Tensor& user,
@@ -71,11 +72,11 @@ void write_npz(const SampleArguments& arguments, const Tensor& user,
 void write_grid(inference::Generator& generator, const SampleArguments& arguments,
                 const Tensor& user, const std::vector<std::int64_t>& labels) {
     const ImageFormat format = image_format(arguments.out);
-    if (generator.spec().kind == models::SampleSpec::Kind::points)
-        return write_image(
-            arguments.out, format,
-            evaluation::scatter_image(evaluation::points_of(user), labels, scatter_side), {});
-    const std::vector<core::Image> images = models::images_of(user);
+    if (generator.spec().kind == data::SampleSpec::Kind::points)
+        return write_image(arguments.out, format,
+                           report::scatter_image(metrics::points_of(user), labels, scatter_side),
+                           {});
+    const std::vector<core::Image> images = data::images_of(user);
     auto text = text_of(generator, arguments, 0, labels.front());
     if (labels.size() > 1) {
         text["number"] = fmt::format("0-{}", labels.size() - 1);
@@ -93,16 +94,16 @@ void write_folder(inference::Generator& generator, const SampleArguments& argume
     core::create_directory_atomically(arguments.out, [&](const fs::path& folder) {
         for (std::int64_t i = 0; i < user.size(0); ++i) {
             const std::int64_t label = labels[static_cast<std::size_t>(i)];
-            core::write_png(folder / fmt::format("{:06}.png", i), models::image_of(user[i]),
+            core::write_png(folder / fmt::format("{:06}.png", i), data::image_of(user[i]),
                             text_of(generator, arguments, i, label));
         }
     });
 }
 
 /// Checks that would otherwise fail only after sampling.
-void check_output(const SampleArguments& arguments, const models::SampleSpec& data) {
+void check_output(const SampleArguments& arguments, const data::SampleSpec& data) {
     const ImageFormat format = image_format(arguments.out);
-    if (data.kind == models::SampleSpec::Kind::points) {
+    if (data.kind == data::SampleSpec::Kind::points) {
         if (format == ImageFormat::folder)
             throw core::UsageError("--out: points are written as .npz or .png, not as a folder");
         return;
@@ -141,7 +142,7 @@ void sample(SampleArguments& arguments) {
     core::Progress progress("sampling", arguments.count, "samples");
     const Tensor samples =
         inference::draw_all(*generator, request, [&](std::int64_t done) { progress.update(done); });
-    const Tensor user = models::to_user_space(generator->spec(), samples).contiguous();
+    const Tensor user = data::to_user_space(generator->spec(), samples).contiguous();
     if (format == ImageFormat::npz) write_npz(arguments, user, request.classes);
     else if (format == ImageFormat::folder)
         write_folder(*generator, arguments, user, request.classes);

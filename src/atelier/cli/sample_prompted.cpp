@@ -2,13 +2,13 @@
 
 #include <iostream>
 
-#include "atelier/cli/image_metadata.h"
 #include "atelier/cli/image_output.h"
-#include "atelier/cli/prompt_hints.h"
+#include "atelier/conditions/prompt_hints.h"
 #include "atelier/core/error.h"
 #include "atelier/core/progress.h"
 #include "atelier/inference/generator.h"
 #include "atelier/inference/prompted_generator.h"
+#include "atelier/serving/image_metadata.h"
 
 namespace atelier::cli {
 
@@ -19,14 +19,14 @@ constexpr std::int64_t samples_per_batch = 256;
 std::map<std::string, std::string> text_of(inference::PromptedGenerator& generator,
                                            const std::string& prompt, std::int64_t seed,
                                            const std::string& number, std::int64_t student) {
-    auto text = image_metadata({.draw = {static_cast<std::uint64_t>(seed), 0, 0},
-                                .student = student,
-                                .model_hash = generator.hash_of_student(student),
-                                .sampling = generator.sampling(),
-                                .engine = generator.engine(),
-                                .class_names = {},
-                                .prompt = prompt,
-                                .guidance = generator.guidance()});
+    auto text = serving::image_metadata({.draw = {static_cast<std::uint64_t>(seed), 0, 0},
+                                         .student = student,
+                                         .model_hash = generator.hash_of_student(student),
+                                         .sampling = generator.sampling(),
+                                         .engine = generator.engine(),
+                                         .class_names = {},
+                                         .prompt = prompt,
+                                         .guidance = generator.guidance()});
     text["number"] = number;
     return text;
 }
@@ -43,7 +43,7 @@ void sample_prompted(const TextRequest& request, const TextOptions& options,
     inference::PromptedGenerator generator(request.model,
                                            inference::sampling_of(request.sampler, request.steps),
                                            options.guidance, engine);
-    warn_about_prompt("--prompt", *options.prompt, generator.encoder().tokenizer);
+    conditions::warn_about_prompt("--prompt", *options.prompt, generator.encoder().tokenizer);
     core::Progress progress("sampling", request.count, "samples");
     std::vector<Tensor> parts;
     for (std::int64_t first = 0; first < request.count; first += samples_per_batch) {

@@ -2,12 +2,12 @@
 
 #include <iostream>
 
+#include "atelier/backends/torch/deterministic.h"
 #include "atelier/cli/image_output.h"
-#include "atelier/cli/prompt_hints.h"
+#include "atelier/conditions/prompt_hints.h"
 #include "atelier/core/error.h"
 #include "atelier/core/progress.h"
 #include "atelier/inference/text_to_image.h"
-#include "atelier/ops/deterministic.h"
 
 namespace atelier::cli {
 
@@ -42,11 +42,11 @@ void sample_text(const TextRequest& request, const TextOptions& options,
     sampling.negative = options.negative.value_or("");
     sampling.height = options.height.value_or(0);
     sampling.width = options.width.value_or(0);
-    const ops::Deterministic deterministic;
+    const backends::Deterministic deterministic;
     inference::StableDiffusion model(request.model, engine);
-    warn_about_prompt("--prompt", *options.prompt, model.tokenizer());
+    conditions::warn_about_prompt("--prompt", *options.prompt, model.tokenizer());
     if (!sampling.negative.empty())
-        warn_about_prompt("--negative", sampling.negative, model.tokenizer());
+        conditions::warn_about_prompt("--negative", sampling.negative, model.tokenizer());
     core::Progress progress("sampling", request.count * sampling.steps, "evaluations");
     std::vector<Tensor> images;
     for (std::int64_t i = 0; i < request.count; ++i) {

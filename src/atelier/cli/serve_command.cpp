@@ -7,7 +7,6 @@
 
 #include "atelier/cli/commands.h"
 #include "atelier/cli/engine_options.h"
-#include "atelier/cli/served_model.h"
 #include "atelier/core/error.h"
 #include "atelier/core/log.h"
 #include "atelier/core/processors.h"
@@ -16,6 +15,7 @@
 #include "atelier/models/identify_path.h"
 #include "atelier/server/addresses.h"
 #include "atelier/server/server.h"
+#include "atelier/serving/served_model.h"
 
 namespace atelier::cli {
 
@@ -132,12 +132,12 @@ std::vector<server::ModelSource> local_sources(const ServeArguments& arguments,
                                      : at::get_num_threads();
     at::set_num_threads(
         static_cast<int>(std::max<std::int64_t>(1, threads / options.batching.workers)));
-    ServingOptions serving{arguments.engine.chosen(), options.batching.max_batch,
-                           arguments.students};
+    serving::ServingOptions serving{arguments.engine.chosen(), options.batching.max_batch,
+                                    arguments.students};
     std::ranges::sort(serving.students);
     std::vector<server::ModelSource> sources;
     for (const NamedModel& one : name_models(arguments.models))
-        sources.push_back(served_source(one.name, one.path, serving));
+        sources.push_back(serving::served_source(one.name, one.path, serving));
     return sources;
 }
 
@@ -157,7 +157,8 @@ std::vector<server::ModelSource> routed_sources(const ServeArguments& arguments,
         .key = arguments.upstream_key.empty() ? "" : server::first_key(arguments.upstream_key),
         .max_concurrent_batches = std::max<std::size_t>(1, workers / students)};
     std::vector<server::ModelSource> sources;
-    for (const NamedModel& one : all) sources.push_back(routed_source(one.name, one.path, route));
+    for (const NamedModel& one : all)
+        sources.push_back(serving::routed_source(one.name, one.path, route));
     return sources;
 }
 

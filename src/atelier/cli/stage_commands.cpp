@@ -4,15 +4,15 @@
 #include <iostream>
 
 #include "atelier/cli/commands.h"
-#include "atelier/cli/dry_run.h"
-#include "atelier/cli/preflight.h"
-#include "atelier/cli/prompt_partition_stage.h"
-#include "atelier/cli/stages.h"
 #include "atelier/core/atomic_file.h"
 #include "atelier/core/error.h"
 #include "atelier/core/heap.h"
 #include "atelier/core/log.h"
 #include "atelier/core/signals.h"
+#include "atelier/pipeline/preflight.h"
+#include "atelier/pipeline/prompt_partition_stage.h"
+#include "atelier/pipeline/stages.h"
+#include "atelier/planning/dry_run.h"
 
 namespace atelier::cli {
 
@@ -43,21 +43,23 @@ constexpr unsigned seconds_of_a_step =
 /// Opens the run with its threads set, locks the run's directory (or one folder of it) against a
 /// second process, then calls `work`. `trains`: runs check_before_training first.
 void with_run(const ConfigArguments& arguments, std::optional<std::int64_t> student,
-              const std::string& lock_folder, const std::function<void(RunContext&)>& work,
-              bool trains = true, bool all_stages = false) {
+              const std::string& lock_folder,
+              const std::function<void(pipeline::RunContext&)>& work, bool trains = true,
+              bool all_stages = false) {
     core::end_after_stop(seconds_of_a_step, core::resumable_message);
     if (arguments.max_hours > 0) core::stop_after(arguments.max_hours * 3600);
-    RunContext context(load_config(arguments.path, arguments.overrides));
+    pipeline::RunContext context(pipeline::load_config(arguments.path, arguments.overrides));
     if (student && (*student < 0 || *student >= context.config().partition.students)) {
         throw core::UsageError(
             fmt::format("--student {} is out of range; this run has students 0 to {}", *student,
                         context.config().partition.students - 1));
     }
     // Errors in data and config are reported before the run's directory is created.
-    check_run(context);
+    pipeline::check_run(context);
     std::vector<std::string> warnings;
-    if (trains) warnings = check_before_training(context.loaded(), context.raw_data().get());
-    if (all_stages) check_stages(context);
+    if (trains)
+        warnings = pipeline::check_before_training(context.loaded(), context.raw_data().get());
+    if (all_stages) pipeline::check_stages(context);
     at::set_num_threads(static_cast<int>(context.config().threads));
     core::keep_freed_memory();
     const core::DirectoryLock lock(context.output() / lock_folder);
@@ -74,7 +76,7 @@ void with_run(const ConfigArguments& arguments, std::optional<std::int64_t> stud
 void add_run(CLI::App& app) {
     auto arguments = std::make_shared<ConfigArguments>();
     auto explain = std::make_shared<bool>(false), dry = std::make_shared<bool>(false);
-    auto options = std::make_shared<DryRunOptions>();
+    auto options = std::make_shared<planning::DryRunOptions>();
     CLI::App* command = app.add_subcommand(
         "run", "Do every missing stage of a run; safe to call again after any interruption");
     add_config_arguments(*command, *arguments);
@@ -103,19 +105,21 @@ void add_run(CLI::App& app) {
         "configs/imagenet64-msd4-dm.toml --max-hours 23.5");
     command->callback([arguments, explain, dry, options] {
         if (*explain) {
-            RunConfig config;
-            std::cout << schema_of(config).explain();
+            pipeline::RunConfig config;
+            std::cout << pipeline::schema_of(config).explain();
             return;
         }
-        if (*dry) return dry_run(load_config(arguments->path, arguments->overrides), *options);
+        if (*dry)
+            return planning::dry_run(pipeline::load_config(arguments->path, arguments->overrides),
+                                     *options);
         with_run(
-            *arguments, std::nullopt, "", [](RunContext& context) { make_everything(context); },
-            true, true);
+            *arguments, std::nullopt, "",
+            [](pipeline::RunContext& context) { pipeline::make_everything(context); }, true, true);
     });
 }
 
 void add_one_stage(CLI::App& app, const std::string& name, const std::string& help,
-                   void (*make)(RunContext&)) {
+                   void (*make)(pipeline::RunContext&)) {
     auto arguments = std::make_shared<ConfigArguments>();
     CLI::App* command = app.add_subcommand(name, help);
     add_config_arguments(*command, *arguments);
@@ -129,10 +133,10 @@ bool is_embeddings(const std::string& path) {
 
 void add_partition(CLI::App& app) {
     struct Arguments : ConfigArguments {
-        PromptArguments prompts;
+        pipeline::PromptArguments prompts;
     };
     auto arguments = std::make_shared<Arguments>();
-    PromptArguments& prompts = arguments->prompts;
+    pipeline::PromptArguments& prompts = arguments->prompts;
     CLI::App* command = app.add_subcommand(
         "partition",
         "Split a run's classes among the students, or a set of prompts by their embeddings");
@@ -168,7 +172,7 @@ void add_partition(CLI::App& app) {
     command->callback([arguments] {
         if (!is_embeddings(arguments->path)) {
             with_run(*arguments, std::nullopt, "",
-                     [](RunContext& context) { make_partition(context); });
+                     [](pipeline::RunContext& context) { pipeline::make_partition(context); });
             return;
         }
         if (!arguments->overrides.empty())
@@ -176,7 +180,7 @@ void add_partition(CLI::App& app) {
                 "\"{}\" goes with a config, not with embeddings; use --students and the like",
                 arguments->overrides[0]));
         arguments->prompts.embeddings = arguments->path;
-        partition_prompts(arguments->prompts);
+        pipeline::partition_prompts(arguments->prompts);
     });
 }
 
@@ -201,15 +205,15 @@ void add_report(CLI::App& app) {
         "runs/toy2d models/fashion-mnist --out report.html");
     command->callback([arguments] {
         if (arguments->subject.ends_with(".toml")) {
-            with_run({arguments->subject, arguments->more, 0}, std::nullopt, "", make_report,
-                     false);
+            with_run({arguments->subject, arguments->more, 0}, std::nullopt, "",
+                     pipeline::make_report, false);
             return;
         }
         if (arguments->out.empty())
             throw core::UsageError("--out is needed: the page to write, e.g. --out report.html");
         std::vector<std::string> folders{arguments->subject};
         folders.insert(folders.end(), arguments->more.begin(), arguments->more.end());
-        report_on(folders, arguments->out);
+        pipeline::report_on(folders, arguments->out);
     });
 }
 
@@ -240,11 +244,11 @@ void add_distill(CLI::App& app) {
             arguments->student ? fmt::format("students/{}", *arguments->student) : "students";
         with_run(
             *arguments, arguments->student, folder,
-            [&](RunContext& context) {
+            [&](pipeline::RunContext& context) {
                 context.teacher();
                 for (std::int64_t k = 0; k < context.config().partition.students; ++k) {
                     if (!arguments->student || *arguments->student == k)
-                        make_student(context, k, arguments->stage);
+                        pipeline::make_student(context, k, arguments->stage);
                 }
             },
             !arguments->checked);
@@ -258,15 +262,15 @@ void add_stage_commands(CLI::App& app) {
     add_one_stage(app, "teacher",
                   "Train the run's teacher, or adopt the one at teacher.path; a finished one goes "
                   "on where teacher.steps was raised",
-                  [](RunContext& context) {
-                      make_teacher(context);
-                      warn_of_stale_stages(context);
+                  [](pipeline::RunContext& context) {
+                      pipeline::make_teacher(context);
+                      pipeline::warn_of_stale_stages(context);
                   });
     add_partition(app);
     add_one_stage(app, "pairs", "Draw the teacher's noise-sample pairs for the regression loss",
-                  make_pairs);
+                  pipeline::make_pairs);
     add_distill(app);
-    add_one_stage(app, "ensemble", "Put the finished students together", make_ensemble);
+    add_one_stage(app, "ensemble", "Put the finished students together", pipeline::make_ensemble);
     add_report(app);
 }
 

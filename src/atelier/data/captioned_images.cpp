@@ -95,7 +95,7 @@ public:
     }
     const std::vector<std::int64_t>& labels() const override { return images_.labels(); }
     const std::vector<std::string>& captions() const override { return captions_; }
-    const models::SampleSpec& spec() const override { return images_.spec(); }
+    const data::SampleSpec& spec() const override { return images_.spec(); }
     const std::string& hash() const override { return images_.hash(); }
 
 private:
@@ -172,7 +172,7 @@ std::shared_ptr<const Dataset> open_captioned(const DataRequest& request) {
         labels.push_back(what.attribute ? chosen.scene.*(what.attribute->member)
                                         : chosen.first + wording);
     }
-    models::SampleSpec spec;
+    data::SampleSpec spec;
     spec.shape = {1, side, side};
     if (what.attribute)
         return std::make_shared<MemoryDataset>(std::move(images), std::move(labels),

@@ -7,9 +7,9 @@
 #include <string>
 #include <vector>
 
+#include "atelier/backends/torch/torch.h"
 #include "atelier/conditions/prior.h"
-#include "atelier/models/sample_spec.h"
-#include "atelier/ops/torch.h"
+#include "atelier/data/sample_spec.h"
 
 namespace atelier::data {
 
@@ -30,7 +30,7 @@ public:
     /// The captions, which labels then index. Empty where labels are classes.
     virtual const std::vector<std::string>& captions() const;
     /// What the samples are: shape, kind, scaling, names of the classes.
-    virtual const models::SampleSpec& spec() const = 0;
+    virtual const data::SampleSpec& spec() const = 0;
     /// SHA-256 that identifies the content.
     virtual const std::string& hash() const = 0;
 };

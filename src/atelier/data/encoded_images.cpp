@@ -51,7 +51,7 @@ public:
     std::int64_t size() const override { return images_.count; }
     std::int64_t classes() const override { return images_.classes; }
     const std::vector<std::int64_t>& labels() const override { return images_.labels; }
-    const models::SampleSpec& spec() const override { return spec_; }
+    const data::SampleSpec& spec() const override { return spec_; }
     const std::string& hash() const override { return hash_; }
 
     Tensor samples(std::span<const std::int64_t> indices) const override {
@@ -94,7 +94,7 @@ private:
 
     EncodedImages images_;
     core::Image first_;
-    models::SampleSpec spec_;
+    data::SampleSpec spec_;
     std::string hash_;
 };
 
@@ -116,7 +116,7 @@ public:
     }
     const std::vector<std::int64_t>& labels() const override { return labels_; }
     const std::vector<std::string>& captions() const override { return captions_; }
-    const models::SampleSpec& spec() const override { return images_->spec(); }
+    const data::SampleSpec& spec() const override { return images_->spec(); }
     const std::string& hash() const override { return hash_; }
 
 private:
@@ -143,7 +143,7 @@ std::shared_ptr<const Dataset> all_in_memory(const EncodedImages& images,
             i)]);  // freed once copied, to hold only one copy in memory
         copy_into(stack.select(0, i), image);
     }
-    models::SampleSpec spec;
+    data::SampleSpec spec;
     spec.shape = {channels, first.height, first.width};
     spec.class_names = images.class_names;
     return std::make_shared<MemoryDataset>(stack, images.labels, images.classes, spec, 0);

@@ -87,7 +87,7 @@ std::shared_ptr<const Dataset> open_idx_folder(const DataRequest& request) {
         core::fail("{}: holds {} images, {} holds {} labels; they belong to different data sets",
                    images_path->string(), images.size(0), own_labels_path.string(), labels.size());
     }
-    models::SampleSpec spec;
+    data::SampleSpec spec;
     spec.shape = images.sizes().slice(1).vec();
     spec.class_names = class_names(request.path, classes);
     return std::make_shared<MemoryDataset>(std::move(images), std::move(labels), classes,

@@ -61,7 +61,7 @@ std::shared_ptr<const Dataset> open_image_npz(const DataRequest& request) {
     const Tensor images = images_of(arrays, where);
     std::vector<std::int64_t> labels = labels_of(arrays, images.size(0), where);
     const std::int64_t classes = labels.empty() ? 0 : *std::ranges::max_element(labels) + 1;
-    models::SampleSpec spec;
+    data::SampleSpec spec;
     spec.shape = {images.size(1), images.size(2), images.size(3)};
     return std::make_shared<MemoryDataset>(images, std::move(labels), classes, std::move(spec),
                                            request.limit);

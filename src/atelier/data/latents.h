@@ -14,7 +14,7 @@ namespace atelier::data {
 /// only captions.
 class Latents final : public Dataset {
 public:
-    Latents(std::shared_ptr<const Dataset> images, models::SampleSpec spec,
+    Latents(std::shared_ptr<const Dataset> images, data::SampleSpec spec,
             std::optional<Shards> shards)
         : images_(std::move(images)), spec_(std::move(spec)), shards_(std::move(shards)) {}
 
@@ -23,13 +23,13 @@ public:
     Tensor samples(std::span<const std::int64_t> indices) const override;
     const std::vector<std::int64_t>& labels() const override { return images_->labels(); }
     const std::vector<std::string>& captions() const override { return images_->captions(); }
-    const models::SampleSpec& spec() const override { return spec_; }
+    const data::SampleSpec& spec() const override { return spec_; }
     const std::string& hash() const override { return images_->hash(); }
     bool has_samples() const override { return shards_.has_value(); }
 
 private:
     std::shared_ptr<const Dataset> images_;
-    models::SampleSpec spec_;
+    data::SampleSpec spec_;
     std::optional<Shards> shards_;
 };
 

@@ -26,7 +26,7 @@ void check(const Dataset& dataset, const LoaderOptions& options) {
     if (options.batch < 1)
         core::fail("a batch of {} samples is not possible; it needs at least 1", options.batch);
     if (dataset.size() < 1) core::fail("the data set holds no samples, so there are no batches");
-    if (options.horizontal_flips && dataset.spec().kind != models::SampleSpec::Kind::image) {
+    if (options.horizontal_flips && dataset.spec().kind != data::SampleSpec::Kind::image) {
         core::fail("only images can be flipped; set horizontal flips to false for this data");
     }
     for (const std::int64_t i : options.indices) {

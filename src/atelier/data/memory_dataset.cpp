@@ -20,7 +20,7 @@ std::string hash_of(const Tensor& stored, const std::vector<std::int64_t>& label
 }  // namespace
 
 MemoryDataset::MemoryDataset(Tensor stored, std::vector<std::int64_t> labels, std::int64_t classes,
-                             models::SampleSpec spec, std::int64_t limit)
+                             data::SampleSpec spec, std::int64_t limit)
     : stored_(std::move(stored)),
       labels_(std::move(labels)),
       classes_(classes),
@@ -38,8 +38,7 @@ Tensor MemoryDataset::samples(std::span<const std::int64_t> indices) const {
     }
     const Tensor chosen = stored_.index_select(
         0, at::tensor(at::ArrayRef<std::int64_t>(indices.data(), indices.size()), at::kLong));
-    if (spec_.kind == models::SampleSpec::Kind::points)
-        return models::to_model_space(spec_, chosen);
+    if (spec_.kind == data::SampleSpec::Kind::points) return data::to_model_space(spec_, chosen);
     return chosen.to(at::kFloat).div_(127.5).sub_(1);
 }
 

@@ -15,20 +15,20 @@ public:
     /// `labels` has N entries below `classes`, or none. Only the first `limit` samples are kept,
     /// where it is not 0.
     MemoryDataset(Tensor stored, std::vector<std::int64_t> labels, std::int64_t classes,
-                  models::SampleSpec spec, std::int64_t limit);
+                  data::SampleSpec spec, std::int64_t limit);
 
     std::int64_t size() const override { return stored_.size(0); }
     std::int64_t classes() const override { return classes_; }
     Tensor samples(std::span<const std::int64_t> indices) const override;
     const std::vector<std::int64_t>& labels() const override { return labels_; }
-    const models::SampleSpec& spec() const override { return spec_; }
+    const data::SampleSpec& spec() const override { return spec_; }
     const std::string& hash() const override { return hash_; }
 
 private:
     Tensor stored_;
     std::vector<std::int64_t> labels_;
     std::int64_t classes_;
-    models::SampleSpec spec_;
+    data::SampleSpec spec_;
     std::string hash_;
 };
 

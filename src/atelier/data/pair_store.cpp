@@ -1,8 +1,8 @@
 #include "atelier/data/pair_store.h"
 
+#include "atelier/backends/torch/parameters.h"
 #include "atelier/core/error.h"
 #include "atelier/core/json_file.h"
-#include "atelier/ops/parameters.h"
 
 namespace atelier::data {
 
@@ -70,8 +70,9 @@ PairStore::PairStore(const fs::path& folder, const std::string& teacher_hash) {
         for (const char* name : {"noise", "samples"})
             check_tensor(*file, name, core::DType::F32, batch_shape(rows, shape));
         check_tensor(*file, "labels", core::DType::I64, {rows});
-        shards_.push_back({ops::map_tensor(file, "noise"), ops::map_tensor(file, "samples")});
-        const Tensor labels = ops::read_tensor(*file, "labels", /*keep_type=*/true);
+        shards_.push_back(
+            {backends::map_tensor(file, "noise"), backends::map_tensor(file, "samples")});
+        const Tensor labels = backends::read_tensor(*file, "labels", /*keep_type=*/true);
         labels_.insert(labels_.end(), labels.const_data_ptr<std::int64_t>(),
                        labels.const_data_ptr<std::int64_t>() + rows);
     }
@@ -100,11 +101,11 @@ void write_pairs(const fs::path& folder, const PairSpec& spec,
             check_teacher(core::SafetensorsFile(shard_path(folder, i)), spec.teacher_hash);
         } else {
             const Pairs pairs = make(first, n);
-            ops::Parameters tensors({{"noise", pairs.noise},
-                                     {"samples", pairs.samples},
-                                     {"labels", at::tensor(pairs.labels, at::kLong)}});
-            ops::write_parameters(shard_path(folder, i), tensors,
-                                  {{"teacher_hash", spec.teacher_hash}});
+            backends::Parameters tensors({{"noise", pairs.noise},
+                                          {"samples", pairs.samples},
+                                          {"labels", at::tensor(pairs.labels, at::kLong)}});
+            backends::write_parameters(shard_path(folder, i), tensors,
+                                       {{"teacher_hash", spec.teacher_hash}});
         }
         after(first + n);
     }

@@ -7,7 +7,7 @@
 
 #include <nlohmann/json.hpp>
 
-#include "atelier/ops/torch.h"
+#include "atelier/backends/torch/torch.h"
 
 namespace atelier::data {
 

@@ -54,12 +54,12 @@ std::vector<std::int64_t> labels_in(const core::SafetensorsFile& file, std::int6
 
 /// Sums run in the order of the points, on one thread: the result is part of a model and must not
 /// depend on the number of threads.
-models::SampleSpec spec_of(const Tensor& positions, const std::string& where) {
+data::SampleSpec spec_of(const Tensor& positions, const std::string& where) {
     if (at::equal(positions, positions[0].expand_as(positions))) {
         core::fail("{}: all points are equal; there is nothing to learn", where);
     }
-    models::SampleSpec spec;
-    spec.kind = models::SampleSpec::Kind::points;
+    data::SampleSpec spec;
+    spec.kind = data::SampleSpec::Kind::points;
     spec.shape = {positions.size(1)};
     spec.offset.assign(static_cast<std::size_t>(positions.size(1)), 0.0);
     const auto values =

@@ -23,7 +23,7 @@ public:
     std::int64_t classes() const override { return size(); }
     const std::vector<std::int64_t>& labels() const override { return labels_; }
     const std::vector<std::string>& captions() const override { return prompts_; }
-    const models::SampleSpec& spec() const override { return spec_; }
+    const data::SampleSpec& spec() const override { return spec_; }
     const std::string& hash() const override { return hash_; }
     bool has_samples() const override { return false; }
 
@@ -37,7 +37,7 @@ private:
     std::vector<std::string> prompts_;
     std::string hash_;
     std::vector<std::int64_t> labels_;
-    models::SampleSpec spec_;
+    data::SampleSpec spec_;
 };
 
 }  // namespace

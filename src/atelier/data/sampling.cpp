@@ -26,7 +26,7 @@ public:
     std::int64_t size() const override { return static_cast<std::int64_t>(indices_.size()); }
     std::int64_t classes() const override { return 0; }
     const std::vector<std::int64_t>& labels() const override { return no_labels_; }
-    const models::SampleSpec& spec() const override { return dataset_->spec(); }
+    const data::SampleSpec& spec() const override { return dataset_->spec(); }
     const std::string& hash() const override { return hash_; }
 
     Tensor samples(std::span<const std::int64_t> indices) const override {

@@ -66,7 +66,7 @@ Tensor Shards::rows(const std::string& name, std::span<const std::int64_t> indic
     for (const std::int64_t row : indices) {
         if (row < 0 || row >= count_) core::fail("there is no row {}; there are {}", row, count_);
         const auto& file = files_[static_cast<std::size_t>(row / rows_per_shard_)];
-        found.push_back(ops::read_row(*file, name, row % rows_per_shard_));
+        found.push_back(backends::read_row(*file, name, row % rows_per_shard_));
     }
     return at::stack(found);
 }
@@ -79,13 +79,14 @@ bool shards_complete(const fs::path& folder, const ShardSpec& spec) {
 }
 
 void write_shards(const fs::path& folder, const ShardSpec& spec,
-                  const std::function<ops::Parameters(std::int64_t, std::int64_t)>& make,
+                  const std::function<backends::Parameters(std::int64_t, std::int64_t)>& make,
                   const std::function<void(std::int64_t)>& after) {
     fs::create_directories(folder);
     for (std::int64_t i = 0; i < files_of(spec); ++i) {
         const std::int64_t first = i * spec.rows_per_shard, count = rows_in(spec, i);
         if (!is_complete(folder, spec, i))
-            ops::write_parameters(path_of(folder, i), make(first, count), shard_metadata(spec, i));
+            backends::write_parameters(path_of(folder, i), make(first, count),
+                                       shard_metadata(spec, i));
         after(first + count);
     }
 }

@@ -8,8 +8,8 @@
 #include <string>
 #include <vector>
 
+#include "atelier/backends/torch/parameters.h"
 #include "atelier/core/safetensors.h"
-#include "atelier/ops/parameters.h"
 
 namespace atelier::data {
 
@@ -44,7 +44,7 @@ bool shards_complete(const std::filesystem::path& folder, const ShardSpec& spec)
 /// n)` returns the tensors of rows first..first+n-1. `after(done)` is called after each shard.
 void write_shards(
     const std::filesystem::path& folder, const ShardSpec& spec,
-    const std::function<ops::Parameters(std::int64_t first, std::int64_t count)>& make,
+    const std::function<backends::Parameters(std::int64_t first, std::int64_t count)>& make,
     const std::function<void(std::int64_t done)>& after);
 
 }  // namespace atelier::data

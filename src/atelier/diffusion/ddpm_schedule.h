@@ -4,8 +4,8 @@
 #include <optional>
 #include <vector>
 
+#include "atelier/backends/torch/torch.h"
 #include "atelier/core/json_file.h"
-#include "atelier/ops/torch.h"
 
 namespace atelier::diffusion {
 

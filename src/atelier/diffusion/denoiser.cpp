@@ -24,8 +24,8 @@ Condition Condition::rows(std::int64_t first, std::int64_t count) const {
     return {of(labels), of(augment), of(ids)};
 }
 
-EdmDenoiser::EdmDenoiser(const networks::Network& network, const ops::Parameters& parameters,
-                         const Parametrisation& parametrisation, const ops::Compute& compute)
+EdmDenoiser::EdmDenoiser(const networks::Network& network, const backends::Parameters& parameters,
+                         const Parametrisation& parametrisation, const backends::Compute& compute)
     : network_(network),
       parameters_(parameters),
       parametrisation_(parametrisation),
@@ -56,22 +56,23 @@ EdmDenoiser::Output EdmDenoiser::denoise_and_encode(const Tensor& x_t, const Ten
                                                     const Condition& condition) const {
     const Preconditioning with = precondition(sigma, parametrisation_);
     const Condition labelled = with_labels(network_, parameters_, condition);
-    const ops::LowPrecision precision(x_t.device().type(), compute_.type);
-    ops::TorchOps backend(parameters_, "", compute_.recompute);
+    const backends::LowPrecision precision(x_t.device().type(), compute_.type);
+    backends::TorchOps backend(parameters_, "", compute_.recompute);
     const networks::Outputs out =
         network_.forward(backend, network_inputs(network_, x_t, with, labelled));
-    const Tensor f = ops::tensor_of(out.raw).to(x_t.scalar_type());
+    const Tensor f = backends::tensor_of(out.raw).to(x_t.scalar_type());
     return {expand_like(with.c_skip, x_t) * x_t + expand_like(with.c_out, x_t) * f,
-            ops::tensor_of(out.bottleneck).to(x_t.scalar_type())};
+            backends::tensor_of(out.bottleneck).to(x_t.scalar_type())};
 }
 
 Tensor EdmDenoiser::encode(const Tensor& x_t, const Tensor& sigma,
                            const Condition& condition) const {
     const Preconditioning with = precondition(sigma, parametrisation_);
     const Condition labelled = with_labels(network_, parameters_, condition);
-    const ops::LowPrecision precision(x_t.device().type(), compute_.type);
-    ops::TorchOps backend(parameters_, "", compute_.recompute);
-    return ops::tensor_of(network_.encode(backend, network_inputs(network_, x_t, with, labelled)))
+    const backends::LowPrecision precision(x_t.device().type(), compute_.type);
+    backends::TorchOps backend(parameters_, "", compute_.recompute);
+    return backends::tensor_of(
+               network_.encode(backend, network_inputs(network_, x_t, with, labelled)))
         .to(x_t.scalar_type());
 }
 

@@ -2,10 +2,10 @@
 
 #include <span>
 
+#include "atelier/backends/torch/parameters.h"
+#include "atelier/backends/torch/torch_ops.h"
 #include "atelier/diffusion/preconditioning.h"
 #include "atelier/networks/network.h"
-#include "atelier/ops/parameters.h"
-#include "atelier/ops/torch_ops.h"
 
 namespace atelier::diffusion {
 
@@ -47,8 +47,8 @@ networks::Inputs network_inputs(const networks::Network& network, const Tensor& 
 /// outlive it.
 class EdmDenoiser : public Denoiser {
 public:
-    EdmDenoiser(const networks::Network& network, const ops::Parameters& parameters,
-                const Parametrisation& parametrisation, const ops::Compute& compute = {});
+    EdmDenoiser(const networks::Network& network, const backends::Parameters& parameters,
+                const Parametrisation& parametrisation, const backends::Compute& compute = {});
 
     Tensor denoise(const Tensor& x_t, const Tensor& sigma,
                    const Condition& condition) const override;
@@ -65,9 +65,9 @@ public:
 
 private:
     const networks::Network& network_;
-    const ops::Parameters& parameters_;
+    const backends::Parameters& parameters_;
     Parametrisation parametrisation_;
-    ops::Compute compute_;
+    backends::Compute compute_;
 };
 
 }  // namespace atelier::diffusion

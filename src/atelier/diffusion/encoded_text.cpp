@@ -1,6 +1,6 @@
 #include "atelier/diffusion/encoded_text.h"
 
-#include "atelier/ops/torch_ops.h"
+#include "atelier/backends/torch/torch_ops.h"
 
 namespace atelier::diffusion {
 
@@ -9,17 +9,17 @@ Tensor end_positions(const networks::ClipText& tower, const Tensor& ids) {
     return (tower.eos == legacy ? ids : ids.eq(tower.eos).to(at::kInt)).argmax(1);
 }
 
-EncodedText encode_text(const networks::ClipText& tower, const ops::Parameters& parameters,
+EncodedText encode_text(const networks::ClipText& tower, const backends::Parameters& parameters,
                         const Tensor& token_ids) {
     const Tensor ids = token_ids.to(parameters.tensors().begin()->second.device());
-    ops::TorchOps backend(parameters);
-    const Tensor hidden = ops::tensor_of(tower.forward(backend, ids));
+    backends::TorchOps backend(parameters);
+    const Tensor hidden = backends::tensor_of(tower.forward(backend, ids));
     const Tensor pooled =
         hidden.index({at::arange(ids.size(0), ids.options()), end_positions(tower, ids)});
     return {hidden, pooled / pooled.norm(2, {1}, true).clamp_min(1e-12)};  // zero stays zero
 }
 
-Condition with_labels(const networks::Network& network, const ops::Parameters& parameters,
+Condition with_labels(const networks::Network& network, const backends::Parameters& parameters,
                       const Condition& condition) {
     if (!network.text || condition.labels.defined() || !condition.ids.defined()) return condition;
     return {encode_text(*network.text, parameters, condition.ids).embeddings, condition.augment};

@@ -11,11 +11,11 @@ struct EncodedText {
 };
 
 /// Encodes `ids` [N,T] int64 on the parameters' device.
-EncodedText encode_text(const networks::ClipText& tower, const ops::Parameters& parameters,
+EncodedText encode_text(const networks::ClipText& tower, const backends::Parameters& parameters,
                         const Tensor& ids);
 
 /// `condition` with labels: its own, or the embeddings of its ids by the network's text tower.
-Condition with_labels(const networks::Network& network, const ops::Parameters& parameters,
+Condition with_labels(const networks::Network& network, const backends::Parameters& parameters,
                       const Condition& condition);
 
 /// The position of the end token in each row of `ids` [N,T], [N] int64. Configs from before

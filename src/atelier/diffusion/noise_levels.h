@@ -4,8 +4,8 @@
 #include <cstdint>
 #include <vector>
 
+#include "atelier/backends/torch/torch.h"
 #include "atelier/core/random_streams.h"
-#include "atelier/ops/torch.h"
 
 namespace atelier::diffusion {
 

@@ -3,10 +3,10 @@
 #include <optional>
 #include <span>
 
+#include "atelier/backends/torch/torch.h"
 #include "atelier/core/json_file.h"
 #include "atelier/diffusion/ddpm_schedule.h"
 #include "atelier/diffusion/noise_levels.h"
-#include "atelier/ops/torch.h"
 
 namespace atelier::diffusion {
 

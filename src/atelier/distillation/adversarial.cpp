@@ -1,17 +1,17 @@
 #include "atelier/distillation/adversarial.h"
 
+#include "atelier/backends/torch/torch_ops.h"
 #include "atelier/networks/discriminator.h"
-#include "atelier/ops/torch_ops.h"
 
 namespace atelier::distillation {
 
 BottleneckDiscriminator::BottleneckDiscriminator(const diffusion::EdmDenoiser& fake_score,
-                                                 const ops::Parameters& parameters)
+                                                 const backends::Parameters& parameters)
     : fake_score_(fake_score), parameters_(parameters) {}
 
 Tensor BottleneckDiscriminator::logits(const Tensor& bottleneck) const {
-    ops::TorchOps backend(parameters_);
-    return ops::tensor_of(networks::discriminator_head(backend, bottleneck)).flatten();
+    backends::TorchOps backend(parameters_);
+    return backends::tensor_of(networks::discriminator_head(backend, bottleneck)).flatten();
 }
 
 Tensor BottleneckDiscriminator::logits(const Tensor& x_t, const Tensor& sigma,
@@ -21,21 +21,21 @@ Tensor BottleneckDiscriminator::logits(const Tensor& x_t, const Tensor& sigma,
 
 namespace {
 
-std::vector<ops::ParameterSpec> head_specs(const networks::Network& network) {
-    ops::ShapeOps shapes;
+std::vector<graph::ParameterSpec> head_specs(const networks::Network& network) {
+    graph::ShapeOps shapes;
     networks::discriminator_head(shapes, networks::bottleneck_shape(network));
     return shapes.parameters;
 }
 
 }  // namespace
 
-ops::Parameters init_head(const networks::Network& network, std::uint64_t seed) {
-    return ops::initialise(head_specs(network), seed);
+backends::Parameters init_head(const networks::Network& network, std::uint64_t seed) {
+    return backends::initialise(head_specs(network), seed);
 }
 
-void check_head(const ops::Parameters& head, const networks::Network& network,
+void check_head(const backends::Parameters& head, const networks::Network& network,
                 const std::string& where) {
-    ops::check_against(head, head_specs(network), where);
+    backends::check_against(head, head_specs(network), where);
 }
 
 Tensor generator_gan_loss(const Tensor& fake_logits) { return at::softplus(-fake_logits).mean(); }

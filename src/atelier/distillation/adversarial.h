@@ -10,7 +10,7 @@ namespace atelier::distillation {
 class BottleneckDiscriminator {
 public:
     BottleneckDiscriminator(const diffusion::EdmDenoiser& fake_score,
-                            const ops::Parameters& parameters);
+                            const backends::Parameters& parameters);
 
     /// Logits [N] of a bottleneck that the fake score has already computed.
     Tensor logits(const Tensor& bottleneck) const;
@@ -20,13 +20,13 @@ public:
 
 private:
     const diffusion::EdmDenoiser& fake_score_;
-    const ops::Parameters& parameters_;
+    const backends::Parameters& parameters_;
 };
 
 /// Randomly initialised parameters of a head for the bottleneck of `network`, under "head.".
-ops::Parameters init_head(const networks::Network& network, std::uint64_t seed);
+backends::Parameters init_head(const networks::Network& network, std::uint64_t seed);
 /// Throws core::Error naming `where` unless `head` fits the bottleneck of `network`.
-void check_head(const ops::Parameters& head, const networks::Network& network,
+void check_head(const backends::Parameters& head, const networks::Network& network,
                 const std::string& where);
 
 /// mean softplus(-h(fake)): the generator's non-saturating loss.

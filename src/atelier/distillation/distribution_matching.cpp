@@ -1,12 +1,12 @@
 #include "atelier/distillation/distribution_matching.h"
 
+#include "atelier/backends/torch/fused_norm.h"
 #include "atelier/core/error.h"
 #include "atelier/core/hash.h"
 #include "atelier/diffusion/preconditioning.h"
 #include "atelier/diffusion/samplers.h"
 #include "atelier/distillation/divergences.h"
 #include "atelier/distillation/health.h"
-#include "atelier/ops/fused_norm.h"
 
 namespace atelier::distillation {
 
@@ -60,7 +60,7 @@ core::RandomStream DistributionMatching::stream(const std::string& what, std::in
             static_cast<std::uint64_t>(step * max_inner_steps + inner_step)};
 }
 
-Tensor DistributionMatching::sample(const ops::Parameters& weights, const Tensor& noise,
+Tensor DistributionMatching::sample(const backends::Parameters& weights, const Tensor& noise,
                                     const diffusion::Condition& condition) const {
     const diffusion::EdmDenoiser student(inputs_.student_network, weights,
                                          settings_.parametrisation, settings_.compute);
@@ -166,7 +166,7 @@ void DistributionMatching::add_discriminator(Loss& loss, const Tensor& bottlenec
     const BottleneckDiscriminator head(fake, inputs_.fake);
     const HeadSamples fake_samples = head_samples(sigma);
     const Tensor on_fake = head.logits(bottleneck_of_fake.index_select(0, fake_samples.rows));
-    const ops::DoubleBackwardGuard twice_differentiable(gan.r1_weight > 0);
+    const backends::DoubleBackwardGuard twice_differentiable(gan.r1_weight > 0);
     const Tensor on_real = head.logits(noised_real.x_t, noised_real.sigma, real_condition);
     loss.value = loss.value + gan.discriminator_weight *
                                   discriminator_loss(on_real, on_fake, fake_samples.weight);

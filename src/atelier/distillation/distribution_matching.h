@@ -30,7 +30,7 @@ struct MatchingSettings {
     Optimization student, fake;
     diffusion::Parametrisation parametrisation;
     diffusion::NoiseRange range;
-    ops::Compute compute;
+    backends::Compute compute;
     bool score_identity = false;  // SiD's loss instead of the DM loss
     double sid_alpha = 1.0;
     double regression_weight = 0.0;
@@ -48,9 +48,9 @@ struct PairBatch {
 /// Networks and data of a matching stage; all references must outlive it.
 struct MatchingInputs {
     const networks::Network& student_network;
-    ops::Parameters& student;
+    backends::Parameters& student;
     const networks::Network& fake_network;
-    ops::Parameters& fake;  // the fake score, and the GAN head under "head."
+    backends::Parameters& fake;  // the fake score, and the GAN head under "head."
     const diffusion::Denoiser& teacher;
     conditions::Prior prior;  // of the student's cell
     BatchSource real;         // of the cell; required by the GAN head. If empty, health compares
@@ -77,7 +77,7 @@ public:
     }
     Loss loss(std::size_t index, std::int64_t step, std::int64_t inner_step,
               std::int64_t micro_batch) override;
-    Tensor sample(const ops::Parameters& weights, const Tensor& noise,
+    Tensor sample(const backends::Parameters& weights, const Tensor& noise,
                   const diffusion::Condition& condition) const override;
     std::map<std::string, double*> scalars() override {
         return {{"gan_weight", &gan_weight_}, {"highest_diversity", &highest_diversity_}};

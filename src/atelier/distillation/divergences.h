@@ -3,7 +3,7 @@
 #include <string>
 #include <vector>
 
-#include "atelier/ops/torch.h"
+#include "atelier/backends/torch/torch.h"
 
 namespace atelier::distillation {
 

@@ -54,7 +54,7 @@ std::span<const Convolution> convolutions_of(Lpips::Network network) {
 
 /// Copies tensors of a file into the weights of one of LPIPS's networks.
 struct WeightLoader {
-    ops::Parameters& to;
+    backends::Parameters& to;
     std::string network;
 
     void operator()(const models::NamedTensors& from, const std::string& name,

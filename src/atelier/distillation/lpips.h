@@ -3,8 +3,8 @@
 #include <filesystem>
 #include <string>
 
+#include "atelier/backends/torch/parameters.h"
 #include "atelier/distillation/regression.h"
-#include "atelier/ops/parameters.h"
 
 namespace atelier::distillation {
 
@@ -33,7 +33,7 @@ private:
     std::vector<Tensor> layers(const Tensor& images) const;
 
     Network network_;
-    ops::Parameters weights_;
+    backends::Parameters weights_;
 };
 
 /// "vgg" or "alex". Throws core::UsageError on anything else.

@@ -2,7 +2,7 @@
 
 #include <functional>
 
-#include "atelier/ops/torch.h"
+#include "atelier/backends/torch/torch.h"
 
 namespace atelier::distillation {
 

@@ -6,7 +6,7 @@
 
 namespace atelier::distillation {
 
-ScoreMatching::ScoreMatching(const networks::Network& network, ops::Parameters& parameters,
+ScoreMatching::ScoreMatching(const networks::Network& network, backends::Parameters& parameters,
                              const diffusion::Denoiser* teacher, BatchSource real,
                              ScoreMatchingSettings settings)
     : network_(network),
@@ -61,7 +61,7 @@ Loss ScoreMatching::loss(std::size_t index, std::int64_t step, std::int64_t inne
     return {value, {{"loss", value.item<double>()}}, rows.weight};
 }
 
-Tensor ScoreMatching::sample(const ops::Parameters& weights, const Tensor& noise,
+Tensor ScoreMatching::sample(const backends::Parameters& weights, const Tensor& noise,
                              const diffusion::Condition& condition) const {
     const diffusion::EdmDenoiser model(network_, weights, settings_.parametrisation,
                                        settings_.compute);

@@ -14,7 +14,7 @@ struct ScoreMatchingSettings {
     diffusion::Parametrisation parametrisation;
     diffusion::NoiseRange range;
     double p_mean = -1.2, p_std = 1.2;  // ln sigma ~ N(p_mean, p_std^2)
-    ops::Compute compute;
+    backends::Compute compute;
     std::optional<diffusion::ConditionTable>
         conditions{};  // what labels stand for; unset: the network's classes
     double condition_dropout =
@@ -33,7 +33,7 @@ struct ScoreMatchingSettings {
 class ScoreMatching : public Stage {
 public:
     /// `network`, `parameters` and `teacher` (may be null) must outlive the stage.
-    ScoreMatching(const networks::Network& network, ops::Parameters& parameters,
+    ScoreMatching(const networks::Network& network, backends::Parameters& parameters,
                   const diffusion::Denoiser* teacher, BatchSource real,
                   ScoreMatchingSettings settings);
 
@@ -44,7 +44,7 @@ public:
     }
     Loss loss(std::size_t index, std::int64_t step, std::int64_t inner_step,
               std::int64_t micro_batch) override;
-    Tensor sample(const ops::Parameters& weights, const Tensor& noise,
+    Tensor sample(const backends::Parameters& weights, const Tensor& noise,
                   const diffusion::Condition& condition) const override;
     /// A warning if the loss is above that of an untrained network.
     std::vector<Finding> health(Metrics& metrics, const Tensor& probe) override;
@@ -55,7 +55,7 @@ private:
                                            std::int64_t step) const;
 
     const networks::Network& network_;
-    ops::Parameters& parameters_;
+    backends::Parameters& parameters_;
     diffusion::ConditionTable conditions_;
     const diffusion::Denoiser* teacher_;
     BatchSource real_;

@@ -6,8 +6,8 @@
 #include <utility>
 #include <vector>
 
+#include "atelier/backends/torch/parameters.h"
 #include "atelier/diffusion/denoiser.h"
-#include "atelier/ops/parameters.h"
 
 namespace atelier::distillation {
 
@@ -45,7 +45,7 @@ struct Optimization {
 /// A set of parameters that a stage trains, and how.
 struct Learner {
     std::string name;
-    ops::Parameters* parameters;
+    backends::Parameters* parameters;
     Optimization optimization;
     std::int64_t updates = 1;         // per step of the stage
     std::int64_t warmup_updates = 0;  // run alone before the first step, so that a critic
@@ -93,7 +93,7 @@ public:
 
     /// Samples [N,...] drawn with `weights` for the stage's last learner, from standard normal
     /// `noise` [N,...].
-    virtual Tensor sample(const ops::Parameters& weights, const Tensor& noise,
+    virtual Tensor sample(const backends::Parameters& weights, const Tensor& noise,
                           const diffusion::Condition& condition) const = 0;
 
     /// State other than parameters that a resumed run needs; the loop saves and restores it.

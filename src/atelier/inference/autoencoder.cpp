@@ -21,7 +21,8 @@ Autoencoder::Moments Autoencoder::encode(const Tensor& images) {
     check_sizes(images, "image", {network_.image_channels, -1, -1});
     check_multiple(images, "image", network_.factor());
     if (!encoder_) {
-        const auto forward = [network = network_](ops::Ops& ops, std::span<const ops::Value> in) {
+        const auto forward = [network = network_](graph::Ops& ops,
+                                                  std::span<const graph::Value> in) {
             return network.encode(ops, in[0]);
         };
         encoder_ = std::make_unique<ComputedNetwork>(models::vae_weights_in(folder_, network_),
@@ -34,7 +35,8 @@ Autoencoder::Moments Autoencoder::encode(const Tensor& images) {
 Tensor Autoencoder::decode(const Tensor& latents) {
     check_sizes(latents, "x", {network_.latent_channels, -1, -1});
     if (!decoder_) {
-        const auto forward = [network = network_](ops::Ops& ops, std::span<const ops::Value> in) {
+        const auto forward = [network = network_](graph::Ops& ops,
+                                                  std::span<const graph::Value> in) {
             return network.decode(ops, in[0]);
         };
         decoder_ = std::make_unique<ComputedNetwork>(models::vae_weights_in(folder_, network_),

@@ -6,9 +6,9 @@
 #include <map>
 #include <numeric>
 
+#include "atelier/backends/torch/quantised.h"
 #include "atelier/core/random_streams.h"
 #include "atelier/diffusion/samplers.h"
-#include "atelier/ops/quantised.h"
 
 namespace atelier::inference {
 
@@ -67,18 +67,19 @@ struct LayerStatistics {
 
 }  // namespace
 
-Tensor run(const models::Model& model, ops::Ops& backend, const CalibrationBatch& batch) {
+Tensor run(const models::Model& model, graph::Ops& backend, const CalibrationBatch& batch) {
     const auto with = diffusion::precondition(batch.sigma, model.parametrisation);
-    return ops::tensor_of(model.network
-                              .forward(backend, diffusion::network_inputs(model.network, batch.x_t,
-                                                                          with, batch.condition))
-                              .raw);
+    return backends::tensor_of(
+        model.network
+            .forward(backend,
+                     diffusion::network_inputs(model.network, batch.x_t, with, batch.condition))
+            .raw);
 }
 
-ops::Value ConvolutionObserver::conv2d(const ops::Value& x, const std::string& name,
-                                       const ops::Convolution& layer) {
-    const ops::Value y = TorchOps::conv2d(x, name, layer);
-    observer_(name, layer, ops::tensor_of(x), ops::tensor_of(y));
+graph::Value ConvolutionObserver::conv2d(const graph::Value& x, const std::string& name,
+                                         const graph::Convolution& layer) {
+    const graph::Value y = TorchOps::conv2d(x, name, layer);
+    observer_(name, layer, backends::tensor_of(x), backends::tensor_of(y));
     return y;
 }
 
@@ -111,14 +112,15 @@ double best_range(const std::vector<double>& counts, double max_magnitude) {
     double best = max_magnitude, least = std::numeric_limits<double>::infinity();
     for (std::int64_t candidate = candidates; candidate > 0; --candidate) {
         const double range = max_magnitude * static_cast<double>(candidate) / candidates,
-                     quantisation_step = range / ops::int8_max;
+                     quantisation_step = range / backends::int8_max;
         double error = 0;
         for (std::size_t i = 0; i < counts.size() && error < least; ++i) {
             const double value =
                 max_magnitude * (static_cast<double>(i) + 0.5) / static_cast<double>(counts.size());
-            const double rounding_error = value - std::min(std::round(value / quantisation_step),
-                                                           static_cast<double>(ops::int8_max)) *
-                                                      quantisation_step;
+            const double rounding_error =
+                value - std::min(std::round(value / quantisation_step),
+                                 static_cast<double>(backends::int8_max)) *
+                            quantisation_step;
             error += counts[i] * rounding_error * rounding_error;
         }
         if (error < least) {
@@ -134,7 +136,7 @@ std::vector<CalibratedLayer> calibrate(const models::Model& model,
     std::vector<std::string> order;
     std::map<std::string, LayerStatistics> statistics;
     observe_convolutions(model, batches,
-                         [&](const std::string& name, const ops::Convolution& layer,
+                         [&](const std::string& name, const graph::Convolution& layer,
                              const Tensor& input, const Tensor&) {
                              if (!statistics.contains(name)) order.push_back(name);
                              LayerStatistics& layer_statistics = statistics[name];
@@ -145,15 +147,16 @@ std::vector<CalibratedLayer> calibrate(const models::Model& model,
                                                      layer.kernel * layer.kernel) /
                                  static_cast<double>(layer.stride * layer.stride);
                          });
-    observe_convolutions(
-        model, batches,
-        [&](const std::string& name, const ops::Convolution&, const Tensor& input, const Tensor&) {
-            LayerStatistics& layer_statistics = statistics[name];
-            if (layer_statistics.max_magnitude > 0)
-                layer_statistics.counts += at::histc(input.abs().flatten().to(at::kFloat), bins, 0,
-                                                     layer_statistics.max_magnitude)
-                                               .to(at::kDouble);
-        });
+    observe_convolutions(model, batches,
+                         [&](const std::string& name, const graph::Convolution&,
+                             const Tensor& input, const Tensor&) {
+                             LayerStatistics& layer_statistics = statistics[name];
+                             if (layer_statistics.max_magnitude > 0)
+                                 layer_statistics.counts +=
+                                     at::histc(input.abs().flatten().to(at::kFloat), bins, 0,
+                                               layer_statistics.max_magnitude)
+                                         .to(at::kDouble);
+                         });
     double all = 0;
     for (const auto& [name, layer_statistics] : statistics) all += layer_statistics.multiplications;
     std::vector<CalibratedLayer> layers;

@@ -4,8 +4,8 @@
 #include <string>
 #include <vector>
 
+#include "atelier/backends/torch/torch_ops.h"
 #include "atelier/models/model_directory.h"
-#include "atelier/ops/torch_ops.h"
 
 namespace atelier::inference {
 
@@ -16,19 +16,19 @@ struct CalibrationBatch {
 };
 
 /// The network's raw output for a batch, computed by `backend`.
-Tensor run(const models::Model& model, ops::Ops& backend, const CalibrationBatch& batch);
+Tensor run(const models::Model& model, graph::Ops& backend, const CalibrationBatch& batch);
 
 /// The LibTorch backend, which reports each convolution to an observer: name, layer, input and
 /// output.
-class ConvolutionObserver : public ops::TorchOps {
+class ConvolutionObserver : public backends::TorchOps {
 public:
-    using Observer = std::function<void(const std::string& name, const ops::Convolution& layer,
+    using Observer = std::function<void(const std::string& name, const graph::Convolution& layer,
                                         const Tensor& input, const Tensor& output)>;
-    ConvolutionObserver(const ops::Parameters& parameters, Observer observer)
+    ConvolutionObserver(const backends::Parameters& parameters, Observer observer)
         : TorchOps(parameters), observer_(std::move(observer)) {}
 
-    ops::Value conv2d(const ops::Value& x, const std::string& name,
-                      const ops::Convolution& layer) override;
+    graph::Value conv2d(const graph::Value& x, const std::string& name,
+                        const graph::Convolution& layer) override;
 
 private:
     Observer observer_;

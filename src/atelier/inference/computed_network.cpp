@@ -5,9 +5,9 @@
 #include <openvino/op/parameter.hpp>
 #include <openvino/op/result.hpp>
 
+#include "atelier/backends/openvino/openvino_ops.h"
+#include "atelier/backends/torch/torch_ops.h"
 #include "atelier/core/error.h"
-#include "atelier/ops/openvino_ops.h"
-#include "atelier/ops/torch_ops.h"
 
 namespace atelier::inference {
 
@@ -27,8 +27,8 @@ ov::element::Type type_of(const Engine& engine) {
 
 /// Copies of all parameters, none of them mapped from a file: matrices in the engine's precision,
 /// others in float32.
-ops::Parameters in_memory(const ops::Parameters& mapped, const Engine& engine) {
-    ops::Parameters read;
+backends::Parameters in_memory(const backends::Parameters& mapped, const Engine& engine) {
+    backends::Parameters read;
     for (const auto& [name, tensor] : mapped.tensors()) {
         const auto type =
             tensor.dim() >= 2 ? engine.compute().type.value_or(at::kFloat) : at::kFloat;
@@ -82,26 +82,26 @@ Tensor ComputedNetwork::run(const std::vector<Tensor>& inputs) {
 }
 
 Tensor ComputedNetwork::run_torch(const std::vector<Tensor>& inputs) const {
-    const ops::LowPrecision precision(engine_.device.type(), engine_.compute().type);
-    ops::TorchOps backend(parameters_);
-    std::vector<ops::Value> values;
+    const backends::LowPrecision precision(engine_.device.type(), engine_.compute().type);
+    backends::TorchOps backend(parameters_);
+    std::vector<graph::Value> values;
     for (const Tensor& input : inputs) values.emplace_back(input.to(engine_.device));
-    return ops::tensor_of(forward_(backend, values)).to(at::kCPU, at::kFloat).contiguous();
+    return backends::tensor_of(forward_(backend, values)).to(at::kCPU, at::kFloat).contiguous();
 }
 
 std::shared_ptr<ov::Model> ComputedNetwork::graph(const std::vector<Tensor>& like,
                                                   std::int64_t batch) const {
     ov::ParameterVector inputs;
-    std::vector<ops::Value> values;
+    std::vector<graph::Value> values;
     for (const Tensor& input : like) {
         ov::Shape shape(input.sizes().begin(), input.sizes().end());
         shape[0] = static_cast<std::size_t>(batch);
         inputs.push_back(std::make_shared<Node>(
             input.scalar_type() == at::kLong ? ov::element::i64 : ov::element::f32, shape));
-        values.push_back(ops::value_of(inputs.back()->output(0)));
+        values.push_back(backends::value_of(inputs.back()->output(0)));
     }
-    ops::OpenVinoOps backend(parameters_, {.precision = type_of(engine_)});
-    const auto output = ops::node_of(forward_(backend, values));
+    backends::OpenVinoOps backend(parameters_, {.precision = type_of(engine_)});
+    const auto output = backends::node_of(forward_(backend, values));
     weights_.release_pages();  // 16-bit weights were copied; views are read again at compilation
     const auto result = std::make_shared<ov::op::v0::Result>(
         std::make_shared<ov::op::v0::Convert>(output, ov::element::f32));

@@ -3,10 +3,10 @@
 #include <map>
 #include <span>
 
+#include "atelier/graph/ops.h"
 #include "atelier/inference/engine.h"
 #include "atelier/inference/openvino_network.h"
 #include "atelier/models/diffusers_directory.h"
-#include "atelier/ops/ops.h"
 
 namespace atelier::inference {
 
@@ -20,7 +20,7 @@ void check_multiple(const Tensor& tensor, const char* name, std::int64_t factor)
 /// engine.
 class ComputedNetwork {
 public:
-    using Forward = std::function<ops::Value(ops::Ops&, std::span<const ops::Value>)>;
+    using Forward = std::function<graph::Value(graph::Ops&, std::span<const graph::Value>)>;
 
     /// `forward` reads `weights` through the backend it is given. OpenVINO compiles from the mapped
     /// files; for LibTorch the matrices are copied into memory in the engine's precision. Throws
@@ -37,7 +37,7 @@ private:
     std::shared_ptr<ov::Model> graph(const std::vector<Tensor>& like, std::int64_t batch) const;
 
     models::DiffusersWeights weights_;
-    ops::Parameters parameters_;
+    backends::Parameters parameters_;
     Forward forward_;
     Engine engine_;
     std::map<std::string, OpenVinoNetwork> compiled_;  // by the inputs' sizes

@@ -24,7 +24,7 @@ struct Engine {
         return kind == Kind::torch ? models::Weights::shared : models::Weights::mapped;
     }
     /// The precision in which LibTorch computes.
-    ops::Compute compute() const {
+    backends::Compute compute() const {
         return {precision == Precision::bf16 ? std::optional(at::kBFloat16) : std::nullopt};
     }
 };

@@ -5,20 +5,20 @@
 #include <openvino/core/graph_util.hpp>
 #include <openvino/runtime/core.hpp>
 
+#include "atelier/backends/onnx/onnx_ops.h"
+#include "atelier/backends/torch/error_message.h"
 #include "atelier/core/atomic_file.h"
 #include "atelier/core/error.h"
 #include "atelier/inference/one_step_factors.h"
-#include "atelier/ops/error_message.h"
-#include "atelier/ops/onnx_ops.h"
 
 namespace atelier::inference {
 
 namespace {
 
 namespace fs = std::filesystem;
-using ops::OnnxGraph;
-using ops::OnnxOps;
-using ops::Value;
+using backends::OnnxGraph;
+using backends::OnnxOps;
+using graph::Value;
 using Metadata = std::map<std::string, std::string>;
 
 std::string_view extension_of(GraphFormat format) {
@@ -60,7 +60,7 @@ void write_for_openvino(const OnnxGraph& graph, const fs::path& file, const std:
         ov::save_model(model, xml.string(), /*compress_to_fp16=*/false);
     } catch (const ov::Exception& error) {
         core::fail("{}: this {} cannot be written; {}", file.string(), name,
-                   ops::error_message(error));
+                   backends::error_message(error));
     }
     fs::rename(weights, weights_beside(file, GraphFormat::openvino));
     fs::rename(xml, file);
@@ -72,25 +72,25 @@ void write_graph(const OnnxGraph& graph, const fs::path& file, const std::string
     else write_for_openvino(graph, file, name, metadata);
 }
 
-ops::Shape of_one(ops::Shape shape) {
+graph::Shape of_one(graph::Shape shape) {
     shape.insert(shape.begin(), 1);
     return shape;
 }
 
-Value input(OnnxGraph& graph, const std::string& name, const ops::Shape& shape,
+Value input(OnnxGraph& graph, const std::string& name, const graph::Shape& shape,
             at::ScalarType type = at::kFloat) {
     return OnnxOps::value_of(graph.input(name, type, shape), of_one(shape));
 }
 
 void output(OnnxGraph& graph, const std::string& name, const Value& value, const OnnxOps& backend) {
-    const ops::Shape shape = backend.shape(value);
+    const graph::Shape shape = backend.shape(value);
     graph.output(name, OnnxOps::name_of(value), {shape.begin() + 1, shape.end()});
 }
 
 /// The conditioning input: the one-hot row of a class, or the encoding of a prompt.
 Value labels_of(OnnxGraph& graph, const models::Model& model) {
     const networks::Network& network = model.network;
-    const ops::Shape one = network.label_shape(1);
+    const graph::Shape one = network.label_shape(1);
     if (network.tokens > 0 || model.config.value("condition", "") == "text")
         return input(graph, "text", {one.begin() + 1, one.end()});
     const std::string ids = graph.input("class", at::kLong, {}),
@@ -124,15 +124,15 @@ void write_model_graph(const models::Model& model, const fs::path& file, GraphFo
     OnnxOps backend(graph, model.parameters);
     if (model.config.contains("place")) lower_student(graph, backend, model);
     else lower_network(graph, backend, model);
-    write_graph(
-        graph, file, model.network.architecture,
-        {{"atelier.config", model.config.dump()}, {"atelier.hash", ops::hash_of(model.parameters)}},
-        format);
+    write_graph(graph, file, model.network.architecture,
+                {{"atelier.config", model.config.dump()},
+                 {"atelier.hash", backends::hash_of(model.parameters)}},
+                format);
 }
 
 /// Writes a part of a diffusers directory; `lower(graph, backend)` builds its graph.
 template <class Lower>
-void write_part(const fs::path& folder, const ops::Parameters& parameters, GraphFormat format,
+void write_part(const fs::path& folder, const backends::Parameters& parameters, GraphFormat format,
                 Lower lower) {
     OnnxGraph graph;
     OnnxOps backend(graph, parameters);
@@ -163,7 +163,7 @@ void write_parts(const models::DiffusersDirectory& from, const fs::path& to, Gra
                 input(graph, "encoder_hidden_states", {text.positions, unet.context_width});
             output(graph, "out_sample", unet.forward(backend, x, t, hidden).predicted, backend);
         });
-    const ops::Parameters vae_weights = from.vae_weights().map();
+    const backends::Parameters vae_weights = from.vae_weights().map();
     write_part(to / "vae_decoder", vae_weights, format, [&](OnnxGraph& graph, OnnxOps& backend) {
         output(
             graph, "sample",

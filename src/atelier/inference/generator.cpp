@@ -7,12 +7,12 @@
 #include <tuple>
 #include <utility>
 
+#include "atelier/backends/torch/deterministic.h"
 #include "atelier/core/error.h"
 #include "atelier/core/hash.h"
 #include "atelier/core/schema.h"
 #include "atelier/core/signals.h"
 #include "atelier/models/prompt_encoder.h"
-#include "atelier/ops/deterministic.h"
 
 namespace atelier::inference {
 
@@ -55,7 +55,7 @@ public:
         check_classes(request.classes, prior_.classes());
         return ready_.draw(draws_of(request));
     }
-    const models::SampleSpec& spec() const override { return ready_.model.spec; }
+    const data::SampleSpec& spec() const override { return ready_.model.spec; }
     const conditions::Prior& prior() const override { return prior_; }
     const conditions::Partition& partition() const override { return partition_; }
     std::string hash_of_student(std::int64_t) override { return ready_.hash(); }
@@ -98,7 +98,7 @@ public:
         }
         return all;
     }
-    const models::SampleSpec& spec() const override { return ensemble_.spec; }
+    const data::SampleSpec& spec() const override { return ensemble_.spec; }
     const conditions::Prior& prior() const override { return ensemble_.prior; }
     const conditions::Partition& partition() const override { return ensemble_.partition; }
     std::string hash_of_student(std::int64_t k) override { return student(k).hash(); }
@@ -280,7 +280,7 @@ std::int64_t Generator::student_of(std::int64_t class_id) const {
 
 Tensor draw_all(Generator& generator, const SampleRequest& request,
                 const std::function<void(std::int64_t done)>& on_progress) {
-    const ops::Deterministic deterministic;
+    const backends::Deterministic deterministic;
     const auto count = static_cast<std::int64_t>(request.numbers.size()),
                batch_size = largest_batch * generator.students();
     std::vector<Tensor> batches;

@@ -53,7 +53,7 @@ public:
     /// on a class that does not exist.
     virtual Tensor draw(const SampleRequest& request) = 0;
 
-    virtual const models::SampleSpec& spec() const = 0;
+    virtual const data::SampleSpec& spec() const = 0;
     virtual const conditions::Prior& prior() const = 0;
     /// The owner of each class: a single model owns them all.
     virtual const conditions::Partition& partition() const = 0;

@@ -4,9 +4,9 @@
 
 #include <mutex>
 
+#include "atelier/backends/native/program_ops.h"
 #include "atelier/core/error.h"
 #include "atelier/inference/one_step_factors.h"
-#include "atelier/ops/program_ops.h"
 
 namespace atelier::inference {
 
@@ -42,14 +42,14 @@ public:
     PooledBuffers& operator=(const PooledBuffers&) = delete;
 
     float* begin() { return memory_.results.reserve(0); }
-    ops::Workspace& workspace(std::int64_t thread) {
+    kernels::Workspace& workspace(std::int64_t thread) {
         return memory_.workspaces[static_cast<std::size_t>(thread)];
     }
 
 private:
     struct Memory {
-        ops::Workspace results;
-        std::vector<ops::Workspace> workspaces;  // one per thread
+        kernels::Workspace results;
+        std::vector<kernels::Workspace> workspaces;  // one per thread
     };
 
     static std::mutex& mutex() {
@@ -71,12 +71,12 @@ std::unique_ptr<CompiledNetwork> compile_native(const models::Model& model,
                                                 const MakeInputs& make_inputs) {
     const at::NoGradGuard no_gradients;
     try {
-        ops::ProgramOps backend(model.parameters);
-        ops::Program program =
+        backends::ProgramOps backend(model.parameters);
+        backends::Program program =
             backend.finished(model.network.forward(backend, make_inputs(backend)).raw);
         model.release_pages();
         return std::make_unique<NativeNetwork>(std::move(program), widths, widths[0]);
-    } catch (const ops::ProgramOps::UnsupportedOp&) {
+    } catch (const backends::ProgramOps::UnsupportedOp&) {
         throw core::UsageError(
             fmt::format("--engine native cannot compute this {}; use --engine openvino",
                         model.network.architecture));
@@ -102,7 +102,7 @@ private:
     std::int64_t samples_;
 };
 
-NativeNetwork::NativeNetwork(ops::Program program, const std::vector<std::int64_t>& inputs,
+NativeNetwork::NativeNetwork(backends::Program program, const std::vector<std::int64_t>& inputs,
                              std::int64_t outputs)
     : program_(std::move(program)), widths_(inputs), inputs_(inputs.size()), outputs_(outputs) {}
 
@@ -131,10 +131,11 @@ void NativeNetwork::compute_together(std::int64_t samples, std::int64_t threads)
     std::vector<const float*> inputs;
     for (const auto& input : inputs_) inputs.push_back(input.data());
     PooledBuffers buffers(program_.memory_size(samples), threads);
-    ops::Barrier barrier(threads);
-    ops::run_on_pool(threads, [&](std::int64_t thread) {
-        ops::Program::run({program_, buffers.begin(), samples, inputs.data(), rows_.data(),
-                           output_.data(), thread, threads, barrier, buffers.workspace(thread)});
+    kernels::Barrier barrier(threads);
+    kernels::run_on_pool(threads, [&](std::int64_t thread) {
+        backends::Program::run({program_, buffers.begin(), samples, inputs.data(), rows_.data(),
+                                output_.data(), thread, threads, barrier,
+                                buffers.workspace(thread)});
     });
 }
 
@@ -143,8 +144,8 @@ void NativeNetwork::compute_side_by_side(std::int64_t samples, std::int64_t thre
                                 (samples_per_thread * threads),
                        parts = std::min(samples, rounds * threads);
     std::atomic<std::int64_t> next = 0;
-    ops::run_on_pool(threads, [&](std::int64_t) {
-        ops::Barrier alone(1);
+    kernels::run_on_pool(threads, [&](std::int64_t) {
+        kernels::Barrier alone(1);
         PooledBuffers buffers(program_.memory_size((samples + parts - 1) / parts), 1);
         std::vector<const float*> inputs(inputs_.size());
         for (std::int64_t part; (part = next.fetch_add(1)) < parts;) {
@@ -152,9 +153,9 @@ void NativeNetwork::compute_side_by_side(std::int64_t samples, std::int64_t thre
                                count = (part + 1) * samples / parts - first;
             for (std::size_t i = 0; i < inputs.size(); ++i)
                 inputs[i] = inputs_[i].data() + first * widths_[i];
-            ops::Program::run({program_, buffers.begin(), count, inputs.data(),
-                               rows_.data() + first, output_.data() + first * outputs_, 0, 1, alone,
-                               buffers.workspace(0)});
+            backends::Program::run({program_, buffers.begin(), count, inputs.data(),
+                                    rows_.data() + first, output_.data() + first * outputs_, 0, 1,
+                                    alone, buffers.workspace(0)});
         }
     });
 }
@@ -167,15 +168,15 @@ bool native_pays(const networks::Network& network) {
     if (!native_supports(network)) return false;
     std::int64_t parameters = 0;
     for (const auto& one : networks::trace(network).parameters)
-        parameters += ops::elements(one.shape);
+        parameters += graph::elements(one.shape);
     return parameters <= 16'000'000;
 }
 
 std::unique_ptr<CompiledNetwork> native_network(const models::Model& model) {
     const networks::Network& network = model.network;
-    std::vector<std::int64_t> widths{ops::elements(network.data_shape), 1};
+    std::vector<std::int64_t> widths{graph::elements(network.data_shape), 1};
     if (network.label_dim > 0) widths.push_back(network.label_dim);
-    return compile_native(model, widths, [&](ops::ProgramOps& backend) {
+    return compile_native(model, widths, [&](backends::ProgramOps& backend) {
         networks::Inputs inputs{backend.input(0, network.data_shape), backend.input(1, {}),
                                 std::nullopt};
         if (network.label_dim > 0) inputs.labels = backend.input(2, {network.label_dim});
@@ -187,7 +188,7 @@ std::unique_ptr<CompiledNetwork> native_one_level(const models::Model& model,
                                                   const std::vector<std::int64_t>& classes) {
     const networks::Network& network = model.network;
     return compile_native(
-        model, {ops::elements(network.data_shape)}, [&](ops::ProgramOps& backend) {
+        model, {graph::elements(network.data_shape)}, [&](backends::ProgramOps& backend) {
             return one_step_inputs(model, classes, backend.input(0, network.data_shape));
         });
 }

@@ -1,8 +1,8 @@
 #pragma once
 
+#include "atelier/backends/native/program.h"
 #include "atelier/inference/compiled_network.h"
 #include "atelier/inference/engine.h"
-#include "atelier/ops/program.h"
 
 namespace atelier::inference {
 
@@ -11,7 +11,7 @@ namespace atelier::inference {
 class NativeNetwork : public CompiledNetwork {
 public:
     /// `inputs`: elements per sample of each of the program's inputs; `outputs`: of its output.
-    NativeNetwork(ops::Program program, const std::vector<std::int64_t>& inputs,
+    NativeNetwork(backends::Program program, const std::vector<std::int64_t>& inputs,
                   std::int64_t outputs);
 
     void for_each_batch(std::int64_t samples, const OnBatch& on_batch) override;
@@ -23,7 +23,7 @@ private:
     void compute_together(std::int64_t samples, std::int64_t threads);
     void compute_side_by_side(std::int64_t samples, std::int64_t threads);
 
-    ops::Program program_;
+    backends::Program program_;
     std::vector<std::int64_t> widths_;  // elements per sample of each input
     std::vector<std::vector<float>> inputs_;
     std::vector<std::int32_t> rows_;

@@ -21,7 +21,7 @@ inline OneStepFactors one_step_factors(const models::Model& model) {
 /// The inputs of a network that is compiled for its highest noise level only: `x` and constants, of
 /// which the labels have one row for each of `classes`.
 inline networks::Inputs one_step_inputs(const models::Model& model,
-                                        std::span<const std::int64_t> classes, ops::Value x) {
+                                        std::span<const std::int64_t> classes, graph::Value x) {
     const Tensor level = diffusion::precondition(at::full({1}, model.range.sigma_max, at::kFloat),
                                                  model.parametrisation)
                              .c_noise;

@@ -6,8 +6,8 @@
 #include <openvino/op/parameter.hpp>
 #include <openvino/op/result.hpp>
 
+#include "atelier/backends/openvino/openvino_ops.h"
 #include "atelier/inference/one_step_factors.h"
-#include "atelier/ops/openvino_ops.h"
 
 namespace atelier::inference {
 
@@ -15,7 +15,7 @@ namespace {
 
 using Parameter = std::shared_ptr<ov::op::v0::Parameter>;
 
-Parameter parameter(std::int64_t batch, const ops::Shape& sample, const std::string& name,
+Parameter parameter(std::int64_t batch, const graph::Shape& sample, const std::string& name,
                     ov::element::Type type = ov::element::f32) {
     ov::Shape shape{static_cast<std::size_t>(batch)};
     shape.insert(shape.end(), sample.begin(), sample.end());
@@ -25,15 +25,15 @@ Parameter parameter(std::int64_t batch, const ops::Shape& sample, const std::str
 }
 
 /// The shape of a sample's labels.
-ops::Shape one_label(const networks::Network& network) {
-    const ops::Shape shape = network.label_shape(1);
+graph::Shape one_label(const networks::Network& network) {
+    const graph::Shape shape = network.label_shape(1);
     return {shape.begin() + 1, shape.end()};
 }
 
-std::shared_ptr<ov::Model> graph_of(const models::Model& model, ops::Ops& backend,
+std::shared_ptr<ov::Model> graph_of(const models::Model& model, graph::Ops& backend,
                                     const networks::Inputs& named,
                                     const ov::ParameterVector& inputs) {
-    const ov::Output<ov::Node> raw = ops::node_of(model.network.forward(backend, named).raw);
+    const ov::Output<ov::Node> raw = backends::node_of(model.network.forward(backend, named).raw);
     const auto result = std::make_shared<ov::op::v0::Result>(
         std::make_shared<ov::op::v0::Convert>(raw, ov::element::f32));
     return std::make_shared<ov::Model>(ov::ResultVector{result}, inputs,
@@ -43,23 +43,23 @@ std::shared_ptr<ov::Model> graph_of(const models::Model& model, ops::Ops& backen
 /// x [N,...], c_noise [N] and, when the network is conditional, labels [N,classes] or
 /// [N,tokens,classes].
 std::shared_ptr<ov::Model> graph_for_any_level(const models::Model& model,
-                                               const ops::OpenVinoOps::Options& options,
+                                               const backends::OpenVinoOps::Options& options,
                                                std::int64_t batch) {
     const networks::Network& network = model.network;
     ov::ParameterVector inputs{parameter(batch, network.data_shape, "x"),
                                parameter(batch, {}, "c_noise")};
     if (network.label_dim > 0) inputs.push_back(parameter(batch, one_label(network), "labels"));
-    const auto value = [&](std::size_t i) { return ops::value_of(inputs[i]->output(0)); };
+    const auto value = [&](std::size_t i) { return backends::value_of(inputs[i]->output(0)); };
     networks::Inputs named{value(0), value(1), std::nullopt};
     if (network.label_dim > 0) named.labels = value(2);
-    ops::OpenVinoOps backend(model.parameters, options);
+    backends::OpenVinoOps backend(model.parameters, options);
     return graph_of(model, backend, named, inputs);
 }
 
 /// x [N,...] and, when the network is conditional, rows [N] of `classes`.
 std::shared_ptr<ov::Model> graph_for_one_level(const models::Model& model,
                                                const std::vector<std::int64_t>& classes,
-                                               ops::OpenVinoOps::Options options,
+                                               backends::OpenVinoOps::Options options,
                                                std::int64_t batch) {
     const networks::Network& network = model.network;
     ov::ParameterVector inputs{parameter(batch, network.data_shape, "x")};
@@ -67,9 +67,10 @@ std::shared_ptr<ov::Model> graph_for_one_level(const models::Model& model,
         inputs.push_back(parameter(batch, {}, "rows", ov::element::i32));
         options.rows = inputs[1]->output(0);
     }
-    ops::OpenVinoOps backend(model.parameters, options);
+    backends::OpenVinoOps backend(model.parameters, options);
     return graph_of(model, backend,
-                    one_step_inputs(model, classes, ops::value_of(inputs[0]->output(0))), inputs);
+                    one_step_inputs(model, classes, backends::value_of(inputs[0]->output(0))),
+                    inputs);
 }
 
 /// The identity of a model's graphs; empty for large networks, which compile about as fast as they
@@ -83,7 +84,7 @@ std::string identity_of(const models::Model& model, const std::string& kind) {
 /// The backend's options for a precision. In bf16, and between layers in int8, values are bfloat16
 /// if this CPU computes in it; otherwise OpenVINO would only convert such a graph back to float32.
 /// A CPU that cannot compute in int8 gets the dequantised weights.
-ops::OpenVinoOps::Options options_of(Engine::Precision precision) {
+backends::OpenVinoOps::Options options_of(Engine::Precision precision) {
     const bool int8 = precision == Engine::Precision::int8;
     const bool bfloat16 =
         (precision == Engine::Precision::bf16 || int8) && cpu_computes_in_bfloat16();

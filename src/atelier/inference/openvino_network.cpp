@@ -12,12 +12,12 @@
 #include <optional>
 #include <sstream>
 
+#include "atelier/backends/openvino/openvino_norm.h"
+#include "atelier/backends/openvino/openvino_sinusoid.h"
+#include "atelier/backends/openvino/openvino_winograd.h"
+#include "atelier/backends/torch/error_message.h"
 #include "atelier/core/error.h"
 #include "atelier/inference/compile_cache.h"
-#include "atelier/ops/error_message.h"
-#include "atelier/ops/openvino_norm.h"
-#include "atelier/ops/openvino_sinusoid.h"
-#include "atelier/ops/openvino_winograd.h"
 
 namespace atelier::inference {
 
@@ -29,9 +29,9 @@ ov::Core& core() {
     static ov::Core& only = *[] {
         // Never destroyed: requests may outlive static objects.
         auto* made = new ov::Core;
-        made->add_extension(std::make_shared<ov::OpExtension<ops::FusedNormNode>>());
-        made->add_extension(std::make_shared<ov::OpExtension<ops::SinusoidNode>>());
-        made->add_extension(std::make_shared<ov::OpExtension<ops::WinogradNode>>());
+        made->add_extension(std::make_shared<ov::OpExtension<backends::FusedNormNode>>());
+        made->add_extension(std::make_shared<ov::OpExtension<backends::SinusoidNode>>());
+        made->add_extension(std::make_shared<ov::OpExtension<backends::WinogradNode>>());
         return made;
     }();
     return only;
@@ -63,7 +63,7 @@ ov::CompiledModel compile_graph(const std::shared_ptr<ov::Model>& graph,
         return core().compile_model(graph, "CPU", options);
     } catch (const ov::Exception& error) {
         core::fail("OpenVINO cannot compile this {}: {}", graph->get_friendly_name(),
-                   ops::error_message(error));
+                   backends::error_message(error));
     }
 }
 

@@ -56,13 +56,13 @@ void PromptedGenerator::prepare(const models::Model& model,
                                 std::optional<conditions::Router> router) {
     engine_ = engine_for(engine_, model);
     reader_.emplace(directory_, model.network, std::move(router));
-    if (spec_.kind == models::SampleSpec::Kind::latent)
+    if (spec_.kind == data::SampleSpec::Kind::latent)
         autoencoder_.emplace(directory_ / "vae", engine_);
 }
 
 Tensor PromptedGenerator::to_pixels(const Tensor& samples) {
     return autoencoder_ ? autoencoder_->decode_to_pixels(samples)
-                        : models::to_user_space(spec_, samples).contiguous();
+                        : data::to_user_space(spec_, samples).contiguous();
 }
 
 std::vector<std::int64_t> PromptedGenerator::image_shape() const {

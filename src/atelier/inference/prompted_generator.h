@@ -40,7 +40,7 @@ public:
     /// models::to_user_space.
     Tensor to_pixels(const Tensor& samples);
 
-    const models::SampleSpec& spec() const { return spec_; }
+    const data::SampleSpec& spec() const { return spec_; }
     const models::PromptEncoder& encoder() const { return reader_->encoder(); }
     std::int64_t students() const { return reader_->students(); }
     /// Routes an embedding [D] of the encoder to a student; for a teacher, student 0 without a
@@ -70,7 +70,7 @@ private:
 
     std::filesystem::path directory_;
     std::optional<PromptReader> reader_;
-    models::SampleSpec spec_;
+    data::SampleSpec spec_;
     std::optional<models::Ensemble> ensemble_;
     std::vector<std::unique_ptr<PromptedModel>> loaded_;
     Sampling sampling_;

@@ -3,9 +3,9 @@
 #include <algorithm>
 #include <cmath>
 
+#include "atelier/backends/torch/quantised.h"
 #include "atelier/core/error.h"
 #include "atelier/core/progress.h"
-#include "atelier/ops/quantised.h"
 
 namespace atelier::inference {
 
@@ -16,23 +16,24 @@ constexpr std::size_t measured_batches = 3;
 
 /// Fake quantisation: computes some layers with inputs and weights rounded to int8 steps, in
 /// float32.
-class FakeQuantOps : public ops::TorchOps {
+class FakeQuantOps : public backends::TorchOps {
 public:
-    FakeQuantOps(const ops::Parameters& full, const ops::Parameters& rounded,
+    FakeQuantOps(const backends::Parameters& full, const backends::Parameters& rounded,
                  std::map<std::string, double> ranges)
         : TorchOps(full), rounded_(rounded), ranges_(std::move(ranges)) {}
 
     bool rounds(const std::string& layer) const { return ranges_.contains(layer); }
 
-    ops::Value conv2d(const ops::Value& x, const std::string& name,
-                      const ops::Convolution& layer) override {
+    graph::Value conv2d(const graph::Value& x, const std::string& name,
+                        const graph::Convolution& layer) override {
         const auto range = ranges_.find(name);
         if (range == ranges_.end()) return TorchOps::conv2d(x, name, layer);
-        return rounded_.conv2d(ops::fake_quantised(ops::tensor_of(x), range->second), name, layer);
+        return rounded_.conv2d(backends::fake_quantised(backends::tensor_of(x), range->second),
+                               name, layer);
     }
 
 private:
-    ops::TorchOps rounded_;
+    backends::TorchOps rounded_;
     std::map<std::string, double> ranges_;
 };
 
@@ -53,7 +54,7 @@ std::vector<CalibrationBatch> subset_of(const std::vector<CalibrationBatch>& bat
 /// Measures the error that rounding in some layers causes in a network's output.
 class Comparison {
 public:
-    Comparison(const models::Model& model, const ops::Parameters& rounded,
+    Comparison(const models::Model& model, const backends::Parameters& rounded,
                std::vector<CalibrationBatch> batches)
         : model_(model), rounded_(rounded), batches_(std::move(batches)) {
         for (const CalibrationBatch& batch : batches_) exact_.push_back(output(batch, {}));
@@ -77,7 +78,7 @@ private:
     }
 
     const models::Model& model_;
-    const ops::Parameters& rounded_;
+    const backends::Parameters& rounded_;
     std::vector<CalibrationBatch> batches_;
     std::vector<Tensor> exact_;
 };
@@ -88,16 +89,16 @@ using ChannelMeans = std::map<std::string, Tensor>;  // of a convolution's outpu
 /// has without rounding, and records the shifts.
 class BiasCorrection : public FakeQuantOps {
 public:
-    BiasCorrection(const ops::Parameters& full, const ops::Parameters& rounded,
+    BiasCorrection(const backends::Parameters& full, const backends::Parameters& rounded,
                    std::map<std::string, double> ranges, const ChannelMeans& target_means,
                    ChannelMeans& shifts)
         : FakeQuantOps(full, rounded, std::move(ranges)),
           target_means_(target_means),
           shifts_(shifts) {}
 
-    ops::Value conv2d(const ops::Value& x, const std::string& name,
-                      const ops::Convolution& layer) override {
-        const Tensor y = ops::tensor_of(FakeQuantOps::conv2d(x, name, layer));
+    graph::Value conv2d(const graph::Value& x, const std::string& name,
+                        const graph::Convolution& layer) override {
+        const Tensor y = backends::tensor_of(FakeQuantOps::conv2d(x, name, layer));
         if (!rounds(name)) return y;
         shifts_[name] = target_means_.at(name) - y.mean({0, 2, 3}, true);
         return y + shifts_[name];
@@ -111,7 +112,7 @@ private:
 /// Bias correction (Nagel et al. 2019, "Data-free quantization", section 4.2): shifts the biases of
 /// rounded layers so that the channel means are preserved. Rounding shifts all samples in the same
 /// direction, which distorts statistics of an image set more than any single image.
-void correct_biases(models::Model& model, const ops::Parameters& rounded,
+void correct_biases(models::Model& model, const backends::Parameters& rounded,
                     const std::map<std::string, double>& ranges,
                     const std::vector<CalibrationBatch>& batches) {
     at::NoGradGuard no_gradients;
@@ -120,7 +121,7 @@ void correct_biases(models::Model& model, const ops::Parameters& rounded,
         ChannelMeans target_means, shifts;
         ConvolutionObserver exact(
             model.parameters,
-            [&](const std::string& name, const ops::Convolution&, const Tensor&,
+            [&](const std::string& name, const graph::Convolution&, const Tensor&,
                 const Tensor& output) { target_means[name] = output.mean({0, 2, 3}, true); });
         run(model, exact, batch);
         BiasCorrection correction(model.parameters, rounded, ranges, target_means, shifts);
@@ -194,10 +195,10 @@ std::vector<LayerError> quantise(models::Model& model, const std::vector<std::in
             "quantise",
             model.network.architecture);
 
-    ops::Parameters steps = model.parameters;
+    backends::Parameters steps = model.parameters;
     for (const CalibratedLayer& layer : calibrated)
-        ops::quantise(steps, layer.name, static_cast<float>(layer.input_range));
-    const ops::Parameters rounded = ops::dequantised(steps);
+        backends::quantise(steps, layer.name, static_cast<float>(layer.input_range));
+    const backends::Parameters rounded = backends::dequantised(steps);
     const Comparison comparison(model, rounded, subset_of(batches));
     core::Progress progress("measuring layers", static_cast<std::int64_t>(calibrated.size()),
                             "layers");
@@ -215,7 +216,7 @@ std::vector<LayerError> quantise(models::Model& model, const std::vector<std::in
     model.config["quantisation"] = description(layers, settings, comparison.error(ranges));
     correct_biases(model, rounded, ranges, batches);
     for (const auto& [layer, range] : ranges)
-        ops::quantise(model.parameters, layer, static_cast<float>(range));
+        backends::quantise(model.parameters, layer, static_cast<float>(range));
     return layers;
 }
 

@@ -5,7 +5,7 @@
 #include "atelier/core/atomic_file.h"
 #include "atelier/core/error.h"
 #include "atelier/diffusion/ddpm_schedule.h"
-#include "atelier/ops/shape_ops.h"
+#include "atelier/graph/shape_ops.h"
 
 namespace atelier::models {
 
@@ -78,25 +78,25 @@ void copy_weights(const DiffusersWeights& weights, const fs::path& to) {
 
 bool is_diffusers_directory(const fs::path& path) { return fs::exists(path / "model_index.json"); }
 
-std::vector<ops::ParameterSpec> parameters_of(const networks::SdUnet& network) {
-    ops::ShapeOps shapes;
+std::vector<graph::ParameterSpec> parameters_of(const networks::SdUnet& network) {
+    graph::ShapeOps shapes;
     const std::int64_t size = network.factor();
-    network.forward(shapes, ops::Shape{1, network.in_channels, size, size}, ops::Shape{1},
-                    ops::Shape{1, 1, network.context_width});
+    network.forward(shapes, graph::Shape{1, network.in_channels, size, size}, graph::Shape{1},
+                    graph::Shape{1, 1, network.context_width});
     return shapes.parameters;
 }
 
-std::vector<ops::ParameterSpec> parameters_of(const networks::SdVae& network) {
-    ops::ShapeOps shapes;
+std::vector<graph::ParameterSpec> parameters_of(const networks::SdVae& network) {
+    graph::ShapeOps shapes;
     const std::int64_t size = network.factor();
-    network.encode(shapes, ops::Shape{1, network.image_channels, size, size});
-    network.decode(shapes, ops::Shape{1, network.latent_channels, 1, 1});
+    network.encode(shapes, graph::Shape{1, network.image_channels, size, size});
+    network.decode(shapes, graph::Shape{1, network.latent_channels, 1, 1});
     return shapes.parameters;
 }
 
-std::vector<ops::ParameterSpec> parameters_of(const networks::ClipText& network) {
-    ops::ShapeOps shapes;
-    network.forward(shapes, ops::Shape{1, 1});
+std::vector<graph::ParameterSpec> parameters_of(const networks::ClipText& network) {
+    graph::ShapeOps shapes;
+    network.forward(shapes, graph::Shape{1, 1});
     return shapes.parameters;
 }
 

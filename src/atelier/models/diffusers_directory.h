@@ -3,12 +3,12 @@
 #include <filesystem>
 #include <memory>
 
+#include "atelier/backends/torch/parameters.h"
 #include "atelier/core/json_file.h"
 #include "atelier/core/safetensors.h"
 #include "atelier/networks/clip_text.h"
 #include "atelier/networks/sd_unet.h"
 #include "atelier/networks/sd_vae.h"
-#include "atelier/ops/parameters.h"
 
 namespace atelier::models {
 
@@ -34,12 +34,12 @@ public:
 
     /// Throws core::Error naming the file and the first tensor that is missing, superfluous, or of
     /// another shape or type than `specs` allow. Reads no tensor.
-    void check_against(std::span<const ops::ParameterSpec> specs) const;
+    void check_against(std::span<const graph::ParameterSpec> specs) const;
 
     /// As float32.
-    ops::Parameters read() const;
+    backends::Parameters read() const;
     /// In their stored types, as views into the mapped files.
-    ops::Parameters map() const;
+    backends::Parameters map() const;
     /// Releases the mapped files' pages from memory; they are read again on the next access.
     void release_pages() const;
 
@@ -101,8 +101,8 @@ networks::SdVae read_vae_config(const std::filesystem::path& folder);
 DiffusersWeights vae_weights_in(const std::filesystem::path& folder,
                                 const networks::SdVae& network);
 
-std::vector<ops::ParameterSpec> parameters_of(const networks::SdUnet& network);
-std::vector<ops::ParameterSpec> parameters_of(const networks::SdVae& network);
-std::vector<ops::ParameterSpec> parameters_of(const networks::ClipText& network);
+std::vector<graph::ParameterSpec> parameters_of(const networks::SdUnet& network);
+std::vector<graph::ParameterSpec> parameters_of(const networks::SdVae& network);
+std::vector<graph::ParameterSpec> parameters_of(const networks::ClipText& network);
 
 }  // namespace atelier::models

@@ -109,7 +109,7 @@ void DiffusersWeights::add_shards(const fs::path& index) {
 std::int64_t DiffusersWeights::count() const {
     std::int64_t total = 0;
     for (const auto& [name, location] : locations_)
-        total += ops::elements(location.file->entry(location.name).shape);
+        total += graph::elements(location.file->entry(location.name).shape);
     return total;
 }
 
@@ -122,9 +122,9 @@ std::string DiffusersWeights::types() const {
     return text;
 }
 
-void DiffusersWeights::check_against(std::span<const ops::ParameterSpec> specs) const {
+void DiffusersWeights::check_against(std::span<const graph::ParameterSpec> specs) const {
     std::set<std::string> known;
-    for (const ops::ParameterSpec& spec : specs) {
+    for (const graph::ParameterSpec& spec : specs) {
         known.insert(spec.name);
         const auto found = locations_.find(spec.name);
         if (found == locations_.end()) {
@@ -147,18 +147,18 @@ void DiffusersWeights::check_against(std::span<const ops::ParameterSpec> specs) 
     }
 }
 
-ops::Parameters DiffusersWeights::read() const {
-    ops::Parameters parameters;
+backends::Parameters DiffusersWeights::read() const {
+    backends::Parameters parameters;
     for (const auto& [name, location] : locations_)
-        parameters.set(name, ops::read_tensor(*location.file, location.name));
+        parameters.set(name, backends::read_tensor(*location.file, location.name));
     release_pages();
     return parameters;
 }
 
-ops::Parameters DiffusersWeights::map() const {
-    ops::Parameters parameters;
+backends::Parameters DiffusersWeights::map() const {
+    backends::Parameters parameters;
     for (const auto& [name, location] : locations_)
-        parameters.set(name, ops::map_tensor(location.file, location.name));
+        parameters.set(name, backends::map_tensor(location.file, location.name));
     return parameters;
 }
 

@@ -38,7 +38,7 @@ Persistent persistent(const PickleValue& object, const std::string& where) {
 
 /// Adds the parameters and buffers of a module and its submodules.
 void collect(TorchFile& file, PickleWalk& walk, const PickleValue& module,
-             const std::string& prefix, int depth, ops::Parameters& tensors) {
+             const std::string& prefix, int depth, backends::Parameters& tensors) {
     const PickleValue state =
         is_persistent(module) ? persistent(module, file.where()).state : module.state();
     walk.entries(state, depth);
@@ -122,7 +122,7 @@ void write_checkpoint(const std::filesystem::path& directory, const Checkpoint& 
                       const std::string& source) {
     const Model model = model_of(checkpoint.config, checkpoint.tensors, source);
     core::create_directory_atomically(directory, [&](const std::filesystem::path& temporary) {
-        ops::write_parameters(temporary / "model.safetensors", checkpoint.tensors);
+        backends::write_parameters(temporary / "model.safetensors", checkpoint.tensors);
         nlohmann::json config = checkpoint.config;
         config[checksums_key] = checksums_of(temporary, {"model.safetensors"});
         core::write_json(temporary / "config.json", config);
@@ -134,12 +134,13 @@ void write_checkpoint(const std::filesystem::path& directory, const Checkpoint& 
 void write_edm_state(const std::filesystem::path& path, const std::filesystem::path& directory) {
     const Model model = read_model_config(directory);
     const auto where = (directory / "config.json").string();
-    ops::Parameters tensors = edm_buffers(core::JsonObject(model.config, where));
-    tensors.merge(ops::read_parameters(directory / "model.safetensors", /*keep_types=*/true), "");
+    backends::Parameters tensors = edm_buffers(core::JsonObject(model.config, where));
+    tensors.merge(backends::read_parameters(directory / "model.safetensors", /*keep_types=*/true),
+                  "");
     model_of(model.config, tensors, (directory / "model.safetensors").string());
     const auto [class_name, arguments] = edm_arguments(model);
-    ops::write_parameters(path, tensors,
-                          {{"class_name", class_name}, {"init_kwargs", arguments.dump()}});
+    backends::write_parameters(path, tensors,
+                               {{"class_name", class_name}, {"init_kwargs", arguments.dump()}});
 }
 
 }  // namespace atelier::models

@@ -10,7 +10,7 @@ namespace atelier::models {
 /// resampling layers if the file has them, in their stored types.
 struct Checkpoint {
     nlohmann::json config;
-    ops::Parameters tensors;
+    backends::Parameters tensors;
 };
 
 /// Reads a pickle of NVlabs/edm's (the network under "ema", or alone) or a training state (under

@@ -221,12 +221,12 @@ std::pair<std::string, json> edm_arguments(const Model& model) {
     return {outer->name, arguments};
 }
 
-ops::Parameters edm_buffers(const core::JsonObject& config) {
+backends::Parameters edm_buffers(const core::JsonObject& config) {
     const auto taps = config.has("resample_filter") ? config.integers("resample_filter", 0, 1000)
                                                     : std::vector<std::int64_t>{1, 1};
     const Tensor row = at::tensor(taps, at::kFloat);
     const Tensor filter = (at::outer(row, row) / row.sum().square()).unsqueeze(0).unsqueeze(0);
-    ops::Parameters buffers;
+    backends::Parameters buffers;
     for (const std::string& name : resampling_modules(config))
         buffers.set(name + ".resample_filter", filter);
     return buffers;

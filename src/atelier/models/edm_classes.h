@@ -23,6 +23,6 @@ nlohmann::json edm_config(const EdmObject& denoiser, const EdmObject& network,
 std::pair<std::string, nlohmann::json> edm_arguments(const Model& model);
 
 /// The fixed filters that EDM's modules keep as buffers, by name, float32.
-ops::Parameters edm_buffers(const core::JsonObject& config);
+backends::Parameters edm_buffers(const core::JsonObject& config);
 
 }  // namespace atelier::models

@@ -90,7 +90,7 @@ void write_students(const fs::path& directory, const std::vector<fs::path>& stud
             model.config["lora"]["base"] = fmt::format("../../{}", base_folder);
         }
         write_model(directory / "students" / std::to_string(k), model);
-        about["data"] = to_json(model.spec);
+        about["data"] = data::to_json(model.spec);
     }
     about.update({{"version", version},
                   {"K", students.size()},
@@ -139,7 +139,7 @@ Ensemble read_manifest(const fs::path& directory) {
         ensemble.prior = {json.numbers("prior")};
         check_prior(ensemble.prior, ensemble.partition.classes(), path.string());
     }
-    ensemble.spec = sample_spec_from_json(json.object("data"));
+    ensemble.spec = data::sample_spec_from_json(json.object("data"));
     const auto students = json.texts("students");
     if (json.integer("K", 1, max_students) != ensemble.partition.students ||
         static_cast<std::int64_t>(students.size()) != ensemble.partition.students) {

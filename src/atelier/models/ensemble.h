@@ -20,7 +20,7 @@ struct Ensemble {
         prompts;  // if students own prompts; `partition` then holds the number of students only
     conditions::Partition partition;
     conditions::Prior prior;
-    SampleSpec spec;
+    data::SampleSpec spec;
     std::vector<std::filesystem::path> students;  // model directories, one per student
 
     std::filesystem::path teacher() const { return directory / "teacher"; }

@@ -94,8 +94,8 @@ void write_as_diffusers(const fs::path& model, const fs::path& to) {
     const fs::path parts = parts_folder(model);
     core::create_directory_atomically(to, [&](const fs::path& folder) {
         copy_parts(parts, folder);
-        ops::write_parameters(folder / "unet" / "diffusion_pytorch_model.safetensors",
-                              read.parameters, {{"format", "pt"}});
+        backends::write_parameters(folder / "unet" / "diffusion_pytorch_model.safetensors",
+                                   read.parameters, {{"format", "pt"}});
         core::write_json(folder / "unet" / "config.json", read.config.at("unet"));
         core::write_json(folder / "model_index.json", model_index(parts));
     });

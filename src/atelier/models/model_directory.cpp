@@ -2,12 +2,12 @@
 
 #include <mutex>
 
+#include "atelier/backends/torch/low_rank.h"
+#include "atelier/backends/torch/quantised.h"
 #include "atelier/core/error.h"
 #include "atelier/models/checksums.h"
 #include "atelier/models/identify_path.h"
 #include "atelier/models/opened_model.h"
-#include "atelier/ops/low_rank.h"
-#include "atelier/ops/quantised.h"
 
 namespace atelier::models {
 
@@ -15,19 +15,19 @@ namespace {
 
 /// The "data" of config.json. Configs written by other programs may lack it; it defaults to an
 /// image of the network's shape, or points.
-SampleSpec spec_of(const core::JsonObject& config, const networks::Network& network) {
+data::SampleSpec spec_of(const core::JsonObject& config, const networks::Network& network) {
     if (config.has("data")) {
-        SampleSpec spec = sample_spec_from_json(config.object("data"));
+        data::SampleSpec spec = data::sample_spec_from_json(config.object("data"));
         if (spec.shape != network.data_shape) {
             core::fail("{}: data.shape is {}, the network's is {}", config.where(),
                        core::to_string(spec.shape), core::to_string(network.data_shape));
         }
         return spec;
     }
-    SampleSpec spec;
+    data::SampleSpec spec;
     spec.shape = network.data_shape;
     if (spec.shape.size() == 1) {
-        spec.kind = SampleSpec::Kind::points;
+        spec.kind = data::SampleSpec::Kind::points;
         spec.offset.assign(static_cast<std::size_t>(spec.shape[0]), 0.0);
     }
     return spec;
@@ -60,10 +60,10 @@ std::string base_of(const nlohmann::json& config, const std::string& where) {
 }
 
 /// The weights of a directory, in memory once for all models that currently share them.
-std::shared_ptr<const ops::Parameters> shared_base(const std::filesystem::path& directory,
-                                                   at::Device device) {
+std::shared_ptr<const backends::Parameters> shared_base(const std::filesystem::path& directory,
+                                                        at::Device device) {
     static std::mutex mutex;
-    static std::map<std::string, std::weak_ptr<const ops::Parameters>> cache;
+    static std::map<std::string, std::weak_ptr<const backends::Parameters>> cache;
     const std::lock_guard lock(mutex);
     const auto file = std::filesystem::weakly_canonical(directory) / "model.safetensors";
     std::error_code missing;
@@ -71,7 +71,8 @@ std::shared_ptr<const ops::Parameters> shared_base(const std::filesystem::path& 
     auto& entry = cache[fmt::format("{} {} {}", file.string(), written, device.str())];
     auto base = entry.lock();
     if (!base) {
-        base = std::make_shared<const ops::Parameters>(read_model(directory, device).parameters);
+        base =
+            std::make_shared<const backends::Parameters>(read_model(directory, device).parameters);
         entry = base;
     }
     return base;
@@ -79,7 +80,7 @@ std::shared_ptr<const ops::Parameters> shared_base(const std::filesystem::path& 
 
 /// Checks that the base has a weight of the right shape for every delta.
 void check_base(const Model& model, const std::string& where) {
-    for (const ops::ParameterSpec& spec : networks::trace(model.network).parameters) {
+    for (const graph::ParameterSpec& spec : networks::trace(model.network).parameters) {
         const auto& base = model.parameters.base();
         if (!base->contains(spec.name) ||
             base->at(spec.name).sizes() != at::IntArrayRef(spec.shape)) {
@@ -91,8 +92,8 @@ void check_base(const Model& model, const std::string& where) {
 
 /// Drops the fixed filters of resampling layers, which EDM's checkpoints contain; here they are
 /// part of the ops.
-ops::Parameters without_filters(const ops::Parameters& all) {
-    ops::Parameters kept;
+backends::Parameters without_filters(const backends::Parameters& all) {
+    backends::Parameters kept;
     for (const auto& [name, tensor] : all.tensors()) {
         if (!name.ends_with(".resample_filter")) kept.set(name, tensor);
     }
@@ -106,13 +107,13 @@ std::int64_t Model::low_rank() const {
     return core::JsonObject(config, "config.json").object(lora).integer("rank", 1, 1 << 16);
 }
 
-std::vector<ops::ParameterSpec> Model::specs() const {
+std::vector<graph::ParameterSpec> Model::specs() const {
     const auto all = networks::trace(network).parameters;
-    return low_rank() > 0 ? ops::low_rank_specs(all, low_rank()) : all;
+    return low_rank() > 0 ? backends::low_rank_specs(all, low_rank()) : all;
 }
 
 std::string Model::hash() const {
-    std::string hash = ops::hash_of(parameters);
+    std::string hash = backends::hash_of(parameters);
     release_pages();
     return hash;
 }
@@ -122,24 +123,24 @@ void Model::release_pages() const {
 }
 
 std::int64_t Model::parameter_count() const {
-    return ops::without_quantisation(parameters, "model").count();
+    return backends::without_quantisation(parameters, "model").count();
 }
 
-diffusion::EdmDenoiser Model::denoiser(const ops::Compute& compute) const {
+diffusion::EdmDenoiser Model::denoiser(const backends::Compute& compute) const {
     return {network, parameters, parametrisation, compute};
 }
 
 Model init_model(const nlohmann::json& config, std::uint64_t seed) {
     Model model = described(config, "model");
-    model.parameters = ops::initialise(model.specs(), seed);
+    model.parameters = backends::initialise(model.specs(), seed);
     return model;
 }
 
-Model model_of(const nlohmann::json& config, const ops::Parameters& tensors,
+Model model_of(const nlohmann::json& config, const backends::Parameters& tensors,
                const std::string& where) {
     Model model = described(config, where);
     model.parameters = without_filters(tensors);
-    ops::check_against(model.parameters, networks::trace(model.network).parameters, where);
+    backends::check_against(model.parameters, networks::trace(model.network).parameters, where);
     return model;
 }
 
@@ -165,9 +166,9 @@ Model read_weights(Model model, at::Device device, Weights weights) {
     const bool mapped = weights == Weights::mapped && device == at::kCPU;
     if (!mapped) model.mapped = nullptr;
     model.parameters =
-        without_filters(mapped ? ops::map_parameters(file) : ops::read_parameters(*file));
-    ops::check_against(ops::without_quantisation(model.parameters, path.string()), model.specs(),
-                       path.string());
+        without_filters(mapped ? backends::map_parameters(file) : backends::read_parameters(*file));
+    backends::check_against(backends::without_quantisation(model.parameters, path.string()),
+                            model.specs(), path.string());
     for (const auto& [name, tensor] : model.parameters.tensors()) {
         if (tensor.scalar_type() == at::kChar && !model.quantised()) {
             core::fail(
@@ -180,14 +181,14 @@ Model read_weights(Model model, at::Device device, Weights weights) {
     }
     if (!model.parameters.all_finite())
         core::fail("{}: holds values that are not finite; the file is damaged", path.string());
-    if (!mapped) model.parameters = ops::dequantised(model.parameters);
+    if (!mapped) model.parameters = backends::dequantised(model.parameters);
     if (device != at::kCPU) model.parameters = model.parameters.to(device);
     if (model.low_rank() > 0) {
         model.parameters.set_base(
             shared_base(path.parent_path() / base_of(model.config, path.string()), device));
         check_base(model, path.string());
         if (weights != Weights::shared) {
-            model.parameters = ops::merged(model.parameters);
+            model.parameters = backends::merged(model.parameters);
             model.config.erase(lora);
         }
     }
@@ -201,10 +202,10 @@ Model read_model(const std::filesystem::path& directory, at::Device device, Weig
 void write_model(const std::filesystem::path& directory, const Model& model,
                  const MoreWeights& more) {
     std::vector<std::string> files{weights_file};
-    ops::write_parameters(directory / weights_file, model.parameters);
+    backends::write_parameters(directory / weights_file, model.parameters);
     for (const auto& [name, parameters] : more) {
         files.push_back("model-" + name + ".safetensors");
-        ops::write_parameters(directory / files.back(), parameters);
+        backends::write_parameters(directory / files.back(), parameters);
     }
     nlohmann::json config = model.config;
     config[checksums_key] = checksums_of(directory, files);

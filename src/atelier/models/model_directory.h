@@ -3,9 +3,9 @@
 #include <filesystem>
 #include <string>
 
+#include "atelier/data/sample_spec.h"
 #include "atelier/diffusion/denoiser.h"
 #include "atelier/diffusion/noise_levels.h"
-#include "atelier/models/sample_spec.h"
 #include "atelier/networks/network.h"
 
 namespace atelier::models {
@@ -15,10 +15,10 @@ namespace atelier::models {
 struct Model {
     nlohmann::json config;
     networks::Network network;
-    ops::Parameters parameters;
+    backends::Parameters parameters;
     diffusion::Parametrisation parametrisation;
     diffusion::NoiseRange range;
-    SampleSpec spec;
+    data::SampleSpec spec;
     std::shared_ptr<const core::SafetensorsFile>
         mapped;  // the file that `parameters` are views into; null if they are copies
 
@@ -28,7 +28,7 @@ struct Model {
     /// The rank of a student stored as low-rank deltas over a base (ops/low_rank.h); else 0.
     std::int64_t low_rank() const;
     /// The expected names and shapes of `parameters`.
-    std::vector<ops::ParameterSpec> specs() const;
+    std::vector<graph::ParameterSpec> specs() const;
 
     /// The number of elements of the network's own tensors, without int8 scales and ranges.
     std::int64_t parameter_count() const;
@@ -40,7 +40,7 @@ struct Model {
     void release_pages() const;
 
     /// The model as a denoiser; the model must outlive it.
-    diffusion::EdmDenoiser denoiser(const ops::Compute& compute = {}) const;
+    diffusion::EdmDenoiser denoiser(const backends::Compute& compute = {}) const;
 };
 
 /// A model with random parameters drawn from `seed`; low-rank deltas have no base yet. `config`
@@ -59,7 +59,7 @@ Model read_model(const std::filesystem::path& directory, at::Device device = at:
 
 /// The model of `config` and the tensors of a checkpoint (EDM's resampling filters are ignored).
 /// Throws core::Error, beginning with `where`, if they do not match.
-Model model_of(const nlohmann::json& config, const ops::Parameters& tensors,
+Model model_of(const nlohmann::json& config, const backends::Parameters& tensors,
                const std::string& where);
 
 /// Reads config.json only; `parameters` stays empty.
@@ -67,7 +67,7 @@ Model read_model_config(const std::filesystem::path& directory);
 
 /// Additional weights of the same network, by the part of the file name between "model-" and
 /// ".safetensors": "raw", "ema-0.9999".
-using MoreWeights = std::map<std::string, ops::Parameters>;
+using MoreWeights = std::map<std::string, backends::Parameters>;
 
 /// Writes config.json, model.safetensors and one file per entry of `more`, replacing existing files
 /// one by one, each atomically; config.json last.

@@ -4,10 +4,10 @@
 #include <span>
 #include <string>
 
+#include "atelier/backends/torch/parameters.h"
 #include "atelier/conditions/clip_tokenizer.h"
 #include "atelier/diffusion/encoded_text.h"
 #include "atelier/networks/clip_text.h"
-#include "atelier/ops/parameters.h"
 
 namespace atelier::models {
 
@@ -20,7 +20,7 @@ Tensor token_ids(const conditions::ClipTokenizer& tokenizer, std::span<const std
 /// its tokenizer in the folder tokenizer.
 struct PromptEncoder {
     networks::ClipText tower;
-    ops::Parameters parameters;
+    backends::Parameters parameters;
     conditions::ClipTokenizer tokenizer;
 
     /// Hidden states of all tokens [N,T,width], and embeddings [N,width] of unit length; float32,

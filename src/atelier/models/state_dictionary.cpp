@@ -1,8 +1,8 @@
 #include "atelier/models/state_dictionary.h"
 
+#include "atelier/backends/torch/parameters.h"
 #include "atelier/core/error.h"
 #include "atelier/models/torch_file.h"
-#include "atelier/ops/parameters.h"
 
 namespace atelier::models {
 
@@ -43,7 +43,7 @@ std::vector<std::pair<PickleValue, PickleValue>> PickleWalk::entries(const Pickl
 NamedTensors read_named_tensors(const std::filesystem::path& path) {
     NamedTensors named;
     if (path.extension() == ".safetensors") {
-        const ops::Parameters all = ops::read_parameters(path, /*keep_types=*/true);
+        const backends::Parameters all = backends::read_parameters(path, /*keep_types=*/true);
         for (const auto& [name, tensor] : all.tensors())
             named[name] = [copy = tensor] { return copy; };
     } else {

@@ -7,8 +7,8 @@
 #include <utility>
 #include <vector>
 
+#include "atelier/backends/torch/torch.h"
 #include "atelier/core/pickle.h"
-#include "atelier/ops/torch.h"
 
 namespace atelier::models {
 

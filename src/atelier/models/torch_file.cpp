@@ -146,8 +146,9 @@ std::vector<std::int64_t> integers(const PickleValue& list) {
 
 /// The number of elements of a dense tensor at `offset` in a storage of `count`. Throws core::Error
 /// if it is not dense or exceeds the storage.
-std::int64_t dense_elements(std::int64_t offset, const ops::Shape& sizes, const ops::Shape& strides,
-                            std::int64_t count, const std::string& where) {
+std::int64_t dense_elements(std::int64_t offset, const graph::Shape& sizes,
+                            const graph::Shape& strides, std::int64_t count,
+                            const std::string& where) {
     constexpr std::int64_t largest = std::int64_t{1} << 40;
     bool fits =
         sizes.size() == strides.size() && sizes.size() <= 8 && offset >= 0 && offset <= count;
@@ -271,7 +272,7 @@ Tensor TorchFile::tensor(const PickleValue& value) {
     const auto element_size = static_cast<std::int64_t>(c10::elementSize(from.type));
     const std::int64_t offset = parts[1].integer(),
                        count = static_cast<std::int64_t>(from.bytes.size()) / element_size;
-    const ops::Shape sizes = integers(parts[2]), strides = integers(parts[3]);
+    const graph::Shape sizes = integers(parts[2]), strides = integers(parts[3]);
     const std::int64_t elements = dense_elements(offset, sizes, strides, count, where());
     const auto size = static_cast<std::uint64_t>(elements * element_size);
     count_bytes(keyed ? size : parts[0].arguments()[0].bytes().size());

@@ -2,9 +2,9 @@
 
 #include <optional>
 
+#include "atelier/backends/torch/parameters.h"
 #include "atelier/core/pickle.h"
 #include "atelier/core/zip_file.h"
-#include "atelier/ops/parameters.h"
 
 namespace atelier::models {
 

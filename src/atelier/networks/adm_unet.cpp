@@ -11,28 +11,28 @@ namespace atelier::networks {
 namespace {
 
 struct AdmEncoded {
-    ops::Value x, embedding;
-    std::vector<ops::Value> skips;
+    graph::Value x, embedding;
+    std::vector<graph::Value> skips;
 };
 
 std::int64_t inner_resolution(const AdmUNetConfig& config, std::size_t level) {
     return (config.resolution / config.patch_size) >> level;
 }
 
-ops::Value embed(ops::Ops& ops, const AdmUNetConfig& config, const Inputs& inputs) {
+graph::Value embed(graph::Ops& ops, const AdmUNetConfig& config, const Inputs& inputs) {
     const std::int64_t width = config.model_channels * config.channel_mult_emb;
-    ops::Value e = ops.sinusoid(inputs.c_noise, {.width = config.model_channels});
+    graph::Value e = ops.sinusoid(inputs.c_noise, {.width = config.model_channels});
     if (inputs.augment) {
         e = ops.add(
-            e,
-            ops.linear(*inputs.augment, "model.map_augment",
-                       {.out_features = config.model_channels, .bias = false, .init = ops::zeros}));
+            e, ops.linear(
+                   *inputs.augment, "model.map_augment",
+                   {.out_features = config.model_channels, .bias = false, .init = graph::zeros}));
     }
     e = ops.silu(ops.linear(e, "model.map_layer0", {.out_features = width}));
     e = ops.linear(e, "model.map_layer1", {.out_features = width});
     if (config.classes > 0) {
-        const ops::Init unit_normal{ops::Init::Kind::normal,
-                                    std::sqrt(static_cast<double>(config.classes))};
+        const graph::Init unit_normal{graph::Init::Kind::normal,
+                                      std::sqrt(static_cast<double>(config.classes))};
         e = ops.add(e, ops.linear(*inputs.labels, "model.map_label",
                                   {.out_features = width, .bias = false, .init = unit_normal}));
     }
@@ -44,7 +44,7 @@ bool attends(const AdmUNetConfig& config, std::int64_t resolution) {
            config.attention_resolutions.end();
 }
 
-AdmEncoded encode(ops::Ops& ops, const AdmUNetConfig& config, const Inputs& inputs) {
+AdmEncoded encode(graph::Ops& ops, const AdmUNetConfig& config, const Inputs& inputs) {
     AdmEncoded state{inputs.x, embed(ops, config, inputs), {}};
     if (config.patch_size > 1) state.x = ops.pixel_unshuffle(state.x, config.patch_size);
     for (std::size_t level = 0; level < config.channel_mult.size(); ++level) {
@@ -57,7 +57,7 @@ AdmEncoded encode(ops::Ops& ops, const AdmUNetConfig& config, const Inputs& inpu
             const std::int64_t same = ops.shape(state.x)[1];
             state.x =
                 unet_block(ops, state.x, state.embedding, level_name("enc", resolution, "down"),
-                           {.out_channels = same, .resample = ops::Resample::down});
+                           {.out_channels = same, .resample = graph::Resample::down});
         }
         state.skips.push_back(state.x);
         for (std::int64_t i = 0; i < config.num_blocks; ++i) {
@@ -71,7 +71,7 @@ AdmEncoded encode(ops::Ops& ops, const AdmUNetConfig& config, const Inputs& inpu
     return state;
 }
 
-ops::Value decode(ops::Ops& ops, const AdmUNetConfig& config, AdmEncoded state) {
+graph::Value decode(graph::Ops& ops, const AdmUNetConfig& config, AdmEncoded state) {
     const std::size_t levels = config.channel_mult.size();
     for (std::size_t level = levels; level-- > 0;) {
         const std::int64_t resolution = inner_resolution(config, level);
@@ -84,7 +84,7 @@ ops::Value decode(ops::Ops& ops, const AdmUNetConfig& config, AdmEncoded state) 
             block("in0", {.out_channels = same, .attention = true});
             block("in1", {.out_channels = same});
         } else {
-            block("up", {.out_channels = same, .resample = ops::Resample::up});
+            block("up", {.out_channels = same, .resample = graph::Resample::up});
         }
         for (std::int64_t i = 0; i <= config.num_blocks; ++i) {
             state.x = ops.concat(state.x, state.skips.back());
@@ -96,7 +96,8 @@ ops::Value decode(ops::Ops& ops, const AdmUNetConfig& config, AdmEncoded state) 
     }
     const std::int64_t channels = config.channels * config.patch_size * config.patch_size;
     state.x = unet_norm(ops, state.x, "model.out_norm", {.silu = true});
-    state.x = ops.conv2d(state.x, "model.out_conv", {.out_channels = channels, .init = ops::zeros});
+    state.x =
+        ops.conv2d(state.x, "model.out_conv", {.out_channels = channels, .init = graph::zeros});
     return config.patch_size > 1 ? ops.pixel_shuffle(state.x, config.patch_size) : state.x;
 }
 
@@ -121,13 +122,14 @@ void check(const AdmUNetConfig& config, const std::string& where) {
 
 }  // namespace
 
-Outputs adm_unet(ops::Ops& ops, const AdmUNetConfig& config, const Inputs& inputs) {
+Outputs adm_unet(graph::Ops& ops, const AdmUNetConfig& config, const Inputs& inputs) {
     AdmEncoded encoded = encode(ops, config, inputs);
-    const ops::Value bottleneck = encoded.x;
+    const graph::Value bottleneck = encoded.x;
     return {decode(ops, config, std::move(encoded)), bottleneck};
 }
 
-ops::Value adm_unet_bottleneck(ops::Ops& ops, const AdmUNetConfig& config, const Inputs& inputs) {
+graph::Value adm_unet_bottleneck(graph::Ops& ops, const AdmUNetConfig& config,
+                                 const Inputs& inputs) {
     return encode(ops, config, inputs).x;
 }
 

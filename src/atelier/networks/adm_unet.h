@@ -23,10 +23,11 @@ struct AdmUNetConfig {
 
 /// F(x; c_noise, labels): `x` [N,channels,resolution,resolution] -> the same shape, and the
 /// bottleneck.
-Outputs adm_unet(ops::Ops& ops, const AdmUNetConfig& config, const Inputs& inputs);
+Outputs adm_unet(graph::Ops& ops, const AdmUNetConfig& config, const Inputs& inputs);
 
 /// The output of the last encoder block, [N, C, resolution/patch_size/2^(levels-1), ...].
-ops::Value adm_unet_bottleneck(ops::Ops& ops, const AdmUNetConfig& config, const Inputs& inputs);
+graph::Value adm_unet_bottleneck(graph::Ops& ops, const AdmUNetConfig& config,
+                                 const Inputs& inputs);
 
 /// Reads the keys of AdmUNetConfig from a model's config.json.
 Network build_adm_unet(const core::JsonObject& config);

@@ -5,20 +5,20 @@
 
 namespace atelier::networks {
 
-ClassifierOutput classifier(ops::Ops& ops, const ClassifierConfig& config,
-                            const ops::Value& images) {
-    const auto layer = [&](const ops::Value& x, const std::string& name, std::int64_t channels,
+ClassifierOutput classifier(graph::Ops& ops, const ClassifierConfig& config,
+                            const graph::Value& images) {
+    const auto layer = [&](const graph::Value& x, const std::string& name, std::int64_t channels,
                            std::int64_t stride) {
-        const ops::Value h =
+        const graph::Value h =
             ops.conv2d(x, name + ".conv", {.out_channels = channels, .stride = stride});
         return unet_norm(ops, h, name + ".norm", {.silu = true});
     };
-    const ops::Value fine = layer(images, "layer0", config.width, 1);
-    ops::Value middle = layer(fine, "layer1", 2 * config.width, 2);
+    const graph::Value fine = layer(images, "layer0", config.width, 1);
+    graph::Value middle = layer(fine, "layer1", 2 * config.width, 2);
     middle = ops.add(middle, layer(middle, "layer2", 2 * config.width, 1));
-    ops::Value coarse = layer(middle, "layer3", config.features, 2);
+    graph::Value coarse = layer(middle, "layer3", config.features, 2);
     coarse = ops.add(coarse, layer(coarse, "layer4", config.features, 1));
-    const ops::Value features = ops.global_average(coarse);
+    const graph::Value features = ops.global_average(coarse);
     return {features,
             ops.linear(ops.silu(features), "logits", {.out_features = config.classes}),
             {fine, middle, coarse}};

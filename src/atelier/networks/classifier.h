@@ -13,14 +13,14 @@ struct ClassifierConfig {
 /// The outputs of a classifier for images [N,channels,resolution,resolution]: `features` [N,F]
 /// before the last layer, `logits` [N,classes], and the feature maps of its layers, [N,C,h,w] each.
 struct ClassifierOutput {
-    ops::Value features, logits;
-    std::vector<ops::Value> layers;
+    graph::Value features, logits;
+    std::vector<graph::Value> layers;
 };
 
 /// A small convolutional classifier. Its features are the reference features for small grey images,
 /// as Inception's are for photographs; distances based on them are named as such and are not FID.
-ClassifierOutput classifier(ops::Ops& ops, const ClassifierConfig& config,
-                            const ops::Value& images);
+ClassifierOutput classifier(graph::Ops& ops, const ClassifierConfig& config,
+                            const graph::Value& images);
 
 /// Reads a classifier's config.json (`architecture` is "classifier"). Throws core::Error naming
 /// file and key.

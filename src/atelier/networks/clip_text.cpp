@@ -30,21 +30,21 @@ ClipText ClipText::of(const core::JsonObject& config) {
     return network;
 }
 
-ops::Value ClipText::forward(ops::Ops& ops, const ops::Value& ids) const {
-    ops::Value x = ops.embedding(ids, "text_model.embeddings.token_embedding", vocabulary, width);
+graph::Value ClipText::forward(graph::Ops& ops, const graph::Value& ids) const {
+    graph::Value x = ops.embedding(ids, "text_model.embeddings.token_embedding", vocabulary, width);
     x = ops.add_positions(x, "text_model.embeddings.position_embedding", positions);
     for (std::int64_t i = 0; i < layers; ++i) {
         const std::string layer = "text_model.encoder.layers." + std::to_string(i) + ".";
-        const ops::Value seen = ops.layer_norm(x, layer + "layer_norm1", eps);
+        const graph::Value seen = ops.layer_norm(x, layer + "layer_norm1", eps);
         const auto projected = [&](const char* what) {
             return ops.linear(seen, layer + "self_attn." + what, {.out_features = width});
         };
-        const ops::Value attended =
+        const graph::Value attended =
             ops.token_attention(projected("q_proj"), projected("k_proj"), projected("v_proj"),
                                 {.heads = heads, .causal = true});
         x = ops.add(x, ops.linear(attended, layer + "self_attn.out_proj", {.out_features = width}));
-        const ops::Value inner = ops.linear(ops.layer_norm(x, layer + "layer_norm2", eps),
-                                            layer + "mlp.fc1", {.out_features = hidden});
+        const graph::Value inner = ops.linear(ops.layer_norm(x, layer + "layer_norm2", eps),
+                                              layer + "mlp.fc1", {.out_features = hidden});
         x = ops.add(x, ops.linear(quick_gelu ? ops.quick_gelu(inner) : ops.gelu(inner),
                                   layer + "mlp.fc2", {.out_features = width}));
     }

@@ -1,7 +1,7 @@
 #pragma once
 
 #include "atelier/core/json_file.h"
-#include "atelier/ops/ops.h"
+#include "atelier/graph/ops.h"
 
 namespace atelier::networks {
 
@@ -17,7 +17,7 @@ struct ClipText {
 
     /// `ids` [N,T] int64 -> hidden states after the final layer norm, [N,T,width]. Attention is
     /// causal.
-    ops::Value forward(ops::Ops& ops, const ops::Value& ids) const;
+    graph::Value forward(graph::Ops& ops, const graph::Value& ids) const;
 };
 
 }  // namespace atelier::networks

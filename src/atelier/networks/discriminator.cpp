@@ -6,16 +6,16 @@ namespace atelier::networks {
 
 namespace {
 
-ops::Value on_features(ops::Ops& ops, const ops::Value& features) {
+graph::Value on_features(graph::Ops& ops, const graph::Value& features) {
     const std::int64_t width = ops.shape(features)[1];
-    ops::Value h = ops.silu(ops.layer_norm(features, "head.norm0", 1e-5));
+    graph::Value h = ops.silu(ops.layer_norm(features, "head.norm0", 1e-5));
     h = ops.silu(ops.linear(h, "head.layer0", {.out_features = width}));
     h = ops.silu(ops.linear(h, "head.layer1", {.out_features = width}));
     return ops.linear(h, "head.logit", {.out_features = 1});
 }
 
-ops::Value on_images(ops::Ops& ops, const ops::Value& bottleneck) {
-    ops::Value h = bottleneck;
+graph::Value on_images(graph::Ops& ops, const graph::Value& bottleneck) {
+    graph::Value h = bottleneck;
     const std::int64_t channels = ops.shape(h)[1];
     if (ops.shape(h)[2] > 4) {
         h = ops.conv2d(h, "head.conv0",
@@ -32,7 +32,7 @@ ops::Value on_images(ops::Ops& ops, const ops::Value& bottleneck) {
 
 }  // namespace
 
-ops::Value discriminator_head(ops::Ops& ops, const ops::Value& bottleneck) {
+graph::Value discriminator_head(graph::Ops& ops, const graph::Value& bottleneck) {
     return ops.shape(bottleneck).size() == 4 ? on_images(ops, bottleneck)
                                              : on_features(ops, bottleneck);
 }

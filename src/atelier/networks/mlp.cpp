@@ -9,7 +9,7 @@ namespace atelier::networks {
 namespace {
 
 struct State {
-    ops::Value h, embedding;
+    graph::Value h, embedding;
 };
 
 // c_noise = ln(sigma)/4 spans about -1.6 to 1.1; the frequencies of the sinusoid are meant for
@@ -18,12 +18,13 @@ constexpr double noise_stretch = 100.0;
 
 std::int64_t half(const MlpConfig& config) { return (config.blocks + 1) / 2; }
 
-State enter(ops::Ops& ops, const MlpConfig& config, const Inputs& inputs) {
-    ops::Value e = ops.sinusoid(ops.scale(inputs.c_noise, noise_stretch), {.width = config.hidden});
+State enter(graph::Ops& ops, const MlpConfig& config, const Inputs& inputs) {
+    graph::Value e =
+        ops.sinusoid(ops.scale(inputs.c_noise, noise_stretch), {.width = config.hidden});
     e = ops.linear(e, "model.map_noise", {.out_features = config.hidden});
     if (config.classes > 0) {
-        const ops::Init unit_normal{ops::Init::Kind::normal,
-                                    std::sqrt(static_cast<double>(config.classes))};
+        const graph::Init unit_normal{graph::Init::Kind::normal,
+                                      std::sqrt(static_cast<double>(config.classes))};
         e = ops.add(
             e, ops.linear(*inputs.labels, "model.map_label",
                           {.out_features = config.hidden, .bias = false, .init = unit_normal}));
@@ -31,28 +32,29 @@ State enter(ops::Ops& ops, const MlpConfig& config, const Inputs& inputs) {
     return {ops.linear(inputs.x, "model.input", {.out_features = config.hidden}), ops.silu(e)};
 }
 
-void run_block(ops::Ops& ops, const MlpConfig& config, State& state, std::int64_t index) {
+void run_block(graph::Ops& ops, const MlpConfig& config, State& state, std::int64_t index) {
     const std::string name = fmt::format("model.block{}", index);
-    ops::Value y = ops.linear(ops.silu(state.h), name + ".layer0", {.out_features = config.hidden});
+    graph::Value y =
+        ops.linear(ops.silu(state.h), name + ".layer0", {.out_features = config.hidden});
     y = ops.add(y, ops.linear(state.embedding, name + ".affine", {.out_features = config.hidden}));
     y = ops.linear(ops.silu(y), name + ".layer1",
-                   {.out_features = config.hidden, .init = ops::zeros});
+                   {.out_features = config.hidden, .init = graph::zeros});
     state.h = ops.add(state.h, y);
 }
 
 }  // namespace
 
-Outputs mlp(ops::Ops& ops, const MlpConfig& config, const Inputs& inputs) {
+Outputs mlp(graph::Ops& ops, const MlpConfig& config, const Inputs& inputs) {
     State state = enter(ops, config, inputs);
     for (std::int64_t i = 0; i < half(config); ++i) run_block(ops, config, state, i);
-    const ops::Value bottleneck = state.h;
+    const graph::Value bottleneck = state.h;
     for (std::int64_t i = half(config); i < config.blocks; ++i) run_block(ops, config, state, i);
     return {ops.linear(ops.silu(state.h), "model.output",
-                       {.out_features = config.dimensions, .init = ops::zeros}),
+                       {.out_features = config.dimensions, .init = graph::zeros}),
             bottleneck};
 }
 
-ops::Value mlp_bottleneck(ops::Ops& ops, const MlpConfig& config, const Inputs& inputs) {
+graph::Value mlp_bottleneck(graph::Ops& ops, const MlpConfig& config, const Inputs& inputs) {
     State state = enter(ops, config, inputs);
     for (std::int64_t i = 0; i < half(config); ++i) run_block(ops, config, state, i);
     return state.h;
@@ -70,10 +72,10 @@ Network build_mlp(const core::JsonObject& json) {
     network.architecture = "mlp";
     network.data_shape = {config.dimensions};
     network.label_dim = config.classes;
-    network.forward = [config](ops::Ops& ops, const Inputs& inputs) {
+    network.forward = [config](graph::Ops& ops, const Inputs& inputs) {
         return mlp(ops, config, inputs);
     };
-    network.encode = [config](ops::Ops& ops, const Inputs& inputs) {
+    network.encode = [config](graph::Ops& ops, const Inputs& inputs) {
         return mlp_bottleneck(ops, config, inputs);
     };
     return network;

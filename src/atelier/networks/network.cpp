@@ -6,11 +6,11 @@
 
 #include "atelier/core/error.h"
 #include "atelier/core/schema.h"
+#include "atelier/graph/shape_ops.h"
 #include "atelier/networks/adm_unet.h"
 #include "atelier/networks/mlp.h"
 #include "atelier/networks/sd_unet.h"
 #include "atelier/networks/song_unet.h"
-#include "atelier/ops/shape_ops.h"
 
 namespace atelier::networks {
 
@@ -30,11 +30,11 @@ const std::map<std::string, Builder>& builders() {
 }
 
 Inputs symbolic_inputs(const Network& network) {
-    ops::Shape x{1};
+    graph::Shape x{1};
     x.insert(x.end(), network.data_shape.begin(), network.data_shape.end());
-    Inputs inputs{x, ops::Shape{1}, std::nullopt};
+    Inputs inputs{x, graph::Shape{1}, std::nullopt};
     if (network.label_dim > 0) inputs.labels = network.label_shape(1);
-    if (network.augment_dim > 0) inputs.augment = ops::Shape{1, network.augment_dim};
+    if (network.augment_dim > 0) inputs.augment = graph::Shape{1, network.augment_dim};
     return inputs;
 }
 
@@ -69,19 +69,20 @@ Network make_network(const core::JsonObject& config) {
     return network;
 }
 
-ops::ShapeOps trace(const Network& network, const ops::ActivationPolicy& policy, TraceScope scope) {
-    ops::ShapeOps shapes(policy);
+graph::ShapeOps trace(const Network& network, const graph::ActivationPolicy& policy,
+                      TraceScope scope) {
+    graph::ShapeOps shapes(policy);
     if (scope == TraceScope::encoder_only) {
         network.encode(shapes, symbolic_inputs(network));
         return shapes;
     }
     network.forward(shapes, symbolic_inputs(network));
-    if (network.text) network.text->forward(shapes, ops::Shape{1, network.text->positions});
+    if (network.text) network.text->forward(shapes, graph::Shape{1, network.text->positions});
     return shapes;
 }
 
-ops::Shape bottleneck_shape(const Network& network) {
-    ops::ShapeOps shapes;
+graph::Shape bottleneck_shape(const Network& network) {
+    graph::ShapeOps shapes;
     return shapes.shape(network.encode(shapes, symbolic_inputs(network)));
 }
 

@@ -8,9 +8,9 @@
 #include <nlohmann/json.hpp>
 
 #include "atelier/core/json_file.h"
+#include "atelier/graph/ops.h"
+#include "atelier/graph/shape_ops.h"
 #include "atelier/networks/clip_text.h"
-#include "atelier/ops/ops.h"
-#include "atelier/ops/shape_ops.h"
 
 namespace atelier::networks {
 
@@ -18,20 +18,20 @@ namespace atelier::networks {
 /// states [N,tokens,label_dim] (absent when unconditional), `augment` [N,augment_dim], how training
 /// images were augmented (absent: not at all).
 struct Inputs {
-    ops::Value x, c_noise;
-    std::optional<ops::Value> labels, augment{};
+    graph::Value x, c_noise;
+    std::optional<graph::Value> labels, augment{};
 };
 
 /// The outputs of a network: the raw output F, shaped like x, and the bottleneck, the features at
 /// the lowest resolution, [N,C,h,w] or [N,F].
 struct Outputs {
-    ops::Value raw, bottleneck;
+    graph::Value raw, bottleneck;
 };
 
 /// A network is a function over a named parameter map, written against the op set of ops/ops.h.
 struct Network {
     std::string architecture;
-    ops::Shape data_shape;       // of one sample: [C,H,W] or [D]
+    graph::Shape data_shape;     // of one sample: [C,H,W] or [D]
     std::int64_t label_dim = 0;  // width of a row of labels; 0: unconditional
     std::int64_t tokens =
         0;  // of a text whose states are the labels; 0: labels are one row per sample
@@ -40,14 +40,14 @@ struct Network {
                                      // parameters are stored with the network's own
 
     /// The shape of the labels of `batch` samples; label_dim must not be 0.
-    ops::Shape label_shape(std::int64_t batch) const {
-        return tokens > 0 ? ops::Shape{batch, tokens, label_dim} : ops::Shape{batch, label_dim};
+    graph::Shape label_shape(std::int64_t batch) const {
+        return tokens > 0 ? graph::Shape{batch, tokens, label_dim} : graph::Shape{batch, label_dim};
     }
 
-    std::function<Outputs(ops::Ops&, const Inputs&)> forward;
+    std::function<Outputs(graph::Ops&, const Inputs&)> forward;
 
     /// Only the bottleneck, without computing what follows it.
-    std::function<ops::Value(ops::Ops&, const Inputs&)> encode;
+    std::function<graph::Value(graph::Ops&, const Inputs&)> encode;
 };
 
 /// Builds the network that a model directory's config.json describes: `architecture` selects the
@@ -62,10 +62,10 @@ enum class TraceScope { full, encoder_only };
 
 /// Runs `network` through ShapeOps for a batch of one: its parameters, FLOPs and the memory of the
 /// activations that `policy` retains.
-ops::ShapeOps trace(const Network& network, const ops::ActivationPolicy& policy = {},
-                    TraceScope scope = TraceScope::full);
+graph::ShapeOps trace(const Network& network, const graph::ActivationPolicy& policy = {},
+                      TraceScope scope = TraceScope::full);
 
 /// The shape of the bottleneck for a batch of one.
-ops::Shape bottleneck_shape(const Network& network);
+graph::Shape bottleneck_shape(const Network& network);
 
 }  // namespace atelier::networks

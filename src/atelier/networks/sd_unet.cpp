@@ -7,7 +7,7 @@ namespace atelier::networks {
 
 namespace {
 
-using ops::Value;
+using graph::Value;
 
 bool attends(const core::JsonObject& config, const std::string& key, const std::string& type,
              const char* with, const char* without) {
@@ -19,12 +19,12 @@ bool attends(const core::JsonObject& config, const std::string& key, const std::
 }
 
 /// `inputs` are x and the time embedding.
-Value resnet(ops::Ops& ops, std::span<const Value> inputs, const std::string& name,
+Value resnet(graph::Ops& ops, std::span<const Value> inputs, const std::string& name,
              std::int64_t channels, const SdNorm& norm) {
     return sd_resnet(ops, inputs[0], inputs[1], name, channels, norm);
 }
 
-Value attend(ops::Ops& ops, const Value& x, const Value& to, const std::string& name,
+Value attend(graph::Ops& ops, const Value& x, const Value& to, const std::string& name,
              std::int64_t heads) {
     const std::int64_t width = ops.shape(x)[2];
     const auto projected = [&](const Value& from, const char* what) {
@@ -36,7 +36,7 @@ Value attend(ops::Ops& ops, const Value& x, const Value& to, const std::string& 
 }
 
 /// Self-attention, cross-attention to the text, then a feed-forward layer four times as wide.
-Value transformer_block(ops::Ops& ops, Value x, const Value& hidden, const std::string& name,
+Value transformer_block(graph::Ops& ops, Value x, const Value& hidden, const std::string& name,
                         std::int64_t heads) {
     constexpr double eps = 1e-5;
     const std::int64_t width = ops.shape(x)[2];
@@ -50,11 +50,11 @@ Value transformer_block(ops::Ops& ops, Value x, const Value& hidden, const std::
 }
 
 /// `inputs` are x and the text states.
-Value transformer(ops::Ops& ops, std::span<const Value> inputs, const std::string& name,
+Value transformer(graph::Ops& ops, std::span<const Value> inputs, const std::string& name,
                   const SdUnet& network, const SdUnet::Block& sizes) {
     const Value& x = inputs[0];
-    const ops::Shape shape = ops.shape(x);
-    const ops::Convolution pointwise{.out_channels = shape[1], .kernel = 1, .padding = 0};
+    const graph::Shape shape = ops.shape(x);
+    const graph::Convolution pointwise{.out_channels = shape[1], .kernel = 1, .padding = 0};
     const bool linear = network.linear_projections;
     const Value normed =
         ops.group_norm(x, name + ".norm", {.groups = network.norm.groups, .eps = 1e-6});
@@ -74,7 +74,7 @@ Value transformer(ops::Ops& ops, std::span<const Value> inputs, const std::strin
 /// One evaluation. Residual blocks and transformers are Ops::block, so that they may be recomputed.
 class Evaluation {
 public:
-    Evaluation(const SdUnet& network, ops::Ops& ops, const Value& hidden)
+    Evaluation(const SdUnet& network, graph::Ops& ops, const Value& hidden)
         : network_(network), ops_(ops), hidden_(hidden) {}
 
     /// The encoder and the middle block; collects the skips for the decoder.
@@ -110,7 +110,7 @@ private:
         const std::string name = block + ".resnets." + std::to_string(i);
         const Value inputs[]{x, embedding_};
         return ops_.block(inputs, [name, channels, norm = network_.norm](
-                                      ops::Ops& ops, std::span<const Value> in) {
+                                      graph::Ops& ops, std::span<const Value> in) {
             return resnet(ops, in, name, channels, norm);
         });
     }
@@ -120,7 +120,7 @@ private:
         const std::string name = block + ".attentions." + std::to_string(i);
         const Value inputs[]{x, hidden_};
         return ops_.block(
-            inputs, [name, sizes, network = network_](ops::Ops& ops, std::span<const Value> in) {
+            inputs, [name, sizes, network = network_](graph::Ops& ops, std::span<const Value> in) {
                 return transformer(ops, in, name, network, sizes);
             });
     }
@@ -158,7 +158,7 @@ private:
     }
 
     const SdUnet& network_;
-    ops::Ops& ops_;
+    graph::Ops& ops_;
     const Value& hidden_;
     Value embedding_;
     std::vector<Value> skips_;
@@ -247,14 +247,14 @@ SdUnet SdUnet::of(const core::JsonObject& config) {
     return network;
 }
 
-SdUnet::Output SdUnet::forward(ops::Ops& ops, const Value& x, const Value& t,
+SdUnet::Output SdUnet::forward(graph::Ops& ops, const Value& x, const Value& t,
                                const Value& hidden) const {
     Evaluation evaluation(*this, ops, hidden);
     const Value middle = evaluation.encode(x, t);
     return {evaluation.decode(middle), middle};
 }
 
-Value SdUnet::encode(ops::Ops& ops, const Value& x, const Value& t, const Value& hidden) const {
+Value SdUnet::encode(graph::Ops& ops, const Value& x, const Value& t, const Value& hidden) const {
     return Evaluation(*this, ops, hidden).encode(x, t);
 }
 
@@ -271,11 +271,11 @@ Network build_sd_unet(const core::JsonObject& config) {
     network.data_shape = {unet.in_channels, unet.sample_size, unet.sample_size};
     network.label_dim = unet.context_width;
     network.tokens = config.integer_or("tokens", tokens_of_clip, 1, 65536);
-    network.forward = [unet](ops::Ops& ops, const Inputs& in) {
+    network.forward = [unet](graph::Ops& ops, const Inputs& in) {
         const SdUnet::Output seen = unet.forward(ops, in.x, in.c_noise, *in.labels);
         return Outputs{seen.predicted, seen.middle};
     };
-    network.encode = [unet](ops::Ops& ops, const Inputs& in) {
+    network.encode = [unet](graph::Ops& ops, const Inputs& in) {
         return unet.encode(ops, in.x, in.c_noise, *in.labels);
     };
     return network;

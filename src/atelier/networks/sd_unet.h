@@ -28,16 +28,16 @@ struct SdUnet {
     std::int64_t factor() const { return std::int64_t{1} << (down.size() - 1); }
 
     struct Output {
-        ops::Value predicted,
+        graph::Value predicted,
             middle;  // [N,out_channels,H,W]; the middle block's features, [N,C,H/factor,W/factor]
     };
     /// `x` [N,in_channels,H,W], `t` [N] time steps, `hidden` [N,T,context_width] text states.
-    Output forward(ops::Ops& ops, const ops::Value& x, const ops::Value& t,
-                   const ops::Value& hidden) const;
+    Output forward(graph::Ops& ops, const graph::Value& x, const graph::Value& t,
+                   const graph::Value& hidden) const;
 
     /// Only the middle block's features, without computing what follows them.
-    ops::Value encode(ops::Ops& ops, const ops::Value& x, const ops::Value& t,
-                      const ops::Value& hidden) const;
+    graph::Value encode(graph::Ops& ops, const graph::Value& x, const graph::Value& t,
+                        const graph::Value& hidden) const;
 };
 
 /// Wraps it as a Network: reads `unet` (diffusers' config.json) and `tokens` of a model's

@@ -17,8 +17,8 @@ using Encoder = SongUNetConfig::Encoder;
 using Decoder = SongUNetConfig::Decoder;
 
 struct SongEncoded {
-    ops::Value x, embedding;
-    std::vector<ops::Value> skips;
+    graph::Value x, embedding;
+    std::vector<graph::Value> skips;
 };
 
 bool attends(const SongUNetConfig& config, std::int64_t resolution) {
@@ -26,20 +26,20 @@ bool attends(const SongUNetConfig& config, std::int64_t resolution) {
            config.attention_resolutions.end();
 }
 
-ops::Value embed(ops::Ops& ops, const SongUNetConfig& config, const Inputs& inputs) {
+graph::Value embed(graph::Ops& ops, const SongUNetConfig& config, const Inputs& inputs) {
     const std::int64_t width = config.model_channels * config.channel_mult_noise,
                        wide = config.model_channels * config.channel_mult_emb;
-    const auto linear = [&](const ops::Value& x, const char* name, std::int64_t features,
+    const auto linear = [&](const graph::Value& x, const char* name, std::int64_t features,
                             bool bias = true) {
         return ops.linear(x, name,
                           {.out_features = features, .bias = bias, .init = song_style.init});
     };
-    ops::Value e =
+    graph::Value e =
         config.fourier
             ? ops.fourier(inputs.c_noise, "model.map_noise.freqs", width)
             : ops.sinusoid(inputs.c_noise, {.width = width, .endpoint = true, .sines_first = true});
     if (config.classes > 0) {
-        const ops::Value labels =
+        const graph::Value labels =
             ops.scale(*inputs.labels, std::sqrt(static_cast<double>(config.classes)));
         e = ops.add(e, linear(labels, "model.map_label", width));
     }
@@ -48,42 +48,42 @@ ops::Value embed(ops::Ops& ops, const SongUNetConfig& config, const Inputs& inpu
     return ops.silu(linear(e, "model.map_layer1", wide));
 }
 
-ops::Resample down(const SongUNetConfig& config) {
-    return config.smooth ? ops::Resample::smooth_down : ops::Resample::down;
+graph::Resample down(const SongUNetConfig& config) {
+    return config.smooth ? graph::Resample::smooth_down : graph::Resample::down;
 }
-ops::Resample up(const SongUNetConfig& config) {
-    return config.smooth ? ops::Resample::smooth_up : ops::Resample::up;
+graph::Resample up(const SongUNetConfig& config) {
+    return config.smooth ? graph::Resample::smooth_up : graph::Resample::up;
 }
 
 /// The convolution comes first, on an image that is also padded for the filter.
-ops::Value fused_down(ops::Ops& ops, const SongUNetConfig& config, const ops::Value& x,
-                      const std::string& name, std::int64_t channels) {
-    const ops::Convolution layer{
+graph::Value fused_down(graph::Ops& ops, const SongUNetConfig& config, const graph::Value& x,
+                        const std::string& name, std::int64_t channels) {
+    const graph::Convolution layer{
         .out_channels = channels, .padding = config.smooth ? 2 : 1, .init = song_style.init};
     return ops.resample(ops.conv2d(x, name, layer),
-                        config.smooth ? ops::Resample::smooth_down_valid : ops::Resample::down);
+                        config.smooth ? graph::Resample::smooth_down_valid : graph::Resample::down);
 }
 
 /// Adds `aux`, this level's features of the image itself, to the level's first features.
-void join_image(ops::Ops& ops, const SongUNetConfig& config, std::int64_t resolution,
-                SongEncoded& state, ops::Value& aux) {
+void join_image(graph::Ops& ops, const SongUNetConfig& config, std::int64_t resolution,
+                SongEncoded& state, graph::Value& aux) {
     const std::int64_t channels = ops.shape(state.x)[1];
     if (config.encoder == Encoder::skip) {
         aux = ops.resample(aux, down(config));
-        const ops::Convolution pointwise{
+        const graph::Convolution pointwise{
             .out_channels = channels, .kernel = 1, .padding = 0, .init = song_style.init};
         state.x =
             ops.add(state.x, ops.conv2d(aux, level_name("enc", resolution, "aux_skip"), pointwise));
     } else if (config.encoder == Encoder::residual) {
-        const ops::Value image =
+        const graph::Value image =
             fused_down(ops, config, aux, level_name("enc", resolution, "aux_residual"), channels);
         aux = state.x = ops.scale(ops.add(state.x, image), std::sqrt(0.5));
     }
 }
 
-SongEncoded encode(ops::Ops& ops, const SongUNetConfig& config, const Inputs& inputs) {
+SongEncoded encode(graph::Ops& ops, const SongUNetConfig& config, const Inputs& inputs) {
     SongEncoded state{inputs.x, embed(ops, config, inputs), {}};
-    ops::Value aux = inputs.x;
+    graph::Value aux = inputs.x;
     for (std::size_t level = 0; level < config.channel_mult.size(); ++level) {
         const std::int64_t resolution = config.resolution >> level;
         if (level == 0) {
@@ -111,7 +111,7 @@ SongEncoded encode(ops::Ops& ops, const SongUNetConfig& config, const Inputs& in
     return state;
 }
 
-void decode_level(ops::Ops& ops, const SongUNetConfig& config, std::size_t level,
+void decode_level(graph::Ops& ops, const SongUNetConfig& config, std::size_t level,
                   SongEncoded& state) {
     const std::int64_t resolution = config.resolution >> level, same = ops.shape(state.x)[1];
     const auto block = [&](const std::string& what, const UNetBlock& options) {
@@ -135,21 +135,21 @@ void decode_level(ops::Ops& ops, const SongUNetConfig& config, std::size_t level
 }
 
 /// The image contribution of a level.
-ops::Value image_of(ops::Ops& ops, const SongUNetConfig& config, std::size_t level,
-                    const ops::Value& x) {
+graph::Value image_of(graph::Ops& ops, const SongUNetConfig& config, std::size_t level,
+                      const graph::Value& x) {
     const std::int64_t resolution = config.resolution >> level;
-    const ops::Value h = unet_norm(ops, x, level_name("dec", resolution, "aux_norm"),
-                                   {.silu = true, .eps = song_style.eps});
+    const graph::Value h = unet_norm(ops, x, level_name("dec", resolution, "aux_norm"),
+                                     {.silu = true, .eps = song_style.eps});
     return ops.conv2d(h, level_name("dec", resolution, "aux_conv"),
                       {.out_channels = config.channels, .init = song_style.last_init});
 }
 
-ops::Value decode(ops::Ops& ops, const SongUNetConfig& config, SongEncoded state) {
-    ops::Value image;
+graph::Value decode(graph::Ops& ops, const SongUNetConfig& config, SongEncoded state) {
+    graph::Value image;
     for (std::size_t level = config.channel_mult.size(); level-- > 0;) {
         decode_level(ops, config, level, state);
         if (level > 0 && config.decoder != Decoder::skip) continue;
-        const ops::Value added = image_of(ops, config, level, state.x);
+        const graph::Value added = image_of(ops, config, level, state.x);
         image = image.has_value() ? ops.add(added, ops.resample(image, up(config))) : added;
     }
     return image;
@@ -211,13 +211,14 @@ SongUNetConfig read_config(const core::JsonObject& json) {
 
 }  // namespace
 
-Outputs song_unet(ops::Ops& ops, const SongUNetConfig& config, const Inputs& inputs) {
+Outputs song_unet(graph::Ops& ops, const SongUNetConfig& config, const Inputs& inputs) {
     SongEncoded encoded = encode(ops, config, inputs);
-    const ops::Value bottleneck = encoded.x;
+    const graph::Value bottleneck = encoded.x;
     return {decode(ops, config, std::move(encoded)), bottleneck};
 }
 
-ops::Value song_unet_bottleneck(ops::Ops& ops, const SongUNetConfig& config, const Inputs& inputs) {
+graph::Value song_unet_bottleneck(graph::Ops& ops, const SongUNetConfig& config,
+                                  const Inputs& inputs) {
     return encode(ops, config, inputs).x;
 }
 

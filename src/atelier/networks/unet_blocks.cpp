@@ -12,15 +12,15 @@ const UNetStyle song_style{.modulated = false,
                            .projected_resampling = true,
                            .skip_scale = std::sqrt(0.5),
                            .eps = 1e-6,
-                           .init = {ops::Init::Kind::xavier},
-                           .last_init = {ops::Init::Kind::xavier, 1e-5},
-                           .attention_init = {ops::Init::Kind::xavier, std::sqrt(0.2)}};
+                           .init = {graph::Init::Kind::xavier},
+                           .last_init = {graph::Init::Kind::xavier, 1e-5},
+                           .attention_init = {graph::Init::Kind::xavier, std::sqrt(0.2)}};
 
 namespace {
 
-ops::Value add_skip(ops::Ops& ops, const ops::Value& h, const ops::Value& skip,
-                    const UNetStyle& style) {
-    const ops::Value sum = ops.add(h, skip);
+graph::Value add_skip(graph::Ops& ops, const graph::Value& h, const graph::Value& skip,
+                      const UNetStyle& style) {
+    const graph::Value sum = ops.add(h, skip);
     return style.skip_scale == 1.0 ? sum : ops.scale(sum, style.skip_scale);
 }
 
@@ -28,15 +28,15 @@ std::int64_t heads_of(const UNetStyle& style, std::int64_t channels) {
     return style.one_head ? 1 : attention_heads(channels);
 }
 
-ops::Value attend(ops::Ops& ops, const ops::Value& x, const std::string& name,
-                  const UNetStyle& style) {
+graph::Value attend(graph::Ops& ops, const graph::Value& x, const std::string& name,
+                    const UNetStyle& style) {
     const std::int64_t channels = ops.shape(x)[1];
-    const ops::Convolution pointwise{
+    const graph::Convolution pointwise{
         .out_channels = 3 * channels, .kernel = 1, .padding = 0, .init = style.attention_init};
-    const ops::Convolution projection{
+    const graph::Convolution projection{
         .out_channels = channels, .kernel = 1, .padding = 0, .init = style.last_init};
-    const ops::Value qkv = ops.conv2d(unet_norm(ops, x, name + ".norm2", {.eps = style.eps}),
-                                      name + ".qkv", pointwise);
+    const graph::Value qkv = ops.conv2d(unet_norm(ops, x, name + ".norm2", {.eps = style.eps}),
+                                        name + ".qkv", pointwise);
     return add_skip(
         ops, x,
         ops.conv2d(ops.attention(qkv, heads_of(style, channels)), name + ".proj", projection),
@@ -44,10 +44,10 @@ ops::Value attend(ops::Ops& ops, const ops::Value& x, const std::string& name,
 }
 
 /// norm1 and SiLU, conditioned on the embedding.
-ops::Value conditioned(ops::Ops& ops, const ops::Value& h, const ops::Value& embedding,
-                       const std::string& name, const UNetStyle& style) {
+graph::Value conditioned(graph::Ops& ops, const graph::Value& h, const graph::Value& embedding,
+                         const std::string& name, const UNetStyle& style) {
     const std::int64_t channels = ops.shape(h)[1];
-    const ops::Value projected =
+    const graph::Value projected =
         ops.linear(embedding, name + ".affine",
                    {.out_features = style.modulated ? 2 * channels : channels, .init = style.init});
     if (style.modulated)
@@ -64,8 +64,8 @@ std::string level_name(const char* half, std::int64_t resolution, const std::str
     return fmt::format("model.{}.{}x{}_{}", half, resolution, resolution, what);
 }
 
-ops::Value unet_norm(ops::Ops& ops, const ops::Value& x, const std::string& name,
-                     const UNetNorm& options) {
+graph::Value unet_norm(graph::Ops& ops, const graph::Value& x, const std::string& name,
+                       const UNetNorm& options) {
     const std::int64_t groups =
         std::max<std::int64_t>(1, std::min<std::int64_t>(32, ops.shape(x)[1] / 4));
     return ops.group_norm(x, name,
@@ -77,24 +77,24 @@ ops::Value unet_norm(ops::Ops& ops, const ops::Value& x, const std::string& name
 
 namespace {
 
-ops::Value inside_block(ops::Ops& ops, const ops::Value& x, const ops::Value& embedding,
-                        const std::string& name, const UNetBlock& options) {
+graph::Value inside_block(graph::Ops& ops, const graph::Value& x, const graph::Value& embedding,
+                          const std::string& name, const UNetBlock& options) {
     const UNetStyle& style = options.style;
-    ops::Value h = ops.resample(
+    graph::Value h = ops.resample(
         unet_norm(ops, x, name + ".norm0", {.silu = true, .eps = style.eps}), options.resample);
     h = ops.conv2d(h, name + ".conv0", {.out_channels = options.out_channels, .init = style.init});
     h = conditioned(ops, h, embedding, name, style);
     h = ops.conv2d(h, name + ".conv1",
                    {.out_channels = options.out_channels, .init = style.last_init});
 
-    ops::Value skip = ops.resample(x, options.resample);
-    const bool resampled = options.resample != ops::Resample::none;
+    graph::Value skip = ops.resample(x, options.resample);
+    const bool resampled = options.resample != graph::Resample::none;
     if (ops.shape(x)[1] != options.out_channels || (resampled && style.projected_resampling)) {
         skip = ops.conv2d(
             skip, name + ".skip",
             {.out_channels = options.out_channels, .kernel = 1, .padding = 0, .init = style.init});
     }
-    const ops::Value out = add_skip(ops, h, skip, style);
+    const graph::Value out = add_skip(ops, h, skip, style);
     return options.attention && heads_of(style, options.out_channels) > 0
                ? attend(ops, out, name, style)
                : out;
@@ -102,12 +102,13 @@ ops::Value inside_block(ops::Ops& ops, const ops::Value& x, const ops::Value& em
 
 }  // namespace
 
-ops::Value unet_block(ops::Ops& ops, const ops::Value& x, const ops::Value& embedding,
-                      const std::string& name, const UNetBlock& options) {
-    const ops::Value inputs[]{x, embedding};
-    return ops.block(inputs, [name, options](ops::Ops& backend, std::span<const ops::Value> in) {
-        return inside_block(backend, in[0], in[1], name, options);
-    });
+graph::Value unet_block(graph::Ops& ops, const graph::Value& x, const graph::Value& embedding,
+                        const std::string& name, const UNetBlock& options) {
+    const graph::Value inputs[]{x, embedding};
+    return ops.block(inputs,
+                     [name, options](graph::Ops& backend, std::span<const graph::Value> in) {
+                         return inside_block(backend, in[0], in[1], name, options);
+                     });
 }
 
 }  // namespace atelier::networks

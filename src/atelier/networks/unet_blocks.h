@@ -16,7 +16,7 @@ struct UNetStyle {
         false;  // a resampled skip gets a 1x1 convolution even if its channels do not change
     double skip_scale = 1.0;  // of each sum with a skip
     double eps = 1e-5;
-    ops::Init init{}, last_init = ops::zeros, attention_init{};
+    graph::Init init{}, last_init = graph::zeros, attention_init{};
 };
 
 /// ADM's, and that of DDPM++ and NCSN++ (NVlabs/edm:training/networks.py).
@@ -25,15 +25,15 @@ extern const UNetStyle song_style;
 
 struct UNetBlock {
     std::int64_t out_channels;
-    ops::Resample resample =
-        ops::Resample::none;  // of the input, before the first convolution and on the skip
-    bool attention = false;   // only where there are enough channels for a head
+    graph::Resample resample =
+        graph::Resample::none;  // of the input, before the first convolution and on the skip
+    bool attention = false;     // only where there are enough channels for a head
     const UNetStyle& style = adm_style;
 };
 
 struct UNetNorm {
     bool silu = false;
-    const ops::Value* modulation = nullptr;
+    const graph::Value* modulation = nullptr;
     double eps = adm_style.eps;
 };
 
@@ -45,18 +45,18 @@ std::string level_name(const char* half, std::int64_t resolution, const std::str
 /// `where` when its channels do not fit together.
 template <class Config>
 Network unet_network(const char* architecture, const Config& config,
-                     Outputs (*forward)(ops::Ops&, const Config&, const Inputs&),
-                     ops::Value (*encode)(ops::Ops&, const Config&, const Inputs&),
+                     Outputs (*forward)(graph::Ops&, const Config&, const Inputs&),
+                     graph::Value (*encode)(graph::Ops&, const Config&, const Inputs&),
                      const std::string& where) {
     Network network;
     network.architecture = architecture;
     network.data_shape = {config.channels, config.resolution, config.resolution};
     network.label_dim = config.classes;
     network.augment_dim = config.augment_dim;
-    network.forward = [=](ops::Ops& ops, const Inputs& inputs) {
+    network.forward = [=](graph::Ops& ops, const Inputs& inputs) {
         return forward(ops, config, inputs);
     };
-    network.encode = [=](ops::Ops& ops, const Inputs& inputs) {
+    network.encode = [=](graph::Ops& ops, const Inputs& inputs) {
         return encode(ops, config, inputs);
     };
     try {
@@ -70,14 +70,14 @@ Network unet_network(const char* architecture, const Config& config,
 
 /// The residual block of EDM's U-Nets (NVlabs/edm:training/networks.py): `x` [N,C,H,W], `embedding`
 /// [N,E].
-ops::Value unet_block(ops::Ops& ops, const ops::Value& x, const ops::Value& embedding,
-                      const std::string& name, const UNetBlock& options);
+graph::Value unet_block(graph::Ops& ops, const graph::Value& x, const graph::Value& embedding,
+                        const std::string& name, const UNetBlock& options);
 
 /// One head per 64 channels (EDM's rule): none below 64, in which case a block has no attention.
 std::int64_t attention_heads(std::int64_t channels);
 
 /// GroupNorm with min(32, C/4) groups.
-ops::Value unet_norm(ops::Ops& ops, const ops::Value& x, const std::string& name,
-                     const UNetNorm& options = {});
+graph::Value unet_norm(graph::Ops& ops, const graph::Value& x, const std::string& name,
+                       const UNetNorm& options = {});
 
 }  // namespace atelier::networks

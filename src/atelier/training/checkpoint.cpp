@@ -25,7 +25,7 @@ std::string checksum_of(Metadata metadata) {
 /// Metadata with doubles in hexadecimal, which read back to the same bits.
 Metadata metadata_of(const Checkpoint& checkpoint) {
     Metadata metadata{{"step", std::to_string(checkpoint.step)},
-                      {"sha256", ops::hash_of(checkpoint.tensors)}};
+                      {"sha256", backends::hash_of(checkpoint.tensors)}};
     for (const auto& [name, scalar] : checkpoint.scalars)
         metadata["number/" + name] = fmt::format("{:a}", scalar);
     metadata["seal"] = checksum_of(metadata);
@@ -35,7 +35,7 @@ Metadata metadata_of(const Checkpoint& checkpoint) {
 Checkpoint read(const fs::path& path) {
     const core::SafetensorsFile file(path);
     Checkpoint checkpoint;
-    checkpoint.tensors = ops::read_parameters(file, true);
+    checkpoint.tensors = backends::read_parameters(file, true);
     const auto text = [&](const std::string& key) {
         const auto found = file.metadata().find(key);
         if (found == file.metadata().end())
@@ -45,7 +45,7 @@ Checkpoint read(const fs::path& path) {
     // Checkpoints of older versions have no metadata checksum.
     const bool intact =
         !file.metadata().contains("seal") || text("seal") == checksum_of(file.metadata());
-    if (!intact || text("sha256") != ops::hash_of(checkpoint.tensors))
+    if (!intact || text("sha256") != backends::hash_of(checkpoint.tensors))
         core::fail("{}: its checksum does not match; the file is damaged", path.string());
     const std::string step = text("step");
     if (std::from_chars(step.data(), step.data() + step.size(), checkpoint.step).ec !=
@@ -91,7 +91,7 @@ std::vector<fs::path> CheckpointFolder::files() const {
 
 void CheckpointFolder::save(const Checkpoint& checkpoint) const {
     const fs::path path = folder_ / fmt::format("step-{:012}.safetensors", checkpoint.step);
-    ops::write_parameters(path, checkpoint.tensors, metadata_of(checkpoint));
+    backends::write_parameters(path, checkpoint.tensors, metadata_of(checkpoint));
     std::vector<fs::path> old = files();
     // Newer files were skipped as damaged when the run resumed from an older one; they must not
     // count towards `keep`.

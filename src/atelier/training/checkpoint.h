@@ -5,7 +5,7 @@
 #include <optional>
 #include <string>
 
-#include "atelier/ops/parameters.h"
+#include "atelier/backends/torch/parameters.h"
 
 namespace atelier::training {
 
@@ -13,7 +13,7 @@ namespace atelier::training {
 /// functions of the step, so the step is their state.
 struct Checkpoint {
     std::int64_t step = 0;  // completed steps
-    ops::Parameters tensors;
+    backends::Parameters tensors;
     std::map<std::string, double> scalars;
     std::filesystem::path path;  // the file it was read from
 

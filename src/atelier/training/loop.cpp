@@ -55,12 +55,12 @@ public:
     }
 
     /// Sets the state after `steps` steps from weights alone, and saves it.
-    void start_at(std::int64_t steps, const ops::Parameters& averaged,
-                  const std::function<ops::Parameters(const std::string&)>& more_averages) {
+    void start_at(std::int64_t steps, const backends::Parameters& averaged,
+                  const std::function<backends::Parameters(const std::string&)>& more_averages) {
         at::NoGradGuard no_gradients;
         Optimizer& optimizer = stepper_.optimizers().back();
-        ops::Parameters state = optimizer.state();
-        const auto take = [&](const std::string& prefix, const ops::Parameters& from) {
+        backends::Parameters state = optimizer.state();
+        const auto take = [&](const std::string& prefix, const backends::Parameters& from) {
             for (const auto& [name, tensor] : from.tensors()) state.at(prefix + name).copy_(tensor);
         };
         if (state.contains("ema/" + averaged.tensors().begin()->first)) take("ema/", averaged);
@@ -110,7 +110,7 @@ private:
     void probe(distillation::Metrics& metrics) {
         if (!settings_.probe_noise.defined()) return;
         at::NoGradGuard no_gradients;
-        const ops::Parameters& weights = stepper_.optimizers().back().averaged();
+        const backends::Parameters& weights = stepper_.optimizers().back().averaged();
         const Tensor samples = probe_samples(weights);
         if (settings_.distance) {
             const double distance = settings_.distance(samples);
@@ -130,7 +130,7 @@ private:
         }
     }
 
-    Tensor probe_samples(const ops::Parameters& weights) const {
+    Tensor probe_samples(const backends::Parameters& weights) const {
         const std::int64_t count = settings_.probe_noise.size(0),
                            batch = settings_.probe_batch > 0 ? settings_.probe_batch : count;
         if (batch >= count)
@@ -144,7 +144,7 @@ private:
         return at::cat(batches);
     }
 
-    void remember_best(const ops::Parameters& weights, double distance) {
+    void remember_best(const backends::Parameters& weights, double distance) {
         best_distance_ = distance;
         best_step_ = step_;
         if (!settings_.keep_best) return;
@@ -153,8 +153,8 @@ private:
     }
 
     /// Copies of the parameters of all learners except the last.
-    std::map<std::string, ops::Parameters> others() const {
-        std::map<std::string, ops::Parameters> copies;
+    std::map<std::string, backends::Parameters> others() const {
+        std::map<std::string, backends::Parameters> copies;
         const auto& learners = stepper_.learners();
         for (std::size_t i = 0; i + 1 < learners.size(); ++i)
             copies[learners[i].name] = learners[i].parameters->clone();
@@ -204,7 +204,7 @@ private:
         }
         best_ = found->tensors.subset("best/");
         for (const distillation::Learner& learner : stepper_.learners()) {
-            ops::Parameters other = found->tensors.subset("best-" + learner.name + "/");
+            backends::Parameters other = found->tensors.subset("best-" + learner.name + "/");
             if (!other.empty()) best_others_[learner.name] = std::move(other);
         }
         // Checkpoints of older versions do not have this value.
@@ -223,7 +223,7 @@ private:
 
     LoopResult result() const {
         const bool best = settings_.keep_best && !best_.empty();
-        std::map<std::string, ops::Parameters> more;
+        std::map<std::string, backends::Parameters> more;
         for (const auto& [decay, average] : stepper_.optimizers().back().more_averages())
             more[decay] = average.clone();
         // A checkpoint of an older version may hold the best weights without the other learners'.
@@ -244,8 +244,8 @@ private:
     Stepper stepper_;
     CheckpointFolder checkpoints_;
     std::int64_t step_ = 0, best_step_ = 0, warmed_ = 0;
-    ops::Parameters best_;
-    std::map<std::string, ops::Parameters> best_others_;  // of the same step
+    backends::Parameters best_;
+    std::map<std::string, backends::Parameters> best_others_;  // of the same step
     double best_distance_ = std::numeric_limits<double>::quiet_NaN(), seconds_before_ = 0;
     Clock::time_point start_ = Clock::now(), saved_ = Clock::now();
 };
@@ -262,8 +262,8 @@ bool has_checkpoint(const LoopSettings& settings) {
 
 void begin_from_weights(
     distillation::Stage& stage, const LoopSettings& settings, std::int64_t steps,
-    const ops::Parameters& averaged,
-    const std::function<ops::Parameters(const std::string& decay)>& more_averages) {
+    const backends::Parameters& averaged,
+    const std::function<backends::Parameters(const std::string& decay)>& more_averages) {
     Run(stage, settings).start_at(steps, averaged, more_averages);
 }
 

@@ -27,12 +27,12 @@ struct LoopSettings {
 };
 
 struct LoopResult {
-    ops::Parameters
+    backends::Parameters
         weights;  // of the stage's last learner: averaged if an average is kept; best or last
-    ops::Parameters raw_weights;                           // not averaged, of the last step
-    std::map<std::string, ops::Parameters> more_averages;  // of the last step, by decay
-    std::map<std::string, ops::Parameters> others;  // of the other learners, by name, not averaged,
-                                                    // of the same step as `weights`
+    backends::Parameters raw_weights;                           // not averaged, of the last step
+    std::map<std::string, backends::Parameters> more_averages;  // of the last step, by decay
+    std::map<std::string, backends::Parameters> others;  // of the other learners, by name, not
+                                                         // averaged, of the same step as `weights`
     bool others_match = true;  // whether `others` are of that step; false if the best weights came
                                // from a checkpoint of an older version, which has no others
     std::int64_t best_step = 0;
@@ -55,7 +55,7 @@ bool has_checkpoint(const LoopSettings& settings);
 /// Adam's moments start at zero.
 void begin_from_weights(
     distillation::Stage& stage, const LoopSettings& settings, std::int64_t steps,
-    const ops::Parameters& averaged,
-    const std::function<ops::Parameters(const std::string& decay)>& more_averages);
+    const backends::Parameters& averaged,
+    const std::function<backends::Parameters(const std::string& decay)>& more_averages);
 
 }  // namespace atelier::training

@@ -9,17 +9,17 @@ namespace atelier::training {
 
 namespace {
 
-ops::Parameters zeros_like(const ops::Parameters& parameters) {
-    ops::Parameters zeros;
+backends::Parameters zeros_like(const backends::Parameters& parameters) {
+    backends::Parameters zeros;
     for (const auto& [name, tensor] : parameters.tensors()) zeros.set(name, at::zeros_like(tensor));
     return zeros;
 }
 
 /// The trained tensors.
-std::vector<Tensor> trained(const ops::Parameters& parameters) {
+std::vector<Tensor> trained(const backends::Parameters& parameters) {
     std::vector<Tensor> list;
     for (const auto& [name, tensor] : parameters.tensors()) {
-        if (!ops::is_buffer(name)) list.push_back(tensor);
+        if (!backends::is_buffer(name)) list.push_back(tensor);
     }
     return list;
 }
@@ -50,7 +50,7 @@ double scheduled_rate(const distillation::Optimization& settings, std::int64_t u
     return settings.lr * warm * decay;
 }
 
-Optimizer::Optimizer(ops::Parameters& parameters, distillation::Optimization settings,
+Optimizer::Optimizer(backends::Parameters& parameters, distillation::Optimization settings,
                      std::int64_t total_updates)
     : parameters_(parameters),
       settings_(settings),
@@ -74,7 +74,7 @@ double Optimizer::update(std::vector<Tensor> gradients, double scale) {
     for (const auto& [name, tensor] : parameters_.tensors()) {
         const Tensor gradient =
             std::move(gradients[index++]);  // released here, so that only one copy of each exists
-        if (!ops::is_buffer(name)) trained_gradients.push_back(aligned(gradient, tensor));
+        if (!backends::is_buffer(name)) trained_gradients.push_back(aligned(gradient, tensor));
     }
     const double norm =
         at::stack(at::_foreach_norm(trained_gradients, 2)).norm().item<double>() / scale;
@@ -100,14 +100,15 @@ double Optimizer::update(std::vector<Tensor> gradients, double scale) {
     return norm;
 }
 
-void Optimizer::update_average(ops::Parameters& average, double decay, std::int64_t updates) const {
+void Optimizer::update_average(backends::Parameters& average, double decay,
+                               std::int64_t updates) const {
     const auto n = static_cast<double>(updates);
     const double keep = std::min(decay, (1 + n) / (10 + n));  // a lower decay at the beginning
     at::_foreach_lerp_(trained(average), trained(parameters_), 1 - keep);
 }
 
-ops::Parameters Optimizer::state() const {
-    ops::Parameters all;
+backends::Parameters Optimizer::state() const {
+    backends::Parameters all;
     all.merge(parameters_, "weights/");
     all.merge(average_, "ema/");
     for (const auto& [decay, average] : more_) all.merge(average, "ema-" + decay + "/");
@@ -117,8 +118,8 @@ ops::Parameters Optimizer::state() const {
     return all;
 }
 
-void Optimizer::restore(const ops::Parameters& saved) {
-    ops::Parameters own = state();
+void Optimizer::restore(const backends::Parameters& saved) {
+    backends::Parameters own = state();
     for (const auto& [name, tensor] : own.tensors()) {
         if (!saved.contains(name) || saved.at(name).sizes() != tensor.sizes()) {
             core::fail(

@@ -9,7 +9,7 @@ namespace atelier::training {
 class Optimizer {
 public:
     /// `total_updates` is the length of the learning-rate schedule.
-    Optimizer(ops::Parameters& parameters, distillation::Optimization settings,
+    Optimizer(backends::Parameters& parameters, distillation::Optimization settings,
               std::int64_t total_updates);
 
     /// Updates the parameters with `gradients` (in the map's order; undefined ones count as zero),
@@ -18,29 +18,29 @@ public:
     double update(std::vector<Tensor> gradients, double scale = 1.0);
 
     /// The weights to use: the average if one is kept, else the parameters themselves.
-    const ops::Parameters& averaged() const {
+    const backends::Parameters& averaged() const {
         return settings_.ema_decay > 0 ? average_ : parameters_;
     }
     /// The additional averages, by decay in shortest decimal notation ("0.9999").
-    const std::map<std::string, ops::Parameters>& more_averages() const { return more_; }
+    const std::map<std::string, backends::Parameters>& more_averages() const { return more_; }
 
     /// All state that a checkpoint must hold, sharing memory with this object: weights/, ema/,
     /// ema-<decay>/, first_moment/, second_moment/, updates.
-    ops::Parameters state() const;
+    backends::Parameters state() const;
     /// Overwrites the state; names and shapes must be those of state(). Throws core::Error
     /// otherwise.
-    void restore(const ops::Parameters& state);
+    void restore(const backends::Parameters& state);
 
     std::int64_t updates_done() const;
 
 private:
-    ops::Parameters& parameters_;
+    backends::Parameters& parameters_;
     distillation::Optimization settings_;
     std::int64_t total_;
-    void update_average(ops::Parameters& average, double decay, std::int64_t updates) const;
+    void update_average(backends::Parameters& average, double decay, std::int64_t updates) const;
 
-    ops::Parameters average_, first_moment_, second_moment_;
-    std::map<std::string, ops::Parameters> more_;
+    backends::Parameters average_, first_moment_, second_moment_;
+    std::map<std::string, backends::Parameters> more_;
     Tensor updates_;        // int64 scalar; float32 would stop counting at 2^24
     Tensor updates_float_;  // the same as float32, for the fused kernel
 };

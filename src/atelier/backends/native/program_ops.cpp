@@ -1,0 +1,409 @@
+#include "atelier/backends/native/program_ops.h"
+
+#include <cmath>
+#include <cstring>
+#include <numbers>
+
+#include "atelier/graph/sinusoid.h"
+#include "atelier/kernels/norm_kernels.h"
+#include "atelier/kernels/row_kernels.h"
+
+namespace atelier::backends {
+
+namespace {
+
+const kernels::row_kernels::Table& rows_table() {
+    static const kernels::row_kernels::Table& best = kernels::row_kernels::best();
+    return best;
+}
+
+/// The affine map per channel that follows a normalisation: a row [C] for all samples, several rows
+/// to choose from, or scale and shift computed by the run.
+struct Modulation {
+    Tensor weight, bias;                       // [R,C]
+    std::optional<Program::Slot> scale_shift;  // [2C] per sample
+
+    /// Weight and bias of a sample, written to `buffer` (2C floats) where they must be computed.
+    std::pair<const float*, const float*> of(const Program::Run& run, std::int64_t sample,
+                                             float* buffer) const {
+        const std::int64_t channels = weight.size(1);
+        const float *weights = weight.const_data_ptr<float>(),
+                    *biases = bias.const_data_ptr<float>();
+        if (!scale_shift) {
+            const std::int64_t row = weight.size(0) == 1 ? 0 : run.rows[sample];
+            return {weights + row * channels, biases + row * channels};
+        }
+        const float* scale = run.at(*scale_shift) + sample * 2 * channels;
+        for (std::int64_t c = 0; c < channels; ++c) {
+            buffer[c] = (1 + scale[c]) * weights[c];
+            buffer[channels + c] = (1 + scale[c]) * biases[c] + scale[channels + c];
+        }
+        return {buffer, buffer + channels};
+    }
+};
+
+/// Parts of a sample whose moments are summed by one thread each; their number does not depend on
+/// the threads, so neither do results.
+constexpr std::int64_t parts = 8;
+
+struct Norm {
+    kernels::norm_kernels::Sample sample;
+    Modulation modulation;
+    Program::Slot x, y, moments;
+
+    std::int64_t elements() const { return sample.positions * sample.channels; }
+};
+
+/// a and b of weight*x^ + bias = a*x + b for the channels of sample `i` [2C], from the moments of x
+/// relative to its first pixel.
+const float* affine_of(const Norm& n, const Program::Run& run, std::int64_t i) {
+    const kernels::norm_kernels::Sample& s = n.sample;
+    const std::int64_t channels = s.channels, each = channels / s.groups;
+    float *a = run.workspace.reserve(static_cast<std::size_t>(6 * channels)), *b = a + channels,
+          *sums = b + channels;
+    const float *x = run.at(n.x) + i * n.elements(),
+                *moments = run.at(n.moments) + i * parts * 2 * channels;
+    const auto [weight, bias] = n.modulation.of(run, i, sums + 2 * channels);
+    std::copy_n(moments, 2 * channels, sums);
+    for (std::int64_t part = 1; part < parts; ++part)
+        rows_table().add(2 * channels, sums, moments + part * 2 * channels, 1, sums);
+    const auto positions = static_cast<double>(s.positions),
+               in_group = positions * static_cast<double>(each);
+    for (std::int64_t first = 0; first < channels; first += each) {
+        double mean = 0, square = 0;
+        for (std::int64_t c = first; c < first + each; ++c) mean += positions * x[c] + sums[c];
+        mean /= in_group;
+        for (std::int64_t c = first; c < first + each; ++c) {
+            const double start = x[c] - mean;
+            square += sums[channels + c] + start * (2 * sums[c] + positions * start);
+        }
+        const auto inverse = static_cast<float>(
+            1 / std::sqrt(std::max(0.0, square / in_group) + static_cast<double>(s.eps)));
+        for (std::int64_t c = first; c < first + each; ++c) {
+            a[c] = weight[c] * inverse;
+            b[c] = bias[c] - a[c] * static_cast<float>(mean);
+        }
+    }
+    return a;
+}
+
+/// Every thread sums and writes the pixels that it owns in the adjacent steps too, so that they
+/// stay in its cache; threads only exchange moments.
+void normalise(const Norm& n, const Program::Run& run) {
+    static const kernels::norm_kernels::Loops<float>& loops = kernels::norm_kernels::best().float32;
+    const kernels::norm_kernels::Sample& s = n.sample;
+    const float* x = run.at(n.x);
+    run.for_each(run.samples * parts, [&](std::int64_t i) {
+        const float* sample = x + i / parts * n.elements();
+        const std::int64_t begin = i % parts * s.positions / parts,
+                           end = (i % parts + 1) * s.positions / parts;
+        rows_table().moments(end - begin, s.channels, sample + begin * s.channels, sample,
+                             run.at(n.moments) + i * 2 * s.channels);
+    });
+    run.wait();
+    const auto own = run.slice(run.samples * s.positions);
+    for (std::int64_t first = own.begin; first < own.end;) {
+        const std::int64_t i = first / s.positions, end = std::min(own.end, (i + 1) * s.positions);
+        const float* a = affine_of(n, run, i);
+        loops.affine(end - first, s.channels, x + first * s.channels, a, a + s.channels, s.silu,
+                     run.at(n.y) + first * s.channels);
+        first = end;
+    }
+}
+
+/// The input pixels that contribute to one pixel of a resampled image, along one axis.
+struct Taps {
+    std::int64_t count = 0, at[4] = {};
+    float weight[4] = {};
+
+    void add(std::int64_t pixel, std::int64_t size, float w) {
+        if (pixel < 0 || pixel >= size) return;
+        at[count] = pixel;
+        weight[count++] = w;
+    }
+};
+
+Taps taps_of(graph::Resample mode, std::int64_t out, std::int64_t size) {
+    constexpr float smooth[4] = {1, 3, 3, 1};
+    Taps taps;
+    if (mode == graph::Resample::up) taps.add(out / 2, size, 1);
+    for (std::int64_t i = 0; mode == graph::Resample::down && i < 2; ++i)
+        taps.add(2 * out + i, size, 0.5F);
+    for (std::int64_t i = 0; i < 4; ++i) {
+        if (mode == graph::Resample::smooth_down) taps.add(2 * out - 1 + i, size, smooth[i] / 8);
+        if (mode == graph::Resample::smooth_down_valid) taps.add(2 * out + i, size, smooth[i] / 8);
+        if (mode == graph::Resample::smooth_up && (out + 1 - i) % 2 == 0)
+            taps.add((out + 1 - i) / 2, size, smooth[i] / 4);
+    }
+    return taps;
+}
+
+std::int64_t resampled(graph::Resample mode, std::int64_t size) {
+    if (mode == graph::Resample::up || mode == graph::Resample::smooth_up) return 2 * size;
+    return mode == graph::Resample::smooth_down_valid ? size / 2 - 1 : size / 2;
+}
+
+/// to[j*rows+i] = from[i*columns+j]
+void transposed(std::int64_t rows, std::int64_t columns, const float* from, float* to) {
+    for (std::int64_t j = 0; j < columns; ++j) {
+        for (std::int64_t i = 0; i < rows; ++i) to[j * rows + i] = from[i * columns + j];
+    }
+}
+
+}  // namespace
+
+ProgramOps::Result ProgramOps::result(std::int64_t channels, std::int64_t height,
+                                      std::int64_t width, bool image) {
+    return {program_.allocate(channels * height * width), channels, height, width, image};
+}
+
+Tensor ProgramOps::parameter(const std::string& name) const {
+    const Tensor& tensor = parameters_.at(name);
+    if (!tensor.is_floating_point() || !tensor.device().is_cpu()) throw UnsupportedOp();
+    const Tensor floats = tensor.to(at::kFloat).contiguous();
+    return floats.dim() == 1 ? floats.clone()
+                             : floats;  // larger ones are copied when packed into panels
+}
+
+graph::Value ProgramOps::input(std::size_t index, const graph::Shape& sample) {
+    if (sample.size() != 3 && sample.size() > 1) throw UnsupportedOp();
+    const bool image = sample.size() == 3;
+    const Result to = image ? result(sample[0], sample[1], sample[2])
+                            : result(sample.empty() ? 1 : sample[0], 1, 1, false);
+    program_.step({}, [=](const Program::Run& run) {
+        const auto transpose = [&](std::int64_t i) {
+            transposed(to.channels, to.positions(), run.inputs[index] + i * to.elements(),
+                       run.at(to.slot) + i * to.elements());
+        };
+        run.for_each(run.samples, transpose);
+    });
+    return to;
+}
+
+Program ProgramOps::finished(const graph::Value& value) {
+    const Result from = read(value);
+    program_.step({from.slot}, [=](const Program::Run& run) {
+        run.for_each(run.samples, [&](std::int64_t i) {
+            transposed(from.positions(), from.channels, run.at(from.slot) + i * from.elements(),
+                       run.output + i * from.elements());
+        });
+    });
+    program_.finish();
+    return std::move(program_);
+}
+
+ProgramOps::Result ProgramOps::read(const graph::Value& x) {
+    if (!is_constant(x)) return std::any_cast<const Result&>(x);
+    const Tensor constant = tensor_of(x).to(at::kFloat).contiguous();
+    if (constant.dim() != 2) throw UnsupportedOp();
+    const std::int64_t width = constant.size(1);
+    const Result to = result(width, 1, 1, false);
+    program_.step({}, [=](const Program::Run& run) {
+        run.for_each(run.samples, [&](std::int64_t i) {
+            std::copy_n(constant.const_data_ptr<float>() +
+                            (constant.size(0) == 1 ? 0 : run.rows[i]) * width,
+                        width, run.at(to.slot) + i * width);
+        });
+    });
+    return to;
+}
+
+graph::Shape ProgramOps::shape(const graph::Value& x) const {
+    if (is_constant(x)) return constant_folder_.shape(x);
+    const auto& one = std::any_cast<const Result&>(x);
+    if (!one.image) return {1, one.channels};
+    return {1, one.channels, one.height, one.width};
+}
+
+graph::Value ProgramOps::group_norm(const graph::Value& value, const std::string& name,
+                                    const graph::GroupNorm& layer) {
+    const Result x = read(value);
+    Modulation with{parameter(name + ".weight").view({1, -1}),
+                    parameter(name + ".bias").view({1, -1}), std::nullopt};
+    std::vector<Program::Slot> reads{x.slot};
+    if (layer.modulation && is_constant(*layer.modulation)) {
+        const auto halves = tensor_of(*layer.modulation).to(at::kFloat).chunk(2, 1);
+        const Tensor factor = halves[0] + 1;
+        with.bias = at::addcmul(halves[1], factor, with.bias).contiguous();
+        with.weight = (factor * with.weight).contiguous();
+    } else if (layer.modulation) {
+        with.scale_shift = read(*layer.modulation).slot;
+        reads.push_back(*with.scale_shift);
+    }
+    const kernels::norm_kernels::Sample sample{x.positions(), x.channels, layer.groups,
+                                               static_cast<float>(layer.eps), layer.silu};
+    const Result y = like(x);
+    const Norm norm{sample, with, x.slot, y.slot, program_.allocate(parts * 2 * x.channels)};
+    program_.step(std::move(reads), [norm](const Program::Run& run) { normalise(norm, run); });
+    return y;
+}
+
+graph::Value ProgramOps::resample(const graph::Value& value, graph::Resample mode) {
+    if (mode == graph::Resample::none) return value;
+    const Result x = read(value),
+                 y = result(x.channels, resampled(mode, x.height), resampled(mode, x.width));
+    std::vector<Taps> down, across;
+    for (std::int64_t i = 0; i < y.height; ++i) down.push_back(taps_of(mode, i, x.height));
+    for (std::int64_t j = 0; j < y.width; ++j) across.push_back(taps_of(mode, j, x.width));
+    program_.step({x.slot}, [=](const Program::Run& run) {
+        run.for_each(run.samples * y.height, [&](std::int64_t row) {
+            const Taps& v = down[static_cast<std::size_t>(row % y.height)];
+            const float* from = run.at(x.slot) + row / y.height * x.elements();
+            float* to = run.at(y.slot) + row * y.width * y.channels;
+            for (const Taps& h : across) {
+                const float* pixels[16];
+                float weights[16];
+                std::int64_t terms = 0;
+                for (std::int64_t i = 0; i < v.count; ++i) {
+                    for (std::int64_t j = 0; j < h.count; ++j, ++terms) {
+                        pixels[terms] = from + (v.at[i] * x.width + h.at[j]) * x.channels;
+                        weights[terms] = v.weight[i] * h.weight[j];
+                    }
+                }
+                rows_table().weighted_sum(x.channels, terms, pixels, weights, to);
+                to += y.channels;
+            }
+        });
+    });
+    return y;
+}
+
+graph::Value ProgramOps::concat(const graph::Value& first, const graph::Value& second) {
+    if (is_constant(first) && is_constant(second)) return constant_folder_.concat(first, second);
+    const Result a = read(first), b = read(second),
+                 y = result(a.channels + b.channels, a.height, a.width, a.image);
+    program_.step({a.slot, b.slot}, [=](const Program::Run& run) {
+        const float *from_a = run.at(a.slot), *from_b = run.at(b.slot);
+        float* to = run.at(y.slot);
+        run.for_each(run.samples * y.positions(), [&](std::int64_t i) {
+            std::copy_n(from_a + i * a.channels, a.channels, to + i * y.channels);
+            std::copy_n(from_b + i * b.channels, b.channels, to + i * y.channels + a.channels);
+        });
+    });
+    return y;
+}
+
+graph::Value ProgramOps::add(const graph::Value& first, const graph::Value& second) {
+    if (is_constant(first) && is_constant(second)) return constant_folder_.add(first, second);
+    const Result a = read(first), b = read(second), y = like(a);
+    const bool per_channel = a.image && !b.image;
+    const std::int64_t rows = per_channel ? a.positions() : a.height, length = a.elements() / rows;
+    program_.step({a.slot, b.slot}, [=](const Program::Run& run) {
+        const float *from_a = run.at(a.slot), *from_b = run.at(b.slot);
+        float* to = run.at(y.slot);
+        run.for_each(run.samples * rows, [&](std::int64_t i) {
+            rows_table().add(length, from_a + i * length,
+                             from_b + (per_channel ? i / rows : i) * length, 1, to + i * length);
+        });
+    });
+    return y;
+}
+
+graph::Value ProgramOps::scale(const graph::Value& value, double factor) {
+    if (is_constant(value)) return constant_folder_.scale(value, factor);
+    const Result x = read(value), y = like(x);
+    const auto half = static_cast<float>(factor) / 2;
+    program_.step({x.slot}, [=](const Program::Run& run) {
+        const auto own = run.slice(run.samples * x.elements());
+        const float* from = run.at(x.slot) + own.begin;
+        rows_table().add(own.end - own.begin, from, from, half, run.at(y.slot) + own.begin);
+    });
+    return y;
+}
+
+graph::Value ProgramOps::silu(const graph::Value& value) {
+    if (is_constant(value)) return constant_folder_.silu(value);
+    const Result x = read(value), y = like(x);
+    program_.step({x.slot}, [=](const Program::Run& run) {
+        const auto own = run.slice(run.samples * x.elements());
+        rows_table().silu(own.end - own.begin, run.at(x.slot) + own.begin,
+                          run.at(y.slot) + own.begin);
+    });
+    return y;
+}
+
+ProgramOps::Result ProgramOps::sinusoids(const graph::Value& value, const Tensor& frequencies,
+                                         bool sines_first) {
+    const Result x = read(value);
+    const std::int64_t half = frequencies.numel();
+    const Result y = result(2 * half, 1, 1, false);
+    program_.step({x.slot}, [=](const Program::Run& run) {
+        run.for_each(run.samples, [&](std::int64_t i) {
+            float *to = run.at(y.slot) + i * 2 * half, *sines = sines_first ? to : to + half,
+                  *cosines = sines_first ? to + half : to;
+            for (std::int64_t f = 0; f < half; ++f) {
+                const float angle = run.at(x.slot)[i] * frequencies.const_data_ptr<float>()[f];
+                sines[f] = std::sin(angle);
+                cosines[f] = std::cos(angle);
+            }
+        });
+    });
+    return y;
+}
+
+graph::Value ProgramOps::sinusoid(const graph::Value& x, const graph::Sinusoid& layer) {
+    if (is_constant(x)) return constant_folder_.sinusoid(x, layer);
+    return sinusoids(x, at::tensor(graph::frequencies_of(layer)), layer.sines_first);
+}
+
+graph::Value ProgramOps::fourier(const graph::Value& x, const std::string& name,
+                                 std::int64_t width) {
+    if (is_constant(x)) return constant_folder_.fourier(x, name, width);
+    return sinusoids(x, parameter(name) * (2 * std::numbers::pi), true);
+}
+
+graph::Value ProgramOps::pixel_unshuffle(const graph::Value& value, std::int64_t factor) {
+    const Result x = read(value),
+                 y = result(x.channels * factor * factor, x.height / factor, x.width / factor);
+    program_.step({x.slot}, [=](const Program::Run& run) {
+        run.for_each(run.samples * x.height, [&](std::int64_t row) {
+            const float* from = run.at(x.slot) + row * x.width * x.channels;
+            float* to =
+                run.at(y.slot) + row / factor * y.width * y.channels + row % factor * factor;
+            for (std::int64_t j = 0; j < x.width; ++j) {
+                for (std::int64_t c = 0; c < x.channels; ++c) {
+                    to[j / factor * y.channels + c * factor * factor + j % factor] =
+                        from[j * x.channels + c];
+                }
+            }
+        });
+    });
+    return y;
+}
+
+graph::Value ProgramOps::pixel_shuffle(const graph::Value& value, std::int64_t factor) {
+    const Result x = read(value),
+                 y = result(x.channels / (factor * factor), x.height * factor, x.width * factor);
+    program_.step({x.slot}, [=](const Program::Run& run) {
+        run.for_each(run.samples * y.height, [&](std::int64_t row) {
+            const float* from =
+                run.at(x.slot) + row / factor * x.width * x.channels + row % factor * factor;
+            float* to = run.at(y.slot) + row * y.width * y.channels;
+            for (std::int64_t j = 0; j < y.width; ++j) {
+                for (std::int64_t c = 0; c < y.channels; ++c) {
+                    to[j * y.channels + c] =
+                        from[j / factor * x.channels + c * factor * factor + j % factor];
+                }
+            }
+        });
+    });
+    return y;
+}
+
+graph::Value ProgramOps::global_average(const graph::Value& value) {
+    const Result x = read(value), y = result(x.channels, 1, 1, false);
+    program_.step({x.slot}, [=](const Program::Run& run) {
+        run.for_each(run.samples, [&](std::int64_t i) {
+            float* to = run.at(y.slot) + i * y.channels;
+            std::fill_n(to, y.channels, 0.0F);
+            for (std::int64_t p = 0; p < x.positions(); ++p) {
+                const float* pixel = run.at(x.slot) + (i * x.positions() + p) * x.channels;
+                for (std::int64_t c = 0; c < x.channels; ++c)
+                    to[c] += pixel[c] / static_cast<float>(x.positions());
+            }
+        });
+    });
+    return y;
+}
+
+}  // namespace atelier::backends

@@ -1,0 +1,308 @@
+#include "atelier/metrics/caption_measuring.h"
+
+#include <algorithm>
+
+#include "atelier/core/error.h"
+#include "atelier/core/log.h"
+#include "atelier/data/caption_grammar.h"
+#include "atelier/data/captioned_images.h"
+#include "atelier/data/sampling.h"
+#include "atelier/metrics/latency.h"
+
+namespace atelier::metrics {
+
+namespace {
+
+namespace fs = std::filesystem;
+
+constexpr std::int64_t samples_per_batch = 500;
+
+/// `config` with the classifier that matches these captions, unless one was chosen.
+EvaluationConfig with_classifier(EvaluationConfig config) {
+    if (config.classifier != default_classifier) return config;
+    const bool composed = data::is_composed(config.data) && fs::exists(default_caption_classifier);
+    config.classifier = composed ? default_caption_classifier : "";
+    return config;
+}
+
+/// Counts, image by image, how often the attribute classifiers agree with the captions.
+class Agreements {
+public:
+    Agreements(const std::vector<FeatureExtractor>& classifiers,
+               std::function<const std::string&(std::int64_t)> caption)
+        : classifiers_(classifiers),
+          caption_(std::move(caption)),
+          mentioned_(classifiers.size()),
+          agreeing_(classifiers.size()) {}
+
+    /// Adds images of captions first, first+1, ...: model space, quantised to 8 bits.
+    void add(std::int64_t first, const Tensor& images) {
+        for (std::size_t a = 0; a < classifiers_.size(); ++a) {
+            const std::vector<std::int64_t> predicted =
+                predicted_classes(classifiers_[a].features(images).logits);
+            for (std::size_t i = 0; i < predicted.size(); ++i) {
+                const auto expected = data::attribute_in_caption(
+                    data::attributes()[a], caption_(first + static_cast<std::int64_t>(i)));
+                mentioned_[a] += expected.has_value();
+                agreeing_[a] += expected == predicted[i];
+            }
+        }
+    }
+
+    /// Per attribute: the share of agreeing images among captions that mention the attribute.
+    distillation::Metrics metrics() const {
+        distillation::Metrics metrics;
+        double sum = 0;
+        for (std::size_t a = 0; a < classifiers_.size(); ++a) {
+            metrics.emplace_back(std::string(data::attributes()[a].name) + "_agreement",
+                                 static_cast<double>(agreeing_[a]) /
+                                     static_cast<double>(std::max<std::int64_t>(1, mentioned_[a])));
+            sum += metrics.back().second;
+        }
+        if (!metrics.empty())
+            metrics.emplace_back("mean_agreement", sum / static_cast<double>(classifiers_.size()));
+        return metrics;
+    }
+
+private:
+    const std::vector<FeatureExtractor>& classifiers_;
+    std::function<const std::string&(std::int64_t)> caption_;
+    std::vector<std::int64_t> mentioned_, agreeing_;
+};
+
+/// Held-out captions and images, and the classifiers and feature space that evaluate samples.
+class CaptionReference {
+public:
+    CaptionReference(const EvaluationConfig& config, const data::SampleSpec& sample_spec)
+        : data_(data::open_dataset({.path = config.data, .split = config.split, .limit = 0})) {
+        if (data_->captions().empty())
+            core::fail(
+                "{}: has no captions; text-conditional models are evaluated on captioned "
+                "data",
+                config.data);
+        if (!data_->has_samples())
+            core::fail("{}: contains captions only; models are evaluated on captioned images",
+                       config.data);
+        check_shape(*data_, sample_spec, config.data);
+        composed_ = data::is_composed(config.data);
+        if (composed_ && config.inception.empty() && !config.classifier.empty()) {
+            for (const data::Attribute& attribute : data::attributes())
+                classifiers_.emplace_back(
+                    fs::path(config.classifier).parent_path() / attribute.name, config.device);
+        }
+        selected_ = data::seeded_sample(*data_, config.count, 0, "captions asked for");
+        const bool splits = size() >= 2 * config.count;
+        if (splits) held_out_ = data::subset(data_, selected_);
+        space_ = open_space(config, data_->spec().shape.at(0));
+        evaluator_ =
+            std::make_unique<Evaluator>(splits ? data::subset(data_, unselected())
+                                               : data::subset(data_, data::consecutive(0, size())),
+                                        space_.get(), protocol_of(config, config.data));
+    }
+
+    /// The caption of sample i.
+    const std::string& caption(std::int64_t i) const {
+        const std::int64_t image = selected_[static_cast<std::size_t>(i) % selected_.size()];
+        return data_->captions()[static_cast<std::size_t>(
+            data_->labels()[static_cast<std::size_t>(image)])];
+    }
+    std::int64_t size() const { return data_->size(); }
+    /// Whether the captions follow this program's grammar.
+    bool composed() const { return composed_; }
+    const std::vector<FeatureExtractor>& classifiers() const { return classifiers_; }
+    const data::SampleSpec& spec() const { return data_->spec(); }
+    const data::Dataset& data() const { return *data_; }
+    /// The images whose captions are sampled, if they are disjoint from the reference; else null.
+    const std::shared_ptr<const data::Dataset>& real() const { return held_out_; }
+    const Evaluator& evaluator() const { return *evaluator_; }
+    Agreements agreements() const {
+        return {classifiers_, [this](std::int64_t i) -> const std::string& { return caption(i); }};
+    }
+
+    /// `samples` quantised to 8 bits, in model space.
+    Tensor quantised(const Tensor& samples) const {
+        return data::to_model_space(spec(), data::to_user_space(spec(), samples));
+    }
+
+    /// Evaluates samples whose rows first..first+n-1 come from `draw`; `add` may append metrics to
+    /// each seed's.
+    nlohmann::json evaluate(
+        const EvaluationConfig& config,
+        const std::function<Tensor(std::uint64_t seed, std::int64_t first, std::int64_t n)>& draw,
+        const std::string& hash, const nlohmann::json& description,
+        const std::function<void(distillation::Metrics&)>& add = {}) const {
+        std::vector<Agreements> per_seed(config.seeds.size(), agreements());
+        std::size_t draws = 0;
+        const SampleSource source = [&](std::int64_t count, std::uint64_t seed) {
+            Agreements* here = &per_seed[draws++];
+            return Samples{.model_space = {},
+                           .labels = {},
+                           .count = count,
+                           .read = [this, &draw, here, seed](std::int64_t first, std::int64_t n) {
+                               const Tensor samples = draw(seed, first, n);
+                               if (!classifiers_.empty()) here->add(first, quantised(samples));
+                               return samples;
+                           }};
+        };
+        nlohmann::json result = evaluator_->evaluate({source, hash, description});
+        std::vector<distillation::Metrics> more;
+        for (const Agreements& one : per_seed) {
+            more.push_back(one.metrics());
+            if (add) add(more.back());
+        }
+        std::vector<const distillation::Metrics*> all;
+        for (const auto& one : more) all.push_back(&one);
+        result["metrics"].update(summaries(all));
+        return result;
+    }
+
+private:
+    std::vector<std::int64_t> unselected() const {
+        std::vector<std::int64_t> indices;
+        for (std::int64_t i = 0; i < size(); ++i) {
+            if (!std::ranges::binary_search(selected_, i)) indices.push_back(i);
+        }
+        return indices;
+    }
+
+    std::shared_ptr<const data::Dataset> data_, held_out_;
+    bool composed_ = false;
+    std::vector<FeatureExtractor> classifiers_;
+    std::vector<std::int64_t> selected_;
+    std::unique_ptr<FeatureSpace> space_;
+    std::unique_ptr<Evaluator> evaluator_;
+};
+
+/// The share of pairs of equivalent wordings of a held-out scene that are routed to one student.
+double paraphrase_stability(const inference::PromptedGenerator& generator) {
+    std::int64_t pairs = 0, together = 0;
+    for (const data::Scene& scene : data::scenes(true)) {
+        const auto words = data::wordings(scene);
+        const Tensor embeddings = generator.encoder().embed(words);
+        for (std::size_t i = 0; i < words.size(); ++i) {
+            for (std::size_t j = 0; j < i; ++j) {
+                if (data::attribute_in_caption(data::attribute("place"), words[i]) !=
+                    data::attribute_in_caption(data::attribute("place"), words[j]))
+                    continue;
+                ++pairs;
+                together += generator.route(embeddings[static_cast<std::int64_t>(i)]).student ==
+                            generator.route(embeddings[static_cast<std::int64_t>(j)]).student;
+            }
+        }
+    }
+    return static_cast<double>(together) / static_cast<double>(pairs);
+}
+
+Tensor draw_samples(inference::PromptedGenerator& generator, const CaptionReference& reference,
+                    std::uint64_t seed, std::int64_t first, std::int64_t n) {
+    std::vector<Tensor> parts;
+    for (std::int64_t from = first; from < first + n; from += samples_per_batch) {
+        inference::PromptSampleRequest request{seed, {}, {}};
+        for (std::int64_t i = from; i < std::min(from + samples_per_batch, first + n); ++i) {
+            request.numbers.push_back(i);
+            request.prompts.push_back(reference.caption(i));
+        }
+        parts.push_back(generator.draw(request));
+    }
+    return at::cat(parts);
+}
+
+std::vector<double> student_shares(const inference::PromptedGenerator& generator,
+                                   const CaptionReference& reference, std::int64_t count) {
+    std::vector<std::string> prompts;
+    for (std::int64_t i = 0; i < count; ++i) prompts.push_back(reference.caption(i));
+    const Tensor embeddings = generator.encoder().embed(prompts);
+    std::vector<double> shares(static_cast<std::size_t>(generator.students()));
+    for (std::int64_t i = 0; i < count; ++i)
+        shares[static_cast<std::size_t>(generator.route(embeddings[i]).student)] +=
+            1.0 / static_cast<double>(count);
+    return shares;
+}
+
+nlohmann::json evaluate_model(const EvaluationConfig& config, const CaptionReference& reference,
+                              const std::string& name, inference::PromptedGenerator& generator) {
+    const auto draw = [&](std::uint64_t seed, std::int64_t first, std::int64_t n) {
+        return draw_samples(generator, reference, seed, first, n);
+    };
+    const bool paraphrases = reference.composed() && generator.students() > 1;
+    const double stability = paraphrases ? paraphrase_stability(generator) : 0;
+    const nlohmann::json description{
+        {"name", name},
+        {"hashes", generator.hashes()},
+        {"guidance", generator.guidance()},
+        {"sampler", inference::name_of(generator.sampling())},
+        {"engine", inference::name_of(generator.engine().kind)},
+        {"precision", inference::name_of(generator.engine().precision)}};
+    nlohmann::json result =
+        reference.evaluate(config, draw, inference::hash_of(generator.hashes()), description,
+                           [&](distillation::Metrics& metrics) {
+                               if (paraphrases)
+                                   metrics.emplace_back("paraphrase_stability", stability);
+                           });
+    result.update({{"evaluations", generator.sampling().evaluations()},
+                   {"students", generator.students()},
+                   {"parameters", generator.parameters_of_student(0)},
+                   {"shares", student_shares(generator, reference, config.count)}});
+    if (config.latency)
+        result["latency"] =
+            to_json(median_seconds([&] { generator.draw({0, {0}, {reference.caption(0)}}); }));
+    return result;
+}
+
+/// Evaluates real images with their own captions, the best that a model can be expected to reach.
+/// Null when no metric applies.
+nlohmann::json evaluate_real_images(const EvaluationConfig& config,
+                                    const CaptionReference& reference, const std::string& name) {
+    const nlohmann::json description{{"name", name}};
+    if (reference.real()) {
+        const auto draw = [&](std::uint64_t, std::int64_t first, std::int64_t n) {
+            return reference.real()->samples(data::consecutive(first, n));
+        };
+        return reference.evaluate(config, draw, reference.real()->hash(), description);
+    }
+    core::log::info(
+        "{}: has {} images, too few to keep {} of them out of the reference; real pictures get "
+        "no distance (a count up to {} leaves some)",
+        config.data, reference.size(), config.count, reference.size() / 2);
+    if (reference.classifiers().empty()) return nullptr;
+    Agreements agreements(reference.classifiers(), [&](std::int64_t i) -> const std::string& {
+        return reference.data().captions()[static_cast<std::size_t>(
+            reference.data().labels()[static_cast<std::size_t>(i)])];
+    });
+    for (std::int64_t first = 0; first < reference.size(); first += samples_per_batch) {
+        agreements.add(first, reference.quantised(reference.data().samples(data::consecutive(
+                                  first, std::min(samples_per_batch, reference.size() - first)))));
+    }
+    const distillation::Metrics metrics = agreements.metrics();
+    return {{"kind", "image"},
+            {"metrics", summaries({&metrics})},
+            {"classes", nlohmann::json::array()},
+            {"protocol",
+             {{"name", config.protocol.name},
+              {"count", reference.size()},
+              {"model", description},
+              {"program", "atelier " ATELIER_VERSION}}}};
+}
+
+}  // namespace
+
+nlohmann::json measure_captions(
+    const EvaluationConfig& requested,
+    const std::vector<std::pair<std::string, inference::PromptedGenerator*>>& models) {
+    const EvaluationConfig config = with_classifier(requested);
+    const CaptionReference reference(config, models.front().second->spec());
+    const std::string real = "real pictures";
+    nlohmann::json results = nlohmann::json::object(), order = nlohmann::json::array();
+    if (nlohmann::json pictures = evaluate_real_images(config, reference, real);
+        !pictures.is_null()) {
+        results[real] = std::move(pictures);
+        order.push_back(real);
+    }
+    for (const auto& [name, generator] : models) {
+        results[name] = evaluate_model(config, reference, name, *generator);
+        order.push_back(name);
+    }
+    return {{"order", order}, {"models", results}};
+}
+
+}  // namespace atelier::metrics

@@ -1,0 +1,199 @@
+#include "atelier/metrics/evaluate.h"
+
+#include <cmath>
+#include <limits>
+
+#include "atelier/core/error.h"
+#include "atelier/core/random_streams.h"
+
+namespace atelier::metrics {
+
+namespace {
+
+constexpr double not_a_number = std::numeric_limits<double>::quiet_NaN();
+
+nlohmann::json number_or_null(double value) {
+    return std::isfinite(value) ? nlohmann::json(value) : nlohmann::json(nullptr);
+}
+
+/// Mean, sample standard deviation and the individual values.
+nlohmann::json summary(const std::vector<double>& values) {
+    double sum = 0, squares = 0;
+    for (const double value : values) sum += value;
+    const double n = static_cast<double>(values.size()), mean = sum / n;
+    for (const double value : values) squares += (value - mean) * (value - mean);
+    nlohmann::json json{
+        {"mean", number_or_null(mean)},
+        {"spread", number_or_null(n > 1 ? std::sqrt(squares / (n - 1)) : not_a_number)}};
+    for (const double value : values) json["values"].push_back(number_or_null(value));
+    return json;
+}
+
+void check(const Protocol& protocol) {
+    if (protocol.seeds.empty() || protocol.count < 1)
+        core::fail("evaluation: no samples to measure; give a count and a seed");
+}
+
+std::unique_ptr<SampleMetrics> metrics_for(const data::Dataset& reference,
+                                           const FeatureSpace* space, const Protocol& protocol) {
+    check(protocol);
+    if (reference.spec().kind == data::SampleSpec::Kind::points)
+        return point_metrics(reference, protocol);
+    if (!space)
+        core::fail("evaluation: image metrics need a feature space; name a classifier's directory");
+    return image_metrics(reference, *space, protocol);
+}
+
+}  // namespace
+
+void check_samples(const Tensor& samples, const data::SampleSpec& spec) {
+    std::vector<std::int64_t> expected{samples.size(0)};
+    expected.insert(expected.end(), spec.shape.begin(), spec.shape.end());
+    if (samples.sizes().vec() == expected) return;
+    core::fail(
+        "evaluation: expected {} samples of shape {}, got {}; is the reference the data that the "
+        "model was trained on?",
+        samples.size(0), core::to_string(spec.shape), core::to_string(samples.sizes().vec()));
+}
+
+nlohmann::json summaries(const std::vector<const distillation::Metrics*>& draws) {
+    nlohmann::json json = nlohmann::json::object();
+    for (std::size_t i = 0; i < draws.front()->size(); ++i) {
+        std::vector<double> values;
+        for (const distillation::Metrics* draw : draws) values.push_back((*draw)[i].second);
+        json[draws.front()->at(i).first] = summary(values);
+    }
+    return json;
+}
+
+Evaluator::Evaluator(std::shared_ptr<const data::Dataset> reference, const FeatureSpace* space,
+                     Protocol protocol)
+    : spec_(reference->spec()),
+      classes_(reference->classes()),
+      reference_count_(reference->size()),
+      reference_hash_(reference->hash()),
+      protocol_(std::move(protocol)),
+      metrics_(metrics_for(*reference, space, protocol_)) {}
+
+Evaluator::Evaluator(const Statistics& reference, const std::string& hash,
+                     const data::SampleSpec& spec, const FeatureSpace& space, Protocol protocol)
+    : spec_(spec),
+      reference_count_(reference.count),
+      reference_hash_(hash),
+      protocol_(std::move(protocol)) {
+    check(protocol_);
+    metrics_ = image_metrics(reference, spec, space, protocol_);
+}
+
+nlohmann::json Evaluator::evaluate(const EvaluationTarget& target) const {
+    std::vector<EvaluationResult> draws;
+    for (const std::uint64_t seed : protocol_.seeds)
+        draws.push_back(metrics_->compute(draw(target, seed), seed));
+    std::vector<const distillation::Metrics*> overall;
+    for (const EvaluationResult& draw : draws) overall.push_back(&draw.overall);
+    return {{"kind", spec_.kind == data::SampleSpec::Kind::image ? "image" : "points"},
+            {"protocol", protocol_of(target)},
+            {"metrics", summaries(overall)},
+            {"classes", class_rows(draws)}};
+}
+
+Samples Evaluator::draw(const EvaluationTarget& target, std::uint64_t seed) const {
+    Samples samples = target.draw(protocol_.count, seed);
+    if (samples.size() != protocol_.count)
+        core::fail("evaluation: requested {} samples, got {}", protocol_.count, samples.size());
+    if (!samples.read) check_samples(samples.model_space, spec_);
+    if (classes_ == 0) samples.labels.clear();
+    if (!samples.labels.empty() &&
+        static_cast<std::int64_t>(samples.labels.size()) != protocol_.count) {
+        core::fail("evaluation: {} samples came with {} labels", protocol_.count,
+                   samples.labels.size());
+    }
+    for (const std::int64_t label : samples.labels) {
+        if (label < 0 || label >= classes_) {
+            core::fail("evaluation: a sample's class is {}, the reference has classes 0..{}", label,
+                       classes_ - 1);
+        }
+    }
+    return samples;
+}
+
+nlohmann::json Evaluator::protocol_of(const EvaluationTarget& target) const {
+    nlohmann::json model =
+        target.description.is_object() ? target.description : nlohmann::json::object();
+    model["hash"] = target.hash;
+    nlohmann::json protocol{{"count", protocol_.count},
+                            {"seeds", protocol_.seeds},
+                            {"reference",
+                             {{"path", protocol_.reference_path},
+                              {"hash", reference_hash_},
+                              {"count", reference_count_}}},
+                            {"model", model},
+                            {"name", protocol_.name},
+                            {"program", protocol_.program}};
+    if (!protocol_.class_draws.empty() && classes_ > 0) protocol["classes"] = protocol_.class_draws;
+    metrics_->describe(protocol);
+    return protocol;
+}
+
+nlohmann::json Evaluator::class_rows(const std::vector<EvaluationResult>& draws) const {
+    nlohmann::json rows = nlohmann::json::array();
+    const std::vector<std::string>& names = spec_.class_names;
+    for (std::size_t i = 0; i < draws.front().classes.size(); ++i) {
+        std::vector<const distillation::Metrics*> of_class;
+        for (const EvaluationResult& draw : draws) of_class.push_back(&draw.classes[i]);
+        nlohmann::json row = summaries(of_class);
+        row["class"] = i;
+        row["name"] = i < names.size() ? names[i] : std::to_string(i);
+        rows.push_back(row);
+    }
+    return rows;
+}
+
+SampleSource real_samples(std::shared_ptr<const data::Dataset> dataset) {
+    return [dataset = std::move(dataset)](std::int64_t count, std::uint64_t seed) {
+        if (count > dataset->size())
+            core::fail("evaluation: {} real samples requested, the data set has {}", count,
+                       dataset->size());
+        std::vector<std::int64_t> order =
+            core::RandomStream(seed, "real_samples").permutation(dataset->size());
+        order.resize(static_cast<std::size_t>(count));
+        Samples samples{dataset->samples(order), {}};
+        if (dataset->labels().empty()) return samples;
+        for (const std::int64_t index : order)
+            samples.labels.push_back(dataset->labels()[static_cast<std::size_t>(index)]);
+        return samples;
+    };
+}
+
+Tensor rows_of_class(const Tensor& samples, const std::vector<std::int64_t>& labels,
+                     std::int64_t label) {
+    std::vector<std::int64_t> rows;
+    for (std::size_t i = 0; i < labels.size(); ++i) {
+        if (labels[i] == label) rows.push_back(static_cast<std::int64_t>(i));
+    }
+    return samples.index_select(0, at::tensor(rows, at::kLong));
+}
+
+double agreement(const std::vector<std::int64_t>& expected,
+                 const std::vector<std::int64_t>& found) {
+    std::size_t same = 0;
+    for (std::size_t i = 0; i < expected.size(); ++i) same += expected[i] == found[i];
+    return static_cast<double>(same) / static_cast<double>(expected.size());
+}
+
+std::vector<double> agreement_by_class(const std::vector<std::int64_t>& expected,
+                                       const std::vector<std::int64_t>& found,
+                                       std::int64_t classes) {
+    std::vector<double> same(static_cast<std::size_t>(classes)),
+        all(static_cast<std::size_t>(classes));
+    for (std::size_t i = 0; i < expected.size(); ++i) {
+        const auto label = static_cast<std::size_t>(expected[i]);
+        ++all[label];
+        same[label] += expected[i] == found[i];
+    }
+    for (std::size_t i = 0; i < all.size(); ++i)
+        same[i] = all[i] > 0 ? same[i] / all[i] : not_a_number;
+    return same;
+}
+
+}  // namespace atelier::metrics

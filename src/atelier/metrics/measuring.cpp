@@ -1,0 +1,352 @@
+#include "atelier/metrics/measuring.h"
+
+#include <algorithm>
+
+#include "atelier/core/error.h"
+#include "atelier/core/hash.h"
+#include "atelier/core/log.h"
+#include "atelier/core/progress.h"
+#include "atelier/core/resize.h"
+#include "atelier/core/signals.h"
+#include "atelier/data/sampling.h"
+#include "atelier/data/toy_points.h"
+#include "atelier/metrics/clip.h"
+#include "atelier/metrics/inception.h"
+#include "atelier/metrics/latency.h"
+#include "atelier/metrics/statistics_file.h"
+
+namespace atelier::metrics {
+
+namespace {
+
+constexpr std::int64_t clip_batch = 500;
+
+/// Images resized as in DMD2's evaluation: centre crop to a square, Lanczos to `side` pixels,
+/// rounded to 8 bits.
+class SquareImages final : public data::Dataset {
+public:
+    SquareImages(std::shared_ptr<const data::Dataset> images, std::int64_t side)
+        : images_(std::move(images)), side_(static_cast<int>(side)), spec_(images_->spec()) {
+        spec_.shape = {spec_.shape[0], side, side};
+        hash_ = core::sha256(fmt::format("square {} {}", side, images_->hash()));
+    }
+
+    std::int64_t size() const override { return images_->size(); }
+    std::int64_t classes() const override { return images_->classes(); }
+    const std::vector<std::int64_t>& labels() const override { return images_->labels(); }
+    const std::vector<std::string>& captions() const override { return images_->captions(); }
+    const data::SampleSpec& spec() const override { return spec_; }
+    const std::string& hash() const override { return hash_; }
+
+    Tensor samples(std::span<const std::int64_t> indices) const override {
+        const Tensor whole = data::to_user_space(images_->spec(), images_->samples(indices));
+        const Tensor small = at::empty({whole.size(0), side_, side_, whole.size(3)}, at::kByte);
+        for (std::int64_t i = 0; i < whole.size(0); ++i) {
+            core::Image image =
+                core::centre_crop(data::image_of(whole[i]), side_, core::ResizeFilter::lanczos);
+            small[i].copy_(
+                at::from_blob(image.pixels.data(), {side_, side_, whole.size(3)}, at::kByte));
+        }
+        return data::to_model_space(spec_, small);
+    }
+
+private:
+    std::shared_ptr<const data::Dataset> images_;
+    int side_;
+    data::SampleSpec spec_;
+    std::string hash_;
+};
+
+/// Samples are generated as they are read, so that only one batch is in memory.
+SampleSource sample_source(inference::Generator& generator, ClassDraws draws) {
+    return [&generator, draws](std::int64_t count, std::uint64_t seed) {
+        const auto all = std::make_shared<const inference::SampleRequest>(
+            drawn_classes(draws, count, seed, generator.prior()));
+        return Samples{.model_space = {},
+                       .labels = all->classes,
+                       .count = count,
+                       .read = [&generator, all](std::int64_t first, std::int64_t n) {
+                           const auto slice = [&](const std::vector<std::int64_t>& values) {
+                               return std::vector(values.begin() + first,
+                                                  values.begin() + first + n);
+                           };
+                           return inference::draw_all(
+                               generator, {all->seed, slice(all->numbers), slice(all->classes)});
+                       }};
+    };
+}
+
+nlohmann::json latency_of(inference::Generator& generator) {
+    const inference::SampleRequest one = inference::sample_request(1, 0, {}, generator.prior());
+    return to_json(median_seconds([&] { generator.draw(one); }));
+}
+
+/// `protocol` without the model's name and the reference's path, which change no metric.
+nlohmann::json without_names(nlohmann::json protocol) {
+    protocol["model"].erase("name");
+    protocol["model"].emplace("engine", "torch");  // results older than these keys
+    protocol["model"].emplace("precision", "fp32");
+    protocol["reference"].erase("path");
+    return protocol;
+}
+
+/// The result in `path` for the same weights and protocol, or null. A missing or invalid file is
+/// ignored.
+nlohmann::json earlier_result(const std::filesystem::path& path, const nlohmann::json& protocol) {
+    if (path.empty() || !std::filesystem::exists(path)) return nullptr;
+    try {
+        const nlohmann::json results = core::read_json(path), requested = without_names(protocol);
+        for (const auto& [name, result] : results.at("models").items()) {
+            if (without_names(result.at("protocol")) == requested) return result;
+        }
+    } catch (const std::exception& error) {
+        core::log::warning("{} is not used: {}", path.string(), error.what());
+    }
+    return nullptr;
+}
+
+nlohmann::json evaluate_model(const EvaluationConfig& config, const Evaluator& evaluator,
+                              inference::Generator& generator, const EvaluationTarget& target) {
+    const inference::Sampling& sampling = generator.sampling();
+    nlohmann::json result = evaluator.evaluate(target);
+    std::int64_t parameters = 0;
+    for (std::int64_t k = 0; k < generator.students(); ++k)
+        parameters = std::max(parameters, generator.parameters_of_student(k));
+    result["evaluations"] = sampling.evaluations();
+    result["parameters"] = parameters;
+    result["students"] = generator.students();
+    if (config.latency) result["latency"] = latency_of(generator);
+    return result;
+}
+
+/// `images`, resized to the protocol's `side` if necessary.
+std::shared_ptr<const data::Dataset> resized(std::shared_ptr<const data::Dataset> images,
+                                             std::int64_t side) {
+    const data::SampleSpec& spec = images->spec();
+    if (side == 0 || spec.kind != data::SampleSpec::Kind::image ||
+        (spec.shape[1] == side && spec.shape[2] == side))
+        return images;
+    return std::make_shared<SquareImages>(std::move(images), side);
+}
+
+/// An evaluator with its reference and, for images, feature space.
+class ReferenceEvaluator {
+public:
+    ReferenceEvaluator(const EvaluationConfig& config, const data::SampleSpec& spec) {
+        if (spec.kind == data::SampleSpec::Kind::image) space_ = open_space(config, spec.shape[0]);
+        else if (!config.inception.empty() || !config.reference.empty())
+            core::fail(
+                "Inception's features and reference statistics are for images; this model draws "
+                "points");
+        if (config.reference.empty()) {
+            const auto data = resized(
+                data::open_dataset({.path = config.data, .split = config.split, .limit = 0}),
+                config.protocol.side);
+            check_shape(*data, spec, config.data);
+            evaluator_ =
+                std::make_unique<Evaluator>(data, space_.get(), protocol_of(config, config.data));
+        } else {
+            const Statistics statistics = read_statistics(config.reference, space_->width());
+            evaluator_ =
+                std::make_unique<Evaluator>(statistics, core::sha256_of_file(config.reference),
+                                            spec, *space_, protocol_of(config, config.reference));
+        }
+        if (config.save_reference.empty()) return;
+        if (!evaluator_->reference_statistics())
+            core::fail("statistics of features are written of images; these are points");
+        write_statistics(config.save_reference, *evaluator_->reference_statistics());
+    }
+
+    const Evaluator& evaluator() const { return *evaluator_; }
+
+private:
+    std::unique_ptr<FeatureSpace> space_;
+    std::unique_ptr<Evaluator> evaluator_;
+};
+
+/// CLIP score: the mean of max(0, 100 cos(image, caption)) (Hessel et al. 2021, scaled as in
+/// torchmetrics).
+double clip_score(const Clip& clip, const data::Dataset& images,
+                  std::span<const std::string> captions) {
+    const auto count = static_cast<std::int64_t>(captions.size());
+    const std::int64_t batch = data::samples_per_batch(images.spec().shape, clip_batch);
+    core::Progress progress("CLIP score", count, "images");
+    double sum = 0;
+    for (std::int64_t first = 0; first < count; first += batch) {
+        if (core::stop_requested())
+            throw core::Interrupted("interrupted while measuring; nothing was written");
+        const std::int64_t n = std::min(batch, count - first);
+        const Tensor image_embeddings = clip.images(
+            data::to_user_space(images.spec(), images.samples(data::consecutive(first, n))));
+        const Tensor text_embeddings = clip.texts(
+            captions.subspan(static_cast<std::size_t>(first), static_cast<std::size_t>(n)));
+        sum += (100 * (image_embeddings * text_embeddings).sum(1))
+                   .clamp_min(0)
+                   .sum(at::kDouble)
+                   .item<double>();
+        progress.update(first + n);
+    }
+    return sum / static_cast<double>(count);
+}
+
+void add_clip_score(nlohmann::json& result, const EvaluationConfig& config,
+                    const data::Dataset& images, std::span<const std::string> captions) {
+    const Clip clip(config.clip, config.device);
+    std::vector<std::string> texts;
+    for (const std::string& caption : captions)
+        texts.push_back(config.protocol.caption_prefix + caption);
+    const distillation::Metrics draw{{"clip_score", clip_score(clip, images, texts)}};
+    result["metrics"].update(summaries({&draw}));
+    result["protocol"]["clip"] = clip.hash();
+    result["protocol"]["captions"] = core::sha256_of_lines(captions);
+    if (!config.protocol.caption_prefix.empty())
+        result["protocol"]["caption_prefix"] = config.protocol.caption_prefix;
+}
+
+/// Existing images, and which of them are evaluated.
+struct ImageSet {
+    std::shared_ptr<const data::Dataset> images;
+    std::int64_t count;
+
+    bool all() const { return count == images->size(); }
+    std::vector<std::int64_t> chosen(std::uint64_t seed) const {
+        return data::seeded_sample(*images, count, seed, "measured images");
+    }
+
+    Samples draw(std::uint64_t seed) const {
+        const auto order = std::make_shared<const std::vector<std::int64_t>>(chosen(seed));
+        Samples samples{.model_space = {},
+                        .labels = {},
+                        .count = count,
+                        .read = [images = images, order](std::int64_t first, std::int64_t n) {
+                            return images->samples(std::span(*order).subspan(
+                                static_cast<std::size_t>(first), static_cast<std::size_t>(n)));
+                        }};
+        if (!images->labels().empty()) {
+            for (const std::int64_t i : *order)
+                samples.labels.push_back(images->labels()[static_cast<std::size_t>(i)]);
+        }
+        return samples;
+    }
+};
+
+}  // namespace
+
+nlohmann::json measure(const EvaluationConfig& config,
+                       const std::vector<std::pair<std::string, inference::Generator*>>& models) {
+    const ReferenceEvaluator reference(config, models.front().second->spec());
+    const Evaluator& evaluator = reference.evaluator();
+    nlohmann::json results = nlohmann::json::object();
+    nlohmann::json order = nlohmann::json::array();
+    for (const auto& [name, generator] : models) {
+        const inference::Sampling& sampling = generator->sampling();
+        const EvaluationTarget target{
+            sample_source(*generator, config.protocol.classes),
+            inference::hash_of(*generator),
+            {{"name", name},
+             {"sampler", inference::name_of(sampling)},
+             {"evaluations", sampling.evaluations()},
+             {"engine", inference::name_of(generator->engine().kind)},
+             {"precision", inference::name_of(generator->engine().precision)}}};
+        results[name] = earlier_result(config.earlier, evaluator.protocol_of(target));
+        if (results[name].is_null()) {
+            results[name] = evaluate_model(config, evaluator, *generator, target);
+        } else {
+            core::log::info("{}: evaluated before, its metrics are taken from {}", name,
+                            config.earlier.string());
+            results[name]["taken_from"] = config.earlier.string();
+        }
+        order.push_back(name);
+    }
+    return {{"order", order}, {"models", results}};
+}
+
+nlohmann::json measure_images(EvaluationConfig config, const std::string& path,
+                              std::span<const std::string> captions, std::string name) {
+    if (name.empty()) name = path;
+    const ImageSet image_set = [&] {
+        const auto images = resized(
+            data::open_dataset({.path = path, .split = "train", .limit = 0}), config.protocol.side);
+        return ImageSet{images, std::min(config.count, images->size())};
+    }();
+    const data::Dataset& images = *image_set.images;
+    if (images.spec().kind != data::SampleSpec::Kind::image)
+        core::fail("{}: holds points; only images are measured without a model", path);
+    if (config.count > images.size())
+        core::log::info("{}: has {} images, all of them are measured", path, images.size());
+    if (image_set.all()) config.seeds.resize(1);
+    else
+        core::log::warning(
+            "{}: a seeded sample of {} of its {} images is measured; --count {} measures all", path,
+            image_set.count, images.size(), images.size());
+    config.count = image_set.count;
+    if (!captions.empty() && static_cast<std::int64_t>(captions.size()) < images.size()) {
+        core::fail(
+            "{}: has {} images, and there are {} captions; caption i belongs to image i by name",
+            path, images.size(), captions.size());
+    }
+    const nlohmann::json description{{"name", name}, {"images", images.size()}};
+    nlohmann::json result;
+    if (config.data.empty() && config.reference.empty()) {
+        result = {{"kind", "image"},
+                  {"metrics", nlohmann::json::object()},
+                  {"classes", nlohmann::json::array()},
+                  {"protocol",
+                   {{"name", config.protocol.name},
+                    {"count", config.count},
+                    {"seeds", config.seeds},
+                    {"model", description},
+                    {"program", "atelier " ATELIER_VERSION}}}};
+        result["protocol"]["model"]["hash"] = images.hash();
+    } else {
+        const ReferenceEvaluator reference(config, images.spec());
+        result = reference.evaluator().evaluate(
+            {[&](std::int64_t, std::uint64_t seed) { return image_set.draw(seed); }, images.hash(),
+             description});
+        result["protocol"].erase("classes");  // no classes were drawn here
+    }
+    if (captions.empty()) return {{"order", {name}}, {"models", {{name, std::move(result)}}}};
+    const std::vector<std::int64_t> chosen = image_set.chosen(config.seeds.front());
+    std::vector<std::string> chosen_captions;
+    for (const std::int64_t i : chosen)
+        chosen_captions.push_back(captions[static_cast<std::size_t>(i)]);
+    add_clip_score(result, config, *data::subset(image_set.images, chosen), chosen_captions);
+    return {{"order", {name}}, {"models", {{name, std::move(result)}}}};
+}
+
+void check_shape(const data::Dataset& data, const data::SampleSpec& spec,
+                 const std::string& where) {
+    if (data.spec().kind == spec.kind && data.spec().shape == spec.shape) return;
+    core::fail(
+        "{}: holds samples of {}, and those to be measured are {}; name data like those that the "
+        "model was trained on (images are brought to a size with: atelier import {} NEW.zip --size "
+        "N)",
+        where, core::to_string(data.spec().shape), core::to_string(spec.shape), where);
+}
+
+std::unique_ptr<FeatureSpace> open_space(const EvaluationConfig& config, std::int64_t channels) {
+    if (!config.inception.empty())
+        return std::make_unique<Inception>(config.inception, config.device, config.protocol.resize);
+    if (!config.classifier.empty())
+        return std::make_unique<FeatureExtractor>(config.classifier, config.device);
+    return std::make_unique<Thumbnails>(channels);
+}
+
+Protocol protocol_of(const EvaluationConfig& config, std::string reference) {
+    Protocol protocol;
+    protocol.count = config.count;
+    protocol.seeds = config.seeds;
+    protocol.reference_path = std::move(reference);
+    protocol.program = "atelier " ATELIER_VERSION;
+    protocol.name = config.protocol.name;
+    protocol.class_draws = description_of(config.protocol.classes);
+    protocol.side = config.protocol.side;
+    if (config.reference.empty() && data::is_toy(config.data)) {
+        const data::ToyDistribution truth = data::toy_distribution(config.data);
+        protocol.centres = truth.centres;
+        protocol.std_dev = truth.std_dev;
+    }
+    return protocol;
+}
+
+}  // namespace atelier::metrics

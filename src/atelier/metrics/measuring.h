@@ -1,0 +1,62 @@
+#pragma once
+
+#include <filesystem>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "atelier/data/dataset.h"
+#include "atelier/inference/generator.h"
+#include "atelier/metrics/evaluate.h"
+#include "atelier/metrics/protocols.h"
+
+namespace atelier::metrics {
+
+/// Paths of the default classifier for image features, and of the one for captioned images composed
+/// by this program.
+inline constexpr const char* default_classifier = "models/classifier";
+inline constexpr const char* default_caption_classifier = "models/captions/classifiers/garment";
+
+/// What models are evaluated against, and how.
+struct EvaluationConfig {
+    std::string data;  // path of the held-out data
+    std::string split = "test";
+    std::string classifier =
+        default_classifier;      // for images; empty: pixels are compared (features.h: Thumbnails)
+    std::string inception;       // weights of Inception-v3 instead, for FID, KID, Inception Score
+    std::string clip;            // directory of a CLIPModel, for the CLIP score of captioned images
+    std::string reference;       // statistics (.npz) instead of data
+    std::string save_reference;  // where to write the data's statistics; empty: not written
+    at::Device device = at::kCPU;  // of the feature networks
+    NamedProtocol protocol{.name = "atelier"};
+    std::int64_t count = 10000;
+    std::vector<std::uint64_t> seeds{0};
+    bool latency = true;
+    std::filesystem::path earlier;  // an evaluation.json whose results are reused where weights and
+                                    // protocol are the same; may be absent
+};
+
+/// Evaluates models, listed under the given names, on the same held-out data: {"order": [name...],
+/// "models": {name: result}}. A result is Evaluator's (metrics, classes, protocol) with "latency",
+/// "evaluations" and "parameters" per sample, and "taken_from" if it was reused.
+nlohmann::json measure(const EvaluationConfig& config,
+                       const std::vector<std::pair<std::string, inference::Generator*>>& models);
+
+/// Evaluates existing images in a folder, zip, tar or .npz: a seeded sample of `config.count` of
+/// them per seed, or all of them once if there are no more. With `captions` (caption i belongs to
+/// image i in order of file names) also the CLIP score by `config.clip`; data and reference are
+/// optional then. `name` is the result's name, by default `path`.
+nlohmann::json measure_images(EvaluationConfig config, const std::string& path,
+                              std::span<const std::string> captions = {}, std::string name = {});
+
+/// Throws core::Error naming `where` when the data's samples differ in shape from `spec`, the
+/// samples to be evaluated.
+void check_shape(const data::Dataset& data, const data::SampleSpec& spec, const std::string& where);
+
+/// The feature space for images of `channels` channels: Inception's, the classifier's, or pixels.
+std::unique_ptr<FeatureSpace> open_space(const EvaluationConfig& config, std::int64_t channels);
+
+/// The evaluator's protocol for `config`; `reference` is the path of the reference.
+Protocol protocol_of(const EvaluationConfig& config, std::string reference);
+
+}  // namespace atelier::metrics

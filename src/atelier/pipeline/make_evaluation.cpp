@@ -1,0 +1,171 @@
+#include <functional>
+
+#include "atelier/core/log.h"
+#include "atelier/data/caption_grammar.h"
+#include "atelier/data/captioned_images.h"
+#include "atelier/metrics/caption_measuring.h"
+#include "atelier/pipeline/latent_data.h"
+#include "atelier/pipeline/preflight.h"
+#include "atelier/pipeline/stages.h"
+#include "atelier/report/comparison.h"
+
+namespace atelier::pipeline {
+
+namespace {
+
+namespace fs = std::filesystem;
+
+constexpr std::int64_t first_seed = 1000;  // apart from the seeds that users sample with
+
+metrics::EvaluationConfig evaluation_config(const RunContext& context) {
+    const RunConfig& config = context.config();
+    metrics::EvaluationConfig eval_config;
+    eval_config.data = config.test_path.empty() ? config.data_path : config.test_path;
+    eval_config.classifier = config.evaluation.classifier;
+    eval_config.device = context.device();
+    eval_config.count = config.evaluation.count;
+    if (!config.teacher.path.empty())
+        eval_config.earlier = fs::path(config.teacher.path).parent_path() / "evaluation.json";
+    eval_config.seeds.clear();
+    for (std::int64_t i = 0; i < config.evaluation.seeds; ++i)
+        eval_config.seeds.push_back(static_cast<std::uint64_t>(first_seed + i));
+    return eval_config;
+}
+
+/// What the metrics depend on besides the models: the config's evaluation settings, and hashes of
+/// the data and classifier that it names.
+nlohmann::json evaluation_identity(RunContext& context,
+                                   const metrics::EvaluationConfig& eval_config) {
+    nlohmann::json settings = context.loaded().values_of("evaluation");
+    settings.erase("data");  // compared by its hash
+    nlohmann::json by{
+        {"settings", settings},
+        {"seeds", eval_config.seeds},
+        {"data", eval_config.data},
+        {"data_hash",
+         data::open_dataset({.path = eval_config.data, .split = eval_config.split, .limit = 0})
+             ->hash()}};
+    if (eval_config.classifier.empty() ||
+        context.raw_data()->spec().kind != data::SampleSpec::Kind::image)
+        return by;
+    const fs::path classifier = eval_config.classifier;
+    std::vector<fs::path> files{classifier / "config.json", classifier / "classifier.safetensors"};
+    if (data::is_composed(eval_config.data)) {
+        for (const data::Attribute& attribute : data::attributes())
+            files.push_back(classifier.parent_path() / attribute.name / "classifier.safetensors");
+    }
+    by["classifier"] = hash_of_files(files);
+    return by;
+}
+
+/// The identity without the data's path, which may change.
+nlohmann::json without_data_path(nlohmann::json identity) {
+    if (identity.is_object()) identity.erase("data");
+    return identity;
+}
+
+/// Evaluates `models` (their hashes and how they are sampled), unless the run's evaluation.json
+/// already holds the result of the same evaluation.
+void evaluate_once(RunContext& context, const nlohmann::json& models,
+                   const metrics::EvaluationConfig& eval_config,
+                   const std::function<nlohmann::json()>& evaluate) {
+    const auto path = context.output() / "evaluation.json";
+    nlohmann::json identity = evaluation_identity(context, eval_config);
+    identity.update(models);
+    if (fs::exists(path) &&
+        without_data_path(core::read_json(path).value("identity", nlohmann::json::object())) ==
+            without_data_path(identity))
+        return;
+    const std::string seeds =
+        eval_config.seeds.size() == 1
+            ? fmt::format("seed {}", first_seed)
+            : fmt::format("seeds {} to {}", first_seed, eval_config.seeds.back());
+    core::log::info(
+        "evaluation: {} samples, {} (other seeds draw other samples: figures of `atelier "
+        "evaluate`, which begins with seed 0, differ by chance)",
+        eval_config.count, seeds);
+    nlohmann::json results = evaluate();
+    results["identity"] = identity;
+    results["reference_is_training_data"] = is_training_data(context.config());
+    core::write_json(path, results);
+    core::log::info("{}", text_of(report::comparison_table(results)));
+}
+
+/// The teacher's rows: sampled by evaluate.steps steps of Heun's method, and by each of
+/// evaluate.samplers.
+using TeacherRows = std::vector<std::pair<std::string, inference::Sampling>>;
+
+TeacherRows teacher_rows(const EvaluationConfig& config) {
+    TeacherRows rows{{"teacher", {inference::Sampling::Method::heun, config.steps}}};
+    for (const std::string& sampler : config.samplers)
+        rows.emplace_back("teacher, " + sampler, *inference::sampling_of(sampler, std::nullopt));
+    return rows;
+}
+
+/// Opens the teacher once per row with `open`. The students' generator comes second, where readers
+/// of evaluation.json expect it.
+template <class Generator, class Open>
+std::vector<std::pair<std::string, Generator*>> evaluation_targets(
+    const TeacherRows& rows, std::vector<std::unique_ptr<Generator>>& teachers,
+    const std::string& students, Generator& ensemble, const Open& open) {
+    std::vector<std::pair<std::string, Generator*>> targets;
+    for (const auto& [name, sampling] : rows) {
+        teachers.push_back(open(sampling));
+        targets.emplace_back(name, teachers.back().get());
+        if (targets.size() == 1) targets.emplace_back(students, &ensemble);
+    }
+    return targets;
+}
+
+void evaluate_captions(RunContext& context, const metrics::EvaluationConfig& eval_config,
+                       const TeacherRows& rows, const std::string& students) {
+    const inference::Engine engine{.device = context.device()};
+    inference::PromptedGenerator ensemble(context.output() / "ensemble", std::nullopt, std::nullopt,
+                                          engine);
+    std::vector<std::unique_ptr<inference::PromptedGenerator>> teachers;
+    const auto targets = evaluation_targets(
+        rows, teachers, students, ensemble, [&](const inference::Sampling& sampling) {
+            return std::make_unique<inference::PromptedGenerator>(context.output() / "teacher",
+                                                                  sampling, std::nullopt, engine);
+        });
+    const nlohmann::json of{{"ensemble", ensemble.hashes()},
+                            {"teacher", teachers.front()->hashes()},
+                            {"guidance", teachers.front()->guidance()}};
+    evaluate_once(context, of, eval_config,
+                  [&] { return metrics::measure_captions(eval_config, targets); });
+}
+
+void evaluate_classes(RunContext& context, const metrics::EvaluationConfig& eval_config,
+                      const TeacherRows& rows, const std::string& students) {
+    const inference::Engine engine{.device = context.device()};
+    const auto ensemble =
+        inference::open_generator(context.output() / "ensemble", std::nullopt, engine);
+    std::vector<std::unique_ptr<inference::Generator>> teachers;
+    const auto targets = evaluation_targets(
+        rows, teachers, students, *ensemble, [&](const inference::Sampling& sampling) {
+            return inference::open_generator(context.output() / "teacher", sampling, engine);
+        });
+    const nlohmann::json of{{"ensemble", inference::hash_of(*ensemble)},
+                            {"teacher", inference::hash_of(*teachers.front())}};
+    evaluate_once(context, of, eval_config, [&] { return measure(eval_config, targets); });
+}
+
+}  // namespace
+
+void make_evaluation(RunContext& context) {
+    const RunConfig& config = context.config();
+    const metrics::EvaluationConfig eval_config = evaluation_config(context);
+    if (draws_latents(config)) {
+        core::log::info(
+            "evaluation skipped: images of prompts are evaluated separately with atelier evaluate, "
+            "once "
+            "the students are done");
+        return;
+    }
+    const auto evaluate =
+        context.raw_data()->captions().empty() ? evaluate_classes : evaluate_captions;
+    evaluate(context, eval_config, teacher_rows(config.evaluation),
+             fmt::format("K={} students", config.partition.students));
+}
+
+}  // namespace atelier::pipeline

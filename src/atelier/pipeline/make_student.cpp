@@ -1,0 +1,381 @@
+#include <ATen/Parallel.h>
+
+#include "atelier/core/error.h"
+#include "atelier/core/log.h"
+#include "atelier/core/progress.h"
+#include "atelier/data/pair_store.h"
+#include "atelier/distillation/distribution_matching.h"
+#include "atelier/distillation/score_matching.h"
+#include "atelier/metrics/features.h"
+#include "atelier/models/ensemble.h"
+#include "atelier/pipeline/matching_settings.h"
+#include "atelier/pipeline/real_batches.h"
+#include "atelier/pipeline/stages.h"
+
+namespace atelier::pipeline {
+
+namespace {
+
+namespace fs = std::filesystem;
+
+constexpr const char* critic_file = "fake_score.safetensors";
+
+/// Trains one student through its stages.
+class StudentTrainer {
+public:
+    StudentTrainer(RunContext& context, std::int64_t student)
+        : context_(context),
+          config_(context.config()),
+          student_(student),
+          split_(make_partition(context)),
+          partition_(split_.owners),
+          cell_(partition_.cell(student)),
+          cell_indices_(data::indices_of(*context.data(), cell_)) {}
+
+    void tsm() {
+        if (!needs_tsm()) {
+            core::log::info("student {}: no teacher score matching; {}", student_,
+                            same_as_teacher()
+                                ? "it has the teacher's architecture and starts from its weights"
+                                : "students.tsm is off, or students.start names other weights");
+            return;
+        }
+        const auto stage = context_.stage("tsm", folder("tsm"));
+        if (stage.finished()) return;
+        stage.begin();
+        models::Model model = models::init_model(student_json(), context_.seed());
+        model.parameters = model.parameters.to(context_.device());
+        core::log::info("student {} tsm: {} parameters after a teacher of {}", student_,
+                        model.parameters.count(), context_.teacher().parameters.count());
+        const RealBatches real = real_batches("tsm", config_.tsm.batch);
+        const models::Model frozen = context_.frozen_teacher();
+        const auto teacher =
+            frozen.denoiser(config_.compute());  // a diffusion model, not yet guided
+        distillation::ScoreMatching matching(
+            model.network, model.parameters, &teacher, real.source(),
+            {.steps = config_.tsm.steps,
+             .optimization = config_.tsm.optimization,
+             .parametrisation = model.parametrisation,
+             .range = model.range,
+             .p_mean = config_.teacher.p_mean,
+             .p_std = config_.teacher.p_std,
+             .compute = config_.compute(),
+             .conditions = context_.conditions(),
+             .condition_dropout = config_.teacher.condition_dropout,
+             .batch = config_.tsm.batch,
+             .micro_batch = config_.tsm.micro_batch,
+             .seed = context_.seed(),
+             .stream = stream("tsm"),
+             .sampler_steps = config_.evaluation.steps});
+        finish(stage, model, run(matching, "tsm", stage, false, real), config_.tsm.optimization);
+    }
+
+    void match(const std::string& name) {
+        const MatchingConfig& stage_config = name == "dm" ? config_.dm : config_.adm;
+        if (stage_config.steps == 0) return;
+        const auto stage = context_.stage(name, folder(name));
+        if (stage.finished()) return;
+        const auto from = predecessor(name);
+        models::Model student = start(from);
+        const auto pairs = pair_batches(name, stage_config);
+        auto denoiser = denoiser_for_critic(from);
+        const models::Model frozen =
+            context_.frozen_teacher();  // from here on context_.teacher() would read it again
+        if (student.low_rank() > 0)
+            student.parameters.set_base(
+                std::make_shared<const backends::Parameters>(frozen.parameters));
+        Critic critic = start_of_critic(from, student, std::move(denoiser));
+        backends::Parameters& fake = critic.fake_score;
+        stage.begin();
+        if (name == "adm") {
+            if (critic.head.empty())
+                critic.head = distillation::init_head(student.network, context_.seed());
+            fake.merge(critic.head.to(context_.device()), "");
+        }
+        const RealBatches real = real_batches(name, stage_config.batch);
+        const auto teacher = context_.guided_teacher(frozen);
+        distillation::MatchingSettings settings = matching_settings(config_, name, student);
+        settings.stream = stream(name);
+        settings.critic_warmup = critic_warmup(stage_config, from, critic);
+        if (settings.critic_warmup > 0) {
+            core::log::info(
+                "student {} {}: {} updates of the fake score alone first, which was not trained "
+                "beside these weights ({}.critic_warmup)",
+                student_, name, settings.critic_warmup, name);
+        }
+        distillation::DistributionMatching matching(
+            {student.network, student.parameters, student.network, fake, *teacher,
+             conditions::restricted(data::prior_of(*context_.data()), cell_), real.source(), pairs,
+             regression_loss(config_, stage_config, context_.probe_classifier(), context_.device()),
+             context_.conditions()},
+            settings);
+        const auto result = run(matching, name, stage, stage_config.keep_best, real);
+        backends::Parameters saved = result.others.at("fake_score");
+        if (name == "dm") saved.merge(critic.head, "");  // for the ADM that follows
+        backends::write_parameters(stage.path() / critic_file, saved);
+        finish(stage, student, result, stage_config.student);
+    }
+
+private:
+    /// The fake score and, where an ADM stage trained one, its GAN head.
+    struct Critic {
+        backends::Parameters fake_score, head;
+        bool same_step = false;  // trained together with the weights that the student starts from
+    };
+
+    std::string folder(const std::string& stage) const {
+        return fmt::format("students/{}/{}", student_, stage);
+    }
+    std::string stream(const std::string& stage) const {
+        return fmt::format("{}/{}", stage, student_);
+    }
+
+    nlohmann::json student_json() const {
+        nlohmann::json json = student_config(context_.teacher().config, config_.students, student_);
+        for (const char* of_teacher : {"weights", "guidance"}) json.erase(of_teacher);
+        json["provenance"] = {{"seed", config_.seed},
+                              {"teacher", context_.teacher_hash()},
+                              {"data", context_.data()->hash()}};
+        json["place"] = split_.student_assignment(student_);
+        if (config_.students.lora_rank > 0)
+            json["lora"] = {{"rank", config_.students.lora_rank}, {"base", "../../../teacher"}};
+        return json;
+    }
+
+    bool same_as_teacher() const { return same_size(student_json(), context_.teacher().config); }
+
+    bool needs_tsm() const {
+        return pipeline::needs_tsm(student_json(), context_.teacher().config, config_);
+    }
+
+    /// The folder whose weights the stage starts from; none: the teacher's weights, or new ones.
+    std::optional<fs::path> predecessor(const std::string& stage) const {
+        if (stage == "adm" && config_.dm.steps > 0) return finished_folder("dm");
+        if (!config_.students.start.empty()) {
+            const fs::path start = config_.students.start;
+            return start.has_filename() ? start : start.parent_path();
+        }
+        if (needs_tsm()) return finished_folder("tsm");
+        return std::nullopt;
+    }
+
+    fs::path finished_folder(const std::string& stage) const {
+        const fs::path path = context_.output() / folder(stage);
+        if (!fs::exists(path / "model.safetensors")) {
+            core::fail(
+                "{}: student {} has not finished {} yet; run: atelier distill {} --student {} "
+                "--stage {}",
+                path.string(), student_, stage, context_.loaded().path, student_, stage);
+        }
+        return path;
+    }
+
+    models::Model start(const std::optional<fs::path>& from) const {
+        models::Model model = models::init_model(student_json(), context_.seed());
+        if (from) {
+            model.parameters = backends::read_parameters(*from / "model.safetensors");
+            backends::check_against(model.parameters, model.specs(),
+                                    (*from / "model.safetensors").string());
+        } else if (same_as_teacher() && model.low_rank() == 0) {
+            model.parameters = context_.teacher().parameters.clone();
+        }
+        model.parameters = model.parameters.clone().to(context_.device());
+        return model;
+    }
+
+    /// The teacher's weights for the fake score of a one-step student that has none: a one-step
+    /// generator is no denoiser to start from.
+    std::optional<backends::Parameters> denoiser_for_critic(
+        const std::optional<fs::path>& from) const {
+        if (!from || fs::exists(*from / critic_file) || from->filename() == "tsm" ||
+            !same_as_teacher())
+            return std::nullopt;
+        return context_.teacher().parameters.clone().to(context_.device());
+    }
+
+    /// Continues the previous stage's critic; else the fake score starts from `denoiser`, or from
+    /// the student's weights (the teacher's, TSM's or new ones).
+    Critic start_of_critic(const std::optional<fs::path>& from, const models::Model& student,
+                           std::optional<backends::Parameters> denoiser) const {
+        if (denoiser) return {std::move(*denoiser), {}, false};
+        if (!from || !fs::exists(*from / critic_file))
+            return {student.parameters.clone(), {}, false};
+        const fs::path path = *from / critic_file;
+        Critic critic;
+        critic.fake_score.set_base(student.parameters.base());
+        const backends::Parameters saved = backends::read_parameters(path);
+        for (const auto& [name, tensor] : saved.tensors()) {
+            if (name.starts_with("head.")) critic.head.set(name, tensor);
+            else critic.fake_score.set(name, tensor.to(context_.device()));
+        }
+        backends::check_against(critic.fake_score, student.specs(), path.string());
+        if (!critic.head.empty())
+            distillation::check_head(critic.head, student.network, path.string());
+        const fs::path manifest = *from / "stage.json";
+        critic.same_step = fs::exists(manifest) &&
+                           core::read_json(manifest).value(
+                               nlohmann::json::json_pointer("/result/critic_of_same_step"), false);
+        return critic;
+    }
+
+    static std::int64_t critic_warmup(const MatchingConfig& settings,
+                                      const std::optional<fs::path>& from, const Critic& critic) {
+        constexpr std::int64_t max_updates = 200, fraction = 10;
+        if (settings.critic_warmup >= 0) return settings.critic_warmup;
+        const bool is_trained = !from || from->filename() == "tsm" || critic.same_step;
+        return is_trained ? 0 : std::min(max_updates, (settings.steps + fraction - 1) / fraction);
+    }
+
+    RealBatches real_batches(const std::string& stage, std::int64_t batch) const {
+        return {context_.data(),
+                {.batch = batch,
+                 .horizontal_flips = config_.flips,
+                 .seed = context_.seed(),
+                 .stream = stream(stage) + "/data",
+                 .indices = cell_indices_}};
+    }
+
+    std::function<distillation::PairBatch(std::int64_t)> pair_batches(
+        const std::string& stage, const MatchingConfig& settings) const {
+        if (settings.regression == "none") return {};
+        const fs::path path =
+            config_.pairs.path.empty() ? context_.output() / "pairs" : fs::path(config_.pairs.path);
+        auto store = std::make_shared<data::PairStore>(path, context_.teacher_hash());
+        auto usable = std::make_shared<std::vector<std::int64_t>>();
+        for (std::int64_t i = 0; i < store->size(); ++i) {
+            const auto label =
+                static_cast<std::size_t>(store->labels()[static_cast<std::size_t>(i)]);
+            if (label >= partition_.owner.size()) {
+                core::fail(
+                    "{}: pair {} has label {}, but there are {} classes; make the pairs again",
+                    path.string(), i, static_cast<std::int64_t>(label), partition_.owner.size());
+            }
+            if (config_.pairs.filter == "all" || partition_.owner[label] == student_)
+                usable->push_back(i);
+        }
+        if (usable->empty())
+            core::fail(
+                "{}: no pair belongs to the cell of student {}; make more pairs or set "
+                "pairs.filter = \"all\"",
+                path.string(), student_);
+        return [store, usable, seed = context_.seed(), name = stream(stage) + "/pairs",
+                n = settings.batch](std::int64_t step) {
+            core::RandomStream stream(seed, name, static_cast<std::uint64_t>(step));
+            std::vector<std::int64_t> chosen;
+            for (std::int64_t i = 0; i < n; ++i)
+                chosen.push_back((*usable)[stream.below(usable->size())]);
+            const data::Pairs pairs = store->at(chosen);
+            return distillation::PairBatch{pairs.noise, pairs.samples, pairs.labels};
+        };
+    }
+
+    training::LoopResult run(distillation::Stage& matching, const std::string& name,
+                             const training::StageFolder& stage, bool keep_best,
+                             const RealBatches& real) const {
+        auto settings =
+            context_.loop_settings(fmt::format("student {} {}", student_, name),
+                                   stage.path() / "training", cell_, context_.conditions());
+        settings.keep_best = keep_best;
+        if (name == "tsm") settings.probe_every = config_.probe.sampler_every;
+        training::LoopResult result = training::run_stage(matching, settings);
+        real.log_throughput(settings.label);
+        return result;
+    }
+
+    void finish(const training::StageFolder& stage, models::Model& model,
+                const training::LoopResult& result,
+                const distillation::Optimization& optimization) const {
+        write_result(stage.path(), model, result, optimization);
+        nlohmann::json about{{"seconds", result.seconds},
+                             {"best_step", result.best_step},
+                             {"probe_distance", std::isfinite(result.best_distance)
+                                                    ? nlohmann::json(result.best_distance)
+                                                    : nlohmann::json()}};
+        if (!result.others.empty()) about["critic_of_same_step"] = result.others_match;
+        stage.finish(about);
+        core::log::info("{}: done in {}",
+                        stage.path().lexically_relative(context_.output()).string(),
+                        core::format_duration(result.seconds));
+    }
+
+    RunContext& context_;
+    const RunConfig& config_;
+    std::int64_t student_;
+    Split split_;
+    const conditions::Partition& partition_;
+    std::vector<std::int64_t> cell_, cell_indices_;
+};
+
+std::int64_t choose(const std::vector<std::int64_t>& list, std::int64_t student,
+                    std::int64_t otherwise) {
+    if (list.empty()) return otherwise;
+    return list[list.size() == 1 ? 0 : static_cast<std::size_t>(student)];
+}
+
+/// The width is the number of channels of the first level; the others scale with it, unless
+/// students.channel_mult is set.
+nlohmann::json student_sd_unet_config(nlohmann::json teacher, const StudentsConfig& sizes,
+                                      std::int64_t student) {
+    nlohmann::json& unet = teacher.at("unet");
+    const auto of_teacher = unet.at("block_out_channels").get<std::vector<std::int64_t>>();
+    const std::int64_t width = choose(sizes.widths, student, of_teacher.at(0));
+    std::vector<std::int64_t> channels;
+    for (const std::int64_t factor : sizes.channel_mult) channels.push_back(factor * width);
+    if (channels.empty()) {
+        for (const std::int64_t own : of_teacher) channels.push_back(own * width / of_teacher[0]);
+    }
+    if (channels.size() != of_teacher.size())
+        throw core::UsageError(
+            fmt::format("students.channel_mult has {} entries, the teacher's U-Net {} levels",
+                        channels.size(), of_teacher.size()));
+    unet["block_out_channels"] = channels;
+    const nlohmann::json layers = unet.value("layers_per_block", nlohmann::json(2));
+    if (!sizes.depths.empty())
+        unet["layers_per_block"] = choose(
+            sizes.depths, student,
+            layers.is_array() ? layers.at(0).get<std::int64_t>() : layers.get<std::int64_t>());
+    return teacher;
+}
+
+}  // namespace
+
+nlohmann::json student_config(nlohmann::json teacher, const StudentsConfig& sizes,
+                              std::int64_t student) {
+    if (teacher.at("architecture") == "sd_unet")
+        return student_sd_unet_config(std::move(teacher), sizes, student);
+    const bool mlp = teacher.at("architecture") == "mlp";
+    const char* width = mlp ? "hidden" : "model_channels";
+    const char* depth = mlp ? "blocks" : "num_blocks";
+    teacher[width] = choose(sizes.widths, student, teacher.at(width).get<std::int64_t>());
+    teacher[depth] = choose(sizes.depths, student, teacher.at(depth).get<std::int64_t>());
+    if (mlp && !sizes.channel_mult.empty())
+        throw core::UsageError("students.channel_mult is for U-Nets; an mlp has no levels");
+    if (!sizes.channel_mult.empty()) teacher["channel_mult"] = sizes.channel_mult;
+    return teacher;
+}
+
+bool same_size(const nlohmann::json& student, const nlohmann::json& teacher) {
+    for (const char* key :
+         {"model_channels", "num_blocks", "channel_mult", "hidden", "blocks", "unet"}) {
+        if (student.contains(key) && student.at(key) != teacher.at(key)) return false;
+    }
+    return true;
+}
+
+bool needs_tsm(const nlohmann::json& student, const nlohmann::json& teacher,
+               const RunConfig& config) {
+    return !same_size(student, teacher) && config.students.tsm && config.students.start.empty() &&
+           config.tsm.steps > 0;
+}
+
+void make_student(RunContext& context, std::int64_t student,
+                  const std::optional<std::string>& stage) {
+    at::set_num_threads(static_cast<int>(
+        context.config().students.threads));  // bitwise the same in parallel or sequentially
+    StudentTrainer trainer(context, student);
+    if (!stage || *stage == "tsm") trainer.tsm();
+    if (!stage || *stage == "dm") trainer.match("dm");
+    if (!stage || *stage == "adm") trainer.match("adm");
+}
+
+}  // namespace atelier::pipeline

@@ -1,0 +1,30 @@
+#include "atelier/pipeline/perceptual_losses.h"
+
+#include "atelier/backends/torch/torch_ops.h"
+#include "atelier/distillation/lpips.h"
+#include "atelier/networks/classifier.h"
+
+namespace atelier::pipeline {
+
+distillation::RegressionLoss perceptual_loss(const std::string& directory, at::Device device) {
+    const std::filesystem::path folder(directory);
+    const auto path = (folder / "config.json").string();
+    const auto json = core::read_json(path);
+    const auto config = networks::read_classifier_config(core::JsonObject(json, path));
+    auto parameters = std::make_shared<backends::Parameters>(
+        backends::read_parameters(folder / "classifier.safetensors").to(device));
+    return distillation::perceptual([config, parameters](const Tensor& images) {
+        backends::TorchOps backend(*parameters);
+        std::vector<Tensor> layers;
+        for (const graph::Value& layer : networks::classifier(backend, config, images).layers)
+            layers.push_back(backends::tensor_of(layer));
+        return layers;
+    });
+}
+
+distillation::RegressionLoss lpips_loss(const LpipsConfig& config, at::Device device) {
+    return distillation::Lpips(distillation::lpips_network(config.network), config.backbone,
+                               config.linear, device);
+}
+
+}  // namespace atelier::pipeline

@@ -1,0 +1,446 @@
+#include "atelier/pipeline/run_config.h"
+
+#include "atelier/backends/torch/bfloat16.h"
+#include "atelier/core/error.h"
+#include "atelier/core/processors.h"
+#include "atelier/distillation/divergences.h"
+#include "atelier/inference/device.h"
+#include "atelier/inference/generator.h"
+#include "atelier/kernels/instructions.h"
+#include "atelier/networks/network.h"
+
+namespace atelier::pipeline {
+
+namespace {
+
+using core::Schema;
+
+constexpr Schema::Range at_least_0{.min = 0};
+constexpr Schema::Range at_least_1{.min = 1};
+constexpr Schema::Range fraction{.min = 0, .max = 1};
+constexpr Schema::Range positive{.min = 1e-12};
+
+void bind_optimization(Schema& schema, const std::string& table, const std::string& prefix,
+                       distillation::Optimization& to) {
+    const auto key = [&](const char* name) { return table + "." + prefix + name; };
+    schema.number(key("lr"), &to.lr, "AdamW learning rate", positive);
+    schema.number(key("beta1"), &to.beta1, "AdamW first decay", fraction);
+    schema.number(key("beta2"), &to.beta2, "AdamW second decay", fraction);
+    schema.number(key("weight_decay"), &to.weight_decay, "decoupled weight decay", at_least_0);
+    schema.number(key("clip"), &to.clip, "largest gradient norm; 0: no clipping", at_least_0);
+    schema.number(key("warmup"), &to.warmup, "updates until the full rate", at_least_0);
+    schema.number(key("decay_from"), &to.decay_from,
+                  "fraction of the stage after which the rate falls linearly", fraction);
+    schema.number(key("final_share"), &to.final_share, "fraction of lr that is left at the end",
+                  fraction);
+    schema.number(key("ema_decay"), &to.ema_decay, "decay of the weights' average; 0: none is kept",
+                  fraction);
+    if (prefix.empty()) {
+        schema.numbers(
+            key("more_ema_decays"), &to.more_ema_decays,
+            "decays of further averages, written beside as model-ema-<decay>.safetensors",
+            fraction);
+    }
+}
+
+void bind_network(Schema& schema, NetworkConfig& to) {
+    schema.text("network.architecture", &to.architecture, "the teacher's network",
+                networks::architectures());
+    schema.number("network.model_channels", &to.model_channels, "adm_unet: width", at_least_1);
+    schema.numbers("network.channel_mult", &to.channel_mult,
+                   "adm_unet: width factors, one per level", at_least_1);
+    schema.number("network.num_blocks", &to.num_blocks, "adm_unet: residual blocks per level",
+                  at_least_1);
+    schema.numbers("network.attention_resolutions", &to.attention_resolutions,
+                   "adm_unet: inner resolutions that attend", at_least_1);
+    schema.number("network.channel_mult_emb", &to.channel_mult_emb,
+                  "adm_unet: embedding width over model_channels", at_least_1);
+    schema.number("network.patch_size", &to.patch_size,
+                  "adm_unet: side in pixels of the patches that become channels", at_least_1);
+    schema.number("network.hidden", &to.hidden, "mlp: width", at_least_1);
+    schema.number("network.blocks", &to.blocks, "mlp: residual blocks", at_least_1);
+}
+
+void bind_text(Schema& schema, TextConfig& to) {
+    schema.number("text.width", &to.width, "captioned data: width of a caption's embedding",
+                  at_least_1);
+    schema.number("text.layers", &to.layers, "captioned data: layers of the text tower",
+                  at_least_1);
+    schema.number("text.heads", &to.heads, "captioned data: heads of its attention", at_least_1);
+    schema.number("text.tokens", &to.tokens,
+                  "captioned data: maximum number of tokens of a caption",
+                  {.min = 4, .max = 65536});
+    schema.number("text.merges", &to.merges,
+                  "captioned data: maximum number of tokens that the tokenizer learns", at_least_0);
+}
+
+void bind_teacher(Schema& schema, TeacherConfig& to) {
+    schema.text("teacher.path", &to.path,
+                "an existing teacher's model directory; empty: train one");
+    schema.number("teacher.steps", &to.steps, "training steps", at_least_0);
+    schema.number("teacher.batch", &to.batch, "samples per step", at_least_1);
+    schema.number("teacher.micro_batch", &to.micro_batch,
+                  "samples computed together, with gradients accumulated over the batch; 0: all",
+                  at_least_0);
+    bind_optimization(schema, "teacher", "", to.optimization);
+    schema.number("teacher.sigma_data", &to.sigma_data,
+                  "standard deviation of the data in model space", positive);
+    schema.number("teacher.sigma_min", &to.sigma_min, "lowest noise level", positive);
+    schema.number("teacher.sigma_max", &to.sigma_max, "highest noise level", positive);
+    schema.number("teacher.p_mean", &to.p_mean, "mean of ln sigma in training (EDM's P_mean)");
+    schema.formerly("teacher.p_mean", "teacher.level_mean");
+    schema.number("teacher.p_std", &to.p_std,
+                  "standard deviation of ln sigma in training (EDM's P_std)", positive);
+    schema.formerly("teacher.p_std", "teacher.level_deviation");
+    schema.number("teacher.condition_dropout", &to.condition_dropout,
+                  "fraction of training samples whose condition is dropped, which guidance needs",
+                  fraction);
+    schema.number("teacher.guidance", &to.guidance,
+                  "classifier-free guidance wherever the teacher is evaluated: samples, pairs, "
+                  "distribution matching; 1: none",
+                  at_least_0);
+    schema.flag("teacher.bfloat16", &to.bfloat16, "the old form of precision = \"bf16\"");
+}
+
+void bind_students(Schema& schema, RunConfig& config) {
+    schema.set_stages({"partition", "tsm", "dm", "adm"});
+    schema.number("partition.students", &config.partition.students, "K, the number of students",
+                  at_least_1);
+    schema.text("partition.method", &config.partition.method, "how classes are split",
+                {"consecutive", "random", "kmeans", "balanced", "file"});
+    schema.text("partition.file", &config.partition.file,
+                "the explicit partition (method = \"file\")");
+    schema.set_stages({"pairs", "dm", "adm"});
+    schema.number("pairs.count", &config.pairs.count,
+                  "noise-sample pairs from the teacher; 0: none", at_least_0);
+    schema.number("pairs.steps", &config.pairs.steps, "Heun steps per pair", at_least_1);
+    schema.number("pairs.shard", &config.pairs.shard, "pairs per file", at_least_1);
+    schema.set_stages({"dm", "adm"});
+    schema.text("pairs.path", &config.pairs.path, "an existing pair store; empty: make one");
+    schema.text("pairs.filter", &config.pairs.filter,
+                "pairs that a student sees: all, or those of its cell", {"all", "cell"});
+    schema.set_stages({"tsm", "dm", "adm"});
+    schema.numbers("students.widths", &config.students.widths,
+                   "model_channels or hidden: one, or one per student; empty: the teacher's",
+                   at_least_1);
+    schema.numbers("students.depths", &config.students.depths,
+                   "num_blocks or blocks: one, or one per student; empty: the teacher's",
+                   at_least_1);
+    schema.numbers("students.channel_mult", &config.students.channel_mult,
+                   "width factors of all students' levels; empty: the teacher's", at_least_1);
+    schema.text("students.start", &config.students.start,
+                "branch: a finished stage of another run's student, e.g. runs/one/students/0/dm; "
+                "empty: from teacher or TSM");
+    schema.flag("students.tsm", &config.students.tsm,
+                "start students of another size by teacher score matching");
+    schema.number("students.lora_rank", &config.students.lora_rank,
+                  "students and their fake scores are low-rank deltas of this rank over the frozen "
+                  "teacher; 0: all weights learn",
+                  {.min = 0, .max = 65536});
+    schema.number("students.parallel", &config.students.parallel,
+                  "students that train in parallel, each in its own process; no more than there "
+                  "are processors",
+                  {.min = 1, .max = 1024, .affects_result = false});
+    schema.number("students.threads", &config.students.threads,
+                  "threads of a student's process; all together no more than there are processors",
+                  {.min = 1, .affects_result = false});
+}
+
+void bind_tsm(Schema& schema, TsmConfig& to) {
+    schema.number("tsm.steps", &to.steps, "steps of teacher score matching", at_least_0);
+    schema.number("tsm.batch", &to.batch, "samples per step", at_least_1);
+    schema.number("tsm.micro_batch", &to.micro_batch,
+                  "samples computed together, with gradients accumulated over the batch; 0: all",
+                  at_least_0);
+    bind_optimization(schema, "tsm", "", to.optimization);
+}
+
+void bind_matching(Schema& schema, const std::string& table, MatchingConfig& to, bool adversarial) {
+    schema.number(table + ".steps", &to.steps, "generator updates; 0: the stage is skipped",
+                  at_least_0);
+    schema.number(table + ".batch", &to.batch, "samples per update", at_least_1);
+    schema.number(table + ".micro_batch", &to.micro_batch,
+                  "samples computed together, with gradients accumulated over the batch; 0: all",
+                  at_least_0);
+    schema.number(table + ".fake_updates", &to.fake_updates,
+                  "fake-score updates per generator update (TTUR)", at_least_1);
+    schema.number(table + ".critic_warmup", &to.critic_warmup,
+                  "fake-score updates before the first generator update; -1: none where the fake "
+                  "score was trained beside the "
+                  "weights that the stage begins with, else a tenth of the steps, 200 at most",
+                  {.min = -1, .max = 1e6});
+    bind_optimization(schema, table, "", to.student);
+    bind_optimization(schema, table, "fake_", to.fake);
+    schema.text(table + ".loss", &to.loss, "distribution_matching (DMD) or sid (score identity)",
+                {"distribution_matching", "sid"});
+    schema.number(table + ".sid_alpha", &to.sid_alpha, "alpha of SiD", at_least_0);
+    schema.text(table + ".regression", &to.regression, "loss on the pairs",
+                {"none", "pseudo_huber", "perceptual", "lpips"});
+    schema.number(table + ".regression_weight", &to.regression_weight,
+                  "weight of the loss on the pairs", at_least_0);
+    schema.flag(table + ".keep_best", &to.keep_best,
+                "end with the weights of the lowest probe distance, not the last");
+    if (!adversarial) return;
+    schema.text(table + ".divergence", &to.divergence,
+                "weights the gradient by the head's density ratio", distillation::divergences());
+    schema.number_or_auto(
+        table + ".gan_weight", &to.gan_weight,
+        "weight of the generator's GAN loss, or \"auto\": balance the gradient norms", at_least_0);
+    schema.number(table + ".gan_balance", &to.gan_balance,
+                  "auto: GAN gradient norm over distribution-matching norm", positive);
+    schema.number(table + ".discriminator_weight", &to.discriminator_weight,
+                  "weight of the head's loss beside the fake score's", positive);
+    schema.number(table + ".gan_highest_level", &to.gan_highest_level,
+                  "the head sees samples noised by up to this level of 999",
+                  {.min = 0, .max = 999});
+    schema.number(table + ".r1_weight", &to.r1_weight, "R1 penalty on the head; 0: none",
+                  at_least_0);
+}
+
+[[noreturn]] void reject(const std::string& what) { throw core::UsageError(what); }
+
+void check_list(const std::vector<std::int64_t>& list, std::int64_t students, const char* key) {
+    const auto size = static_cast<std::int64_t>(list.size());
+    if (size > 1 && size != students) {
+        reject(
+            fmt::format("{} has {} entries; give one for all students or one for each of the {} "
+                        "(partition.students)",
+                        key, size, students));
+    }
+}
+
+void check(const RunConfig& config) {
+    inference::named_device(config.device);
+    if (config.output.empty())
+        reject("output is empty: name the run's directory, e.g. output=runs/first");
+    if (config.teacher.bfloat16 && config.precision == "fp16")
+        reject("teacher.bfloat16 is the old form of precision = \"bf16\"; precision says \"fp16\"");
+    if (config.data_path.empty())
+        reject("data.path is empty: name the data set, e.g. data.path=toy:ring");
+    if (config.teacher.sigma_min >= config.teacher.sigma_max)
+        reject("teacher.sigma_min must be below teacher.sigma_max");
+    if (config.teacher.guidance != 1 && config.teacher.path.empty() &&
+        config.teacher.condition_dropout == 0) {
+        reject(
+            "teacher.guidance needs a teacher that was trained without conditions too: set "
+            "teacher.condition_dropout, e.g. to 0.1");
+    }
+    if (config.network.architecture == "sd_unet" && config.teacher.path.empty()) {
+        reject(
+            "network.architecture = \"sd_unet\" describes a teacher that exists: set teacher.path "
+            "to its diffusers directory");
+    }
+    if (config.text.width % config.text.heads != 0)
+        reject("text.width must be a multiple of text.heads");
+    const bool resized = !config.students.widths.empty() || !config.students.depths.empty() ||
+                         !config.students.channel_mult.empty();
+    if (config.students.lora_rank > 0 && resized)
+        reject(
+            "students.lora_rank is for students of the teacher's size, since its weights are their "
+            "base");
+    if (config.students.lora_rank > 0 && !config.students.start.empty())
+        reject(
+            "students.lora_rank and students.start exclude each other: the base of "
+            "the deltas is the teacher");
+    check_list(config.students.widths, config.partition.students, "students.widths");
+    check_list(config.students.depths, config.partition.students, "students.depths");
+    for (const auto* matching : {&config.dm, &config.adm}) {
+        if (matching->regression != "none" && config.pairs.count == 0 &&
+            config.pairs.path.empty()) {
+            reject(
+                "a regression loss needs pairs: set pairs.count or pairs.path, or regression = "
+                "\"none\"");
+        }
+        if (matching->regression == "lpips" && config.lpips.backbone.empty()) {
+            reject(
+                "regression = \"lpips\" needs weights that Atelier does not ship: set "
+                "lpips.backbone and lpips.linear");
+        }
+    }
+    for (const std::string& sampler : config.evaluation.samplers) {
+        const auto sampling = inference::sampling_of(sampler, std::nullopt);
+        if (!sampling || sampling->method == inference::Sampling::Method::one_step) {
+            reject(fmt::format(
+                "evaluate.samplers: \"{}\" is not a sampler of a teacher; give heun, ddim or "
+                "stochastic with their steps",
+                sampler));
+        }
+    }
+}
+
+/// Limits threads to the usable processors, within a process and over all students' processes.
+void limit_threads(RunConfig& config) {
+    StudentsConfig& students = config.students;
+    config.threads = core::threads_within(config.threads, "threads");
+    const std::int64_t usable = core::usable_processors(),
+                       together = std::min(students.parallel, config.partition.students);
+    if (together * students.threads <= usable) return;
+    if (together == 1) {
+        students.threads = core::threads_within(students.threads, "students.threads");
+        return;
+    }
+    core::threads_within(together * students.threads, "students.parallel x students.threads");
+    students.parallel = std::min(together, usable);
+    students.threads =
+        std::min(students.threads, std::max<std::int64_t>(1, usable / students.parallel));
+}
+
+/// Float16's range requires loss scaling (training/loss_scale.h).
+void scale_losses(RunConfig& config) {
+    constexpr double first_scale = 65536;
+    for (auto* each : {&config.teacher.optimization, &config.tsm.optimization, &config.dm.student,
+                       &config.dm.fake, &config.adm.student, &config.adm.fake}) {
+        each->loss_scale = first_scale;
+    }
+}
+
+}  // namespace
+
+core::Schema schema_of(RunConfig& config) {
+    const Schema::Range free_to_change{.min = 0, .affects_result = false};
+    const std::vector<std::string> everything{"teacher", "partition", "pairs",     "tsm",
+                                              "dm",      "adm",       "evaluation"},
+        computed{"teacher", "pairs", "tsm", "dm", "adm"}, trained{"teacher", "tsm", "dm", "adm"};
+    Schema schema;
+    schema.set_stages({"teacher", "partition", "pairs", "tsm", "dm", "adm"});
+    schema.number("seed", &config.seed, "seed of all random numbers of the run", at_least_0);
+    schema.text("output", &config.output, "the run's directory", {}, false);
+    schema.set_stages(computed);
+    schema.text("device", &config.device, "cpu, cuda or cuda:N");
+    schema.number("threads", &config.threads,
+                  "CPU threads, at most as many as there are processors; 0: as many",
+                  free_to_change);
+    schema.number("device_memory", &config.device_memory,
+                  "GiB of the device, which --dry-run plans for; 0: what is found (CPUs)",
+                  free_to_change);
+    schema.text("precision", &config.precision,
+                "of products and convolutions in training (weights and losses are float32); fp16 "
+                "scales its losses; bf16 on a CPU that has none computes in fp32",
+                {"fp32", "bf16", "fp16"});
+    schema.set_stages(trained);
+    schema.flag("activation_checkpointing", &config.activation_checkpointing,
+                "U-Nets' blocks retain only their inputs and are recomputed in the backward "
+                "pass: less memory, a third more work");
+    schema.number("checkpoint_seconds", &config.checkpoint_seconds, "time between checkpoints",
+                  free_to_change);
+    schema.number("checkpoints_kept", &config.checkpoints_kept,
+                  "newest checkpoints that a stage keeps",
+                  {.min = 1, .max = 1e6, .affects_result = false});
+    schema.number("log_every", &config.log_every, "steps between lines of metrics.jsonl",
+                  {.min = 1, .affects_result = false});
+    schema.set_stages(everything);
+    schema.text("data.path", &config.data_path,
+                "safetensors of points, a zip or tar of images, a folder of IDX files, images or "
+                "tars, or toy:NAME");
+    schema.set_stages({"evaluation"});
+    schema.text("data.test_path", &config.test_path,
+                "held-out data for evaluation; empty: the test split of data.path");
+    schema.number("data.classes", &config.data_classes,
+                  "classes that the data must have; 0: none, -1: any",
+                  {.min = -1, .affects_result = false});
+    schema.numbers("data.shape", &config.data_shape,
+                   "shape that samples must have, e.g. [3, 64, 64]; empty: any",
+                   {.min = 1, .affects_result = false});
+    schema.set_stages(trained);
+    schema.flag("data.flips", &config.flips, "mirror half of the training images");
+    schema.set_stages(computed);
+    bind_network(schema, config.network);
+    bind_text(schema, config.text);
+    bind_teacher(schema, config.teacher);
+    bind_students(schema, config);
+    schema.set_stages({"tsm", "dm", "adm"});
+    bind_tsm(schema, config.tsm);
+    schema.set_stages({"dm", "adm"});
+    bind_matching(schema, "dm", config.dm, false);
+    schema.set_stages({"adm"});
+    bind_matching(schema, "adm", config.adm, true);
+    schema.set_stages({"dm", "adm"});  // where a regression needs it: stage_values_of
+    schema.text("lpips.network", &config.lpips.network, "backbone of regression = \"lpips\"",
+                {"vgg", "alex"});
+    schema.text("lpips.backbone", &config.lpips.backbone,
+                "its weights: torchvision's vgg16 or alexnet (.pth or safetensors)");
+    schema.text("lpips.linear", &config.lpips.linear,
+                "the lpips package's layer weights (vgg.pth or alex.pth); empty: they are in "
+                "lpips.backbone");
+    schema.set_stages({"dm", "adm"});  // where keep_best chooses by it
+    schema.number("probe.every", &config.probe.every,
+                  "steps between probe measurements and sample images; 0: only at the end",
+                  at_least_0);
+    schema.number("probe.count", &config.probe.count, "samples per probe", at_least_1);
+    schema.text(
+        "probe.classifier", &config.probe.classifier,
+        "model directory of the classifier whose features choose the best weights, and regress "
+        "with \"perceptual\"; empty: what evaluate.classifier was when the run began");
+    schema.set_stages({});
+    schema.number("probe.sampler_every", &config.probe.sampler_every,
+                  "as probe.every, for the teacher and TSM, whose samples take evaluate.steps "
+                  "steps of the sampler",
+                  at_least_0);
+    schema.number("probe.batch", &config.probe.batch, "samples of a probe drawn together; 0: all",
+                  at_least_0);
+    schema.set_stages({"evaluation"});
+    schema.number("evaluate.count", &config.evaluation.count, "samples per evaluation", {.min = 2});
+    schema.number("evaluate.seeds", &config.evaluation.seeds,
+                  "evaluations with different seeds, from 1000 on", {.min = 1});
+    schema.number("evaluate.steps", &config.evaluation.steps, "the teacher's Heun steps",
+                  {.min = 1});
+    schema.texts("evaluate.samplers", &config.evaluation.samplers,
+                 "further rows of the teacher, each by a sampler, e.g. [\"heun:64\", "
+                 "\"stochastic:256,S_churn=40,S_min=0.05,S_max=50,S_noise=1.003\"]");
+    schema.text("evaluate.classifier", &config.evaluation.classifier,
+                "model directory of the classifier whose features measure images; empty: none");
+    return schema;
+}
+
+namespace {
+
+/// The values that a stage depends on, without those that another of its keys disables.
+nlohmann::json stage_values_of(const core::Schema& schema, const RunConfig& config,
+                               const std::string& stage) {
+    nlohmann::json values = schema.values_of(stage);
+    if (!config.uses_lpips()) values.erase("lpips");
+    if (!config.chooses_by_probes(stage)) values.erase("probe");
+    return values;
+}
+
+}  // namespace
+
+bool RunConfig::chooses_by_probes(const std::string& stage) const {
+    if (stage == "dm") return dm.keep_best;
+    return stage == "adm" && ((dm.steps > 0 && dm.keep_best) || adm.keep_best);
+}
+
+bool RunConfig::uses_classifier(const std::string& stage) const {
+    const bool perceptual =
+        dm.regression == "perceptual" || (stage == "adm" && adm.regression == "perceptual");
+    return chooses_by_probes(stage) || ((stage == "dm" || stage == "adm") && perceptual);
+}
+
+backends::Compute RunConfig::compute() const {
+    if (precision == "bf16" && (device != "cpu" || backends::cpu_trains_in_bfloat16()))
+        return {at::kBFloat16, activation_checkpointing};
+    if (precision == "fp16") return {at::kHalf, activation_checkpointing};
+    return {std::nullopt, activation_checkpointing};
+}
+
+LoadedConfig load_config(const std::string& path, const std::vector<std::string>& overrides) {
+    LoadedConfig loaded{.config = {}, .path = path, .overrides = overrides};
+    core::Schema schema = schema_of(loaded.config);
+    loaded.defaults = schema.values();
+    loaded.former_keys = schema.former_keys();
+    schema.read(path, overrides);
+    check(loaded.config);
+    if (loaded.config.teacher.bfloat16) loaded.config.precision = "bf16";
+    if (loaded.config.precision == "fp16") scale_losses(loaded.config);
+    for (const char* stage : {"teacher", "partition", "pairs", "tsm", "dm", "adm", "evaluation"})
+        loaded.stage_values[stage] = stage_values_of(schema, loaded.config, stage);
+    using Source = core::Schema::Source;
+    const Source classifier = schema.source("evaluate.classifier");
+    loaded.classifier_is_explicit =
+        classifier == Source::command_line ||
+        (classifier == Source::file && schema.source("data.path") != Source::command_line);
+    limit_threads(loaded.config);
+    return loaded;
+}
+
+}  // namespace atelier::pipeline

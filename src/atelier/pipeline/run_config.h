@@ -1,0 +1,164 @@
+#pragma once
+
+#include <map>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "atelier/core/schema.h"
+#include "atelier/distillation/stage.h"
+
+namespace atelier::pipeline {
+
+/// Sizes of a network; each architecture uses its own.
+struct NetworkConfig {
+    std::string architecture = "adm_unet";
+    // adm_unet
+    std::int64_t model_channels = 32, num_blocks = 1, channel_mult_emb = 4, patch_size = 1;
+    std::vector<std::int64_t> channel_mult{1, 2}, attention_resolutions{};
+    // mlp
+    std::int64_t hidden = 128, blocks = 4;
+};
+
+struct TeacherConfig {
+    std::string path;  // an existing model directory instead of training
+    std::int64_t steps = 10000, batch = 64;
+    distillation::Optimization optimization{.lr = 1e-3,
+                                            .beta2 = 0.99,
+                                            .clip = 1.0,
+                                            .warmup = 200,
+                                            .decay_from = 0.5,
+                                            .ema_decay = 0.999};
+    double sigma_data = 0.5, sigma_min = 0.002, sigma_max = 80, p_mean = -1.2, p_std = 1.2;
+    std::int64_t micro_batch = 0;
+    double condition_dropout = 0, guidance = 1;
+    bool bfloat16 = false;
+};
+
+/// The text tower that is trained with a teacher of captioned data, and its tokenizer.
+struct TextConfig {
+    std::int64_t width = 64, layers = 2, heads = 4, tokens = 32, merges = 512;
+};
+
+struct PartitionConfig {
+    std::int64_t students = 4;
+    std::string method = "consecutive", file;
+};
+
+struct PairsConfig {
+    std::int64_t count = 0, steps = 18, shard = 4096;
+    std::string path, filter = "all";
+};
+
+struct StudentsConfig {
+    std::vector<std::int64_t> widths,
+        depths;  // empty: the teacher's; one for all, or one per student
+    std::vector<std::int64_t> channel_mult;  // empty: the teacher's; of all students
+    std::string start;                       // a stage's folder of another run to branch from
+    std::int64_t parallel = 1, threads = 1;
+    bool tsm = true;
+    std::int64_t lora_rank = 0;  // 0: all weights are trained
+};
+
+struct TsmConfig {
+    std::int64_t steps = 2000, batch = 64, micro_batch = 0;
+    distillation::Optimization optimization{.lr = 1e-3,
+                                            .beta2 = 0.99,
+                                            .clip = 1.0,
+                                            .warmup = 100,
+                                            .decay_from = 0.5,
+                                            .ema_decay = 0.999};
+};
+
+/// DM and ADM share their settings; ADM is DM with a GAN head.
+struct MatchingConfig {
+    std::int64_t steps = 1000, batch = 64, micro_batch = 0, fake_updates = 5;
+    std::int64_t critic_warmup = -1;  // -1: depends on the weights that the stage starts from
+    distillation::Optimization student{.lr = 2e-4, .warmup = 50, .ema_decay = 0.99};
+    distillation::Optimization fake{.lr = 4e-4, .warmup = 50};
+    std::string loss = "distribution_matching", divergence = "reverse_kl", regression = "none";
+    double regression_weight = 0.25, sid_alpha = 1.0;
+    bool keep_best = true;
+    std::optional<double> gan_weight = 0.003;  // empty: "auto"; ADM only
+    double gan_balance = 1.0, discriminator_weight = 0.01, r1_weight = 0;
+    std::int64_t gan_highest_level = 999;
+};
+
+struct ProbeConfig {
+    std::int64_t every = 0, sampler_every = 0, count = 1000, batch = 0;
+    std::string classifier;
+};
+
+struct EvaluationConfig {
+    std::int64_t count = 10000, seeds = 1, steps = 18;
+    std::string classifier = "models/classifier";
+    std::vector<std::string> samplers;  // of additional rows of the teacher
+};
+
+/// The weights that regression = "lpips" needs.
+struct LpipsConfig {
+    std::string network = "vgg", backbone, linear;
+};
+
+/// The contents of a config file; keys are documented where they are bound (run_config.cpp).
+struct RunConfig {
+    std::int64_t seed = 0;
+    std::string output, device = "cpu";
+    std::int64_t threads = 0;
+    double device_memory = 0;  // GiB
+    std::string precision = "fp32";
+    bool activation_checkpointing = false;
+    std::string data_path, test_path;
+    std::int64_t data_classes = -1;
+    std::vector<std::int64_t> data_shape;
+    bool flips = false;
+    NetworkConfig network;
+    TextConfig text;
+    TeacherConfig teacher;
+    PartitionConfig partition;
+    PairsConfig pairs;
+    StudentsConfig students;
+    TsmConfig tsm;
+    MatchingConfig dm, adm;
+    LpipsConfig lpips;
+    ProbeConfig probe;
+    EvaluationConfig evaluation;
+    double checkpoint_seconds = 60;
+    std::int64_t checkpoints_kept = 2, log_every = 50;
+
+    /// Whether a stage's ("dm", "adm") weights are chosen by the probes, or depend on the
+    /// classifier's features.
+    bool chooses_by_probes(const std::string& stage) const;
+    bool uses_classifier(const std::string& stage) const;
+    bool uses_lpips() const { return dm.regression == "lpips" || adm.regression == "lpips"; }
+    /// How all stages compute: in `precision`, but for bf16 in float32 on CPUs without instructions
+    /// for it (cpu_trains_in_bfloat16).
+    backends::Compute compute() const;
+};
+
+/// The keys of a config, bound to `config`, which must outlive the schema.
+core::Schema schema_of(RunConfig& config);
+
+/// A config, with its sources.
+struct LoadedConfig {
+    RunConfig config;
+    std::string path;
+    std::vector<std::string> overrides;
+    std::map<std::string, nlohmann::json>
+        stage_values;  // by stage (teacher, partition, pairs, tsm, dm, adm, evaluation): the values
+                       // of the keys that its result depends on
+    nlohmann::json defaults;                         // of all keys
+    std::map<std::string, std::string> former_keys;  // former names, with the current keys
+    /// Whether evaluate.classifier was chosen for these data: both are in the file, or it was given
+    /// on the command line. Otherwise it is a default, and dropped where it does not fit.
+    bool classifier_is_explicit = false;
+
+    const nlohmann::json& values_of(const std::string& stage) const {
+        return stage_values.at(stage);
+    }
+};
+
+/// Reads a config and checks ranges and dependencies between keys. Throws core::UsageError.
+LoadedConfig load_config(const std::string& path, const std::vector<std::string>& overrides);
+
+}  // namespace atelier::pipeline

@@ -1,0 +1,379 @@
+#include "atelier/pipeline/run_context.h"
+
+#include <fmt/ranges.h>
+
+#include "atelier/core/error.h"
+#include "atelier/core/hash.h"
+#include "atelier/diffusion/guidance.h"
+#include "atelier/inference/engine.h"
+#include "atelier/models/diffusers_directory.h"
+#include "atelier/pipeline/caption_table.h"
+#include "atelier/pipeline/latent_data.h"
+#include "atelier/pipeline/perceptual_losses.h"
+#include "atelier/pipeline/probe_distance.h"
+
+namespace atelier::pipeline {
+
+namespace fs = std::filesystem;
+
+namespace {
+
+constexpr std::size_t sha256_length = 64;
+
+}  // namespace
+
+void check_data(const data::SampleSpec& spec, std::int64_t classes, const RunConfig& config) {
+    const auto label_text = [](std::int64_t count) {
+        return count == 0 ? "no labels" : fmt::format("{} classes", count);
+    };
+    if (config.data_classes >= 0 && classes != config.data_classes) {
+        throw core::UsageError(fmt::format(
+            "{}: has {}, but data.classes asks for {}; name other data, or set data.classes = {}",
+            config.data_path, label_text(classes), label_text(config.data_classes), classes));
+    }
+    if (!config.data_shape.empty() && spec.shape != config.data_shape &&
+        spec.kind == data::SampleSpec::Kind::latent) {
+        throw core::UsageError(
+            fmt::format("{}: the teacher's latents are {}, but data.shape asks for {}; set "
+                        "data.shape = {}, or leave it out",
+                        config.teacher.path, core::to_string(spec.shape),
+                        core::to_string(config.data_shape), core::to_string(spec.shape)));
+    }
+    if (!config.data_shape.empty() && spec.shape != config.data_shape) {
+        throw core::UsageError(fmt::format(
+            "{}: samples are {}, but data.shape asks for {}; convert them with: atelier import {} "
+            "NEW.zip --size {}",
+            config.data_path, core::to_string(spec.shape), core::to_string(config.data_shape),
+            config.data_path, config.data_shape.back()));
+    }
+}
+
+void check_teacher(const models::Model& teacher, const data::SampleSpec& spec,
+                   std::int64_t label_width, bool captions, const RunConfig& config) {
+    const auto labelled = [](std::int64_t width, bool text) {
+        if (text) return fmt::format("with captions embedded in {} values", width);
+        return width == 0 ? "unlabelled" : fmt::format("in {} classes", width);
+    };
+    const bool reads_text = teacher.config.value("condition", "") == "text";
+    if (teacher.spec.shape == spec.shape && teacher.network.label_dim == label_width &&
+        reads_text == captions)
+        return;
+    throw core::UsageError(
+        fmt::format("{}: this teacher is for samples of {} {}; those of {} are {} {}. Name data "
+                    "like those that it was trained on (data.path), "
+                    "or another teacher",
+                    config.teacher.path, core::to_string(teacher.spec.shape),
+                    labelled(teacher.network.label_dim, reads_text), config.data_path,
+                    core::to_string(spec.shape), labelled(label_width, captions)));
+}
+
+RunContext::RunContext(LoadedConfig loaded)
+    : loaded_(std::move(loaded)),
+      output_(config().output),
+      device_(inference::device_of(config().device)) {}
+
+const std::shared_ptr<const data::Dataset>& RunContext::raw_data() {
+    if (!raw_data_)
+        raw_data_ = data::open_dataset({.path = config().data_path, .split = "train", .limit = 0});
+    return raw_data_;
+}
+
+const std::shared_ptr<const data::Dataset>& RunContext::data() {
+    if (!data_) data_ = draws_latents(config()) ? latent_dataset(*this, raw_data()) : raw_data();
+    return data_;
+}
+
+std::string hash_of_files(const std::vector<fs::path>& files) {
+    std::string hashes;
+    for (const fs::path& file : files) {
+        if (fs::is_regular_file(file)) hashes += core::sha256_of_file(file);
+    }
+    return hashes.size() > sha256_length ? core::sha256(hashes) : hashes;
+}
+
+namespace {
+
+std::vector<fs::path> teacher_weight_files(const fs::path& teacher) {
+    if (!models::is_diffusers_directory(teacher))
+        return {teacher / "config.json", teacher / "model.safetensors"};
+    std::vector<fs::path> files;
+    for (const models::DiffusersWeights& part :
+         {models::DiffusersDirectory(teacher).unet_weights(),
+          models::DiffusersDirectory(teacher).text_weights()}) {
+        files.insert(files.end(), part.files().begin(), part.files().end());
+    }
+    return files;
+}
+
+}  // namespace
+
+training::StageIdentity RunContext::identity(const std::string& stage) {
+    training::StageIdentity identity{.settings = loaded_.values_of(stage),
+                                     .contents = {{"data.path", raw_data()->hash()}},
+                                     .defaults = loaded_.defaults,
+                                     .former_keys = loaded_.former_keys};
+    const auto tie = [&](const std::string& key, const std::vector<fs::path>& files) {
+        const std::string hash = hash_of_files(files);
+        if (!hash.empty()) identity.contents[key] = hash;
+    };
+    if (stage == "teacher") {
+        if (config().teacher.path.empty()) identity.extensible_key = "teacher.steps";
+        else if (fs::exists(config().teacher.path))
+            tie("teacher.path", teacher_weight_files(config().teacher.path));
+        return identity;
+    }
+    const std::string& method = config().partition.method;
+    const bool by_teacher =
+        method == "kmeans" || method == "balanced";  // captions have no other methods
+    if (stage != "partition" || by_teacher) {
+        const auto teacher = training::StageFolder::is_finished(output_ / "teacher");
+        if (teacher) identity.contents["teacher"] = teacher_hash();
+    }
+    if (stage == "partition") {
+        if (method == "file") tie("partition.file", {config().partition.file});
+        return identity;
+    }
+    if (stage == "pairs") return identity;
+    tie("partition", {output_ / "partition.json"});
+    if (!config().students.start.empty()) {
+        const fs::path start = config().students.start;
+        tie("students.start", {start / "model.safetensors", start / "fake_score.safetensors"});
+    }
+    if (stage == "tsm") return identity;
+    if (config().dm.regression != "none" || (stage == "adm" && config().adm.regression != "none")) {
+        tie("pairs.path",
+            {(config().pairs.path.empty() ? output_ / "pairs" : fs::path(config().pairs.path)) /
+             "manifest.json"});
+    }
+    if (config().uses_lpips()) {
+        tie("lpips.backbone", {config().lpips.backbone});
+        tie("lpips.linear", {config().lpips.linear});
+    }
+    if (config().uses_classifier(stage) && raw_data()->has_samples() &&
+        raw_data()->spec().kind == data::SampleSpec::Kind::image && !draws_latents(config())) {
+        const fs::path classifier = probe_classifier();
+        tie("probe.classifier",
+            {classifier / "config.json", classifier / "classifier.safetensors"});
+        identity.contents.emplace("probe.classifier", "none");
+    }
+    return identity;
+}
+
+std::string RunContext::probe_classifier() const {
+    if (!config().probe.classifier.empty()) return config().probe.classifier;
+    const nlohmann::json noted =
+        training::StageFolder::note_of(output_ / "teacher", "probe.classifier");
+    return noted.is_string() ? noted.get<std::string>() : config().evaluation.classifier;
+}
+
+const models::Model& RunContext::teacher() {
+    if (!teacher_) {
+        if (!models::is_model_directory(output_ / "teacher")) {
+            core::fail("{}: the run has no teacher yet; make it with: atelier teacher {}",
+                       (output_ / "teacher").string(), loaded_.path);
+        }
+        teacher_ =
+            std::make_unique<models::Model>(models::read_model(output_ / "teacher", device_));
+    }
+    return *teacher_;
+}
+
+const std::string& RunContext::teacher_hash() {
+    if (teacher_hash_.empty()) teacher_hash_ = backends::hash_of(teacher().parameters);
+    return teacher_hash_;
+}
+
+models::Model RunContext::frozen_teacher() {
+    conditions();  // embeds captions now; later that would read the teacher again, and keep it
+    models::Model frozen = teacher();
+    teacher_.reset();
+    if (const auto type = config().compute().type)
+        frozen.parameters = frozen.parameters.cast_weights(*type);
+    return frozen;
+}
+
+const diffusion::ConditionTable& RunContext::conditions() {
+    if (!conditions_)
+        conditions_ = data()->captions().empty()
+                          ? diffusion::ConditionTable::classes(data()->classes())
+                          : caption_table(*this);
+    return *conditions_;
+}
+
+std::unique_ptr<diffusion::Denoiser> RunContext::guided_teacher(const models::Model& teacher) {
+    const double guidance = config().teacher.guidance;
+    auto plain = std::make_unique<diffusion::EdmDenoiser>(teacher.denoiser(config().compute()));
+    if (guidance == 1) return plain;
+    const std::int64_t none = -1;
+    return std::make_unique<diffusion::GuidedDenoiser>(
+        std::move(plain), conditions().of({&none, 1}, device_).labels, guidance);
+}
+
+training::LoopSettings RunContext::loop_settings(const std::string& label,
+                                                 const std::filesystem::path& folder,
+                                                 std::span<const std::int64_t> classes,
+                                                 const diffusion::ConditionTable& conditions) {
+    const auto& dataset = data();
+    conditions::Prior prior = data::prior_of(*dataset);
+    if (!classes.empty()) prior = conditions::restricted(prior, classes);
+    std::vector<std::int64_t> labels;
+    for (std::int64_t i = 0; i < config().probe.count; ++i) {
+        labels.push_back(conditions::draw_class(prior, seed(), static_cast<std::uint64_t>(i)));
+    }
+    training::LoopSettings settings;
+    settings.label = label;
+    settings.folder = folder;
+    settings.checkpoint_seconds = config().checkpoint_seconds;
+    settings.checkpoints_kept = static_cast<int>(config().checkpoints_kept);
+    settings.probe_batch = config().probe.batch;
+    settings.log_every = config().log_every;
+    settings.probe_every = config().probe.every;
+    settings.probe_noise =
+        diffusion::image_noise(seed(), 0, config().probe.count, dataset->spec().shape).to(device_);
+    settings.probe_condition = conditions.of(labels, device_);
+    settings.distance = distance_to_data(*this, classes);
+    if (dataset->spec().kind == data::SampleSpec::Kind::latent) {
+        if (!autoencoder_)
+            autoencoder_ = std::make_shared<inference::Autoencoder>(
+                output_ / "teacher" / "vae", inference::Engine{.device = device_});
+        settings.draw = [autoencoder = autoencoder_](const std::filesystem::path& stem,
+                                                     const Tensor& samples) {
+            draw_latents(stem, *autoencoder, samples);
+        };
+        return settings;
+    }
+    settings.draw = [spec = dataset->spec(), labels](const std::filesystem::path& stem,
+                                                     const Tensor& samples) {
+        draw_samples(stem, spec, samples, labels);
+    };
+    return settings;
+}
+
+void check_run(RunContext& context) {
+    const data::Dataset& data = *context.raw_data();
+    const RunConfig& config = context.config();
+    const PartitionConfig& partition = config.partition;
+    if (data.classes() == 0 && partition.students > 1) {
+        throw core::UsageError(
+            fmt::format("{}: is unlabelled, so its conditions cannot be split among {} students; "
+                        "label it (atelier import makes classes of "
+                        "folders), or set partition.students = 1",
+                        config.data_path, partition.students));
+    }
+    if (draws_latents(config)) {
+        check_latents(config, data);
+    } else if (!data.has_samples()) {
+        throw core::UsageError(
+            config.data_path +
+            ": prompts alone are for a teacher that exists (teacher.path, a diffusers directory)");
+    } else if (check_data(data.spec(), class_count(data), config); config.teacher.path.empty()) {
+        networks::make_network(
+            core::JsonObject(network_json(config.network, data.spec(), label_width(config, data)),
+                             context.loaded().path));
+    } else {
+        check_teacher(models::read_model_config(config.teacher.path), data.spec(),
+                      label_width(config, data), !data.captions().empty(), config);
+    }
+    if (config.uses_lpips()) {
+        if (data.spec().kind != data::SampleSpec::Kind::image)
+            throw core::UsageError(
+                "regression = \"lpips\" is for images; the data are points, use pseudo_huber");
+        lpips_loss(config.lpips, at::kCPU);
+    }
+    if (!data.captions().empty()) return check_captions(config, data);
+    conditions::PartitionRequest request;
+    request.students = partition.students;
+    request.classes = std::max<std::int64_t>(1, data.classes());
+    request.file = partition.file;
+    // The other methods need the teacher, but the possible number of students does not.
+    if (partition.method == "file") request.method = "file";
+    conditions::make_partition(request);
+}
+
+namespace {
+
+/// Each level halves the grid of patches, so the side of an image must be divisible accordingly.
+void check_patches(const NetworkConfig& config, std::int64_t side) {
+    const std::int64_t halvings = std::int64_t{1} << (config.channel_mult.size() - 1),
+                       unit = config.patch_size * halvings;
+    if (side % unit == 0) return;
+    constexpr std::int64_t max_patch = 16;
+    std::vector<std::int64_t> patches;
+    for (std::int64_t p = 1; p <= max_patch; ++p) {
+        if (side % (p * halvings) == 0) patches.push_back(p);
+    }
+    const std::string sizes =
+        side > unit ? fmt::format("{} or {}", side / unit * unit, (side / unit + 1) * unit)
+                    : std::to_string(unit);
+    const std::string remedy =
+        patches.empty() ? "fewer levels (network.channel_mult)"
+                        : fmt::format("network.patch_size = {}", fmt::join(patches, ", "));
+    throw core::UsageError(fmt::format(
+        "images of {0}x{0} (data.shape) do not fit network.patch_size = {1} with {2} levels "
+        "(network.channel_mult): the side must be a multiple of {3}. For {0} pixels take {4}; "
+        "or import the images at {5} pixels",
+        side, config.patch_size, config.channel_mult.size(), unit, remedy, sizes));
+}
+
+/// Stable Diffusion 1's U-Net with these sizes: all levels but the lowest attend, in 8 heads, to
+/// tokens of width `classes`.
+nlohmann::json sd_unet_json(const NetworkConfig& config, const data::SampleSpec& spec,
+                            std::int64_t classes) {
+    std::vector<std::int64_t> channels;
+    for (const std::int64_t factor : config.channel_mult)
+        channels.push_back(factor * config.model_channels);
+    std::vector<std::string> down(channels.size(), "CrossAttnDownBlock2D"),
+        up(channels.size(), "CrossAttnUpBlock2D");
+    down.back() = "DownBlock2D", up.front() = "UpBlock2D";
+    return {{"architecture", "sd_unet"},
+            {"data", data::to_json(spec)},
+            {"condition", "text"},
+            {"preconditioning", "ddpm"},
+            {"scheduler",
+             {{"beta_schedule", "scaled_linear"}, {"beta_start", 0.00085}, {"beta_end", 0.012}}},
+            {"unet",
+             {{"_class_name", "UNet2DConditionModel"},
+              {"sample_size", spec.shape.at(1)},
+              {"in_channels", spec.shape.at(0)},
+              {"out_channels", spec.shape.at(0)},
+              {"block_out_channels", channels},
+              {"layers_per_block", config.num_blocks},
+              {"attention_head_dim", 8},
+              {"cross_attention_dim", classes},
+              {"down_block_types", down},
+              {"up_block_types", up}}}};
+}
+
+}  // namespace
+
+nlohmann::json network_json(const NetworkConfig& config, const data::SampleSpec& spec,
+                            std::int64_t classes) {
+    nlohmann::json json{
+        {"architecture", config.architecture}, {"classes", classes}, {"data", data::to_json(spec)}};
+    if (config.architecture == "mlp") {
+        if (spec.shape.size() != 1)
+            throw core::UsageError(
+                "network.architecture = \"mlp\" is for points; the data are images, use adm_unet");
+        json.update(
+            {{"dimensions", spec.shape[0]}, {"hidden", config.hidden}, {"blocks", config.blocks}});
+        return json;
+    }
+    if (config.architecture == "sd_unet") return sd_unet_json(config, spec, classes);
+    if (spec.shape.size() != 3) {
+        throw core::UsageError(
+            fmt::format("network.architecture = \"{}\" is for images; the data are points, use mlp",
+                        config.architecture));
+    }
+    if (config.architecture == "adm_unet") check_patches(config, spec.shape[1]);
+    json.update({{"resolution", spec.shape[1]},
+                 {"channels", spec.shape[0]},
+                 {"model_channels", config.model_channels},
+                 {"channel_mult", config.channel_mult},
+                 {"num_blocks", config.num_blocks},
+                 {"attention_resolutions", config.attention_resolutions},
+                 {"channel_mult_emb", config.channel_mult_emb},
+                 {"patch_size", config.patch_size}});
+    return json;
+}
+
+}  // namespace atelier::pipeline

@@ -1,0 +1,104 @@
+#pragma once
+
+#include <filesystem>
+#include <memory>
+
+#include "atelier/conditions/partition.h"
+#include "atelier/data/dataset.h"
+#include "atelier/diffusion/condition_table.h"
+#include "atelier/inference/autoencoder.h"
+#include "atelier/models/model_directory.h"
+#include "atelier/pipeline/run_config.h"
+#include "atelier/training/loop.h"
+#include "atelier/training/run_directory.h"
+
+namespace atelier::pipeline {
+
+/// A run in progress: its config, its directory, and what several stages need.
+class RunContext {
+public:
+    explicit RunContext(LoadedConfig loaded);
+
+    const RunConfig& config() const { return loaded_.config; }
+    LoadedConfig& loaded() { return loaded_; }
+    const LoadedConfig& loaded() const { return loaded_; }
+    const std::filesystem::path& output() const { return output_; }
+    at::Device device() const { return device_; }
+    std::uint64_t seed() const { return static_cast<std::uint64_t>(config().seed); }
+
+    /// The training data as stored on disk, opened on first use.
+    const std::shared_ptr<const data::Dataset>& raw_data();
+    /// The training data as the teacher sees them. For a teacher of latents, images are encoded on
+    /// first use.
+    const std::shared_ptr<const data::Dataset>& data();
+
+    /// Everything that the result of a stage (teacher, partition, pairs, tsm, dm, adm) depends on,
+    /// as far as it exists.
+    training::StageIdentity identity(const std::string& stage);
+    /// A stage's folder under the output, tied to its identity.
+    training::StageFolder stage(const std::string& stage, const std::string& folder) {
+        return {output_ / folder, identity(stage)};
+    }
+
+    /// The classifier whose features choose among a student's weights: probe.classifier, or the
+    /// value of evaluate.classifier when the run began. Empty: none.
+    std::string probe_classifier() const;
+
+    /// The finished teacher. Throws core::Error, saying how to make one, when there is none.
+    const models::Model& teacher();
+    /// ops::hash_of its weights.
+    const std::string& teacher_hash();
+    /// The teacher for inference only: in low precision, its matrices take two bytes per element.
+    /// Releases the context's own copy, so references that teacher() returned become invalid.
+    models::Model frozen_teacher();
+
+    /// The conditions of the data's labels: classes, or captions as the run's teacher embeds them.
+    const diffusion::ConditionTable& conditions();
+
+    /// `teacher`, which must outlive the result, with guidance applied according to the config.
+    std::unique_ptr<diffusion::Denoiser> guided_teacher(const models::Model& teacher);
+
+    /// The settings that all training loops of the run share: probes on `classes` drawn from the
+    /// prior, with labels looked up in `conditions`; checkpoints; sample images; the distance to
+    /// the data. `label` is shown to people.
+    training::LoopSettings loop_settings(const std::string& label,
+                                         const std::filesystem::path& folder,
+                                         std::span<const std::int64_t> classes,
+                                         const diffusion::ConditionTable& conditions);
+
+private:
+    LoadedConfig loaded_;
+    std::filesystem::path output_;
+    at::Device device_;
+    std::shared_ptr<const data::Dataset> raw_data_, data_;
+    std::unique_ptr<models::Model> teacher_;
+    std::string teacher_hash_;
+    std::optional<diffusion::ConditionTable> conditions_;
+    std::shared_ptr<inference::Autoencoder> autoencoder_;  // decodes a latent teacher's samples
+};
+
+/// One SHA-256 of those of the files that exist, in order; empty where none does.
+std::string hash_of_files(const std::vector<std::filesystem::path>& files);
+
+/// Throws core::UsageError where `spec` and `classes` differ from data.shape and data.classes.
+void check_data(const data::SampleSpec& spec, std::int64_t classes, const RunConfig& config);
+
+/// Throws core::UsageError where a teacher is for other samples: a class-conditional one needs
+/// labels, an unconditional one accepts none. `label_width` is the number of classes or, with
+/// `captions`, the width of a caption's embedding.
+void check_teacher(const models::Model& teacher, const data::SampleSpec& spec,
+                   std::int64_t label_width, bool captions, const RunConfig& config);
+
+/// Throws core::UsageError or core::Error where config and data do not fit together, before
+/// anything is trained or written.
+void check_run(RunContext& context);
+
+/// The config.json of a network with `config`'s sizes for samples of `spec`, without noise levels.
+nlohmann::json network_json(const NetworkConfig& config, const data::SampleSpec& spec,
+                            std::int64_t classes);
+
+/// Writes `stem`.png: a grid of images, or points coloured by class.
+void draw_samples(const std::filesystem::path& stem, const data::SampleSpec& spec,
+                  const Tensor& samples, std::span<const std::int64_t> classes);
+
+}  // namespace atelier::pipeline

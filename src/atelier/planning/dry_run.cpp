@@ -1,0 +1,458 @@
+#include "atelier/planning/dry_run.h"
+
+#include <ATen/Parallel.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <chrono>
+#include <cmath>
+#include <fstream>
+#include <iostream>
+#include <map>
+
+#include "atelier/core/error.h"
+#include "atelier/core/log.h"
+#include "atelier/core/progress.h"
+#include "atelier/core/signals.h"
+#include "atelier/distillation/distribution_matching.h"
+#include "atelier/distillation/score_matching.h"
+#include "atelier/inference/device.h"
+#include "atelier/pipeline/matching_settings.h"
+#include "atelier/pipeline/preflight.h"
+#include "atelier/planning/run_plan.h"
+#include "atelier/training/stepper.h"
+
+namespace atelier::planning {
+
+namespace {
+
+constexpr double gib = 1024.0 * 1024 * 1024;
+constexpr double matmul_rate_fraction =
+    0.5;  // of the rate of matrix products, assumed for a U-Net's step (docs/recipes.md)
+constexpr double longest_trial_seconds = 5;    // expected for a step that is still measured
+constexpr double trial_memory_fraction = 0.5;  // a step that is expected to need less is measured
+
+using Clock = std::chrono::steady_clock;
+
+double time_of(const std::function<void()>& work) {
+    const auto start = Clock::now();
+    work();
+    return std::chrono::duration<double>(Clock::now() - start).count();
+}
+
+/// Bytes: on a CPU what this process may use, on a CUDA device only what was given. 0: unknown.
+double available_memory(const pipeline::RunConfig& config, const DryRunOptions& options) {
+    if (options.device_memory_gib > 0) return options.device_memory_gib * gib;
+    if (config.device_memory > 0) return config.device_memory * gib;
+    if (config.device != "cpu") return 0;
+    double memory = static_cast<double>(::sysconf(_SC_PHYS_PAGES)) *
+                    static_cast<double>(::sysconf(_SC_PAGESIZE));
+    std::ifstream limit("/sys/fs/cgroup/memory.max");
+    double quota = 0;
+    if (limit >> quota) memory = std::min(memory, quota);
+    return memory;
+}
+
+/// FLOP/s of matrix products in the run's precision.
+double measure_rate(const pipeline::RunConfig& config) {
+    at::NoGradGuard no_gradients;
+    constexpr std::int64_t side = 1024, runs = 3;
+    const auto type = config.compute().type.value_or(at::kFloat);
+    const at::Device device(config.device);
+    const Tensor a = at::ones({side, side}, at::TensorOptions().device(device).dtype(type));
+    double least = 1e9;
+    for (std::int64_t i = 0; i <= runs; ++i)
+        least = std::min(least, time_of([&] { at::matmul(a, a)[0][0].item<float>(); }));
+    return 2.0 * side * side * side / least;
+}
+
+struct Estimate {
+    double bytes = 0,
+           bytes_toggled = 0;              // the latter with activation checkpointing toggled
+    std::int64_t fitting_micro_batch = 0;  // that would fit; 0: none, or not needed
+    double step_seconds = std::nan("");
+    std::string from;
+};
+
+models::Model random_model(const PlannedNetwork& network, at::Device device) {
+    models::Model model = models::init_model(network.config, 0);
+    model.parameters = model.parameters.to(device);
+    return model;
+}
+
+/// Measures the seconds of one step of a stage on noise, after a warm-up step.
+class Trial {
+public:
+    Trial(const pipeline::RunConfig& config, const RunPlan& plan, const PlannedStage& stage)
+        : config_(config),
+          stage_(stage),
+          device_(config.device),
+          teacher_(random_model(plan.networks.front(), device_)),
+          student_(random_model(plan.networks[stage.network], device_)),
+          classes_(plan.label_width) {
+        if (const auto type = config.compute().type)
+            teacher_.parameters = teacher_.parameters.cast_weights(*type);
+    }
+
+    double seconds() {
+        return stage_.name == "teacher" || stage_.name == "tsm" ? score_matching_seconds()
+                                                                : distillation_seconds();
+    }
+
+private:
+    double measure(distillation::Stage& stage) const {
+        training::Stepper stepper(stage);
+        stepper.step(0);
+        if (core::stop_requested()) throw core::Interrupted("interrupted; nothing was written");
+        return time_of([&] { stepper.step(1); });
+    }
+
+    distillation::BatchSource noise() const {
+        return [this](std::int64_t step) {
+            std::vector<std::int64_t> labels;
+            for (std::int64_t i = 0; i < stage_.batch; ++i)
+                labels.push_back(i % std::max<std::int64_t>(1, classes_));
+            return distillation::LabelledBatch{
+                diffusion::image_noise(1, step * stage_.batch, stage_.batch,
+                                       student_.network.data_shape),
+                labels};
+        };
+    }
+
+    double score_matching_seconds() {
+        const auto teacher = teacher_.denoiser(config_.compute());
+        const bool tsm = stage_.name == "tsm";
+        distillation::ScoreMatching matching(student_.network, student_.parameters,
+                                             tsm ? &teacher : nullptr, noise(),
+                                             {.steps = 2,
+                                              .parametrisation = student_.parametrisation,
+                                              .range = student_.range,
+                                              .compute = config_.compute(),
+                                              .conditions = conditions(),
+                                              .batch = stage_.batch,
+                                              .micro_batch = stage_.micro_batch,
+                                              .stream = "dry-run"});
+        return measure(matching);
+    }
+
+    double distillation_seconds() {
+        const pipeline::MatchingConfig& from = stage_.name == "adm" ? config_.adm : config_.dm;
+        backends::Parameters fake = student_.parameters.clone();
+        if (stage_.name == "adm")
+            fake.merge(distillation::init_head(student_.network, 0).to(device_), "");
+        distillation::MatchingSettings settings =
+            pipeline::matching_settings(config_, stage_.name, student_);
+        settings.steps = 2;
+        settings.stream = "dry-run";
+        const auto pairs = [this, real = noise()](std::int64_t step) {
+            const distillation::LabelledBatch batch = real(step);
+            return distillation::PairBatch{batch.samples, batch.samples, batch.labels};
+        };
+        const auto teacher = teacher_.denoiser(config_.compute());
+        const auto classes = static_cast<std::size_t>(std::max<std::int64_t>(1, classes_));
+        distillation::DistributionMatching matching({student_.network,
+                                                     student_.parameters,
+                                                     student_.network,
+                                                     fake,
+                                                     teacher,
+                                                     {std::vector<double>(classes, 1.0)},
+                                                     noise(),
+                                                     pairs,
+                                                     regression(from),
+                                                     conditions()},
+                                                    settings);
+        return measure(matching);
+    }
+
+    /// Noise in place of token states, for networks that attend to those.
+    std::optional<diffusion::ConditionTable> conditions() const {
+        const networks::Network& network = student_.network;
+        if (network.tokens == 0) return std::nullopt;
+        const Tensor rows =
+            diffusion::image_noise(2, 0, classes_ + 1, {network.tokens, network.label_dim});
+        return diffusion::ConditionTable::embeddings(rows.narrow(0, 0, classes_), rows[classes_]);
+    }
+
+    /// Pseudo-Huber where the weights of the configured loss do not exist yet.
+    distillation::RegressionLoss regression(const pipeline::MatchingConfig& from) const {
+        try {
+            return pipeline::regression_loss(config_, from,
+                                             config_.probe.classifier.empty()
+                                                 ? config_.evaluation.classifier
+                                                 : config_.probe.classifier,
+                                             device_);
+        } catch (const core::Error&) {
+            return distillation::pseudo_huber;
+        }
+    }
+
+    const pipeline::RunConfig& config_;
+    const PlannedStage& stage_;
+    at::Device device_;
+    models::Model teacher_, student_;
+    std::int64_t classes_;
+};
+
+/// The largest micro-batch that fits, halving the configured one; 0 where none does.
+std::int64_t largest_micro_batch(const PlannedStage& stage, double base_bytes, double memory,
+                                 bool recompute) {
+    for (std::int64_t n = stage.micro_batch; n >= 1; n /= 2) {
+        if (base_bytes + stage.bytes(n, recompute) <= memory) return n;
+    }
+    return 0;
+}
+
+class Estimator {
+public:
+    Estimator(const pipeline::RunConfig& config, const RunPlan& plan, const DryRunOptions& options)
+        : config_(config),
+          plan_(plan),
+          memory_(available_memory(config, options)),
+          base_bytes_(own_bytes(execution_mode(config, false))) {
+        const bool here = inference::has_device(config.device);
+        if (options.tflops > 0) {
+            rate_ = options.tflops * 1e12;
+            rate_description_ = fmt::format("{} TFLOP/s, as given", options.tflops);
+        } else if (here) {
+            at::set_num_threads(static_cast<int>(config.threads));
+            rate_ = matmul_rate_fraction * measure_rate(config);
+            rate_description_ = fmt::format(
+                "{:.3g} TFLOP/s, half of what matrix products reach here", rate_ / 1e12);
+            may_run_trials_ = true;
+        } else {
+            rate_description_ = fmt::format(
+                "no device {} here, so times are not estimated; give --tflops", config.device);
+        }
+    }
+
+    double memory() const { return memory_; }
+    const std::string& rate_description() const { return rate_description_; }
+
+    Estimate of(const PlannedStage& stage) const {
+        Estimate estimate;
+        const bool recompute = config_.activation_checkpointing;
+        estimate.bytes = base_bytes_ + stage.bytes(stage.micro_batch, recompute);
+        estimate.bytes_toggled = base_bytes_ + stage.bytes(stage.micro_batch, !recompute);
+        if (memory_ > 0 && estimate.bytes > memory_)
+            estimate.fitting_micro_batch =
+                largest_micro_batch(stage, base_bytes_, memory_, recompute);
+        if (rate_ > 0) estimate.step_seconds = stage.flops / rate_;
+        estimate.from = "work and rate";
+        const bool fits = estimate.bytes < trial_memory_fraction * memory_;
+        if (may_run_trials_ && fits && estimate.step_seconds < longest_trial_seconds) {
+            at::set_num_threads(static_cast<int>(
+                stage.name == "teacher" ? config_.threads : config_.students.threads));
+            estimate.step_seconds = Trial(config_, plan_, stage).seconds();
+            estimate.from = "a step, measured";
+        }
+        return estimate;
+    }
+
+private:
+    const pipeline::RunConfig& config_;
+    const RunPlan& plan_;
+    double memory_, base_bytes_, rate_ = 0;
+    std::string rate_description_;
+    bool may_run_trials_ = false;
+};
+
+nlohmann::json number_or_null(double value) {
+    return std::isfinite(value) ? nlohmann::json(value) : nlohmann::json();
+}
+
+nlohmann::json json_of(const RunPlan& plan, const std::vector<Estimate>& estimates,
+                       const pipeline::RunConfig& config, const Estimator& estimator) {
+    nlohmann::json networks = nlohmann::json::array(), stages = nlohmann::json::array();
+    for (const PlannedNetwork& network : plan.networks) {
+        networks.push_back({{"who", network.who},
+                            {"architecture", network.network.architecture},
+                            {"parameters", network.parameters},
+                            {"flops", network.flops}});
+    }
+    for (std::size_t i = 0; i < plan.stages.size(); ++i) {
+        const PlannedStage& stage = plan.stages[i];
+        const Estimate& estimate = estimates[i];
+        const double with =
+            config.activation_checkpointing ? estimate.bytes : estimate.bytes_toggled;
+        stages.push_back(
+            {{"stage", stage.name},
+             {"who", plan.networks[stage.network].who},
+             {"times", stage.times},
+             {"steps", stage.steps},
+             {"batch", stage.batch},
+             {"micro_batch", stage.micro_batch},
+             {"fake_updates", stage.fake_updates},
+             {"real_images", stage.real_images},
+             {"generated_images", stage.generated_images},
+             {"flops_a_step", stage.flops},
+             {"memory_bytes", estimate.bytes},
+             {"memory_bytes_with_activation_checkpointing", with},
+             {"memory_bytes_without_activation_checkpointing",
+              config.activation_checkpointing ? estimate.bytes_toggled : estimate.bytes},
+             {"seconds_a_step", number_or_null(estimate.step_seconds)},
+             {"seconds_from", estimate.from},
+             {"seconds", number_or_null(estimate.step_seconds *
+                                        static_cast<double>(stage.steps * stage.times))}});
+    }
+    return {{"data", plan.data_description},
+            {"data_shape", plan.spec.shape},
+            {"classes", plan.classes},
+            {"condition", plan.captions      ? "text"
+                          : plan.classes > 0 ? "class"
+                                             : "none"},
+            {"label_width", plan.label_width},
+            {"samples", plan.samples},
+            {"teacher", plan.teacher_description},
+            {"students", config.partition.students},
+            {"device", config.device},
+            {"device_memory_bytes", estimator.memory()},
+            {"precision", config.precision},
+            {"activation_checkpointing", config.activation_checkpointing},
+            {"rate", estimator.rate_description()},
+            {"networks", networks},
+            {"stages", stages}};
+}
+
+std::string format_count(double count) {
+    for (const auto& [size, letter] :
+         {std::pair{1e18, 'E'}, {1e15, 'P'}, {1e12, 'T'}, {1e9, 'G'}, {1e6, 'M'}, {1e3, 'k'}}) {
+        if (count >= size) return fmt::format("{:.4g} {}", count / size, letter);
+    }
+    return fmt::format("{:.4g} ", count);
+}
+
+std::string format_images(double count) { return count > 0 ? format_count(count) : "none"; }
+
+/// The networks' conditioning, for people.
+std::string describe_conditioning(const RunPlan& plan) {
+    if (plan.captions) return fmt::format("captions embedded in {} values", plan.label_width);
+    return plan.classes > 0 ? fmt::format("{} classes", plan.classes) : "no labels";
+}
+
+/// "81000 generator updates", "400000 steps".
+std::string format_length(const PlannedStage& stage) {
+    return fmt::format("{} {}", stage.steps,
+                       stage.fake_updates > 0 ? "generator updates" : "steps");
+}
+
+/// The work of each student's stages, by the network that the students share.
+std::string work_per_student(const RunPlan& plan) {
+    std::map<std::size_t, double> work;
+    for (const PlannedStage& stage : plan.stages) {
+        if (stage.network > 0)
+            work[stage.network] += stage.flops * static_cast<double>(stage.steps);
+    }
+    std::string text;
+    for (const auto& [network, flops] : work) {
+        text += fmt::format("{}{}FLOP per student", text.empty() ? "" : ", ", format_count(flops));
+        if (work.size() > 1) text += fmt::format(" ({})", plan.networks[network].who);
+    }
+    return text;
+}
+
+void print(const RunPlan& plan, const std::vector<Estimate>& estimates,
+           const pipeline::RunConfig& config, const Estimator& estimator) {
+    const bool latent = plan.spec.kind == data::SampleSpec::Kind::latent;
+    std::cout << fmt::format("data      {}; {} {}, {}\nteacher   {}\n", plan.data_description,
+                             latent ? "latents" : "shape", core::to_string(plan.spec.shape),
+                             describe_conditioning(plan), plan.teacher_description);
+    std::cout << fmt::format(
+        "device    {}{}, precision {}, activation checkpointing {}\n", config.device,
+        estimator.memory() > 0 ? fmt::format(" with {:.4g} GiB", estimator.memory() / gib)
+                               : ", memory not known (--device-memory)",
+        config.precision, config.activation_checkpointing ? "on" : "off");
+    std::cout << fmt::format("rate      {}\n\nnetworks\n", estimator.rate_description());
+    for (const PlannedNetwork& network : plan.networks) {
+        std::cout << fmt::format("  {:<22} {:<10} {:>14} parameters  {:>10}FLOP per evaluation\n",
+                                 network.who, network.network.architecture, network.parameters,
+                                 format_count(network.flops));
+    }
+    std::cout << "\nstages\n";
+    double total = 0, work = 0;
+    for (std::size_t i = 0; i < plan.stages.size(); ++i) {
+        const PlannedStage& stage = plan.stages[i];
+        const Estimate& estimate = estimates[i];
+        const double times = static_cast<double>(stage.times),
+                     seconds = estimate.step_seconds * static_cast<double>(stage.steps);
+        total += times * seconds;
+        work += times * stage.flops * static_cast<double>(stage.steps);
+        const bool matching = stage.fake_updates > 0;
+        std::string fake_updates_text;
+        if (matching)
+            fake_updates_text =
+                fmt::format("; {} of the fake score per generator update", stage.fake_updates);
+        std::cout << fmt::format("  {} of {}: {} of {} samples, {} per micro-batch{}\n", stage.name,
+                                 plan.networks[stage.network].who, format_length(stage),
+                                 stage.batch, stage.micro_batch, fake_updates_text);
+        std::cout << fmt::format(
+            "      memory {:.2f} GiB ({:.2f} {} activation checkpointing), {}FLOP per {}\n",
+            estimate.bytes / gib, estimate.bytes_toggled / gib,
+            config.activation_checkpointing ? "without" : "with", format_count(stage.flops),
+            matching ? "generator update" : "step");
+        std::cout << fmt::format(
+            "      images seen: {} of the data, {} generated{}\n", format_images(stage.real_images),
+            format_images(stage.generated_images),
+            stage.times > 1 ? fmt::format(", for each of {} students", stage.times) : "");
+        if (std::isfinite(seconds)) {
+            std::cout << fmt::format(
+                "      time {}{} (from {}: {:.3g} s)\n", core::format_duration(seconds),
+                stage.times > 1 ? " per student" : "", estimate.from, estimate.step_seconds);
+        }
+    }
+    std::cout << fmt::format("\nin all {}FLOP", format_count(work));
+    const std::string each = work_per_student(plan);
+    if (!each.empty()) std::cout << ", " << each;
+    if (std::isfinite(total))
+        std::cout << fmt::format(", {} on one such device, students one after the other",
+                                 core::format_duration(total));
+    std::cout << "; probes, pairs, the network of LPIPS and evaluation not counted" << std::endl;
+}
+
+void check_memory(const RunPlan& plan, const std::vector<Estimate>& estimates,
+                  const pipeline::RunConfig& config, double memory) {
+    for (std::size_t i = 0; i < plan.stages.size(); ++i) {
+        const PlannedStage& stage = plan.stages[i];
+        const Estimate& estimate = estimates[i];
+        if (memory <= 0 || estimate.bytes <= memory) continue;
+        std::string remedy;
+        if (estimate.fitting_micro_batch > 0)
+            remedy =
+                fmt::format("lower {}.micro_batch to {}", stage.name, estimate.fitting_micro_batch);
+        if (!config.activation_checkpointing && estimate.bytes_toggled <= memory)
+            remedy +=
+                std::string(remedy.empty() ? "" : ", or ") + "set activation_checkpointing = true";
+        if (remedy.empty())
+            remedy =
+                "even a micro-batch of one sample does not: take a smaller network, or a device "
+                "with more "
+                "memory";
+        throw core::UsageError(fmt::format(
+            "{} of {} needs {:.1f} GiB with {} samples per micro-batch, {} has {:.1f}; {}",
+            stage.name, plan.networks[stage.network].who, estimate.bytes / gib, stage.micro_batch,
+            config.device, memory / gib, remedy));
+    }
+}
+
+}  // namespace
+
+void dry_run(pipeline::LoadedConfig loaded, const DryRunOptions& options) {
+    const RunPlan plan = plan_run(loaded);
+    std::shared_ptr<const data::Dataset> raw;
+    if (plan.samples > 0)
+        raw = data::open_dataset({.path = loaded.config.data_path, .split = "train", .limit = 0});
+    for (const std::string& warning : pipeline::check_before_training(loaded, raw.get()))
+        core::log::warning("{}", warning);
+    raw.reset();
+    const Estimator estimator(loaded.config, plan, options);
+    std::vector<Estimate> estimates;
+    for (const PlannedStage& stage : plan.stages) {
+        if (core::stop_requested()) throw core::Interrupted("interrupted; nothing was written");
+        estimates.push_back(estimator.of(stage));
+    }
+    if (options.json)
+        std::cout << json_of(plan, estimates, loaded.config, estimator).dump() << std::endl;
+    else print(plan, estimates, loaded.config, estimator);
+    check_memory(plan, estimates, loaded.config, estimator.memory());
+}
+
+}  // namespace atelier::planning

@@ -1,0 +1,214 @@
+#include "atelier/planning/footprint.h"
+
+#include <unistd.h>
+
+#include <algorithm>
+#include <fstream>
+
+#include "atelier/networks/discriminator.h"
+
+namespace atelier::planning {
+
+namespace {
+
+constexpr double float32 = 4, low = 2;
+constexpr double workspace_on_cpu = 60e6,  // of oneDNN's kernels and LibTorch's threads
+    context_on_cuda = 1e9;                 // with its libraries
+/// Fragmentation: on CPUs, tensors of many sizes share one heap. Largest with recomputation, which
+/// allocates the most. Measured (docs/recipes.md).
+constexpr double heap_factor = 1.2, heap_factor_recomputing = 1.6;
+/// Beside the retained activations, a backward pass holds the gradients of a layer's output and
+/// input, and one value in between.
+constexpr double live_gradients = 3;
+
+double heap_overhead(const ExecutionMode& mode) {
+    return mode.cuda ? 1.0 : mode.recompute ? heap_factor_recomputing : heap_factor;
+}
+
+graph::ActivationPolicy activation_policy(const ExecutionMode& mode, bool backward) {
+    return {.backward = backward,
+            .recompute = mode.recompute,
+            .element_size = mode.low_precision ? low : float32,
+            .fused_norm = !mode.cuda};
+}
+
+double gradient_bytes(const NetworkCost& cost) { return float32 * cost.parameters; }
+
+/// Low-precision copies of trained parameters, which autocast makes and keeps for the duration of a
+/// pass.
+double cast_bytes(const NetworkCost& cost, const ExecutionMode& mode) {
+    return mode.low_precision ? low * cost.parameters : 0;
+}
+
+enum class Gradients { of_weights, of_samples };
+
+/// The peak of a forward and backward pass: at each point of the backward pass, the activations
+/// that earlier layers retain and, where needed, the weight gradients of later ones.
+double training_pass_bytes(const NetworkCost& cost, double samples, const ExecutionMode& mode,
+                           Gradients needed = Gradients::of_weights) {
+    samples *= heap_overhead(mode);
+    double peak = cost.training.peak * samples + cast_bytes(cost, mode);
+    const double layer_gradients =
+        (live_gradients * cost.training.largest + cost.training.block) * samples;
+    for (const graph::MemoryEstimate::Layer& layer : cost.training.layers) {
+        const double cast = mode.low_precision ? low * layer.parameters : 0;
+        const double weight_gradients =
+            needed == Gradients::of_weights ? float32 * (cost.parameters - layer.parameters) : 0;
+        peak = std::max(peak, layer.retained * samples + layer_gradients + cast + weight_gradients);
+    }
+    return peak;
+}
+
+double evaluation_bytes(const NetworkCost& cost, double samples, const ExecutionMode& mode) {
+    return cost.inference.peak * samples * heap_overhead(mode) + cast_bytes(cost, mode);
+}
+
+double retained_bytes(const NetworkCost& cost, double samples, const ExecutionMode& mode) {
+    return cost.training.retained * samples * heap_overhead(mode) + cast_bytes(cost, mode);
+}
+
+/// A frozen teacher is stored in the precision that it computes in.
+double frozen_bytes(const NetworkCost& teacher, const ExecutionMode& mode) {
+    return (mode.low_precision ? low : float32) * teacher.parameters;
+}
+
+double frozen_evaluation_bytes(const NetworkCost& teacher, double samples,
+                               const ExecutionMode& mode) {
+    return teacher.inference.peak * samples * heap_overhead(mode);
+}
+
+double learner_bytes(const NetworkCost& learner, const OptimizerState& optimizer) {
+    return float32 * learner.parameters * (3 + optimizer.averages + (optimizer.keeps_best ? 1 : 0));
+}
+
+double resident_bytes() {
+    std::ifstream statm("/proc/self/statm");
+    double size = 0, resident = 0;
+    statm >> size >> resident;
+    return resident * static_cast<double>(::sysconf(_SC_PAGESIZE));
+}
+
+NetworkCost network_cost(const graph::ShapeOps& inference, const graph::ShapeOps& training) {
+    NetworkCost cost;
+    for (const graph::ParameterSpec& spec : inference.parameters)
+        cost.parameters += static_cast<double>(graph::elements(spec.shape));
+    cost.flops = inference.flops;
+    cost.inference = inference.memory();
+    cost.training = training.memory();
+    return cost;
+}
+
+/// The work of a forward and backward pass, in forward passes.
+double training_factor(const ExecutionMode& mode) { return mode.recompute ? 4 : 3; }
+
+}  // namespace
+
+NetworkCost network_cost(const networks::Network& network, const ExecutionMode& mode,
+                         networks::TraceScope scope) {
+    return network_cost(networks::trace(network, activation_policy(mode, false), scope),
+                        networks::trace(network, activation_policy(mode, true), scope));
+}
+
+NetworkCost guided(NetworkCost cost) {
+    constexpr double evaluations = 2;
+    cost.flops *= evaluations;
+    for (graph::MemoryEstimate* memory : {&cost.inference, &cost.training}) {
+        for (double* bytes : {&memory->retained, &memory->peak, &memory->largest, &memory->block})
+            *bytes *= evaluations;
+        for (graph::MemoryEstimate::Layer& layer : memory->layers) layer.retained *= evaluations;
+    }
+    return cost;
+}
+
+NetworkCost low_rank(NetworkCost cost, double deltas) {
+    for (graph::MemoryEstimate* memory : {&cost.inference, &cost.training}) {
+        for (graph::MemoryEstimate::Layer& layer : memory->layers)
+            layer.parameters *= deltas / cost.parameters;
+    }
+    cost.parameters = deltas;
+    return cost;
+}
+
+NetworkCost head_cost(const networks::Network& network, const ExecutionMode& mode) {
+    graph::ShapeOps inference(activation_policy(mode, false)),
+        training(activation_policy(mode, true));
+    networks::discriminator_head(inference, networks::bottleneck_shape(network));
+    networks::discriminator_head(training, networks::bottleneck_shape(network));
+    return network_cost(inference, training);
+}
+
+double score_matching_bytes(const NetworkCost& model, const NetworkCost* teacher,
+                            const OptimizerState& optimizer, const Batch& batch,
+                            const ExecutionMode& mode) {
+    const double accumulated = batch.accumulates ? gradient_bytes(model) : 0;
+    double working =
+        std::max(training_pass_bytes(model, batch.samples, mode), gradient_bytes(model)) +
+        accumulated;
+    working = std::max(working, evaluation_bytes(model, batch.probe, mode));
+    if (teacher)
+        working = std::max(working, frozen_evaluation_bytes(*teacher, batch.samples, mode));
+    return learner_bytes(model, optimizer) + (teacher ? frozen_bytes(*teacher, mode) : 0) + working;
+}
+
+double distillation_bytes(const DistillationCost& m, const Batch& batch,
+                          const ExecutionMode& mode) {
+    const double n = batch.samples;
+    // The fake score's update: the head reads real samples through the encoder while the
+    // graph of the fake score's own pass is retained.
+    double fake =
+        std::max(training_pass_bytes(m.fake, n, mode), evaluation_bytes(m.student, n, mode));
+    if (m.gan) {
+        const double with_head = retained_bytes(m.fake, n, mode) +
+                                 training_pass_bytes(m.encoder, n, mode) +
+                                 retained_bytes(m.head, n, mode);
+        fake = std::max(fake, with_head);
+    }
+    fake = std::max(fake, gradient_bytes(m.fake)) + (m.gan ? gradient_bytes(m.head) : 0) +
+           (batch.accumulates ? gradient_bytes(m.fake) : 0);
+    // The student's update: teacher and fake score evaluate samples whose graph is retained.
+    const double graph = retained_bytes(m.student, n, mode);
+    double others =
+        std::max(frozen_evaluation_bytes(m.teacher, n, mode), evaluation_bytes(m.fake, n, mode));
+    if (m.score_identity)
+        others = retained_bytes(m.teacher, n, mode) - cast_bytes(m.teacher, mode) +
+                 training_pass_bytes(m.fake, n, mode, Gradients::of_samples);
+    if (m.gan)
+        others = std::max(others, training_pass_bytes(m.encoder, n, mode, Gradients::of_samples) +
+                                      retained_bytes(m.head, n, mode));
+    if (m.regression) others = std::max(others, training_pass_bytes(m.student, n, mode));
+    double student = std::max({graph + others, training_pass_bytes(m.student, n, mode),
+                               gradient_bytes(m.student)}) +
+                     (batch.accumulates ? gradient_bytes(m.student) : 0);
+    const OptimizerState critic{
+        .keeps_best = m.optimizer.keeps_best};  // the best weights of all networks are kept
+    const double persistent =
+        frozen_bytes(m.teacher, mode) + learner_bytes(m.student, m.optimizer) +
+        learner_bytes(m.fake, critic) + (m.gan ? learner_bytes(m.head, critic) : 0);
+    return persistent + std::max({fake, student, evaluation_bytes(m.student, batch.probe, mode)});
+}
+
+double own_bytes(const ExecutionMode& mode) {
+    return mode.cuda ? context_on_cuda : resident_bytes() + workspace_on_cpu;
+}
+
+double score_matching_flops(const NetworkCost& model, const NetworkCost* teacher, double batch,
+                            const ExecutionMode& mode) {
+    return batch * (training_factor(mode) * model.flops + (teacher ? teacher->flops : 0));
+}
+
+double distillation_flops(const DistillationCost& m, double batch, double fake_updates,
+                          const ExecutionMode& mode) {
+    const double both = training_factor(mode);
+    double fake = m.student.flops + both * m.fake.flops,
+           student = both * m.student.flops + m.teacher.flops + m.fake.flops;
+    if (m.score_identity)
+        student = both * m.student.flops + (both - 1) * (m.teacher.flops + m.fake.flops);
+    if (m.gan) {
+        fake += both * (m.encoder.flops + 2 * m.head.flops);
+        student += (both - 1) * (m.encoder.flops + m.head.flops);
+    }
+    if (m.regression) student += both * m.student.flops;
+    return batch * (fake_updates * fake + student);
+}
+
+}  // namespace atelier::planning

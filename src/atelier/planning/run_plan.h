@@ -1,0 +1,53 @@
+#pragma once
+
+#include <functional>
+#include <optional>
+
+#include "atelier/models/model_directory.h"
+#include "atelier/pipeline/run_config.h"
+#include "atelier/planning/footprint.h"
+
+namespace atelier::planning {
+
+/// A network of the run.
+struct PlannedNetwork {
+    std::string who;  // "teacher", "students 0, 2"
+    nlohmann::json config;
+    networks::Network network;
+    std::int64_t parameters = 0;
+    double flops = 0;  // per sample and evaluation
+};
+
+/// A stage of the run, for one or several networks of the same size.
+struct PlannedStage {
+    std::string name;         // teacher, tsm, dm, adm
+    std::size_t network = 0;  // index of the trained network in RunPlan::networks
+    std::int64_t times = 1, steps = 0, batch = 0, micro_batch = 0;
+    std::int64_t fake_updates = 0;                 // per step; 0 where there is no fake score
+    double real_images = 0, generated_images = 0;  // seen by each network
+    double flops = 0;                              // per step
+    /// Bytes on the device, for a micro-batch of so many samples, with or without activation
+    /// checkpointing.
+    std::function<double(std::int64_t micro_batch, bool recompute)> bytes;
+};
+
+struct RunPlan {
+    data::SampleSpec spec;
+    std::int64_t classes = 0, samples = 0;  // classes: 0 where there are none, as in captioned
+                                            // data; samples: 0 where the data are not here
+    std::int64_t label_width =
+        0;  // of the conditioning: classes, or the width of a caption's embedding
+    bool captions = false;
+    std::string data_description, teacher_description;
+    std::vector<PlannedNetwork> networks;  // the teacher first
+    std::vector<PlannedStage> stages;
+};
+
+/// The run that a config describes. Data and teacher need not exist where the config gives their
+/// shapes. Throws core::UsageError where the settings do not fit together, or too little is known.
+RunPlan plan_run(const pipeline::LoadedConfig& loaded);
+
+/// How the run's stages compute, as far as it affects memory.
+ExecutionMode execution_mode(const pipeline::RunConfig& config, bool recompute);
+
+}  // namespace atelier::planning

@@ -1,0 +1,153 @@
+#include "atelier/report/comparison.h"
+
+#include <algorithm>
+
+#include <fmt/format.h>
+
+#include "atelier/metrics/measuring.h"
+
+/// Renders results as tables.
+namespace atelier::report {
+
+namespace {
+
+/// "1" for one-step models, "35 (heun)" for other samplers.
+std::string evaluations_text(const nlohmann::json& result) {
+    const std::string count = result.at("evaluations").dump();
+    const nlohmann::json protocol = result.value("protocol", nlohmann::json::object());
+    const nlohmann::json& model =
+        protocol.contains("model") && protocol["model"].is_object() ? protocol["model"] : protocol;
+    const std::string sampler = model.value("sampler", protocol.value("sampler", "one-step"));
+    return sampler == "one-step"
+               ? count
+               : fmt::format("{} ({})", count, sampler.substr(0, sampler.find(',')));
+}
+
+std::string latency_text(const nlohmann::json& result) {
+    if (!result.contains("latency")) return "-";
+    return fmt::format("{:.2f}", 1000 * result["latency"]["median_seconds"].get<double>());
+}
+
+/// "protocol edm: 50000 samples, 1 seed, classes uniform, independent", common to all results, or
+/// per result where they differ; results without a protocol name are skipped.
+std::string protocol_text(const nlohmann::json& results) {
+    std::vector<std::pair<std::string, std::string>> descriptions;
+    for (const auto& name : results.at("order")) {
+        const nlohmann::json protocol = results.at("models")
+                                            .at(name.get<std::string>())
+                                            .value("protocol", nlohmann::json::object());
+        if (!protocol.contains("name")) continue;
+        std::string text =
+            fmt::format("protocol {}: {} samples", protocol.at("name").get<std::string>(),
+                        protocol.value("count", 0));
+        if (const auto seeds = protocol.value("seeds", nlohmann::json::array()); seeds.size() > 1)
+            text += fmt::format(", {} seeds", seeds.size());
+        if (protocol.contains("reference"))
+            text += fmt::format(
+                " against {}", protocol["reference"].value("count", 0) > 0
+                                   ? fmt::format("{} real ones",
+                                                 protocol["reference"]["count"].get<std::int64_t>())
+                                   : "statistics");
+        for (const char* key : {"classes", "size", "resize", "caption_prefix"}) {
+            if (protocol.contains(key))
+                text += fmt::format("; {} {}", key,
+                                    protocol[key].is_string() ? protocol[key].get<std::string>()
+                                                              : protocol[key].dump());
+        }
+        descriptions.emplace_back(name.get<std::string>(), text);
+    }
+    if (descriptions.empty()) return "";
+    const bool same = std::ranges::all_of(
+        descriptions, [&](const auto& one) { return one.second == descriptions.front().second; });
+    if (same && descriptions.size() == results.at("order").size())
+        return descriptions.front().second;
+    std::string all;
+    for (const auto& [name, text] : descriptions)
+        all += fmt::format("{}{}, {}", all.empty() ? "" : "\n", name, text);
+    return all;
+}
+
+}  // namespace
+
+std::vector<std::pair<std::string, std::string>> metric_columns(const nlohmann::json& results) {
+    static const std::vector<std::pair<std::string, std::string>> known{
+        {"fid", "FID ↓"},
+        {"kid", "KID ↓"},
+        {"inception_score", "Inception Score ↑"},
+        {"feature_distance", "feature distance ↓"},
+        {"kernel_feature_distance", "kernel distance ↓"},
+        {"pixel_distance", "pixel distance ↓"},
+        {"kernel_pixel_distance", "kernel pixel distance ↓"},
+        {"sliced_wasserstein", "sliced Wasserstein ↓"},
+        {"mmd_squared", "MMD² ↓"},
+        {"modes_reached", "modes reached ↑"},
+        {"worst_mode", "worst mode's share ↑"},
+        {"strays", "strays ↓"},
+        {"clip_score", "CLIP score ↑"},
+        {"precision", "precision ↑"},
+        {"recall", "recall ↑"},
+        {"density", "density ↑"},
+        {"coverage", "coverage ↑"},
+        {"class_agreement", "class agreement ↑"},
+        {"garment_agreement", "garment as asked ↑"},
+        {"amount_agreement", "amount as asked ↑"},
+        {"place_agreement", "place as asked ↑"},
+        {"colour_agreement", "colour as asked ↑"},
+        {"paraphrase_stability", "paraphrases to one student ↑"}};
+    std::vector<std::pair<std::string, std::string>> present;
+    for (const auto& figure : known) {
+        for (const auto& [name, result] : results.at("models").items()) {
+            if (result.at("metrics").contains(figure.first)) {
+                present.push_back(figure);
+                break;
+            }
+        }
+    }
+    return present;
+}
+
+Table comparison_table(const nlohmann::json& results) {
+    Table table;
+    const auto has = [&](const char* key) {
+        return std::ranges::any_of(results.at("models"), [key](const nlohmann::json& result) {
+            return result.contains(key);
+        });
+    };
+    const bool parameters = has("parameters"), evaluations = has("evaluations"),
+               latency = has("latency");
+    table.columns = {"model"};
+    if (parameters) table.columns.emplace_back("parameters");
+    if (evaluations) table.columns.emplace_back("evaluations");
+    if (latency) table.columns.emplace_back("ms per sample");
+    const auto figures = metric_columns(results);
+    for (const auto& [key, text] : figures) table.columns.push_back(text);
+    for (const auto& name : results.at("order")) {
+        const nlohmann::json& result = results.at("models").at(name.get<std::string>());
+        std::vector<std::string> row{name.get<std::string>()};
+        if (parameters)
+            row.push_back(result.contains("parameters")
+                              ? fmt::format("{:.3g} M", result["parameters"].get<double>() / 1e6)
+                              : "-");
+        if (evaluations)
+            row.push_back(result.contains("evaluations") ? evaluations_text(result) : "-");
+        if (latency) row.push_back(latency_text(result));
+        for (const auto& [key, text] : figures)
+            row.push_back(mean_and_spread(result.at("metrics"), key));
+        table.rows.push_back(row);
+    }
+    table.caption = protocol_text(results);
+    return table;
+}
+
+std::string text_of(const Table& table) {
+    std::string text;
+    for (std::size_t column = 0; column < table.columns.size(); ++column) {
+        text += fmt::format("{:<24}", table.columns[column]);
+        for (const auto& row : table.rows) text += fmt::format("  {:>18}", row[column]);
+        text += "\n";
+    }
+    if (!table.caption.empty()) text += table.caption + "\n";
+    return text;
+}
+
+}  // namespace atelier::report
