@@ -168,6 +168,39 @@ TEST(ShippedCaptions, are_evaluated_on_foreign_captions_without_attribute_metric
                      .contains("real pictures"));
 }
 
+TEST(ShippedCaptions, are_evaluated_on_foreign_captions_by_the_attributes_of_a_file) {
+    const Folder folder;
+    write_captioned(folder / "own", 60);
+    const auto attributes = [&](const std::string& classifier, const nlohmann::json& values) {
+        std::ofstream(folder / "attributes.json") << nlohmann::json{
+            {"attributes",
+             {{{"name", "brightness"},
+               {"classifier",
+                std::string(ATELIER_SOURCE_DIR "/models/captions/classifiers/") + classifier},
+               {"values", values}}}}};
+        return run({"evaluate", "models/captions", "--data", folder / "own", "--attributes",
+                    folder / "attributes.json", "--count", "20", "--out", folder / "out"});
+    };
+    const nlohmann::json two{{"bright"}, {"dark", "dim"}};
+    const Outcome outcome = attributes("colour", two);
+    ASSERT_EQ(outcome.code, 0) << outcome.err;
+    const auto models = nlohmann::json::parse(text_of(folder / "out/evaluation.json")).at("models");
+    for (const char* row : {"real pictures", "models/captions"}) {
+        const double agreement = models.at(row).at("metrics").at("brightness_agreement").at("mean");
+        EXPECT_TRUE(agreement >= 0 && agreement <= 1) << row << ": " << agreement;
+        EXPECT_EQ(models.at(row).at("metrics").at("mean_agreement").at("mean"), agreement);
+    }
+    expect_contains(outcome.out, "brightness");
+
+    expect_contains(attributes("place", two).err, "knows 3 classes, the attribute has 2 values");
+    expect_contains(attributes("nothing", two).err, "models/captions/classifiers/nothing");
+    const Outcome classes =
+        run({"evaluate", "models/fashion-mnist/k4", "--data", folder / "own", "--attributes",
+             folder / "attributes.json", "--out", folder / "x"});
+    EXPECT_EQ(classes.code, 2);
+    expect_contains(classes.err, "--attributes is for models of captions");
+}
+
 TEST(Evaluate, reports_errors_before_evaluating) {
     const Folder folder;
     write_captioned(folder / "own", 12);

@@ -84,7 +84,15 @@ std::vector<std::uint64_t> chosen_seeds(const EvaluateArguments& arguments) {
     return seeds;
 }
 
+/// Attributes are what captions mention; nothing else has any.
+void reject_attributes(const EvaluateArguments& arguments) {
+    if (!arguments.config.attributes.empty())
+        throw core::UsageError("--attributes is for models of captions; " + arguments.subject +
+                               " is none");
+}
+
 void evaluate_samples_of_model(EvaluateArguments& arguments) {
+    reject_attributes(arguments);
     const auto generator = inference::open_generator(
         arguments.subject, inference::sampling_of(arguments.sampler, arguments.steps),
         arguments.engine.chosen());
@@ -150,6 +158,7 @@ std::vector<std::string> sample_captions(const std::vector<std::string>& caption
 /// Evaluates one image per caption (the protocol of COCO-30k); if the subject is a model, the
 /// images are generated into OUT/pictures first.
 void evaluate_on_captions(EvaluateArguments& arguments) {
+    reject_attributes(arguments);
     metrics::EvaluationConfig& config = arguments.config;
     if (arguments.seeds != 1)
         throw core::UsageError(
@@ -190,6 +199,7 @@ void evaluate_on_captions(EvaluateArguments& arguments) {
 }
 
 void evaluate_images(const EvaluateArguments& arguments) {
+    reject_attributes(arguments);
     write(arguments, measure_images(arguments.config, arguments.subject));
 }
 
@@ -295,6 +305,9 @@ void add_evaluate_command(CLI::App& app) {
         ->add_option("--classifier", arguments->config.classifier,
                      "classifier whose features measure images; \"\": pixels are compared")
         ->capture_default_str();
+    command->add_option("--attributes", arguments->config.attributes,
+                        "of captioned data: JSON file that names attributes, the phrases by which "
+                        "captions mention them, and a classifier for each (docs/captions.md)");
     command->add_option("--inception", arguments->config.inception,
                         "weights of Inception-v3 (pt_inception-2015-12-05-*.pth, or safetensors): "
                         "FID, KID, Inception Score");

@@ -7,6 +7,7 @@
 #include "atelier/data/caption_grammar.h"
 #include "atelier/data/captioned_images.h"
 #include "atelier/data/sampling.h"
+#include "atelier/metrics/caption_attributes.h"
 #include "atelier/metrics/latency.h"
 
 namespace atelier::metrics {
@@ -28,9 +29,11 @@ EvaluationConfig with_classifier(EvaluationConfig config) {
 /// Counts, image by image, how often the attribute classifiers agree with the captions.
 class Agreements {
 public:
-    Agreements(const std::vector<FeatureExtractor>& classifiers,
+    Agreements(const std::vector<CaptionAttribute>& attributes,
+               const std::vector<FeatureExtractor>& classifiers,
                std::function<const std::string&(std::int64_t)> caption)
-        : classifiers_(classifiers),
+        : attributes_(attributes),
+          classifiers_(classifiers),
           caption_(std::move(caption)),
           mentioned_(classifiers.size()),
           agreeing_(classifiers.size()) {}
@@ -41,8 +44,8 @@ public:
             const std::vector<std::int64_t> predicted =
                 predicted_classes(classifiers_[a].features(images).logits);
             for (std::size_t i = 0; i < predicted.size(); ++i) {
-                const auto expected = data::attribute_in_caption(
-                    data::attributes()[a], caption_(first + static_cast<std::int64_t>(i)));
+                const auto expected =
+                    attributes_[a].class_in(caption_(first + static_cast<std::int64_t>(i)));
                 mentioned_[a] += expected.has_value();
                 agreeing_[a] += expected == predicted[i];
             }
@@ -54,7 +57,7 @@ public:
         distillation::Metrics metrics;
         double sum = 0;
         for (std::size_t a = 0; a < classifiers_.size(); ++a) {
-            metrics.emplace_back(std::string(data::attributes()[a].name) + "_agreement",
+            metrics.emplace_back(attributes_[a].name + "_agreement",
                                  static_cast<double>(agreeing_[a]) /
                                      static_cast<double>(std::max<std::int64_t>(1, mentioned_[a])));
             sum += metrics.back().second;
@@ -65,6 +68,7 @@ public:
     }
 
 private:
+    const std::vector<CaptionAttribute>& attributes_;
     const std::vector<FeatureExtractor>& classifiers_;
     std::function<const std::string&(std::int64_t)> caption_;
     std::vector<std::int64_t> mentioned_, agreeing_;
@@ -85,11 +89,10 @@ public:
                        config.data);
         check_shape(*data_, sample_spec, config.data);
         composed_ = data::is_composed(config.data);
-        if (composed_ && config.inception.empty() && !config.classifier.empty()) {
-            for (const data::Attribute& attribute : data::attributes())
-                classifiers_.emplace_back(
-                    fs::path(config.classifier).parent_path() / attribute.name, config.device);
-        }
+        attributes_ = attributes_of(config);
+        for (const CaptionAttribute& attribute : attributes_)
+            classifiers_.push_back(
+                open_attribute_classifier(attribute, data_->spec(), config.device));
         selected_ = data::seeded_sample(*data_, config.count, 0, "captions asked for");
         const bool splits = size() >= 2 * config.count;
         if (splits) held_out_ = data::subset(data_, selected_);
@@ -109,6 +112,7 @@ public:
     std::int64_t size() const { return data_->size(); }
     /// Whether the captions follow this program's grammar.
     bool composed() const { return composed_; }
+    const std::vector<CaptionAttribute>& attributes() const { return attributes_; }
     const std::vector<FeatureExtractor>& classifiers() const { return classifiers_; }
     const data::SampleSpec& spec() const { return data_->spec(); }
     const data::Dataset& data() const { return *data_; }
@@ -116,7 +120,8 @@ public:
     const std::shared_ptr<const data::Dataset>& real() const { return held_out_; }
     const Evaluator& evaluator() const { return *evaluator_; }
     Agreements agreements() const {
-        return {classifiers_, [this](std::int64_t i) -> const std::string& { return caption(i); }};
+        return {attributes_, classifiers_,
+                [this](std::int64_t i) -> const std::string& { return caption(i); }};
     }
 
     /// `samples` quantised to 8 bits, in model space.
@@ -167,6 +172,7 @@ private:
 
     std::shared_ptr<const data::Dataset> data_, held_out_;
     bool composed_ = false;
+    std::vector<CaptionAttribute> attributes_;
     std::vector<FeatureExtractor> classifiers_;
     std::vector<std::int64_t> selected_;
     std::unique_ptr<FeatureSpace> space_;
@@ -265,10 +271,11 @@ nlohmann::json evaluate_real_images(const EvaluationConfig& config,
         "no distance (a count up to {} leaves some)",
         config.data, reference.size(), config.count, reference.size() / 2);
     if (reference.classifiers().empty()) return nullptr;
-    Agreements agreements(reference.classifiers(), [&](std::int64_t i) -> const std::string& {
-        return reference.data().captions()[static_cast<std::size_t>(
-            reference.data().labels()[static_cast<std::size_t>(i)])];
-    });
+    Agreements agreements(reference.attributes(), reference.classifiers(),
+                          [&](std::int64_t i) -> const std::string& {
+                              return reference.data().captions()[static_cast<std::size_t>(
+                                  reference.data().labels()[static_cast<std::size_t>(i)])];
+                          });
     for (std::int64_t first = 0; first < reference.size(); first += samples_per_batch) {
         agreements.add(first, reference.quantised(reference.data().samples(data::consecutive(
                                   first, std::min(samples_per_batch, reference.size() - first)))));
@@ -285,6 +292,30 @@ nlohmann::json evaluate_real_images(const EvaluationConfig& config,
 }
 
 }  // namespace
+
+std::vector<CaptionAttribute> attributes_of(const EvaluationConfig& requested) {
+    if (!requested.attributes.empty()) return read_caption_attributes(requested.attributes);
+    const EvaluationConfig config = with_classifier(requested);
+    if (!data::is_composed(config.data) || !config.inception.empty() || config.classifier.empty())
+        return {};
+    return composed_attributes(fs::path(config.classifier).parent_path());
+}
+
+FeatureExtractor open_attribute_classifier(const CaptionAttribute& attribute,
+                                           const data::SampleSpec& spec, at::Device device) {
+    FeatureExtractor classifier(attribute.classifier, device);
+    const networks::ClassifierConfig& config = classifier.config();
+    const std::vector<std::int64_t> reads{config.channels, config.resolution, config.resolution};
+    if (spec.shape != reads)
+        core::fail("{}: the classifier of \"{}\" reads images {}, these are {}",
+                   attribute.classifier.string(), attribute.name, core::to_string(reads),
+                   core::to_string(spec.shape));
+    if (config.classes != attribute.classes)
+        core::fail("{}: the classifier of \"{}\" knows {} classes, the attribute has {} values",
+                   attribute.classifier.string(), attribute.name, config.classes,
+                   attribute.classes);
+    return classifier;
+}
 
 nlohmann::json measure_captions(
     const EvaluationConfig& requested,

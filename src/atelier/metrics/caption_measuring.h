@@ -1,6 +1,7 @@
 #pragma once
 
 #include "atelier/inference/prompted_generator.h"
+#include "atelier/metrics/caption_attributes.h"
 #include "atelier/metrics/measuring.h"
 
 namespace atelier::metrics {
@@ -10,12 +11,10 @@ namespace atelier::metrics {
 /// `config.count` held-out images. Metrics: the distances to held-out images in the feature space
 /// that `config` selects, and the share of prompts routed to each student.
 ///
-/// On images composed by this program (captions:FOLDER) whose classifiers exist, also: for each
-/// attribute of the grammar, the share of images in which a classifier agrees with the caption (the
-/// classifiers lie beside `config.classifier`, in folders named after the attributes), and the
-/// share of paraphrase pairs routed to one student. Other captions follow no grammar and have no
-/// attribute metrics; distances then use Inception features, the features of the named classifier,
-/// or pixels.
+/// Where the captions have attributes (attributes_of), also: for each attribute, the share of
+/// images in which its classifier agrees with the caption, among captions that mention it, and
+/// their mean. On images composed by this program (captions:FOLDER) also the share of paraphrase
+/// pairs routed to one student.
 ///
 /// The row "real pictures" is a baseline: the held-out images whose captions are sampled, provided
 /// that at least as many remain as a disjoint reference. Otherwise all images are measured by the
@@ -23,5 +22,15 @@ namespace atelier::metrics {
 nlohmann::json measure_captions(
     const EvaluationConfig& config,
     const std::vector<std::pair<std::string, inference::PromptedGenerator*>>& models);
+
+/// The attributes of `config.data`'s captions: those of the file `config.attributes`; without one,
+/// those of images composed by this program, whose classifiers lie beside `config.classifier`; else
+/// none. Throws core::Error where the file is not as read_caption_attributes() wants it.
+std::vector<CaptionAttribute> attributes_of(const EvaluationConfig& config);
+
+/// The classifier of an attribute of images like `spec`. Throws core::Error where it is missing, or
+/// reads other images or another number of classes.
+FeatureExtractor open_attribute_classifier(const CaptionAttribute& attribute,
+                                           const data::SampleSpec& spec, at::Device device);
 
 }  // namespace atelier::metrics

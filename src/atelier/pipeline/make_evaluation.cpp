@@ -1,8 +1,6 @@
 #include <functional>
 
 #include "atelier/core/log.h"
-#include "atelier/data/caption_grammar.h"
-#include "atelier/data/captioned_images.h"
 #include "atelier/metrics/caption_measuring.h"
 #include "atelier/pipeline/latent_data.h"
 #include "atelier/pipeline/preflight.h"
@@ -22,6 +20,7 @@ metrics::EvaluationConfig evaluation_config(const RunContext& context) {
     metrics::EvaluationConfig eval_config;
     eval_config.data = config.test_path.empty() ? config.data_path : config.test_path;
     eval_config.classifier = config.evaluation.classifier;
+    eval_config.attributes = config.evaluation.attributes;
     eval_config.device = context.device();
     eval_config.count = config.evaluation.count;
     if (!config.teacher.path.empty())
@@ -38,6 +37,8 @@ nlohmann::json evaluation_identity(RunContext& context,
                                    const metrics::EvaluationConfig& eval_config) {
     nlohmann::json settings = context.loaded().values_of("evaluation");
     settings.erase("data");  // compared by its hash
+    if (eval_config.attributes.empty() && settings.contains("evaluate"))
+        settings["evaluate"].erase("attributes");  // unknown to runs made before the key
     nlohmann::json by{
         {"settings", settings},
         {"seeds", eval_config.seeds},
@@ -45,15 +46,17 @@ nlohmann::json evaluation_identity(RunContext& context,
         {"data_hash",
          data::open_dataset({.path = eval_config.data, .split = eval_config.split, .limit = 0})
              ->hash()}};
-    if (eval_config.classifier.empty() ||
-        context.raw_data()->spec().kind != data::SampleSpec::Kind::image)
-        return by;
+    if (context.raw_data()->spec().kind != data::SampleSpec::Kind::image) return by;
     const fs::path classifier = eval_config.classifier;
-    std::vector<fs::path> files{classifier / "config.json", classifier / "classifier.safetensors"};
-    if (data::is_composed(eval_config.data)) {
-        for (const data::Attribute& attribute : data::attributes())
-            files.push_back(classifier.parent_path() / attribute.name / "classifier.safetensors");
+    std::vector<fs::path> files;
+    if (!classifier.empty())
+        files = {classifier / "config.json", classifier / "classifier.safetensors"};
+    if (!context.raw_data()->captions().empty()) {
+        if (!eval_config.attributes.empty()) files.emplace_back(eval_config.attributes);
+        for (const metrics::CaptionAttribute& attribute : metrics::attributes_of(eval_config))
+            files.push_back(attribute.classifier / "classifier.safetensors");
     }
+    if (files.empty()) return by;
     by["classifier"] = hash_of_files(files);
     return by;
 }

@@ -12,10 +12,10 @@
 
 #include "atelier/core/error.h"
 #include "atelier/core/log.h"
-#include "atelier/data/caption_grammar.h"
 #include "atelier/data/captioned_images.h"
 #include "atelier/data/pair_store.h"
 #include "atelier/data/toy_points.h"
+#include "atelier/metrics/caption_measuring.h"
 #include "atelier/metrics/features.h"
 #include "atelier/models/diffusers_directory.h"
 #include "atelier/models/latent_model.h"
@@ -112,17 +112,34 @@ std::string problem_with(const std::string& directory, const data::Dataset& raw)
     return "";
 }
 
-/// Why the classifiers of the attributes of composed captions, one per attribute, cannot be used;
-/// empty where they can.
-std::string problem_with_attributes(const std::string& directory) {
-    for (const data::Attribute& attribute : data::attributes()) {
-        const fs::path other = fs::path(directory).parent_path() / attribute.name;
-        if (!fs::exists(other / "config.json"))
-            return other.string() +
-                   ": there is no classifier here; composed captions are judged by one for each "
-                   "attribute (configs/captions-classifier.toml)";
+/// Why the attributes of captions cannot be measured; empty where they can.
+std::string problem_with_attributes(const RunConfig& config, const data::Dataset& raw) {
+    try {
+        const metrics::EvaluationConfig evaluation{.data = config.data_path,
+                                                   .classifier = config.evaluation.classifier,
+                                                   .attributes = config.evaluation.attributes};
+        for (const metrics::CaptionAttribute& attribute : metrics::attributes_of(evaluation)) {
+            if (!fs::exists(attribute.classifier / "config.json"))
+                return attribute.classifier.string() +
+                       ": there is no classifier here; each attribute of captions is judged by one "
+                       "(configs/captions-classifier.toml, docs/captions.md)";
+            metrics::open_attribute_classifier(attribute, raw.spec(), at::kCPU);
+        }
+    } catch (const core::Error& error) {
+        return error.what();
     }
     return "";
+}
+
+void check_attributes(const RunConfig& config, const data::Dataset& raw) {
+    if (config.evaluation.attributes.empty()) return;
+    if (raw.captions().empty())
+        reject_run(
+            fmt::format("evaluate.attributes: {} has no captions that attributes could "
+                        "describe; set evaluate.attributes=\"\"",
+                        config.data_path));
+    if (const std::string problem = problem_with_attributes(config, raw); !problem.empty())
+        reject_run(fmt::format("evaluate.attributes: {}", problem));
 }
 
 void choose_classifier(LoadedConfig& loaded, const data::Dataset& raw, Warnings& warnings) {
@@ -131,7 +148,8 @@ void choose_classifier(LoadedConfig& loaded, const data::Dataset& raw, Warnings&
                composed = captions && data::is_composed(loaded.config.data_path);
     if (!classifier.empty()) {
         std::string problem = problem_with(classifier, raw);
-        if (problem.empty() && composed) problem = problem_with_attributes(classifier);
+        if (problem.empty() && composed && loaded.config.evaluation.attributes.empty())
+            problem = problem_with_attributes(loaded.config, raw);
         if (!problem.empty() && loaded.classifier_is_explicit)
             reject_run(fmt::format(
                 "evaluate.classifier: {}; {}, or set evaluate.classifier=\"\" to do without",
@@ -433,6 +451,7 @@ std::vector<std::string> check_before_training(LoadedConfig& loaded, const data:
     if (!raw) return warnings;
     const bool images = raw->spec().kind == data::SampleSpec::Kind::image && raw->has_samples() &&
                         !draws_latents(config);
+    check_attributes(config, *raw);
     if (images) choose_classifier(loaded, *raw, warnings);
     const bool perceptual =
         config.dm.regression == "perceptual" || config.adm.regression == "perceptual";

@@ -92,6 +92,7 @@ struct ProbeConfig {
 struct EvaluationConfig {
     std::int64_t count = 10000, seeds = 1, steps = 18;
     std::string classifier = "models/classifier";
+    std::string attributes{};
     std::vector<std::string> samplers;  // of additional rows of the teacher
 };
 

@@ -1,6 +1,9 @@
 #include "atelier/report/comparison.h"
 
 #include <algorithm>
+#include <iterator>
+#include <set>
+#include <string_view>
 
 #include <fmt/format.h>
 
@@ -89,13 +92,25 @@ std::vector<std::pair<std::string, std::string>> metric_columns(const nlohmann::
         {"density", "density ↑"},
         {"coverage", "coverage ↑"},
         {"class_agreement", "class agreement ↑"},
-        {"garment_agreement", "garment as asked ↑"},
-        {"amount_agreement", "amount as asked ↑"},
-        {"place_agreement", "place as asked ↑"},
-        {"colour_agreement", "colour as asked ↑"},
         {"paraphrase_stability", "paraphrases to one student ↑"}};
+    // Attributes of captions have the names that the user gave them.
+    constexpr std::string_view suffix = "_agreement";
+    std::set<std::string> attributes;
+    for (const auto& [name, result] : results.at("models").items()) {
+        for (const auto& [key, value] : result.at("metrics").items()) {
+            if (key.ends_with(suffix) && key != "class_agreement" && key != "mean_agreement")
+                attributes.insert(key);
+        }
+    }
+    std::vector<std::pair<std::string, std::string>> columns = known;
+    const auto add = [&](const std::string& key) {
+        columns.insert(std::prev(columns.end()),
+                       {key, key.substr(0, key.size() - suffix.size()) + " agreement ↑"});
+    };
+    for (const std::string& key : attributes) add(key);
+    if (attributes.size() > 1) add("mean_agreement");
     std::vector<std::pair<std::string, std::string>> present;
-    for (const auto& figure : known) {
+    for (const auto& figure : columns) {
         for (const auto& [name, result] : results.at("models").items()) {
             if (result.at("metrics").contains(figure.first)) {
                 present.push_back(figure);
