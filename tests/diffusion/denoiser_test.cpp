@@ -1,7 +1,7 @@
 #include "atelier/diffusion/denoiser.h"
 
 #include "atelier/backends/torch/torch_ops.h"
-#include "atelier/diffusion/preconditioning.h"
+#include "atelier/diffusion/noise_schedule.h"
 #include "backends/tensors.h"
 #include "diffusion/gaussian_denoiser.h"
 
@@ -31,7 +31,7 @@ const backends::Parameters no_parameters;
 TEST(Preconditioning, keeps_input_and_target_at_unit_variance) {
     const double sd = 0.5;
     const Tensor sigma = at::tensor({0.002, 0.5, 80.0}, at::kDouble);
-    const auto with = precondition(sigma, {.sigma_data = sd});
+    const auto with = NoiseSchedule::edm(sd).preconditioning(sigma);
     const Tensor total = sigma.square() + sd * sd;
     EXPECT_TRUE((with.c_in.square() * total).allclose(at::ones({3}, at::kDouble)));
     // The target (x0 - c_skip x_t)/c_out: x0 - c_skip (x0 + sigma z) has variance (1-c_skip)^2 sd^2
@@ -43,7 +43,7 @@ TEST(Preconditioning, keeps_input_and_target_at_unit_variance) {
 }
 
 TEST(Preconditioning, passes_clean_images_through_and_ignores_pure_noise) {
-    const auto with = precondition(at::tensor({1e-4, 1e4}, at::kDouble), {});
+    const auto with = NoiseSchedule{}.preconditioning(at::tensor({1e-4, 1e4}, at::kDouble));
     EXPECT_NEAR(with.c_skip[0].item<double>(), 1, 1e-6);
     EXPECT_NEAR(with.c_out[0].item<double>(), 1e-4, 1e-8);
     EXPECT_NEAR(with.c_skip[1].item<double>(), 0, 1e-6);
@@ -53,14 +53,15 @@ TEST(Preconditioning, passes_clean_images_through_and_ignores_pure_noise) {
 TEST(Preconditioning, the_loss_weight_undoes_c_out) {
     const Tensor sigma = at::tensor({0.002, 0.5, 80.0}, at::kDouble);
     const Tensor weight = edm_loss_weight(sigma, 0.5);
-    EXPECT_TRUE(
-        (weight * precondition(sigma, {}).c_out.square()).allclose(at::ones({3}, at::kDouble)));
+    EXPECT_TRUE((weight * NoiseSchedule{}.preconditioning(sigma).c_out.square())
+                    .allclose(at::ones({3}, at::kDouble)));
     EXPECT_TRUE(weight.allclose(1 / sigma.square() + 1 / 0.25));
 }
 
 TEST(Preconditioning, float32_holds_over_all_levels) {
     const Tensor sigma = at::tensor({0.002F, 80.0F});
-    const auto single = precondition(sigma, {}), wide = precondition(sigma.to(at::kDouble), {});
+    const auto single = NoiseSchedule{}.preconditioning(sigma),
+               wide = NoiseSchedule{}.preconditioning(sigma.to(at::kDouble));
     EXPECT_LT(((single.c_skip - wide.c_skip) / wide.c_skip).abs().max().item<double>(), 1e-6);
     EXPECT_LT(((single.c_out - wide.c_out) / wide.c_out).abs().max().item<double>(), 1e-6);
 }
@@ -73,8 +74,8 @@ TEST(ExpandLike, broadcasts_one_value_per_sample) {
 
 TEST(Preconditioning, of_vp_and_ve_matches_table_1_of_karras_et_al) {
     const Tensor sigma = at::tensor({0.01, 1.0, 30.0}, at::kDouble);
-    const auto vp = precondition(sigma, {.kind = Parametrisation::Kind::vp}),
-               ve = precondition(sigma, {.kind = Parametrisation::Kind::ve});
+    const auto vp = NoiseSchedule(VpNoise{}).preconditioning(sigma),
+               ve = NoiseSchedule(VeNoise{}).preconditioning(sigma);
     for (std::int64_t i = 0; i < 3; ++i) {
         const double s = sigma[i].item<double>(), t = vp.c_noise[i].item<double>() / 999;
         EXPECT_NEAR(std::sqrt(std::exp(0.5 * 19.9 * t * t + 0.1 * t) - 1), s, 1e-9 * s + 1e-12)
@@ -89,26 +90,10 @@ TEST(Preconditioning, of_vp_and_ve_matches_table_1_of_karras_et_al) {
     }
 }
 
-TEST(Parametrisation, is_read_from_the_config_and_has_its_levels) {
-    const auto read = [](const nlohmann::json& config) {
-        return read_parametrisation(core::JsonObject(config, "config.json"));
-    };
-    EXPECT_EQ(read(nlohmann::json::object()), Parametrisation{});
-    const Parametrisation vp =
-        read({{"preconditioning", "vp"}, {"beta_d", 10}, {"timesteps", 500}});
-    EXPECT_EQ(vp,
-              (Parametrisation{.kind = Parametrisation::Kind::vp, .beta_d = 10, .timesteps = 500}));
-    EXPECT_NEAR(default_range({.kind = Parametrisation::Kind::vp}).sigma_max, 152.2, 0.1);
-    EXPECT_NEAR(default_range({.kind = Parametrisation::Kind::vp}).sigma_min, 1e-3, 1e-5);
-    EXPECT_EQ(default_range({.kind = Parametrisation::Kind::ve}).sigma_max, 100);
-    core::expect_contains(core::error_of([&] { read({{"preconditioning", "cosine"}}); }),
-                          "known are edm, vp, ve and ddpm");
-}
-
 TEST(EdmDenoiser, with_a_zero_network_is_the_optimum_for_gaussian_data) {
     // c_skip x = s^2/(s^2+sigma^2) x is the closed form if sigma_data is the std of the data.
     Constant silent(at::zeros({3, 2}));
-    const EdmDenoiser denoiser(silent.network, no_parameters, {.sigma_data = 0.7});
+    const EdmDenoiser denoiser(silent.network, no_parameters, NoiseSchedule::edm(0.7));
     const GaussianDenoiser exact(0.7);
     const Tensor x = backends::normal({3, 2}, "x"), sigma = at::tensor({0.002F, 0.9F, 80.0F});
     EXPECT_LT(

@@ -16,7 +16,7 @@ protected:
           tensors_(backends::read_parameters(file_)),
           about_(core::parse_json(file_.metadata().at("about"), "about")),
           network_(networks::make_network(core::JsonObject(about_.at("config"), "config"))),
-          scheme_(read_parametrisation(core::JsonObject(about_.at("config"), "config"))) {
+          noise_schedule_(NoiseSchedule::read(core::JsonObject(about_.at("config"), "config"))) {
         for (const auto& spec : networks::trace(network_).parameters)
             parameters_.set(spec.name, golden_weights(spec.name, spec.shape));
         if (tensors_.contains("labels")) condition_.labels = tensors_.at("labels");
@@ -35,7 +35,7 @@ protected:
     backends::Parameters tensors_, parameters_;
     nlohmann::json about_;
     networks::Network network_;
-    Parametrisation scheme_;
+    NoiseSchedule noise_schedule_;
     Condition condition_;
 };
 
@@ -50,14 +50,14 @@ TEST_P(NetworkGolden, reads_the_parameters_of_the_reference_by_name_and_shape) {
 
 TEST_P(NetworkGolden, denoises_like_the_reference) {
     const at::NoGradGuard no_gradients;
-    const EdmDenoiser denoiser(network_, parameters_, scheme_);
+    const EdmDenoiser denoiser(network_, parameters_, noise_schedule_);
     EXPECT_LT(worst_sample(denoiser.denoise(tensors_.at("x"), tensors_.at("sigma"), condition_),
                            tensors_.at("denoised")),
               1e-5);
 }
 
 TEST_P(NetworkGolden, has_the_gradients_of_the_reference) {
-    const EdmDenoiser denoiser(network_, parameters_, scheme_);
+    const EdmDenoiser denoiser(network_, parameters_, noise_schedule_);
     parameters_.require_gradients(true);
     const Tensor x = tensors_.at("x").clone().requires_grad_();
     denoiser.denoise(x, tensors_.at("sigma"), condition_).square().mean().backward();
@@ -73,7 +73,7 @@ TEST_P(NetworkGolden, has_the_gradients_of_the_reference) {
 
 TEST_P(NetworkGolden, computes_nearly_the_same_in_bfloat16) {
     const at::NoGradGuard no_gradients;
-    const EdmDenoiser denoiser(network_, parameters_, scheme_, {at::kBFloat16});
+    const EdmDenoiser denoiser(network_, parameters_, noise_schedule_, {at::kBFloat16});
     const Tensor denoised = denoiser.denoise(tensors_.at("x"), tensors_.at("sigma"), condition_);
     EXPECT_EQ(denoised.scalar_type(), at::kFloat);
     const double distance = worst_sample(denoised, tensors_.at("denoised"));

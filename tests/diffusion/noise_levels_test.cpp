@@ -1,4 +1,4 @@
-#include "atelier/diffusion/preconditioning.h"
+#include "atelier/diffusion/noise_schedule.h"
 
 #include <set>
 
@@ -8,7 +8,7 @@ namespace atelier::diffusion {
 
 TEST(KarrasLevels, fall_from_sigma_max_to_sigma_min) {
     for (const double rho : {1.0, 3.0, 7.0}) {
-        const auto levels = karras_levels({0.002, 80}, 40, rho);
+        const auto levels = karras_levels(0.002, 80, 40, rho);
         ASSERT_EQ(levels.size(), 40U);
         EXPECT_NEAR(levels.front(), 80, 1e-10);
         EXPECT_NEAR(levels.back(), 0.002, 1e-12);
@@ -17,7 +17,7 @@ TEST(KarrasLevels, fall_from_sigma_max_to_sigma_min) {
 }
 
 TEST(KarrasLevels, are_evenly_spaced_in_the_root) {
-    const auto levels = karras_levels({0.01, 10}, 11, 7);
+    const auto levels = karras_levels(0.01, 10, 11, 7);
     const double step = std::pow(levels[1], 1.0 / 7) - std::pow(levels[0], 1.0 / 7);
     for (std::size_t i = 1; i < levels.size(); ++i) {
         EXPECT_NEAR(std::pow(levels[i], 1.0 / 7) - std::pow(levels[i - 1], 1.0 / 7), step, 1e-12);
@@ -25,11 +25,11 @@ TEST(KarrasLevels, are_evenly_spaced_in_the_root) {
 }
 
 TEST(KarrasLevels, a_single_level_is_sigma_max) {
-    EXPECT_NEAR(karras_levels({0.002, 80}, 1).at(0), 80, 1e-10);
+    EXPECT_NEAR(karras_levels(0.002, 80, 1).at(0), 80, 1e-10);
 }
 
 TEST(SamplingLevels, end_in_zero) {
-    const auto levels = sampling_levels({0.002, 80}, 18);
+    const auto levels = NoiseSchedule{}.sampling_levels(18);
     ASSERT_EQ(levels.size(), 19U);
     EXPECT_EQ(levels.back(), 0.0);
     EXPECT_NEAR(levels[17], 0.002, 1e-12);
@@ -44,7 +44,7 @@ TEST(LognormalLevels, have_the_mean_and_std_of_the_logarithm) {
 }
 
 TEST(IndexedLevels, cover_their_indices_and_no_others) {
-    const auto rising = matching_levels({}, {0.002, 80});
+    const auto rising = NoiseSchedule{}.matching_levels();
     core::RandomStream stream(1, "sigma");
     const Tensor levels = indexed_levels(stream, 2000, rising, 20, 24);
     std::set<float> seen;
@@ -55,7 +55,7 @@ TEST(IndexedLevels, cover_their_indices_and_no_others) {
 }
 
 TEST(MatchingLevels, of_karras_rise_from_sigma_min_to_sigma_max) {
-    const auto levels = matching_levels({}, {0.002, 80});
+    const auto levels = NoiseSchedule{}.matching_levels();
     ASSERT_EQ(levels.size(), 1000U);
     EXPECT_TRUE(std::ranges::is_sorted(levels));
     EXPECT_NEAR(levels.front(), 0.002, 1e-12);

@@ -20,15 +20,15 @@ Tensor exact_end(const Tensor& noise, double sigma_max) {
 }
 
 /// The last step goes from sigma_min to 0; sigma_min is so small that its error is negligible.
-const NoiseRange range{1e-5, 80};
+const NoiseSchedule from_clean = NoiseSchedule::edm(sigma_data, 1e-5, 80);
 
 template <class Sampler>
 double error_with(std::int64_t count, const Sampler& sampler) {
     const GaussianDenoiser denoiser(sigma_data);
     const Tensor noise = noise_of(16);
     return backends::relative_distance(
-        sampler(denoiser, noise, sampling_levels(range, count), Condition{}),
-        exact_end(noise, range.sigma_max));
+        sampler(denoiser, noise, from_clean.sampling_levels(count), Condition{}),
+        exact_end(noise, from_clean.sigma_max));
 }
 
 Tensor no_noise(std::size_t) { throw core::Error("noise was asked for"); }
@@ -54,8 +54,9 @@ TEST(Samplers, samples_have_the_mean_and_std_of_the_data) {
     const std::vector<std::int64_t> classes{1};
     const Condition second{one_hot(classes, 2).labels.expand({8000, 2})};
     const double centre = 3 * (1 - sigma_data / 80);  // the initial noise is centred on 0, not on 3
-    for (const Tensor& samples : {sample_heun(denoiser, noise, sampling_levels({}, 40), second),
-                                  sample_ddim(denoiser, noise, sampling_levels({}, 400), second)}) {
+    for (const Tensor& samples :
+         {sample_heun(denoiser, noise, NoiseSchedule{}.sampling_levels(40), second),
+          sample_ddim(denoiser, noise, NoiseSchedule{}.sampling_levels(400), second)}) {
         EXPECT_EQ(samples.scalar_type(), at::kFloat);
         EXPECT_NEAR(samples.mean().item<double>(), centre, 0.01);
         EXPECT_NEAR(samples.std().item<double>(), sigma_data, 0.01);
@@ -64,14 +65,14 @@ TEST(Samplers, samples_have_the_mean_and_std_of_the_data) {
 
 TEST(Samplers, take_the_documented_number_of_evaluations) {
     const GaussianDenoiser denoiser(sigma_data);
-    const auto levels = sampling_levels({}, 18);
+    const auto levels = NoiseSchedule{}.sampling_levels(18);
     sample_heun(denoiser, noise_of(1), levels, {});
     EXPECT_EQ(denoiser.evaluations, 2 * 18 - 1);
     denoiser.evaluations = 0;
     sample_ddim(denoiser, noise_of(1), levels, {});
     EXPECT_EQ(denoiser.evaluations, 18);
     denoiser.evaluations = 0;
-    sample_one_step(denoiser, noise_of(1), NoiseRange{}, {});
+    sample_one_step(denoiser, noise_of(1), NoiseSchedule{}, {});
     EXPECT_EQ(denoiser.evaluations, 1);
 }
 
@@ -82,7 +83,7 @@ TEST(Samplers, one_step_is_the_denoiser_at_the_highest_level) {
     const Condition condition = one_hot(classes, 2);
     const Tensor expected =
         denoiser.denoise(80 * noise, at::full({4}, 80.0, at::kDouble), condition);
-    EXPECT_TRUE(sample_one_step(denoiser, noise, NoiseRange{}, condition).equal(expected));
+    EXPECT_TRUE(sample_one_step(denoiser, noise, NoiseSchedule{}, condition).equal(expected));
     // A single step of either sampler from sigma_max to 0 is the same map.
     const std::vector<double> one_step{80, 0};
     EXPECT_LT(
@@ -96,7 +97,7 @@ TEST(Samplers, one_step_is_the_denoiser_at_the_highest_level) {
 TEST(StochasticSampler, without_churn_is_the_deterministic_one) {
     const GaussianDenoiser denoiser(sigma_data);
     const Tensor noise = noise_of(8);
-    const auto levels = sampling_levels({}, 18);
+    const auto levels = NoiseSchedule{}.sampling_levels(18);
     const Tensor expected = sample_heun(denoiser, noise, levels, {});
     const auto step_noise = [&](std::size_t) { return at::ones_like(noise); };
     EXPECT_TRUE(sample_heun_stochastic(denoiser, noise, levels, {}, {.s_churn = 0}, step_noise)
@@ -141,11 +142,11 @@ TEST(StochasticSampler, keeps_the_std_of_the_data) {
     const Tensor noise = image_noise(0, 0, 8000, {2});
     const auto step_noise = [](std::size_t step) { return image_noise(100 + step, 0, 8000, {2}); };
     const StochasticSampling stochastic{.s_churn = 20, .s_min = 0.05, .s_max = 50, .s_noise = 1};
-    const Tensor samples = sample_heun_stochastic(denoiser, noise, sampling_levels({}, 64), {},
-                                                  stochastic, step_noise);
+    const Tensor samples = sample_heun_stochastic(
+        denoiser, noise, NoiseSchedule{}.sampling_levels(64), {}, stochastic, step_noise);
     EXPECT_NEAR(samples.std().item<double>(), sigma_data, 0.015);
     EXPECT_GT(backends::relative_distance(
-                  samples, sample_heun(denoiser, noise, sampling_levels({}, 64), {})),
+                  samples, sample_heun(denoiser, noise, NoiseSchedule{}.sampling_levels(64), {})),
               0.1);
 }
 

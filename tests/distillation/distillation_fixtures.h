@@ -35,7 +35,7 @@ public:
           teacher(network, teacher_weights, {}) {
         if (with_head) fake.merge(init_head(network, 4), "");
         settings.batch = 8;
-        settings.range = {0.01, 10};
+        settings.noise = diffusion::NoiseSchedule::edm(0.5, 0.01, 10);
         settings.stream = "test";
         student.require_gradients(true);
         fake.require_gradients(true);

@@ -51,7 +51,7 @@ TEST(ScoreMatching, without_a_teacher_is_the_weighted_denoising_loss) {
     const Tensor expected =
         (total / (s * 0.5).square() * (0.25 / total * (x + s * z) - x).square()).mean();
     const Tensor loss = score_matching_loss(
-        model, nullptr, x, sigma, z, diffusion::one_hot(labels, 3), diffusion::Parametrisation{});
+        model, nullptr, x, sigma, z, diffusion::one_hot(labels, 3), diffusion::NoiseSchedule{});
     EXPECT_NEAR(loss.item<double>(), expected.item<double>(), 1e-4 * expected.item<double>());
 }
 
@@ -64,11 +64,11 @@ TEST(ScoreMatching, against_its_own_teacher_has_nothing_to_learn) {
     const std::vector<std::int64_t> labels{0, 1, 2};
     const auto condition = diffusion::one_hot(labels, 3);
     EXPECT_NEAR(
-        score_matching_loss(teacher, &teacher, x, sigma, z, condition, diffusion::Parametrisation{})
+        score_matching_loss(teacher, &teacher, x, sigma, z, condition, diffusion::NoiseSchedule{})
             .item<double>(),
         0, 1e-10);
     EXPECT_GT(
-        score_matching_loss(other, &teacher, x, sigma, z, condition, diffusion::Parametrisation{})
+        score_matching_loss(other, &teacher, x, sigma, z, condition, diffusion::NoiseSchedule{})
             .item<double>(),
         1e-6);
 }

@@ -104,9 +104,9 @@ TEST_P(Engines, sample_in_one_step_as_they_denoise_at_the_highest_level_for_any_
     for (std::int64_t i = 0; i < 7; ++i) classes.push_back(known > 0 ? (i * 2 + 1) % known : 0);
     graph::Shape shape = model.network.data_shape;
     shape.insert(shape.begin(), 7);
-    const Tensor z = backends::normal(shape, "z"), levels = at::full({7}, model.range.sigma_max);
+    const Tensor z = backends::normal(shape, "z"), levels = at::full({7}, model.noise.sigma_max);
     const Tensor expected =
-        torch->denoise(z * model.range.sigma_max, levels, diffusion::one_hot(classes, known));
+        torch->denoise(z * model.noise.sigma_max, levels, diffusion::one_hot(classes, known));
     for (const auto kind : {Engine::Kind::torch, Engine::Kind::openvino, Engine::Kind::native}) {
         for (const bool all : {true, false}) {
             const auto sampler =

@@ -269,7 +269,7 @@ protected:
 TEST_F(TeacherGenerator, draws_with_heun_and_ddim_as_requested) {
     const models::Model teacher = models::read_model(path);
     const auto denoiser = teacher.denoiser();
-    const auto levels = diffusion::sampling_levels(teacher.range, 5);
+    const auto levels = teacher.noise.sampling_levels(5);
     const Tensor noise = diffusion::image_noise(7, 0, 3, {2});
     const auto condition = diffusion::one_hot(std::vector<std::int64_t>{0, 1, 3}, 4);
     const SampleRequest request{7, {0, 1, 2}, {0, 1, 3}};
@@ -303,8 +303,8 @@ TEST_F(TeacherGenerator,
         };
         const Tensor alone =
             diffusion::sample_heun_stochastic(denoiser, diffusion::image_noise(7, number, 1, {2}),
-                                              diffusion::sampling_levels(teacher.range, 6),
-                                              condition, {2, 0.1, 20, 1.01}, added)
+                                              teacher.noise.sampling_levels(6), condition,
+                                              {2, 0.1, 20, 1.01}, added)
                 .detach();
         EXPECT_TRUE(near(all.narrow(0, static_cast<std::int64_t>(i), 1), alone)) << i;
     }

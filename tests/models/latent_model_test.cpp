@@ -27,13 +27,15 @@ TEST_P(LatentModel, its_denoiser_predicts_like_diffusers) {
                  hidden = answers.at("hidden").index_select(
                      0, at::tensor(at::ArrayRef<std::int64_t>(both), at::kLong));
     const Tensor alphas_cumprod =
-                     at::tensor(model.parametrisation.schedule->alphas_cumprod, at::kDouble)
+                     at::tensor(
+                         std::get<diffusion::DdpmNoise>(model.noise.kind).schedule.alphas_cumprod,
+                         at::kDouble)
                          .index_select(0, t.to(at::kLong)),
                  sigma = ((1 - alphas_cumprod) / alphas_cumprod).sqrt().to(at::kFloat);
     // A denoiser's input is x_t over alpha_t; the network's prediction follows from its estimate of
     // the clean sample.
     const Tensor x_t = x / diffusion::expand_like(alphas_cumprod.sqrt(), x).to(at::kFloat);
-    const auto with = diffusion::precondition(sigma, model.parametrisation);
+    const auto with = model.noise.preconditioning(sigma);
     const Tensor predicted = (model.denoiser().denoise(x_t, sigma, {hidden}) -
                               diffusion::expand_like(with.c_skip, x) * x_t) /
                              diffusion::expand_like(with.c_out, x);

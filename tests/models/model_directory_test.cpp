@@ -48,9 +48,9 @@ TEST_F(ModelDirectory, is_read_back_with_the_same_bits_and_settings) {
     EXPECT_EQ(backends::hash_of(read.parameters), backends::hash_of(model.parameters));
     EXPECT_EQ(read.config, model.config);
     EXPECT_EQ(read.spec, model.spec);
-    EXPECT_EQ(read.parametrisation.sigma_data, 0.7);
-    EXPECT_EQ(read.range.sigma_min, 0.01);
-    EXPECT_EQ(read.range.sigma_max, 20);
+    EXPECT_EQ(read.noise.sigma_data, 0.7);
+    EXPECT_EQ(read.noise.sigma_min, 0.01);
+    EXPECT_EQ(read.noise.sigma_max, 20);
     EXPECT_EQ(read.network.label_dim, 4);
     EXPECT_TRUE(is_model_directory(path));
 }

@@ -128,14 +128,13 @@ nlohmann::json training_figures(const BenchmarkArguments& arguments,
             diffusion::image_noise(1, step * arguments.batch, arguments.batch,
                                    model.network.data_shape)
                     .to(engine.device) *
-                model.parametrisation.sigma_data,
+                model.noise.sigma_data,
             classes_in_turn(arguments.batch, classes)};
     };
     distillation::MatchingSettings settings;
     settings.steps = warmup_cycles + arguments.runs;
     settings.batch = arguments.batch;
-    settings.parametrisation = model.parametrisation;
-    settings.range = model.range;
+    settings.noise = model.noise;
     settings.compute = compute;
     settings.micro_batch = arguments.micro_batch;
     settings.stream = "benchmark";

@@ -25,11 +25,8 @@ Condition Condition::rows(std::int64_t first, std::int64_t count) const {
 }
 
 EdmDenoiser::EdmDenoiser(const networks::Network& network, const backends::Parameters& parameters,
-                         const Parametrisation& parametrisation, const backends::Compute& compute)
-    : network_(network),
-      parameters_(parameters),
-      parametrisation_(parametrisation),
-      compute_(compute) {}
+                         const NoiseSchedule& noise, const backends::Compute& compute)
+    : network_(network), parameters_(parameters), noise_(noise), compute_(compute) {}
 
 void check_condition(const networks::Network& network, const Condition& condition) {
     if (network.label_dim > 0 && !condition.labels.defined()) {
@@ -54,7 +51,7 @@ Tensor EdmDenoiser::denoise(const Tensor& x_t, const Tensor& sigma,
 
 EdmDenoiser::Output EdmDenoiser::denoise_and_encode(const Tensor& x_t, const Tensor& sigma,
                                                     const Condition& condition) const {
-    const Preconditioning with = precondition(sigma, parametrisation_);
+    const Preconditioning with = noise_.preconditioning(sigma);
     const Condition labelled = with_labels(network_, parameters_, condition);
     const backends::LowPrecision precision(x_t.device().type(), compute_.type);
     backends::TorchOps backend(parameters_, "", compute_.recompute);
@@ -67,7 +64,7 @@ EdmDenoiser::Output EdmDenoiser::denoise_and_encode(const Tensor& x_t, const Ten
 
 Tensor EdmDenoiser::encode(const Tensor& x_t, const Tensor& sigma,
                            const Condition& condition) const {
-    const Preconditioning with = precondition(sigma, parametrisation_);
+    const Preconditioning with = noise_.preconditioning(sigma);
     const Condition labelled = with_labels(network_, parameters_, condition);
     const backends::LowPrecision precision(x_t.device().type(), compute_.type);
     backends::TorchOps backend(parameters_, "", compute_.recompute);

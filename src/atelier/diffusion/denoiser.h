@@ -4,7 +4,7 @@
 
 #include "atelier/backends/torch/parameters.h"
 #include "atelier/backends/torch/torch_ops.h"
-#include "atelier/diffusion/preconditioning.h"
+#include "atelier/diffusion/noise_schedule.h"
 #include "atelier/networks/network.h"
 
 namespace atelier::diffusion {
@@ -43,12 +43,12 @@ void check_condition(const networks::Network& network, const Condition& conditio
 networks::Inputs network_inputs(const networks::Network& network, const Tensor& x_t,
                                 const Preconditioning& with, const Condition& condition);
 
-/// A network with one of EDM's preconditionings. Holds references: network and parameters must
-/// outlive it.
+/// A network with the preconditioning of its noise schedule. Holds references: network and
+/// parameters must outlive it.
 class EdmDenoiser : public Denoiser {
 public:
     EdmDenoiser(const networks::Network& network, const backends::Parameters& parameters,
-                const Parametrisation& parametrisation, const backends::Compute& compute = {});
+                const NoiseSchedule& noise, const backends::Compute& compute = {});
 
     Tensor denoise(const Tensor& x_t, const Tensor& sigma,
                    const Condition& condition) const override;
@@ -66,7 +66,7 @@ public:
 private:
     const networks::Network& network_;
     const backends::Parameters& parameters_;
-    Parametrisation parametrisation_;
+    NoiseSchedule noise_;
     backends::Compute compute_;
 };
 

@@ -4,21 +4,15 @@
 
 namespace atelier::diffusion {
 
-std::vector<double> karras_levels(const NoiseRange& range, std::int64_t count, double rho) {
+std::vector<double> karras_levels(double sigma_min, double sigma_max, std::int64_t count,
+                                  double rho) {
     std::vector<double> levels(static_cast<std::size_t>(count));
-    const double high = std::pow(range.sigma_max, 1 / rho),
-                 low = std::pow(range.sigma_min, 1 / rho);
+    const double high = std::pow(sigma_max, 1 / rho), low = std::pow(sigma_min, 1 / rho);
     for (std::int64_t i = 0; i < count; ++i) {
         const double fraction =
             count > 1 ? static_cast<double>(i) / static_cast<double>(count - 1) : 0.0;
         levels[static_cast<std::size_t>(i)] = std::pow(high + fraction * (low - high), rho);
     }
-    return levels;
-}
-
-std::vector<double> sampling_levels(const NoiseRange& range, std::int64_t count, double rho) {
-    std::vector<double> levels = karras_levels(range, count, rho);
-    levels.push_back(0.0);
     return levels;
 }
 
@@ -28,6 +22,18 @@ Tensor lognormal_levels(core::RandomStream& stream, std::int64_t count, double p
     float* values = sigma.mutable_data_ptr<float>();
     for (std::int64_t i = 0; i < count; ++i)
         values[i] = static_cast<float>(std::exp(p_mean + p_std * stream.normal()));
+    return sigma;
+}
+
+Tensor indexed_levels(core::RandomStream& stream, std::int64_t count,
+                      std::span<const double> levels, std::int64_t first, std::int64_t last) {
+    Tensor sigma = at::empty({count}, at::kFloat);
+    float* values = sigma.mutable_data_ptr<float>();
+    for (std::int64_t i = 0; i < count; ++i) {
+        const auto index = first + static_cast<std::int64_t>(
+                                       stream.below(static_cast<std::uint64_t>(last - first + 1)));
+        values[i] = static_cast<float>(levels[static_cast<std::size_t>(index)]);
+    }
     return sigma;
 }
 

@@ -25,10 +25,10 @@ Tensor heun_step(const Denoiser& denoiser, const Tensor& x, double from, double 
 
 }  // namespace
 
-Tensor sample_one_step(const Denoiser& student, const Tensor& noise, const NoiseRange& range,
+Tensor sample_one_step(const Denoiser& student, const Tensor& noise, const NoiseSchedule& schedule,
                        const Condition& condition) {
-    return student.denoise(noise * range.initial_noise_scale(), level_of(range.sigma_max, noise),
-                           condition);
+    return student.denoise(noise * schedule.initial_noise_scale(),
+                           level_of(schedule.sigma_max, noise), condition);
 }
 
 Tensor sample_heun(const Denoiser& denoiser, const Tensor& noise, std::span<const double> levels,

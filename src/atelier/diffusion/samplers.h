@@ -4,13 +4,12 @@
 #include <span>
 
 #include "atelier/diffusion/denoiser.h"
-#include "atelier/diffusion/noise_levels.h"
 
 namespace atelier::diffusion {
 
 /// Samples [N,...] of a one-step student: D(initial_noise_scale z; sigma_max, c). `noise` z [N,...]
 /// is standard normal.
-Tensor sample_one_step(const Denoiser& student, const Tensor& noise, const NoiseRange& range,
+Tensor sample_one_step(const Denoiser& student, const Tensor& noise, const NoiseSchedule& schedule,
                        const Condition& condition);
 
 /// Heun's second-order sampler for the probability-flow ODE (Karras et al. 2022, algorithm 1).

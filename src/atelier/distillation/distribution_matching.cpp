@@ -3,7 +3,6 @@
 #include "atelier/backends/torch/fused_norm.h"
 #include "atelier/core/error.h"
 #include "atelier/core/hash.h"
-#include "atelier/diffusion/preconditioning.h"
 #include "atelier/diffusion/samplers.h"
 #include "atelier/distillation/divergences.h"
 #include "atelier/distillation/health.h"
@@ -36,7 +35,7 @@ DistributionMatching::DistributionMatching(MatchingInputs inputs, MatchingSettin
       conditions_(inputs_.conditions.value_or(
           diffusion::ConditionTable::classes(inputs_.student_network.label_dim))),
       classes_(inputs_.prior),
-      levels_(diffusion::matching_levels(settings_.parametrisation, settings_.range)) {
+      levels_(settings_.noise.matching_levels()) {
     gan_weight_ = settings_.adversarial ? settings_.adversarial->gan_weight.value_or(0.0) : 0.0;
     if (settings_.fake_updates >= max_inner_steps)
         core::fail("fake_updates must be below {}", max_inner_steps);
@@ -51,7 +50,7 @@ std::vector<Learner> DistributionMatching::learners() {
 }
 
 diffusion::EdmDenoiser DistributionMatching::fake_score() const {
-    return {inputs_.fake_network, inputs_.fake, settings_.parametrisation, settings_.compute};
+    return {inputs_.fake_network, inputs_.fake, settings_.noise, settings_.compute};
 }
 
 core::RandomStream DistributionMatching::stream(const std::string& what, std::int64_t step,
@@ -62,9 +61,9 @@ core::RandomStream DistributionMatching::stream(const std::string& what, std::in
 
 Tensor DistributionMatching::sample(const backends::Parameters& weights, const Tensor& noise,
                                     const diffusion::Condition& condition) const {
-    const diffusion::EdmDenoiser student(inputs_.student_network, weights,
-                                         settings_.parametrisation, settings_.compute);
-    return diffusion::sample_one_step(student, noise, settings_.range, condition);
+    const diffusion::EdmDenoiser student(inputs_.student_network, weights, settings_.noise,
+                                         settings_.compute);
+    return diffusion::sample_one_step(student, noise, settings_.noise, condition);
 }
 
 DistributionMatching::Generated DistributionMatching::generate(const char* learner,
@@ -125,8 +124,8 @@ Loss DistributionMatching::fake_loss(std::int64_t step, std::int64_t inner_step)
         generated = generate("fake", step, inner_step);
     }
     const Noised at = noised(generated.x, "fake", step, inner_step, 0, last_level);
-    const Tensor weight = diffusion::expand_like(
-        diffusion::denoising_weight(at.sigma, settings_.parametrisation), generated.x);
+    const Tensor weight =
+        diffusion::expand_like(settings_.noise.loss_weight(at.sigma), generated.x);
     const auto denoised = fake_score().denoise_and_encode(at.x_t, at.sigma, generated.condition);
     const Tensor denoising = (weight * (denoised.estimate - generated.x).square()).mean();
     Loss loss{denoising, {{"fake_loss", denoising.item<double>()}}};

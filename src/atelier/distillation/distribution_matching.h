@@ -4,7 +4,7 @@
 
 #include "atelier/conditions/prior.h"
 #include "atelier/diffusion/condition_table.h"
-#include "atelier/diffusion/noise_levels.h"
+#include "atelier/diffusion/noise_schedule.h"
 #include "atelier/distillation/adversarial.h"
 #include "atelier/distillation/micro_batches.h"
 #include "atelier/distillation/regression.h"
@@ -28,8 +28,7 @@ struct MatchingSettings {
     std::int64_t micro_batch = 0;    // samples per micro-batch; 0: the whole batch
     std::int64_t critic_warmup = 0;  // updates of the fake score before the first of the student
     Optimization student, fake;
-    diffusion::Parametrisation parametrisation;
-    diffusion::NoiseRange range;
+    diffusion::NoiseSchedule noise;
     backends::Compute compute;
     bool score_identity = false;  // SiD's loss instead of the DM loss
     double sid_alpha = 1.0;

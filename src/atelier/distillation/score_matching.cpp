@@ -1,6 +1,5 @@
 #include "atelier/distillation/score_matching.h"
 
-#include "atelier/diffusion/preconditioning.h"
 #include "atelier/diffusion/samplers.h"
 #include "atelier/distillation/health.h"
 
@@ -42,9 +41,7 @@ Loss ScoreMatching::loss(std::size_t index, std::int64_t step, std::int64_t inne
     const Tensor& sigma = draws_.once("sigma", [&] {
         core::RandomStream levels(settings_.seed, settings_.stream + "/sigma",
                                   static_cast<std::uint64_t>(step));
-        return diffusion::training_levels(levels, n, settings_.parametrisation, settings_.p_mean,
-                                          settings_.p_std)
-            .to(device);
+        return settings_.noise.training_levels(levels, n).to(device);
     });
     const Tensor& z = draws_.once("noise", [&] {
         core::RandomStream noise(settings_.seed, settings_.stream + "/noise",
@@ -52,22 +49,18 @@ Loss ScoreMatching::loss(std::size_t index, std::int64_t step, std::int64_t inne
         return diffusion::normal_tensor(noise, batch.samples.sizes()).to(device);
     });
     const MicroBatch rows = micro_batch_of(n, settings_.micro_batch, micro_batch);
-    const diffusion::EdmDenoiser model(network_, parameters_, settings_.parametrisation,
-                                       settings_.compute);
+    const diffusion::EdmDenoiser model(network_, parameters_, settings_.noise, settings_.compute);
     const Tensor value = score_matching_loss(
         model, teacher_, rows.of(batch.samples).to(device), rows.of(sigma), rows.of(z),
-        conditions_.of(rows.of(with_dropout(batch.labels, step)), device),
-        settings_.parametrisation);
+        conditions_.of(rows.of(with_dropout(batch.labels, step)), device), settings_.noise);
     return {value, {{"loss", value.item<double>()}}, rows.weight};
 }
 
 Tensor ScoreMatching::sample(const backends::Parameters& weights, const Tensor& noise,
                              const diffusion::Condition& condition) const {
-    const diffusion::EdmDenoiser model(network_, weights, settings_.parametrisation,
-                                       settings_.compute);
+    const diffusion::EdmDenoiser model(network_, weights, settings_.noise, settings_.compute);
     return diffusion::sample_heun(
-        model, noise, diffusion::sampling_levels(settings_.range, settings_.sampler_steps),
-        condition);
+        model, noise, settings_.noise.sampling_levels(settings_.sampler_steps), condition);
 }
 
 std::vector<Finding> ScoreMatching::health(Metrics& metrics, const Tensor&) {
@@ -82,15 +75,14 @@ std::vector<Finding> ScoreMatching::health(Metrics& metrics, const Tensor&) {
 Tensor score_matching_loss(const diffusion::Denoiser& model, const diffusion::Denoiser* teacher,
                            const Tensor& x, const Tensor& sigma, const Tensor& z,
                            const diffusion::Condition& condition,
-                           const diffusion::Parametrisation& parametrisation) {
+                           const diffusion::NoiseSchedule& noise) {
     const Tensor x_t = x + diffusion::expand_like(sigma, x) * z;
     Tensor target = x;
     if (teacher) {
         at::NoGradGuard no_gradients;
         target = teacher->denoise(x_t, sigma, condition);
     }
-    const Tensor weight =
-        diffusion::expand_like(diffusion::denoising_weight(sigma, parametrisation), x);
+    const Tensor weight = diffusion::expand_like(noise.loss_weight(sigma), x);
     return (weight * (model.denoise(x_t, sigma, condition) - target).square()).mean();
 }
 

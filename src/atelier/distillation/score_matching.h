@@ -3,7 +3,7 @@
 #include <optional>
 
 #include "atelier/diffusion/condition_table.h"
-#include "atelier/diffusion/noise_levels.h"
+#include "atelier/diffusion/noise_schedule.h"
 #include "atelier/distillation/micro_batches.h"
 
 namespace atelier::distillation {
@@ -11,9 +11,7 @@ namespace atelier::distillation {
 struct ScoreMatchingSettings {
     std::int64_t steps = 1000;
     Optimization optimization;
-    diffusion::Parametrisation parametrisation;
-    diffusion::NoiseRange range;
-    double p_mean = -1.2, p_std = 1.2;  // ln sigma ~ N(p_mean, p_std^2)
+    diffusion::NoiseSchedule noise;
     backends::Compute compute;
     std::optional<diffusion::ConditionTable>
         conditions{};  // what labels stand for; unset: the network's classes
@@ -68,6 +66,6 @@ private:
 Tensor score_matching_loss(const diffusion::Denoiser& model, const diffusion::Denoiser* teacher,
                            const Tensor& x, const Tensor& sigma, const Tensor& z,
                            const diffusion::Condition& condition,
-                           const diffusion::Parametrisation& parametrisation);
+                           const diffusion::NoiseSchedule& noise);
 
 }  // namespace atelier::distillation

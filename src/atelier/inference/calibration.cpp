@@ -68,7 +68,7 @@ struct LayerStatistics {
 }  // namespace
 
 Tensor run(const models::Model& model, graph::Ops& backend, const CalibrationBatch& batch) {
-    const auto with = diffusion::precondition(batch.sigma, model.parametrisation);
+    const auto with = model.noise.preconditioning(batch.sigma);
     return backends::tensor_of(
         model.network
             .forward(backend,
@@ -87,8 +87,8 @@ std::vector<CalibrationBatch> one_step_calibration_set(const models::Model& mode
                                                        const std::vector<std::int64_t>& classes,
                                                        std::int64_t samples, std::uint64_t seed) {
     const Tensor z = diffusion::image_noise(seed, 0, samples, model.network.data_shape);
-    return {{model.range.initial_noise_scale() * z,
-             at::full({samples}, model.range.sigma_max, at::kFloat),
+    return {{model.noise.initial_noise_scale() * z,
+             at::full({samples}, model.noise.sigma_max, at::kFloat),
              diffusion::one_hot(cycle_classes(classes, samples, seed), model.network.label_dim)}};
 }
 
@@ -103,7 +103,7 @@ std::vector<CalibrationBatch> trajectory_calibration_set(const models::Model& mo
     diffusion::sample_heun(
         Recorder(denoiser, batches),
         diffusion::image_noise(seed, 0, samples, model.network.data_shape),
-        diffusion::sampling_levels(model.range, steps),
+        model.noise.sampling_levels(steps),
         diffusion::one_hot(cycle_classes(classes, samples, seed), model.network.label_dim));
     return batches;
 }

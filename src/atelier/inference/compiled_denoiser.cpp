@@ -28,8 +28,7 @@ Tensor CompiledDenoiser::denoise(const Tensor& x_t, const Tensor& sigma,
     diffusion::check_condition(model_.network, condition);
     if (condition.augment.defined())
         core::fail("augment labels are supported by LibTorch only; use --engine torch");
-    const diffusion::Preconditioning with =
-        diffusion::precondition(float_on_cpu(sigma), model_.parametrisation);
+    const diffusion::Preconditioning with = model_.noise.preconditioning(float_on_cpu(sigma));
     const Tensor x = float_on_cpu(x_t),
                  labels = classes > 0 ? float_on_cpu(condition.labels) : Tensor(),
                  out = at::empty_like(x);

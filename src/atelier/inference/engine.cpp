@@ -22,7 +22,7 @@ public:
         at::NoGradGuard no_gradients;
         const auto condition =
             diffusion::one_hot(classes, model_.network.label_dim, engine_.device);
-        return diffusion::sample_one_step(denoiser_, z.to(engine_.device), model_.range, condition)
+        return diffusion::sample_one_step(denoiser_, z.to(engine_.device), model_.noise, condition)
             .to(at::kCPU);
     }
 

@@ -100,8 +100,8 @@ Value labels_of(OnnxGraph& graph, const models::Model& model) {
 }
 
 void lower_student(OnnxGraph& graph, OnnxOps& backend, const models::Model& model) {
-    const auto with = diffusion::precondition(at::full({1}, model.range.sigma_max, at::kDouble),
-                                              model.parametrisation);
+    const auto with =
+        model.noise.preconditioning(at::full({1}, model.noise.sigma_max, at::kDouble));
     const OneStepFactors factors = one_step_factors(model);
     const Value noise = input(graph, "noise", model.network.data_shape);
     const Value level =

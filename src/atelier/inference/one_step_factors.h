@@ -11,9 +11,9 @@ struct OneStepFactors {
 };
 
 inline OneStepFactors one_step_factors(const models::Model& model) {
-    const auto with = diffusion::precondition(at::full({1}, model.range.sigma_max, at::kDouble),
-                                              model.parametrisation);
-    const double start = model.range.initial_noise_scale();
+    const auto with =
+        model.noise.preconditioning(at::full({1}, model.noise.sigma_max, at::kDouble));
+    const double start = model.noise.initial_noise_scale();
     return {start * with.c_in.item<double>(), start * with.c_skip.item<double>(),
             with.c_out.item<double>()};
 }
@@ -22,9 +22,8 @@ inline OneStepFactors one_step_factors(const models::Model& model) {
 /// which the labels have one row for each of `classes`.
 inline networks::Inputs one_step_inputs(const models::Model& model,
                                         std::span<const std::int64_t> classes, graph::Value x) {
-    const Tensor level = diffusion::precondition(at::full({1}, model.range.sigma_max, at::kFloat),
-                                                 model.parametrisation)
-                             .c_noise;
+    const Tensor level =
+        model.noise.preconditioning(at::full({1}, model.noise.sigma_max, at::kFloat)).c_noise;
     networks::Inputs inputs{std::move(x), level, std::nullopt};
     if (model.network.label_dim > 0)
         inputs.labels = diffusion::one_hot(classes, model.network.label_dim).labels;

@@ -49,7 +49,7 @@ Tensor PromptedModel::draw(std::span<const Draw> draws, const Tensor& conditioni
         draws, model.network.data_shape, [&](const Tensor& noise, std::size_t first) {
             const Tensor condition =
                 conditioning.narrow(0, static_cast<std::int64_t>(first), noise.size(0));
-            return run_sampler(*denoiser_, sampling_, model.range, noise.to(device_),
+            return run_sampler(*denoiser_, sampling_, model.noise, noise.to(device_),
                                {condition.to(device_)},
                                draws.subspan(first, static_cast<std::size_t>(noise.size(0))))
                 .to(at::kCPU);

@@ -56,7 +56,7 @@ Tensor ReadyModel::one_batch(const Tensor& z, std::span<const Draw> draws) const
     if (one_step_) return one_step_->draw(z, classes);
     const diffusion::Condition condition =
         diffusion::one_hot(classes, model.network.label_dim, device_);
-    return run_sampler(*denoiser_, sampling_, model.range, z.to(device_), condition, draws)
+    return run_sampler(*denoiser_, sampling_, model.noise, z.to(device_), condition, draws)
         .to(at::kCPU);
 }
 
@@ -77,11 +77,11 @@ Tensor draw_in_batches(
 }
 
 Tensor run_sampler(const diffusion::Denoiser& denoiser, const Sampling& sampling,
-                   const diffusion::NoiseRange& range, const Tensor& z,
+                   const diffusion::NoiseSchedule& noise, const Tensor& z,
                    const diffusion::Condition& condition, std::span<const Draw> draws) {
     if (sampling.method == Sampling::Method::one_step)
-        return diffusion::sample_one_step(denoiser, z, range, condition);
-    const std::vector<double> levels = diffusion::sampling_levels(range, sampling.steps);
+        return diffusion::sample_one_step(denoiser, z, noise, condition);
+    const std::vector<double> levels = noise.sampling_levels(sampling.steps);
     switch (sampling.method) {
         case Sampling::Method::one_step:
             break;

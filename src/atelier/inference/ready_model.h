@@ -67,7 +67,7 @@ Tensor draw_in_batches(
 /// Samples from standard normal `z` [N,...] with the given denoiser and method. The noise that the
 /// stochastic sampler adds is determined by the seed and number of each of the N `draws`.
 Tensor run_sampler(const diffusion::Denoiser& denoiser, const Sampling& sampling,
-                   const diffusion::NoiseRange& range, const Tensor& z,
+                   const diffusion::NoiseSchedule& noise, const Tensor& z,
                    const diffusion::Condition& condition, std::span<const Draw> draws);
 
 /// One step for students, 18 Heun steps for other models.

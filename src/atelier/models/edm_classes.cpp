@@ -111,8 +111,7 @@ json argument_of(const EdmObject& object, const Argument& argument, std::size_t 
 
 /// Levels outside the range that samplers use (EDM's 0 and infinity) become the defaults.
 void set_range(json& config, const PickleValue& state, const std::string& where) {
-    const diffusion::NoiseRange defaults =
-        diffusion::default_range(diffusion::read_parametrisation(core::JsonObject(config, where)));
+    const auto defaults = diffusion::NoiseSchedule::read(core::JsonObject(config, where));
     const bool edm = config["preconditioning"] == "edm";
     const auto level = [&](const char* name, double fallback) {
         return state[name].is_number() ? state[name].real() : fallback;

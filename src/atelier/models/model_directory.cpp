@@ -39,13 +39,7 @@ Model described(const nlohmann::json& config, const std::string& where) {
     model.config = config;
     model.config.erase(checksums_key);  // they apply to the files beside it only
     model.network = networks::make_network(json);
-    model.parametrisation = diffusion::read_parametrisation(json);
-    const diffusion::NoiseRange defaults = diffusion::default_range(model.parametrisation);
-    model.range = defaults;
-    model.range.sigma_min = json.number_or("sigma_min", defaults.sigma_min, 1e-9, 1e9);
-    model.range.sigma_max = json.number_or("sigma_max", defaults.sigma_max, 1e-9, 1e9);
-    if (model.range.sigma_min >= model.range.sigma_max)
-        core::fail("{}: sigma_min must be below sigma_max", where);
+    model.noise = diffusion::NoiseSchedule::read(json);
     model.spec = spec_of(json, model.network);
     return model;
 }
@@ -127,7 +121,7 @@ std::int64_t Model::parameter_count() const {
 }
 
 diffusion::EdmDenoiser Model::denoiser(const backends::Compute& compute) const {
-    return {network, parameters, parametrisation, compute};
+    return {network, parameters, noise, compute};
 }
 
 Model init_model(const nlohmann::json& config, std::uint64_t seed) {

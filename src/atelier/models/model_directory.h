@@ -5,7 +5,6 @@
 
 #include "atelier/data/sample_spec.h"
 #include "atelier/diffusion/denoiser.h"
-#include "atelier/diffusion/noise_levels.h"
 #include "atelier/networks/network.h"
 
 namespace atelier::models {
@@ -16,8 +15,7 @@ struct Model {
     nlohmann::json config;
     networks::Network network;
     backends::Parameters parameters;
-    diffusion::Parametrisation parametrisation;
-    diffusion::NoiseRange range;
+    diffusion::NoiseSchedule noise;
     data::SampleSpec spec;
     std::shared_ptr<const core::SafetensorsFile>
         mapped;  // the file that `parameters` are views into; null if they are copies

@@ -23,7 +23,7 @@ data::Pairs draw_pairs(RunContext& context, std::int64_t first, std::int64_t cou
     const models::Model& teacher = context.teacher();
     const std::uint64_t seed = pair_seed(context.config());
     const conditions::Prior prior = data::prior_of(*context.data());
-    const auto levels = diffusion::sampling_levels(teacher.range, context.config().pairs.steps);
+    const auto levels = teacher.noise.sampling_levels(context.config().pairs.steps);
     const auto denoiser = context.guided_teacher(teacher);
     data::Pairs pairs;
     std::vector<Tensor> noise, samples;

@@ -33,6 +33,7 @@ std::vector<double> class_losses(RunContext& context) {
     const data::Dataset& data = *context.data();
     const models::Model& teacher = context.teacher();
     const auto denoiser = teacher.denoiser();
+    const diffusion::NoiseSchedule noise_schedule = training_noise(teacher, context.config());
     std::vector<double> losses;
     for (std::int64_t c = 0; c < data.classes(); ++c) {
         const std::int64_t cell[]{c};
@@ -43,15 +44,12 @@ std::vector<double> class_losses(RunContext& context) {
                                   static_cast<std::uint64_t>(c));
         core::RandomStream noise(context.seed(), "difficulty/noise", static_cast<std::uint64_t>(c));
         const Tensor x = data.samples(indices).to(context.device());
-        const Tensor sigma = diffusion::training_levels(levels, n, teacher.parametrisation,
-                                                        context.config().teacher.p_mean,
-                                                        context.config().teacher.p_std);
+        const Tensor sigma = noise_schedule.training_levels(levels, n);
         const std::vector<std::int64_t> labels(indices.size(), c);
         losses.push_back(distillation::score_matching_loss(
                              denoiser, nullptr, x, sigma.to(x.device()),
                              diffusion::normal_tensor(noise, x.sizes()).to(x.device()),
-                             diffusion::one_hot(labels, data.classes(), x.device()),
-                             teacher.parametrisation)
+                             diffusion::one_hot(labels, data.classes(), x.device()), noise_schedule)
                              .item<double>());
     }
     return losses;

@@ -14,22 +14,12 @@ namespace {
 constexpr const char* continued =
     "continued_from";  // note: the step at which the teacher was finished before
 
-nlohmann::json teacher_json(const RunConfig& config, const data::Dataset& data) {
-    nlohmann::json json = network_json(config.network, data.spec(), label_width(config, data));
-    json["sigma_data"] = config.teacher.sigma_data;
-    json["sigma_min"] = config.teacher.sigma_min;
-    json["sigma_max"] = config.teacher.sigma_max;
-    return json;
-}
-
-distillation::ScoreMatchingSettings settings_of(const RunConfig& config) {
+distillation::ScoreMatchingSettings settings_of(const RunConfig& config,
+                                                const models::Model& model) {
     const TeacherConfig& teacher = config.teacher;
     return {.steps = teacher.steps,
             .optimization = teacher.optimization,
-            .parametrisation = {.sigma_data = teacher.sigma_data},
-            .range = {teacher.sigma_min, teacher.sigma_max},
-            .p_mean = teacher.p_mean,
-            .p_std = teacher.p_std,
+            .noise = training_noise(model, config),
             .compute = config.compute(),
             .condition_dropout = teacher.condition_dropout,
             .batch = teacher.batch,
@@ -76,7 +66,8 @@ void continue_from_weights(const training::StageFolder& stage, distillation::Sta
 
 void train(RunContext& context, const training::StageFolder& stage) {
     const auto& data = context.data();
-    nlohmann::json json = teacher_json(context.config(), *data);
+    nlohmann::json json =
+        teacher_json(context.config(), data->spec(), label_width(context.config(), *data));
     if (!data->captions().empty()) json["text"] = begin_text_tower(context, *data, stage.path());
     models::Model model = models::init_model(json, context.seed());
     model.parameters = model.parameters.to(context.device());
@@ -90,7 +81,7 @@ void train(RunContext& context, const training::StageFolder& stage) {
                                   .indices = {}});
     const auto conditions =
         data->captions().empty() ? context.conditions() : caption_ids(*data, stage.path());
-    distillation::ScoreMatchingSettings settings = settings_of(context.config());
+    distillation::ScoreMatchingSettings settings = settings_of(context.config(), model);
     settings.conditions = conditions;
     if (const nlohmann::json from = stage.note(continued); from.is_number_integer())
         settings.optimization.warm_from = from.get<std::int64_t>();

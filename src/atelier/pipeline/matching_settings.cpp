@@ -29,8 +29,7 @@ distillation::MatchingSettings matching_settings(const RunConfig& config, const 
     to.fake_updates = from.fake_updates;
     to.student = from.student;
     to.fake = from.fake;
-    to.parametrisation = student.parametrisation;
-    to.range = student.range;
+    to.noise = student.noise;
     to.compute = config.compute();
     to.score_identity = from.loss == "sid";
     to.sid_alpha = from.sid_alpha;

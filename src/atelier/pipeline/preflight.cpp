@@ -174,7 +174,7 @@ void choose_classifier(LoadedConfig& loaded, const data::Dataset& raw, Warnings&
 nlohmann::json teacher_json_of(const RunConfig& config, const data::Dataset& raw) {
     if (draws_latents(config)) return latent_teacher_json(config);
     if (!config.teacher.path.empty()) return models::read_model_config(config.teacher.path).config;
-    return network_json(config.network, raw.spec(), label_width(config, raw));
+    return teacher_json(config, raw.spec(), label_width(config, raw));
 }
 
 /// Throws core::Error where an existing teacher cannot be read, or is not supported.
@@ -184,7 +184,7 @@ void check_given_teacher(const std::string& path) {
         const nlohmann::json json = models::model_config_of(directory);
         const core::JsonObject config(json, directory.scheduler_file().string());
         networks::make_network(config);
-        diffusion::read_parametrisation(config);
+        diffusion::NoiseSchedule::read(config);
         directory.unet_weights();
         directory.vae_weights();
         directory.text_weights();

@@ -267,9 +267,8 @@ void check_run(RunContext& context) {
             config.data_path +
             ": prompts alone are for a teacher that exists (teacher.path, a diffusers directory)");
     } else if (check_data(data.spec(), class_count(data), config); config.teacher.path.empty()) {
-        networks::make_network(
-            core::JsonObject(network_json(config.network, data.spec(), label_width(config, data)),
-                             context.loaded().path));
+        networks::make_network(core::JsonObject(
+            teacher_json(config, data.spec(), label_width(config, data)), context.loaded().path));
     } else {
         check_teacher(models::read_model_config(config.teacher.path), data.spec(),
                       label_width(config, data), !data.captions().empty(), config);
@@ -344,8 +343,7 @@ nlohmann::json sd_unet_json(const NetworkConfig& config, const data::SampleSpec&
               {"up_block_types", up}}}};
 }
 
-}  // namespace
-
+/// The network's part of a teacher's config.json.
 nlohmann::json network_json(const NetworkConfig& config, const data::SampleSpec& spec,
                             std::int64_t classes) {
     nlohmann::json json{
@@ -374,6 +372,32 @@ nlohmann::json network_json(const NetworkConfig& config, const data::SampleSpec&
                  {"channel_mult_emb", config.channel_mult_emb},
                  {"patch_size", config.patch_size}});
     return json;
+}
+
+/// The noise of the teacher that a run trains; Stable Diffusion's networks, whose weights are not
+/// here yet, bring their own.
+diffusion::NoiseSchedule teacher_noise(const TeacherConfig& config, const nlohmann::json& network) {
+    if (!network.contains("scheduler"))
+        return diffusion::NoiseSchedule::edm(config.sigma_data, config.sigma_min, config.sigma_max);
+    auto noise = diffusion::NoiseSchedule::read(core::JsonObject(network, "teacher"));
+    noise.sigma_data = config.sigma_data;
+    return noise;
+}
+
+}  // namespace
+
+nlohmann::json teacher_json(const RunConfig& config, const data::SampleSpec& spec,
+                            std::int64_t label_width) {
+    nlohmann::json json = network_json(config.network, spec, label_width);
+    teacher_noise(config.teacher, json).write(json);
+    return json;
+}
+
+diffusion::NoiseSchedule training_noise(const models::Model& model, const RunConfig& config) {
+    diffusion::NoiseSchedule noise = model.noise;
+    noise.p_mean = config.teacher.p_mean;
+    noise.p_std = config.teacher.p_std;
+    return noise;
 }
 
 }  // namespace atelier::pipeline

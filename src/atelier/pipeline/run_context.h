@@ -93,9 +93,13 @@ void check_teacher(const models::Model& teacher, const data::SampleSpec& spec,
 /// anything is trained or written.
 void check_run(RunContext& context);
 
-/// The config.json of a network with `config`'s sizes for samples of `spec`, without noise levels.
-nlohmann::json network_json(const NetworkConfig& config, const data::SampleSpec& spec,
-                            std::int64_t classes);
+/// The config.json of the teacher that a run trains on samples of `spec`: its network's sizes and
+/// its noise schedule. What is trained is read from it.
+nlohmann::json teacher_json(const RunConfig& config, const data::SampleSpec& spec,
+                            std::int64_t label_width);
+
+/// A model's noise schedule for training by denoising, with the run's P_mean and P_std.
+diffusion::NoiseSchedule training_noise(const models::Model& model, const RunConfig& config);
 
 /// Writes `stem`.png: a grid of images, or points coloured by class.
 void draw_samples(const std::filesystem::path& stem, const data::SampleSpec& spec,

@@ -95,9 +95,7 @@ nlohmann::json teacher_config(const pipeline::LoadedConfig& loaded, RunPlan& pla
         config.teacher.path.empty()
             ? "trained in this run"
             : fmt::format("{} is not here; its network is the config's", config.teacher.path);
-    nlohmann::json json = pipeline::network_json(config.network, plan.spec, plan.label_width);
-    json["sigma_data"] = config.teacher.sigma_data;
-    return json;
+    return pipeline::teacher_json(config, plan.spec, plan.label_width);
 }
 
 PlannedNetwork network_of(const std::string& who, const nlohmann::json& config,
