@@ -41,7 +41,7 @@ void evaluate_config(const EvaluateArguments& arguments) {
     for (const std::string& warning :
          pipeline::check_before_training(context.loaded(), context.raw_data().get()))
         core::log::warning("{}", warning);
-    pipeline::make_evaluation(context);
+    pipeline::run_stages_of(context, pipeline::StageKind::evaluation);
 }
 
 std::filesystem::path result_file(const EvaluateArguments& arguments) {

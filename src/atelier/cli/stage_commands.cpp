@@ -9,6 +9,7 @@
 #include "atelier/core/heap.h"
 #include "atelier/core/log.h"
 #include "atelier/core/signals.h"
+#include "atelier/pipeline/make_stages.h"
 #include "atelier/pipeline/preflight.h"
 #include "atelier/pipeline/prompt_partition_stage.h"
 #include "atelier/pipeline/stages.h"
@@ -112,19 +113,22 @@ void add_run(CLI::App& app) {
         if (*dry)
             return planning::dry_run(pipeline::load_config(arguments->path, arguments->overrides),
                                      *options);
-        with_run(
-            *arguments, std::nullopt, "",
-            [](pipeline::RunContext& context) { pipeline::make_everything(context); }, true, true);
+        with_run(*arguments, std::nullopt, "", pipeline::run_stages, true, true);
     });
 }
 
-void add_one_stage(CLI::App& app, const std::string& name, const std::string& help,
-                   void (*make)(pipeline::RunContext&)) {
+void add_one_stage(CLI::App& app, pipeline::StageKind kind, const std::string& help) {
     auto arguments = std::make_shared<ConfigArguments>();
+    const std::string name = pipeline::name_of(kind);
     CLI::App* command = app.add_subcommand(name, help);
     add_config_arguments(*command, *arguments);
     command->footer("Example:\n  atelier " + name + " configs/toy2d.toml output=runs/toy2d");
-    command->callback([arguments, make] { with_run(*arguments, std::nullopt, "", make); });
+    command->callback([arguments, kind] {
+        with_run(*arguments, std::nullopt, "", [kind](pipeline::RunContext& context) {
+            pipeline::run_stages_of(context, kind);
+            if (kind == pipeline::StageKind::teacher) pipeline::warn_of_stale_stages(context);
+        });
+    });
 }
 
 bool is_embeddings(const std::string& path) {
@@ -171,8 +175,9 @@ void add_partition(CLI::App& app) {
         "prompts-k4");
     command->callback([arguments] {
         if (!is_embeddings(arguments->path)) {
-            with_run(*arguments, std::nullopt, "",
-                     [](pipeline::RunContext& context) { pipeline::make_partition(context); });
+            with_run(*arguments, std::nullopt, "", [](pipeline::RunContext& context) {
+                pipeline::run_stages_of(context, pipeline::StageKind::partition);
+            });
             return;
         }
         if (!arguments->overrides.empty())
@@ -205,8 +210,12 @@ void add_report(CLI::App& app) {
         "runs/toy2d models/fashion-mnist --out report.html");
     command->callback([arguments] {
         if (arguments->subject.ends_with(".toml")) {
-            with_run({arguments->subject, arguments->more, 0}, std::nullopt, "",
-                     pipeline::make_report, false);
+            with_run(
+                {arguments->subject, arguments->more, 0}, std::nullopt, "",
+                [](pipeline::RunContext& context) {
+                    pipeline::run_stages_of(context, pipeline::StageKind::report);
+                },
+                false);
             return;
         }
         if (arguments->out.empty())
@@ -215,6 +224,13 @@ void add_report(CLI::App& app) {
         folders.insert(folders.end(), arguments->more.begin(), arguments->more.end());
         pipeline::report_on(folders, arguments->out);
     });
+}
+
+std::vector<std::string> student_stage_names() {
+    std::vector<std::string> names;
+    for (const pipeline::StageKind kind : pipeline::student_stage_kinds)
+        names.push_back(pipeline::name_of(kind));
+    return names;
 }
 
 void add_distill(CLI::App& app) {
@@ -230,7 +246,7 @@ void add_distill(CLI::App& app) {
     add_config_arguments(*command, *arguments);
     command->add_option("--student", arguments->student, "only this student, 0 to K-1");
     command->add_option("--stage", arguments->stage, "only this stage")
-        ->check(CLI::IsMember({"tsm", "dm", "adm"}));
+        ->check(CLI::IsMember(student_stage_names()));
     command
         ->add_flag("--checked", arguments->checked,
                    "the run that starts this has already checked and reported everything")
@@ -240,15 +256,15 @@ void add_distill(CLI::App& app) {
         "distill configs/toy2d.toml "
         "output=runs/toy2d --student 0 --stage dm");
     command->callback([arguments] {
-        const std::string folder =
-            arguments->student ? fmt::format("students/{}", *arguments->student) : "students";
+        std::optional<pipeline::StageKind> only;
+        if (arguments->stage) only = pipeline::stage_kind_of(*arguments->stage);
         with_run(
-            *arguments, arguments->student, folder,
+            *arguments, arguments->student, pipeline::students_folder(arguments->student),
             [&](pipeline::RunContext& context) {
                 context.teacher();
                 for (std::int64_t k = 0; k < context.config().partition.students; ++k) {
                     if (!arguments->student || *arguments->student == k)
-                        pipeline::make_student(context, k, arguments->stage);
+                        pipeline::run_student(context, k, only);
                 }
             },
             !arguments->checked);
@@ -259,18 +275,15 @@ void add_distill(CLI::App& app) {
 
 void add_stage_commands(CLI::App& app) {
     add_run(app);
-    add_one_stage(app, "teacher",
+    using Kind = pipeline::StageKind;
+    add_one_stage(app, Kind::teacher,
                   "Train the run's teacher, or adopt the one at teacher.path; a finished one goes "
-                  "on where teacher.steps was raised",
-                  [](pipeline::RunContext& context) {
-                      pipeline::make_teacher(context);
-                      pipeline::warn_of_stale_stages(context);
-                  });
+                  "on where teacher.steps was raised");
     add_partition(app);
-    add_one_stage(app, "pairs", "Draw the teacher's noise-sample pairs for the regression loss",
-                  pipeline::make_pairs);
+    add_one_stage(app, Kind::pairs,
+                  "Draw the teacher's noise-sample pairs for the regression loss");
     add_distill(app);
-    add_one_stage(app, "ensemble", "Put the finished students together", pipeline::make_ensemble);
+    add_one_stage(app, Kind::ensemble, "Put the finished students together");
     add_report(app);
 }
 

@@ -13,7 +13,7 @@
 #include "atelier/models/latent_model.h"
 #include "atelier/models/prompt_encoder.h"
 #include "atelier/pipeline/caption_table.h"
-#include "atelier/pipeline/stages.h"
+#include "atelier/pipeline/make_stages.h"
 
 namespace atelier::pipeline {
 

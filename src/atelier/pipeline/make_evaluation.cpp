@@ -3,8 +3,8 @@
 #include "atelier/core/log.h"
 #include "atelier/metrics/caption_measuring.h"
 #include "atelier/pipeline/latent_data.h"
+#include "atelier/pipeline/make_stages.h"
 #include "atelier/pipeline/preflight.h"
-#include "atelier/pipeline/stages.h"
 #include "atelier/report/comparison.h"
 
 namespace atelier::pipeline {
@@ -35,7 +35,7 @@ metrics::EvaluationConfig evaluation_config(const RunContext& context) {
 /// the data and classifier that it names.
 nlohmann::json evaluation_identity(RunContext& context,
                                    const metrics::EvaluationConfig& eval_config) {
-    nlohmann::json settings = context.loaded().values_of("evaluation");
+    nlohmann::json settings = context.loaded().values_of(StageKind::evaluation);
     settings.erase("data");  // compared by its hash
     if (eval_config.attributes.empty() && settings.contains("evaluate"))
         settings["evaluate"].erase("attributes");  // unknown to runs made before the key
@@ -72,7 +72,7 @@ nlohmann::json without_data_path(nlohmann::json identity) {
 void evaluate_once(RunContext& context, const nlohmann::json& models,
                    const metrics::EvaluationConfig& eval_config,
                    const std::function<nlohmann::json()>& evaluate) {
-    const auto path = context.output() / "evaluation.json";
+    const auto path = context.path_of(StageKind::evaluation);
     nlohmann::json identity = evaluation_identity(context, eval_config);
     identity.update(models);
     if (fs::exists(path) &&
@@ -123,13 +123,13 @@ std::vector<std::pair<std::string, Generator*>> evaluation_targets(
 void evaluate_captions(RunContext& context, const metrics::EvaluationConfig& eval_config,
                        const TeacherRows& rows, const std::string& students) {
     const inference::Engine engine{.device = context.device()};
-    inference::PromptedGenerator ensemble(context.output() / "ensemble", std::nullopt, std::nullopt,
-                                          engine);
+    inference::PromptedGenerator ensemble(context.path_of(StageKind::ensemble), std::nullopt,
+                                          std::nullopt, engine);
     std::vector<std::unique_ptr<inference::PromptedGenerator>> teachers;
     const auto targets = evaluation_targets(
         rows, teachers, students, ensemble, [&](const inference::Sampling& sampling) {
-            return std::make_unique<inference::PromptedGenerator>(context.output() / "teacher",
-                                                                  sampling, std::nullopt, engine);
+            return std::make_unique<inference::PromptedGenerator>(
+                context.path_of(StageKind::teacher), sampling, std::nullopt, engine);
         });
     const nlohmann::json of{{"ensemble", ensemble.hashes()},
                             {"teacher", teachers.front()->hashes()},
@@ -142,11 +142,11 @@ void evaluate_classes(RunContext& context, const metrics::EvaluationConfig& eval
                       const TeacherRows& rows, const std::string& students) {
     const inference::Engine engine{.device = context.device()};
     const auto ensemble =
-        inference::open_generator(context.output() / "ensemble", std::nullopt, engine);
+        inference::open_generator(context.path_of(StageKind::ensemble), std::nullopt, engine);
     std::vector<std::unique_ptr<inference::Generator>> teachers;
     const auto targets = evaluation_targets(
         rows, teachers, students, *ensemble, [&](const inference::Sampling& sampling) {
-            return inference::open_generator(context.output() / "teacher", sampling, engine);
+            return inference::open_generator(context.path_of(StageKind::teacher), sampling, engine);
         });
     const nlohmann::json of{{"ensemble", inference::hash_of(*ensemble)},
                             {"teacher", inference::hash_of(*teachers.front())}};

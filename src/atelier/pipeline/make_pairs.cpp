@@ -4,7 +4,7 @@
 #include "atelier/core/signals.h"
 #include "atelier/data/pair_store.h"
 #include "atelier/diffusion/samplers.h"
-#include "atelier/pipeline/stages.h"
+#include "atelier/pipeline/make_stages.h"
 
 namespace atelier::pipeline {
 
@@ -61,7 +61,7 @@ std::vector<std::int64_t> pair_labels(const RunConfig& config, const conditions:
 void make_pairs(RunContext& context) {
     const PairsConfig& config = context.config().pairs;
     if (config.count == 0 || !config.path.empty()) return;
-    const auto stage = context.stage("pairs", "pairs");
+    const auto stage = context.stage(StageKind::pairs);
     if (stage.finished()) return;
     context.teacher();
     stage.begin();

@@ -3,7 +3,7 @@
 #include "atelier/data/sampling.h"
 #include "atelier/distillation/score_matching.h"
 #include "atelier/pipeline/caption_table.h"
-#include "atelier/pipeline/stages.h"
+#include "atelier/pipeline/make_stages.h"
 
 namespace atelier::pipeline {
 
@@ -114,7 +114,7 @@ Split split_captions(RunContext& context, const training::StageFolder& stage) {
 }  // namespace
 
 Split make_partition(RunContext& context) {
-    const auto stage = context.stage("partition", "partition");
+    const auto stage = context.stage(StageKind::partition);
     if (!context.data()->captions().empty()) return split_captions(context, stage);
     const auto path = context.output() / "partition.json";
     if (stage.finished() && std::filesystem::exists(path))

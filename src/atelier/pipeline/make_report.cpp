@@ -1,5 +1,6 @@
 #include "atelier/core/atomic_file.h"
 #include "atelier/core/log.h"
+#include "atelier/pipeline/make_stages.h"
 #include "atelier/pipeline/stages.h"
 #include "atelier/report/report_sections.h"
 
@@ -15,10 +16,11 @@ void make_report(RunContext& context) {
     run.data_path =
         config.data_path;  // the data may have been moved since the stages noted their place
     run.test_path = config.test_path.empty() ? config.data_path : config.test_path;
+    for (const Stage& stage : stages(config)) run.stages.push_back(stage.path());
     report::add_everything(report, run);
     RunConfig all = config;
     report.add_details("Config", schema_of(all).values().dump(2));
-    const auto path = context.output() / "report.html";
+    const auto path = context.path_of(StageKind::report);
     report.write(path);
     core::log::info("report: {}", path.string());
 }

@@ -8,9 +8,9 @@
 #include "atelier/distillation/score_matching.h"
 #include "atelier/metrics/features.h"
 #include "atelier/models/ensemble.h"
+#include "atelier/pipeline/make_stages.h"
 #include "atelier/pipeline/matching_settings.h"
 #include "atelier/pipeline/real_batches.h"
-#include "atelier/pipeline/stages.h"
 
 namespace atelier::pipeline {
 
@@ -27,7 +27,7 @@ public:
         : context_(context),
           config_(context.config()),
           student_(student),
-          split_(make_partition(context)),
+          split_(context.split()),
           partition_(split_.owners),
           cell_(partition_.cell(student)),
           cell_indices_(data::indices_of(*context.data(), cell_)) {}
@@ -40,14 +40,14 @@ public:
                                 : "students.tsm is off, or students.start names other weights");
             return;
         }
-        const auto stage = context_.stage("tsm", folder("tsm"));
+        const auto stage = context_.stage(StageKind::tsm, student_);
         if (stage.finished()) return;
         stage.begin();
         models::Model model = models::init_model(student_json(), context_.seed());
         model.parameters = model.parameters.to(context_.device());
         core::log::info("student {} tsm: {} parameters after a teacher of {}", student_,
                         model.parameters.count(), context_.teacher().parameters.count());
-        const RealBatches real = real_batches("tsm", config_.tsm.batch);
+        const RealBatches real = real_batches(StageKind::tsm, config_.tsm.batch);
         const models::Model frozen = context_.frozen_teacher();
         const auto teacher =
             frozen.denoiser(config_.compute());  // a diffusion model, not yet guided
@@ -62,19 +62,20 @@ public:
              .batch = config_.tsm.batch,
              .micro_batch = config_.tsm.micro_batch,
              .seed = context_.seed(),
-             .stream = stream("tsm"),
+             .stream = stream(StageKind::tsm),
              .sampler_steps = config_.evaluation.steps});
-        finish(stage, model, run(matching, "tsm", stage, false, real), config_.tsm.optimization);
+        finish(stage, model, run(matching, StageKind::tsm, stage, false, real),
+               config_.tsm.optimization);
     }
 
-    void match(const std::string& name) {
-        const MatchingConfig& stage_config = name == "dm" ? config_.dm : config_.adm;
+    void match(StageKind kind) {
+        const MatchingConfig& stage_config = kind == StageKind::dm ? config_.dm : config_.adm;
         if (stage_config.steps == 0) return;
-        const auto stage = context_.stage(name, folder(name));
+        const auto stage = context_.stage(kind, student_);
         if (stage.finished()) return;
-        const auto from = predecessor(name);
+        const auto from = predecessor(kind);
         models::Model student = start(from);
-        const auto pairs = pair_batches(name, stage_config);
+        const auto pairs = pair_batches(kind, stage_config);
         auto denoiser = denoiser_for_critic(from);
         const models::Model frozen =
             context_.frozen_teacher();  // from here on context_.teacher() would read it again
@@ -84,21 +85,21 @@ public:
         Critic critic = start_of_critic(from, student, std::move(denoiser));
         backends::Parameters& fake = critic.fake_score;
         stage.begin();
-        if (name == "adm") {
+        if (kind == StageKind::adm) {
             if (critic.head.empty())
                 critic.head = distillation::init_head(student.network, context_.seed());
             fake.merge(critic.head.to(context_.device()), "");
         }
-        const RealBatches real = real_batches(name, stage_config.batch);
+        const RealBatches real = real_batches(kind, stage_config.batch);
         const auto teacher = context_.guided_teacher(frozen);
-        distillation::MatchingSettings settings = matching_settings(config_, name, student);
-        settings.stream = stream(name);
+        distillation::MatchingSettings settings = matching_settings(config_, kind, student);
+        settings.stream = stream(kind);
         settings.critic_warmup = critic_warmup(stage_config, from, critic);
         if (settings.critic_warmup > 0) {
             core::log::info(
                 "student {} {}: {} updates of the fake score alone first, which was not trained "
                 "beside these weights ({}.critic_warmup)",
-                student_, name, settings.critic_warmup, name);
+                student_, name_of(kind), settings.critic_warmup, name_of(kind));
         }
         distillation::DistributionMatching matching(
             {student.network, student.parameters, student.network, fake, *teacher,
@@ -106,9 +107,9 @@ public:
              regression_loss(config_, stage_config, context_.probe_classifier(), context_.device()),
              context_.conditions()},
             settings);
-        const auto result = run(matching, name, stage, stage_config.keep_best, real);
+        const auto result = run(matching, kind, stage, stage_config.keep_best, real);
         backends::Parameters saved = result.others.at("fake_score");
-        if (name == "dm") saved.merge(critic.head, "");  // for the ADM that follows
+        if (kind == StageKind::dm) saved.merge(critic.head, "");  // for the ADM that follows
         backends::write_parameters(stage.path() / critic_file, saved);
         finish(stage, student, result, stage_config.student);
     }
@@ -120,11 +121,8 @@ private:
         bool same_step = false;  // trained together with the weights that the student starts from
     };
 
-    std::string folder(const std::string& stage) const {
-        return fmt::format("students/{}/{}", student_, stage);
-    }
-    std::string stream(const std::string& stage) const {
-        return fmt::format("{}/{}", stage, student_);
+    std::string stream(StageKind kind) const {
+        return fmt::format("{}/{}", name_of(kind), student_);
     }
 
     nlohmann::json student_json() const {
@@ -146,23 +144,24 @@ private:
     }
 
     /// The folder whose weights the stage starts from; none: the teacher's weights, or new ones.
-    std::optional<fs::path> predecessor(const std::string& stage) const {
-        if (stage == "adm" && config_.dm.steps > 0) return finished_folder("dm");
+    std::optional<fs::path> predecessor(StageKind stage) const {
+        if (stage == StageKind::adm && config_.dm.steps > 0) return finished_folder(StageKind::dm);
         if (!config_.students.start.empty()) {
             const fs::path start = config_.students.start;
             return start.has_filename() ? start : start.parent_path();
         }
-        if (needs_tsm()) return finished_folder("tsm");
+        if (needs_tsm()) return finished_folder(StageKind::tsm);
         return std::nullopt;
     }
 
-    fs::path finished_folder(const std::string& stage) const {
-        const fs::path path = context_.output() / folder(stage);
+    fs::path finished_folder(StageKind stage) const {
+        const fs::path path = context_.path_of(stage, student_);
         if (!fs::exists(path / "model.safetensors")) {
             core::fail(
                 "{}: student {} has not finished {} yet; run: atelier distill {} --student {} "
                 "--stage {}",
-                path.string(), student_, stage, context_.loaded().path, student_, stage);
+                path.string(), student_, name_of(stage), context_.loaded().path, student_,
+                name_of(stage));
         }
         return path;
     }
@@ -184,8 +183,8 @@ private:
     /// generator is no denoiser to start from.
     std::optional<backends::Parameters> denoiser_for_critic(
         const std::optional<fs::path>& from) const {
-        if (!from || fs::exists(*from / critic_file) || from->filename() == "tsm" ||
-            !same_as_teacher())
+        if (!from || fs::exists(*from / critic_file) ||
+            from->filename() == name_of(StageKind::tsm) || !same_as_teacher())
             return std::nullopt;
         return context_.teacher().parameters.clone().to(context_.device());
     }
@@ -219,11 +218,12 @@ private:
                                       const std::optional<fs::path>& from, const Critic& critic) {
         constexpr std::int64_t max_updates = 200, fraction = 10;
         if (settings.critic_warmup >= 0) return settings.critic_warmup;
-        const bool is_trained = !from || from->filename() == "tsm" || critic.same_step;
+        const bool is_trained =
+            !from || from->filename() == name_of(StageKind::tsm) || critic.same_step;
         return is_trained ? 0 : std::min(max_updates, (settings.steps + fraction - 1) / fraction);
     }
 
-    RealBatches real_batches(const std::string& stage, std::int64_t batch) const {
+    RealBatches real_batches(StageKind stage, std::int64_t batch) const {
         return {context_.data(),
                 {.batch = batch,
                  .horizontal_flips = config_.flips,
@@ -233,10 +233,10 @@ private:
     }
 
     std::function<distillation::PairBatch(std::int64_t)> pair_batches(
-        const std::string& stage, const MatchingConfig& settings) const {
+        StageKind stage, const MatchingConfig& settings) const {
         if (settings.regression == "none") return {};
-        const fs::path path =
-            config_.pairs.path.empty() ? context_.output() / "pairs" : fs::path(config_.pairs.path);
+        const fs::path path = config_.pairs.path.empty() ? context_.path_of(StageKind::pairs)
+                                                         : fs::path(config_.pairs.path);
         auto store = std::make_shared<data::PairStore>(path, context_.teacher_hash());
         auto usable = std::make_shared<std::vector<std::int64_t>>();
         for (std::int64_t i = 0; i < store->size(); ++i) {
@@ -266,14 +266,14 @@ private:
         };
     }
 
-    training::LoopResult run(distillation::Stage& matching, const std::string& name,
+    training::LoopResult run(distillation::Stage& matching, StageKind kind,
                              const training::StageFolder& stage, bool keep_best,
                              const RealBatches& real) const {
         auto settings =
-            context_.loop_settings(fmt::format("student {} {}", student_, name),
+            context_.loop_settings(fmt::format("student {} {}", student_, name_of(kind)),
                                    stage.path() / "training", cell_, context_.conditions());
         settings.keep_best = keep_best;
-        if (name == "tsm") settings.probe_every = config_.probe.sampler_every;
+        if (kind == StageKind::tsm) settings.probe_every = config_.probe.sampler_every;
         training::LoopResult result = training::run_stage(matching, settings);
         real.log_throughput(settings.label);
         return result;
@@ -298,7 +298,7 @@ private:
     RunContext& context_;
     const RunConfig& config_;
     std::int64_t student_;
-    Split split_;
+    const Split& split_;
     const conditions::Partition& partition_;
     std::vector<std::int64_t> cell_, cell_indices_;
 };
@@ -365,14 +365,12 @@ bool needs_tsm(const nlohmann::json& student, const nlohmann::json& teacher,
            config.tsm.steps > 0;
 }
 
-void make_student(RunContext& context, std::int64_t student,
-                  const std::optional<std::string>& stage) {
+void make_student(RunContext& context, std::int64_t student, StageKind kind) {
     at::set_num_threads(static_cast<int>(
         context.config().students.threads));  // bitwise the same in parallel or sequentially
     StudentTrainer trainer(context, student);
-    if (!stage || *stage == "tsm") trainer.tsm();
-    if (!stage || *stage == "dm") trainer.match("dm");
-    if (!stage || *stage == "adm") trainer.match("adm");
+    if (kind == StageKind::tsm) trainer.tsm();
+    else trainer.match(kind);
 }
 
 }  // namespace atelier::pipeline

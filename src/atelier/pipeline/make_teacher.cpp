@@ -4,8 +4,8 @@
 #include "atelier/distillation/score_matching.h"
 #include "atelier/models/latent_model.h"
 #include "atelier/pipeline/caption_table.h"
+#include "atelier/pipeline/make_stages.h"
 #include "atelier/pipeline/real_batches.h"
-#include "atelier/pipeline/stages.h"
 
 namespace atelier::pipeline {
 
@@ -151,7 +151,7 @@ void write_result(const std::filesystem::path& folder, models::Model& model,
 }
 
 void make_teacher(RunContext& context) {
-    const auto stage = context.stage("teacher", "teacher");
+    const auto stage = context.stage(StageKind::teacher);
     if (stage.finished()) return;
     nlohmann::json notes{{"probe.classifier", context.probe_classifier()}};
     if (!context.config().teacher.path.empty()) {

@@ -19,9 +19,9 @@ distillation::AdversarialSettings adversarial_settings(const MatchingConfig& fro
 
 }  // namespace
 
-distillation::MatchingSettings matching_settings(const RunConfig& config, const std::string& stage,
+distillation::MatchingSettings matching_settings(const RunConfig& config, StageKind stage,
                                                  const models::Model& student) {
-    const MatchingConfig& from = stage == "dm" ? config.dm : config.adm;
+    const MatchingConfig& from = stage == StageKind::dm ? config.dm : config.adm;
     distillation::MatchingSettings to;
     to.steps = from.steps;
     to.batch = from.batch;
@@ -35,7 +35,7 @@ distillation::MatchingSettings matching_settings(const RunConfig& config, const 
     to.sid_alpha = from.sid_alpha;
     to.regression_weight = from.regression == "none" ? 0.0 : from.regression_weight;
     to.seed = static_cast<std::uint64_t>(config.seed);
-    if (stage == "adm") to.adversarial = adversarial_settings(from);
+    if (stage == StageKind::adm) to.adversarial = adversarial_settings(from);
     return to;
 }
 

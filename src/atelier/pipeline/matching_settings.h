@@ -8,9 +8,9 @@
 
 namespace atelier::pipeline {
 
-/// The config's settings of stage "dm" or "adm", for `student`. The caller sets the name of the
+/// The config's settings of DM or ADM, for `student`. The caller sets the name of the
 /// random stream.
-distillation::MatchingSettings matching_settings(const RunConfig& config, const std::string& stage,
+distillation::MatchingSettings matching_settings(const RunConfig& config, StageKind stage,
                                                  const models::Model& student);
 
 /// The config's loss on pairs for a stage, or an empty function; "perceptual" uses the features of

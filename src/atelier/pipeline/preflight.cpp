@@ -21,8 +21,8 @@
 #include "atelier/models/latent_model.h"
 #include "atelier/pipeline/caption_table.h"
 #include "atelier/pipeline/latent_data.h"
+#include "atelier/pipeline/make_stages.h"
 #include "atelier/pipeline/perceptual_losses.h"
-#include "atelier/pipeline/stages.h"
 
 namespace atelier::pipeline {
 
@@ -361,8 +361,9 @@ struct Stale {
 
 Stale stale_stages(RunContext& context) {
     const fs::path& output = context.output();
+    const std::string teacher = stage_path(StageKind::teacher);
     Stale stale;
-    const training::StageIdentity of_teacher = context.identity("teacher");
+    const training::StageIdentity of_teacher = context.identity(StageKind::teacher);
     const auto mark = [&](const std::string& folder, const std::string& why,
                           const std::string& to_delete) {
         stale.lines.push_back(fmt::format("{}: {}", folder, why));
@@ -370,13 +371,15 @@ Stale stale_stages(RunContext& context) {
             stale.folders.push_back(to_delete);
     };
     for (const std::string& line :
-         training::StageFolder::differences(output / "teacher", of_teacher))
-        mark("teacher", line, "teacher");
-    const bool grows =
-        stale.lines.empty() &&
-        training::StageFolder(output / "teacher", of_teacher).extended_from().has_value();
-    const auto check_stage = [&](const std::string& stage, const std::string& folder,
+         training::StageFolder::differences(context.path_of(StageKind::teacher), of_teacher))
+        mark(teacher, line, teacher);
+    const bool grows = stale.lines.empty() &&
+                       training::StageFolder(context.path_of(StageKind::teacher), of_teacher)
+                           .extended_from()
+                           .has_value();
+    const auto check_stage = [&](StageKind stage, std::optional<std::int64_t> student,
                                  const std::string& to_delete) {
+        const std::string folder = stage_path(stage, student);
         if (!training::StageFolder::is_begun(output / folder)) return;
         const training::StageIdentity identity = context.identity(stage);
         if (grows && identity.contents.contains("teacher"))
@@ -387,11 +390,10 @@ Stale stale_stages(RunContext& context) {
              training::StageFolder::differences(output / folder, identity))
             mark(folder, line, to_delete);
     };
-    check_stage("partition", "partition", "partition");
-    check_stage("pairs", "pairs", "pairs");
+    for (const StageKind stage : {StageKind::partition, StageKind::pairs})
+        check_stage(stage, std::nullopt, stage_path(stage));
     for (std::int64_t k = 0; k < context.config().partition.students; ++k) {
-        for (const char* stage : {"tsm", "dm", "adm"})
-            check_stage(stage, fmt::format("students/{}/{}", k, stage), "students");
+        for (const StageKind stage : student_stage_kinds) check_stage(stage, k, students_folder());
     }
     return stale;
 }
@@ -399,14 +401,16 @@ Stale stale_stages(RunContext& context) {
 /// The stale folders and everything that depends on them, as far as it exists.
 std::vector<std::string> folders_to_delete(const fs::path& output,
                                            const std::vector<std::string>& stale) {
-    const auto has = [&](const char* folder) {
+    const std::string teacher = stage_path(StageKind::teacher),
+                      partition = stage_path(StageKind::partition), students = students_folder();
+    const auto has = [&](const std::string& folder) {
         return std::ranges::find(stale, folder) != stale.end();
     };
     std::vector<std::string> folders = stale;
-    if (has("teacher")) folders = {"teacher", "partition", "pairs", "students"};
-    if (has("teacher") || has("partition"))
-        folders.insert(folders.end(), {"partition.json", "centroids.safetensors", "students"});
-    folders.push_back("ensemble");
+    if (has(teacher)) folders = {teacher, partition, stage_path(StageKind::pairs), students};
+    if (has(teacher) || has(partition))
+        folders.insert(folders.end(), {"partition.json", "centroids.safetensors", students});
+    folders.push_back(stage_path(StageKind::ensemble));
     std::vector<std::string> there;
     for (const std::string& folder : folders) {
         const std::string path = (output / folder).string();

@@ -1,5 +1,7 @@
 #include "atelier/pipeline/run_config.h"
 
+#include <algorithm>
+
 #include "atelier/backends/torch/bfloat16.h"
 #include "atelier/core/error.h"
 #include "atelier/core/processors.h"
@@ -19,6 +21,13 @@ constexpr Schema::Range at_least_0{.min = 0};
 constexpr Schema::Range at_least_1{.min = 1};
 constexpr Schema::Range fraction{.min = 0, .max = 1};
 constexpr Schema::Range positive{.min = 1e-12};
+
+/// The stages that depend on the keys that are bound from here on.
+void set_stages(Schema& schema, const std::vector<StageKind>& kinds) {
+    std::vector<std::string> names;
+    for (const StageKind kind : kinds) names.push_back(name_of(kind));
+    schema.set_stages(std::move(names));
+}
 
 void bind_optimization(Schema& schema, const std::string& table, const std::string& prefix,
                        distillation::Optimization& to) {
@@ -74,7 +83,11 @@ void bind_text(Schema& schema, TextConfig& to) {
                   "captioned data: maximum number of tokens that the tokenizer learns", at_least_0);
 }
 
-void bind_teacher(Schema& schema, TeacherConfig& to) {
+/// `computed`: the stages that depend on the teacher. `of_loss`: also those that depend on its
+/// denoising loss.
+void bind_teacher(Schema& schema, TeacherConfig& to, const std::vector<StageKind>& computed,
+                  const std::vector<StageKind>& of_loss) {
+    set_stages(schema, computed);
     schema.text("teacher.path", &to.path,
                 "an existing teacher's model directory; empty: train one");
     schema.number("teacher.steps", &to.steps, "training steps", at_least_0);
@@ -87,11 +100,13 @@ void bind_teacher(Schema& schema, TeacherConfig& to) {
                   "standard deviation of the data in model space", positive);
     schema.number("teacher.sigma_min", &to.sigma_min, "lowest noise level", positive);
     schema.number("teacher.sigma_max", &to.sigma_max, "highest noise level", positive);
+    set_stages(schema, of_loss);
     schema.number("teacher.p_mean", &to.p_mean, "mean of ln sigma in training (EDM's P_mean)");
     schema.formerly("teacher.p_mean", "teacher.level_mean");
     schema.number("teacher.p_std", &to.p_std,
                   "standard deviation of ln sigma in training (EDM's P_std)", positive);
     schema.formerly("teacher.p_std", "teacher.level_deviation");
+    set_stages(schema, computed);
     schema.number("teacher.condition_dropout", &to.condition_dropout,
                   "fraction of training samples whose condition is dropped, which guidance needs",
                   fraction);
@@ -103,23 +118,23 @@ void bind_teacher(Schema& schema, TeacherConfig& to) {
 }
 
 void bind_students(Schema& schema, RunConfig& config) {
-    schema.set_stages({"partition", "tsm", "dm", "adm"});
+    set_stages(schema, {StageKind::partition, StageKind::tsm, StageKind::dm, StageKind::adm});
     schema.number("partition.students", &config.partition.students, "K, the number of students",
                   at_least_1);
     schema.text("partition.method", &config.partition.method, "how classes are split",
                 {"consecutive", "random", "kmeans", "balanced", "file"});
     schema.text("partition.file", &config.partition.file,
                 "the explicit partition (method = \"file\")");
-    schema.set_stages({"pairs", "dm", "adm"});
+    set_stages(schema, {StageKind::pairs, StageKind::dm, StageKind::adm});
     schema.number("pairs.count", &config.pairs.count,
                   "noise-sample pairs from the teacher; 0: none", at_least_0);
     schema.number("pairs.steps", &config.pairs.steps, "Heun steps per pair", at_least_1);
     schema.number("pairs.shard", &config.pairs.shard, "pairs per file", at_least_1);
-    schema.set_stages({"dm", "adm"});
+    set_stages(schema, {StageKind::dm, StageKind::adm});
     schema.text("pairs.path", &config.pairs.path, "an existing pair store; empty: make one");
     schema.text("pairs.filter", &config.pairs.filter,
                 "pairs that a student sees: all, or those of its cell", {"all", "cell"});
-    schema.set_stages({"tsm", "dm", "adm"});
+    set_stages(schema, {StageKind::tsm, StageKind::dm, StageKind::adm});
     schema.numbers("students.widths", &config.students.widths,
                    "model_channels or hidden: one, or one per student; empty: the teacher's",
                    at_least_1);
@@ -298,14 +313,18 @@ void scale_losses(RunConfig& config) {
 
 core::Schema schema_of(RunConfig& config) {
     const Schema::Range free_to_change{.min = 0, .affects_result = false};
-    const std::vector<std::string> everything{"teacher", "partition", "pairs",     "tsm",
-                                              "dm",      "adm",       "evaluation"},
-        computed{"teacher", "pairs", "tsm", "dm", "adm"}, trained{"teacher", "tsm", "dm", "adm"};
+    using Kind = StageKind;
+    const std::vector<StageKind> everything{Kind::teacher,   Kind::partition, Kind::pairs,
+                                            Kind::tsm,       Kind::dm,        Kind::adm,
+                                            Kind::evaluation},
+        computed{Kind::teacher, Kind::pairs, Kind::tsm, Kind::dm, Kind::adm},
+        trained{Kind::teacher, Kind::tsm, Kind::dm, Kind::adm};
     Schema schema;
-    schema.set_stages({"teacher", "partition", "pairs", "tsm", "dm", "adm"});
+    set_stages(schema, {StageKind::teacher, StageKind::partition, StageKind::pairs, StageKind::tsm,
+                        StageKind::dm, StageKind::adm});
     schema.number("seed", &config.seed, "seed of all random numbers of the run", at_least_0);
     schema.text("output", &config.output, "the run's directory", {}, false);
-    schema.set_stages(computed);
+    set_stages(schema, computed);
     schema.text("device", &config.device, "cpu, cuda or cuda:N");
     schema.number("threads", &config.threads,
                   "CPU threads, at most as many as there are processors; 0: as many",
@@ -317,7 +336,7 @@ core::Schema schema_of(RunConfig& config) {
                 "of products and convolutions in training (weights and losses are float32); fp16 "
                 "scales its losses; bf16 on a CPU that has none computes in fp32",
                 {"fp32", "bf16", "fp16"});
-    schema.set_stages(trained);
+    set_stages(schema, trained);
     schema.flag("activation_checkpointing", &config.activation_checkpointing,
                 "U-Nets' blocks retain only their inputs and are recomputed in the backward "
                 "pass: less memory, a third more work");
@@ -328,11 +347,11 @@ core::Schema schema_of(RunConfig& config) {
                   {.min = 1, .max = 1e6, .affects_result = false});
     schema.number("log_every", &config.log_every, "steps between lines of metrics.jsonl",
                   {.min = 1, .affects_result = false});
-    schema.set_stages(everything);
+    set_stages(schema, everything);
     schema.text("data.path", &config.data_path,
                 "safetensors of points, a zip or tar of images, a folder of IDX files, images or "
                 "tars, or toy:NAME");
-    schema.set_stages({"evaluation"});
+    set_stages(schema, {StageKind::evaluation});
     schema.text("data.test_path", &config.test_path,
                 "held-out data for evaluation; empty: the test split of data.path");
     schema.number("data.classes", &config.data_classes,
@@ -341,20 +360,23 @@ core::Schema schema_of(RunConfig& config) {
     schema.numbers("data.shape", &config.data_shape,
                    "shape that samples must have, e.g. [3, 64, 64]; empty: any",
                    {.min = 1, .affects_result = false});
-    schema.set_stages(trained);
+    set_stages(schema, trained);
     schema.flag("data.flips", &config.flips, "mirror half of the training images");
-    schema.set_stages(computed);
+    set_stages(schema, computed);
     bind_network(schema, config.network);
     bind_text(schema, config.text);
-    bind_teacher(schema, config.teacher);
+    std::vector<StageKind> of_loss = computed;
+    of_loss.push_back(Kind::partition);  // "balanced": by the loss of each class
+    bind_teacher(schema, config.teacher, computed, of_loss);
     bind_students(schema, config);
-    schema.set_stages({"tsm", "dm", "adm"});
+    set_stages(schema, {StageKind::tsm, StageKind::dm, StageKind::adm});
     bind_tsm(schema, config.tsm);
-    schema.set_stages({"dm", "adm"});
+    set_stages(schema, {StageKind::dm, StageKind::adm});
     bind_matching(schema, "dm", config.dm, false);
-    schema.set_stages({"adm"});
+    set_stages(schema, {StageKind::adm});
     bind_matching(schema, "adm", config.adm, true);
-    schema.set_stages({"dm", "adm"});  // where a regression needs it: stage_values_of
+    set_stages(schema,
+               {StageKind::dm, StageKind::adm});  // where a regression needs it: stage_values_of
     schema.text("lpips.network", &config.lpips.network, "backbone of regression = \"lpips\"",
                 {"vgg", "alex"});
     schema.text("lpips.backbone", &config.lpips.backbone,
@@ -362,7 +384,7 @@ core::Schema schema_of(RunConfig& config) {
     schema.text("lpips.linear", &config.lpips.linear,
                 "the lpips package's layer weights (vgg.pth or alex.pth); empty: they are in "
                 "lpips.backbone");
-    schema.set_stages({"dm", "adm"});  // where keep_best chooses by it
+    set_stages(schema, {StageKind::dm, StageKind::adm});  // where keep_best chooses by it
     schema.number("probe.every", &config.probe.every,
                   "steps between probe measurements and sample images; 0: only at the end",
                   at_least_0);
@@ -371,14 +393,14 @@ core::Schema schema_of(RunConfig& config) {
         "probe.classifier", &config.probe.classifier,
         "model directory of the classifier whose features choose the best weights, and regress "
         "with \"perceptual\"; empty: what evaluate.classifier was when the run began");
-    schema.set_stages({});
+    set_stages(schema, {});
     schema.number("probe.sampler_every", &config.probe.sampler_every,
                   "as probe.every, for the teacher and TSM, whose samples take evaluate.steps "
                   "steps of the sampler",
                   at_least_0);
     schema.number("probe.batch", &config.probe.batch, "samples of a probe drawn together; 0: all",
                   at_least_0);
-    schema.set_stages({"evaluation"});
+    set_stages(schema, {StageKind::evaluation});
     schema.number("evaluate.count", &config.evaluation.count, "samples per evaluation", {.min = 2});
     schema.number("evaluate.seeds", &config.evaluation.seeds,
                   "evaluations with different seeds, from 1000 on", {.min = 1});
@@ -396,28 +418,41 @@ core::Schema schema_of(RunConfig& config) {
     return schema;
 }
 
-namespace {
-
-/// The values that a stage depends on, without those that another of its keys disables.
 nlohmann::json stage_values_of(const core::Schema& schema, const RunConfig& config,
-                               const std::string& stage) {
-    nlohmann::json values = schema.values_of(stage);
+                               StageKind stage) {
+    nlohmann::json values = schema.values_of(name_of(stage));
     if (!config.uses_lpips()) values.erase("lpips");
+    if (stage == StageKind::partition && config.partition.method != "balanced")
+        values.erase("teacher");
     if (!config.chooses_by_probes(stage)) values.erase("probe");
     return values;
 }
 
-}  // namespace
-
-bool RunConfig::chooses_by_probes(const std::string& stage) const {
-    if (stage == "dm") return dm.keep_best;
-    return stage == "adm" && ((dm.steps > 0 && dm.keep_best) || adm.keep_best);
+std::vector<std::string> keys_of(const core::Schema& schema, const RunConfig& config,
+                                 StageKind stage) {
+    std::vector<std::string> keys;
+    const auto flatten = [&](const auto& self, const nlohmann::json& values,
+                             const std::string& prefix) -> void {
+        for (const auto& [key, value] : values.items()) {
+            if (value.is_object()) self(self, value, prefix + key + ".");
+            else keys.push_back(prefix + key);
+        }
+    };
+    flatten(flatten, stage_values_of(schema, config, stage), "");
+    std::ranges::sort(keys);
+    return keys;
 }
 
-bool RunConfig::uses_classifier(const std::string& stage) const {
-    const bool perceptual =
-        dm.regression == "perceptual" || (stage == "adm" && adm.regression == "perceptual");
-    return chooses_by_probes(stage) || ((stage == "dm" || stage == "adm") && perceptual);
+bool RunConfig::chooses_by_probes(StageKind stage) const {
+    if (stage == StageKind::dm) return dm.keep_best;
+    return stage == StageKind::adm && ((dm.steps > 0 && dm.keep_best) || adm.keep_best);
+}
+
+bool RunConfig::uses_classifier(StageKind stage) const {
+    const bool perceptual = dm.regression == "perceptual" ||
+                            (stage == StageKind::adm && adm.regression == "perceptual");
+    return chooses_by_probes(stage) ||
+           ((stage == StageKind::dm || stage == StageKind::adm) && perceptual);
 }
 
 backends::Compute RunConfig::compute() const {
@@ -436,7 +471,7 @@ LoadedConfig load_config(const std::string& path, const std::vector<std::string>
     check(loaded.config);
     if (loaded.config.teacher.bfloat16) loaded.config.precision = "bf16";
     if (loaded.config.precision == "fp16") scale_losses(loaded.config);
-    for (const char* stage : {"teacher", "partition", "pairs", "tsm", "dm", "adm", "evaluation"})
+    for (const StageKind stage : stage_kinds)
         loaded.stage_values[stage] = stage_values_of(schema, loaded.config, stage);
     using Source = core::Schema::Source;
     const Source classifier = schema.source("evaluate.classifier");

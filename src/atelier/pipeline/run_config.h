@@ -7,6 +7,7 @@
 
 #include "atelier/core/schema.h"
 #include "atelier/distillation/stage.h"
+#include "atelier/pipeline/stage_kind.h"
 
 namespace atelier::pipeline {
 
@@ -127,10 +128,10 @@ struct RunConfig {
     double checkpoint_seconds = 60;
     std::int64_t checkpoints_kept = 2, log_every = 50;
 
-    /// Whether a stage's ("dm", "adm") weights are chosen by the probes, or depend on the
+    /// Whether a stage's (DM, ADM) weights are chosen by the probes, or depend on the
     /// classifier's features.
-    bool chooses_by_probes(const std::string& stage) const;
-    bool uses_classifier(const std::string& stage) const;
+    bool chooses_by_probes(StageKind stage) const;
+    bool uses_classifier(StageKind stage) const;
     bool uses_lpips() const { return dm.regression == "lpips" || adm.regression == "lpips"; }
     /// How all stages compute: in `precision`, but for bf16 in float32 on CPUs without instructions
     /// for it (cpu_trains_in_bfloat16).
@@ -140,23 +141,28 @@ struct RunConfig {
 /// The keys of a config, bound to `config`, which must outlive the schema.
 core::Schema schema_of(RunConfig& config);
 
+/// The values of the keys of `schema` that a stage of `config` depends on, nested; without those
+/// that another of its keys disables.
+nlohmann::json stage_values_of(const core::Schema& schema, const RunConfig& config,
+                               StageKind stage);
+/// Those keys, sorted.
+std::vector<std::string> keys_of(const core::Schema& schema, const RunConfig& config,
+                                 StageKind stage);
+
 /// A config, with its sources.
 struct LoadedConfig {
     RunConfig config;
     std::string path;
     std::vector<std::string> overrides;
-    std::map<std::string, nlohmann::json>
-        stage_values;  // by stage (teacher, partition, pairs, tsm, dm, adm, evaluation): the values
-                       // of the keys that its result depends on
-    nlohmann::json defaults;                         // of all keys
+    std::map<StageKind, nlohmann::json>
+        stage_values;         // the values of the keys that a stage's result depends on
+    nlohmann::json defaults;  // of all keys
     std::map<std::string, std::string> former_keys;  // former names, with the current keys
     /// Whether evaluate.classifier was chosen for these data: both are in the file, or it was given
     /// on the command line. Otherwise it is a default, and dropped where it does not fit.
     bool classifier_is_explicit = false;
 
-    const nlohmann::json& values_of(const std::string& stage) const {
-        return stage_values.at(stage);
-    }
+    const nlohmann::json& values_of(StageKind stage) const { return stage_values.at(stage); }
 };
 
 /// Reads a config and checks ranges and dependencies between keys. Throws core::UsageError.

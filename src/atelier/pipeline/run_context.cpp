@@ -9,6 +9,7 @@
 #include "atelier/models/diffusers_directory.h"
 #include "atelier/pipeline/caption_table.h"
 #include "atelier/pipeline/latent_data.h"
+#include "atelier/pipeline/make_stages.h"
 #include "atelier/pipeline/perceptual_losses.h"
 #include "atelier/pipeline/probe_distance.h"
 
@@ -107,7 +108,7 @@ std::vector<fs::path> teacher_weight_files(const fs::path& teacher) {
 
 }  // namespace
 
-training::StageIdentity RunContext::identity(const std::string& stage) {
+training::StageIdentity RunContext::identity(StageKind stage) {
     training::StageIdentity identity{.settings = loaded_.values_of(stage),
                                      .contents = {{"data.path", raw_data()->hash()}},
                                      .defaults = loaded_.defaults,
@@ -116,7 +117,7 @@ training::StageIdentity RunContext::identity(const std::string& stage) {
         const std::string hash = hash_of_files(files);
         if (!hash.empty()) identity.contents[key] = hash;
     };
-    if (stage == "teacher") {
+    if (stage == StageKind::teacher) {
         if (config().teacher.path.empty()) identity.extensible_key = "teacher.steps";
         else if (fs::exists(config().teacher.path))
             tie("teacher.path", teacher_weight_files(config().teacher.path));
@@ -125,25 +126,26 @@ training::StageIdentity RunContext::identity(const std::string& stage) {
     const std::string& method = config().partition.method;
     const bool by_teacher =
         method == "kmeans" || method == "balanced";  // captions have no other methods
-    if (stage != "partition" || by_teacher) {
-        const auto teacher = training::StageFolder::is_finished(output_ / "teacher");
+    if (stage != StageKind::partition || by_teacher) {
+        const auto teacher = training::StageFolder::is_finished(path_of(StageKind::teacher));
         if (teacher) identity.contents["teacher"] = teacher_hash();
     }
-    if (stage == "partition") {
+    if (stage == StageKind::partition) {
         if (method == "file") tie("partition.file", {config().partition.file});
         return identity;
     }
-    if (stage == "pairs") return identity;
+    if (stage == StageKind::pairs) return identity;
     tie("partition", {output_ / "partition.json"});
     if (!config().students.start.empty()) {
         const fs::path start = config().students.start;
         tie("students.start", {start / "model.safetensors", start / "fake_score.safetensors"});
     }
-    if (stage == "tsm") return identity;
-    if (config().dm.regression != "none" || (stage == "adm" && config().adm.regression != "none")) {
-        tie("pairs.path",
-            {(config().pairs.path.empty() ? output_ / "pairs" : fs::path(config().pairs.path)) /
-             "manifest.json"});
+    if (stage == StageKind::tsm) return identity;
+    if (config().dm.regression != "none" ||
+        (stage == StageKind::adm && config().adm.regression != "none")) {
+        tie("pairs.path", {(config().pairs.path.empty() ? path_of(StageKind::pairs)
+                                                        : fs::path(config().pairs.path)) /
+                           "manifest.json"});
     }
     if (config().uses_lpips()) {
         tie("lpips.backbone", {config().lpips.backbone});
@@ -159,21 +161,26 @@ training::StageIdentity RunContext::identity(const std::string& stage) {
     return identity;
 }
 
+const Split& RunContext::split() {
+    if (!split_) split_ = make_partition(*this);
+    return *split_;
+}
+
 std::string RunContext::probe_classifier() const {
     if (!config().probe.classifier.empty()) return config().probe.classifier;
     const nlohmann::json noted =
-        training::StageFolder::note_of(output_ / "teacher", "probe.classifier");
+        training::StageFolder::note_of(path_of(StageKind::teacher), "probe.classifier");
     return noted.is_string() ? noted.get<std::string>() : config().evaluation.classifier;
 }
 
 const models::Model& RunContext::teacher() {
     if (!teacher_) {
-        if (!models::is_model_directory(output_ / "teacher")) {
+        if (!models::is_model_directory(path_of(StageKind::teacher))) {
             core::fail("{}: the run has no teacher yet; make it with: atelier teacher {}",
-                       (output_ / "teacher").string(), loaded_.path);
+                       (path_of(StageKind::teacher)).string(), loaded_.path);
         }
-        teacher_ =
-            std::make_unique<models::Model>(models::read_model(output_ / "teacher", device_));
+        teacher_ = std::make_unique<models::Model>(
+            models::read_model(path_of(StageKind::teacher), device_));
     }
     return *teacher_;
 }
@@ -235,7 +242,7 @@ training::LoopSettings RunContext::loop_settings(const std::string& label,
     if (dataset->spec().kind == data::SampleSpec::Kind::latent) {
         if (!autoencoder_)
             autoencoder_ = std::make_shared<inference::Autoencoder>(
-                output_ / "teacher" / "vae", inference::Engine{.device = device_});
+                path_of(StageKind::teacher) / "vae", inference::Engine{.device = device_});
         settings.draw = [autoencoder = autoencoder_](const std::filesystem::path& stem,
                                                      const Tensor& samples) {
             draw_latents(stem, *autoencoder, samples);

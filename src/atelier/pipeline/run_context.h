@@ -7,12 +7,25 @@
 #include "atelier/data/dataset.h"
 #include "atelier/diffusion/condition_table.h"
 #include "atelier/inference/autoencoder.h"
+#include "atelier/models/ensemble.h"
 #include "atelier/models/model_directory.h"
 #include "atelier/pipeline/run_config.h"
 #include "atelier/training/loop.h"
 #include "atelier/training/run_directory.h"
 
 namespace atelier::pipeline {
+
+/// The owners of classes or captions, by index; for captions also the partition that routes unseen
+/// prompts.
+struct Split {
+    conditions::Partition owners;
+    std::optional<conditions::PromptPartition> prompts;
+
+    nlohmann::json student_assignment(std::int64_t student) const {
+        return prompts ? models::student_assignment(*prompts, student)
+                       : models::student_assignment(owners, student);
+    }
+};
 
 /// A run in progress: its config, its directory, and what several stages need.
 class RunContext {
@@ -32,13 +45,21 @@ public:
     /// first use.
     const std::shared_ptr<const data::Dataset>& data();
 
-    /// Everything that the result of a stage (teacher, partition, pairs, tsm, dm, adm) depends on,
-    /// as far as it exists.
-    training::StageIdentity identity(const std::string& stage);
-    /// A stage's folder under the output, tied to its identity.
-    training::StageFolder stage(const std::string& stage, const std::string& folder) {
-        return {output_ / folder, identity(stage)};
+    /// Everything that the result of a stage that keeps a folder depends on, as far as it exists.
+    training::StageIdentity identity(StageKind stage);
+    /// Where a stage's result is.
+    std::filesystem::path path_of(StageKind stage,
+                                  std::optional<std::int64_t> student = std::nullopt) const {
+        return output_ / stage_path(stage, student);
     }
+    /// A stage's folder under the output, tied to its identity.
+    training::StageFolder stage(StageKind stage,
+                                std::optional<std::int64_t> student = std::nullopt) {
+        return {path_of(stage, student), identity(stage)};
+    }
+
+    /// The run's partition, made or read on first use.
+    const Split& split();
 
     /// The classifier whose features choose among a student's weights: probe.classifier, or the
     /// value of evaluate.classifier when the run began. Empty: none.
@@ -73,6 +94,7 @@ private:
     std::shared_ptr<const data::Dataset> raw_data_, data_;
     std::unique_ptr<models::Model> teacher_;
     std::string teacher_hash_;
+    std::optional<Split> split_;
     std::optional<diffusion::ConditionTable> conditions_;
     std::shared_ptr<inference::Autoencoder> autoencoder_;  // decodes a latent teacher's samples
 };

@@ -1,57 +1,48 @@
 #pragma once
 
-#include <optional>
-#include <string>
+#include <functional>
 
-#include "atelier/models/ensemble.h"
 #include "atelier/pipeline/run_context.h"
 
 namespace atelier::pipeline {
 
-/// Writes the result of a training loop: the weights, those without averaging, and further
-/// averages. config.json says which file holds which.
-void write_result(const std::filesystem::path& folder, models::Model& model,
-                  const training::LoopResult& result,
-                  const distillation::Optimization& optimization);
-
-/// The config.json of student `student`: the teacher's, with the width, depth and levels in
-/// `sizes`.
-nlohmann::json student_config(nlohmann::json teacher, const StudentsConfig& sizes,
-                              std::int64_t student);
-/// Whether a network of one config can start from the weights of the other.
-bool same_size(const nlohmann::json& student, const nlohmann::json& teacher);
-/// Whether a student with that config.json is trained by teacher score matching first.
-bool needs_tsm(const nlohmann::json& student, const nlohmann::json& teacher,
-               const RunConfig& config);
-
-/// The owners of classes or captions, by index; for captions also the partition that routes unseen
-/// prompts.
-struct Split {
-    conditions::Partition owners;
-    std::optional<conditions::PromptPartition> prompts;
-
-    nlohmann::json student_assignment(std::int64_t student) const {
-        return prompts ? models::student_assignment(*prompts, student)
-                       : models::student_assignment(owners, student);
-    }
+/// What a stage trains, as far as its cost depends on it.
+struct TrainingWork {
+    std::int64_t steps = 0, batch = 0;
+    std::int64_t micro_batch = 0;   // samples computed together
+    std::int64_t fake_updates = 0;  // per step; 0 where there is no fake score
 };
 
-/// Each makes its part of the run unless that is finished, resuming where it was interrupted.
-void make_teacher(RunContext& context);
-Split make_partition(RunContext& context);
-void make_pairs(RunContext& context);
-/// The labels that the run's pairs will have, in order.
-std::vector<std::int64_t> pair_labels(const RunConfig& config, const conditions::Prior& prior);
-/// Trains one student through its stages, or only `stage` (tsm, dm, adm).
-void make_student(RunContext& context, std::int64_t student,
-                  const std::optional<std::string>& stage = std::nullopt);
-void make_ensemble(RunContext& context);
-void make_evaluation(RunContext& context);
-void make_report(RunContext& context);
-/// One page about several folders of models (runs, or folders such as models/fashion-mnist).
-void report_on(const std::vector<std::string>& folders, const std::filesystem::path& out);
+/// One stage of a run.
+struct Stage {
+    StageKind kind;
+    std::optional<std::int64_t> student;   // whose stage it is; none: of the run
+    std::vector<std::string> keys;         // config keys that its result depends on
+    std::optional<TrainingWork> work;      // if it trains; `planning` computes its cost from this
+    std::function<void(RunContext&)> run;  // makes it unless it is finished
 
-/// All of the above; students one at a time or in parallel, as configured.
-void make_everything(RunContext& context);
+    std::string name() const { return name_of(kind); }
+    /// A folder or file under the run's directory.
+    std::string path() const { return stage_path(kind, student); }
+};
+
+/// The stages that a config asks for, in order. Students of another size than their teacher have
+/// TSM, which turns out to be unnecessary where the sizes given are the teacher's.
+std::vector<Stage> stages(const RunConfig& config);
+
+/// The training stages of every student, in order.
+std::vector<StageKind> student_stages(const RunConfig& config);
+
+/// The last of them, whose result is the student. Throws core::UsageError if there is none.
+StageKind last_student_stage(const RunConfig& config);
+
+/// Does every stage that is missing; students one at a time or in parallel, as configured.
+void run_stages(RunContext& context);
+
+/// Does the stages of a kind.
+void run_stages_of(RunContext& context, StageKind kind);
+
+/// Does the stages of one student, or only those of a kind.
+void run_student(RunContext& context, std::int64_t student, std::optional<StageKind> only = {});
 
 }  // namespace atelier::pipeline

@@ -95,8 +95,7 @@ public:
     }
 
     double seconds() {
-        return stage_.name == "teacher" || stage_.name == "tsm" ? score_matching_seconds()
-                                                                : distillation_seconds();
+        return stage_.fake_updates == 0 ? score_matching_seconds() : distillation_seconds();
     }
 
 private:
@@ -121,7 +120,7 @@ private:
 
     double score_matching_seconds() {
         const auto teacher = teacher_.denoiser(config_.compute());
-        const bool tsm = stage_.name == "tsm";
+        const bool tsm = stage_.kind == pipeline::StageKind::tsm;
         distillation::ScoreMatching matching(student_.network, student_.parameters,
                                              tsm ? &teacher : nullptr, noise(),
                                              {.steps = 2,
@@ -135,12 +134,13 @@ private:
     }
 
     double distillation_seconds() {
-        const pipeline::MatchingConfig& from = stage_.name == "adm" ? config_.adm : config_.dm;
+        const pipeline::MatchingConfig& from =
+            stage_.kind == pipeline::StageKind::adm ? config_.adm : config_.dm;
         backends::Parameters fake = student_.parameters.clone();
-        if (stage_.name == "adm")
+        if (stage_.kind == pipeline::StageKind::adm)
             fake.merge(distillation::init_head(student_.network, 0).to(device_), "");
         distillation::MatchingSettings settings =
-            pipeline::matching_settings(config_, stage_.name, student_);
+            pipeline::matching_settings(config_, stage_.kind, student_);
         settings.steps = 2;
         settings.stream = "dry-run";
         const auto pairs = [this, real = noise()](std::int64_t step) {
@@ -239,8 +239,9 @@ public:
         estimate.from = "work and rate";
         const bool fits = estimate.bytes < trial_memory_fraction * memory_;
         if (may_run_trials_ && fits && estimate.step_seconds < longest_trial_seconds) {
-            at::set_num_threads(static_cast<int>(
-                stage.name == "teacher" ? config_.threads : config_.students.threads));
+            at::set_num_threads(static_cast<int>(stage.kind == pipeline::StageKind::teacher
+                                                     ? config_.threads
+                                                     : config_.students.threads));
             estimate.step_seconds = Trial(config_, plan_, stage).seconds();
             estimate.from = "a step, measured";
         }
@@ -274,7 +275,7 @@ nlohmann::json json_of(const RunPlan& plan, const std::vector<Estimate>& estimat
         const double with =
             config.activation_checkpointing ? estimate.bytes : estimate.bytes_toggled;
         stages.push_back(
-            {{"stage", stage.name},
+            {{"stage", stage.name()},
              {"who", plan.networks[stage.network].who},
              {"times", stage.times},
              {"steps", stage.steps},
@@ -380,9 +381,10 @@ void print(const RunPlan& plan, const std::vector<Estimate>& estimates,
         if (matching)
             fake_updates_text =
                 fmt::format("; {} of the fake score per generator update", stage.fake_updates);
-        std::cout << fmt::format("  {} of {}: {} of {} samples, {} per micro-batch{}\n", stage.name,
-                                 plan.networks[stage.network].who, format_length(stage),
-                                 stage.batch, stage.micro_batch, fake_updates_text);
+        std::cout << fmt::format("  {} of {}: {} of {} samples, {} per micro-batch{}\n",
+                                 stage.name(), plan.networks[stage.network].who,
+                                 format_length(stage), stage.batch, stage.micro_batch,
+                                 fake_updates_text);
         std::cout << fmt::format(
             "      memory {:.2f} GiB ({:.2f} {} activation checkpointing), {}FLOP per {}\n",
             estimate.bytes / gib, estimate.bytes_toggled / gib,
@@ -415,8 +417,8 @@ void check_memory(const RunPlan& plan, const std::vector<Estimate>& estimates,
         if (memory <= 0 || estimate.bytes <= memory) continue;
         std::string remedy;
         if (estimate.fitting_micro_batch > 0)
-            remedy =
-                fmt::format("lower {}.micro_batch to {}", stage.name, estimate.fitting_micro_batch);
+            remedy = fmt::format("lower {}.micro_batch to {}", stage.name(),
+                                 estimate.fitting_micro_batch);
         if (!config.activation_checkpointing && estimate.bytes_toggled <= memory)
             remedy +=
                 std::string(remedy.empty() ? "" : ", or ") + "set activation_checkpointing = true";
@@ -427,7 +429,7 @@ void check_memory(const RunPlan& plan, const std::vector<Estimate>& estimates,
                 "memory";
         throw core::UsageError(fmt::format(
             "{} of {} needs {:.1f} GiB with {} samples per micro-batch, {} has {:.1f}; {}",
-            stage.name, plan.networks[stage.network].who, estimate.bytes / gib, stage.micro_batch,
+            stage.name(), plan.networks[stage.network].who, estimate.bytes / gib, stage.micro_batch,
             config.device, memory / gib, remedy));
     }
 }

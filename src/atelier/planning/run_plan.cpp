@@ -12,6 +12,7 @@
 #include "atelier/data/toy_points.h"
 #include "atelier/pipeline/caption_table.h"
 #include "atelier/pipeline/latent_data.h"
+#include "atelier/pipeline/make_stages.h"
 #include "atelier/pipeline/stages.h"
 
 namespace atelier::planning {
@@ -130,21 +131,24 @@ Batch batch_of(std::int64_t micro_batch, std::int64_t batch, const pipeline::Pro
     return {static_cast<double>(micro_batch), micro_batch < batch, static_cast<double>(drawn)};
 }
 
-std::int64_t effective_micro_batch(std::int64_t batch, std::int64_t micro_batch) {
-    return micro_batch > 0 && micro_batch < batch ? micro_batch : batch;
-}
-
 double averages(const distillation::Optimization& optimization) {
     return (optimization.ema_decay > 0 ? 1.0 : 0.0) +
            static_cast<double>(optimization.more_ema_decays.size());
 }
 
-PlannedStage teacher_stage(const pipeline::RunConfig& config, const PlannedNetwork& teacher) {
+/// What a stage's own description says.
+PlannedStage described(const pipeline::Stage& of) {
+    return {.kind = of.kind,
+            .steps = of.work->steps,
+            .batch = of.work->batch,
+            .micro_batch = of.work->micro_batch,
+            .fake_updates = of.work->fake_updates};
+}
+
+PlannedStage teacher_stage(const pipeline::RunConfig& config, const pipeline::Stage& of,
+                           const PlannedNetwork& teacher) {
     const pipeline::TeacherConfig& settings = config.teacher;
-    PlannedStage stage{.name = "teacher",
-                       .steps = settings.steps,
-                       .batch = settings.batch,
-                       .micro_batch = effective_micro_batch(settings.batch, settings.micro_batch)};
+    PlannedStage stage = described(of);
     stage.real_images = static_cast<double>(settings.steps * settings.batch);
     const ExecutionMode configured = execution_mode(config, config.activation_checkpointing);
     stage.flops = score_matching_flops(network_cost(teacher.network, configured), nullptr,
@@ -158,13 +162,10 @@ PlannedStage teacher_stage(const pipeline::RunConfig& config, const PlannedNetwo
     return stage;
 }
 
-PlannedStage tsm_stage(const pipeline::RunConfig& config, const PlannedNetwork& teacher,
-                       const PlannedNetwork& student) {
+PlannedStage tsm_stage(const pipeline::RunConfig& config, const pipeline::Stage& of,
+                       const PlannedNetwork& teacher, const PlannedNetwork& student) {
     const pipeline::TsmConfig& settings = config.tsm;
-    PlannedStage stage{.name = "tsm",
-                       .steps = settings.steps,
-                       .batch = settings.batch,
-                       .micro_batch = effective_micro_batch(settings.batch, settings.micro_batch)};
+    PlannedStage stage = described(of);
     stage.real_images = static_cast<double>(settings.steps * settings.batch);
     const ExecutionMode configured = execution_mode(config, config.activation_checkpointing);
     const NetworkCost teacher_cost = network_cost(teacher.network, configured);
@@ -210,17 +211,13 @@ DistillationCost distillation_cost(const pipeline::RunConfig& config,
     return cost;
 }
 
-PlannedStage matching_stage(const pipeline::RunConfig& config, const std::string& name,
+PlannedStage matching_stage(const pipeline::RunConfig& config, const pipeline::Stage& of,
                             const PlannedNetwork& teacher, const PlannedNetwork& student) {
-    const bool gan = name == "adm";
+    const bool gan = of.kind == pipeline::StageKind::adm;
     const pipeline::MatchingConfig& settings = gan ? config.adm : config.dm;
-    PlannedStage stage{.name = name,
-                       .steps = settings.steps,
-                       .batch = settings.batch,
-                       .micro_batch = effective_micro_batch(settings.batch, settings.micro_batch)};
+    PlannedStage stage = described(of);
     const double samples = static_cast<double>(settings.steps * settings.batch),
                  updates = static_cast<double>(settings.fake_updates);
-    stage.fake_updates = settings.fake_updates;
     stage.generated_images = samples * (updates + 1);
     stage.real_images =
         (gan ? samples * updates : 0) + (settings.regression != "none" ? samples : 0);
@@ -237,7 +234,9 @@ PlannedStage matching_stage(const pipeline::RunConfig& config, const std::string
     return stage;
 }
 
-void add_students(const pipeline::LoadedConfig& loaded, RunPlan& plan) {
+/// Plans the stages of every group of students of one size.
+void add_students(const pipeline::LoadedConfig& loaded, const std::vector<pipeline::Stage>& stages,
+                  RunPlan& plan) {
     const pipeline::RunConfig& config = loaded.config;
     const nlohmann::json teacher_json = plan.networks.front().config;
     for (const Group& group : groups_of(config, teacher_json)) {
@@ -246,15 +245,15 @@ void add_students(const pipeline::LoadedConfig& loaded, RunPlan& plan) {
                                    fmt::join(group.students, ", ")),
                        group.config, loaded.path));
         const PlannedNetwork &teacher = plan.networks.front(), &student = plan.networks.back();
-        const auto add = [&](PlannedStage stage) {
-            stage.network = plan.networks.size() - 1;
-            stage.times = static_cast<std::int64_t>(group.students.size());
-            plan.stages.push_back(std::move(stage));
-        };
-        if (pipeline::needs_tsm(group.config, teacher_json, config))
-            add(tsm_stage(config, teacher, student));
-        if (config.dm.steps > 0) add(matching_stage(config, "dm", teacher, student));
-        if (config.adm.steps > 0) add(matching_stage(config, "adm", teacher, student));
+        for (const pipeline::Stage& stage : stages) {
+            if (stage.student != group.students.front()) continue;
+            const bool tsm = stage.kind == pipeline::StageKind::tsm;
+            if (tsm && !pipeline::needs_tsm(group.config, teacher_json, config)) continue;
+            plan.stages.push_back(tsm ? tsm_stage(config, stage, teacher, student)
+                                      : matching_stage(config, stage, teacher, student));
+            plan.stages.back().network = plan.networks.size() - 1;
+            plan.stages.back().times = static_cast<std::int64_t>(group.students.size());
+        }
     }
 }
 
@@ -275,9 +274,12 @@ RunPlan plan_run(const pipeline::LoadedConfig& loaded) {
         conditions::make_partition(request);
     }
     plan.networks.push_back(network_of("teacher", teacher_config(loaded, plan), loaded.path));
-    if (config.teacher.path.empty())
-        plan.stages.push_back(teacher_stage(config, plan.networks.front()));
-    add_students(loaded, plan);
+    const std::vector<pipeline::Stage> stages = pipeline::stages(config);
+    for (const pipeline::Stage& stage : stages) {
+        if (stage.kind == pipeline::StageKind::teacher && stage.work)
+            plan.stages.push_back(teacher_stage(config, stage, plan.networks.front()));
+    }
+    add_students(loaded, stages, plan);
     return plan;
 }
 

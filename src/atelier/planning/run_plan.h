@@ -20,7 +20,7 @@ struct PlannedNetwork {
 
 /// A stage of the run, for one or several networks of the same size.
 struct PlannedStage {
-    std::string name;         // teacher, tsm, dm, adm
+    pipeline::StageKind kind;
     std::size_t network = 0;  // index of the trained network in RunPlan::networks
     std::int64_t times = 1, steps = 0, batch = 0, micro_batch = 0;
     std::int64_t fake_updates = 0;                 // per step; 0 where there is no fake score
@@ -29,6 +29,8 @@ struct PlannedStage {
     /// Bytes on the device, for a micro-batch of so many samples, with or without activation
     /// checkpointing.
     std::function<double(std::int64_t micro_batch, bool recompute)> bytes;
+
+    std::string name() const { return pipeline::name_of(kind); }
 };
 
 struct RunPlan {

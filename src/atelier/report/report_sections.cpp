@@ -147,17 +147,20 @@ nlohmann::json merged_evaluations(const fs::path& folder) {
     return merged;
 }
 
-std::vector<fs::path> stage_folders(const fs::path& run) {
-    std::vector<fs::path> found;
-    for (const auto& entry : fs::recursive_directory_iterator(run)) {
-        if (entry.path().filename() == "metrics.jsonl") found.push_back(entry.path());
-    }
-    std::ranges::sort(found);
-    return found;
+std::string stage_name(const RunModels& run, const fs::path& metrics) {
+    return metrics.parent_path().parent_path().lexically_relative(run.folder).string();
 }
 
-std::string stage_name(const fs::path& run, const fs::path& metrics) {
-    return metrics.parent_path().parent_path().lexically_relative(run).string();
+/// The metrics of every stage, in the order of the run's stages.
+std::vector<fs::path> stage_metrics(const RunModels& run) {
+    std::vector<fs::path> found;
+    for (const auto& entry : fs::recursive_directory_iterator(run.folder)) {
+        if (entry.path().filename() == "metrics.jsonl") found.push_back(entry.path());
+    }
+    std::ranges::sort(found, {}, [&](const fs::path& path) {
+        return std::pair{std::ranges::find(run.stages, stage_name(run, path)), path};
+    });
+    return found;
 }
 
 struct Curve {
@@ -167,14 +170,14 @@ struct Curve {
 
 /// One metric of every stage that logs it; the teacher gets its own chart, since it trains for many
 /// more steps than the students.
-void add_curves(std::vector<report::Figure>& figures, const fs::path& run, const Curve& of) {
+void add_curves(std::vector<report::Figure>& figures, const RunModels& run, const Curve& of) {
     for (const bool teacher : {true, false}) {
         report::LineChart chart{.title = of.caption,
                                 .x_label = "step",
                                 .y_label = of.y_label,
                                 .series = {},
                                 .log_y = of.log_y};
-        for (const fs::path& path : stage_folders(run)) {
+        for (const fs::path& path : stage_metrics(run)) {
             const std::string name = stage_name(run, path);
             auto curve = report::curve_named(report::curves_from_jsonl(path), of.metric);
             if (!curve || (name == "teacher") != teacher) continue;
@@ -351,8 +354,8 @@ void add_partition(report::Report& report, const RunModels& run) {
                     partition.method));
 }
 
-void add_training(report::Report& report, const fs::path& run) {
-    if (stage_folders(run).empty()) return;
+void add_training(report::Report& report, const RunModels& run) {
+    if (stage_metrics(run).empty()) return;
     report.add_heading("Training");
     static constexpr Curve curves[]{
         {"probe_distance", "Distance of the probe samples to the training data", "distance", true},
@@ -366,8 +369,8 @@ void add_training(report::Report& report, const fs::path& run) {
     for (const Curve& curve : curves) add_curves(figures, run, curve);
     report.add_figures(figures);
     std::vector<distillation::Finding> findings;
-    judge_figures(merged_evaluations(run), findings);
-    for (const fs::path& path : stage_folders(run)) {
+    judge_figures(merged_evaluations(run.folder), findings);
+    for (const fs::path& path : stage_metrics(run)) {
         if (stage_name(run, path) == "teacher") {
             const auto logged = report::curves_from_jsonl(path);
             const auto series = [&](const char* name) {
@@ -456,7 +459,7 @@ void add_everything(report::Report& report, const RunModels& run) {
         add_partition(report, run);
         add_neighbours(report, run);
     }
-    add_training(report, run.folder);
+    add_training(report, run);
 }
 
 }  // namespace atelier::report

@@ -16,10 +16,11 @@ namespace atelier::report {
 struct RunModels {
     std::filesystem::path folder;
     std::vector<std::pair<std::string, std::filesystem::path>>
-        ensembles;             // with display names: "K=4", or "K=4 (small)"
-    std::string data_path;     // of training data; empty if unknown
-    inference::Engine engine;  // for sampling; a run's report uses the run's device
-    std::string test_path;     // of held-out data; empty if unknown
+        ensembles;                    // with display names: "K=4", or "K=4 (small)"
+    std::string data_path;            // of training data; empty if unknown
+    inference::Engine engine;         // for sampling; a run's report uses the run's device
+    std::string test_path;            // of held-out data; empty if unknown
+    std::vector<std::string> stages;  // folders of a run's stages, in their order; others follow
 
     bool has_teacher() const;
 };
@@ -39,7 +40,7 @@ void add_figures(report::Report& report, const RunModels& run);
 void add_partition(report::Report& report, const RunModels& run);
 
 /// Training curves and the final health findings of every stage.
-void add_training(report::Report& report, const std::filesystem::path& run);
+void add_training(report::Report& report, const RunModels& run);
 
 /// The nearest training images of some generated images, to detect copying.
 void add_neighbours(report::Report& report, const RunModels& run);

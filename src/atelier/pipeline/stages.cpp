@@ -1,0 +1,167 @@
+#include "atelier/pipeline/stages.h"
+
+#include <ATen/Parallel.h>
+
+#include <utility>
+
+#include "atelier/core/error.h"
+#include "atelier/core/signals.h"
+#include "atelier/pipeline/make_stages.h"
+#include "atelier/pipeline/preflight.h"
+
+namespace atelier::pipeline {
+
+namespace {
+
+/// Whether students' sizes are given, which may differ from the teacher's.
+bool may_need_tsm(const RunConfig& config) {
+    const StudentsConfig& students = config.students;
+    const bool sized =
+        !students.widths.empty() || !students.depths.empty() || !students.channel_mult.empty();
+    return sized && students.tsm && students.start.empty() && config.tsm.steps > 0;
+}
+
+TrainingWork work_of(std::int64_t steps, std::int64_t batch, std::int64_t micro_batch,
+                     std::int64_t fake_updates = 0) {
+    return {steps, batch, micro_batch > 0 && micro_batch < batch ? micro_batch : batch,
+            fake_updates};
+}
+
+std::optional<TrainingWork> work_of(const RunConfig& config, StageKind kind) {
+    const auto matching = [](const MatchingConfig& of) {
+        return work_of(of.steps, of.batch, of.micro_batch, of.fake_updates);
+    };
+    switch (kind) {
+        case StageKind::teacher:
+            if (!config.teacher.path.empty()) return std::nullopt;
+            return work_of(config.teacher.steps, config.teacher.batch, config.teacher.micro_batch);
+        case StageKind::tsm:
+            return work_of(config.tsm.steps, config.tsm.batch, config.tsm.micro_batch);
+        case StageKind::dm:
+            return matching(config.dm);
+        case StageKind::adm:
+            return matching(config.adm);
+        default:
+            return std::nullopt;
+    }
+}
+
+void partition_and_check(RunContext& context) {
+    check_cells(context.config(), context.split().owners, *context.raw_data());
+}
+
+std::function<void(RunContext&)> function_of(StageKind kind, std::optional<std::int64_t> student) {
+    switch (kind) {
+        case StageKind::teacher:
+            return make_teacher;
+        case StageKind::partition:
+            return partition_and_check;
+        case StageKind::pairs:
+            return make_pairs;
+        case StageKind::tsm:
+        case StageKind::dm:
+        case StageKind::adm:
+            return [kind, student](RunContext& context) { make_student(context, *student, kind); };
+        case StageKind::ensemble:
+            return make_ensemble;
+        case StageKind::evaluation:
+            return make_evaluation;
+        case StageKind::report:
+            return make_report;
+    }
+    return {};
+}
+
+/// Trains every student in a process of its own, so that they share neither threads nor memory.
+void train_in_parallel(RunContext& context) {
+    const RunConfig& config = context.config();
+    std::vector<std::vector<std::string>> commands;
+    for (std::int64_t k = 0; k < config.partition.students; ++k) {
+        std::vector<std::string> command{std::filesystem::read_symlink("/proc/self/exe").string(),
+                                         "distill", context.loaded().path};
+        command.insert(command.end(), context.loaded().overrides.begin(),
+                       context.loaded().overrides.end());
+        // Adjusted values, so that the processes do not repeat the warnings about them.
+        command.push_back(fmt::format("threads={}", config.threads));
+        command.push_back(fmt::format("students.threads={}", config.students.threads));
+        command.push_back(fmt::format("students.parallel={}", config.students.parallel));
+        if (config.evaluation.classifier.empty()) command.push_back("evaluate.classifier=");
+        command.insert(command.end(), {"--student", std::to_string(k), "--checked"});
+        commands.push_back(std::move(command));
+    }
+    core::run_processes(commands, static_cast<int>(config.students.parallel));
+}
+
+void run_students(RunContext& context) {
+    const std::int64_t students = context.config().partition.students;
+    bool missing = false;
+    for (std::int64_t k = 0; k < students; ++k) missing = missing || !student_finished(context, k);
+    if (missing && context.config().students.parallel > 1 && students > 1)
+        return train_in_parallel(context);
+    for (std::int64_t k = 0; k < students; ++k) run_student(context, k);
+    at::set_num_threads(static_cast<int>(context.config().threads));
+}
+
+}  // namespace
+
+std::vector<StageKind> student_stages(const RunConfig& config) {
+    std::vector<StageKind> kinds;
+    if (may_need_tsm(config)) kinds.push_back(StageKind::tsm);
+    if (config.dm.steps > 0) kinds.push_back(StageKind::dm);
+    if (config.adm.steps > 0) kinds.push_back(StageKind::adm);
+    return kinds;
+}
+
+StageKind last_student_stage(const RunConfig& config) {
+    const std::vector<StageKind> kinds = student_stages(config);
+    if (kinds.empty() || kinds.back() == StageKind::tsm)
+        throw core::UsageError(
+            "dm.steps and adm.steps are both 0; a student needs at least one of the stages");
+    return kinds.back();
+}
+
+std::vector<Stage> stages(const RunConfig& config) {
+    RunConfig bound = config;
+    const core::Schema schema = schema_of(bound);
+    std::vector<Stage> list;
+    const auto add = [&](StageKind kind, std::optional<std::int64_t> student = {}) {
+        list.push_back({kind, student, keys_of(schema, config, kind), work_of(config, kind),
+                        function_of(kind, student)});
+    };
+    for (const StageKind kind : {StageKind::teacher, StageKind::partition}) add(kind);
+    if (config.pairs.count > 0 && config.pairs.path.empty()) add(StageKind::pairs);
+    const std::vector<StageKind> of_student = student_stages(config);
+    for (std::int64_t k = 0; k < config.partition.students; ++k) {
+        for (const StageKind kind : of_student) add(kind, k);
+    }
+    for (const StageKind kind : {StageKind::ensemble, StageKind::evaluation, StageKind::report})
+        add(kind);
+    return list;
+}
+
+void run_stages(RunContext& context) {
+    last_student_stage(context.config());
+    bool students_are_done = false;
+    for (const Stage& stage : stages(context.config())) {
+        if (!stage.student) stage.run(context);
+        else if (!std::exchange(students_are_done, true)) run_students(context);
+    }
+}
+
+void run_stages_of(RunContext& context, StageKind kind) {
+    for (const Stage& stage : stages(context.config())) {
+        if (stage.kind == kind) stage.run(context);
+    }
+}
+
+void run_student(RunContext& context, std::int64_t student, std::optional<StageKind> only) {
+    const std::vector<StageKind> kinds = student_stages(context.config());
+    const bool has_tsm = !kinds.empty() && kinds.front() == StageKind::tsm;
+    if (!has_tsm && only.value_or(StageKind::tsm) == StageKind::tsm)
+        make_student(context, student, StageKind::tsm);  // says why
+    for (const Stage& stage : stages(context.config())) {
+        if (stage.student == student && (!only || *only == stage.kind)) stage.run(context);
+    }
+}
+
+}  // namespace atelier::pipeline
