@@ -35,13 +35,13 @@ public:
           teacher(network, teacher_weights, {}) {
         if (with_head) fake.merge(init_head(network, 4), "");
         settings.batch = 8;
-        settings.noise = diffusion::NoiseSchedule::edm(0.5, 0.01, 10);
-        settings.stream = "test";
         student.require_gradients(true);
         fake.require_gradients(true);
-        stage.emplace(MatchingInputs{network, student, network, fake, teacher,
-                                     conditions::Prior{{1, 1, 1}}, real, pairs, pseudo_huber},
-                      settings);
+        stage.emplace(
+            MatchingInputs{network, student, network, fake, teacher, conditions::Prior{{1, 1, 1}},
+                           real, pairs, pseudo_huber},
+            settings,
+            StageContext{.noise = diffusion::NoiseSchedule::edm(0.5, 0.01, 10), .stream = "test"});
     }
 
     static LabelledBatch real(std::int64_t step) {

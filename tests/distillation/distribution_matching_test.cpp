@@ -97,7 +97,7 @@ TEST(DistributionMatching, the_gan_term_has_the_gradient_of_its_loss) {
 }
 
 TEST(DistributionMatching, regression_pulls_towards_the_pairs) {
-    Workbench with({.regression_weight = 1.0}), without({});
+    Workbench with({.regression = PairLoss::pseudo_huber, .regression_weight = 1.0}), without({});
     const Loss loss = with.stage->loss(1, 0, 0, 0);
     const double regression = metric(loss.metrics, "regression");
     EXPECT_NEAR(loss.value.item<double>() - without.stage->loss(1, 0, 0, 0).value.item<double>(),
@@ -105,7 +105,7 @@ TEST(DistributionMatching, regression_pulls_towards_the_pairs) {
 }
 
 TEST(DistributionMatching, score_identity_reaches_the_student_through_both_networks) {
-    Workbench bench({.score_identity = true, .sid_alpha = 1.2});
+    Workbench bench({.loss = MatchingLoss::score_identity, .sid_alpha = 1.2});
     EXPECT_TRUE(any_defined(gradients_of(bench.stage->loss(1, 0, 0, 0), bench.student)));
 }
 

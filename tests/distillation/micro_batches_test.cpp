@@ -63,8 +63,10 @@ TEST_P(InMicroBatches, an_update_has_the_gradients_of_the_whole_batch) {
 
 INSTANTIATE_TEST_SUITE_P(
     Every, InMicroBatches,
-    testing::Values(MatchingSettings{}, MatchingSettings{.regression_weight = 0.5},
-                    MatchingSettings{.score_identity = true},
+    testing::Values(MatchingSettings{},
+                    MatchingSettings{.regression = PairLoss::pseudo_huber,
+                                     .regression_weight = 0.5},
+                    MatchingSettings{.loss = MatchingLoss::score_identity},
                     MatchingSettings{.adversarial = AdversarialSettings{.gan_weight = 0.1}},
                     // The head sees only some of the generated samples, possibly none of a
                     // micro-batch.
@@ -76,8 +78,8 @@ TEST(InMicroBatches, score_matching_has_the_gradients_of_the_whole_batch) {
     backends::Parameters parameters = random_parameters(network, 1);
     parameters.require_gradients(true);
     const auto gradients = [&](std::int64_t micro) {
-        ScoreMatching stage(network, parameters, nullptr, Workbench::real,
-                            {.batch = 8, .micro_batch = micro, .stream = "teacher"});
+        ScoreMatching stage({network, parameters, nullptr, Workbench::real},
+                            {.batch = 8, .micro_batch = micro}, {.stream = "teacher"});
         return of_update(stage, 0, parameters);
     };
     expect_near(gradients(3), gradients(0));
@@ -87,12 +89,11 @@ TEST(MicroBatches, data_are_read_once_per_update) {
     std::int64_t reads = 0;
     const networks::Network network = small_network();
     backends::Parameters parameters = random_parameters(network, 1);
-    ScoreMatching stage(network, parameters, nullptr,
-                        [&](std::int64_t step) {
-                            ++reads;
-                            return Workbench::real(step);
-                        },
-                        {.batch = 8, .micro_batch = 2});
+    const auto real = [&](std::int64_t step) {
+        ++reads;
+        return Workbench::real(step);
+    };
+    ScoreMatching stage({network, parameters, nullptr, real}, {.batch = 8, .micro_batch = 2}, {});
     for (std::int64_t micro_batch = 0; micro_batch < 4; ++micro_batch)
         stage.loss(0, 5, 0, micro_batch);
     EXPECT_EQ(reads, 1);

@@ -149,7 +149,7 @@ TEST_F(Resume, a_checkpoint_of_another_network_is_rejected_by_name) {
     backends::Parameters other{{{"weight", at::zeros({4, 2})}}};
     const networks::Network network = networks::make_network(core::JsonObject(
         {{"architecture", "mlp"}, {"dimensions", 2}, {"hidden", 4}, {"blocks", 1}}, "other"));
-    distillation::ScoreMatching stage(network, other, nullptr, {}, {.steps = steps});
+    distillation::ScoreMatching stage({network, other, nullptr, {}}, {.steps = steps}, {});
     core::expect_contains(core::error_of([&] { run_stage(stage, broken); }), "first_moment/weight");
 }
 
@@ -208,11 +208,11 @@ LoopResult train_teacher(const LoopSettings& settings, std::int64_t killed_at = 
         if (step == killed_at) throw std::runtime_error("killed");
         return distillation::LabelledBatch{values_of("real", step, {6, 2}), {0, 1, 2, 0, 1, 2}};
     };
-    distillation::ScoreMatching stage(model.network, model.parameters, nullptr, real,
+    distillation::ScoreMatching stage({model.network, model.parameters, nullptr, real},
                                       {.steps = 10,
                                        .optimization = {.lr = 0.01, .warmup = 5, .ema_decay = 0.9},
-                                       .stream = "teacher",
-                                       .sampler_steps = 3});
+                                       .sampler_steps = 3},
+                                      {.stream = "teacher"});
     return run_stage(stage, settings);
 }
 

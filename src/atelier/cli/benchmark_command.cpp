@@ -134,10 +134,7 @@ nlohmann::json training_figures(const BenchmarkArguments& arguments,
     distillation::MatchingSettings settings;
     settings.steps = warmup_cycles + arguments.runs;
     settings.batch = arguments.batch;
-    settings.noise = model.noise;
-    settings.compute = compute;
     settings.micro_batch = arguments.micro_batch;
-    settings.stream = "benchmark";
     if (arguments.gan) settings.adversarial = distillation::AdversarialSettings{.gan_weight = 3e-3};
     distillation::DistributionMatching matching(
         {model.network,
@@ -149,7 +146,7 @@ nlohmann::json training_figures(const BenchmarkArguments& arguments,
          real,
          {},
          {}},
-        settings);
+        settings, {model.noise, compute, 0, "benchmark"});
     const planning::ExecutionMode mode{engine.device.is_cuda(), compute.type.has_value(),
                                        compute.recompute};
     planning::DistillationCost sizes{planning::network_cost(model.network, mode),

@@ -130,6 +130,12 @@ struct ValueReader {
                did_you_mean(field, choices));
     }
 
+    void read(const toml::node& node, const Schema::Choice& field) const {
+        std::string name;
+        read(node, name);
+        field.set(name);
+    }
+
     template <class Element>
     void read(const toml::node& node, std::vector<Element>& field) const {
         if (!node.is_array()) refuse_type("a list", node);
@@ -233,6 +239,7 @@ const char* type_label(const double*) { return "number"; }
 const char* type_label(const std::optional<double>*) { return "number or \"auto\""; }
 const char* type_label(const bool*) { return "true/false"; }
 const char* type_label(const std::string*) { return "string"; }
+const char* type_label(const Schema::Choice*) { return "string"; }
 const char* type_label(const std::vector<std::int64_t>*) { return "whole numbers"; }
 const char* type_label(const std::vector<double>*) { return "numbers"; }
 const char* type_label(const std::vector<std::string>*) { return "strings"; }
@@ -241,6 +248,7 @@ template <class Value>
 json json_of(const Value& value) {
     return json(value);
 }
+json json_of(const Schema::Choice& value) { return value.get(); }
 json json_of(const std::optional<double>& value) { return value ? json(*value) : json("auto"); }
 
 }  // namespace
@@ -277,6 +285,13 @@ void Schema::text(std::string key, std::string* field, std::string help,
           field,
           {.affects_result = affects_result},
           std::move(choices)});
+}
+
+void Schema::bind_choice(std::string key, std::string help, std::vector<std::string> names,
+                         Choice choice) {
+    choices_.push_back(std::make_shared<const Choice>(std::move(choice)));
+    const Choice* field = choices_.back().get();
+    bind({std::move(key), std::move(help), "", field, {}, std::move(names)});
 }
 
 void Schema::numbers(std::string key, std::vector<std::int64_t>* field, std::string help,
@@ -351,7 +366,8 @@ void Schema::read(const std::filesystem::path& path, const std::vector<std::stri
             refuse("command line: \"{}\" is not of the form key=value", text);
         const std::string key = text.substr(0, equals);
         const bool wants_text =
-            known(key) && std::holds_alternative<std::string*>(find(key)->field);
+            known(key) && (std::holds_alternative<std::string*>(find(key)->field) ||
+                           std::holds_alternative<const Choice*>(find(key)->field));
         const toml::table value = override_value(key, text.substr(equals + 1), wants_text);
         take(key, {command_line, value.get("x")});
     }

@@ -5,6 +5,7 @@
 #include <functional>
 #include <limits>
 #include <map>
+#include <memory>
 #include <optional>
 #include <string>
 #include <string_view>
@@ -43,6 +44,23 @@ public:
     /// `choices` empty: any text.
     void text(std::string key, std::string* field, std::string help,
               std::vector<std::string> choices = {}, bool affects_result = true);
+    /// One of several values, by name.
+    template <class Value>
+    void choice(std::string key, Value* field, std::string help,
+                std::vector<std::pair<std::string, Value>> values) {
+        std::vector<std::string> names;
+        for (const auto& [name, value] : values) names.push_back(name);
+        bind_choice(std::move(key), std::move(help), std::move(names),
+                    {[field, values](const std::string& chosen) {
+                         for (const auto& [name, value] : values)
+                             if (name == chosen) *field = value;
+                     },
+                     [field, values] {
+                         for (const auto& [name, value] : values)
+                             if (*field == value) return name;
+                         return std::string();
+                     }});
+    }
     void numbers(std::string key, std::vector<std::int64_t>* field, std::string help,
                  Range range = {});
     void numbers(std::string key, std::vector<double>* field, std::string help, Range range = {});
@@ -83,10 +101,16 @@ public:
     /// binding time.
     std::string explain() const;
 
+    /// A field whose values have names.
+    struct Choice {
+        std::function<void(const std::string&)> set;
+        std::function<std::string()> get;
+    };
+
 private:
-    using Field =
-        std::variant<std::int64_t*, double*, std::optional<double>*, bool*, std::string*,
-                     std::vector<std::int64_t>*, std::vector<double>*, std::vector<std::string>*>;
+    using Field = std::variant<const Choice*, std::int64_t*, double*, std::optional<double>*, bool*,
+                               std::string*, std::vector<std::int64_t>*, std::vector<double>*,
+                               std::vector<std::string>*>;
     struct Binding {
         std::string key, help, default_text;
         Field field;
@@ -96,11 +120,14 @@ private:
         Source source = Source::preset;
     };
     void bind(Binding binding);
+    void bind_choice(std::string key, std::string help, std::vector<std::string> names,
+                     Choice choice);
     std::vector<Binding>::iterator find(const std::string& key_or_former_name);
     nlohmann::json values_where(const std::function<bool(const Binding&)>& chosen) const;
 
     std::vector<Binding> bindings_;
     std::vector<std::string> stages_;
+    std::vector<std::shared_ptr<const Choice>> choices_;
 };
 
 /// The leaves in which two JSON objects differ, one line each: "teacher.lr: 0.001 -> 0.002". Empty

@@ -29,13 +29,15 @@ Tensor loss_with_gradient(const Tensor& x, const Tensor& gradient) {
     return 0.5 * (x - (x - gradient).detach()).square().mean();
 }
 
-DistributionMatching::DistributionMatching(MatchingInputs inputs, MatchingSettings settings)
+DistributionMatching::DistributionMatching(MatchingInputs inputs, MatchingSettings settings,
+                                           StageContext context)
     : inputs_(std::move(inputs)),
       settings_(std::move(settings)),
+      context_(std::move(context)),
       conditions_(inputs_.conditions.value_or(
           diffusion::ConditionTable::classes(inputs_.student_network.label_dim))),
       classes_(inputs_.prior),
-      levels_(settings_.noise.matching_levels()) {
+      levels_(context_.noise.matching_levels()) {
     gan_weight_ = settings_.adversarial ? settings_.adversarial->gan_weight.value_or(0.0) : 0.0;
     if (settings_.fake_updates >= max_inner_steps)
         core::fail("fake_updates must be below {}", max_inner_steps);
@@ -45,25 +47,25 @@ DistributionMatching::DistributionMatching(MatchingInputs inputs, MatchingSettin
 
 std::vector<Learner> DistributionMatching::learners() {
     return {{"fake_score", &inputs_.fake, settings_.fake, settings_.fake_updates,
-             settings_.critic_warmup},
+             std::max<std::int64_t>(0, settings_.critic_warmup)},
             {"student", &inputs_.student, settings_.student, 1}};
 }
 
 diffusion::EdmDenoiser DistributionMatching::fake_score() const {
-    return {inputs_.fake_network, inputs_.fake, settings_.noise, settings_.compute};
+    return {inputs_.fake_network, inputs_.fake, context_.noise, context_.compute};
 }
 
 core::RandomStream DistributionMatching::stream(const std::string& what, std::int64_t step,
                                                 std::int64_t inner_step) const {
-    return {settings_.seed, settings_.stream + "/" + what,
+    return {context_.seed, context_.stream + "/" + what,
             static_cast<std::uint64_t>(step * max_inner_steps + inner_step)};
 }
 
 Tensor DistributionMatching::sample(const backends::Parameters& weights, const Tensor& noise,
                                     const diffusion::Condition& condition) const {
-    const diffusion::EdmDenoiser student(inputs_.student_network, weights, settings_.noise,
-                                         settings_.compute);
-    return diffusion::sample_one_step(student, noise, settings_.noise, condition);
+    const diffusion::EdmDenoiser student(inputs_.student_network, weights, context_.noise,
+                                         context_.compute);
+    return diffusion::sample_one_step(student, noise, context_.noise, condition);
 }
 
 DistributionMatching::Generated DistributionMatching::generate(const char* learner,
@@ -81,7 +83,7 @@ DistributionMatching::Generated DistributionMatching::generate(const char* learn
         (step * max_inner_steps + inner_step) * settings_.batch + micro_batch_.first);
     std::vector<std::int64_t> labels;
     for (std::int64_t i = 0; i < micro_batch_.count; ++i) {
-        labels.push_back(classes_.at(settings_.seed + core::fnv1a(learner),
+        labels.push_back(classes_.at(context_.seed + core::fnv1a(learner),
                                      first + static_cast<std::uint64_t>(i)));
     }
     const diffusion::Condition condition = conditions_.of(labels, device);
@@ -124,8 +126,7 @@ Loss DistributionMatching::fake_loss(std::int64_t step, std::int64_t inner_step)
         generated = generate("fake", step, inner_step);
     }
     const Noised at = noised(generated.x, "fake", step, inner_step, 0, last_level);
-    const Tensor weight =
-        diffusion::expand_like(settings_.noise.loss_weight(at.sigma), generated.x);
+    const Tensor weight = diffusion::expand_like(context_.noise.loss_weight(at.sigma), generated.x);
     const auto denoised = fake_score().denoise_and_encode(at.x_t, at.sigma, generated.condition);
     const Tensor denoising = (weight * (denoised.estimate - generated.x).square()).mean();
     Loss loss{denoising, {{"fake_loss", denoising.item<double>()}}};
@@ -212,7 +213,7 @@ Tensor DistributionMatching::score_identity_loss(const Generated& generated,
 
 Loss DistributionMatching::student_loss(std::int64_t step) {
     const Generated generated = generate("student", step, 0);
-    const bool identity = settings_.score_identity;
+    const bool identity = settings_.loss == MatchingLoss::score_identity;
     const Tensor source = identity ? generated.x : generated.x.detach();
     const Noised at = noised(source, "student", step, 0, first_matching, last_matching);
     Loss loss;
@@ -229,7 +230,7 @@ Loss DistributionMatching::student_loss(std::int64_t step) {
     loss.metrics.emplace_back("student_loss", loss.value.item<double>());
     loss.metrics.emplace_back("dm_gradient", dm_gradient.norm().item<double>());
     if (settings_.adversarial) add_gan(loss, generated, dm_gradient, step);
-    if (settings_.regression_weight > 0) add_regression(loss, step);
+    if (settings_.uses_pairs()) add_regression(loss, step);
     return loss;
 }
 
@@ -242,7 +243,7 @@ void DistributionMatching::add_gan(Loss& loss, const Generated& generated,
         BottleneckDiscriminator(fake, inputs_.fake).logits(at.x_t, at.sigma, generated.condition));
     // In float16 the gradient of a mean over many samples would underflow.
     const double scale =
-        settings_.compute.type == at::kHalf ? static_cast<double>(micro_batch_.count) : 1.0;
+        context_.compute.type == at::kHalf ? static_cast<double>(micro_batch_.count) : 1.0;
     const Tensor gan_gradient =
         torch::autograd::grad({value * scale}, {generated.x}, {}, /*retain_graph=*/true)[0] / scale;
     const double norm = gan_gradient.norm().item<double>();
@@ -272,7 +273,7 @@ void DistributionMatching::add_regression(Loss& loss, std::int64_t step) {
 std::vector<Finding> DistributionMatching::health(Metrics& metrics, const Tensor& probe) {
     if (!health_real_.defined())
         health_real_ =
-            diffusion::image_noise(settings_.seed, 0, probe.size(0), probe.sizes().slice(1));
+            diffusion::image_noise(context_.seed, 0, probe.size(0), probe.sizes().slice(1));
     ProbeStatistics statistics = probe_statistics(probe, health_real_.to(probe.device()));
     statistics.was_diverse = highest_diversity_ >= min_diversity;
     highest_diversity_ = std::max(highest_diversity_, statistics.diversity);

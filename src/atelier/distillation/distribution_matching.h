@@ -11,33 +11,6 @@
 
 namespace atelier::distillation {
 
-struct AdversarialSettings {
-    std::optional<double>
-        gan_weight;  // of the generator's GAN loss; unset: balanced against the DM gradient
-    double gan_balance = 1.0;  // when balanced: norm of the weighted GAN gradient over that of
-                               // the DM gradient, both on the samples
-    double discriminator_weight = 0.01;
-    std::int64_t highest_level = 999;  // of 1000 Karras levels; above it, real and generated
-                                       // samples are hardly distinguishable
-    double r1_weight = 0.0;
-    std::string divergence = "reverse_kl";
-};
-
-struct MatchingSettings {
-    std::int64_t steps = 1000, batch = 64, fake_updates = 5;
-    std::int64_t micro_batch = 0;    // samples per micro-batch; 0: the whole batch
-    std::int64_t critic_warmup = 0;  // updates of the fake score before the first of the student
-    Optimization student, fake;
-    diffusion::NoiseSchedule noise;
-    backends::Compute compute;
-    bool score_identity = false;  // SiD's loss instead of the DM loss
-    double sid_alpha = 1.0;
-    double regression_weight = 0.0;
-    std::optional<AdversarialSettings> adversarial;
-    std::uint64_t seed = 0;
-    std::string stream;  // names the random streams, e.g. "dm/2"
-};
-
 /// Teacher pairs: `noise` [N,...], the samples [N,...] generated from it, and their classes.
 struct PairBatch {
     Tensor noise, samples;
@@ -67,7 +40,7 @@ struct MatchingInputs {
 /// divergence's weights are normalised, and the balance of the GAN gradient (from the first).
 class DistributionMatching : public Stage {
 public:
-    DistributionMatching(MatchingInputs inputs, MatchingSettings settings);
+    DistributionMatching(MatchingInputs inputs, MatchingSettings settings, StageContext context);
 
     std::int64_t steps() const override { return settings_.steps; }
     std::vector<Learner> learners() override;
@@ -116,6 +89,7 @@ private:
 
     MatchingInputs inputs_;
     MatchingSettings settings_;
+    StageContext context_;
     diffusion::ConditionTable conditions_;
     conditions::ClassSampler classes_;
     std::vector<double> levels_;

@@ -8,21 +8,14 @@
 
 namespace atelier::distillation {
 
-struct ScoreMatchingSettings {
-    std::int64_t steps = 1000;
-    Optimization optimization;
-    diffusion::NoiseSchedule noise;
-    backends::Compute compute;
+/// Network and data of a stage; all references and pointers must outlive it.
+struct ScoreMatchingInputs {
+    const networks::Network& network;
+    backends::Parameters& parameters;
+    const diffusion::Denoiser* teacher;  // may be null
+    BatchSource real;
     std::optional<diffusion::ConditionTable>
         conditions{};  // what labels stand for; unset: the network's classes
-    double condition_dropout =
-        0;  // fraction of samples trained without their condition, for classifier-free guidance
-    std::int64_t batch = 64,
-                 micro_batch =
-                     0;  // samples per step of `real`; and per micro-batch, 0: the whole batch
-    std::uint64_t seed = 0;
-    std::string stream;               // names the random streams, e.g. "teacher" or "tsm/2"
-    std::int64_t sampler_steps = 18;  // Heun steps of the sample grids
 };
 
 /// Trains a diffusion model by denoising: E[w(sigma) |D(x + sigma z; sigma, c) - target|^2] over
@@ -30,10 +23,7 @@ struct ScoreMatchingSettings {
 /// estimate, which is teacher score matching (MSD, section 4).
 class ScoreMatching : public Stage {
 public:
-    /// `network`, `parameters` and `teacher` (may be null) must outlive the stage.
-    ScoreMatching(const networks::Network& network, backends::Parameters& parameters,
-                  const diffusion::Denoiser* teacher, BatchSource real,
-                  ScoreMatchingSettings settings);
+    ScoreMatching(ScoreMatchingInputs inputs, ScoreMatchingSettings settings, StageContext context);
 
     std::int64_t steps() const override { return settings_.steps; }
     std::vector<Learner> learners() override;
@@ -52,12 +42,10 @@ private:
     std::vector<std::int64_t> with_dropout(const std::vector<std::int64_t>& labels,
                                            std::int64_t step) const;
 
-    const networks::Network& network_;
-    backends::Parameters& parameters_;
-    diffusion::ConditionTable conditions_;
-    const diffusion::Denoiser* teacher_;
-    BatchSource real_;
+    ScoreMatchingInputs inputs_;
     ScoreMatchingSettings settings_;
+    StageContext context_;
+    diffusion::ConditionTable conditions_;
     BatchDraws draws_;
 };
 

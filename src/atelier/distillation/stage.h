@@ -8,6 +8,7 @@
 
 #include "atelier/backends/torch/parameters.h"
 #include "atelier/diffusion/denoiser.h"
+#include "atelier/distillation/settings.h"
 
 namespace atelier::distillation {
 
@@ -22,25 +23,6 @@ struct LabelledBatch {
 
 /// Batch number `step` of a data set: a function of the step alone.
 using BatchSource = std::function<LabelledBatch(std::int64_t step)>;
-
-/// Optimiser settings of a learner: AdamW with a linear warm-up and a linear decay at the end of
-/// the stage.
-struct Optimization {
-    double lr = 1e-4;
-    double beta1 = 0.9, beta2 = 0.999;
-    double weight_decay = 0.01;
-    double clip = 10.0;       // maximal global gradient norm; 0: no clipping
-    std::int64_t warmup = 0;  // updates until the full learning rate
-    double decay_from =
-        1.0;  // fraction of the stage after which the rate falls linearly to final_share * lr
-    double final_share = 0.0;
-    double ema_decay = 0.0;                 // of the averaged weights; 0: no average
-    std::vector<double> more_ema_decays{};  // of additional averages
-    std::int64_t warm_from = 0;  // first update of the warm-up, where a finished stage is
-                                 // extended
-    double loss_scale = 0.0;     // float16: initial factor on the loss, so that small gradients do
-                                 // not underflow; 0: no scaling
-};
 
 /// A set of parameters that a stage trains, and how.
 struct Learner {

@@ -9,7 +9,7 @@
 #include "atelier/metrics/features.h"
 #include "atelier/models/ensemble.h"
 #include "atelier/pipeline/make_stages.h"
-#include "atelier/pipeline/matching_settings.h"
+#include "atelier/pipeline/pair_losses.h"
 #include "atelier/pipeline/real_batches.h"
 
 namespace atelier::pipeline {
@@ -51,25 +51,18 @@ public:
         const models::Model frozen = context_.frozen_teacher();
         const auto teacher =
             frozen.denoiser(config_.compute());  // a diffusion model, not yet guided
+        distillation::ScoreMatchingSettings settings = config_.tsm;
+        settings.condition_dropout = config_.teacher.training.condition_dropout;
+        settings.sampler_steps = config_.evaluation.steps;
         distillation::ScoreMatching matching(
-            model.network, model.parameters, &teacher, real.source(),
-            {.steps = config_.tsm.steps,
-             .optimization = config_.tsm.optimization,
-             .noise = training_noise(model, config_),
-             .compute = config_.compute(),
-             .conditions = context_.conditions(),
-             .condition_dropout = config_.teacher.condition_dropout,
-             .batch = config_.tsm.batch,
-             .micro_batch = config_.tsm.micro_batch,
-             .seed = context_.seed(),
-             .stream = stream(StageKind::tsm),
-             .sampler_steps = config_.evaluation.steps});
+            {model.network, model.parameters, &teacher, real.source(), context_.conditions()},
+            settings, context_.stage_context(model, stream(StageKind::tsm)));
         finish(stage, model, run(matching, StageKind::tsm, stage, false, real),
                config_.tsm.optimization);
     }
 
     void match(StageKind kind) {
-        const MatchingConfig& stage_config = kind == StageKind::dm ? config_.dm : config_.adm;
+        const distillation::MatchingSettings& stage_config = config_.matching(kind);
         if (stage_config.steps == 0) return;
         const auto stage = context_.stage(kind, student_);
         if (stage.finished()) return;
@@ -92,8 +85,7 @@ public:
         }
         const RealBatches real = real_batches(kind, stage_config.batch);
         const auto teacher = context_.guided_teacher(frozen);
-        distillation::MatchingSettings settings = matching_settings(config_, kind, student);
-        settings.stream = stream(kind);
+        distillation::MatchingSettings settings = stage_config;
         settings.critic_warmup = critic_warmup(stage_config, from, critic);
         if (settings.critic_warmup > 0) {
             core::log::info(
@@ -104,9 +96,9 @@ public:
         distillation::DistributionMatching matching(
             {student.network, student.parameters, student.network, fake, *teacher,
              conditions::restricted(data::prior_of(*context_.data()), cell_), real.source(), pairs,
-             regression_loss(config_, stage_config, context_.probe_classifier(), context_.device()),
+             pair_loss(config_, kind, context_.probe_classifier(), context_.device()),
              context_.conditions()},
-            settings);
+            settings, context_.stage_context(student, stream(kind)));
         const auto result = run(matching, kind, stage, stage_config.keep_best, real);
         backends::Parameters saved = result.others.at("fake_score");
         if (kind == StageKind::dm) saved.merge(critic.head, "");  // for the ADM that follows
@@ -214,7 +206,7 @@ private:
         return critic;
     }
 
-    static std::int64_t critic_warmup(const MatchingConfig& settings,
+    static std::int64_t critic_warmup(const distillation::MatchingSettings& settings,
                                       const std::optional<fs::path>& from, const Critic& critic) {
         constexpr std::int64_t max_updates = 200, fraction = 10;
         if (settings.critic_warmup >= 0) return settings.critic_warmup;
@@ -233,8 +225,8 @@ private:
     }
 
     std::function<distillation::PairBatch(std::int64_t)> pair_batches(
-        StageKind stage, const MatchingConfig& settings) const {
-        if (settings.regression == "none") return {};
+        StageKind stage, const distillation::MatchingSettings& settings) const {
+        if (settings.regression == distillation::PairLoss::none) return {};
         const fs::path path = config_.pairs.path.empty() ? context_.path_of(StageKind::pairs)
                                                          : fs::path(config_.pairs.path);
         auto store = std::make_shared<data::PairStore>(path, context_.teacher_hash());

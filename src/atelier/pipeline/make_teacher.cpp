@@ -14,21 +14,6 @@ namespace {
 constexpr const char* continued =
     "continued_from";  // note: the step at which the teacher was finished before
 
-distillation::ScoreMatchingSettings settings_of(const RunConfig& config,
-                                                const models::Model& model) {
-    const TeacherConfig& teacher = config.teacher;
-    return {.steps = teacher.steps,
-            .optimization = teacher.optimization,
-            .noise = training_noise(model, config),
-            .compute = config.compute(),
-            .condition_dropout = teacher.condition_dropout,
-            .batch = teacher.batch,
-            .micro_batch = teacher.micro_batch,
-            .seed = static_cast<std::uint64_t>(config.seed),
-            .stream = "teacher",
-            .sampler_steps = config.evaluation.steps};
-}
-
 /// Splits the trained model into the text tower and the denoiser: from here on captions are
 /// embedded once.
 void split_off_text_tower(const std::filesystem::path& folder, models::Model& model,
@@ -74,19 +59,20 @@ void train(RunContext& context, const training::StageFolder& stage) {
     core::log::info("teacher: {} of {} parameters on {} samples", model.network.architecture,
                     model.parameters.count(), data->size());
 
-    const RealBatches real(data, {.batch = context.config().teacher.batch,
+    const RealBatches real(data, {.batch = context.config().teacher.training.batch,
                                   .horizontal_flips = context.config().flips,
                                   .seed = context.seed(),
                                   .stream = "teacher/data",
                                   .indices = {}});
     const auto conditions =
         data->captions().empty() ? context.conditions() : caption_ids(*data, stage.path());
-    distillation::ScoreMatchingSettings settings = settings_of(context.config(), model);
-    settings.conditions = conditions;
+    distillation::ScoreMatchingSettings settings = context.config().teacher.training;
+    settings.sampler_steps = context.config().evaluation.steps;
     if (const nlohmann::json from = stage.note(continued); from.is_number_integer())
         settings.optimization.warm_from = from.get<std::int64_t>();
-    distillation::ScoreMatching matching(model.network, model.parameters, nullptr, real.source(),
-                                         settings);
+    distillation::ScoreMatching matching(
+        {model.network, model.parameters, nullptr, real.source(), conditions}, settings,
+        context.stage_context(model, name_of(StageKind::teacher)));
     training::LoopSettings loop =
         context.loop_settings("teacher", stage.path() / "training", {}, conditions);
     loop.probe_every = context.config().probe.sampler_every;
@@ -102,7 +88,7 @@ void train(RunContext& context, const training::StageFolder& stage) {
     if (!data->captions().empty()) split_off_text_tower(stage.path(), model, result);
     if (context.config().teacher.guidance != 1)
         model.config["guidance"] = context.config().teacher.guidance;
-    write_result(stage.path(), model, result, context.config().teacher.optimization);
+    write_result(stage.path(), model, result, context.config().teacher.training.optimization);
     stage.finish({{"seconds", result.seconds}, {"probe_distance", result.best_distance}});
     core::log::info("teacher: done in {}", core::format_duration(result.seconds));
 }
@@ -161,7 +147,7 @@ void make_teacher(RunContext& context) {
         if (const auto from = stage.extended_from()) {
             notes[continued] = *from;
             core::log::info("teacher: goes on from step {} to {}", *from,
-                            context.config().teacher.steps);
+                            context.config().teacher.training.steps);
         }
         stage.begin(notes);
         train(context, stage);

@@ -22,7 +22,7 @@
 #include "atelier/pipeline/caption_table.h"
 #include "atelier/pipeline/latent_data.h"
 #include "atelier/pipeline/make_stages.h"
-#include "atelier/pipeline/perceptual_losses.h"
+#include "atelier/pipeline/pair_losses.h"
 
 namespace atelier::pipeline {
 
@@ -236,7 +236,7 @@ void check_given_pairs(const RunConfig& config) {
 void check_rates(const RunConfig& config, Warnings& warnings) {
     const bool teacher = config.teacher.path.empty();
     const std::vector<std::tuple<const char*, double, bool>> rates{
-        {"teacher.lr", config.teacher.optimization.lr, teacher},
+        {"teacher.lr", config.teacher.training.optimization.lr, teacher},
         {"tsm.lr", config.tsm.optimization.lr, config.tsm.steps > 0},
         {"dm.lr", config.dm.student.lr, config.dm.steps > 0},
         {"dm.fake_lr", config.dm.fake.lr, config.dm.steps > 0},
@@ -312,8 +312,9 @@ void check_cells(const RunConfig& config, const conditions::Partition& partition
         const auto& names = raw.spec().class_names;
         return names.empty() ? fmt::format("class {}", c) : names[static_cast<std::size_t>(c)];
     };
-    const bool needs = (config.dm.steps > 0 && config.dm.regression != "none") ||
-                       (config.adm.steps > 0 && config.adm.regression != "none");
+    const bool needs =
+        (config.dm.steps > 0 && config.dm.regression != distillation::PairLoss::none) ||
+        (config.adm.steps > 0 && config.adm.regression != distillation::PairLoss::none);
     const bool of_cell = needs && config.pairs.filter == "cell";
     std::vector<std::int64_t> pairs(static_cast<std::size_t>(partition.students));
     if (of_cell) {
@@ -457,8 +458,8 @@ std::vector<std::string> check_before_training(LoadedConfig& loaded, const data:
                         !draws_latents(config);
     check_attributes(config, *raw);
     if (images) choose_classifier(loaded, *raw, warnings);
-    const bool perceptual =
-        config.dm.regression == "perceptual" || config.adm.regression == "perceptual";
+    const bool perceptual = config.dm.regression == distillation::PairLoss::perceptual ||
+                            config.adm.regression == distillation::PairLoss::perceptual;
     if (perceptual && config.evaluation.classifier.empty() && config.probe.classifier.empty()) {
         reject_run(
             fmt::format("regression = \"perceptual\" compares images by a classifier's features, "

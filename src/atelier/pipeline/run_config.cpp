@@ -5,7 +5,6 @@
 #include "atelier/backends/torch/bfloat16.h"
 #include "atelier/core/error.h"
 #include "atelier/core/processors.h"
-#include "atelier/distillation/divergences.h"
 #include "atelier/inference/device.h"
 #include "atelier/inference/generator.h"
 #include "atelier/kernels/instructions.h"
@@ -27,29 +26,6 @@ void set_stages(Schema& schema, const std::vector<StageKind>& kinds) {
     std::vector<std::string> names;
     for (const StageKind kind : kinds) names.push_back(name_of(kind));
     schema.set_stages(std::move(names));
-}
-
-void bind_optimization(Schema& schema, const std::string& table, const std::string& prefix,
-                       distillation::Optimization& to) {
-    const auto key = [&](const char* name) { return table + "." + prefix + name; };
-    schema.number(key("lr"), &to.lr, "AdamW learning rate", positive);
-    schema.number(key("beta1"), &to.beta1, "AdamW first decay", fraction);
-    schema.number(key("beta2"), &to.beta2, "AdamW second decay", fraction);
-    schema.number(key("weight_decay"), &to.weight_decay, "decoupled weight decay", at_least_0);
-    schema.number(key("clip"), &to.clip, "largest gradient norm; 0: no clipping", at_least_0);
-    schema.number(key("warmup"), &to.warmup, "updates until the full rate", at_least_0);
-    schema.number(key("decay_from"), &to.decay_from,
-                  "fraction of the stage after which the rate falls linearly", fraction);
-    schema.number(key("final_share"), &to.final_share, "fraction of lr that is left at the end",
-                  fraction);
-    schema.number(key("ema_decay"), &to.ema_decay, "decay of the weights' average; 0: none is kept",
-                  fraction);
-    if (prefix.empty()) {
-        schema.numbers(
-            key("more_ema_decays"), &to.more_ema_decays,
-            "decays of further averages, written beside as model-ema-<decay>.safetensors",
-            fraction);
-    }
 }
 
 void bind_network(Schema& schema, NetworkConfig& to) {
@@ -90,12 +66,7 @@ void bind_teacher(Schema& schema, TeacherConfig& to, const std::vector<StageKind
     set_stages(schema, computed);
     schema.text("teacher.path", &to.path,
                 "an existing teacher's model directory; empty: train one");
-    schema.number("teacher.steps", &to.steps, "training steps", at_least_0);
-    schema.number("teacher.batch", &to.batch, "samples per step", at_least_1);
-    schema.number("teacher.micro_batch", &to.micro_batch,
-                  "samples computed together, with gradients accumulated over the batch; 0: all",
-                  at_least_0);
-    bind_optimization(schema, "teacher", "", to.optimization);
+    distillation::bind(schema, "teacher", to.training, "training steps");
     schema.number("teacher.sigma_data", &to.sigma_data,
                   "standard deviation of the data in model space", positive);
     schema.number("teacher.sigma_min", &to.sigma_min, "lowest noise level", positive);
@@ -107,7 +78,7 @@ void bind_teacher(Schema& schema, TeacherConfig& to, const std::vector<StageKind
                   "standard deviation of ln sigma in training (EDM's P_std)", positive);
     schema.formerly("teacher.p_std", "teacher.level_deviation");
     set_stages(schema, computed);
-    schema.number("teacher.condition_dropout", &to.condition_dropout,
+    schema.number("teacher.condition_dropout", &to.training.condition_dropout,
                   "fraction of training samples whose condition is dropped, which guidance needs",
                   fraction);
     schema.number("teacher.guidance", &to.guidance,
@@ -161,57 +132,6 @@ void bind_students(Schema& schema, RunConfig& config) {
                   {.min = 1, .affects_result = false});
 }
 
-void bind_tsm(Schema& schema, TsmConfig& to) {
-    schema.number("tsm.steps", &to.steps, "steps of teacher score matching", at_least_0);
-    schema.number("tsm.batch", &to.batch, "samples per step", at_least_1);
-    schema.number("tsm.micro_batch", &to.micro_batch,
-                  "samples computed together, with gradients accumulated over the batch; 0: all",
-                  at_least_0);
-    bind_optimization(schema, "tsm", "", to.optimization);
-}
-
-void bind_matching(Schema& schema, const std::string& table, MatchingConfig& to, bool adversarial) {
-    schema.number(table + ".steps", &to.steps, "generator updates; 0: the stage is skipped",
-                  at_least_0);
-    schema.number(table + ".batch", &to.batch, "samples per update", at_least_1);
-    schema.number(table + ".micro_batch", &to.micro_batch,
-                  "samples computed together, with gradients accumulated over the batch; 0: all",
-                  at_least_0);
-    schema.number(table + ".fake_updates", &to.fake_updates,
-                  "fake-score updates per generator update (TTUR)", at_least_1);
-    schema.number(table + ".critic_warmup", &to.critic_warmup,
-                  "fake-score updates before the first generator update; -1: none where the fake "
-                  "score was trained beside the "
-                  "weights that the stage begins with, else a tenth of the steps, 200 at most",
-                  {.min = -1, .max = 1e6});
-    bind_optimization(schema, table, "", to.student);
-    bind_optimization(schema, table, "fake_", to.fake);
-    schema.text(table + ".loss", &to.loss, "distribution_matching (DMD) or sid (score identity)",
-                {"distribution_matching", "sid"});
-    schema.number(table + ".sid_alpha", &to.sid_alpha, "alpha of SiD", at_least_0);
-    schema.text(table + ".regression", &to.regression, "loss on the pairs",
-                {"none", "pseudo_huber", "perceptual", "lpips"});
-    schema.number(table + ".regression_weight", &to.regression_weight,
-                  "weight of the loss on the pairs", at_least_0);
-    schema.flag(table + ".keep_best", &to.keep_best,
-                "end with the weights of the lowest probe distance, not the last");
-    if (!adversarial) return;
-    schema.text(table + ".divergence", &to.divergence,
-                "weights the gradient by the head's density ratio", distillation::divergences());
-    schema.number_or_auto(
-        table + ".gan_weight", &to.gan_weight,
-        "weight of the generator's GAN loss, or \"auto\": balance the gradient norms", at_least_0);
-    schema.number(table + ".gan_balance", &to.gan_balance,
-                  "auto: GAN gradient norm over distribution-matching norm", positive);
-    schema.number(table + ".discriminator_weight", &to.discriminator_weight,
-                  "weight of the head's loss beside the fake score's", positive);
-    schema.number(table + ".gan_highest_level", &to.gan_highest_level,
-                  "the head sees samples noised by up to this level of 999",
-                  {.min = 0, .max = 999});
-    schema.number(table + ".r1_weight", &to.r1_weight, "R1 penalty on the head; 0: none",
-                  at_least_0);
-}
-
 [[noreturn]] void reject(const std::string& what) { throw core::UsageError(what); }
 
 void check_list(const std::vector<std::int64_t>& list, std::int64_t students, const char* key) {
@@ -235,7 +155,7 @@ void check(const RunConfig& config) {
     if (config.teacher.sigma_min >= config.teacher.sigma_max)
         reject("teacher.sigma_min must be below teacher.sigma_max");
     if (config.teacher.guidance != 1 && config.teacher.path.empty() &&
-        config.teacher.condition_dropout == 0) {
+        config.teacher.training.condition_dropout == 0) {
         reject(
             "teacher.guidance needs a teacher that was trained without conditions too: set "
             "teacher.condition_dropout, e.g. to 0.1");
@@ -260,13 +180,14 @@ void check(const RunConfig& config) {
     check_list(config.students.widths, config.partition.students, "students.widths");
     check_list(config.students.depths, config.partition.students, "students.depths");
     for (const auto* matching : {&config.dm, &config.adm}) {
-        if (matching->regression != "none" && config.pairs.count == 0 &&
+        if (matching->regression != distillation::PairLoss::none && config.pairs.count == 0 &&
             config.pairs.path.empty()) {
             reject(
                 "a regression loss needs pairs: set pairs.count or pairs.path, or regression = "
                 "\"none\"");
         }
-        if (matching->regression == "lpips" && config.lpips.backbone.empty()) {
+        if (matching->regression == distillation::PairLoss::lpips &&
+            config.lpips.backbone.empty()) {
             reject(
                 "regression = \"lpips\" needs weights that Atelier does not ship: set "
                 "lpips.backbone and lpips.linear");
@@ -303,8 +224,9 @@ void limit_threads(RunConfig& config) {
 /// Float16's range requires loss scaling (training/loss_scale.h).
 void scale_losses(RunConfig& config) {
     constexpr double first_scale = 65536;
-    for (auto* each : {&config.teacher.optimization, &config.tsm.optimization, &config.dm.student,
-                       &config.dm.fake, &config.adm.student, &config.adm.fake}) {
+    for (auto* each :
+         {&config.teacher.training.optimization, &config.tsm.optimization, &config.dm.student,
+          &config.dm.fake, &config.adm.student, &config.adm.fake}) {
         each->loss_scale = first_scale;
     }
 }
@@ -370,11 +292,11 @@ core::Schema schema_of(RunConfig& config) {
     bind_teacher(schema, config.teacher, computed, of_loss);
     bind_students(schema, config);
     set_stages(schema, {StageKind::tsm, StageKind::dm, StageKind::adm});
-    bind_tsm(schema, config.tsm);
+    distillation::bind(schema, "tsm", config.tsm, "steps of teacher score matching");
     set_stages(schema, {StageKind::dm, StageKind::adm});
-    bind_matching(schema, "dm", config.dm, false);
+    distillation::bind(schema, "dm", config.dm);
     set_stages(schema, {StageKind::adm});
-    bind_matching(schema, "adm", config.adm, true);
+    distillation::bind(schema, "adm", config.adm);
     set_stages(schema,
                {StageKind::dm, StageKind::adm});  // where a regression needs it: stage_values_of
     schema.text("lpips.network", &config.lpips.network, "backbone of regression = \"lpips\"",
@@ -449,8 +371,9 @@ bool RunConfig::chooses_by_probes(StageKind stage) const {
 }
 
 bool RunConfig::uses_classifier(StageKind stage) const {
-    const bool perceptual = dm.regression == "perceptual" ||
-                            (stage == StageKind::adm && adm.regression == "perceptual");
+    constexpr auto perceptual_loss = distillation::PairLoss::perceptual;
+    const bool perceptual = dm.regression == perceptual_loss ||
+                            (stage == StageKind::adm && adm.regression == perceptual_loss);
     return chooses_by_probes(stage) ||
            ((stage == StageKind::dm || stage == StageKind::adm) && perceptual);
 }

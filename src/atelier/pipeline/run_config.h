@@ -6,7 +6,7 @@
 #include <vector>
 
 #include "atelier/core/schema.h"
-#include "atelier/distillation/stage.h"
+#include "atelier/distillation/settings.h"
 #include "atelier/pipeline/stage_kind.h"
 
 namespace atelier::pipeline {
@@ -23,16 +23,15 @@ struct NetworkConfig {
 
 struct TeacherConfig {
     std::string path;  // an existing model directory instead of training
-    std::int64_t steps = 10000, batch = 64;
-    distillation::Optimization optimization{.lr = 1e-3,
-                                            .beta2 = 0.99,
-                                            .clip = 1.0,
-                                            .warmup = 200,
-                                            .decay_from = 0.5,
-                                            .ema_decay = 0.999};
+    distillation::ScoreMatchingSettings training{.steps = 10000,
+                                                 .optimization = {.lr = 1e-3,
+                                                                  .beta2 = 0.99,
+                                                                  .clip = 1.0,
+                                                                  .warmup = 200,
+                                                                  .decay_from = 0.5,
+                                                                  .ema_decay = 0.999}};
     double sigma_data = 0.5, sigma_min = 0.002, sigma_max = 80, p_mean = -1.2, p_std = 1.2;
-    std::int64_t micro_batch = 0;
-    double condition_dropout = 0, guidance = 1;
+    double guidance = 1;
     bool bfloat16 = false;
 };
 
@@ -59,30 +58,6 @@ struct StudentsConfig {
     std::int64_t parallel = 1, threads = 1;
     bool tsm = true;
     std::int64_t lora_rank = 0;  // 0: all weights are trained
-};
-
-struct TsmConfig {
-    std::int64_t steps = 2000, batch = 64, micro_batch = 0;
-    distillation::Optimization optimization{.lr = 1e-3,
-                                            .beta2 = 0.99,
-                                            .clip = 1.0,
-                                            .warmup = 100,
-                                            .decay_from = 0.5,
-                                            .ema_decay = 0.999};
-};
-
-/// DM and ADM share their settings; ADM is DM with a GAN head.
-struct MatchingConfig {
-    std::int64_t steps = 1000, batch = 64, micro_batch = 0, fake_updates = 5;
-    std::int64_t critic_warmup = -1;  // -1: depends on the weights that the stage starts from
-    distillation::Optimization student{.lr = 2e-4, .warmup = 50, .ema_decay = 0.99};
-    distillation::Optimization fake{.lr = 4e-4, .warmup = 50};
-    std::string loss = "distribution_matching", divergence = "reverse_kl", regression = "none";
-    double regression_weight = 0.25, sid_alpha = 1.0;
-    bool keep_best = true;
-    std::optional<double> gan_weight = 0.003;  // empty: "auto"; ADM only
-    double gan_balance = 1.0, discriminator_weight = 0.01, r1_weight = 0;
-    std::int64_t gan_highest_level = 999;
 };
 
 struct ProbeConfig {
@@ -120,19 +95,37 @@ struct RunConfig {
     PartitionConfig partition;
     PairsConfig pairs;
     StudentsConfig students;
-    TsmConfig tsm;
-    MatchingConfig dm, adm;
+    distillation::ScoreMatchingSettings tsm{.steps = 2000,
+                                            .optimization = {.lr = 1e-3,
+                                                             .beta2 = 0.99,
+                                                             .clip = 1.0,
+                                                             .warmup = 100,
+                                                             .decay_from = 0.5,
+                                                             .ema_decay = 0.999}};
+    distillation::MatchingSettings dm{.student = {.lr = 2e-4, .warmup = 50, .ema_decay = 0.99},
+                                      .fake = {.lr = 4e-4, .warmup = 50}},
+        adm{.student = {.lr = 2e-4, .warmup = 50, .ema_decay = 0.99},
+            .fake = {.lr = 4e-4, .warmup = 50},
+            .adversarial = distillation::AdversarialSettings{.gan_weight = 0.003}};
     LpipsConfig lpips;
     ProbeConfig probe;
     EvaluationConfig evaluation;
     double checkpoint_seconds = 60;
     std::int64_t checkpoints_kept = 2, log_every = 50;
 
+    /// The settings of DM or ADM.
+    const distillation::MatchingSettings& matching(StageKind stage) const {
+        return stage == StageKind::dm ? dm : adm;
+    }
+
     /// Whether a stage's (DM, ADM) weights are chosen by the probes, or depend on the
     /// classifier's features.
     bool chooses_by_probes(StageKind stage) const;
     bool uses_classifier(StageKind stage) const;
-    bool uses_lpips() const { return dm.regression == "lpips" || adm.regression == "lpips"; }
+    bool uses_lpips() const {
+        constexpr auto lpips = distillation::PairLoss::lpips;
+        return dm.regression == lpips || adm.regression == lpips;
+    }
     /// How all stages compute: in `precision`, but for bf16 in float32 on CPUs without instructions
     /// for it (cpu_trains_in_bfloat16).
     backends::Compute compute() const;

@@ -10,7 +10,7 @@
 #include "atelier/pipeline/caption_table.h"
 #include "atelier/pipeline/latent_data.h"
 #include "atelier/pipeline/make_stages.h"
-#include "atelier/pipeline/perceptual_losses.h"
+#include "atelier/pipeline/pair_losses.h"
 #include "atelier/pipeline/probe_distance.h"
 
 namespace atelier::pipeline {
@@ -141,8 +141,9 @@ training::StageIdentity RunContext::identity(StageKind stage) {
         tie("students.start", {start / "model.safetensors", start / "fake_score.safetensors"});
     }
     if (stage == StageKind::tsm) return identity;
-    if (config().dm.regression != "none" ||
-        (stage == StageKind::adm && config().adm.regression != "none")) {
+    constexpr auto no_pairs = distillation::PairLoss::none;
+    if (config().dm.regression != no_pairs ||
+        (stage == StageKind::adm && config().adm.regression != no_pairs)) {
         tie("pairs.path", {(config().pairs.path.empty() ? path_of(StageKind::pairs)
                                                         : fs::path(config().pairs.path)) /
                            "manifest.json"});
@@ -214,6 +215,11 @@ std::unique_ptr<diffusion::Denoiser> RunContext::guided_teacher(const models::Mo
     const std::int64_t none = -1;
     return std::make_unique<diffusion::GuidedDenoiser>(
         std::move(plain), conditions().of({&none, 1}, device_).labels, guidance);
+}
+
+distillation::StageContext RunContext::stage_context(const models::Model& model,
+                                                     std::string stream) const {
+    return {training_noise(model, config()), config().compute(), seed(), std::move(stream)};
 }
 
 training::LoopSettings RunContext::loop_settings(const std::string& label,

@@ -79,6 +79,9 @@ public:
     /// `teacher`, which must outlive the result, with guidance applied according to the config.
     std::unique_ptr<diffusion::Denoiser> guided_teacher(const models::Model& teacher);
 
+    /// Where and with which noise a stage trains a model; `stream` names its random numbers.
+    distillation::StageContext stage_context(const models::Model& model, std::string stream) const;
+
     /// The settings that all training loops of the run share: probes on `classes` drawn from the
     /// prior, with labels looked up in `conditions`; checkpoints; sample images; the distance to
     /// the data. `label` is shown to people.

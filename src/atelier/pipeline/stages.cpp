@@ -21,26 +21,23 @@ bool may_need_tsm(const RunConfig& config) {
     return sized && students.tsm && students.start.empty() && config.tsm.steps > 0;
 }
 
-TrainingWork work_of(std::int64_t steps, std::int64_t batch, std::int64_t micro_batch,
-                     std::int64_t fake_updates = 0) {
-    return {steps, batch, micro_batch > 0 && micro_batch < batch ? micro_batch : batch,
+template <class Settings>
+TrainingWork work_of(const Settings& settings, std::int64_t fake_updates = 0) {
+    const std::int64_t batch = settings.batch, micro_batch = settings.micro_batch;
+    return {settings.steps, batch, micro_batch > 0 && micro_batch < batch ? micro_batch : batch,
             fake_updates};
 }
 
 std::optional<TrainingWork> work_of(const RunConfig& config, StageKind kind) {
-    const auto matching = [](const MatchingConfig& of) {
-        return work_of(of.steps, of.batch, of.micro_batch, of.fake_updates);
-    };
     switch (kind) {
         case StageKind::teacher:
             if (!config.teacher.path.empty()) return std::nullopt;
-            return work_of(config.teacher.steps, config.teacher.batch, config.teacher.micro_batch);
+            return work_of(config.teacher.training);
         case StageKind::tsm:
-            return work_of(config.tsm.steps, config.tsm.batch, config.tsm.micro_batch);
+            return work_of(config.tsm);
         case StageKind::dm:
-            return matching(config.dm);
         case StageKind::adm:
-            return matching(config.adm);
+            return work_of(config.matching(kind), config.matching(kind).fake_updates);
         default:
             return std::nullopt;
     }

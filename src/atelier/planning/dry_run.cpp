@@ -17,7 +17,7 @@
 #include "atelier/distillation/distribution_matching.h"
 #include "atelier/distillation/score_matching.h"
 #include "atelier/inference/device.h"
-#include "atelier/pipeline/matching_settings.h"
+#include "atelier/pipeline/pair_losses.h"
 #include "atelier/pipeline/preflight.h"
 #include "atelier/planning/run_plan.h"
 #include "atelier/training/stepper.h"
@@ -121,28 +121,19 @@ private:
     double score_matching_seconds() {
         const auto teacher = teacher_.denoiser(config_.compute());
         const bool tsm = stage_.kind == pipeline::StageKind::tsm;
-        distillation::ScoreMatching matching(student_.network, student_.parameters,
-                                             tsm ? &teacher : nullptr, noise(),
-                                             {.steps = 2,
-                                              .noise = student_.noise,
-                                              .compute = config_.compute(),
-                                              .conditions = conditions(),
-                                              .batch = stage_.batch,
-                                              .micro_batch = stage_.micro_batch,
-                                              .stream = "dry-run"});
+        distillation::ScoreMatching matching(
+            {student_.network, student_.parameters, tsm ? &teacher : nullptr, noise(),
+             conditions()},
+            {.steps = 2, .batch = stage_.batch, .micro_batch = stage_.micro_batch}, context());
         return measure(matching);
     }
 
     double distillation_seconds() {
-        const pipeline::MatchingConfig& from =
-            stage_.kind == pipeline::StageKind::adm ? config_.adm : config_.dm;
         backends::Parameters fake = student_.parameters.clone();
         if (stage_.kind == pipeline::StageKind::adm)
             fake.merge(distillation::init_head(student_.network, 0).to(device_), "");
-        distillation::MatchingSettings settings =
-            pipeline::matching_settings(config_, stage_.kind, student_);
+        distillation::MatchingSettings settings = config_.matching(stage_.kind);
         settings.steps = 2;
-        settings.stream = "dry-run";
         const auto pairs = [this, real = noise()](std::int64_t step) {
             const distillation::LabelledBatch batch = real(step);
             return distillation::PairBatch{batch.samples, batch.samples, batch.labels};
@@ -157,9 +148,9 @@ private:
                                                      {std::vector<double>(classes, 1.0)},
                                                      noise(),
                                                      pairs,
-                                                     regression(from),
+                                                     pair_loss(),
                                                      conditions()},
-                                                    settings);
+                                                    settings, context());
         return measure(matching);
     }
 
@@ -172,14 +163,19 @@ private:
         return diffusion::ConditionTable::embeddings(rows.narrow(0, 0, classes_), rows[classes_]);
     }
 
+    distillation::StageContext context() const {
+        return {student_.noise, config_.compute(), static_cast<std::uint64_t>(config_.seed),
+                "dry-run"};
+    }
+
     /// Pseudo-Huber where the weights of the configured loss do not exist yet.
-    distillation::RegressionLoss regression(const pipeline::MatchingConfig& from) const {
+    distillation::RegressionLoss pair_loss() const {
         try {
-            return pipeline::regression_loss(config_, from,
-                                             config_.probe.classifier.empty()
-                                                 ? config_.evaluation.classifier
-                                                 : config_.probe.classifier,
-                                             device_);
+            return pipeline::pair_loss(config_, stage_.kind,
+                                       config_.probe.classifier.empty()
+                                           ? config_.evaluation.classifier
+                                           : config_.probe.classifier,
+                                       device_);
         } catch (const core::Error&) {
             return distillation::pseudo_huber;
         }

@@ -147,7 +147,7 @@ PlannedStage described(const pipeline::Stage& of) {
 
 PlannedStage teacher_stage(const pipeline::RunConfig& config, const pipeline::Stage& of,
                            const PlannedNetwork& teacher) {
-    const pipeline::TeacherConfig& settings = config.teacher;
+    const distillation::ScoreMatchingSettings& settings = config.teacher.training;
     PlannedStage stage = described(of);
     stage.real_images = static_cast<double>(settings.steps * settings.batch);
     const ExecutionMode configured = execution_mode(config, config.activation_checkpointing);
@@ -156,15 +156,15 @@ PlannedStage teacher_stage(const pipeline::RunConfig& config, const pipeline::St
     stage.bytes = [config, network = teacher.network](std::int64_t n, bool recompute) {
         const ExecutionMode mode = execution_mode(config, recompute);
         return score_matching_bytes(network_cost(network, mode), nullptr,
-                                    {averages(config.teacher.optimization)},
-                                    batch_of(n, config.teacher.batch, config.probe), mode);
+                                    {averages(config.teacher.training.optimization)},
+                                    batch_of(n, config.teacher.training.batch, config.probe), mode);
     };
     return stage;
 }
 
 PlannedStage tsm_stage(const pipeline::RunConfig& config, const pipeline::Stage& of,
                        const PlannedNetwork& teacher, const PlannedNetwork& student) {
-    const pipeline::TsmConfig& settings = config.tsm;
+    const distillation::ScoreMatchingSettings& settings = config.tsm;
     PlannedStage stage = described(of);
     stage.real_images = static_cast<double>(settings.steps * settings.batch);
     const ExecutionMode configured = execution_mode(config, config.activation_checkpointing);
@@ -183,7 +183,7 @@ PlannedStage tsm_stage(const pipeline::RunConfig& config, const pipeline::Stage&
 }
 
 DistillationCost distillation_cost(const pipeline::RunConfig& config,
-                                   const pipeline::MatchingConfig& settings, bool gan,
+                                   const distillation::MatchingSettings& settings, bool gan,
                                    const networks::Network& teacher,
                                    const networks::Network& student, const ExecutionMode& mode) {
     DistillationCost cost{network_cost(student, mode),
@@ -205,8 +205,8 @@ DistillationCost distillation_cost(const pipeline::RunConfig& config,
         for (NetworkCost* network : {&cost.student, &cost.fake, &cost.encoder})
             *network = low_rank(*network, deltas);
     }
-    cost.score_identity = settings.loss == "sid";
-    cost.regression = settings.regression != "none";
+    cost.score_identity = settings.loss == distillation::MatchingLoss::score_identity;
+    cost.regression = settings.regression != distillation::PairLoss::none;
     cost.optimizer = {averages(settings.student), settings.keep_best && config.probe.every > 0};
     return cost;
 }
@@ -214,13 +214,13 @@ DistillationCost distillation_cost(const pipeline::RunConfig& config,
 PlannedStage matching_stage(const pipeline::RunConfig& config, const pipeline::Stage& of,
                             const PlannedNetwork& teacher, const PlannedNetwork& student) {
     const bool gan = of.kind == pipeline::StageKind::adm;
-    const pipeline::MatchingConfig& settings = gan ? config.adm : config.dm;
+    const distillation::MatchingSettings& settings = config.matching(of.kind);
     PlannedStage stage = described(of);
     const double samples = static_cast<double>(settings.steps * settings.batch),
                  updates = static_cast<double>(settings.fake_updates);
     stage.generated_images = samples * (updates + 1);
-    stage.real_images =
-        (gan ? samples * updates : 0) + (settings.regression != "none" ? samples : 0);
+    stage.real_images = (gan ? samples * updates : 0) +
+                        (settings.regression != distillation::PairLoss::none ? samples : 0);
     const ExecutionMode configured = execution_mode(config, config.activation_checkpointing);
     stage.flops = distillation_flops(
         distillation_cost(config, settings, gan, teacher.network, student.network, configured),

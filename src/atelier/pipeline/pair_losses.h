@@ -15,4 +15,9 @@ distillation::RegressionLoss perceptual_loss(const std::string& directory, at::D
 /// fit.
 distillation::RegressionLoss lpips_loss(const LpipsConfig& config, at::Device device);
 
+/// The loss on pairs of a stage of the run, or an empty function; "perceptual" uses the features of
+/// `classifier`. Throws core::Error naming the weights that are missing or do not fit.
+distillation::RegressionLoss pair_loss(const RunConfig& config, StageKind stage,
+                                       const std::string& classifier, at::Device device);
+
 }  // namespace atelier::pipeline

@@ -1,4 +1,4 @@
-#include "atelier/pipeline/perceptual_losses.h"
+#include "atelier/pipeline/pair_losses.h"
 
 #include "atelier/backends/torch/torch_ops.h"
 #include "atelier/distillation/lpips.h"
@@ -25,6 +25,21 @@ distillation::RegressionLoss perceptual_loss(const std::string& directory, at::D
 distillation::RegressionLoss lpips_loss(const LpipsConfig& config, at::Device device) {
     return distillation::Lpips(distillation::lpips_network(config.network), config.backbone,
                                config.linear, device);
+}
+
+distillation::RegressionLoss pair_loss(const RunConfig& config, StageKind stage,
+                                       const std::string& classifier, at::Device device) {
+    switch (config.matching(stage).regression) {
+        case distillation::PairLoss::none:
+            return {};
+        case distillation::PairLoss::pseudo_huber:
+            return distillation::pseudo_huber;
+        case distillation::PairLoss::lpips:
+            return lpips_loss(config.lpips, device);
+        case distillation::PairLoss::perceptual:
+            return perceptual_loss(classifier, device);
+    }
+    return {};
 }
 
 }  // namespace atelier::pipeline
