@@ -89,13 +89,13 @@ TEST(Quantise, has_the_reported_error_and_the_directory_loads_like_any_other) {
     EXPECT_EQ(int8->engine().precision, Engine::Precision::int8);
     const SampleRequest request = sample_request(12, 5, {0, 2}, exact->prior());
     const Tensor z = exact->draw(request);
-    const double reported = model.config["quantisation"]["error"].get<double>();
+    const double reported = model.quantisation->error;
     const double found = backends::relative_distance(int8->draw(request), z);
     EXPECT_GT(reported, 1e-4);
     EXPECT_LT(found, 2 * reported + 1e-2) << reported;  // bfloat16 adds its own error
     EXPECT_LT(std::filesystem::file_size(folder / "int8/model.safetensors"),
               std::filesystem::file_size(folder / "full/model.safetensors") / 2);
-    EXPECT_EQ(layers.size(), model.config["quantisation"]["layers"].size());
+    EXPECT_EQ(layers.size(), model.quantisation->layers.size());
     EXPECT_EQ(int8->parameters_of_student(0), full.parameters.count());
 
     // The same directory as float32 weights, for readers without int8.
@@ -165,7 +165,7 @@ TEST(Quantise, int8_weights_that_the_config_does_not_mention_are_rejected) {
     const core::TestFolder folder;
     models::Model model = student();
     quantise(model, {0, 2}, everything);
-    model.config.erase("quantisation");
+    model.quantisation.reset();
     models::write_model(folder / "m", model);
     backends::expect_contains(backends::error_of([&] { models::read_model(folder / "m"); }),
                               "quantisation");

@@ -49,7 +49,8 @@ inline std::filesystem::path write_student(const std::filesystem::path& path,
                                            const conditions::Partition& partition,
                                            std::int64_t student,
                                            nlohmann::json config = tiny_config()) {
-    config["place"] = student_assignment(partition, student);
+    config["place"] = {
+        {"student", student}, {"cell", partition.cell(student)}, {"partition", partition.hash()}};
     write_model(path, tiny_model(config, static_cast<std::uint64_t>(100 + student)));
     return path;
 }

@@ -62,7 +62,7 @@ inline std::filesystem::path write_prompt_ensemble_of_two(const core::TestFolder
     std::vector<std::filesystem::path> students;
     for (std::int64_t k = 0; k < 2; ++k) {
         nlohmann::json config = reading_config();
-        config["place"] = student_assignment(cells, k);
+        config["place"] = {{"student", k}, {"partition", cells.hash()}};
         students.push_back(folder / fmt::format("student-{}", k));
         write_model(students.back(), tiny_model(config, static_cast<std::uint64_t>(50 + k)));
     }

@@ -40,18 +40,19 @@ void add_checksums(nlohmann::json& about, const fs::path& path) {
 
 nlohmann::json of_model(const fs::path& path) {
     const models::Model model = models::read_model(path);
-    nlohmann::json about{{"kind", model.config.contains("place") ? "student" : "model"},
+    nlohmann::json about{{"kind", model.is_student() ? "student" : "model"},
                          {"architecture", model.network.architecture},
                          {"parameters", model.parameter_count()},
                          {"flops_an_evaluation", networks::trace(model.network).flops},
                          {"data_shape", model.network.data_shape},
                          {"hash", backends::hash_of(model.parameters)}};
-    if (model.config.value("condition", "") == "text")
+    if (model.reads_text())
         about.update({{"condition", "text"}, {"text_width", model.network.label_dim}});
     else about["classes"] = model.network.label_dim;
     if (!model.spec.class_names.empty()) about["class_names"] = model.spec.class_names;
+    const nlohmann::json card = models::json_of(model);
     for (const char* key : {"place", "provenance"}) {
-        if (model.config.contains(key)) about[key] = model.config.at(key);
+        if (card.contains(key)) about[key] = card.at(key);
     }
     add_checksums(about, path);
     return about;

@@ -49,10 +49,15 @@ void quantise_ensemble(const QuantizeArguments& arguments) {
 }
 
 /// The classes of a student's cell, or all classes.
-std::vector<std::int64_t> classes_of(const models::Model& model, const std::string& where) {
-    const core::JsonObject config(model.config, where);
-    if (config.has("place") && config.object("place").has("cell"))
-        return config.object("place").integers("cell", 0, model.network.label_dim - 1);
+std::vector<std::int64_t> classes_of(const models::ModelCard& model, const std::string& where) {
+    if (model.assignment && model.assignment->cell) {
+        for (const std::int64_t c : *model.assignment->cell) {
+            if (c >= model.network.label_dim)
+                core::fail("{}: place.cell holds class {}; the network knows {}", where, c,
+                           model.network.label_dim);
+        }
+        return *model.assignment->cell;
+    }
     std::vector<std::int64_t> all(static_cast<std::size_t>(model.network.label_dim));
     std::iota(all.begin(), all.end(), 0);
     return all;
@@ -82,32 +87,30 @@ std::string size_text(const fs::path& directory) {
 
 /// A table of a model's layers: precision and quantisation error.
 void add_layers(report::Report& report, const std::string& name,
-                const nlohmann::json& quantisation) {
+                const models::Quantisation& quantisation) {
     report::Table table;
     table.columns = {"layer", "precision", "error alone", "share of work", "input range"};
-    for (const auto& row : quantisation.at("layers")) {
-        table.rows.push_back({row.at("layer").get<std::string>(),
-                              row.at("precision").get<std::string>(),
-                              fmt::format("{:.2g}", row.at("error").get<double>()),
-                              fmt::format("{:.2f} %", 100 * row.at("share_of_work").get<double>()),
-                              fmt::format("{:.3g}", row.at("input_range").get<double>())});
+    for (const models::Quantisation::Layer& layer : quantisation.layers) {
+        table.rows.push_back({layer.name, layer.precision, fmt::format("{:.2g}", layer.error),
+                              fmt::format("{:.2f} %", 100 * layer.share_of_work),
+                              fmt::format("{:.3g}", layer.input_range)});
     }
     table.caption =
         fmt::format("{}: all of int8 together makes an error of {:.2g} of the network's output.",
-                    name, quantisation.at("error").get<double>());
+                    name, quantisation.error);
     report.add_table(table);
 }
 
 void add_all_layers(report::Report& report, const fs::path& path) {
     report.add_heading("Layers");
     if (!models::is_ensemble_directory(path)) {
-        add_layers(report, "model", models::read_model_config(path).config.at("quantisation"));
+        add_layers(report, "model", *models::read_card(path).quantisation);
         return;
     }
     const models::Ensemble ensemble = models::read_ensemble(path);
     for (std::size_t k = 0; k < ensemble.students.size(); ++k) {
         add_layers(report, fmt::format("student {}", k),
-                   models::read_model_config(ensemble.students[k]).config.at("quantisation"));
+                   *models::read_card(ensemble.students[k]).quantisation);
     }
 }
 

@@ -91,7 +91,7 @@ void output(OnnxGraph& graph, const std::string& name, const Value& value, const
 Value labels_of(OnnxGraph& graph, const models::Model& model) {
     const networks::Network& network = model.network;
     const graph::Shape one = network.label_shape(1);
-    if (network.tokens > 0 || model.config.value("condition", "") == "text")
+    if (network.tokens > 0 || model.reads_text())
         return input(graph, "text", {one.begin() + 1, one.end()});
     const std::string ids = graph.input("class", at::kLong, {}),
                       rows = graph.constant("one row a class", at::eye(network.label_dim));
@@ -122,10 +122,10 @@ void lower_network(OnnxGraph& graph, OnnxOps& backend, const models::Model& mode
 void write_model_graph(const models::Model& model, const fs::path& file, GraphFormat format) {
     OnnxGraph graph;
     OnnxOps backend(graph, model.parameters);
-    if (model.config.contains("place")) lower_student(graph, backend, model);
+    if (model.is_student()) lower_student(graph, backend, model);
     else lower_network(graph, backend, model);
     write_graph(graph, file, model.network.architecture,
-                {{"atelier.config", model.config.dump()},
+                {{"atelier.config", models::json_of(model).dump()},
                  {"atelier.hash", backends::hash_of(model.parameters)}},
                 format);
 }

@@ -78,7 +78,7 @@ std::shared_ptr<ov::Model> graph_for_one_level(const models::Model& model,
 std::string identity_of(const models::Model& model, const std::string& kind) {
     constexpr std::int64_t max_parameters = 16'000'000;
     if (model.parameters.count() > max_parameters) return "";
-    return fmt::format("{}\n{}\n{}", model.hash(), model.config.dump(), kind);
+    return fmt::format("{}\n{}\n{}", model.hash(), models::json_of(model).dump(), kind);
 }
 
 /// The backend's options for a precision. In bf16, and between layers in int8, values are bfloat16

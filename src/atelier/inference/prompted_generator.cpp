@@ -48,7 +48,7 @@ PromptedGenerator::PromptedGenerator(const std::filesystem::path& directory,
     const models::Model model = models::read_model_config(directory);
     spec_ = model.spec;
     sampling_ = sampling.value_or(default_sampling(model));
-    guidance_ = guidance.value_or(model.config.value("guidance", 1.0));
+    guidance_ = guidance.value_or(model.guidance.value_or(1.0));
     prepare(model, std::nullopt);
 }
 

@@ -139,29 +139,24 @@ void correct_biases(models::Model& model, const backends::Parameters& rounded,
 std::vector<CalibrationBatch> calibration_set(const models::Model& model,
                                               const std::vector<std::int64_t>& classes,
                                               const QuantisationSettings& settings) {
-    if (model.config.contains("place"))
+    if (model.is_student())
         return one_step_calibration_set(model, classes, settings.samples, settings.seed);
     return trajectory_calibration_set(model, std::min(settings.samples, path_samples), path_steps,
                                       settings.seed);
 }
 
-nlohmann::json description(const std::vector<LayerError>& layers,
-                           const QuantisationSettings& settings, double error) {
-    nlohmann::json rows = nlohmann::json::array();
+models::Quantisation description(const std::vector<LayerError>& layers,
+                                 const QuantisationSettings& settings, double error) {
+    models::Quantisation quantisation{.samples = settings.samples,
+                                      .seed = settings.seed,
+                                      .tolerance = settings.tolerance,
+                                      .error = error};
     for (const LayerError& layer_error : layers) {
-        rows.push_back({{"layer", layer_error.layer.name},
-                        {"precision", layer_error.in_int8 ? "int8" : "bf16"},
-                        {"error", layer_error.error},
-                        {"share_of_work", layer_error.layer.share},
-                        {"input_range", layer_error.layer.input_range}});
+        quantisation.layers.push_back({layer_error.layer.name,
+                                       layer_error.in_int8 ? "int8" : "bf16", layer_error.error,
+                                       layer_error.layer.share, layer_error.layer.input_range});
     }
-    return {{"weights", "int8, symmetric, a scale a channel"},
-            {"inputs", "int8, symmetric, a range a layer"},
-            {"samples", settings.samples},
-            {"seed", settings.seed},
-            {"tolerance", settings.tolerance},
-            {"error", error},
-            {"layers", rows}};
+    return quantisation;
 }
 
 }  // namespace
@@ -213,7 +208,7 @@ std::vector<LayerError> quantise(models::Model& model, const std::vector<std::in
     for (const LayerError& layer_error : layers) {
         if (layer_error.in_int8) ranges[layer_error.layer.name] = layer_error.layer.input_range;
     }
-    model.config["quantisation"] = description(layers, settings, comparison.error(ranges));
+    model.quantisation = description(layers, settings, comparison.error(ranges));
     correct_biases(model, rounded, ranges, batches);
     for (const auto& [layer, range] : ranges)
         backends::quantise(model.parameters, layer, static_cast<float>(range));

@@ -99,15 +99,13 @@ Tensor run_sampler(const diffusion::Denoiser& denoiser, const Sampling& sampling
 }
 
 Sampling default_sampling(const models::Model& model) {
-    return {model.config.contains("place") ? Sampling::Method::one_step : Sampling::Method::heun,
-            18};
+    return {model.is_student() ? Sampling::Method::one_step : Sampling::Method::heun, 18};
 }
 
 conditions::Prior prior_of(const models::Model& model) {
     const auto classes =
         static_cast<std::size_t>(std::max<std::int64_t>(1, model.network.label_dim));
-    conditions::Prior prior{model.config.value("provenance", nlohmann::json::object())
-                                .value("prior", std::vector<double>(classes, 1.0))};
+    conditions::Prior prior{model.provenance.prior.value_or(std::vector<double>(classes, 1.0))};
     if (prior.weights.size() != classes) prior.weights.assign(classes, 1.0);
     return prior;
 }

@@ -123,16 +123,14 @@ void write_checkpoint(const std::filesystem::path& directory, const Checkpoint& 
     const Model model = model_of(checkpoint.config, checkpoint.tensors, source);
     core::create_directory_atomically(directory, [&](const std::filesystem::path& temporary) {
         backends::write_parameters(temporary / "model.safetensors", checkpoint.tensors);
-        nlohmann::json config = checkpoint.config;
-        config[checksums_key] = checksums_of(temporary, {"model.safetensors"});
-        core::write_json(temporary / "config.json", config);
+        write_card(temporary, model, {"model.safetensors"});
     });
     core::log::info("{}: {} with {} parameters", directory.string(), model.network.architecture,
                     model.parameters.count());
 }
 
 void write_edm_state(const std::filesystem::path& path, const std::filesystem::path& directory) {
-    const Model model = read_model_config(directory);
+    const ModelCard model = read_card(directory);
     const auto where = (directory / "config.json").string();
     backends::Parameters tensors = edm_buffers(core::JsonObject(model.config, where));
     tensors.merge(backends::read_parameters(directory / "model.safetensors", /*keep_types=*/true),

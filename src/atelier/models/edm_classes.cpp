@@ -122,7 +122,7 @@ void set_range(json& config, const PickleValue& state, const std::string& where)
     config["sigma_max"] = edm ? std::min(high, defaults.sigma_max) : high;
 }
 
-const NetworkClass& class_of(const Model& model) {
+const NetworkClass& class_of(const ModelCard& model) {
     const auto architecture = [](const NetworkClass& entry) {
         return std::string(entry.architecture);
     };
@@ -190,7 +190,7 @@ json edm_config(const EdmObject& denoiser, const EdmObject& network, const std::
     return config;
 }
 
-std::pair<std::string, json> edm_arguments(const Model& model) {
+std::pair<std::string, json> edm_arguments(const ModelCard& model) {
     const NetworkClass& inner = class_of(model);
     const int patch_size = model.config.value("patch_size", 1);
     if (patch_size != 1)

@@ -20,7 +20,7 @@ nlohmann::json edm_config(const EdmObject& denoiser, const EdmObject& network,
 
 /// The EDM denoiser class equivalent to `model`, and its constructor arguments. Throws core::Error
 /// if there is none.
-std::pair<std::string, nlohmann::json> edm_arguments(const Model& model);
+std::pair<std::string, nlohmann::json> edm_arguments(const ModelCard& model);
 
 /// The fixed filters that EDM's modules keep as buffers, by name, float32.
 backends::Parameters edm_buffers(const core::JsonObject& config);

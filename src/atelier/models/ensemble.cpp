@@ -58,9 +58,7 @@ void copy_base(const fs::path& from, const fs::path& to) {
     if (fs::exists(to)) return;
     fs::create_directories(to);
     fs::copy_file(from / "model.safetensors", to / "model.safetensors");
-    nlohmann::json config = core::read_json(from / "config.json");
-    config[checksums_key] = checksums_of(to, {"model.safetensors"});
-    core::write_json(to / "config.json", config);
+    write_card(to, read_card(from), {"model.safetensors"});
 }
 
 /// Records the checksums of all weights except the students', which are in their config.json.
@@ -81,13 +79,12 @@ void write_students(const fs::path& directory, const std::vector<fs::path>& stud
     nlohmann::json paths = nlohmann::json::array();
     for (std::size_t k = 0; k < students.size(); ++k) {
         Model model = read_model(students[k], at::kCPU, Weights::shared);
-        check_assignment(model.config, partition_hash, static_cast<std::int64_t>(k),
+        check_assignment(model, partition_hash, static_cast<std::int64_t>(k),
                          (students[k] / "config.json").string());
         paths.push_back(fmt::format("students/{}", k));
         if (model.low_rank() > 0) {
-            copy_base(students[k] / model.config["lora"]["base"].get<std::string>(),
-                      directory / base_folder);
-            model.config["lora"]["base"] = fmt::format("../../{}", base_folder);
+            copy_base(students[k] / model.lora->base, directory / base_folder);
+            model.lora->base = fmt::format("../../{}", base_folder);
         }
         write_model(directory / "students" / std::to_string(k), model);
         about["data"] = data::to_json(model.spec);
@@ -162,29 +159,25 @@ Ensemble read_ensemble(const fs::path& directory) {
     return ensemble;
 }
 
-nlohmann::json student_assignment(const conditions::Partition& partition, std::int64_t student) {
-    return {
-        {"student", student}, {"cell", partition.cell(student)}, {"partition", partition.hash()}};
+Assignment student_assignment(const conditions::Partition& partition, std::int64_t student) {
+    return {student, partition.cell(student), partition.hash()};
 }
 
-nlohmann::json student_assignment(const conditions::PromptPartition& partition,
-                                  std::int64_t student) {
-    return {{"student", student}, {"partition", partition.hash()}};
+Assignment student_assignment(const conditions::PromptPartition& partition, std::int64_t student) {
+    return {student, std::nullopt, partition.hash()};
 }
 
-void check_assignment(const nlohmann::json& config, const std::string& partition_hash,
+void check_assignment(const ModelCard& card, const std::string& partition_hash,
                       std::int64_t student, const std::string& where) {
-    const nlohmann::json assignment = config.value("place", nlohmann::json::object());
-    if (!assignment.is_object() ||
-        assignment.value("partition", nlohmann::json()) != partition_hash) {
+    if (!card.assignment || card.assignment->partition != partition_hash) {
         core::fail(
             "{}: this student was trained for another partition; an ensemble's students and its "
             "partition belong together",
             where);
     }
-    if (assignment.value("student", nlohmann::json()) != student) {
+    if (card.assignment->student != student) {
         core::fail("{}: this is student {} of the partition, not student {}", where,
-                   assignment.value("student", nlohmann::json()).dump(), student);
+                   card.assignment->student, student);
     }
 }
 
@@ -193,13 +186,11 @@ Model open_student(const Ensemble& ensemble, std::int64_t student) {
     Model model = open_model(directory);
     if (model.low_rank() > 0) {
         const std::string config = (directory / "config.json").string();
-        const fs::path base =
-            (directory / core::JsonObject(model.config, config).object("lora").text("base"))
-                .lexically_normal();
+        const fs::path base = (directory / model.lora->base).lexically_normal();
         inside(ensemble.directory,
                base.lexically_relative(ensemble.directory.lexically_normal()).string(), config);
     }
-    check_assignment(model.config, ensemble.partition_hash(), student,
+    check_assignment(model, ensemble.partition_hash(), student,
                      (directory / "config.json").string());
     if (ensemble.prompts) {
         const auto length = static_cast<std::int64_t>(ensemble.prompts->centroids.front().size());

@@ -41,15 +41,13 @@ Ensemble read_ensemble(const std::filesystem::path& directory);
 Model read_student(const Ensemble& ensemble, std::int64_t student, at::Device device = at::kCPU,
                    Weights weights = Weights::copied);
 
-/// A student's assignment for its config.json: "student", "cell", "partition" (the hash).
-nlohmann::json student_assignment(const conditions::Partition& partition, std::int64_t student);
+/// A student's assignment.
+Assignment student_assignment(const conditions::Partition& partition, std::int64_t student);
+Assignment student_assignment(const conditions::PromptPartition& partition, std::int64_t student);
 
-nlohmann::json student_assignment(const conditions::PromptPartition& partition,
-                                  std::int64_t student);
-
-/// Throws core::Error, beginning with `where`, unless `config` assigns it to student `student` of
-/// the partition with that hash.
-void check_assignment(const nlohmann::json& config, const std::string& partition_hash,
+/// Throws core::Error, beginning with `where`, unless the card is that of student `student` of the
+/// partition with that hash.
+void check_assignment(const ModelCard& card, const std::string& partition_hash,
                       std::int64_t student, const std::string& where);
 
 /// Creates an ensemble directory from copies of finished students, atomically; `metrics` are

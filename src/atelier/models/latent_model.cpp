@@ -48,9 +48,9 @@ bool has_autoencoder(const fs::path& directory) {
     return fs::is_regular_file(directory / "vae" / "config.json");
 }
 
-nlohmann::json model_config_of(const DiffusersDirectory& from) {
+ModelCard card_of(const DiffusersDirectory& from) {
     const networks::SdUnet unet = from.unet();
-    return {
+    const nlohmann::json config{
         {"architecture", "sd_unet"},
         {"unet", core::read_json(from.path() / "unet" / "config.json")},
         {"tokens", conditions::ClipTokenizer(from.tokenizer()).length()},
@@ -59,22 +59,19 @@ nlohmann::json model_config_of(const DiffusersDirectory& from) {
         {"condition", "text"},
         {"data",
          {{"kind", "latent"}, {"shape", {unet.in_channels, unet.sample_size, unet.sample_size}}}}};
+    return card_of(config, from.scheduler_file().string());
 }
 
 void write_latent_model(const DiffusersDirectory& from, const fs::path& to,
-                        const nlohmann::json& more) {
-    nlohmann::json config = model_config_of(from);
-    config.update(more);
-    networks::make_network(core::JsonObject(
-        config,
-        from.path().string()));  // an invalid model is reported before anything is written
+                        std::optional<double> guidance) {
+    ModelCard card = card_of(from);  // an invalid model is reported before anything is written
+    card.guidance = guidance;
     const DiffusersWeights unet = from.unet_weights();
     copy_weights(unet, to / "model.safetensors");
     copy_weights(from.vae_weights(), to / "vae" / "diffusion_pytorch_model.safetensors");
     copy_weights(from.text_weights(), to / "text_encoder" / "model.safetensors");
     for (const char* part : part_folders) copy_texts(from.path() / part, to / part);
-    config[checksums_key] = checksums_of(to, weights_below(to));
-    core::write_json(to / "config.json", config);
+    write_card(to, card, weights_below(to));
 }
 
 void copy_parts(const fs::path& from, const fs::path& to) {

@@ -13,13 +13,13 @@ namespace atelier::models {
 /// Whether the directory of a model or an ensemble holds an autoencoder.
 bool has_autoencoder(const std::filesystem::path& directory);
 
-/// The config.json of a diffusers directory's U-Net as a model.
-nlohmann::json model_config_of(const DiffusersDirectory& from);
+/// The card of a diffusers directory's U-Net as a model.
+ModelCard card_of(const DiffusersDirectory& from);
 
 /// Writes the U-Net of a diffusers directory into `to` as a model directory, tensors bit for bit,
-/// with the other parts beside it; config.json also gets the members of the object `more`.
+/// with the other parts beside it.
 void write_latent_model(const DiffusersDirectory& from, const std::filesystem::path& to,
-                        const nlohmann::json& more = nlohmann::json::object());
+                        std::optional<double> guidance = std::nullopt);
 
 /// Copies the parts beside a text-conditioned network: its prompt encoder, and the other parts if
 /// it generates latents. Parts that do not exist are skipped.

@@ -5,53 +5,13 @@
 #include "atelier/backends/torch/low_rank.h"
 #include "atelier/backends/torch/quantised.h"
 #include "atelier/core/error.h"
-#include "atelier/models/checksums.h"
-#include "atelier/models/identify_path.h"
 #include "atelier/models/opened_model.h"
 
 namespace atelier::models {
 
 namespace {
 
-/// The "data" of config.json. Configs written by other programs may lack it; it defaults to an
-/// image of the network's shape, or points.
-data::SampleSpec spec_of(const core::JsonObject& config, const networks::Network& network) {
-    if (config.has("data")) {
-        data::SampleSpec spec = data::sample_spec_from_json(config.object("data"));
-        if (spec.shape != network.data_shape) {
-            core::fail("{}: data.shape is {}, the network's is {}", config.where(),
-                       core::to_string(spec.shape), core::to_string(network.data_shape));
-        }
-        return spec;
-    }
-    data::SampleSpec spec;
-    spec.shape = network.data_shape;
-    if (spec.shape.size() == 1) {
-        spec.kind = data::SampleSpec::Kind::points;
-        spec.offset.assign(static_cast<std::size_t>(spec.shape[0]), 0.0);
-    }
-    return spec;
-}
-
-Model described(const nlohmann::json& config, const std::string& where) {
-    const core::JsonObject json(config, where);
-    Model model;
-    model.config = config;
-    model.config.erase(checksums_key);  // they apply to the files beside it only
-    model.network = networks::make_network(json);
-    model.noise = diffusion::NoiseSchedule::read(json);
-    model.spec = spec_of(json, model.network);
-    return model;
-}
-
-constexpr const char *lora = "lora", *weights_file = "model.safetensors";
-
-std::string base_of(const nlohmann::json& config, const std::string& where) {
-    const std::string base = core::JsonObject(config, where).object(lora).text("base");
-    if (base.empty() || std::filesystem::path(base).is_absolute())
-        core::fail("{}: lora.base must be a path from the model's folder to its base model", where);
-    return base;
-}
+constexpr const char* weights_file = "model.safetensors";
 
 /// The weights of a directory, in memory once for all models that currently share them.
 std::shared_ptr<const backends::Parameters> shared_base(const std::filesystem::path& directory,
@@ -59,7 +19,7 @@ std::shared_ptr<const backends::Parameters> shared_base(const std::filesystem::p
     static std::mutex mutex;
     static std::map<std::string, std::weak_ptr<const backends::Parameters>> cache;
     const std::lock_guard lock(mutex);
-    const auto file = std::filesystem::weakly_canonical(directory) / "model.safetensors";
+    const auto file = std::filesystem::weakly_canonical(directory) / weights_file;
     std::error_code missing;
     const auto written = std::filesystem::last_write_time(file, missing).time_since_epoch().count();
     auto& entry = cache[fmt::format("{} {} {}", file.string(), written, device.str())];
@@ -96,11 +56,6 @@ backends::Parameters without_filters(const backends::Parameters& all) {
 
 }  // namespace
 
-std::int64_t Model::low_rank() const {
-    if (!config.contains(lora)) return 0;
-    return core::JsonObject(config, "config.json").object(lora).integer("rank", 1, 1 << 16);
-}
-
 std::vector<graph::ParameterSpec> Model::specs() const {
     const auto all = networks::trace(network).parameters;
     return low_rank() > 0 ? backends::low_rank_specs(all, low_rank()) : all;
@@ -124,34 +79,32 @@ diffusion::EdmDenoiser Model::denoiser(const backends::Compute& compute) const {
     return {network, parameters, noise, compute};
 }
 
-Model init_model(const nlohmann::json& config, std::uint64_t seed) {
-    Model model = described(config, "model");
+Model init_model(ModelCard card, std::uint64_t seed) {
+    Model model{std::move(card), {}, nullptr};
     model.parameters = backends::initialise(model.specs(), seed);
     return model;
 }
 
+Model init_model(const nlohmann::json& config, std::uint64_t seed) {
+    return init_model(card_of(config, "model"), seed);
+}
+
 Model model_of(const nlohmann::json& config, const backends::Parameters& tensors,
                const std::string& where) {
-    Model model = described(config, where);
+    Model model{card_of(config, where), {}, nullptr};
     model.parameters = without_filters(tensors);
     backends::check_against(model.parameters, networks::trace(model.network).parameters, where);
     return model;
 }
 
 Model read_model_config(const std::filesystem::path& directory) {
-    const auto path = directory / "config.json";
-    if (!std::filesystem::exists(path)) reject_as_model(directory);
-    nlohmann::json config = core::read_json(path);
-    if (config.is_object() && !config.contains("architecture") &&
-        (config.contains("_class_name") || config.contains("architectures")))
-        reject_as_model(directory);
-    return described(config, path.string());
+    return {read_card(directory), {}, nullptr};
 }
 
 Model open_model(const std::filesystem::path& directory) {
-    Model model = read_model_config(directory);
-    model.mapped = std::make_shared<const core::SafetensorsFile>(directory / "model.safetensors");
-    return model;
+    return {read_card(directory),
+            {},
+            std::make_shared<const core::SafetensorsFile>(directory / weights_file)};
 }
 
 Model read_weights(Model model, at::Device device, Weights weights) {
@@ -178,12 +131,11 @@ Model read_weights(Model model, at::Device device, Weights weights) {
     if (!mapped) model.parameters = backends::dequantised(model.parameters);
     if (device != at::kCPU) model.parameters = model.parameters.to(device);
     if (model.low_rank() > 0) {
-        model.parameters.set_base(
-            shared_base(path.parent_path() / base_of(model.config, path.string()), device));
+        model.parameters.set_base(shared_base(path.parent_path() / model.lora->base, device));
         check_base(model, path.string());
         if (weights != Weights::shared) {
             model.parameters = backends::merged(model.parameters);
-            model.config.erase(lora);
+            model.lora.reset();
         }
     }
     return model;
@@ -201,9 +153,7 @@ void write_model(const std::filesystem::path& directory, const Model& model,
         files.push_back("model-" + name + ".safetensors");
         backends::write_parameters(directory / files.back(), parameters);
     }
-    nlohmann::json config = model.config;
-    config[checksums_key] = checksums_of(directory, files);
-    core::write_json(directory / "config.json", config);
+    write_card(directory, model, files);
 }
 
 bool is_model_directory(const std::filesystem::path& path) {

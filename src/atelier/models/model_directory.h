@@ -3,35 +3,30 @@
 #include <filesystem>
 #include <string>
 
-#include "atelier/data/sample_spec.h"
 #include "atelier/diffusion/denoiser.h"
-#include "atelier/networks/network.h"
+#include "atelier/models/model_card.h"
 
 namespace atelier::models {
 
-/// A model: the contents of a model directory (config.json and model.safetensors). `config` keeps
-/// unknown keys.
-struct Model {
-    nlohmann::json config;
-    networks::Network network;
+/// A model: the contents of a model directory, its card and its weights.
+struct Model : ModelCard {
     backends::Parameters parameters;
-    diffusion::NoiseSchedule noise;
-    data::SampleSpec spec;
     std::shared_ptr<const core::SafetensorsFile>
         mapped;  // the file that `parameters` are views into; null if they are copies
 
-    /// Whether some of its convolutions are quantised to int8 (ops/quantised.h).
-    bool quantised() const { return config.contains("quantisation"); }
+    /// Whether some of its convolutions are quantised to int8 (backends/torch/quantised.h).
+    bool quantised() const { return quantisation.has_value(); }
 
-    /// The rank of a student stored as low-rank deltas over a base (ops/low_rank.h); else 0.
-    std::int64_t low_rank() const;
+    /// The rank of a student stored as low-rank deltas over a base (backends/torch/low_rank.h);
+    /// else 0.
+    std::int64_t low_rank() const { return lora ? lora->rank : 0; }
     /// The expected names and shapes of `parameters`.
     std::vector<graph::ParameterSpec> specs() const;
 
     /// The number of elements of the network's own tensors, without int8 scales and ranges.
     std::int64_t parameter_count() const;
 
-    /// ops::hash_of the parameters.
+    /// backends::hash_of the parameters.
     std::string hash() const;
 
     /// Releases the pages of mapped parameters until they are accessed again.
@@ -41,8 +36,9 @@ struct Model {
     diffusion::EdmDenoiser denoiser(const backends::Compute& compute = {}) const;
 };
 
-/// A model with random parameters drawn from `seed`; low-rank deltas have no base yet. `config`
-/// must name architecture and sizes; throws core::Error otherwise.
+/// A model with random parameters drawn from `seed`; low-rank deltas have no base yet.
+Model init_model(ModelCard card, std::uint64_t seed);
+/// The same for the card of a config.json.
 Model init_model(const nlohmann::json& config, std::uint64_t seed);
 
 /// How weights are loaded. `copied`: float32, may be modified. `mapped`: read-only views into the
@@ -60,7 +56,7 @@ Model read_model(const std::filesystem::path& directory, at::Device device = at:
 Model model_of(const nlohmann::json& config, const backends::Parameters& tensors,
                const std::string& where);
 
-/// Reads config.json only; `parameters` stays empty.
+/// The card of a model directory as a model without parameters.
 Model read_model_config(const std::filesystem::path& directory);
 
 /// Additional weights of the same network, by the part of the file name between "model-" and

@@ -86,24 +86,15 @@ bool draws_latents(const RunConfig& config) {
     return core::read_json(path / "config.json").value("architecture", "") == "sd_unet";
 }
 
-nlohmann::json latent_teacher_json(const RunConfig& config) {
+models::ModelCard latent_teacher_card(const RunConfig& config) {
     const fs::path path = config.teacher.path;
-    if (models::is_diffusers_directory(path)) {
-        const models::DiffusersDirectory teacher(path);
-        diffusion::DdpmSchedule::of(core::JsonObject(
-            teacher.scheduler_config(),
-            teacher.scheduler_file()
-                .string()));  // unsupported schedules are rejected before anything is written
-        return models::model_config_of(teacher);
-    }
-    if (models::is_model_directory(path)) return core::read_json(path / "config.json");
+    if (models::is_diffusers_directory(path))
+        return models::card_of(models::DiffusersDirectory(path));
+    if (models::is_model_directory(path)) return models::read_card(path);
     models::reject_as_model(path);
 }
 
-data::SampleSpec latent_spec(const RunConfig& config) {
-    const nlohmann::json json = latent_teacher_json(config);
-    return data::sample_spec_from_json(core::JsonObject(json, config.teacher.path).object("data"));
-}
+data::SampleSpec latent_spec(const RunConfig& config) { return latent_teacher_card(config).spec; }
 
 std::shared_ptr<const data::Dataset> latent_dataset(const RunContext& context,
                                                     std::shared_ptr<const data::Dataset> raw) {
@@ -141,7 +132,7 @@ void check_latents(const RunConfig& config, const data::Dataset& data) {
         throw core::UsageError(config.data_path +
                                ": prompts alone have nothing real for the GAN head to see; set "
                                "adm.steps = 0, or name captioned images");
-    const nlohmann::json teacher = latent_teacher_json(config);
+    const nlohmann::json teacher = latent_teacher_card(config).config;
     for (std::int64_t k = 0; k < config.partition.students; ++k) {
         if (needs_tsm(student_config(teacher, config.students, k), teacher, config)) {
             throw core::UsageError(

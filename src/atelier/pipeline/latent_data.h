@@ -13,7 +13,7 @@ namespace atelier::pipeline {
 bool draws_latents(const RunConfig& config);
 
 /// The config.json of such a teacher as a model. Throws core::Error naming the file.
-nlohmann::json latent_teacher_json(const RunConfig& config);
+models::ModelCard latent_teacher_card(const RunConfig& config);
 
 /// The spec of its latents.
 data::SampleSpec latent_spec(const RunConfig& config);

@@ -43,7 +43,7 @@ public:
         const auto stage = context_.stage(StageKind::tsm, student_);
         if (stage.finished()) return;
         stage.begin();
-        models::Model model = models::init_model(student_json(), context_.seed());
+        models::Model model = models::init_model(student_card(), context_.seed());
         model.parameters = model.parameters.to(context_.device());
         core::log::info("student {} tsm: {} parameters after a teacher of {}", student_,
                         model.parameters.count(), context_.teacher().parameters.count());
@@ -117,22 +117,27 @@ private:
         return fmt::format("{}/{}", name_of(kind), student_);
     }
 
-    nlohmann::json student_json() const {
-        nlohmann::json json = student_config(context_.teacher().config, config_.students, student_);
-        for (const char* of_teacher : {"weights", "guidance"}) json.erase(of_teacher);
-        json["provenance"] = {{"seed", config_.seed},
-                              {"teacher", context_.teacher_hash()},
-                              {"data", context_.data()->hash()}};
-        json["place"] = split_.student_assignment(student_);
+    models::ModelCard student_card() const {
+        const models::ModelCard& teacher = context_.teacher();
+        models::ModelCard card = teacher;
+        card.weights.clear();
+        card.guidance.reset();
+        card.provenance = {.seed = config_.seed,
+                           .data = context_.data()->hash(),
+                           .teacher = context_.teacher_hash()};
+        card.assignment = split_.student_assignment(student_);
         if (config_.students.lora_rank > 0)
-            json["lora"] = {{"rank", config_.students.lora_rank}, {"base", "../../../teacher"}};
-        return json;
+            card.lora = models::LowRank{config_.students.lora_rank, "../../../teacher"};
+        return models::card_of(student_config(models::json_of(card), config_.students, student_),
+                               "student");
     }
 
-    bool same_as_teacher() const { return same_size(student_json(), context_.teacher().config); }
+    bool same_as_teacher() const {
+        return same_size(student_card().config, context_.teacher().config);
+    }
 
     bool needs_tsm() const {
-        return pipeline::needs_tsm(student_json(), context_.teacher().config, config_);
+        return pipeline::needs_tsm(student_card().config, context_.teacher().config, config_);
     }
 
     /// The folder whose weights the stage starts from; none: the teacher's weights, or new ones.
@@ -159,7 +164,7 @@ private:
     }
 
     models::Model start(const std::optional<fs::path>& from) const {
-        models::Model model = models::init_model(student_json(), context_.seed());
+        models::Model model = models::init_model(student_card(), context_.seed());
         if (from) {
             model.parameters = backends::read_parameters(*from / "model.safetensors");
             backends::check_against(model.parameters, model.specs(),

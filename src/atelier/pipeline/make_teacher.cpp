@@ -14,14 +14,20 @@ namespace {
 constexpr const char* continued =
     "continued_from";  // note: the step at which the teacher was finished before
 
+/// The guidance that a config asks for, if any.
+std::optional<double> guidance_of(const RunConfig& config) {
+    if (config.teacher.guidance == 1) return std::nullopt;
+    return config.teacher.guidance;
+}
+
 /// Splits the trained model into the text tower and the denoiser: from here on captions are
 /// embedded once.
 void split_off_text_tower(const std::filesystem::path& folder, models::Model& model,
                           training::LoopResult& result) {
     finish_text_tower(folder, model.config.at("text"), result.weights);
     model.config.erase("text");
-    model.config["condition"] = "text";
-    model.config["provenance"].erase("prior");
+    model.condition = models::ConditionKind::text;
+    model.provenance.prior.reset();
     for (backends::Parameters* weights : {&result.weights, &result.raw_weights})
         *weights = without_text_tower(*weights);
     for (auto& [decay, average] : result.more_averages) average = without_text_tower(average);
@@ -81,13 +87,12 @@ void train(RunContext& context, const training::StageFolder& stage) {
     auto result = training::run_stage(matching, loop);
     real.log_throughput(loop.label);
 
-    model.config["provenance"] = {{"made_by", "teacher training"},
-                                  {"seed", context.config().seed},
-                                  {"data", data->hash()},
-                                  {"prior", data::prior_of(*data).weights}};
+    model.provenance = {.made_by = "teacher training",
+                        .seed = context.config().seed,
+                        .data = data->hash(),
+                        .prior = data::prior_of(*data).weights};
     if (!data->captions().empty()) split_off_text_tower(stage.path(), model, result);
-    if (context.config().teacher.guidance != 1)
-        model.config["guidance"] = context.config().teacher.guidance;
+    if (const auto guidance = guidance_of(context.config())) model.guidance = guidance;
     write_result(stage.path(), model, result, context.config().teacher.training.optimization);
     stage.finish({{"seconds", result.seconds}, {"probe_distance", result.best_distance}});
     core::log::info("teacher: done in {}", core::format_duration(result.seconds));
@@ -96,15 +101,13 @@ void train(RunContext& context, const training::StageFolder& stage) {
 void adopt(RunContext& context, const training::StageFolder& stage, const nlohmann::json& notes) {
     const std::filesystem::path from = context.config().teacher.path;
     context.data();  // errors in the data are reported before anything is written
-    nlohmann::json more = nlohmann::json::object();
-    if (const double guidance = context.config().teacher.guidance; guidance != 1)
-        more["guidance"] = guidance;
+    const std::optional<double> guidance = guidance_of(context.config());
     stage.begin(notes);
     if (models::is_diffusers_directory(from)) {
-        models::write_latent_model(models::DiffusersDirectory(from), stage.path(), more);
+        models::write_latent_model(models::DiffusersDirectory(from), stage.path(), guidance);
     } else {
         models::Model model = models::read_model(from);
-        model.config.update(more);
+        if (guidance) model.guidance = guidance;
         models::copy_parts(from, stage.path());
         models::write_model(stage.path(), model);
     }
@@ -123,13 +126,12 @@ void write_result(const std::filesystem::path& folder, models::Model& model,
     what += best
                 ? fmt::format(", of step {}, whose probe was nearest to the data", result.best_step)
                 : ", of the last step";
-    model.config["weights"] = {
-        {"model.safetensors", what},
-        {"model-raw.safetensors", "weights without an average, of the last step"}};
+    model.weights = {{"model.safetensors", what},
+                     {"model-raw.safetensors", "weights without an average, of the last step"}};
     models::MoreWeights more{{"raw", result.raw_weights}};
     for (const auto& [decay, average] : result.more_averages) {
         more["ema-" + decay] = average;
-        model.config["weights"]["model-ema-" + decay + ".safetensors"] =
+        model.weights["model-ema-" + decay + ".safetensors"] =
             fmt::format("average with decay {}, of the last step", decay);
     }
     model.parameters = result.weights;

@@ -170,10 +170,10 @@ void choose_classifier(LoadedConfig& loaded, const data::Dataset& raw, Warnings&
         reject_run(fmt::format("probe.classifier: {}; {}", problem, how_to_train));
 }
 
-/// The teacher's config.json, from its config files alone.
+/// The sizes of the teacher's network, from its config files alone.
 nlohmann::json teacher_json_of(const RunConfig& config, const data::Dataset& raw) {
-    if (draws_latents(config)) return latent_teacher_json(config);
-    if (!config.teacher.path.empty()) return models::read_model_config(config.teacher.path).config;
+    if (draws_latents(config)) return latent_teacher_card(config).config;
+    if (!config.teacher.path.empty()) return models::read_card(config.teacher.path).config;
     return teacher_json(config, raw.spec(), label_width(config, raw));
 }
 
@@ -181,10 +181,7 @@ nlohmann::json teacher_json_of(const RunConfig& config, const data::Dataset& raw
 void check_given_teacher(const std::string& path) {
     if (models::is_diffusers_directory(path)) {
         const models::DiffusersDirectory directory{path};
-        const nlohmann::json json = models::model_config_of(directory);
-        const core::JsonObject config(json, directory.scheduler_file().string());
-        networks::make_network(config);
-        diffusion::NoiseSchedule::read(config);
+        models::card_of(directory);
         directory.unet_weights();
         directory.vae_weights();
         directory.text_weights();

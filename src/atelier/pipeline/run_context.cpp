@@ -49,13 +49,13 @@ void check_data(const data::SampleSpec& spec, std::int64_t classes, const RunCon
     }
 }
 
-void check_teacher(const models::Model& teacher, const data::SampleSpec& spec,
+void check_teacher(const models::ModelCard& teacher, const data::SampleSpec& spec,
                    std::int64_t label_width, bool captions, const RunConfig& config) {
     const auto labelled = [](std::int64_t width, bool text) {
         if (text) return fmt::format("with captions embedded in {} values", width);
         return width == 0 ? "unlabelled" : fmt::format("in {} classes", width);
     };
-    const bool reads_text = teacher.config.value("condition", "") == "text";
+    const bool reads_text = teacher.reads_text();
     if (teacher.spec.shape == spec.shape && teacher.network.label_dim == label_width &&
         reads_text == captions)
         return;
@@ -283,7 +283,7 @@ void check_run(RunContext& context) {
         networks::make_network(core::JsonObject(
             teacher_json(config, data.spec(), label_width(config, data)), context.loaded().path));
     } else {
-        check_teacher(models::read_model_config(config.teacher.path), data.spec(),
+        check_teacher(models::read_card(config.teacher.path), data.spec(),
                       label_width(config, data), !data.captions().empty(), config);
     }
     if (config.uses_lpips()) {

@@ -21,7 +21,7 @@ struct Split {
     conditions::Partition owners;
     std::optional<conditions::PromptPartition> prompts;
 
-    nlohmann::json student_assignment(std::int64_t student) const {
+    models::Assignment student_assignment(std::int64_t student) const {
         return prompts ? models::student_assignment(*prompts, student)
                        : models::student_assignment(owners, student);
     }
@@ -111,7 +111,7 @@ void check_data(const data::SampleSpec& spec, std::int64_t classes, const RunCon
 /// Throws core::UsageError where a teacher is for other samples: a class-conditional one needs
 /// labels, an unconditional one accepts none. `label_width` is the number of classes or, with
 /// `captions`, the width of a caption's embedding.
-void check_teacher(const models::Model& teacher, const data::SampleSpec& spec,
+void check_teacher(const models::ModelCard& teacher, const data::SampleSpec& spec,
                    std::int64_t label_width, bool captions, const RunConfig& config);
 
 /// Throws core::UsageError or core::Error where config and data do not fit together, before

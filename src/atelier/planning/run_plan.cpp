@@ -84,10 +84,10 @@ nlohmann::json teacher_config(const pipeline::LoadedConfig& loaded, RunPlan& pla
     const pipeline::RunConfig& config = loaded.config;
     if (pipeline::draws_latents(config) && fs::exists(config.teacher.path)) {
         plan.teacher_description = config.teacher.path;
-        return pipeline::latent_teacher_json(config);
+        return pipeline::latent_teacher_card(config).config;
     }
     if (!config.teacher.path.empty() && fs::exists(fs::path(config.teacher.path) / "config.json")) {
-        const models::Model teacher = models::read_model_config(config.teacher.path);
+        const models::ModelCard teacher = models::read_card(config.teacher.path);
         pipeline::check_teacher(teacher, plan.spec, plan.label_width, plan.captions, config);
         plan.teacher_description = config.teacher.path;
         return teacher.config;

@@ -139,7 +139,7 @@ private:
         if (ensemble_.prompts) router = ensemble_.prompts->router();
         auto tools = std::make_shared<PromptTools>(
             inference::PromptReader(ensemble_.directory, first.network, std::move(router)));
-        if (!ensemble_.prompts) tools->guidance = first.config.value("guidance", 1.0);
+        if (!ensemble_.prompts) tools->guidance = first.guidance.value_or(1.0);
         if (ensemble_.spec.kind == data::SampleSpec::Kind::latent)
             tools->autoencoder.emplace(ensemble_.directory / "vae", engine_);
         return tools;
