@@ -80,8 +80,17 @@ TEST(DistributionMatching, an_automatic_gan_weight_balances_the_two_gradients) {
     const Loss loss = bench.stage->loss(1, 0, 0, 0);
     EXPECT_NEAR(metric(loss.metrics, "gan_gradient") / metric(loss.metrics, "dm_gradient"), 0.5,
                 1e-4);
-    EXPECT_TRUE(
-        bench.stage->scalars().contains("gan_weight"));  // so that the balance survives a resume
+    double& weight = *bench.stage->scalars().at("gan_weight");  // it survives a resume
+    EXPECT_EQ(weight, 0) << "a loss changes nothing";
+    EXPECT_EQ(bench.stage->loss(1, 0, 0, 0).value.item<double>(), loss.value.item<double>());
+    bench.stage->finish_update(1);
+    EXPECT_EQ(weight, metric(loss.metrics, "gan_weight"));
+    const double first = weight;
+    bench.stage->loss(1, 1, 0, 0);
+    bench.stage->finish_update(0);
+    EXPECT_EQ(weight, first) << "an update of the fake score has no say";
+    bench.stage->finish_update(1);
+    EXPECT_NE(weight, first);
 }
 
 TEST(DistributionMatching, the_gan_term_has_the_gradient_of_its_loss) {

@@ -11,6 +11,7 @@ namespace atelier::distillation {
 
 namespace {
 
+constexpr std::size_t fake_score_learner = 0;  // the place of the fake score in learners()
 constexpr std::int64_t max_inner_steps =
     1024;                                 // each inner step of a step has its own stream index
 constexpr std::int64_t last_level = 999;  // of 1000 Karras levels
@@ -68,103 +69,135 @@ Tensor DistributionMatching::sample(const backends::Parameters& weights, const T
     return diffusion::sample_one_step(student, noise, context_.noise, condition);
 }
 
-DistributionMatching::Generated DistributionMatching::generate(const char* learner,
-                                                               std::int64_t step,
-                                                               std::int64_t inner_step) {
+DistributionMatching::Start DistributionMatching::draw_start(const std::string& learner,
+                                                             std::int64_t step,
+                                                             std::int64_t inner_step) const {
     std::vector<std::int64_t> shape{settings_.batch};
     shape.insert(shape.end(), inputs_.student_network.data_shape.begin(),
                  inputs_.student_network.data_shape.end());
-    const at::Device device = inputs_.student.list().front().device();
-    const Tensor& noise = draws_.once("generated", [&] {
-        core::RandomStream values = stream(std::string(learner) + "/noise", step, inner_step);
-        return diffusion::normal_tensor(values, shape).to(device);
-    });
-    const auto first = static_cast<std::uint64_t>(
-        (step * max_inner_steps + inner_step) * settings_.batch + micro_batch_.first);
-    std::vector<std::int64_t> labels;
-    for (std::int64_t i = 0; i < micro_batch_.count; ++i) {
-        labels.push_back(classes_.at(context_.seed + core::fnv1a(learner),
-                                     first + static_cast<std::uint64_t>(i)));
+    core::RandomStream values = stream(learner + "/noise", step, inner_step);
+    Start start{diffusion::normal_tensor(values, shape).to(device()), {}};
+    const auto first =
+        static_cast<std::uint64_t>((step * max_inner_steps + inner_step) * settings_.batch);
+    for (std::int64_t i = 0; i < settings_.batch; ++i) {
+        start.labels.push_back(classes_.at(context_.seed + core::fnv1a(learner),
+                                           first + static_cast<std::uint64_t>(i)));
     }
-    const diffusion::Condition condition = conditions_.of(labels, device);
-    return {sample(inputs_.student, micro_batch_.of(noise), condition), condition};
+    return start;
 }
 
-DistributionMatching::Noised DistributionMatching::noised(const Tensor& x, const std::string& what,
-                                                          std::int64_t step,
-                                                          std::int64_t inner_step,
-                                                          std::int64_t first, std::int64_t last) {
-    const Tensor& sigma = draws_.once(what + "/sigma", [&] {
-        core::RandomStream levels = stream(what + "/sigma", step, inner_step);
-        return diffusion::indexed_levels(levels, settings_.batch, levels_, first, last)
-            .to(x.device());
-    });
-    const Tensor& added = draws_.once(what + "/added", [&] {
-        core::RandomStream noise = stream(what + "/added", step, inner_step);
-        std::vector<std::int64_t> shape = x.sizes().vec();
-        shape.front() = settings_.batch;
-        return diffusion::normal_tensor(noise, shape).to(x.device());
-    });
-    return {x + diffusion::expand_like(micro_batch_.of(sigma), x) * micro_batch_.of(added),
-            micro_batch_.of(sigma)};
+DistributionMatching::Noise DistributionMatching::draw_noise(const std::string& what,
+                                                             std::int64_t step,
+                                                             std::int64_t inner_step,
+                                                             std::int64_t first,
+                                                             std::int64_t last) const {
+    std::vector<std::int64_t> shape{settings_.batch};
+    shape.insert(shape.end(), inputs_.student_network.data_shape.begin(),
+                 inputs_.student_network.data_shape.end());
+    core::RandomStream levels = stream(what + "/sigma", step, inner_step),
+                       added = stream(what + "/added", step, inner_step);
+    return {diffusion::indexed_levels(levels, settings_.batch, levels_, first, last).to(device()),
+            diffusion::normal_tensor(added, shape).to(device())};
+}
+
+DistributionMatching::FakeDraws DistributionMatching::draw_fake(std::int64_t step,
+                                                                std::int64_t inner_step) const {
+    FakeDraws draws{draw_start("fake", step, inner_step),
+                    draw_noise("fake", step, inner_step, 0, last_level), std::nullopt};
+    if (!settings_.adversarial) return draws;
+    draws.real = inputs_.real(step * settings_.fake_updates + inner_step);
+    draws.real_noise =
+        draw_noise("head_real", step, inner_step, 0, settings_.adversarial->highest_level);
+    return draws;
+}
+
+DistributionMatching::StudentDraws DistributionMatching::draw_student(std::int64_t step) const {
+    StudentDraws draws{draw_start("student", step, 0),
+                       draw_noise("student", step, 0, first_matching, last_matching)};
+    if (settings_.adversarial)
+        draws.gan_noise =
+            draw_noise("student_gan", step, 0, 0, settings_.adversarial->highest_level);
+    if (settings_.uses_pairs()) draws.pairs = inputs_.pairs(step);
+    return draws;
+}
+
+DistributionMatching::Generated DistributionMatching::generate(const Start& start,
+                                                               const MicroBatch& rows) const {
+    const diffusion::Condition condition = conditions_.of(rows.of(start.labels), device());
+    return {sample(inputs_.student, rows.of(start.noise), condition), condition};
+}
+
+/// `x` are the rows of the micro-batch, `noise` that of the whole batch.
+DistributionMatching::Noised DistributionMatching::noised(const Tensor& x, const Noise& noise,
+                                                          const MicroBatch& rows) {
+    const Tensor sigma = rows.of(noise.sigma);
+    return {x + diffusion::expand_like(sigma, x) * rows.of(noise.added), sigma};
 }
 
 Loss DistributionMatching::loss(std::size_t index, std::int64_t step, std::int64_t inner_step,
                                 std::int64_t micro_batch) {
-    draws_.begin(index, step, inner_step);
-    micro_batch_ = micro_batch_of(settings_.batch, settings_.micro_batch, micro_batch);
-    Loss loss = index == 0 ? fake_loss(step, inner_step) : student_loss(step);
-    loss.weight = micro_batch_.weight;
+    const MicroBatch rows = micro_batch_of(settings_.batch, settings_.micro_batch, micro_batch);
+    Loss loss =
+        index == fake_score_learner
+            ? fake_loss(
+                  fake_draws_.of(step, inner_step, [&] { return draw_fake(step, inner_step); }),
+                  rows)
+            : student_loss(student_draws_.of(step, inner_step, [&] { return draw_student(step); }),
+                           rows);
+    loss.weight = rows.weight;
     return loss;
 }
 
+/// What an update of the student learned about the GAN's weight applies from then on.
+void DistributionMatching::finish_update(std::size_t index) {
+    if (index == fake_score_learner || !student_draws_.last()) return;
+    gan_weight_ = student_draws_.last()->gan_weight.value_or(gan_weight_);
+}
+
 /// The fake score learns to denoise the student's current samples: mean(w (D_fake(x_t) - x)^2).
-Loss DistributionMatching::fake_loss(std::int64_t step, std::int64_t inner_step) {
+Loss DistributionMatching::fake_loss(const FakeDraws& draws, const MicroBatch& rows) const {
     Generated generated;
     {
         at::NoGradGuard no_gradients;
-        generated = generate("fake", step, inner_step);
+        generated = generate(draws.start, rows);
     }
-    const Noised at = noised(generated.x, "fake", step, inner_step, 0, last_level);
+    const Noised at = noised(generated.x, draws.noise, rows);
     const Tensor weight = diffusion::expand_like(context_.noise.loss_weight(at.sigma), generated.x);
     const auto denoised = fake_score().denoise_and_encode(at.x_t, at.sigma, generated.condition);
     const Tensor denoising = (weight * (denoised.estimate - generated.x).square()).mean();
     Loss loss{denoising, {{"fake_loss", denoising.item<double>()}}};
-    if (settings_.adversarial)
-        add_discriminator(loss, denoised.bottleneck, at.sigma, step, inner_step);
+    if (settings_.adversarial) add_discriminator(loss, denoised.bottleneck, draws, rows);
     return loss;
 }
 
-/// The samples whose noise level is within the head's range; all, if none of the batch is.
-DistributionMatching::HeadSamples DistributionMatching::head_samples(const Tensor& sigma) {
+/// The samples whose noise level is within the head's range; all, if none of the batch is. `sigma`:
+/// of the whole batch.
+DistributionMatching::HeadSamples DistributionMatching::head_samples(const Tensor& sigma,
+                                                                     const MicroBatch& rows) const {
     const double highest = levels_[static_cast<std::size_t>(settings_.adversarial->highest_level)];
-    const auto low = [&](const Tensor& levels) { return levels <= highest * (1 + 1e-6); };
-    const Tensor& whole = draws_.once("fake/sigma", [&] { return sigma; });
-    const std::int64_t of_batch = low(whole).sum().item<std::int64_t>();
-    if (of_batch == 0) return {at::arange(sigma.size(0), sigma.options().dtype(at::kLong)), 1.0};
-    const Tensor rows = at::nonzero(low(sigma)).flatten();
-    const double fraction = static_cast<double>(rows.numel()) / static_cast<double>(of_batch);
-    return {rows, fraction / micro_batch_.weight};
+    const Tensor low = sigma <= highest * (1 + 1e-6);
+    const std::int64_t of_batch = low.sum().item<std::int64_t>();
+    if (of_batch == 0) return {at::arange(rows.count, sigma.options().dtype(at::kLong)), 1.0};
+    const Tensor chosen = at::nonzero(rows.of(low)).flatten();
+    const double fraction = static_cast<double>(chosen.numel()) / static_cast<double>(of_batch);
+    return {chosen, fraction / rows.weight};
 }
 
 /// Generated samples are classified at the levels at which the fake score denoised them, as far as
 /// these are within the head's range: the distribution is the same, and half an evaluation is
 /// saved.
 void DistributionMatching::add_discriminator(Loss& loss, const Tensor& bottleneck_of_fake,
-                                             const Tensor& sigma, std::int64_t step,
-                                             std::int64_t inner_step) {
+                                             const FakeDraws& draws, const MicroBatch& rows) const {
     const AdversarialSettings& gan = *settings_.adversarial;
-    const LabelledBatch& batch = draws_.once(
-        "real", [&] { return inputs_.real(step * settings_.fake_updates + inner_step); });
-    const Tensor real = micro_batch_.of(batch.samples).to(bottleneck_of_fake.device());
+    const Tensor real = rows.of(draws.real->samples).to(device());
     const diffusion::Condition real_condition =
-        conditions_.of(micro_batch_.of(batch.labels), real.device());
-    Noised noised_real = noised(real, "head_real", step, inner_step, 0, gan.highest_level);
+        conditions_.of(rows.of(draws.real->labels), real.device());
+    Noised noised_real = noised(real, draws.real_noise, rows);
     if (gan.r1_weight > 0) noised_real.x_t.set_requires_grad(true);
 
     const diffusion::EdmDenoiser fake = fake_score();
     const BottleneckDiscriminator head(fake, inputs_.fake);
-    const HeadSamples fake_samples = head_samples(sigma);
+    const HeadSamples fake_samples = head_samples(draws.noise.sigma, rows);
     const Tensor on_fake = head.logits(bottleneck_of_fake.index_select(0, fake_samples.rows));
     const backends::DoubleBackwardGuard twice_differentiable(gan.r1_weight > 0);
     const Tensor on_real = head.logits(noised_real.x_t, noised_real.sigma, real_condition);
@@ -211,11 +244,11 @@ Tensor DistributionMatching::score_identity_loss(const Generated& generated,
         .mean();
 }
 
-Loss DistributionMatching::student_loss(std::int64_t step) {
-    const Generated generated = generate("student", step, 0);
+Loss DistributionMatching::student_loss(StudentDraws& draws, const MicroBatch& rows) const {
+    const Generated generated = generate(draws.start, rows);
     const bool identity = settings_.loss == MatchingLoss::score_identity;
     const Tensor source = identity ? generated.x : generated.x.detach();
-    const Noised at = noised(source, "student", step, 0, first_matching, last_matching);
+    const Noised at = noised(source, draws.noise, rows);
     Loss loss;
     Tensor dm_gradient;  // d loss / d x, for the log and the GAN balance
     if (identity) {
@@ -229,43 +262,43 @@ Loss DistributionMatching::student_loss(std::int64_t step) {
     }
     loss.metrics.emplace_back("student_loss", loss.value.item<double>());
     loss.metrics.emplace_back("dm_gradient", dm_gradient.norm().item<double>());
-    if (settings_.adversarial) add_gan(loss, generated, dm_gradient, step);
-    if (settings_.uses_pairs()) add_regression(loss, step);
+    if (settings_.adversarial) add_gan(loss, generated, dm_gradient, draws, rows);
+    if (draws.pairs) add_regression(loss, *draws.pairs, rows);
     return loss;
 }
 
 void DistributionMatching::add_gan(Loss& loss, const Generated& generated,
-                                   const Tensor& dm_gradient, std::int64_t step) {
+                                   const Tensor& dm_gradient, StudentDraws& draws,
+                                   const MicroBatch& rows) const {
     const AdversarialSettings& gan = *settings_.adversarial;
-    const Noised at = noised(generated.x, "student_gan", step, 0, 0, gan.highest_level);
+    const Noised at = noised(generated.x, draws.gan_noise, rows);
     const diffusion::EdmDenoiser fake = fake_score();
     const Tensor value = generator_gan_loss(
         BottleneckDiscriminator(fake, inputs_.fake).logits(at.x_t, at.sigma, generated.condition));
     // In float16 the gradient of a mean over many samples would underflow.
-    const double scale =
-        context_.compute.type == at::kHalf ? static_cast<double>(micro_batch_.count) : 1.0;
+    const double scale = context_.compute.type == at::kHalf ? static_cast<double>(rows.count) : 1.0;
     const Tensor gan_gradient =
         torch::autograd::grad({value * scale}, {generated.x}, {}, /*retain_graph=*/true)[0] / scale;
     const double norm = gan_gradient.norm().item<double>();
-    if (!gan.gan_weight && micro_batch_.first == 0) {
+    if (!gan.gan_weight && rows.first == 0) {
         const double balanced =
             gan.gan_balance * dm_gradient.norm().item<double>() / (norm + 1e-12);
-        gan_weight_ =
+        draws.gan_weight =
             gan_weight_ == 0 ? balanced : gan_weight_ + weight_smoothing * (balanced - gan_weight_);
     }
+    const double weight = draws.gan_weight.value_or(gan_weight_);
     // The gradient on the samples is already known, so the head's graph is not traversed again.
-    loss.value = loss.value + gan_weight_ * (generated.x * gan_gradient.detach()).sum();
+    loss.value = loss.value + weight * (generated.x * gan_gradient.detach()).sum();
     loss.metrics.emplace_back("gan_loss", value.item<double>());
-    loss.metrics.emplace_back("gan_gradient", gan_weight_ * norm);
-    loss.metrics.emplace_back("gan_weight", gan_weight_);
+    loss.metrics.emplace_back("gan_gradient", weight * norm);
+    loss.metrics.emplace_back("gan_weight", weight);
 }
 
-void DistributionMatching::add_regression(Loss& loss, std::int64_t step) {
-    const PairBatch& batch = draws_.once("pairs", [&] { return inputs_.pairs(step); });
-    const at::Device device = inputs_.student.list().front().device();
-    const Tensor generated = sample(inputs_.student, micro_batch_.of(batch.noise).to(device),
-                                    conditions_.of(micro_batch_.of(batch.labels), device));
-    const Tensor value = inputs_.regression(generated, micro_batch_.of(batch.samples).to(device));
+void DistributionMatching::add_regression(Loss& loss, const PairBatch& batch,
+                                          const MicroBatch& rows) const {
+    const Tensor generated = sample(inputs_.student, rows.of(batch.noise).to(device()),
+                                    conditions_.of(rows.of(batch.labels), device()));
+    const Tensor value = inputs_.regression(generated, rows.of(batch.samples).to(device()));
     loss.value = loss.value + settings_.regression_weight * value;
     loss.metrics.emplace_back("regression", value.item<double>());
 }

@@ -49,6 +49,7 @@ public:
     }
     Loss loss(std::size_t index, std::int64_t step, std::int64_t inner_step,
               std::int64_t micro_batch) override;
+    void finish_update(std::size_t index) override;
     Tensor sample(const backends::Parameters& weights, const Tensor& noise,
                   const diffusion::Condition& condition) const override;
     std::map<std::string, double*> scalars() override {
@@ -57,6 +58,29 @@ public:
     std::vector<Finding> health(Metrics& metrics, const Tensor& probe) override;
 
 private:
+    /// Noise levels, and noise to add.
+    struct Noise {
+        Tensor sigma, added;
+    };
+    /// What the samples that the student generates are made from.
+    struct Start {
+        Tensor noise;
+        std::vector<std::int64_t> labels;
+    };
+    /// The random values and data of an update of the fake score, and of the student.
+    struct FakeDraws {
+        Start start;
+        Noise noise;
+        std::optional<LabelledBatch> real;  // with a GAN head
+        Noise real_noise{};
+    };
+    struct StudentDraws {
+        Start start;
+        Noise noise;
+        Noise gan_noise{};  // with a GAN head
+        std::optional<PairBatch> pairs;
+        std::optional<double> gan_weight;  // the update's balanced weight, once it is known
+    };
     struct Generated {
         Tensor x;
         diffusion::Condition condition;
@@ -68,24 +92,30 @@ private:
     /// The random stream named `what` of this step and inner step.
     core::RandomStream stream(const std::string& what, std::int64_t step,
                               std::int64_t inner_step) const;
-    Generated generate(const char* learner, std::int64_t step, std::int64_t inner_step);
-    Noised noised(const Tensor& x, const std::string& what, std::int64_t step,
-                  std::int64_t inner_step, std::int64_t first, std::int64_t last);
-    Loss fake_loss(std::int64_t step, std::int64_t inner_step);
-    Loss student_loss(std::int64_t step);
+    Start draw_start(const std::string& learner, std::int64_t step, std::int64_t inner_step) const;
+    Noise draw_noise(const std::string& what, std::int64_t step, std::int64_t inner_step,
+                     std::int64_t first, std::int64_t last) const;
+    FakeDraws draw_fake(std::int64_t step, std::int64_t inner_step) const;
+    StudentDraws draw_student(std::int64_t step) const;
+
+    Generated generate(const Start& start, const MicroBatch& rows) const;
+    static Noised noised(const Tensor& x, const Noise& noise, const MicroBatch& rows);
+    Loss fake_loss(const FakeDraws& draws, const MicroBatch& rows) const;
+    Loss student_loss(StudentDraws& draws, const MicroBatch& rows) const;
     Tensor score_identity_loss(const Generated& generated, const Noised& at) const;
     Tensor matching_gradient(const Generated& generated, const Noised& at, Metrics& metrics) const;
-    void add_discriminator(Loss& loss, const Tensor& bottleneck_of_fake, const Tensor& sigma,
-                           std::int64_t step, std::int64_t inner_step);
+    void add_discriminator(Loss& loss, const Tensor& bottleneck_of_fake, const FakeDraws& draws,
+                           const MicroBatch& rows) const;
     struct HeadSamples {
         Tensor rows;    // indices in the micro-batch
         double weight;  // of their mean in the micro-batch's loss
     };
-    HeadSamples head_samples(const Tensor& sigma);
+    HeadSamples head_samples(const Tensor& sigma, const MicroBatch& rows) const;
     void add_gan(Loss& loss, const Generated& generated, const Tensor& dm_gradient,
-                 std::int64_t step);
-    void add_regression(Loss& loss, std::int64_t step);
+                 StudentDraws& draws, const MicroBatch& rows) const;
+    void add_regression(Loss& loss, const PairBatch& batch, const MicroBatch& rows) const;
     diffusion::EdmDenoiser fake_score() const;
+    at::Device device() const { return inputs_.student.list().front().device(); }
 
     MatchingInputs inputs_;
     MatchingSettings settings_;
@@ -93,8 +123,8 @@ private:
     diffusion::ConditionTable conditions_;
     conditions::ClassSampler classes_;
     std::vector<double> levels_;
-    BatchDraws draws_;
-    MicroBatch micro_batch_;  // the current one
+    UpdateDraws<FakeDraws> fake_draws_;
+    UpdateDraws<StudentDraws> student_draws_;
     Tensor health_real_;
     double gan_weight_;
     double highest_diversity_ = 0;  // of all probes so far

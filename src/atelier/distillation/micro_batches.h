@@ -1,9 +1,6 @@
 #pragma once
 
-#include <any>
-#include <map>
-#include <string>
-#include <tuple>
+#include <optional>
 
 #include "atelier/distillation/stage.h"
 
@@ -34,30 +31,23 @@ inline MicroBatch micro_batch_of(std::int64_t batch, std::int64_t size, std::int
     return {first, count, static_cast<double>(count) / static_cast<double>(batch)};
 }
 
-/// Random draws of an update for its whole batch, kept while its micro-batches are computed, so
-/// that they use the same values as an undivided batch.
-class BatchDraws {
+/// What an update draws for its whole batch, kept while its micro-batches are computed, so that
+/// they use the same values as an undivided batch.
+template <class Draws>
+class UpdateDraws {
 public:
-    /// Discards the draws of any other update.
-    void begin(std::size_t learner, std::int64_t step, std::int64_t inner_step) {
-        const Update update{learner, step, inner_step};
-        if (update != update_) drawn_.clear();
-        update_ = update;
-    }
-
-    /// The value of `draw()`, which is called once per update and name.
+    /// The draws of an update: those of the last call if it is the same update, else `draw()`.
     template <class Draw>
-    const auto& once(const std::string& name, const Draw& draw) {
-        using Result = std::invoke_result_t<const Draw&>;
-        std::any& value = drawn_[name];
-        if (!value.has_value()) value = draw();
-        return *std::any_cast<Result>(&value);
+    Draws& of(std::int64_t step, std::int64_t inner_step, const Draw& draw) {
+        if (!drawn_ || step != step_ || inner_step != inner_step_) drawn_ = draw();
+        step_ = step, inner_step_ = inner_step;
+        return *drawn_;
     }
+    std::optional<Draws>& last() { return drawn_; }
 
 private:
-    using Update = std::tuple<std::size_t, std::int64_t, std::int64_t>;
-    Update update_{};
-    std::map<std::string, std::any> drawn_;
+    std::int64_t step_ = 0, inner_step_ = 0;
+    std::optional<Draws> drawn_;
 };
 
 }  // namespace atelier::distillation

@@ -29,28 +29,30 @@ std::vector<std::int64_t> ScoreMatching::with_dropout(const std::vector<std::int
     return kept;
 }
 
-Loss ScoreMatching::loss(std::size_t index, std::int64_t step, std::int64_t inner_step,
-                         std::int64_t micro_batch) {
-    draws_.begin(index, step, inner_step);
-    const LabelledBatch& batch = draws_.once("real", [&] { return inputs_.real(step); });
-    const std::int64_t n = batch.samples.size(0);
+ScoreMatching::Draws ScoreMatching::draw(std::int64_t step) const {
     const at::Device device = inputs_.parameters.list().front().device();
-    const Tensor& sigma = draws_.once("sigma", [&] {
-        core::RandomStream levels(context_.seed, context_.stream + "/sigma",
-                                  static_cast<std::uint64_t>(step));
-        return context_.noise.training_levels(levels, n).to(device);
-    });
-    const Tensor& z = draws_.once("noise", [&] {
-        core::RandomStream noise(context_.seed, context_.stream + "/noise",
-                                 static_cast<std::uint64_t>(step));
-        return diffusion::normal_tensor(noise, batch.samples.sizes()).to(device);
-    });
-    const MicroBatch rows = micro_batch_of(n, settings_.micro_batch, micro_batch);
+    Draws draws{inputs_.real(step), {}, {}};
+    core::RandomStream levels(context_.seed, context_.stream + "/sigma",
+                              static_cast<std::uint64_t>(step)),
+        noise(context_.seed, context_.stream + "/noise", static_cast<std::uint64_t>(step));
+    draws.sigma = context_.noise.training_levels(levels, draws.real.samples.size(0)).to(device);
+    draws.noise = diffusion::normal_tensor(noise, draws.real.samples.sizes()).to(device);
+    return draws;
+}
+
+Loss ScoreMatching::loss(std::size_t, std::int64_t step, std::int64_t inner_step,
+                         std::int64_t micro_batch) {
+    const Draws& draws = draws_.of(step, inner_step, [&] { return draw(step); });
+    const LabelledBatch& batch = draws.real;
+    const at::Device device = draws.sigma.device();
+    const MicroBatch rows =
+        micro_batch_of(batch.samples.size(0), settings_.micro_batch, micro_batch);
     const diffusion::EdmDenoiser model(inputs_.network, inputs_.parameters, context_.noise,
                                        context_.compute);
     const Tensor value = score_matching_loss(
-        model, inputs_.teacher, rows.of(batch.samples).to(device), rows.of(sigma), rows.of(z),
-        conditions_.of(rows.of(with_dropout(batch.labels, step)), device), context_.noise);
+        model, inputs_.teacher, rows.of(batch.samples).to(device), rows.of(draws.sigma),
+        rows.of(draws.noise), conditions_.of(rows.of(with_dropout(batch.labels, step)), device),
+        context_.noise);
     return {value, {{"loss", value.item<double>()}}, rows.weight};
 }
 

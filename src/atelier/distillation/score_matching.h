@@ -38,6 +38,12 @@ public:
     std::vector<Finding> health(Metrics& metrics, const Tensor& probe) override;
 
 private:
+    /// An update's samples, their noise levels and their noise.
+    struct Draws {
+        LabelledBatch real;
+        Tensor sigma, noise;
+    };
+    Draws draw(std::int64_t step) const;
     /// The batch's labels, some of them replaced by -1 (no condition).
     std::vector<std::int64_t> with_dropout(const std::vector<std::int64_t>& labels,
                                            std::int64_t step) const;
@@ -46,7 +52,7 @@ private:
     ScoreMatchingSettings settings_;
     StageContext context_;
     diffusion::ConditionTable conditions_;
-    BatchDraws draws_;
+    UpdateDraws<Draws> draws_;
 };
 
 /// w(sigma) |D(x + sigma z; sigma, c) - target|^2, mean over samples and elements; target x, or the

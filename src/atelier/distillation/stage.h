@@ -73,6 +73,9 @@ public:
     virtual Loss loss(std::size_t index, std::int64_t step, std::int64_t inner_step,
                       std::int64_t micro_batch) = 0;
 
+    /// Called after an update of learner `index`: state that the update found takes effect.
+    virtual void finish_update(std::size_t index) {}
+
     /// Samples [N,...] drawn with `weights` for the stage's last learner, from standard normal
     /// `noise` [N,...].
     virtual Tensor sample(const backends::Parameters& weights, const Tensor& noise,

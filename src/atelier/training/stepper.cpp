@@ -117,6 +117,7 @@ distillation::Metrics Stepper::update(std::size_t i, std::int64_t step, std::int
     std::vector<Tensor> gradients;
     distillation::Metrics metrics;
     const double value = gradients_of(i, step, inner_step, gradients, metrics);
+    stage_.finish_update(i);
     // Gradients can be finite although the loss is not; they are meaningless then.
     if (!std::isfinite(value))
         throw NotFinite(
