@@ -37,3 +37,26 @@ configure_file(cmake/atelier.pc.in ${PROJECT_BINARY_DIR}/atelier.pc @ONLY)
 install(FILES ${PROJECT_BINARY_DIR}/atelierConfig.cmake ${PROJECT_BINARY_DIR}/atelierConfigVersion.cmake
         DESTINATION lib/cmake/atelier COMPONENT library)
 install(FILES ${PROJECT_BINARY_DIR}/atelier.pc DESTINATION lib/pkgconfig COMPONENT library)
+
+# cpack -G DEB (make deb): a package with everything that it loads, for Debian 12 and its relatives.
+# It lives under /opt, since it brings its own libraries; /usr/bin/atelier leads to it.
+set(CPACK_GENERATOR DEB)
+set(CPACK_PACKAGE_NAME atelier)
+set(CPACK_PACKAGE_VENDOR "the Atelier authors")
+set(CPACK_PACKAGE_CONTACT "the Atelier authors <atelier@localhost>")
+set(CPACK_PACKAGE_DESCRIPTION_SUMMARY "one-step image students distilled from a diffusion teacher")
+set(CPACK_DEBIAN_PACKAGE_DESCRIPTION "Atelier distils a conditional diffusion model into one-step students and
+samples, measures and serves them. The program, its C++ library, and the
+libraries that they load.")
+set(CPACK_PACKAGE_DIRECTORY ${PROJECT_BINARY_DIR})
+set(CPACK_PACKAGING_INSTALL_PREFIX /opt/atelier)
+set(CPACK_STRIP_FILES ON)
+set(CPACK_THREADS 0)
+set(CPACK_DEB_COMPONENT_INSTALL OFF)
+set(CPACK_DEBIAN_FILE_NAME DEB-DEFAULT)
+set(CPACK_DEBIAN_COMPRESSION_TYPE zstd)  # LibTorch alone is 0.4 GB; xz takes minutes
+set(CPACK_DEBIAN_PACKAGE_SECTION science)
+set(CPACK_DEBIAN_PACKAGE_DEPENDS "libc6 (>= 2.36)")
+set(CPACK_DEBIAN_PACKAGE_CONTROL_EXTRA ${PROJECT_SOURCE_DIR}/deploy/debian/postinst ${PROJECT_SOURCE_DIR}/deploy/debian/prerm)
+set(CPACK_DEBIAN_PACKAGE_CONTROL_STRICT_PERMISSION ON)
+include(CPack)

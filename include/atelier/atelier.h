@@ -30,8 +30,10 @@ public:
         usage,        ///< an argument or a config is wrong
         interrupted,  ///< cancelled; what was finished is on disk
     };
+    /// `message` is what() returns.
     Error(Kind kind, const std::string& message);
     ~Error() override;
+    /// Who can do something about it.
     Kind kind() const noexcept { return kind_; }
 
 private:
@@ -133,6 +135,7 @@ public:
     Pipeline(Pipeline&& other) noexcept;
     Pipeline& operator=(Pipeline&& other) noexcept;
 
+    /// What was opened.
     const Information& information() const;
 
     /// Draws the samples `first`, ..., `first` + `count` - 1 of `seed`. Sample i shows
