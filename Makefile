@@ -5,7 +5,7 @@ RUNS ?= 100000
 READERS ?= png jpeg webp zip tar npz npy safetensors idx pickle toml json text captions
 PREFIX ?= /opt/atelier
 
-.PHONY: help demo test build bench study sanitize fuzz setup install clean format
+.PHONY: help demo test build bench study sanitize fuzz setup install deb clean format
 .DEFAULT_GOAL := help
 
 help:  ## say what there is (this list)
@@ -27,9 +27,10 @@ configure = cmake -S . -B $(BUILD) -G Ninja -DCMAKE_BUILD_TYPE=Release -DATELIER
 setup:  ## install Debian packages that building needs, and LibTorch and OpenVINO into .venv
 	@scripts/setup.sh
 
-build: setup  ## compile the program, build/release/atelier
+# What `cmake --install` installs is built, too, so that it can follow.
+build: setup  ## compile the program, build/release/atelier, and the library
 	@$(call configure,OFF,OFF,OFF)
-	@cmake --build $(BUILD) -j $(JOBS) --target atelier
+	@cmake --build $(BUILD) -j $(JOBS) --target atelier atelier_installed atelier_library_installed
 
 demo:  ## build, train a 2-D toy (teacher, K=4, K=1), sample the shipped models, write one HTML report
 	@scripts/setup.sh data
@@ -53,10 +54,13 @@ study:  ## train and measure what docs/results.md shows; days on two cores
 	@$(MAKE) --no-print-directory build
 	@python3 scripts/study.py
 
-install: build  ## put the program and the libraries that it loads under PREFIX (/opt/atelier), e.g. for deploy/atelier.service
-	@cmake --build $(BUILD) -j $(JOBS) --target atelier_installed
-	@cmake --install $(BUILD) --component program --prefix $(PREFIX) --strip > /dev/null
+install: build  ## put program, C++ library and all libraries that they load under PREFIX (/opt/atelier), e.g. for deploy/atelier.service
+	@cmake --install $(BUILD) --prefix $(PREFIX) --strip > /dev/null
 	@echo "$(PREFIX)/bin/atelier is installed"
+
+deb: build  ## a Debian package of the same, build/release/atelier_*.deb
+	@cd $(BUILD) && cpack -G DEB > /dev/null
+	@ls $(BUILD)/atelier_*.deb
 
 sanitize: setup  ## run the tests of code without LibTorch under address, undefined-behaviour and thread sanitizers; FUZZ=N malformed requests
 	@scripts/setup.sh test

@@ -1,5 +1,5 @@
 # Generates page_files.cpp: the files of web/, embedded for server/page.h.
-file(GLOB page_sources CONFIGURE_DEPENDS ${CMAKE_SOURCE_DIR}/web/*)
+file(GLOB page_sources CONFIGURE_DEPENDS ${PROJECT_SOURCE_DIR}/web/*)
 set(arrays "")
 set(entries "")
 foreach(source ${page_sources})
@@ -28,7 +28,7 @@ foreach(source ${page_sources})
   string(APPEND arrays "constexpr unsigned char ${identifier}[] = {${bytes}};\n")
   string(APPEND entries "    {\"${path}\", \"${type}\", bytes_of(${identifier}), \"${hash}\"},\n")
 endforeach()
-file(CONFIGURE OUTPUT ${CMAKE_BINARY_DIR}/page_files.cpp CONTENT [[#include "atelier/server/page.h"
+file(CONFIGURE OUTPUT ${PROJECT_BINARY_DIR}/page_files.cpp CONTENT [[#include "atelier/server/page.h"
 
 namespace atelier::server {
 

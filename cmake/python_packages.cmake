@@ -1,7 +1,7 @@
 # LibTorch and OpenVINO are Python packages, located by the interpreter unless ATELIER_LIBTORCH and
 # OpenVINO_DIR are set.
-if(NOT Python_EXECUTABLE AND EXISTS ${CMAKE_SOURCE_DIR}/.venv/bin/python)
-  set(Python_EXECUTABLE ${CMAKE_SOURCE_DIR}/.venv/bin/python)
+if(NOT Python_EXECUTABLE AND EXISTS ${PROJECT_SOURCE_DIR}/.venv/bin/python)
+  set(Python_EXECUTABLE ${PROJECT_SOURCE_DIR}/.venv/bin/python)
 endif()
 find_package(Python 3.9 REQUIRED COMPONENTS Interpreter)
 

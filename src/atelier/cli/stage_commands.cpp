@@ -1,18 +1,14 @@
-#include <ATen/Parallel.h>
-
 #include <CLI/CLI.hpp>
 #include <iostream>
 
 #include "atelier/cli/commands.h"
-#include "atelier/core/atomic_file.h"
 #include "atelier/core/error.h"
-#include "atelier/core/heap.h"
-#include "atelier/core/log.h"
 #include "atelier/core/signals.h"
 #include "atelier/pipeline/make_stages.h"
 #include "atelier/pipeline/preflight.h"
 #include "atelier/pipeline/prompt_partition_stage.h"
 #include "atelier/pipeline/stages.h"
+#include "atelier/pipeline/start_run.h"
 #include "atelier/planning/dry_run.h"
 
 namespace atelier::cli {
@@ -41,8 +37,7 @@ void add_config_arguments(CLI::App& command, ConfigArguments& to) {
 constexpr unsigned seconds_of_a_step =
     10;  // that a stage may take to its next checkpoint after a request to stop
 
-/// Opens the run with its threads set, locks the run's directory (or one folder of it) against a
-/// second process, then calls `work`. `trains`: runs check_before_training first.
+/// Opens the run and calls pipeline::start_run.
 void with_run(const ConfigArguments& arguments, std::optional<std::int64_t> student,
               const std::string& lock_folder,
               const std::function<void(pipeline::RunContext&)>& work, bool trains = true,
@@ -55,23 +50,8 @@ void with_run(const ConfigArguments& arguments, std::optional<std::int64_t> stud
             fmt::format("--student {} is out of range; this run has students 0 to {}", *student,
                         context.config().partition.students - 1));
     }
-    // Errors in data and config are reported before the run's directory is created.
-    pipeline::check_run(context);
-    std::vector<std::string> warnings;
-    if (trains)
-        warnings = pipeline::check_before_training(context.loaded(), context.raw_data().get());
-    if (all_stages) pipeline::check_stages(context);
-    at::set_num_threads(static_cast<int>(context.config().threads));
-    core::keep_freed_memory();
-    const core::DirectoryLock lock(context.output() / lock_folder);
-    if (all_stages) core::log::also_write_to((context.output() / "log.txt").string());
-    for (const std::string& warning : warnings) core::log::warning("{}", warning);
-    if (context.config().precision == "bf16" && !context.config().compute().type) {
-        core::log::info(
-            "this CPU has no bfloat16 instructions that LibTorch could train with; computing in "
-            "float32, which is some ten times faster here");
-    }
-    work(context);
+    pipeline::start_run(
+        context, {.lock_folder = lock_folder, .trains = trains, .all_stages = all_stages}, work);
 }
 
 void add_run(CLI::App& app) {

@@ -13,6 +13,8 @@ namespace {
 
 constexpr std::chrono::milliseconds between_redraws{200};
 
+thread_local const std::function<void(const ProgressUpdate&)>* observer_of_thread = nullptr;
+
 // Three significant digits, without an exponent for large rates.
 std::string format_rate(double rate) {
     return rate >= 100 ? fmt::format("{:.0f}", rate) : fmt::format("{:.3g}", rate);
@@ -54,6 +56,7 @@ Progress::~Progress() {
 
 void Progress::update(std::int64_t done, const std::string& note) {
     done_ = done;
+    if (observer_of_thread) (*observer_of_thread)({label_, done, total_, unit_, note});
     if (!terminal_) return;
     const auto now = std::chrono::steady_clock::now();
     if (now - drawn_ < between_redraws) return;
@@ -79,6 +82,13 @@ void Progress::draw(const std::string& note) const {
     const int free_columns = columns - static_cast<int>(head.size() + tail.size());
     terminal::show_bar(cut(head + bar(fraction, free_columns) + tail, columns));
 }
+
+ProgressObserver::ProgressObserver(std::function<void(const ProgressUpdate&)> observer)
+    : observer_(std::move(observer)), before_(observer_of_thread) {
+    if (observer_) observer_of_thread = &observer_;
+}
+
+ProgressObserver::~ProgressObserver() { observer_of_thread = before_; }
 
 std::string format_duration(double seconds) {
     constexpr double longest = 1e15;  // larger values are meaningless and would not fit an integer

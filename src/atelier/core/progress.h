@@ -2,6 +2,7 @@
 
 #include <chrono>
 #include <cstdint>
+#include <functional>
 #include <string>
 
 namespace atelier::core {
@@ -26,6 +27,28 @@ private:
     std::int64_t total_, first_, done_;
     bool terminal_;
     std::chrono::steady_clock::time_point start_, drawn_{};
+};
+
+/// An update of a Progress. The texts live as long as the call.
+struct ProgressUpdate {
+    const std::string& label;
+    std::int64_t done, total;
+    const std::string& unit;
+    const std::string& note;
+};
+
+/// While it exists, `observer` hears every update of the Progress objects of this thread, whether
+/// or not there is a terminal: for programs that run Atelier within their own process.
+class ProgressObserver {
+public:
+    explicit ProgressObserver(std::function<void(const ProgressUpdate&)> observer);
+    ~ProgressObserver();
+    ProgressObserver(const ProgressObserver&) = delete;
+    ProgressObserver& operator=(const ProgressObserver&) = delete;
+
+private:
+    std::function<void(const ProgressUpdate&)> observer_;
+    const std::function<void(const ProgressUpdate&)>* before_;
 };
 
 /// 75 s as "1 min 15 s", 4000 s as "1 h 06 min".

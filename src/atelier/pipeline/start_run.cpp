@@ -1,0 +1,32 @@
+#include "atelier/pipeline/start_run.h"
+
+#include <ATen/Parallel.h>
+
+#include "atelier/core/atomic_file.h"
+#include "atelier/core/heap.h"
+#include "atelier/core/log.h"
+#include "atelier/pipeline/preflight.h"
+
+namespace atelier::pipeline {
+
+void start_run(RunContext& context, const StartOptions& options,
+               const std::function<void(RunContext&)>& work) {
+    check_run(context);
+    std::vector<std::string> warnings;
+    if (options.trains)
+        warnings = check_before_training(context.loaded(), context.raw_data().get());
+    if (options.all_stages) check_stages(context);
+    at::set_num_threads(static_cast<int>(context.config().threads));
+    core::keep_freed_memory();
+    const core::DirectoryLock lock(context.output() / options.lock_folder);
+    if (options.all_stages) core::log::also_write_to((context.output() / "log.txt").string());
+    for (const std::string& warning : warnings) core::log::warning("{}", warning);
+    if (context.config().precision == "bf16" && !context.config().compute().type) {
+        core::log::info(
+            "this CPU has no bfloat16 instructions that LibTorch could train with; computing in "
+            "float32, which is some ten times faster here");
+    }
+    work(context);
+}
+
+}  // namespace atelier::pipeline
