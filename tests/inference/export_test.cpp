@@ -85,7 +85,8 @@ TEST_F(Export, of_a_teacher_is_its_network) {
                  classes = at::tensor({2, 0, 1}, at::kLong);
     const Tensor labels = at::eye(3).index_select(0, classes);
     const Tensor expected =
-        diffusion::evaluate(model.network, {x, level, labels}, {model.parameters, "", false}).raw;
+        diffusion::evaluate(model.network, {x, level, labels}, backends::TorchOps(model.parameters))
+            .raw;
     for (const fs::path& file : exported(model))
         EXPECT_LT(backends::relative_distance(
                       computed(file, {{"x", x}, {"c_noise", level}, {"class", classes}}), expected),

@@ -79,7 +79,7 @@ inline void expect_every_input_to_matter_to_its_own_sample(const Network& networ
     expect_changed({inputs.x, with_first(inputs.c_noise, inputs.c_noise[0] + 0.5), inputs.labels},
                    "c_noise");
     if (inputs.labels) {
-        expect_changed({inputs.x, inputs.c_noise, with_first(*inputs.labels, *inputs.labels[1])},
+        expect_changed({inputs.x, inputs.c_noise, with_first(*inputs.labels, (*inputs.labels)[1])},
                        "labels");
     }
 }

@@ -82,7 +82,7 @@ EdmDenoiser::Output EdmDenoiser::denoise_and_encode(const Tensor& x_t, const Ten
     const Condition labelled = with_labels(network_, parameters_, condition);
     const backends::LowPrecision precision(x_t.device().type(), compute_.type);
     const NetworkOutputs out = evaluate(network_, network_inputs(network_, x_t, with, labelled),
-                                        {parameters_, "", compute_.recompute});
+                                        backends::TorchOps(parameters_, "", compute_.recompute));
     const Tensor f = out.raw.to(x_t.scalar_type());
     return {expand_like(with.c_skip, x_t) * x_t + expand_like(with.c_out, x_t) * f,
             out.bottleneck.to(x_t.scalar_type())};
@@ -94,7 +94,7 @@ Tensor EdmDenoiser::encode(const Tensor& x_t, const Tensor& sigma,
     const Condition labelled = with_labels(network_, parameters_, condition);
     const backends::LowPrecision precision(x_t.device().type(), compute_.type);
     return evaluate_encoder(network_, network_inputs(network_, x_t, with, labelled),
-                            {parameters_, "", compute_.recompute})
+                            backends::TorchOps(parameters_, "", compute_.recompute))
         .to(x_t.scalar_type());
 }
 

@@ -139,27 +139,26 @@ std::vector<CalibratedLayer> calibrate(const models::Model& model,
                                        const std::vector<CalibrationBatch>& batches) {
     std::vector<std::string> order;
     std::map<std::string, LayerStatistics> statistics;
-    observe_convolutions(model, batches,
-                         [&](const graph::Conv2d& layer, const Tensor& input, const Tensor&) {
-                             const std::string& name = layer.name;
-                             if (!statistics.contains(name)) order.push_back(name);
-                             LayerStatistics& layer_statistics = statistics[name];
-                             layer_statistics.max_magnitude = std::max(
-                                 layer_statistics.max_magnitude, input.abs().max().item<double>());
-                             layer_statistics.multiplications +=
-                                 static_cast<double>(input.numel() * layer.out_channels *
-                                                     layer.kernel * layer.kernel) /
-                                 static_cast<double>(layer.stride * layer.stride);
-                         });
-    observe_convolutions(model, batches,
-                         [&](const graph::Conv2d& layer, const Tensor& input, const Tensor&) {
-                             LayerStatistics& layer_statistics = statistics[layer.name];
-                             if (layer_statistics.max_magnitude > 0)
-                                 layer_statistics.counts +=
-                                     at::histc(input.abs().flatten().to(at::kFloat), bins, 0,
-                                               layer_statistics.max_magnitude)
-                                         .to(at::kDouble);
-                         });
+    observe_convolutions(
+        model, batches, [&](const graph::Conv2d& layer, const Tensor& input, const Tensor&) {
+            const std::string& name = layer.name;
+            if (!statistics.contains(name)) order.push_back(name);
+            LayerStatistics& layer_statistics = statistics[name];
+            layer_statistics.max_magnitude =
+                std::max(layer_statistics.max_magnitude, input.abs().max().item<double>());
+            layer_statistics.multiplications +=
+                static_cast<double>(input.numel() * layer.out_channels * layer.kernel *
+                                    layer.kernel) /
+                static_cast<double>(layer.stride * layer.stride);
+        });
+    observe_convolutions(
+        model, batches, [&](const graph::Conv2d& layer, const Tensor& input, const Tensor&) {
+            LayerStatistics& layer_statistics = statistics[layer.name];
+            if (layer_statistics.max_magnitude > 0)
+                layer_statistics.counts += at::histc(input.abs().flatten().to(at::kFloat), bins, 0,
+                                                     layer_statistics.max_magnitude)
+                                               .to(at::kDouble);
+        });
     double all = 0;
     for (const auto& [name, layer_statistics] : statistics) all += layer_statistics.multiplications;
     std::vector<CalibratedLayer> layers;

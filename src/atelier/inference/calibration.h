@@ -20,8 +20,8 @@ Tensor run(const models::Model& model, const backends::TorchOps& backend,
            const CalibrationBatch& batch);
 
 /// Sees each convolution of a network: layer, input and output.
-using ConvolutionObserver = std::function<void(const graph::Conv2d& layer, const Tensor& input,
-                                               const Tensor& output)>;
+using ConvolutionObserver =
+    std::function<void(const graph::Conv2d& layer, const Tensor& input, const Tensor& output)>;
 
 /// The network's raw output for a batch; reports its convolutions in order.
 Tensor observe(const models::Model& model, const CalibrationBatch& batch,

@@ -20,9 +20,9 @@ void check_multiple(const Tensor& tensor, const char* name, std::int64_t factor)
 /// engine.
 class ComputedNetwork {
 public:
-    /// `forward` records the function, whose parameters are read from `weights`. OpenVINO compiles from the mapped
-    /// files; for LibTorch the matrices are copied into memory in the engine's precision. Throws
-    /// core::UsageError for int8 and for the native engine.
+    /// `forward` records the function, whose parameters are read from `weights`. OpenVINO compiles
+    /// from the mapped files; for LibTorch the matrices are copied into memory in the engine's
+    /// precision. Throws core::UsageError for int8 and for the native engine.
     ComputedNetwork(models::DiffusersWeights weights, graph::Body forward, const Engine& engine);
 
     /// `inputs` are [N,...] each, float32 or int64 -> the network's output, float32 on the CPU.

@@ -129,8 +129,7 @@ void lower_network(OnnxGraph& graph, const models::Model& model) {
                                          input(graph, "c_noise", {})};
     if (model.network.label_dim > 0) inputs.labels = labels_of(graph, model);
     lower(graph, "raw", model.parameters,
-          *networks::graph_of(model.network, networks::input_shapes(model.network)),
-          inputs.list());
+          *networks::graph_of(model.network, networks::input_shapes(model.network)), inputs.list());
 }
 
 void write_model_graph(const models::Model& model, const fs::path& file, GraphFormat format) {
@@ -186,14 +185,13 @@ void write_parts(const models::DiffusersDirectory& from, const fs::path& to, Gra
                {{{"input_ids", {text.positions}, at::kInt}},
                 "last_hidden_state",
                 [&](Builder& ops, In in) { return text.forward(ops, in[0]); }});
-    write_part(to / "unet", from.unet_weights().map(), format,
-               {{{"sample", {unet.in_channels, side, side}},
-                 {"timestep", {}},
-                 {"encoder_hidden_states", {text.positions, unet.context_width}}},
-                "out_sample",
-                [&](Builder& ops, In in) {
-                    return unet.forward(ops, in[0], in[1], in[2]).predicted;
-                }});
+    write_part(
+        to / "unet", from.unet_weights().map(), format,
+        {{{"sample", {unet.in_channels, side, side}},
+          {"timestep", {}},
+          {"encoder_hidden_states", {text.positions, unet.context_width}}},
+         "out_sample",
+         [&](Builder& ops, In in) { return unet.forward(ops, in[0], in[1], in[2]).predicted; }});
     const backends::Parameters vae_weights = from.vae_weights().map();
     write_part(to / "vae_decoder", vae_weights, format,
                {{{"latent_sample", {vae.latent_channels, side, side}}},

@@ -85,9 +85,8 @@ std::unique_ptr<CompiledNetwork> compile_native(const models::Model& model,
     }
     backends::ProgramOps backend(model.parameters);
     const networks::InputsOf<backends::ProgramValue> inputs = make_inputs(backend);
-    backends::Program program =
-        backend.compiled(*networks::graph_of(network, networks::input_shapes(network)),
-                         inputs.list());
+    backends::Program program = backend.compiled(
+        *networks::graph_of(network, networks::input_shapes(network)), inputs.list());
     model.release_pages();
     return std::make_unique<NativeNetwork>(std::move(program), widths, widths[0]);
 }

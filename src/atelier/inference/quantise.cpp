@@ -16,8 +16,8 @@ constexpr std::size_t measured_batches = 3;
 
 using Ranges = std::map<std::string, double>;  // of inputs, by layer
 
-/// Fake quantisation: computes the layers in `ranges` with inputs and weights rounded to int8 steps,
-/// in float32.
+/// Fake quantisation: computes the layers in `ranges` with inputs and weights rounded to int8
+/// steps, in float32.
 class FakeQuantisation {
 public:
     FakeQuantisation(const backends::Parameters& full, const backends::Parameters& rounded,
@@ -70,8 +70,7 @@ public:
     }
 
 private:
-    Tensor output(const CalibrationBatch& batch,
-                  const Ranges& ranges) const {
+    Tensor output(const CalibrationBatch& batch, const Ranges& ranges) const {
         at::NoGradGuard no_gradients;
         backends::TorchOps backend(model_.parameters);
         backend.replace_convolutions(FakeQuantisation(model_.parameters, rounded_, ranges));
@@ -107,17 +106,15 @@ ChannelMeans shifts_to(const ChannelMeans& target_means, const models::Model& mo
 /// Bias correction (Nagel et al. 2019, "Data-free quantization", section 4.2): shifts the biases of
 /// rounded layers so that the channel means are preserved. Rounding shifts all samples in the same
 /// direction, which distorts statistics of an image set more than any single image.
-void correct_biases(models::Model& model, const backends::Parameters& rounded,
-                    const Ranges& ranges,
+void correct_biases(models::Model& model, const backends::Parameters& rounded, const Ranges& ranges,
                     const std::vector<CalibrationBatch>& batches) {
     at::NoGradGuard no_gradients;
     ChannelMeans total;
     for (const CalibrationBatch& batch : batches) {
         ChannelMeans target_means;
-        observe(model, batch,
-                [&](const graph::Conv2d& layer, const Tensor&, const Tensor& output) {
-                    target_means[layer.name] = output.mean({0, 2, 3}, true);
-                });
+        observe(model, batch, [&](const graph::Conv2d& layer, const Tensor&, const Tensor& output) {
+            target_means[layer.name] = output.mean({0, 2, 3}, true);
+        });
         for (const auto& [name, by] : shifts_to(target_means, model, rounded, ranges, batch))
             total[name] = total.contains(name) ? total[name] + by : by;
     }

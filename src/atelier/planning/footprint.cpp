@@ -130,11 +130,11 @@ NetworkCost low_rank(NetworkCost cost, double deltas) {
 }
 
 NetworkCost head_cost(const networks::Network& network, const ExecutionMode& mode) {
-    const graph::Graph head = graph::record(
-        {networks::bottleneck_shape(network)},
-        [](graph::Builder& ops, std::span<const graph::Value> bottleneck) {
-            return std::vector{networks::discriminator_head(ops, bottleneck[0])};
-        });
+    const graph::Graph head =
+        graph::record({networks::bottleneck_shape(network)},
+                      [](graph::Builder& ops, std::span<const graph::Value> bottleneck) {
+                          return std::vector{networks::discriminator_head(ops, bottleneck[0])};
+                      });
     const auto traced = [&](bool backward) {
         return networks::Trace{head.parameters, graph::flops(head),
                                graph::memory(head, activation_policy(mode, backward))};
