@@ -61,23 +61,36 @@ Tensor oracle(const NoiseSchedule& schedule, const Tensor& x_0, const Tensor& z,
     return z;
 }
 
-/// A flow network that knows the velocity of data N(centre, std^2) at every point.
+/// Knows the velocity of data N(centre, std^2) at every point x_t of a flow at times 1000 t.
 struct GaussianFlow {
-    GaussianFlow(double centre, double std) {
-        network.data_shape = {2};
-        network.forward = [=](graph::Ops&, const networks::Inputs& in) {
-            const Tensor x_t = backends::tensor_of(in.x),
-                         t = expand_like(backends::tensor_of(in.c_noise), x_t) / 1000;
-            // E[x_0 | x_t] and z = (x_t - (1-t) x_0) / t, whose difference is the velocity.
-            const Tensor variance = (1 - t).square() * std * std + t.square();
-            const Tensor clean = centre + (1 - t) * std * std / variance * (x_t - (1 - t) * centre);
-            return networks::Outputs{(x_t - clean) / t, in.x};
-        };
+    double centre, std;
+
+    Tensor velocity(const Tensor& x_t, const Tensor& c_noise) const {
+        const Tensor t = expand_like(c_noise, x_t) / 1000;
+        // E[x_0 | x_t] and z = (x_t - (1-t) x_0) / t, whose difference is the velocity.
+        const Tensor variance = (1 - t).square() * std * std + t.square();
+        const Tensor clean = centre + (1 - t) * std * std / variance * (x_t - (1 - t) * centre);
+        return (x_t - clean) / t;
     }
-    networks::Network network;
 };
 
-const backends::Parameters untrained;
+/// A network of that velocity with the preconditioning of its noise schedule.
+class FlowDenoiser : public Denoiser {
+public:
+    FlowDenoiser(const GaussianFlow& model, const NoiseSchedule& noise)
+        : model_(model), noise_(noise) {}
+
+    Tensor denoise(const Tensor& x, const Tensor& sigma, const Condition&) const override {
+        const Preconditioning with = noise_.preconditioning(sigma);
+        return expand_like(with.c_skip, x) * x +
+               expand_like(with.c_out, x) *
+                   model_.velocity(expand_like(with.c_in, x) * x, with.c_noise);
+    }
+
+private:
+    GaussianFlow model_;
+    NoiseSchedule noise_;
+};
 
 }  // namespace
 
@@ -180,30 +193,25 @@ TEST(FlowNoise, trains_at_logit_normal_times) {
 }
 
 TEST(FlowNoise, ddim_is_eulers_method_along_the_velocity) {
-    const GaussianFlow model(0.4, 0.5);
+    const GaussianFlow model{0.4, 0.5};
     const NoiseSchedule schedule = flow(3);
-    const EdmDenoiser denoiser(model.network, untrained, schedule);
+    const FlowDenoiser denoiser(model, schedule);
     const auto levels = schedule.sampling_levels(20);
     const Tensor z = seeded_normal(3);
     const auto time = [](double sigma) { return sigma / (1 + sigma); };
-    backends::TorchOps backend(untrained, "");
     Tensor x_t = z * time(levels.front());  // what sample_ddim begins with, times 1 - t
     for (std::size_t i = 0; i + 1 < levels.size(); ++i) {
         const double t = time(levels[i]), next = time(levels[i + 1]);
-        const Tensor velocity = backends::tensor_of(
-            model.network
-                .forward(backend, {x_t, at::full({4}, 1000 * t, at::kDouble), std::nullopt})
-                .raw);
-        x_t = x_t + (next - t) * velocity;
+        x_t = x_t + (next - t) * model.velocity(x_t, at::full({4}, 1000 * t, at::kDouble));
     }
     EXPECT_LT(backends::relative_distance(sample_ddim(denoiser, z, levels, {}), x_t), 1e-9);
 }
 
 TEST(FlowNoise, sampling_converges_to_the_exact_flow_of_a_gaussian) {
     const double centre = 0.4, std = 0.5;
-    const GaussianFlow model(centre, std);
+    const GaussianFlow model{centre, std};
     const NoiseSchedule schedule = flow();
-    const EdmDenoiser denoiser(model.network, untrained, schedule);
+    const FlowDenoiser denoiser(model, schedule);
     const Tensor z = seeded_normal(4, 64);
     // x - centre grows as sqrt(std^2 + sigma^2) along the probability-flow ODE.
     const double high = schedule.sigma_max;
