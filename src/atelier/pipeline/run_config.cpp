@@ -5,7 +5,7 @@
 #include "atelier/core/processors.h"
 #include "atelier/distillation/divergences.h"
 #include "atelier/inference/device.h"
-#include "atelier/inference/generator.h"
+#include "atelier/inference/sampling.h"
 #include "atelier/kernels/instructions.h"
 #include "atelier/networks/network.h"
 
