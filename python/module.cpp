@@ -18,10 +18,9 @@
 #include "atelier/core/image_file.h"
 #include "atelier/core/log.h"
 #include "atelier/core/signals.h"
-#include "atelier/inference/generator.h"
-#include "atelier/inference/prompted_generator.h"
-#include "atelier/metrics/caption_measuring.h"
-#include "atelier/models/diffusers_directory.h"
+#include "atelier/inference/pipeline.h"
+#include "atelier/metrics/measuring.h"
+#include "atelier/models/ensemble.h"
 #include "atelier/models/identify_path.h"
 
 /// The native half of the Python module. python/atelier/ adds types, checks and documentation.
@@ -54,6 +53,7 @@ std::uint64_t seed_of(std::int64_t seed) {
 }
 
 using Classes = std::vector<std::int64_t>;
+using Prompts = std::vector<std::string>;
 
 /// The process that has started computing threads; 0 before anything was computed.
 std::atomic<pid_t> computing_process{0};
@@ -82,214 +82,149 @@ void begin_to_compute() {
     fail_in_forked_process();
 }
 
-/// A generator that several Python threads may use: calls run one after the other and without the
+/// A pipeline that several Python threads may use: calls run one after the other and without the
 /// interpreter's lock.
-template <class Generator>
-class Shared {
-protected:
-    explicit Shared(std::filesystem::path path) : path_(std::move(path)) {
-        fail_in_forked_process();
-    }
-
-    /// In a forked process the generator is leaked: destroying it would wait for missing threads.
-    ~Shared() {
-        if (forked_from_a_computing_process()) (void)generator_.release();
-    }
-
+class Ensemble {
+private:
     template <class Work>
     auto exclusively(const Work& work) {
         begin_to_compute();
         const nb::gil_scoped_release release_lock;
         const std::lock_guard one_at_a_time(busy_);
-        return work(*generator_);
+        return work(*pipeline_);
     }
 
-    /// Evaluates this model with `measure` under the seeds `seed`, ..., `seed` + `seeds` - 1.
-    template <class Measure>
-    nlohmann::json run_evaluation(metrics::EvaluationConfig config, std::int64_t seed,
-                                  std::int64_t seeds, const Measure& measure) {
-        config.device = generator_->engine().device;
-        config.seeds.clear();
-        for (std::int64_t i = 0; i < seeds; ++i)
-            config.seeds.push_back(seed_of(seed) + static_cast<std::uint64_t>(i));
-        const std::string name = path_.string();
-        return exclusively([&](Generator& generator) {
-            return measure(config, {{name, &generator}}).at("models").at(name);
-        });
-    }
-
-    nlohmann::json facts_with(nlohmann::json facts) const {
-        facts.update({{"sampler", inference::name_of(generator_->sampling().method)},
-                      {"evaluations", generator_->sampling().evaluations()},
-                      {"engine", inference::name_of(generator_->engine().kind)},
-                      {"precision", inference::name_of(generator_->engine().precision)}});
-        return facts;
-    }
-
-    const std::filesystem::path path_;
-    std::unique_ptr<Generator> generator_;
-
-private:
-    std::mutex busy_;
-};
-
-/// A model or ensemble conditioned on classes.
-class Ensemble : Shared<inference::Generator> {
 public:
     Ensemble(const std::filesystem::path& path, const std::string& engine,
              const std::string& precision, const std::string& device, const std::string& sampler,
-             const std::optional<std::int64_t>& steps)
-        : Shared(path) {
+             const std::optional<std::int64_t>& steps, const std::optional<double>& guidance,
+             const std::string& negative, std::int64_t height, std::int64_t width)
+        : path_(path) {
+        fail_in_forked_process();
         const nb::gil_scoped_release release_lock;
-        if (models::is_diffusers_directory(path)) {
-            throw core::UsageError(path.string() +
-                                   ": is a diffusers directory, which Python does not read; draw "
-                                   "from it with: atelier sample " +
-                                   path.string() +
-                                   " --prompt WORDS --out x.png; ensembles and teachers that a run "
-                                   "made of it are read here");
-        }
-        if (!models::is_ensemble_directory(path))
-            begin_to_compute();  // a single model is compiled now, students on first use
-        generator_ = inference::open_generator(path, inference::sampling_of(sampler, steps),
-                                               inference::engine_of(engine, precision, device));
+        // A single model is compiled now, students on first use; a text encoder computes now.
+        const bool prompts = inference::reads_prompts(path),
+                   single = !models::is_ensemble_directory(path);
+        if (prompts || single) begin_to_compute();
+        pipeline_ = inference::Pipeline::load(
+            path, {.engine = inference::engine_of(engine, precision, device),
+                   .sampler = sampler,
+                   .steps = steps,
+                   .guidance = guidance,
+                   .negative = negative,
+                   .height = height,
+                   .width = width});
+        if (single && !prompts) pipeline_->preload(0);
     }
 
-    Tensor sample(std::int64_t count, std::int64_t seed, const Classes& classes) {
-        return exclusively([&](inference::Generator& generator) {
-            const auto request =
-                inference::sample_request(count, seed_of(seed), classes, generator.prior());
-            return data::to_user_space(generator.spec(), inference::draw_all(generator, request));
+    /// In a forked process the pipeline is leaked: destroying it would wait for missing threads.
+    ~Ensemble() {
+        if (forked_from_a_computing_process()) (void)pipeline_.release();
+    }
+
+    /// Classes or prompts, whichever the model takes; repeated in order up to the count.
+    Tensor sample(std::int64_t count, std::int64_t seed, const Classes& classes,
+                  const Prompts& prompts) {
+        return exclusively([&](inference::Pipeline& pipeline) {
+            return pipeline.sample(requests(count, seed, classes, prompts));
         });
     }
 
     Tensor labels(std::int64_t count, std::int64_t seed, const Classes& classes) const {
-        return at::tensor(
-            inference::sample_request(count, seed_of(seed), classes, generator_->prior()).classes,
-            at::kLong);
+        return at::tensor(inference::classes_of(requests(count, seed, classes, {})), at::kLong);
     }
 
-    Tensor route(const Classes& classes) const {
-        Classes students;
-        for (const std::int64_t one : classes) students.push_back(generator_->student_of(one));
-        return at::tensor(students, at::kLong);
+    Tensor route(const Classes& classes, const Prompts& prompts) {
+        std::vector<inference::Condition> conditions = inference::conditions_of(prompts);
+        for (const std::int64_t one : classes) conditions.emplace_back(inference::ClassId{one});
+        const auto students = [&](const inference::Pipeline& pipeline) {
+            Classes owners;
+            for (const auto& owner : pipeline.route(conditions)) owners.push_back(owner.student);
+            return at::tensor(owners, at::kLong);
+        };
+        if (!pipeline_->reads_prompts()) return students(*pipeline_);  // computes nothing
+        return exclusively(students);
     }
 
+    /// The end of each prompt that exceeds the tokens which the model reads.
+    std::vector<std::string> unread(const Prompts& prompts) const {
+        std::vector<std::string> ends;
+        for (const std::string& prompt : prompts)
+            ends.push_back(pipeline_->conditioner().truncated_tail(prompt));
+        return ends;
+    }
+
+    /// Evaluates under the seeds `seed`, ..., `seed` + `seeds` - 1.
     nlohmann::json evaluate(const std::string& data, const std::string& reference,
                             std::int64_t count, std::int64_t seed, std::int64_t seeds,
                             const std::string& split, const std::string& classifier,
                             const std::string& inception, bool latency) {
-        return run_evaluation({.data = data,
-                               .split = split,
-                               .classifier = classifier,
-                               .inception = inception,
-                               .reference = reference,
-                               .count = count,
-                               .latency = latency},
-                              seed, seeds, metrics::measure);
+        metrics::EvaluationConfig config{.data = data,
+                                         .split = split,
+                                         .classifier = classifier,
+                                         .inception = inception,
+                                         .reference = reference,
+                                         .device = pipeline_->engine().device,
+                                         .count = count,
+                                         .latency = latency};
+        config.seeds.clear();
+        for (std::int64_t i = 0; i < seeds; ++i)
+            config.seeds.push_back(seed_of(seed) + static_cast<std::uint64_t>(i));
+        const std::string name = path_.string();
+        return exclusively([&](inference::Pipeline& pipeline) {
+            return metrics::measure(config, {{name, &pipeline}}).at("models").at(name);
+        });
     }
 
     std::string hash() {
-        return exclusively(
-            [](inference::Generator& generator) { return inference::hash_of(generator); });
+        return exclusively([](inference::Pipeline& pipeline) { return pipeline.hash(); });
+    }
+    std::vector<std::string> hashes() {
+        return exclusively([](inference::Pipeline& pipeline) { return pipeline.hashes(); });
     }
 
     std::int64_t parse_class(const std::string& word) const {
-        return conditions::parse_class(word, generator_->spec().class_names,
-                                       generator_->partition().classes());
+        return conditions::parse_class(word, pipeline_->spec().class_names,
+                                       pipeline_->partition().classes());
     }
 
     /// The constant properties, as JSON.
     nlohmann::json facts() const {
-        const data::SampleSpec& spec = generator_->spec();
-        return facts_with(
-            {{"kind", spec.kind == data::SampleSpec::Kind::image ? "image" : "points"},
-             {"shape", spec.shape},
-             {"class_names", spec.class_names},
-             {"partition", conditions::to_json(generator_->partition())},
-             {"prior", generator_->prior().weights}});
-    }
-};
-
-/// A model or ensemble conditioned on prompts.
-class PromptEnsemble : Shared<inference::PromptedGenerator> {
-public:
-    PromptEnsemble(const std::filesystem::path& path, const std::string& engine,
-                   const std::string& precision, const std::string& device,
-                   const std::string& sampler, const std::optional<std::int64_t>& steps,
-                   const std::optional<double>& guidance)
-        : Shared(path) {
-        const nb::gil_scoped_release release_lock;
-        begin_to_compute();
-        generator_ = std::make_unique<inference::PromptedGenerator>(
-            path, inference::sampling_of(sampler, steps), guidance,
-            inference::engine_of(engine, precision, device));
+        const data::SampleSpec& spec = pipeline_->decoded_spec();
+        nlohmann::json facts{
+            {"reads_prompts", pipeline_->reads_prompts()},
+            {"kind", spec.kind == data::SampleSpec::Kind::points ? "points" : "image"},
+            {"shape", spec.shape},
+            {"class_names", pipeline_->spec().class_names},
+            {"partition", conditions::to_json(pipeline_->partition())},
+            {"prior", pipeline_->prior().weights},
+            {"sampler", inference::name_of(pipeline_->sampling().method)},
+            {"evaluations", pipeline_->sampling().evaluations()},
+            {"engine", inference::name_of(pipeline_->engine().kind)},
+            {"precision", inference::name_of(pipeline_->engine().precision)}};
+        if (pipeline_->reads_prompts())
+            facts.update({{"class_names", nlohmann::json::array()},
+                          {"prior", nlohmann::json::array()},
+                          {"partition",
+                           {{"students", pipeline_->students()},
+                            {"method", pipeline_->partition().method},
+                            {"hash", pipeline_->partition_hash()},
+                            {"owner", nlohmann::json::array()}}}});
+        return facts;
     }
 
-    /// Prompts are repeated in order up to the count.
-    Tensor sample(std::int64_t count, std::int64_t seed, const std::vector<std::string>& prompts) {
-        const inference::SampleRequest numbered =
-            inference::sample_request(count, seed_of(seed), {0}, {{1.0}});
-        inference::PromptSampleRequest request{numbered.seed, numbered.numbers, {}};
-        for (std::int64_t i = 0; i < count; ++i)
-            request.prompts.push_back(prompts[static_cast<std::size_t>(i) % prompts.size()]);
-        return exclusively([&](inference::PromptedGenerator& generator) {
-            return generator.to_pixels(generator.draw(request));
-        });
+private:
+    std::vector<inference::SampleRequest> requests(std::int64_t count, std::int64_t seed,
+                                                   const Classes& classes,
+                                                   const Prompts& prompts) const {
+        if (pipeline_->reads_prompts())
+            return inference::prompt_requests(count, seed_of(seed), prompts);
+        return inference::class_requests(count, seed_of(seed), classes, pipeline_->prior());
     }
 
-    Tensor route(const std::vector<std::string>& prompts) {
-        return exclusively([&](const inference::PromptedGenerator& generator) {
-            const Tensor embeddings = generator.encoder().embed(prompts);
-            Classes students;
-            for (std::int64_t i = 0; i < embeddings.size(0); ++i)
-                students.push_back(generator.route(embeddings[i]).student);
-            return at::tensor(students, at::kLong);
-        });
-    }
-
-    /// The end of each prompt that exceeds the tokens which the model reads.
-    std::vector<std::string> unread(const std::vector<std::string>& prompts) {
-        return exclusively([&](const inference::PromptedGenerator& generator) {
-            std::vector<std::string> unread_ends;
-            for (const std::string& prompt : prompts)
-                unread_ends.push_back(generator.encoder().tokenizer.truncated_tail(prompt));
-            return unread_ends;
-        });
-    }
-
-    nlohmann::json evaluate(const std::string& data, std::int64_t count, std::int64_t seed,
-                            std::int64_t seeds, const std::string& split,
-                            const std::string& classifier, bool latency) {
-        return run_evaluation({.data = data,
-                               .split = split,
-                               .classifier = classifier,
-                               .count = count,
-                               .latency = latency},
-                              seed, seeds, metrics::measure_captions);
-    }
-
-    std::string hash() {
-        return exclusively([](inference::PromptedGenerator& generator) {
-            return inference::hash_of(generator.hashes());
-        });
-    }
-    std::vector<std::string> hashes() {
-        return exclusively(
-            [](inference::PromptedGenerator& generator) { return generator.hashes(); });
-    }
-
-    nlohmann::json facts() const {
-        return facts_with({{"kind", "image"},
-                           {"shape", generator_->image_shape()},
-                           {"class_names", nlohmann::json::array()},
-                           {"prior", nlohmann::json::array()},
-                           {"partition",
-                            {{"students", generator_->students()},
-                             {"method", generator_->partition_method()},
-                             {"hash", generator_->partition_hash()},
-                             {"owner", nlohmann::json::array()}}}});
-    }
+    const std::filesystem::path path_;
+    std::unique_ptr<inference::Pipeline> pipeline_;
+    std::mutex busy_;
 };
 
 /// Runs Python's signal handlers, which it runs only between its own instructions, of which there
@@ -346,26 +281,31 @@ NB_MODULE(_atelier, module) {
     core::set_stop_check(python_wants_to_stop);
     nb::class_<Ensemble>(module, "Ensemble")
         .def(nb::init<const std::filesystem::path&, const std::string&, const std::string&,
-                      const std::string&, const std::string&, const std::optional<std::int64_t>&>(),
+                      const std::string&, const std::string&, const std::optional<std::int64_t>&,
+                      const std::optional<double>&, const std::string&, std::int64_t,
+                      std::int64_t>(),
              nb::arg("path"), nb::arg("engine"), nb::arg("precision"), nb::arg("device"),
-             nb::arg("sampler"), nb::arg("steps").none())
+             nb::arg("sampler"), nb::arg("steps").none(), nb::arg("guidance").none(),
+             nb::arg("negative"), nb::arg("height"), nb::arg("width"))
         .def(
             "sample",
-            [](Ensemble& self, std::int64_t count, std::int64_t seed, const Classes& classes) {
-                return array_of(self.sample(count, seed, classes));
+            [](Ensemble& self, std::int64_t count, std::int64_t seed, const Classes& classes,
+               const Prompts& prompts) {
+                return array_of(self.sample(count, seed, classes, prompts));
             },
-            nb::arg("count"), nb::arg("seed"), nb::arg("classes"))
+            nb::arg("count"), nb::arg("seed"), nb::arg("classes"), nb::arg("prompts"))
         .def(
             "labels",
             [](const Ensemble& self, std::int64_t count, std::int64_t seed,
                const Classes& classes) { return array_of(self.labels(count, seed, classes)); },
             nb::arg("count"), nb::arg("seed"), nb::arg("classes"))
+        .def("unread", &Ensemble::unread, nb::arg("prompts"))
         .def(
             "route",
-            [](const Ensemble& self, const Classes& classes) {
-                return array_of(self.route(classes));
+            [](Ensemble& self, const Classes& classes, const Prompts& prompts) {
+                return array_of(self.route(classes, prompts));
             },
-            nb::arg("classes"))
+            nb::arg("classes"), nb::arg("prompts"))
         .def(
             "evaluate",
             [](Ensemble& self, const std::string& data, const std::string& reference,
@@ -378,46 +318,9 @@ NB_MODULE(_atelier, module) {
             nb::arg("seeds"), nb::arg("split"), nb::arg("classifier"), nb::arg("inception"),
             nb::arg("latency"))
         .def("hash", &Ensemble::hash)
+        .def("hashes", &Ensemble::hashes)
         .def("class_named", &Ensemble::parse_class, nb::arg("word"))
         .def("facts", [](const Ensemble& self) { return object_of(self.facts()); });
-    nb::class_<PromptEnsemble>(module, "PromptEnsemble")
-        .def(nb::init<const std::filesystem::path&, const std::string&, const std::string&,
-                      const std::string&, const std::string&, const std::optional<std::int64_t>&,
-                      const std::optional<double>&>(),
-             nb::arg("path"), nb::arg("engine"), nb::arg("precision"), nb::arg("device"),
-             nb::arg("sampler"), nb::arg("steps").none(), nb::arg("guidance").none())
-        .def(
-            "sample",
-            [](PromptEnsemble& self, std::int64_t count, std::int64_t seed,
-               const std::vector<std::string>& prompts) {
-                return array_of(self.sample(count, seed, prompts));
-            },
-            nb::arg("count"), nb::arg("seed"), nb::arg("prompts"))
-        .def(
-            "unread",
-            [](PromptEnsemble& self, const std::vector<std::string>& prompts) {
-                return self.unread(prompts);
-            },
-            nb::arg("prompts"))
-        .def(
-            "route",
-            [](PromptEnsemble& self, const std::vector<std::string>& prompts) {
-                return array_of(self.route(prompts));
-            },
-            nb::arg("prompts"))
-        .def(
-            "evaluate",
-            [](PromptEnsemble& self, const std::string& data, std::int64_t count, std::int64_t seed,
-               std::int64_t seeds, const std::string& split, const std::string& classifier,
-               bool latency) {
-                return object_of(
-                    self.evaluate(data, count, seed, seeds, split, classifier, latency));
-            },
-            nb::arg("data"), nb::arg("count"), nb::arg("seed"), nb::arg("seeds"), nb::arg("split"),
-            nb::arg("classifier"), nb::arg("latency"))
-        .def("hash", &PromptEnsemble::hash)
-        .def("hashes", &PromptEnsemble::hashes)
-        .def("facts", [](const PromptEnsemble& self) { return object_of(self.facts()); });
     module.def(
         "encode_png",
         [](const nb::ndarray<const std::uint8_t, nb::ndim<3>, nb::c_contig, nb::device::cpu>&
@@ -432,7 +335,6 @@ NB_MODULE(_atelier, module) {
         },
         nb::arg("pixels"));
     module.attr("__version__") = ATELIER_VERSION;
-    module.def("reads_prompts", &inference::reads_prompts, nb::arg("path"));
     module.def(
         "model_at",
         [](const std::filesystem::path& path) { return models::model_at(path).string(); },

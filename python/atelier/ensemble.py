@@ -32,18 +32,27 @@ def load(
     sampler: str | None = None,
     steps: int | None = None,
     guidance: float | None = None,
+    negative: str | None = None,
+    height: int | None = None,
+    width: int | None = None,
 ) -> Ensemble:
-    """Open an ensemble directory, a model directory (an ensemble of one) or the ensemble of a run.
+    """Open an ensemble, a model (an ensemble of one), the ensemble of a run, or a diffusers
+    directory.
 
     engine      "native" or "openvino" (CPUs), "torch", or "auto": on CPUs native for small networks
                 in fp32, else OpenVINO; LibTorch on GPUs
     precision   "fp32", "bf16", "int8" (quantised models), or "auto": int8 for those, else fp32
     device      "cpu", "cuda" or "cuda:N", or a torch.device
     sampler     "one-step", "heun", "ddim" or "stochastic" (EDM's, with settings:
-                "stochastic:256,S_churn=40"); None: one step for students, 18 Heun steps for other
-                models
-    steps       for heun, ddim and stochastic
-    guidance    for teachers that read prompts; None: the guidance used to distil their students
+                "stochastic:256,S_churn=40"); of diffusers directories "dpm++" or "ddim"; None: one
+                step for students, 18 Heun steps for other models, 25 of dpm++ for diffusers
+                directories
+    steps       for heun, ddim, stochastic and dpm++
+    guidance    for diffusers directories and teachers that read prompts; None: 7.5, or the guidance
+                used to distil the teacher's students
+    negative    the negative prompt, of diffusers directories, as are
+    height,     of the images in pixels; None: the model's own
+    width
 
     An ensemble's students are loaded on first use. Raises Error when the directory is not a valid
     model, UsageError (a ValueError) on invalid arguments.
@@ -58,22 +67,16 @@ def load(
         "steps": None if steps is None else whole("steps", steps, 1),
     }
     words = _atelier.model_at(path_word("path", path))
-    scale = None if guidance is None else real("guidance", guidance)
-    if _atelier.reads_prompts(words):
-        return Ensemble(
-            _atelier.PromptEnsemble(words, *how.values(), scale),
-            Path(words),
-            {**how, "guidance": scale},
-        )
-    if scale is not None:
-        raise _atelier.UsageError(
-            f"{words}: guidance is for teachers that read prompts, and this model knows classes"
-        )
+    how["guidance"] = None if guidance is None else real("guidance", guidance)
+    how["negative"] = "" if negative is None else word("negative", negative)
+    how["height"] = 0 if height is None else whole("height", height, 8)
+    how["width"] = 0 if width is None else whole("width", width, 8)
     return Ensemble(_atelier.Ensemble(words, *how.values()), Path(words), how)
 
 
 def _loaded_again(path: str, how: dict[str, Any]) -> Ensemble:
-    return load(path, **{**how, "sampler": how["sampler"] or None})
+    unset = {name: None for name in ("sampler", "negative", "height", "width") if not how[name]}
+    return load(path, **{**how, **unset})
 
 
 class Ensemble:
@@ -87,9 +90,7 @@ class Ensemble:
     raises Error, since the computing threads are not inherited.
     """
 
-    def __init__(
-        self, core: _atelier.Ensemble | _atelier.PromptEnsemble, path: Path, how: dict[str, Any]
-    ) -> None:
+    def __init__(self, core: _atelier.Ensemble, path: Path, how: dict[str, Any]) -> None:
         self._core = core
         self._how = how
         self._facts = core.facts()
@@ -110,7 +111,7 @@ class Ensemble:
     @property
     def reads_prompts(self) -> bool:
         """Whether it takes `prompts` instead of `classes`."""
-        return isinstance(self._core, _atelier.PromptEnsemble)
+        return bool(self._facts["reads_prompts"])
 
     @property
     def students(self) -> int:
@@ -155,7 +156,7 @@ class Ensemble:
 
     @property
     def sampler(self) -> str:
-        """ "one-step", "heun", "ddim" or "stochastic"."""
+        """ "one-step", "heun", "ddim", "stochastic" or "dpm++"."""
         return str(self._facts["sampler"])
 
     @property
@@ -189,12 +190,12 @@ class Ensemble:
         self, classes: Classes | None = None, *, prompts: Prompts | None = None
     ) -> NDArray[np.int64]:
         """The student that owns each of `classes`, or of `prompts`: int64 [N]."""
-        if isinstance(self._core, _atelier.PromptEnsemble):
-            return self._core.route(self._words(classes, prompts))
+        if self.reads_prompts:
+            return self._core.route([], self._words(classes, prompts))
         self._no_prompts(prompts)
         if classes is None:
             raise _atelier.UsageError("classes is missing; name one or more")
-        return self._core.route(self._ids(classes))
+        return self._core.route(self._ids(classes), [])
 
     def sample(
         self,
@@ -220,7 +221,7 @@ class Ensemble:
         have the same bytes as those that `atelier sample PATH --count N --class ... --seed S --out
         x.npz` (or `--prompt`) writes on the same machine.
         """
-        if isinstance(self._core, _atelier.PromptEnsemble):
+        if self.reads_prompts:
             words = self._words(classes, prompts)
             for rest in filter(None, self._core.unread(list(dict.fromkeys(words)))):
                 warnings.warn(
@@ -230,18 +231,19 @@ class Ensemble:
             drawn = self._core.sample(
                 len(words) if count is None else whole("count", count, None),
                 whole("seed", seed),
+                [],
                 words,
             )
         else:
             self._no_prompts(prompts)
-            drawn = self._core.sample(*self._request(count, classes, seed))
+            drawn = self._core.sample(*self._request(count, classes, seed), [])
         return drawn.view(Images) if self.kind == "image" else drawn
 
     def labels(
         self, count: int | None = None, classes: Classes | None = None, seed: int = 0
     ) -> NDArray[np.int64]:
         """The classes of the samples that `sample` draws with the same arguments: int64 [N]."""
-        if isinstance(self._core, _atelier.PromptEnsemble):
+        if self.reads_prompts:
             raise _atelier.UsageError("this model reads prompts and knows no classes")
         return self._core.labels(*self._request(count, classes, seed))
 
@@ -294,20 +296,18 @@ class Ensemble:
             path_word("classifier", classifier),
             "" if inception is None else path_word("inception", inception),
         )
-        if isinstance(self._core, _atelier.PromptEnsemble):
-            if data is None or inception is not None:
-                raise _atelier.UsageError(
-                    "a model of captions is measured against data, captions:FOLDER, on its"
-                    " classifiers' features; leave inception and reference out"
-                )
-            return self._core.evaluate(data, count, seed, seeds, *words[:2], bool(latency))
+        if self.reads_prompts and data is None:
+            raise _atelier.UsageError(
+                "a model that reads prompts is measured against captioned data, which it draws the"
+                " captions of; give data instead of reference"
+            )
         return self._core.evaluate(
             data or "", reference or "", count, seed, seeds, *words, bool(latency)
         )
 
     def _measured(self, model: dict[str, Any]) -> bool:
         """Whether a result file's words on the model it measured are about these weights."""
-        if isinstance(self._core, _atelier.PromptEnsemble):
+        if self.reads_prompts:
             return bool(model.get("hashes") == self._core.hashes())
         return bool(model.get("hash") == self.hash)
 
@@ -328,7 +328,6 @@ class Ensemble:
             )
 
     def _ids(self, classes: Classes) -> list[int]:
-        assert isinstance(self._core, _atelier.Ensemble)
         ids = [
             self._core.class_named(c) if isinstance(c, str) else c
             for c in indices("classes", classes)

@@ -137,7 +137,6 @@ def test_samples_outlive_the_ensemble_and_may_be_written_to():
         (lambda k4: atelier.load(MODELS / "k4", sampler="heun"), "students take one step"),
         (lambda k4: atelier.load(MODELS / "teacher", sampler="huen"), 'did you mean "heun"?'),
         (lambda k4: atelier.load(MODELS / "teacher", steps=3), "steps need a sampler"),
-        (lambda k4: atelier.load("tests/golden/stable_diffusion_1"), "diffusers directory"),
     ],
 )
 def test_wrong_arguments_are_value_errors_with_a_message(k4, ask, words):
@@ -345,7 +344,7 @@ def test_classes_and_prompts_are_not_confused(captions, k4):
         lambda: k4.sample(prompts="a bag"),
         lambda: k4.route(prompts="a bag"),
         lambda: k4.route(),
-        lambda: captions.evaluate("x", inception="y"),
+        lambda: captions.evaluate(reference="y"),
     ):
         with pytest.raises(atelier.UsageError):
             wrong()

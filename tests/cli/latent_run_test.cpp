@@ -86,13 +86,13 @@ TEST_F(LatentRun, prompts_alone_train_students_that_draw_prompts_and_become_diff
     EXPECT_EQ(core::read_text(folder_ / "a.png"), bytes);
     const auto student = nlohmann::json::parse(first.out).at("student").get<int>();
 
-    // A run stands for its ensemble; models that cannot be timed, or are damaged, are reported.
+    // A run stands for its ensemble; training that cannot be timed, and damage, are reported.
     auto of_run = sampling;
     of_run[1] = path("run");
     const Answer drawn_by_run = atelier(of_run);
     EXPECT_EQ(drawn_by_run.code, 0) << drawn_by_run.error;
     EXPECT_EQ(core::read_text(folder_ / "a.png"), bytes);
-    const Answer timed = atelier({"benchmark", ensemble});
+    const Answer timed = atelier({"benchmark", ensemble, "--training"});
     EXPECT_EQ(timed.code, 2);
     EXPECT_NE(timed.error.find("reads prompts"), std::string::npos) << timed.error;
     EXPECT_NE(atelier({"inspect", ensemble}).out.find("files as they were written"),

@@ -325,7 +325,7 @@ TEST(Serve, unservable_models_are_reported_immediately) {
         EXPECT_EQ(outcome.code, code) << outcome.err;
         expect_contains(outcome.err, words);
     };
-    says({"serve", "tests/golden/stable_diffusion_1"}, 2, "diffusers directory");
+    says({"serve", "tests/golden/stable_diffusion_1"}, 1, "stable_diffusion_1/tokenizer");
     says({"serve", "nowhere"}, 1, "there is no such model");
     says({"serve", k4, "--host", "nonsense"}, 2, "--host");
     says({"serve", k4, "--allowed-hosts", "a/b"}, 2, "--allowed-hosts: \"a/b\" is not a host name");

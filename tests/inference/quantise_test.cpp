@@ -1,7 +1,7 @@
 #include "atelier/inference/quantise.h"
 
 #include "atelier/backends/torch/quantised.h"
-#include "atelier/inference/generator.h"
+#include "atelier/inference/pipeline.h"
 #include "backends/tensors.h"
 #include "models/model_fixtures.h"
 
@@ -80,14 +80,15 @@ TEST(Quantise, has_the_reported_error_and_the_directory_loads_like_any_other) {
     const models::Model full = student();
     models::write_model(folder / "full", full);
     models::Model model = full;
-    const auto layers = quantise(model, {0, 2}, everything);
+    const auto layers = quantise(model, {{0, 2}}, everything);
     models::write_model(folder / "int8", model);
 
-    const auto exact = open_generator(folder / "full", std::nullopt, {Engine::Kind::openvino});
-    const auto int8 = open_generator(folder / "int8", std::nullopt,
-                                     {Engine::Kind::openvino, Engine::Precision::automatic});
+    const auto exact = Pipeline::load(folder / "full", {.engine = {Engine::Kind::openvino}});
+    const auto int8 = Pipeline::load(
+        folder / "int8", {.engine = {Engine::Kind::openvino, Engine::Precision::automatic}});
     EXPECT_EQ(int8->engine().precision, Engine::Precision::int8);
-    const SampleRequest request = sample_request(12, 5, {0, 2}, exact->prior());
+    const std::vector<std::int64_t> classes{0, 2};
+    const auto request = class_requests(12, 5, classes, exact->prior());
     const Tensor z = exact->draw(request);
     const double reported = model.quantisation->error;
     const double found = backends::relative_distance(int8->draw(request), z);
@@ -105,24 +106,24 @@ TEST(Quantise, has_the_reported_error_and_the_directory_loads_like_any_other) {
             EXPECT_LT(backends::relative_distance(tensor, full.parameters.at(name)), 0.02) << name;
         }
     }
-    EXPECT_EQ(open_generator(folder / "int8")->engine().precision, Engine::Precision::fp32);
+    EXPECT_EQ(Pipeline::load(folder / "int8")->engine().precision, Engine::Precision::fp32);
 }
 
 TEST(Quantise, of_a_teacher_is_calibrated_along_its_own_trajectories) {
     models::Model model = models::init_model(unet_config(), 1);
     model.parameters = backends::filled(networks::trace(model.network).parameters);
-    const auto uses = trajectory_calibration_set(model, 2, 3, 0);
+    const auto uses = trajectory_calibration_set(model, {{0, 1, 2}}, 2, 3, 0);
     EXPECT_EQ(uses.size(), 5U);
     EXPECT_FLOAT_EQ(uses.front().sigma[0].item<float>(), 80);
     EXPECT_LT(uses.back().sigma[0].item<float>(), 10);
-    EXPECT_NO_THROW(quantise(model, {0, 1, 2}, everything));
+    EXPECT_NO_THROW(quantise(model, {{0, 1, 2}}, everything));
     EXPECT_TRUE(model.quantised());
 }
 
 TEST(Quantise, moves_biases_so_that_rounding_does_not_move_the_mean) {
     models::Model model = student();
     const models::Model full = model;
-    quantise(model, {0, 2}, everything);
+    quantise(model, {{0, 2}}, everything);
     // Compares the calibration's samples, drawn by an engine whose inputs are rounded, with the
     // exact ones.
     const core::TestFolder folder;
@@ -135,8 +136,10 @@ TEST(Quantise, moves_biases_so_that_rounding_does_not_move_the_mean) {
     models::write_model(folder / "uncorrected", uncorrected);
     const auto mean = [&](const char* which, Engine::Precision precision) {
         const auto generator =
-            open_generator(folder / which, std::nullopt, {Engine::Kind::openvino, precision});
-        return generator->draw(sample_request(64, 9, {0, 2}, generator->prior())).mean({0, 2, 3});
+            Pipeline::load(folder / which, {.engine = {Engine::Kind::openvino, precision}});
+        return generator
+            ->draw(class_requests(64, 9, std::vector<std::int64_t>{0, 2}, generator->prior()))
+            .mean({0, 2, 3});
     };
     const Tensor exact = mean("full", Engine::Precision::fp32);
     EXPECT_LT(backends::relative_distance(mean("int8", Engine::Precision::int8), exact),
@@ -147,24 +150,24 @@ TEST(Quantise, keeps_a_layer_that_only_zeros_reach) {
     models::Model model = student();
     model.parameters.set("model.enc.8x8_block0.norm0.weight", at::zeros({32}));
     model.parameters.set("model.enc.8x8_block0.norm0.bias", at::zeros({32}));
-    EXPECT_NO_THROW(quantise(model, {0, 2}, everything));
+    EXPECT_NO_THROW(quantise(model, {{0, 2}}, everything));
     EXPECT_FLOAT_EQ(backends::input_range(model.parameters, "model.enc.8x8_block0.conv0"), 1);
 }
 
 TEST(Quantise, is_rejected_twice_and_without_convolutions) {
     models::Model model = student();
-    quantise(model, {0, 2}, everything);
-    backends::expect_contains(backends::error_of([&] { quantise(model, {0, 2}, everything); }),
+    quantise(model, {{0, 2}}, everything);
+    backends::expect_contains(backends::error_of([&] { quantise(model, {{0, 2}}, everything); }),
                               "quantised already");
     models::Model points = models::tiny_model(models::tiny_config(), 1);
-    backends::expect_contains(backends::error_of([&] { quantise(points, {0}, everything); }),
+    backends::expect_contains(backends::error_of([&] { quantise(points, {{0}}, everything); }),
                               "mlp");
 }
 
 TEST(Quantise, int8_weights_that_the_config_does_not_mention_are_rejected) {
     const core::TestFolder folder;
     models::Model model = student();
-    quantise(model, {0, 2}, everything);
+    quantise(model, {{0, 2}}, everything);
     model.quantisation.reset();
     models::write_model(folder / "m", model);
     backends::expect_contains(backends::error_of([&] { models::read_model(folder / "m"); }),

@@ -22,32 +22,34 @@ std::vector<std::int64_t> counts_of(const std::vector<std::int64_t>& classes, st
 
 const conditions::Prior uneven{{6, 0, 3, 1}};  // class 1 has weight 0
 
+std::vector<std::int64_t> drawn(ClassDraws draws, std::int64_t count, std::uint64_t seed) {
+    return inference::classes_of(drawn_classes(draws, count, seed, uneven));
+}
+
 TEST(ClassDraws, by_prior_and_uniform_have_low_discrepancy) {
-    EXPECT_EQ(drawn_classes(ClassDraws::prior, 1000, 5, uneven).classes,
-              inference::sample_request(1000, 5, {}, uneven).classes);
-    const auto counts = counts_of(drawn_classes(ClassDraws::uniform, 999, 5, uneven).classes, 4);
+    EXPECT_EQ(drawn(ClassDraws::prior, 1000, 5),
+              inference::classes_of(inference::class_requests(1000, 5, {}, uneven)));
+    const auto counts = counts_of(drawn(ClassDraws::uniform, 999, 5), 4);
     EXPECT_EQ(counts[1], 0);
     for (const std::size_t i : {0, 2, 3}) EXPECT_NEAR(static_cast<double>(counts[i]), 333, 3);
 }
 
 TEST(ClassDraws, independent_ones_vary_as_expected_by_chance) {
-    const auto counts = counts_of(drawn_classes(ClassDraws::iid, 3000, 5, uneven).classes, 4);
+    const auto counts = counts_of(drawn(ClassDraws::iid, 3000, 5), 4);
     EXPECT_EQ(counts[1], 0);
     double square = 0;
     for (const std::size_t i : {0, 2, 3})
         square += std::pow(static_cast<double>(counts[i]) - 1000, 2) / 1000;
     EXPECT_LT(square, 13.8);  // chi-square with two degrees of freedom, one in a thousand
     EXPECT_GT(square, 0.002);
-    EXPECT_NE(drawn_classes(ClassDraws::iid, 50, 5, uneven).classes,
-              drawn_classes(ClassDraws::iid, 50, 6, uneven).classes);
+    EXPECT_NE(drawn(ClassDraws::iid, 50, 5), drawn(ClassDraws::iid, 50, 6));
     // Sample i does not depend on the count.
-    const auto few = drawn_classes(ClassDraws::iid, 10, 5, uneven).classes,
-               many = drawn_classes(ClassDraws::iid, 50, 5, uneven).classes;
+    const auto few = drawn(ClassDraws::iid, 10, 5), many = drawn(ClassDraws::iid, 50, 5);
     EXPECT_TRUE(std::equal(few.begin(), few.end(), many.begin()));
 }
 
 TEST(ClassDraws, equal_ones_are_exact_or_rejected) {
-    EXPECT_EQ(counts_of(drawn_classes(ClassDraws::equal, 90, 5, uneven).classes, 4),
+    EXPECT_EQ(counts_of(drawn(ClassDraws::equal, 90, 5), 4),
               (std::vector<std::int64_t>{30, 0, 30, 30}));
     EXPECT_NE(error_of([] { drawn_classes(ClassDraws::equal, 100, 5, uneven); }).find("--count 99"),
               std::string::npos);

@@ -2,6 +2,7 @@
 #include <sys/resource.h>
 
 #include <iostream>
+#include <numeric>
 
 #include "atelier/backends/torch/bfloat16.h"
 #include "atelier/cli/commands.h"
@@ -11,10 +12,11 @@
 #include "atelier/core/image_file.h"
 #include "atelier/core/processors.h"
 #include "atelier/distillation/distribution_matching.h"
-#include "atelier/inference/generator.h"
+#include "atelier/inference/pipeline.h"
 #include "atelier/kernels/instructions.h"
 #include "atelier/metrics/latency.h"
 #include "atelier/models/diffusers_directory.h"
+#include "atelier/models/ensemble.h"
 #include "atelier/models/identify_path.h"
 #include "atelier/models/prompt_encoder.h"
 #include "atelier/planning/footprint.h"
@@ -54,38 +56,46 @@ inference::Engine engine_for(const inference::Engine& engine, const std::string&
         engine, models::read_model_config(models::read_ensemble(path).students.front()));
 }
 
-std::vector<std::int64_t> classes_in_turn(std::int64_t count, std::int64_t classes) {
-    std::vector<std::int64_t> all;
-    for (std::int64_t i = 0; i < count; ++i) all.push_back(i % std::max<std::int64_t>(1, classes));
-    return all;
+constexpr const char* benchmark_prompt = "a photo of a cat";
+
+/// Requests for one batch whose conditions cycle through `classes`, or have the same prompt.
+std::vector<inference::SampleRequest> batch_requests(const inference::Pipeline& pipeline,
+                                                     std::int64_t batch,
+                                                     std::span<const std::int64_t> classes) {
+    const std::vector<std::string> prompts{benchmark_prompt};
+    return pipeline.reads_prompts()
+               ? inference::prompt_requests(batch, 0, prompts)
+               : inference::class_requests(batch, 0, classes, pipeline.prior());
 }
 
-/// Median seconds of one evaluation of the network, at the highest noise level.
-metrics::Latency evaluation_time(const models::Model& model, const inference::Engine& engine,
+/// Median seconds of one evaluation of student 0, which represents all of them, at the highest
+/// noise level.
+metrics::Latency evaluation_time(const inference::Pipeline& pipeline,
                                  const BenchmarkArguments& arguments) {
-    const auto one_step = inference::open_one_step(model, engine);
-    const Tensor z = diffusion::image_noise(0, 0, arguments.batch, model.network.data_shape);
-    const auto classes = classes_in_turn(arguments.batch, model.network.label_dim);
-    return metrics::median_seconds([&] { one_step->draw(z, classes); }, warmup_runs,
+    const auto sampler = pipeline.open_student(
+        0, pipeline.is_diffusers() ? pipeline.sampling() : inference::Sampling{});
+    const Tensor z = diffusion::image_noise(0, 0, arguments.batch, pipeline.spec().shape);
+    std::vector<std::int64_t> own;
+    if (!pipeline.reads_prompts()) own = pipeline.partition().cell(0);
+    const auto conditioning =
+        pipeline.encode(inference::conditions_of(batch_requests(pipeline, arguments.batch, own)));
+    return metrics::median_seconds([&] { sampler->evaluate(z, conditioning); }, warmup_runs,
                                    arguments.runs);
 }
 
 /// Median seconds of one request: noise, routing, all evaluations of the sampler, 8-bit pixels and
 /// their PNGs.
-metrics::Latency request_time(const inference::Engine& engine,
-                              const BenchmarkArguments& arguments) {
-    const auto generator = inference::open_generator(arguments.model, std::nullopt, engine);
-    const inference::SampleRequest request = inference::sample_request(
-        arguments.batch, 0, classes_in_turn(arguments.batch, generator->prior().classes()),
-        generator->prior());
-    const bool images = generator->spec().kind == data::SampleSpec::Kind::image;
+metrics::Latency request_time(inference::Pipeline& pipeline, const BenchmarkArguments& arguments) {
+    std::vector<std::int64_t> classes(static_cast<std::size_t>(pipeline.prior().classes()));
+    std::iota(classes.begin(), classes.end(), 0);
+    const auto requests = batch_requests(pipeline, arguments.batch, classes);
+    const bool images = pipeline.decoded_spec().kind == data::SampleSpec::Kind::image;
     // A multi-step request already averages over its evaluations.
-    const std::int64_t evaluations = generator->sampling().evaluations(),
+    const std::int64_t evaluations = pipeline.sampling().evaluations(),
                        runs = std::max<std::int64_t>(1, arguments.runs / evaluations);
     return metrics::median_seconds(
         [&] {
-            const Tensor user =
-                data::to_user_space(generator->spec(), generator->draw(request)).contiguous();
+            const Tensor user = pipeline.decode(pipeline.draw(requests));
             for (std::int64_t i = 0; images && i < user.size(0); ++i)
                 core::encode_png(data::image_of(user[i]));
         },
@@ -93,19 +103,21 @@ metrics::Latency request_time(const inference::Engine& engine,
 }
 
 nlohmann::json inference_figures(const BenchmarkArguments& arguments,
-                                 const inference::Engine& engine) {
-    metrics::Latency evaluated;
-    double flops = 0;
-    {
-        const models::Model model = first_model(arguments.model, engine.device, engine.weights());
-        evaluated = evaluation_time(model, engine, arguments);
-        flops = networks::trace(model.network).flops * static_cast<double>(arguments.batch);
-    }
+                                 inference::Pipeline& pipeline) {
+    const metrics::Latency evaluated = evaluation_time(pipeline, arguments);
+    const bool guided = pipeline.guidance().value_or(1) != 1;  // evaluates the network twice
     return {{"median_seconds", evaluated.median},
             {"least_seconds", evaluated.least},
             {"most_seconds", evaluated.most},
-            {"request_median_seconds", request_time(engine, arguments).median},
-            {"flops", flops}};
+            {"request_median_seconds", request_time(pipeline, arguments).median},
+            {"flops", pipeline.size_of_student(0).flops * static_cast<double>(arguments.batch) *
+                          (guided ? 2 : 1)}};
+}
+
+std::vector<std::int64_t> classes_in_turn(std::int64_t count, std::int64_t classes) {
+    std::vector<std::int64_t> all;
+    for (std::int64_t i = 0; i < count; ++i) all.push_back(i % std::max<std::int64_t>(1, classes));
+    return all;
 }
 
 /// One DMD2 cycle on noise instead of data: five updates of the fake score, one of the student,
@@ -195,16 +207,26 @@ void benchmark(BenchmarkArguments& arguments) {
     if (arguments.training && chosen.kind != inference::Engine::Kind::torch)
         throw core::UsageError("--training runs on --engine torch");
     arguments.model = models::model_at(arguments.model).string();
-    if (models::is_diffusers_directory(arguments.model))
-        throw core::UsageError(arguments.model +
-                               ": is a diffusers directory, which is not timed; benchmark takes "
-                               "models and ensembles of classes");
-    models::reject_prompts(arguments.model);
-    const inference::Engine engine = engine_for(chosen, arguments.model);
+    if (arguments.training) {
+        if (models::is_diffusers_directory(arguments.model))
+            throw core::UsageError(
+                "--training: " + arguments.model +
+                ": is a diffusers directory; a training cycle is timed of models "
+                "and ensembles of classes");
+        models::reject_prompts(arguments.model);
+    }
     if (arguments.threads > 0)
         at::set_num_threads(static_cast<int>(core::threads_within(arguments.threads, "--threads")));
-    nlohmann::json figures = arguments.training ? training_figures(arguments, engine)
-                                                : inference_figures(arguments, engine);
+    inference::Engine engine = chosen;
+    nlohmann::json figures;
+    if (arguments.training) {
+        engine = engine_for(chosen, arguments.model);
+        figures = training_figures(arguments, engine);
+    } else {
+        const auto pipeline = inference::Pipeline::load(arguments.model, {.engine = chosen});
+        engine = pipeline->engine();
+        figures = inference_figures(arguments, *pipeline);
+    }
     figures.update({{"model", arguments.model},
                     {"engine", inference::name_of(engine.kind)},
                     {"precision", inference::name_of(engine.precision)},
@@ -223,7 +245,9 @@ void add_benchmark_command(CLI::App& app) {
     CLI::App* command = app.add_subcommand(
         "benchmark",
         "Time one evaluation of a model and one whole request, or one training cycle; JSON");
-    command->add_option("MODEL", arguments->model, "a model, an ensemble or a run (its ensemble)")
+    command
+        ->add_option("MODEL", arguments->model,
+                     "a model, an ensemble, a run (its ensemble) or a diffusers directory")
         ->required();
     command->add_option("--batch", arguments->batch, "samples per batch")
         ->check(CLI::Range(1, 100000));

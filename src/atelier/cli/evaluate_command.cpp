@@ -11,7 +11,9 @@
 #include "atelier/core/log.h"
 #include "atelier/data/prompt_file.h"
 #include "atelier/data/sampling.h"
-#include "atelier/metrics/caption_measuring.h"
+#include "atelier/metrics/measuring.h"
+#include "atelier/models/diffusers_directory.h"
+#include "atelier/models/ensemble.h"
 #include "atelier/models/identify_path.h"
 #include "atelier/pipeline/preflight.h"
 #include "atelier/pipeline/probe_distance.h"
@@ -93,19 +95,20 @@ void reject_attributes(const EvaluateArguments& arguments) {
 
 void evaluate_samples_of_model(EvaluateArguments& arguments) {
     reject_attributes(arguments);
-    const auto generator = inference::open_generator(
-        arguments.subject, inference::sampling_of(arguments.sampler, arguments.steps),
-        arguments.engine.chosen());
+    const auto generator =
+        inference::Pipeline::load(arguments.subject, {.engine = arguments.engine.chosen(),
+                                                      .sampler = arguments.sampler,
+                                                      .steps = arguments.steps});
     metrics::drawn_classes(arguments.config.protocol.classes, arguments.config.count, 0,
                            generator->prior());  // throws before anything is evaluated
     log_seeds(arguments);
     const nlohmann::json results =
         measure(arguments.config, {{arguments.subject, generator.get()}});
     const std::filesystem::path out(arguments.out);
-    const auto request = inference::sample_request(100, static_cast<std::uint64_t>(arguments.seed),
-                                                   {}, generator->prior());
-    pipeline::draw_samples(out / "samples", generator->spec(), generator->draw(request),
-                           request.classes);
+    const auto requests = inference::class_requests(100, static_cast<std::uint64_t>(arguments.seed),
+                                                    {}, generator->prior());
+    pipeline::draw_samples(out / "samples", generator->spec(), generator->draw(requests),
+                           inference::classes_of(requests));
     write(arguments, results, "samples.png");
 }
 
@@ -115,17 +118,19 @@ void evaluate_prompted(EvaluateArguments& arguments) {
         throw core::UsageError(
             "--reference is not for models of captions, whose captions come from the data; give "
             "--data captions:FOLDER or captioned images");
-    inference::PromptedGenerator generator(
-        arguments.subject, inference::sampling_of(arguments.sampler, arguments.steps), std::nullopt,
-        arguments.engine.chosen());
+    const auto pipeline =
+        inference::Pipeline::load(arguments.subject, {.engine = arguments.engine.chosen(),
+                                                      .sampler = arguments.sampler,
+                                                      .steps = arguments.steps,
+                                                      .guidance = arguments.guidance});
     log_seeds(arguments);
-    write(arguments, metrics::measure_captions(config, {{arguments.subject, &generator}}));
+    write(arguments, metrics::measure(config, {{arguments.subject, pipeline.get()}}));
 }
 
 /// Whether `path` holds data rather than a model.
 bool is_data(const std::filesystem::path& path) {
     return std::filesystem::exists(path) && !models::is_ensemble_directory(path) &&
-           !std::filesystem::exists(path / "config.json");
+           !models::is_diffusers_directory(path) && !std::filesystem::exists(path / "config.json");
 }
 
 /// The captions of a file, one per line.
@@ -169,7 +174,7 @@ void evaluate_on_captions(EvaluateArguments& arguments) {
         return config.clip.empty() ? std::span<const std::string>{}
                                    : std::span<const std::string>(captions);
     };
-    if (can_draw_prompts(arguments.subject)) {
+    if (inference::reads_prompts(arguments.subject)) {
         captions = sample_captions(captions, config.count, arguments.captions);
         config.count = static_cast<std::int64_t>(captions.size());
         const std::string images_path =
@@ -210,10 +215,6 @@ void resolve_subject(EvaluateArguments& arguments) {
     const bool data = kind == Kind::data_set || kind == Kind::arrays || kind == Kind::safetensors ||
                       kind == Kind::other;
     if (!data) arguments.subject = models::model_at(arguments.subject).string();
-    if (kind == Kind::diffusers && arguments.captions.empty())
-        throw core::UsageError(
-            arguments.subject +
-            ": is a diffusers directory, which draws prompts; give them with --captions FILE");
 }
 
 /// Applies the protocol's settings where options do not override them.
@@ -267,8 +268,11 @@ void check_arguments(const EvaluateArguments& arguments) {
             ": a text-conditional model needs --captions FILE, one caption per line; without, "
             "its captions come from the data and the protocol is atelier's");
     }
-    if (arguments.captions.empty() && (arguments.side || arguments.guidance))
-        throw core::UsageError("--size and --guidance go with --captions");
+    if (arguments.captions.empty() && arguments.side)
+        throw core::UsageError("--size goes with --captions");
+    if (arguments.guidance && arguments.captions.empty() &&
+        !inference::reads_prompts(arguments.subject))
+        throw core::UsageError("--guidance is for models that read prompts");
 }
 
 void evaluate_model(EvaluateArguments& arguments) {
@@ -334,7 +338,7 @@ void add_evaluate_command(CLI::App& app) {
         ->check(CLI::Range(0, 4096));
     command
         ->add_option("--guidance", arguments->guidance,
-                     "with --captions, of diffusers directories and teachers")
+                     "of diffusers directories and teachers that read prompts")
         ->check(CLI::Range(0.0, 100.0));
     command->add_option("--reference", arguments->config.reference,
                         "statistics (.npz with mu and sigma) instead of --data");

@@ -18,7 +18,7 @@ namespace fs = std::filesystem;
 
 namespace {
 
-constexpr std::int64_t prompt_grid_columns = 8, small_grid = 100, gap = 2;
+constexpr std::int64_t small_grid = 100, gap = 2;
 constexpr int jpeg_quality = 95, lossless = 100;
 constexpr const char* supported_formats =
     "supported are .png, .jpg, .webp, .npz, or a folder of PNGs (a name without extension, or "
@@ -31,13 +31,30 @@ std::int64_t longest_side(ImageFormat format) {
 }
 
 void write_grid(const std::string& out, ImageFormat format, const Tensor& images,
-                const ImageTexts& texts, const std::optional<std::int64_t>& columns) {
+                const SampleOutput& output) {
     const std::int64_t count = images.size(0);
-    if (count == 1) return write_image(out, format, data::image_of(images[0]), texts("0"));
-    const std::int64_t across =
-        grid_columns(format, count, images.size(1), images.size(2), columns, prompt_grid_columns);
+    if (count == 1) return write_image(out, format, data::image_of(images[0]), output.texts(0));
+    const std::int64_t across = grid_columns(format, count, images.size(1), images.size(2),
+                                             output.columns, output.default_columns);
     write_image(out, format, core::grid(data::images_of(images), static_cast<int>(across)),
-                texts(fmt::format("0-{}", count - 1)));
+                output.grid_text());
+}
+
+std::span<const std::byte> bytes_of(const Tensor& tensor) {
+    return {static_cast<const std::byte*>(tensor.const_data_ptr()), tensor.nbytes()};
+}
+
+void write_arrays(const std::string& out, const Tensor& samples,
+                  const std::vector<std::int64_t>& labels) {
+    const core::DType type =
+        samples.scalar_type() == at::kByte ? core::DType::U8 : core::DType::F32;
+    const Tensor label_tensor = at::tensor(labels, at::kLong);
+    std::vector<core::TensorBytes> arrays{
+        {"arr_0", type, samples.sizes().vec(), bytes_of(samples)}};
+    if (!labels.empty())
+        arrays.push_back(
+            {"labels", core::DType::I64, label_tensor.sizes().vec(), bytes_of(label_tensor)});
+    core::write_npz(out, arrays);
 }
 
 }  // namespace
@@ -97,21 +114,14 @@ void write_image(const std::string& out, ImageFormat format, const core::Image& 
     file.commit();
 }
 
-void write_images(const std::string& out, const Tensor& images, const ImageTexts& texts,
-                  const std::optional<std::int64_t>& columns) {
+void write_samples(const std::string& out, const Tensor& samples, const SampleOutput& output) {
     const ImageFormat format = image_format(out);
-    if (format == ImageFormat::npz) {
-        return core::write_npz(
-            out, {{"arr_0",
-                   core::DType::U8,
-                   images.sizes().vec(),
-                   {static_cast<const std::byte*>(images.const_data_ptr()), images.nbytes()}}});
-    }
-    if (format != ImageFormat::folder) return write_grid(out, format, images, texts, columns);
+    if (format == ImageFormat::npz) return write_arrays(out, samples, output.labels);
+    if (format != ImageFormat::folder) return write_grid(out, format, samples, output);
     core::create_directory_atomically(out, [&](const fs::path& folder) {
-        for (std::int64_t i = 0; i < images.size(0); ++i) {
-            core::write_png(folder / fmt::format("{:06}.png", i), data::image_of(images[i]),
-                            texts(std::to_string(i)));
+        for (std::int64_t i = 0; i < samples.size(0); ++i) {
+            core::write_png(folder / fmt::format("{:06}.png", i), data::image_of(samples[i]),
+                            output.texts(i));
         }
     });
 }

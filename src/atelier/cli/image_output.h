@@ -4,6 +4,7 @@
 #include <map>
 #include <optional>
 #include <string>
+#include <vector>
 
 #include "atelier/backends/torch/torch.h"
 #include "atelier/core/image_file.h"
@@ -32,12 +33,19 @@ std::int64_t grid_columns(ImageFormat format, std::int64_t count, std::int64_t h
 void write_image(const std::string& out, ImageFormat format, const core::Image& image,
                  const std::map<std::string, std::string>& text);
 
-/// The text chunks of image `number`, or of a grid of images "0-15".
-using ImageTexts = std::function<std::map<std::string, std::string>(const std::string& number)>;
+using ImageText = std::map<std::string, std::string>;
 
-/// Atomically writes images, uint8 [N,H,W,C], in the format of `out`: .npz one array; .png, .jpg
-/// and .webp one image or a grid; otherwise a folder of PNGs.
-void write_images(const std::string& out, const Tensor& images, const ImageTexts& texts,
-                  const std::optional<std::int64_t>& columns = std::nullopt);
+/// What is written beside samples, and how they are laid out.
+struct SampleOutput {
+    std::function<ImageText(std::int64_t i)> texts;  // the text chunks of image i
+    std::function<ImageText()> grid_text;            // of a grid of several images
+    std::vector<std::int64_t> labels{};              // an array beside them in .npz; may be empty
+    std::optional<std::int64_t> columns{};           // of a grid
+    std::int64_t default_columns = 10;
+};
+
+/// Atomically writes samples, images uint8 [N,H,W,C] or points float32 [N,D], in the format of
+/// `out`: .npz arrays; images also .png, .jpg and .webp, one image or a grid, or a folder of PNGs.
+void write_samples(const std::string& out, const Tensor& samples, const SampleOutput& output);
 
 }  // namespace atelier::cli

@@ -9,7 +9,7 @@
 
 namespace atelier::cli {
 
-/// How to generate one image per prompt, with a text-conditional model or a diffusers directory.
+/// How to generate one image per prompt, with a model that reads prompts.
 struct PromptImages {
     std::filesystem::path model;
     std::string sampler;
@@ -18,9 +18,6 @@ struct PromptImages {
     std::int64_t seed = 0;
     int side = 0;  // images are resized to side x side pixels; 0: not resized
 };
-
-/// Whether `model` takes prompts.
-bool can_draw_prompts(const std::filesystem::path& model);
 
 /// Per image: parameters of the network that generates it, and the number of its evaluations.
 struct GenerationCost {

@@ -1,16 +1,18 @@
 #include <CLI/CLI.hpp>
 #include <iostream>
-#include <numeric>
 
 #include "atelier/cli/commands.h"
 #include "atelier/core/atomic_file.h"
 #include "atelier/core/error.h"
 #include "atelier/core/log.h"
+#include "atelier/data/prompt_file.h"
+#include "atelier/inference/pipeline.h"
 #include "atelier/inference/quantise.h"
 #include "atelier/metrics/measuring.h"
 #include "atelier/models/diffusers_directory.h"
+#include "atelier/models/ensemble.h"
 #include "atelier/models/identify_path.h"
-#include "atelier/models/prompt_encoder.h"
+#include "atelier/models/latent_model.h"
 #include "atelier/report/comparison.h"
 #include "atelier/report/report_sections.h"
 
@@ -22,7 +24,7 @@ namespace fs = std::filesystem;
 using Precision = inference::Engine::Precision;
 
 struct QuantizeArguments {
-    std::string model, out;
+    std::string model, out, prompts;
     metrics::EvaluationConfig config;
     inference::QuantisationSettings settings;
 };
@@ -38,42 +40,116 @@ void log_layers(const std::string& what, const std::vector<inference::LayerError
                     layers.size(), 100 * share);
 }
 
-void quantise_ensemble(const QuantizeArguments& arguments) {
-    const models::Ensemble ensemble = models::read_ensemble(arguments.model);
+/// The prompts by which a model is calibrated: those of a file, or the captions of the data.
+std::vector<std::string> calibration_prompts(const QuantizeArguments& arguments) {
+    constexpr std::size_t most = 4096;
+    std::vector<std::string> prompts;
+    if (!arguments.prompts.empty()) {
+        data::PromptFile file(arguments.prompts);
+        for (std::string prompt; prompts.size() < most && file.next(prompt);)
+            prompts.push_back(prompt);
+    } else if (!arguments.config.data.empty()) {
+        prompts = data::open_dataset(
+                      {.path = arguments.config.data, .split = arguments.config.split, .limit = 0})
+                      ->captions();
+        prompts.resize(std::min(prompts.size(), most));
+    }
+    if (prompts.empty())
+        throw core::UsageError(
+            "--prompts is needed: a file of texts, one per line, with which the layers of a model "
+            "that reads prompts are calibrated; or --data with captions");
+    return prompts;
+}
+
+/// The conditions by which each student is calibrated: its own.
+class CalibrationConditions {
+public:
+    CalibrationConditions(const QuantizeArguments& arguments, const inference::Pipeline& pipeline)
+        : pipeline_(pipeline) {
+        if (!pipeline.reads_prompts()) return;
+        const std::vector<std::string> prompts = calibration_prompts(arguments);
+        const auto owners = pipeline.route(inference::conditions_of(prompts));
+        const auto most = static_cast<std::size_t>(arguments.settings.samples);
+        for (std::size_t i = 0; i < prompts.size(); ++i) {
+            auto& own = prompts_[owners[i].student];
+            if (own.size() < most) own.push_back(prompts[i]);
+            if (any_.size() < most) any_.push_back(prompts[i]);
+        }
+    }
+
+    inference::Conditioning of_student(std::int64_t k) const {
+        std::vector<inference::Condition> conditions;
+        if (!pipeline_.reads_prompts()) {
+            for (const std::int64_t c : pipeline_.partition().cell(k))
+                conditions.emplace_back(inference::ClassId{c});
+            return pipeline_.encode(conditions);
+        }
+        const auto own = prompts_.find(k);
+        for (const std::string& prompt : own == prompts_.end() ? any_ : own->second)
+            conditions.emplace_back(prompt);
+        if (pipeline_.guidance().value_or(1) != 1) conditions.emplace_back(std::string());
+        inference::Conditioning encoded = pipeline_.encode(conditions);
+        // Those of a diffusers directory have the negative prompt's rows beside them.
+        if (pipeline_.is_diffusers())
+            encoded.rows = encoded.rows.select(1, encoded.rows.size(1) - 1).contiguous();
+        return encoded;
+    }
+
+    /// Some prompts, for showing samples; empty for classes.
+    const std::vector<std::string>& some() const { return any_; }
+
+private:
+    const inference::Pipeline& pipeline_;
+    std::map<std::int64_t, std::vector<std::string>> prompts_;  // by their students
+    std::vector<std::string> any_;
+};
+
+void quantise_ensemble(const QuantizeArguments& arguments,
+                       const CalibrationConditions& conditions) {
     models::write_changed_ensemble(
-        ensemble, arguments.out, [&](std::int64_t k, models::Model model) {
+        models::read_ensemble(arguments.model), arguments.out,
+        [&](std::int64_t k, models::Model model) {
             log_layers(fmt::format("student {}", k),
-                       inference::quantise(model, ensemble.partition.cell(k), arguments.settings));
+                       inference::quantise(model, conditions.of_student(k), arguments.settings));
             return model;
         });
 }
 
-/// The classes of a student's cell, or all classes.
-std::vector<std::int64_t> classes_of(const models::ModelCard& model, const std::string& where) {
-    if (model.assignment && model.assignment->cell) {
+/// The classes of a student's cell, or those of the conditions.
+inference::Conditioning conditions_of(const models::ModelCard& model, const std::string& where,
+                                      const CalibrationConditions& conditions) {
+    const bool classes = conditions.some().empty() && model.network.label_dim > 0;
+    if (classes && model.assignment && model.assignment->cell) {
         for (const std::int64_t c : *model.assignment->cell) {
             if (c >= model.network.label_dim)
                 core::fail("{}: place.cell holds class {}; the network knows {}", where, c,
                            model.network.label_dim);
         }
-        return *model.assignment->cell;
+        return {*model.assignment->cell};
     }
-    std::vector<std::int64_t> all(static_cast<std::size_t>(model.network.label_dim));
-    std::iota(all.begin(), all.end(), 0);
-    return all;
+    return conditions.of_student(0);
 }
 
-void quantise_model(const QuantizeArguments& arguments) {
-    models::Model model = models::read_model(arguments.model);
-    log_layers(arguments.model,
-               inference::quantise(model, classes_of(model, arguments.model), arguments.settings));
-    core::create_directory_atomically(
-        arguments.out, [&](const fs::path& folder) { models::write_model(folder, model); });
+void quantise_model(const QuantizeArguments& arguments, const CalibrationConditions& conditions) {
+    core::create_directory_atomically(arguments.out, [&](const fs::path& folder) {
+        fs::path source = arguments.model;
+        if (models::is_diffusers_directory(source)) {
+            models::write_latent_model(models::DiffusersDirectory(source), folder);
+            source = folder;
+        } else if (!conditions.some().empty()) {
+            models::copy_parts(inference::parts_directory(source), folder);
+        }
+        models::Model model = models::read_model(source);
+        log_layers(arguments.model,
+                   inference::quantise(model, conditions_of(model, arguments.model, conditions),
+                                       arguments.settings));
+        models::write_model(folder, model);
+    });
 }
 
-std::unique_ptr<inference::Generator> open_variant(const std::string& path, Precision precision) {
-    return inference::open_generator(
-        path, std::nullopt, {.kind = inference::Engine::Kind::openvino, .precision = precision});
+std::unique_ptr<inference::Pipeline> open_variant(const std::string& path, Precision precision) {
+    return inference::Pipeline::load(
+        path, {.engine = {.kind = inference::Engine::Kind::openvino, .precision = precision}});
 }
 
 /// The total size of all weight files in a directory, in MB.
@@ -115,11 +191,11 @@ void add_all_layers(report::Report& report, const fs::path& path) {
 }
 
 /// Compares the model in three precisions: quality, speed, and samples from the same noise.
-void compare(const QuantizeArguments& arguments) {
+void compare(const QuantizeArguments& arguments, const std::vector<std::string>& prompts) {
     const auto fp32 = open_variant(arguments.model, Precision::fp32),
                bf16 = open_variant(arguments.model, Precision::bf16),
                int8 = open_variant(arguments.out, Precision::int8);
-    const std::vector<std::pair<std::string, inference::Generator*>> variants{
+    const metrics::EvaluatedModels variants{
         {"fp32", fp32.get()}, {"bf16", bf16.get()}, {"int8", int8.get()}};
     const nlohmann::json results = measure(arguments.config, variants);
     core::write_json(fs::path(arguments.out) / "quantisation.json", results);
@@ -131,7 +207,7 @@ void compare(const QuantizeArguments& arguments) {
     report.add_table(table);
     report.add_facts({{"files, float32", size_text(arguments.model)},
                       {"files, int8", size_text(arguments.out)}});
-    report::add_side_by_side(report, variants);
+    report::add_side_by_side(report, variants, prompts);
     add_all_layers(report, arguments.out);
     report.write(fs::path(arguments.out) / "report.html");
     std::cout << text_of(table);
@@ -142,17 +218,20 @@ void quantize(QuantizeArguments& arguments) {
     if (fs::exists(arguments.out))
         throw core::UsageError(arguments.out + " exists; --out names a new directory");
     arguments.model = models::model_at(arguments.model).string();
-    if (models::is_diffusers_directory(arguments.model))
-        throw core::UsageError(arguments.model +
-                               ": is a diffusers directory, which is not quantised; quantize takes "
-                               "models and ensembles of classes");
     core::check_output_folder(arguments.out);
-    models::reject_prompts(arguments.model);
-    if (models::is_ensemble_directory(arguments.model)) quantise_ensemble(arguments);
-    else quantise_model(arguments);
+    const auto pipeline = inference::Pipeline::load(arguments.model);
+    const CalibrationConditions conditions(arguments, *pipeline);
+    if (models::is_ensemble_directory(arguments.model)) quantise_ensemble(arguments, conditions);
+    else quantise_model(arguments, conditions);
     if (arguments.config.data.empty())
         core::log::info("no --data: the effect of int8 on quality and latency is not measured");
-    else compare(arguments);
+    else if (pipeline->is_diffusers())
+        core::log::info(
+            "{}: samples with Heun steps, not with a diffusers directory's samplers, so the two "
+            "are "
+            "not compared here; atelier evaluate --captions measures either",
+            arguments.out);
+    else compare(arguments, conditions.some());
 }
 
 }  // namespace
@@ -161,7 +240,7 @@ void add_quantize_command(CLI::App& app) {
     auto arguments = std::make_shared<QuantizeArguments>();
     CLI::App* command = app.add_subcommand(
         "quantize", "Make an int8 model or ensemble, and compare it with what it was made from");
-    command->add_option("MODEL", arguments->model, "a model directory or an ensemble directory")
+    command->add_option("MODEL", arguments->model, "a model, an ensemble or a diffusers directory")
         ->required();
     command->add_option("--out", arguments->out, "the new directory; loads like any other")
         ->required();
@@ -172,6 +251,9 @@ void add_quantize_command(CLI::App& app) {
                         "classifier whose features measure images");
     command->add_option("--count", arguments->config.count, "samples to compare by")
         ->check(CLI::Range(std::int64_t{2}, std::int64_t{10'000'000}));
+    command->add_option("--prompts", arguments->prompts,
+                        "a file of prompts, one per line, to calibrate models that read prompts; "
+                        "without: captions of --data");
     command
         ->add_option("--samples", arguments->settings.samples,
                      "samples per student for calibrating the ranges of its layers' inputs")
@@ -187,7 +269,8 @@ void add_quantize_command(CLI::App& app) {
         "Calibrates every student on its own conditions, from its own noise.\n"
         "Example:\n  atelier quantize models/fashion-mnist/k4 --data "
         "/usr/share/datasets/fashion-mnist --out k4-int8\n"
-        "  atelier sample k4-int8 --count 64 --out grid.png");
+        "  atelier sample k4-int8 --count 64 --out grid.png\n"
+        "  atelier quantize models/captions --prompts prompts.txt --out captions-int8");
     command->callback([arguments] { quantize(*arguments); });
 }
 

@@ -6,7 +6,7 @@
 #include "atelier/conditions/prompt_hints.h"
 #include "atelier/conditions/prompt_partition.h"
 #include "atelier/core/error.h"
-#include "atelier/inference/prompted_generator.h"
+#include "atelier/inference/pipeline.h"
 #include "atelier/models/diffusers_directory.h"
 #include "atelier/models/ensemble.h"
 #include "atelier/models/identify_path.h"
@@ -56,13 +56,15 @@ nlohmann::json routed_embeddings(const RouteArguments& arguments) {
 
 /// Routes prompts with the ensemble's own prompt encoder.
 nlohmann::json routed_prompts(const RouteArguments& arguments) {
-    const inference::PromptedGenerator generator(arguments.subject, std::nullopt, std::nullopt, {});
-    const Tensor embeddings = generator.encoder().embed(arguments.prompts);
+    const auto pipeline = inference::Pipeline::load(arguments.subject);
+    if (!pipeline->reads_prompts())
+        throw core::UsageError("--prompt: " + arguments.subject + " has classes; ask with --class");
+    const auto decisions = pipeline->route(inference::conditions_of(arguments.prompts));
     for (const std::string& prompt : arguments.prompts)
-        conditions::warn_about_prompt("--prompt", prompt, generator.encoder().tokenizer);
+        conditions::warn_about_prompt("--prompt", prompt, *pipeline->conditioner().tokenizer());
     nlohmann::json rows = nlohmann::json::array();
     for (std::size_t i = 0; i < arguments.prompts.size(); ++i) {
-        const auto decision = generator.route(embeddings[static_cast<std::int64_t>(i)]);
+        const auto& decision = decisions[i];
         rows.push_back({{"prompt", arguments.prompts[i]},
                         {"student", decision.student},
                         {"score", decision.score},

@@ -6,17 +6,12 @@
 #include "atelier/cli/commands.h"
 #include "atelier/cli/engine_options.h"
 #include "atelier/cli/image_output.h"
-#include "atelier/cli/sample_prompted.h"
-#include "atelier/cli/sample_text.h"
+#include "atelier/cli/text_options.h"
 #include "atelier/cli/usage.h"
-#include "atelier/core/atomic_file.h"
+#include "atelier/conditions/prompt_hints.h"
 #include "atelier/core/error.h"
-#include "atelier/core/image_file.h"
-#include "atelier/core/log.h"
-#include "atelier/core/npz.h"
 #include "atelier/core/progress.h"
-#include "atelier/inference/generator.h"
-#include "atelier/inference/prompted_generator.h"
+#include "atelier/inference/pipeline.h"
 #include "atelier/metrics/two_d.h"
 #include "atelier/models/diffusers_directory.h"
 #include "atelier/models/identify_path.h"
@@ -40,122 +35,154 @@ struct SampleArguments {
     bool json = false;
 };
 
-constexpr std::int64_t classes_per_row = 10;
+constexpr std::int64_t classes_per_row = 10, prompt_columns = 8;
 constexpr int scatter_side = 640;
 
-std::span<const std::byte> bytes_of(const Tensor& tensor) {
-    return {static_cast<const std::byte*>(tensor.const_data_ptr()), tensor.nbytes()};
-}
-
-std::map<std::string, std::string> text_of(inference::Generator& generator,
-                                           const SampleArguments& arguments, std::int64_t number,
-                                           std::int64_t label) {
-    const std::int64_t student = generator.student_of(label);
-    return serving::image_metadata(
-        {.draw = {static_cast<std::uint64_t>(arguments.seed), number, label},
-         .student = student,
-         .model_hash = generator.hash_of_student(student),
-         .sampling = generator.sampling(),
-         .engine = generator.engine(),
-         .class_names = generator.spec().class_names});
-}
-
-void write_npz(const SampleArguments& arguments, const Tensor& user,
-               const std::vector<std::int64_t>& labels) {
-    const Tensor label_tensor = at::tensor(labels, at::kLong);
-    const core::DType type = user.scalar_type() == at::kByte ? core::DType::U8 : core::DType::F32;
-    core::write_npz(arguments.out, {{"arr_0", type, user.sizes().vec(), bytes_of(user)},
-                                    {"labels", core::DType::I64, label_tensor.sizes().vec(),
-                                     bytes_of(label_tensor)}});
-}
-
-void write_grid(inference::Generator& generator, const SampleArguments& arguments,
-                const Tensor& user, const std::vector<std::int64_t>& labels) {
-    const ImageFormat format = image_format(arguments.out);
-    if (generator.spec().kind == data::SampleSpec::Kind::points)
-        return write_image(arguments.out, format,
-                           report::scatter_image(metrics::points_of(user), labels, scatter_side),
-                           {});
-    const std::vector<core::Image> images = data::images_of(user);
-    auto text = text_of(generator, arguments, 0, labels.front());
-    if (labels.size() > 1) {
-        text["number"] = fmt::format("0-{}", labels.size() - 1);
-        for (const char* key : {"class", "class_name", "student"}) text.erase(key);
-        text["model_hash"] = inference::hash_of(generator);
-        text["classes"] = fmt::format("{}", fmt::join(labels, ","));
+/// The options that a pipeline is loaded with. Throws core::UsageError when conditions of the other
+/// kind are given than the model takes.
+inference::PipelineOptions pipeline_options(const SampleArguments& arguments) {
+    const TextOptions& text = arguments.text;
+    if (!inference::reads_prompts(arguments.model)) {
+        if (text.given())
+            throw core::UsageError("--prompt and its like are for models that read prompts; " +
+                                   arguments.model + " has classes");
+    } else {
+        if (!arguments.classes.empty())
+            throw core::UsageError("--class: " + arguments.model +
+                                   " reads prompts; ask with --prompt");
+        if (!text.prompt)
+            throw core::UsageError("--prompt: say what to draw; " + arguments.model +
+                                   (models::is_diffusers_directory(arguments.model)
+                                        ? " is a diffusers directory"
+                                        : " reads prompts"));
     }
-    const std::int64_t columns = grid_columns(format, user.size(0), user.size(1), user.size(2),
-                                              arguments.columns, classes_per_row);
-    write_image(arguments.out, format, core::grid(images, static_cast<int>(columns)), text);
+    return {.engine = arguments.engine.chosen(),
+            .sampler = arguments.sampler,
+            .steps = arguments.steps,
+            .guidance = text.guidance,
+            .negative = text.negative.value_or(""),
+            .height = text.height.value_or(0),
+            .width = text.width.value_or(0)};
 }
 
-void write_folder(inference::Generator& generator, const SampleArguments& arguments,
-                  const Tensor& user, const std::vector<std::int64_t>& labels) {
-    core::create_directory_atomically(arguments.out, [&](const fs::path& folder) {
-        for (std::int64_t i = 0; i < user.size(0); ++i) {
-            const std::int64_t label = labels[static_cast<std::size_t>(i)];
-            core::write_png(folder / fmt::format("{:06}.png", i), data::image_of(user[i]),
-                            text_of(generator, arguments, i, label));
-        }
-    });
+std::vector<inference::SampleRequest> requests_of(const SampleArguments& arguments,
+                                                  const inference::Pipeline& pipeline) {
+    const auto seed = static_cast<std::uint64_t>(arguments.seed);
+    if (pipeline.reads_prompts())
+        return inference::prompt_requests(arguments.count, seed, {&*arguments.text.prompt, 1});
+    return inference::class_requests(
+        arguments.count, seed,
+        class_ids(arguments.classes, pipeline.spec().class_names, pipeline.prior().classes()),
+        pipeline.prior());
+}
+
+void warn_about_prompts(const SampleArguments& arguments, const inference::Pipeline& pipeline) {
+    if (!pipeline.reads_prompts()) return;
+    const conditions::ClipTokenizer& tokenizer = *pipeline.conditioner().tokenizer();
+    conditions::warn_about_prompt("--prompt", *arguments.text.prompt, tokenizer);
+    if (arguments.text.negative && !arguments.text.negative->empty())
+        conditions::warn_about_prompt("--negative", *arguments.text.negative, tokenizer);
 }
 
 /// Checks that would otherwise fail only after sampling.
-void check_output(const SampleArguments& arguments, const data::SampleSpec& data) {
+void check_output(const SampleArguments& arguments, const inference::Pipeline& pipeline) {
+    const data::SampleSpec& spec = pipeline.decoded_spec();
     const ImageFormat format = image_format(arguments.out);
-    if (data.kind == data::SampleSpec::Kind::points) {
+    if (spec.kind == data::SampleSpec::Kind::points) {
         if (format == ImageFormat::folder)
             throw core::UsageError("--out: points are written as .npz or .png, not as a folder");
         return;
     }
     if (format == ImageFormat::npz || format == ImageFormat::folder) return;
-    grid_columns(format, arguments.count, data.shape.at(1), data.shape.at(2), arguments.columns,
-                 classes_per_row);
+    grid_columns(format, arguments.count, spec.shape.at(1), spec.shape.at(2), arguments.columns,
+                 pipeline.reads_prompts() ? prompt_columns : classes_per_row);
 }
 
-TextRequest text_request(const SampleArguments& arguments) {
-    if (!arguments.classes.empty())
-        throw core::UsageError("--class: " + arguments.model + " reads prompts; ask with --prompt");
-    return {arguments.model, arguments.out,   arguments.sampler, arguments.count,
-            arguments.seed,  arguments.steps, arguments.columns, arguments.json};
+Tensor draw(const SampleArguments& arguments, inference::Pipeline& pipeline,
+            std::span<const inference::SampleRequest> requests) {
+    if (!pipeline.is_diffusers()) {
+        core::Progress progress("sampling", arguments.count, "samples");
+        return pipeline.sample(requests, [&](std::int64_t done) { progress.update(done); });
+    }
+    core::Progress progress("sampling", arguments.count * pipeline.sampling().evaluations(),
+                            "evaluations");
+    std::int64_t done = 0;
+    return pipeline.sample(requests, {}, [&] { progress.update(++done); });
+}
+
+/// The metadata of image i.
+std::map<std::string, std::string> text_of(inference::Pipeline& pipeline,
+                                           const inference::SampleRequest& request) {
+    const std::int64_t student = pipeline.student_of(request.condition);
+    serving::ImageOrigin origin = serving::image_origin(
+        pipeline, student, pipeline.is_diffusers() ? "" : pipeline.hash_of_student(student));
+    origin.request = request;
+    return serving::image_metadata(origin);
+}
+
+/// The metadata of a grid of all images.
+std::map<std::string, std::string> text_of_all(inference::Pipeline& pipeline,
+                                               std::span<const inference::SampleRequest> requests) {
+    auto text = text_of(pipeline, requests.front());
+    text["number"] = fmt::format("0-{}", requests.size() - 1);
+    if (pipeline.reads_prompts()) return text;
+    for (const char* key : {"class", "class_name", "student"}) text.erase(key);
+    text["model_hash"] = pipeline.hash();
+    text["classes"] = fmt::format("{}", fmt::join(inference::classes_of(requests), ","));
+    return text;
+}
+
+void write(const SampleArguments& arguments, inference::Pipeline& pipeline,
+           std::span<const inference::SampleRequest> requests, const Tensor& user) {
+    std::vector<std::int64_t> labels;
+    if (!pipeline.reads_prompts()) labels = inference::classes_of(requests);
+    const ImageFormat format = image_format(arguments.out);
+    if (pipeline.decoded_spec().kind == data::SampleSpec::Kind::points &&
+        format != ImageFormat::npz)
+        return write_image(arguments.out, format,
+                           report::scatter_image(metrics::points_of(user), labels, scatter_side),
+                           {});
+    write_samples(arguments.out, user,
+                  {.texts =
+                       [&](std::int64_t i) {
+                           return text_of(pipeline, requests[static_cast<std::size_t>(i)]);
+                       },
+                   .grid_text = [&] { return text_of_all(pipeline, requests); },
+                   .labels = labels,
+                   .columns = arguments.columns,
+                   .default_columns = pipeline.reads_prompts() ? prompt_columns : classes_per_row});
+}
+
+nlohmann::json summary(const SampleArguments& arguments, inference::Pipeline& pipeline,
+                       const inference::Condition& condition) {
+    nlohmann::json json{{"out", arguments.out},
+                        {"count", arguments.count},
+                        {"seed", arguments.seed},
+                        {"evaluations", pipeline.sampling().evaluations()}};
+    if (pipeline.is_diffusers()) return json;
+    if (!pipeline.reads_prompts()) {
+        json["model_hash"] = pipeline.hash();
+        return json;
+    }
+    const auto owner = pipeline.route({&condition, 1}).front();
+    json.update({{"student", owner.student},
+                 {"margin", owner.margin},
+                 {"model_hash", pipeline.hash_of_student(owner.student)}});
+    return json;
 }
 
 void sample(SampleArguments& arguments) {
     const ImageFormat format = image_format(arguments.out);
-    const inference::Engine engine = arguments.engine.chosen();
+    arguments.engine.chosen();  // throws on a wrong combination
     arguments.model = models::model_at(arguments.model).string();
     check_image_output(arguments.out, format);
-    if (models::is_diffusers_directory(arguments.model))
-        return sample_text(text_request(arguments), arguments.text, engine);
-    if (inference::reads_prompts(arguments.model))
-        return sample_prompted(text_request(arguments), arguments.text, engine);
-    if (arguments.text.given())
-        throw core::UsageError("--prompt and its like are for models that read prompts; " +
-                               arguments.model + " has classes");
-    const auto generator = inference::open_generator(
-        arguments.model, inference::sampling_of(arguments.sampler, arguments.steps), engine);
-    check_output(arguments, generator->spec());
-    const auto classes =
-        class_ids(arguments.classes, generator->spec().class_names, generator->prior().classes());
-    const auto request = inference::sample_request(
-        arguments.count, static_cast<std::uint64_t>(arguments.seed), classes, generator->prior());
-    core::Progress progress("sampling", arguments.count, "samples");
-    const Tensor samples =
-        inference::draw_all(*generator, request, [&](std::int64_t done) { progress.update(done); });
-    const Tensor user = data::to_user_space(generator->spec(), samples).contiguous();
-    if (format == ImageFormat::npz) write_npz(arguments, user, request.classes);
-    else if (format == ImageFormat::folder)
-        write_folder(*generator, arguments, user, request.classes);
-    else write_grid(*generator, arguments, user, request.classes);
-    if (arguments.json) {
-        std::cout << nlohmann::json{{"out", arguments.out},
-                                    {"count", arguments.count},
-                                    {"seed", arguments.seed},
-                                    {"evaluations", generator->sampling().evaluations()},
-                                    {"model_hash", inference::hash_of(*generator)}}
-                         .dump()
-                  << std::endl;
-    }
+    const auto pipeline = inference::Pipeline::load(arguments.model, pipeline_options(arguments));
+    check_output(arguments, *pipeline);
+    const auto requests = requests_of(arguments, *pipeline);
+    warn_about_prompts(arguments, *pipeline);
+    write(arguments, *pipeline, requests, draw(arguments, *pipeline, requests));
+    if (arguments.json)
+        std::cout << summary(arguments, *pipeline, requests.front().condition).dump() << std::endl;
 }
 
 }  // namespace

@@ -33,24 +33,22 @@ private:
     std::vector<CalibrationBatch>& batches_;
 };
 
-/// `count` classes, cycling through `classes`. Many classes are shuffled first, so that a few
-/// samples do not only show the first ones.
-std::vector<std::int64_t> cycle_classes(std::vector<std::int64_t> classes, std::int64_t count,
-                                        std::uint64_t seed) {
-    constexpr std::size_t few = 8;  // the samples that measure the layers cover this many classes
-    if (classes.size() > few) {
-        std::vector<std::int64_t> shuffled;
-        core::RandomStream stream(seed, "calibration/classes");
-        for (const std::int64_t i : stream.permutation(static_cast<std::int64_t>(classes.size()))) {
-            shuffled.push_back(classes[static_cast<std::size_t>(i)]);
-        }
-        classes = std::move(shuffled);
-    }
-    std::vector<std::int64_t> all;
-    for (std::size_t i = 0; i < static_cast<std::size_t>(count) && !classes.empty(); ++i) {
-        all.push_back(classes[i % classes.size()]);
-    }
-    return all;
+/// The network's conditions of `count` samples, cycling through `conditions`. Many are shuffled
+/// first, so that a few samples do not only show the first ones.
+diffusion::Condition cycle(const models::Model& model, const Conditioning& conditions,
+                           std::int64_t count, std::uint64_t seed) {
+    constexpr std::int64_t few = 8;  // the samples that measure the layers cover this many
+    const std::int64_t size = conditions.size();
+    if (model.network.label_dim == 0 || size == 0) return {};
+    std::vector<std::int64_t> order(static_cast<std::size_t>(size));
+    std::iota(order.begin(), order.end(), 0);
+    if (size > few) order = core::RandomStream(seed, "calibration/classes").permutation(size);
+    std::vector<std::int64_t> positions;
+    for (std::int64_t i = 0; i < count; ++i)
+        positions.push_back(order[static_cast<std::size_t>(i % size)]);
+    const Conditioning cycled = conditions.select(positions);
+    if (cycled.rows.defined()) return {cycled.rows};
+    return diffusion::one_hot(cycled.classes, model.network.label_dim);
 }
 
 void observe_convolutions(const models::Model& model, const std::vector<CalibrationBatch>& batches,
@@ -88,27 +86,25 @@ Tensor observe(const models::Model& model, const CalibrationBatch& batch,
 }
 
 std::vector<CalibrationBatch> one_step_calibration_set(const models::Model& model,
-                                                       const std::vector<std::int64_t>& classes,
+                                                       const Conditioning& conditions,
                                                        std::int64_t samples, std::uint64_t seed) {
     const Tensor z = diffusion::image_noise(seed, 0, samples, model.network.data_shape);
     return {{model.noise.initial_noise_scale() * z,
              at::full({samples}, model.noise.sigma_max, at::kFloat),
-             diffusion::one_hot(cycle_classes(classes, samples, seed), model.network.label_dim)}};
+             cycle(model, conditions, samples, seed)}};
 }
 
 std::vector<CalibrationBatch> trajectory_calibration_set(const models::Model& model,
+                                                         const Conditioning& conditions,
                                                          std::int64_t samples, std::int64_t steps,
                                                          std::uint64_t seed) {
     at::NoGradGuard no_gradients;
-    std::vector<std::int64_t> classes(static_cast<std::size_t>(model.network.label_dim));
-    std::iota(classes.begin(), classes.end(), 0);
     std::vector<CalibrationBatch> batches;
     const auto denoiser = model.denoiser();
-    diffusion::sample_heun(
-        Recorder(denoiser, batches),
-        diffusion::image_noise(seed, 0, samples, model.network.data_shape),
-        model.noise.sampling_levels(steps),
-        diffusion::one_hot(cycle_classes(classes, samples, seed), model.network.label_dim));
+    diffusion::sample_heun(Recorder(denoiser, batches),
+                           diffusion::image_noise(seed, 0, samples, model.network.data_shape),
+                           model.noise.sampling_levels(steps),
+                           cycle(model, conditions, samples, seed));
     return batches;
 }
 

@@ -5,6 +5,7 @@
 #include <vector>
 
 #include "atelier/backends/torch/torch_ops.h"
+#include "atelier/inference/conditioner.h"
 #include "atelier/models/model_directory.h"
 
 namespace atelier::inference {
@@ -28,14 +29,15 @@ Tensor observe(const models::Model& model, const CalibrationBatch& batch,
                const ConvolutionObserver& observer);
 
 /// The inputs of a one-step student: `samples` samples at its highest noise level, cycling through
-/// `classes`.
+/// `conditions`.
 std::vector<CalibrationBatch> one_step_calibration_set(const models::Model& model,
-                                                       const std::vector<std::int64_t>& classes,
+                                                       const Conditioning& conditions,
                                                        std::int64_t samples, std::uint64_t seed);
 
 /// The inputs of a model along `samples` trajectories of `steps` Heun steps, one batch per network
-/// evaluation.
+/// evaluation; the samples cycle through `conditions`.
 std::vector<CalibrationBatch> trajectory_calibration_set(const models::Model& model,
+                                                         const Conditioning& conditions,
                                                          std::int64_t samples, std::int64_t steps,
                                                          std::uint64_t seed);
 

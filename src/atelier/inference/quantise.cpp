@@ -126,12 +126,12 @@ void correct_biases(models::Model& model, const backends::Parameters& rounded, c
 }
 
 std::vector<CalibrationBatch> calibration_set(const models::Model& model,
-                                              const std::vector<std::int64_t>& classes,
+                                              const Conditioning& conditions,
                                               const QuantisationSettings& settings) {
     if (model.is_student())
-        return one_step_calibration_set(model, classes, settings.samples, settings.seed);
-    return trajectory_calibration_set(model, std::min(settings.samples, path_samples), path_steps,
-                                      settings.seed);
+        return one_step_calibration_set(model, conditions, settings.samples, settings.seed);
+    return trajectory_calibration_set(model, conditions, std::min(settings.samples, path_samples),
+                                      path_steps, settings.seed);
 }
 
 models::Quantisation description(const std::vector<LayerError>& layers,
@@ -167,11 +167,11 @@ std::vector<LayerError> choose_layers(std::vector<LayerError> layers, double tol
     return layers;
 }
 
-std::vector<LayerError> quantise(models::Model& model, const std::vector<std::int64_t>& classes,
+std::vector<LayerError> quantise(models::Model& model, const Conditioning& conditions,
                                  const QuantisationSettings& settings) {
     if (model.quantised())
         core::fail("this model is quantised already; quantize the model that it was made from");
-    const std::vector<CalibrationBatch> batches = calibration_set(model, classes, settings);
+    const std::vector<CalibrationBatch> batches = calibration_set(model, conditions, settings);
     const std::vector<CalibratedLayer> calibrated = calibrate(model, batches);
     if (calibrated.size() < 3)
         core::fail(

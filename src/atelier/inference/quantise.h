@@ -23,10 +23,11 @@ struct LayerError {
 std::vector<LayerError> choose_layers(std::vector<LayerError> layers, double tolerance);
 
 /// Quantises a model's convolutions in place and records it in the config ("quantisation":
-/// settings, range and error of every layer). `classes` are those that a one-step student owns; a
-/// model that is not a student is calibrated along Heun trajectories. Shows progress. Throws
-/// core::Error when the model is quantised already or has no convolutions.
-std::vector<LayerError> quantise(models::Model& model, const std::vector<std::int64_t>& classes,
+/// settings, range and error of every layer). `conditions` are those by which it is calibrated:
+/// classes, or encoded prompts, that a one-step student owns; a model that is not a student is
+/// calibrated along Heun trajectories. Shows progress. Throws core::Error when the model is
+/// quantised already or has no convolutions.
+std::vector<LayerError> quantise(models::Model& model, const Conditioning& conditions,
                                  const QuantisationSettings& settings);
 
 }  // namespace atelier::inference

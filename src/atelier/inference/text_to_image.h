@@ -1,6 +1,5 @@
 #pragma once
 
-#include <functional>
 #include <memory>
 #include <span>
 #include <string>
@@ -51,25 +50,5 @@ private:
     Autoencoder autoencoder_;
     std::unique_ptr<conditions::ClipTokenizer> tokenizer_;
 };
-
-/// Settings of text-to-image sampling.
-struct TextSampling {
-    enum class Method { ddim, dpm };
-    Method method = Method::dpm;
-    std::int64_t steps = 25;
-    std::int64_t height = 0, width = 0;  // of the image in pixels; 0: the model's own size
-    double guidance = 7.5;   // classifier-free guidance (Ho and Salimans 2022); up to 1: none
-    std::string negative{};  // the negative prompt
-};
-
-/// Parses "ddim" or "dpm++". Throws core::UsageError on anything else.
-TextSampling::Method text_sampling_method(const std::string& name);
-
-/// Image `number` of `seed` for `prompt`, [1,3,H,W] in [-1, 1]; depends on these and `how` only.
-/// `progress(done)` is called after every network evaluation. Throws core::UsageError on sizes or
-/// steps that do not fit, core::Interrupted when a stop is requested.
-Tensor draw(StableDiffusion& model, const std::string& prompt, const TextSampling& how,
-            std::uint64_t seed, std::int64_t number,
-            const std::function<void(std::int64_t)>& progress);
 
 }  // namespace atelier::inference

@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "atelier/core/error.h"
+#include "atelier/core/hash.h"
 #include "atelier/core/log.h"
 #include "atelier/data/caption_grammar.h"
 #include "atelier/data/captioned_images.h"
@@ -134,8 +135,12 @@ public:
     nlohmann::json evaluate(
         const EvaluationConfig& config,
         const std::function<Tensor(std::uint64_t seed, std::int64_t first, std::int64_t n)>& draw,
-        const std::string& hash, const nlohmann::json& description,
+        const std::string& hash, nlohmann::json description,
         const std::function<void(distillation::Metrics&)>& add = {}) const {
+        for (const FeatureExtractor& classifier : classifiers_)
+            description["classifiers"].push_back(classifier.hash());
+        if (!config.attributes.empty())
+            description["attributes"] = core::sha256_of_file(config.attributes);
         std::vector<Agreements> per_seed(config.seeds.size(), agreements());
         std::size_t draws = 0;
         const SampleSource source = [&](std::int64_t count, std::uint64_t seed) {
@@ -149,7 +154,15 @@ public:
                                return samples;
                            }};
         };
-        nlohmann::json result = evaluator_->evaluate({source, hash, description});
+        const EvaluationTarget target{source, hash, description};
+        if (nlohmann::json result = earlier_result(config.earlier, evaluator_->protocol_of(target));
+            !result.is_null()) {
+            core::log::info("{}: evaluated before, its metrics are taken from {}",
+                            description.at("name").get<std::string>(), config.earlier.string());
+            result["taken_from"] = config.earlier.string();
+            return result;
+        }
+        nlohmann::json result = evaluator_->evaluate(target);
         std::vector<distillation::Metrics> more;
         for (const Agreements& one : per_seed) {
             more.push_back(one.metrics());
@@ -180,53 +193,49 @@ private:
 };
 
 /// The share of pairs of equivalent wordings of a held-out scene that are routed to one student.
-double paraphrase_stability(const inference::PromptedGenerator& generator) {
+double paraphrase_stability(const inference::Pipeline& generator) {
     std::int64_t pairs = 0, together = 0;
     for (const data::Scene& scene : data::scenes(true)) {
         const auto words = data::wordings(scene);
-        const Tensor embeddings = generator.encoder().embed(words);
+        const auto owners = generator.route(inference::conditions_of(words));
         for (std::size_t i = 0; i < words.size(); ++i) {
             for (std::size_t j = 0; j < i; ++j) {
                 if (data::attribute_in_caption(data::attribute("place"), words[i]) !=
                     data::attribute_in_caption(data::attribute("place"), words[j]))
                     continue;
                 ++pairs;
-                together += generator.route(embeddings[static_cast<std::int64_t>(i)]).student ==
-                            generator.route(embeddings[static_cast<std::int64_t>(j)]).student;
+                together += owners[i].student == owners[j].student;
             }
         }
     }
     return static_cast<double>(together) / static_cast<double>(pairs);
 }
 
-Tensor draw_samples(inference::PromptedGenerator& generator, const CaptionReference& reference,
+Tensor draw_samples(inference::Pipeline& generator, const CaptionReference& reference,
                     std::uint64_t seed, std::int64_t first, std::int64_t n) {
     std::vector<Tensor> parts;
     for (std::int64_t from = first; from < first + n; from += samples_per_batch) {
-        inference::PromptSampleRequest request{seed, {}, {}};
-        for (std::int64_t i = from; i < std::min(from + samples_per_batch, first + n); ++i) {
-            request.numbers.push_back(i);
-            request.prompts.push_back(reference.caption(i));
-        }
-        parts.push_back(generator.draw(request));
+        std::vector<inference::SampleRequest> requests;
+        for (std::int64_t i = from; i < std::min(from + samples_per_batch, first + n); ++i)
+            requests.push_back({seed, i, reference.caption(i)});
+        parts.push_back(generator.draw_decoded(requests));
     }
     return at::cat(parts);
 }
 
-std::vector<double> student_shares(const inference::PromptedGenerator& generator,
+std::vector<double> student_shares(const inference::Pipeline& generator,
                                    const CaptionReference& reference, std::int64_t count) {
     std::vector<std::string> prompts;
     for (std::int64_t i = 0; i < count; ++i) prompts.push_back(reference.caption(i));
-    const Tensor embeddings = generator.encoder().embed(prompts);
     std::vector<double> shares(static_cast<std::size_t>(generator.students()));
-    for (std::int64_t i = 0; i < count; ++i)
-        shares[static_cast<std::size_t>(generator.route(embeddings[i]).student)] +=
-            1.0 / static_cast<double>(count);
+    if (shares.size() == 1) return {1.0};
+    for (const auto& owner : generator.route(inference::conditions_of(prompts)))
+        shares[static_cast<std::size_t>(owner.student)] += 1.0 / static_cast<double>(count);
     return shares;
 }
 
 nlohmann::json evaluate_model(const EvaluationConfig& config, const CaptionReference& reference,
-                              const std::string& name, inference::PromptedGenerator& generator) {
+                              const std::string& name, inference::Pipeline& generator) {
     const auto draw = [&](std::uint64_t seed, std::int64_t first, std::int64_t n) {
         return draw_samples(generator, reference, seed, first, n);
     };
@@ -235,23 +244,22 @@ nlohmann::json evaluate_model(const EvaluationConfig& config, const CaptionRefer
     const nlohmann::json description{
         {"name", name},
         {"hashes", generator.hashes()},
-        {"guidance", generator.guidance()},
+        {"guidance", *generator.guidance()},
         {"sampler", inference::name_of(generator.sampling())},
         {"engine", inference::name_of(generator.engine().kind)},
         {"precision", inference::name_of(generator.engine().precision)}};
-    nlohmann::json result =
-        reference.evaluate(config, draw, inference::hash_of(generator.hashes()), description,
-                           [&](distillation::Metrics& metrics) {
-                               if (paraphrases)
-                                   metrics.emplace_back("paraphrase_stability", stability);
-                           });
+    nlohmann::json result = reference.evaluate(
+        config, draw, generator.hash(), description, [&](distillation::Metrics& metrics) {
+            if (paraphrases) metrics.emplace_back("paraphrase_stability", stability);
+        });
+    if (result.contains("taken_from")) return result;
     result.update({{"evaluations", generator.sampling().evaluations()},
                    {"students", generator.students()},
                    {"parameters", generator.parameters_of_student(0)},
                    {"shares", student_shares(generator, reference, config.count)}});
+    const std::vector<inference::SampleRequest> first_caption{{0, 0, reference.caption(0)}};
     if (config.latency)
-        result["latency"] =
-            to_json(median_seconds([&] { generator.draw({0, {0}, {reference.caption(0)}}); }));
+        result["latency"] = to_json(median_seconds([&] { generator.draw(first_caption); }));
     return result;
 }
 
@@ -317,11 +325,9 @@ FeatureExtractor open_attribute_classifier(const CaptionAttribute& attribute,
     return classifier;
 }
 
-nlohmann::json measure_captions(
-    const EvaluationConfig& requested,
-    const std::vector<std::pair<std::string, inference::PromptedGenerator*>>& models) {
+nlohmann::json measure_captions(const EvaluationConfig& requested, const EvaluatedModels& models) {
     const EvaluationConfig config = with_classifier(requested);
-    const CaptionReference reference(config, models.front().second->spec());
+    const CaptionReference reference(config, models.front().second->decoded_spec());
     const std::string real = "real pictures";
     nlohmann::json results = nlohmann::json::object(), order = nlohmann::json::array();
     if (nlohmann::json pictures = evaluate_real_images(config, reference, real);

@@ -1,6 +1,5 @@
 #pragma once
 
-#include "atelier/inference/prompted_generator.h"
 #include "atelier/metrics/caption_attributes.h"
 #include "atelier/metrics/measuring.h"
 
@@ -19,9 +18,7 @@ namespace atelier::metrics {
 /// The row "real pictures" is a baseline: the held-out images whose captions are sampled, provided
 /// that at least as many remain as a disjoint reference. Otherwise all images are measured by the
 /// metrics that need no reference; the row is omitted when there is no such metric.
-nlohmann::json measure_captions(
-    const EvaluationConfig& config,
-    const std::vector<std::pair<std::string, inference::PromptedGenerator*>>& models);
+nlohmann::json measure_captions(const EvaluationConfig& config, const EvaluatedModels& models);
 
 /// The attributes of `config.data`'s captions: those of the file `config.attributes`; without one,
 /// those of images composed by this program, whose classifiers lie beside `config.classifier`; else

@@ -10,6 +10,7 @@
 #include "atelier/core/signals.h"
 #include "atelier/data/sampling.h"
 #include "atelier/data/toy_points.h"
+#include "atelier/metrics/caption_measuring.h"
 #include "atelier/metrics/clip.h"
 #include "atelier/metrics/inception.h"
 #include "atelier/metrics/latency.h"
@@ -58,27 +59,23 @@ private:
 };
 
 /// Samples are generated as they are read, so that only one batch is in memory.
-SampleSource sample_source(inference::Generator& generator, ClassDraws draws) {
-    return [&generator, draws](std::int64_t count, std::uint64_t seed) {
-        const auto all = std::make_shared<const inference::SampleRequest>(
-            drawn_classes(draws, count, seed, generator.prior()));
+SampleSource sample_source(inference::Pipeline& pipeline, ClassDraws draws) {
+    return [&pipeline, draws](std::int64_t count, std::uint64_t seed) {
+        const auto all = std::make_shared<const std::vector<inference::SampleRequest>>(
+            drawn_classes(draws, count, seed, pipeline.prior()));
         return Samples{.model_space = {},
-                       .labels = all->classes,
+                       .labels = inference::classes_of(*all),
                        .count = count,
-                       .read = [&generator, all](std::int64_t first, std::int64_t n) {
-                           const auto slice = [&](const std::vector<std::int64_t>& values) {
-                               return std::vector(values.begin() + first,
-                                                  values.begin() + first + n);
-                           };
-                           return inference::draw_all(
-                               generator, {all->seed, slice(all->numbers), slice(all->classes)});
+                       .read = [&pipeline, all](std::int64_t first, std::int64_t n) {
+                           return pipeline.draw_decoded(std::span(*all).subspan(
+                               static_cast<std::size_t>(first), static_cast<std::size_t>(n)));
                        }};
     };
 }
 
-nlohmann::json latency_of(inference::Generator& generator) {
-    const inference::SampleRequest one = inference::sample_request(1, 0, {}, generator.prior());
-    return to_json(median_seconds([&] { generator.draw(one); }));
+nlohmann::json latency_of(inference::Pipeline& pipeline) {
+    const auto one = inference::class_requests(1, 0, {}, pipeline.prior());
+    return to_json(median_seconds([&] { pipeline.draw(one); }));
 }
 
 /// `protocol` without the model's name and the reference's path, which change no metric.
@@ -90,23 +87,8 @@ nlohmann::json without_names(nlohmann::json protocol) {
     return protocol;
 }
 
-/// The result in `path` for the same weights and protocol, or null. A missing or invalid file is
-/// ignored.
-nlohmann::json earlier_result(const std::filesystem::path& path, const nlohmann::json& protocol) {
-    if (path.empty() || !std::filesystem::exists(path)) return nullptr;
-    try {
-        const nlohmann::json results = core::read_json(path), requested = without_names(protocol);
-        for (const auto& [name, result] : results.at("models").items()) {
-            if (without_names(result.at("protocol")) == requested) return result;
-        }
-    } catch (const std::exception& error) {
-        core::log::warning("{} is not used: {}", path.string(), error.what());
-    }
-    return nullptr;
-}
-
 nlohmann::json evaluate_model(const EvaluationConfig& config, const Evaluator& evaluator,
-                              inference::Generator& generator, const EvaluationTarget& target) {
+                              inference::Pipeline& generator, const EvaluationTarget& target) {
     const inference::Sampling& sampling = generator.sampling();
     nlohmann::json result = evaluator.evaluate(target);
     std::int64_t parameters = 0;
@@ -232,9 +214,22 @@ struct ImageSet {
 
 }  // namespace
 
-nlohmann::json measure(const EvaluationConfig& config,
-                       const std::vector<std::pair<std::string, inference::Generator*>>& models) {
-    const ReferenceEvaluator reference(config, models.front().second->spec());
+nlohmann::json earlier_result(const std::filesystem::path& path, const nlohmann::json& protocol) {
+    if (path.empty() || !std::filesystem::exists(path)) return nullptr;
+    try {
+        const nlohmann::json results = core::read_json(path), requested = without_names(protocol);
+        for (const auto& [name, result] : results.at("models").items()) {
+            if (without_names(result.at("protocol")) == requested) return result;
+        }
+    } catch (const std::exception& error) {
+        core::log::warning("{} is not used: {}", path.string(), error.what());
+    }
+    return nullptr;
+}
+
+nlohmann::json measure(const EvaluationConfig& config, const EvaluatedModels& models) {
+    if (models.front().second->reads_prompts()) return measure_captions(config, models);
+    const ReferenceEvaluator reference(config, models.front().second->decoded_spec());
     const Evaluator& evaluator = reference.evaluator();
     nlohmann::json results = nlohmann::json::object();
     nlohmann::json order = nlohmann::json::array();
@@ -242,7 +237,7 @@ nlohmann::json measure(const EvaluationConfig& config,
         const inference::Sampling& sampling = generator->sampling();
         const EvaluationTarget target{
             sample_source(*generator, config.protocol.classes),
-            inference::hash_of(*generator),
+            generator->hash(),
             {{"name", name},
              {"sampler", inference::name_of(sampling)},
              {"evaluations", sampling.evaluations()},

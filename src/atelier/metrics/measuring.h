@@ -6,7 +6,7 @@
 #include <vector>
 
 #include "atelier/data/dataset.h"
-#include "atelier/inference/generator.h"
+#include "atelier/inference/pipeline.h"
 #include "atelier/metrics/evaluate.h"
 #include "atelier/metrics/protocols.h"
 
@@ -16,6 +16,9 @@ namespace atelier::metrics {
 /// by this program.
 inline constexpr const char* default_classifier = "models/classifier";
 inline constexpr const char* default_caption_classifier = "models/captions/classifiers/garment";
+
+/// Models by the names under which they are listed.
+using EvaluatedModels = std::vector<std::pair<std::string, inference::Pipeline*>>;
 
 /// What models are evaluated against, and how.
 struct EvaluationConfig {
@@ -39,9 +42,13 @@ struct EvaluationConfig {
 
 /// Evaluates models, listed under the given names, on the same held-out data: {"order": [name...],
 /// "models": {name: result}}. A result is Evaluator's (metrics, classes, protocol) with "latency",
-/// "evaluations" and "parameters" per sample, and "taken_from" if it was reused.
-nlohmann::json measure(const EvaluationConfig& config,
-                       const std::vector<std::pair<std::string, inference::Generator*>>& models);
+/// "evaluations" and "parameters" per sample, and "taken_from" if it was reused. Models that read
+/// prompts are measured by measure_captions; the models must all be of one kind.
+nlohmann::json measure(const EvaluationConfig& config, const EvaluatedModels& models);
+
+/// The result in `path` for the same weights and protocol, or null. A missing or invalid file is
+/// ignored.
+nlohmann::json earlier_result(const std::filesystem::path& path, const nlohmann::json& protocol);
 
 /// Evaluates existing images in a folder, zip, tar or .npz: a seeded sample of `config.count` of
 /// them per seed, or all of them once if there are no more. With `captions` (caption i belongs to

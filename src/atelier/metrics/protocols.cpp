@@ -76,14 +76,15 @@ ClassDraws class_draws(const std::string& name) {
 std::string name_of(ClassDraws draws) { return of(draws).name; }
 std::string description_of(ClassDraws draws) { return of(draws).description; }
 
-inference::SampleRequest drawn_classes(ClassDraws draws, std::int64_t count, std::uint64_t seed,
-                                       const conditions::Prior& prior) {
-    if (draws == ClassDraws::prior) return inference::sample_request(count, seed, {}, prior);
+std::vector<inference::SampleRequest> drawn_classes(ClassDraws draws, std::int64_t count,
+                                                    std::uint64_t seed,
+                                                    const conditions::Prior& prior) {
+    if (draws == ClassDraws::prior) return inference::class_requests(count, seed, {}, prior);
     const std::vector<std::int64_t> known = known_classes(prior);
     const auto classes = static_cast<std::int64_t>(known.size());
     if (draws == ClassDraws::uniform)
-        return inference::sample_request(count, seed, {}, uniform_over(known, prior.classes()));
-    inference::SampleRequest request = inference::sample_request(count, seed, known, prior);
+        return inference::class_requests(count, seed, {}, uniform_over(known, prior.classes()));
+    auto requests = inference::class_requests(count, seed, known, prior);
     if (draws == ClassDraws::equal) {
         if (count % classes != 0) {
             throw core::UsageError(
@@ -92,13 +93,14 @@ inference::SampleRequest drawn_classes(ClassDraws draws, std::int64_t count, std
                             count, classes,
                             std::max<std::int64_t>(1, (count + classes / 2) / classes) * classes));
         }
-        return request;
+        return requests;
     }
-    for (std::size_t i = 0; i < request.classes.size(); ++i) {
-        request.classes[i] = known[core::RandomStream(seed, "class/iid", i)
-                                       .below(static_cast<std::uint64_t>(classes))];
+    for (std::size_t i = 0; i < requests.size(); ++i) {
+        requests[i].condition =
+            inference::ClassId{known[core::RandomStream(seed, "class/iid", i)
+                                         .below(static_cast<std::uint64_t>(classes))]};
     }
-    return request;
+    return requests;
 }
 
 }  // namespace atelier::metrics

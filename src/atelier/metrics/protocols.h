@@ -4,7 +4,7 @@
 #include <vector>
 
 #include "atelier/conditions/prior.h"
-#include "atelier/inference/generator.h"
+#include "atelier/inference/condition.h"
 #include "atelier/metrics/inception.h"
 
 /// Named evaluation protocols. Metrics of different protocols are not comparable: they depend on
@@ -39,9 +39,10 @@ std::string name_of(ClassDraws draws);
 /// A description for a result's protocol.
 std::string description_of(ClassDraws draws);
 
-/// A request for samples 0..count-1 of `seed` with classes drawn by `draws`; classes of weight 0 in
+/// Requests for samples 0..count-1 of `seed` with classes drawn by `draws`; classes of weight 0 in
 /// `prior` are never drawn. Throws core::UsageError when `equal` is impossible for `count`.
-inference::SampleRequest drawn_classes(ClassDraws draws, std::int64_t count, std::uint64_t seed,
-                                       const conditions::Prior& prior);
+std::vector<inference::SampleRequest> drawn_classes(ClassDraws draws, std::int64_t count,
+                                                    std::uint64_t seed,
+                                                    const conditions::Prior& prior);
 
 }  // namespace atelier::metrics

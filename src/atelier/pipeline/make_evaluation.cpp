@@ -2,6 +2,7 @@
 
 #include "atelier/core/log.h"
 #include "atelier/metrics/caption_measuring.h"
+#include "atelier/metrics/measuring.h"
 #include "atelier/pipeline/latent_data.h"
 #include "atelier/pipeline/make_stages.h"
 #include "atelier/pipeline/preflight.h"
@@ -94,62 +95,36 @@ void evaluate_once(RunContext& context, const nlohmann::json& models,
     core::log::info("{}", text_of(report::comparison_table(results)));
 }
 
-/// The teacher's rows: sampled by evaluate.steps steps of Heun's method, and by each of
+/// The teacher's rows, by their samplers: evaluate.steps steps of Heun's method, and each of
 /// evaluate.samplers.
-using TeacherRows = std::vector<std::pair<std::string, inference::Sampling>>;
-
-TeacherRows teacher_rows(const EvaluationConfig& config) {
-    TeacherRows rows{{"teacher", {inference::Sampling::Method::heun, config.steps}}};
+std::vector<std::pair<std::string, std::string>> teacher_rows(const EvaluationConfig& config) {
+    std::vector<std::pair<std::string, std::string>> rows{
+        {"teacher", fmt::format("heun:{}", config.steps)}};
     for (const std::string& sampler : config.samplers)
-        rows.emplace_back("teacher, " + sampler, *inference::sampling_of(sampler, std::nullopt));
+        rows.emplace_back("teacher, " + sampler, sampler);
     return rows;
 }
 
-/// Opens the teacher once per row with `open`. The students' generator comes second, where readers
-/// of evaluation.json expect it.
-template <class Generator, class Open>
-std::vector<std::pair<std::string, Generator*>> evaluation_targets(
-    const TeacherRows& rows, std::vector<std::unique_ptr<Generator>>& teachers,
-    const std::string& students, Generator& ensemble, const Open& open) {
-    std::vector<std::pair<std::string, Generator*>> targets;
-    for (const auto& [name, sampling] : rows) {
-        teachers.push_back(open(sampling));
-        targets.emplace_back(name, teachers.back().get());
-        if (targets.size() == 1) targets.emplace_back(students, &ensemble);
-    }
-    return targets;
-}
-
-void evaluate_captions(RunContext& context, const metrics::EvaluationConfig& eval_config,
-                       const TeacherRows& rows, const std::string& students) {
-    const inference::Engine engine{.device = context.device()};
-    inference::PromptedGenerator ensemble(context.path_of(StageKind::ensemble), std::nullopt,
-                                          std::nullopt, engine);
-    std::vector<std::unique_ptr<inference::PromptedGenerator>> teachers;
-    const auto targets = evaluation_targets(
-        rows, teachers, students, ensemble, [&](const inference::Sampling& sampling) {
-            return std::make_unique<inference::PromptedGenerator>(
-                context.path_of(StageKind::teacher), sampling, std::nullopt, engine);
-        });
-    const nlohmann::json of{{"ensemble", ensemble.hashes()},
-                            {"teacher", teachers.front()->hashes()},
-                            {"guidance", teachers.front()->guidance()}};
-    evaluate_once(context, of, eval_config,
-                  [&] { return metrics::measure_captions(eval_config, targets); });
-}
-
-void evaluate_classes(RunContext& context, const metrics::EvaluationConfig& eval_config,
-                      const TeacherRows& rows, const std::string& students) {
+void evaluate(RunContext& context, const metrics::EvaluationConfig& eval_config,
+              const std::string& students) {
     const inference::Engine engine{.device = context.device()};
     const auto ensemble =
-        inference::open_generator(context.path_of(StageKind::ensemble), std::nullopt, engine);
-    std::vector<std::unique_ptr<inference::Generator>> teachers;
-    const auto targets = evaluation_targets(
-        rows, teachers, students, *ensemble, [&](const inference::Sampling& sampling) {
-            return inference::open_generator(context.path_of(StageKind::teacher), sampling, engine);
-        });
-    const nlohmann::json of{{"ensemble", inference::hash_of(*ensemble)},
-                            {"teacher", inference::hash_of(*teachers.front())}};
+        inference::Pipeline::load(context.path_of(StageKind::ensemble), {.engine = engine});
+    std::vector<std::unique_ptr<inference::Pipeline>> teachers;
+    metrics::EvaluatedModels targets;
+    for (const auto& [name, sampler] : teacher_rows(context.config().evaluation)) {
+        teachers.push_back(inference::Pipeline::load(context.path_of(StageKind::teacher),
+                                                     {.engine = engine, .sampler = sampler}));
+        targets.emplace_back(name, teachers.back().get());
+        // The students come second, where readers of evaluation.json expect them.
+        if (targets.size() == 1) targets.emplace_back(students, ensemble.get());
+    }
+    const bool prompts = ensemble->reads_prompts();
+    nlohmann::json of{{"ensemble", prompts ? nlohmann::json(ensemble->hashes())
+                                           : nlohmann::json(ensemble->hash())},
+                      {"teacher", prompts ? nlohmann::json(teachers.front()->hashes())
+                                          : nlohmann::json(teachers.front()->hash())}};
+    if (prompts) of["guidance"] = *teachers.front()->guidance();
     evaluate_once(context, of, eval_config, [&] { return measure(eval_config, targets); });
 }
 
@@ -165,10 +140,7 @@ void make_evaluation(RunContext& context) {
             "the students are done");
         return;
     }
-    const auto evaluate =
-        context.raw_data()->captions().empty() ? evaluate_classes : evaluate_captions;
-    evaluate(context, eval_config, teacher_rows(config.evaluation),
-             fmt::format("K={} students", config.partition.students));
+    evaluate(context, eval_config, fmt::format("K={} students", config.partition.students));
 }
 
 }  // namespace atelier::pipeline

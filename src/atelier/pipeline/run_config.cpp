@@ -6,7 +6,7 @@
 #include "atelier/core/error.h"
 #include "atelier/core/processors.h"
 #include "atelier/inference/device.h"
-#include "atelier/inference/generator.h"
+#include "atelier/inference/sampling.h"
 #include "atelier/kernels/instructions.h"
 #include "atelier/networks/network.h"
 

@@ -1,6 +1,7 @@
 #include "atelier/report/caption_report.h"
 
 #include <algorithm>
+#include <ranges>
 
 #include <fmt/ranges.h>
 
@@ -9,7 +10,7 @@
 #include "atelier/core/random_streams.h"
 #include "atelier/data/caption_grammar.h"
 #include "atelier/data/captioned_images.h"
-#include "atelier/inference/prompted_generator.h"
+#include "atelier/inference/pipeline.h"
 #include "atelier/models/latent_model.h"
 
 namespace atelier::report {
@@ -68,26 +69,21 @@ ShownCaptions shown_captions(const RunModels& run) {
     return shown;
 }
 
-/// One row of images per caption.
-core::Image caption_grid(inference::PromptedGenerator& generator,
-                         const std::vector<std::string>& captions) {
-    inference::PromptSampleRequest request;
-    for (const std::string& caption : captions) {
-        for (std::int64_t i = 0; i < images_per_row; ++i) {
-            request.numbers.push_back(i);
-            request.prompts.push_back(caption);
-        }
-    }
-    const Tensor user = generator.to_pixels(generator.draw(request));
-    return core::grid(data::images_of(user), static_cast<int>(images_per_row), 2, 2);
-}
-
 bool draws_latents(const RunModels& run) {
     return models::has_autoencoder(run.folder / "teacher") ||
            (!run.ensembles.empty() && models::has_autoencoder(run.ensembles.front().second));
 }
 
 }  // namespace
+
+core::Image prompt_grid(inference::Pipeline& pipeline, const std::vector<std::string>& prompts) {
+    std::vector<inference::SampleRequest> requests;
+    for (const std::string& prompt : prompts | std::views::take(max_captions)) {
+        for (std::int64_t i = 0; i < images_per_row; ++i) requests.push_back({0, i, prompt});
+    }
+    const Tensor user = pipeline.decode(pipeline.draw(requests));
+    return core::grid(data::images_of(user), static_cast<int>(images_per_row), 2, 2);
+}
 
 bool reads_prompts(const RunModels& run) {
     return inference::reads_prompts(run.folder / "teacher") ||
@@ -106,10 +102,10 @@ void add_captioned_samples(report::Report& report, const RunModels& run) {
     if (shown.captions.empty()) return;
     std::vector<report::Figure> figures;
     const auto add = [&](const fs::path& path, const std::string& name) {
-        inference::PromptedGenerator generator(path, std::nullopt, std::nullopt, run.engine);
-        figures.push_back({"", caption_grid(generator, shown.captions),
+        const auto pipeline = inference::Pipeline::load(path, {.engine = run.engine});
+        figures.push_back({"", prompt_grid(*pipeline, shown.captions),
                            fmt::format("{}, {} evaluation(s) per image", name,
-                                       generator.sampling().evaluations())});
+                                       pipeline->sampling().evaluations())});
     };
     if (run.has_teacher()) add(run.folder / "teacher", "The teacher");
     for (const auto& [name, path] : run.ensembles) add(path, name);
@@ -122,7 +118,7 @@ void add_captioned_samples(report::Report& report, const RunModels& run) {
 void add_prompt_cells(report::Report& report, const RunModels& run) {
     if (run.ensembles.empty() || draws_latents(run)) return;
     const fs::path& path = run.ensembles.back().second;
-    const inference::PromptedGenerator generator(path, std::nullopt, std::nullopt, run.engine);
+    const auto pipeline = inference::Pipeline::load(path, {.engine = run.engine});
     std::vector<std::string> all;
     std::string source = "captions of the training grammar";
     if (is_composed(run)) {
@@ -136,15 +132,15 @@ void add_prompt_cells(report::Report& report, const RunModels& run) {
         source = "captions of the training data";
     }
     if (all.empty()) return;
-    const Tensor embeddings = generator.encoder().embed(all);
     struct Cell {
         std::int64_t count = 0;
         float highest = -2;
         std::string nearest;
     };
-    std::vector<Cell> cells(static_cast<std::size_t>(generator.students()));
+    std::vector<Cell> cells(static_cast<std::size_t>(pipeline->students()));
+    const auto decisions = pipeline->route(inference::conditions_of(all));
     for (std::size_t i = 0; i < all.size(); ++i) {
-        const auto decision = generator.route(embeddings[static_cast<std::int64_t>(i)]);
+        const auto& decision = decisions[i];
         Cell& cell = cells[static_cast<std::size_t>(decision.student)];
         ++cell.count;
         if (decision.score > cell.highest) cell.highest = decision.score, cell.nearest = all[i];

@@ -7,6 +7,9 @@ namespace atelier::report {
 /// Whether the run's models take prompts.
 bool reads_prompts(const RunModels& run);
 
+/// Samples for the first of `prompts`, one row each.
+core::Image prompt_grid(inference::Pipeline& pipeline, const std::vector<std::string>& prompts);
+
 /// Samples of the teacher and each ensemble for held-out captions, from the same noise.
 void add_captioned_samples(report::Report& report, const RunModels& run);
 

@@ -11,7 +11,6 @@
 #include "atelier/data/dataset.h"
 #include "atelier/data/sampling.h"
 #include "atelier/distillation/health.h"
-#include "atelier/inference/generator.h"
 #include "atelier/metrics/measuring.h"
 #include "atelier/metrics/neighbours.h"
 #include "atelier/metrics/two_d.h"
@@ -33,13 +32,13 @@ struct SampleBatch {
     std::vector<std::int64_t> classes, students;
 };
 
-SampleBatch draw(inference::Generator& generator, std::int64_t count,
+SampleBatch draw(inference::Pipeline& pipeline, std::int64_t count,
                  const std::vector<std::int64_t>& classes) {
-    const inference::SampleRequest request =
-        inference::sample_request(count, 0, classes, generator.prior());
+    const auto requests = inference::class_requests(count, 0, classes, pipeline.prior());
     SampleBatch batch{
-        data::to_user_space(generator.spec(), generator.draw(request)), request.classes, {}};
-    for (const std::int64_t c : request.classes) batch.students.push_back(generator.student_of(c));
+        pipeline.decode(pipeline.draw(requests)), inference::classes_of(requests), {}};
+    for (const auto& owner : pipeline.route(inference::conditions_of(requests)))
+        batch.students.push_back(owner.student);
     return batch;
 }
 
@@ -57,7 +56,7 @@ std::vector<std::int64_t> every_class(const conditions::Prior& prior) {
     return classes;
 }
 
-std::string teacher_caption(const inference::Generator& teacher) {
+std::string teacher_caption(const inference::Pipeline& teacher) {
     return fmt::format("The teacher, {} network evaluations per sample.",
                        teacher.sampling().evaluations());
 }
@@ -74,7 +73,7 @@ std::vector<metrics::Point> training_points(const std::string& data_path) {
         data->spec(), data->samples(data::seeded_sample(*data, most, 0, "report/points"))));
 }
 
-report::Figure point_figure(inference::Generator& generator,
+report::Figure point_figure(inference::Pipeline& generator,
                             const std::vector<metrics::Point>& density, const std::string& title,
                             const std::string& caption) {
     const SampleBatch batch = draw(generator, points_shown, {});
@@ -91,7 +90,7 @@ report::Figure point_figure(inference::Generator& generator,
 }
 
 /// One class per column if there are few enough classes; otherwise the first classes in order.
-report::Figure image_figure(inference::Generator& generator, const std::string& caption) {
+report::Figure image_figure(inference::Pipeline& generator, const std::string& caption) {
     const std::int64_t classes = generator.prior().classes(),
                        across = classes > 1 && classes <= columns ? classes : columns;
     const SampleBatch batch = draw(generator, across * rows, every_class(generator.prior()));
@@ -289,15 +288,14 @@ RunModels open_run_models(const fs::path& folder) {
 void add_samples(report::Report& report, const RunModels& run) {
     if (!run.has_teacher() || run.ensembles.empty()) return;
     report.add_heading("Samples");
-    const auto teacher =
-        inference::open_generator(run.folder / "teacher", std::nullopt, run.engine);
+    const auto teacher = inference::Pipeline::load(run.folder / "teacher", {.engine = run.engine});
     const bool points = teacher->spec().kind == data::SampleSpec::Kind::points;
     const auto density = points ? training_points(run.data_path) : std::vector<metrics::Point>{};
     std::vector<report::Figure> figures;
     figures.push_back(points ? point_figure(*teacher, density, "teacher", teacher_caption(*teacher))
                              : image_figure(*teacher, teacher_caption(*teacher)));
     for (const auto& [name, path] : run.ensembles) {
-        const auto ensemble = inference::open_generator(path, std::nullopt, run.engine);
+        const auto ensemble = inference::Pipeline::load(path, {.engine = run.engine});
         figures.push_back(points ? point_figure(*ensemble, density, name, ensemble_caption(name))
                                  : image_figure(*ensemble, ensemble_caption(name)));
     }
@@ -400,13 +398,13 @@ void add_training(report::Report& report, const RunModels& run) {
 void add_neighbours(report::Report& report, const RunModels& run) {
     constexpr std::int64_t shown = 8, checked = 200;
     if (run.ensembles.empty() || run.data_path.empty()) return;
-    const auto ensemble = inference::open_generator(main_ensemble(run), std::nullopt, run.engine);
+    const auto ensemble = inference::Pipeline::load(main_ensemble(run), {.engine = run.engine});
     if (ensemble->spec().kind != data::SampleSpec::Kind::image) return;
     const auto train = data::open_dataset({.path = run.data_path, .split = "train", .limit = 0});
     const auto test = data::open_dataset({.path = run.test_path, .split = "test", .limit = 0});
     const auto held_out = data::seeded_sample(*test, checked, 0, "report/neighbours");
     const Tensor generated =
-        ensemble->draw(inference::sample_request(checked, 0, {}, ensemble->prior()));
+        ensemble->draw(inference::class_requests(checked, 0, {}, ensemble->prior()));
     const auto copied = metrics::copying(generated, test->samples(held_out), *train);
     std::vector<core::Image> pairs;
     for (std::int64_t i = 0; i < shown; ++i) {
@@ -437,10 +435,14 @@ void add_neighbours(report::Report& report, const RunModels& run) {
     core::log::warning("{}", message);
 }
 
-void add_side_by_side(report::Report& report,
-                      const std::vector<std::pair<std::string, inference::Generator*>>& variants) {
+void add_side_by_side(report::Report& report, const metrics::EvaluatedModels& variants,
+                      const std::vector<std::string>& prompts) {
     std::vector<report::Figure> figures;
     for (const auto& [name, generator] : variants) {
+        if (generator->reads_prompts()) {
+            figures.push_back({"", prompt_grid(*generator, prompts), name});
+            continue;
+        }
         const bool points = generator->spec().kind == data::SampleSpec::Kind::points;
         figures.push_back(points ? point_figure(*generator, {}, name, name)
                                  : image_figure(*generator, name));

@@ -4,7 +4,7 @@
 #include <string>
 #include <vector>
 
-#include "atelier/inference/generator.h"
+#include "atelier/metrics/measuring.h"
 #include "atelier/models/ensemble.h"
 #include "atelier/report/report.h"
 
@@ -45,9 +45,10 @@ void add_training(report::Report& report, const RunModels& run);
 /// The nearest training images of some generated images, to detect copying.
 void add_neighbours(report::Report& report, const RunModels& run);
 
-/// Images of several variants of one model, from the same noise and classes.
-void add_side_by_side(report::Report& report,
-                      const std::vector<std::pair<std::string, inference::Generator*>>& variants);
+/// Images of several variants of one model, from the same noise and classes, or for the first of
+/// `prompts`.
+void add_side_by_side(report::Report& report, const metrics::EvaluatedModels& variants,
+                      const std::vector<std::string>& prompts = {});
 
 /// All sections that apply to `run`.
 void add_everything(report::Report& report, const RunModels& run);

@@ -10,8 +10,9 @@
 
 #include "atelier/core/error.h"
 #include "atelier/models/diffusers_directory.h"
-#include "atelier/models/opened_model.h"
-#include "atelier/serving/served_students.h"
+#include "atelier/models/ensemble.h"
+#include "atelier/models/prompt_encoder.h"
+#include "atelier/serving/served_student.h"
 
 namespace atelier::serving {
 
@@ -24,41 +25,58 @@ std::int64_t bytes_of(inference::Engine::Precision precision) {
     return precision == inference::Engine::Precision::bf16 ? 2 : 4;
 }
 
-/// The description from ensemble.json, without engine and precision.
-server::Description description_of(const models::Ensemble& ensemble) {
-    const data::SampleSpec& spec = ensemble.spec;
-    const std::string where = ensemble.directory.string();
-    if (spec.kind == data::SampleSpec::Kind::points)
+/// A description without engine and precision. `where` begins error messages.
+server::Description description_of(const data::SampleSpec& spec, const data::SampleSpec& decoded,
+                                   const conditions::Partition& partition,
+                                   const conditions::Prior& prior, const std::string& where) {
+    if (decoded.kind == data::SampleSpec::Kind::points)
         core::fail("{}: generates points; only image models are served", where);
-    std::vector<std::int64_t> shape = spec.shape;
-    if (spec.kind == data::SampleSpec::Kind::latent)
-        shape = models::read_vae_config(ensemble.directory / "vae").image_shape(shape);
-    server::Description description{.class_names = spec.class_names,
-                                    .partition = ensemble.partition,
-                                    .prior = ensemble.prior,
-                                    .width = static_cast<int>(shape[2]),
-                                    .height = static_cast<int>(shape[1])};
-    if (models::has_prompt_encoder(ensemble.directory)) {
-        description.reads_prompts = true;
-        description.class_names.clear();
-        description.partition.owner.clear();
-        description.prompts_hash = ensemble.partition_hash();
-    } else if (!spec.class_names.empty() &&
-               spec.class_names.size() != static_cast<std::size_t>(ensemble.partition.classes())) {
+    if (!spec.class_names.empty() && !partition.owner.empty() &&
+        spec.class_names.size() != static_cast<std::size_t>(partition.classes()))
         core::fail("{}: names {} classes and has {}", where, spec.class_names.size(),
-                   ensemble.partition.classes());
-    }
+                   partition.classes());
+    return {.class_names = spec.class_names,
+            .partition = partition,
+            .prior = prior,
+            .width = static_cast<int>(decoded.shape.at(2)),
+            .height = static_cast<int>(decoded.shape.at(1))};
+}
+
+void make_prompted(server::Description& description, const std::string& partition_hash) {
+    description.reads_prompts = true;
+    description.class_names.clear();
+    description.partition.owner.clear();
+    description.prompts_hash = partition_hash;
+}
+
+/// The description from ensemble.json alone.
+server::Description description_of(const models::Ensemble& ensemble) {
+    data::SampleSpec decoded = ensemble.spec;
+    if (decoded.kind == data::SampleSpec::Kind::latent)
+        decoded.shape =
+            models::read_vae_config(ensemble.directory / "vae").image_shape(decoded.shape);
+    server::Description description = description_of(ensemble.spec, decoded, ensemble.partition,
+                                                     ensemble.prior, ensemble.directory.string());
+    if (models::has_prompt_encoder(ensemble.directory))
+        make_prompted(description, ensemble.partition_hash());
+    return description;
+}
+
+server::Description description_of(const inference::Pipeline& pipeline, const fs::path& path) {
+    server::Description description =
+        description_of(pipeline.spec(), pipeline.decoded_spec(), pipeline.partition(),
+                       pipeline.prior(), path.string());
+    if (pipeline.reads_prompts()) make_prompted(description, pipeline.partition_hash());
     return description;
 }
 
 /// The students to serve: `requested`, or all if empty.
-std::vector<std::int64_t> students_of(const models::Ensemble& ensemble,
+std::vector<std::int64_t> students_of(const fs::path& path, std::int64_t students,
                                       const std::vector<std::int64_t>& requested) {
-    const std::int64_t students = ensemble.partition.students;
     for (const std::int64_t k : requested) {
         if (k >= students)
             throw core::UsageError(fmt::format("--students: {} has no student {}; it has 0 to {}",
-                                               ensemble.directory.string(), k, students - 1));
+                                               path.string(), k, students - 1));
     }
     if (!requested.empty()) return requested;
     std::vector<std::int64_t> all(static_cast<std::size_t>(students));
@@ -66,29 +84,23 @@ std::vector<std::int64_t> students_of(const models::Ensemble& ensemble,
     return all;
 }
 
-/// Serves an ensemble or a single model, which is treated as an ensemble of one.
+/// Serves whatever a pipeline samples; a model without students is served as one.
 class ServedModel : public server::Generator {
 public:
-    ServedModel(models::Ensemble ensemble, const inference::Sampling& sampling,
-                const ServingOptions& serving)
-        : ensemble_(std::move(ensemble)),
-          sampling_(sampling),
+    ServedModel(const fs::path& path, const ServingOptions& serving)
+        : pipeline_(inference::Pipeline::load(path, {.engine = serving.engine})),
           max_batch_(serving.max_batch),
-          description_(description_of(ensemble_)) {
-        const models::Model first = models::read_model_config(ensemble_.students.front());
-        engine_ = inference::engine_for(serving.engine, first);
-        description_.served_students = students_of(ensemble_, serving.students);
-        description_.evaluations = sampling.evaluations();
-        description_.engine = name_of(engine_.kind);
-        description_.precision = name_of(engine_.precision);
-        for (std::size_t k = 0; k < ensemble_.students.size(); ++k) {
-            facts_.push_back(
-                facts_of(k == 0 ? first : models::read_model_config(ensemble_.students[k])));
-            facts_.back().available = std::ranges::binary_search(description_.served_students,
-                                                                 static_cast<std::int64_t>(k));
+          description_(description_of(*pipeline_, path)) {
+        description_.served_students = students_of(path, pipeline_->students(), serving.students);
+        description_.evaluations = pipeline_->sampling().evaluations();
+        description_.engine = name_of(pipeline_->engine().kind);
+        description_.precision = name_of(pipeline_->engine().precision);
+        for (std::int64_t k = 0; k < pipeline_->students(); ++k) {
+            facts_.push_back(facts_of(k));
+            facts_.back().available = std::ranges::binary_search(description_.served_students, k);
         }
-        for (const std::int64_t k : description_.served_students) opened_.emplace(k, open(k));
-        if (description_.reads_prompts) tools_ = tools_for_prompts(first);
+        // An evicted student is loaded again from the same files, even if they were replaced.
+        for (const std::int64_t k : description_.served_students) pipeline_->hold(k);
     }
 
     const server::Description& description() const override { return description_; }
@@ -97,117 +109,63 @@ public:
     }
 
     std::vector<server::EncodedPrompt> encode(std::span<const std::string> prompts) const override {
-        const inference::PromptReader::EncodedPrompts batch = tools_->reader.encode(prompts);
+        const inference::Conditioning batch = pipeline_->encode(inference::conditions_of(prompts));
+        const auto owners = pipeline_->router().assign(batch);
         std::vector<server::EncodedPrompt> encoded;
-        for (std::int64_t i = 0; i < batch.conditioning.size(0); ++i) {
-            const auto route = tools_->reader.route(batch.embeddings[i]);
-            encoded.push_back({route.student, route.margin,
-                               conditioning_of(batch.conditioning.narrow(0, i, 1)),
-                               tools_->reader.encoder().tokenizer.truncated_tail(
-                                   prompts[static_cast<std::size_t>(i)])});
-        }
+        for (std::size_t i = 0; i < prompts.size(); ++i)
+            encoded.push_back({owners[i].student, owners[i].margin,
+                               std::make_shared<const EncodedCondition>(
+                                   batch.narrow(static_cast<std::int64_t>(i), 1)),
+                               pipeline_->conditioner().truncated_tail(prompts[i])});
         return encoded;
     }
 
     std::unique_ptr<server::Student> load(std::int64_t k) const override {
-        models::Model model =
-            models::read_weights(opened_.at(k), engine_.device, engine_.weights());
-        ImageOrigin origin{.draw = {},
-                           .student = k,
-                           .model_hash = model.hash(),
-                           .sampling = sampling_,
-                           .engine = engine_,
-                           .class_names = ensemble_.spec.class_names,
-                           .prompt = "",
-                           .guidance = std::nullopt};
-        if (tools_) origin.guidance = tools_->guidance;
-        auto student = tools_ ? prompt_student(std::move(model), origin, tools_, max_batch_)
-                              : class_student(std::move(model), origin, ensemble_.partition.cell(k),
-                                              max_batch_);
+        auto sampler = pipeline_->open_student(k);
+        const std::string hash = pipeline_->is_diffusers() ? "" : sampler->hash();
+        inference::Condition any;
+        if (!description_.reads_prompts)
+            any = inference::ClassId{description_.partition.cell(k).front()};
+        auto student = std::make_unique<ServedStudent>(
+            std::move(sampler), pipeline_->decoder(), image_origin(*pipeline_, k, hash),
+            pipeline_->spec().shape, pipeline_->encode({&any, 1}), max_batch_);
         student->warm_up(1);
         return student;
     }
 
 private:
-    models::Model open(std::int64_t k) const {
-        if (ensemble_.manifest.is_null()) return models::open_model(ensemble_.directory);
-        return models::open_student(ensemble_, k);
-    }
-
-    std::shared_ptr<PromptTools> tools_for_prompts(const models::Model& first) const {
-        std::optional<conditions::Router> router;
-        if (ensemble_.prompts) router = ensemble_.prompts->router();
-        auto tools = std::make_shared<PromptTools>(
-            inference::PromptReader(ensemble_.directory, first.network, std::move(router)));
-        if (!ensemble_.prompts) tools->guidance = first.guidance.value_or(1.0);
-        if (ensemble_.spec.kind == data::SampleSpec::Kind::latent)
-            tools->autoencoder.emplace(ensemble_.directory / "vae", engine_);
-        return tools;
-    }
-
-    /// OpenVINO keeps a copy of the weights per compiled batch size, the other engines one copy.
-    server::StudentFacts facts_of(const models::Model& student) const {
-        std::int64_t parameters = 0;
-        for (const auto& one : networks::trace(student.network).parameters)
-            parameters += graph::elements(one.shape);
+    /// OpenVINO keeps a copy of a student's weights per compiled batch size; the other engines, and
+    /// diffusers directories, which draw one image after another, one copy.
+    server::StudentFacts facts_of(std::int64_t k) const {
+        const std::int64_t parameters = pipeline_->size_of_student(k).parameters;
+        const inference::Engine& engine = pipeline_->engine();
         std::int64_t copies = 1;
-        if (engine_.kind == inference::Engine::Kind::openvino) {
+        if (engine.kind == inference::Engine::Kind::openvino && !pipeline_->is_diffusers()) {
             for (std::size_t batch = 4; batch <= max_batch_; batch *= 4) ++copies;
         }
-        const bool native = engine_.kind == inference::Engine::Kind::native;  // always float32
+        const bool native = engine.kind == inference::Engine::Kind::native;  // always float32
         return {parameters,
                 parameters * copies *
-                    bytes_of(native ? inference::Engine::Precision::fp32 : engine_.precision)};
+                    bytes_of(native ? inference::Engine::Precision::fp32 : engine.precision)};
     }
 
-    models::Ensemble ensemble_;
-    inference::Sampling sampling_;
-    inference::Engine engine_;
+    std::unique_ptr<inference::Pipeline> pipeline_;
     std::size_t max_batch_;
     server::Description description_;
     std::vector<server::StudentFacts> facts_;  // one per student
-    std::shared_ptr<PromptTools> tools_;       // of text-conditional models
-    std::map<std::int64_t, models::Model>
-        opened_;  // served students, held open so that an evicted student reloads the same weights
-                  // even if its files were replaced meanwhile
 };
-
-/// A model directory as an ensemble of one student that owns every class, without a manifest.
-models::Ensemble ensemble_of_one(const fs::path& path) {
-    const models::Model model = models::read_model_config(path);
-    models::Ensemble one;
-    one.directory = path;
-    one.students = {path};
-    one.spec = model.spec;
-    one.prior = inference::prior_of(model);
-    one.partition = inference::whole_partition(one.prior.classes());
-    return one;
-}
-
-std::shared_ptr<const server::Generator> open_ensemble(const fs::path& path,
-                                                       const ServingOptions& serving) {
-    if (models::is_diffusers_directory(path)) {
-        throw core::UsageError(path.string() +
-                               ": is a diffusers directory; what is served are its students, or "
-                               "the teacher of a run (RUN/teacher)");
-    }
-    if (models::is_ensemble_directory(path))
-        return std::make_shared<ServedModel>(models::read_ensemble(path), inference::Sampling{},
-                                             serving);
-    const inference::Sampling sampling =
-        inference::default_sampling(models::read_model_config(path));
-    return std::make_shared<ServedModel>(ensemble_of_one(path), sampling, serving);
-}
 
 /// Routes prompts without conditioning, which a router does not need.
 server::RoutedEnsemble::Encode prompt_router_for(const models::Ensemble& manifest) {
     const auto encoder = std::make_shared<const models::PromptEncoder>(
         models::read_prompt_encoder(manifest.directory));
     return [encoder, router = manifest.prompts->router()](std::span<const std::string> prompts) {
-        const Tensor embeddings = encoder->embed(prompts);
+        const Tensor embeddings = encoder->embed(prompts).contiguous();
         std::vector<server::EncodedPrompt> encoded;
         for (std::int64_t i = 0; i < embeddings.size(0); ++i) {
-            const auto route = inference::route_embedding(router, embeddings[i]);
+            const auto route =
+                router.decide({embeddings.const_data_ptr<float>() + i * embeddings.size(1),
+                               static_cast<std::size_t>(embeddings.size(1))});
             encoded.push_back(
                 {route.student, route.margin, nullptr,
                  encoder->tokenizer.truncated_tail(prompts[static_cast<std::size_t>(i)])});
@@ -255,7 +213,7 @@ std::string stamp_of_all(const fs::path& path) {
 server::ModelSource served_source(const std::string& id, const fs::path& path,
                                   const ServingOptions& serving) {
     return {.id = id,
-            .open = [=] { return open_ensemble(path, serving); },
+            .open = [=] { return std::make_shared<ServedModel>(path, serving); },
             .stamp = [=] { return stamp_of_all(path); }};
 }
 

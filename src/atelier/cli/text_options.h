@@ -1,12 +1,13 @@
 #pragma once
 
-#include <CLI/CLI.hpp>
+#include <optional>
+#include <string>
 
-#include "atelier/inference/engine.h"
+#include <CLI/CLI.hpp>
 
 namespace atelier::cli {
 
-/// sample's options for models that take prompts.
+/// Options of sampling from models that read prompts.
 struct TextOptions {
     std::optional<std::string> prompt, negative;
     std::optional<double> guidance;
@@ -33,17 +34,5 @@ struct TextOptions {
             ->check(CLI::Range(8, 8192));
     }
 };
-
-struct TextRequest {
-    std::string model, out, sampler;
-    std::int64_t count, seed;
-    std::optional<std::int64_t> steps, columns;
-    bool json;
-};
-
-/// Generates images for a prompt and writes them in the format of --out: an image, a grid, arrays,
-/// or a folder.
-void sample_text(const TextRequest& request, const TextOptions& options,
-                 const inference::Engine& engine);
 
 }  // namespace atelier::cli

@@ -1,4 +1,4 @@
-#include "atelier/inference/generator.h"
+#include "atelier/inference/pipeline.h"
 
 #include <cmath>
 
@@ -13,36 +13,52 @@ namespace {
 namespace fs = std::filesystem;
 using nlohmann::json;
 
-SampleRequest one(const SampleRequest& request, std::size_t i) {
-    return {request.seed, {request.numbers[i]}, {request.classes[i]}};
+using Requests = std::vector<SampleRequest>;
+
+Requests one(const Requests& requests, std::size_t i) { return {requests[i]}; }
+
+/// Requests of `seed` with those indices and classes.
+Requests requests_for(std::uint64_t seed, const std::vector<std::int64_t>& indices,
+                      const std::vector<std::int64_t>& classes) {
+    Requests requests;
+    for (std::size_t i = 0; i < indices.size(); ++i)
+        requests.push_back({seed, indices[i], ClassId{classes[i]}});
+    return requests;
 }
+
+std::unique_ptr<Pipeline> open(const fs::path& path, const std::string& sampler = "",
+                               const Engine& engine = {}) {
+    return Pipeline::load(path, {.engine = engine, .sampler = sampler});
+}
+
+const std::vector<std::int64_t> mixed{3, 0, 1, 2, 2};
 
 /// Sums are reordered in batches of other sizes.
 bool near(const Tensor& a, const Tensor& b) {
     return a.sizes() == b.sizes() && at::allclose(a, b, 1e-4, 1e-5);
 }
 
-class EnsembleGenerator : public ::testing::Test {
+class ClassEnsemble : public ::testing::Test {
 protected:
     core::TestFolder folder;
     fs::path path = models::write_tiny_ensemble(folder);
-    std::unique_ptr<Generator> generator = open_generator(path);
+    std::unique_ptr<Pipeline> generator = open(path);
 };
 
-TEST_F(EnsembleGenerator,
+TEST_F(ClassEnsemble,
        a_mixed_batch_comes_back_in_order_each_sample_from_the_student_that_owns_its_class) {
-    const SampleRequest request = sample_request(9, 5, {3, 0, 1, 2, 2}, generator->prior());
+    const Requests request = class_requests(9, 5, mixed, generator->prior());
     const Tensor all = generator->draw(request);
     ASSERT_EQ(all.sizes(), at::IntArrayRef({9, 2}));
-    const std::vector<std::unique_ptr<Generator>> students = [&] {
-        std::vector<std::unique_ptr<Generator>> opened;
-        for (const char* k : {"0", "1"}) opened.push_back(open_generator(path / "students" / k));
+    const std::vector<std::unique_ptr<Pipeline>> students = [&] {
+        std::vector<std::unique_ptr<Pipeline>> opened;
+        for (const char* k : {"0", "1"}) opened.push_back(open(path / "students" / k));
         return opened;
     }();
     for (std::size_t i = 0; i < 9; ++i) {
         SCOPED_TRACE(i);
-        const auto owner = static_cast<std::size_t>(request.classes[i] % 2);
-        EXPECT_EQ(generator->student_of(request.classes[i]), static_cast<std::int64_t>(owner));
+        const auto owner = static_cast<std::size_t>(class_of(request[i].condition) % 2);
+        EXPECT_EQ(generator->student_of(request[i].condition), static_cast<std::int64_t>(owner));
         const Tensor sample = all.narrow(0, static_cast<std::int64_t>(i), 1);
         EXPECT_TRUE(near(sample, students[owner]->draw(one(request, i))));
         EXPECT_FALSE(near(sample, students[1 - owner]->draw(one(request, i))))
@@ -50,52 +66,50 @@ TEST_F(EnsembleGenerator,
     }
 }
 
-TEST_F(EnsembleGenerator, another_engine_gives_the_same_samples) {
-    const SampleRequest request = sample_request(9, 5, {3, 0, 1, 2, 2}, generator->prior());
-    const auto by_openvino = open_generator(path, std::nullopt, {.kind = Engine::Kind::openvino});
+TEST_F(ClassEnsemble, another_engine_gives_the_same_samples) {
+    const Requests request = class_requests(9, 5, mixed, generator->prior());
+    const auto by_openvino = open(path, "", {.kind = Engine::Kind::openvino});
     EXPECT_TRUE(near(by_openvino->draw(request), generator->draw(request)));
     EXPECT_TRUE(at::equal(by_openvino->draw(request), by_openvino->draw(request)));
-    EXPECT_EQ(hash_of(*by_openvino), hash_of(*generator))
+    EXPECT_EQ(by_openvino->hash(), generator->hash())
         << "the weights are the same whoever computes";
 }
 
-TEST_F(EnsembleGenerator, a_students_sample_is_one_evaluation_at_the_highest_noise_level) {
+TEST_F(ClassEnsemble, a_students_sample_is_one_evaluation_at_the_highest_noise_level) {
     const models::Model student = models::read_model(path / "students/1");
     const Tensor noise = diffusion::image_noise(5, 3, 1, {2});
     const auto condition = diffusion::one_hot(std::vector<std::int64_t>{1}, 4);
     const Tensor expected = student.denoiser().denoise(noise * 20, at::full({1}, 20.0), condition);
-    EXPECT_TRUE(near(generator->draw({5, {3}, {1}}), expected.detach()));
+    EXPECT_TRUE(near(generator->draw(requests_for(5, {3}, {1})), expected.detach()));
     EXPECT_EQ(generator->sampling().evaluations(), 1);
 }
 
-TEST_F(EnsembleGenerator, a_sample_depends_on_seed_number_and_class_alone_whatever_the_batch) {
-    const SampleRequest request = sample_request(8, 11, {0, 1, 2, 3}, generator->prior());
+TEST_F(ClassEnsemble, a_sample_depends_on_seed_number_and_class_alone_whatever_the_batch) {
+    const std::vector<std::int64_t> classes{0, 1, 2, 3};
+    const Requests request = class_requests(8, 11, classes, generator->prior());
     const Tensor all = generator->draw(request);
     for (const std::size_t batch : {1U, 3U, 8U}) {
         for (std::size_t first = 0; first < 8; first += batch) {
-            SampleRequest part{request.seed, {}, {}};
-            for (std::size_t i = first; i < std::min<std::size_t>(first + batch, 8); ++i) {
-                part.numbers.push_back(request.numbers[i]);
-                part.classes.push_back(request.classes[i]);
-            }
-            const auto n = static_cast<std::int64_t>(part.numbers.size());
+            Requests part;
+            for (std::size_t i = first; i < std::min<std::size_t>(first + batch, 8); ++i)
+                part.push_back(request[i]);
+            const auto n = static_cast<std::int64_t>(part.size());
             EXPECT_TRUE(
                 near(generator->draw(part), all.narrow(0, static_cast<std::int64_t>(first), n)))
                 << batch << " from " << first;
         }
     }
-    SampleRequest backwards = request;
-    std::reverse(backwards.numbers.begin(), backwards.numbers.end());
-    std::reverse(backwards.classes.begin(), backwards.classes.end());
+    Requests backwards = request;
+    std::reverse(backwards.begin(), backwards.end());
     EXPECT_TRUE(near(generator->draw(backwards), all.flip({0})));
 }
 
-TEST_F(EnsembleGenerator,
+TEST_F(ClassEnsemble,
        the_same_request_gives_the_same_bits_and_another_seed_number_or_class_another_sample) {
-    const Tensor sample = generator->draw({11, {4}, {2}});
-    EXPECT_TRUE(at::equal(open_generator(path)->draw({11, {4}, {2}}), sample));
-    for (const SampleRequest& other :
-         {SampleRequest{12, {4}, {2}}, SampleRequest{11, {5}, {2}}, SampleRequest{11, {4}, {0}}}) {
+    const Tensor sample = generator->draw(requests_for(11, {4}, {2}));
+    EXPECT_TRUE(at::equal(open(path)->draw(requests_for(11, {4}, {2})), sample));
+    for (const Requests& other :
+         {requests_for(12, {4}, {2}), requests_for(11, {5}, {2}), requests_for(11, {4}, {0})}) {
         EXPECT_FALSE(near(generator->draw(other), sample));
     }
 }
@@ -111,9 +125,10 @@ TEST(ImageNoise, is_the_same_bits_in_every_batch) {
     }
 }
 
-TEST_F(EnsembleGenerator, more_samples_than_fit_a_batch_of_the_network_are_as_if_drawn_alone) {
-    const SampleRequest request =
-        sample_request(600, 3, {0, 2, 1}, generator->prior());  // 400 of student 0
+TEST_F(ClassEnsemble, more_samples_than_fit_a_batch_of_the_network_are_as_if_drawn_alone) {
+    const std::vector<std::int64_t> classes{0, 2, 1};
+    const Requests request =
+        class_requests(600, 3, classes, generator->prior());  // 400 of student 0
     const Tensor all = generator->draw(request);
     for (const std::size_t i : {0U, 254U, 255U, 256U, 257U, 383U, 384U, 385U, 599U}) {
         EXPECT_TRUE(
@@ -122,43 +137,43 @@ TEST_F(EnsembleGenerator, more_samples_than_fit_a_batch_of_the_network_are_as_if
     }
 }
 
-TEST_F(EnsembleGenerator, a_class_that_does_not_exist_is_rejected_with_the_range) {
+TEST_F(ClassEnsemble, a_class_that_does_not_exist_is_rejected_with_the_range) {
     for (const std::int64_t wrong : {-1, 4, 1'000'000}) {
-        const std::string message =
-            core::error_of<core::UsageError>([&] { generator->draw({0, {0, 1}, {0, wrong}}); });
+        const std::string message = core::error_of<core::UsageError>(
+            [&] { generator->draw(requests_for(0, {0, 1}, {0, wrong})); });
         core::expect_contains(message, "class " + std::to_string(wrong));
         core::expect_contains(message, "0 to 3");
     }
 }
 
-TEST_F(EnsembleGenerator, progress_is_reported_and_batches_add_up_to_the_request) {
-    const SampleRequest request =
-        sample_request(1100, 5, {}, generator->prior());  // batches of 256 for each of two students
+TEST_F(ClassEnsemble, progress_is_reported_and_batches_add_up_to_the_request) {
+    const Requests request =
+        class_requests(1100, 5, {}, generator->prior());  // batches of 256 for each of two students
     std::vector<std::int64_t> progress;
     const Tensor all =
-        draw_all(*generator, request, [&](std::int64_t done) { progress.push_back(done); });
+        generator->draw_all(request, [&](std::int64_t done) { progress.push_back(done); });
     EXPECT_EQ(progress, (std::vector<std::int64_t>{512, 1024, 1100}));
     EXPECT_TRUE(near(all, generator->draw(request)));
 }
 
-TEST_F(EnsembleGenerator, stops_between_batches_when_requested) {
+TEST_F(ClassEnsemble, stops_between_batches_when_requested) {
     core::set_stop_check([] { return true; });
-    EXPECT_THROW(draw_all(*generator, sample_request(3, 5, {}, generator->prior())),
+    EXPECT_THROW(generator->draw_all(class_requests(3, 5, {}, generator->prior())),
                  core::Interrupted);
     core::set_stop_check(nullptr);
-    EXPECT_NO_THROW(draw_all(*generator, sample_request(3, 5, {}, generator->prior())));
+    EXPECT_NO_THROW(generator->draw_all(class_requests(3, 5, {}, generator->prior())));
 }
 
-TEST_F(EnsembleGenerator, leaves_the_process_with_the_algorithms_that_it_had) {
+TEST_F(ClassEnsemble, leaves_the_process_with_the_algorithms_that_it_had) {
     at::globalContext().setDeterministicAlgorithms(false, false);
-    draw_all(*generator, sample_request(3, 5, {}, generator->prior()));
+    generator->draw_all(class_requests(3, 5, {}, generator->prior()));
     EXPECT_FALSE(at::globalContext().deterministicAlgorithms());
 }
 
 TEST(SampleRequests, zero_and_too_many_samples_are_rejected) {
     for (const std::int64_t count : {std::int64_t{0}, std::int64_t{-5}, std::int64_t{1} << 40}) {
         core::expect_contains(
-            core::error_of<core::UsageError>([&] { sample_request(count, 0, {}, {{1.0}}); }),
+            core::error_of<core::UsageError>([&] { class_requests(count, 0, {}, {{1.0}}); }),
             std::to_string(count));
     }
 }
@@ -196,7 +211,7 @@ TEST(SamplingOf, steps_that_do_not_apply_are_rejected) {
                           "did you mean \"heun\"?");
 }
 
-TEST_F(EnsembleGenerator, describes_itself) {
+TEST_F(ClassEnsemble, describes_itself) {
     EXPECT_EQ(generator->students(), 2);
     EXPECT_EQ(generator->partition().owner, (std::vector<std::int64_t>{0, 1, 0, 1}));
     EXPECT_EQ(generator->prior().weights, models::uneven_prior().weights);
@@ -205,23 +220,22 @@ TEST_F(EnsembleGenerator, describes_itself) {
               models::read_model(path / "students/1").parameters.count());
 }
 
-TEST_F(EnsembleGenerator, takes_one_step_and_rejects_more) {
-    EXPECT_NO_THROW(open_generator(path, Sampling{Sampling::Method::one_step, 1}));
-    core::expect_contains(core::error_of<core::UsageError>(
-                              [&] { open_generator(path, Sampling{Sampling::Method::heun, 18}); }),
-                          "heun");
+TEST_F(ClassEnsemble, takes_one_step_and_rejects_more) {
+    EXPECT_NO_THROW(open(path, "one-step"));
+    core::expect_contains(core::error_of<core::UsageError>([&] { open(path, "heun"); }), "heun");
 }
 
-TEST_F(EnsembleGenerator, a_student_that_does_not_belong_is_found_when_it_is_first_needed) {
+TEST_F(ClassEnsemble, a_student_that_does_not_belong_is_found_when_it_is_first_needed) {
     models::write_student(path / "students/1", {2, "file", {1, 0, 1, 0}}, 1);
-    const auto mixed = open_generator(path);
-    EXPECT_NO_THROW(mixed->draw({0, {0}, {2}}));
-    core::expect_contains(core::error_of([&] { mixed->draw({0, {0}, {3}}); }), "another partition");
+    const auto mixed = open(path);
+    EXPECT_NO_THROW(mixed->draw(requests_for(0, {0}, {2})));
+    core::expect_contains(core::error_of([&] { mixed->draw(requests_for(0, {0}, {3})); }),
+                          "another partition");
 }
 
-TEST_F(EnsembleGenerator, its_hash_is_that_of_all_its_weights) {
-    const std::string before = hash_of(*generator);
-    EXPECT_EQ(hash_of(*open_generator(path)), before);
+TEST_F(ClassEnsemble, its_hash_is_that_of_all_its_weights) {
+    const std::string before = generator->hash();
+    EXPECT_EQ(open(path)->hash(), before);
     for (const char* k : {"0", "1"}) {
         const fs::path file = path / "students" / k / "model.safetensors";
         backends::Parameters weights = backends::read_parameters(file);
@@ -229,73 +243,77 @@ TEST_F(EnsembleGenerator, its_hash_is_that_of_all_its_weights) {
         const float was = number;
         number = std::nextafter(number, 1e9F);
         backends::write_parameters(file, weights);
-        EXPECT_NE(hash_of(*open_generator(path)), before) << k;
+        EXPECT_NE(open(path)->hash(), before) << k;
         number = was;
         backends::write_parameters(file, weights);
-        EXPECT_EQ(hash_of(*open_generator(path)), before);
+        EXPECT_EQ(open(path)->hash(), before);
     }
     EXPECT_NE(generator->hash_of_student(0), generator->hash_of_student(1));
 }
 
 TEST(SampleRequests, repeats_the_classes_up_to_the_count) {
-    const SampleRequest request = sample_request(5, 9, {0, 3}, {{1, 1, 1, 1}});
-    EXPECT_EQ(request.seed, 9U);
-    EXPECT_EQ(request.classes, (std::vector<std::int64_t>{0, 3, 0, 3, 0}));
-    EXPECT_EQ(request.numbers, (std::vector<std::int64_t>{0, 1, 2, 3, 4}));
+    const std::vector<std::int64_t> classes{0, 3};
+    EXPECT_EQ(class_requests(5, 9, classes, {{1, 1, 1, 1}}),
+              requests_for(9, {0, 1, 2, 3, 4}, {0, 3, 0, 3, 0}));
+}
+
+TEST(SampleRequests, repeats_the_prompts_up_to_the_count) {
+    const std::vector<std::string> prompts{"a bag", "a shoe"};
+    const Requests requests = prompt_requests(3, 9, prompts);
+    EXPECT_EQ(requests[2], (SampleRequest{9, 2, std::string("a bag")}));
+    EXPECT_THROW(prompt_requests(3, 9, {}), core::UsageError);
 }
 
 TEST(SampleRequests, without_classes_they_follow_the_prior_and_the_seed) {
     const conditions::Prior prior{{4, 3, 0, 1}};
-    const auto classes = sample_request(800, 9, {}, prior).classes;
+    const auto classes = classes_of(class_requests(800, 9, {}, prior));
     for (const auto& [c, expected] : {std::pair{0, 400}, {1, 300}, {2, 0}, {3, 100}}) {
         EXPECT_NEAR(std::ranges::count(classes, c), expected, expected == 0 ? 0 : 4) << c;
     }
-    EXPECT_EQ(sample_request(800, 9, {}, prior).classes, classes);
-    EXPECT_NE(sample_request(800, 10, {}, prior).classes, classes);
-    const auto fewer = sample_request(20, 9, {}, prior).classes;
+    EXPECT_EQ(classes_of(class_requests(800, 9, {}, prior)), classes);
+    EXPECT_NE(classes_of(class_requests(800, 10, {}, prior)), classes);
+    const auto fewer = classes_of(class_requests(20, 9, {}, prior));
     EXPECT_TRUE(std::equal(fewer.begin(), fewer.end(), classes.begin()))
         << "a sample's class depends on how many are drawn";
 }
 
-class TeacherGenerator : public ::testing::Test {
+class ClassTeacher : public ::testing::Test {
 protected:
-    TeacherGenerator() { write(models::tiny_config()); }
+    ClassTeacher() { write(models::tiny_config()); }
     void write(const json& config) { models::write_model(path, models::tiny_model(config, 1)); }
 
     core::TestFolder folder;
     fs::path path = folder / "teacher";
 };
 
-TEST_F(TeacherGenerator, draws_with_heun_and_ddim_as_requested) {
+TEST_F(ClassTeacher, draws_with_heun_and_ddim_as_requested) {
     const models::Model teacher = models::read_model(path);
     const auto denoiser = teacher.denoiser();
     const auto levels = teacher.noise.sampling_levels(5);
     const Tensor noise = diffusion::image_noise(7, 0, 3, {2});
     const auto condition = diffusion::one_hot(std::vector<std::int64_t>{0, 1, 3}, 4);
-    const SampleRequest request{7, {0, 1, 2}, {0, 1, 3}};
-    const auto heun = open_generator(path, Sampling{Sampling::Method::heun, 5});
+    const Requests request = requests_for(7, {0, 1, 2}, {0, 1, 3});
+    const auto heun = open(path, "heun:5");
     EXPECT_TRUE(near(heun->draw(request),
                      diffusion::sample_heun(denoiser, noise, levels, condition).detach()));
     EXPECT_EQ(heun->sampling().evaluations(), 9);
-    const auto ddim = open_generator(path, Sampling{Sampling::Method::ddim, 5});
+    const auto ddim = open(path, "ddim:5");
     EXPECT_TRUE(near(ddim->draw(request),
                      diffusion::sample_ddim(denoiser, noise, levels, condition).detach()));
     EXPECT_EQ(ddim->sampling().evaluations(), 5);
     EXPECT_FALSE(near(heun->draw(request), ddim->draw(request)));
 }
 
-TEST_F(TeacherGenerator,
-       adds_noise_that_follows_from_seed_and_number_alone_in_the_stochastic_sampler) {
+TEST_F(ClassTeacher, adds_noise_that_follows_from_seed_and_number_alone_in_the_stochastic_sampler) {
     const models::Model teacher = models::read_model(path);
     const auto denoiser = teacher.denoiser();
-    const Sampling sampling =
-        *sampling_of("stochastic:6,S_churn=2,S_min=0.1,S_max=20,S_noise=1.01", std::nullopt);
-    const auto generator = open_generator(path, sampling);
-    const SampleRequest request{7, {0, 1, 4}, {0, 1, 3}};
+    const auto generator = open(path, "stochastic:6,S_churn=2,S_min=0.1,S_max=20,S_noise=1.01");
+    const Requests request = requests_for(7, {0, 1, 4}, {0, 1, 3});
     const Tensor all = generator->draw(request);
     for (std::size_t i = 0; i < 3; ++i) {
-        const std::int64_t number = request.numbers[i];
-        const auto condition = diffusion::one_hot(std::vector<std::int64_t>{request.classes[i]}, 4);
+        const std::int64_t number = request[i].index;
+        const auto condition =
+            diffusion::one_hot(std::vector<std::int64_t>{class_of(request[i].condition)}, 4);
         const auto added = [&](std::size_t step) {
             core::RandomStream stream(7, fmt::format("churn/{}", step),
                                       static_cast<std::uint64_t>(number));
@@ -308,53 +326,51 @@ TEST_F(TeacherGenerator,
                 .detach();
         EXPECT_TRUE(near(all.narrow(0, static_cast<std::int64_t>(i), 1), alone)) << i;
     }
-    EXPECT_TRUE(
-        near(generator->draw({7, {4, 0}, {3, 0}}), all.index_select(0, at::tensor({2, 0}))));
+    EXPECT_TRUE(near(generator->draw(requests_for(7, {4, 0}, {3, 0})),
+                     all.index_select(0, at::tensor({2, 0}))));
     EXPECT_EQ(generator->sampling().evaluations(), 11);
-    const Tensor heun = open_generator(path, Sampling{Sampling::Method::heun, 6})->draw(request);
+    const Tensor heun = open(path, "heun:6")->draw(request);
     EXPECT_FALSE(near(all, heun));
-    EXPECT_TRUE(near(
-        open_generator(path, sampling_of("stochastic:6,S_churn=0", std::nullopt))->draw(request),
-        heun));
+    EXPECT_TRUE(near(open(path, "stochastic:6,S_churn=0")->draw(request), heun));
 }
 
-TEST_F(TeacherGenerator, takes_18_heun_steps_by_default_and_a_student_takes_one) {
-    EXPECT_EQ(open_generator(path)->sampling().method, Sampling::Method::heun);
-    EXPECT_EQ(open_generator(path)->sampling().evaluations(), 35);
+TEST_F(ClassTeacher, takes_18_heun_steps_by_default_and_a_student_takes_one) {
+    EXPECT_EQ(open(path)->sampling().method, Sampling::Method::heun);
+    EXPECT_EQ(open(path)->sampling().evaluations(), 35);
     const auto student = models::write_student(folder / "student", models::odd_and_even(), 0);
-    EXPECT_EQ(open_generator(student)->sampling().evaluations(), 1);
+    EXPECT_EQ(open(student)->sampling().evaluations(), 1);
 }
 
-TEST_F(TeacherGenerator, its_prior_is_the_datas_when_the_config_has_it) {
-    EXPECT_EQ(open_generator(path)->prior().weights, std::vector<double>(4, 1.0));
+TEST_F(ClassTeacher, its_prior_is_the_datas_when_the_config_has_it) {
+    EXPECT_EQ(open(path)->prior().weights, std::vector<double>(4, 1.0));
     json config = models::tiny_config();
     config["provenance"] = {{"prior", {4, 3, 2, 1}}};
     write(config);
-    EXPECT_EQ(open_generator(path)->prior().weights, (std::vector<double>{4, 3, 2, 1}));
+    EXPECT_EQ(open(path)->prior().weights, (std::vector<double>{4, 3, 2, 1}));
 }
 
-TEST_F(TeacherGenerator, an_unconditional_model_knows_class_0_only) {
+TEST_F(ClassTeacher, an_unconditional_model_knows_class_0_only) {
     json config = models::tiny_config();
     config["classes"] = 0;
     write(config);
-    const auto generator = open_generator(path);
-    EXPECT_EQ(generator->draw(sample_request(2, 0, {}, generator->prior())).sizes(),
+    const auto generator = open(path);
+    EXPECT_EQ(generator->draw(class_requests(2, 0, {}, generator->prior())).sizes(),
               at::IntArrayRef({2, 2}));
-    EXPECT_THROW(generator->draw({0, {0}, {1}}), core::UsageError);
+    EXPECT_THROW(generator->draw(requests_for(0, {0}, {1})), core::UsageError);
 }
 
-TEST_F(TeacherGenerator, its_hash_changes_with_a_weight_and_not_with_its_place) {
-    const std::string before = hash_of(*open_generator(path));
+TEST_F(ClassTeacher, its_hash_changes_with_a_weight_and_not_with_its_place) {
+    const std::string before = open(path)->hash();
     fs::rename(path, folder / "moved");
-    EXPECT_EQ(hash_of(*open_generator(folder / "moved")), before);
+    EXPECT_EQ(open(folder / "moved")->hash(), before);
     backends::Parameters weights = backends::read_parameters(folder / "moved/model.safetensors");
     weights.at("model.output.bias")[0] += 1;
     backends::write_parameters(folder / "moved/model.safetensors", weights);
-    EXPECT_NE(hash_of(*open_generator(folder / "moved")), before);
+    EXPECT_NE(open(folder / "moved")->hash(), before);
 }
 
-TEST_F(TeacherGenerator, a_path_that_is_not_a_model_is_named) {
-    core::expect_contains(core::error_of([&] { open_generator(folder / "nowhere"); }),
+TEST_F(ClassTeacher, a_path_that_is_not_a_model_is_named) {
+    core::expect_contains(core::error_of([&] { open(folder / "nowhere"); }),
                           (folder / "nowhere").string());
 }
 
