@@ -104,9 +104,7 @@ public:
 
     Pipeline::NetworkSize size(std::int64_t) const override {
         const models::DiffusersDirectory directory(path_);
-        const nlohmann::json config = models::model_config_of(directory);
-        const auto traced =
-            networks::trace(networks::make_network(core::JsonObject(config, path_.string())));
+        const auto traced = networks::trace(models::card_of(directory).network);
         return {directory.unet_weights().count(), traced.flops};
     }
 
