@@ -15,7 +15,7 @@ struct NormCase {
     bool modulated, silu;
 };
 
-const std::vector<NormCase> cases{
+const std::vector<NormCase> norm_cases{
     {1, 4, 1, 1, true, true},   {3, 12, 5, 7, true, true},   {2, 36, 1, 1, false, true},
     {1, 96, 8, 8, true, false}, {2, 96, 3, 3, false, false}, {5, 4, 9, 2, false, true},
     {1, 36, 6, 4, true, true},  {4, 256, 2, 2, true, true},
@@ -88,11 +88,11 @@ void expect_as_defined(const NormCase& c, const std::vector<Tensor>& in, double 
 }  // namespace
 
 TEST(FusedNorm, float32_agrees_with_the_definition_forward_and_backward) {
-    for (const NormCase& c : cases) expect_as_defined(c, inputs_of(c), 1e-5);
+    for (const NormCase& c : norm_cases) expect_as_defined(c, inputs_of(c), 1e-5);
 }
 
 TEST(FusedNorm, bfloat16_agrees_with_the_definition_within_its_precision) {
-    for (const NormCase& c : cases) {
+    for (const NormCase& c : norm_cases) {
         std::vector<Tensor> in = inputs_of(c);
         in[0] = in[0].to(at::kBFloat16);
         if (c.modulated) in[3] = in[3].to(at::kBFloat16);
