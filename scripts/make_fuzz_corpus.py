@@ -70,6 +70,9 @@ def images():
         "turned.jpg",
         saved(lambda f: picture("RGB").save(f, "jpeg", exif=exif, subsampling=2)),
     )
+    # Without its container a stream of a few bytes may claim 44 million pixels.
+    huge = struct.pack("<BI", 0x2F, 8190 | 5460 << 14)
+    put("webp", "bad-bare-lossless.webp", huge + bytes(range(235)))
     put("jpeg", "bad-cut.jpg", saved(lambda f: picture("RGB").save(f, "jpeg"))[:-60])
 
 
@@ -208,12 +211,16 @@ def texts():
     put(
         "toml",
         "plain.toml",
-        b'whole = 3\ntext = "a # b"\nwholes = [1, 2,\n 3]\n[table]\nreal = 1e-3\nflag = true\nchoice = "two"\nreals = [1, 2.5]\n',
+        b'whole = 3\ntext = "a # b"\nwholes = [1, 2,\n 3]\n[table]\nreal = 1e-3\nflag = true\n'
+        b'choice = "two"\nreals = [1, 2.5]\n',
     )
     put(
         "toml",
         "dotted.toml",
-        '\ufefftable.real = 4 # four\ntable."choice" = \'one\'\ntexts = ["ü", """two\nlines"""]\n'.encode(),
+        (
+            "\ufefftable.real = 4 # four\ntable.\"choice\" = 'one'\n"
+            'texts = ["ü", """two\nlines"""]\n'
+        ).encode(),
     )
     put("toml", "bad-key.toml", b"hole = 3\n")
     put("toml", "bad-letter.toml", "ü = 1\n".encode())

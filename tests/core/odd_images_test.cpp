@@ -116,6 +116,21 @@ TEST(OddImages,
     EXPECT_EQ(decode_image(std::as_bytes(std::span(flat)), "flat").height, 2048);
 }
 
+TEST(OddImages, webp_streams_without_their_container_are_rejected) {
+    constexpr std::size_t container = 20;  // RIFF, its size, WEBP, and the chunk's name and size
+    for (const int quality : {90, 100}) {
+        std::vector<std::uint8_t> file =
+            encode_webp({64, 64, 3, std::vector<std::uint8_t>(64 * 64 * 3, 128)}, quality);
+        DecodeNotes notes;
+        EXPECT_EQ(decode_webp(file, "x", {}, notes).height, 64);
+        const std::span bare = std::span(file).subspan(container);
+        expect_contains(error_of([&] { decode_webp(bare, "x", {}, notes); }),
+                        "x: is a broken WebP, or was cut off");
+        expect_contains(error_of([&] { check_webp_header(bare, bare.size(), "x", {}); }),
+                        "x: is a broken WebP, or was cut off");
+    }
+}
+
 TEST(Exif, that_is_broken_or_says_nothing_leaves_images_as_they_are) {
     const auto orientation = [](std::string_view bytes) {
         return exif_orientation(

@@ -3,6 +3,7 @@
 #include <webp/encode.h>
 
 #include <algorithm>
+#include <string_view>
 
 #include "atelier/core/error.h"
 #include "atelier/core/exif.h"
@@ -20,10 +21,17 @@ std::vector<std::uint8_t> in_rgb(const Image& image) {
     return rgb;
 }
 
+/// The demuxer also takes a bare VP8 or VP8L stream, whose few bytes may claim any size.
+bool begins_as_webp(std::span<const std::uint8_t> file) {
+    const std::string_view text(reinterpret_cast<const char*>(file.data()), file.size());
+    return text.starts_with("RIFF") && text.substr(0, 12).ends_with("WEBP");
+}
+
 class WebpReader {
 public:
     WebpReader(std::span<const std::uint8_t> file, bool whole, const std::string& where)
         : where_(where), size_(file.size()) {
+        if (!begins_as_webp(file)) fail("{}: is a broken WebP, or was cut off", where);
         const WebPData data{file.data(), file.size()};
         WebPDemuxState state = WEBP_DEMUX_PARSE_ERROR;
         demuxer_ = whole ? ::WebPDemux(&data) : ::WebPDemuxPartial(&data, &state);
