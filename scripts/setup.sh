@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
 # Installs the build dependencies: Debian packages (as root, or with sudo) and wheels into .venv. An
 # argument installs more: "data" Fashion-MNIST; "test" that and what the tests and the Python module
-# need; "bench" what the benchmarks and their peers need; "fuzz" Clang and libFuzzer. Skips what is
-# installed already.
+# need; "form" clang-format and clang-tidy, which are a part of "test"; "bench" what the benchmarks
+# and their peers need; "fuzz" Clang and libFuzzer. Skips what is installed already.
 #
 #   CUDA=1        all of NVIDIA's libraries that LibTorch uses on a GPU
 #   TORCH_INDEX   another package index for LibTorch, e.g. https://download.pytorch.org/whl/cpu for the CPU-only build
@@ -81,5 +81,5 @@ elif [ -e /dev/nvidia0 ]; then
     say "there is an NVIDIA GPU here; CUDA=1 (make build CUDA=1) installs what Atelier needs to use it"
 fi
 wheels=()
-case $more in test | bench) wheels=("$more") ;; esac
+case $more in test | form | bench) wheels=("$more") ;; esac
 .venv/bin/python scripts/wheels.py "${wheels[@]}" "${cuda[@]}"

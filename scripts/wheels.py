@@ -3,7 +3,9 @@
 LibTorch alone into a folder.
 
     .venv/bin/python scripts/wheels.py               # LibTorch and OpenVINO
-    .venv/bin/python scripts/wheels.py test          # also for the tests of the Python module
+    .venv/bin/python scripts/wheels.py test          # also for the tests of the Python module, and
+                                                     # clang-format and clang-tidy
+    .venv/bin/python scripts/wheels.py form          # those two alone
     .venv/bin/python scripts/wheels.py --cuda        # LibTorch with all of NVIDIA's libraries, for
                                                      # a machine with a GPU
     .venv/bin/python scripts/wheels.py --into DIR    # LibTorch alone, as DIR/torch
@@ -66,7 +68,8 @@ def pip_install(*arguments: str) -> None:
             for line in pip.stderr:
                 # It is intended that torch lacks dependencies.
                 if not re.match(
-                    r"ERROR: pip's dependency resolver|torch \S+ requires .*(not installed|incompatible)",
+                    r"ERROR: pip's dependency resolver|torch \S+ requires .*(not "
+                    r"installed|incompatible)",
                     line,
                 ):
                     sys.stderr.write(line)
@@ -81,7 +84,8 @@ def pip_install(*arguments: str) -> None:
             )
             time.sleep(PAUSE)
     raise Failed(
-        f"pip could not install {wanted} in {ATTEMPTS} attempts; its output is above. If the network "
+        f"pip could not install {wanted} in {ATTEMPTS} attempts; its output is above. If the "
+        f"network "
         "failed, run the same command again: what is installed is kept. If the package index does "
         "not have it, set one that does (PIP_INDEX_URL; for LibTorch TORCH_INDEX)"
     )
@@ -158,7 +162,8 @@ def provide_libtorch(into: pathlib.Path | None = None, cuda: bool = False) -> pa
     if cuda:
         if not cuda_part.exists():
             raise Failed(
-                f"CUDA=1: the build of {pinned('torch')} that pip finds is CPU-only; set TORCH_INDEX "
+                f"CUDA=1: the build of {pinned('torch')} that pip finds is CPU-only; set "
+                f"TORCH_INDEX "
                 "to an index with a CUDA build, e.g. https://pypi.org/simple"
             )
         pip_install(*where, *index, pinned("torch"))
@@ -171,7 +176,8 @@ def provide_libtorch(into: pathlib.Path | None = None, cuda: bool = False) -> pa
     why = loads(torch)
     if why:
         raise Failed(
-            f"{torch}/lib/libtorch_cpu.so cannot be loaded: {why}. Remove {torch.parent} and run the "
+            f"{torch}/lib/libtorch_cpu.so cannot be loaded: {why}. Remove {torch.parent} and run "
+            f"the "
             "same command again"
         )
     return torch
@@ -181,7 +187,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("more", nargs="?", choices=["test", "bench"])
+    parser.add_argument("more", nargs="?", choices=["test", "form", "bench"])
     parser.add_argument("--cuda", action="store_true")
     parser.add_argument("--into", type=pathlib.Path)
     arguments = parser.parse_args()
@@ -206,6 +212,12 @@ def main() -> int:
             version_of(site, package) for package in ("nanobind", "numpy", "pytest", "pillow")
         ):
             pip_install("nanobind>=3.1,<4", "numpy", "pytest", "pillow")
+        form = [pinned(package) for package in ("clang-format", "clang-tidy")]
+        if arguments.more in ("test", "form") and not all(
+            version_of(site, package.replace("-", "_")) == version
+            for package, _, version in (pin.partition("==") for pin in form)
+        ):
+            pip_install(*form)
         if arguments.more == "bench":
             pip_install("-r", str(ROOT / "benchmarks/requirements.txt"))
     except Failed as failed:

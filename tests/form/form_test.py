@@ -1,0 +1,71 @@
+#!/usr/bin/env python3
+"""Tests that tests/form/check.py finds what it looks for, and nothing else."""
+
+import pathlib
+import shutil
+import subprocess
+import tempfile
+import unittest
+
+import check
+
+LONG = "word " * 21
+
+
+class Form(unittest.TestCase):
+    def setUp(self):
+        self.folder = pathlib.Path(tempfile.mkdtemp())
+        self.addCleanup(shutil.rmtree, self.folder)
+        shutil.copy(check.ROOT / ".clang-format", self.folder)
+        subprocess.run(["git", "init", "-q"], cwd=self.folder, check=True)
+
+    def write(self, name, text):
+        (self.folder / name).write_text(text)
+
+    def test_lines_that_could_be_wrapped_are_named(self):
+        self.write("a.cpp", f"// {LONG}\nint a;\n")
+        self.write("a.py", f"x = 1\n# {LONG}\n")
+        self.write("a.md", f"# Title\n\n{LONG}\n\n- {LONG}\n")
+        found = [problem.removeprefix(f"{self.folder}/") for problem in self.columns()]
+        where = [problem.partition(": ")[0] for problem in found]
+        self.assertEqual(where, ["a.cpp:1", "a.md:3", "a.md:5", "a.py:2"])
+
+    def test_what_cannot_be_wrapped_may_be_wide(self):
+        rows = [f"| {LONG} |", f"**`{LONG}`**", f"[{LONG}](docs/page.md)", "https://" + "a" * 120]
+        self.write("a.md", "\n\n".join([*rows, f"```\n{LONG}\n```", f"    {LONG}"]) + "\n")
+        self.assertEqual(self.columns(), [])
+
+    def test_files_of_another_layout_are_named(self):
+        self.write("good.cpp", "int a = 1;\n")
+        self.write("bad.cpp", "int  a=1;\n")
+        found = check.layout_problems(self.folder)
+        self.assertEqual(len(found), 1, found)
+        self.assertIn("bad.cpp: is not laid out", found[0])
+
+    def test_files_that_differ_from_the_main_branch_are_found(self):
+        def git(*words):
+            who = ["-c", "user.name=a", "-c", "user.email=a@b"]
+            subprocess.run(["git", *who, *words], cwd=self.folder, check=True, capture_output=True)
+
+        self.write("same.cpp", "int a;\n")
+        self.write("other.cpp", "int b;\n")
+        git("add", "same.cpp", "other.cpp")
+        git("commit", "-m", "x")
+        git("branch", "-M", "main")
+        git("checkout", "-b", "mine")
+        self.write("other.cpp", "int c;\n")
+        self.write("new.cpp", "int d;\n")
+        names = {path.name for path in check.differing(self.folder)}
+        self.assertLessEqual({"other.cpp", "new.cpp"}, names)
+        self.assertNotIn("same.cpp", names)
+
+    def test_a_missing_tool_is_said(self):
+        with self.assertRaisesRegex(check.Missing, "scripts/setup.sh test"):
+            check.tool("clang-format", self.folder)
+
+    def columns(self):
+        return check.column_problems(self.folder)
+
+
+if __name__ == "__main__":
+    unittest.main()
