@@ -115,11 +115,16 @@ class Bench:
         if not (folder / "config.json").exists():
             folder.mkdir(parents=True, exist_ok=True)
             program = (
-                "import sys, json, torch; sys.path.insert(0, sys.argv[1]); import adm_unet; from safetensors.torch import save_file\n"
-                "torch.manual_seed(0); size = adm_unet.SIZES[sys.argv[2]]; net = adm_unet.Denoiser(size)\n"
-                "for p in net.parameters():\n    if p.abs().max() == 0: torch.nn.init.normal_(p, 0, 0.01)\n"
-                "save_file({k: v.contiguous() for k, v in net.state_dict().items()}, sys.argv[3] + '/model.safetensors')\n"
-                "json.dump({'architecture': 'adm_unet', 'place': {'student': 0}, **size}, open(sys.argv[3] + '/config.json', 'w'))"
+                "import sys, json, torch; sys.path.insert(0, sys.argv[1]); import adm_unet; from "
+                "safetensors.torch import save_file\n"
+                "torch.manual_seed(0); size = adm_unet.SIZES[sys.argv[2]]; net = "
+                "adm_unet.Denoiser(size)\n"
+                "for p in net.parameters():\n    if p.abs().max() == 0: torch.nn.init.normal_(p, "
+                "0, 0.01)\n"
+                "save_file({k: v.contiguous() for k, v in net.state_dict().items()}, sys.argv[3] "
+                "+ '/model.safetensors')\n"
+                "json.dump({'architecture': 'adm_unet', 'place': {'student': 0}, **size}, "
+                "open(sys.argv[3] + '/config.json', 'w'))"
             )
             subprocess.run(
                 [sys.executable, "-c", program, str(self.peers), name, str(folder)], check=True

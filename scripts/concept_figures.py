@@ -194,7 +194,8 @@ def cost():
     for name, label in (("teacher", "teacher"), ("K=4 students", "a student")):
         rows.append(
             (
-                f"{label}, {models[name]['evaluations']} evaluation{'s' * (models[name]['evaluations'] > 1)}",
+                f"{label}, {models[name]['evaluations']} "
+                f"evaluation{'s' * (models[name]['evaluations'] > 1)}",
                 1000 * models[name]["latency"]["median_seconds"],
             )
         )

@@ -169,14 +169,17 @@ def main():
     rows = [study(args.out, k, balanced) for balanced in (False, True) for k in CLUSTERS]
     (args.out / "study.json").write_text(json.dumps(rows, indent=1) + "\n")
     print(
-        "| K | cells | largest / equal share | median margin | at a border | paraphrases together | templates together |\n|---|---|---|---|---|---|---|"
+        "| K | cells | largest / equal share | median margin | at a border | paraphrases together "
+        "| templates together |\n|---|---|---|---|---|---|---|"
     )
     for row in rows:
         spread = lambda name, scale=1, digits=2: (
-            f"{scale * row[name]['mean']:.{digits}f} ({scale * row[name]['least']:.{digits}f}–{scale * row[name]['most']:.{digits}f})"
+            f"{scale * row[name]['mean']:.{digits}f} "
+            f"({scale * row[name]['least']:.{digits}f}–{scale * row[name]['most']:.{digits}f})"
         )
         print(
-            f"| {row['students']} | {'balanced' if row['balanced'] else 'nearest'} | {spread('imbalance')} | {spread('median_margin', 1, 3)} | "
+            f"| {row['students']} | {'balanced' if row['balanced'] else 'nearest'} | "
+            f"{spread('imbalance')} | {spread('median_margin', 1, 3)} | "
             f"{spread('at_border', 100, 1)} % | {spread('paraphrases_together', 100, 1)} % | "
             f"{spread('templates_together', 100, 1)} % |"
         )

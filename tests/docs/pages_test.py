@@ -42,7 +42,8 @@ class Pages(unittest.TestCase):
     def test_an_anchor_without_its_heading_is_found(self):
         self.assertEqual(
             self.links(
-                "[1](other.md#a-heading-twice) [2](other.md#a-heading-twice-1) [own](#mine)\n## Mine"
+                "[1](other.md#a-heading-twice) [2](other.md#a-heading-twice-1) [own](#mine)\n## "
+                "Mine"
             ),
             0,
         )
@@ -59,7 +60,10 @@ class Pages(unittest.TestCase):
         )
 
     def test_a_missing_config_is_found_in_prose_and_in_code(self):
-        text = "`configs/toy.toml` and\n\n    atelier run configs/gone.toml\n\nand configs/gone.toml; build/configs/gone.toml is another's"
+        text = (
+            "`configs/toy.toml` and\n\n    atelier run configs/gone.toml\n\nand "
+            "configs/gone.toml; build/configs/gone.toml is another's"
+        )
         self.assertEqual(len(list(pages.missing_files(self.root, self.page, text))), 2)
 
     def test_a_page_that_nobody_has_is_found_in_any_file(self):
@@ -67,7 +71,8 @@ class Pages(unittest.TestCase):
         (self.root / "docs/here.md").touch()
         file = self.root / "source.cpp"
         file.write_text(
-            "// other.md, docs/here.md, here.md, see https://example.org/far.md\n// gone.md section 6, docs/gone.md\n"
+            "// other.md, docs/here.md, here.md, see https://example.org/far.md\n// gone.md "
+            "section 6, docs/gone.md\n"
         )
         self.assertEqual(len(list(pages.missing_pages(self.root, file, file.read_text()))), 2)
         self.assertIn(file, list(pages.texts_of(self.root)))
@@ -81,13 +86,15 @@ class Pages(unittest.TestCase):
         )
         self.assertEqual(
             self.commands(
-                "text\n\n    for k in 0 1; do\n      CUDA_VISIBLE_DEVICES=$k atelier simple m &\n    done\n"
+                "text\n\n    for k in 0 1; do\n      CUDA_VISIBLE_DEVICES=$k atelier simple m &\n "
+                "   done\n"
             ),
             1,
         )
         self.assertEqual(
             self.commands(
-                "`atelier simple m` in prose, and `atelier run` and `atelier COMMAND`, and atelier itself"
+                "`atelier simple m` in prose, and `atelier run` and `atelier COMMAND`, and "
+                "atelier itself"
             ),
             1,
         )
@@ -95,7 +102,8 @@ class Pages(unittest.TestCase):
     def test_an_unknown_option_is_found(self):
         self.assertEqual(
             self.commands(
-                "```\natelier -q sample m --count -1 --out=x.png  # not --number\natelier --version\n```\n"
+                "```\natelier -q sample m --count -1 --out=x.png  # not --number\natelier "
+                "--version\n```\n"
             ),
             0,
         )
@@ -110,7 +118,10 @@ class Pages(unittest.TestCase):
     def test_an_unknown_key_of_a_config_is_found(self):
         keys = pages.keys_in("seed   whole number   0\n\n[dm]\nsteps  whole number  1\n")
         self.assertEqual(keys, {"seed", "dm.steps"})
-        text = "```\natelier run c.toml seed=1 dm.steps=3 dm.stops=3\natelier classifier c.toml width=3\n```\n"
+        text = (
+            "```\natelier run c.toml seed=1 dm.steps=3 dm.stops=3\natelier classifier c.toml "
+            "width=3\n```\n"
+        )
         self.assertEqual(len(list(pages.wrong_keys(self.page, text, keys))), 1)
 
     def test_a_message_that_no_source_says_is_found(self):

@@ -1,13 +1,18 @@
 """Failure drills for a running server.
 
-    python3 tests/drills/drills.py build/release/atelier models/fashion-mnist/k4 [stop|kill|reload|slow ...] [--rounds N]
+    python3 tests/drills/drills.py build/release/atelier models/fashion-mnist/k4
+        [stop|kill|reload|slow ...] [--rounds N]
 
-stop    SIGTERM under heavy load: clients received every response that the server logged, complete, and the exit code is 0
+stop    SIGTERM under heavy load: clients received every response that the server logged, complete,
+        and the exit code is 0
 kill    kill -9 under load and a restart at the same port: seconds until the first image
-reload  the ensemble's folder is replaced repeatedly by renaming, with memory for one student, under load: every request gets its image
-slow    clients that send half a header or half a body, and clients that do not read: the first two get 408, all are disconnected, and others are not delayed
+reload  the ensemble's folder is replaced repeatedly by renaming, with memory for one student, under
+        load: every request gets its image
+slow    clients that send half a header or half a body, and clients that do not read: the first two
+        get 408, all are disconnected, and others are not delayed
 Prints its observations as JSON; exits with 1 if a check failed.
 """
+
 import argparse
 import json
 import os
@@ -24,13 +29,16 @@ from live import ROOT, Connection, RunningServer, request
 
 
 class Clients:
-    """Threads that send one request after another, each with its own id, until `end` or until the server is gone."""
+    """Threads that send one request after another, each with its own id, until `end` or until the
+    server is gone."""
 
     def __init__(self, served, count, body, again=False):
         self.served, self.body, self.again = served, body, again
         self.over, self.lock = threading.Event(), threading.Lock()
         self.received, self.answers, self.slowest = set(), {}, 0.0
-        self.threads = [threading.Thread(target=self.work, args=(i,), daemon=True) for i in range(count)]
+        self.threads = [
+            threading.Thread(target=self.work, args=(i,), daemon=True) for i in range(count)
+        ]
         for thread in self.threads:
             thread.start()
 
@@ -72,8 +80,12 @@ def any_class(number, count):
 def stop(arguments):
     seen, holds = [], True
     for _ in range(arguments.rounds):
-        with RunningServer(arguments.program, arguments.model, *arguments.options, "--queue", 64) as served:
-            clients = Clients(served, 48, lambda number, count: {**any_class(number, count), "n": 4})
+        with RunningServer(
+            arguments.program, arguments.model, *arguments.options, "--queue", 64
+        ) as served:
+            clients = Clients(
+                served, 48, lambda number, count: {**any_class(number, count), "n": 4}
+            )
             idle = [Connection(served.port) for _ in range(8)]
             begun = [Connection(served.port) for _ in range(8)]
             for one in begun:
@@ -84,9 +96,23 @@ def stop(arguments):
             took = time.monotonic() - stopped
             clients.end()
             lost = served.answered() - clients.received
-            seen.append({"exit_code": code, "stopped_within_seconds": round(took, 3), "received": len(clients.received), "lost": len(lost),
-                         "answers": clients.answers, "idle_or_half_sent": len(idle) + len(begun)})
-            holds = holds and code == 0 and not lost and clients.received == served.answered() and set(clients.answers) <= {0, 200, 429, 503}
+            seen.append(
+                {
+                    "exit_code": code,
+                    "stopped_within_seconds": round(took, 3),
+                    "received": len(clients.received),
+                    "lost": len(lost),
+                    "answers": clients.answers,
+                    "idle_or_half_sent": len(idle) + len(begun),
+                }
+            )
+            holds = (
+                holds
+                and code == 0
+                and not lost
+                and clients.received == served.answered()
+                and set(clients.answers) <= {0, 200, 429, 503}
+            )
     return seen, {"nothing accepted is lost": holds}
 
 
@@ -102,14 +128,27 @@ def kill(arguments):
             served.end(signal.SIGKILL)
             clients.end()
             served.log.unlink()
-            served = RunningServer(arguments.program, arguments.model, *arguments.options, port=first.port, wait=False)
-            seconds.append(served.until(lambda: Connection(served.port).images(any_class(0, 7))[0] == 200))
+            served = RunningServer(
+                arguments.program, arguments.model, *arguments.options, port=first.port, wait=False
+            )
+            seconds.append(
+                served.until(lambda: Connection(served.port).images(any_class(0, 7))[0] == 200)
+            )
             ready.append(served.until_ready())
     finally:
         served.end(signal.SIGKILL)
         served.log.unlink(missing_ok=True)
-    seen = {"first_picture_seconds": {"median": round(statistics.median(seconds), 3), "most": round(max(seconds), 3)},
-            "all_students_seconds": {"median": round(statistics.median(ready), 3), "most": round(max(ready), 3)}, "rounds": arguments.rounds}
+    seen = {
+        "first_picture_seconds": {
+            "median": round(statistics.median(seconds), 3),
+            "most": round(max(seconds), 3),
+        },
+        "all_students_seconds": {
+            "median": round(statistics.median(ready), 3),
+            "most": round(max(ready), 3),
+        },
+        "rounds": arguments.rounds,
+    }
     return seen, {f"images again within {arguments.restart} s": max(seconds) <= arguments.restart}
 
 
@@ -125,7 +164,9 @@ def reload(arguments):
         one, other = pathlib.Path(folder_name, "ensemble"), pathlib.Path(folder_name, "other")
         shutil.copytree(ROOT / arguments.model, one)
         shutil.copytree(ROOT / arguments.other, other)
-        with RunningServer(arguments.program, one, *arguments.options, "--memory-budget", 1) as served:
+        with RunningServer(
+            arguments.program, one, *arguments.options, "--memory-budget", 1
+        ) as served:
             clients = Clients(served, 8, any_class)
             for done in range(1, arguments.rounds + 1):
                 time.sleep(0.2)
@@ -133,15 +174,26 @@ def reload(arguments):
                 served.process.send_signal(signal.SIGHUP)
                 served.until(lambda: served.metric("atelier_reloads_total") >= done)
             clients.end()
-            seen = {"reloads": served.metric("atelier_reloads_total"), "failed": served.metric(r"atelier_rejected_total"), "loads": served.metric("atelier_student_loads_total"),
-                    "answers": clients.answers, "slowest_seconds": round(clients.slowest, 3), "resident_megabytes": served.resident_bytes() >> 20}
+            seen = {
+                "reloads": served.metric("atelier_reloads_total"),
+                "failed": served.metric(r"atelier_rejected_total"),
+                "loads": served.metric("atelier_student_loads_total"),
+                "answers": clients.answers,
+                "slowest_seconds": round(clients.slowest, 3),
+                "resident_megabytes": served.resident_bytes() >> 20,
+            }
             code = served.end()
-    return seen, {"no request is lost or failed": set(clients.answers) == {200}, "it stops on SIGTERM": code == 0}
+    return seen, {
+        "no request is lost or failed": set(clients.answers) == {200},
+        "it stops on SIGTERM": code == 0,
+    }
 
 
 def slow(arguments):
     timeout, each = 2, 100
-    with RunningServer(arguments.program, arguments.model, *arguments.options, "--client-timeout", timeout) as served:
+    with RunningServer(
+        arguments.program, arguments.model, *arguments.options, "--client-timeout", timeout
+    ) as served:
         quiet = [time_of(served) for _ in range(50)]
         heads, bodies = ([Connection(served.port) for _ in range(each)] for _ in range(2))
         readers = [Connection(served.port, buffer=4096) for _ in range(each)]
@@ -157,11 +209,23 @@ def slow(arguments):
             beside.append(time_of(served))
         statuses = [one.receive()[0] for one in heads + bodies]
         served.until(lambda: served.metric("atelier_connections") == 1)
-        seen = {"slow_clients": 3 * each, "told_408": statuses.count(408), "request_seconds_alone": round(statistics.median(quiet), 4),
-                "request_seconds_beside": {"median": round(statistics.median(beside), 4), "most": round(max(beside), 4), "requests": len(beside)}, "all_left_after_seconds": round(time.monotonic() - begun, 2)}
+        seen = {
+            "slow_clients": 3 * each,
+            "told_408": statuses.count(408),
+            "request_seconds_alone": round(statistics.median(quiet), 4),
+            "request_seconds_beside": {
+                "median": round(statistics.median(beside), 4),
+                "most": round(max(beside), 4),
+                "requests": len(beside),
+            },
+            "all_left_after_seconds": round(time.monotonic() - begun, 2),
+        }
         code = served.end()
-    return seen, {"unfinished requests get 408": statuses.count(408) == 2 * each, "other clients are not delayed": max(beside) < timeout / 2,
-                  "it stops on SIGTERM": code == 0}
+    return seen, {
+        "unfinished requests get 408": statuses.count(408) == 2 * each,
+        "other clients are not delayed": max(beside) < timeout / 2,
+        "it stops on SIGTERM": code == 0,
+    }
 
 
 def time_of(served):
@@ -173,13 +237,19 @@ def time_of(served):
 
 def main():
     drills = {"stop": stop, "kill": kill, "reload": reload, "slow": slow}
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("program")
     parser.add_argument("model")
     parser.add_argument("drill", nargs="*", choices=[*drills, []], default=[])
-    parser.add_argument("--other", help="the ensemble to swap with in the drill reload; default: a copy of MODEL")
+    parser.add_argument(
+        "--other", help="the ensemble to swap with in the drill reload; default: a copy of MODEL"
+    )
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--seconds", type=float, default=2, help="seconds of traffic before the failure")
+    parser.add_argument(
+        "--seconds", type=float, default=2, help="seconds of traffic before the failure"
+    )
     parser.add_argument("--restart", type=float, default=2, help="maximum seconds of a restart")
     arguments, arguments.options = parser.parse_args(), ["--precision", "bf16"]
     arguments.program = os.path.abspath(arguments.program)

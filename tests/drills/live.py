@@ -1,4 +1,6 @@
-"""A server process under test: its memory, its log, and connections to it. Standard library only."""
+"""A server process under test: its memory, its log, and connections to it. Needs only the standard
+library."""
+
 import json
 import os
 import pathlib
@@ -22,11 +24,14 @@ def request(body, key="", path="/v1/images/generations"):
     """The bytes of a POST; `key` is its X-Request-Id, which the server logs."""
     text = json.dumps(body).encode()
     named = f"X-Request-Id: {key}\r\n" if key else ""
-    return f"POST {path} HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n{named}Content-Length: {len(text)}\r\n\r\n".encode() + text
+    return (
+        f"POST {path} HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
+        f"{named}Content-Length: {len(text)}\r\n\r\n"
+    ).encode() + text
 
 
 def whole_length(read):
-    """Length in bytes of the response that begins with `read`; None while its head is incomplete."""
+    """Length in bytes of the response that begins with `read`; None while its head is cut."""
     end = read.find(b"\r\n\r\n")
     if end < 0:
         return None
@@ -51,7 +56,7 @@ class Connection:
         self.read = b""
 
     def receive(self):
-        """Status and body of the next response; (0, b"") if the connection ended before it was complete."""
+        """Status and body of the next response; (0, b"") if the connection ended before its end."""
         while (length := whole_length(self.read)) is None or len(self.read) < length:
             try:
                 chunk = self.socket.recv(1 << 16)
@@ -61,7 +66,7 @@ class Connection:
                 return 0, b""
             self.read += chunk
         answer, self.read = self.read[:length], self.read[length:]
-        return status_of(answer), answer[answer.find(b"\r\n\r\n") + 4:]
+        return status_of(answer), answer[answer.find(b"\r\n\r\n") + 4 :]
 
     def ask(self, bytes_):
         try:
@@ -88,8 +93,19 @@ class RunningServer:
         self.log = pathlib.Path(tempfile.mkstemp(prefix="atelier-drill-", suffix=".log")[1])
         self.began = time.monotonic()
         with self.log.open("wb") as log:
-            self.process = subprocess.Popen([str(program), "serve", *([model] if isinstance(model, (str, pathlib.Path)) else model), "--port", str(self.port),
-                                             *map(str, options)], cwd=ROOT, stderr=log, env={**os.environ, **(env or {})})
+            self.process = subprocess.Popen(
+                [
+                    str(program),
+                    "serve",
+                    *([model] if isinstance(model, (str, pathlib.Path)) else model),
+                    "--port",
+                    str(self.port),
+                    *map(str, options),
+                ],
+                cwd=ROOT,
+                stderr=log,
+                env={**os.environ, **(env or {})},
+            )
         if wait:
             try:
                 self.until_ready()
@@ -108,7 +124,10 @@ class RunningServer:
         """Waits until `holds()`; returns the seconds since the start of the server."""
         while time.monotonic() < self.began + timeout:
             if self.process.poll() is not None:
-                raise RuntimeError(f"the server ended with {self.process.returncode}: {self.log.read_text()[-2000:]}")
+                raise RuntimeError(
+                    f"the server ended with {self.process.returncode}: "
+                    f"{self.log.read_text()[-2000:]}"
+                )
             try:
                 if holds():
                     return time.monotonic() - self.began
@@ -130,14 +149,22 @@ class RunningServer:
     def metric(self, name):
         """The value of a metric, summed over its labels."""
         text = self.get("/metrics")[1].decode()
-        return sum(float(value) for value in re.findall(rf"^{name}(?:{{[^}}]*}})? (\S+)$", text, re.M))
+        return sum(
+            float(value) for value in re.findall(rf"^{name}(?:{{[^}}]*}})? (\S+)$", text, re.M)
+        )
 
     def resident_bytes(self):
-        return int(pathlib.Path(f"/proc/{self.process.pid}/statm").read_text().split()[1]) * os.sysconf("SC_PAGESIZE")
+        return int(
+            pathlib.Path(f"/proc/{self.process.pid}/statm").read_text().split()[1]
+        ) * os.sysconf("SC_PAGESIZE")
 
     def own_bytes(self):
         """Resident memory without file-backed pages."""
-        return 1024 * int(re.search(r"RssAnon:\s*(\d+)", pathlib.Path(f"/proc/{self.process.pid}/status").read_text())[1])
+        return 1024 * int(
+            re.search(
+                r"RssAnon:\s*(\d+)", pathlib.Path(f"/proc/{self.process.pid}/status").read_text()
+            )[1]
+        )
 
     def answered(self):
         """The ids of the image requests that the log records as answered with 200."""

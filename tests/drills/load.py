@@ -1,11 +1,14 @@
 """Overload test: sends a running server far more than it can draw, at a steady rate.
 
-    python3 tests/drills/load.py build/release/atelier models/fashion-mnist/k4 [--seconds 120] [--times 10] [--count 8] [--threads 1]
+    python3 tests/drills/load.py build/release/atelier models/fashion-mnist/k4
+        [--seconds 120] [--times 10] [--count 8] [--threads 1]
 
-Checks: the process survives; every request is answered, with images or 429; 99 % of the accepted ones within the bound set by the queue length; resident
-memory constant within 5 %; and throughput within 10 % of the network alone in full batches (`atelier benchmark` with the same threads).
+Checks: the process survives; every request is answered, with images or 429; 99 % of the accepted
+ones within the bound set by the queue length; resident memory constant within 5 %; and throughput
+within 10 % of the network alone in full batches (`atelier benchmark` with the same threads).
 Prints its observations as JSON; exits with 1 if a check failed.
 """
+
 import argparse
 import collections
 import json
@@ -27,18 +30,22 @@ def percentile(values, part):
 
 
 def longest_for(count, drawn):
-    """The longest time in seconds in which `count` images were drawn; `drawn`: (time, total) samples."""
+    """The longest time in seconds in which `count` images were drawn; `drawn`: (time, total)."""
     longest = 0.0
     for i, (begun, first) in enumerate(drawn):
-        for (before, some), (after, more) in zip(drawn[i:], drawn[i + 1:]):
+        for (before, some), (after, more) in zip(drawn[i:], drawn[i + 1 :]):
             if more - first >= count:
-                longest = max(longest, before + (after - before) * (first + count - some) / (more - some) - begun)
+                longest = max(
+                    longest,
+                    before + (after - before) * (first + count - some) / (more - some) - begun,
+                )
                 break
     return longest
 
 
 class LoadGenerator:
-    """Open-loop load: sends requests on schedule regardless of earlier ones; a response frees its connection for the next request."""
+    """Open-loop load: sends requests on schedule regardless of earlier ones; a response frees its
+    connection for the next request."""
 
     def __init__(self, port, bodies):
         self.port, self.bodies, self.sent = port, bodies, 0
@@ -114,27 +121,60 @@ class LoadGenerator:
 
 def network_limit(arguments, options):
     """Throughput of the network alone in full batches, in images per second."""
-    said = subprocess.run([arguments.program, "benchmark", arguments.model, "--batch", str(arguments.batch), "--runs", "50", "--threads", str(arguments.threads), *options],
-                          cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    said = subprocess.run(
+        [
+            arguments.program,
+            "benchmark",
+            arguments.model,
+            "--batch",
+            str(arguments.batch),
+            "--runs",
+            "50",
+            "--threads",
+            str(arguments.threads),
+            *options,
+        ],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=True,
+    ).stdout
     return arguments.batch / json.loads(said)["median_seconds"]
 
 
 def run_load(arguments, served, capacity):
     classes = range(arguments.classes)
-    load = LoadGenerator(served.port, [request({"class": c, "n": arguments.count, "seed": s}) for s in range(8) for c in classes])
+    load = LoadGenerator(
+        served.port,
+        [request({"class": c, "n": arguments.count, "seed": s}) for s in range(8) for c in classes],
+    )
     memory, drawn, engine = [], [], []
 
     def look():
         memory.append(served.resident_bytes())
         drawn.append((time.monotonic(), served.metric("atelier_images_total")))
-        engine.append((served.metric("atelier_engine_seconds_sum"), served.metric("atelier_engine_seconds_count")))
+        engine.append(
+            (
+                served.metric("atelier_engine_seconds_sum"),
+                served.metric("atelier_engine_seconds_count"),
+            )
+        )
 
     look()
     load.run(arguments.seconds, arguments.times * capacity / arguments.count, look)
     look()
     busy = (engine[-1][0] - engine[0][0]) / (drawn[-1][0] - drawn[0][0])
     batches = engine[-1][1] - engine[0][1]
-    return load, memory, drawn, load.finish(60), {"busy": round(busy, 3), "pictures_a_batch": round((drawn[-1][1] - drawn[0][1]) / batches, 2)}
+    return (
+        load,
+        memory,
+        drawn,
+        load.finish(60),
+        {
+            "busy": round(busy, 3),
+            "pictures_a_batch": round((drawn[-1][1] - drawn[0][1]) / batches, 2),
+        },
+    )
 
 
 def evaluate(arguments, served, limit):
@@ -142,46 +182,98 @@ def evaluate(arguments, served, limit):
     load, memory, drawn, missing, engine = run_load(arguments, served, limit)
     took = drawn[-1][0] - drawn[0][0]
     rate = (drawn[-1][1] - drawn[0][1]) / took
-    settled = memory[int(SETTLING * len(memory)):] or [served.resident_bytes()]
-    bound = longest_for(students * (arguments.queue + arguments.batch), drawn)  # everything that may be queued or in the engine when a request is accepted
+    settled = memory[int(SETTLING * len(memory)) :] or [served.resident_bytes()]
+    bound = longest_for(
+        students * (arguments.queue + arguments.batch), drawn
+    )  # everything that may be queued or in the engine when a request is accepted
     accepted, refused = load.latencies[200], load.latencies[429]
     seen = {
-        "model": arguments.model, "seconds": round(took, 1), "threads": arguments.threads, "cores": os.cpu_count(), "network_pictures_a_second": round(limit, 1),
-        "asked_pictures_a_second": round(load.sent * arguments.count / took, 1), "drawn_pictures_a_second": round(rate, 1), "times_capacity": round(load.sent * arguments.count / took / limit, 2),
-        "engine": engine, "requests": load.sent, "answers": dict(load.done), "unanswered": missing, "connections": load.open,
-        "accepted_seconds": {"median": round(statistics.median(accepted), 3), "p99": round(percentile(accepted, 0.99), 3), "bound": round(bound, 3)} if accepted else None,
-        "refused_seconds": {"median": round(statistics.median(refused), 4), "p99": round(percentile(refused, 0.99), 4)} if refused else None,
-        "resident_megabytes": {"first": settled[0] >> 20, "least": min(settled) >> 20, "most": max(settled) >> 20},
+        "model": arguments.model,
+        "seconds": round(took, 1),
+        "threads": arguments.threads,
+        "cores": os.cpu_count(),
+        "network_pictures_a_second": round(limit, 1),
+        "asked_pictures_a_second": round(load.sent * arguments.count / took, 1),
+        "drawn_pictures_a_second": round(rate, 1),
+        "times_capacity": round(load.sent * arguments.count / took / limit, 2),
+        "engine": engine,
+        "requests": load.sent,
+        "answers": dict(load.done),
+        "unanswered": missing,
+        "connections": load.open,
+        "accepted_seconds": {
+            "median": round(statistics.median(accepted), 3),
+            "p99": round(percentile(accepted, 0.99), 3),
+            "bound": round(bound, 3),
+        }
+        if accepted
+        else None,
+        "refused_seconds": {
+            "median": round(statistics.median(refused), 4),
+            "p99": round(percentile(refused, 0.99), 4),
+        }
+        if refused
+        else None,
+        "resident_megabytes": {
+            "first": settled[0] >> 20,
+            "least": min(settled) >> 20,
+            "most": max(settled) >> 20,
+        },
     }
     holds = {
-        "the process survives": served.process.poll() is None and served.get("/health/ready")[0] == 200,
+        "the process survives": served.process.poll() is None
+        and served.get("/health/ready")[0] == 200,
         "every request is answered": missing == 0,
-        "with images or 429": set(load.done) <= {200, 429} and load.done[200] > 0 and load.done[429] > 0,
+        "with images or 429": set(load.done) <= {200, 429}
+        and load.done[200] > 0
+        and load.done[429] > 0,
     }
     if not arguments.short:
-        holds["99 % of accepted requests within the queue's bound"] = percentile(accepted, 0.99) <= bound
+        holds["99 % of accepted requests within the queue's bound"] = (
+            percentile(accepted, 0.99) <= bound
+        )
         holds["memory is constant within 5 %"] = max(settled) <= 1.05 * settled[0]
         holds["throughput within 10 % of the network's"] = rate >= 0.9 * limit
     return seen, holds
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("program")
     parser.add_argument("model")
     parser.add_argument("--seconds", type=float, default=120)
-    parser.add_argument("--times", type=float, default=10, help="offered load as a multiple of capacity")
+    parser.add_argument(
+        "--times", type=float, default=10, help="offered load as a multiple of capacity"
+    )
     parser.add_argument("--count", type=int, default=8, help="images per request")
     parser.add_argument("--classes", type=int, default=10)
-    parser.add_argument("--threads", type=int, default=1, help="of the network; leave a core for the clients")
+    parser.add_argument(
+        "--threads", type=int, default=1, help="of the network; leave a core for the clients"
+    )
     parser.add_argument("--batch", type=int, default=16)
     parser.add_argument("--queue", type=int, default=128, help="images per student")
     parser.add_argument("--precision", default="bf16")
-    parser.add_argument("--short", action="store_true", help="check only that every request is answered, for short runs on a busy machine")
+    parser.add_argument(
+        "--short",
+        action="store_true",
+        help="check only that every request is answered, for short runs on a busy machine",
+    )
     arguments = parser.parse_args()
     options = ["--precision", arguments.precision]
     limit = network_limit(arguments, options)
-    with RunningServer(arguments.program, arguments.model, *options, "--threads", arguments.threads, "--max-batch", arguments.batch, "--queue", arguments.queue) as served:
+    with RunningServer(
+        arguments.program,
+        arguments.model,
+        *options,
+        "--threads",
+        arguments.threads,
+        "--max-batch",
+        arguments.batch,
+        "--queue",
+        arguments.queue,
+    ) as served:
         seen, holds = evaluate(arguments, served, limit)
         code = served.end()
     holds["it stops on SIGTERM"] = code == 0

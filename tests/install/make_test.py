@@ -65,13 +65,16 @@ class Make(unittest.TestCase):
 
 
 MACHINE = {
-    "dpkg-query": 'case " ${INSTALLED:-} " in *" ${@: -1} "*) echo "install ok installed" ;; *) exit 1 ;; esac',
+    "dpkg-query": 'case " ${INSTALLED:-} " in *" ${@: -1} "*) echo "install ok installed" ;; *) '
+    "exit 1 ;; esac",
     "id": 'echo "${USER_ID:-0}"',
     "sleep": ":",
-    "python3": "mkdir -p .venv/bin; printf '#!/bin/sh\\necho \"wheels: $*\"\\n' > .venv/bin/python; chmod +x .venv/bin/python",
+    "python3": "mkdir -p .venv/bin; printf '#!/bin/sh\\necho \"wheels: $*\"\\n' > "
+    ".venv/bin/python; chmod +x .venv/bin/python",
     # Reports that another process has the lock, once per line of the file LOCKED.
     "apt-get": 'echo "apt-get $*" >> "$CALLS"\n'
-    'if [ -s "$LOCKED" ]; then sed -i 1d "$LOCKED"; echo "E: Could not get lock /var/lib/apt/lists/lock. It is held by process 1 (apt-get)" >&2; exit 100; fi\n'
+    'if [ -s "$LOCKED" ]; then sed -i 1d "$LOCKED"; echo "E: Could not get lock '
+    '/var/lib/apt/lists/lock. It is held by process 1 (apt-get)" >&2; exit 100; fi\n'
     'if [ -n "$APT_FAILS" ]; then echo "E: Unable to fetch some archives" >&2; exit 100; fi',
 }
 
@@ -158,7 +161,8 @@ class Setup(unittest.TestCase):
         outcome = self.setup(USER_ID="1000", INSTALLED="g++")
         self.assertEqual(outcome.returncode, 1)
         self.assertIn(
-            "Ask an administrator for:\n    apt-get install --no-install-recommends cmake ninja-build",
+            "Ask an administrator for:\n    apt-get install --no-install-recommends cmake "
+            "ninja-build",
             outcome.stderr,
         )
         self.assertEqual(self.calls.read_text(), "")
@@ -183,11 +187,17 @@ class Setup(unittest.TestCase):
 
 class Wheels(unittest.TestCase):
     def test_the_needs_of_the_cpu_part_are_read_from_torchs_metadata(self):
-        toolkit = 'Requires-Dist: filelock\nRequires-Dist: cuda-toolkit[cublas,cudart,cupti,nvrtc]==13.0.3; platform_system == "Linux"\nRequires-Dist: nvidia-cudnn-cu13==9.20.0.48; x\n'
+        toolkit = (
+            "Requires-Dist: filelock\nRequires-Dist: cuda-toolkit[cublas,cudart,cupti,"
+            'nvrtc]==13.0.3; platform_system == "Linux"\nRequires-Dist: '
+            "nvidia-cudnn-cu13==9.20.0.48; x\n"
+        )
         self.assertEqual(wheels.needs_of_cpu_part(toolkit), ["cuda-toolkit[cudart,cupti]==13.0.3"])
         separate = (
-            'Requires-Dist: nvidia-cuda-nvrtc-cu12==12.8.93; platform_system == "Linux"\nRequires-Dist: nvidia-cuda-runtime-cu12==12.8.90; platform_system == "Linux"\n'
-            'Requires-Dist: nvidia-cuda-cupti-cu12==12.8.90; platform_system == "Linux"\nRequires-Dist: triton==3.4.0\n'
+            'Requires-Dist: nvidia-cuda-nvrtc-cu12==12.8.93; platform_system == "Linux"\n'
+            'Requires-Dist: nvidia-cuda-runtime-cu12==12.8.90; platform_system == "Linux"\n'
+            'Requires-Dist: nvidia-cuda-cupti-cu12==12.8.90; platform_system == "Linux"\n'
+            "Requires-Dist: triton==3.4.0\n"
         )
         self.assertEqual(
             wheels.needs_of_cpu_part(separate),
@@ -222,10 +232,15 @@ class Wheels(unittest.TestCase):
                 tries = pathlib.Path(folder, f"tries-{breaks}")
                 pip = pathlib.Path(folder, f"pip-{breaks}")
                 pip.write_text(
-                    f"#!/bin/sh\necho x >> {tries}\n[ $(wc -l < {tries}) -gt {breaks} ] || {{ echo 'ERROR: connection broken' >&2; exit 1; }}\n"
+                    f"#!/bin/sh\necho x >> {tries}\n[ $(wc -l < {tries}) -gt {breaks} ] || "
+                    f"{{ echo 'ERROR: connection broken' >&2; exit 1; }}\n"
                 )
                 pip.chmod(0o755)
-                call = f"import sys; sys.path.insert(0, {str(ROOT / 'scripts')!r}); import wheels; wheels.PAUSE = 0; sys.executable = {str(pip)!r}; wheels.pip_install('atelier-needs-this')"
+                call = (
+                    f"import sys; sys.path.insert(0, {str(ROOT / 'scripts')!r}); import wheels;"
+                    f" wheels.PAUSE = 0; sys.executable = {str(pip)!r}; "
+                    f"wheels.pip_install('atelier-needs-this')"
+                )
                 outcome = subprocess.run(
                     [sys.executable, "-c", call], capture_output=True, text=True, timeout=60
                 )
