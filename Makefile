@@ -5,7 +5,7 @@ RUNS ?= 100000
 READERS ?= png jpeg webp zip tar npz npy safetensors idx pickle toml json text captions
 PREFIX ?= /opt/atelier
 
-.PHONY: help demo test build bench study sanitize fuzz setup install deb clean format
+.PHONY: help demo test nightly coverage build bench study sanitize fuzz setup install deb clean format tidy
 .DEFAULT_GOAL := help
 
 help:  ## say what there is (this list)
@@ -21,7 +21,7 @@ help:  ## say what there is (this list)
 
 # Every option of CMakeLists.txt that a target cares about, each time, since the cache keeps what another target asked for.
 # $(call configure,tests,Python module,benchmarks)
-configure = cmake -S . -B $(BUILD) -G Ninja -DCMAKE_BUILD_TYPE=Release -DATELIER_LIBTORCH= -DATELIER_SANITIZE=OFF \
+configure = cmake -S . -B $(BUILD) -G Ninja -DCMAKE_BUILD_TYPE=Release -DATELIER_LIBTORCH= -DATELIER_SANITIZE=OFF -DATELIER_COVERAGE=OFF \
     -DATELIER_TESTS=$(1) -DATELIER_PYTHON=$(2) -DATELIER_BENCHMARKS=$(3) > /dev/null
 
 setup:  ## install Debian packages that building needs, and LibTorch and OpenVINO into .venv
@@ -41,7 +41,20 @@ test:  ## build everything and run every test
 	@scripts/setup.sh test
 	@$(call configure,ON,ON,OFF)
 	@cmake --build $(BUILD) -j $(JOBS)
-	@ctest --test-dir $(BUILD) --output-on-failure -j $(JOBS)
+	@ctest --test-dir $(BUILD) --output-on-failure -j $(JOBS) -LE nightly
+
+nightly:  ## run the tests that make test leaves out: they take long and judge what training came to
+	@scripts/setup.sh test
+	@$(call configure,ON,ON,OFF)
+	@cmake --build $(BUILD) -j $(JOBS)
+	@ctest --test-dir $(BUILD) --output-on-failure -j $(JOBS) -L nightly
+
+coverage:  ## print the share of lines of each module that its tests and those of the program reach
+	@scripts/setup.sh test
+	@cmake -S . -B build/coverage -G Ninja -DCMAKE_BUILD_TYPE=Debug -DATELIER_LIBTORCH= -DATELIER_SANITIZE=OFF -DATELIER_COVERAGE=ON \
+	    -DATELIER_TESTS=ON -DATELIER_PYTHON=OFF -DATELIER_BENCHMARKS=OFF > /dev/null
+	@cmake --build build/coverage -j $(JOBS)
+	@.venv/bin/python scripts/coverage.py build/coverage -j $(JOBS) $(TESTS)
 
 bench:  ## measure speed, beside what one would use otherwise (docs/performance.md)
 	@scripts/setup.sh bench
@@ -65,7 +78,7 @@ deb: build  ## a Debian package of the same, build/release/atelier_*.deb
 sanitize: setup  ## run the tests of code without LibTorch under address, undefined-behaviour and thread sanitizers; FUZZ=N malformed requests
 	@scripts/setup.sh test
 	@for kinds in address,undefined thread; do \
-	    cmake -S . -B build/sanitize-$$kinds -G Ninja -DCMAKE_BUILD_TYPE=RelWithDebInfo -DATELIER_LIBTORCH= -DATELIER_SANITIZE=$$kinds \
+	    cmake -S . -B build/sanitize-$$kinds -G Ninja -DCMAKE_BUILD_TYPE=RelWithDebInfo -DATELIER_LIBTORCH= -DATELIER_SANITIZE=$$kinds -DATELIER_COVERAGE=OFF \
 	        -DATELIER_TESTS=ON -DATELIER_PYTHON=OFF -DATELIER_BENCHMARKS=OFF > /dev/null && \
 	    cmake --build build/sanitize-$$kinds -j $(JOBS) --target core_tests conditions_tests server_tests && \
 	    ATELIER_FUZZ=$(FUZZ) UBSAN_OPTIONS=halt_on_error=1:print_stacktrace=1 \
@@ -75,12 +88,17 @@ sanitize: setup  ## run the tests of code without LibTorch under address, undefi
 fuzz:  ## try the readers of outside files under libFuzzer and sanitizers, RUNS inputs for each of READERS
 	@scripts/setup.sh fuzz
 	@cmake -S . -B build/fuzz -G Ninja -DCMAKE_BUILD_TYPE=RelWithDebInfo -DCMAKE_CXX_COMPILER=clang++-19 -DATELIER_LIBTORCH= \
-	    -DATELIER_SANITIZE=fuzzer-no-link,address,undefined -DATELIER_TESTS=ON -DATELIER_PYTHON=OFF -DATELIER_BENCHMARKS=OFF > /dev/null
+	    -DATELIER_SANITIZE=fuzzer-no-link,address,undefined -DATELIER_COVERAGE=OFF -DATELIER_TESTS=ON -DATELIER_PYTHON=OFF -DATELIER_BENCHMARKS=OFF > /dev/null
 	@cmake --build build/fuzz -j $(JOBS) --target fuzz_readers
 	@for reader in $(READERS); do scripts/fuzz.sh $$reader $(RUNS) || exit 1; done
 
 format:  ## lay out C++ files by .clang-format
-	@clang-format -i $$(git ls-files 'src/*.h' 'src/*.cpp' 'apps/*.cpp' 'tests/*.h' 'tests/*.cpp')
+	@scripts/setup.sh form
+	@.venv/bin/clang-format -i $$(git ls-files '*.h' '*.cpp')
+
+tidy:  ## run clang-tidy (.clang-tidy) over all sources; about an hour on two cores
+	@scripts/setup.sh form
+	@.venv/bin/python tests/form/check.py tidy --all
 
 clean:  ## remove build/
 	@rm -rf build
