@@ -1,13 +1,12 @@
 #include "atelier/backends/torch/parameters.h"
 
-#include <unistd.h>
-
 #include <filesystem>
 #include <fstream>
 #include <iterator>
 
 #include "atelier/backends/torch/error_message.h"
 #include "backends/tensors.h"
+#include "core/test_folder.h"
 
 namespace atelier::backends {
 
@@ -22,12 +21,6 @@ namespace {
 
 class ParametersFile : public testing::Test {
 protected:
-    ParametersFile() {
-        std::string pattern = testing::TempDir() + "parameters-XXXXXX";
-        folder_ = mkdtemp(pattern.data());
-    }
-    ~ParametersFile() override { std::filesystem::remove_all(folder_); }
-
     std::filesystem::path path(const std::string& name = "model.safetensors") const {
         return folder_ / name;
     }
@@ -38,7 +31,7 @@ protected:
     }
 
 private:
-    std::filesystem::path folder_;
+    core::TestFolder folder_;
 };
 
 Parameters two_layers() {

@@ -11,6 +11,7 @@
 #include "atelier/backends/native/program_ops.h"
 #include "atelier/kernels/row_kernels.h"
 #include "backends/tensors.h"
+#include "core/soon.h"
 #include "kernels/compilations.h"
 
 namespace atelier::backends {
@@ -56,15 +57,18 @@ TEST(ThreadPool, callers_take_turns_where_there_are_too_few_cores) {
 
 TEST(ThreadPool, callers_with_cores_for_all_do_not_wait_for_each_other) {
     if (std::thread::hardware_concurrency() < 4) GTEST_SKIP() << "needs four cores";
-    kernels::Barrier both(2);
+    std::atomic<int> inside = 0, met = 0;
     const auto meet = [&] {
         kernels::run_on_pool(2, [&](std::int64_t thread) {
-            if (thread == 0) both.wait();  // does not return before the other caller has arrived
+            if (thread != 0) return;
+            ++inside;
+            met += core::soon([&] { return inside == 2; });
         });
     };
     std::thread other(meet);
     meet();
     other.join();
+    EXPECT_EQ(met, 2) << "the second caller began only when the first had ended";
 }
 
 TEST(ThreadPool, a_forked_child_has_threads_of_its_own) {

@@ -12,6 +12,7 @@
 #include "atelier/kernels/instructions.h"
 #include "atelier/kernels/winograd_forward.h"
 #include "backends/tensors.h"
+#include "core/soon.h"
 
 namespace atelier::backends {
 
@@ -126,9 +127,7 @@ TEST(InParallel, tasks_run_concurrently) {
     std::atomic<bool> met = false;
     parallel_for(2, [&](std::int64_t) {
         ++waiting;
-        for (int i = 0; i < 10'000 && waiting < 2; ++i)
-            std::this_thread::sleep_for(std::chrono::milliseconds(1));
-        if (waiting == 2) met = true;
+        if (core::soon([&] { return waiting == 2; })) met = true;
     });
     EXPECT_TRUE(met) << "the second task did not begin before the first one had ended";
 }

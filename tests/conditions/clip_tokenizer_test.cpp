@@ -61,11 +61,10 @@ TEST(ClipTokenizer, the_map_of_special_tokens_takes_precedence_unless_the_config
         core::write_text(folder / "tokenizer_config.json", config);
         return ClipTokenizer{folder.path()}.encode_padded("").back();
     };
-    EXPECT_EQ(
-        pad_with(
-            R"({"pad_token": "<|endoftext|>", "model_max_length":
+    EXPECT_EQ(pad_with(
+                  R"({"pad_token": "<|endoftext|>", "model_max_length":
                 1000000000000000019884624838656})"),
-        0);
+              0);
     EXPECT_EQ(pad_with(R"({"pad_token": "<|endoftext|>", "added_tokens_decoder": {}})"),
               ClipTokenizer{folder.path()}.end());
 }

@@ -11,6 +11,7 @@
 
 #include "atelier/core/error.h"
 #include "atelier/core/random_streams.h"
+#include "core/test_folder.h"
 
 namespace atelier::conditions {
 namespace {
@@ -43,17 +44,12 @@ std::string message_of(Call call) {
 /// A file that is removed at the end of the test.
 class TemporaryFile {
 public:
-    explicit TemporaryFile(const std::string& text)
-        : path_(testing::TempDir() + "partition-" + std::to_string(getpid()) + "-" +
-                std::to_string(number_++) + ".json") {
-        std::ofstream(path_) << text;
-    }
-    ~TemporaryFile() { std::filesystem::remove(path_); }
+    explicit TemporaryFile(const std::string& text) { std::ofstream(path_) << text; }
     const std::string& path() const { return path_; }
 
 private:
-    static inline int number_ = 0;
-    std::string path_;
+    core::TestFolder folder_;
+    std::string path_ = folder_ / "partition.json";
 };
 
 std::vector<std::int64_t> cell_sizes(const Partition& partition) {

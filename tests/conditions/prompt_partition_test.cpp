@@ -12,6 +12,7 @@
 #include "atelier/core/npy_header.h"
 #include "atelier/core/random_streams.h"
 #include "atelier/core/safetensors.h"
+#include "core/test_folder.h"
 
 namespace atelier::conditions {
 namespace {
@@ -20,15 +21,6 @@ namespace fs = std::filesystem;
 
 class PromptPartitionTest : public testing::Test {
 protected:
-    PromptPartitionTest()
-        : folder_(fs::temp_directory_path() /
-                  ("prompt_partition_" +
-                   std::string(testing::UnitTest::GetInstance()->current_test_info()->name()))) {
-        fs::remove_all(folder_);
-        fs::create_directories(folder_);
-    }
-    ~PromptPartitionTest() override { fs::remove_all(folder_); }
-
     template <class T>
     fs::path npy(const std::string& name, core::DType type, std::int64_t length,
                  const std::vector<T>& numbers, std::size_t cut = 0) {
@@ -54,7 +46,7 @@ protected:
                    numbers);
     }
 
-    fs::path folder_;
+    core::TestFolder folder_;
 };
 
 TEST_F(PromptPartitionTest, rows_of_every_type_are_read_at_unit_length) {

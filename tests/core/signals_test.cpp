@@ -1,5 +1,6 @@
 #include "atelier/core/signals.h"
 
+#include "core/soon.h"
 #include "core/test_folder.h"
 
 #include <signal.h>
@@ -19,8 +20,9 @@ using Commands = std::vector<std::vector<std::string>>;
 
 std::vector<std::string> shell(const std::string& script) { return {"/bin/sh", "-c", script}; }
 
-// Outlives its shell, and must not hold the pipe that ctest waits on.
-const std::string long_sleep = "sleep 30 > /dev/null 2>&1";
+// Outlives its shell, and must not hold the pipe that ctest waits on. Ends long after every test.
+const std::string long_sleep = "sleep 300 > /dev/null 2>&1";
+constexpr double long_before = 200;  // seconds: whatever took less did not wait for long_sleep
 
 // Runs `body` in a child process, since stop flags cannot be reset; returns its exit code.
 int exit_code_of(const std::function<int()>& body) {
@@ -43,9 +45,10 @@ int outcome_of(const Commands& commands, int at_once) {
     return 0;
 }
 
-void raise_later(int signal) {
-    std::thread([signal] {
-        std::this_thread::sleep_for(std::chrono::milliseconds(200));
+/// Sends the signal to this process once the folder has that many entries.
+void raise_when(const TestFolder& folder, std::size_t entries, int signal) {
+    std::thread([&folder, entries, signal] {
+        soon([&] { return folder.entries() >= entries; });
         ::kill(::getpid(), signal);
     }).detach();
 }
@@ -54,6 +57,12 @@ double seconds_of(const std::function<void()>& action) {
     const auto start = std::chrono::steady_clock::now();
     action();
     return std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
+}
+
+/// Waits for signals; ended by SIGALRM where none ends it.
+void wait_for_signals() {
+    ::alarm(60);
+    while (true) std::this_thread::sleep_for(std::chrono::milliseconds(10));
 }
 
 }  // namespace
@@ -78,11 +87,12 @@ TEST(RunProcesses, no_more_run_together_than_requested) {
 TEST(RunProcesses, a_failing_command_is_named_and_stops_the_others) {
     const double seconds = seconds_of([] {
         const std::string message = error_of([] {
-            run_processes({shell("exec sleep 30"), shell("exit 7"), shell("exec sleep 30")}, 2);
+            run_processes(
+                {shell("exec " + long_sleep), shell("exit 7"), shell("exec " + long_sleep)}, 2);
         });
         expect_contains(message, "/bin/sh -c exit 7: failed with exit code 7");
     });
-    EXPECT_LT(seconds, 10);
+    EXPECT_LT(seconds, long_before);
 }
 
 TEST(RunProcesses, exit_code_130_is_a_failure_when_no_stop_was_requested) {
@@ -98,24 +108,32 @@ TEST(RunProcesses, a_program_that_is_not_there_is_named) {
 
 TEST(RunProcesses, a_stop_reaches_the_children_and_is_an_interruption) {
     for (const std::string& script :
-         {"trap 'exit 130' TERM; " + long_sleep + " & wait", "exec " + long_sleep}) {
+         {"trap 'exit 130' TERM; : > \"$0/$$\"; " + long_sleep + " & wait",
+          ": > \"$0/$$\"; exec " + long_sleep}) {
+        const TestFolder begun;
+        std::vector<std::string> command = shell(script);
+        command.push_back(begun.path().string());  // $0
         const double seconds = seconds_of([&] {
             EXPECT_EQ(exit_code_of([&] {
                           catch_stop_signals();
-                          raise_later(SIGTERM);
-                          return outcome_of({shell(script), shell(script)}, 2);
+                          raise_when(begun, 2, SIGTERM);
+                          return outcome_of({command, command}, 2);
                       }),
                       3);
         });
-        EXPECT_LT(seconds, 10);
+        EXPECT_EQ(begun.entries(), 2U);
+        EXPECT_LT(seconds, long_before);
     }
 }
 
 TEST(RunProcesses, a_child_that_fails_while_stopping_is_an_error) {
-    EXPECT_EQ(exit_code_of([] {
+    const TestFolder begun;
+    EXPECT_EQ(exit_code_of([&] {
                   catch_stop_signals();
-                  raise_later(SIGTERM);
-                  return outcome_of({shell("trap 'exit 9' TERM; " + long_sleep + " & wait")}, 1);
+                  raise_when(begun, 1, SIGTERM);
+                  return outcome_of({shell("trap 'exit 9' TERM; : > " + (begun / "1").string() +
+                                           "; " + long_sleep + " & wait")},
+                                    1);
               }),
               4);
 }
@@ -130,8 +148,7 @@ TEST(RunProcesses, children_die_with_their_parent) {
                       1);
         ::_exit(0);
     }
-    while (!std::filesystem::exists(pid_file))
-        std::this_thread::sleep_for(std::chrono::milliseconds(10));
+    ASSERT_TRUE(soon([&] { return std::filesystem::exists(pid_file); }));
     const pid_t child = std::stoi(read_text(pid_file));
     ::kill(parent, SIGKILL);
     ::waitpid(parent, nullptr, 0);
@@ -143,9 +160,7 @@ TEST(RunProcesses, children_die_with_their_parent) {
             stat >> pid >> name >> state;
             return state != "Z" && !state.empty();
         };
-    for (int i = 0; i < 200 && is_alive(); ++i)
-        std::this_thread::sleep_for(std::chrono::milliseconds(10));
-    EXPECT_FALSE(is_alive());
+    EXPECT_TRUE(soon([&] { return !is_alive(); }));
 }
 
 TEST(StopSignals, set_a_flag_and_a_second_interrupt_ends_the_process) {
@@ -163,26 +178,26 @@ TEST(StopSignals, set_a_flag_and_a_second_interrupt_ends_the_process) {
 }
 
 TEST(StopSignals, end_a_process_that_does_not_poll_them) {
-    double took = 0;
+    const double took = seconds_of([] {
+        EXPECT_EQ(exit_code_of([] {
+                      catch_stop_signals();
+                      end_after_stop(1, resumable_message);
+                      ::raise(SIGTERM);
+                      wait_for_signals();
+                      return 0;
+                  }),
+                  130);
+    });
+    EXPECT_GT(took, 0.9) << "it has that time to end by itself";
+    const TestFolder none;
     EXPECT_EQ(exit_code_of([&] {
                   catch_stop_signals();
                   end_after_stop(1, resumable_message);
-                  ::raise(SIGTERM);
-                  while (true) std::this_thread::sleep_for(std::chrono::milliseconds(10));
+                  raise_when(none, 0, SIGINT);  // from another thread
+                  wait_for_signals();
                   return 0;
               }),
               130);
-    took = seconds_of([] {
-        exit_code_of([] {
-            catch_stop_signals();
-            end_after_stop(1, resumable_message);
-            raise_later(SIGINT);
-            while (true) std::this_thread::sleep_for(std::chrono::milliseconds(10));
-            return 0;
-        });
-    });
-    EXPECT_GT(took, 0.9);
-    EXPECT_LT(took, 5);
 }
 
 TEST(StopSignals, do_not_end_a_process_that_acknowledges_them_or_may_take_its_time) {

@@ -15,8 +15,7 @@ namespace atelier::core {
 class TestFolder {
 public:
     TestFolder() {
-        std::string name =
-            (std::filesystem::temp_directory_path() / "atelier-core-XXXXXX").string();
+        std::string name = (std::filesystem::temp_directory_path() / "atelier-XXXXXX").string();
         path_ = ::mkdtemp(name.data());
     }
     ~TestFolder() { std::filesystem::remove_all(path_); }
@@ -26,9 +25,17 @@ public:
     std::filesystem::path operator/(const std::string& name) const { return path_ / name; }
     const std::filesystem::path& path() const { return path_; }
 
+    /// The number of files and folders in it.
     std::size_t entries() const {
         return static_cast<std::size_t>(
             std::distance(std::filesystem::directory_iterator(path_), {}));
+    }
+    /// The number of files in it and in its folders.
+    std::size_t files() const {
+        std::size_t count = 0;
+        for (const auto& entry : std::filesystem::recursive_directory_iterator(path_))
+            count += entry.is_regular_file();
+        return count;
     }
 
 private:

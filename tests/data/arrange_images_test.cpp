@@ -53,7 +53,7 @@ protected:
         return message_of([&] { read(files, how); });
     }
 
-    TemporaryFolder folder_;
+    TestFolder folder_;
 };
 
 INSTANTIATE_TEST_SUITE_P(Every, Everywhere, testing::Values("folder", "zip", "tar"),
@@ -279,7 +279,7 @@ TEST_P(Everywhere, headers_show_what_is_not_an_image) {
 }
 
 TEST(Folders, links_are_followed_where_they_lead_somewhere) {
-    const TemporaryFolder folder, elsewhere;
+    const TestFolder folder, elsewhere;
     core::write_png(folder / "dog/0.png", {2, 2, 3, std::vector<std::uint8_t>(12)});
     core::write_png(elsewhere / "1.png", {2, 2, 3, std::vector<std::uint8_t>(12)});
     fs::create_symlink(elsewhere.path(), folder / "cat");
@@ -297,7 +297,7 @@ TEST(Folders, links_are_followed_where_they_lead_somewhere) {
 }
 
 TEST(Tars, are_read_with_their_links_and_counted_with_what_is_beside_them) {
-    const TemporaryFolder folder;
+    const TestFolder folder;
     fs::create_directory(folder / "cat");
     std::ofstream(folder / "notes.text") << "x";
     const std::string tar =
@@ -318,7 +318,7 @@ TEST(Tars, are_read_with_their_links_and_counted_with_what_is_beside_them) {
 }
 
 TEST(Paths, that_are_not_data_are_rejected) {
-    const TemporaryFolder folder;
+    const TestFolder folder;
     const auto message_for = [&](const std::string& name, const std::string& bytes) {
         std::ofstream(folder / name, std::ios::binary) << bytes;
         return message_of([&] { open_dataset({.path = folder / name}); });
@@ -338,7 +338,7 @@ TEST(Paths, that_are_not_data_are_rejected) {
 }
 
 TEST(OwnCaptions, are_requested_by_their_scheme) {
-    const TemporaryFolder folder;
+    const TestFolder folder;
     core::write_png(folder / "0.png", {2, 2, 3, std::vector<std::uint8_t>(12)});
     const std::string path = "captions:" + folder.path().string();
     EXPECT_TRUE(holds(message_of([&] { open_dataset({.path = path}); }), "holds no captions"));
@@ -349,7 +349,7 @@ TEST(OwnCaptions, are_requested_by_their_scheme) {
 }
 
 TEST(TransparentImages, lie_on_white_wherever_they_are_read) {
-    const TemporaryFolder folder;
+    const TestFolder folder;
     for (const char* name : {"a/0.png", "b/1.png"}) {
         fs::create_directories((folder / name).parent_path());
         fs::copy_file(ATELIER_SOURCE_DIR "/tests/core/images/odd_alpha.png", folder / name);

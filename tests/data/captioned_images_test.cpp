@@ -91,7 +91,7 @@ protected:
                              .limit = 0});
     }
 
-    TemporaryFolder folder_;
+    TestFolder folder_;
 };
 
 TEST_F(CaptionedImages, attributes_are_those_in_the_caption) {
@@ -154,7 +154,7 @@ TEST_F(CaptionedImages, other_images_are_refused) {
 }
 
 TEST(Captioned, images_are_composed_of_garments_alone) {
-    const TemporaryFolder folder;
+    const TestFolder folder;
     const std::string path = "captions:" + folder.path().string();
     EXPECT_FALSE(is_composed(folder.path()));
     EXPECT_FALSE(is_composed(path));  // captions of the user's own

@@ -14,25 +14,12 @@
 #include "atelier/core/random_streams.h"
 #include "atelier/core/safetensors.h"
 #include "atelier/data/dataset.h"
+#include "core/test_folder.h"
 
-/// Shared fixtures of the data tests: temporary folders, and files for them.
+/// Shared fixtures of the data tests: files for temporary folders.
 namespace atelier::data {
 
-class TemporaryFolder {
-public:
-    explicit TemporaryFolder(const std::string& name = "data") {
-        std::string pattern = testing::TempDir() + name + "-XXXXXX";
-        path_ = mkdtemp(pattern.data());
-    }
-    ~TemporaryFolder() { std::filesystem::remove_all(path_); }
-    TemporaryFolder(const TemporaryFolder&) = delete;
-    TemporaryFolder& operator=(const TemporaryFolder&) = delete;
-    std::filesystem::path operator/(const std::string& name) const { return path_ / name; }
-    const std::filesystem::path& path() const { return path_; }
-
-private:
-    std::filesystem::path path_;
-};
+using core::TestFolder;
 
 template <class Call>
 std::string message_of(Call call) {

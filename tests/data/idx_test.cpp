@@ -19,7 +19,7 @@ Bytes labels(const Bytes& values) {
 
 const Bytes ten{0, 1, 2, 3, 4, 5, 6, 7, 8, 9};
 
-void write_folder(const TemporaryFolder& folder, const Bytes& train_labels = ten) {
+void write_folder(const TestFolder& folder, const Bytes& train_labels = ten) {
     write_bytes(folder / "train-images-idx3-ubyte", images(10));
     write_bytes(folder / "train-labels-idx1-ubyte", labels(train_labels));
     write_bytes(folder / "t10k-images-idx3-ubyte", images(4, 3, 2, 9));
@@ -27,7 +27,7 @@ void write_folder(const TemporaryFolder& folder, const Bytes& train_labels = ten
 }
 
 TEST(idx, pixels_become_values_from_minus_one_to_one) {
-    const TemporaryFolder folder;
+    const TestFolder folder;
     write_folder(folder);
     const auto data = open_dataset({folder.path()});
     EXPECT_EQ(data->size(), 10);
@@ -49,7 +49,7 @@ TEST(idx, pixels_become_values_from_minus_one_to_one) {
 }
 
 TEST(idx, a_sample_that_does_not_exist_is_an_error) {
-    const TemporaryFolder folder;
+    const TestFolder folder;
     write_folder(folder);
     const auto data = open_dataset({folder.path()});
     for (const std::int64_t i : {-1, 10}) EXPECT_THROW(data->samples(std::vector{i}), core::Error);
@@ -57,7 +57,7 @@ TEST(idx, a_sample_that_does_not_exist_is_an_error) {
 }
 
 TEST(idx, gzip_dots_and_dashes_hold_the_same_data_set) {
-    const TemporaryFolder plain, packed, dotted;
+    const TestFolder plain, packed, dotted;
     write_folder(plain);
     write_gzip(packed / "train-images-idx3-ubyte.gz", images(10));
     write_gzip(packed / "train-labels-idx1-ubyte.gz", labels(ten));
@@ -70,7 +70,7 @@ TEST(idx, gzip_dots_and_dashes_hold_the_same_data_set) {
 }
 
 TEST(idx, the_hash_tells_labels_pixels_and_limits_apart) {
-    const TemporaryFolder one, other;
+    const TestFolder one, other;
     write_folder(one);
     write_folder(other, {1, 0, 2, 3, 4, 5, 6, 7, 8, 9});
     const std::string hash = open_dataset({one.path()})->hash();
@@ -81,7 +81,7 @@ TEST(idx, the_hash_tells_labels_pixels_and_limits_apart) {
 }
 
 TEST(idx, the_test_split_has_the_classes_of_the_training_data) {
-    const TemporaryFolder folder;
+    const TestFolder folder;
     write_folder(folder);
     const auto data = open_dataset({folder.path(), "test"});
     EXPECT_EQ(data->size(), 4);
@@ -90,7 +90,7 @@ TEST(idx, the_test_split_has_the_classes_of_the_training_data) {
 }
 
 TEST(idx, a_limit_keeps_the_first_samples) {
-    const TemporaryFolder folder;
+    const TestFolder folder;
     write_folder(folder);
     const auto all = open_dataset({folder.path()}),
                some = open_dataset({folder.path(), "train", 4});
@@ -101,7 +101,7 @@ TEST(idx, a_limit_keeps_the_first_samples) {
 }
 
 TEST(idx, a_folder_called_fashion_has_named_classes) {
-    const TemporaryFolder folder("My-Fashion-data");
+    const TestFolder folder("My-Fashion-data");
     write_folder(folder);
     const auto names = open_dataset({folder.path()})->spec().class_names;
     ASSERT_EQ(names.size(), 10U);
@@ -111,7 +111,7 @@ TEST(idx, a_folder_called_fashion_has_named_classes) {
 }
 
 TEST(idx, counts_that_do_not_fit_are_an_error_naming_both_files) {
-    const TemporaryFolder folder;
+    const TestFolder folder;
     write_folder(folder, {0, 1, 2});
     const std::string message = message_of([&] { open_dataset({folder.path()}); });
     EXPECT_TRUE(holds(message, "holds 10 images")) << message;
@@ -119,7 +119,7 @@ TEST(idx, counts_that_do_not_fit_are_an_error_naming_both_files) {
 }
 
 TEST(idx, a_class_without_samples_or_a_test_label_out_of_range_is_an_error) {
-    const TemporaryFolder gap, beyond;
+    const TestFolder gap, beyond;
     write_folder(gap, {0, 1, 2, 3, 4, 5, 6, 7, 9, 9});
     EXPECT_TRUE(holds(message_of([&] { open_dataset({gap.path()}); }), "class 8 has no sample"));
     write_folder(beyond);
@@ -129,7 +129,7 @@ TEST(idx, a_class_without_samples_or_a_test_label_out_of_range_is_an_error) {
 }
 
 TEST(idx, missing_files_are_named) {
-    const TemporaryFolder folder;
+    const TestFolder folder;
     write_bytes(folder / "train-images-idx3-ubyte", images(10));
     EXPECT_TRUE(
         holds(message_of([&] { open_dataset({folder.path()}); }), "train-labels-idx1-ubyte"));
@@ -138,7 +138,7 @@ TEST(idx, missing_files_are_named) {
 }
 
 TEST(idx, hostile_image_files_are_errors_that_name_the_file) {
-    const TemporaryFolder folder;
+    const TestFolder folder;
     const auto path = folder / "images";
     const Bytes good = images(10);
     const std::vector<Bytes> hostile{
@@ -166,7 +166,7 @@ TEST(idx, hostile_image_files_are_errors_that_name_the_file) {
 }
 
 TEST(idx, hostile_label_files_are_errors_that_name_the_file) {
-    const TemporaryFolder folder;
+    const TestFolder folder;
     const auto path = folder / "labels";
     for (const Bytes& bytes :
          {Bytes{}, big_endian({images_magic, 2}) + Bytes{1, 2},
@@ -178,7 +178,7 @@ TEST(idx, hostile_label_files_are_errors_that_name_the_file) {
 }
 
 TEST(idx, damaged_gzip_is_an_error_at_every_place) {
-    const TemporaryFolder folder;
+    const TestFolder folder;
     const auto path = folder / "images.gz";
     write_gzip(path, images(40, 8, 8));
     Bytes bytes(std::filesystem::file_size(path));
@@ -195,7 +195,7 @@ TEST(idx, damaged_gzip_is_an_error_at_every_place) {
 }
 
 TEST(idx, a_folder_or_pipe_in_place_of_a_file_is_an_error) {
-    const TemporaryFolder folder;
+    const TestFolder folder;
     EXPECT_THROW(read_idx_images(folder.path()), core::Error);
     EXPECT_THROW(read_idx_images(folder / "none"), core::Error);
 }

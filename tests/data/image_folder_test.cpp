@@ -12,7 +12,7 @@ core::Image test_image(std::uint64_t seed, int channels = 3, int height = 4, int
 }
 
 TEST(image_folder, sub_folders_are_classes_in_the_order_of_their_names) {
-    const TemporaryFolder folder;
+    const TestFolder folder;
     core::write_png(folder / "b/2.png", test_image(1));
     core::write_png(folder / "b/1.PNG", test_image(2));
     core::write_png(folder / "a/z.png", test_image(3));
@@ -32,7 +32,7 @@ TEST(image_folder, sub_folders_are_classes_in_the_order_of_their_names) {
 }
 
 TEST(image_folder, images_without_sub_folders_are_unlabelled) {
-    const TemporaryFolder folder;
+    const TestFolder folder;
     core::write_png(folder / "1.png", test_image(1, 1));
     core::write_png(folder / "2.png", test_image(2, 1));
     std::filesystem::create_directory(folder / "empty");
@@ -46,7 +46,7 @@ TEST(image_folder, images_without_sub_folders_are_unlabelled) {
 }
 
 TEST(image_folder, train_and_test_are_splits_with_the_classes_of_train) {
-    const TemporaryFolder folder;
+    const TestFolder folder;
     core::write_png(folder / "train/a/1.png", test_image(1));
     core::write_png(folder / "train/b/1.png", test_image(2));
     core::write_png(folder / "test/b/1.png", test_image(3));
@@ -60,14 +60,14 @@ TEST(image_folder, train_and_test_are_splits_with_the_classes_of_train) {
 }
 
 TEST(image_folder, data_without_splits_is_the_same_for_both) {
-    const TemporaryFolder folder;
+    const TestFolder folder;
     core::write_png(folder / "a/1.png", test_image(1));
     EXPECT_EQ(open_dataset({folder.path(), "test"})->hash(),
               open_dataset({folder.path(), "train"})->hash());
 }
 
 TEST(image_folder, grey_among_colour_becomes_colour) {
-    const TemporaryFolder folder;
+    const TestFolder folder;
     core::write_png(folder / "a/1.png", test_image(1, 1));
     core::write_png(folder / "a/2.png", test_image(2, 3));
     const Tensor samples = open_dataset({folder.path()})->samples(std::vector<std::int64_t>{0});
@@ -76,7 +76,7 @@ TEST(image_folder, grey_among_colour_becomes_colour) {
 }
 
 TEST(image_folder, an_image_of_another_size_or_a_broken_one_is_named) {
-    const TemporaryFolder folder;
+    const TestFolder folder;
     core::write_png(folder / "a/1.png", test_image(1));
     core::write_png(folder / "b/odd.png", test_image(2, 3, 5, 4));
     const std::string message = message_of([&] { open_dataset({folder.path()}); });
@@ -86,7 +86,7 @@ TEST(image_folder, an_image_of_another_size_or_a_broken_one_is_named) {
 }
 
 TEST(image_folder, an_empty_class_or_images_on_two_levels_are_errors) {
-    const TemporaryFolder folder;
+    const TestFolder folder;
     core::write_png(folder / "a/1.png", test_image(1));
     std::filesystem::create_directory(folder / "b");
     EXPECT_TRUE(holds(message_of([&] { open_dataset({folder.path()}); }), "b: holds no .png"));
@@ -96,7 +96,7 @@ TEST(image_folder, an_empty_class_or_images_on_two_levels_are_errors) {
 }
 
 TEST(image_folder, a_folder_without_data_says_what_was_looked_for) {
-    const TemporaryFolder folder;
+    const TestFolder folder;
     const std::string message = message_of([&] { open_dataset({folder.path()}); });
     EXPECT_TRUE(holds(message, "train-images-idx3-ubyte")) << message;
 }

@@ -29,7 +29,7 @@ EncodedImages in(const fs::path& path) { return images_in({.path = path}); }
 std::string bytes_in(const fs::path& path) { return core::read_text(path); }
 
 TEST(ImportImages, of_a_folder_become_squares_with_the_labels_of_their_folders) {
-    const TemporaryFolder folder;
+    const TestFolder folder;
     write_images(folder / "in");
     std::int64_t written = 0, checked = 0;
     const ImportReport report = import_images(
@@ -49,7 +49,7 @@ TEST(ImportImages, of_a_folder_become_squares_with_the_labels_of_their_folders) 
 }
 
 TEST(ImportImages, record_in_the_archive_how_they_were_made) {
-    const TemporaryFolder folder;
+    const TestFolder folder;
     write_images(folder / "in");
     import_images(in(folder / "in"), folder / "a.zip", {.side = 8});
     import_images(in(folder / "in"), folder / "b.zip",
@@ -82,7 +82,7 @@ TEST(ImportImages, record_in_the_archive_how_they_were_made) {
 }
 
 TEST(ImportImages, go_through_a_zip_again_and_may_become_grey) {
-    const TemporaryFolder folder;
+    const TestFolder folder;
     write_images(folder / "in");
     import_images(in(folder / "in"), folder / "a.zip", {.side = 8});
     import_images(in(folder / "a.zip"), folder / "b.zip", {.side = 4, .channels = 1});
@@ -93,7 +93,7 @@ TEST(ImportImages, go_through_a_zip_again_and_may_become_grey) {
 }
 
 TEST(ImportImages, keep_their_captions) {
-    const TemporaryFolder folder;
+    const TestFolder folder;
     write_images(folder / "in");
     for (int i = 0; i < 6; ++i)
         std::ofstream(folder / "in" / (i % 2 == 0 ? "cats" : "dogs") / (std::to_string(i) + ".txt"))
@@ -111,7 +111,7 @@ TEST(ImportImages, keep_their_captions) {
 }
 
 TEST(ImportImages, that_cannot_be_read_are_all_named_before_the_work_begins) {
-    const TemporaryFolder folder;
+    const TestFolder folder;
     write_images(folder / "in");
     std::ofstream(folder / "in/cats/bad.jpg") << "<html>";
     std::ofstream(folder / "in/dogs/worse.png");
@@ -135,7 +135,7 @@ TEST(ImportImages, that_cannot_be_read_are_all_named_before_the_work_begins) {
 }
 
 TEST(ImportImages, that_break_during_the_work_are_repaired_without_repeating_the_others) {
-    const TemporaryFolder folder;
+    const TestFolder folder;
     write_images(folder / "in");
     const std::string whole = bytes_in(folder / "in/cats/2.png");
     // Truncation is detected from headers, before the work; damaged pixels are not.
@@ -167,7 +167,7 @@ TEST(ImportImages, that_break_during_the_work_are_repaired_without_repeating_the
 }
 
 TEST(ImportImages, of_files_that_changed_or_with_other_settings_are_made_again) {
-    const TemporaryFolder folder;
+    const TestFolder folder;
     write_images(folder / "in");
     EncodedImages stops = in(folder / "in");
     const auto reader = stops.read;
@@ -191,7 +191,7 @@ TEST(ImportImages, of_files_that_changed_or_with_other_settings_are_made_again) 
 }
 
 TEST(ImportImages, cannot_lose_all_of_a_class) {
-    const TemporaryFolder folder;
+    const TestFolder folder;
     write_images(folder / "in");
     std::ofstream(folder / "in/cats/0.png") << "x";
     std::ofstream(folder / "in/cats/2.png") << "x";

@@ -59,7 +59,7 @@ protected:
         backends::write_parameters(shard(index), tensors);
     }
 
-    TemporaryFolder folder;
+    TestFolder folder;
     fs::path path = folder / "pairs";
     PairSpec plan{10, 4, {1, 2, 3}, "hash of the teacher", {{"method", "heun"}}};
     std::vector<Request> requested;

@@ -32,7 +32,7 @@ std::string error_of(const std::filesystem::path& path) {
 }
 
 TEST(points, model_space_has_mean_zero_and_standard_deviation_one_half) {
-    const TemporaryFolder folder;
+    const TestFolder folder;
     for (const float spread : {1e-3F, 1.0F, 1e6F}) {
         write_points(folder / "p.safetensors", cloud(5000, 7 * spread, -20 * spread, spread),
                      alternating(5000, 3));
@@ -47,7 +47,7 @@ TEST(points, model_space_has_mean_zero_and_standard_deviation_one_half) {
 }
 
 TEST(points, user_space_gives_back_the_file) {
-    const TemporaryFolder folder;
+    const TestFolder folder;
     const auto positions = cloud(100, 5, 1, 2);
     write_points(folder / "p.safetensors", positions);
     const auto data = open_dataset({folder / "p.safetensors"});
@@ -58,7 +58,7 @@ TEST(points, user_space_gives_back_the_file) {
 }
 
 TEST(points, float64_is_the_same_data_as_float32) {
-    const TemporaryFolder folder;
+    const TestFolder folder;
     const auto positions = cloud(50, 0, 0, 1);
     const std::vector<double> wide(positions.begin(), positions.end());
     write_points(folder / "f32.safetensors", positions);
@@ -70,7 +70,7 @@ TEST(points, float64_is_the_same_data_as_float32) {
 }
 
 TEST(points, the_hash_tells_positions_and_labels_apart) {
-    const TemporaryFolder folder;
+    const TestFolder folder;
     std::set<std::string> hashes;
     const auto hash = [&](const std::vector<float>& positions,
                           const std::vector<std::int64_t>& labels) {
@@ -86,7 +86,7 @@ TEST(points, the_hash_tells_positions_and_labels_apart) {
 }
 
 TEST(points, non_finite_coordinates_are_errors_naming_the_row) {
-    const TemporaryFolder folder;
+    const TestFolder folder;
     for (const float bad : {NAN, INFINITY, -INFINITY}) {
         auto positions = cloud(10, 0, 0, 1);
         positions[15] = bad;
@@ -101,7 +101,7 @@ TEST(points, non_finite_coordinates_are_errors_naming_the_row) {
 }
 
 TEST(points, labels_out_of_range_and_missing_classes_are_errors) {
-    const TemporaryFolder folder;
+    const TestFolder folder;
     const auto path = folder / "p.safetensors";
     const auto error = [&](const std::vector<std::int64_t>& labels) {
         write_points(path, cloud(4, 0, 0, 1), labels);
@@ -116,7 +116,7 @@ TEST(points, labels_out_of_range_and_missing_classes_are_errors) {
 }
 
 TEST(points, tensors_of_another_shape_or_type_are_errors) {
-    const TemporaryFolder folder;
+    const TestFolder folder;
     const auto path = folder / "p.safetensors";
     const std::vector<float> six(6);
     const auto error = [&](const std::string& name, core::DType type, const core::Shape& shape) {
@@ -134,13 +134,13 @@ TEST(points, tensors_of_another_shape_or_type_are_errors) {
 }
 
 TEST(points, equal_points_are_an_error) {
-    const TemporaryFolder folder;
+    const TestFolder folder;
     write_points(folder / "p.safetensors", std::vector<float>(20, 3));
     EXPECT_TRUE(holds(error_of(folder / "p.safetensors"), "all points are equal"));
 }
 
 TEST(points, a_spread_that_no_config_could_record_is_an_error) {
-    const TemporaryFolder folder;
+    const TestFolder folder;
     for (const float far : {1e-36F, 1e36F}) {
         write_points(folder / "p.safetensors", {0, 0, far, far});
         EXPECT_TRUE(holds(error_of(folder / "p.safetensors"), "the points' standard deviation is"));
@@ -148,7 +148,7 @@ TEST(points, a_spread_that_no_config_could_record_is_an_error) {
 }
 
 TEST(points, the_test_split_is_the_sibling_in_the_model_space_of_train) {
-    const TemporaryFolder folder;
+    const TestFolder folder;
     write_points(folder / "p.safetensors", cloud(100, 0, 0, 1), alternating(100, 4));
     const auto train = open_dataset({folder / "p.safetensors"});
     EXPECT_EQ(open_dataset({folder / "p.safetensors", "test"})->hash(), train->hash());
@@ -165,7 +165,7 @@ TEST(points, the_test_split_is_the_sibling_in_the_model_space_of_train) {
 }
 
 TEST(points, a_limit_changes_neither_model_space_nor_classes) {
-    const TemporaryFolder folder;
+    const TestFolder folder;
     write_points(folder / "p.safetensors", cloud(100, 0, 0, 1), alternating(100, 4));
     const auto all = open_dataset({folder / "p.safetensors"}),
                some = open_dataset({folder / "p.safetensors", "train", 2});
@@ -175,7 +175,7 @@ TEST(points, a_limit_changes_neither_model_space_nor_classes) {
 }
 
 TEST(points, classes_select_their_samples) {
-    const TemporaryFolder folder;
+    const TestFolder folder;
     write_points(folder / "p.safetensors", cloud(6, 0, 0, 1), {0, 1, 2, 0, 2, 2});
     const auto data = open_dataset({folder / "p.safetensors"});
     EXPECT_EQ(indices_of(*data, std::vector<std::int64_t>{2, 0}),

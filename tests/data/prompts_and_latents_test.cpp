@@ -11,7 +11,7 @@ void write_text(const std::filesystem::path& path, const std::string& text) {
     std::ofstream(path, std::ios::binary) << text;
 }
 
-std::string prompts_path(const TemporaryFolder& folder) {
+std::string prompts_path(const TestFolder& folder) {
     return "prompts:" + (folder / "prompts.txt").string();
 }
 
@@ -26,7 +26,7 @@ backends::Parameters numbered(std::int64_t first, std::int64_t count) {
 }  // namespace
 
 TEST(PromptList, lines_are_captions_and_labels_number_them) {
-    const TemporaryFolder folder;
+    const TestFolder folder;
     write_text(folder / "prompts.txt", "a cat\r\n\nein H\xc3\xbcndchen");
     const auto data = open_dataset({prompts_path(folder)});
     EXPECT_EQ(data->captions(), (std::vector<std::string>{"a cat", "", "ein H\xc3\xbcndchen"}));
@@ -40,7 +40,7 @@ TEST(PromptList, lines_are_captions_and_labels_number_them) {
 }
 
 TEST(PromptList, a_byte_order_mark_is_no_part_of_the_first_prompt) {
-    const TemporaryFolder folder;
+    const TestFolder folder;
     write_text(folder / "prompts.txt",
                "\xef\xbb\xbf"
                "a cat\na dog\n");
@@ -49,7 +49,7 @@ TEST(PromptList, a_byte_order_mark_is_no_part_of_the_first_prompt) {
 }
 
 TEST(PromptList, what_is_not_a_list_of_prompts_is_named) {
-    const TemporaryFolder folder;
+    const TestFolder folder;
     EXPECT_NE(message_of([&] { open_dataset({prompts_path(folder)}); }).find("prompts.txt"),
               std::string::npos);
     write_text(folder / "prompts.txt", "");
@@ -69,7 +69,7 @@ TEST(PromptList, what_is_not_a_list_of_prompts_is_named) {
 }
 
 TEST(CaptionedFolder, images_have_the_captions_beside_them) {
-    const TemporaryFolder folder;
+    const TestFolder folder;
     core::write_png(folder / "b.png", small_picture(1));
     core::write_png(folder / "a.png", small_picture(2));
     write_text(folder / "a.txt", "a red square\n");
@@ -97,7 +97,7 @@ TEST(CaptionedFolder, images_have_the_captions_beside_them) {
 }
 
 TEST(Shards, rows_come_back_from_whichever_shard_they_lie_in) {
-    const TemporaryFolder folder;
+    const TestFolder folder;
     const ShardSpec shard_spec{7, 3, {{"data", "x"}}};
     std::vector<std::int64_t> progress;
     EXPECT_FALSE(shards_complete(folder.path(), shard_spec));
@@ -118,7 +118,7 @@ TEST(Shards, rows_come_back_from_whichever_shard_they_lie_in) {
 }
 
 TEST(Shards, only_what_is_missing_or_of_other_origin_is_made) {
-    const TemporaryFolder folder;
+    const TestFolder folder;
     const ShardSpec shard_spec{7, 3, {{"data", "x"}}};
     const auto written_shards = [&](const ShardSpec& requested) {
         std::vector<std::int64_t> firsts;
@@ -140,7 +140,7 @@ TEST(Shards, only_what_is_missing_or_of_other_origin_is_made) {
 }
 
 TEST(Shards, one_with_other_tensors_is_refused) {
-    const TemporaryFolder folder;
+    const TestFolder folder;
     const ShardSpec shard_spec{2, 1, {}};
     write_shards(
         folder.path(), shard_spec,
@@ -153,7 +153,7 @@ TEST(Shards, one_with_other_tensors_is_refused) {
 }
 
 TEST(Latents, are_drawn_once_from_the_distributions_in_the_shards) {
-    const TemporaryFolder folder;
+    const TestFolder folder;
     write_text(folder / "prompts.txt", "a\nb\nc\nd");
     const ShardSpec shard_spec{4, 2, {}};
     write_shards(

@@ -98,10 +98,10 @@ TEST(Captions, an_interrupted_run_ends_like_an_uninterrupted_one) {
     parts[0] = "teacher";
     parts.emplace_back("checkpoint_seconds=0");
     const Process first(parts, folder);
-    for (int i = 0; i < 600 && !fs::exists(folder / "parts/teacher/training/checkpoints"); ++i)
-        std::this_thread::sleep_for(std::chrono::milliseconds(50));
+    const fs::path checkpoints = folder / "parts/teacher/training/checkpoints";
+    ASSERT_TRUE(soon([&] { return fs::exists(checkpoints) || first.has_ended(); }));
     first.signal(SIGKILL);
-    first.wait();
+    EXPECT_EQ(first.wait().code, 128 + SIGKILL);
     succeed(tiny_run(folder, "parts"));
     for (const char* file : {"teacher/model.safetensors", "teacher/text_encoder/model.safetensors",
                              "centroids.safetensors", "ensemble/students/1/model.safetensors"}) {

@@ -208,6 +208,16 @@ TEST_P(Losses, train_to_an_ensemble) {
     const Folder folder;
     succeed(tiny("run", folder / "run", GetParam()));
     EXPECT_TRUE(fs::exists(folder.path() / "run/ensemble/ensemble.json"));
+    static const auto usual = [] {
+        const Folder other;
+        succeed(tiny("run", other / "run"));
+        return weights_of(other / "run");
+    }();
+    const auto weights = weights_of(folder / "run");
+    for (int k = 0; k < 2; ++k) {
+        const std::string student = "ensemble/students/" + std::to_string(k) + "/model.safetensors";
+        EXPECT_NE(weights.at(student), usual.at(student)) << "the loss reached the weights";
+    }
 }
 
 INSTANTIATE_TEST_SUITE_P(

@@ -366,11 +366,13 @@ TEST_P(StopRequested, a_command_ends_within_seconds) {
     }
     const Folder output;
     const Process process(arguments, output);
-    std::this_thread::sleep_for(std::chrono::milliseconds(1500));
+    // Loading its libraries takes a quarter of that; then it works.
+    ASSERT_TRUE(soon([&] { return process.processor_seconds() > 1 || process.has_ended(); }));
     process.signal(SIGTERM);
     const auto start = std::chrono::steady_clock::now();
     const Outcome outcome = process.wait();
-    EXPECT_LT(std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count(), 12);
+    EXPECT_LT(std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count(), 30)
+        << "it ends within some seconds, or is ended, and other tests run beside it";
     const bool may_be_done = std::string(GetParam().first) ==
                              "dry_run";  // if the machine is fast, or so slow that nothing is timed
     EXPECT_TRUE(outcome.code == 130 || (may_be_done && outcome.code == 0))

@@ -12,15 +12,20 @@
 #include <fstream>
 #include <iterator>
 #include <map>
+#include <sstream>
 #include <string>
 #include <thread>
 #include <vector>
+
+#include "core/soon.h"
+#include "core/test_folder.h"
 
 /// Runs the program as a process and checks its exit code, output and files.
 namespace atelier::end_to_end {
 
 namespace fs = std::filesystem;
 using Arguments = std::vector<std::string>;
+using core::soon;
 
 struct Outcome {
     int code = 0;  // exit code, or 128 + signal
@@ -32,27 +37,10 @@ inline std::string text_of(const fs::path& path) {
     return {std::istreambuf_iterator<char>(file), {}};
 }
 
-/// A temporary folder, removed at the end of the test.
-class Folder {
+/// A temporary folder whose paths are words of a command line.
+class Folder : public core::TestFolder {
 public:
-    Folder() {
-        std::string name = (fs::temp_directory_path() / "atelier-end-to-end-XXXXXX").string();
-        path_ = ::mkdtemp(name.data());
-    }
-    ~Folder() { fs::remove_all(path_); }
-    Folder(const Folder&) = delete;
-    Folder& operator=(const Folder&) = delete;
-    std::string operator/(const std::string& name) const { return (path_ / name).string(); }
-    const fs::path& path() const { return path_; }
-    std::size_t files() const {
-        std::size_t count = 0;
-        for (const auto& entry : fs::recursive_directory_iterator(path_))
-            count += entry.is_regular_file();
-        return count;
-    }
-
-private:
-    fs::path path_;
+    std::string operator/(const std::string& name) const { return (path() / name).string(); }
 };
 
 /// A running process of the program; its output goes to files in `folder`.
@@ -75,6 +63,24 @@ public:
     }
 
     void signal(int number) const { ::kill(pid_, number); }
+
+    /// Seconds of processor time that it has used; the figure stays when it has ended.
+    double processor_seconds() const {
+        std::string stat = text_of("/proc/" + std::to_string(pid_) + "/stat");
+        stat.erase(0, stat.rfind(')') + 1);  // the name may hold anything
+        std::istringstream fields(stat);
+        std::string skipped;
+        for (int i = 0; i < 11; ++i) fields >> skipped;
+        double user = 0, system = 0;
+        fields >> user >> system;
+        return (user + system) / static_cast<double>(::sysconf(_SC_CLK_TCK));
+    }
+
+    bool has_ended() const {
+        siginfo_t about{};
+        ::waitid(P_PID, static_cast<id_t>(pid_), &about, WEXITED | WNOHANG | WNOWAIT);
+        return about.si_pid != 0;
+    }
 
     Outcome wait() const {
         int status = 0;
@@ -183,9 +189,6 @@ inline std::map<std::string, std::string> weights_of(const std::string& run) {
     return found;
 }
 
-inline void expect_contains(const std::string& text, const std::string& part) {
-    EXPECT_NE(text.find(part), std::string::npos)
-        << "\"" << text << "\" does not contain \"" << part << "\"";
-}
+using core::expect_contains;
 
 }  // namespace atelier::end_to_end

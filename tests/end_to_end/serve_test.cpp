@@ -63,11 +63,10 @@ public:
     /// Waits until the health response contains `part`.
     void expect_health(const std::string& part) const {
         std::string response;
-        for (int i = 0; i < 600 && response.find(part) == std::string::npos; ++i) {
-            if (i > 0) std::this_thread::sleep_for(50ms);
+        EXPECT_TRUE(soon([&] {
             response = get(port_, "/health/ready", host_);
-        }
-        expect_contains(response, part);
+            return response.find(part) != std::string::npos;
+        })) << response;
     }
     void signal(int number) const { process_.signal(number); }
     Outcome wait() const { return process_.wait(); }
@@ -166,7 +165,11 @@ TEST(Serve, several_models_are_served_by_name_and_stopping_succeeds) {
     expect_contains(images(server.port(), R"({"model":"teacher","prompt":"bag","seed":1})"),
                     "X-Atelier-Evaluations: 35");
     server.signal(SIGHUP);
-    std::this_thread::sleep_for(200ms);
+    EXPECT_TRUE(soon([&] {
+        const std::string metrics = get(server.port(), "/metrics");
+        return metrics.find("atelier_reloads_total{model=\"clothes\",outcome=\"done\"} 1") !=
+               std::string::npos;
+    }));
     expect_contains(images(server.port(), R"({"prompt":"bag"})"), " 200 OK");
     server.signal(SIGINT);
     const Outcome outcome = server.wait();
@@ -238,10 +241,7 @@ TEST(Serve, models_that_change_without_a_change_of_size_or_time_are_reloaded) {
             .at("data")[0]
             .at("b64_json");
     };
-    const auto soon_other = [&](const json& than) {
-        for (int i = 0; i < 400 && drawn() == than; ++i) std::this_thread::sleep_for(50ms);
-        return drawn() != than;
-    };
+    const auto soon_other = [&](const json& than) { return soon([&] { return drawn() != than; }); };
     const json first = drawn();
     fs::remove(folder / "m/students/0");
     fs::create_directory_symlink(folder / "second", folder / "m/students/0");

@@ -2,28 +2,43 @@
 
 #include <algorithm>
 #include <random>
+#include <set>
 
 namespace atelier::end_to_end {
 namespace {
 
+/// Of the files of a run, half-written ones among them; they may change while this looks.
+std::set<std::string> names_below(const std::string& folder) {
+    std::set<std::string> names;
+    std::error_code error;
+    for (auto at = fs::recursive_directory_iterator(folder, error);
+         !error && at != fs::recursive_directory_iterator(); at.increment(error))
+        names.insert(at->path().string());
+    return names;
+}
+
+/// Killed at moments that are counted in changes of its files, not in seconds.
 TEST(Trust, a_repeatedly_killed_run_ends_with_the_bytes_of_an_undisturbed_one) {
     const Folder folder;
-    const auto start = std::chrono::steady_clock::now();
     succeed(tiny("run", folder / "whole"));
-    const std::chrono::duration<double> whole = std::chrono::steady_clock::now() - start;
-
     std::mt19937 moments(5);
-    std::uniform_real_distribution<double> share(0.1, 0.7);
     int kills = 0;
     for (; kills < 40; ++kills) {
         const Process job(tiny("run", folder / "killed"), folder);
-        std::this_thread::sleep_for(whole * share(moments));
+        std::size_t changes = 2 + moments() % 40;
+        std::set<std::string> before;
+        ASSERT_TRUE(soon([&] {
+            std::set<std::string> now = names_below(folder / "killed");
+            if (now != before && changes > 0) --changes;
+            before = std::move(now);
+            return changes == 0 || job.has_ended();
+        }));
         job.signal(SIGKILL);
         const Outcome outcome = job.wait();
         if (outcome.code == 0) break;
         ASSERT_EQ(outcome.code, 128 + SIGKILL) << outcome.err;
     }
-    EXPECT_GT(kills, 0);
+    EXPECT_GT(kills, 2);
     succeed(tiny("run", folder / "killed"));
     EXPECT_EQ(weights_of(folder / "killed"), weights_of(folder / "whole"));
 }
@@ -34,8 +49,8 @@ TEST(Trust, an_interrupt_checkpoints_and_exits_with_130) {
         tiny("teacher", folder / "run",
              {"teacher.steps=100000", "probe.every=0", "checkpoint_seconds=600"});
     const Process job(command, folder);
-    while (!fs::exists(folder.path() / "run/teacher/training/metrics.jsonl"))
-        std::this_thread::sleep_for(std::chrono::milliseconds(20));
+    const fs::path metrics = folder.path() / "run/teacher/training/metrics.jsonl";
+    ASSERT_TRUE(soon([&] { return fs::exists(metrics) || job.has_ended(); }));
     job.signal(SIGINT);
     const Outcome outcome = job.wait();
     EXPECT_EQ(outcome.code, 130);

@@ -1,5 +1,7 @@
 #include "server/server_fixtures.h"
 
+#include <malloc.h>
+
 #include <set>
 
 #include "atelier/server/metrics.h"
@@ -43,8 +45,9 @@ private:
 
 class MemoryGrowth : public LiveServer {
 protected:
-    /// Growth of resident memory per request, in bytes: least squares over many requests of every
-    /// kind, after as many for warm-up.
+    /// Growth of allocated memory per request, in bytes: least squares over many requests of every
+    /// kind, after as many for warm-up. Resident memory would also grow and shrink by what the
+    /// allocator keeps.
     double bytes_per_request(std::function<std::shared_ptr<const Generator>()> open) {
         options.port = 0;
         server = std::make_unique<Server>(
@@ -54,7 +57,7 @@ protected:
         for (int i = 0; i < points * requests; ++i) ask(i);
         double sum_x = 0, sum_y = 0, sum_xx = 0, sum_xy = 0;
         for (int x = 0; x < points; ++x) {
-            const auto y = static_cast<double>(resident_bytes());
+            const auto y = allocated_bytes();
             sum_x += x, sum_y += y, sum_xx += x * x, sum_xy += x * y;
             for (int i = 0; i < requests; ++i) ask(i);
         }
@@ -62,6 +65,11 @@ protected:
     }
 
 private:
+    static double allocated_bytes() {
+        const struct mallinfo2 heap = ::mallinfo2();
+        return static_cast<double>(heap.uordblks) + static_cast<double>(heap.hblkhd);
+    }
+
     void ask(int i) {
         if (i % 50 == 0) client_ = std::make_unique<Client>(server->port());
         if (i % 10 == 7) client_->images("{");

@@ -277,10 +277,9 @@ TEST_F(Routing, hostile_worker_responses_are_one_clear_error) {
         frame("{" + digest + R"(,"width":2,"height":2,"channels":1,"texts":[{"a":1}]})", pixels),
         frame("{" + digest + R"(,"width":2,"height":2,"channels":1,"texts":{"a":{}}})", pixels),
         frame("{" + digest + R"(,"width":2,"height":2,"channels":1,"texts":[{"\n":"b"}]})", pixels),
-        frame(
-            R"({"width":9223372036854775807,"height":9223372036854775807,"channels":3,)"
-            R"("texts":[{}]})",
-            pixels),
+        frame(R"({"width":9223372036854775807,"height":9223372036854775807,"channels":3,)"
+              R"("texts":[{}]})",
+              pixels),
         frame(std::string(5000, '['), pixels),
         http(std::string(1 << 20, 'x')),
         "HTTP/1.1 200 So\r\nContent-Length: 99999999999\r\n\r\nx",

@@ -17,6 +17,7 @@
 #include "atelier/core/error.h"
 #include "atelier/core/log.h"
 #include "atelier/server/server.h"
+#include "core/soon.h"
 #include "core/test_folder.h"
 
 namespace atelier::server {
@@ -174,14 +175,7 @@ private:
     Description description_;
 };
 
-/// Waits until `what` holds; false if it does not within ten seconds (for busy machines).
-inline bool soon(const std::function<bool()>& what) {
-    for (int i = 0; i < 2000; ++i) {
-        if (what()) return true;
-        std::this_thread::sleep_for(5ms);
-    }
-    return false;
-}
+using core::soon;
 
 struct Answer {
     int status = 0;  // 0: the connection ended without a response
