@@ -1,9 +1,10 @@
-// Draws sixteen images from a model or an ensemble and writes them as one PNG.
+// Draws sixteen samples from a model or an ensemble: images as one PNG, points as lines of text.
 //
 //     garments MODEL [OUT.png] [CONDITION ...]     a condition is a class (name or id) or a prompt
 
 #include <atelier/atelier.h>
 
+#include <algorithm>
 #include <iostream>
 
 int main(int argc, char** argv) {
@@ -18,14 +19,17 @@ int main(int argc, char** argv) {
                   << model.classes << " classes, " << model.width << " x " << model.height
                   << " pixels, engine " << model.engine << "\n";
 
-        std::vector<atelier::Condition> conditions;
-        for (int i = 3; i < argc; ++i) conditions.emplace_back(std::string(argv[i]));
-        const atelier::Samples samples = students.sample(conditions, 16, /*seed=*/1);
-
+        std::vector<atelier::Condition> conditions(argv + std::min(argc, 3), argv + argc);
+        if (conditions.empty() && model.conditions == atelier::Information::Conditions::prompts)
+            conditions = {"a large red bag on white", "two small white sneakers on black"};
         for (const atelier::Condition& one : conditions)
             std::cout << std::get<std::string>(one) << " belongs to student " << students.route(one)
                       << "\n";
-        atelier::write_png(argc > 2 ? argv[2] : "garments.png", samples);
+
+        const atelier::Samples samples = students.sample(conditions, 16, /*seed=*/1);
+        if (model.samples == atelier::Information::Samples::images)
+            atelier::write_png(argc > 2 ? argv[2] : "garments.png", samples);
+        for (const float coordinate : samples.points) std::cout << coordinate << "\n";
     } catch (const atelier::Error& error) {
         std::cerr << error.what() << "\n";
         return 1;

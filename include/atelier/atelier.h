@@ -42,8 +42,8 @@ private:
 
 /// How a model computes. The defaults suit CPUs.
 struct Options {
-    /// "native" (Atelier's own kernels, fp32), "openvino", "torch", or "auto": on CPUs native for
-    /// small networks in fp32, else OpenVINO; LibTorch on GPUs.
+    /// "native" (Atelier's own kernels, fp32), "openvino", "torch", or "auto": on GPUs torch, on
+    /// CPUs native for small networks in fp32, else "openvino".
     std::string engine = "auto";
     /// Of matrix products and convolutions: "fp32", "bf16", "int8", or "auto": int8 for quantised
     /// models, else fp32.

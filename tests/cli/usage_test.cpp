@@ -67,7 +67,7 @@ TEST(Commands, that_only_look_answer_without_a_process) {
     for (const char* shell : {"bash", "zsh", "fish"})
         expect_contains(atelier({"completions", shell}).out, "evaluate");
     const std::string toy = ATELIER_SOURCE_DIR "/configs/toy2d.toml";
-    expect_contains(atelier({"run", toy, "--explain"}).out, "dm.steps");
+    expect_contains(atelier({"run", toy, "--explain"}).out, "gan_weight");
     const core::TestFolder folder;
     const Answer plan =
         atelier({"run", toy, "--dry-run", "--json", "output=" + (folder / "run").string()});

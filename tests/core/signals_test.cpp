@@ -59,10 +59,9 @@ double seconds_of(const std::function<void()>& action) {
     return std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
 }
 
-/// Waits for signals; ended by SIGALRM where none ends it.
+/// Waits for a signal that ends the process, but not forever.
 void wait_for_signals() {
-    ::alarm(60);
-    while (true) std::this_thread::sleep_for(std::chrono::milliseconds(10));
+    soon([] { return false; });
 }
 
 }  // namespace

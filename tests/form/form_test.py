@@ -25,14 +25,19 @@ class Form(unittest.TestCase):
     def test_lines_that_could_be_wrapped_are_named(self):
         self.write("a.cpp", f"// {LONG}\nint a;\n")
         self.write("a.py", f"x = 1\n# {LONG}\n")
-        self.write("a.md", f"# Title\n\n{LONG}\n\n- {LONG}\n")
+        self.write("README.md", f"# Title\n\n{LONG}\n\n- {LONG}\n")
         found = [problem.removeprefix(f"{self.folder}/") for problem in self.columns()]
         where = [problem.partition(": ")[0] for problem in found]
-        self.assertEqual(where, ["a.cpp:1", "a.md:3", "a.md:5", "a.py:2"])
+        self.assertEqual(where, ["README.md:3", "README.md:5", "a.cpp:1", "a.py:2"])
 
     def test_what_cannot_be_wrapped_may_be_wide(self):
-        rows = [f"| {LONG} |", f"**`{LONG}`**", f"[{LONG}](docs/page.md)", "https://" + "a" * 120]
-        self.write("a.md", "\n\n".join([*rows, f"```\n{LONG}\n```", f"    {LONG}"]) + "\n")
+        rows = [
+            f"| {LONG} |",
+            f"**`{LONG}`**",
+            f"[{LONG}](docs/glossary.md)",
+            "https://" + "a" * 120,
+        ]
+        self.write("README.md", "\n\n".join([*rows, f"```\n{LONG}\n```", f"    {LONG}"]) + "\n")
         self.assertEqual(self.columns(), [])
 
     def test_files_of_another_layout_are_named(self):

@@ -40,6 +40,8 @@ def check_header(installed):
     assert [header.name for header in headers] == ["atelier.h"], headers
     for include in re.findall(r"#include (\S+)", headers[0].read_text()):
         assert re.fullmatch(r"<[a-z]+>", include), f"{include} is no standard header"
+    words = headers[0].read_text().lower().replace('"openvino"', "")  # the name of an engine
+    assert "openvino" not in words and "torch/" not in words
 
 
 def check_nothing_names_the_build(installed, build):

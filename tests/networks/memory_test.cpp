@@ -1,3 +1,8 @@
+#include <c10/core/CPUAllocator.h>
+
+#include <map>
+#include <mutex>
+
 #include "networks/network_fixtures.h"
 
 namespace atelier::networks {
@@ -54,31 +59,36 @@ public:
     CountingAllocator(const CountingAllocator&) = delete;
     CountingAllocator& operator=(const CountingAllocator&) = delete;
 
-    double bytes() const { return static_cast<double>(bytes_.load()); }
+    static double bytes() {
+        const std::lock_guard lock(mutex_);
+        return static_cast<double>(bytes_);
+    }
 
     c10::DataPtr allocate(std::size_t size) override {
+        c10::DataPtr memory = former_->allocate(size);
+        void* const data = memory.get();
+        const std::lock_guard lock(mutex_);
         bytes_ += size;
-        auto* block = new Block{former_->allocate(size), size};
-        return {block->memory.get(), block, &release, c10::Device(c10::kCPU)};
+        blocks_.insert_or_assign(data, std::pair(size, std::move(memory)));
+        return {data, data, &release, c10::Device(c10::kCPU)};
     }
-    c10::DeleterFnPtr raw_deleter() const override { return nullptr; }
+    c10::DeleterFnPtr raw_deleter() const override { return &release; }
     void copy_data(void* to, const void* from, std::size_t size) const override {
         default_copy_data(to, from, size);
     }
 
 private:
-    struct Block {
-        c10::DataPtr memory;
-        std::size_t size;
-    };
-    static void release(void* context) {
-        const auto* block = static_cast<Block*>(context);
-        bytes_ -= block->size;
-        delete block;
+    static void release(void* data) {
+        const std::lock_guard lock(mutex_);
+        const auto block = blocks_.extract(data);
+        if (!block.empty()) bytes_ -= block.mapped().first;
     }
 
     c10::Allocator* former_;
-    static inline std::atomic<std::size_t> bytes_ = 0;
+    // Tensors may outlive an allocator.
+    static inline std::mutex mutex_;
+    static inline std::size_t bytes_ = 0;
+    static inline std::map<void*, std::pair<std::size_t, c10::DataPtr>> blocks_;
 };
 
 /// Bytes that autograd retains after a forward pass: what was allocated and is still held.

@@ -70,7 +70,7 @@ std::filesystem::path train(const std::string& config, const std::vector<std::st
         std::vector<std::string> all = overrides;
         all.emplace_back("students.parallel=1");  // parallel ones are processes of the program
         pipeline::RunContext context(pipeline::load_config(config, all));
-        pipeline::start_run(context, {.all_stages = true}, pipeline::make_everything);
+        pipeline::start_run(context, {.all_stages = true}, pipeline::run_stages);
         return context.output();
     });
 }
