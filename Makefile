@@ -67,9 +67,9 @@ sanitize: setup  ## run the tests of code without LibTorch under address, undefi
 	@for kinds in address,undefined thread; do \
 	    cmake -S . -B build/sanitize-$$kinds -G Ninja -DCMAKE_BUILD_TYPE=RelWithDebInfo -DATELIER_LIBTORCH= -DATELIER_SANITIZE=$$kinds \
 	        -DATELIER_TESTS=ON -DATELIER_PYTHON=OFF -DATELIER_BENCHMARKS=OFF > /dev/null && \
-	    cmake --build build/sanitize-$$kinds -j $(JOBS) --target core_tests conditions_tests server_tests && \
+	    cmake --build build/sanitize-$$kinds -j $(JOBS) --target core_tests conditions_tests graph_tests server_tests && \
 	    ATELIER_FUZZ=$(FUZZ) UBSAN_OPTIONS=halt_on_error=1:print_stacktrace=1 \
-	    ctest --test-dir build/sanitize-$$kinds --output-on-failure -R '^(core|conditions|server)\.' || exit 1; \
+	    ctest --test-dir build/sanitize-$$kinds --output-on-failure -R '^(core|conditions|graph|server)\.' || exit 1; \
 	done
 
 fuzz:  ## try the readers of outside files under libFuzzer and sanitizers, RUNS inputs for each of READERS

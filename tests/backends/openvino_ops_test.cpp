@@ -6,7 +6,6 @@
 #include "atelier/backends/onnx/onnx_ops.h"
 #include "atelier/backends/torch/quantised.h"
 #include "atelier/backends/torch/torch_ops.h"
-#include "atelier/graph/shape_ops.h"
 #include "backends/tensors.h"
 
 namespace atelier::backends {
@@ -15,7 +14,7 @@ using namespace graph;
 
 namespace {
 
-using Layer = std::function<Value(Ops&, const std::vector<Value>&)>;
+using Layer = Body;
 
 struct Case {
     std::string name;
@@ -23,23 +22,36 @@ struct Case {
     Layer layer;
 };
 
+/// The graph of `layer` for inputs like the case's.
+Graph recorded(const Case& tested) {
+    std::vector<Shape> shapes;
+    for (const Tensor& input : tested.inputs) shapes.push_back(input.sizes().vec());
+    return record(shapes, [&](Builder& ops, std::span<const Value> in) {
+        return std::vector{tested.layer(ops, in)};
+    });
+}
+
+Tensor computed_by_torch(const Case& tested, const backends::Parameters& parameters) {
+    return backends::TorchOps(parameters).run(recorded(tested), tested.inputs)[0];
+}
+
 /// `layer` computed by OpenVINO.
 Tensor computed_by_openvino(const Case& tested, const backends::Parameters& parameters,
                             const ov::element::Type& precision = ov::element::f32) {
     backends::OpenVinoOps backend(parameters, {.precision = precision});
     ov::ParameterVector nodes;
-    std::vector<Value> values;
+    std::vector<backends::OpenVinoValue> values;
     for (const Tensor& input : tested.inputs) {
         nodes.push_back(std::make_shared<ov::op::v0::Parameter>(
             ov::element::f32, ov::Shape(input.sizes().begin(), input.sizes().end())));
-        values.push_back(backends::value_of(nodes.back()->output(0)));
+        values.emplace_back(nodes.back()->output(0));
     }
-    const Value out = tested.layer(backend, values);
-    const auto model =
-        std::make_shared<ov::Model>(ov::OutputVector{std::make_shared<ov::op::v0::Convert>(
-                                                         backends::node_of(out), ov::element::f32)
-                                                         ->output(0)},
-                                    nodes);
+    const Graph graph = recorded(tested);
+    const auto model = std::make_shared<ov::Model>(
+        ov::OutputVector{
+            std::make_shared<ov::op::v0::Convert>(backend.run(graph, values)[0], ov::element::f32)
+                ->output(0)},
+        nodes);
     static ov::Core core;
     ov::InferRequest request =
         core.compile_model(model, "CPU",
@@ -50,7 +62,7 @@ Tensor computed_by_openvino(const Case& tested, const backends::Parameters& para
     request.infer();
     ov::Tensor found = request.get_output_tensor();
     const std::vector<std::int64_t> shape(found.get_shape().begin(), found.get_shape().end());
-    EXPECT_EQ(shape, backend.shape(out));
+    EXPECT_EQ(shape, graph.shape(graph.outputs[0]));
     return at::from_blob(found.data<float>(), shape, at::kFloat).clone();
 }
 
@@ -58,18 +70,16 @@ Tensor computed_by_openvino(const Case& tested, const backends::Parameters& para
 Tensor computed_from_onnx(const Case& tested, const backends::Parameters& parameters,
                           std::size_t max_inline_bytes = 1 << 30) {
     backends::OnnxGraph graph;
-    backends::OnnxOps backend(graph, parameters);
-    std::vector<Value> values;
+    const Graph layer = recorded(tested);
+    std::vector<backends::OnnxValue> values;
     for (std::size_t i = 0; i < tested.inputs.size(); ++i) {
-        Shape shape = tested.inputs[i].sizes().vec();
-        shape[0] = 1;
-        values.push_back(backends::OnnxOps::value_of(
-            graph.input(fmt::format("in{}", i), at::kFloat, {shape.begin() + 1, shape.end()}),
-            shape));
+        const Shape shape = tested.inputs[i].sizes().vec();
+        values.emplace_back(
+            graph.input(fmt::format("in{}", i), at::kFloat, {shape.begin() + 1, shape.end()}));
     }
-    const Value out = tested.layer(backend, values);
-    Shape shape = backend.shape(out);
-    graph.output("out", backends::OnnxOps::name_of(out), {shape.begin() + 1, shape.end()});
+    Shape shape = layer.shape(layer.outputs[0]);
+    graph.output("out", backends::OnnxOps(graph, parameters).run(layer, values)[0],
+                 {shape.begin() + 1, shape.end()});
     const core::TestFolder folder;
     graph.write(folder / "graph.onnx", "test", {}, max_inline_bytes);
     ov::Core core;
@@ -91,16 +101,8 @@ class Backends : public ::testing::TestWithParam<Case> {};
 
 TEST_P(Backends, agree) {
     const Case& tested = GetParam();
-    ShapeOps tracer;
-    std::vector<Value> shapes, tensors;
-    for (const Tensor& input : tested.inputs) {
-        shapes.emplace_back(Shape(input.sizes().vec()));
-        tensors.emplace_back(input);
-    }
-    tested.layer(tracer, shapes);
-    const backends::Parameters parameters = filled(tracer.parameters);
-    backends::TorchOps torch(parameters);
-    const Tensor expected = backends::tensor_of(tested.layer(torch, tensors));
+    const backends::Parameters parameters = filled(recorded(tested).parameters);
+    const Tensor expected = computed_by_torch(tested, parameters);
     EXPECT_LT(relative_distance(computed_by_openvino(tested, parameters), expected), 1e-5);
     EXPECT_LT(relative_distance(computed_from_onnx(tested, parameters), expected), 1e-5);
 }
@@ -110,16 +112,16 @@ const Tensor image = normal({2, 8, 6, 4}, "image"), qkv = normal({2, 3 * 128, 4,
              sequence = normal({3, 6, 8}, "tokens"), others = normal({3, 4, 8}, "others"),
              modulation = normal({2, 16}, "modulation");
 
-std::vector<Case> cases() {
+std::vector<Case> layer_cases() {
     return {
         Case{"conv2d",
              {image},
-             [](Ops& ops, const auto& in) {
+             [](Builder& ops, const auto& in) {
                  return ops.conv2d(in[0], "layer", {.out_channels = 5});
              }},
         Case{"conv2d_by_winograd",
              {normal({3, 32, 13, 9}, "image")},
-             [](Ops& ops, const auto& in) {
+             [](Builder& ops, const auto& in) {
                  const Value x = ops.conv2d(in[0], "first", {.out_channels = 48});
                  const Value y = ops.conv2d(ops.group_norm(x, "norm", {.groups = 4, .silu = true}),
                                             "second", {.out_channels = 48});
@@ -128,137 +130,145 @@ std::vector<Case> cases() {
              }},
         Case{"conv2d_strided_and_pointwise",
              {image},
-             [](Ops& ops, const auto& in) {
+             [](Builder& ops, const auto& in) {
                  const Value x = ops.conv2d(
                      in[0], "first", {.out_channels = 6, .kernel = 3, .stride = 2, .padding = 1});
                  return ops.conv2d(x, "second", {.out_channels = 3, .kernel = 1, .padding = 0});
              }},
         Case{"linear",
              {features},
-             [](Ops& ops, const auto& in) {
+             [](Builder& ops, const auto& in) {
                  return ops.linear(in[0], "layer", {.out_features = 7});
              }},
         Case{"linear_without_bias",
              {features},
-             [](Ops& ops, const auto& in) {
+             [](Builder& ops, const auto& in) {
                  return ops.linear(in[0], "layer", {.out_features = 7, .bias = false});
              }},
-        Case{
-            "group_norm",
-            {image},
-            [](Ops& ops, const auto& in) { return ops.group_norm(in[0], "layer", {.groups = 2}); }},
+        Case{"group_norm",
+             {image},
+             [](Builder& ops, const auto& in) {
+                 return ops.group_norm(in[0], "layer", {.groups = 2});
+             }},
         Case{"group_norm_modulated_silu",
              {image, modulation},
-             [](Ops& ops, const auto& in) {
-                 return ops.group_norm(in[0], "layer",
-                                       {.groups = 4, .silu = true, .modulation = &in[1]});
+             [](Builder& ops, const auto& in) {
+                 return ops.group_norm(in[0], "layer", {.groups = 4, .silu = true}, in[1]);
              }},
         Case{"group_norm_of_several_chunks",
              {normal({1, 64, 40, 30}, "large") + 3},
-             [](Ops& ops, const auto& in) {
+             [](Builder& ops, const auto& in) {
                  return ops.group_norm(in[0], "layer", {.groups = 16, .silu = true});
              }},
         Case{"group_norm_of_many_samples",
              {normal({5, 8, 3, 3}, "many"), normal({5, 16}, "modulations")},
-             [](Ops& ops, const auto& in) {
-                 return ops.group_norm(in[0], "layer", {.groups = 2, .modulation = &in[1]});
+             [](Builder& ops, const auto& in) {
+                 return ops.group_norm(in[0], "layer", {.groups = 2}, in[1]);
              }},
         Case{"layer_norm",
              {features},
-             [](Ops& ops, const auto& in) { return ops.layer_norm(in[0], "layer", 1e-5); }},
-        Case{"attention", {qkv}, [](Ops& ops, const auto& in) { return ops.attention(in[0], 2); }},
+             [](Builder& ops, const auto& in) { return ops.layer_norm(in[0], "layer", 1e-5); }},
+        Case{"attention",
+             {qkv},
+             [](Builder& ops, const auto& in) { return ops.attention(in[0], 2); }},
         Case{"attention_of_one_head",
              {qkv},
-             [](Ops& ops, const auto& in) { return ops.attention(in[0], 1); }},
+             [](Builder& ops, const auto& in) { return ops.attention(in[0], 1); }},
         Case{"up",
              {image},
-             [](Ops& ops, const auto& in) { return ops.resample(in[0], Resample::up); }},
+             [](Builder& ops, const auto& in) { return ops.resample(in[0], Resample::up); }},
         Case{"down",
              {image},
-             [](Ops& ops, const auto& in) { return ops.resample(in[0], Resample::down); }},
+             [](Builder& ops, const auto& in) { return ops.resample(in[0], Resample::down); }},
         Case{"smooth_up",
              {image},
-             [](Ops& ops, const auto& in) { return ops.resample(in[0], Resample::smooth_up); }},
+             [](Builder& ops, const auto& in) { return ops.resample(in[0], Resample::smooth_up); }},
         Case{"smooth_down",
              {image},
-             [](Ops& ops, const auto& in) { return ops.resample(in[0], Resample::smooth_down); }},
+             [](Builder& ops, const auto& in) {
+                 return ops.resample(in[0], Resample::smooth_down);
+             }},
         Case{"smooth_down_valid",
              {image},
-             [](Ops& ops, const auto& in) {
+             [](Builder& ops, const auto& in) {
                  return ops.resample(in[0], Resample::smooth_down_valid);
              }},
         Case{"concat",
              {image, image * 2},
-             [](Ops& ops, const auto& in) { return ops.concat(in[0], in[1]); }},
+             [](Builder& ops, const auto& in) { return ops.concat(in[0], in[1]); }},
         Case{"add_scale_silu",
              {image, image * 2},
-             [](Ops& ops, const auto& in) {
+             [](Builder& ops, const auto& in) {
                  return ops.silu(ops.scale(ops.add(in[0], in[1]), 0.3));
              }},
         Case{"sinusoid",
              {levels},
-             [](Ops& ops, const auto& in) { return ops.sinusoid(in[0], {.width = 32}); }},
+             [](Builder& ops, const auto& in) { return ops.sinusoid(in[0], {.width = 32}); }},
         Case{"sinusoid_with_endpoint",
              {levels},
-             [](Ops& ops, const auto& in) {
+             [](Builder& ops, const auto& in) {
                  return ops.sinusoid(in[0], {.width = 32, .endpoint = true, .sines_first = true});
              }},
         Case{"fourier",
              {levels / 300},
-             [](Ops& ops, const auto& in) { return ops.fourier(in[0], "freqs", 32); }},
+             [](Builder& ops, const auto& in) { return ops.fourier(in[0], "freqs", 32); }},
         Case{"add_for_every_pixel",
              {image, normal({2, 8}, "shift")},
-             [](Ops& ops, const auto& in) { return ops.add(in[0], in[1]); }},
+             [](Builder& ops, const auto& in) { return ops.add(in[0], in[1]); }},
         Case{"pixel_unshuffle",
              {image},
-             [](Ops& ops, const auto& in) { return ops.pixel_unshuffle(in[0], 2); }},
+             [](Builder& ops, const auto& in) { return ops.pixel_unshuffle(in[0], 2); }},
         Case{"pixel_shuffle",
              {image},
-             [](Ops& ops, const auto& in) { return ops.pixel_shuffle(in[0], 2); }},
-        Case{"tokens", {image}, [](Ops& ops, const auto& in) { return ops.tokens(in[0]); }},
+             [](Builder& ops, const auto& in) { return ops.pixel_shuffle(in[0], 2); }},
+        Case{"tokens", {image}, [](Builder& ops, const auto& in) { return ops.tokens(in[0]); }},
         Case{"image_of_tokens",
              {sequence},
-             [](Ops& ops, const auto& in) { return ops.image(in[0], 3, 2); }},
+             [](Builder& ops, const auto& in) { return ops.image(in[0], 3, 2); }},
         Case{"linear_of_tokens",
              {sequence},
-             [](Ops& ops, const auto& in) {
+             [](Builder& ops, const auto& in) {
                  return ops.linear(in[0], "layer", {.out_features = 5});
              }},
         Case{"layer_norm_of_tokens",
              {sequence},
-             [](Ops& ops, const auto& in) { return ops.layer_norm(in[0], "layer", 1e-5); }},
+             [](Builder& ops, const auto& in) { return ops.layer_norm(in[0], "layer", 1e-5); }},
         Case{"add_positions",
              {sequence},
-             [](Ops& ops, const auto& in) { return ops.add_positions(in[0], "places", 9); }},
+             [](Builder& ops, const auto& in) { return ops.add_positions(in[0], "places", 9); }},
         Case{"token_attention",
              {sequence, others},
-             [](Ops& ops, const auto& in) {
+             [](Builder& ops, const auto& in) {
                  return ops.token_attention(in[0], in[1], in[1], {.heads = 2});
              }},
         Case{"causal_attention",
              {sequence},
-             [](Ops& ops, const auto& in) {
+             [](Builder& ops, const auto& in) {
                  return ops.token_attention(in[0], in[0], in[0], {.heads = 4, .causal = true});
              }},
         Case{"gelus",
              {sequence},
-             [](Ops& ops, const auto& in) { return ops.geglu(ops.quick_gelu(ops.gelu(in[0]))); }},
-        Case{"pad_corner", {image}, [](Ops& ops, const auto& in) { return ops.pad_corner(in[0]); }},
-        Case{"global_average", {image}, [](Ops& ops, const auto& in) {
+             [](Builder& ops, const auto& in) {
+                 return ops.geglu(ops.quick_gelu(ops.gelu(in[0])));
+             }},
+        Case{"pad_corner",
+             {image},
+             [](Builder& ops, const auto& in) { return ops.pad_corner(in[0]); }},
+        Case{"global_average", {image}, [](Builder& ops, const auto& in) {
                  return ops.global_average(in[0]);
              }}};
 }
 
-INSTANTIATE_TEST_SUITE_P(Layers, Backends, ::testing::ValuesIn(cases()),
+INSTANTIATE_TEST_SUITE_P(Layers, Backends, ::testing::ValuesIn(layer_cases()),
                          [](const auto& info) { return info.param.name; });
 
 /// One result for images [3,8,6,4] whose modulation follows from `level` [1] and `labels`
 /// (one-hot), as in the networks.
-Value conditioned(Ops& ops, const Value& image, const Value& level, const Value& labels) {
+Value conditioned(Builder& ops, Value image, Value level, Value labels) {
     Value e = ops.silu(ops.linear(ops.sinusoid(level, {.width = 8}), "level", {.out_features = 6}));
     e = ops.silu(ops.add(e, ops.linear(labels, "label", {.out_features = 6, .bias = false})));
     const Value modulation = ops.linear(e, "affine", {.out_features = 16});
-    return ops.group_norm(image, "norm", {.groups = 2, .silu = true, .modulation = &modulation});
+    return ops.group_norm(image, "norm", {.groups = 2, .silu = true}, modulation);
 }
 
 /// Distance between `rows` of a constant of `classes` one-hot labels and the same labels passed to
@@ -267,26 +277,27 @@ double distance_of_constants(std::int64_t classes, const std::vector<std::int32_
     const auto n = static_cast<std::int64_t>(rows.size());
     const Tensor images = normal({n, 8, 6, 4}, "image"), level = at::full({1}, 1.25f),
                  labels = at::eye(classes);
-    ShapeOps tracer;
-    conditioned(tracer, Shape{n, 8, 6, 4}, Shape{n}, Shape{n, classes});
-    const backends::Parameters parameters = filled(tracer.parameters);
-    backends::TorchOps torch(parameters);
     const Tensor chosen = labels.index_select(
         0, at::tensor(std::vector<std::int64_t>(rows.begin(), rows.end()), at::kLong));
-    const Tensor expected =
-        backends::tensor_of(conditioned(torch, images, level.expand({n}).contiguous(), chosen));
+    const Graph graph =
+        record({{1, 8, 6, 4}, {1}, {1, classes}}, [](Builder& ops, std::span<const Value> in) {
+            return std::vector{conditioned(ops, in[0], in[1], in[2])};
+        });
+    const backends::Parameters parameters = filled(graph.parameters);
+    const std::vector<Tensor> whole{images, level.expand({n}).contiguous(), chosen};
+    const Tensor expected = backends::TorchOps(parameters).run(graph, whole)[0];
 
     const auto x = std::make_shared<ov::op::v0::Parameter>(ov::element::f32,
                                                            backends::view_of(images).get_shape());
     const auto row =
         std::make_shared<ov::op::v0::Parameter>(ov::element::i32, ov::Shape{rows.size()});
     backends::OpenVinoOps backend(parameters, {.rows = row->output(0)});
-    const Value out = conditioned(backend, backends::value_of(x->output(0)), level, labels);
+    const auto out = backend.run(graph, {x->output(0), level, labels})[0];
     ov::Core core;
     ov::InferRequest request =
-        core.compile_model(std::make_shared<ov::Model>(ov::OutputVector{backends::node_of(out)},
-                                                       ov::ParameterVector{x, row}),
-                           "CPU", {ov::hint::inference_precision(ov::element::f32)})
+        core.compile_model(
+                std::make_shared<ov::Model>(ov::OutputVector{out}, ov::ParameterVector{x, row}),
+                "CPU", {ov::hint::inference_precision(ov::element::f32)})
             .create_infer_request();
     request.set_input_tensor(0, backends::view_of(images));
     request.set_input_tensor(
@@ -307,7 +318,7 @@ TEST(OpenVinoOps, constants_that_outgrow_the_weights_are_looked_up_instead) {
 }
 
 /// int8 after a normalisation, which rounds as it writes, after another convolution, and strided.
-Value quantised_layers(Ops& ops, const Value& image) {
+Value quantised_layers(Builder& ops, Value image) {
     const Value x = ops.conv2d(ops.group_norm(image, "norm", {.groups = 2, .silu = true}),
                                "after_norm", {.out_channels = 16});
     const Value y =
@@ -317,20 +328,20 @@ Value quantised_layers(Ops& ops, const Value& image) {
 
 TEST(OpenVinoOps, int8_layers_compute_what_rounding_their_inputs_and_weights_would) {
     const Tensor images = normal({2, 8, 6, 4}, "image");
-    ShapeOps tracer;
-    quantised_layers(tracer, images.sizes().vec());
-    backends::Parameters parameters = filled(tracer.parameters);
+    const Case tested{"quantised", {images}, [](Builder& ops, const auto& in) {
+                          return quantised_layers(ops, in[0]);
+                      }};
+    const Graph graph = recorded(tested);
+    backends::Parameters parameters = filled(graph.parameters);
     for (const char* layer : {"after_norm", "after_convolution", "strided"})
         backends::quantise(parameters, layer, 2.0F);
     const backends::Parameters full = backends::dequantised(parameters);
-    struct Rounding : backends::TorchOps {
-        using backends::TorchOps::TorchOps;
-        Value conv2d(const Value& x, const std::string& name, const Convolution& layer) override {
-            return backends::TorchOps::conv2d(backends::fake_quantised(backends::tensor_of(x), 2.0),
-                                              name, layer);
-        }
-    } rounding(full);
-    const Tensor expected = backends::tensor_of(quantised_layers(rounding, images));
+    const backends::TorchOps exact(full);
+    backends::TorchOps rounding(full);
+    rounding.replace_convolutions([&](const Conv2d& layer, const Tensor& x) {
+        return exact.convolved(layer, backends::fake_quantised(x, 2.0));
+    });
+    const Tensor expected = rounding.run(graph, tested.inputs)[0];
 
     const auto computed = [&](bool int8) {
         const auto x = std::make_shared<ov::op::v0::Parameter>(
@@ -338,8 +349,7 @@ TEST(OpenVinoOps, int8_layers_compute_what_rounding_their_inputs_and_weights_wou
         backends::OpenVinoOps backend(parameters, {.int8 = int8});
         ov::Core core;
         ov::CompiledModel model = core.compile_model(
-            std::make_shared<ov::Model>(ov::OutputVector{backends::node_of(quantised_layers(
-                                            backend, backends::value_of(x->output(0))))},
+            std::make_shared<ov::Model>(ov::OutputVector{backend.run(graph, {x->output(0)})[0]},
                                         ov::ParameterVector{x}),
             "CPU", {ov::hint::inference_precision(ov::element::f32)});
         ov::InferRequest request = model.create_infer_request();
@@ -355,21 +365,16 @@ TEST(OpenVinoOps, int8_layers_compute_what_rounding_their_inputs_and_weights_wou
     if (vnni) {
         EXPECT_LT(relative_distance(computed(true), expected), 5e-3);
     }  // off by one step where the engines' last bits differ
-    backends::TorchOps exact(full);
-    EXPECT_LT(
-        relative_distance(computed(false), backends::tensor_of(quantised_layers(exact, images))),
-        1e-5);  // dequantised
+    EXPECT_LT(relative_distance(computed(false), computed_by_torch(tested, full)),
+              1e-5);  // dequantised
     EXPECT_GT(relative_distance(computed(false), expected), 8e-3);
-    const Case written{"quantised", {images}, [](Ops& ops, const auto& in) {
-                           return quantised_layers(ops, in[0]);
-                       }};
     if (vnni) {
-        EXPECT_LT(relative_distance(computed_from_onnx(written, parameters), expected), 5e-3);
+        EXPECT_LT(relative_distance(computed_from_onnx(tested, parameters), expected), 5e-3);
     }
 }
 
 TEST(OnnxOps, weights_outside_the_graph_file_are_the_same_weights) {
-    const Case layer{"large", {image}, [](Ops& ops, const auto& in) {
+    const Case layer{"large", {image}, [](Builder& ops, const auto& in) {
                          return ops.resample(ops.conv2d(in[0], "layer", {.out_channels = 64}),
                                              Resample::up);
                      }};
@@ -387,15 +392,12 @@ TEST(OnnxOps, weights_outside_the_graph_file_are_the_same_weights) {
 }
 
 TEST(OpenVinoOps, weights_of_two_bytes_are_read_in_a_bfloat16_graph) {
-    const Case layers{"layers", {image}, [](Ops& ops, const auto& in) {
+    const Case layers{"layers", {image}, [](Builder& ops, const auto& in) {
                           return ops.group_norm(ops.conv2d(in[0], "conv", {.out_channels = 16}),
                                                 "norm", {.groups = 4, .silu = true});
                       }};
-    ShapeOps tracer;
-    layers.layer(tracer, {Shape(image.sizes().vec())});
-    const backends::Parameters full = filled(tracer.parameters);
-    backends::TorchOps torch(full);
-    const Tensor expected = backends::tensor_of(layers.layer(torch, {image}));
+    const backends::Parameters full = filled(recorded(layers).parameters);
+    const Tensor expected = computed_by_torch(layers, full);
     for (const at::ScalarType type : {at::kHalf, at::kBFloat16})
         EXPECT_LT(
             relative_distance(
@@ -405,13 +407,10 @@ TEST(OpenVinoOps, weights_of_two_bytes_are_read_in_a_bfloat16_graph) {
 
 TEST(OpenVinoOps, names_a_parameter_that_is_missing) {
     const backends::Parameters none;
-    backends::OpenVinoOps backend(none);
-    const auto x = std::make_shared<ov::op::v0::Parameter>(ov::element::f32, ov::Shape{1, 4});
-    expect_contains(error_of([&] {
-                        backend.linear(backends::value_of(x->output(0)), "model.layer",
-                                       {.out_features = 2});
-                    }),
-                    "model.layer.weight");
+    const Case layer{"linear", {at::zeros({1, 4})}, [](Builder& ops, const auto& in) {
+                         return ops.linear(in[0], "model.layer", {.out_features = 2});
+                     }};
+    expect_contains(error_of([&] { computed_by_openvino(layer, none); }), "model.layer.weight");
 }
 
 }  // namespace

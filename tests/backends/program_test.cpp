@@ -158,11 +158,35 @@ TEST(Program, buffers_with_disjoint_lifetimes_share_memory) {
     EXPECT_LE(program.memory_size(1), 2 * 1008);
 }
 
-TEST(ProgramOps, throws_on_unsupported_ops) {
-    Parameters none;
+/// The graph of `body` for an input of `shape`.
+graph::Graph graph_of(const graph::Shape& shape, const graph::Body& body) {
+    return graph::record({shape}, [&](graph::Builder& ops, std::span<const graph::Value> in) {
+        return std::vector{body(ops, in)};
+    });
+}
+
+TEST(ProgramOps, names_the_first_op_that_programs_lack) {
+    using graph::Builder;
+    using In = std::span<const graph::Value>;
+    EXPECT_EQ(unsupported_by_programs(
+                  graph_of({1, 8}, [](Builder& ops, In in) { return ops.silu(in[0]); })),
+              "");
+    const graph::Graph inside = graph_of({1, 8}, [](Builder& ops, In in) {
+        return ops.silu(ops.block(in, [](Builder& inner, In x) {
+            return inner.layer_norm(inner.gelu(x[0]), "norm", 1e-5);
+        }));
+    });
+    EXPECT_EQ(unsupported_by_programs(inside), "gelu");
+    EXPECT_EQ(unsupported_by_programs(
+                  graph_of({1, 77, 768}, [](Builder& ops, In in) { return ops.scale(in[0], 2); })),
+              "tokens");
+    const Parameters none;
     ProgramOps backend(none);
-    EXPECT_THROW(backend.gelu(graph::Value()), ProgramOps::UnsupportedOp);
-    EXPECT_THROW(backend.input(0, {77, 768}), ProgramOps::UnsupportedOp);
+    expect_contains(error_of([&] {
+                        const ProgramValue input = backend.input(0, {8});
+                        backend.compiled(inside, {input});
+                    }),
+                    "gelu");
 }
 
 std::vector<kernels::Compilation<kernels::row_kernels::Table>> row_compilations() {

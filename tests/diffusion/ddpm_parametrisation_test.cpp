@@ -19,18 +19,16 @@ Parametrisation stable_diffusion(const std::string& prediction = "epsilon") {
     return read_parametrisation(core::JsonObject(config, "here"));
 }
 
-/// A network that predicts `f` of its inputs, which it records.
-struct Predicts {
-    explicit Predicts(std::function<Tensor(const Tensor& x, const Tensor& t)> f) {
-        network.data_shape = {2, 2, 2};
-        network.forward = [this, f](graph::Ops&, const networks::Inputs& in) {
-            x = backends::tensor_of(in.x), t = backends::tensor_of(in.c_noise);
-            return networks::Outputs{f(x, t), in.x};
-        };
-    }
+/// A network of images [2,2,2] whose bottleneck is its input.
+networks::Network network_that(
+    std::function<graph::Value(graph::Builder&, const networks::Inputs&)> predicts) {
     networks::Network network;
-    Tensor x, t;
-};
+    network.data_shape = {2, 2, 2};
+    network.forward = [=](graph::Builder& ops, const networks::Inputs& in) {
+        return networks::Outputs{predicts(ops, in), in.x};
+    };
+    return network;
+}
 
 const backends::Parameters nothing_learnt;
 
@@ -62,16 +60,22 @@ TEST(DdpmParametrisation,
                      alpha = std::sqrt(alpha_cumprod), sigma = std::sqrt(1 - alpha_cumprod);
         const bool v_prediction =
             parametrisation.schedule->prediction == DdpmSchedule::Prediction::v_prediction;
-        Predicts model([&](const Tensor&, const Tensor&) {
-            return v_prediction ? alpha * noise - sigma * clean : noise;
+        networks::Network echo = network_that([](graph::Builder& ops, const networks::Inputs& in) {
+            return ops.image(*in.labels, 2, 2);
         });
-        const EdmDenoiser denoiser(model.network, nothing_learnt, parametrisation);
-        const Tensor level = at::full({3}, sigma / alpha, at::kDouble);
-        EXPECT_TRUE(denoiser.denoise(clean + expand_like(level, clean) * noise, level, {})
-                        .allclose(clean, 1e-9, 1e-9))
-            << prediction;
-        EXPECT_TRUE(model.x.allclose(alpha * clean + sigma * noise, 1e-9, 1e-9));
-        EXPECT_NEAR(model.t[0].item<double>(), 400, 1e-6);
+        echo.label_dim = 2;
+        echo.tokens = 4;
+        const Condition answer{
+            (v_prediction ? alpha * noise - sigma * clean : noise).flatten(2).transpose(1, 2)};
+        const EdmDenoiser denoiser(echo, nothing_learnt, parametrisation);
+        const Tensor level = at::full({3}, sigma / alpha, at::kDouble),
+                     x_t = clean + expand_like(level, clean) * noise;
+        const auto [estimate, seen] = denoiser.denoise_and_encode(x_t, level, answer);
+        EXPECT_TRUE(estimate.allclose(clean, 1e-9, 1e-9)) << prediction;
+        EXPECT_TRUE(seen.allclose(alpha * clean + sigma * noise, 1e-9, 1e-9));
+        const Tensor t =
+            network_inputs(echo, x_t, precondition(level, parametrisation), answer).c_noise;
+        EXPECT_NEAR(t[0].item<double>(), 400, 1e-6);
     }
 }
 
@@ -79,16 +83,19 @@ TEST(DdpmParametrisation, one_step_equals_ddim_from_pure_noise_at_the_last_time_
     const Tensor noise = normal(2);
     for (const char* prediction : {"epsilon", "v_prediction"}) {
         const Parametrisation parametrisation = stable_diffusion(prediction);
-        const auto of = [](const Tensor& x, const Tensor& t) {
-            return (x * 0.7 + expand_like(t, x) / 1000).sin();
-        };
-        Predicts model(of);
-        const Tensor ours =
-            sample_one_step(EdmDenoiser(model.network, nothing_learnt, parametrisation), noise,
-                            default_range(parametrisation), {});
-        EXPECT_TRUE(model.x.allclose(noise));
+        // What the network predicts depends on the image and on the time step.
+        const networks::Network model =
+            network_that([](graph::Builder& ops, const networks::Inputs& in) {
+                const graph::Value t = ops.sinusoid(ops.scale(in.c_noise, 1e-3), {.width = 2});
+                return ops.silu(ops.add(ops.scale(in.x, 0.7), t));
+            });
+        const Tensor ours = sample_one_step(EdmDenoiser(model, nothing_learnt, parametrisation),
+                                            noise, default_range(parametrisation), {});
         const Predictor predict = [&](const Tensor& x, std::int64_t t) {
-            return of(x, at::full({x.size(0)}, static_cast<double>(t), at::kDouble));
+            EXPECT_EQ(t, 999);
+            const Tensor angle = at::full({x.size(0), 1}, t * 1e-3, at::kDouble);
+            return at::silu(x * 0.7 +
+                            at::cat({angle.cos(), angle.sin()}, 1).unsqueeze(-1).unsqueeze(-1));
         };
         EXPECT_TRUE(
             ours.allclose(sample_ddim(*parametrisation.schedule, predict, noise, 1), 1e-6, 1e-6))

@@ -9,20 +9,17 @@ namespace atelier::diffusion {
 
 namespace {
 
-/// A network whose raw output is `f`, whatever its inputs, which it records.
-struct Constant {
-    explicit Constant(Tensor f, std::int64_t classes = 0) {
-        network.data_shape = {2};
-        network.label_dim = classes;
-        network.forward = [this, f](graph::Ops&, const networks::Inputs& inputs) {
-            seen = inputs;
-            return networks::Outputs{f, inputs.x};
-        };
-        network.encode = [](graph::Ops&, const networks::Inputs& inputs) { return inputs.x; };
-    }
+/// A network of two features whose raw output is its labels, and whose bottleneck is its input.
+networks::Network echo() {
     networks::Network network;
-    networks::Inputs seen;
-};
+    network.data_shape = {2};
+    network.label_dim = 2;
+    network.forward = [](graph::Builder&, const networks::Inputs& in) {
+        return networks::Outputs{*in.labels, in.x};
+    };
+    network.encode = [](graph::Builder&, const networks::Inputs& in) { return in.x; };
+    return network;
+}
 
 const backends::Parameters no_parameters;
 
@@ -107,31 +104,30 @@ TEST(Parametrisation, is_read_from_the_config_and_has_its_levels) {
 
 TEST(EdmDenoiser, with_a_zero_network_is_the_optimum_for_gaussian_data) {
     // c_skip x = s^2/(s^2+sigma^2) x is the closed form if sigma_data is the std of the data.
-    Constant silent(at::zeros({3, 2}));
-    const EdmDenoiser denoiser(silent.network, no_parameters, {.sigma_data = 0.7});
+    const networks::Network network = echo();
+    const EdmDenoiser denoiser(network, no_parameters, {.sigma_data = 0.7});
+    const Condition silent{at::zeros({3, 2})};
     const GaussianDenoiser exact(0.7);
     const Tensor x = backends::normal({3, 2}, "x"), sigma = at::tensor({0.002F, 0.9F, 80.0F});
-    EXPECT_LT(
-        backends::relative_distance(denoiser.denoise(x, sigma, {}), exact.denoise(x, sigma, {})),
-        1e-6);
+    EXPECT_LT(backends::relative_distance(denoiser.denoise(x, sigma, silent),
+                                          exact.denoise(x, sigma, {})),
+              1e-6);
 }
 
 TEST(EdmDenoiser, scales_inputs_and_outputs_per_sample) {
     const Tensor f = backends::normal({3, 2}, "f");
-    Constant network(f);
-    const EdmDenoiser denoiser(network.network, no_parameters, {});
+    const networks::Network network = echo();
+    const EdmDenoiser denoiser(network, no_parameters, {});
     const Tensor x = backends::normal({3, 2}, "x"), sigma = at::tensor({0.002F, 0.9F, 80.0F});
-    const Tensor estimate = denoiser.denoise(x, sigma, {});
+    const auto [estimate, seen] = denoiser.denoise_and_encode(x, sigma, {f});
+    const Tensor c_noise = network_inputs(network, x, precondition(sigma, {}), {f}).c_noise;
     for (std::int64_t i = 0; i < 3; ++i) {
         const double s = sigma[i].item<double>(), total = s * s + 0.25;
         EXPECT_LT(backends::relative_distance(
                       estimate[i], 0.25 / total * x[i] + s * 0.5 / std::sqrt(total) * f[i]),
                   1e-6);
-        EXPECT_LT(backends::relative_distance(backends::tensor_of(network.seen.x)[i],
-                                              x[i] / std::sqrt(total)),
-                  1e-6);
-        EXPECT_NEAR(backends::tensor_of(network.seen.c_noise)[i].item<double>(), std::log(s) / 4,
-                    1e-6);
+        EXPECT_LT(backends::relative_distance(seen[i], x[i] / std::sqrt(total)), 1e-6);
+        EXPECT_NEAR(c_noise[i].item<double>(), std::log(s) / 4, 1e-6);
     }
 }
 
@@ -155,13 +151,13 @@ TEST(EdmDenoiser, estimate_bottleneck_and_encode_agree) {
 }
 
 TEST(EdmDenoiser, a_conditional_network_without_labels_is_an_error) {
-    Constant network(at::zeros({1, 2}), /*classes=*/4);
-    const EdmDenoiser denoiser(network.network, no_parameters, {});
+    const networks::Network network = echo();
+    const EdmDenoiser denoiser(network, no_parameters, {});
     const Tensor x = at::zeros({1, 2}), sigma = at::ones({1});
     backends::expect_contains(backends::error_of([&] { denoiser.denoise(x, sigma, {}); }),
-                              "4 classes");
+                              "2 classes");
     backends::expect_contains(backends::error_of([&] { denoiser.encode(x, sigma, {}); }),
-                              "4 classes");
+                              "2 classes");
 }
 
 TEST(OneHot, marks_each_samples_class) {

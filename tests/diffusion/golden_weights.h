@@ -5,7 +5,7 @@
 
 #include "atelier/backends/torch/torch.h"
 #include "atelier/core/hash.h"
-#include "atelier/graph/shape_ops.h"
+#include "atelier/graph/graph.h"
 
 namespace atelier::diffusion {
 

@@ -83,10 +83,10 @@ TEST_F(Export, of_a_teacher_is_its_network) {
     const models::Model model = small_unet(false);
     const Tensor x = backends::normal({3, 2, 8, 8}, "x"), level = backends::normal({3}, "level"),
                  classes = at::tensor({2, 0, 1}, at::kLong);
-    backends::TorchOps torch(model.parameters);
-    const Tensor expected = backends::tensor_of(
-        model.network.forward(torch, {x, level, graph::Value(at::eye(3).index_select(0, classes))})
-            .raw);
+    const Tensor labels = at::eye(3).index_select(0, classes);
+    const Tensor expected =
+        diffusion::evaluate(model.network, {x, level, labels}, backends::TorchOps(model.parameters))
+            .raw;
     for (const fs::path& file : exported(model))
         EXPECT_LT(backends::relative_distance(
                       computed(file, {{"x", x}, {"c_noise", level}, {"class", classes}}), expected),

@@ -37,12 +37,17 @@ TEST_P(LatentModel, its_denoiser_predicts_like_diffusers) {
     const Tensor predicted = (model.denoiser().denoise(x_t, sigma, {hidden}) -
                               diffusion::expand_like(with.c_skip, x) * x_t) /
                              diffusion::expand_like(with.c_out, x);
-    graph::ShapeOps shapes;
-    backends::TorchOps backend(model.parameters);
+    const auto unet = networks::SdUnet::of(core::JsonObject(model.config.at("unet"), "unet"));
+    const std::vector<Tensor> inputs{x, t, hidden};
+    graph::GraphCache graphs;
     const Tensor direct =
-        backends::tensor_of(networks::SdUnet::of(core::JsonObject(model.config.at("unet"), "unet"))
-                                .forward(backend, x, t, hidden)
-                                .predicted);
+        backends::TorchOps(model.parameters)
+            .run(
+                graphs,
+                [&](graph::Builder& ops, std::span<const graph::Value> in) {
+                    return std::vector{unet.forward(ops, in[0], in[1], in[2]).predicted};
+                },
+                inputs)[0];
     EXPECT_LT(backends::relative_distance(predicted, direct), 1e-4);
     EXPECT_EQ(networks::bottleneck_shape(model.network).size(), 4U);
 }

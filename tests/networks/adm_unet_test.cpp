@@ -80,8 +80,8 @@ TEST(AdmUNet, initially_outputs_zero_so_that_a_new_denoiser_returns_the_skip) {
     const Network network = network_of(small_adm());
     const backends::Parameters parameters = backends::initialise(trace(network).parameters, 1);
     backends::TorchOps backend(parameters);
-    EXPECT_TRUE(backends::tensor_of(network.forward(backend, inputs_for(network, 2)).raw)
-                    .equal(at::zeros({2, 2, 8, 8})));
+    EXPECT_TRUE(
+        forward(network, backend, inputs_for(network, 2)).raw.equal(at::zeros({2, 2, 8, 8})));
 }
 
 TEST(AdmUNet, the_label_matrix_is_initialised_with_unit_standard_deviation) {

@@ -6,11 +6,18 @@ namespace atelier::networks {
 
 namespace {
 
-graph::ShapeOps head_on(const graph::Shape& bottleneck) {
-    graph::ShapeOps shapes;
-    const graph::Shape logit = shapes.shape(discriminator_head(shapes, bottleneck));
-    EXPECT_EQ(logit, (graph::Shape{bottleneck[0], 1}));
-    return shapes;
+graph::Graph head_on(const graph::Shape& bottleneck) {
+    graph::Graph head =
+        graph::record({bottleneck}, [](graph::Builder& ops, std::span<const graph::Value> in) {
+            return std::vector{discriminator_head(ops, in[0])};
+        });
+    EXPECT_EQ(head.shape(head.outputs[0]), (graph::Shape{bottleneck[0], 1}));
+    return head;
+}
+
+Tensor logits_of(const graph::Graph& head, const backends::Parameters& parameters,
+                 const Tensor& bottleneck) {
+    return backends::TorchOps(parameters).run(head, std::span(&bottleneck, 1))[0];
 }
 
 }  // namespace
@@ -25,11 +32,10 @@ TEST(DiscriminatorHead, on_the_teachers_bottleneck_matches_dmd2) {
 TEST(DiscriminatorHead, gives_one_logit_per_sample_on_bottlenecks_of_any_size) {
     for (const std::int64_t size : {1, 2, 3, 4, 5, 7, 8, 16}) {
         for (const std::int64_t channels : {4, 36, 64}) {
-            const auto specs = head_on({3, channels, size, size}).parameters;
-            const backends::Parameters parameters = backends::filled(specs);
-            backends::TorchOps backend(parameters);
+            const graph::Graph head = head_on({3, channels, size, size});
+            const backends::Parameters parameters = backends::filled(head.parameters);
             const Tensor h = backends::normal({3, channels, size, size}, "h");
-            const Tensor logits = backends::tensor_of(discriminator_head(backend, h));
+            const Tensor logits = logits_of(head, parameters, h);
             EXPECT_EQ(logits.sizes().vec(), (graph::Shape{3, 1}));
             EXPECT_GT((logits[0] - logits[1]).abs().item<double>(), 1e-4)
                 << channels << " channels of " << size << "x" << size;
@@ -39,11 +45,10 @@ TEST(DiscriminatorHead, gives_one_logit_per_sample_on_bottlenecks_of_any_size) {
 
 TEST(DiscriminatorHead, sees_every_pixel_of_the_bottleneck) {
     for (const std::int64_t size : {3, 4, 7, 8}) {
-        const backends::Parameters parameters =
-            backends::filled(head_on({1, 8, size, size}).parameters);
-        backends::TorchOps backend(parameters);
+        const graph::Graph head = head_on({1, 8, size, size});
+        const backends::Parameters parameters = backends::filled(head.parameters);
         const Tensor h = backends::normal({1, 8, size, size}, "h").requires_grad_();
-        const Tensor logit = backends::tensor_of(discriminator_head(backend, h)).sum();
+        const Tensor logit = logits_of(head, parameters, h).sum();
         EXPECT_GT(backends::gradients_of(logit, {h})[0].abs().amax({0, 1}).min().item<double>(),
                   1e-6)
             << size;
@@ -51,13 +56,10 @@ TEST(DiscriminatorHead, sees_every_pixel_of_the_bottleneck) {
 }
 
 TEST(DiscriminatorHead, supports_features_of_points_too) {
-    const auto specs = head_on({5, 16}).parameters;
-    EXPECT_EQ(parameter_count(specs), 2 * 16 + 2 * (16 * 16 + 16) + 17);
-    const backends::Parameters parameters = backends::filled(specs);
-    backends::TorchOps backend(parameters);
-    EXPECT_EQ(backends::tensor_of(discriminator_head(backend, backends::normal({5, 16}, "h")))
-                  .sizes()
-                  .vec(),
+    const graph::Graph head = head_on({5, 16});
+    EXPECT_EQ(parameter_count(head.parameters), 2 * 16 + 2 * (16 * 16 + 16) + 17);
+    const backends::Parameters parameters = backends::filled(head.parameters);
+    EXPECT_EQ(logits_of(head, parameters, backends::normal({5, 16}, "h")).sizes().vec(),
               (graph::Shape{5, 1}));
 }
 
@@ -72,18 +74,16 @@ TEST(DiscriminatorHead, keeps_its_parameters_under_head) {
 TEST(Classifier, gives_features_logits_and_the_maps_of_its_layers) {
     const ClassifierConfig config{
         .resolution = 28, .channels = 1, .classes = 10, .width = 8, .features = 24};
-    graph::ShapeOps shapes;
-    classifier(shapes, config, graph::Shape{1, 1, 28, 28});
-    const backends::Parameters parameters = backends::filled(shapes.parameters);
-    backends::TorchOps backend(parameters);
-    const ClassifierOutput seen =
-        classifier(backend, config, backends::normal({3, 1, 28, 28}, "images"));
-    EXPECT_EQ(backends::tensor_of(seen.features).sizes().vec(), (graph::Shape{3, 24}));
-    EXPECT_EQ(backends::tensor_of(seen.logits).sizes().vec(), (graph::Shape{3, 10}));
-    ASSERT_EQ(seen.layers.size(), 3U);
-    EXPECT_EQ(backends::tensor_of(seen.layers[0]).sizes().vec(), (graph::Shape{3, 8, 28, 28}));
-    EXPECT_EQ(backends::tensor_of(seen.layers[1]).sizes().vec(), (graph::Shape{3, 16, 14, 14}));
-    EXPECT_EQ(backends::tensor_of(seen.layers[2]).sizes().vec(), (graph::Shape{3, 24, 7, 7}));
+    const graph::Graph graph = classifier_graph(config);
+    const backends::Parameters parameters = backends::filled(graph.parameters);
+    const Tensor images = backends::normal({3, 1, 28, 28}, "images");
+    const auto seen = backends::TorchOps(parameters).run(graph, std::span(&images, 1));
+    ASSERT_EQ(seen.size(), 5U);
+    EXPECT_EQ(seen[0].sizes().vec(), (graph::Shape{3, 24}));  // features
+    EXPECT_EQ(seen[1].sizes().vec(), (graph::Shape{3, 10}));  // logits
+    EXPECT_EQ(seen[2].sizes().vec(), (graph::Shape{3, 8, 28, 28}));
+    EXPECT_EQ(seen[3].sizes().vec(), (graph::Shape{3, 16, 14, 14}));
+    EXPECT_EQ(seen[4].sizes().vec(), (graph::Shape{3, 24, 7, 7}));
 }
 
 TEST(Classifier, a_bad_config_names_file_and_key) {

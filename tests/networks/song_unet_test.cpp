@@ -78,8 +78,8 @@ TEST(SongUNet, without_augment_labels_is_as_with_zeros) {
     const Network network = network_of(with(small_song(), {{"augment_dim", 5}}));
     const backends::Parameters parameters = backends::filled(trace(network).parameters);
     backends::TorchOps backend(parameters);
-    Inputs inputs = inputs_for(network, 2);
-    const auto raw = [&] { return backends::tensor_of(network.forward(backend, inputs).raw); };
+    TensorInputs inputs = inputs_for(network, 2);
+    const auto raw = [&] { return forward(network, backend, inputs).raw; };
     const Tensor without = raw();
     inputs.augment = at::zeros({2, 5});
     EXPECT_LT(backends::relative_distance(raw(), without), 1e-6);

@@ -38,10 +38,34 @@ void check_condition(const networks::Network& network, const Condition& conditio
     }
 }
 
-networks::Inputs network_inputs(const networks::Network& network, const Tensor& x_t,
-                                const Preconditioning& with, const Condition& condition) {
+namespace {
+
+std::vector<Tensor> run(const networks::Network& network, const NetworkInputs& inputs,
+                        const backends::TorchOps& backend, networks::TraceScope scope) {
+    const auto shape = [](const Tensor& tensor) { return tensor.sizes().vec(); };
+    networks::InputsOf<graph::Shape> shapes{shape(inputs.x), shape(inputs.c_noise)};
+    if (inputs.labels) shapes.labels = shape(*inputs.labels);
+    if (inputs.augment) shapes.augment = shape(*inputs.augment);
+    return backend.run(*networks::graph_of(network, shapes, scope), inputs.list());
+}
+
+}  // namespace
+
+NetworkOutputs evaluate(const networks::Network& network, const NetworkInputs& inputs,
+                        const backends::TorchOps& backend) {
+    auto outputs = run(network, inputs, backend, networks::TraceScope::full);
+    return {std::move(outputs[0]), std::move(outputs[1])};
+}
+
+Tensor evaluate_encoder(const networks::Network& network, const NetworkInputs& inputs,
+                        const backends::TorchOps& backend) {
+    return run(network, inputs, backend, networks::TraceScope::encoder_only)[0];
+}
+
+NetworkInputs network_inputs(const networks::Network& network, const Tensor& x_t,
+                             const Preconditioning& with, const Condition& condition) {
     check_condition(network, condition);
-    networks::Inputs inputs{expand_like(with.c_in, x_t) * x_t, with.c_noise, std::nullopt};
+    NetworkInputs inputs{expand_like(with.c_in, x_t) * x_t, with.c_noise};
     if (condition.labels.defined()) inputs.labels = condition.labels;
     if (condition.augment.defined()) inputs.augment = condition.augment;
     return inputs;
@@ -57,12 +81,11 @@ EdmDenoiser::Output EdmDenoiser::denoise_and_encode(const Tensor& x_t, const Ten
     const Preconditioning with = precondition(sigma, parametrisation_);
     const Condition labelled = with_labels(network_, parameters_, condition);
     const backends::LowPrecision precision(x_t.device().type(), compute_.type);
-    backends::TorchOps backend(parameters_, "", compute_.recompute);
-    const networks::Outputs out =
-        network_.forward(backend, network_inputs(network_, x_t, with, labelled));
-    const Tensor f = backends::tensor_of(out.raw).to(x_t.scalar_type());
+    const NetworkOutputs out = evaluate(network_, network_inputs(network_, x_t, with, labelled),
+                                        backends::TorchOps(parameters_, "", compute_.recompute));
+    const Tensor f = out.raw.to(x_t.scalar_type());
     return {expand_like(with.c_skip, x_t) * x_t + expand_like(with.c_out, x_t) * f,
-            backends::tensor_of(out.bottleneck).to(x_t.scalar_type())};
+            out.bottleneck.to(x_t.scalar_type())};
 }
 
 Tensor EdmDenoiser::encode(const Tensor& x_t, const Tensor& sigma,
@@ -70,9 +93,8 @@ Tensor EdmDenoiser::encode(const Tensor& x_t, const Tensor& sigma,
     const Preconditioning with = precondition(sigma, parametrisation_);
     const Condition labelled = with_labels(network_, parameters_, condition);
     const backends::LowPrecision precision(x_t.device().type(), compute_.type);
-    backends::TorchOps backend(parameters_, "", compute_.recompute);
-    return backends::tensor_of(
-               network_.encode(backend, network_inputs(network_, x_t, with, labelled)))
+    return evaluate_encoder(network_, network_inputs(network_, x_t, with, labelled),
+                            backends::TorchOps(parameters_, "", compute_.recompute))
         .to(x_t.scalar_type());
 }
 

@@ -38,10 +38,22 @@ public:
 /// Throws core::Error if a conditional network gets no labels.
 void check_condition(const networks::Network& network, const Condition& condition);
 
+/// A network's inputs as tensors, and its outputs.
+using NetworkInputs = networks::InputsOf<Tensor>;
+struct NetworkOutputs {
+    Tensor raw, bottleneck;
+};
+
 /// The network's inputs for `x_t` [N,...]: c_in x_t, c_noise and the labels. Throws core::Error if
 /// a conditional network gets no labels.
-networks::Inputs network_inputs(const networks::Network& network, const Tensor& x_t,
+NetworkInputs network_inputs(const networks::Network& network, const Tensor& x_t,
                                 const Preconditioning& with, const Condition& condition);
+
+/// One evaluation of `network`, or of its encoder alone, by `backend`.
+NetworkOutputs evaluate(const networks::Network& network, const NetworkInputs& inputs,
+                        const backends::TorchOps& backend);
+Tensor evaluate_encoder(const networks::Network& network, const NetworkInputs& inputs,
+                        const backends::TorchOps& backend);
 
 /// A network with one of EDM's preconditionings. Holds references: network and parameters must
 /// outlive it.
@@ -62,6 +74,8 @@ public:
 
     /// Features of the network's bottleneck, [N,C,h,w] or [N,F], float32.
     Tensor encode(const Tensor& x_t, const Tensor& sigma, const Condition& condition) const;
+
+    const networks::Network& network() const { return network_; }
 
 private:
     const networks::Network& network_;

@@ -12,8 +12,11 @@ Tensor end_positions(const networks::ClipText& tower, const Tensor& ids) {
 EncodedText encode_text(const networks::ClipText& tower, const backends::Parameters& parameters,
                         const Tensor& token_ids) {
     const Tensor ids = token_ids.to(parameters.tensors().begin()->second.device());
-    backends::TorchOps backend(parameters);
-    const Tensor hidden = backends::tensor_of(tower.forward(backend, ids));
+    const auto forward = [&](graph::Builder& ops, std::span<const graph::Value> in) {
+        return std::vector{tower.forward(ops, in[0])};
+    };
+    const Tensor hidden =
+        backends::TorchOps(parameters).run(*tower.graphs, forward, std::span(&ids, 1))[0];
     const Tensor pooled =
         hidden.index({at::arange(ids.size(0), ids.options()), end_positions(tower, ids)});
     return {hidden, pooled / pooled.norm(2, {1}, true).clamp_min(1e-12)};  // zero stays zero

@@ -5,13 +5,22 @@
 
 namespace atelier::distillation {
 
+namespace {
+
+std::vector<graph::Value> head_of(graph::Builder& ops, std::span<const graph::Value> bottleneck) {
+    return {networks::discriminator_head(ops, bottleneck[0])};
+}
+
+}  // namespace
+
 BottleneckDiscriminator::BottleneckDiscriminator(const diffusion::EdmDenoiser& fake_score,
                                                  const backends::Parameters& parameters)
     : fake_score_(fake_score), parameters_(parameters) {}
 
 Tensor BottleneckDiscriminator::logits(const Tensor& bottleneck) const {
-    backends::TorchOps backend(parameters_);
-    return backends::tensor_of(networks::discriminator_head(backend, bottleneck)).flatten();
+    return backends::TorchOps(parameters_)
+        .run(fake_score_.network().graphs->head, head_of, std::span(&bottleneck, 1))[0]
+        .flatten();
 }
 
 Tensor BottleneckDiscriminator::logits(const Tensor& x_t, const Tensor& sigma,
@@ -22,9 +31,7 @@ Tensor BottleneckDiscriminator::logits(const Tensor& x_t, const Tensor& sigma,
 namespace {
 
 std::vector<graph::ParameterSpec> head_specs(const networks::Network& network) {
-    graph::ShapeOps shapes;
-    networks::discriminator_head(shapes, networks::bottleneck_shape(network));
-    return shapes.parameters;
+    return graph::record({networks::bottleneck_shape(network)}, head_of).parameters;
 }
 
 }  // namespace

@@ -3,11 +3,11 @@
 #include <cmath>
 #include <vector>
 
-#include "atelier/graph/ops.h"
+#include "atelier/graph/graph.h"
 
 namespace atelier::graph {
 
-/// The frequencies defined in ops.h, for backends that write them as constants.
+/// The frequencies defined in graph.h, for backends that write them as constants.
 inline std::vector<float> frequencies_of(const Sinusoid& layer) {
     const auto half = static_cast<std::size_t>(layer.width / 2);
     const auto last = static_cast<double>(layer.endpoint ? half - 1 : half);

@@ -21,7 +21,7 @@ Autoencoder::Moments Autoencoder::encode(const Tensor& images) {
     check_sizes(images, "image", {network_.image_channels, -1, -1});
     check_multiple(images, "image", network_.factor());
     if (!encoder_) {
-        const auto forward = [network = network_](graph::Ops& ops,
+        const auto forward = [network = network_](graph::Builder& ops,
                                                   std::span<const graph::Value> in) {
             return network.encode(ops, in[0]);
         };
@@ -35,7 +35,7 @@ Autoencoder::Moments Autoencoder::encode(const Tensor& images) {
 Tensor Autoencoder::decode(const Tensor& latents) {
     check_sizes(latents, "x", {network_.latent_channels, -1, -1});
     if (!decoder_) {
-        const auto forward = [network = network_](graph::Ops& ops,
+        const auto forward = [network = network_](graph::Builder& ops,
                                                   std::span<const graph::Value> in) {
             return network.decode(ops, in[0]);
         };

@@ -54,10 +54,9 @@ std::vector<std::int64_t> cycle_classes(std::vector<std::int64_t> classes, std::
 }
 
 void observe_convolutions(const models::Model& model, const std::vector<CalibrationBatch>& batches,
-                          const ConvolutionObserver::Observer& observer) {
+                          const ConvolutionObserver& observer) {
     at::NoGradGuard no_gradients;
-    ConvolutionObserver backend(model.parameters, observer);
-    for (const CalibrationBatch& batch : batches) run(model, backend, batch);
+    for (const CalibrationBatch& batch : batches) observe(model, batch, observer);
 }
 
 struct LayerStatistics {
@@ -67,20 +66,25 @@ struct LayerStatistics {
 
 }  // namespace
 
-Tensor run(const models::Model& model, graph::Ops& backend, const CalibrationBatch& batch) {
+Tensor run(const models::Model& model, const backends::TorchOps& backend,
+           const CalibrationBatch& batch) {
     const auto with = diffusion::precondition(batch.sigma, model.parametrisation);
-    return backends::tensor_of(
-        model.network
-            .forward(backend,
-                     diffusion::network_inputs(model.network, batch.x_t, with, batch.condition))
-            .raw);
+    return diffusion::evaluate(
+               model.network,
+               diffusion::network_inputs(model.network, batch.x_t, with, batch.condition), backend)
+        .raw;
 }
 
-graph::Value ConvolutionObserver::conv2d(const graph::Value& x, const std::string& name,
-                                         const graph::Convolution& layer) {
-    const graph::Value y = TorchOps::conv2d(x, name, layer);
-    observer_(name, layer, backends::tensor_of(x), backends::tensor_of(y));
-    return y;
+Tensor observe(const models::Model& model, const CalibrationBatch& batch,
+               const ConvolutionObserver& observer) {
+    const backends::TorchOps plain(model.parameters);
+    backends::TorchOps backend(model.parameters);
+    backend.replace_convolutions([&](const graph::Conv2d& layer, const Tensor& x) {
+        Tensor y = plain.convolved(layer, x);
+        observer(layer, x, y);
+        return y;
+    });
+    return run(model, backend, batch);
 }
 
 std::vector<CalibrationBatch> one_step_calibration_set(const models::Model& model,
@@ -135,28 +139,26 @@ std::vector<CalibratedLayer> calibrate(const models::Model& model,
                                        const std::vector<CalibrationBatch>& batches) {
     std::vector<std::string> order;
     std::map<std::string, LayerStatistics> statistics;
-    observe_convolutions(model, batches,
-                         [&](const std::string& name, const graph::Convolution& layer,
-                             const Tensor& input, const Tensor&) {
-                             if (!statistics.contains(name)) order.push_back(name);
-                             LayerStatistics& layer_statistics = statistics[name];
-                             layer_statistics.max_magnitude = std::max(
-                                 layer_statistics.max_magnitude, input.abs().max().item<double>());
-                             layer_statistics.multiplications +=
-                                 static_cast<double>(input.numel() * layer.out_channels *
-                                                     layer.kernel * layer.kernel) /
-                                 static_cast<double>(layer.stride * layer.stride);
-                         });
-    observe_convolutions(model, batches,
-                         [&](const std::string& name, const graph::Convolution&,
-                             const Tensor& input, const Tensor&) {
-                             LayerStatistics& layer_statistics = statistics[name];
-                             if (layer_statistics.max_magnitude > 0)
-                                 layer_statistics.counts +=
-                                     at::histc(input.abs().flatten().to(at::kFloat), bins, 0,
-                                               layer_statistics.max_magnitude)
-                                         .to(at::kDouble);
-                         });
+    observe_convolutions(
+        model, batches, [&](const graph::Conv2d& layer, const Tensor& input, const Tensor&) {
+            const std::string& name = layer.name;
+            if (!statistics.contains(name)) order.push_back(name);
+            LayerStatistics& layer_statistics = statistics[name];
+            layer_statistics.max_magnitude =
+                std::max(layer_statistics.max_magnitude, input.abs().max().item<double>());
+            layer_statistics.multiplications +=
+                static_cast<double>(input.numel() * layer.out_channels * layer.kernel *
+                                    layer.kernel) /
+                static_cast<double>(layer.stride * layer.stride);
+        });
+    observe_convolutions(
+        model, batches, [&](const graph::Conv2d& layer, const Tensor& input, const Tensor&) {
+            LayerStatistics& layer_statistics = statistics[layer.name];
+            if (layer_statistics.max_magnitude > 0)
+                layer_statistics.counts += at::histc(input.abs().flatten().to(at::kFloat), bins, 0,
+                                                     layer_statistics.max_magnitude)
+                                               .to(at::kDouble);
+        });
     double all = 0;
     for (const auto& [name, layer_statistics] : statistics) all += layer_statistics.multiplications;
     std::vector<CalibratedLayer> layers;

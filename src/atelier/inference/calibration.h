@@ -16,23 +16,16 @@ struct CalibrationBatch {
 };
 
 /// The network's raw output for a batch, computed by `backend`.
-Tensor run(const models::Model& model, graph::Ops& backend, const CalibrationBatch& batch);
+Tensor run(const models::Model& model, const backends::TorchOps& backend,
+           const CalibrationBatch& batch);
 
-/// The LibTorch backend, which reports each convolution to an observer: name, layer, input and
-/// output.
-class ConvolutionObserver : public backends::TorchOps {
-public:
-    using Observer = std::function<void(const std::string& name, const graph::Convolution& layer,
-                                        const Tensor& input, const Tensor& output)>;
-    ConvolutionObserver(const backends::Parameters& parameters, Observer observer)
-        : TorchOps(parameters), observer_(std::move(observer)) {}
+/// Sees each convolution of a network: layer, input and output.
+using ConvolutionObserver =
+    std::function<void(const graph::Conv2d& layer, const Tensor& input, const Tensor& output)>;
 
-    graph::Value conv2d(const graph::Value& x, const std::string& name,
-                        const graph::Convolution& layer) override;
-
-private:
-    Observer observer_;
-};
+/// The network's raw output for a batch; reports its convolutions in order.
+Tensor observe(const models::Model& model, const CalibrationBatch& batch,
+               const ConvolutionObserver& observer);
 
 /// The inputs of a one-step student: `samples` samples at its highest noise level, cycling through
 /// `classes`.

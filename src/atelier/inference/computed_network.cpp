@@ -63,7 +63,7 @@ void check_multiple(const Tensor& tensor, const char* name, std::int64_t factor)
     }
 }
 
-ComputedNetwork::ComputedNetwork(models::DiffusersWeights weights, Forward forward,
+ComputedNetwork::ComputedNetwork(models::DiffusersWeights weights, graph::Body forward,
                                  const Engine& engine)
     : weights_(std::move(weights)),
       parameters_(weights_.map()),
@@ -83,25 +83,37 @@ Tensor ComputedNetwork::run(const std::vector<Tensor>& inputs) {
 
 Tensor ComputedNetwork::run_torch(const std::vector<Tensor>& inputs) const {
     const backends::LowPrecision precision(engine_.device.type(), engine_.compute().type);
-    backends::TorchOps backend(parameters_);
-    std::vector<graph::Value> values;
-    for (const Tensor& input : inputs) values.emplace_back(input.to(engine_.device));
-    return backends::tensor_of(forward_(backend, values)).to(at::kCPU, at::kFloat).contiguous();
+    std::vector<Tensor> values;
+    for (const Tensor& input : inputs) values.push_back(input.to(engine_.device));
+    return backends::TorchOps(parameters_)
+        .run(*recorded(inputs), values)[0]
+        .to(at::kCPU, at::kFloat)
+        .contiguous();
+}
+
+std::shared_ptr<const graph::Graph> ComputedNetwork::recorded(
+    const std::vector<Tensor>& inputs) const {
+    std::vector<graph::Shape> shapes;
+    for (const Tensor& input : inputs) shapes.push_back(input.sizes().vec());
+    return graphs_->graph(std::move(shapes),
+                          [&](graph::Builder& ops, std::span<const graph::Value> in) {
+                              return std::vector{forward_(ops, in)};
+                          });
 }
 
 std::shared_ptr<ov::Model> ComputedNetwork::graph(const std::vector<Tensor>& like,
                                                   std::int64_t batch) const {
     ov::ParameterVector inputs;
-    std::vector<graph::Value> values;
+    std::vector<backends::OpenVinoValue> values;
     for (const Tensor& input : like) {
         ov::Shape shape(input.sizes().begin(), input.sizes().end());
         shape[0] = static_cast<std::size_t>(batch);
         inputs.push_back(std::make_shared<Node>(
             input.scalar_type() == at::kLong ? ov::element::i64 : ov::element::f32, shape));
-        values.push_back(backends::value_of(inputs.back()->output(0)));
+        values.emplace_back(inputs.back()->output(0));
     }
     backends::OpenVinoOps backend(parameters_, {.precision = type_of(engine_)});
-    const auto output = backends::node_of(forward_(backend, values));
+    const auto output = backend.run(*recorded(like), values)[0];
     weights_.release_pages();  // 16-bit weights were copied; views are read again at compilation
     const auto result = std::make_shared<ov::op::v0::Result>(
         std::make_shared<ov::op::v0::Convert>(output, ov::element::f32));

@@ -3,7 +3,7 @@
 #include <map>
 #include <span>
 
-#include "atelier/graph/ops.h"
+#include "atelier/graph/graph_cache.h"
 #include "atelier/inference/engine.h"
 #include "atelier/inference/openvino_network.h"
 #include "atelier/models/diffusers_directory.h"
@@ -20,12 +20,10 @@ void check_multiple(const Tensor& tensor, const char* name, std::int64_t factor)
 /// engine.
 class ComputedNetwork {
 public:
-    using Forward = std::function<graph::Value(graph::Ops&, std::span<const graph::Value>)>;
-
-    /// `forward` reads `weights` through the backend it is given. OpenVINO compiles from the mapped
-    /// files; for LibTorch the matrices are copied into memory in the engine's precision. Throws
-    /// core::UsageError for int8 and for the native engine.
-    ComputedNetwork(models::DiffusersWeights weights, Forward forward, const Engine& engine);
+    /// `forward` records the function, whose parameters are read from `weights`. OpenVINO compiles
+    /// from the mapped files; for LibTorch the matrices are copied into memory in the engine's
+    /// precision. Throws core::UsageError for int8 and for the native engine.
+    ComputedNetwork(models::DiffusersWeights weights, graph::Body forward, const Engine& engine);
 
     /// `inputs` are [N,...] each, float32 or int64 -> the network's output, float32 on the CPU.
     /// OpenVINO compiles a graph for every new combination of sizes.
@@ -34,11 +32,13 @@ public:
 private:
     Tensor run_torch(const std::vector<Tensor>& inputs) const;
     Tensor run_openvino(const std::vector<Tensor>& inputs);
+    std::shared_ptr<const graph::Graph> recorded(const std::vector<Tensor>& inputs) const;
     std::shared_ptr<ov::Model> graph(const std::vector<Tensor>& like, std::int64_t batch) const;
 
     models::DiffusersWeights weights_;
     backends::Parameters parameters_;
-    Forward forward_;
+    graph::Body forward_;
+    std::unique_ptr<graph::GraphCache> graphs_ = std::make_unique<graph::GraphCache>();
     Engine engine_;
     std::map<std::string, OpenVinoNetwork> compiled_;  // by the inputs' sizes
 };

@@ -18,6 +18,7 @@ namespace {
 namespace fs = std::filesystem;
 using backends::OnnxGraph;
 using backends::OnnxOps;
+using backends::OnnxValue;
 using graph::Value;
 using Metadata = std::map<std::string, std::string>;
 
@@ -77,104 +78,129 @@ graph::Shape of_one(graph::Shape shape) {
     return shape;
 }
 
-Value input(OnnxGraph& graph, const std::string& name, const graph::Shape& shape,
-            at::ScalarType type = at::kFloat) {
-    return OnnxOps::value_of(graph.input(name, type, shape), of_one(shape));
+OnnxValue input(OnnxGraph& graph, const std::string& name, const graph::Shape& shape,
+                at::ScalarType type = at::kFloat) {
+    return graph.input(name, type, shape);
 }
 
-void output(OnnxGraph& graph, const std::string& name, const Value& value, const OnnxOps& backend) {
-    const graph::Shape shape = backend.shape(value);
-    graph.output(name, OnnxOps::name_of(value), {shape.begin() + 1, shape.end()});
+/// Lowers `recorded` and makes its first output an output of the graph called `name`.
+void lower(OnnxGraph& graph, const std::string& name, const backends::Parameters& parameters,
+           const graph::Graph& recorded, const std::vector<OnnxValue>& inputs) {
+    const graph::Shape& shape = recorded.shape(recorded.outputs[0]);
+    graph.output(name, OnnxOps(graph, parameters).run(recorded, inputs)[0],
+                 {shape.begin() + 1, shape.end()});
 }
 
 /// The conditioning input: the one-hot row of a class, or the encoding of a prompt.
-Value labels_of(OnnxGraph& graph, const models::Model& model) {
+OnnxValue labels_of(OnnxGraph& graph, const models::Model& model) {
     const networks::Network& network = model.network;
     const graph::Shape one = network.label_shape(1);
     if (network.tokens > 0 || model.config.value("condition", "") == "text")
         return input(graph, "text", {one.begin() + 1, one.end()});
     const std::string ids = graph.input("class", at::kLong, {}),
                       rows = graph.constant("one row a class", at::eye(network.label_dim));
-    return OnnxOps::value_of(
-        graph.node("Gather", {rows, ids}, "class", {{"axis", std::int64_t{0}}}), one);
+    return graph.node("Gather", {rows, ids}, "class", {{"axis", std::int64_t{0}}});
 }
 
-void lower_student(OnnxGraph& graph, OnnxOps& backend, const models::Model& model) {
-    const auto with = diffusion::precondition(at::full({1}, model.range.sigma_max, at::kDouble),
-                                              model.parametrisation);
+/// One step from standard normal noise to samples.
+void lower_student(OnnxGraph& graph, const models::Model& model) {
+    const networks::Network& network = model.network;
     const OneStepFactors factors = one_step_factors(model);
-    const Value noise = input(graph, "noise", model.network.data_shape);
-    const Value level =
-        OnnxOps::value_of(graph.constant("c_noise", with.c_noise.to(at::kFloat)), {1});
-    networks::Inputs inputs{backend.scale(noise, factors.in), level, std::nullopt};
-    if (model.network.label_dim > 0) inputs.labels = labels_of(graph, model);
-    const Value raw = backend.scale(model.network.forward(backend, inputs).raw, factors.out);
-    output(graph, "sample", backend.add(backend.scale(noise, factors.skip), raw), backend);
+    const graph::Graph recorded = graph::record(
+        networks::input_shapes(network).list(),
+        [&](graph::Builder& ops, std::span<const Value> in) {
+            const Value noise = in[0];
+            networks::Inputs inputs{ops.scale(noise, factors.in), in[1]};
+            if (network.label_dim > 0) inputs.labels = in[2];
+            const Value raw = ops.scale(network.forward(ops, inputs).raw, factors.out);
+            return std::vector{ops.add(ops.scale(noise, factors.skip), raw)};
+        });
+    const Tensor level = diffusion::precondition(at::full({1}, model.range.sigma_max, at::kDouble),
+                                                 model.parametrisation)
+                             .c_noise;
+    networks::InputsOf<OnnxValue> inputs{input(graph, "noise", network.data_shape),
+                                         level.to(at::kFloat)};
+    if (network.label_dim > 0) inputs.labels = labels_of(graph, model);
+    lower(graph, "sample", model.parameters, recorded, inputs.list());
 }
 
-void lower_network(OnnxGraph& graph, OnnxOps& backend, const models::Model& model) {
-    networks::Inputs inputs{input(graph, "x", model.network.data_shape),
-                            input(graph, "c_noise", {}), std::nullopt};
+void lower_network(OnnxGraph& graph, const models::Model& model) {
+    networks::InputsOf<OnnxValue> inputs{input(graph, "x", model.network.data_shape),
+                                         input(graph, "c_noise", {})};
     if (model.network.label_dim > 0) inputs.labels = labels_of(graph, model);
-    output(graph, "raw", model.network.forward(backend, inputs).raw, backend);
+    lower(graph, "raw", model.parameters,
+          *networks::graph_of(model.network, networks::input_shapes(model.network)), inputs.list());
 }
 
 void write_model_graph(const models::Model& model, const fs::path& file, GraphFormat format) {
     OnnxGraph graph;
-    OnnxOps backend(graph, model.parameters);
-    if (model.config.contains("place")) lower_student(graph, backend, model);
-    else lower_network(graph, backend, model);
+    if (model.config.contains("place")) lower_student(graph, model);
+    else lower_network(graph, model);
     write_graph(graph, file, model.network.architecture,
                 {{"atelier.config", model.config.dump()},
                  {"atelier.hash", backends::hash_of(model.parameters)}},
                 format);
 }
 
-/// Writes a part of a diffusers directory; `lower(graph, backend)` builds its graph.
-template <class Lower>
+/// A part of a diffusers directory: a function of inputs with the names that diffusers' pipeline
+/// uses, and the name of its output.
+struct Part {
+    struct Port {
+        std::string name;
+        graph::Shape shape;  // of one sample
+        at::ScalarType type = at::kFloat;
+    };
+    std::vector<Port> inputs;
+    std::string output;
+    graph::Body forward;
+};
+
 void write_part(const fs::path& folder, const backends::Parameters& parameters, GraphFormat format,
-                Lower lower) {
+                const Part& part) {
     OnnxGraph graph;
-    OnnxOps backend(graph, parameters);
-    lower(graph, backend);
+    std::vector<graph::Shape> shapes;
+    std::vector<OnnxValue> inputs;
+    for (const Part::Port& port : part.inputs) {
+        shapes.push_back(of_one(port.shape));
+        inputs.push_back(input(graph, port.name, port.shape, port.type));
+    }
+    const graph::Graph recorded =
+        graph::record(shapes, [&](graph::Builder& ops, std::span<const Value> in) {
+            return std::vector{part.forward(ops, in)};
+        });
+    lower(graph, part.output, parameters, recorded, inputs);
     fs::create_directories(folder);
     write_graph(graph, folder / (format == GraphFormat::onnx ? "model.onnx" : "openvino_model.xml"),
                 folder.filename().string(), {}, format);
 }
 
-/// Inputs and outputs have the names that diffusers' pipeline uses.
 void write_parts(const models::DiffusersDirectory& from, const fs::path& to, GraphFormat format) {
     const networks::SdUnet unet = from.unet();
     const networks::SdVae vae = from.vae();
     const networks::ClipText text = from.text();
     const std::int64_t side = unet.sample_size, pixels = side * vae.factor();
+    using graph::Builder;
+    using In = std::span<const Value>;
     write_part(to / "text_encoder", from.text_weights().map(), format,
-               [&](OnnxGraph& graph, OnnxOps& backend) {
-                   output(
-                       graph, "last_hidden_state",
-                       text.forward(backend, input(graph, "input_ids", {text.positions}, at::kInt)),
-                       backend);
-               });
+               {{{"input_ids", {text.positions}, at::kInt}},
+                "last_hidden_state",
+                [&](Builder& ops, In in) { return text.forward(ops, in[0]); }});
     write_part(
-        to / "unet", from.unet_weights().map(), format, [&](OnnxGraph& graph, OnnxOps& backend) {
-            const Value x = input(graph, "sample", {unet.in_channels, side, side}),
-                        t = input(graph, "timestep", {});
-            const Value hidden =
-                input(graph, "encoder_hidden_states", {text.positions, unet.context_width});
-            output(graph, "out_sample", unet.forward(backend, x, t, hidden).predicted, backend);
-        });
+        to / "unet", from.unet_weights().map(), format,
+        {{{"sample", {unet.in_channels, side, side}},
+          {"timestep", {}},
+          {"encoder_hidden_states", {text.positions, unet.context_width}}},
+         "out_sample",
+         [&](Builder& ops, In in) { return unet.forward(ops, in[0], in[1], in[2]).predicted; }});
     const backends::Parameters vae_weights = from.vae_weights().map();
-    write_part(to / "vae_decoder", vae_weights, format, [&](OnnxGraph& graph, OnnxOps& backend) {
-        output(
-            graph, "sample",
-            vae.decode(backend, input(graph, "latent_sample", {vae.latent_channels, side, side})),
-            backend);
-    });
-    write_part(to / "vae_encoder", vae_weights, format, [&](OnnxGraph& graph, OnnxOps& backend) {
-        output(graph, "latent_parameters",
-               vae.encode(backend, input(graph, "sample", {vae.image_channels, pixels, pixels})),
-               backend);
-    });
+    write_part(to / "vae_decoder", vae_weights, format,
+               {{{"latent_sample", {vae.latent_channels, side, side}}},
+                "sample",
+                [&](Builder& ops, In in) { return vae.decode(ops, in[0]); }});
+    write_part(to / "vae_encoder", vae_weights, format,
+               {{{"sample", {vae.image_channels, pixels, pixels}}},
+                "latent_parameters",
+                [&](Builder& ops, In in) { return vae.encode(ops, in[0]); }});
 }
 
 nlohmann::json pipeline_index() {

@@ -64,23 +64,31 @@ private:
     Memory memory_;
 };
 
+/// What programs cannot compute of `network`; empty if they can compute all of it.
+std::string unsupported_natively(const networks::Network& network) {
+    return backends::unsupported_by_programs(
+        *networks::graph_of(network, networks::input_shapes(network)));
+}
+
 /// Compiles the model's network, whose inputs are those that `make_inputs(backend)` returns.
 template <class MakeInputs>
 std::unique_ptr<CompiledNetwork> compile_native(const models::Model& model,
                                                 std::vector<std::int64_t> widths,
                                                 const MakeInputs& make_inputs) {
     const at::NoGradGuard no_gradients;
-    try {
-        backends::ProgramOps backend(model.parameters);
-        backends::Program program =
-            backend.finished(model.network.forward(backend, make_inputs(backend)).raw);
-        model.release_pages();
-        return std::make_unique<NativeNetwork>(std::move(program), widths, widths[0]);
-    } catch (const backends::ProgramOps::UnsupportedOp&) {
+    const networks::Network& network = model.network;
+    const std::string missing = unsupported_natively(network);
+    if (!missing.empty() || model.quantised()) {
         throw core::UsageError(
-            fmt::format("--engine native cannot compute this {}; use --engine openvino",
-                        model.network.architecture));
+            fmt::format("--engine native cannot compute this {} ({}); use --engine openvino",
+                        network.architecture, missing.empty() ? "int8 weights" : missing));
     }
+    backends::ProgramOps backend(model.parameters);
+    const networks::InputsOf<backends::ProgramValue> inputs = make_inputs(backend);
+    backends::Program program = backend.compiled(
+        *networks::graph_of(network, networks::input_shapes(network)), inputs.list());
+    model.release_pages();
+    return std::make_unique<NativeNetwork>(std::move(program), widths, widths[0]);
 }
 
 }  // namespace
@@ -161,7 +169,7 @@ void NativeNetwork::compute_side_by_side(std::int64_t samples, std::int64_t thre
 }
 
 bool native_supports(const networks::Network& network) {
-    return network.architecture != "sd_unet" && network.tokens == 0;
+    return unsupported_natively(network).empty();
 }
 
 bool native_pays(const networks::Network& network) {
@@ -177,8 +185,8 @@ std::unique_ptr<CompiledNetwork> native_network(const models::Model& model) {
     std::vector<std::int64_t> widths{graph::elements(network.data_shape), 1};
     if (network.label_dim > 0) widths.push_back(network.label_dim);
     return compile_native(model, widths, [&](backends::ProgramOps& backend) {
-        networks::Inputs inputs{backend.input(0, network.data_shape), backend.input(1, {}),
-                                std::nullopt};
+        networks::InputsOf<backends::ProgramValue> inputs{backend.input(0, network.data_shape),
+                                                          backend.input(1, {})};
         if (network.label_dim > 0) inputs.labels = backend.input(2, {network.label_dim});
         return inputs;
     });

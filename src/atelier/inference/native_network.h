@@ -31,7 +31,7 @@ private:
     std::vector<float> output_;
 };
 
-/// Whether `network` can be compiled natively: all can but those that read tokens.
+/// Whether `network` can be compiled natively: its recorded graph has only ops that programs know.
 bool native_supports(const networks::Network& network);
 
 /// Whether the native engine is the fastest in float32: it is for networks of up to 16 million

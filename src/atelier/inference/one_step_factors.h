@@ -20,12 +20,13 @@ inline OneStepFactors one_step_factors(const models::Model& model) {
 
 /// The inputs of a network that is compiled for its highest noise level only: `x` and constants, of
 /// which the labels have one row for each of `classes`.
-inline networks::Inputs one_step_inputs(const models::Model& model,
-                                        std::span<const std::int64_t> classes, graph::Value x) {
+template <class Value>
+networks::InputsOf<Value> one_step_inputs(const models::Model& model,
+                                          std::span<const std::int64_t> classes, Value x) {
     const Tensor level = diffusion::precondition(at::full({1}, model.range.sigma_max, at::kFloat),
                                                  model.parametrisation)
                              .c_noise;
-    networks::Inputs inputs{std::move(x), level, std::nullopt};
+    networks::InputsOf<Value> inputs{std::move(x), level};
     if (model.network.label_dim > 0)
         inputs.labels = diffusion::one_hot(classes, model.network.label_dim).labels;
     return inputs;

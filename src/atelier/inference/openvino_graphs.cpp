@@ -30,10 +30,15 @@ graph::Shape one_label(const networks::Network& network) {
     return {shape.begin() + 1, shape.end()};
 }
 
-std::shared_ptr<ov::Model> graph_of(const models::Model& model, graph::Ops& backend,
-                                    const networks::Inputs& named,
-                                    const ov::ParameterVector& inputs) {
-    const ov::Output<ov::Node> raw = backends::node_of(model.network.forward(backend, named).raw);
+using Inputs = networks::InputsOf<backends::OpenVinoValue>;
+
+std::shared_ptr<ov::Model> graph_of(const models::Model& model,
+                                    const backends::OpenVinoOps::Options& options,
+                                    const Inputs& named, const ov::ParameterVector& inputs) {
+    const networks::Network& network = model.network;
+    const ov::Output<ov::Node> raw =
+        backends::OpenVinoOps(model.parameters, options)
+            .run(*networks::graph_of(network, networks::input_shapes(network)), named.list())[0];
     const auto result = std::make_shared<ov::op::v0::Result>(
         std::make_shared<ov::op::v0::Convert>(raw, ov::element::f32));
     return std::make_shared<ov::Model>(ov::ResultVector{result}, inputs,
@@ -49,11 +54,9 @@ std::shared_ptr<ov::Model> graph_for_any_level(const models::Model& model,
     ov::ParameterVector inputs{parameter(batch, network.data_shape, "x"),
                                parameter(batch, {}, "c_noise")};
     if (network.label_dim > 0) inputs.push_back(parameter(batch, one_label(network), "labels"));
-    const auto value = [&](std::size_t i) { return backends::value_of(inputs[i]->output(0)); };
-    networks::Inputs named{value(0), value(1), std::nullopt};
-    if (network.label_dim > 0) named.labels = value(2);
-    backends::OpenVinoOps backend(model.parameters, options);
-    return graph_of(model, backend, named, inputs);
+    Inputs named{inputs[0]->output(0), inputs[1]->output(0)};
+    if (network.label_dim > 0) named.labels = inputs[2]->output(0);
+    return graph_of(model, options, named, inputs);
 }
 
 /// x [N,...] and, when the network is conditional, rows [N] of `classes`.
@@ -67,10 +70,8 @@ std::shared_ptr<ov::Model> graph_for_one_level(const models::Model& model,
         inputs.push_back(parameter(batch, {}, "rows", ov::element::i32));
         options.rows = inputs[1]->output(0);
     }
-    backends::OpenVinoOps backend(model.parameters, options);
-    return graph_of(model, backend,
-                    one_step_inputs(model, classes, backends::value_of(inputs[0]->output(0))),
-                    inputs);
+    const backends::OpenVinoValue x = inputs[0]->output(0);
+    return graph_of(model, options, one_step_inputs(model, classes, x), inputs);
 }
 
 /// The identity of a model's graphs; empty for large networks, which compile about as fast as they

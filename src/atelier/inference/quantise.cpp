@@ -14,27 +14,27 @@ namespace {
 constexpr std::int64_t measured_samples = 8, path_samples = 16, path_steps = 6;
 constexpr std::size_t measured_batches = 3;
 
-/// Fake quantisation: computes some layers with inputs and weights rounded to int8 steps, in
-/// float32.
-class FakeQuantOps : public backends::TorchOps {
+using Ranges = std::map<std::string, double>;  // of inputs, by layer
+
+/// Fake quantisation: computes the layers in `ranges` with inputs and weights rounded to int8
+/// steps, in float32.
+class FakeQuantisation {
 public:
-    FakeQuantOps(const backends::Parameters& full, const backends::Parameters& rounded,
-                 std::map<std::string, double> ranges)
-        : TorchOps(full), rounded_(rounded), ranges_(std::move(ranges)) {}
+    FakeQuantisation(const backends::Parameters& full, const backends::Parameters& rounded,
+                     const Ranges& ranges)
+        : full_(full), rounded_(rounded), ranges_(ranges) {}
 
-    bool rounds(const std::string& layer) const { return ranges_.contains(layer); }
+    bool rounds(const graph::Conv2d& layer) const { return ranges_.contains(layer.name); }
 
-    graph::Value conv2d(const graph::Value& x, const std::string& name,
-                        const graph::Convolution& layer) override {
-        const auto range = ranges_.find(name);
-        if (range == ranges_.end()) return TorchOps::conv2d(x, name, layer);
-        return rounded_.conv2d(backends::fake_quantised(backends::tensor_of(x), range->second),
-                               name, layer);
+    Tensor operator()(const graph::Conv2d& layer, const Tensor& x) const {
+        const auto range = ranges_.find(layer.name);
+        if (range == ranges_.end()) return full_.convolved(layer, x);
+        return rounded_.convolved(layer, backends::fake_quantised(x, range->second));
     }
 
 private:
-    backends::TorchOps rounded_;
-    std::map<std::string, double> ranges_;
+    backends::TorchOps full_, rounded_;
+    const Ranges& ranges_;
 };
 
 /// A few samples of a few batches, from the first on.
@@ -60,7 +60,7 @@ public:
         for (const CalibrationBatch& batch : batches_) exact_.push_back(output(batch, {}));
     }
 
-    double error(const std::map<std::string, double>& ranges) const {
+    double error(const Ranges& ranges) const {
         double wrong = 0, all = 0;
         for (std::size_t i = 0; i < batches_.size(); ++i) {
             wrong += (output(batches_[i], ranges) - exact_[i]).square().sum().item<double>();
@@ -70,10 +70,10 @@ public:
     }
 
 private:
-    Tensor output(const CalibrationBatch& batch,
-                  const std::map<std::string, double>& ranges) const {
+    Tensor output(const CalibrationBatch& batch, const Ranges& ranges) const {
         at::NoGradGuard no_gradients;
-        FakeQuantOps backend(model_.parameters, rounded_, ranges);
+        backends::TorchOps backend(model_.parameters);
+        backend.replace_convolutions(FakeQuantisation(model_.parameters, rounded_, ranges));
         return run(model_, backend, batch);
     }
 
@@ -86,47 +86,36 @@ private:
 using ChannelMeans = std::map<std::string, Tensor>;  // of a convolution's output, [1,C,1,1]
 
 /// Shifts the output of each rounded convolution, layer after layer, to the channel means that it
-/// has without rounding, and records the shifts.
-class BiasCorrection : public FakeQuantOps {
-public:
-    BiasCorrection(const backends::Parameters& full, const backends::Parameters& rounded,
-                   std::map<std::string, double> ranges, const ChannelMeans& target_means,
-                   ChannelMeans& shifts)
-        : FakeQuantOps(full, rounded, std::move(ranges)),
-          target_means_(target_means),
-          shifts_(shifts) {}
-
-    graph::Value conv2d(const graph::Value& x, const std::string& name,
-                        const graph::Convolution& layer) override {
-        const Tensor y = backends::tensor_of(FakeQuantOps::conv2d(x, name, layer));
-        if (!rounds(name)) return y;
-        shifts_[name] = target_means_.at(name) - y.mean({0, 2, 3}, true);
-        return y + shifts_[name];
-    }
-
-private:
-    const ChannelMeans& target_means_;
-    ChannelMeans& shifts_;
-};
+/// has without rounding; returns the shifts.
+ChannelMeans shifts_to(const ChannelMeans& target_means, const models::Model& model,
+                       const backends::Parameters& rounded, const Ranges& ranges,
+                       const CalibrationBatch& batch) {
+    ChannelMeans shifts;
+    const FakeQuantisation rounding(model.parameters, rounded, ranges);
+    backends::TorchOps backend(model.parameters);
+    backend.replace_convolutions([&](const graph::Conv2d& layer, const Tensor& x) {
+        const Tensor y = rounding(layer, x);
+        if (!rounding.rounds(layer)) return y;
+        shifts[layer.name] = target_means.at(layer.name) - y.mean({0, 2, 3}, true);
+        return y + shifts[layer.name];
+    });
+    run(model, backend, batch);
+    return shifts;
+}
 
 /// Bias correction (Nagel et al. 2019, "Data-free quantization", section 4.2): shifts the biases of
 /// rounded layers so that the channel means are preserved. Rounding shifts all samples in the same
 /// direction, which distorts statistics of an image set more than any single image.
-void correct_biases(models::Model& model, const backends::Parameters& rounded,
-                    const std::map<std::string, double>& ranges,
+void correct_biases(models::Model& model, const backends::Parameters& rounded, const Ranges& ranges,
                     const std::vector<CalibrationBatch>& batches) {
     at::NoGradGuard no_gradients;
     ChannelMeans total;
     for (const CalibrationBatch& batch : batches) {
-        ChannelMeans target_means, shifts;
-        ConvolutionObserver exact(
-            model.parameters,
-            [&](const std::string& name, const graph::Convolution&, const Tensor&,
-                const Tensor& output) { target_means[name] = output.mean({0, 2, 3}, true); });
-        run(model, exact, batch);
-        BiasCorrection correction(model.parameters, rounded, ranges, target_means, shifts);
-        run(model, correction, batch);
-        for (const auto& [name, by] : shifts)
+        ChannelMeans target_means;
+        observe(model, batch, [&](const graph::Conv2d& layer, const Tensor&, const Tensor& output) {
+            target_means[layer.name] = output.mean({0, 2, 3}, true);
+        });
+        for (const auto& [name, by] : shifts_to(target_means, model, rounded, ranges, batch))
             total[name] = total.contains(name) ? total[name] + by : by;
     }
     for (const auto& [name, by] : total) {
@@ -209,7 +198,7 @@ std::vector<LayerError> quantise(models::Model& model, const std::vector<std::in
     }
     layers = choose_layers(std::move(layers), settings.tolerance);
 
-    std::map<std::string, double> ranges;
+    Ranges ranges;
     for (const LayerError& layer_error : layers) {
         if (layer_error.in_int8) ranges[layer_error.layer.name] = layer_error.layer.input_range;
     }

@@ -32,7 +32,7 @@ Tensor StableDiffusion::predict(const Tensor& x, const Tensor& t, const Tensor& 
     if (t.dim() != 1 || t.size(0) != x.size(0) || hidden.size(0) != x.size(0))
         core::fail("x, t and hidden must have the same batch size; t is [N]");
     if (!unet_) {
-        const auto forward = [network](graph::Ops& ops, std::span<const graph::Value> in) {
+        const auto forward = [network](graph::Builder& ops, std::span<const graph::Value> in) {
             return network.forward(ops, in[0], in[1], in[2]).predicted;
         };
         unet_ = std::make_unique<ComputedNetwork>(directory_.unet_weights(), forward, engine_);
@@ -52,7 +52,7 @@ StableDiffusion::Text StableDiffusion::read(const Tensor& given) {
         core::fail("\"input_ids\" contains ids outside of 0..{}", network.vocabulary - 1);
     }
     if (!text_) {
-        const auto forward = [network](graph::Ops& ops, std::span<const graph::Value> in) {
+        const auto forward = [network](graph::Builder& ops, std::span<const graph::Value> in) {
             return network.forward(ops, in[0]);
         };
         text_ = std::make_unique<ComputedNetwork>(directory_.text_weights(), forward, engine_);

@@ -14,18 +14,10 @@ namespace {
 
 constexpr std::int64_t batch_size = 250;
 
-std::vector<graph::ParameterSpec> specs_of(const networks::ClassifierConfig& config) {
-    graph::ShapeOps shapes;
-    networks::classifier(shapes, config,
-                         graph::Shape{1, config.channels, config.resolution, config.resolution});
-    return shapes.parameters;
-}
-
-Features classify(const networks::ClassifierConfig& config, const backends::Parameters& parameters,
+Features classify(const graph::Graph& graph, const backends::Parameters& parameters,
                   const Tensor& images) {
-    backends::TorchOps backend(parameters);
-    const networks::ClassifierOutput out = networks::classifier(backend, config, images);
-    return {backends::tensor_of(out.features), backends::tensor_of(out.logits)};
+    auto out = backends::TorchOps(parameters).run(graph, std::span(&images, 1));
+    return {std::move(out[0]), std::move(out[1])};
 }
 
 void check_images(const Tensor& images, const networks::ClassifierConfig& config) {
@@ -79,7 +71,8 @@ FeatureExtractor::FeatureExtractor(const std::filesystem::path& directory, at::D
     const nlohmann::json json = core::read_json(description);
     config_ = networks::read_classifier_config(core::JsonObject(json, description.string()));
     parameters_ = backends::read_parameters(weights);
-    backends::check_against(parameters_, specs_of(config_), weights.string());
+    graph_ = networks::classifier_graph(config_);
+    backends::check_against(parameters_, graph_.parameters, weights.string());
     if (!parameters_.all_finite())
         core::fail("{}: holds values that are not finite; the file is damaged", weights.string());
     hash_ = backends::hash_of(parameters_);
@@ -88,8 +81,11 @@ FeatureExtractor::FeatureExtractor(const std::filesystem::path& directory, at::D
 
 FeatureExtractor::FeatureExtractor(const networks::ClassifierConfig& config,
                                    backends::Parameters parameters)
-    : config_(config), parameters_(std::move(parameters)), hash_(backends::hash_of(parameters_)) {
-    backends::check_against(parameters_, specs_of(config_), "classifier");
+    : config_(config),
+      graph_(networks::classifier_graph(config)),
+      parameters_(std::move(parameters)),
+      hash_(backends::hash_of(parameters_)) {
+    backends::check_against(parameters_, graph_.parameters, "classifier");
 }
 
 Features FeatureExtractor::features(const Tensor& images) const {
@@ -99,7 +95,7 @@ Features FeatureExtractor::features(const Tensor& images) const {
     std::vector<Tensor> features, logits;
     for (std::int64_t first = 0; first < images.size(0); first += batch_size) {
         const Tensor batch = images.narrow(0, first, std::min(batch_size, images.size(0) - first));
-        const Features part = classify(config_, parameters_, batch.to(device, at::kFloat));
+        const Features part = classify(graph_, parameters_, batch.to(device, at::kFloat));
         features.push_back(part.features.to(at::kCPU, at::kFloat));
         logits.push_back(part.logits.to(at::kCPU, at::kFloat));
     }
@@ -133,7 +129,7 @@ double accuracy(const FeatureExtractor& extractor, const data::Dataset& dataset)
 }
 
 backends::Parameters init_classifier(const networks::ClassifierConfig& config, std::uint64_t seed) {
-    return backends::initialise(specs_of(config), seed);
+    return backends::initialise(networks::classifier_graph(config).parameters, seed);
 }
 
 void write_classifier(const std::filesystem::path& directory,
@@ -152,6 +148,7 @@ Classification::Classification(const networks::ClassifierConfig& config,
                                backends::Parameters& parameters, distillation::BatchSource real,
                                ClassificationSettings settings)
     : config_(config),
+      graph_(networks::classifier_graph(config)),
       parameters_(parameters),
       real_(std::move(real)),
       settings_(std::move(settings)) {}
@@ -176,7 +173,7 @@ distillation::Loss Classification::loss(std::size_t, std::int64_t step, std::int
     {
         const backends::LowPrecision compute(
             device.type(), settings_.bfloat16 ? std::optional(at::kBFloat16) : std::nullopt);
-        logits = classify(config_, parameters_, images).logits.to(at::kFloat);
+        logits = classify(graph_, parameters_, images).logits.to(at::kFloat);
     }
     const Tensor value = at::cross_entropy_loss(logits, labels, {}, at::Reduction::Mean, -100,
                                                 settings_.label_smoothing);

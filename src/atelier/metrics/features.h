@@ -75,6 +75,7 @@ public:
 
 private:
     networks::ClassifierConfig config_;
+    graph::Graph graph_;
     backends::Parameters parameters_;
     std::string hash_;
 };
@@ -125,6 +126,7 @@ public:
 
 private:
     networks::ClassifierConfig config_;
+    graph::Graph graph_;
     backends::Parameters& parameters_;
     distillation::BatchSource real_;
     ClassificationSettings settings_;

@@ -5,7 +5,7 @@
 #include "atelier/core/atomic_file.h"
 #include "atelier/core/error.h"
 #include "atelier/diffusion/ddpm_schedule.h"
-#include "atelier/graph/shape_ops.h"
+#include "atelier/graph/builder.h"
 
 namespace atelier::models {
 
@@ -79,25 +79,25 @@ void copy_weights(const DiffusersWeights& weights, const fs::path& to) {
 bool is_diffusers_directory(const fs::path& path) { return fs::exists(path / "model_index.json"); }
 
 std::vector<graph::ParameterSpec> parameters_of(const networks::SdUnet& network) {
-    graph::ShapeOps shapes;
     const std::int64_t size = network.factor();
-    network.forward(shapes, graph::Shape{1, network.in_channels, size, size}, graph::Shape{1},
-                    graph::Shape{1, 1, network.context_width});
-    return shapes.parameters;
+    graph::Builder ops;
+    network.forward(ops, ops.input({1, network.in_channels, size, size}), ops.input({1}),
+                    ops.input({1, 1, network.context_width}));
+    return std::move(ops).finished({}).parameters;
 }
 
 std::vector<graph::ParameterSpec> parameters_of(const networks::SdVae& network) {
-    graph::ShapeOps shapes;
     const std::int64_t size = network.factor();
-    network.encode(shapes, graph::Shape{1, network.image_channels, size, size});
-    network.decode(shapes, graph::Shape{1, network.latent_channels, 1, 1});
-    return shapes.parameters;
+    graph::Builder ops;
+    network.encode(ops, ops.input({1, network.image_channels, size, size}));
+    network.decode(ops, ops.input({1, network.latent_channels, 1, 1}));
+    return std::move(ops).finished({}).parameters;
 }
 
 std::vector<graph::ParameterSpec> parameters_of(const networks::ClipText& network) {
-    graph::ShapeOps shapes;
-    network.forward(shapes, graph::Shape{1, 1});
-    return shapes.parameters;
+    graph::Builder ops;
+    network.forward(ops, ops.input({1, 1}));
+    return std::move(ops).finished({}).parameters;
 }
 
 DiffusersDirectory::DiffusersDirectory(fs::path path) : path_(std::move(path)) {

@@ -19,7 +19,7 @@ std::int64_t inner_resolution(const AdmUNetConfig& config, std::size_t level) {
     return (config.resolution / config.patch_size) >> level;
 }
 
-graph::Value embed(graph::Ops& ops, const AdmUNetConfig& config, const Inputs& inputs) {
+graph::Value embed(graph::Builder& ops, const AdmUNetConfig& config, const Inputs& inputs) {
     const std::int64_t width = config.model_channels * config.channel_mult_emb;
     graph::Value e = ops.sinusoid(inputs.c_noise, {.width = config.model_channels});
     if (inputs.augment) {
@@ -44,7 +44,7 @@ bool attends(const AdmUNetConfig& config, std::int64_t resolution) {
            config.attention_resolutions.end();
 }
 
-AdmEncoded encode(graph::Ops& ops, const AdmUNetConfig& config, const Inputs& inputs) {
+AdmEncoded encode(graph::Builder& ops, const AdmUNetConfig& config, const Inputs& inputs) {
     AdmEncoded state{inputs.x, embed(ops, config, inputs), {}};
     if (config.patch_size > 1) state.x = ops.pixel_unshuffle(state.x, config.patch_size);
     for (std::size_t level = 0; level < config.channel_mult.size(); ++level) {
@@ -71,7 +71,7 @@ AdmEncoded encode(graph::Ops& ops, const AdmUNetConfig& config, const Inputs& in
     return state;
 }
 
-graph::Value decode(graph::Ops& ops, const AdmUNetConfig& config, AdmEncoded state) {
+graph::Value decode(graph::Builder& ops, const AdmUNetConfig& config, AdmEncoded state) {
     const std::size_t levels = config.channel_mult.size();
     for (std::size_t level = levels; level-- > 0;) {
         const std::int64_t resolution = inner_resolution(config, level);
@@ -122,13 +122,13 @@ void check(const AdmUNetConfig& config, const std::string& where) {
 
 }  // namespace
 
-Outputs adm_unet(graph::Ops& ops, const AdmUNetConfig& config, const Inputs& inputs) {
+Outputs adm_unet(graph::Builder& ops, const AdmUNetConfig& config, const Inputs& inputs) {
     AdmEncoded encoded = encode(ops, config, inputs);
     const graph::Value bottleneck = encoded.x;
     return {decode(ops, config, std::move(encoded)), bottleneck};
 }
 
-graph::Value adm_unet_bottleneck(graph::Ops& ops, const AdmUNetConfig& config,
+graph::Value adm_unet_bottleneck(graph::Builder& ops, const AdmUNetConfig& config,
                                  const Inputs& inputs) {
     return encode(ops, config, inputs).x;
 }

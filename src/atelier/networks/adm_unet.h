@@ -23,10 +23,10 @@ struct AdmUNetConfig {
 
 /// F(x; c_noise, labels): `x` [N,channels,resolution,resolution] -> the same shape, and the
 /// bottleneck.
-Outputs adm_unet(graph::Ops& ops, const AdmUNetConfig& config, const Inputs& inputs);
+Outputs adm_unet(graph::Builder& ops, const AdmUNetConfig& config, const Inputs& inputs);
 
 /// The output of the last encoder block, [N, C, resolution/patch_size/2^(levels-1), ...].
-graph::Value adm_unet_bottleneck(graph::Ops& ops, const AdmUNetConfig& config,
+graph::Value adm_unet_bottleneck(graph::Builder& ops, const AdmUNetConfig& config,
                                  const Inputs& inputs);
 
 /// Reads the keys of AdmUNetConfig from a model's config.json.

@@ -5,7 +5,7 @@
 
 namespace atelier::networks {
 
-ClassifierOutput classifier(graph::Ops& ops, const ClassifierConfig& config,
+ClassifierOutput classifier(graph::Builder& ops, const ClassifierConfig& config,
                             const graph::Value& images) {
     const auto layer = [&](const graph::Value& x, const std::string& name, std::int64_t channels,
                            std::int64_t stride) {
@@ -22,6 +22,17 @@ ClassifierOutput classifier(graph::Ops& ops, const ClassifierConfig& config,
     return {features,
             ops.linear(ops.silu(features), "logits", {.out_features = config.classes}),
             {fine, middle, coarse}};
+}
+
+graph::Graph classifier_graph(const ClassifierConfig& config) {
+    const graph::Shape images{1, config.channels, config.resolution, config.resolution};
+    return graph::record({images}, [&](graph::Builder& ops,
+                                              std::span<const graph::Value> in) {
+        const ClassifierOutput out = classifier(ops, config, in[0]);
+        std::vector<graph::Value> outputs{out.features, out.logits};
+        outputs.insert(outputs.end(), out.layers.begin(), out.layers.end());
+        return outputs;
+    });
 }
 
 ClassifierConfig read_classifier_config(const core::JsonObject& json) {

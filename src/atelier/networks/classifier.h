@@ -19,8 +19,11 @@ struct ClassifierOutput {
 
 /// A small convolutional classifier. Its features are the reference features for small grey images,
 /// as Inception's are for photographs; distances based on them are named as such and are not FID.
-ClassifierOutput classifier(graph::Ops& ops, const ClassifierConfig& config,
+ClassifierOutput classifier(graph::Builder& ops, const ClassifierConfig& config,
                             const graph::Value& images);
+
+/// Its graph for any batch of images: outputs features, logits and the layers.
+graph::Graph classifier_graph(const ClassifierConfig& config);
 
 /// Reads a classifier's config.json (`architecture` is "classifier"). Throws core::Error naming
 /// file and key.

@@ -30,7 +30,7 @@ ClipText ClipText::of(const core::JsonObject& config) {
     return network;
 }
 
-graph::Value ClipText::forward(graph::Ops& ops, const graph::Value& ids) const {
+graph::Value ClipText::forward(graph::Builder& ops, const graph::Value& ids) const {
     graph::Value x = ops.embedding(ids, "text_model.embeddings.token_embedding", vocabulary, width);
     x = ops.add_positions(x, "text_model.embeddings.position_embedding", positions);
     for (std::int64_t i = 0; i < layers; ++i) {

@@ -1,7 +1,7 @@
 #pragma once
 
 #include "atelier/core/json_file.h"
-#include "atelier/graph/ops.h"
+#include "atelier/graph/graph_cache.h"
 
 namespace atelier::networks {
 
@@ -17,7 +17,10 @@ struct ClipText {
 
     /// `ids` [N,T] int64 -> hidden states after the final layer norm, [N,T,width]. Attention is
     /// causal.
-    graph::Value forward(graph::Ops& ops, const graph::Value& ids) const;
+    graph::Value forward(graph::Builder& ops, const graph::Value& ids) const;
+
+    /// What `forward` has recorded; copies share it.
+    std::shared_ptr<graph::GraphCache> graphs = std::make_shared<graph::GraphCache>();
 };
 
 }  // namespace atelier::networks

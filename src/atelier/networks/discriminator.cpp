@@ -6,7 +6,7 @@ namespace atelier::networks {
 
 namespace {
 
-graph::Value on_features(graph::Ops& ops, const graph::Value& features) {
+graph::Value on_features(graph::Builder& ops, const graph::Value& features) {
     const std::int64_t width = ops.shape(features)[1];
     graph::Value h = ops.silu(ops.layer_norm(features, "head.norm0", 1e-5));
     h = ops.silu(ops.linear(h, "head.layer0", {.out_features = width}));
@@ -14,7 +14,7 @@ graph::Value on_features(graph::Ops& ops, const graph::Value& features) {
     return ops.linear(h, "head.logit", {.out_features = 1});
 }
 
-graph::Value on_images(graph::Ops& ops, const graph::Value& bottleneck) {
+graph::Value on_images(graph::Builder& ops, const graph::Value& bottleneck) {
     graph::Value h = bottleneck;
     const std::int64_t channels = ops.shape(h)[1];
     if (ops.shape(h)[2] > 4) {
@@ -32,7 +32,7 @@ graph::Value on_images(graph::Ops& ops, const graph::Value& bottleneck) {
 
 }  // namespace
 
-graph::Value discriminator_head(graph::Ops& ops, const graph::Value& bottleneck) {
+graph::Value discriminator_head(graph::Builder& ops, const graph::Value& bottleneck) {
     return ops.shape(bottleneck).size() == 4 ? on_images(ops, bottleneck)
                                              : on_features(ops, bottleneck);
 }

@@ -1,6 +1,6 @@
 #pragma once
 
-#include "atelier/graph/ops.h"
+#include "atelier/graph/builder.h"
 
 namespace atelier::networks {
 
@@ -8,6 +8,6 @@ namespace atelier::networks {
 /// or [N,F] -> one logit per sample, [N,1]. Images: a strided convolution where H > 4, one over the
 /// remaining pixels, then 1x1, with norms and SiLU between; features: two hidden layers. Parameter
 /// names begin with "head.".
-graph::Value discriminator_head(graph::Ops& ops, const graph::Value& bottleneck);
+graph::Value discriminator_head(graph::Builder& ops, const graph::Value& bottleneck);
 
 }  // namespace atelier::networks

@@ -18,7 +18,7 @@ constexpr double noise_stretch = 100.0;
 
 std::int64_t half(const MlpConfig& config) { return (config.blocks + 1) / 2; }
 
-State enter(graph::Ops& ops, const MlpConfig& config, const Inputs& inputs) {
+State enter(graph::Builder& ops, const MlpConfig& config, const Inputs& inputs) {
     graph::Value e =
         ops.sinusoid(ops.scale(inputs.c_noise, noise_stretch), {.width = config.hidden});
     e = ops.linear(e, "model.map_noise", {.out_features = config.hidden});
@@ -32,7 +32,7 @@ State enter(graph::Ops& ops, const MlpConfig& config, const Inputs& inputs) {
     return {ops.linear(inputs.x, "model.input", {.out_features = config.hidden}), ops.silu(e)};
 }
 
-void run_block(graph::Ops& ops, const MlpConfig& config, State& state, std::int64_t index) {
+void run_block(graph::Builder& ops, const MlpConfig& config, State& state, std::int64_t index) {
     const std::string name = fmt::format("model.block{}", index);
     graph::Value y =
         ops.linear(ops.silu(state.h), name + ".layer0", {.out_features = config.hidden});
@@ -44,7 +44,7 @@ void run_block(graph::Ops& ops, const MlpConfig& config, State& state, std::int6
 
 }  // namespace
 
-Outputs mlp(graph::Ops& ops, const MlpConfig& config, const Inputs& inputs) {
+Outputs mlp(graph::Builder& ops, const MlpConfig& config, const Inputs& inputs) {
     State state = enter(ops, config, inputs);
     for (std::int64_t i = 0; i < half(config); ++i) run_block(ops, config, state, i);
     const graph::Value bottleneck = state.h;
@@ -54,7 +54,7 @@ Outputs mlp(graph::Ops& ops, const MlpConfig& config, const Inputs& inputs) {
             bottleneck};
 }
 
-graph::Value mlp_bottleneck(graph::Ops& ops, const MlpConfig& config, const Inputs& inputs) {
+graph::Value mlp_bottleneck(graph::Builder& ops, const MlpConfig& config, const Inputs& inputs) {
     State state = enter(ops, config, inputs);
     for (std::int64_t i = 0; i < half(config); ++i) run_block(ops, config, state, i);
     return state.h;
@@ -72,10 +72,10 @@ Network build_mlp(const core::JsonObject& json) {
     network.architecture = "mlp";
     network.data_shape = {config.dimensions};
     network.label_dim = config.classes;
-    network.forward = [config](graph::Ops& ops, const Inputs& inputs) {
+    network.forward = [config](graph::Builder& ops, const Inputs& inputs) {
         return mlp(ops, config, inputs);
     };
-    network.encode = [config](graph::Ops& ops, const Inputs& inputs) {
+    network.encode = [config](graph::Builder& ops, const Inputs& inputs) {
         return mlp_bottleneck(ops, config, inputs);
     };
     return network;

@@ -13,10 +13,10 @@ struct MlpConfig {
 };
 
 /// F(x; c_noise, labels): `x` [N,dimensions] -> the same shape, and the bottleneck.
-Outputs mlp(graph::Ops& ops, const MlpConfig& config, const Inputs& inputs);
+Outputs mlp(graph::Builder& ops, const MlpConfig& config, const Inputs& inputs);
 
 /// Hidden features after half of the blocks, [N,hidden].
-graph::Value mlp_bottleneck(graph::Ops& ops, const MlpConfig& config, const Inputs& inputs);
+graph::Value mlp_bottleneck(graph::Builder& ops, const MlpConfig& config, const Inputs& inputs);
 
 /// Reads the keys of MlpConfig from a model's config.json.
 Network build_mlp(const core::JsonObject& config);

@@ -6,7 +6,6 @@
 
 #include "atelier/core/error.h"
 #include "atelier/core/schema.h"
-#include "atelier/graph/shape_ops.h"
 #include "atelier/networks/adm_unet.h"
 #include "atelier/networks/mlp.h"
 #include "atelier/networks/sd_unet.h"
@@ -29,13 +28,12 @@ const std::map<std::string, Builder>& builders() {
     return all;
 }
 
-Inputs symbolic_inputs(const Network& network) {
-    graph::Shape x{1};
-    x.insert(x.end(), network.data_shape.begin(), network.data_shape.end());
-    Inputs inputs{x, graph::Shape{1}, std::nullopt};
-    if (network.label_dim > 0) inputs.labels = network.label_shape(1);
-    if (network.augment_dim > 0) inputs.augment = graph::Shape{1, network.augment_dim};
-    return inputs;
+/// Adds the network's ops: outputs raw and bottleneck, or the bottleneck alone.
+std::vector<graph::Value> add_ops(graph::Builder& ops, const Network& network, const Inputs& inputs,
+                                  TraceScope scope) {
+    if (scope == TraceScope::encoder_only) return {network.encode(ops, inputs)};
+    const Outputs outputs = network.forward(ops, inputs);
+    return {outputs.raw, outputs.bottleneck};
 }
 
 void add_text(Network& network, const core::JsonObject& config) {
@@ -69,21 +67,46 @@ Network make_network(const core::JsonObject& config) {
     return network;
 }
 
-graph::ShapeOps trace(const Network& network, const graph::ActivationPolicy& policy,
-                      TraceScope scope) {
-    graph::ShapeOps shapes(policy);
-    if (scope == TraceScope::encoder_only) {
-        network.encode(shapes, symbolic_inputs(network));
-        return shapes;
-    }
-    network.forward(shapes, symbolic_inputs(network));
-    if (network.text) network.text->forward(shapes, graph::Shape{1, network.text->positions});
+std::shared_ptr<const graph::Graph> graph_of(const Network& network,
+                                             const InputsOf<graph::Shape>& shapes,
+                                             TraceScope scope) {
+    graph::GraphCache& cache =
+        scope == TraceScope::full ? network.graphs->full : network.graphs->encoder_only;
+    return cache.graph(shapes.list(), [&](graph::Builder& ops, std::span<const graph::Value> in) {
+        Inputs inputs{in[0], in[1]};
+        if (shapes.labels) inputs.labels = in[2];
+        if (shapes.augment) inputs.augment = in.back();
+        return add_ops(ops, network, inputs, scope);
+    });
+}
+
+InputsOf<graph::Shape> input_shapes(const Network& network, bool augmented) {
+    graph::Shape x{1};
+    x.insert(x.end(), network.data_shape.begin(), network.data_shape.end());
+    InputsOf<graph::Shape> shapes{x, {1}};
+    if (network.label_dim > 0) shapes.labels = network.label_shape(1);
+    if (augmented && network.augment_dim > 0) shapes.augment = {1, network.augment_dim};
     return shapes;
 }
 
+Trace trace(const Network& network, const graph::ActivationPolicy& policy, TraceScope scope) {
+    const InputsOf<graph::Shape> shapes = input_shapes(network, true);
+    graph::Builder ops;
+    Inputs inputs{ops.input(shapes.x), ops.input(shapes.c_noise)};
+    if (shapes.labels) inputs.labels = ops.input(*shapes.labels);
+    if (shapes.augment) inputs.augment = ops.input(*shapes.augment);
+    std::vector<graph::Value> outputs = add_ops(ops, network, inputs, scope);
+    if (network.text && scope == TraceScope::full) {
+        outputs.push_back(
+            network.text->forward(ops, ops.input(graph::Shape{1, network.text->positions})));
+    }
+    const graph::Graph recorded = std::move(ops).finished(std::move(outputs));
+    return {recorded.parameters, graph::flops(recorded), graph::memory(recorded, policy)};
+}
+
 graph::Shape bottleneck_shape(const Network& network) {
-    graph::ShapeOps shapes;
-    return shapes.shape(network.encode(shapes, symbolic_inputs(network)));
+    const auto recorded = graph_of(network, input_shapes(network, true), TraceScope::encoder_only);
+    return recorded->shape(recorded->outputs[0]);
 }
 
 }  // namespace atelier::networks

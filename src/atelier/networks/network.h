@@ -1,6 +1,7 @@
 #pragma once
 
 #include <functional>
+#include <memory>
 #include <optional>
 #include <string>
 #include <vector>
@@ -8,19 +9,29 @@
 #include <nlohmann/json.hpp>
 
 #include "atelier/core/json_file.h"
-#include "atelier/graph/ops.h"
-#include "atelier/graph/shape_ops.h"
+#include "atelier/graph/cost.h"
+#include "atelier/graph/graph_cache.h"
 #include "atelier/networks/clip_text.h"
 
 namespace atelier::networks {
 
-/// The inputs of a network: `x` [N,...], `c_noise` [N], `labels` one-hot [N,label_dim] or text
-/// states [N,tokens,label_dim] (absent when unconditional), `augment` [N,augment_dim], how training
-/// images were augmented (absent: not at all).
-struct Inputs {
-    graph::Value x, c_noise;
-    std::optional<graph::Value> labels, augment{};
+/// The inputs of a network, or anything that there is one of per input: `x` [N,...], `c_noise` [N],
+/// `labels` one-hot [N,label_dim] or text states [N,tokens,label_dim] (absent when unconditional),
+/// `augment` [N,augment_dim], how training images were augmented (absent: not at all).
+template <class T>
+struct InputsOf {
+    T x, c_noise;
+    std::optional<T> labels{}, augment{};
+
+    /// Those that are present, in this order: the inputs of the network's graph.
+    std::vector<T> list() const {
+        std::vector<T> all{x, c_noise};
+        if (labels) all.push_back(*labels);
+        if (augment) all.push_back(*augment);
+        return all;
+    }
 };
+using Inputs = InputsOf<graph::Value>;
 
 /// The outputs of a network: the raw output F, shaped like x, and the bottleneck, the features at
 /// the lowest resolution, [N,C,h,w] or [N,F].
@@ -28,7 +39,10 @@ struct Outputs {
     graph::Value raw, bottleneck;
 };
 
-/// A network is a function over a named parameter map, written against the op set of ops/ops.h.
+/// How much of a network is recorded.
+enum class TraceScope { full, encoder_only };
+
+/// A network is a function over a named parameter map, written against the op set of graph/graph.h.
 struct Network {
     std::string architecture;
     graph::Shape data_shape;     // of one sample: [C,H,W] or [D]
@@ -44,11 +58,28 @@ struct Network {
         return tokens > 0 ? graph::Shape{batch, tokens, label_dim} : graph::Shape{batch, label_dim};
     }
 
-    std::function<Outputs(graph::Ops&, const Inputs&)> forward;
+    std::function<Outputs(graph::Builder&, const Inputs&)> forward;
 
     /// Only the bottleneck, without computing what follows it.
-    std::function<graph::Value(graph::Ops&, const Inputs&)> encode;
+    std::function<graph::Value(graph::Builder&, const Inputs&)> encode;
+
+    /// What `forward`, `encode` and the GAN head on its bottleneck have recorded. Copies of a
+    /// network share it.
+    struct Graphs {
+        graph::GraphCache full, encoder_only, head;
+    };
+    std::shared_ptr<Graphs> graphs = std::make_shared<Graphs>();
 };
+
+/// The graph of `network` for inputs of these shapes and any batch, recorded once. Its inputs are
+/// InputsOf::list, its outputs raw and bottleneck, or the bottleneck alone.
+std::shared_ptr<const graph::Graph> graph_of(const Network& network,
+                                             const InputsOf<graph::Shape>& inputs,
+                                             TraceScope scope = TraceScope::full);
+
+/// The shapes of all inputs of `network` for a batch of one; without augment labels unless
+/// `augmented`.
+InputsOf<graph::Shape> input_shapes(const Network& network, bool augmented = false);
 
 /// Builds the network that a model directory's config.json describes: `architecture` selects the
 /// builder, which defines the other keys. Throws core::Error naming file and key.
@@ -57,13 +88,16 @@ Network make_network(const core::JsonObject& config);
 /// The supported values of `architecture`.
 std::vector<std::string> architectures();
 
-/// How much of a network is traced.
-enum class TraceScope { full, encoder_only };
+/// What a batch of one costs. `memory` is that of the activations that the policy retains.
+struct Trace {
+    std::vector<graph::ParameterSpec> parameters;
+    double flops;
+    graph::MemoryEstimate memory;
+};
 
-/// Runs `network` through ShapeOps for a batch of one: its parameters, FLOPs and the memory of the
-/// activations that `policy` retains.
-graph::ShapeOps trace(const Network& network, const graph::ActivationPolicy& policy = {},
-                      TraceScope scope = TraceScope::full);
+/// Follows `network`, augment labels and text tower included.
+Trace trace(const Network& network, const graph::ActivationPolicy& policy = {},
+            TraceScope scope = TraceScope::full);
 
 /// The shape of the bottleneck for a batch of one.
 graph::Shape bottleneck_shape(const Network& network);

@@ -19,12 +19,12 @@ bool attends(const core::JsonObject& config, const std::string& key, const std::
 }
 
 /// `inputs` are x and the time embedding.
-Value resnet(graph::Ops& ops, std::span<const Value> inputs, const std::string& name,
+Value resnet(graph::Builder& ops, std::span<const Value> inputs, const std::string& name,
              std::int64_t channels, const SdNorm& norm) {
     return sd_resnet(ops, inputs[0], inputs[1], name, channels, norm);
 }
 
-Value attend(graph::Ops& ops, const Value& x, const Value& to, const std::string& name,
+Value attend(graph::Builder& ops, const Value& x, const Value& to, const std::string& name,
              std::int64_t heads) {
     const std::int64_t width = ops.shape(x)[2];
     const auto projected = [&](const Value& from, const char* what) {
@@ -36,7 +36,7 @@ Value attend(graph::Ops& ops, const Value& x, const Value& to, const std::string
 }
 
 /// Self-attention, cross-attention to the text, then a feed-forward layer four times as wide.
-Value transformer_block(graph::Ops& ops, Value x, const Value& hidden, const std::string& name,
+Value transformer_block(graph::Builder& ops, Value x, const Value& hidden, const std::string& name,
                         std::int64_t heads) {
     constexpr double eps = 1e-5;
     const std::int64_t width = ops.shape(x)[2];
@@ -50,11 +50,11 @@ Value transformer_block(graph::Ops& ops, Value x, const Value& hidden, const std
 }
 
 /// `inputs` are x and the text states.
-Value transformer(graph::Ops& ops, std::span<const Value> inputs, const std::string& name,
+Value transformer(graph::Builder& ops, std::span<const Value> inputs, const std::string& name,
                   const SdUnet& network, const SdUnet::Block& sizes) {
     const Value& x = inputs[0];
     const graph::Shape shape = ops.shape(x);
-    const graph::Convolution pointwise{.out_channels = shape[1], .kernel = 1, .padding = 0};
+    const graph::Conv2d pointwise{.out_channels = shape[1], .kernel = 1, .padding = 0};
     const bool linear = network.linear_projections;
     const Value normed =
         ops.group_norm(x, name + ".norm", {.groups = network.norm.groups, .eps = 1e-6});
@@ -71,10 +71,11 @@ Value transformer(graph::Ops& ops, std::span<const Value> inputs, const std::str
     return ops.add(out, x);
 }
 
-/// One evaluation. Residual blocks and transformers are Ops::block, so that they may be recomputed.
+/// One evaluation. Residual blocks and transformers are Builder::block, so that they may be
+/// recomputed.
 class Evaluation {
 public:
-    Evaluation(const SdUnet& network, graph::Ops& ops, const Value& hidden)
+    Evaluation(const SdUnet& network, graph::Builder& ops, const Value& hidden)
         : network_(network), ops_(ops), hidden_(hidden) {}
 
     /// The encoder and the middle block; collects the skips for the decoder.
@@ -110,7 +111,7 @@ private:
         const std::string name = block + ".resnets." + std::to_string(i);
         const Value inputs[]{x, embedding_};
         return ops_.block(inputs, [name, channels, norm = network_.norm](
-                                      graph::Ops& ops, std::span<const Value> in) {
+                                      graph::Builder& ops, std::span<const Value> in) {
             return resnet(ops, in, name, channels, norm);
         });
     }
@@ -119,10 +120,10 @@ private:
                     const SdUnet::Block& sizes) {
         const std::string name = block + ".attentions." + std::to_string(i);
         const Value inputs[]{x, hidden_};
-        return ops_.block(
-            inputs, [name, sizes, network = network_](graph::Ops& ops, std::span<const Value> in) {
-                return transformer(ops, in, name, network, sizes);
-            });
+        return ops_.block(inputs, [name, sizes, network = network_](graph::Builder& ops,
+                                                                    std::span<const Value> in) {
+            return transformer(ops, in, name, network, sizes);
+        });
     }
 
     Value down(Value x, std::size_t i) {
@@ -158,7 +159,7 @@ private:
     }
 
     const SdUnet& network_;
-    graph::Ops& ops_;
+    graph::Builder& ops_;
     const Value& hidden_;
     Value embedding_;
     std::vector<Value> skips_;
@@ -247,14 +248,15 @@ SdUnet SdUnet::of(const core::JsonObject& config) {
     return network;
 }
 
-SdUnet::Output SdUnet::forward(graph::Ops& ops, const Value& x, const Value& t,
+SdUnet::Output SdUnet::forward(graph::Builder& ops, const Value& x, const Value& t,
                                const Value& hidden) const {
     Evaluation evaluation(*this, ops, hidden);
     const Value middle = evaluation.encode(x, t);
     return {evaluation.decode(middle), middle};
 }
 
-Value SdUnet::encode(graph::Ops& ops, const Value& x, const Value& t, const Value& hidden) const {
+Value SdUnet::encode(graph::Builder& ops, const Value& x, const Value& t,
+                     const Value& hidden) const {
     return Evaluation(*this, ops, hidden).encode(x, t);
 }
 
@@ -271,11 +273,11 @@ Network build_sd_unet(const core::JsonObject& config) {
     network.data_shape = {unet.in_channels, unet.sample_size, unet.sample_size};
     network.label_dim = unet.context_width;
     network.tokens = config.integer_or("tokens", tokens_of_clip, 1, 65536);
-    network.forward = [unet](graph::Ops& ops, const Inputs& in) {
+    network.forward = [unet](graph::Builder& ops, const Inputs& in) {
         const SdUnet::Output seen = unet.forward(ops, in.x, in.c_noise, *in.labels);
         return Outputs{seen.predicted, seen.middle};
     };
-    network.encode = [unet](graph::Ops& ops, const Inputs& in) {
+    network.encode = [unet](graph::Builder& ops, const Inputs& in) {
         return unet.encode(ops, in.x, in.c_noise, *in.labels);
     };
     return network;

@@ -32,11 +32,11 @@ struct SdUnet {
             middle;  // [N,out_channels,H,W]; the middle block's features, [N,C,H/factor,W/factor]
     };
     /// `x` [N,in_channels,H,W], `t` [N] time steps, `hidden` [N,T,context_width] text states.
-    Output forward(graph::Ops& ops, const graph::Value& x, const graph::Value& t,
+    Output forward(graph::Builder& ops, const graph::Value& x, const graph::Value& t,
                    const graph::Value& hidden) const;
 
     /// Only the middle block's features, without computing what follows them.
-    graph::Value encode(graph::Ops& ops, const graph::Value& x, const graph::Value& t,
+    graph::Value encode(graph::Builder& ops, const graph::Value& x, const graph::Value& t,
                         const graph::Value& hidden) const;
 };
 

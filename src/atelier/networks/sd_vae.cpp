@@ -11,7 +11,7 @@ namespace {
 
 using graph::Value;
 
-Value attention(graph::Ops& ops, const Value& x, const std::string& name, const SdNorm& norm) {
+Value attention(graph::Builder& ops, const Value& x, const std::string& name, const SdNorm& norm) {
     const graph::Shape shape = ops.shape(x);
     const Value seen = ops.tokens(
         ops.group_norm(x, name + ".group_norm", {.groups = norm.groups, .eps = norm.eps}));
@@ -23,14 +23,14 @@ Value attention(graph::Ops& ops, const Value& x, const std::string& name, const 
     return ops.add(x, ops.image(projected(attended, ".to_out.0"), shape[2], shape[3]));
 }
 
-Value middle(graph::Ops& ops, Value x, const std::string& name, const SdVae& network) {
+Value middle(graph::Builder& ops, Value x, const std::string& name, const SdVae& network) {
     const std::int64_t channels = network.channels.back();
     x = sd_resnet(ops, x, std::nullopt, name + ".resnets.0", channels, network.norm);
     if (network.middle_attends) x = attention(ops, x, name + ".attentions.0", network.norm);
     return sd_resnet(ops, x, std::nullopt, name + ".resnets.1", channels, network.norm);
 }
 
-Value last(graph::Ops& ops, const Value& x, const std::string& part, const SdVae& network,
+Value last(graph::Builder& ops, const Value& x, const std::string& part, const SdVae& network,
            std::int64_t out_channels) {
     const Value y =
         ops.group_norm(x, part + ".conv_norm_out",
@@ -83,7 +83,7 @@ SdVae SdVae::of(const core::JsonObject& config) {
     return network;
 }
 
-Value SdVae::encode(graph::Ops& ops, const Value& image) const {
+Value SdVae::encode(graph::Builder& ops, const Value& image) const {
     Value x = ops.conv2d(image, "encoder.conv_in", {.out_channels = channels[0]});
     for (std::size_t i = 0; i < channels.size(); ++i) {
         const std::string block = "encoder.down_blocks." + std::to_string(i);
@@ -101,7 +101,7 @@ Value SdVae::encode(graph::Ops& ops, const Value& image) const {
                  : x;
 }
 
-Value SdVae::decode(graph::Ops& ops, const Value& latent) const {
+Value SdVae::decode(graph::Builder& ops, const Value& latent) const {
     const Value start =
         post_quant ? ops.conv2d(latent, "post_quant_conv",
                                 {.out_channels = latent_channels, .kernel = 1, .padding = 0})

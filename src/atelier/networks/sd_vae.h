@@ -29,10 +29,10 @@ struct SdVae {
 
     /// Images [N,image_channels,H,W] in [-1,1] -> mean and log variance of latents,
     /// [N,2*latent_channels,H/factor,W/factor], unscaled.
-    graph::Value encode(graph::Ops& ops, const graph::Value& image) const;
+    graph::Value encode(graph::Builder& ops, const graph::Value& image) const;
 
     /// Latents [N,latent_channels,h,w], unscaled -> images [N,image_channels,h*factor,w*factor].
-    graph::Value decode(graph::Ops& ops, const graph::Value& latent) const;
+    graph::Value decode(graph::Builder& ops, const graph::Value& latent) const;
 };
 
 }  // namespace atelier::networks

@@ -26,7 +26,7 @@ bool attends(const SongUNetConfig& config, std::int64_t resolution) {
            config.attention_resolutions.end();
 }
 
-graph::Value embed(graph::Ops& ops, const SongUNetConfig& config, const Inputs& inputs) {
+graph::Value embed(graph::Builder& ops, const SongUNetConfig& config, const Inputs& inputs) {
     const std::int64_t width = config.model_channels * config.channel_mult_noise,
                        wide = config.model_channels * config.channel_mult_emb;
     const auto linear = [&](const graph::Value& x, const char* name, std::int64_t features,
@@ -56,21 +56,21 @@ graph::Resample up(const SongUNetConfig& config) {
 }
 
 /// The convolution comes first, on an image that is also padded for the filter.
-graph::Value fused_down(graph::Ops& ops, const SongUNetConfig& config, const graph::Value& x,
+graph::Value fused_down(graph::Builder& ops, const SongUNetConfig& config, const graph::Value& x,
                         const std::string& name, std::int64_t channels) {
-    const graph::Convolution layer{
+    const graph::Conv2d layer{
         .out_channels = channels, .padding = config.smooth ? 2 : 1, .init = song_style.init};
     return ops.resample(ops.conv2d(x, name, layer),
                         config.smooth ? graph::Resample::smooth_down_valid : graph::Resample::down);
 }
 
 /// Adds `aux`, this level's features of the image itself, to the level's first features.
-void join_image(graph::Ops& ops, const SongUNetConfig& config, std::int64_t resolution,
+void join_image(graph::Builder& ops, const SongUNetConfig& config, std::int64_t resolution,
                 SongEncoded& state, graph::Value& aux) {
     const std::int64_t channels = ops.shape(state.x)[1];
     if (config.encoder == Encoder::skip) {
         aux = ops.resample(aux, down(config));
-        const graph::Convolution pointwise{
+        const graph::Conv2d pointwise{
             .out_channels = channels, .kernel = 1, .padding = 0, .init = song_style.init};
         state.x =
             ops.add(state.x, ops.conv2d(aux, level_name("enc", resolution, "aux_skip"), pointwise));
@@ -81,7 +81,7 @@ void join_image(graph::Ops& ops, const SongUNetConfig& config, std::int64_t reso
     }
 }
 
-SongEncoded encode(graph::Ops& ops, const SongUNetConfig& config, const Inputs& inputs) {
+SongEncoded encode(graph::Builder& ops, const SongUNetConfig& config, const Inputs& inputs) {
     SongEncoded state{inputs.x, embed(ops, config, inputs), {}};
     graph::Value aux = inputs.x;
     for (std::size_t level = 0; level < config.channel_mult.size(); ++level) {
@@ -111,7 +111,7 @@ SongEncoded encode(graph::Ops& ops, const SongUNetConfig& config, const Inputs& 
     return state;
 }
 
-void decode_level(graph::Ops& ops, const SongUNetConfig& config, std::size_t level,
+void decode_level(graph::Builder& ops, const SongUNetConfig& config, std::size_t level,
                   SongEncoded& state) {
     const std::int64_t resolution = config.resolution >> level, same = ops.shape(state.x)[1];
     const auto block = [&](const std::string& what, const UNetBlock& options) {
@@ -135,7 +135,7 @@ void decode_level(graph::Ops& ops, const SongUNetConfig& config, std::size_t lev
 }
 
 /// The image contribution of a level.
-graph::Value image_of(graph::Ops& ops, const SongUNetConfig& config, std::size_t level,
+graph::Value image_of(graph::Builder& ops, const SongUNetConfig& config, std::size_t level,
                       const graph::Value& x) {
     const std::int64_t resolution = config.resolution >> level;
     const graph::Value h = unet_norm(ops, x, level_name("dec", resolution, "aux_norm"),
@@ -144,7 +144,7 @@ graph::Value image_of(graph::Ops& ops, const SongUNetConfig& config, std::size_t
                       {.out_channels = config.channels, .init = song_style.last_init});
 }
 
-graph::Value decode(graph::Ops& ops, const SongUNetConfig& config, SongEncoded state) {
+graph::Value decode(graph::Builder& ops, const SongUNetConfig& config, SongEncoded state) {
     graph::Value image;
     for (std::size_t level = config.channel_mult.size(); level-- > 0;) {
         decode_level(ops, config, level, state);
@@ -211,13 +211,13 @@ SongUNetConfig read_config(const core::JsonObject& json) {
 
 }  // namespace
 
-Outputs song_unet(graph::Ops& ops, const SongUNetConfig& config, const Inputs& inputs) {
+Outputs song_unet(graph::Builder& ops, const SongUNetConfig& config, const Inputs& inputs) {
     SongEncoded encoded = encode(ops, config, inputs);
     const graph::Value bottleneck = encoded.x;
     return {decode(ops, config, std::move(encoded)), bottleneck};
 }
 
-graph::Value song_unet_bottleneck(graph::Ops& ops, const SongUNetConfig& config,
+graph::Value song_unet_bottleneck(graph::Builder& ops, const SongUNetConfig& config,
                                   const Inputs& inputs) {
     return encode(ops, config, inputs).x;
 }

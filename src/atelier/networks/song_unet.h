@@ -30,10 +30,10 @@ struct SongUNetConfig {
 
 /// F(x; c_noise, labels): `x` [N,channels,resolution,resolution] -> the same shape, and the
 /// bottleneck.
-Outputs song_unet(graph::Ops& ops, const SongUNetConfig& config, const Inputs& inputs);
+Outputs song_unet(graph::Builder& ops, const SongUNetConfig& config, const Inputs& inputs);
 
 /// The output of the last encoder block, [N, C, resolution/2^(levels-1), ...].
-graph::Value song_unet_bottleneck(graph::Ops& ops, const SongUNetConfig& config,
+graph::Value song_unet_bottleneck(graph::Builder& ops, const SongUNetConfig& config,
                                   const Inputs& inputs);
 
 /// Reads a model's config.json: SongUNetConfig's keys, and EDM's `embedding_type`, `encoder_type`,

@@ -18,7 +18,7 @@ const UNetStyle song_style{.modulated = false,
 
 namespace {
 
-graph::Value add_skip(graph::Ops& ops, const graph::Value& h, const graph::Value& skip,
+graph::Value add_skip(graph::Builder& ops, const graph::Value& h, const graph::Value& skip,
                       const UNetStyle& style) {
     const graph::Value sum = ops.add(h, skip);
     return style.skip_scale == 1.0 ? sum : ops.scale(sum, style.skip_scale);
@@ -28,12 +28,12 @@ std::int64_t heads_of(const UNetStyle& style, std::int64_t channels) {
     return style.one_head ? 1 : attention_heads(channels);
 }
 
-graph::Value attend(graph::Ops& ops, const graph::Value& x, const std::string& name,
+graph::Value attend(graph::Builder& ops, const graph::Value& x, const std::string& name,
                     const UNetStyle& style) {
     const std::int64_t channels = ops.shape(x)[1];
-    const graph::Convolution pointwise{
+    const graph::Conv2d pointwise{
         .out_channels = 3 * channels, .kernel = 1, .padding = 0, .init = style.attention_init};
-    const graph::Convolution projection{
+    const graph::Conv2d projection{
         .out_channels = channels, .kernel = 1, .padding = 0, .init = style.last_init};
     const graph::Value qkv = ops.conv2d(unet_norm(ops, x, name + ".norm2", {.eps = style.eps}),
                                         name + ".qkv", pointwise);
@@ -44,7 +44,7 @@ graph::Value attend(graph::Ops& ops, const graph::Value& x, const std::string& n
 }
 
 /// norm1 and SiLU, conditioned on the embedding.
-graph::Value conditioned(graph::Ops& ops, const graph::Value& h, const graph::Value& embedding,
+graph::Value conditioned(graph::Builder& ops, const graph::Value& h, const graph::Value& embedding,
                          const std::string& name, const UNetStyle& style) {
     const std::int64_t channels = ops.shape(h)[1];
     const graph::Value projected =
@@ -52,7 +52,7 @@ graph::Value conditioned(graph::Ops& ops, const graph::Value& h, const graph::Va
                    {.out_features = style.modulated ? 2 * channels : channels, .init = style.init});
     if (style.modulated)
         return unet_norm(ops, h, name + ".norm1",
-                         {.silu = true, .modulation = &projected, .eps = style.eps});
+                         {.silu = true, .modulation = projected, .eps = style.eps});
     return unet_norm(ops, ops.add(h, projected), name + ".norm1", {.silu = true, .eps = style.eps});
 }
 
@@ -64,20 +64,17 @@ std::string level_name(const char* half, std::int64_t resolution, const std::str
     return fmt::format("model.{}.{}x{}_{}", half, resolution, resolution, what);
 }
 
-graph::Value unet_norm(graph::Ops& ops, const graph::Value& x, const std::string& name,
+graph::Value unet_norm(graph::Builder& ops, const graph::Value& x, const std::string& name,
                        const UNetNorm& options) {
     const std::int64_t groups =
         std::max<std::int64_t>(1, std::min<std::int64_t>(32, ops.shape(x)[1] / 4));
-    return ops.group_norm(x, name,
-                          {.groups = groups,
-                           .eps = options.eps,
-                           .silu = options.silu,
-                           .modulation = options.modulation});
+    return ops.group_norm(x, name, {.groups = groups, .eps = options.eps, .silu = options.silu},
+                          options.modulation);
 }
 
 namespace {
 
-graph::Value inside_block(graph::Ops& ops, const graph::Value& x, const graph::Value& embedding,
+graph::Value inside_block(graph::Builder& ops, const graph::Value& x, const graph::Value& embedding,
                           const std::string& name, const UNetBlock& options) {
     const UNetStyle& style = options.style;
     graph::Value h = ops.resample(
@@ -102,11 +99,11 @@ graph::Value inside_block(graph::Ops& ops, const graph::Value& x, const graph::V
 
 }  // namespace
 
-graph::Value unet_block(graph::Ops& ops, const graph::Value& x, const graph::Value& embedding,
+graph::Value unet_block(graph::Builder& ops, const graph::Value& x, const graph::Value& embedding,
                         const std::string& name, const UNetBlock& options) {
     const graph::Value inputs[]{x, embedding};
     return ops.block(inputs,
-                     [name, options](graph::Ops& backend, std::span<const graph::Value> in) {
+                     [name, options](graph::Builder& backend, std::span<const graph::Value> in) {
                          return inside_block(backend, in[0], in[1], name, options);
                      });
 }

@@ -33,7 +33,7 @@ struct UNetBlock {
 
 struct UNetNorm {
     bool silu = false;
-    const graph::Value* modulation = nullptr;
+    std::optional<graph::Value> modulation{};
     double eps = adm_style.eps;
 };
 
@@ -41,22 +41,22 @@ struct UNetNorm {
 /// decoder ("dec").
 std::string level_name(const char* half, std::int64_t resolution, const std::string& what);
 
-/// The network of a U-Net's config, traced once with ShapeOps. Throws core::Error beginning with
+/// The network of a U-Net's config, recorded once. Throws core::Error beginning with
 /// `where` when its channels do not fit together.
 template <class Config>
 Network unet_network(const char* architecture, const Config& config,
-                     Outputs (*forward)(graph::Ops&, const Config&, const Inputs&),
-                     graph::Value (*encode)(graph::Ops&, const Config&, const Inputs&),
+                     Outputs (*forward)(graph::Builder&, const Config&, const Inputs&),
+                     graph::Value (*encode)(graph::Builder&, const Config&, const Inputs&),
                      const std::string& where) {
     Network network;
     network.architecture = architecture;
     network.data_shape = {config.channels, config.resolution, config.resolution};
     network.label_dim = config.classes;
     network.augment_dim = config.augment_dim;
-    network.forward = [=](graph::Ops& ops, const Inputs& inputs) {
+    network.forward = [=](graph::Builder& ops, const Inputs& inputs) {
         return forward(ops, config, inputs);
     };
-    network.encode = [=](graph::Ops& ops, const Inputs& inputs) {
+    network.encode = [=](graph::Builder& ops, const Inputs& inputs) {
         return encode(ops, config, inputs);
     };
     try {
@@ -70,14 +70,14 @@ Network unet_network(const char* architecture, const Config& config,
 
 /// The residual block of EDM's U-Nets (NVlabs/edm:training/networks.py): `x` [N,C,H,W], `embedding`
 /// [N,E].
-graph::Value unet_block(graph::Ops& ops, const graph::Value& x, const graph::Value& embedding,
+graph::Value unet_block(graph::Builder& ops, const graph::Value& x, const graph::Value& embedding,
                         const std::string& name, const UNetBlock& options);
 
 /// One head per 64 channels (EDM's rule): none below 64, in which case a block has no attention.
 std::int64_t attention_heads(std::int64_t channels);
 
 /// GroupNorm with min(32, C/4) groups.
-graph::Value unet_norm(graph::Ops& ops, const graph::Value& x, const std::string& name,
+graph::Value unet_norm(graph::Builder& ops, const graph::Value& x, const std::string& name,
                        const UNetNorm& options = {});
 
 }  // namespace atelier::networks

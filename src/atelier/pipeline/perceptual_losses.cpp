@@ -13,13 +13,12 @@ distillation::RegressionLoss perceptual_loss(const std::string& directory, at::D
     const auto config = networks::read_classifier_config(core::JsonObject(json, path));
     auto parameters = std::make_shared<backends::Parameters>(
         backends::read_parameters(folder / "classifier.safetensors").to(device));
-    return distillation::perceptual([config, parameters](const Tensor& images) {
-        backends::TorchOps backend(*parameters);
-        std::vector<Tensor> layers;
-        for (const graph::Value& layer : networks::classifier(backend, config, images).layers)
-            layers.push_back(backends::tensor_of(layer));
-        return layers;
-    });
+    return distillation::perceptual(
+        [graph = networks::classifier_graph(config), parameters](const Tensor& images) {
+            auto outputs = backends::TorchOps(*parameters).run(graph, std::span(&images, 1));
+            outputs.erase(outputs.begin(), outputs.begin() + 2);  // features and logits
+            return outputs;
+        });
 }
 
 distillation::RegressionLoss lpips_loss(const LpipsConfig& config, at::Device device) {

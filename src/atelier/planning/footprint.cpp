@@ -88,13 +88,13 @@ double resident_bytes() {
     return resident * static_cast<double>(::sysconf(_SC_PAGESIZE));
 }
 
-NetworkCost network_cost(const graph::ShapeOps& inference, const graph::ShapeOps& training) {
+NetworkCost network_cost(const networks::Trace& inference, const networks::Trace& training) {
     NetworkCost cost;
     for (const graph::ParameterSpec& spec : inference.parameters)
         cost.parameters += static_cast<double>(graph::elements(spec.shape));
     cost.flops = inference.flops;
-    cost.inference = inference.memory();
-    cost.training = training.memory();
+    cost.inference = inference.memory;
+    cost.training = training.memory;
     return cost;
 }
 
@@ -130,11 +130,16 @@ NetworkCost low_rank(NetworkCost cost, double deltas) {
 }
 
 NetworkCost head_cost(const networks::Network& network, const ExecutionMode& mode) {
-    graph::ShapeOps inference(activation_policy(mode, false)),
-        training(activation_policy(mode, true));
-    networks::discriminator_head(inference, networks::bottleneck_shape(network));
-    networks::discriminator_head(training, networks::bottleneck_shape(network));
-    return network_cost(inference, training);
+    const graph::Graph head =
+        graph::record({networks::bottleneck_shape(network)},
+                      [](graph::Builder& ops, std::span<const graph::Value> bottleneck) {
+                          return std::vector{networks::discriminator_head(ops, bottleneck[0])};
+                      });
+    const auto traced = [&](bool backward) {
+        return networks::Trace{head.parameters, graph::flops(head),
+                               graph::memory(head, activation_policy(mode, backward))};
+    };
+    return network_cost(traced(false), traced(true));
 }
 
 double score_matching_bytes(const NetworkCost& model, const NetworkCost* teacher,

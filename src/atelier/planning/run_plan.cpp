@@ -103,7 +103,7 @@ nlohmann::json teacher_config(const pipeline::LoadedConfig& loaded, RunPlan& pla
 PlannedNetwork network_of(const std::string& who, const nlohmann::json& config,
                           const std::string& where) {
     PlannedNetwork planned{who, config, networks::make_network(core::JsonObject(config, where))};
-    const graph::ShapeOps traced = networks::trace(planned.network);
+    const networks::Trace traced = networks::trace(planned.network);
     for (const graph::ParameterSpec& spec : traced.parameters)
         planned.parameters += graph::elements(spec.shape);
     planned.flops = traced.flops;

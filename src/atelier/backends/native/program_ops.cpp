@@ -4,6 +4,7 @@
 #include <cstring>
 #include <numbers>
 
+#include "atelier/core/error.h"
 #include "atelier/graph/sinusoid.h"
 #include "atelier/kernels/norm_kernels.h"
 #include "atelier/kernels/row_kernels.h"
@@ -159,14 +160,14 @@ ProgramOps::Result ProgramOps::result(std::int64_t channels, std::int64_t height
 
 Tensor ProgramOps::parameter(const std::string& name) const {
     const Tensor& tensor = parameters_.at(name);
-    if (!tensor.is_floating_point() || !tensor.device().is_cpu()) throw UnsupportedOp();
+    if (!tensor.is_floating_point() || !tensor.device().is_cpu())
+        core::fail("{}: the native engine reads floating-point weights on the CPU", name);
     const Tensor floats = tensor.to(at::kFloat).contiguous();
     return floats.dim() == 1 ? floats.clone()
                              : floats;  // larger ones are copied when packed into panels
 }
 
-graph::Value ProgramOps::input(std::size_t index, const graph::Shape& sample) {
-    if (sample.size() != 3 && sample.size() > 1) throw UnsupportedOp();
+ProgramValue ProgramOps::input(std::size_t index, const graph::Shape& sample) {
     const bool image = sample.size() == 3;
     const Result to = image ? result(sample[0], sample[1], sample[2])
                             : result(sample.empty() ? 1 : sample[0], 1, 1, false);
@@ -180,8 +181,8 @@ graph::Value ProgramOps::input(std::size_t index, const graph::Shape& sample) {
     return to;
 }
 
-Program ProgramOps::finished(const graph::Value& value) {
-    const Result from = read(value);
+Program ProgramOps::compiled(const graph::Graph& graph, const std::vector<ProgramValue>& inputs) {
+    const Result from = read(lower_folded(graph, parameters_, *this, inputs)[0]);
     program_.step({from.slot}, [=](const Program::Run& run) {
         run.for_each(run.samples, [&](std::int64_t i) {
             transposed(from.positions(), from.channels, run.at(from.slot) + i * from.elements(),
@@ -192,10 +193,9 @@ Program ProgramOps::finished(const graph::Value& value) {
     return std::move(program_);
 }
 
-ProgramOps::Result ProgramOps::read(const graph::Value& x) {
-    if (!is_constant(x)) return std::any_cast<const Result&>(x);
-    const Tensor constant = tensor_of(x).to(at::kFloat).contiguous();
-    if (constant.dim() != 2) throw UnsupportedOp();
+ProgramOps::Result ProgramOps::read(const ProgramValue& x) {
+    if (const auto* computed = std::get_if<Result>(&x)) return *computed;
+    const Tensor constant = std::get<Tensor>(x).to(at::kFloat).flatten(1).contiguous();
     const std::int64_t width = constant.size(1);
     const Result to = result(width, 1, 1, false);
     program_.step({}, [=](const Program::Run& run) {
@@ -208,26 +208,20 @@ ProgramOps::Result ProgramOps::read(const graph::Value& x) {
     return to;
 }
 
-graph::Shape ProgramOps::shape(const graph::Value& x) const {
-    if (is_constant(x)) return constant_folder_.shape(x);
-    const auto& one = std::any_cast<const Result&>(x);
-    if (!one.image) return {1, one.channels};
-    return {1, one.channels, one.height, one.width};
-}
-
-graph::Value ProgramOps::group_norm(const graph::Value& value, const std::string& name,
-                                    const graph::GroupNorm& layer) {
-    const Result x = read(value);
+ProgramValue ProgramOps::lower(const graph::GroupNorm& layer, const In& in) {
+    const std::string& name = layer.name;
+    const Result x = read(in[0]);
     Modulation with{parameter(name + ".weight").view({1, -1}),
                     parameter(name + ".bias").view({1, -1}), std::nullopt};
     std::vector<Program::Slot> reads{x.slot};
-    if (layer.modulation && is_constant(*layer.modulation)) {
-        const auto halves = tensor_of(*layer.modulation).to(at::kFloat).chunk(2, 1);
+    const auto* constant = in.count() > 1 ? std::get_if<Tensor>(&in[1]) : nullptr;
+    if (constant) {
+        const auto halves = constant->to(at::kFloat).chunk(2, 1);
         const Tensor factor = halves[0] + 1;
         with.bias = at::addcmul(halves[1], factor, with.bias).contiguous();
         with.weight = (factor * with.weight).contiguous();
-    } else if (layer.modulation) {
-        with.scale_shift = read(*layer.modulation).slot;
+    } else if (in.count() > 1) {
+        with.scale_shift = read(in[1]).slot;
         reads.push_back(*with.scale_shift);
     }
     const kernels::norm_kernels::Sample sample{x.positions(), x.channels, layer.groups,
@@ -238,9 +232,9 @@ graph::Value ProgramOps::group_norm(const graph::Value& value, const std::string
     return y;
 }
 
-graph::Value ProgramOps::resample(const graph::Value& value, graph::Resample mode) {
-    if (mode == graph::Resample::none) return value;
-    const Result x = read(value),
+ProgramValue ProgramOps::lower(const graph::Resampling& layer, const In& in) {
+    const graph::Resample mode = layer.mode;
+    const Result x = read(in[0]),
                  y = result(x.channels, resampled(mode, x.height), resampled(mode, x.width));
     std::vector<Taps> down, across;
     for (std::int64_t i = 0; i < y.height; ++i) down.push_back(taps_of(mode, i, x.height));
@@ -268,9 +262,8 @@ graph::Value ProgramOps::resample(const graph::Value& value, graph::Resample mod
     return y;
 }
 
-graph::Value ProgramOps::concat(const graph::Value& first, const graph::Value& second) {
-    if (is_constant(first) && is_constant(second)) return constant_folder_.concat(first, second);
-    const Result a = read(first), b = read(second),
+ProgramValue ProgramOps::lower(const graph::Concat&, const In& in) {
+    const Result a = read(in[0]), b = read(in[1]),
                  y = result(a.channels + b.channels, a.height, a.width, a.image);
     program_.step({a.slot, b.slot}, [=](const Program::Run& run) {
         const float *from_a = run.at(a.slot), *from_b = run.at(b.slot);
@@ -283,9 +276,8 @@ graph::Value ProgramOps::concat(const graph::Value& first, const graph::Value& s
     return y;
 }
 
-graph::Value ProgramOps::add(const graph::Value& first, const graph::Value& second) {
-    if (is_constant(first) && is_constant(second)) return constant_folder_.add(first, second);
-    const Result a = read(first), b = read(second), y = like(a);
+ProgramValue ProgramOps::lower(const graph::Add&, const In& in) {
+    const Result a = read(in[0]), b = read(in[1]), y = like(a);
     const bool per_channel = a.image && !b.image;
     const std::int64_t rows = per_channel ? a.positions() : a.height, length = a.elements() / rows;
     program_.step({a.slot, b.slot}, [=](const Program::Run& run) {
@@ -299,10 +291,9 @@ graph::Value ProgramOps::add(const graph::Value& first, const graph::Value& seco
     return y;
 }
 
-graph::Value ProgramOps::scale(const graph::Value& value, double factor) {
-    if (is_constant(value)) return constant_folder_.scale(value, factor);
-    const Result x = read(value), y = like(x);
-    const auto half = static_cast<float>(factor) / 2;
+ProgramValue ProgramOps::lower(const graph::Scale& layer, const In& in) {
+    const Result x = read(in[0]), y = like(x);
+    const auto half = static_cast<float>(layer.factor) / 2;
     program_.step({x.slot}, [=](const Program::Run& run) {
         const auto own = run.slice(run.samples * x.elements());
         const float* from = run.at(x.slot) + own.begin;
@@ -311,9 +302,8 @@ graph::Value ProgramOps::scale(const graph::Value& value, double factor) {
     return y;
 }
 
-graph::Value ProgramOps::silu(const graph::Value& value) {
-    if (is_constant(value)) return constant_folder_.silu(value);
-    const Result x = read(value), y = like(x);
+ProgramValue ProgramOps::lower(const graph::Silu&, const In& in) {
+    const Result x = read(in[0]), y = like(x);
     program_.step({x.slot}, [=](const Program::Run& run) {
         const auto own = run.slice(run.samples * x.elements());
         rows_table().silu(own.end - own.begin, run.at(x.slot) + own.begin,
@@ -322,7 +312,7 @@ graph::Value ProgramOps::silu(const graph::Value& value) {
     return y;
 }
 
-ProgramOps::Result ProgramOps::sinusoids(const graph::Value& value, const Tensor& frequencies,
+ProgramOps::Result ProgramOps::sinusoids(const ProgramValue& value, const Tensor& frequencies,
                                          bool sines_first) {
     const Result x = read(value);
     const std::int64_t half = frequencies.numel();
@@ -341,19 +331,17 @@ ProgramOps::Result ProgramOps::sinusoids(const graph::Value& value, const Tensor
     return y;
 }
 
-graph::Value ProgramOps::sinusoid(const graph::Value& x, const graph::Sinusoid& layer) {
-    if (is_constant(x)) return constant_folder_.sinusoid(x, layer);
-    return sinusoids(x, at::tensor(graph::frequencies_of(layer)), layer.sines_first);
+ProgramValue ProgramOps::lower(const graph::Sinusoid& layer, const In& in) {
+    return sinusoids(in[0], at::tensor(graph::frequencies_of(layer)), layer.sines_first);
 }
 
-graph::Value ProgramOps::fourier(const graph::Value& x, const std::string& name,
-                                 std::int64_t width) {
-    if (is_constant(x)) return constant_folder_.fourier(x, name, width);
-    return sinusoids(x, parameter(name) * (2 * std::numbers::pi), true);
+ProgramValue ProgramOps::lower(const graph::Fourier& layer, const In& in) {
+    return sinusoids(in[0], parameter(layer.name) * (2 * std::numbers::pi), true);
 }
 
-graph::Value ProgramOps::pixel_unshuffle(const graph::Value& value, std::int64_t factor) {
-    const Result x = read(value),
+ProgramValue ProgramOps::lower(const graph::PixelUnshuffle& layer, const In& in) {
+    const std::int64_t factor = layer.factor;
+    const Result x = read(in[0]),
                  y = result(x.channels * factor * factor, x.height / factor, x.width / factor);
     program_.step({x.slot}, [=](const Program::Run& run) {
         run.for_each(run.samples * x.height, [&](std::int64_t row) {
@@ -371,8 +359,9 @@ graph::Value ProgramOps::pixel_unshuffle(const graph::Value& value, std::int64_t
     return y;
 }
 
-graph::Value ProgramOps::pixel_shuffle(const graph::Value& value, std::int64_t factor) {
-    const Result x = read(value),
+ProgramValue ProgramOps::lower(const graph::PixelShuffle& layer, const In& in) {
+    const std::int64_t factor = layer.factor;
+    const Result x = read(in[0]),
                  y = result(x.channels / (factor * factor), x.height * factor, x.width * factor);
     program_.step({x.slot}, [=](const Program::Run& run) {
         run.for_each(run.samples * y.height, [&](std::int64_t row) {
@@ -390,8 +379,8 @@ graph::Value ProgramOps::pixel_shuffle(const graph::Value& value, std::int64_t f
     return y;
 }
 
-graph::Value ProgramOps::global_average(const graph::Value& value) {
-    const Result x = read(value), y = result(x.channels, 1, 1, false);
+ProgramValue ProgramOps::lower(const graph::GlobalAverage&, const In& in) {
+    const Result x = read(in[0]), y = result(x.channels, 1, 1, false);
     program_.step({x.slot}, [=](const Program::Run& run) {
         run.for_each(run.samples, [&](std::int64_t i) {
             float* to = run.at(y.slot) + i * y.channels;
@@ -404,6 +393,15 @@ graph::Value ProgramOps::global_average(const graph::Value& value) {
         });
     });
     return y;
+}
+
+std::string unsupported_by_programs(const graph::Graph& graph) {
+    for (const graph::Value input : graph.inputs) {
+        const std::size_t axes = graph.shape(input).size();
+        if (axes == 3 || axes > 4) return "tokens";
+    }
+    const char* op = graph::first_unsupported<ProgramOps>(graph);
+    return op == nullptr ? "" : op;
 }
 
 }  // namespace atelier::backends

@@ -174,7 +174,7 @@ void convolve(const Winograd& w, const Program::Run& run) {
 bool winograd_pays(const loops::Images& one) { return loops::fits(one) && one.tiles() >= 4; }
 
 struct Direct {
-    graph::Convolution layer;
+    graph::Conv2d layer;
     std::int64_t in, height, width, out_height, out_width;  // of one sample
     Tensor panels, bias;                                    // padded to whole panels
     Program::Slot x, y;
@@ -324,7 +324,7 @@ void ProgramOps::convolve_by_winograd(const Result& x, const Tensor& weight, con
 }
 
 ProgramOps::Result ProgramOps::convolved(const Result& x, const Tensor& weight, const Tensor& bias,
-                                         const graph::Convolution& layer, bool image) {
+                                         const graph::Conv2d& layer, bool image) {
     const auto side = [&](std::int64_t size) {
         return (size + 2 * layer.padding - layer.kernel) / layer.stride + 1;
     };
@@ -348,27 +348,23 @@ ProgramOps::Result ProgramOps::convolved(const Result& x, const Tensor& weight, 
     return y;
 }
 
-graph::Value ProgramOps::conv2d(const graph::Value& x, const std::string& name,
-                                const graph::Convolution& layer) {
-    return convolved(read(x), parameter(name + ".weight"), parameter(name + ".bias"), layer, true);
+ProgramValue ProgramOps::lower(const graph::Conv2d& layer, const In& in) {
+    return convolved(read(in[0]), parameter(layer.name + ".weight"),
+                     parameter(layer.name + ".bias"), layer, true);
 }
 
-graph::Value ProgramOps::linear(const graph::Value& value, const std::string& name,
-                                const graph::Linear& layer) {
-    // A constant with more rows than the layer has columns would be larger than the layer.
-    if (is_constant(value) && shape(value)[0] <= shape(value)[1])
-        return constant_folder_.linear(value, name, layer);
-    const Result x = read(value);
-    if (x.image) throw UnsupportedOp();
-    const Tensor bias = layer.bias ? parameter(name + ".bias") : at::zeros({layer.out_features});
-    const graph::Convolution pointwise{
-        .out_channels = layer.out_features, .kernel = 1, .padding = 0};
-    return convolved(x, parameter(name + ".weight").view({layer.out_features, -1, 1, 1}), bias,
+ProgramValue ProgramOps::lower(const graph::Linear& layer, const In& in) {
+    const Tensor bias =
+        layer.bias ? parameter(layer.name + ".bias") : at::zeros({layer.out_features});
+    const graph::Conv2d pointwise{.out_channels = layer.out_features, .kernel = 1, .padding = 0};
+    return convolved(read(in[0]),
+                     parameter(layer.name + ".weight").view({layer.out_features, -1, 1, 1}), bias,
                      pointwise, false);
 }
 
-graph::Value ProgramOps::attention(const graph::Value& value, std::int64_t heads) {
-    const Result qkv = read(value), y = result(qkv.channels / 3, qkv.height, qkv.width);
+ProgramValue ProgramOps::lower(const graph::Attention& layer, const In& in) {
+    const std::int64_t heads = layer.heads;
+    const Result qkv = read(in[0]), y = result(qkv.channels / 3, qkv.height, qkv.width);
     Attention a{heads, y.channels / heads, y.positions(), qkv.slot, y.slot, 0, 0, 0};
     a.q = program_.allocate(heads * a.q_size());
     a.k = program_.allocate(heads * a.k_size());

@@ -9,7 +9,7 @@
 
 #include "atelier/backends/torch/torch.h"
 #include "atelier/core/protobuf.h"
-#include "atelier/graph/ops.h"
+#include "atelier/graph/graph.h"
 
 namespace atelier::backends {
 

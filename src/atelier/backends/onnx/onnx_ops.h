@@ -1,60 +1,56 @@
 #pragma once
 
 #include "atelier/backends/onnx/onnx_graph.h"
-#include "atelier/backends/torch/parameters.h"
+#include "atelier/backends/torch/constant_folding.h"
 
 namespace atelier::backends {
 
-/// Lowers the op set to an ONNX graph of standard operators, for other runtimes. Values have the
-/// shape of one sample; the graph takes any batch size. Weights become float32 constants of the
-/// graph; int8 weights (ops/quantised.h) stay int8, between QuantizeLinear and DequantizeLinear.
-/// Throws core::Error on a missing parameter.
-class OnnxOps : public graph::Ops {
+/// The name of a value in an ONNX graph, or a constant.
+using OnnxValue = Folded<std::string>;
+
+/// Lowers recorded graphs to an ONNX graph of standard operators, for other runtimes. What depends
+/// on constants alone is folded. The ONNX graph takes any batch size. Weights become its float32
+/// constants; int8 weights (torch/quantised.h) stay int8, between QuantizeLinear and
+/// DequantizeLinear. Throws core::Error on a missing parameter.
+class OnnxOps {
 public:
     /// Both must outlive this.
     OnnxOps(OnnxGraph& graph, const Parameters& parameters)
         : graph_(graph), parameters_(parameters) {}
 
-    /// Wraps a name in the graph as a value; the first axis of `shape` must be 1.
-    static graph::Value value_of(const std::string& name, const graph::Shape& shape);
-    static const std::string& name_of(const graph::Value& value);
+    /// The names of the outputs of `graph`, recorded for a batch of one; constants have one row.
+    std::vector<std::string> run(const graph::Graph& graph, const std::vector<OnnxValue>& inputs);
 
-    graph::Shape shape(const graph::Value& x) const override;
-    graph::Value conv2d(const graph::Value& x, const std::string& name,
-                        const graph::Convolution& layer) override;
-    graph::Value linear(const graph::Value& x, const std::string& name,
-                        const graph::Linear& layer) override;
-    graph::Value group_norm(const graph::Value& x, const std::string& name,
-                            const graph::GroupNorm& layer) override;
-    graph::Value layer_norm(const graph::Value& x, const std::string& name, double eps) override;
-    graph::Value attention(const graph::Value& qkv, std::int64_t heads) override;
-    graph::Value resample(const graph::Value& x, graph::Resample mode) override;
-    graph::Value concat(const graph::Value& a, const graph::Value& b) override;
-    graph::Value add(const graph::Value& a, const graph::Value& b) override;
-    graph::Value scale(const graph::Value& x, double factor) override;
-    graph::Value silu(const graph::Value& x) override;
-    graph::Value sinusoid(const graph::Value& x, const graph::Sinusoid& layer) override;
-    graph::Value fourier(const graph::Value& x, const std::string& name,
-                         std::int64_t width) override;
-    graph::Value pixel_unshuffle(const graph::Value& x, std::int64_t factor) override;
-    graph::Value pixel_shuffle(const graph::Value& x, std::int64_t factor) override;
-    graph::Value global_average(const graph::Value& x) override;
-    graph::Value embedding(const graph::Value& ids, const std::string& name, std::int64_t rows,
-                           std::int64_t width) override;
-    graph::Value add_positions(const graph::Value& x, const std::string& name,
-                               std::int64_t rows) override;
-    graph::Value token_attention(const graph::Value& q, const graph::Value& k,
-                                 const graph::Value& v,
-                                 const graph::TokenAttention& layer) override;
-    graph::Value gelu(const graph::Value& x) override;
-    graph::Value quick_gelu(const graph::Value& x) override;
-    graph::Value geglu(const graph::Value& x) override;
-    graph::Value tokens(const graph::Value& image) override;
-    graph::Value image(const graph::Value& tokens, std::int64_t height,
-                       std::int64_t width) override;
-    graph::Value pad_corner(const graph::Value& x) override;
+    using Unsupported = graph::OpList<graph::Block>;  // folding dissolves blocks
+    using In = graph::Call<OnnxValue>;
+    OnnxValue lower(const graph::Conv2d& layer, const In& in);
+    OnnxValue lower(const graph::Linear& layer, const In& in);
+    OnnxValue lower(const graph::GroupNorm& layer, const In& in);
+    OnnxValue lower(const graph::LayerNorm& layer, const In& in);
+    OnnxValue lower(const graph::Attention& layer, const In& in);
+    OnnxValue lower(const graph::TokenAttention& layer, const In& in);
+    OnnxValue lower(const graph::Resampling& layer, const In& in);
+    OnnxValue lower(const graph::Concat&, const In& in);
+    OnnxValue lower(const graph::Add&, const In& in);
+    OnnxValue lower(const graph::Scale& layer, const In& in);
+    OnnxValue lower(const graph::Silu&, const In& in);
+    OnnxValue lower(const graph::Sinusoid& layer, const In& in);
+    OnnxValue lower(const graph::Fourier& layer, const In& in);
+    OnnxValue lower(const graph::PixelUnshuffle& layer, const In& in);
+    OnnxValue lower(const graph::PixelShuffle& layer, const In& in);
+    OnnxValue lower(const graph::GlobalAverage&, const In& in);
+    OnnxValue lower(const graph::Embedding& layer, const In& in);
+    OnnxValue lower(const graph::AddPositions& layer, const In& in);
+    OnnxValue lower(const graph::Gelu&, const In& in);
+    OnnxValue lower(const graph::QuickGelu&, const In& in);
+    OnnxValue lower(const graph::Geglu&, const In& in);
+    OnnxValue lower(const graph::Tokens&, const In& in);
+    OnnxValue lower(const graph::Image& layer, const In& in);
+    OnnxValue lower(const graph::PadCorner&, const In& in);
 
 private:
+    /// A value's name; a constant is added to the graph.
+    std::string name_of(const OnnxValue& value);
     /// A parameter as a constant, in its own or the given shape.
     std::string weight(const std::string& name, const graph::Shape& shape = {});
     std::string matrix(const std::string& name);  // [in,out], of a weight [out,in]
@@ -70,13 +66,15 @@ private:
     std::string attended(const std::string& q, const std::string& keys_transposed,
                          const std::string& v, std::int64_t width, std::int64_t causal_tokens);
     std::string gelu_of(const std::string& x);
-    std::string sinusoids(const graph::Value& x, const std::string& frequencies, bool sines_first);
+    std::string silu_of(const std::string& x);
+    std::string sinusoids(const std::string& x, const std::string& frequencies, bool sines_first);
     std::string smoothing(std::int64_t channels, double gain);
     /// A quantised layer's input and weight, between QuantizeLinear and DequantizeLinear.
     std::string quantised_input(const std::string& x, const std::string& layer);
     std::string dequantised_weight(const std::string& layer);
 
     OnnxGraph& graph_;
+    std::vector<std::pair<Tensor, std::string>> folded_;  // the constants in the graph, by name
     const Parameters& parameters_;
 };
 

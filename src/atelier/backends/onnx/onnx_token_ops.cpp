@@ -6,31 +6,30 @@
 
 namespace atelier::backends {
 
-graph::Value OnnxOps::embedding(const graph::Value& ids, const std::string& name, std::int64_t,
-                                std::int64_t width) {
-    return value_of(graph_.node("Gather", {weight(name + ".weight"), name_of(ids)}, name,
-                                {{"axis", std::int64_t{0}}}),
-                    {1, shape(ids)[1], width});
+OnnxValue OnnxOps::lower(const graph::Embedding& layer, const In& in) {
+    return graph_.node("Gather", {weight(layer.name + ".weight"), name_of(in[0])}, layer.name,
+                       {{"axis", std::int64_t{0}}});
 }
 
-graph::Value OnnxOps::add_positions(const graph::Value& x, const std::string& name, std::int64_t) {
-    const std::int64_t count = shape(x)[1];
+OnnxValue OnnxOps::lower(const graph::AddPositions& layer, const In& in) {
+    const std::string& name = layer.name;
+    const std::int64_t count = in.shape()[1];
     const std::string rows = graph_.constant(
         fmt::format("{}.weight of {}", name, count),
         parameters_.at(name + ".weight").detach().to(at::kFloat).narrow(0, 0, count));
-    return value_of(graph_.node("Add", {name_of(x), rows}, name), shape(x));
+    return graph_.node("Add", {name_of(in[0]), rows}, name);
 }
 
-graph::Value OnnxOps::token_attention(const graph::Value& q, const graph::Value& k,
-                                      const graph::Value& v, const graph::TokenAttention& layer) {
-    const graph::Shape s = shape(q);
+OnnxValue OnnxOps::lower(const graph::TokenAttention& layer, const In& in) {
+    const graph::Shape& s = in.shape();
     const std::int64_t width = s[2] / layer.heads;
-    const auto split = [&](const graph::Value& x, const std::vector<std::int64_t>& order) {
-        return transposed(reshaped(name_of(x), {0, shape(x)[1], layer.heads, width}), order);
+    const auto split = [&](std::size_t i, const std::vector<std::int64_t>& order) {
+        return transposed(reshaped(name_of(in[i]), {0, in.shape_of(i)[1], layer.heads, width}),
+                          order);
     };
-    const std::string y = attended(split(q, {0, 2, 1, 3}), split(k, {0, 2, 3, 1}),
-                                   split(v, {0, 2, 1, 3}), width, layer.causal ? s[1] : 0);
-    return value_of(reshaped(transposed(y, {0, 2, 1, 3}), {0, s[1], s[2]}), s);
+    const std::string y = attended(split(0, {0, 2, 1, 3}), split(1, {0, 2, 3, 1}),
+                                   split(2, {0, 2, 1, 3}), width, layer.causal ? s[1] : 0);
+    return reshaped(transposed(y, {0, 2, 1, 3}), {0, s[1], s[2]});
 }
 
 std::string OnnxOps::gelu_of(const std::string& x) {
@@ -39,42 +38,31 @@ std::string OnnxOps::gelu_of(const std::string& x) {
     return times(times(x, graph_.scalar(0.5F)), plus(error, graph_.scalar(1)));
 }
 
-graph::Value OnnxOps::gelu(const graph::Value& x) {
-    return value_of(gelu_of(name_of(x)), shape(x));
+OnnxValue OnnxOps::lower(const graph::Gelu&, const In& in) { return gelu_of(name_of(in[0])); }
+
+OnnxValue OnnxOps::lower(const graph::QuickGelu&, const In& in) {
+    const std::string x = name_of(in[0]);
+    return times(x, graph_.node("Sigmoid", {times(x, graph_.scalar(1.702F))}, "gelu"));
 }
 
-graph::Value OnnxOps::quick_gelu(const graph::Value& x) {
-    return value_of(
-        times(name_of(x),
-              graph_.node("Sigmoid", {times(name_of(x), graph_.scalar(1.702F))}, "gelu")),
-        shape(x));
-}
-
-graph::Value OnnxOps::geglu(const graph::Value& x) {
-    graph::Shape s = shape(x);
-    s.back() /= 2;
+OnnxValue OnnxOps::lower(const graph::Geglu&, const In& in) {
     const std::string halves =
-        graph_.node("Split", {name_of(x)}, "geglu", {{"axis", std::int64_t{-1}}}, 2);
-    return value_of(times(halves, gelu_of(OnnxGraph::result(halves, 1))), s);
+        graph_.node("Split", {name_of(in[0])}, "geglu", {{"axis", std::int64_t{-1}}}, 2);
+    return times(halves, gelu_of(OnnxGraph::result(halves, 1)));
 }
 
-graph::Value OnnxOps::tokens(const graph::Value& image) {
-    const graph::Shape s = shape(image);
-    return value_of(transposed(reshaped(name_of(image), {0, s[1], s[2] * s[3]}), {0, 2, 1}),
-                    {1, s[2] * s[3], s[1]});
+OnnxValue OnnxOps::lower(const graph::Tokens&, const In& in) {
+    const graph::Shape& s = in.shape();
+    return transposed(reshaped(name_of(in[0]), {0, s[2], s[1]}), {0, 2, 1});
 }
 
-graph::Value OnnxOps::image(const graph::Value& tokens, std::int64_t height, std::int64_t width) {
-    const std::int64_t channels = shape(tokens)[2];
-    return value_of(reshaped(transposed(name_of(tokens), {0, 2, 1}), {0, channels, height, width}),
-                    {1, channels, height, width});
+OnnxValue OnnxOps::lower(const graph::Image& layer, const In& in) {
+    return reshaped(transposed(name_of(in[0]), {0, 2, 1}),
+                    {0, in.shape()[1], layer.height, layer.width});
 }
 
-graph::Value OnnxOps::pad_corner(const graph::Value& x) {
-    const graph::Shape s = shape(x);
-    return value_of(
-        graph_.node("Pad", {name_of(x), graph_.integers({0, 0, 0, 0, 0, 0, 1, 1})}, "pad"),
-        {1, s[1], s[2] + 1, s[3] + 1});
+OnnxValue OnnxOps::lower(const graph::PadCorner&, const In& in) {
+    return graph_.node("Pad", {name_of(in[0]), graph_.integers({0, 0, 0, 0, 0, 0, 1, 1})}, "pad");
 }
 
 }  // namespace atelier::backends

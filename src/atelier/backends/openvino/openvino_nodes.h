@@ -2,7 +2,7 @@
 
 #include <openvino/opsets/opset13.hpp>
 
-#include "atelier/graph/ops.h"
+#include "atelier/graph/graph.h"
 
 /// Helpers shared by the sources that build OpenVINO graphs.
 namespace atelier::backends::openvino_nodes {

@@ -57,7 +57,8 @@ Node smooth_up(const Node& x) {
         ov::Strides{1, 1});
 }
 
-bool is_constant(const graph::Value& x) { return std::any_cast<Tensor>(&x) != nullptr; }
+/// A value that is not a constant.
+const Node& node_of(const OpenVinoValue& value) { return std::get<Node>(value); }
 
 /// A weight of two bytes per element as a constant of its own, in `shape` or its own: matrices in
 /// the graph's type, so that no larger copy of them is ever made, anything else in float32, as
@@ -73,10 +74,6 @@ Node converted(const Tensor& tensor, const graph::Shape& shape,
 
 }  // namespace
 
-graph::Value value_of(const Node& node) { return node; }
-
-Node node_of(const graph::Value& value) { return std::any_cast<const Node&>(value); }
-
 ov::Tensor view_of(const Tensor& tensor) {
     const ov::element::Type type =
         tensor.scalar_type() == at::kChar ? ov::element::i8 : ov::element::f32;
@@ -85,7 +82,15 @@ ov::Tensor view_of(const Tensor& tensor) {
 }
 
 OpenVinoOps::OpenVinoOps(const Parameters& parameters, Options options)
-    : parameters_(parameters), options_(std::move(options)), constant_folder_(parameters) {}
+    : parameters_(parameters), options_(std::move(options)) {}
+
+std::vector<Node> OpenVinoOps::run(const graph::Graph& graph,
+                                   const std::vector<OpenVinoValue>& inputs) {
+    std::vector<Node> outputs;
+    for (const OpenVinoValue& output : lower_folded(graph, parameters_, *this, inputs))
+        outputs.push_back(std::holds_alternative<Node>(output) ? node_of(output) : node(output));
+    return outputs;
+}
 
 Node OpenVinoOps::constant(const std::string& name, const graph::Shape& shape) const {
     const Tensor& tensor = parameters_.at(name);
@@ -126,189 +131,170 @@ Node OpenVinoOps::quantised_input(const Node& x, const std::string& layer) const
 
 Node OpenVinoOps::typed(const Node& x) const { return as(options_.precision, x); }
 
-Node OpenVinoOps::node(const graph::Value& x) const {
-    if (!is_constant(x)) return typed(node_of(x));
-    const Tensor& tensor = tensor_of(x);
-    if (tensor.size(0) == 1 || !options_.rows) return typed(constant_of(tensor.narrow(0, 0, 1)));
-    return typed(make<op::Gather>(constant_of(tensor), *options_.rows,
+Node OpenVinoOps::node(const OpenVinoValue& x) const {
+    const auto* constant = std::get_if<Tensor>(&x);
+    if (constant == nullptr) return typed(node_of(x));
+    if (constant->size(0) == 1 || !options_.rows)
+        return typed(constant_of(constant->narrow(0, 0, 1)));
+    return typed(make<op::Gather>(constant_of(*constant), *options_.rows,
                                   make<op::Constant>(ov::element::i64, ov::Shape{}, 0)));
 }
 
-graph::Shape OpenVinoOps::shape(const graph::Value& x) const {
-    if (is_constant(x)) return constant_folder_.shape(x);
-    const ov::Shape& shape = node_of(x).get_shape();
-    return {shape.begin(), shape.end()};
-}
-
-graph::Value OpenVinoOps::conv2d(const graph::Value& x, const std::string& name,
-                                 const graph::Convolution& layer) {
+OpenVinoValue OpenVinoOps::lower(const graph::Conv2d& layer, const In& in) const {
+    const std::string& name = layer.name;
     const auto stride = static_cast<std::size_t>(layer.stride);
     const ov::CoordinateDiff padding(2, layer.padding);
     const bool int8 = options_.int8 && is_quantised(parameters_, name);
     const auto computed = [&](const Node& values) { return int8 ? values : typed(values); };
     if (!int8 && options_.precision == ov::element::f32 && layer.kernel == 3 && layer.stride == 1 &&
         layer.padding == 1) {
-        const graph::Shape from = shape(x);
+        const graph::Shape& from = in.shape_of(0);
         if (kernels::winograd_kernels::pays(from[2], from[3], from[1], layer.out_channels)) {
-            return value_of(channels_first(make<WinogradNode>(ov::OutputVector{
-                channels_last(node(x)), weight(name + ".weight"), weight(name + ".bias")})));
+            return channels_first(make<WinogradNode>(ov::OutputVector{
+                channels_last(node(in[0])), weight(name + ".weight"), weight(name + ".bias")}));
         }
     }
-    const Node product = make<op::Convolution>(
-        int8 ? quantised_input(node(x), name) : node(x), computed(constant(name + ".weight")),
-        ov::Strides{stride, stride}, padding, padding, ov::Strides{1, 1});
+    const Node product =
+        make<op::Convolution>(int8 ? quantised_input(node(in[0]), name) : node(in[0]),
+                              computed(constant(name + ".weight")), ov::Strides{stride, stride},
+                              padding, padding, ov::Strides{1, 1});
     product.get_node()->set_friendly_name(name);
-    return value_of(typed(
-        make<op::Add>(product, computed(constant(name + ".bias", {1, layer.out_channels, 1, 1})))));
+    return typed(
+        make<op::Add>(product, computed(constant(name + ".bias", {1, layer.out_channels, 1, 1}))));
 }
 
-graph::Value OpenVinoOps::linear(const graph::Value& x, const std::string& name,
-                                 const graph::Linear& layer) {
-    // A constant with more rows than the layer has columns would be larger than the layer.
-    if (is_constant(x) && shape(x)[0] <= shape(x)[1])
-        return constant_folder_.linear(x, name, layer);
-    const Node product = make<op::MatMul>(node(x), weight(name + ".weight"), false, true);
-    product.get_node()->set_friendly_name(name);
-    return value_of(layer.bias
-                        ? make<op::Add>(product, weight(name + ".bias", {1, layer.out_features}))
-                        : product);
+OpenVinoValue OpenVinoOps::lower(const graph::Linear& layer, const In& in) const {
+    const Node product = make<op::MatMul>(node(in[0]), weight(layer.name + ".weight"), false, true);
+    product.get_node()->set_friendly_name(layer.name);
+    return layer.bias
+               ? make<op::Add>(product, weight(layer.name + ".bias", {1, layer.out_features}))
+               : product;
 }
 
-OpenVinoOps::Affine OpenVinoOps::affine(const std::string& name, const graph::GroupNorm& layer,
-                                        std::int64_t channels) const {
-    const graph::Shape row{1, channels};
-    if (!layer.modulation) return {constant(name + ".weight", row), constant(name + ".bias", row)};
-    if (is_constant(*layer.modulation)) {
-        const auto halves = tensor_of(*layer.modulation).chunk(2, 1);
+OpenVinoOps::Affine OpenVinoOps::affine(const graph::GroupNorm& layer, const In& in) const {
+    const std::string weight = layer.name + ".weight", bias = layer.name + ".bias";
+    const graph::Shape row{1, in.shape()[1]};
+    if (in.count() == 1) return {constant(weight, row), constant(bias, row)};
+    if (const auto* modulation = std::get_if<Tensor>(&in[1])) {
+        const auto halves = modulation->chunk(2, 1);
         const Tensor factor = halves[0] + 1;
-        return {constant_of(factor * parameters_.at(name + ".weight")),
-                constant_of(at::addcmul(halves[1], factor, parameters_.at(name + ".bias"))),
+        return {constant_of(factor * parameters_.at(weight)),
+                constant_of(at::addcmul(halves[1], factor, parameters_.at(bias))),
                 factor.size(0) > 1};
     }
     const auto halves =
-        std::make_shared<op::Split>(as(ov::element::f32, node_of(*layer.modulation)),
+        std::make_shared<op::Split>(as(ov::element::f32, node_of(in[1])),
                                     make<op::Constant>(ov::element::i64, ov::Shape{}, 1), 2);
     const Node factor = make<op::Add>(halves->output(0), floats({1, 1}, {1}));
-    return {make<op::Multiply>(factor, constant(name + ".weight", row)),
-            make<op::Add>(make<op::Multiply>(factor, constant(name + ".bias", row)),
-                          halves->output(1))};
+    return {make<op::Multiply>(factor, constant(weight, row)),
+            make<op::Add>(make<op::Multiply>(factor, constant(bias, row)), halves->output(1))};
 }
 
-graph::Value OpenVinoOps::group_norm(const graph::Value& x, const std::string& name,
-                                     const graph::GroupNorm& layer) {
-    const Affine affine = this->affine(name, layer, shape(x)[1]);
+OpenVinoValue OpenVinoOps::lower(const graph::GroupNorm& layer, const In& in) const {
+    const Affine affine = this->affine(layer, in);
     // The convolutions lay their images out with channels innermost, so the transpositions move
     // nothing.
-    ov::OutputVector inputs{channels_last(node(x)), affine.weight, affine.bias};
+    ov::OutputVector inputs{channels_last(node(in[0])), affine.weight, affine.bias};
     if (affine.has_rows) inputs.push_back(*options_.rows);
-    return value_of(
-        channels_first(make<FusedNormNode>(inputs, layer.groups, layer.eps, layer.silu)));
+    return channels_first(make<FusedNormNode>(inputs, layer.groups, layer.eps, layer.silu));
 }
 
-graph::Value OpenVinoOps::layer_norm(const graph::Value& x, const std::string& name, double eps) {
-    if (is_constant(x)) return constant_folder_.layer_norm(x, name, eps);
-    const Node y = make<op::MVN>(node(x), integers({-1}), true, static_cast<float>(eps),
+OpenVinoValue OpenVinoOps::lower(const graph::LayerNorm& layer, const In& in) const {
+    const Node y = make<op::MVN>(node(in[0]), integers({-1}), true, static_cast<float>(layer.eps),
                                  ov::op::MVNEpsMode::INSIDE_SQRT);
-    return value_of(
-        make<op::Add>(make<op::Multiply>(y, weight(name + ".weight")), weight(name + ".bias")));
+    return make<op::Add>(make<op::Multiply>(y, weight(layer.name + ".weight")),
+                         weight(layer.name + ".bias"));
 }
 
-graph::Value OpenVinoOps::attention(const graph::Value& qkv, std::int64_t heads) {
-    const graph::Shape shape = this->shape(qkv);
+OpenVinoValue OpenVinoOps::lower(const graph::Attention& layer, const In& in) const {
+    const graph::Shape& shape = in.shape_of(0);
     const std::int64_t channels = shape[1] / 3, pixels = shape[2] * shape[3];
     // From channels innermost, the layout of the convolutions: [N,pixels,heads,C/heads,3] -> three
     // of [N,heads,pixels,C/heads]
-    const Node seen = reshaped(channels_last(node(qkv)), {0, pixels, heads, channels / heads, 3});
+    const Node seen =
+        reshaped(channels_last(node(in[0])), {0, pixels, layer.heads, channels / layer.heads, 3});
     const Node split = make<op::Transpose>(seen, integers({4, 0, 2, 1, 3}));
     const auto part = [&](std::int64_t i) {
         return make<op::Gather>(split, make<op::Constant>(ov::element::i64, ov::Shape{}, i),
                                 integers({0}));
     };
     const Node attended = make<op::ScaledDotProductAttention>(part(0), part(1), part(2), false);
-    return value_of(channels_first(reshaped(make<op::Transpose>(attended, integers({0, 2, 1, 3})),
-                                            {0, shape[2], shape[3], channels})));
+    return channels_first(reshaped(make<op::Transpose>(attended, integers({0, 2, 1, 3})),
+                                   {0, shape[2], shape[3], channels}));
 }
 
-graph::Value OpenVinoOps::resample(const graph::Value& x, graph::Resample mode) {
-    switch (mode) {
+OpenVinoValue OpenVinoOps::lower(const graph::Resampling& layer, const In& in) const {
+    switch (layer.mode) {
         case graph::Resample::up: {
             op::Interpolate::InterpolateAttrs nearest(
                 op::Interpolate::InterpolateMode::NEAREST, op::Interpolate::ShapeCalcMode::SCALES,
                 {0, 0}, {0, 0}, op::Interpolate::CoordinateTransformMode::ASYMMETRIC,
                 op::Interpolate::NearestMode::FLOOR);
-            return value_of(
-                make<op::Interpolate>(node_of(x), floats({2}, {2, 2}), integers({2, 3}), nearest));
+            return make<op::Interpolate>(node_of(in[0]), floats({2}, {2, 2}), integers({2, 3}),
+                                         nearest);
         }
         case graph::Resample::down:
-            return value_of(make<op::AvgPool>(node_of(x), ov::Strides{2, 2}, ov::Shape{0, 0},
-                                              ov::Shape{0, 0}, ov::Shape{2, 2}, true));
+            return make<op::AvgPool>(node_of(in[0]), ov::Strides{2, 2}, ov::Shape{0, 0},
+                                     ov::Shape{0, 0}, ov::Shape{2, 2}, true);
         case graph::Resample::smooth_up:
-            return value_of(smooth_up(node(x)));
+            return smooth_up(node(in[0]));
         case graph::Resample::smooth_down:
-            return value_of(smooth_down(node(x), 1));
+            return smooth_down(node(in[0]), 1);
         case graph::Resample::smooth_down_valid:
-            return value_of(smooth_down(node(x), 0));
+            return smooth_down(node(in[0]), 0);
         case graph::Resample::none:
             break;
     }
-    return x;
+    return in[0];
 }
 
-graph::Value OpenVinoOps::concat(const graph::Value& a, const graph::Value& b) {
-    return value_of(make<op::Concat>(ov::OutputVector{node(a), node(b)}, 1));
+OpenVinoValue OpenVinoOps::lower(const graph::Concat&, const In& in) const {
+    return make<op::Concat>(ov::OutputVector{node(in[0]), node(in[1])}, 1);
 }
 
-graph::Value OpenVinoOps::add(const graph::Value& a, const graph::Value& b) {
-    if (is_constant(a) && is_constant(b)) return constant_folder_.add(a, b);
-    const Node x = node(a), y = node(b);
-    const bool per_channel = shape(b).size() < shape(a).size();
-    return value_of(make<op::Add>(x, per_channel ? reshaped(y, {0, shape(b)[1], 1, 1}) : y));
+OpenVinoValue OpenVinoOps::lower(const graph::Add&, const In& in) const {
+    const Node x = node(in[0]), y = node(in[1]);
+    const bool per_channel = in.shape_of(1).size() < in.shape_of(0).size();
+    return make<op::Add>(x, per_channel ? reshaped(y, {0, in.shape_of(1)[1], 1, 1}) : y);
 }
 
-graph::Value OpenVinoOps::scale(const graph::Value& x, double factor) {
-    if (is_constant(x)) return constant_folder_.scale(x, factor);
+OpenVinoValue OpenVinoOps::lower(const graph::Scale& layer, const In& in) const {
     const Node& input =
-        node_of(x);  // in its own precision: noise levels are scaled before their sinusoid
-    return value_of(make<op::Multiply>(
-        input, as(input.get_element_type(), floats({}, {static_cast<float>(factor)}))));
+        node_of(in[0]);  // in its own precision: noise levels are scaled before their sinusoid
+    return make<op::Multiply>(
+        input, as(input.get_element_type(), floats({}, {static_cast<float>(layer.factor)})));
 }
 
-graph::Value OpenVinoOps::silu(const graph::Value& x) {
-    if (is_constant(x)) return constant_folder_.silu(x);
-    return value_of(make<op::Swish>(node_of(x)));
+OpenVinoValue OpenVinoOps::lower(const graph::Silu&, const In& in) const {
+    return make<op::Swish>(node_of(in[0]));
 }
 
-graph::Value OpenVinoOps::sinusoid(const graph::Value& x, const graph::Sinusoid& layer) {
-    if (is_constant(x)) return constant_folder_.sinusoid(x, layer);
+OpenVinoValue OpenVinoOps::lower(const graph::Sinusoid& layer, const In& in) const {
     const std::vector<float> frequencies = graph::frequencies_of(layer);
-    return value_of(make<SinusoidNode>(
-        ov::OutputVector{node_of(x), floats({1, frequencies.size()}, frequencies)},
-        layer.sines_first));
+    return make<SinusoidNode>(
+        ov::OutputVector{node_of(in[0]), floats({1, frequencies.size()}, frequencies)},
+        layer.sines_first);
 }
 
-graph::Value OpenVinoOps::fourier(const graph::Value& x, const std::string& name,
-                                  std::int64_t width) {
-    if (is_constant(x)) return constant_folder_.fourier(x, name, width);
-    return value_of(make<SinusoidNode>(
-        ov::OutputVector{node_of(x),
-                         constant_of(parameters_.at(name).unsqueeze(0) * (2 * std::numbers::pi))},
-        true));
+OpenVinoValue OpenVinoOps::lower(const graph::Fourier& layer, const In& in) const {
+    return make<SinusoidNode>(
+        ov::OutputVector{node_of(in[0]), constant_of(parameters_.at(layer.name).unsqueeze(0) *
+                                                     (2 * std::numbers::pi))},
+        true);
 }
 
-graph::Value OpenVinoOps::pixel_unshuffle(const graph::Value& x, std::int64_t factor) {
-    return value_of(make<op::SpaceToDepth>(node_of(x),
-                                           op::SpaceToDepth::SpaceToDepthMode::DEPTH_FIRST,
-                                           static_cast<std::size_t>(factor)));
+OpenVinoValue OpenVinoOps::lower(const graph::PixelUnshuffle& layer, const In& in) const {
+    return make<op::SpaceToDepth>(node_of(in[0]), op::SpaceToDepth::SpaceToDepthMode::DEPTH_FIRST,
+                                  static_cast<std::size_t>(layer.factor));
 }
 
-graph::Value OpenVinoOps::pixel_shuffle(const graph::Value& x, std::int64_t factor) {
-    return value_of(make<op::DepthToSpace>(node_of(x),
-                                           op::DepthToSpace::DepthToSpaceMode::DEPTH_FIRST,
-                                           static_cast<std::size_t>(factor)));
+OpenVinoValue OpenVinoOps::lower(const graph::PixelShuffle& layer, const In& in) const {
+    return make<op::DepthToSpace>(node_of(in[0]), op::DepthToSpace::DepthToSpaceMode::DEPTH_FIRST,
+                                  static_cast<std::size_t>(layer.factor));
 }
 
-graph::Value OpenVinoOps::global_average(const graph::Value& x) {
-    return value_of(make<op::ReduceMean>(node_of(x), integers({2, 3}), false));
+OpenVinoValue OpenVinoOps::lower(const graph::GlobalAverage&, const In& in) const {
+    return make<op::ReduceMean>(node_of(in[0]), integers({2, 3}), false);
 }
 
 }  // namespace atelier::backends

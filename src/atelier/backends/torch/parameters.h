@@ -10,7 +10,7 @@
 
 #include "atelier/backends/torch/torch.h"
 #include "atelier/core/safetensors.h"
-#include "atelier/graph/shape_ops.h"
+#include "atelier/graph/graph.h"
 
 namespace atelier::backends {
 
@@ -61,7 +61,7 @@ private:
 /// Initialised parameters; each tensor depends only on the seed and its own name.
 Parameters initialise(std::span<const graph::ParameterSpec> specs, std::uint64_t seed);
 
-/// Whether a tensor belongs to a network but is never trained: the frequencies of Ops::fourier.
+/// Whether a tensor belongs to a network but is never trained: the frequencies of graph::Fourier.
 bool is_buffer(const std::string& name);
 
 /// Throws core::Error naming `where` and the first tensor that is missing, unexpected or of another

@@ -16,7 +16,7 @@ std::optional<at::ScalarType> precision_now(at::DeviceType device) {
 
 /// What the backward pass needs besides tensors; `result` is only set until it is handed over.
 struct Job : torch::CustomClassHolder {
-    graph::Ops::Body body;
+    std::shared_ptr<const graph::Graph> body;
     std::string prefix;
     std::vector<std::string> names;  // of the parameters that body reads
     std::optional<at::ScalarType> precision;
@@ -24,9 +24,7 @@ struct Job : torch::CustomClassHolder {
 };
 
 Tensor run(const Job& job, std::span<const Tensor> inputs, const Parameters& parameters) {
-    TorchOps backend(parameters, job.prefix);
-    const std::vector<graph::Value> values(inputs.begin(), inputs.end());
-    return tensor_of(job.body(backend, values));
+    return TorchOps(parameters, job.prefix).run(*job.body, inputs)[0];
 }
 
 struct Recomputed : torch::autograd::Function<Recomputed> {
@@ -81,12 +79,11 @@ struct Recomputed : torch::autograd::Function<Recomputed> {
 
 }  // namespace
 
-graph::Value recomputed(std::span<const graph::Value> inputs, const graph::Ops::Body& body,
-                        const Parameters& parameters, const std::string& prefix) {
-    std::vector<Tensor> tensors;
-    for (const graph::Value& input : inputs) tensors.push_back(tensor_of(input));
+Tensor recomputed(const graph::Block& block, std::span<const Tensor> inputs,
+                  const Parameters& parameters, const std::string& prefix) {
+    std::vector<Tensor> tensors(inputs.begin(), inputs.end());
     auto job = c10::make_intrusive<Job>();
-    job->body = body;
+    job->body = block.body;
     job->prefix = prefix;
     job->precision = precision_now(tensors.front().device().type());
     std::set<std::string> read;
@@ -94,7 +91,7 @@ graph::Value recomputed(std::span<const graph::Value> inputs, const graph::Ops::
         at::NoGradGuard no_gradients;
         TorchOps backend(parameters, prefix);
         backend.record_reads(read);
-        job->result = tensor_of(body(backend, inputs));
+        job->result = backend.run(*block.body, inputs)[0];
     }
     job->names.assign(read.begin(), read.end());
     for (const std::string& name : job->names) tensors.push_back(parameters.at(name));

@@ -48,14 +48,26 @@ const Tensor& TorchOps::parameter(const std::string& name) const {
     return parameters_.at(prefix_ + name);
 }
 
-graph::Shape TorchOps::shape(const graph::Value& x) const { return tensor_of(x).sizes().vec(); }
+std::vector<Tensor> TorchOps::run(const graph::Graph& graph, std::span<const Tensor> inputs) const {
+    return graph::execute(graph, *this, inputs);
+}
 
-graph::Value TorchOps::conv2d(const graph::Value& x, const std::string& name,
-                              const graph::Convolution& layer) {
+std::vector<Tensor> TorchOps::run(graph::GraphCache& cache, const graph::Function& function,
+                                  std::span<const Tensor> inputs) const {
+    std::vector<graph::Shape> shapes;
+    for (const Tensor& input : inputs) shapes.push_back(input.sizes().vec());
+    return run(*cache.graph(std::move(shapes), function), inputs);
+}
+
+Tensor TorchOps::lower(const graph::Conv2d& layer, const In& in) const {
+    return hook_ ? hook_(layer, in[0]) : convolved(layer, in[0]);
+}
+
+Tensor TorchOps::convolved(const graph::Conv2d& layer, const Tensor& x) const {
     // Channels innermost on CPUs: the convolutions need no reordering, and the fused normalisation
     // reads their results directly.
-    const Tensor in = tensor_of(x);
-    const Tensor images = in.device().is_cpu() ? channels_last(in) : in;
+    const Tensor images = x.device().is_cpu() ? channels_last(x) : x;
+    const std::string& name = layer.name;
     const Tensor &weight = parameter(name + ".weight"), &bias = parameter(name + ".bias");
     const Tensor out = winograd_pays(images, weight, layer)
                            ? winograd_conv2d(images, weight, bias)
@@ -66,9 +78,9 @@ graph::Value TorchOps::conv2d(const graph::Value& x, const std::string& name,
                             parameter(name + ".lora_up.weight"));
 }
 
-graph::Value TorchOps::linear(const graph::Value& x, const std::string& name,
-                              const graph::Linear& layer) {
-    Tensor in = tensor_of(x), weight = parameter(name + ".weight"),
+Tensor TorchOps::lower(const graph::Linear& layer, const In& call) const {
+    const std::string& name = layer.name;
+    Tensor in = call[0], weight = parameter(name + ".weight"),
            bias = layer.bias ? parameter(name + ".bias") : Tensor();
     // One row of features per sample gains nothing from bfloat16 on a CPU: reading the weights
     // costs more than multiplying by them, and so does rounding them.
@@ -85,24 +97,24 @@ graph::Value TorchOps::linear(const graph::Value& x, const std::string& name,
                             parameter(name + ".lora_up.weight"));
 }
 
-graph::Value TorchOps::group_norm(const graph::Value& x, const std::string& name,
-                                  const graph::GroupNorm& layer) {
-    const Tensor modulation = layer.modulation ? tensor_of(*layer.modulation) : Tensor();
-    return fused_group_norm(tensor_of(x), parameter(name + ".weight"), parameter(name + ".bias"),
-                            modulation, layer.groups, layer.eps, layer.silu);
+Tensor TorchOps::lower(const graph::GroupNorm& layer, const In& in) const {
+    return fused_group_norm(in[0], parameter(layer.name + ".weight"),
+                            parameter(layer.name + ".bias"), in.count() > 1 ? in[1] : Tensor(),
+                            layer.groups, layer.eps, layer.silu);
 }
 
-graph::Value TorchOps::layer_norm(const graph::Value& x, const std::string& name, double eps) {
-    const Tensor& weight = parameter(name + ".weight");
-    return at::layer_norm(tensor_of(x), weight.sizes(), weight, parameter(name + ".bias"), eps);
+Tensor TorchOps::lower(const graph::LayerNorm& layer, const In& in) const {
+    const Tensor& weight = parameter(layer.name + ".weight");
+    return at::layer_norm(in[0], weight.sizes(), weight, parameter(layer.name + ".bias"),
+                          layer.eps);
 }
 
-graph::Value TorchOps::attention(const graph::Value& qkv, std::int64_t heads) {
-    const Tensor x = tensor_of(qkv);
+Tensor TorchOps::lower(const graph::Attention& layer, const In& in) const {
+    const Tensor& x = in[0];
     const bool twice = DoubleBackwardGuard::alive();
-    if (!twice && can_fuse_attention(x)) return fused_attention(x, heads);
+    if (!twice && can_fuse_attention(x)) return fused_attention(x, layer.heads);
     const auto n = x.size(0), channels = x.size(1) / 3, height = x.size(2), width = x.size(3);
-    const Tensor split = x.reshape({n, heads, channels / heads, 3, height * width});
+    const Tensor split = x.reshape({n, layer.heads, channels / layer.heads, 3, height * width});
     // Contiguous q, k and v go through LibTorch's fused attention, which retains no scores. It does
     // not support double backward.
     const auto part = [&](int i) {
@@ -113,68 +125,70 @@ graph::Value TorchOps::attention(const graph::Value& qkv, std::int64_t heads) {
     return attended.transpose(-1, -2).reshape({n, channels, height, width});
 }
 
-graph::Value TorchOps::resample(const graph::Value& x, graph::Resample mode) {
-    switch (mode) {
+Tensor TorchOps::lower(const graph::Resampling& layer, const In& in) const {
+    const Tensor& x = in[0];
+    switch (layer.mode) {
         case graph::Resample::up:
-            return at::upsample_nearest2d(tensor_of(x), std::nullopt,
-                                          at::ArrayRef<double>{2.0, 2.0});
+            return at::upsample_nearest2d(x, std::nullopt, at::ArrayRef<double>{2.0, 2.0});
         case graph::Resample::down:
-            return at::avg_pool2d(tensor_of(x), {2, 2});
-        case graph::Resample::smooth_up: {
-            const Tensor in = tensor_of(x);
-            return at::conv_transpose2d(in, smoothing(in, 4), {}, 2, 1, 0, in.size(1));
-        }
+            return at::avg_pool2d(x, {2, 2});
+        case graph::Resample::smooth_up:
+            return at::conv_transpose2d(x, smoothing(x, 4), {}, 2, 1, 0, x.size(1));
         case graph::Resample::smooth_down:
-            return smooth_down(tensor_of(x), 1);
+            return smooth_down(x, 1);
         case graph::Resample::smooth_down_valid:
-            return smooth_down(tensor_of(x), 0);
+            return smooth_down(x, 0);
         case graph::Resample::none:
             break;
     }
     return x;
 }
 
-graph::Value TorchOps::concat(const graph::Value& a, const graph::Value& b) {
-    return at::cat({tensor_of(a), tensor_of(b)}, 1);
+Tensor TorchOps::lower(const graph::Concat&, const In& in) const {
+    return at::cat({in[0], in[1]}, 1);
 }
 
-graph::Value TorchOps::add(const graph::Value& a, const graph::Value& b) {
-    const Tensor x = tensor_of(a), y = tensor_of(b);
+Tensor TorchOps::lower(const graph::Add&, const In& in) const {
+    const Tensor &x = in[0], &y = in[1];
     return x + (x.dim() == y.dim() ? y : y.unsqueeze(-1).unsqueeze(-1));
 }
 
-graph::Value TorchOps::scale(const graph::Value& x, double factor) { return tensor_of(x) * factor; }
+Tensor TorchOps::lower(const graph::Scale& layer, const In& in) const {
+    return in[0] * layer.factor;
+}
 
-graph::Value TorchOps::silu(const graph::Value& x) { return at::silu(tensor_of(x)); }
+Tensor TorchOps::lower(const graph::Silu&, const In& in) const { return at::silu(in[0]); }
 
-graph::Value TorchOps::sinusoid(const graph::Value& x, const graph::Sinusoid& layer) {
-    const Tensor values = tensor_of(x);
+Tensor TorchOps::lower(const graph::Sinusoid& layer, const In& in) const {
+    const Tensor& values = in[0];
     const std::int64_t half = layer.width / 2;
     const Tensor exponent =
         at::arange(half, values.options()) / static_cast<double>(layer.endpoint ? half - 1 : half);
     return sinusoids(at::outer(values, at::pow(1.0 / 10000, exponent)), layer.sines_first);
 }
 
-graph::Value TorchOps::fourier(const graph::Value& x, const std::string& name, std::int64_t) {
-    return sinusoids(at::outer(tensor_of(x), parameter(name).detach() * (2 * std::numbers::pi)),
+Tensor TorchOps::lower(const graph::Fourier& layer, const In& in) const {
+    return sinusoids(at::outer(in[0], parameter(layer.name).detach() * (2 * std::numbers::pi)),
                      true);
 }
 
-graph::Value TorchOps::pixel_unshuffle(const graph::Value& x, std::int64_t factor) {
-    return at::pixel_unshuffle(tensor_of(x), factor);
+Tensor TorchOps::lower(const graph::PixelUnshuffle& layer, const In& in) const {
+    return at::pixel_unshuffle(in[0], layer.factor);
 }
 
-graph::Value TorchOps::pixel_shuffle(const graph::Value& x, std::int64_t factor) {
-    return at::pixel_shuffle(tensor_of(x), factor);
+Tensor TorchOps::lower(const graph::PixelShuffle& layer, const In& in) const {
+    return at::pixel_shuffle(in[0], layer.factor);
 }
 
-graph::Value TorchOps::global_average(const graph::Value& x) { return tensor_of(x).mean({2, 3}); }
+Tensor TorchOps::lower(const graph::GlobalAverage&, const In& in) const {
+    return in[0].mean({2, 3});
+}
 
-graph::Value TorchOps::block(std::span<const graph::Value> inputs, const Body& body) {
+Tensor TorchOps::lower(const graph::Block& block, const In& in) const {
     // Recomputed blocks do not support double backward.
-    if (!recompute_ || !at::GradMode::is_enabled() || DoubleBackwardGuard::alive())
-        return body(*this, inputs);
-    return recomputed(inputs, body, parameters_, prefix_);
+    if (!recompute_ || hook_ || !at::GradMode::is_enabled() || DoubleBackwardGuard::alive())
+        return run(*block.body, in.in)[0];
+    return recomputed(block, in.in, parameters_, prefix_);
 }
 
 LowPrecision::LowPrecision(at::DeviceType device, std::optional<at::ScalarType> type)

@@ -5,7 +5,8 @@
 #include <span>
 
 #include "atelier/backends/torch/parameters.h"
-#include "atelier/graph/ops.h"
+#include "atelier/graph/execute.h"
+#include "atelier/graph/graph_cache.h"
 
 namespace atelier::backends {
 
@@ -19,55 +20,60 @@ struct Compute {
     bool recompute = false;
 };
 
-/// Runs the op set with LibTorch: values are tensors, computed immediately and under autograd where
-/// gradients are enabled. The element type is that of the parameters, or the one that autocast
-/// chooses.
-class TorchOps : public graph::Ops {
+/// Runs recorded graphs with LibTorch: values are tensors, computed immediately and under autograd
+/// where gradients are enabled. The element type is that of the parameters, or the one that
+/// autocast chooses.
+class TorchOps {
 public:
+    using Unsupported = graph::OpList<>;
+    using In = graph::Call<Tensor>;
+
     /// `parameters` must outlive this; a network's tensor "a.weight" is read as `prefix` +
     /// "a.weight".
     explicit TorchOps(const Parameters& parameters, std::string prefix = "",
                       bool recompute = false);
 
-    graph::Shape shape(const graph::Value& x) const override;
-    graph::Value conv2d(const graph::Value& x, const std::string& name,
-                        const graph::Convolution& layer) override;
-    graph::Value linear(const graph::Value& x, const std::string& name,
-                        const graph::Linear& layer) override;
-    graph::Value group_norm(const graph::Value& x, const std::string& name,
-                            const graph::GroupNorm& layer) override;
-    graph::Value layer_norm(const graph::Value& x, const std::string& name, double eps) override;
-    graph::Value attention(const graph::Value& qkv, std::int64_t heads) override;
-    graph::Value resample(const graph::Value& x, graph::Resample mode) override;
-    graph::Value concat(const graph::Value& a, const graph::Value& b) override;
-    graph::Value add(const graph::Value& a, const graph::Value& b) override;
-    graph::Value scale(const graph::Value& x, double factor) override;
-    graph::Value silu(const graph::Value& x) override;
-    graph::Value sinusoid(const graph::Value& x, const graph::Sinusoid& layer) override;
-    graph::Value fourier(const graph::Value& x, const std::string& name,
-                         std::int64_t width) override;
-    graph::Value pixel_unshuffle(const graph::Value& x, std::int64_t factor) override;
-    graph::Value pixel_shuffle(const graph::Value& x, std::int64_t factor) override;
-    graph::Value global_average(const graph::Value& x) override;
-    graph::Value embedding(const graph::Value& ids, const std::string& name, std::int64_t rows,
-                           std::int64_t width) override;
-    graph::Value add_positions(const graph::Value& x, const std::string& name,
-                               std::int64_t rows) override;
-    graph::Value token_attention(const graph::Value& q, const graph::Value& k,
-                                 const graph::Value& v,
-                                 const graph::TokenAttention& layer) override;
-    graph::Value gelu(const graph::Value& x) override;
-    graph::Value quick_gelu(const graph::Value& x) override;
-    graph::Value geglu(const graph::Value& x) override;
-    graph::Value tokens(const graph::Value& image) override;
-    graph::Value image(const graph::Value& tokens, std::int64_t height,
-                       std::int64_t width) override;
-    graph::Value pad_corner(const graph::Value& x) override;
-    graph::Value block(std::span<const graph::Value> inputs, const Body& body) override;
+    /// The outputs of `graph` for its `inputs`, of any batch size.
+    std::vector<Tensor> run(const graph::Graph& graph, std::span<const Tensor> inputs) const;
+    /// Those of what `function` records for inputs of these shapes, remembered in `cache`.
+    std::vector<Tensor> run(graph::GraphCache& cache, const graph::Function& function,
+                            std::span<const Tensor> inputs) const;
+
+    Tensor lower(const graph::Conv2d& layer, const In& in) const;
+    Tensor lower(const graph::Linear& layer, const In& in) const;
+    Tensor lower(const graph::GroupNorm& layer, const In& in) const;
+    Tensor lower(const graph::LayerNorm& layer, const In& in) const;
+    Tensor lower(const graph::Attention& layer, const In& in) const;
+    Tensor lower(const graph::TokenAttention& layer, const In& in) const;
+    Tensor lower(const graph::Resampling& layer, const In& in) const;
+    Tensor lower(const graph::Concat&, const In& in) const;
+    Tensor lower(const graph::Add&, const In& in) const;
+    Tensor lower(const graph::Scale& layer, const In& in) const;
+    Tensor lower(const graph::Silu&, const In& in) const;
+    Tensor lower(const graph::Sinusoid& layer, const In& in) const;
+    Tensor lower(const graph::Fourier& layer, const In& in) const;
+    Tensor lower(const graph::PixelUnshuffle& layer, const In& in) const;
+    Tensor lower(const graph::PixelShuffle& layer, const In& in) const;
+    Tensor lower(const graph::GlobalAverage&, const In& in) const;
+    Tensor lower(const graph::Embedding& layer, const In& in) const;
+    Tensor lower(const graph::AddPositions& layer, const In& in) const;
+    Tensor lower(const graph::Gelu&, const In& in) const;
+    Tensor lower(const graph::QuickGelu&, const In& in) const;
+    Tensor lower(const graph::Geglu&, const In& in) const;
+    Tensor lower(const graph::Tokens&, const In& in) const;
+    Tensor lower(const graph::Image& layer, const In& in) const;
+    Tensor lower(const graph::PadCorner&, const In& in) const;
+    Tensor lower(const graph::Block& block, const In& in) const;
 
     /// Adds the names of all parameters that are read from now on to `names`, which must outlive
     /// this.
     void record_reads(std::set<std::string>& names) { parameters_read_ = &names; }
+
+    /// Calls `hook` instead of computing convolutions; it may call `convolved`. Blocks are not
+    /// recomputed with it.
+    using ConvolutionHook = std::function<Tensor(const graph::Conv2d& layer, const Tensor& x)>;
+    void replace_convolutions(ConvolutionHook hook) { hook_ = std::move(hook); }
+    Tensor convolved(const graph::Conv2d& layer, const Tensor& x) const;
 
 private:
     const Tensor& parameter(const std::string& name) const;
@@ -76,9 +82,8 @@ private:
     std::string prefix_;
     bool recompute_;
     std::set<std::string>* parameters_read_ = nullptr;
+    ConvolutionHook hook_;
 };
-
-inline Tensor tensor_of(const graph::Value& value) { return std::any_cast<Tensor>(value); }
 
 /// While alive, matrix products and convolutions on `device` compute in `type`, bfloat16 or half,
 /// while parameters stay float32 (autocast). Without a type it does nothing.

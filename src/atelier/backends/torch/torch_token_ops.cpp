@@ -2,51 +2,46 @@
 
 namespace atelier::backends {
 
-graph::Value TorchOps::embedding(const graph::Value& ids, const std::string& name, std::int64_t,
-                                 std::int64_t) {
-    return at::embedding(parameter(name + ".weight"), tensor_of(ids));
+Tensor TorchOps::lower(const graph::Embedding& layer, const In& in) const {
+    return at::embedding(parameter(layer.name + ".weight"), in[0]);
 }
 
-graph::Value TorchOps::add_positions(const graph::Value& x, const std::string& name, std::int64_t) {
-    const Tensor in = tensor_of(x);
-    return in + parameter(name + ".weight").narrow(0, 0, in.size(1));
+Tensor TorchOps::lower(const graph::AddPositions& layer, const In& in) const {
+    return in[0] + parameter(layer.name + ".weight").narrow(0, 0, in[0].size(1));
 }
 
-graph::Value TorchOps::token_attention(const graph::Value& q, const graph::Value& k,
-                                       const graph::Value& v, const graph::TokenAttention& layer) {
-    const auto split = [&](const graph::Value& x) {
-        const Tensor t = tensor_of(x);
+Tensor TorchOps::lower(const graph::TokenAttention& layer, const In& in) const {
+    const auto split = [&](const Tensor& t) {
         return t.reshape({t.size(0), t.size(1), layer.heads, t.size(2) / layer.heads})
             .transpose(1, 2);
     };
-    const Tensor attended =
-        at::scaled_dot_product_attention(split(q), split(k), split(v), {}, 0.0, layer.causal);
+    const Tensor attended = at::scaled_dot_product_attention(split(in[0]), split(in[1]),
+                                                             split(in[2]), {}, 0.0, layer.causal);
     return attended.transpose(1, 2).flatten(2);
 }
 
-graph::Value TorchOps::gelu(const graph::Value& x) { return at::gelu(tensor_of(x)); }
+Tensor TorchOps::lower(const graph::Gelu&, const In& in) const { return at::gelu(in[0]); }
 
-graph::Value TorchOps::quick_gelu(const graph::Value& x) {
-    const Tensor in = tensor_of(x);
-    return in * at::sigmoid(in * 1.702);
+Tensor TorchOps::lower(const graph::QuickGelu&, const In& in) const {
+    return in[0] * at::sigmoid(in[0] * 1.702);
 }
 
-graph::Value TorchOps::geglu(const graph::Value& x) {
-    const auto halves = tensor_of(x).chunk(2, -1);
+Tensor TorchOps::lower(const graph::Geglu&, const In& in) const {
+    const auto halves = in[0].chunk(2, -1);
     return halves[0] * at::gelu(halves[1]);
 }
 
-graph::Value TorchOps::tokens(const graph::Value& image) {
-    return tensor_of(image).flatten(2).transpose(1, 2).contiguous();
+Tensor TorchOps::lower(const graph::Tokens&, const In& in) const {
+    return in[0].flatten(2).transpose(1, 2).contiguous();
 }
 
-graph::Value TorchOps::image(const graph::Value& tokens, std::int64_t height, std::int64_t width) {
-    const Tensor in = tensor_of(tokens);
-    return in.transpose(1, 2).reshape({in.size(0), in.size(2), height, width});
+Tensor TorchOps::lower(const graph::Image& layer, const In& in) const {
+    const Tensor& x = in[0];
+    return x.transpose(1, 2).reshape({x.size(0), x.size(2), layer.height, layer.width});
 }
 
-graph::Value TorchOps::pad_corner(const graph::Value& x) {
-    return at::constant_pad_nd(tensor_of(x), {0, 1, 0, 1});
+Tensor TorchOps::lower(const graph::PadCorner&, const In& in) const {
+    return at::constant_pad_nd(in[0], {0, 1, 0, 1});
 }
 
 }  // namespace atelier::backends

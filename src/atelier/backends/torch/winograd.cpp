@@ -109,7 +109,7 @@ struct WinogradConv : torch::autograd::Function<WinogradConv> {
 
 }  // namespace
 
-bool winograd_pays(const Tensor& x, const Tensor& weight, const graph::Convolution& layer) {
+bool winograd_pays(const Tensor& x, const Tensor& weight, const graph::Conv2d& layer) {
     const bool floats = x.scalar_type() == at::kFloat && weight.scalar_type() == at::kFloat &&
                         x.device().is_cpu() && weight.device().is_cpu();
     if (!floats || DoubleBackwardGuard::alive() || at::autocast::is_autocast_enabled(at::kCPU) ||

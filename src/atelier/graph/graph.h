@@ -1,0 +1,218 @@
+#pragma once
+
+#include <array>
+#include <cstdint>
+#include <memory>
+#include <string>
+#include <variant>
+#include <vector>
+
+/// The op set, one struct per op, and the graph that a network's function records (builder.h).
+/// Everything else is a pass over that graph (cost.h, constants.h) or a backend that lowers its ops
+/// (execute.h). Torch-free.
+///
+/// Images are [N,C,H,W], features [N,F], tokens [N,T,F]. `name`, which the builder sets, is the
+/// name of a layer's parameters without ".weight" and ".bias".
+namespace atelier::graph {
+
+/// Sizes along each axis, outermost first.
+using Shape = std::vector<std::int64_t>;
+
+std::int64_t elements(const Shape& shape);
+
+/// How a weight is initialised: uniform in +-gain/sqrt(fan_in), or normal with standard deviation
+/// gain/sqrt(fan_in); biases are uniform in +-gain/sqrt(fan_in) too, and a gain of 0 gives zeros.
+/// Xavier: uniform in +-gain sqrt(6/(fan_in+fan_out)), biases 0.
+struct Init {
+    enum class Kind { uniform, normal, xavier };
+    Kind kind = Kind::uniform;
+    double gain = 1.0;
+};
+
+inline constexpr Init zeros{Init::Kind::uniform, 0.0};
+
+/// A parameter that a network reads.
+struct ParameterSpec {
+    std::string name;
+    Shape shape;
+    Init init;
+    std::int64_t fan_in;
+    double base = 0.0;  // added to the random value: 1 for the weights of norms
+};
+
+struct Graph;
+
+/// What the graph is run on; `nodes` of this op are listed in Graph::inputs.
+struct Input {};
+
+struct Conv2d {
+    std::int64_t out_channels;
+    std::int64_t kernel = 3;
+    std::int64_t stride = 1;
+    std::int64_t padding = 1;
+    Init init{};
+    std::string name{};
+};
+
+/// Of features, or of each token by itself.
+struct Linear {
+    std::int64_t out_features;
+    bool bias = true;
+    Init init{};
+    std::string name{};
+};
+
+/// With a second input [N,2C] of scale and shift, norm(x)*(1+scale)+shift, before SiLU.
+struct GroupNorm {
+    std::int64_t groups;
+    double eps = 1e-5;
+    bool silu = false;  // apply SiLU to the result
+    std::string name{};
+};
+
+/// Of features, or of each token by itself.
+struct LayerNorm {
+    double eps;
+    std::string name{};
+};
+
+/// Self-attention of the ADM U-Net: [N,3C,H,W] holds q, k, v interleaved per channel, viewed as
+/// [N*heads, C/heads, 3, H*W]; softmax over keys of q.k/sqrt(C/heads): [N,C,H,W].
+struct Attention {
+    std::int64_t heads;
+};
+
+/// Queries [N,T,C] attend to keys and values [N,S,C] in `heads` heads of C/heads, softmax over keys
+/// of q.k/sqrt(C/heads): [N,T,C]. `causal`: each token attends to itself and those before it.
+struct TokenAttention {
+    std::int64_t heads;
+    bool causal = false;
+};
+
+/// By a factor of 2. `up` repeats pixels, `down` averages 2x2 boxes; the smooth modes filter with
+/// [1,3,3,1]/8 along both axes, with zeros beyond the edges. `smooth_down_valid` does not pad
+/// instead: height and width h become h/2 - 1.
+enum class Resample { none, up, down, smooth_up, smooth_down, smooth_down_valid };
+
+struct Resampling {
+    Resample mode;
+};
+
+/// Along axis 1.
+struct Concat {};
+
+/// Of equal shapes, or [N,C,H,W] and [N,C], added to every pixel.
+struct Add {};
+
+struct Scale {
+    double factor;
+};
+
+struct Silu {};
+
+/// Positional embedding of one scalar per sample: [N] -> [N,width], cos(x f_i) then sin(x f_i) (the
+/// ADM U-Net's time embedding), or the sines first (DDPM++'s, with endpoint). Frequencies f_i =
+/// (1/10000)^(i/(width/2)), i from 0 to width/2-1; with `endpoint`, i/(width/2-1).
+struct Sinusoid {
+    std::int64_t width;
+    bool endpoint = false;
+    bool sines_first = false;
+};
+
+/// Fourier features of one scalar per sample (NCSN++): [N] -> [N,width], sin(2 pi x f_i) then
+/// cos(2 pi x f_i), with random frequencies that are never trained, the tensor `name` [width/2].
+struct Fourier {
+    std::int64_t width;
+    std::string name{};
+};
+
+/// [N,C,H,W] -> [N,C*factor^2,H/factor,W/factor], and back.
+struct PixelUnshuffle {
+    std::int64_t factor;
+};
+struct PixelShuffle {
+    std::int64_t factor;
+};
+
+/// Mean over height and width: [N,C,H,W] -> [N,C].
+struct GlobalAverage {};
+
+/// The rows ids [N,T] (int64) of the embedding table `name`.weight [rows,width]: [N,T,width].
+struct Embedding {
+    std::int64_t rows, width;
+    std::string name{};
+};
+
+/// Adds row t of the embedding table `name`.weight [rows,F] to token t of x [N,T,F].
+struct AddPositions {
+    std::int64_t rows;
+    std::string name{};
+};
+
+struct Gelu {};       // x Phi(x), exactly
+struct QuickGelu {};  // x sigmoid(1.702 x)
+struct Geglu {};      // [N,T,2F] -> [N,T,F]: the first half times gelu of the second
+
+/// [N,C,H,W] -> [N,H*W,C], row by row, and back.
+struct Tokens {};
+struct Image {
+    std::int64_t height, width;
+};
+
+/// Pads a row of zeros below and a column of zeros on the right: [N,C,H,W] -> [N,C,H+1,W+1].
+struct PadCorner {};
+
+/// A part of a network with one output, whose inner values a backend need not keep for the backward
+/// pass: it may run `body` a second time there.
+struct Block {
+    std::shared_ptr<const Graph> body;
+};
+
+using Op = std::variant<Input, Conv2d, Linear, GroupNorm, LayerNorm, Attention, TokenAttention,
+                        Resampling, Concat, Add, Scale, Silu, Sinusoid, Fourier, PixelUnshuffle,
+                        PixelShuffle, GlobalAverage, Embedding, AddPositions, Gelu, QuickGelu,
+                        Geglu, Tokens, Image, PadCorner, Block>;
+
+/// The name of an op in messages, in the order of Op.
+inline constexpr std::array<const char*, std::variant_size_v<Op>> op_names{
+    "input",          "conv2d",    "linear",          "group_norm",
+    "layer_norm",     "attention", "token_attention", "resample",
+    "concat",         "add",       "scale",           "silu",
+    "sinusoid",       "fourier",   "pixel_unshuffle", "pixel_shuffle",
+    "global_average", "embedding", "add_positions",   "gelu",
+    "quick_gelu",     "geglu",     "tokens",          "image",
+    "pad_corner",     "block"};
+
+inline const char* name_of(const Op& op) { return op_names[op.index()]; }
+
+/// What an op computes, by the index of its node.
+struct Value {
+    static constexpr std::uint32_t nothing = ~std::uint32_t{0};
+    std::uint32_t node = nothing;
+
+    bool has_value() const { return node != nothing; }
+    bool operator==(const Value&) const = default;
+};
+
+struct Node {
+    Op op;
+    std::vector<Value> inputs;
+    Shape shape;
+    /// Values, possibly its own, that nothing reads after this node and that are no outputs.
+    std::vector<Value> last_reads{};
+};
+
+/// Nodes in the order in which a network adds them: each reads earlier ones. The first axis is the
+/// batch; nothing but shapes depends on its size.
+struct Graph {
+    std::vector<Node> nodes;
+    std::vector<Value> inputs, outputs;
+    std::vector<ParameterSpec> parameters;  // in the order in which they are read, blocks included
+
+    const Shape& shape(Value value) const { return nodes[value.node].shape; }
+};
+
+/// Fills in Node::last_reads once nodes and outputs are complete.
+void find_last_reads(Graph& graph);
+
+}  // namespace atelier::graph
