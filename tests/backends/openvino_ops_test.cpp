@@ -112,7 +112,7 @@ const Tensor image = normal({2, 8, 6, 4}, "image"), qkv = normal({2, 3 * 128, 4,
              sequence = normal({3, 6, 8}, "tokens"), others = normal({3, 4, 8}, "others"),
              modulation = normal({2, 16}, "modulation");
 
-std::vector<Case> cases() {
+std::vector<Case> layer_cases() {
     return {
         Case{"conv2d",
              {image},
@@ -259,7 +259,7 @@ std::vector<Case> cases() {
              }}};
 }
 
-INSTANTIATE_TEST_SUITE_P(Layers, Backends, ::testing::ValuesIn(cases()),
+INSTANTIATE_TEST_SUITE_P(Layers, Backends, ::testing::ValuesIn(layer_cases()),
                          [](const auto& info) { return info.param.name; });
 
 /// One result for images [3,8,6,4] whose modulation follows from `level` [1] and `labels`

@@ -210,13 +210,13 @@ TEST(Winograd, only_requested_gradients_are_computed) {
 }
 
 TEST(Winograd, is_used_where_it_pays) {
-    const graph::Convolution same{.out_channels = 32};
+    const graph::Conv2d same{.out_channels = 32};
     const auto pays = [&](std::int64_t in, std::int64_t out, std::int64_t side,
-                          const graph::Convolution& layer, at::ScalarType type = at::kFloat) {
+                          const graph::Conv2d& layer, at::ScalarType type = at::kFloat) {
         return winograd_pays(at::zeros({2, in, side, side}, type),
                              at::zeros({out, in, layer.kernel, layer.kernel}), layer);
     };
-    graph::Convolution halving = same, point = same;
+    graph::Conv2d halving = same, point = same;
     halving.stride = 2;
     point.kernel = 1;
     point.padding = 0;
@@ -239,7 +239,7 @@ TEST(Winograd, is_used_where_it_pays) {
 }
 
 TEST(Winograd, is_not_used_where_autocast_chooses_the_type) {
-    const graph::Convolution same{.out_channels = 32};
+    const graph::Conv2d same{.out_channels = 32};
     const LowPrecision bfloat16(at::kCPU, at::kBFloat16);
     EXPECT_FALSE(winograd_pays(at::zeros({2, 32, 14, 14}), at::zeros({32, 32, 3, 3}), same));
 }

@@ -1,6 +1,7 @@
 #include <gtest/gtest.h>
 
 #include <nlohmann/json.hpp>
+#include <thread>
 
 #include "atelier/graph/constants.h"
 #include "atelier/graph/cost.h"
@@ -184,6 +185,20 @@ TEST(GraphCache, records_a_function_once_per_shapes_whatever_the_batch) {
     EXPECT_EQ(recorded, 56);
     cache.graph({{1, 59}}, function);
     EXPECT_EQ(recorded, 56) << "the latest are kept";
+}
+
+TEST(GraphCache, threads_share_one_graph) {
+    const networks::Network network = small_unet();
+    std::vector<std::shared_ptr<const Graph>> seen(4);
+    std::vector<std::thread> threads;
+    for (auto& graph : seen) {
+        threads.emplace_back([&] {
+            const networks::Network copy = network;
+            graph = networks::graph_of(copy, networks::input_shapes(copy));
+        });
+    }
+    for (std::thread& thread : threads) thread.join();
+    for (const auto& graph : seen) EXPECT_EQ(graph, seen[0]);
 }
 
 }  // namespace atelier::graph
