@@ -45,7 +45,8 @@ def check_header(installed):
 
 
 def check_nothing_names_the_build(installed, build):
-    for file in [*(installed / "lib/cmake").rglob("*.cmake"), installed / "lib/pkgconfig/atelier.pc"]:
+    described = (installed / "lib/cmake").rglob("*.cmake")
+    for file in [*described, installed / "lib/pkgconfig/atelier.pc"]:
         for place in (build, str(ROOT), str(installed)):
             assert str(place) not in file.read_text(), f"{file.name} names {place}"
 

@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
-"""Tests the Debian package: it is made, unpacked into an empty root beside Debian's C library alone,
-and draws there.
+"""Tests the Debian package: it is made, unpacked into an empty root beside Debian's C library
+alone, and draws there.
 
     python3 tests/install/package_test.py build/release
 
@@ -42,7 +42,10 @@ def of_the_c_library(program):
                 yield path
 
 
-IN_THE_ROOT = """mount --rbind /proc "$0/proc" && mount --rbind /sys "$0/sys" && exec chroot "$0" "$@" """
+IN_THE_ROOT = (
+    """mount --rbind /proc "$0/proc" && mount --rbind /sys "$0/sys" && """
+    """exec chroot "$0" "$@" """
+)
 
 
 def may_mount():
