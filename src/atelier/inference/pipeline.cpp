@@ -11,6 +11,7 @@
 #include "atelier/models/ensemble.h"
 #include "atelier/models/latent_model.h"
 #include "atelier/models/opened_model.h"
+#include "atelier/networks/network.h"
 
 namespace atelier::inference {
 
