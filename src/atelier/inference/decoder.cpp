@@ -21,11 +21,17 @@ private:
     data::SampleSpec spec_;
 };
 
+/// int8 is for the networks that draw; an autoencoder has no quantised layers.
+Engine without_int8(Engine engine) {
+    if (engine.precision == Engine::Precision::int8) engine.precision = Engine::Precision::fp32;
+    return engine;
+}
+
 class LatentDecoder final : public Decoder {
 public:
     LatentDecoder(const std::filesystem::path& folder,
                   const std::vector<std::int64_t>& latent_shape, const Engine& engine)
-        : autoencoder_(folder, engine) {
+        : autoencoder_(folder, without_int8(engine)) {
         spec_.shape = autoencoder_.network().image_shape(latent_shape);
     }
 
