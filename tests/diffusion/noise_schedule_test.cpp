@@ -134,15 +134,17 @@ TEST(NoiseSchedule, is_read_from_a_config_with_the_levels_of_its_kind) {
 }
 
 TEST(NoiseSchedule, students_start_where_their_kind_says) {
-    const Tensor z = seeded_normal(2);
     for (const NoiseSchedule& schedule : every_kind()) {
         const Tensor sigma = at::full({1}, schedule.sigma_max, at::kDouble);
         const double input =
             (schedule.preconditioning(sigma).c_in * schedule.initial_noise_scale()).item<double>();
         const bool from_pure_noise = std::holds_alternative<DdpmNoise>(schedule.kind) ||
                                      std::holds_alternative<FlowNoise>(schedule.kind);
-        if (from_pure_noise) EXPECT_NEAR(input, 1, 1e-12);
-        else EXPECT_EQ(schedule.initial_noise_scale(), schedule.sigma_max);
+        if (from_pure_noise) {
+            EXPECT_NEAR(input, 1, 1e-12);
+        } else {
+            EXPECT_EQ(schedule.initial_noise_scale(), schedule.sigma_max);
+        }
     }
 }
 

@@ -251,8 +251,9 @@ TEST(Stages, of_every_shipped_config) {
         if (name.ends_with("classifier")) continue;  // no run
         ++runs;
         ASSERT_TRUE(expected.contains(name)) << name << " is new: say here what its stages are";
-        EXPECT_EQ(described(load_config(entry.path().string(), {}).config),
-                  "teacher partition " + expected.at(name) + " ensemble evaluation.json report.html")
+        EXPECT_EQ(
+            described(load_config(entry.path().string(), {}).config),
+            "teacher partition " + expected.at(name) + " ensemble evaluation.json report.html")
             << name;
     }
     EXPECT_EQ(runs, expected.size());
@@ -276,8 +277,8 @@ TEST(Stages, come_in_the_order_of_their_kinds_and_only_where_the_config_asks_for
         const auto place = [](const Stage& stage) {
             return std::pair{stage.student.value_or(0), stage.kind};
         };
-        const bool same_student = list[i].student == list[i - 1].student;
-        if (same_student) EXPECT_LT(place(list[i - 1]), place(list[i]));
+        if (list[i].student != list[i - 1].student) continue;
+        EXPECT_LT(place(list[i - 1]), place(list[i]));
     }
     config.dm.steps = config.adm.steps = 0;
     EXPECT_THROW(last_student_stage(config), core::UsageError);
