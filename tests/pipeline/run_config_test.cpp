@@ -1,4 +1,5 @@
 #include "atelier/pipeline/run_config.h"
+#include "atelier/pipeline/make_stages.h"
 
 #include <fstream>
 
@@ -25,8 +26,8 @@ TEST(RunConfig, is_read_from_file_and_overrides) {
     EXPECT_EQ(loaded.config.seed, 7);
     EXPECT_EQ(loaded.config.dm.steps, 3);
     EXPECT_EQ(loaded.config.network.architecture, "mlp") << "of the file";
-    EXPECT_FALSE(loaded.config.adm.gan_weight.has_value()) << "auto";
-    EXPECT_EQ(load_config(toy, {R"(adm.gan_weight="0.5")"}).config.adm.gan_weight, 0.5)
+    EXPECT_FALSE(loaded.config.adm.adversarial->gan_weight.has_value()) << "auto";
+    EXPECT_EQ(load_config(toy, {R"(adm.gan_weight="0.5")"}).config.adm.adversarial->gan_weight, 0.5)
         << "as it was written before";
 }
 
@@ -44,7 +45,7 @@ TEST(RunConfig, former_names_are_read) {
 
 TEST(RunConfig, a_stage_depends_on_its_keys_and_no_others) {
     const auto values = [](const std::string& stage, const std::vector<std::string>& overrides) {
-        return load_config(toy, overrides).values_of(stage);
+        return load_config(toy, overrides).values_of(stage_kind_of(stage));
     };
     for (const auto& [key, changed, same] : {std::tuple{"teacher.steps=9", "teacher", "partition"},
                                              {"partition.students=2", "partition", "teacher"},
