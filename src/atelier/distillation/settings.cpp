@@ -16,7 +16,7 @@ constexpr Range above_zero{.min = 1e-12};
 constexpr const char* micro_batch_help =
     "samples computed together, with gradients accumulated over the batch; 0: all";
 
-void bind(core::Schema& schema, const std::string& table, AdversarialSettings& to) {
+void bind_adversarial(core::Schema& schema, const std::string& table, AdversarialSettings& to) {
     const auto key = [&](const char* name) { return table + "." + name; };
     schema.text(key("divergence"), &to.divergence,
                 "weights the gradient by the head's density ratio", divergences());
@@ -36,6 +36,7 @@ void bind(core::Schema& schema, const std::string& table, AdversarialSettings& t
 
 }  // namespace
 
+// Calls are qualified: a string among the arguments would make std::bind the better match.
 void bind(core::Schema& schema, const std::string& prefix, Optimization& to, bool averages) {
     const auto key = [&](const char* name) { return prefix + name; };
     schema.number(key("lr"), &to.lr, "AdamW learning rate", above_zero);
@@ -63,7 +64,7 @@ void bind(core::Schema& schema, const std::string& table, ScoreMatchingSettings&
     schema.number(table + ".steps", &to.steps, std::move(steps), non_negative);
     schema.number(table + ".batch", &to.batch, "samples per step", one_or_more);
     schema.number(table + ".micro_batch", &to.micro_batch, micro_batch_help, non_negative);
-    bind(schema, table + ".", to.optimization, true);
+    distillation::bind(schema, table + ".", to.optimization, true);
 }
 
 void bind(core::Schema& schema, const std::string& table, MatchingSettings& to) {
@@ -79,8 +80,8 @@ void bind(core::Schema& schema, const std::string& table, MatchingSettings& to) 
                   "score was trained beside the "
                   "weights that the stage begins with, else a tenth of the steps, 200 at most",
                   {.min = -1, .max = 1e6});
-    bind(schema, table + ".", to.student, true);
-    bind(schema, table + ".fake_", to.fake, false);
+    distillation::bind(schema, table + ".", to.student, true);
+    distillation::bind(schema, table + ".fake_", to.fake, false);
     schema.choice(key("loss"), &to.loss, "distribution_matching (DMD) or sid (score identity)",
                   {{"distribution_matching", MatchingLoss::distribution_matching},
                    {"sid", MatchingLoss::score_identity}});
@@ -94,7 +95,7 @@ void bind(core::Schema& schema, const std::string& table, MatchingSettings& to) 
                   "weight of the loss on the pairs", non_negative);
     schema.flag(key("keep_best"), &to.keep_best,
                 "end with the weights of the lowest probe distance, not the last");
-    if (to.adversarial) bind(schema, table, *to.adversarial);
+    if (to.adversarial) bind_adversarial(schema, table, *to.adversarial);
 }
 
 }  // namespace atelier::distillation
