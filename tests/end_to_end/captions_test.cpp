@@ -235,7 +235,6 @@ TEST(ShippedCaptions, are_rejected_by_class_only_commands) {
     const Folder folder;
     for (const Arguments& arguments :
          {Arguments{"quantize", "models/captions", "--out", folder / "int8"},
-          {"benchmark", "models/captions", "--runs", "1"},
           {"sample", "models/captions", "--class", "1", "--out", folder / "x.png"},
           {"route", "models/captions", "--class", "1"}}) {
         const Outcome outcome = run(arguments);
