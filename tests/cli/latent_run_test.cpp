@@ -195,8 +195,9 @@ TEST_F(LatentRun, settings_that_do_not_fit_are_rejected_before_anything_is_made)
     core::write_json(model_.path() / "scheduler/scheduler_config.json", scheduler);
     const Answer zero_snr = atelier(command("sd15-msd4-dm", prompts));
     EXPECT_EQ(zero_snr.code, 1);
-    EXPECT_NE(zero_snr.error.find("scheduler_config.json: scheduler: \"rescale_betas_zero_snr\" is true"),
-              std::string::npos)
+    EXPECT_NE(
+        zero_snr.error.find("scheduler_config.json: scheduler: \"rescale_betas_zero_snr\" is true"),
+        std::string::npos)
         << zero_snr.error;
     EXPECT_FALSE(fs::exists(folder_ / "run"));
     refused({"run", std::string(ATELIER_SOURCE_DIR) + "/configs/toy2d.toml", "data.path=" + prompts,

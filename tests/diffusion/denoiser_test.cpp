@@ -105,7 +105,8 @@ TEST(EdmDenoiser, scales_inputs_and_outputs_per_sample) {
     const EdmDenoiser denoiser(network, no_parameters, {});
     const Tensor x = backends::normal({3, 2}, "x"), sigma = at::tensor({0.002F, 0.9F, 80.0F});
     const auto [estimate, seen] = denoiser.denoise_and_encode(x, sigma, {f});
-    const Tensor c_noise = network_inputs(network, x, NoiseSchedule{}.preconditioning(sigma), {f}).c_noise;
+    const Tensor c_noise =
+        network_inputs(network, x, NoiseSchedule{}.preconditioning(sigma), {f}).c_noise;
     for (std::int64_t i = 0; i < 3; ++i) {
         const double s = sigma[i].item<double>(), total = s * s + 0.25;
         EXPECT_LT(backends::relative_distance(

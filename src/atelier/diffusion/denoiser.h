@@ -47,7 +47,7 @@ struct NetworkOutputs {
 /// The network's inputs for `x_t` [N,...]: c_in x_t, c_noise and the labels. Throws core::Error if
 /// a conditional network gets no labels.
 NetworkInputs network_inputs(const networks::Network& network, const Tensor& x_t,
-                                const Preconditioning& with, const Condition& condition);
+                             const Preconditioning& with, const Condition& condition);
 
 /// One evaluation of `network`, or of its encoder alone, by `backend`.
 NetworkOutputs evaluate(const networks::Network& network, const NetworkInputs& inputs,

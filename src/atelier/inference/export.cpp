@@ -115,8 +115,8 @@ void lower_student(OnnxGraph& graph, const models::Model& model) {
             const Value raw = ops.scale(network.forward(ops, inputs).raw, factors.out);
             return std::vector{ops.add(ops.scale(noise, factors.skip), raw)};
         });
-    const Tensor level = model.noise.preconditioning(at::full({1}, model.noise.sigma_max, at::kDouble))
-                             .c_noise;
+    const Tensor level =
+        model.noise.preconditioning(at::full({1}, model.noise.sigma_max, at::kDouble)).c_noise;
     networks::InputsOf<OnnxValue> inputs{input(graph, "noise", network.data_shape),
                                          level.to(at::kFloat)};
     if (network.label_dim > 0) inputs.labels = labels_of(graph, model);

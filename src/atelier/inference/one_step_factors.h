@@ -23,8 +23,8 @@ inline OneStepFactors one_step_factors(const models::Model& model) {
 template <class Value>
 networks::InputsOf<Value> one_step_inputs(const models::Model& model,
                                           std::span<const std::int64_t> classes, Value x) {
-    const Tensor level = model.noise.preconditioning(at::full({1}, model.noise.sigma_max, at::kFloat))
-                             .c_noise;
+    const Tensor level =
+        model.noise.preconditioning(at::full({1}, model.noise.sigma_max, at::kFloat)).c_noise;
     networks::InputsOf<Value> inputs{std::move(x), level};
     if (model.network.label_dim > 0)
         inputs.labels = diffusion::one_hot(classes, model.network.label_dim).labels;

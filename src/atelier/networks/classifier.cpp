@@ -26,8 +26,7 @@ ClassifierOutput classifier(graph::Builder& ops, const ClassifierConfig& config,
 
 graph::Graph classifier_graph(const ClassifierConfig& config) {
     const graph::Shape images{1, config.channels, config.resolution, config.resolution};
-    return graph::record({images}, [&](graph::Builder& ops,
-                                              std::span<const graph::Value> in) {
+    return graph::record({images}, [&](graph::Builder& ops, std::span<const graph::Value> in) {
         const ClassifierOutput out = classifier(ops, config, in[0]);
         std::vector<graph::Value> outputs{out.features, out.logits};
         outputs.insert(outputs.end(), out.layers.begin(), out.layers.end());
