@@ -36,8 +36,8 @@ void bind_adversarial(core::Schema& schema, const std::string& table, Adversaria
 
 }  // namespace
 
-// Calls are qualified: a string among the arguments would make std::bind the better match.
-void bind(core::Schema& schema, const std::string& prefix, Optimization& to, bool averages) {
+void bind_settings(core::Schema& schema, const std::string& prefix, Optimization& to,
+                   bool averages) {
     const auto key = [&](const char* name) { return prefix + name; };
     schema.number(key("lr"), &to.lr, "AdamW learning rate", above_zero);
     schema.number(key("beta1"), &to.beta1, "AdamW first decay", a_fraction);
@@ -59,15 +59,15 @@ void bind(core::Schema& schema, const std::string& prefix, Optimization& to, boo
     }
 }
 
-void bind(core::Schema& schema, const std::string& table, ScoreMatchingSettings& to,
-          std::string steps) {
+void bind_settings(core::Schema& schema, const std::string& table, ScoreMatchingSettings& to,
+                   std::string steps) {
     schema.number(table + ".steps", &to.steps, std::move(steps), non_negative);
     schema.number(table + ".batch", &to.batch, "samples per step", one_or_more);
     schema.number(table + ".micro_batch", &to.micro_batch, micro_batch_help, non_negative);
-    distillation::bind(schema, table + ".", to.optimization, true);
+    bind_settings(schema, table + ".", to.optimization, true);
 }
 
-void bind(core::Schema& schema, const std::string& table, MatchingSettings& to) {
+void bind_settings(core::Schema& schema, const std::string& table, MatchingSettings& to) {
     const auto key = [&](const char* name) { return table + "." + name; };
     schema.number(key("steps"), &to.steps, "generator updates; 0: the stage is skipped",
                   non_negative);
@@ -80,8 +80,8 @@ void bind(core::Schema& schema, const std::string& table, MatchingSettings& to) 
                   "score was trained beside the "
                   "weights that the stage begins with, else a tenth of the steps, 200 at most",
                   {.min = -1, .max = 1e6});
-    distillation::bind(schema, table + ".", to.student, true);
-    distillation::bind(schema, table + ".fake_", to.fake, false);
+    bind_settings(schema, table + ".", to.student, true);
+    bind_settings(schema, table + ".fake_", to.fake, false);
     schema.choice(key("loss"), &to.loss, "distribution_matching (DMD) or sid (score identity)",
                   {{"distribution_matching", MatchingLoss::distribution_matching},
                    {"sid", MatchingLoss::score_identity}});

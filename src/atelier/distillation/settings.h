@@ -10,7 +10,7 @@
 #include "atelier/diffusion/noise_schedule.h"
 
 /// The settings of training stages, as a config's keys set them. Each is bound to its keys by the
-/// `bind` beside it, and used as it is.
+/// `bind_settings` beside it, and used as it is.
 namespace atelier::distillation {
 
 /// Optimiser settings of a learner: AdamW with a linear warm-up and a linear decay at the end of
@@ -34,7 +34,8 @@ struct Optimization {
 
 /// Keys `prefix` + "lr" and so on; `prefix` is "teacher." or "dm.fake_". With `averages` also
 /// "more_ema_decays".
-void bind(core::Schema& schema, const std::string& prefix, Optimization& to, bool averages);
+void bind_settings(core::Schema& schema, const std::string& prefix, Optimization& to,
+                   bool averages);
 
 /// Training by denoising: a teacher, or TSM.
 struct ScoreMatchingSettings {
@@ -47,8 +48,8 @@ struct ScoreMatchingSettings {
 };
 
 /// Keys `table`.steps and so on; `steps` says what the steps are.
-void bind(core::Schema& schema, const std::string& table, ScoreMatchingSettings& to,
-          std::string steps);
+void bind_settings(core::Schema& schema, const std::string& table, ScoreMatchingSettings& to,
+                   std::string steps);
 
 struct AdversarialSettings {
     std::optional<double>
@@ -87,7 +88,7 @@ struct MatchingSettings {
 };
 
 /// Keys `table`.steps and so on; those of the GAN head where `to` has one.
-void bind(core::Schema& schema, const std::string& table, MatchingSettings& to);
+void bind_settings(core::Schema& schema, const std::string& table, MatchingSettings& to);
 
 /// Where and with which noise a stage computes.
 struct StageContext {

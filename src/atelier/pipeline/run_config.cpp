@@ -66,7 +66,7 @@ void bind_teacher(Schema& schema, TeacherConfig& to, const std::vector<StageKind
     set_stages(schema, computed);
     schema.text("teacher.path", &to.path,
                 "an existing teacher's model directory; empty: train one");
-    distillation::bind(schema, "teacher", to.training, "training steps");
+    distillation::bind_settings(schema, "teacher", to.training, "training steps");
     schema.number("teacher.sigma_data", &to.sigma_data,
                   "standard deviation of the data in model space", positive);
     schema.number("teacher.sigma_min", &to.sigma_min, "lowest noise level", positive);
@@ -292,11 +292,11 @@ core::Schema schema_of(RunConfig& config) {
     bind_teacher(schema, config.teacher, computed, of_loss);
     bind_students(schema, config);
     set_stages(schema, {StageKind::tsm, StageKind::dm, StageKind::adm});
-    distillation::bind(schema, "tsm", config.tsm, "steps of teacher score matching");
+    distillation::bind_settings(schema, "tsm", config.tsm, "steps of teacher score matching");
     set_stages(schema, {StageKind::dm, StageKind::adm});
-    distillation::bind(schema, "dm", config.dm);
+    distillation::bind_settings(schema, "dm", config.dm);
     set_stages(schema, {StageKind::adm});
-    distillation::bind(schema, "adm", config.adm);
+    distillation::bind_settings(schema, "adm", config.adm);
     set_stages(schema,
                {StageKind::dm, StageKind::adm});  // where a regression needs it: stage_values_of
     schema.text("lpips.network", &config.lpips.network, "backbone of regression = \"lpips\"",
