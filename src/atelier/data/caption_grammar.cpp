@@ -43,19 +43,9 @@ const std::array<Words, 3> places{{{"on the left", "at the left"},
                                    {"on the right", "at the right"}}};
 const std::array<std::string_view, 2> colours{"white", "black"}, grounds{"black", "white"};
 
-/// Whether `text` contains `word` with neither letter nor hyphen next to it.
-bool holds(std::string_view text, std::string_view word) {
-    const auto joins = [](char c) { return (c >= 'a' && c <= 'z') || c == '-'; };
-    for (std::size_t at = text.find(word); at != text.npos; at = text.find(word, at + 1)) {
-        const std::size_t end = at + word.size();
-        if ((at == 0 || !joins(text[at - 1])) && (end == text.size() || !joins(text[end])))
-            return true;
-    }
-    return false;
-}
-
 bool holds_any(std::string_view text, const Words& words) {
-    return std::ranges::any_of(words, [&](std::string_view word) { return holds(text, word); });
+    return std::ranges::any_of(words,
+                               [&](std::string_view word) { return contains_phrase(text, word); });
 }
 
 std::optional<std::int64_t> garment_in(std::string_view caption) {
@@ -65,7 +55,7 @@ std::optional<std::int64_t> garment_in(std::string_view caption) {
     for (std::size_t i = 0; i < garments().size(); ++i) {
         for (const Words* words : {&garments()[i].one, &garments()[i].several}) {
             for (const std::string_view word : *words) {
-                if (word.size() > longest && holds(caption, word))
+                if (word.size() > longest && contains_phrase(caption, word))
                     found = static_cast<std::int64_t>(i), longest = word.size();
             }
         }
@@ -74,7 +64,7 @@ std::optional<std::int64_t> garment_in(std::string_view caption) {
 }
 
 std::optional<std::int64_t> amount_in(std::string_view caption) {
-    if (holds(caption, "two")) return 2;
+    if (contains_phrase(caption, "two")) return 2;
     if (holds_any(caption, small)) return 1;
     if (holds_any(caption, large)) return 0;
     return std::nullopt;
@@ -95,6 +85,19 @@ std::optional<std::int64_t> colour_in(std::string_view caption) {
 }
 
 }  // namespace
+
+bool contains_phrase(std::string_view text, std::string_view phrase) {
+    const auto joins = [](char c) {
+        return (c >= 'a' && c <= 'z') || (c >= '0' && c <= '9') || c == '-' ||
+               static_cast<unsigned char>(c) >= 0x80;
+    };
+    for (std::size_t at = text.find(phrase); at != text.npos; at = text.find(phrase, at + 1)) {
+        const std::size_t end = at + phrase.size();
+        if ((at == 0 || !joins(text[at - 1])) && (end == text.size() || !joins(text[end])))
+            return true;
+    }
+    return false;
+}
 
 const std::array<Attribute, 4>& attributes() {
     static const std::array<Attribute, 4> all{{{"garment", 10, &Scene::garment},

@@ -28,6 +28,10 @@ const std::array<Attribute, 4>& attributes();
 /// Throws core::UsageError naming the nearest when there is no attribute of that name.
 const Attribute& attribute(std::string_view name);
 
+/// Whether `text` contains `phrase` as whole words: with neither a letter (any byte of one outside
+/// ASCII), a digit nor a hyphen next to it. Both in lower case.
+bool contains_phrase(std::string_view text, std::string_view phrase);
+
 /// All scenes of training, or the held-out ones for testing: combinations that training never
 /// shows, though it shows each of their attributes.
 std::vector<Scene> scenes(bool held_out);

@@ -14,20 +14,6 @@ namespace {
 
 constexpr std::size_t max_attributes = 100, max_values = 10000, max_phrases = 1000;
 
-/// Whether `text` contains `phrase`, with neither letters, digits nor hyphens next to it.
-bool contains_phrase(std::string_view text, std::string_view phrase) {
-    const auto joins = [](char c) {
-        return (c >= 'a' && c <= 'z') || (c >= '0' && c <= '9') || c == '-' ||
-               static_cast<unsigned char>(c) >= 0x80;
-    };
-    for (std::size_t at = text.find(phrase); at != text.npos; at = text.find(phrase, at + 1)) {
-        const std::size_t end = at + phrase.size();
-        if ((at == 0 || !joins(text[at - 1])) && (end == text.size() || !joins(text[end])))
-            return true;
-    }
-    return false;
-}
-
 /// The phrases of each class, in lower case.
 std::vector<std::vector<std::string>> read_phrases(const core::JsonObject& attribute) {
     const auto& values = attribute.json().find("values");
@@ -60,18 +46,17 @@ std::vector<std::vector<std::string>> read_phrases(const core::JsonObject& attri
 std::optional<std::int64_t> class_of_phrases(const std::vector<std::vector<std::string>>& phrases,
                                              std::string_view caption) {
     const std::string text = core::lower_case(caption);
-    std::vector<std::pair<std::string, std::int64_t>> found;
+    std::vector<std::pair<std::string_view, std::int64_t>> found;
     for (std::size_t k = 0; k < phrases.size(); ++k) {
         for (const std::string& phrase : phrases[k]) {
-            const std::string folded = core::lower_case(phrase);
-            if (contains_phrase(text, folded))
-                found.emplace_back(folded, static_cast<std::int64_t>(k));
+            if (data::contains_phrase(text, phrase))
+                found.emplace_back(phrase, static_cast<std::int64_t>(k));
         }
     }
     std::set<std::int64_t> classes;
     for (const auto& [phrase, k] : found) {
         const bool part_of_another = std::ranges::any_of(found, [&](const auto& other) {
-            return other.first.size() > phrase.size() && contains_phrase(other.first, phrase);
+            return other.first.size() > phrase.size() && data::contains_phrase(other.first, phrase);
         });
         if (!part_of_another) classes.insert(k);
     }

@@ -20,9 +20,10 @@ struct CaptionAttribute {
     std::filesystem::path classifier;  // its directory
 };
 
-/// The class whose phrase `caption` contains: `phrases[k]` are the phrases of class k. Whole words
-/// of ASCII letters in either case count; where one matched phrase contains another ("ankle boot",
-/// "boot"), the longest. Nothing where no phrase matches or the longest ones name several classes.
+/// The class whose phrase `caption` contains: `phrases[k]` are the phrases of class k, in lower
+/// case; the caption's ASCII letters may be in either. Whole words count (contains_phrase); where
+/// one matched phrase contains another ("ankle boot", "boot"), the longest. Nothing where no phrase
+/// matches or the longest ones name several classes.
 std::optional<std::int64_t> class_of_phrases(const std::vector<std::vector<std::string>>& phrases,
                                              std::string_view caption);
 
