@@ -66,10 +66,6 @@ class PipelineModel : public OpenedModel {
 public:
     PipelineModel(const std::filesystem::path& path, const Options& options)
         : name_(path.string()) {
-        if (options.guidance && !inference::reads_prompts(path))
-            throw core::UsageError(name_ +
-                                   ": guidance is for models that read prompts; this one has "
-                                   "classes");
         pipeline_ = inference::Pipeline::load(path, {.engine = engine_of(options),
                                                      .sampler = options.sampler,
                                                      .steps = options.steps,
