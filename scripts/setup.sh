@@ -15,7 +15,7 @@ packages=(g++ cmake ninja-build ccache python3 python3-venv libcli11-dev libtoml
           libjpeg62-turbo-dev libwebp-dev libarchive-dev libssl-dev zlib1g-dev libicu-dev libboost1.81-dev)
 case $more in
     test)
-        packages+=(libgtest-dev python3-dev dataset-fashion-mnist)
+        packages+=(libgtest-dev python3-dev dataset-fashion-mnist fonts-noto-color-emoji unicode-data)
         [ -n "$(command -v chromium)" ] || packages+=(chromium-headless-shell)  # for the tests of the served page; 139 MB with its libraries
         ;;
     data) packages+=(dataset-fashion-mnist) ;;

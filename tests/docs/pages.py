@@ -302,6 +302,6 @@ def pages_of(root):
     ]
     return named + [
         path
-        for folder in ("models", "deploy", "python")
-        for path in sorted((root / folder).glob("README.md"))
+        for folder in ("models", "deploy", "python", "examples/*")
+        for path in sorted(root.glob(f"{folder}/README.md"))
     ]
