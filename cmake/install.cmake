@@ -22,6 +22,9 @@ install(CODE "include(${PROJECT_SOURCE_DIR}/cmake/install_libraries.cmake)
 if(SKBUILD)
   return()
 endif()
+# Models by the names that the documentation has: `atelier sample models/fashion-mnist/k4` finds them
+# from any folder (models::located).
+install(DIRECTORY models prompt-models DESTINATION share/atelier COMPONENT program PATTERN logs EXCLUDE)
 atelier_shared_library(atelier_library_installed)
 set_target_properties(atelier_library_installed PROPERTIES LIBRARY_OUTPUT_DIRECTORY ${PROJECT_BINARY_DIR}/installed
                       BUILD_WITH_INSTALL_RPATH ON INSTALL_RPATH "$ORIGIN")

@@ -31,20 +31,20 @@ namespace nb = nanobind;
 namespace {
 
 /// A numpy array that shares the tensor's memory.
-nb::object array_of(const Tensor& tensor) {
+template <class... Number>
+nb::ndarray<nb::numpy, Number...> array_of(const Tensor& tensor) {
     auto* owned = new Tensor(tensor.contiguous());
     const nb::capsule owner(owned, [](void* one) noexcept { delete static_cast<Tensor*>(one); });
     const std::vector<std::size_t> shape(owned->sizes().begin(), owned->sizes().end());
     const auto type = owned->scalar_type() == at::kByte   ? nb::dtype<std::uint8_t>()
                       : owned->scalar_type() == at::kLong ? nb::dtype<std::int64_t>()
                                                           : nb::dtype<float>();
-    return nb::ndarray<nb::numpy>(owned->mutable_data_ptr(), shape.size(), shape.data(), owner,
-                                  nullptr, type)
-        .cast();
+    return nb::ndarray<nb::numpy, Number...>(owned->mutable_data_ptr(), shape.size(), shape.data(),
+                                             owner, nullptr, type);
 }
 
-nb::object object_of(const nlohmann::json& json) {
-    return nb::module_::import_("json").attr("loads")(json.dump());
+nb::dict object_of(const nlohmann::json& json) {
+    return nb::cast<nb::dict>(nb::module_::import_("json").attr("loads")(json.dump()));
 }
 
 std::uint64_t seed_of(std::int64_t seed) {
@@ -297,13 +297,15 @@ NB_MODULE(_atelier, module) {
         .def(
             "labels",
             [](const Ensemble& self, std::int64_t count, std::int64_t seed,
-               const Classes& classes) { return array_of(self.labels(count, seed, classes)); },
+               const Classes& classes) {
+                return array_of<std::int64_t>(self.labels(count, seed, classes));
+            },
             nb::arg("count"), nb::arg("seed"), nb::arg("classes"))
         .def("unread", &Ensemble::unread, nb::arg("prompts"))
         .def(
             "route",
             [](Ensemble& self, const Classes& classes, const Prompts& prompts) {
-                return array_of(self.route(classes, prompts));
+                return array_of<std::int64_t>(self.route(classes, prompts));
             },
             nb::arg("classes"), nb::arg("prompts"))
         .def(

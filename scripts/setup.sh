@@ -12,7 +12,7 @@ cd "$(dirname "$0")/.."
 more=${1:-}
 
 packages=(g++ cmake ninja-build ccache python3 python3-venv libcli11-dev libtomlplusplus-dev nlohmann-json3-dev libfmt-dev libpng-dev
-          libjpeg62-turbo-dev libwebp-dev libarchive-dev libssl-dev zlib1g-dev libicu-dev libboost1.81-dev)
+          libjpeg62-turbo-dev libwebp-dev libarchive-dev libssl-dev zlib1g-dev libicu-dev libhwy-dev libboost1.81-dev)
 case $more in
     test)
         packages+=(libgtest-dev python3-dev dataset-fashion-mnist fonts-noto-color-emoji unicode-data)

@@ -1,7 +1,6 @@
 """The module within Python's process: its lock, threads, signals and other libraries."""
 
 import _thread
-import ast
 import contextlib
 import pickle
 import sys
@@ -228,22 +227,6 @@ def test_it_leaves_torchs_settings_alone(python, importable_torch):
     )
     python("-c", code)
 
-
-def test_stubs_match_the_module():
-    tree = ast.parse((PROJECT / "python/atelier/_atelier.pyi").read_text())
-    from atelier import _atelier
-
-    stubs = {node.name for node in tree.body if isinstance(node, (ast.ClassDef, ast.FunctionDef))}
-    assert stubs == {name for name in dir(_atelier) if not name.startswith("_")}
-    methods = {
-        node.name
-        for owner in tree.body
-        if isinstance(owner, ast.ClassDef) and owner.name == "Ensemble"
-        for node in owner.body
-    }
-    assert methods - {"__init__"} == {
-        name for name in dir(_atelier.Ensemble) if not name.startswith("_")
-    }
 
 
 def test_everything_public_is_documented():

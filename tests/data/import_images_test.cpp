@@ -188,6 +188,9 @@ TEST(ImportImages, of_files_that_changed_or_with_other_settings_are_made_again) 
     EXPECT_TRUE(
         holds(message_of([&] { import_images(in(folder / "in"), folder / "b.zip", {.side = 4}); }),
               "exists already"));
+    import_images(in(folder / "in"), folder / "b.zip", {.side = 6, .replace = true});
+    EXPECT_EQ(open_dataset({.path = folder / "b.zip"})->spec().shape,
+              (std::vector<std::int64_t>{3, 6, 6}));
 }
 
 TEST(ImportImages, cannot_lose_all_of_a_class) {

@@ -406,7 +406,12 @@ INSTANTIATE_TEST_SUITE_P(
         std::pair{"benchmark", Arguments{"benchmark", "models/fashion-mnist/teacher", "--runs",
                                          "1000", "--batch", "64"}},
         std::pair{"sample", Arguments{"sample", "models/fashion-mnist/teacher", "--count", "100000",
-                                      "--out", "FOLDER/pictures.npz"}}),
+                                      "--out", "FOLDER/pictures.npz"}},
+        std::pair{"evaluate", Arguments{"evaluate", "models/fashion-mnist/teacher", "--data",
+                                        "/usr/share/datasets/fashion-mnist", "--count", "10000",
+                                        "--out", "FOLDER/metrics"}},
+        std::pair{"import",
+                  Arguments{"import", "FOLDER/pictures", "FOLDER/large.zip", "--size", "2048"}}),
     [](const auto& test) { return test.param.first; });
 
 }  // namespace

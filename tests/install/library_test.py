@@ -100,6 +100,18 @@ def with_pkg_config(installed, folder):
     return folder / "garments"
 
 
+def finds_installed_models(library_user, installed, folder):
+    """By the names of the documentation, from any folder, for the library and the program."""
+    elsewhere = folder / "elsewhere"
+    said = run(library_user, "models/fashion-mnist/k4", elsewhere / "named.png", cwd=elsewhere)
+    assert "4 students" in said, said
+    for words in (["inspect"], ["sample", "--count", "1", "--out", "one.png"]):
+        run(installed / "bin/atelier", *words, "models/fashion-mnist/k1", cwd=elsewhere)
+    (elsewhere / "models").mkdir()  # what is there comes first
+    words = [library_user, "models/none"]
+    assert subprocess.run(words, cwd=elsewhere, env=BARE, capture_output=True).returncode == 1
+
+
 def wrong_version_is_not_found(installed, folder):
     (folder / "newer").mkdir()
     (folder / "newer/CMakeLists.txt").write_text(
@@ -126,6 +138,7 @@ def main(build):
         drawn = check_draws(with_cmake(installed, folder), installed, folder)
         if shutil.which("pkg-config"):
             assert check_draws(with_pkg_config(installed, folder), installed, folder) == drawn
+        finds_installed_models(folder / "cmake/garments", installed, folder)
         wrong_version_is_not_found(installed, folder)
     print("other projects build against the installed library, wherever it is")
 

@@ -53,8 +53,8 @@ def may_mount():
     return shutil.which("unshare") and subprocess.run(words, capture_output=True).returncode == 0
 
 
-def sample_in(root, engine):
-    words = ["/opt/atelier/bin/atelier", "sample", "/k4", "--count", "3", "--out", "/x.png"]
+def sample_in(root, model, engine):
+    words = ["/opt/atelier/bin/atelier", "sample", model, "--count", "3", "--out", "/x.png"]
     words += ["--engine", engine]
     environment = {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "OMP_NUM_THREADS": "1"}
     environment["ATELIER_CACHE"] = "off"
@@ -92,7 +92,8 @@ def main(build):
             (root / empty).mkdir()
         shutil.copytree(ENSEMBLE, root / "k4")
         for engine in ("native", "openvino", "torch"):
-            sample_in(root, engine)
+            sample_in(root, "/k4", engine)
+        sample_in(root, "models/fashion-mnist/k4", "auto")  # the package's own
     print("the package runs in an empty root")
 
 

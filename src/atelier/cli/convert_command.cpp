@@ -42,6 +42,7 @@ void export_graphs(const ConvertArguments& arguments, inference::GraphFormat for
 /// Rejects sources that cannot be converted, before --to is checked.
 void check_source(ConvertArguments& arguments) {
     using Kind = models::PathInfo::Kind;
+    arguments.from = models::located(arguments.from).string();
     const Kind kind = models::identify_path(arguments.from).kind;
     const bool network = kind == Kind::model || kind == Kind::ensemble || kind == Kind::diffusers;
     if (kind == Kind::run) arguments.from = models::model_at(arguments.from).string();

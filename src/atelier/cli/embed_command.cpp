@@ -84,7 +84,7 @@ void embed(const EmbedArguments& arguments) {
         throw core::UsageError("--out: " + arguments.out + " must end in .safetensors");
     core::check_output_file(arguments.out);
     if (!models::is_diffusers_directory(arguments.model)) {
-        models::model_at(arguments.model);
+        models::model_at(arguments.model);  // says what else it is
         throw core::UsageError(
             arguments.model +
             ": is not a diffusers directory; prompts are embedded with one of Stable Diffusion");

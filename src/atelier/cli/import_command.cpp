@@ -33,8 +33,7 @@ void import_data(ImportArguments arguments) {
     settings.filter = core::resize_filter(arguments.filter);
     settings.background = data::colour_of(arguments.background);
     settings.fit = arguments.fit == "pad" ? data::Fit::pad : data::Fit::crop;
-    if (std::filesystem::exists(arguments.to))
-        core::fail("{}: exists already; name a new file", arguments.to);
+    data::check_import_target(arguments.to, settings);
     const data::EncodedImages images = data::images_in(
         {.path = arguments.from,
          .split = arguments.split,
@@ -108,6 +107,8 @@ void add_import_command(CLI::App& app) {
         ->capture_default_str();
     command->add_flag("--no-captions", arguments->no_captions,
                       "classes, though there are captions");
+    command->add_flag("--force", arguments->settings.replace,
+                      "replace DST if it is there, once the new one is complete");
     command->add_flag("--skip-bad", arguments->settings.skip_bad,
                       "leave out images that cannot be read, and list them beside DST");
     command->footer(

@@ -205,8 +205,9 @@ nlohmann::json of_arrays(const fs::path& path, const models::PathInfo& found) {
     return about;
 }
 
-nlohmann::json about(const fs::path& path) {
+nlohmann::json about(const fs::path& given) {
     using Kind = models::PathInfo::Kind;
+    const fs::path path = models::located(given);
     if (data::is_toy(path) || data::is_captioned(path) || data::is_prompt_list(path))
         return of_data(path);
     const models::PathInfo found = models::identify_path(path);

@@ -285,9 +285,14 @@ fs::path skipped_list_of(const fs::path& to) {
     return fs::path(to).replace_extension(".skipped.txt");
 }
 
+void check_import_target(const fs::path& to, const ImportSettings& settings) {
+    if (!settings.replace && fs::exists(to))
+        core::fail("{}: exists already; name a new file, or replace it with --force", to.string());
+}
+
 ImportReport import_images(const EncodedImages& images, const fs::path& to,
                            const ImportSettings& settings, const ImportListener& listener) {
-    if (fs::exists(to)) core::fail("{}: exists already; name a new file", to.string());
+    check_import_target(to, settings);
     images.decoder->options.background = settings.background;
     return Import(images, to, settings, listener).run();
 }

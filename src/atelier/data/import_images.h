@@ -17,6 +17,7 @@ struct ImportSettings {
     core::ResizeFilter filter = core::ResizeFilter::lanczos;
     core::Colour background = core::white;  // behind transparent pixels, and around padded images
     Fit fit = Fit::crop;
+    bool replace = false;   // a finished archive that is there, once the new one is complete
     bool skip_bad = false;  // leave out images that cannot be read, and list them
 };
 
@@ -35,6 +36,9 @@ struct ImportReport {
 
 /// Path of the list of skipped images.
 std::filesystem::path skipped_list_of(const std::filesystem::path& to);
+
+/// Throws core::Error when `to` exists and may not be replaced.
+void check_import_target(const std::filesystem::path& to, const ImportSettings& settings);
 
 /// Writes `images` into a new zip archive in EDM's format: PNGs of the centre crop of each image
 /// (or all of it, padded), scaled to `side`, with their labels and the settings in dataset.json,

@@ -1,22 +1,29 @@
 #pragma once
 
+#include <hwy/highway.h>
+
 #include <cstdint>
 #include <type_traits>
 
 /// Vectors of the instruction set that the including file is compiled for; loops written in them
-/// are vector code however the compiler treats scalar loops. Everything is in an unnamed namespace,
-/// since compilations must not be linked with each other.
+/// are vector code however the compiler treats scalar loops. Arithmetic is the compiler's, which
+/// has operators for vectors of any processor; Google Highway knows how many lanes there are, and
+/// has the operations that the compiler writes badly: minimum, maximum and conversions
+/// (docs/decisions/0033). Everything is in an unnamed namespace, since compilations must not be
+/// linked with each other.
 namespace atelier::kernels {
 
 namespace {
 
-#if defined(__AVX512F__)
-constexpr int lanes = 16;
-#elif defined(__AVX2__)
-constexpr int lanes = 8;
-#else
-constexpr int lanes = 4;
+namespace hn = hwy::HWY_NAMESPACE;
+
+#if HWY_TARGET == HWY_SCALAR || HWY_TARGET == HWY_EMU128
+#error "Highway has no vectors for these compiler options; CMakeLists.txt has those it needs"
 #endif
+
+using Floats = hn::ScalableTag<float>;
+using Words = hn::RebindToUnsigned<Floats>;
+constexpr int lanes = static_cast<int>(HWY_LANES(float));
 
 using Vector = float __attribute__((vector_size(lanes * sizeof(float))));
 
@@ -38,10 +45,10 @@ struct Like<Number, float> {
 template <class V>
 using Bits = typename Like<std::uint32_t, V>::Type;
 
-template <class To, class From>
-inline To converted(From from) {
-    if constexpr (std::is_arithmetic_v<From>) return static_cast<To>(from);
-    else return __builtin_convertvector(from, To);
+/// Highway's form of a vector.
+inline hn::Vec<Floats> floats(Vector v) { return hn::Vec<Floats>{v}; }
+inline hn::Vec<Words> words(Bits<Vector> v) {
+    return hn::BitCast(Words(), floats(__builtin_bit_cast(Vector, v)));
 }
 
 /// V: Vector, or float for the remaining elements.
@@ -52,9 +59,12 @@ inline V load(const float* from) {
 
 template <class V>
 inline V load(const std::uint16_t* bfloat16) {
-    using Half = typename Like<std::uint16_t, V>::Type;
-    const Half half = *reinterpret_cast<const typename Like<std::uint16_t, V>::Loose*>(bfloat16);
-    return __builtin_bit_cast(V, converted<Bits<V>>(half) << 16);
+    if constexpr (std::is_arithmetic_v<V>) {
+        return __builtin_bit_cast(V, static_cast<std::uint32_t>(*bfloat16) << 16);
+    } else {
+        const auto half = hn::LoadU(hn::Rebind<std::uint16_t, Floats>(), bfloat16);
+        return hn::BitCast(Floats(), hn::ShiftLeft<16>(hn::PromoteTo(Words(), half))).raw;
+    }
 }
 
 template <class V>
@@ -69,15 +79,24 @@ inline void store(std::uint16_t* bfloat16, V v) {
     const Bits<V> rounded = (bits + 0x7fffU + ((bits >> 16) & 1U)) >> 16,
                   quiet = (bits >> 16) | 0x40U;
     const Bits<V> chosen = (bits & 0x7fffffffU) > 0x7f800000U ? quiet : rounded;
-    *reinterpret_cast<typename Like<std::uint16_t, V>::Loose*>(bfloat16) =
-        converted<typename Like<std::uint16_t, V>::Type>(chosen);
+    if constexpr (std::is_arithmetic_v<V>) {
+        *bfloat16 = static_cast<std::uint16_t>(chosen);
+    } else {
+        const hn::Rebind<std::uint16_t, Floats> halves;
+        hn::StoreU(hn::TruncateTo(halves, words(chosen)), halves, bfloat16);
+    }
 }
 
 /// Integers within +-127, of which only the low bits are stored.
 template <class V>
 inline void store_bytes(std::int8_t* to, Bits<V> values) {
-    *reinterpret_cast<typename Like<std::int8_t, V>::Loose*>(to) =
-        converted<typename Like<std::int8_t, V>::Type>(values);
+    auto* bytes = reinterpret_cast<std::uint8_t*>(to);
+    if constexpr (std::is_arithmetic_v<V>) {
+        *bytes = static_cast<std::uint8_t>(values);
+    } else {
+        const hn::Rebind<std::uint8_t, Floats> tag;
+        hn::StoreU(hn::TruncateTo(tag, words(values)), tag, bytes);
+    }
 }
 
 /// Calls body(i, V{}) for vectors of 0 to count-1 and then, with float, for each of the remaining
@@ -92,7 +111,13 @@ inline void for_each_vector(std::int64_t count, const Body& body) {
 /// NaN stays NaN.
 template <class V>
 inline V clamp(V x, float minimum, float maximum) {
-    const V low = V{} + minimum, high = V{} + maximum, raised = low > x ? low : x;
+    const V low = V{} + minimum, high = V{} + maximum;
+#if HWY_ARCH_X86
+    // Both operations give their second operand where one is NaN.
+    if constexpr (!std::is_arithmetic_v<V>)
+        return hn::Min(floats(high), hn::Max(floats(low), floats(x))).raw;
+#endif
+    const V raised = low > x ? low : x;
     return high < raised ? high : raised;
 }
 

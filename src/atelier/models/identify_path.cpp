@@ -11,6 +11,7 @@
 #include <fmt/ranges.h>
 
 #include "atelier/core/error.h"
+#include "atelier/core/installed_data.h"
 #include "atelier/core/json_file.h"
 #include "atelier/core/log.h"
 #include "atelier/core/lower_case.h"
@@ -448,7 +449,15 @@ void reject_as_model(const fs::path& path) {
     core::fail("{}: {}; {}", path.string(), found.description, found.suggestion);
 }
 
-fs::path model_at(const fs::path& path) {
+fs::path located(const fs::path& path) {
+    std::error_code ignored;
+    if (path.empty() || path.is_absolute() || fs::exists(path, ignored)) return path;
+    const fs::path data = core::installed_data();
+    return !data.empty() && fs::exists(data / path, ignored) ? data / path : path;
+}
+
+fs::path model_at(const fs::path& given) {
+    const fs::path path = located(given);
     const PathInfo found = identify_path(path);
     if (found.kind == Kind::model || found.kind == Kind::ensemble || found.kind == Kind::diffusers)
         return path;

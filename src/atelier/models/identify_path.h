@@ -38,9 +38,13 @@ struct PathInfo {
 /// Reads names, first bytes and headers only; does not throw, whatever the path holds.
 PathInfo identify_path(const std::filesystem::path& path);
 
+/// `path`; or, where nothing is at a relative path, what it names among the models that were
+/// installed with this program or library, e.g. models/fashion-mnist/k4.
+std::filesystem::path located(const std::filesystem::path& path);
+
 /// The directory to open where a model, an ensemble or a diffusers directory is expected: `path`
-/// itself, or the ensemble of a run. Throws core::Error saying what the path holds instead and what
-/// to do.
+/// itself (see `located`), or the ensemble of a run. Throws core::Error saying what the path holds
+/// instead and what to do.
 std::filesystem::path model_at(const std::filesystem::path& path);
 
 /// Throws core::Error: nothing at `path` can be used as a model.

@@ -1,0 +1,11 @@
+#pragma once
+
+#include <filesystem>
+
+namespace atelier::core {
+
+/// The folder of data that was installed with this program or library, PREFIX/share/atelier; empty
+/// where there is none, as in a build tree.
+std::filesystem::path installed_data();
+
+}  // namespace atelier::core
