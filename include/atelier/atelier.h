@@ -53,14 +53,14 @@ struct Options {
     /// Threads of LibTorch and of the native engine, for the whole process; 0: as they are, at
     /// most as many as this process has processors.
     int threads = 0;
-    /// "one-step", "heun", "ddim", "stochastic" ("dpm++" and "ddim" for diffusers directories).
-    /// Empty: one step for students, 18 Heun steps for teachers, 25 of dpm++ for diffusers
-    /// directories.
+    /// "one-step", "heun", "ddim", "stochastic" ("dpm++", "ddim" and "euler" for diffusers
+    /// directories). Empty: one step for students, 18 Heun steps for teachers, 25 of dpm++ for
+    /// Stable Diffusion 1 and 2, what the scheduler names for other diffusers directories.
     std::string sampler;
     /// Steps of `sampler`, 1 to 10000; none: the sampler's own number.
     std::optional<std::int64_t> steps;
     /// Classifier-free guidance of teachers that read prompts (1: none) and of diffusers
-    /// directories (7.5 without); students have theirs built in.
+    /// directories (without: that of diffusers' pipeline); students have theirs built in.
     std::optional<double> guidance;
 };
 

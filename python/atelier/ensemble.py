@@ -44,12 +44,13 @@ def load(
     precision   "fp32", "bf16", "int8" (quantised models), or "auto": int8 for those, else fp32
     device      "cpu", "cuda" or "cuda:N", or a torch.device
     sampler     "one-step", "heun", "ddim" or "stochastic" (EDM's, with settings:
-                "stochastic:256,S_churn=40"); of diffusers directories "dpm++" or "ddim"; None: one
-                step for students, 18 Heun steps for other models, 25 of dpm++ for diffusers
-                directories
-    steps       for heun, ddim, stochastic and dpm++
-    guidance    for diffusers directories and teachers that read prompts; None: 7.5, or the guidance
-                used to distil the teacher's students
+                "stochastic:256,S_churn=40"); of diffusers directories "dpm++", "ddim" or "euler";
+                None: one step for students, 18 Heun steps for other models, 25 of dpm++ for Stable
+                Diffusion 1 and 2, what the scheduler names for other diffusers directories
+    steps       for heun, ddim, stochastic, dpm++ and euler
+    guidance    for diffusers directories and teachers that read prompts; None: that of diffusers'
+                pipeline (7.5 for Stable Diffusion 1 and 2), or the guidance used to distil the
+                teacher's students
     negative    the negative prompt, of diffusers directories, as are
     height,     of the images in pixels; None: the model's own
     width

@@ -254,6 +254,60 @@ std::vector<Case> layer_cases() {
         Case{"pad_corner",
              {image},
              [](Builder& ops, const auto& in) { return ops.pad_corner(in[0]); }},
+        Case{"conv2d_without_bias",
+             {normal({2, 16, 16, 16}, "wide")},
+             [](Builder& ops, const auto& in) {
+                 return ops.conv2d(in[0], "layer", {.out_channels = 16, .bias = false});
+             }},
+        Case{"layer_norm_without_parameters",
+             {sequence},
+             [](Builder& ops, const auto& in) { return ops.layer_norm(in[0], 1e-6); }},
+        Case{"rms_norm",
+             {sequence},
+             [](Builder& ops, const auto& in) {
+                 return ops.rms_norm(in[0], "layer", {.heads = 2, .eps = 1e-6});
+             }},
+        Case{"slices",
+             {image},
+             [](Builder& ops, const auto& in) {
+                 return ops.add(ops.slice(in[0], 2, 3),
+                                ops.slice(ops.global_average(ops.slice(in[0], 1, 7)), 4, 3));
+             }},
+        Case{"slice_of_tokens",
+             {sequence},
+             [](Builder& ops, const auto& in) { return ops.slice(in[0], 1, 4); }},
+        Case{"multiply",
+             {sequence, sequence - 1},
+             [](Builder& ops, const auto& in) { return ops.multiply(in[0], in[1]); }},
+        Case{"rows_for_every_token",
+             {sequence, features, features * 2},
+             [](Builder& ops, const auto& in) {
+                 return ops.add(ops.multiply(in[0], ops.scale(in[1], 1, 1)), in[2]);
+             }},
+        Case{"relu_tanh_and_shift",
+             {image},
+             [](Builder& ops, const auto& in) {
+                 return ops.relu(ops.scale(ops.tanh(in[0]), 2, -0.25));
+             }},
+        Case{"gelu_by_tanh",
+             {sequence * 3},
+             [](Builder& ops, const auto& in) { return ops.gelu(in[0], true); }},
+        Case{"sinusoids_of_several",
+             {levels.view({1, 5}).repeat({2, 1})},
+             [](Builder& ops, const auto& in) { return ops.sinusoid(in[0], {.width = 8}); }},
+        Case{"pixel_shuffle_blocks_first",
+             {image},
+             [](Builder& ops, const auto& in) { return ops.pixel_shuffle(in[0], 2, true); }},
+        Case{"cropped_positions",
+             {sequence},
+             [](Builder& ops, const auto& in) {
+                 return ops.cropped_positions(in[0], "table", {.side = 5, .height = 2, .width = 3});
+             }},
+        Case{"grid_sinusoid",
+             {sequence},
+             [](Builder& ops, const auto& in) {
+                 return ops.grid_sinusoid(in[0], {.height = 3, .width = 2, .base = 2});
+             }},
         Case{"global_average", {image}, [](Builder& ops, const auto& in) {
                  return ops.global_average(in[0]);
              }}};

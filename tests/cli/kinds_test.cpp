@@ -25,15 +25,18 @@ struct Kind {
     bool points;   // instead of images
 };
 
-constexpr std::array<Kind, 9> kinds{{{"class_ensemble", false, false},
-                                     {"prompt_ensemble", true, false},
-                                     {"latent_ensemble", true, false},
-                                     {"low_rank_ensemble", true, false},
-                                     {"class_model", false, false},
-                                     {"prompt_model", true, false},
-                                     {"prompt_student", true, false},
-                                     {"points", false, true},
-                                     {"diffusers_directory", true, false}}};
+constexpr std::array<Kind, 12> kinds{{{"class_ensemble", false, false},
+                                      {"prompt_ensemble", true, false},
+                                      {"latent_ensemble", true, false},
+                                      {"low_rank_ensemble", true, false},
+                                      {"class_model", false, false},
+                                      {"prompt_model", true, false},
+                                      {"prompt_student", true, false},
+                                      {"points", false, true},
+                                      {"diffusers_directory", true, false},
+                                      {"sdxl_directory", true, false},
+                                      {"sd3_directory", true, false},
+                                      {"dit_directory", false, false}}};
 
 /// Kind and feature, and what the program's message contains instead.
 const std::map<std::pair<std::string, std::string>, std::string> holes{
@@ -41,6 +44,13 @@ const std::map<std::pair<std::string, std::string>, std::string> holes{
     {{"points", "serve"}, "only image models are served"},
     // Its network is an MLP; int8 is for convolutions.
     {{"points", "quantize"}, "no convolutions"},
+    // int8 models are model directories, and so are what is exported; these have no such form yet.
+    {{"sdxl_directory", "quantize"}, "Stable Diffusion 1 and 2 only"},
+    {{"sd3_directory", "quantize"}, "Stable Diffusion 1 and 2 only"},
+    {{"dit_directory", "quantize"}, "Stable Diffusion 1 and 2 only"},
+    {{"sdxl_directory", "convert"}, "Stable Diffusion 1 and 2 only"},
+    {{"sd3_directory", "convert"}, "Stable Diffusion 1 and 2 only"},
+    {{"dit_directory", "convert"}, "Stable Diffusion 1 and 2 only"},
 };
 
 nlohmann::json image_config() {
@@ -61,6 +71,8 @@ protected:
     std::string path(const std::string& name) const { return (folder_ / name).string(); }
     static std::string kind() { return GetParam().name; }
     static bool prompts() { return GetParam().prompts; }
+    /// A diffusers directory, which takes many steps unless told otherwise.
+    static bool is_directory() { return kind().ends_with("_directory"); }
 
     std::string make() const {
         if (kind() == "class_ensemble") {
@@ -89,6 +101,7 @@ protected:
             return path("model");
         }
         if (kind() == "points") return models::write_tiny_ensemble(folder_).string();
+        if (other_) return other_->path().string();
         return diffusion_->path().string();
     }
 
@@ -126,8 +139,7 @@ protected:
             prompts() ? std::vector<std::string>{"--prompt", "a photo of a cat"}
                       : std::vector<std::string>{"--class", "1"};
         words.insert(words.end(), asked.begin(), asked.end());
-        if (kind() == "diffusers_directory" && of == model_)
-            words.insert(words.end(), {"--steps", "2"});
+        if (is_directory() && of == model_) words.insert(words.end(), {"--steps", "2"});
         return words;
     }
 
@@ -200,8 +212,7 @@ protected:
         std::vector<std::string> words{
             "evaluate",        model_,   "--data",       data(), "--count", "6", "--out",
             path("evaluated"), "--json", "--classifier", ""};
-        if (kind() == "diffusers_directory")
-            words.insert(words.end(), {"--sampler", "ddim", "--steps", "2"});
+        if (is_directory()) words.insert(words.end(), {"--sampler", "euler", "--steps", "2"});
         const Answer answer = atelier(words);
         if (!has("evaluate", answer)) return;
         const auto results = nlohmann::json::parse(answer.out);
@@ -243,7 +254,7 @@ protected:
     void python() const {
 #ifdef ATELIER_PYTHON
         const std::string condition = prompts() ? "prompts='a photo of a cat'" : "classes=1";
-        const std::string more = kind() == "diffusers_directory" ? ", steps=2" : "";
+        const std::string more = is_directory() ? ", steps=2" : "";
         core::write_text(folder_ / "draw.py",
                          fmt::format("import atelier\n"
                                      "model = atelier.load('{}'{})\n"
@@ -269,6 +280,12 @@ protected:
     core::TestFolder folder_;
     std::unique_ptr<models::SmallStableDiffusion> diffusion_ =
         std::make_unique<models::SmallStableDiffusion>(1);
+    /// Of another family than Stable Diffusion 1.
+    std::unique_ptr<models::SmallDiffusers> other_ =
+        kind() == "sdxl_directory"  ? std::make_unique<models::SmallDiffusers>("sdxl")
+        : kind() == "sd3_directory" ? std::make_unique<models::SmallDiffusers>("sd3")
+        : kind() == "dit_directory" ? std::make_unique<models::SmallDiffusers>("dit")
+                                    : nullptr;
     std::string model_;
 };
 

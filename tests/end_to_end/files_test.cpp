@@ -180,7 +180,7 @@ TEST(Inspect, identifies_foreign_files_and_suggests_what_to_do) {
         << "{\"_class_name\": \"UNet2DConditionModel\"}";
     const std::map<std::string, std::string> suggestions{
         {"v1-5.ckpt", "from_single_file"},        {"single.safetensors", "from_single_file"},
-        {"kohya.safetensors", "fuse_lora"},       {"peft.safetensors", "fuse_lora"},
+        {"kohya.safetensors", "--lora FILE"},     {"peft.safetensors", "--lora FILE"},
         {"state.safetensors", "atelier convert"}, {"only-unet", "model_index.json"}};
     for (const auto& [name, next] : suggestions) {
         expect_contains(succeed({"inspect", folder / name}).out, next);

@@ -30,6 +30,9 @@ TEST(Builder, op_names_are_in_the_order_of_the_variant) {
     EXPECT_STREQ(name_of(TokenAttention{.heads = 1}), "token_attention");
     EXPECT_STREQ(name_of(Resampling{Resample::up}), "resample");
     EXPECT_STREQ(name_of(GlobalAverage{}), "global_average");
+    EXPECT_STREQ(name_of(RmsNorm{.heads = 1, .eps = 0}), "rms_norm");
+    EXPECT_STREQ(name_of(Tanh{}), "tanh");
+    EXPECT_STREQ(name_of(GridSinusoid{1, 1, 1}), "grid_sinusoid");
     EXPECT_STREQ(name_of(PadCorner{}), "pad_corner");
     EXPECT_STREQ(name_of(Block{}), "block");
 }
@@ -116,6 +119,29 @@ TEST(Builder, names_the_layer_that_does_not_fit) {
     const auto add = [](Builder& ops, In in) { return ops.add(in[0], in[1]); };
     expect_error({{2, 4}, {2, 5}}, add, "add", "[2,5]");
     expect_error({{2, 4, 8, 8}, {2, 8}}, add, "add", "[2,8]");
+    const auto slice = [](Builder& ops, In in) { return ops.slice(in[0], 3, 2); };
+    expect_error({{2, 4}}, slice, "slice", "[2,4]");
+    const auto multiply = [](Builder& ops, In in) { return ops.multiply(in[0], in[1]); };
+    expect_error({{2, 4, 6}, {2, 4}}, multiply, "multiply", "[2,4]");
+    expect_error({{2, 4, 8, 8}, {2, 4}}, multiply, "multiply", "[2,4]");
+    expect_error(
+        {{2, 4, 6}},
+        [](Builder& ops, In in) {
+            return ops.rms_norm(in[0], "norm_q", {.heads = 4, .eps = 1e-6});
+        },
+        "norm_q", "[2,4,6]");
+    expect_error(
+        {{2, 12, 6}},
+        [](Builder& ops, In in) {
+            return ops.cropped_positions(in[0], "grid", {.side = 3, .height = 2, .width = 6});
+        },
+        "grid", "[2,12,6]");
+    expect_error(
+        {{2, 12, 6}},
+        [](Builder& ops, In in) {
+            return ops.grid_sinusoid(in[0], {.height = 2, .width = 6, .base = 2});
+        },
+        "grid_sinusoid", "[2,12,6]");
     expect_error(
         {{2}}, [](Builder& ops, In in) { return ops.fourier(in[0], "map.freqs", 5); }, "map.freqs",
         "[2]");

@@ -33,7 +33,13 @@ inline Graph record_every_op() {
         const Value seen = ops.token_attention(pixels, words, words, {.heads = 2});
         const Value gated =
             ops.geglu(ops.quick_gelu(ops.gelu(ops.linear(seen, "gate", {.out_features = 8}))));
-        const Value back = ops.image(gated, 8, 4);
+        const Value placed = ops.grid_sinusoid(
+            ops.cropped_positions(gated, "grid", {.side = 9, .height = 8, .width = 4}),
+            {.height = 8, .width = 4, .base = 8});
+        const Value scaled = ops.multiply(
+            ops.rms_norm(placed, "rms", {.heads = 2, .eps = 1e-6}),
+            ops.tanh(ops.relu(ops.slice(ops.linear(embedding, "row", {.out_features = 9}), 2, 4))));
+        const Value back = ops.image(scaled, 8, 4);
         ops.pad_corner(back);
         return std::vector{
             ops.linear(ops.layer_norm(features, "features", 1e-5), "logits", {.out_features = 3}),

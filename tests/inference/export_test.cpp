@@ -2,8 +2,8 @@
 
 #include <openvino/openvino.hpp>
 
+#include "atelier/inference/diffusers_model.h"
 #include "atelier/inference/engine.h"
-#include "atelier/inference/text_to_image.h"
 #include "models/diffusers_fixtures.h"
 #include "models/model_fixtures.h"
 
@@ -114,7 +114,7 @@ TEST_F(Export, of_an_ensemble_is_a_graph_for_each_student_and_the_partition) {
 
 TEST_F(Export, of_stable_diffusion_is_a_graph_for_each_part) {
     const models::SmallStableDiffusion source(1);
-    StableDiffusion model(source.path(), {});
+    DiffusersModel model(source.path(), {});
     export_diffusers(models::DiffusersDirectory(source.path()), folder / "parts",
                      GraphFormat::onnx);
     const Tensor ids = source.answers().at("input_ids").narrow(0, 0, 2).contiguous();
@@ -123,13 +123,13 @@ TEST_F(Export, of_stable_diffusion_is_a_graph_for_each_part) {
                                                    {{"input_ids", ids.to(at::kInt)}}),
                                           hidden),
               1e-4);
-    const std::int64_t side = model.unet().sample_size;
-    const Tensor x = backends::normal({2, model.unet().in_channels, side, side}, "x"),
+    const std::vector<std::int64_t> latent = model.directory().latent_shape();
+    const Tensor x = backends::normal({2, latent[0], latent[1], latent[2]}, "x"),
                  t = at::tensor({500.0F, 20.0F});
     EXPECT_LT(backends::relative_distance(
                   computed(folder / "parts/unet/model.onnx",
                            {{"sample", x}, {"timestep", t}, {"encoder_hidden_states", hidden}}),
-                  model.predict(x, t, hidden)),
+                  model.predict({{"x", x}, {"t", t}, {"hidden", hidden}})),
               1e-4);
     const Tensor images = model.autoencoder().decode(x);
     EXPECT_LT(

@@ -142,9 +142,12 @@ TEST(DiffusersDirectory, an_error_is_one_line_that_names_the_file) {
         expect_contains(message, what);
         EXPECT_EQ(message.find('\n'), message.npos);
     };
+    expect_said(
+        error_after("model_index.json", [](json& c) { c["_class_name"] = "KandinskyPipeline"; }),
+        "model_index.json", "KandinskyPipeline");
     expect_said(error_after("model_index.json",
                             [](json& c) { c["_class_name"] = "StableDiffusionXLPipeline"; }),
-                "model_index.json", "StableDiffusionXLPipeline");
+                "model_index.json", "names no \"text_encoder_2\"");
     expect_said(
         error_after("model_index.json", [](json& c) { c["unet"][1] = "Transformer2DModel"; }),
         "model_index.json", "Transformer2DModel");

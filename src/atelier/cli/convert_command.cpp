@@ -1,6 +1,7 @@
 #include <CLI/CLI.hpp>
 
 #include "atelier/cli/commands.h"
+#include "atelier/cli/low_rank_option.h"
 #include "atelier/core/error.h"
 #include "atelier/core/log.h"
 #include "atelier/inference/export.h"
@@ -17,6 +18,7 @@ namespace fs = std::filesystem;
 
 struct ConvertArguments {
     std::string from, to, config, prefix, form;
+    std::vector<std::string> low_rank;
 };
 
 void import_checkpoint(const ConvertArguments& arguments) {
@@ -48,15 +50,20 @@ void check_source(ConvertArguments& arguments) {
     if (kind == Kind::run) arguments.from = models::model_at(arguments.from).string();
     else if (kind == Kind::nothing && !arguments.form.empty())
         models::reject_as_model(arguments.from);
-    else if (kind == Kind::diffusers_part || kind == Kind::stable_diffusion_file ||
-             kind == Kind::low_rank_file || kind == Kind::exported || kind == Kind::image ||
-             kind == Kind::config)
+    else if (kind == Kind::diffusers_part || kind == Kind::diffusers_network ||
+             kind == Kind::stable_diffusion_file || kind == Kind::low_rank_file ||
+             kind == Kind::exported || kind == Kind::image || kind == Kind::config)
         models::reject_as_model(arguments.from);
     else if (!network && fs::is_directory(arguments.from)) models::reject_as_model(arguments.from);
 }
 
 void convert(ConvertArguments& arguments) {
     check_source(arguments);
+    const std::vector<models::LowRankFile> low_rank = low_rank_files(arguments.low_rank);
+    if (!low_rank.empty() &&
+        (arguments.form != "diffusers" || !models::is_diffusers_directory(arguments.from)))
+        throw core::UsageError(
+            "--lora merges deltas into a diffusers directory, with --to diffusers");
     if (const auto form = inference::graph_format(arguments.form))
         return export_graphs(arguments, *form);
     if (models::is_diffusers_directory(arguments.from)) {
@@ -64,8 +71,9 @@ void convert(ConvertArguments& arguments) {
             throw core::UsageError(
                 arguments.from +
                 " is a diffusers directory; it is written with --to diffusers, onnx or openvino");
-        return models::write_diffusers_directory(models::DiffusersDirectory(arguments.from),
-                                                 arguments.to);
+        const models::DiffusersDirectory directory(arguments.from);
+        return models::write_diffusers_directory(directory, arguments.to,
+                                                 models::read_low_rank(low_rank, directory));
     }
     if (fs::is_directory(arguments.from)) {
         if (arguments.form == "diffusers")
@@ -123,12 +131,14 @@ void add_convert_command(CLI::App& app) {
         ->excludes(config)
         ->check(CLI::IsMember({"onnx", "openvino", "edm", "diffusers"}))
         ->type_name("{onnx,openvino,edm,diffusers}");
+    add_low_rank_option(*command, arguments->low_rank);
     command->footer(
         "Examples:\n  atelier convert edm-imagenet-64x64-cond-adm.pkl models/teacher\n"
         "  atelier convert pytorch_model.bin models/dmd2 --config models/teacher/config.json\n"
         "  atelier convert runs/x/students/0 student.safetensors --to edm\n"
         "  atelier convert models/fashion-mnist/k4 k4-onnx --to onnx\n"
         "  atelier convert stable-diffusion-sharded stable-diffusion --to diffusers\n"
+        "  atelier convert sdxl sdxl-style --to diffusers --lora style.safetensors:0.8\n"
         "  atelier convert runs/sd/ensemble/students/0 student-0 --to diffusers");
     command->callback([arguments] { convert(*arguments); });
 }

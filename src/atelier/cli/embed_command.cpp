@@ -13,7 +13,7 @@
 #include "atelier/core/progress.h"
 #include "atelier/core/signals.h"
 #include "atelier/data/prompt_file.h"
-#include "atelier/inference/text_to_image.h"
+#include "atelier/inference/diffusers_model.h"
 #include "atelier/models/identify_path.h"
 
 namespace atelier::cli {
@@ -89,12 +89,16 @@ void embed(const EmbedArguments& arguments) {
             arguments.model +
             ": is not a diffusers directory; prompts are embedded with one of Stable Diffusion");
     }
-    inference::StableDiffusion model(arguments.model, arguments.engine.chosen());
-    const std::int64_t total = data::count_prompts(arguments.prompts), width = model.text().width;
+    inference::DiffusersModel model(arguments.model, arguments.engine.chosen());
+    if (!model.directory().reads_prompts())
+        throw core::UsageError(arguments.model + ": knows classes and embeds no prompts");
+    const std::int64_t total = data::count_prompts(arguments.prompts), width = model.pooled_width();
     if (total == 0) core::fail("{}: holds no prompt", arguments.prompts);
     std::string weights;
-    const std::vector<fs::path> files = model.directory().text_weights().files();
-    for (const fs::path& file : files) weights += core::sha256_of_file(file);
+    for (const std::string& part : model.directory().text_parts()) {
+        const models::DiffusersWeights read = model.directory().text_weights(part);
+        for (const fs::path& file : read.files()) weights += core::sha256_of_file(file);
+    }
     const std::map<std::string, std::string> metadata{
         {"encoder", core::sha256(weights)}, {"prompts", core::sha256_of_file(arguments.prompts)}};
     PartialEmbeddings rows(arguments.out, width,

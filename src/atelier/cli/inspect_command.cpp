@@ -216,6 +216,8 @@ nlohmann::json about(const fs::path& given) {
             core::fail("{}: there is nothing at this path; {}", path.string(), found.suggestion);
         case Kind::diffusers:
             return models::DiffusersDirectory(path).about();
+        case Kind::diffusers_network:
+            return models::DiffusersPart(path).about();
         case Kind::ensemble:
             return of_ensemble(path);
         case Kind::classifier:

@@ -219,6 +219,9 @@ void quantize(QuantizeArguments& arguments) {
         throw core::UsageError(arguments.out + " exists; --out names a new directory");
     arguments.model = models::model_at(arguments.model).string();
     core::check_output_folder(arguments.out);
+    if (models::is_diffusers_directory(arguments.model))
+        models::card_of(
+            models::DiffusersDirectory(arguments.model));  // or what cannot be quantised
     const auto pipeline = inference::Pipeline::load(arguments.model);
     const CalibrationConditions conditions(arguments, *pipeline);
     if (models::is_ensemble_directory(arguments.model)) quantise_ensemble(arguments, conditions);

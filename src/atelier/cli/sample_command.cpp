@@ -6,6 +6,7 @@
 #include "atelier/cli/commands.h"
 #include "atelier/cli/engine_options.h"
 #include "atelier/cli/image_output.h"
+#include "atelier/cli/low_rank_option.h"
 #include "atelier/cli/text_options.h"
 #include "atelier/cli/usage.h"
 #include "atelier/conditions/prompt_hints.h"
@@ -25,12 +26,12 @@ namespace {
 namespace fs = std::filesystem;
 
 struct SampleArguments {
-    std::string model, out, sampler;
+    std::string model, out, sampler, noise;
     EngineOptions engine;
     std::int64_t count = 1, seed = 0;
     std::optional<std::int64_t> steps;
     std::optional<std::int64_t> columns;
-    std::vector<std::string> classes;
+    std::vector<std::string> classes, low_rank;
     TextOptions text;
     bool json = false;
 };
@@ -43,7 +44,8 @@ constexpr int scatter_side = 640;
 inference::PipelineOptions pipeline_options(const SampleArguments& arguments) {
     const TextOptions& text = arguments.text;
     if (!inference::reads_prompts(arguments.model)) {
-        if (text.given())
+        const bool guided = text.guidance && models::is_diffusers_directory(arguments.model);
+        if (guided ? text.given_beyond_guidance() : text.given())
             throw core::UsageError("--prompt and its like are for models that read prompts; " +
                                    arguments.model + " has classes");
     } else {
@@ -62,18 +64,36 @@ inference::PipelineOptions pipeline_options(const SampleArguments& arguments) {
             .guidance = text.guidance,
             .negative = text.negative.value_or(""),
             .height = text.height.value_or(0),
-            .width = text.width.value_or(0)};
+            .width = text.width.value_or(0),
+            .low_rank = low_rank_files(arguments.low_rank)};
+}
+
+std::shared_ptr<const inference::GivenNoise> read_noise(const std::string& path) {
+    const core::SafetensorsFile file(path);
+    if (!file.contains("noise")) core::fail("{}: there is no tensor \"noise\"", path);
+    const Tensor noise = backends::read_tensor(file, "noise").to(at::kFloat).contiguous();
+    if (noise.dim() < 2 || !at::isfinite(noise).all().item<bool>())
+        core::fail("{}: \"noise\" must be [N,...], of finite numbers", path);
+    const float* values = noise.const_data_ptr<float>();
+    return std::make_shared<const inference::GivenNoise>(inference::GivenNoise{
+        noise.sizes().slice(1).vec(), std::vector<float>(values, values + noise.numel())});
 }
 
 std::vector<inference::SampleRequest> requests_of(const SampleArguments& arguments,
                                                   const inference::Pipeline& pipeline) {
     const auto seed = static_cast<std::uint64_t>(arguments.seed);
-    if (pipeline.reads_prompts())
-        return inference::prompt_requests(arguments.count, seed, {&*arguments.text.prompt, 1});
-    return inference::class_requests(
-        arguments.count, seed,
-        class_ids(arguments.classes, pipeline.spec().class_names, pipeline.prior().classes()),
-        pipeline.prior());
+    std::vector<inference::SampleRequest> requests =
+        pipeline.reads_prompts()
+            ? inference::prompt_requests(arguments.count, seed, {&*arguments.text.prompt, 1})
+            : inference::class_requests(arguments.count, seed,
+                                        class_ids(arguments.classes, pipeline.spec().class_names,
+                                                  pipeline.prior().classes()),
+                                        pipeline.prior());
+    if (arguments.noise.empty()) return requests;
+    const auto noise = read_noise(arguments.noise);
+    for (inference::SampleRequest& request : requests) request.noise = noise;
+    inference::noise_of(requests.back(), pipeline.spec().shape);  // throws where it does not fit
+    return requests;
 }
 
 void warn_about_prompts(const SampleArguments& arguments, const inference::Pipeline& pipeline) {
@@ -207,15 +227,21 @@ void add_sample_command(CLI::App& app) {
         ->add_option(
             "--sampler", arguments->sampler,
             "of models and teachers one-step, heun, ddim or stochastic; of diffusers directories "
-            "ddim or dpm++; without: one step for students, 18 Heun steps for "
-            "teachers, 25 of dpm++ for diffusers directories; EDM's stochastic sampler takes "
+            "ddim, dpm++ or euler; without: one step for students, 18 Heun steps for "
+            "teachers, 25 of dpm++ for Stable Diffusion 1 and 2, what the scheduler names for "
+            "other "
+            "diffusers directories; EDM's stochastic sampler takes "
             "settings, e.g. stochastic:256,S_churn=40,S_min=0.05,S_max=50,S_noise=1.003")
-        ->type_name("{one-step,heun,ddim,stochastic,dpm++}");
+        ->type_name("{one-step,heun,ddim,stochastic,dpm++,euler}");
     command
         ->add_option("--steps", arguments->steps,
-                     "steps of heun, ddim, stochastic and dpm++, with --sampler or --prompt")
+                     "steps of heun, ddim, stochastic, dpm++ and euler, with --sampler or --prompt")
         ->check(CLI::Range(1, 10000));
+    command->add_option("--noise", arguments->noise,
+                        "safetensors with noise [N,...], standard normal, from which the samples "
+                        "are drawn instead of the seed's; sample i from row i");
     arguments->text.add_to(*command);
+    add_low_rank_option(*command, arguments->low_rank);
     arguments->engine.add_to(*command);
     command
         ->add_option("--out", arguments->out,

@@ -125,6 +125,8 @@ DdpmSchedule DdpmSchedule::of(const core::JsonObject& config) {
                    "bh2"});  // bh1 and bh2 are UniPC's, whose configs also work with DPM-Solver++
     reject_unless(config, "solver_order", {2});
     reject_unless(config, "final_sigmas_type", {"zero"});
+    reject_unless(config, "interpolation_type", {"linear"});
+    reject_unless(config, "timestep_type", {"discrete"});
     reject_unless(config, "lambda_min_clipped", {"-inf", -std::numeric_limits<double>::infinity()});
     DdpmSchedule schedule;
     const Tensor betas =
@@ -210,7 +212,8 @@ Tensor sample_ddim(const DdpmSchedule& schedule, const Predictor& predict, const
             previous >= 0 ? schedule.alphas_cumprod[static_cast<std::size_t>(previous)]
             : schedule.set_alpha_to_one ? 1.0
                                         : schedule.alphas_cumprod[0];
-        Estimates predicted = estimates(schedule, x, predict(x, t), from.alpha, from.sigma);
+        Estimates predicted =
+            estimates(schedule, x, predict(x, static_cast<double>(t)), from.alpha, from.sigma);
         if (schedule.clip) predicted.clean = predicted.clean.clamp(-*schedule.clip, *schedule.clip);
         x = std::sqrt(alpha_cumprod) * predicted.clean +
             std::sqrt(1 - alpha_cumprod) * predicted.noise;
@@ -225,8 +228,9 @@ Tensor sample_dpm(const DdpmSchedule& schedule, const Predictor& predict, const 
     const Times times = dpm_times(schedule, count);
     for (std::size_t i = 0; i < times.size(); ++i) {
         const Level from = level_of(schedule.alphas_cumprod[static_cast<std::size_t>(times[i])]);
-        const Tensor clean =
-            estimates(schedule, x, predict(x, times[i]), from.alpha, from.sigma).clean;
+        const Tensor clean = estimates(schedule, x, predict(x, static_cast<double>(times[i])),
+                                       from.alpha, from.sigma)
+                                 .clean;
         if (i + 1 == times.size()) return clean;  // the last level has no noise
         const Level to = level_of(schedule.alphas_cumprod[static_cast<std::size_t>(times[i + 1])]);
         const double step = to.log_ratio - from.log_ratio;

@@ -32,9 +32,9 @@ struct DdpmSchedule {
     std::int64_t steps() const { return static_cast<std::int64_t>(alphas_cumprod.size()); }
 };
 
-/// A network's prediction for `x` [N,...] at time step `t`, the same for all samples; shaped like
-/// x.
-using Predictor = std::function<Tensor(const Tensor& x, std::int64_t t)>;
+/// A network's prediction for `x` [N,...] at time step `t`, the same for all samples and perhaps
+/// fractional; shaped like x.
+using Predictor = std::function<Tensor(const Tensor& x, double t)>;
 
 /// The time steps that a sampler visits, decreasing. Throws core::UsageError if the schedule has
 /// too few for `count` steps.

@@ -45,7 +45,8 @@ Value Builder::conv2d(Value x, const std::string& name, Conv2d layer) {
                                  {layer.out_channels, in[1], layer.kernel, layer.kernel},
                                  layer.init,
                                  fan_in});
-    graph_.parameters.push_back({name + ".bias", {layer.out_channels}, layer.init, fan_in});
+    if (layer.bias)
+        graph_.parameters.push_back({name + ".bias", {layer.out_channels}, layer.init, fan_in});
     const auto size = [&](std::int64_t n) {
         return (n + 2 * layer.padding - layer.kernel) / layer.stride + 1;
     };
@@ -93,7 +94,22 @@ Value Builder::layer_norm(Value x, const std::string& name, double eps) {
     const Shape in = shape(x);
     require_fit(in.size() == 2 || in.size() == 3, name, in, "expected [N,F] or [N,T,F]");
     norm_parameters(name, in.back());
-    return node(LayerNorm{eps, name}, {x}, in);
+    return node(LayerNorm{.eps = eps, .name = name}, {x}, in);
+}
+
+Value Builder::layer_norm(Value x, double eps) {
+    const Shape in = shape(x);
+    require_fit(in.size() == 2 || in.size() == 3, "layer_norm", in, "expected [N,F] or [N,T,F]");
+    return node(LayerNorm{.eps = eps, .affine = false}, {x}, in);
+}
+
+Value Builder::rms_norm(Value x, const std::string& name, const RmsNorm& layer) {
+    const Shape in = shape(x);
+    require_fit(in.size() == 3 && layer.heads > 0 && in[2] % layer.heads == 0, name, in,
+                "expected [N,T,C] with a width that is a multiple of the heads");
+    const std::int64_t width = in[2] / layer.heads;
+    graph_.parameters.push_back({name + ".weight", {width}, zeros, width, 1.0});
+    return node(RmsNorm{layer.heads, layer.eps, name}, {x}, in);
 }
 
 Value Builder::attention(Value qkv, std::int64_t heads) {
@@ -124,22 +140,54 @@ Value Builder::concat(Value a, Value b) {
     return node(Concat{}, {a, b}, std::move(s));
 }
 
+Value Builder::slice(Value x, std::int64_t first, std::int64_t count) {
+    Shape s = shape(x);
+    require_fit(s.size() >= 2 && first >= 0 && count > 0 && count <= s[1] - first, "slice", s,
+                "expected an axis 1 that is long enough");
+    s[1] = count;
+    return node(Slice{first, count}, {x}, std::move(s));
+}
+
+namespace {
+
+/// Whether `s` has one row of `of`'s features per sample.
+bool is_row_per_token(const Shape& of, const Shape& s) {
+    return of.size() == 3 && s == Shape{of[0], of[2]};
+}
+
+}  // namespace
+
 Value Builder::add(Value a, Value b) {
     const Shape s = shape(a);
     const bool per_channel = s.size() == 4 && shape(b) == Shape{s[0], s[1]};
-    require_fit(s == shape(b) || per_channel, "add", shape(b), "both terms need the same shape");
+    require_fit(s == shape(b) || per_channel || is_row_per_token(s, shape(b)), "add", shape(b),
+                "both terms need the same shape");
     return node(Add{}, {a, b}, s);
 }
 
-Value Builder::scale(Value x, double factor) { return node(Scale{factor}, {x}, Shape(shape(x))); }
+Value Builder::multiply(Value a, Value b) {
+    const Shape s = shape(a);
+    require_fit(s == shape(b) || is_row_per_token(s, shape(b)), "multiply", shape(b),
+                "both factors need the same shape");
+    return node(Multiply{}, {a, b}, s);
+}
+
+Value Builder::scale(Value x, double factor, double shift) {
+    return node(Scale{factor, shift}, {x}, Shape(shape(x)));
+}
 
 Value Builder::silu(Value x) { return node(Silu{}, {x}, Shape(shape(x))); }
 
+Value Builder::relu(Value x) { return node(Relu{}, {x}, Shape(shape(x))); }
+
+Value Builder::tanh(Value x) { return node(Tanh{}, {x}, Shape(shape(x))); }
+
 Value Builder::sinusoid(Value x, const Sinusoid& layer) {
     const Shape& s = shape(x);
-    require_fit(s.size() == 1 && layer.width % 2 == 0 && (!layer.endpoint || layer.width > 2),
-                "sinusoid", s, "expected [N] and an even width");
-    return node(layer, {x}, {s[0], layer.width});
+    require_fit((s.size() == 1 || s.size() == 2) && layer.width % 2 == 0 &&
+                    (!layer.endpoint || layer.width > 2),
+                "sinusoid", s, "expected [N] or [N,M] and an even width");
+    return node(layer, {x}, {s[0], s.size() == 2 ? s[1] * layer.width : layer.width});
 }
 
 Value Builder::fourier(Value x, const std::string& name, std::int64_t width) {
@@ -157,11 +205,11 @@ Value Builder::pixel_unshuffle(Value x, std::int64_t factor) {
                 {s[0], s[1] * factor * factor, s[2] / factor, s[3] / factor});
 }
 
-Value Builder::pixel_shuffle(Value x, std::int64_t factor) {
+Value Builder::pixel_shuffle(Value x, std::int64_t factor, bool blocks_first) {
     const Shape& s = shape(x);
     require_fit(s.size() == 4 && s[1] % (factor * factor) == 0, "pixel_shuffle", s,
                 "the channels must be a multiple of patch_size squared");
-    return node(PixelShuffle{factor}, {x},
+    return node(PixelShuffle{factor, blocks_first}, {x},
                 {s[0], s[1] / (factor * factor), s[2] * factor, s[3] * factor});
 }
 
@@ -173,10 +221,11 @@ Value Builder::global_average(Value x) {
 
 Value Builder::embedding(Value ids, const std::string& name, std::int64_t rows,
                          std::int64_t width) {
-    const Shape& in = shape(ids);
-    require_fit(in.size() == 2, name, in, "expected ids [N,T]");
+    Shape s = shape(ids);
+    require_fit(s.size() == 1 || s.size() == 2, name, s, "expected ids [N] or [N,T]");
     graph_.parameters.push_back({name + ".weight", {rows, width}, {Init::Kind::normal, 0.02}, 1});
-    return node(Embedding{rows, width, name}, {ids}, {in[0], in[1], width});
+    s.push_back(width);
+    return node(Embedding{rows, width, name}, {ids}, std::move(s));
 }
 
 Value Builder::add_positions(Value x, const std::string& name, std::int64_t rows) {
@@ -185,6 +234,24 @@ Value Builder::add_positions(Value x, const std::string& name, std::int64_t rows
                 "expected [N,T,F] with no more tokens than there are positions");
     graph_.parameters.push_back({name + ".weight", {rows, in[2]}, {Init::Kind::normal, 0.02}, 1});
     return node(AddPositions{rows, name}, {x}, in);
+}
+
+Value Builder::cropped_positions(Value x, const std::string& name, CroppedPositions layer) {
+    const Shape in = shape(x);
+    require_fit(in.size() == 3 && in[1] == layer.height * layer.width &&
+                    layer.height <= layer.side && layer.width <= layer.side,
+                name, in, "expected as many tokens as pixels, within the table of positions");
+    graph_.parameters.push_back({name, {1, layer.side * layer.side, in[2]}, zeros, 1});
+    layer.name = name;
+    return node(std::move(layer), {x}, in);
+}
+
+Value Builder::grid_sinusoid(Value x, const GridSinusoid& layer) {
+    const Shape in = shape(x);
+    require_fit(in.size() == 3 && in[1] == layer.height * layer.width && in[2] % 4 == 0,
+                "grid_sinusoid", in,
+                "expected as many tokens as pixels, and a width that is a multiple of 4");
+    return node(layer, {x}, in);
 }
 
 Value Builder::token_attention(Value q, Value k, Value v, const TokenAttention& layer) {
@@ -198,7 +265,7 @@ Value Builder::token_attention(Value q, Value k, Value v, const TokenAttention& 
     return node(layer, {q, k, v}, queries);
 }
 
-Value Builder::gelu(Value x) { return node(Gelu{}, {x}, Shape(shape(x))); }
+Value Builder::gelu(Value x, bool tanh) { return node(Gelu{tanh}, {x}, Shape(shape(x))); }
 
 Value Builder::quick_gelu(Value x) { return node(QuickGelu{}, {x}, Shape(shape(x))); }
 

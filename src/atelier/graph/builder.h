@@ -29,21 +29,30 @@ public:
     Value group_norm(Value x, const std::string& name, GroupNorm layer,
                      std::optional<Value> modulation = std::nullopt);
     Value layer_norm(Value x, const std::string& name, double eps);
+    /// Without parameters.
+    Value layer_norm(Value x, double eps);
+    Value rms_norm(Value x, const std::string& name, const RmsNorm& layer);
     Value attention(Value qkv, std::int64_t heads);
     Value resample(Value x, Resample mode);
     Value concat(Value a, Value b);
+    Value slice(Value x, std::int64_t first, std::int64_t count);
     Value add(Value a, Value b);
-    Value scale(Value x, double factor);
+    Value multiply(Value a, Value b);
+    Value scale(Value x, double factor, double shift = 0);
     Value silu(Value x);
+    Value relu(Value x);
+    Value tanh(Value x);
     Value sinusoid(Value x, const Sinusoid& layer);
     Value fourier(Value x, const std::string& name, std::int64_t width);
     Value pixel_unshuffle(Value x, std::int64_t factor);
-    Value pixel_shuffle(Value x, std::int64_t factor);
+    Value pixel_shuffle(Value x, std::int64_t factor, bool blocks_first = false);
     Value global_average(Value x);
     Value embedding(Value ids, const std::string& name, std::int64_t rows, std::int64_t width);
     Value add_positions(Value x, const std::string& name, std::int64_t rows);
+    Value cropped_positions(Value x, const std::string& name, CroppedPositions layer);
+    Value grid_sinusoid(Value x, const GridSinusoid& layer);
     Value token_attention(Value q, Value k, Value v, const TokenAttention& layer);
-    Value gelu(Value x);
+    Value gelu(Value x, bool tanh = false);
     Value quick_gelu(Value x);
     Value geglu(Value x);
     Value tokens(Value image);

@@ -56,8 +56,8 @@ public:
     const MemoryEstimate& estimate() const { return estimate_; }
 
     /// Ops whose backward passes read none of their inputs.
-    using ReadNothing = OpList<Concat, Add, Scale, PixelUnshuffle, PixelShuffle, GlobalAverage,
-                               Tokens, Image, PadCorner>;
+    using ReadNothing = OpList<Concat, Slice, Add, Scale, PixelUnshuffle, PixelShuffle,
+                               GlobalAverage, GridSinusoid, Tokens, Image, PadCorner>;
     template <class Op>
         requires(ReadNothing::contains<Op>)
     Handle lower(const Op&, const In& in) {
@@ -66,7 +66,8 @@ public:
 
     Handle lower(const Conv2d& layer, const In& in) {
         count(static_cast<double>(layer.out_channels) *
-              static_cast<double>(in.shape_of(0)[1] * layer.kernel * layer.kernel + 1));
+              static_cast<double>(in.shape_of(0)[1] * layer.kernel * layer.kernel +
+                                  (layer.bias ? 1 : 0)));
         return product(in);
     }
     Handle lower(const Linear& layer, const In& in) {
@@ -84,8 +85,12 @@ public:
         save_bytes(steps * float32 * number_of(in.shape()));
         return output(in.shape(), float32);
     }
-    Handle lower(const LayerNorm&, const In& in) {
-        count(static_cast<double>(2 * in.shape().back()));
+    Handle lower(const LayerNorm& layer, const In& in) {
+        if (layer.affine) count(static_cast<double>(2 * in.shape().back()));
+        return reads_input(in);
+    }
+    Handle lower(const RmsNorm& layer, const In& in) {
+        count(static_cast<double>(in.shape().back() / layer.heads));
         return reads_input(in);
     }
     Handle lower(const Attention&, const In& in) {
@@ -103,7 +108,13 @@ public:
     Handle lower(const Resampling& layer, const In& in) {
         return layer.mode == Resample::up ? output(in.shape()) : reads_input(in);
     }
+    Handle lower(const Multiply&, const In& in) {
+        save(in[1], policy_.element_size);
+        return reads_input(in);
+    }
     Handle lower(const Silu&, const In& in) { return reads_input(in); }
+    Handle lower(const Relu&, const In& in) { return reads_input(in); }
+    Handle lower(const Tanh&, const In& in) { return reads_input(in); }
     Handle lower(const Gelu&, const In& in) { return reads_input(in); }
     Handle lower(const QuickGelu&, const In& in) { return reads_input(in); }
     Handle lower(const Geglu&, const In& in) { return reads_input(in); }
@@ -118,6 +129,10 @@ public:
     }
     Handle lower(const AddPositions& layer, const In& in) {
         count(static_cast<double>(layer.rows * in.shape()[2]));
+        return output(in.shape());
+    }
+    Handle lower(const CroppedPositions& layer, const In& in) {
+        count(static_cast<double>(layer.side * layer.side * in.shape()[2]));
         return output(in.shape());
     }
 

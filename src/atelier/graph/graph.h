@@ -50,6 +50,7 @@ struct Conv2d {
     std::int64_t kernel = 3;
     std::int64_t stride = 1;
     std::int64_t padding = 1;
+    bool bias = true;
     Init init{};
     std::string name{};
 };
@@ -70,8 +71,17 @@ struct GroupNorm {
     std::string name{};
 };
 
-/// Of features, or of each token by itself.
+/// Of features, or of each token by itself; without parameters unless `affine`.
 struct LayerNorm {
+    double eps;
+    bool affine = true;
+    std::string name{};
+};
+
+/// Of tokens [N,T,C], each of `heads` parts of C/heads by itself: x / sqrt(mean(x^2) + eps) times
+/// the weights [C/heads] that all heads share.
+struct RmsNorm {
+    std::int64_t heads;
     double eps;
     std::string name{};
 };
@@ -101,17 +111,30 @@ struct Resampling {
 /// Along axis 1.
 struct Concat {};
 
-/// Of equal shapes, or [N,C,H,W] and [N,C], added to every pixel.
+/// `count` elements along axis 1, from `first` on.
+struct Slice {
+    std::int64_t first, count;
+};
+
+/// Of equal shapes, or [N,C,H,W] and [N,C], added to every pixel, or [N,T,C] and [N,C], added to
+/// every token.
 struct Add {};
 
+/// Of equal shapes, or [N,T,C] and [N,C], by which every token is multiplied.
+struct Multiply {};
+
+/// factor x + shift
 struct Scale {
-    double factor;
+    double factor, shift = 0;
 };
 
 struct Silu {};
+struct Relu {};
+struct Tanh {};
 
 /// Positional embedding of one scalar per sample: [N] -> [N,width], cos(x f_i) then sin(x f_i) (the
-/// ADM U-Net's time embedding), or the sines first (DDPM++'s, with endpoint). Frequencies f_i =
+/// ADM U-Net's time embedding), or the sines first (DDPM++'s, with endpoint); of several, one after
+/// the other: [N,M] -> [N,M*width]. Frequencies f_i =
 /// (1/10000)^(i/(width/2)), i from 0 to width/2-1; with `endpoint`, i/(width/2-1).
 struct Sinusoid {
     std::int64_t width;
@@ -126,18 +149,21 @@ struct Fourier {
     std::string name{};
 };
 
-/// [N,C,H,W] -> [N,C*factor^2,H/factor,W/factor], and back.
+/// [N,C,H,W] -> [N,C*factor^2,H/factor,W/factor], and back. Channel (c*factor + i)*factor + j is
+/// pixel (i,j) of a block; where `blocks_first`, channel (i*factor + j)*C + c.
 struct PixelUnshuffle {
     std::int64_t factor;
 };
 struct PixelShuffle {
     std::int64_t factor;
+    bool blocks_first = false;
 };
 
 /// Mean over height and width: [N,C,H,W] -> [N,C].
 struct GlobalAverage {};
 
-/// The rows ids [N,T] (int64) of the embedding table `name`.weight [rows,width]: [N,T,width].
+/// The rows ids [N,T] or [N] (int64) of the embedding table `name`.weight [rows,width]: [N,T,width]
+/// or [N,width].
 struct Embedding {
     std::int64_t rows, width;
     std::string name{};
@@ -149,7 +175,23 @@ struct AddPositions {
     std::string name{};
 };
 
-struct Gelu {};       // x Phi(x), exactly
+/// Adds to the tokens of an image of height x width, row by row, the middle of the table `name`
+/// [1,side*side,F], which is an image of side x side itself and never trained.
+struct CroppedPositions {
+    std::int64_t side, height, width;
+    std::string name{};
+};
+
+/// Adds to token (i,j) of an image of height x width, row by row, the sinusoids of its coordinates
+/// x = j base/width and y = i base/height (grid_table in sinusoid.h).
+struct GridSinusoid {
+    std::int64_t height, width, base;
+};
+
+/// x Phi(x), exactly, or with tanh: 0.5 x (1 + tanh(sqrt(2/pi) (x + 0.044715 x^3))).
+struct Gelu {
+    bool tanh = false;
+};
 struct QuickGelu {};  // x sigmoid(1.702 x)
 struct Geglu {};      // [N,T,2F] -> [N,T,F]: the first half times gelu of the second
 
@@ -168,20 +210,46 @@ struct Block {
     std::shared_ptr<const Graph> body;
 };
 
-using Op = std::variant<Input, Conv2d, Linear, GroupNorm, LayerNorm, Attention, TokenAttention,
-                        Resampling, Concat, Add, Scale, Silu, Sinusoid, Fourier, PixelUnshuffle,
-                        PixelShuffle, GlobalAverage, Embedding, AddPositions, Gelu, QuickGelu,
+using Op = std::variant<Input, Conv2d, Linear, GroupNorm, LayerNorm, RmsNorm, Attention,
+                        TokenAttention, Resampling, Concat, Slice, Add, Multiply, Scale, Silu, Relu,
+                        Tanh, Sinusoid, Fourier, PixelUnshuffle, PixelShuffle, GlobalAverage,
+                        Embedding, AddPositions, CroppedPositions, GridSinusoid, Gelu, QuickGelu,
                         Geglu, Tokens, Image, PadCorner, Block>;
 
 /// The name of an op in messages, in the order of Op.
-inline constexpr std::array<const char*, std::variant_size_v<Op>> op_names{
-    "input",          "conv2d",    "linear",          "group_norm",
-    "layer_norm",     "attention", "token_attention", "resample",
-    "concat",         "add",       "scale",           "silu",
-    "sinusoid",       "fourier",   "pixel_unshuffle", "pixel_shuffle",
-    "global_average", "embedding", "add_positions",   "gelu",
-    "quick_gelu",     "geglu",     "tokens",          "image",
-    "pad_corner",     "block"};
+inline constexpr std::array<const char*, std::variant_size_v<Op>> op_names{"input",
+                                                                           "conv2d",
+                                                                           "linear",
+                                                                           "group_norm",
+                                                                           "layer_norm",
+                                                                           "rms_norm",
+                                                                           "attention",
+                                                                           "token_attention",
+                                                                           "resample",
+                                                                           "concat",
+                                                                           "slice",
+                                                                           "add",
+                                                                           "multiply",
+                                                                           "scale",
+                                                                           "silu",
+                                                                           "relu",
+                                                                           "tanh",
+                                                                           "sinusoid",
+                                                                           "fourier",
+                                                                           "pixel_unshuffle",
+                                                                           "pixel_shuffle",
+                                                                           "global_average",
+                                                                           "embedding",
+                                                                           "add_positions",
+                                                                           "cropped_positions",
+                                                                           "grid_sinusoid",
+                                                                           "gelu",
+                                                                           "quick_gelu",
+                                                                           "geglu",
+                                                                           "tokens",
+                                                                           "image",
+                                                                           "pad_corner",
+                                                                           "block"};
 
 inline const char* name_of(const Op& op) { return op_names[op.index()]; }
 

@@ -21,34 +21,29 @@ Autoencoder::Moments Autoencoder::encode(const Tensor& images) {
     check_sizes(images, "image", {network_.image_channels, -1, -1});
     check_multiple(images, "image", network_.factor());
     if (!encoder_) {
-        const auto forward = [network = network_](graph::Builder& ops,
-                                                  std::span<const graph::Value> in) {
-            return network.encode(ops, in[0]);
-        };
-        encoder_ = std::make_unique<ComputedNetwork>(models::vae_weights_in(folder_, network_),
-                                                     forward, engine_);
+        encoder_ =
+            std::make_unique<ComputedNetwork>(models::vae_weights_in(folder_, network_),
+                                              network_.functions().at("encode").record, engine_);
     }
-    const auto halves = encoder_->run({images.to(at::kCPU, at::kFloat).contiguous()}).chunk(2, 1);
-    return {halves[0].contiguous(), halves[1].clamp(-30, 20)};
+    const auto halves = encoder_->run({images.to(at::kCPU, at::kFloat).contiguous()});
+    return {halves[0], halves[1].clamp(-30, 20)};
 }
 
 Tensor Autoencoder::decode(const Tensor& latents) {
     check_sizes(latents, "x", {network_.latent_channels, -1, -1});
     if (!decoder_) {
-        const auto forward = [network = network_](graph::Builder& ops,
-                                                  std::span<const graph::Value> in) {
-            return network.decode(ops, in[0]);
-        };
-        decoder_ = std::make_unique<ComputedNetwork>(models::vae_weights_in(folder_, network_),
-                                                     forward, engine_);
+        decoder_ =
+            std::make_unique<ComputedNetwork>(models::vae_weights_in(folder_, network_),
+                                              network_.functions().at("decode").record, engine_);
     }
-    return decoder_->run({latents.to(at::kCPU, at::kFloat).contiguous()});
+    return decoder_->run({latents.to(at::kCPU, at::kFloat).contiguous()})[0];
 }
 
 Tensor Autoencoder::decode_to_pixels(const Tensor& latents) {
     std::vector<Tensor> images;
     for (std::int64_t i = 0; i < latents.size(0); ++i)
-        images.push_back(pixels_of(decode(latents.narrow(0, i, 1) / network_.scaling)));
+        images.push_back(
+            pixels_of(decode(latents.narrow(0, i, 1) / network_.scaling + network_.shift)));
     return at::cat(images);
 }
 

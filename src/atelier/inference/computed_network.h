@@ -20,27 +20,31 @@ void check_multiple(const Tensor& tensor, const char* name, std::int64_t factor)
 /// engine.
 class ComputedNetwork {
 public:
-    /// `forward` records the function, whose parameters are read from `weights`. OpenVINO compiles
-    /// from the mapped files; for LibTorch the matrices are copied into memory in the engine's
-    /// precision. Throws core::UsageError for int8 and for the native engine.
-    ComputedNetwork(models::DiffusersWeights weights, graph::Body forward, const Engine& engine);
+    /// `function` records the function, whose parameters are read from `weights`, with low-rank
+    /// `deltas` merged. OpenVINO compiles from the mapped files; for LibTorch the matrices are
+    /// copied into memory in the engine's precision. Throws core::UsageError for int8.
+    ComputedNetwork(models::DiffusersWeights weights, graph::Function function,
+                    const Engine& engine, const backends::Parameters& deltas = {});
 
-    /// `inputs` are [N,...] each, float32 or int64 -> the network's output, float32 on the CPU.
-    /// OpenVINO compiles a graph for every new combination of sizes.
-    Tensor run(const std::vector<Tensor>& inputs);
+    /// `inputs` are [N,...] each, float32 or int64 -> the network's outputs, float32 on the CPU.
+    /// OpenVINO and the native engine compile a graph for every new combination of sizes. Throws
+    /// core::UsageError where the native engine lacks an op.
+    std::vector<Tensor> run(const std::vector<Tensor>& inputs);
 
 private:
-    Tensor run_torch(const std::vector<Tensor>& inputs) const;
-    Tensor run_openvino(const std::vector<Tensor>& inputs);
+    std::vector<Tensor> run_torch(const std::vector<Tensor>& inputs) const;
+    std::vector<Tensor> run_openvino(const std::vector<Tensor>& inputs);
+    std::vector<Tensor> run_native(const std::vector<Tensor>& inputs);
     std::shared_ptr<const graph::Graph> recorded(const std::vector<Tensor>& inputs) const;
     std::shared_ptr<ov::Model> graph(const std::vector<Tensor>& like, std::int64_t batch) const;
 
     models::DiffusersWeights weights_;
     backends::Parameters parameters_;
-    graph::Body forward_;
+    graph::Function function_;
     std::unique_ptr<graph::GraphCache> graphs_ = std::make_unique<graph::GraphCache>();
     Engine engine_;
-    std::map<std::string, OpenVinoNetwork> compiled_;  // by the inputs' sizes
+    std::map<std::string, OpenVinoNetwork> compiled_;                   // by the inputs' sizes
+    std::map<std::string, std::unique_ptr<CompiledNetwork>> programs_;  // the native engine's
 };
 
 }  // namespace atelier::inference

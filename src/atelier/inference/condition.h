@@ -1,6 +1,7 @@
 #pragma once
 
 #include <cstdint>
+#include <memory>
 #include <span>
 #include <string>
 #include <variant>
@@ -19,11 +20,19 @@ struct ClassId {
 /// What a sample is conditioned on: nothing, a class, or a prompt.
 using Condition = std::variant<std::monostate, ClassId, std::string>;
 
-/// One sample to draw. Seed and index determine its noise.
+/// Standard normal noise that samples are drawn from instead of their seeds': a row for each index,
+/// of samples of `shape`.
+struct GivenNoise {
+    std::vector<std::int64_t> shape;
+    std::vector<float> values;
+};
+
+/// One sample to draw. Seed and index determine its noise, unless there is a row of `noise`.
 struct SampleRequest {
     std::uint64_t seed = 0;
     std::int64_t index = 0;
     Condition condition;
+    std::shared_ptr<const GivenNoise> noise{};
 
     bool operator==(const SampleRequest&) const = default;
 };

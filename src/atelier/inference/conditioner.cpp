@@ -60,6 +60,7 @@ Conditioning Conditioning::select(std::span<const std::int64_t> positions) const
         at::tensor(at::ArrayRef<std::int64_t>(positions.data(), positions.size()), at::kLong);
     if (rows.defined()) selected.rows = rows.index_select(0, index);
     if (embeddings.defined()) selected.embeddings = embeddings.index_select(0, index);
+    if (pooled.defined()) selected.pooled = pooled.index_select(0, index);
     return selected;
 }
 
@@ -69,7 +70,23 @@ Conditioning Conditioning::narrow(std::int64_t first, std::int64_t count) const 
         some.classes.assign(classes.begin() + first, classes.begin() + first + count);
     if (rows.defined()) some.rows = rows.narrow(0, first, count);
     if (embeddings.defined()) some.embeddings = embeddings.narrow(0, first, count);
+    if (pooled.defined()) some.pooled = pooled.narrow(0, first, count);
     return some;
+}
+
+Conditioning Conditioning::joined(std::span<const Conditioning> parts) {
+    Conditioning all;
+    for (const Conditioning& part : parts)
+        all.classes.insert(all.classes.end(), part.classes.begin(), part.classes.end());
+    for (Tensor Conditioning::* member :
+         {&Conditioning::rows, &Conditioning::embeddings, &Conditioning::pooled}) {
+        std::vector<Tensor> tensors;
+        for (const Conditioning& part : parts) {
+            if ((part.*member).defined()) tensors.push_back(part.*member);
+        }
+        if (!tensors.empty()) all.*member = at::cat(tensors);
+    }
+    return all;
 }
 
 std::string Conditioner::truncated_tail(const std::string& prompt) const {

@@ -21,10 +21,13 @@ struct Conditioning {
     Tensor rows{};        // for the network: [N,D], or states of all tokens [N,T,D]; undefined for
                           // classes; of diffusers directories [N,P,T,D] (see there)
     Tensor embeddings{};  // [N,D] of unit length, for the router; undefined where nothing routes
+    Tensor pooled{};      // [N,P,W], of diffusers directories that read pooled texts
 
     std::int64_t size() const;
     Conditioning select(std::span<const std::int64_t> positions) const;
     Conditioning narrow(std::int64_t first, std::int64_t count) const;
+    /// All samples of `parts`, which must be of one kind, in their order.
+    static Conditioning joined(std::span<const Conditioning> parts);
 };
 
 /// Encodes conditions, once for the router and the network together. Thread-safe.

@@ -2,69 +2,129 @@
 
 #include "atelier/core/error.h"
 #include "atelier/core/hash.h"
-#include "atelier/core/random_streams.h"
 
 namespace atelier::inference {
 
-DiffusersConditioner::DiffusersConditioner(const std::filesystem::path& path, const Engine& engine,
-                                           const TextGuidance& guidance)
-    : model_(path, engine), guidance_(guidance) {
+using models::DiffusersFamily;
+
+namespace {
+
+std::variant<diffusion::DdpmSchedule, diffusion::FlowSchedule> schedule_of(
+    const models::DiffusersDirectory& directory) {
+    const nlohmann::json json = directory.scheduler_config();
+    const core::JsonObject config(json, directory.scheduler_file().string());
+    if (directory.family() == DiffusersFamily::sd3) return diffusion::FlowSchedule::of(config);
+    return diffusion::DdpmSchedule::of(config);
+}
+
+}  // namespace
+
+double DiffusersGuidance::usual_scale(DiffusersFamily family) {
+    switch (family) {
+        case DiffusersFamily::stable_diffusion:
+            return 7.5;
+        case DiffusersFamily::sdxl:
+            return 5;
+        case DiffusersFamily::sd3:
+            return 7;
+        case DiffusersFamily::dit:
+            break;
+    }
+    return 4;
+}
+
+DiffusersConditioner::DiffusersConditioner(const std::filesystem::path& path,
+                                           const DiffusersOptions& options)
+    : model_(path, options.engine, options.low_rank), guidance_(options.guidance) {
+    model_.directory().require_readable_text();
     model_.tokenizer();  // reads it, so that `tokenizer` is thread-safe
 }
 
 Conditioning DiffusersConditioner::encode(std::span<const Condition> conditions) const {
     const at::NoGradGuard no_gradients;
     const std::lock_guard alone(busy_);
-    std::map<std::string, Tensor> known;
-    std::vector<Tensor> rows;
+    const bool zeros = guidance_.guides() && guidance_.negative.empty() &&
+                       model_.directory().zeros_for_no_prompt();
+    std::map<std::string, DiffusersModel::Text> known;
+    std::vector<Tensor> rows, pooled;
     for (const Condition& condition : conditions) {
         const std::string& prompt = prompt_of(condition);
-        Tensor& states = known[prompt];
-        if (!states.defined()) {
+        DiffusersModel::Text& text = known[prompt];
+        if (!text.hidden.defined()) {
             const std::vector<std::string> prompts =
                 guidance_.guides() ? std::vector{guidance_.negative, prompt} : std::vector{prompt};
-            states = model_.read(model_.tokens(prompts)).hidden;
+            text = model_.encode(prompts);
+            if (zeros) {
+                text.hidden[0].zero_();
+                text.pooled[0].zero_();
+            }
         }
-        rows.push_back(states);
+        rows.push_back(text.hidden);
+        pooled.push_back(text.pooled);
     }
-    return {{}, at::stack(rows)};
+    return {.classes = {}, .rows = at::stack(rows), .pooled = at::stack(pooled)};
 }
 
-DiffusersSampler::DiffusersSampler(const std::filesystem::path& path, const Engine& engine,
-                                   const Sampling& sampling, const TextGuidance& guidance,
-                                   std::vector<std::int64_t> shape)
-    : model_(path, engine),
+DiffusersSampler::DiffusersSampler(const std::filesystem::path& path, const Sampling& sampling,
+                                   const DiffusersOptions& options)
+    : model_(path, options.engine, options.low_rank),
       sampling_(sampling),
-      guidance_(guidance),
-      shape_(std::move(shape)),
-      schedule_(diffusion::DdpmSchedule::of(core::JsonObject(
-          model_.directory().scheduler_config(), model_.directory().scheduler_file().string()))) {}
+      guidance_(options.guidance),
+      shape_(options.shape),
+      factor_(model_.directory().vae().factor()),
+      classes_(model_.directory().classes()),
+      schedule_(schedule_of(model_.directory())) {}
 
-Tensor DiffusersSampler::predict(const Tensor& x, std::int64_t t, const Tensor& rows) const {
-    const std::int64_t n = x.size(0), of_one = rows.size(1);
-    const Tensor all = model_.predict(x.unsqueeze(1).expand({n, of_one, -1, -1, -1}).flatten(0, 1),
-                                      at::full({n * of_one}, static_cast<double>(t), at::kFloat),
-                                      rows.flatten(0, 1));
-    if (!guidance_.guides()) return all;
+Tensor DiffusersSampler::predict(const Tensor& x, double t,
+                                 const Conditioning& conditioning) const {
+    const std::int64_t n = x.size(0);
+    NamedTensors inputs;
+    std::int64_t of_one =
+        1;  // evaluations of a sample: without a condition, where guided, and with
+    if (conditioning.rows.defined()) {
+        of_one = conditioning.rows.size(1);
+        inputs["hidden"] = conditioning.rows.flatten(0, 1);
+        inputs["pooled"] = conditioning.pooled.flatten(0, 1);
+        const auto height = static_cast<float>(shape_[1] * factor_),
+                   width = static_cast<float>(shape_[2] * factor_);
+        inputs["time_ids"] =
+            at::tensor({height, width, 0.0F, 0.0F, height, width}).expand({n * of_one, 6});
+    } else {
+        std::vector<std::int64_t> labels;
+        for (const std::int64_t label : conditioning.classes) {
+            if (guidance_.guides()) labels.push_back(classes_);
+            labels.push_back(label);
+        }
+        of_one = guidance_.guides() ? 2 : 1;
+        inputs["labels"] = at::tensor(labels, at::kLong);
+    }
+    inputs["x"] = x.unsqueeze(1).expand({n, of_one, -1, -1, -1}).flatten(0, 1);
+    inputs["t"] = at::full({n * of_one}, t, at::kFloat);
+    const Tensor all = model_.predict(inputs);
+    if (of_one == 1) return all;
     const Tensor pairs = all.unflatten(0, {n, of_one});
     return pairs.select(1, 0) + guidance_.scale * (pairs.select(1, 1) - pairs.select(1, 0));
 }
 
-Tensor DiffusersSampler::draw_one(const SampleRequest& request, const Tensor& rows,
+Tensor DiffusersSampler::draw_one(const SampleRequest& request, const Conditioning& conditioning,
                                   const OnEvaluation& on_evaluation) const {
-    std::vector<std::int64_t> shape{1};
-    shape.insert(shape.end(), shape_.begin(), shape_.end());
-    Tensor noise = at::empty(shape, at::kFloat);
-    core::RandomStream(request.seed, "noise", static_cast<std::uint64_t>(request.index))
-        .fill_normal({noise.mutable_data_ptr<float>(), static_cast<std::size_t>(noise.numel())});
-    const diffusion::Predictor predict_at = [&](const Tensor& x, std::int64_t t) {
-        const Tensor predicted = predict(x, t, rows);
+    const Tensor noise = noise_of(request, shape_);
+    const diffusion::Predictor predict_at = [&](const Tensor& x, double t) {
+        const Tensor predicted = predict(x, t, conditioning);
         if (on_evaluation) on_evaluation();
         return predicted;
     };
-    return sampling_.method == Sampling::Method::ddim
-               ? sample_ddim(schedule_, predict_at, noise, sampling_.steps)
-               : sample_dpm(schedule_, predict_at, noise, sampling_.steps);
+    if (const auto* flow = std::get_if<diffusion::FlowSchedule>(&schedule_))
+        return sample_euler(*flow, predict_at, noise, sampling_.steps);
+    const auto& schedule = std::get<diffusion::DdpmSchedule>(schedule_);
+    switch (sampling_.method) {
+        case Sampling::Method::ddim:
+            return sample_ddim(schedule, predict_at, noise, sampling_.steps);
+        case Sampling::Method::euler:
+            return sample_euler(schedule, predict_at, noise, sampling_.steps);
+        default:
+            return sample_dpm(schedule, predict_at, noise, sampling_.steps);
+    }
 }
 
 Tensor DiffusersSampler::draw(std::span<const SampleRequest> requests,
@@ -73,15 +133,17 @@ Tensor DiffusersSampler::draw(std::span<const SampleRequest> requests,
     const at::NoGradGuard no_gradients;
     std::vector<Tensor> latents;
     for (std::size_t i = 0; i < requests.size(); ++i)
-        latents.push_back(draw_one(requests[i],
-                                   conditioning.rows.narrow(0, static_cast<std::int64_t>(i), 1),
-                                   on_evaluation));
+        latents.push_back(draw_one(
+            requests[i], conditioning.narrow(static_cast<std::int64_t>(i), 1), on_evaluation));
     return at::cat(latents);
 }
 
 Tensor DiffusersSampler::evaluate(const Tensor& z, const Conditioning& conditioning) const {
     const at::NoGradGuard no_gradients;
-    return predict(z, schedule_.steps() - 1, conditioning.rows);
+    const auto* flow = std::get_if<diffusion::FlowSchedule>(&schedule_);
+    const std::int64_t last =
+        flow ? flow->steps : std::get<diffusion::DdpmSchedule>(schedule_).steps() - 1;
+    return predict(z, static_cast<double>(last), conditioning);
 }
 
 const std::string& DiffusersSampler::hash() const {
@@ -90,28 +152,37 @@ const std::string& DiffusersSampler::hash() const {
 }
 
 std::int64_t DiffusersSampler::parameter_count() const {
-    return model_.directory().unet_weights().count();
+    return model_.directory().denoiser_weights().count();
 }
 
 std::vector<std::int64_t> latent_shape(const models::DiffusersDirectory& directory,
                                        std::int64_t height, std::int64_t width) {
-    const networks::SdUnet unet = directory.unet();
+    std::vector<std::int64_t> shape = directory.latent_shape();
     const networks::SdVae vae = directory.vae();
-    const std::int64_t unit = vae.factor() * unet.factor();
-    const auto latent_size = [&](std::int64_t pixels, const char* option) {
+    if (directory.family() == DiffusersFamily::dit && (height != 0 || width != 0))
+        throw core::UsageError("--height and --width: " + directory.path().string() +
+                               " draws images of its own size only");
+    const std::int64_t unit =
+        vae.factor() * directory.denoiser().functions().at("denoise").multiple;
+    const auto set = [&](std::size_t axis, std::int64_t pixels, const char* option) {
         if (pixels % unit != 0)
             throw core::UsageError(fmt::format("--{}: {} must be a multiple of {} for this model",
                                                option, pixels, unit));
-        return pixels == 0 ? unet.sample_size : pixels / vae.factor();
+        if (pixels != 0) shape[axis] = pixels / vae.factor();
     };
-    return {unet.in_channels, latent_size(height, "height"), latent_size(width, "width")};
+    set(1, height, "height");
+    set(2, width, "width");
+    return shape;
 }
 
 std::string hash_of(const models::DiffusersDirectory& directory) {
+    // The order in which hashes were joined before directories had more parts.
     std::string weights;
-    for (const auto& part :
-         {directory.unet_weights(), directory.vae_weights(), directory.text_weights()}) {
-        for (const std::filesystem::path& file : part.files())
+    const auto all = directory.all_weights();
+    std::vector<std::string> parts{directory.denoiser_part(), "vae"};
+    for (const std::string& part : directory.text_parts()) parts.push_back(part);
+    for (const std::string& part : parts) {
+        for (const std::filesystem::path& file : all.at(part).files())
             weights += core::sha256_of_file(file);
     }
     return core::sha256(weights);

@@ -1,44 +1,55 @@
 #pragma once
 
 #include <mutex>
+#include <variant>
 
+#include "atelier/diffusion/flow_schedule.h"
+#include "atelier/inference/diffusers_model.h"
 #include "atelier/inference/sampler.h"
-#include "atelier/inference/text_to_image.h"
 
 namespace atelier::inference {
 
 /// Classifier-free guidance of a diffusers directory (Ho and Salimans 2022).
-struct TextGuidance {
+struct DiffusersGuidance {
     double scale = 7.5;      // up to 1: none
     std::string negative{};  // the negative prompt
 
     bool guides() const { return scale > 1; }
+
+    /// The scale that diffusers' pipeline of a family has.
+    static double usual_scale(models::DiffusersFamily family);
 };
 
-/// Encodes prompts with the text encoder of a diffusers directory, which is loaded on first use.
-/// Rows are [N,P,T,D]: the states of the prompt's tokens, after those of the negative prompt if
-/// there is guidance.
+/// What a diffusers directory is drawn with.
+struct DiffusersOptions {
+    Engine engine{};
+    DiffusersGuidance guidance{};
+    std::vector<std::int64_t> shape{};            // of latents, [C,h,w]
+    std::vector<models::LowRankFile> low_rank{};  // deltas on its networks
+};
+
+/// Encodes prompts with the text encoders of a diffusers directory, which are loaded on first use.
+/// Rows are [N,P,T,D], and pooled rows [N,P,W]: the states of the prompt, after those of the
+/// negative prompt if there is guidance.
 class DiffusersConditioner final : public Conditioner {
 public:
-    DiffusersConditioner(const std::filesystem::path& path, const Engine& engine,
-                         const TextGuidance& guidance);
+    DiffusersConditioner(const std::filesystem::path& path, const DiffusersOptions& options);
 
     Conditioning encode(std::span<const Condition> conditions) const override;
     const conditions::ClipTokenizer* tokenizer() const override { return &model_.tokenizer(); }
 
 private:
     mutable std::mutex busy_;
-    mutable StableDiffusion model_;
-    TextGuidance guidance_;
+    mutable DiffusersModel model_;
+    DiffusersGuidance guidance_;
 };
 
-/// The U-Net of a diffusers directory, loaded on first use, and a sampler of its time steps.
-/// Samples are latents of `shape` [C,h,w], drawn one by one.
+/// The denoiser of a diffusers directory, loaded on first use, and a sampler of its time steps.
+/// Samples are latents, drawn one by one.
 class DiffusersSampler final : public Sampler {
 public:
-    DiffusersSampler(const std::filesystem::path& path, const Engine& engine,
-                     const Sampling& sampling, const TextGuidance& guidance,
-                     std::vector<std::int64_t> shape);
+    DiffusersSampler(const std::filesystem::path& path, const Sampling& sampling,
+                     const DiffusersOptions& options);
 
     Tensor draw(std::span<const SampleRequest> requests, const Conditioning& conditioning,
                 const OnEvaluation& on_evaluation) const override;
@@ -47,17 +58,19 @@ public:
     std::int64_t parameter_count() const override;
 
 private:
-    /// `x` [N,C,h,w] at time step `t`, `rows` [N,P,T,D] -> the guided prediction [N,C,h,w].
-    Tensor predict(const Tensor& x, std::int64_t t, const Tensor& rows) const;
-    Tensor draw_one(const SampleRequest& request, const Tensor& rows,
+    /// `x` [N,C,h,w] at time step `t` -> the guided prediction [N,C,h,w].
+    Tensor predict(const Tensor& x, double t, const Conditioning& conditioning) const;
+    Tensor draw_one(const SampleRequest& request, const Conditioning& conditioning,
                     const OnEvaluation& on_evaluation) const;
 
-    mutable StableDiffusion model_;
+    mutable DiffusersModel model_;
     mutable std::string hash_;
     Sampling sampling_;
-    TextGuidance guidance_;
+    DiffusersGuidance guidance_;
     std::vector<std::int64_t> shape_;
-    diffusion::DdpmSchedule schedule_;
+    std::int64_t factor_;  // pixels per latent along each axis
+    std::int64_t classes_;
+    std::variant<diffusion::DdpmSchedule, diffusion::FlowSchedule> schedule_;
 };
 
 /// The shape [C,h,w] of the latents of images of that size in pixels; 0: the model's own size.

@@ -7,6 +7,7 @@
 #include "atelier/core/error.h"
 #include "atelier/core/hash.h"
 #include "atelier/core/signals.h"
+#include "atelier/graph/cost.h"
 #include "atelier/inference/diffusers_sampler.h"
 #include "atelier/models/ensemble.h"
 #include "atelier/models/latent_model.h"
@@ -95,25 +96,31 @@ private:
 
 class DiffusersModels final : public Pipeline::Models {
 public:
-    DiffusersModels(const fs::path& path, const Engine& engine, const TextGuidance& guidance,
-                    std::vector<std::int64_t> shape)
-        : path_(path), engine_(engine), guidance_(guidance), shape_(std::move(shape)) {}
+    DiffusersModels(const fs::path& path, DiffusersOptions options)
+        : path_(path), options_(std::move(options)) {}
 
     std::unique_ptr<Sampler> open(std::int64_t, const Sampling& sampling) const override {
-        return std::make_unique<DiffusersSampler>(path_, engine_, sampling, guidance_, shape_);
+        return std::make_unique<DiffusersSampler>(path_, sampling, options_);
     }
 
     Pipeline::NetworkSize size(std::int64_t) const override {
         const models::DiffusersDirectory directory(path_);
-        const auto traced = networks::trace(models::card_of(directory).network);
-        return {directory.unet_weights().count(), traced.flops};
+        constexpr std::int64_t tokens_of_clip = 77;
+        const networks::NamedFunction denoise = directory.denoiser().functions().at("denoise");
+        std::vector<graph::Shape> shapes;
+        for (const auto& port : denoise.inputs) {
+            graph::Shape shape = port.name == "x" ? options_.shape : port.shape;
+            for (std::int64_t& size : shape) size = size < 0 ? tokens_of_clip : size;
+            shape.insert(shape.begin(), 1);
+            shapes.push_back(shape);
+        }
+        return {directory.denoiser_weights().count(),
+                graph::flops(graph::record(shapes, denoise.record))};
     }
 
 private:
     fs::path path_;
-    Engine engine_;
-    TextGuidance guidance_;
-    std::vector<std::int64_t> shape_;
+    DiffusersOptions options_;
 };
 
 void check_no_stop() {
@@ -138,6 +145,9 @@ void Pipeline::load_models(const fs::path& path, const PipelineOptions& options)
     if (!options.negative.empty() || options.height != 0 || options.width != 0)
         throw core::UsageError("--negative, --height and --width are for diffusers directories; " +
                                path.string() + " is none");
+    if (!options.low_rank.empty())
+        throw core::UsageError("--lora is for diffusers directories; " + path.string() +
+                               " is none");
     if (options.guidance && !prompts)
         throw core::UsageError(path.string() +
                                ": guidance is for teachers that read prompts, and this model knows "
@@ -194,9 +204,13 @@ void Pipeline::load_models(const fs::path& path, const PipelineOptions& options)
 }
 
 void Pipeline::load_diffusers(const fs::path& path, const PipelineOptions& options) {
-    const TextGuidance guidance{options.guidance.value_or(TextGuidance{}.scale), options.negative};
     const models::DiffusersDirectory directory(path);
-    sampling_ = diffusers_sampling(options.sampler, options.steps);
+    const DiffusersGuidance guidance{
+        options.guidance.value_or(DiffusersGuidance::usual_scale(directory.family())),
+        options.negative};
+    if (!options.negative.empty() && !directory.reads_prompts())
+        throw core::UsageError("--negative: " + path.string() + " knows classes, not prompts");
+    sampling_ = diffusers_sampling(directory, options.sampler, options.steps);
     engine_ = options.engine;
     if (engine_.precision == Engine::Precision::automatic)
         engine_.precision = Engine::Precision::fp32;
@@ -206,9 +220,18 @@ void Pipeline::load_diffusers(const fs::path& path, const PipelineOptions& optio
     spec_.shape = latent_shape(directory, options.height, options.width);
     prior_ = {{1.0}};
     partition_ = {.students = 1, .method = "whole"};
-    conditioner_ = std::make_unique<DiffusersConditioner>(path, engine_, guidance);
+    const DiffusersOptions how{engine_, guidance, spec_.shape, options.low_rank};
+    if (directory.reads_prompts()) {
+        conditioner_ = std::make_unique<DiffusersConditioner>(path, how);
+    } else {
+        const auto classes = static_cast<std::size_t>(directory.classes());
+        spec_.class_names = directory.class_names();
+        prior_.weights.assign(classes, 1.0);
+        partition_.owner.assign(classes, 0);
+        conditioner_ = class_conditioner(directory.classes());
+    }
     decoder_ = latent_decoder(path / "vae", spec_.shape, engine_);
-    models_ = std::make_unique<DiffusersModels>(path, engine_, guidance, spec_.shape);
+    models_ = std::make_unique<DiffusersModels>(path, how);
 }
 
 const Sampler& Pipeline::student(std::int64_t k) {
@@ -320,8 +343,9 @@ fs::path parts_directory(const fs::path& path) {
 }
 
 bool reads_prompts(const fs::path& path) {
-    return models::is_diffusers_directory(path) ||
-           models::has_prompt_encoder(parts_directory(path));
+    if (models::is_diffusers_directory(path))
+        return models::DiffusersDirectory(path).reads_prompts();
+    return models::has_prompt_encoder(parts_directory(path));
 }
 
 std::string hash_of(std::span<const std::string> hashes) {

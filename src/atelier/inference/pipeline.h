@@ -8,20 +8,23 @@
 
 #include "atelier/inference/decoder.h"
 #include "atelier/inference/sampler.h"
+#include "atelier/models/low_rank_file.h"
 
 namespace atelier::inference {
 
 struct PipelineOptions {
     Engine engine{};
     /// sampling_of's, or of diffusers directories diffusers_sampling's. Empty: one step for
-    /// students, 18 Heun steps for other models, 25 steps of dpm++ for diffusers directories.
+    /// students, 18 Heun steps for other models, diffusers_sampling's for diffusers directories.
     std::string sampler{};
     std::optional<std::int64_t> steps{};
-    /// Of models that read prompts, except students, which have it built in; without: 7.5 for
-    /// diffusers directories, else that with which the model's students were distilled.
+    /// Of models that read prompts, except students, which have it built in, and of diffusers
+    /// directories; without: DiffusersGuidance::usual_scale for those, else that with which the
+    /// model's students were distilled.
     std::optional<double> guidance{};
     std::string negative{};              // diffusers directories only, as are height and width,
     std::int64_t height = 0, width = 0;  // in pixels; 0: the model's own
+    std::vector<models::LowRankFile> low_rank{};  // of diffusers directories
 };
 
 /// Draws samples from whatever a directory holds: an ensemble of students that own classes or
@@ -80,7 +83,8 @@ public:
 
     const Sampling& sampling() const { return sampling_; }
     const Engine& engine() const { return engine_; }
-    /// Of models that read prompts; 1 for students, which have it built in.
+    /// Of models that read prompts, 1 for students, which have it built in, and of diffusers
+    /// directories.
     const std::optional<double>& guidance() const { return guidance_; }
     /// The negative prompt of a diffusers directory.
     const std::optional<std::string>& negative() const { return negative_; }

@@ -47,6 +47,7 @@ std::int64_t Sampling::evaluations() const {
             return 2 * steps - 1;
         case Method::ddim:
         case Method::dpm:
+        case Method::euler:
             return steps;
     }
     return 0;
@@ -57,9 +58,10 @@ Sampling::Method sampling_method(const std::string& name) {
     if (found != methods().end()) return found->second;
     std::vector<std::string> known;
     for (const auto& [method_name, method] : methods()) known.push_back(method_name);
-    if (name == "dpm++")
+    if (name == "dpm++" || name == "euler")
         throw core::UsageError(
-            "dpm++ is for diffusers directories; models and teachers take one-step, heun, ddim and "
+            name +
+            " is for diffusers directories; models and teachers take one-step, heun, ddim and "
             "stochastic");
     const std::string near = core::nearest_word(name, known);
     throw core::UsageError(
@@ -71,7 +73,7 @@ std::string name_of(Sampling::Method method) {
     for (const auto& [name, known] : methods()) {
         if (known == method) return name;
     }
-    return "dpm++";
+    return method == Sampling::Method::euler ? "euler" : "dpm++";
 }
 
 std::string name_of(const Sampling& sampling) {
@@ -163,15 +165,54 @@ std::optional<Sampling> sampling_of(const std::string& sampler,
     return sampling;
 }
 
-Sampling diffusers_sampling(const std::string& sampler, const std::optional<std::int64_t>& steps) {
-    if (!sampler.empty() && sampler != "ddim" && sampler != "dpm++")
-        throw core::UsageError(fmt::format(
-            "there is no sampler \"{}\" for prompts; known are ddim and dpm++", sampler));
-    return {sampler == "ddim" ? Sampling::Method::ddim : Sampling::Method::dpm, steps.value_or(25)};
+namespace {
+
+/// The sampler that a scheduler's class means.
+Sampling::Method method_of_scheduler(const std::string& class_name) {
+    if (class_name == "DDIMScheduler") return Sampling::Method::ddim;
+    return class_name.starts_with("Euler") ? Sampling::Method::euler : Sampling::Method::dpm;
+}
+
+}  // namespace
+
+Sampling diffusers_sampling(const models::DiffusersDirectory& directory, const std::string& sampler,
+                            const std::optional<std::int64_t>& steps) {
+    using Method = Sampling::Method;
+    const bool flow = directory.family() == models::DiffusersFamily::sd3;
+    std::map<std::string, Method> known{{"euler", Method::euler}};
+    if (!flow) known.insert({{"ddim", Method::ddim}, {"dpm++", Method::dpm}});
+    Method method = Method::euler;
+    if (const auto found = known.find(sampler); found != known.end()) method = found->second;
+    else if (!sampler.empty())
+        throw core::UsageError(fmt::format("there is no sampler \"{}\" for this {}; known {}",
+                                           sampler, directory.pipeline(),
+                                           flow ? "is euler" : "are ddim, dpm++ and euler"));
+    else if (directory.family() == models::DiffusersFamily::stable_diffusion) method = Method::dpm;
+    else if (!flow) method = method_of_scheduler(directory.scheduler_class());
+    return {method, steps.value_or(flow ? 28 : 25)};
 }
 
 Sampling default_sampling(const models::Model& model) {
     return {model.is_student() ? Sampling::Method::one_step : Sampling::Method::heun, 18};
+}
+
+Tensor noise_of(const SampleRequest& request, const std::vector<std::int64_t>& shape) {
+    if (!request.noise) return diffusion::image_noise(request.seed, request.index, 1, shape);
+    const GivenNoise& given = *request.noise;
+    std::vector<std::int64_t> sizes{1};
+    sizes.insert(sizes.end(), shape.begin(), shape.end());
+    Tensor noise = at::empty(sizes, at::kFloat);
+    const auto each = static_cast<std::size_t>(noise.numel()),
+               first = static_cast<std::size_t>(request.index) * each;
+    if (given.shape != shape)
+        throw core::UsageError(fmt::format("--noise: a row is {}, the model draws {}",
+                                           core::to_string(given.shape), core::to_string(shape)));
+    if (first + each > given.values.size())
+        throw core::UsageError(fmt::format("--noise: has {} rows; sample {} has none",
+                                           given.values.size() / each, request.index));
+    std::copy_n(given.values.begin() + static_cast<std::ptrdiff_t>(first), each,
+                noise.mutable_data_ptr<float>());
+    return noise;
 }
 
 Tensor draw_in_batches(
@@ -183,7 +224,7 @@ Tensor draw_in_batches(
         std::vector<Tensor> noise;
         for (const SampleRequest& request : requests.subspan(
                  first, std::min<std::size_t>(largest_batch, requests.size() - first))) {
-            noise.push_back(diffusion::image_noise(request.seed, request.index, 1, shape));
+            noise.push_back(noise_of(request, shape));
         }
         batches.push_back(one_batch(at::cat(noise), first));
     }
@@ -199,6 +240,7 @@ Tensor run_sampler(const diffusion::Denoiser& denoiser, const Sampling& sampling
     switch (sampling.method) {
         case Sampling::Method::one_step:
         case Sampling::Method::dpm:
+        case Sampling::Method::euler:
             break;
         case Sampling::Method::heun:
             return diffusion::sample_heun(denoiser, z, levels, condition);

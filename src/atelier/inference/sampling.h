@@ -8,13 +8,15 @@
 
 #include "atelier/diffusion/samplers.h"
 #include "atelier/inference/condition.h"
+#include "atelier/models/diffusers_directory.h"
 #include "atelier/models/model_directory.h"
 
 namespace atelier::inference {
 
 /// The sampling method and its settings.
 struct Sampling {
-    enum class Method { one_step, heun, ddim, stochastic, dpm };  // dpm: of diffusers directories
+    /// The last two are of diffusers directories.
+    enum class Method { one_step, heun, ddim, stochastic, dpm, euler };
     Method method = Method::one_step;
     std::int64_t steps = 18;                   // unused by one_step
     diffusion::StochasticSampling churn = {};  // used by stochastic
@@ -39,9 +41,11 @@ std::string name_of(const Sampling& sampling);
 std::optional<Sampling> sampling_of(const std::string& sampler,
                                     const std::optional<std::int64_t>& steps);
 
-/// The same for diffusers directories: "dpm++" (also when `sampler` is empty) or "ddim", with 25
-/// steps by default.
-Sampling diffusers_sampling(const std::string& sampler, const std::optional<std::int64_t>& steps);
+/// The same for diffusers directories: "dpm++", "ddim" or "euler", of Stable Diffusion 3 only
+/// "euler". Without a sampler, Stable Diffusion 1 and 2 take "dpm++", others the one that their
+/// scheduler names where it is one of these; without steps 25, of Stable Diffusion 3 28.
+Sampling diffusers_sampling(const models::DiffusersDirectory& directory, const std::string& sampler,
+                            const std::optional<std::int64_t>& steps);
 
 /// One step for students, 18 Heun steps for other models.
 Sampling default_sampling(const models::Model& model);
@@ -49,13 +53,17 @@ Sampling default_sampling(const models::Model& model);
 /// The largest batch that goes through a network.
 constexpr std::int64_t largest_batch = 256;
 
+/// The noise [1, shape...] of a request. Throws core::UsageError where the request's own noise has
+/// another shape or too few rows.
+Tensor noise_of(const SampleRequest& request, const std::vector<std::int64_t>& shape);
+
 /// Calls `one_batch` with the noise [n, shape...] of the requests from index `first` on, at most
 /// largest_batch at a time, and concatenates the results.
 Tensor draw_in_batches(
     std::span<const SampleRequest> requests, const std::vector<std::int64_t>& shape,
     const std::function<Tensor(const Tensor& noise, std::size_t first)>& one_batch);
 
-/// Samples from standard normal `z` [N,...] with the given denoiser and method, which is not dpm.
+/// Samples from standard normal `z` [N,...] with the given denoiser and method, one of models'.
 /// The noise that the stochastic sampler adds is determined by the seed and index of each of the N
 /// `requests`.
 Tensor run_sampler(const diffusion::Denoiser& denoiser, const Sampling& sampling,

@@ -2,6 +2,7 @@
 #include <set>
 
 #include "atelier/core/error.h"
+#include "atelier/graph/sinusoid.h"
 #include "atelier/models/diffusers_directory.h"
 
 namespace atelier::models {
@@ -25,9 +26,12 @@ std::string newer_name(std::string name) {
         if (position != name.npos && name.find(".attentions.") != name.npos)
             return name.replace(position, old.size(), current);
     }
-    for (const char* outer : {"embeddings.", "encoder.layers.", "final_layer_norm."}) {
-        if (name.starts_with(outer)) return "text_model." + name;
-    }
+    const bool layer_of_text =  // AutoencoderTiny has an "encoder.layers.", too
+        name.starts_with("encoder.layers.") &&
+        (name.find(".self_attn.") != name.npos || name.find(".mlp.") != name.npos ||
+         name.find(".layer_norm") != name.npos);
+    if (layer_of_text || name.starts_with("embeddings.") || name.starts_with("final_layer_norm."))
+        return "text_model." + name;
     return name;
 }
 
@@ -51,10 +55,12 @@ DiffusersWeights::DiffusersWeights(const fs::path& folder) : folder_(folder) {
     for (const char* stem : stems) {
         for (const char* variant : {"", ".fp16", ".bf16"}) {
             const fs::path whole = folder / fmt::format("{}{}.safetensors", stem, variant);
-            const fs::path index =
-                folder / fmt::format("{}.safetensors.index{}.json", stem, variant);
             if (fs::exists(whole)) add(whole, nullptr);
-            else if (fs::exists(index)) add_shards(index);
+            for (const std::string& index :
+                 {fmt::format("{}.safetensors.index{}.json", stem, variant),
+                  fmt::format("{}{}.safetensors.index.json", stem, variant)}) {
+                if (files_.empty() && fs::exists(folder / index)) add_shards(folder / index);
+            }
             if (!files_.empty()) return;
         }
     }
@@ -160,6 +166,26 @@ backends::Parameters DiffusersWeights::map() const {
     for (const auto& [name, location] : locations_)
         parameters.set(name, backends::map_tensor(location.file, location.name));
     return parameters;
+}
+
+backends::Parameters unrounded_tables(const networks::NamedFunctions& functions,
+                                      const DiffusersWeights& weights) {
+    backends::Parameters exact;
+    for (const auto& [name, function] : functions) {
+        for (const auto& [parameter, layer] : function.tables) {
+            const auto& [file, stored_name] = weights.locations().at(parameter);
+            const Tensor stored = backends::map_tensor(file, stored_name);
+            if (stored.scalar_type() != at::kHalf && stored.scalar_type() != at::kBFloat16)
+                continue;
+            const Tensor table = at::tensor(graph::grid_table(layer, stored.size(2)));
+            // To the last bit, since a saver's rounding of its own may come before.
+            const double bit = stored.scalar_type() == at::kHalf ? 0x1p-10 : 0x1p-7;
+            const Tensor rounded = stored.flatten().to(at::kFloat);
+            if (at::allclose(rounded, table, bit, 1e-6))
+                exact.set(parameter, table.view(stored.sizes()));
+        }
+    }
+    return exact;
 }
 
 void DiffusersWeights::release_pages() const {

@@ -97,10 +97,11 @@ bool is_low_rank(const core::SafetensorsFile& file) {
 }
 
 PathInfo low_rank_info() {
-    return {Kind::low_rank_file,
-            "holds low-rank deltas of Stable Diffusion (LoRA), which are no model by themselves",
-            "merge them into their model with diffusers (load_lora_weights, fuse_lora, "
-            "save_pretrained) and name that folder"};
+    return {
+        Kind::low_rank_file,
+        "holds low-rank deltas of Stable Diffusion (LoRA), which are no model by themselves",
+        "draw with them on their model, with: atelier sample DIR --lora FILE, or merge them into "
+        "it, with: atelier convert DIR NEW --to diffusers --lora FILE"};
 }
 
 PathInfo safetensors_info(const fs::path& path, const core::SafetensorsFile& file) {
@@ -314,6 +315,18 @@ PathInfo config_info(const fs::path& folder) {
                 "name it with --classifier, or as evaluate.classifier"};
     if (!text("_class_name").empty() || config.contains("architectures")) {
         const fs::path whole = fs::weakly_canonical(folder).parent_path();
+        const bool weights = std::ranges::any_of(entries_of(folder), [](const fs::path& entry) {
+            return ending_of(entry) == ".safetensors";
+        });
+        if (!is_file(whole / "model_index.json") && weights && is_diffusers_part(folder)) {
+            const bool autoencoder = text("_class_name").starts_with("Autoencoder");
+            return {Kind::diffusers_network,
+                    fmt::format("is {} of diffusers' alone ({})",
+                                autoencoder ? "an autoencoder" : "a network", text("_class_name")),
+                    fmt::format("evaluate it with: atelier forward {}{}; to draw, name the folder "
+                                "that holds model_index.json and all parts",
+                                folder.string(), autoencoder ? " --part vae" : "")};
+        }
         const std::string what =
             text("_class_name").empty()
                 ? "a network of transformers'"

@@ -25,6 +25,7 @@ struct PathInfo {
         stable_diffusion_file,
         low_rank_file,
         diffusers_part,
+        diffusers_network,
         pickle,
         safetensors,
         arrays,

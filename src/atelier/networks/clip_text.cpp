@@ -1,5 +1,7 @@
 #include "atelier/networks/clip_text.h"
 
+#include <algorithm>
+
 #include "atelier/core/error.h"
 #include "atelier/networks/diffusers_config.h"
 
@@ -24,16 +26,21 @@ ClipText ClipText::of(const core::JsonObject& config) {
                      .eos = config.integer_or("eos_token_id", 49407, 0, 10'000'000),
                      .eps = config.number_or("layer_norm_eps", 1e-5, 0, 1),
                      .quick_gelu = activation == "quick_gelu"};
+    if (is_given(config, "architectures") &&
+        std::ranges::count(config.texts("architectures"), "CLIPTextModelWithProjection") > 0)
+        network.projection = config.integer_or("projection_dim", 512, 1, 16384);
     if (network.width % network.heads != 0)
         core::fail("{}: \"hidden_size\" must be a multiple of \"num_attention_heads\"",
                    config.where());
     return network;
 }
 
-graph::Value ClipText::forward(graph::Builder& ops, const graph::Value& ids) const {
-    graph::Value x = ops.embedding(ids, "text_model.embeddings.token_embedding", vocabulary, width);
+ClipText::States ClipText::states(graph::Builder& ops, const graph::Value& ids) const {
+    graph::Value penultimate,
+        x = ops.embedding(ids, "text_model.embeddings.token_embedding", vocabulary, width);
     x = ops.add_positions(x, "text_model.embeddings.position_embedding", positions);
     for (std::int64_t i = 0; i < layers; ++i) {
+        penultimate = x;
         const std::string layer = "text_model.encoder.layers." + std::to_string(i) + ".";
         const graph::Value seen = ops.layer_norm(x, layer + "layer_norm1", eps);
         const auto projected = [&](const char* what) {
@@ -48,7 +55,16 @@ graph::Value ClipText::forward(graph::Builder& ops, const graph::Value& ids) con
         x = ops.add(x, ops.linear(quick_gelu ? ops.quick_gelu(inner) : ops.gelu(inner),
                                   layer + "mlp.fc2", {.out_features = width}));
     }
-    return ops.layer_norm(x, "text_model.final_layer_norm", eps);
+    const graph::Value last = ops.layer_norm(x, "text_model.final_layer_norm", eps);
+    if (projection == 0) return {penultimate, last};
+    return {penultimate,
+            ops.linear(last, "text_projection", {.out_features = projection, .bias = false})};
+}
+
+graph::Value ClipText::forward(graph::Builder& ops, const graph::Value& ids) const {
+    ClipText plain = *this;
+    plain.projection = 0;
+    return plain.states(ops, ids).last;
 }
 
 }  // namespace atelier::networks

@@ -36,8 +36,12 @@ std::vector<std::int64_t> integer_or_list(const core::JsonObject& config, const 
     return std::vector<std::int64_t>(count, config.integer(key, minimum, maximum));
 }
 
+bool is_given(const core::JsonObject& config, const std::string& key) {
+    return config.has(key) && !config.json().at(key).is_null();
+}
+
 bool flag_or(const core::JsonObject& config, const std::string& key, bool otherwise) {
-    if (!config.has(key) || config.json().at(key).is_null()) return otherwise;
+    if (!is_given(config, key)) return otherwise;
     if (!config.json().at(key).is_boolean())
         core::fail("{}: \"{}\" must be true or false", config.where(), key);
     return config.json().at(key).get<bool>();

@@ -23,6 +23,9 @@ std::vector<std::int64_t> integer_or_list(const core::JsonObject& config, const 
                                           std::size_t count, std::int64_t minimum,
                                           std::int64_t maximum);
 
+/// Whether the config has the key with a value other than null.
+bool is_given(const core::JsonObject& config, const std::string& key);
+
 bool flag_or(const core::JsonObject& config, const std::string& key, bool otherwise);
 
 }  // namespace atelier::networks

@@ -79,8 +79,9 @@ public:
         : network_(network), ops_(ops), hidden_(hidden) {}
 
     /// The encoder and the middle block; collects the skips for the decoder.
-    Value encode(const Value& x, const Value& t) {
+    Value encode(const Value& x, const Value& t, const std::optional<SdUnet::Added>& added = {}) {
         embed(t);
+        if (added) embed(*added);
         Value y = ops_.conv2d(x, "conv_in", {.out_channels = network_.down[0].channels});
         skips_ = {y};
         for (std::size_t i = 0; i < network_.down.size(); ++i) y = down(y, i);
@@ -104,6 +105,18 @@ private:
         const Value inner =
             ops_.silu(ops_.linear(waves, "time_embedding.linear_1", {.out_features = 4 * width}));
         embedding_ = ops_.linear(inner, "time_embedding.linear_2", {.out_features = 4 * width});
+    }
+
+    void embed(const SdUnet::Added& added) {
+        const std::int64_t width = 4 * network_.down[0].channels;
+        const Value numbers =
+            ops_.sinusoid(added.time_ids, {.width = network_.addition->number_width,
+                                           .endpoint = network_.freq_shift,
+                                           .sines_first = !network_.cosines_first});
+        const Value inner = ops_.silu(ops_.linear(
+            ops_.concat(added.pooled, numbers), "add_embedding.linear_1", {.out_features = width}));
+        embedding_ = ops_.add(
+            embedding_, ops_.linear(inner, "add_embedding.linear_2", {.out_features = width}));
     }
 
     Value residual(const Value& x, const std::string& block, std::int64_t i,
@@ -181,7 +194,7 @@ void check_options(const core::JsonObject& config) {
                              {"num_attention_heads", none},
                              {"dual_cross_attention", off},
                              {"class_embed_type", none},
-                             {"addition_embed_type", none},
+                             {"addition_embed_type", json::array({nullptr, "text_time"})},
                              {"num_class_embeds", none},
                              {"resnet_time_scale_shift", {"default"}},
                              {"resnet_skip_time_act", off},
@@ -200,6 +213,21 @@ void check_options(const core::JsonObject& config) {
                              {"reverse_transformer_layers_per_block", none}});
 }
 
+std::optional<SdUnet::Addition> read_addition(const core::JsonObject& config) {
+    if (!is_given(config, "addition_embed_type")) return std::nullopt;
+    SdUnet::Addition addition;
+    addition.number_width = config.integer("addition_time_embed_dim", 2, 4096);
+    addition.pooled_width = config.integer("projection_class_embeddings_input_dim", 1, 1 << 20) -
+                            SdUnet::Addition::numbers * addition.number_width;
+    if (addition.number_width % 2 != 0 || addition.pooled_width < 1)
+        core::fail(
+            "{}: \"projection_class_embeddings_input_dim\" must be the width of a pooled text and "
+            "{} times \"addition_time_embed_dim\", which must be even; SDXL's refiner is not "
+            "supported",
+            config.where(), SdUnet::Addition::numbers);
+    return addition;
+}
+
 }  // namespace
 
 SdUnet SdUnet::of(const core::JsonObject& config) {
@@ -214,6 +242,7 @@ SdUnet SdUnet::of(const core::JsonObject& config) {
     network.cosines_first = flag_or(config, "flip_sin_to_cos", true);
     network.freq_shift = config.integer_or("freq_shift", 0, 0, 1) == 1;
     network.linear_projections = flag_or(config, "use_linear_projection", false);
+    network.addition = read_addition(config);
     const auto channels = config.integers("block_out_channels", 1, 65536);
     const std::size_t count = channels.size();
     const auto down = config.texts("down_block_types"), up = config.texts("up_block_types");
@@ -249,9 +278,9 @@ SdUnet SdUnet::of(const core::JsonObject& config) {
 }
 
 SdUnet::Output SdUnet::forward(graph::Builder& ops, const Value& x, const Value& t,
-                               const Value& hidden) const {
+                               const Value& hidden, const std::optional<Added>& added) const {
     Evaluation evaluation(*this, ops, hidden);
-    const Value middle = evaluation.encode(x, t);
+    const Value middle = evaluation.encode(x, t, added);
     return {evaluation.decode(middle), middle};
 }
 
@@ -260,10 +289,30 @@ Value SdUnet::encode(graph::Builder& ops, const Value& x, const Value& t,
     return Evaluation(*this, ops, hidden).encode(x, t);
 }
 
+NamedFunctions SdUnet::functions() const {
+    NamedFunction denoise{
+        .inputs = {{"x", {in_channels, -1, -1}}, {"t", {}}, {"hidden", {-1, context_width}}},
+        .outputs = {"eps"},
+        .multiple = factor()};
+    if (addition) {
+        denoise.inputs.push_back({"pooled", {addition->pooled_width}});
+        denoise.inputs.push_back({"time_ids", {Addition::numbers}});
+    }
+    denoise.record = [network = *this](graph::Builder& ops, std::span<const Value> in) {
+        std::optional<Added> added;
+        if (network.addition) added = Added{in[3], in[4]};
+        return std::vector{network.forward(ops, in[0], in[1], in[2], added).predicted};
+    };
+    return {{"denoise", denoise}};
+}
+
 Network build_sd_unet(const core::JsonObject& config) {
     constexpr std::int64_t tokens_of_clip = 77;
     const core::JsonObject own = config.object("unet");
     const SdUnet unet = SdUnet::of(own);
+    if (unet.addition)
+        core::fail("{}: is the U-Net of SDXL; only those of Stable Diffusion 1 and 2 are distilled",
+                   own.where());
     if (unet.in_channels != unet.out_channels)
         core::fail("{}: a denoiser has as many \"out_channels\" as \"in_channels\"", own.where());
     if (unet.sample_size % unet.factor() != 0)

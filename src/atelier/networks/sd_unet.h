@@ -1,13 +1,13 @@
 #pragma once
 
-#include "atelier/core/json_file.h"
+#include "atelier/networks/diffusers_network.h"
 #include "atelier/networks/network.h"
 #include "atelier/networks/sd_blocks.h"
 
 namespace atelier::networks {
 
-/// Stable Diffusion's U-Net (Rombach et al. 2022) as in diffusers' UNet2DConditionModel, with its
-/// tensors' names.
+/// Stable Diffusion's U-Net (Rombach et al. 2022), also SDXL's (Podell et al. 2023), as in
+/// diffusers' UNet2DConditionModel, with its tensors' names.
 struct SdUnet {
     struct Block {
         std::int64_t channels, layers, heads, transformers;
@@ -17,6 +17,12 @@ struct SdUnet {
     std::vector<Block> down;  // from the largest size to the smallest; up blocks mirror them except
                               // for `up_attends`
     std::vector<bool> up_attends;  // from the smallest size to the largest
+    /// What SDXL's also reads: a pooled text and `numbers`, the image's sizes.
+    struct Addition {
+        static constexpr std::int64_t numbers = 6;
+        std::int64_t pooled_width = 1280, number_width = 256;  // of one number's sinusoids
+    };
+    std::optional<Addition> addition;
     SdNorm norm{};
     bool cosines_first = true, freq_shift = false, linear_projections = false;
 
@@ -31,13 +37,21 @@ struct SdUnet {
         graph::Value predicted,
             middle;  // [N,out_channels,H,W]; the middle block's features, [N,C,H/factor,W/factor]
     };
+    /// Of SDXL's: `pooled` [N,pooled_width] and `time_ids` [N,6]: height, width, the corner that
+    /// the image was cropped at, and height and width again.
+    struct Added {
+        graph::Value pooled, time_ids;
+    };
     /// `x` [N,in_channels,H,W], `t` [N] time steps, `hidden` [N,T,context_width] text states.
     Output forward(graph::Builder& ops, const graph::Value& x, const graph::Value& t,
-                   const graph::Value& hidden) const;
+                   const graph::Value& hidden, const std::optional<Added>& added = {}) const;
 
     /// Only the middle block's features, without computing what follows them.
     graph::Value encode(graph::Builder& ops, const graph::Value& x, const graph::Value& t,
                         const graph::Value& hidden) const;
+
+    /// "denoise": x, t, hidden, and pooled and time_ids where there is an addition -> eps.
+    NamedFunctions functions() const;
 };
 
 /// Wraps it as a Network: reads `unet` (diffusers' config.json) and `tokens` of a model's

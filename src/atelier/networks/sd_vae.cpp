@@ -55,7 +55,6 @@ void require_types(const core::JsonObject& config, const std::string& key, const
 SdVae SdVae::of(const core::JsonObject& config) {
     require_class(config, "AutoencoderKL");
     require_options(config, {{"act_fn", {"silu", "swish"}},
-                             {"shift_factor", nlohmann::json::array({nullptr, 0.0})},
                              {"latents_mean", nlohmann::json::array({nullptr})},
                              {"latents_std", nlohmann::json::array({nullptr})}});
     SdVae network;
@@ -72,6 +71,7 @@ SdVae SdVae::of(const core::JsonObject& config) {
     network.sample_size = config.integer_or("sample_size", 512, 1, 65536);
     network.norm.groups = config.integer_or("norm_num_groups", 32, 1, 4096);
     network.scaling = config.number_or("scaling_factor", 0.18215, 1e-6, 1e6);
+    if (is_given(config, "shift_factor")) network.shift = config.number("shift_factor", -1e6, 1e6);
     network.middle_attends = flag_or(config, "mid_block_add_attention", true);
     network.quant = flag_or(config, "use_quant_conv", true);
     network.post_quant = flag_or(config, "use_post_quant_conv", true);
@@ -117,6 +117,22 @@ Value SdVae::decode(graph::Builder& ops, const Value& latent) const {
         if (i + 1 < channels.size()) x = sd_upsample(ops, x, block + ".upsamplers.0");
     }
     return last(ops, x, "decoder", *this, image_channels);
+}
+
+NamedFunctions SdVae::functions() const {
+    NamedFunction decode{.inputs = {{"x", {latent_channels, -1, -1}}}, .outputs = {"image"}},
+        encode{.inputs = {{"image", {image_channels, -1, -1}}},
+               .outputs = {"mean", "logvar"},
+               .multiple = factor()};
+    decode.record = [network = *this](graph::Builder& ops, std::span<const Value> in) {
+        return std::vector{network.decode(ops, in[0])};
+    };
+    encode.record = [network = *this](graph::Builder& ops, std::span<const Value> in) {
+        const Value moments = network.encode(ops, in[0]);
+        return std::vector{ops.slice(moments, 0, network.latent_channels),
+                           ops.slice(moments, network.latent_channels, network.latent_channels)};
+    };
+    return {{"decode", decode}, {"encode", encode}};
 }
 
 }  // namespace atelier::networks

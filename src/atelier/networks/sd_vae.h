@@ -1,6 +1,6 @@
 #pragma once
 
-#include "atelier/core/json_file.h"
+#include "atelier/networks/diffusers_network.h"
 #include "atelier/networks/sd_blocks.h"
 
 namespace atelier::networks {
@@ -11,7 +11,8 @@ struct SdVae {
     std::int64_t image_channels = 3, latent_channels = 4, layers = 2, sample_size = 512;
     std::vector<std::int64_t> channels;  // from the largest size to the smallest
     SdNorm norm{32, 1e-6};
-    double scaling = 0.18215;  // scaling factor of latents for the U-Net
+    double scaling = 0.18215;  // latents as a denoiser reads them are (latent - shift) * scaling
+    double shift = 0;
     bool middle_attends = true, quant = true, post_quant = true;
 
     /// Reads a vae/config.json. Throws core::Error naming file and key, also on unsupported
@@ -33,6 +34,9 @@ struct SdVae {
 
     /// Latents [N,latent_channels,h,w], unscaled -> images [N,image_channels,h*factor,w*factor].
     graph::Value decode(graph::Builder& ops, const graph::Value& latent) const;
+
+    /// "decode": x -> image; "encode": image -> mean, logvar.
+    NamedFunctions functions() const;
 };
 
 }  // namespace atelier::networks

@@ -18,8 +18,9 @@ struct ImageOrigin {
     inference::Sampling sampling;
     inference::Engine engine;
     std::vector<std::string> class_names;  // empty: classes have none
-    std::optional<double> guidance;        // of models that read prompts
-    std::optional<std::string> negative;   // of diffusers directories
+    std::optional<double> guidance;  // of models that read prompts, and of diffusers directories
+    std::optional<std::string> negative;  // of diffusers directories
+    bool reads_prompts = false;
 };
 
 inline std::map<std::string, std::string> image_metadata(const ImageOrigin& origin) {
@@ -34,10 +35,10 @@ inline std::map<std::string, std::string> image_metadata(const ImageOrigin& orig
                      {"model_hash", origin.model_hash},
                      {"engine", inference::name_of(origin.engine.kind)},
                      {"precision", inference::name_of(origin.engine.precision)}});
-    if (origin.negative) text["negative"] = *origin.negative;
-    if (origin.guidance) {
+    if (origin.negative && origin.reads_prompts) text["negative"] = *origin.negative;
+    if (origin.guidance) text["guidance"] = fmt::format("{}", *origin.guidance);
+    if (origin.reads_prompts) {
         text["prompt"] = inference::prompt_of(origin.request.condition);
-        text["guidance"] = fmt::format("{}", *origin.guidance);
         return text;
     }
     const std::int64_t class_id = inference::class_of(origin.request.condition);
@@ -57,7 +58,8 @@ inline ImageOrigin image_origin(const inference::Pipeline& pipeline, std::int64_
             .engine = pipeline.engine(),
             .class_names = pipeline.spec().class_names,
             .guidance = pipeline.guidance(),
-            .negative = pipeline.negative()};
+            .negative = pipeline.negative(),
+            .reads_prompts = pipeline.reads_prompts()};
 }
 
 }  // namespace atelier::serving

@@ -29,19 +29,19 @@ ServedStudent::ServedStudent(std::unique_ptr<const inference::Sampler> sampler,
 std::vector<server::GeneratedImage> ServedStudent::generate(std::span<const server::Draw> draws,
                                                             server::Clock::time_point) {
     std::vector<inference::SampleRequest> requests;
-    inference::Conditioning conditioning;
-    std::vector<Tensor> rows;
+    std::vector<inference::Conditioning> each;
     for (const server::Draw& draw : draws) {
         requests.push_back({draw.seed, draw.number, {}});
-        if (origin_.guidance) {
+        if (origin_.reads_prompts) {
             requests.back().condition = draw.prompt;
-            rows.push_back(encoded_prompt(draw).rows);
+            each.push_back(encoded_prompt(draw));
+            each.back().embeddings = Tensor();  // routers read them
         } else {
             requests.back().condition = inference::ClassId{draw.class_id};
-            conditioning.classes.push_back(draw.class_id);
+            each.push_back({.classes = {draw.class_id}});
         }
     }
-    if (!rows.empty()) conditioning.rows = at::cat(rows);
+    const auto conditioning = inference::Conditioning::joined(each);
     const std::lock_guard alone(busy_);
     const Tensor user = decoder_->decode(sampler_->draw(requests, conditioning));
     std::vector<server::GeneratedImage> images;

@@ -291,7 +291,33 @@ ProgramValue ProgramOps::lower(const graph::Add&, const In& in) {
     return y;
 }
 
+template <class Of>
+ProgramOps::Result ProgramOps::elementwise(const ProgramValue& value, Of of) {
+    const Result x = read(value), y = like(x);
+    program_.step({x.slot}, [=](const Program::Run& run) {
+        const auto own = run.slice(run.samples * x.elements());
+        const float* from = run.at(x.slot);
+        float* to = run.at(y.slot);
+        for (std::int64_t i = own.begin; i < own.end; ++i) to[i] = of(from[i]);
+    });
+    return y;
+}
+
+ProgramValue ProgramOps::lower(const graph::Relu&, const In& in) {
+    return elementwise(in[0], [](float x) { return std::max(x, 0.0F); });
+}
+
+ProgramValue ProgramOps::lower(const graph::Tanh&, const In& in) {
+    return elementwise(in[0], [](float x) { return std::tanh(x); });
+}
+
 ProgramValue ProgramOps::lower(const graph::Scale& layer, const In& in) {
+    if (layer.shift != 0) {
+        return elementwise(in[0], [factor = static_cast<float>(layer.factor),
+                                   shift = static_cast<float>(layer.shift)](float x) {
+            return factor * x + shift;
+        });
+    }
     const Result x = read(in[0]), y = like(x);
     const auto half = static_cast<float>(layer.factor) / 2;
     program_.step({x.slot}, [=](const Program::Run& run) {
@@ -316,9 +342,9 @@ ProgramOps::Result ProgramOps::sinusoids(const ProgramValue& value, const Tensor
                                          bool sines_first) {
     const Result x = read(value);
     const std::int64_t half = frequencies.numel();
-    const Result y = result(2 * half, 1, 1, false);
+    const Result y = result(x.channels * 2 * half, 1, 1, false);
     program_.step({x.slot}, [=](const Program::Run& run) {
-        run.for_each(run.samples, [&](std::int64_t i) {
+        run.for_each(run.samples * x.channels, [&](std::int64_t i) {
             float *to = run.at(y.slot) + i * 2 * half, *sines = sines_first ? to : to + half,
                   *cosines = sines_first ? to + half : to;
             for (std::int64_t f = 0; f < half; ++f) {
@@ -363,16 +389,18 @@ ProgramValue ProgramOps::lower(const graph::PixelShuffle& layer, const In& in) {
     const std::int64_t factor = layer.factor;
     const Result x = read(in[0]),
                  y = result(x.channels / (factor * factor), x.height * factor, x.width * factor);
+    // Distances between a pixel's channels, and between the pixels of a row of a block.
+    const std::int64_t step = layer.blocks_first ? 1 : factor * factor,
+                       across = layer.blocks_first ? y.channels : 1;
     program_.step({x.slot}, [=](const Program::Run& run) {
         run.for_each(run.samples * y.height, [&](std::int64_t row) {
-            const float* from =
-                run.at(x.slot) + row / factor * x.width * x.channels + row % factor * factor;
+            const float* from = run.at(x.slot) + row / factor * x.width * x.channels +
+                                row % factor * factor * across;
             float* to = run.at(y.slot) + row * y.width * y.channels;
             for (std::int64_t j = 0; j < y.width; ++j) {
-                for (std::int64_t c = 0; c < y.channels; ++c) {
+                for (std::int64_t c = 0; c < y.channels; ++c)
                     to[j * y.channels + c] =
-                        from[j / factor * x.channels + c * factor * factor + j % factor];
-                }
+                        from[j / factor * x.channels + c * step + j % factor * across];
             }
         });
     });

@@ -34,10 +34,12 @@ public:
     /// output.
     Program compiled(const graph::Graph& graph, const std::vector<ProgramValue>& inputs);
 
-    using Unsupported = graph::OpList<graph::LayerNorm, graph::TokenAttention, graph::Embedding,
-                                      graph::AddPositions, graph::Gelu, graph::QuickGelu,
-                                      graph::Geglu, graph::Tokens, graph::Image, graph::PadCorner,
-                                      graph::Block>;  // folding dissolves blocks
+    using Unsupported =
+        graph::OpList<graph::LayerNorm, graph::RmsNorm, graph::TokenAttention, graph::Slice,
+                      graph::Multiply, graph::Embedding, graph::AddPositions,
+                      graph::CroppedPositions, graph::GridSinusoid, graph::Gelu, graph::QuickGelu,
+                      graph::Geglu, graph::Tokens, graph::Image, graph::PadCorner,
+                      graph::Block>;  // folding dissolves blocks
     using In = graph::Call<ProgramValue>;
     ProgramValue lower(const graph::Conv2d& layer, const In& in);
     ProgramValue lower(const graph::Linear& layer, const In& in);
@@ -48,6 +50,8 @@ public:
     ProgramValue lower(const graph::Add&, const In& in);
     ProgramValue lower(const graph::Scale& layer, const In& in);
     ProgramValue lower(const graph::Silu&, const In& in);
+    ProgramValue lower(const graph::Relu&, const In& in);
+    ProgramValue lower(const graph::Tanh&, const In& in);
     ProgramValue lower(const graph::Sinusoid& layer, const In& in);
     ProgramValue lower(const graph::Fourier& layer, const In& in);
     ProgramValue lower(const graph::PixelUnshuffle& layer, const In& in);
@@ -70,6 +74,9 @@ private:
                      const graph::Conv2d& layer, bool image);
     void convolve_by_winograd(const Result& x, const Tensor& weight, const Tensor& bias,
                               const Result& y);
+    /// A result of `of` applied to each element of x.
+    template <class Of>
+    Result elementwise(const ProgramValue& x, Of of);
     Result sinusoids(const ProgramValue& x, const Tensor& frequencies, bool sines_first);
 
     const Parameters& parameters_;

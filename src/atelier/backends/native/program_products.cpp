@@ -350,7 +350,8 @@ ProgramOps::Result ProgramOps::convolved(const Result& x, const Tensor& weight, 
 
 ProgramValue ProgramOps::lower(const graph::Conv2d& layer, const In& in) {
     return convolved(read(in[0]), parameter(layer.name + ".weight"),
-                     parameter(layer.name + ".bias"), layer, true);
+                     layer.bias ? parameter(layer.name + ".bias") : at::zeros({layer.out_channels}),
+                     layer, true);
 }
 
 ProgramValue ProgramOps::lower(const graph::Linear& layer, const In& in) {

@@ -79,14 +79,13 @@ OnnxValue OnnxOps::lower(const graph::Conv2d& layer, const In& in) {
     const std::string &name = layer.name, x = name_of(in[0]);
     const bool int8 = is_quantised(parameters_, name);
     const std::int64_t k = layer.kernel, p = layer.padding;
-    return graph_.node(
-        "Conv",
-        {int8 ? quantised_input(x, name) : x,
-         int8 ? dequantised_weight(name) : weight(name + ".weight"), weight(name + ".bias")},
-        name,
-        {{"kernel_shape", Integers{k, k}},
-         {"strides", Integers{layer.stride, layer.stride}},
-         {"pads", Integers{p, p, p, p}}});
+    std::vector<std::string> inputs{int8 ? quantised_input(x, name) : x,
+                                    int8 ? dequantised_weight(name) : weight(name + ".weight")};
+    if (layer.bias) inputs.push_back(weight(name + ".bias"));
+    return graph_.node("Conv", inputs, name,
+                       {{"kernel_shape", Integers{k, k}},
+                        {"strides", Integers{layer.stride, layer.stride}},
+                        {"pads", Integers{p, p, p, p}}});
 }
 
 OnnxValue OnnxOps::lower(const graph::Linear& layer, const In& in) {
@@ -124,8 +123,14 @@ OnnxValue OnnxOps::lower(const graph::GroupNorm& layer, const In& in) {
 
 OnnxValue OnnxOps::lower(const graph::LayerNorm& layer, const In& in) {
     const std::string& name = layer.name;
-    return graph_.node("LayerNormalization",
-                       {name_of(in[0]), weight(name + ".weight"), weight(name + ".bias")}, name,
+    std::vector<std::string> inputs{name_of(in[0])};
+    if (layer.affine) {
+        inputs.insert(inputs.end(), {weight(name + ".weight"), weight(name + ".bias")});
+    } else {
+        const std::int64_t features = in.shape().back();
+        inputs.push_back(graph_.constant(fmt::format("ones {}", features), at::ones({features})));
+    }
+    return graph_.node("LayerNormalization", inputs, layer.affine ? name : "layer_norm",
                        {{"axis", std::int64_t{-1}}, {"epsilon", static_cast<float>(layer.eps)}});
 }
 
@@ -205,14 +210,33 @@ OnnxValue OnnxOps::lower(const graph::Concat&, const In& in) {
                        {{"axis", std::int64_t{1}}});
 }
 
+OnnxValue OnnxOps::lower(const graph::Slice& layer, const In& in) {
+    return graph_.node("Slice",
+                       {name_of(in[0]), graph_.integers({layer.first}),
+                        graph_.integers({layer.first + layer.count}), graph_.integers({1})},
+                       "slice");
+}
+
+std::string OnnxOps::broadcast(const In& in) {
+    const std::string y = name_of(in[1]);
+    const graph::Shape &to = in.shape_of(0), &from = in.shape_of(1);
+    if (from.size() == to.size()) return y;
+    return reshaped(y,
+                    to.size() == 3 ? graph::Shape{0, 1, from[1]} : graph::Shape{0, from[1], 1, 1});
+}
+
 OnnxValue OnnxOps::lower(const graph::Add&, const In& in) {
-    const bool per_channel = in.shape_of(1).size() < in.shape_of(0).size();
-    const std::string b = name_of(in[1]);
-    return plus(name_of(in[0]), per_channel ? reshaped(b, {0, in.shape_of(1)[1], 1, 1}) : b);
+    return plus(name_of(in[0]), broadcast(in));
+}
+
+OnnxValue OnnxOps::lower(const graph::Multiply&, const In& in) {
+    return times(name_of(in[0]), broadcast(in));
 }
 
 OnnxValue OnnxOps::lower(const graph::Scale& layer, const In& in) {
-    return times(name_of(in[0]), graph_.scalar(static_cast<float>(layer.factor)));
+    const std::string scaled =
+        times(name_of(in[0]), graph_.scalar(static_cast<float>(layer.factor)));
+    return layer.shift == 0 ? scaled : plus(scaled, graph_.scalar(static_cast<float>(layer.shift)));
 }
 
 std::string OnnxOps::silu_of(const std::string& x) {
@@ -220,6 +244,14 @@ std::string OnnxOps::silu_of(const std::string& x) {
 }
 
 OnnxValue OnnxOps::lower(const graph::Silu&, const In& in) { return silu_of(name_of(in[0])); }
+
+OnnxValue OnnxOps::lower(const graph::Relu&, const In& in) {
+    return graph_.node("Relu", {name_of(in[0])}, "relu");
+}
+
+OnnxValue OnnxOps::lower(const graph::Tanh&, const In& in) {
+    return graph_.node("Tanh", {name_of(in[0])}, "tanh");
+}
 
 /// Of x [N] and frequencies [1,F]: [N,2F].
 std::string OnnxOps::sinusoids(const std::string& x, const std::string& frequencies,
@@ -239,7 +271,8 @@ OnnxValue OnnxOps::lower(const graph::Sinusoid& layer, const In& in) {
     const std::string frequencies =
         graph_.constant(fmt::format("frequencies {} {}", half, layer.endpoint),
                         at::pow(1.0 / 10000, exponent).unsqueeze(0));
-    return sinusoids(name_of(in[0]), frequencies, layer.sines_first);
+    const std::string waves = sinusoids(name_of(in[0]), frequencies, layer.sines_first);
+    return in.shape_of(0).size() == 1 ? waves : reshaped(waves, {-1, in.shape()[1]});
 }
 
 OnnxValue OnnxOps::lower(const graph::Fourier& layer, const In& in) {
@@ -258,7 +291,7 @@ OnnxValue OnnxOps::lower(const graph::PixelUnshuffle& layer, const In& in) {
 
 OnnxValue OnnxOps::lower(const graph::PixelShuffle& layer, const In& in) {
     return graph_.node("DepthToSpace", {name_of(in[0])}, "pixels",
-                       {{"blocksize", layer.factor}, {"mode", "CRD"}});
+                       {{"blocksize", layer.factor}, {"mode", layer.blocks_first ? "DCR" : "CRD"}});
 }
 
 OnnxValue OnnxOps::lower(const graph::GlobalAverage&, const In& in) {

@@ -27,13 +27,18 @@ public:
     OnnxValue lower(const graph::Linear& layer, const In& in);
     OnnxValue lower(const graph::GroupNorm& layer, const In& in);
     OnnxValue lower(const graph::LayerNorm& layer, const In& in);
+    OnnxValue lower(const graph::RmsNorm& layer, const In& in);
     OnnxValue lower(const graph::Attention& layer, const In& in);
     OnnxValue lower(const graph::TokenAttention& layer, const In& in);
     OnnxValue lower(const graph::Resampling& layer, const In& in);
     OnnxValue lower(const graph::Concat&, const In& in);
+    OnnxValue lower(const graph::Slice& layer, const In& in);
     OnnxValue lower(const graph::Add&, const In& in);
+    OnnxValue lower(const graph::Multiply&, const In& in);
     OnnxValue lower(const graph::Scale& layer, const In& in);
     OnnxValue lower(const graph::Silu&, const In& in);
+    OnnxValue lower(const graph::Relu&, const In& in);
+    OnnxValue lower(const graph::Tanh&, const In& in);
     OnnxValue lower(const graph::Sinusoid& layer, const In& in);
     OnnxValue lower(const graph::Fourier& layer, const In& in);
     OnnxValue lower(const graph::PixelUnshuffle& layer, const In& in);
@@ -41,7 +46,9 @@ public:
     OnnxValue lower(const graph::GlobalAverage&, const In& in);
     OnnxValue lower(const graph::Embedding& layer, const In& in);
     OnnxValue lower(const graph::AddPositions& layer, const In& in);
-    OnnxValue lower(const graph::Gelu&, const In& in);
+    OnnxValue lower(const graph::CroppedPositions& layer, const In& in);
+    OnnxValue lower(const graph::GridSinusoid& layer, const In& in);
+    OnnxValue lower(const graph::Gelu& layer, const In& in);
     OnnxValue lower(const graph::QuickGelu&, const In& in);
     OnnxValue lower(const graph::Geglu&, const In& in);
     OnnxValue lower(const graph::Tokens&, const In& in);
@@ -67,6 +74,8 @@ private:
                          const std::string& v, std::int64_t width, std::int64_t causal_tokens);
     std::string gelu_of(const std::string& x);
     std::string silu_of(const std::string& x);
+    /// The second input of an op, as one that broadcasts against the first.
+    std::string broadcast(const In& in);
     std::string sinusoids(const std::string& x, const std::string& frequencies, bool sines_first);
     std::string smoothing(std::int64_t channels, double gain);
     /// A quantised layer's input and weight, between QuantizeLinear and DequantizeLinear.

@@ -146,8 +146,8 @@ OpenVinoValue OpenVinoOps::lower(const graph::Conv2d& layer, const In& in) const
     const ov::CoordinateDiff padding(2, layer.padding);
     const bool int8 = options_.int8 && is_quantised(parameters_, name);
     const auto computed = [&](const Node& values) { return int8 ? values : typed(values); };
-    if (!int8 && options_.precision == ov::element::f32 && layer.kernel == 3 && layer.stride == 1 &&
-        layer.padding == 1) {
+    if (!int8 && layer.bias && options_.precision == ov::element::f32 && layer.kernel == 3 &&
+        layer.stride == 1 && layer.padding == 1) {
         const graph::Shape& from = in.shape_of(0);
         if (kernels::winograd_kernels::pays(from[2], from[3], from[1], layer.out_channels)) {
             return channels_first(make<WinogradNode>(ov::OutputVector{
@@ -159,6 +159,7 @@ OpenVinoValue OpenVinoOps::lower(const graph::Conv2d& layer, const In& in) const
                               computed(constant(name + ".weight")), ov::Strides{stride, stride},
                               padding, padding, ov::Strides{1, 1});
     product.get_node()->set_friendly_name(name);
+    if (!layer.bias) return typed(product);
     return typed(
         make<op::Add>(product, computed(constant(name + ".bias", {1, layer.out_channels, 1, 1}))));
 }
@@ -202,6 +203,7 @@ OpenVinoValue OpenVinoOps::lower(const graph::GroupNorm& layer, const In& in) co
 OpenVinoValue OpenVinoOps::lower(const graph::LayerNorm& layer, const In& in) const {
     const Node y = make<op::MVN>(node(in[0]), integers({-1}), true, static_cast<float>(layer.eps),
                                  ov::op::MVNEpsMode::INSIDE_SQRT);
+    if (!layer.affine) return y;
     return make<op::Add>(make<op::Multiply>(y, weight(layer.name + ".weight")),
                          weight(layer.name + ".bias"));
 }
@@ -252,28 +254,57 @@ OpenVinoValue OpenVinoOps::lower(const graph::Concat&, const In& in) const {
     return make<op::Concat>(ov::OutputVector{node(in[0]), node(in[1])}, 1);
 }
 
+OpenVinoValue OpenVinoOps::lower(const graph::Slice& layer, const In& in) const {
+    return make<op::Slice>(node(in[0]), integers({layer.first}),
+                           integers({layer.first + layer.count}), integers({1}), integers({1}));
+}
+
+Node OpenVinoOps::broadcast(const In& in) const {
+    const Node y = node(in[1]);
+    const graph::Shape &to = in.shape_of(0), &from = in.shape_of(1);
+    if (from.size() == to.size()) return y;
+    return reshaped(y,
+                    to.size() == 3 ? graph::Shape{0, 1, from[1]} : graph::Shape{0, from[1], 1, 1});
+}
+
 OpenVinoValue OpenVinoOps::lower(const graph::Add&, const In& in) const {
-    const Node x = node(in[0]), y = node(in[1]);
-    const bool per_channel = in.shape_of(1).size() < in.shape_of(0).size();
-    return make<op::Add>(x, per_channel ? reshaped(y, {0, in.shape_of(1)[1], 1, 1}) : y);
+    return make<op::Add>(node(in[0]), broadcast(in));
+}
+
+OpenVinoValue OpenVinoOps::lower(const graph::Multiply&, const In& in) const {
+    return make<op::Multiply>(node(in[0]), broadcast(in));
 }
 
 OpenVinoValue OpenVinoOps::lower(const graph::Scale& layer, const In& in) const {
     const Node& input =
         node_of(in[0]);  // in its own precision: noise levels are scaled before their sinusoid
-    return make<op::Multiply>(
-        input, as(input.get_element_type(), floats({}, {static_cast<float>(layer.factor)})));
+    const auto number = [&](double value) {
+        return as(input.get_element_type(), floats({}, {static_cast<float>(value)}));
+    };
+    const Node scaled = make<op::Multiply>(input, number(layer.factor));
+    return layer.shift == 0 ? scaled : make<op::Add>(scaled, number(layer.shift));
 }
 
 OpenVinoValue OpenVinoOps::lower(const graph::Silu&, const In& in) const {
     return make<op::Swish>(node_of(in[0]));
 }
 
+OpenVinoValue OpenVinoOps::lower(const graph::Relu&, const In& in) const {
+    return make<op::Relu>(node_of(in[0]));
+}
+
+OpenVinoValue OpenVinoOps::lower(const graph::Tanh&, const In& in) const {
+    return make<op::Tanh>(node_of(in[0]));
+}
+
 OpenVinoValue OpenVinoOps::lower(const graph::Sinusoid& layer, const In& in) const {
     const std::vector<float> frequencies = graph::frequencies_of(layer);
-    return make<SinusoidNode>(
-        ov::OutputVector{node_of(in[0]), floats({1, frequencies.size()}, frequencies)},
-        layer.sines_first);
+    const Node &x = node_of(in[0]), all = floats({1, frequencies.size()}, frequencies);
+    const auto waves = [&](const Node& values) {
+        return make<SinusoidNode>(ov::OutputVector{values, all}, layer.sines_first);
+    };
+    if (in.shape_of(0).size() == 1) return waves(x);
+    return reshaped(waves(reshaped(x, {-1})), {-1, in.shape()[1]});
 }
 
 OpenVinoValue OpenVinoOps::lower(const graph::Fourier& layer, const In& in) const {
@@ -289,7 +320,9 @@ OpenVinoValue OpenVinoOps::lower(const graph::PixelUnshuffle& layer, const In& i
 }
 
 OpenVinoValue OpenVinoOps::lower(const graph::PixelShuffle& layer, const In& in) const {
-    return make<op::DepthToSpace>(node_of(in[0]), op::DepthToSpace::DepthToSpaceMode::DEPTH_FIRST,
+    using Mode = op::DepthToSpace::DepthToSpaceMode;
+    return make<op::DepthToSpace>(node_of(in[0]),
+                                  layer.blocks_first ? Mode::BLOCKS_FIRST : Mode::DEPTH_FIRST,
                                   static_cast<std::size_t>(layer.factor));
 }
 

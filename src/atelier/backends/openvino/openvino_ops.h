@@ -42,13 +42,18 @@ public:
     OpenVinoValue lower(const graph::Linear& layer, const In& in) const;
     OpenVinoValue lower(const graph::GroupNorm& layer, const In& in) const;
     OpenVinoValue lower(const graph::LayerNorm& layer, const In& in) const;
+    OpenVinoValue lower(const graph::RmsNorm& layer, const In& in) const;
     OpenVinoValue lower(const graph::Attention& layer, const In& in) const;
     OpenVinoValue lower(const graph::TokenAttention& layer, const In& in) const;
     OpenVinoValue lower(const graph::Resampling& layer, const In& in) const;
     OpenVinoValue lower(const graph::Concat&, const In& in) const;
+    OpenVinoValue lower(const graph::Slice& layer, const In& in) const;
     OpenVinoValue lower(const graph::Add&, const In& in) const;
+    OpenVinoValue lower(const graph::Multiply&, const In& in) const;
     OpenVinoValue lower(const graph::Scale& layer, const In& in) const;
     OpenVinoValue lower(const graph::Silu&, const In& in) const;
+    OpenVinoValue lower(const graph::Relu&, const In& in) const;
+    OpenVinoValue lower(const graph::Tanh&, const In& in) const;
     OpenVinoValue lower(const graph::Sinusoid& layer, const In& in) const;
     OpenVinoValue lower(const graph::Fourier& layer, const In& in) const;
     OpenVinoValue lower(const graph::PixelUnshuffle& layer, const In& in) const;
@@ -56,7 +61,9 @@ public:
     OpenVinoValue lower(const graph::GlobalAverage&, const In& in) const;
     OpenVinoValue lower(const graph::Embedding& layer, const In& in) const;
     OpenVinoValue lower(const graph::AddPositions& layer, const In& in) const;
-    OpenVinoValue lower(const graph::Gelu&, const In& in) const;
+    OpenVinoValue lower(const graph::CroppedPositions& layer, const In& in) const;
+    OpenVinoValue lower(const graph::GridSinusoid& layer, const In& in) const;
+    OpenVinoValue lower(const graph::Gelu& layer, const In& in) const;
     OpenVinoValue lower(const graph::QuickGelu&, const In& in) const;
     OpenVinoValue lower(const graph::Geglu&, const In& in) const;
     OpenVinoValue lower(const graph::Tokens&, const In& in) const;
@@ -83,6 +90,8 @@ private:
     /// A value as a node of the graph's precision; of a constant, each sample's row.
     ov::Output<ov::Node> node(const OpenVinoValue& x) const;
     ov::Output<ov::Node> typed(const ov::Output<ov::Node>& x) const;
+    /// The second input of an op, as one that broadcasts against the first.
+    ov::Output<ov::Node> broadcast(const In& in) const;
     Affine affine(const graph::GroupNorm& layer, const In& in) const;
 
     const Parameters& parameters_;

@@ -1,6 +1,7 @@
 #include "atelier/backends/openvino/openvino_ops.h"
 
 #include "atelier/backends/openvino/openvino_nodes.h"
+#include "atelier/graph/sinusoid.h"
 
 namespace atelier::backends {
 
@@ -13,6 +14,14 @@ Node scalar(const ov::element::Type& type, double value) {
 }
 
 Node exact_gelu(const Node& x) { return make<op::Gelu>(x, ov::op::GeluApproximationMode::ERF); }
+
+/// Rows [1,T,F] that are added to all samples.
+Node rows(const Tensor& table) {
+    const Tensor values = table.to(at::kFloat).contiguous();
+    return make<op::Constant>(ov::element::f32,
+                              ov::Shape(values.sizes().begin(), values.sizes().end()),
+                              values.const_data_ptr<float>());
+}
 
 }  // namespace
 
@@ -28,6 +37,28 @@ OpenVinoValue OpenVinoOps::lower(const graph::AddPositions& layer, const In& in)
                                          integers({count}), integers({1}), integers({0})));
 }
 
+OpenVinoValue OpenVinoOps::lower(const graph::CroppedPositions& layer, const In& in) const {
+    return make<op::Add>(node(in[0]),
+                         typed(rows(cropped_table(parameters_.at(layer.name), layer))));
+}
+
+OpenVinoValue OpenVinoOps::lower(const graph::GridSinusoid& layer, const In& in) const {
+    const graph::Shape& s = in.shape();
+    return make<op::Add>(
+        node(in[0]), typed(rows(at::tensor(graph::grid_table(layer, s[2])).view({1, s[1], s[2]}))));
+}
+
+OpenVinoValue OpenVinoOps::lower(const graph::RmsNorm& layer, const In& in) const {
+    const graph::Shape& s = in.shape();
+    const Node x =
+        reshaped(as(ov::element::f32, node(in[0])), {0, s[1], layer.heads, s[2] / layer.heads});
+    const Node mean = make<op::ReduceMean>(make<op::Multiply>(x, x), integers({-1}), true);
+    const Node norm = make<op::Sqrt>(make<op::Add>(mean, scalar(ov::element::f32, layer.eps)));
+    const Node scaled =
+        make<op::Multiply>(make<op::Divide>(x, norm), constant(layer.name + ".weight"));
+    return typed(reshaped(scaled, {0, s[1], s[2]}));
+}
+
 OpenVinoValue OpenVinoOps::lower(const graph::TokenAttention& layer, const In& in) const {
     const auto split = [&](std::size_t i) {
         const graph::Shape& shape = in.shape_of(i);
@@ -41,8 +72,9 @@ OpenVinoValue OpenVinoOps::lower(const graph::TokenAttention& layer, const In& i
     return reshaped(attended, {0, in.shape()[1], in.shape()[2]});
 }
 
-OpenVinoValue OpenVinoOps::lower(const graph::Gelu&, const In& in) const {
-    return exact_gelu(node(in[0]));
+OpenVinoValue OpenVinoOps::lower(const graph::Gelu& layer, const In& in) const {
+    if (!layer.tanh) return exact_gelu(node(in[0]));
+    return make<op::Gelu>(node(in[0]), ov::op::GeluApproximationMode::TANH);
 }
 
 OpenVinoValue OpenVinoOps::lower(const graph::QuickGelu&, const In& in) const {

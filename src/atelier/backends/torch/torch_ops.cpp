@@ -68,10 +68,13 @@ Tensor TorchOps::convolved(const graph::Conv2d& layer, const Tensor& x) const {
     // reads their results directly.
     const Tensor images = x.device().is_cpu() ? channels_last(x) : x;
     const std::string& name = layer.name;
-    const Tensor &weight = parameter(name + ".weight"), &bias = parameter(name + ".bias");
-    const Tensor out = winograd_pays(images, weight, layer)
-                           ? winograd_conv2d(images, weight, bias)
-                           : at::conv2d(images, weight, bias, layer.stride, layer.padding);
+    const Tensor& weight = parameter(name + ".weight");
+    const Tensor bias = layer.bias ? parameter(name + ".bias") : Tensor();
+    const Tensor out =
+        layer.bias && winograd_pays(images, weight, layer)
+            ? winograd_conv2d(images, weight, bias)
+            : at::conv2d(images, weight, layer.bias ? std::optional(bias) : std::nullopt,
+                         layer.stride, layer.padding);
     if (!is_low_rank(parameters_, prefix_ + name)) return out;
     return out + at::conv2d(at::conv2d(images, parameter(name + ".lora_down.weight"), {},
                                        layer.stride, layer.padding),
@@ -104,6 +107,8 @@ Tensor TorchOps::lower(const graph::GroupNorm& layer, const In& in) const {
 }
 
 Tensor TorchOps::lower(const graph::LayerNorm& layer, const In& in) const {
+    if (!layer.affine)
+        return at::layer_norm(in[0], in[0].sizes().slice(in[0].dim() - 1), {}, {}, layer.eps);
     const Tensor& weight = parameter(layer.name + ".weight");
     return at::layer_norm(in[0], weight.sizes(), weight, parameter(layer.name + ".bias"),
                           layer.eps);
@@ -148,23 +153,39 @@ Tensor TorchOps::lower(const graph::Concat&, const In& in) const {
     return at::cat({in[0], in[1]}, 1);
 }
 
+Tensor TorchOps::lower(const graph::Slice& layer, const In& in) const {
+    return in[0].narrow(1, layer.first, layer.count);
+}
+
 Tensor TorchOps::lower(const graph::Add&, const In& in) const {
     const Tensor &x = in[0], &y = in[1];
-    return x + (x.dim() == y.dim() ? y : y.unsqueeze(-1).unsqueeze(-1));
+    if (x.dim() == y.dim()) return x + y;
+    return x + (x.dim() == 3 ? y.unsqueeze(1) : y.unsqueeze(-1).unsqueeze(-1));
+}
+
+Tensor TorchOps::lower(const graph::Multiply&, const In& in) const {
+    return in[0] * (in[0].dim() == in[1].dim() ? in[1] : in[1].unsqueeze(1));
 }
 
 Tensor TorchOps::lower(const graph::Scale& layer, const In& in) const {
-    return in[0] * layer.factor;
+    const Tensor scaled = in[0] * layer.factor;
+    return layer.shift == 0 ? scaled : scaled + layer.shift;
 }
 
 Tensor TorchOps::lower(const graph::Silu&, const In& in) const { return at::silu(in[0]); }
+
+Tensor TorchOps::lower(const graph::Relu&, const In& in) const { return at::relu(in[0]); }
+
+Tensor TorchOps::lower(const graph::Tanh&, const In& in) const { return at::tanh(in[0]); }
 
 Tensor TorchOps::lower(const graph::Sinusoid& layer, const In& in) const {
     const Tensor& values = in[0];
     const std::int64_t half = layer.width / 2;
     const Tensor exponent =
         at::arange(half, values.options()) / static_cast<double>(layer.endpoint ? half - 1 : half);
-    return sinusoids(at::outer(values, at::pow(1.0 / 10000, exponent)), layer.sines_first);
+    const Tensor waves =
+        sinusoids(at::outer(values.flatten(), at::pow(1.0 / 10000, exponent)), layer.sines_first);
+    return values.dim() == 1 ? waves : waves.view({values.size(0), -1});
 }
 
 Tensor TorchOps::lower(const graph::Fourier& layer, const In& in) const {
@@ -177,7 +198,13 @@ Tensor TorchOps::lower(const graph::PixelUnshuffle& layer, const In& in) const {
 }
 
 Tensor TorchOps::lower(const graph::PixelShuffle& layer, const In& in) const {
-    return at::pixel_shuffle(in[0], layer.factor);
+    if (!layer.blocks_first) return at::pixel_shuffle(in[0], layer.factor);
+    const Tensor& x = in[0];
+    const std::int64_t n = x.size(0), h = x.size(2), w = x.size(3), f = layer.factor,
+                       channels = x.size(1) / (f * f);
+    return x.reshape({n, f, f, channels, h, w})
+        .permute({0, 3, 4, 1, 5, 2})
+        .reshape({n, channels, h * f, w * f});
 }
 
 Tensor TorchOps::lower(const graph::GlobalAverage&, const In& in) const {

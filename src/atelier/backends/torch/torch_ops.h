@@ -43,13 +43,18 @@ public:
     Tensor lower(const graph::Linear& layer, const In& in) const;
     Tensor lower(const graph::GroupNorm& layer, const In& in) const;
     Tensor lower(const graph::LayerNorm& layer, const In& in) const;
+    Tensor lower(const graph::RmsNorm& layer, const In& in) const;
     Tensor lower(const graph::Attention& layer, const In& in) const;
     Tensor lower(const graph::TokenAttention& layer, const In& in) const;
     Tensor lower(const graph::Resampling& layer, const In& in) const;
     Tensor lower(const graph::Concat&, const In& in) const;
+    Tensor lower(const graph::Slice& layer, const In& in) const;
     Tensor lower(const graph::Add&, const In& in) const;
+    Tensor lower(const graph::Multiply&, const In& in) const;
     Tensor lower(const graph::Scale& layer, const In& in) const;
     Tensor lower(const graph::Silu&, const In& in) const;
+    Tensor lower(const graph::Relu&, const In& in) const;
+    Tensor lower(const graph::Tanh&, const In& in) const;
     Tensor lower(const graph::Sinusoid& layer, const In& in) const;
     Tensor lower(const graph::Fourier& layer, const In& in) const;
     Tensor lower(const graph::PixelUnshuffle& layer, const In& in) const;
@@ -57,7 +62,9 @@ public:
     Tensor lower(const graph::GlobalAverage&, const In& in) const;
     Tensor lower(const graph::Embedding& layer, const In& in) const;
     Tensor lower(const graph::AddPositions& layer, const In& in) const;
-    Tensor lower(const graph::Gelu&, const In& in) const;
+    Tensor lower(const graph::CroppedPositions& layer, const In& in) const;
+    Tensor lower(const graph::GridSinusoid& layer, const In& in) const;
+    Tensor lower(const graph::Gelu& layer, const In& in) const;
     Tensor lower(const graph::QuickGelu&, const In& in) const;
     Tensor lower(const graph::Geglu&, const In& in) const;
     Tensor lower(const graph::Tokens&, const In& in) const;
@@ -84,6 +91,9 @@ private:
     std::set<std::string>* parameters_read_ = nullptr;
     ConvolutionHook hook_;
 };
+
+/// The rows [1,height*width,F] of its table [1,side*side,F] that a CroppedPositions adds.
+Tensor cropped_table(const Tensor& table, const graph::CroppedPositions& layer);
 
 /// While alive, matrix products and convolutions on `device` compute in `type`, bfloat16 or half,
 /// while parameters stay float32 (autocast). Without a type it does nothing.

@@ -1,4 +1,4 @@
-#include "atelier/inference/text_to_image.h"
+#include "atelier/inference/diffusers_model.h"
 #include "atelier/inference/pipeline.h"
 
 #include "models/diffusers_fixtures.h"
@@ -10,6 +10,10 @@ namespace atelier::inference {
 namespace {
 
 using models::SmallStableDiffusion;
+
+NamedTensors inputs(const Tensor& x, const Tensor& t, const Tensor& hidden) {
+    return {{"x", x}, {"t", t}, {"hidden", hidden}};
+}
 
 class TextToImage : public testing::TestWithParam<std::tuple<int, const char*>> {
 protected:
@@ -31,7 +35,7 @@ protected:
 
     SmallStableDiffusion folder_;
     backends::Parameters answers_;
-    StableDiffusion model_;
+    DiffusersModel model_;
 };
 
 }  // namespace
@@ -46,9 +50,9 @@ TEST_P(TextToImage, reads_prompts_as_transformers_does) {
 
 TEST_P(TextToImage, predicts_as_diffusers_does) {
     const Tensor hidden = answers_.at("hidden").index({at::tensor({0, 2}, at::kLong)});
-    expect_near(model_.predict(answers_.at("x"), answers_.at("t"), hidden), "eps");
-    StableDiffusion rough(folder_.path(), engine("bf16"));
-    expect_near(rough.predict(answers_.at("x"), answers_.at("t"), hidden), "eps", 0.1);
+    expect_near(model_.predict(inputs(answers_.at("x"), answers_.at("t"), hidden)), "eps");
+    DiffusersModel rough(folder_.path(), engine("bf16"));
+    expect_near(rough.predict(inputs(answers_.at("x"), answers_.at("t"), hidden)), "eps", 0.1);
 }
 
 TEST_P(TextToImage, encodes_and_decodes_as_diffusers_does) {
@@ -63,11 +67,11 @@ TEST_P(TextToImage, inputs_that_do_not_fit_are_errors) {
     const auto rejects = [](const std::function<void()>& action) {
         return !backends::error_of(action).empty();
     };
-    EXPECT_TRUE(rejects([&] { model_.predict(at::zeros({1, 3, 8, 8}), t, hidden); }));
-    EXPECT_TRUE(rejects([&] { model_.predict(at::zeros({1, 4, 8, 7}), t, hidden); }));
-    EXPECT_TRUE(rejects([&] { model_.predict(at::zeros({2, 4, 8, 8}), t, hidden); }));
-    EXPECT_TRUE(
-        rejects([&] { model_.predict(at::zeros({1, 4, 8, 8}), t, hidden.narrow(2, 0, 5)); }));
+    EXPECT_TRUE(rejects([&] { model_.predict(inputs(at::zeros({1, 3, 8, 8}), t, hidden)); }));
+    EXPECT_TRUE(rejects([&] { model_.predict(inputs(at::zeros({1, 4, 8, 7}), t, hidden)); }));
+    EXPECT_TRUE(rejects([&] { model_.predict(inputs(at::zeros({2, 4, 8, 8}), t, hidden)); }));
+    EXPECT_TRUE(rejects(
+        [&] { model_.predict(inputs(at::zeros({1, 4, 8, 8}), t, hidden.narrow(2, 0, 5))); }));
     EXPECT_TRUE(rejects([&] { model_.read(at::full({1, 77}, 100'000, at::kLong)); }));
     EXPECT_TRUE(rejects([&] { model_.read(at::zeros({1, 78}, at::kLong)); }));
     EXPECT_TRUE(rejects([&] { model_.autoencoder().decode(at::zeros({4, 8, 8})); }));
@@ -105,10 +109,10 @@ TEST(TextSampling, steps_and_samples_are_those_of_diffusers) {
     for (const int form : {1, 2}) {
         const SmallStableDiffusion folder(form);
         const backends::Parameters answers = folder.answers();
-        StableDiffusion model(folder.path(), engine_of("torch", "fp32", "cpu"));
+        DiffusersModel model(folder.path(), engine_of("torch", "fp32", "cpu"));
         const Tensor hidden = answers.at("hidden").narrow(0, 0, 1);
-        const diffusion::Predictor predict = [&](const Tensor& x, std::int64_t t) {
-            return model.predict(x, at::full({1}, static_cast<double>(t), at::kFloat), hidden);
+        const diffusion::Predictor predict = [&](const Tensor& x, double t) {
+            return model.predict(inputs(x, at::full({1}, t, at::kFloat), hidden));
         };
         const nlohmann::json schedulers = folder.about().at("schedulers");
         EXPECT_EQ(schedulers.size(), 6U);
