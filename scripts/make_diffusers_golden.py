@@ -335,12 +335,9 @@ def dit():
         )
     )
     scheduler = DDIMScheduler(beta_schedule="linear", beta_start=1e-4, beta_end=0.02)
-    pipe = DiTPipeline(
-        transformer=whole,
-        vae=vae(4),
-        scheduler=scheduler,
-        id2label={i: f"class {i}, also {i}" for i in range(5)},
-    )
+    pipe = DiTPipeline(transformer=whole, vae=vae(4), scheduler=scheduler)
+    # Published ones have names, which this version does not save.
+    pipe.register_to_config(id2label={str(i): f"class {i}, also {i}" for i in range(5)})
     t = torch.tensor([999, 4, 500])
     for name, net, model, side in (("dit", whole, pipe, 8), ("dit_other", other, other, 12)):
         x, labels = normal(5, 3, 4, side, side), torch.tensor([0, 2, net.config.num_embeds_ada_norm])

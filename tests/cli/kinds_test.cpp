@@ -246,8 +246,8 @@ protected:
         const bool file =
             kind() == "class_model" || kind() == "prompt_model" || kind() == "prompt_student";
         const std::string to = path(file ? "x.onnx" : "onnx");
-        if (has("convert", atelier({"convert", model_, to, "--to", "onnx"})))
-            EXPECT_TRUE(fs::exists(to));
+        const bool converted = has("convert", atelier({"convert", model_, to, "--to", "onnx"}));
+        EXPECT_EQ(converted, fs::exists(to));
     }
 
     /// The bytes that Python draws are the program's.

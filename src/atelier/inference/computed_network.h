@@ -20,9 +20,10 @@ void check_multiple(const Tensor& tensor, const char* name, std::int64_t factor)
 /// engine.
 class ComputedNetwork {
 public:
-    /// `function` records the function, whose parameters are read from `weights`, with low-rank
-    /// `deltas` merged. OpenVINO compiles from the mapped files; for LibTorch the matrices are
-    /// copied into memory in the engine's precision. Throws core::UsageError for int8.
+    /// `function` records the function, whose parameters are read from `weights`, with `deltas`
+    /// merged: low-rank ones, or tensors in the place of others. OpenVINO compiles from the mapped
+    /// files; for LibTorch the matrices are copied into memory in the engine's precision. Throws
+    /// core::UsageError for int8.
     ComputedNetwork(models::DiffusersWeights weights, graph::Function function,
                     const Engine& engine, const backends::Parameters& deltas = {});
 

@@ -52,9 +52,13 @@ std::string inputs_text(const networks::NamedFunction& function) {
 
 NamedNetwork::NamedNetwork(const models::DiffusersPart& part, const std::string& function,
                            const Engine& engine, const backends::Parameters& deltas)
-    : function_(part.functions().at(function)),
-      network_(
-          std::make_unique<ComputedNetwork>(part.weights(), function_.record, engine, deltas)) {}
+    : function_(part.functions().at(function)) {
+    models::DiffusersWeights weights = part.weights();
+    backends::Parameters changes = models::unrounded_tables(part.functions(), weights);
+    changes.merge(deltas, "");
+    network_ =
+        std::make_unique<ComputedNetwork>(std::move(weights), function_.record, engine, changes);
+}
 
 NamedNetwork::~NamedNetwork() = default;
 
