@@ -1,5 +1,6 @@
-"""Writes tests/golden/diffusers/: small models in diffusers' form without their weights (SDXL, Stable
-Diffusion 3, DiT, tiny autoencoders), and the outputs of diffusers and transformers for small inputs.
+"""Writes tests/golden/diffusers/: small models in diffusers' form without their weights (SDXL,
+Stable Diffusion 3, DiT, tiny autoencoders), and the outputs of diffusers and transformers for small
+inputs.
 
     python scripts/make_diffusers_golden.py
 
@@ -340,15 +341,17 @@ def dit():
     pipe.register_to_config(id2label={str(i): f"class {i}, also {i}" for i in range(5)})
     t = torch.tensor([999, 4, 500])
     for name, net, model, side in (("dit", whole, pipe, 8), ("dit_other", other, other, 12)):
-        x, labels = normal(5, 3, 4, side, side), torch.tensor([0, 2, net.config.num_embeds_ada_norm])
+        x = normal(5, 3, 4, side, side)
+        labels = torch.tensor([0, 2, net.config.num_embeds_ada_norm])
         eps = net(x, timestep=t, class_labels=labels).sample[:, :4]
         write(name, model, {"x": x, "t": t.double(), "labels": labels, "eps": eps})
 
 
 def tiny():
+    ones = (1,) * 3
     for name, options in (
         ("taesd", dict(num_encoder_blocks=(1, 2), num_decoder_blocks=(2, 1))),
-        ("taesd_silu", dict(num_encoder_blocks=(1,) * 3, num_decoder_blocks=(1,) * 3, act_fn="silu")),
+        ("taesd_silu", dict(num_encoder_blocks=ones, num_decoder_blocks=ones, act_fn="silu")),
     ):
         levels = len(options["num_encoder_blocks"])
         net = filled(
