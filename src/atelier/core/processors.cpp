@@ -3,6 +3,7 @@
 #include <sched.h>
 
 #include <algorithm>
+#include <atomic>
 #include <cmath>
 #include <fstream>
 #include <limits>
@@ -134,12 +135,20 @@ std::int64_t processors_by_affinity() {
 
 }  // namespace
 
+namespace {
+
+std::atomic<std::int64_t> sharing = 1;
+
+}  // namespace
+
+void share_processors(std::int64_t processes) { sharing = std::max<std::int64_t>(1, processes); }
+
 std::int64_t usable_processors() {
     const std::int64_t by_affinity = processors_by_affinity();
     const double quota = std::ceil(processor_quota() - 1e-6);
-    return std::max<std::int64_t>(1, quota < static_cast<double>(by_affinity)
-                                         ? static_cast<std::int64_t>(quota)
-                                         : by_affinity);
+    const std::int64_t usable =
+        quota < static_cast<double>(by_affinity) ? static_cast<std::int64_t>(quota) : by_affinity;
+    return std::max<std::int64_t>(1, usable / sharing);
 }
 
 std::int64_t threads_within(std::int64_t requested, const char* name) {

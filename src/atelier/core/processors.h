@@ -12,8 +12,11 @@ namespace atelier::core {
 double processor_quota(const std::filesystem::path& process = "/proc/self");
 
 /// Number of threads of this process that can run at the same time: the processors in its affinity
-/// mask, at most its quota (rounded up), at least 1.
+/// mask, at most its quota (rounded up), divided among those that share them, at least 1.
 std::int64_t usable_processors();
+
+/// From now on `processes` that belong together, this one among them, share its processors.
+void share_processors(std::int64_t processes);
 
 /// `requested` threads, or the number of usable processors where that is less or `requested` is 0.
 /// Threads that wait for each other at every layer stall when they share processors. Logs a

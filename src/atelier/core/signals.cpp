@@ -198,6 +198,12 @@ void catch_stop_signals() {
              SIG_IGN);  // beyond `ulimit -f`, write returns an error that is reported
 }
 
+void request_stop() { stop = true; }
+
+void stop_on_user_signal() {
+    catch_signals([](int) { stop = true; }, {SIGUSR1});
+}
+
 void end_after_stop(unsigned seconds, const char* message) {
     end_message = message;
     seconds_to_end = seconds;

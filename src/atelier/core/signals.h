@@ -12,6 +12,13 @@ namespace atelier::core {
 void catch_stop_signals();
 bool stop_requested();
 
+/// As if a stop signal had arrived, for one that another process received.
+void request_stop();
+
+/// From now on SIGUSR1 requests a stop too, with as much time as it takes: a batch system sends it
+/// some minutes before a job's end (Slurm's --signal).
+void stop_on_user_signal();
+
 /// Sets the time in seconds that a process may take to end after a stop signal (0: unlimited). When
 /// it is over, the process prints `message`, which must outlive it, and ends. Default: 3,
 /// "interrupted".

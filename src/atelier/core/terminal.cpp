@@ -15,6 +15,7 @@ constexpr std::string_view clear_line = "\r\x1b[K";
 
 std::mutex mutex;
 std::string bar;  // currently drawn; empty when there is none
+std::string prefix;
 
 void print(const std::string& text) {
     std::fwrite(text.data(), 1, text.size(), stderr);
@@ -23,7 +24,7 @@ void print(const std::string& text) {
 
 }  // namespace
 
-bool is_terminal() { return ::isatty(STDERR_FILENO) == 1; }
+bool is_terminal() { return line_prefix().empty() && ::isatty(STDERR_FILENO) == 1; }
 
 bool has_colour() {
     const char* refusal = std::getenv("NO_COLOR");
@@ -35,11 +36,21 @@ int width() {
     return ::ioctl(STDERR_FILENO, TIOCGWINSZ, &size) == 0 && size.ws_col > 0 ? size.ws_col : 80;
 }
 
+void set_line_prefix(std::string to) {
+    const std::lock_guard lock(mutex);
+    prefix = std::move(to);
+}
+
+std::string line_prefix() {
+    const std::lock_guard lock(mutex);
+    return prefix;
+}
+
 void print_line(std::string_view text) {
     const std::lock_guard lock(mutex);
     std::string out;
     if (!bar.empty()) out += clear_line;
-    out.append(text) += '\n';
+    (out += prefix).append(text) += '\n';
     print(out + bar);
 }
 

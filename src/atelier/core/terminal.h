@@ -14,6 +14,11 @@ bool has_colour();
 /// Columns of the terminal; 80 when unknown.
 int width();
 
+/// From now on every line begins with `prefix` ("rank 1: "), and there is no bar and no colour:
+/// this process is one of several that share a standard error.
+void set_line_prefix(std::string prefix);
+std::string line_prefix();
+
 /// Prints a line and redraws the bar, if there is one, below it.
 void print_line(std::string_view text);
 
