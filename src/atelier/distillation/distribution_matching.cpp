@@ -154,6 +154,12 @@ void DistributionMatching::finish_update(std::size_t index) {
     gan_weight_ = student_draws_.last()->gan_weight.value_or(gan_weight_);
 }
 
+/// The balanced weight of the GAN's loss.
+bool DistributionMatching::has_value_of_first_micro_batch(std::size_t index) const {
+    return index != fake_score_learner && settings_.adversarial &&
+           !settings_.adversarial->gan_weight;
+}
+
 /// The fake score learns to denoise the student's current samples: mean(w (D_fake(x_t) - x)^2).
 Loss DistributionMatching::fake_loss(const FakeDraws& draws, const MicroBatch& rows) const {
     Generated generated;
@@ -280,11 +286,12 @@ void DistributionMatching::add_gan(Loss& loss, const Generated& generated,
     const Tensor gan_gradient =
         torch::autograd::grad({value * scale}, {generated.x}, {}, /*retain_graph=*/true)[0] / scale;
     const double norm = gan_gradient.norm().item<double>();
-    if (!gan.gan_weight && rows.first == 0) {
+    if (!gan.gan_weight && !draws.gan_weight) {
         const double balanced =
             gan.gan_balance * dm_gradient.norm().item<double>() / (norm + 1e-12);
-        draws.gan_weight =
-            gan_weight_ == 0 ? balanced : gan_weight_ + weight_smoothing * (balanced - gan_weight_);
+        draws.gan_weight = of_first_micro_batch(
+            gan_weight_ == 0 ? balanced
+                             : gan_weight_ + weight_smoothing * (balanced - gan_weight_));
     }
     const double weight = draws.gan_weight.value_or(gan_weight_);
     // The gradient on the samples is already known, so the head's graph is not traversed again.

@@ -50,6 +50,7 @@ public:
     Loss loss(std::size_t index, std::int64_t step, std::int64_t inner_step,
               std::int64_t micro_batch) override;
     void finish_update(std::size_t index) override;
+    bool has_value_of_first_micro_batch(std::size_t index) const override;
     Tensor sample(const backends::Parameters& weights, const Tensor& noise,
                   const diffusion::Condition& condition) const override;
     std::map<std::string, double*> scalars() override {

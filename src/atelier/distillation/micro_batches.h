@@ -32,7 +32,8 @@ inline MicroBatch micro_batch_of(std::int64_t batch, std::int64_t size, std::int
 }
 
 /// What an update draws for its whole batch, kept while its micro-batches are computed, so that
-/// they use the same values as an undivided batch.
+/// they use the same values as an undivided batch, and as the micro-batches that other processes
+/// compute.
 template <class Draws>
 class UpdateDraws {
 public:

@@ -69,12 +69,20 @@ public:
     /// The loss of micro-batch `micro_batch` of update number `inner_step` of learner `index` in
     /// step `step` (steps() and above in warm-up updates): a mean over the micro-batch's samples.
     /// The update's loss is the weighted sum over its micro-batches and does not depend on their
-    /// number, up to rounding. Micro-batches are requested in order.
+    /// number, up to rounding. They are requested in increasing order, some of them by other
+    /// processes where several share the update; one may be requested again with the same result.
     virtual Loss loss(std::size_t index, std::int64_t step, std::int64_t inner_step,
                       std::int64_t micro_batch) = 0;
 
     /// Called after an update of learner `index`: state that the update found takes effect.
     virtual void finish_update(std::size_t index) {}
+
+    /// Whether an update of learner `index` calls of_first_micro_batch, then once in every process.
+    virtual bool has_value_of_first_micro_batch(std::size_t index) const { return false; }
+
+    /// How the processes that share an update agree on a value: `agree` returns the argument that
+    /// the process of micro-batch 0 gave it, in all of them.
+    void agree_by(std::function<double(double)> agree) { agree_ = std::move(agree); }
 
     /// Samples [N,...] drawn with `weights` for the stage's last learner, from standard normal
     /// `noise` [N,...].
@@ -87,6 +95,14 @@ public:
     /// Checks the latest metrics and `probe`, samples from fixed noise with the current weights;
     /// appends its measurements to `metrics`.
     virtual std::vector<Finding> health(Metrics& metrics, const Tensor& probe) { return {}; }
+
+protected:
+    /// In the loss of an update's first micro-batch that this process computes: the value that
+    /// micro-batch 0 gives to all. `mine` counts in the process that computes micro-batch 0.
+    double of_first_micro_batch(double mine) const { return agree_ ? agree_(mine) : mine; }
+
+private:
+    std::function<double(double)> agree_;
 };
 
 }  // namespace atelier::distillation

@@ -89,8 +89,14 @@ std::vector<fs::path> CheckpointFolder::files() const {
     return found;
 }
 
+fs::path CheckpointFolder::file_of(std::int64_t step) const {
+    return folder_ / fmt::format("step-{:012}.safetensors", step);
+}
+
+Checkpoint CheckpointFolder::at_step(std::int64_t step) const { return read(file_of(step)); }
+
 void CheckpointFolder::save(const Checkpoint& checkpoint) const {
-    const fs::path path = folder_ / fmt::format("step-{:012}.safetensors", checkpoint.step);
+    const fs::path path = file_of(checkpoint.step);
     backends::write_parameters(path, checkpoint.tensors, metadata_of(checkpoint));
     std::vector<fs::path> old = files();
     // Newer files were skipped as damaged when the run resumed from an older one; they must not

@@ -33,6 +33,8 @@ public:
     /// The newest intact checkpoint, skipping damaged ones with a warning; nullopt if there is
     /// none.
     std::optional<Checkpoint> latest() const;
+    /// The checkpoint after `step` steps. Throws core::Error where the file is missing or damaged.
+    Checkpoint at_step(std::int64_t step) const;
     /// The path of the newest file, for messages; empty if there is none.
     std::filesystem::path latest_path() const;
     /// Deletes all checkpoints, when the stage is finished.
@@ -40,6 +42,7 @@ public:
 
 private:
     std::vector<std::filesystem::path> files() const;  // newest first
+    std::filesystem::path file_of(std::int64_t step) const;
 
     std::filesystem::path folder_;
     int keep_;

@@ -3,6 +3,8 @@
 #include <chrono>
 #include <cmath>
 #include <limits>
+#include <optional>
+#include <thread>
 
 #include "atelier/core/error.h"
 #include "atelier/core/log.h"
@@ -28,24 +30,32 @@ public:
     Run(distillation::Stage& stage, const LoopSettings& settings)
         : stage_(stage),
           settings_(settings),
-          stepper_(stage),
+          ranks_(*settings.ranks),
+          stepper_(stage, settings.reduction, ranks_),
           checkpoints_(settings.folder / "checkpoints", settings.checkpoints_kept) {
         restore();
+        warn_of_idle_ranks();
     }
+    ~Run() { ranks_.set_position({}); }
+    Run(const Run&) = delete;
+    Run& operator=(const Run&) = delete;
 
     LoopResult finish() {
-        RunLog log(settings_.folder, step_ + 1);
+        std::optional<RunLog> log;
+        if (ranks_.leads()) log.emplace(settings_.folder, step_ + 1);
         warm_up();
         core::Progress progress(settings_.label, stage_.steps(), "steps", step_);
         while (step_ < stage_.steps()) {
             const distillation::Metrics metrics = one_step();
             ++step_;
+            tell_position();
             const bool last = step_ == stage_.steps();
             distillation::Metrics shown = metrics;
             if (last || (settings_.probe_every > 0 && step_ % settings_.probe_every == 0))
                 probe(shown);
-            if (last || step_ % settings_.log_every == 0 || shown.size() > metrics.size())
-                log.write(step_, shown);
+            const bool logged = last || step_ % settings_.log_every == 0;
+            if (logged) check_agreement();
+            if (log && (logged || shown.size() > metrics.size())) log->write(step_, shown);
             progress.update(step_, shown.empty() ? ""
                                                  : fmt::format("{} {:.4g}", shown.front().first,
                                                                shown.front().second));
@@ -69,6 +79,7 @@ public:
         state.at("updates").fill_(static_cast<double>(steps));
         step_ = steps;
         save();
+        ranks_.barrier();
     }
 
 private:
@@ -98,6 +109,50 @@ private:
         }
     }
 
+    /// Ranks beyond the number of micro-batches have nothing to compute.
+    void warn_of_idle_ranks() const {
+        std::int64_t most = 0;
+        for (std::size_t i = 0; i < stepper_.learners().size(); ++i)
+            most = std::max(most, stage_.micro_batches(i));
+        if (ranks_.leads() && most < ranks_.world()) {
+            core::log::warning(
+                "{}: {} ranks share {} micro-batch{}, so some have nothing to do; set the stage's "
+                "micro_batch to the samples that each is to compute",
+                settings_.label, ranks_.world(), most, most == 1 ? "" : "es");
+        }
+    }
+
+    void tell_position() {
+        if (ranks_.is_alone()) return;
+        ranks_.set_position({settings_.label, step_, stage_.steps(), [checkpoints = checkpoints_] {
+                                 return checkpoints.latest_path().string();
+                             }});
+    }
+
+    /// Throws where the weights of the ranks differ: their processors, or their numbers of threads,
+    /// then round differently.
+    void check_agreement() const {
+        if (ranks_.is_alone()) return;
+        at::NoGradGuard no_gradients;
+        std::int64_t sum = 0;
+        for (const distillation::Learner& learner : stepper_.learners()) {
+            for (const Tensor& tensor : learner.parameters->list()) {
+                const Tensor bits =
+                    tensor.scalar_type() == at::kFloat ? tensor.view(at::kInt) : tensor;
+                sum += bits.sum(at::kLong).item<std::int64_t>();
+            }
+        }
+        const Tensor sums = ranks_.gather(at::full({1}, sum, at::kLong));
+        for (int rank = 1; rank < ranks_.world(); ++rank) {
+            if (sums[rank].item<std::int64_t>() == sums[0].item<std::int64_t>()) continue;
+            stop_because(
+                fmt::format("the weights of rank {} differ from those of rank 0 at step {}: their "
+                            "machines or devices compute differently, so they cannot train one "
+                            "student together",
+                            rank, step_));
+        }
+    }
+
     [[noreturn]] void stop_because(const std::string& what) const {
         const auto good = checkpoints_.latest_path();
         core::fail(
@@ -107,8 +162,17 @@ private:
     }
 
     /// Samples from the probe noise with the averaged weights; measures, draws and checks them.
+    /// Rank 0 does, and the others hear whether to go on.
     void probe(distillation::Metrics& metrics) {
         if (!settings_.probe_noise.defined()) return;
+        std::string collapse;
+        if (ranks_.leads()) collapse = measured(metrics);
+        if (!ranks_.is_alone()) collapse = ranks_.from_leader(collapse);
+        if (!collapse.empty()) stop_because(collapse);
+    }
+
+    /// Returns why training is to stop, or nothing.
+    std::string measured(distillation::Metrics& metrics) {
         at::NoGradGuard no_gradients;
         const backends::Parameters& weights = stepper_.optimizers().back().averaged();
         const Tensor samples = probe_samples(weights);
@@ -122,12 +186,12 @@ private:
             settings_.draw(settings_.folder / "samples" / fmt::format("step-{:06}", step_),
                            samples);
         for (const distillation::Finding& finding : stage_.health(metrics, samples)) {
-            if (finding.level == distillation::Finding::Level::collapse)
-                stop_because(finding.message);
+            if (finding.level == distillation::Finding::Level::collapse) return finding.message;
             if (finding.level == distillation::Finding::Level::warning) {
                 core::log::warning("{} step {}: {}", settings_.label, step_, finding.message);
             }
         }
+        return "";
     }
 
     Tensor probe_samples(const backends::Parameters& weights) const {
@@ -162,11 +226,12 @@ private:
     }
 
     void save_when_due(bool last) {
-        const bool stopping = core::stop_requested();
+        const bool stopping = stepper_.stop_requested();
         if (!last && !stopping && seconds_since(saved_) < settings_.checkpoint_seconds) return;
         if (stopping) core::acknowledge_stop();
         save();
         if (stopping && !last) {
+            ranks_.barrier();  // all end when the checkpoint is on disk
             throw core::Interrupted(
                 fmt::format("{} stopped at step {} of {}; run the same command again to go on",
                             settings_.label, step_, stage_.steps()));
@@ -174,6 +239,7 @@ private:
     }
 
     void save() {
+        if (!ranks_.leads()) return;
         Checkpoint checkpoint;
         checkpoint.step = step_;
         for (std::size_t i = 0; i < stepper_.learners().size(); ++i) {
@@ -194,8 +260,36 @@ private:
         saved_ = Clock::now();
     }
 
+    /// The newest intact checkpoint, the same on all ranks.
+    std::optional<Checkpoint> newest() const {
+        if (ranks_.is_alone()) return checkpoints_.latest();
+        std::optional<Checkpoint> found;
+        if (ranks_.leads()) found = checkpoints_.latest();
+        const std::string step =
+            ranks_.from_leader(found ? std::to_string(found->step) : std::string());
+        if (ranks_.leads() || step.empty()) return found;
+        return seen_by_others([&] { return checkpoints_.at_step(std::stoll(step)); });
+    }
+
+    /// Reads what rank 0 sees; a network's file system may show it to others a little later.
+    template <class Read>
+    Checkpoint seen_by_others(const Read& read) const {
+        constexpr double longest = 60;
+        constexpr std::chrono::milliseconds pause{500};
+        for (const auto begin = Clock::now(); seconds_since(begin) < longest;
+             std::this_thread::sleep_for(pause)) {
+            try {
+                return read();
+            } catch (const core::Error& error) {
+                if (core::stop_requested()) break;
+            }
+        }
+        return read();
+    }
+
     void restore() {
-        const std::optional<Checkpoint> found = checkpoints_.latest();
+        tell_position();
+        const std::optional<Checkpoint> found = newest();
         if (!found) return;
         step_ = found->step;
         for (std::size_t i = 0; i < stepper_.learners().size(); ++i) {
@@ -216,6 +310,8 @@ private:
         best_step_ = static_cast<std::int64_t>(found->scalar("best_step"));
         best_distance_ = found->scalar("best_distance");
         seconds_before_ = found->scalar("seconds");
+        if (!ranks_.leads()) best_ = {}, best_others_.clear();
+        tell_position();
         if (step_ < stage_.steps())
             core::log::info("{}: resuming from step {} of {}", settings_.label, step_,
                             stage_.steps());
@@ -241,6 +337,7 @@ private:
 
     distillation::Stage& stage_;
     const LoopSettings& settings_;
+    parallel::Ranks& ranks_;
     Stepper stepper_;
     CheckpointFolder checkpoints_;
     std::int64_t step_ = 0, best_step_ = 0, warmed_ = 0;

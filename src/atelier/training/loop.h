@@ -3,6 +3,7 @@
 #include <filesystem>
 
 #include "atelier/distillation/stage.h"
+#include "atelier/parallel/gradient_sum.h"
 
 namespace atelier::training {
 
@@ -24,6 +25,9 @@ struct LoopSettings {
     std::function<double(const Tensor& samples)> distance;
     /// Writes an image of samples to `stem` plus an extension. May be empty.
     std::function<void(const std::filesystem::path& stem, const Tensor& samples)> draw;
+    parallel::Reduction reduction = parallel::Reduction::exact;
+    /// Those that train the stage together: rank 0 probes and writes, all make the same updates.
+    parallel::Ranks* ranks = &parallel::Ranks::alone();
 };
 
 struct LoopResult {
@@ -42,9 +46,10 @@ struct LoopResult {
 };
 
 /// Runs a stage from its newest checkpoint, or from the start, to its end. A run that is killed at
-/// any time and resumed ends with bit-identical results. SIGINT and SIGTERM write a checkpoint and
-/// throw core::Interrupted. A non-finite loss or a collapse throws core::Error naming the cause,
-/// the step and the last good checkpoint.
+/// any time and resumed ends with bit-identical results, on any number of ranks if the reduction is
+/// exact. SIGINT and SIGTERM, to any of the ranks, write a checkpoint and throw core::Interrupted
+/// on all. A non-finite loss or a collapse throws core::Error naming the cause, the step and the
+/// last good checkpoint. Best weights and distances are rank 0's alone.
 LoopResult run_stage(distillation::Stage& stage, const LoopSettings& settings);
 
 /// Whether there is a checkpoint that run_stage would resume from.
