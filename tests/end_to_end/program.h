@@ -46,7 +46,10 @@ public:
 /// A running process of the program; its output goes to files in `folder`.
 class Process {
 public:
-    Process(const Arguments& arguments, const Folder& folder)
+    /// `environment` is added to this process's own.
+    Process(const Arguments& arguments, const Folder& folder,
+            const std::map<std::string, std::string>& environment = {},
+            const char* program = ATELIER_PROGRAM)
         : out_(folder / ".out"), err_(folder / ".err") {
         pid_ = ::fork();
         if (pid_ != 0) return;
@@ -54,11 +57,12 @@ public:
         ::setpgid(0, 0);
         redirect(out_, STDOUT_FILENO);
         redirect(err_, STDERR_FILENO);
-        std::vector<char*> words{const_cast<char*>(ATELIER_PROGRAM)};
+        for (const auto& [name, value] : environment) ::setenv(name.c_str(), value.c_str(), 1);
+        std::vector<char*> words{const_cast<char*>(program)};
         for (const std::string& argument : arguments)
             words.push_back(const_cast<char*>(argument.c_str()));
         words.push_back(nullptr);
-        if (::chdir(ATELIER_SOURCE_DIR) == 0) ::execv(ATELIER_PROGRAM, words.data());
+        if (::chdir(ATELIER_SOURCE_DIR) == 0) ::execv(program, words.data());
         ::_exit(127);
     }
 

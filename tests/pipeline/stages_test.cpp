@@ -58,7 +58,7 @@ std::vector<std::string> other_values(const nlohmann::json& value) {
     if (value.is_array()) return {"[3]", "[0.5]", "[\"heun:7\"]"};
     return {"\"elsewhere\"", "\"bf16\"",           "\"cuda\"", "\"mlp\"",
             "\"random\"",    "\"cell\"",           "\"sid\"",  "\"none\"",
-            "\"kl\"",        "\"jensen_shannon\"", "\"alex\""};
+            "\"kl\"",        "\"jensen_shannon\"", "\"alex\"", "\"float\""};
 }
 
 /// A config in which nothing is disabled: every stage runs, and all their keys matter.
@@ -153,7 +153,8 @@ const std::vector<std::pair<std::string, Kinds>> meant{
     {"seed", {Kind::teacher, Kind::partition, Kind::pairs, Kind::tsm, Kind::dm, Kind::adm}},
     {"output", nothing},
     {"device_memory", nothing},
-    {"device", with_teacher},
+    {"device", nothing},
+    {"reduction", trained},
     {"threads", nothing},
     {"precision", with_teacher},
     {"activation_checkpointing", trained},

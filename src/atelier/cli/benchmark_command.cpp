@@ -175,7 +175,8 @@ nlohmann::json training_figures(const BenchmarkArguments& arguments,
     const std::int64_t parts =
         distillation::micro_batch_count(arguments.batch, arguments.micro_batch);
     const planning::Batch at_once{
-        static_cast<double>(parts > 1 ? arguments.micro_batch : arguments.batch), parts > 1};
+        static_cast<double>(parts > 1 ? arguments.micro_batch : arguments.batch),
+        parts > 1 ? planning::exact_sum : 0};
     // The weights are allocated already.
     const double there = (fake.count() + student.count()) * 4.0 +
                          model.parameters.count() * (compute.type ? 2.0 : 4.0);

@@ -3,6 +3,7 @@
 #include <CLI/CLI.hpp>
 
 #include "atelier/cli/commands.h"
+#include "atelier/cli/with_ranks.h"
 #include "atelier/core/error.h"
 #include "atelier/core/heap.h"
 #include "atelier/core/log.h"
@@ -127,7 +128,7 @@ void add_classifier_command(CLI::App& app) {
         "Examples:\n  atelier classifier configs/classifier.toml output=runs/classifier\n"
         "  atelier classifier configs/classifier.toml data.path=mine.zip "
         "data.test_path=mine-test.zip output=runs/classifier");
-    command->callback([path, overrides] { train(*path, *overrides); });
+    command->callback([path, overrides] { by_first_rank([&] { train(*path, *overrides); }); });
 }
 
 }  // namespace atelier::cli

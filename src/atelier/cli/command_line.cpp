@@ -15,6 +15,8 @@
 #include "atelier/core/log.h"
 #include "atelier/core/schema.h"
 #include "atelier/core/signals.h"
+#include "atelier/core/terminal.h"
+#include "atelier/parallel/ranks.h"
 
 namespace atelier::cli {
 
@@ -23,7 +25,7 @@ namespace {
 constexpr int failed = 1, wrong_usage = 2, interrupted = 130;
 
 int report_failure(const std::string& message, int code) {
-    std::cerr << "atelier: " << message << std::endl;
+    std::cerr << core::terminal::line_prefix() << "atelier: " << message << std::endl;
     return code;
 }
 
@@ -39,6 +41,8 @@ int guarded(const std::function<void()>& parse_and_run, const CLI::App& app) {
         return report_failure(stop.what(), interrupted);
     } catch (const core::UsageError& error) {
         return report_failure(error.what(), wrong_usage);
+    } catch (const parallel::RankLost& lost) {
+        return report_failure(lost.what(), parallel::rank_lost);
     } catch (const std::exception& error) {
         return report_failure(backends::error_message(error), failed);
     }
@@ -76,7 +80,8 @@ int run_command_line(int argc, char** argv) {
     app.footer(
         "Begin with:\n  atelier run configs/toy2d.toml output=runs/toy2d\n  atelier sample "
         "models/fashion-mnist/k4 --count 64 --seed 1 --out grid.png\n"
-        "Exit codes: 0 done, 1 failed, 2 wrong usage, 130 interrupted (run again to go on).");
+        "Exit codes: 0 done, 1 failed, 2 wrong usage, 75 another rank is gone, 130 interrupted "
+        "(75 and 130: run again to go on).");
     app.require_subcommand(1);
     app.option_defaults()->always_capture_default();
     app.formatter(help_formatter());

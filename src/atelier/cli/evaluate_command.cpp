@@ -6,6 +6,7 @@
 #include "atelier/cli/engine_options.h"
 #include "atelier/cli/prompt_images.h"
 #include "atelier/cli/usage.h"
+#include "atelier/cli/with_ranks.h"
 #include "atelier/core/atomic_file.h"
 #include "atelier/core/error.h"
 #include "atelier/core/log.h"
@@ -383,7 +384,8 @@ void add_evaluate_command(CLI::App& app) {
         "--data coco-val-256.zip --out coco\n"
         "  atelier evaluate configs/toy2d.toml output=runs/toy2d");
     command->callback([arguments] {
-        if (arguments->subject.ends_with(".toml")) evaluate_config(*arguments);
+        if (arguments->subject.ends_with(".toml"))
+            by_first_rank([&] { evaluate_config(*arguments); });
         else evaluate_model(*arguments);
     });
 }

@@ -2,6 +2,7 @@
 #include <iostream>
 
 #include "atelier/cli/commands.h"
+#include "atelier/cli/with_ranks.h"
 #include "atelier/core/error.h"
 #include "atelier/core/signals.h"
 #include "atelier/pipeline/make_stages.h"
@@ -44,14 +45,20 @@ void with_run(const ConfigArguments& arguments, std::optional<std::int64_t> stud
               bool all_stages = false) {
     core::end_after_stop(seconds_of_a_step, core::resumable_message);
     if (arguments.max_hours > 0) core::stop_after(arguments.max_hours * 3600);
-    pipeline::RunContext context(pipeline::load_config(arguments.path, arguments.overrides));
-    if (student && (*student < 0 || *student >= context.config().partition.students)) {
-        throw core::UsageError(
-            fmt::format("--student {} is out of range; this run has students 0 to {}", *student,
-                        context.config().partition.students - 1));
-    }
-    pipeline::start_run(
-        context, {.lock_folder = lock_folder, .trains = trains, .all_stages = all_stages}, work);
+    with_ranks([&](parallel::Ranks& ranks) {
+        std::vector<std::string> overrides = arguments.overrides;
+        // Ranks train one student at a time together.
+        if (!ranks.is_alone()) overrides.emplace_back("students.parallel=1");
+        pipeline::RunContext context(pipeline::load_config(arguments.path, overrides), ranks);
+        if (student && (*student < 0 || *student >= context.config().partition.students)) {
+            throw core::UsageError(
+                fmt::format("--student {} is out of range; this run has students 0 to {}", *student,
+                            context.config().partition.students - 1));
+        }
+        pipeline::start_run(
+            context, {.lock_folder = lock_folder, .trains = trains, .all_stages = all_stages},
+            work);
+    });
 }
 
 void add_run(CLI::App& app) {
@@ -106,7 +113,8 @@ void add_one_stage(CLI::App& app, pipeline::StageKind kind, const std::string& h
     command->callback([arguments, kind] {
         with_run(*arguments, std::nullopt, "", [kind](pipeline::RunContext& context) {
             pipeline::run_stages_of(context, kind);
-            if (kind == pipeline::StageKind::teacher) pipeline::warn_of_stale_stages(context);
+            if (kind == pipeline::StageKind::teacher && context.ranks().leads())
+                pipeline::warn_of_stale_stages(context);
         });
     });
 }

@@ -47,9 +47,11 @@ void check_captions(const RunConfig& config, const data::Dataset& data) {
 nlohmann::json begin_text_tower(const RunContext& context, const data::Dataset& data,
                                 const fs::path& teacher) {
     const TextConfig& text = context.config().text;
-    fs::create_directories(teacher / "tokenizer");
-    conditions::write_learned_tokenizer(teacher / "tokenizer", data.captions(), text.merges,
-                                        text.tokens);
+    if (context.ranks().leads()) {
+        fs::create_directories(teacher / "tokenizer");
+        conditions::write_learned_tokenizer(teacher / "tokenizer", data.captions(), text.merges,
+                                            text.tokens);
+    }
     const conditions::ClipTokenizer tokenizer(teacher / "tokenizer");
     return {{"model_type", "clip_text_model"},     {"architectures", {"CLIPTextModel"}},
             {"vocab_size", tokenizer.size()},      {"hidden_size", text.width},

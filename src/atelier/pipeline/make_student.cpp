@@ -41,8 +41,8 @@ public:
             return;
         }
         const auto stage = context_.stage(StageKind::tsm, student_);
-        if (stage.finished()) return;
-        stage.begin();
+        if (context_.is_finished(stage)) return;
+        if (leads()) stage.begin();
         models::Model model = models::init_model(student_card(), context_.seed());
         model.parameters = model.parameters.to(context_.device());
         core::log::info("student {} tsm: {} parameters after a teacher of {}", student_,
@@ -57,15 +57,15 @@ public:
         distillation::ScoreMatching matching(
             {model.network, model.parameters, &teacher, real.source(), context_.conditions()},
             settings, context_.stage_context(model, stream(StageKind::tsm)));
-        finish(stage, model, run(matching, StageKind::tsm, stage, false, real),
-               config_.tsm.optimization);
+        const auto result = run(matching, StageKind::tsm, stage, false, real);
+        if (leads()) finish(stage, model, result, config_.tsm.optimization);
     }
 
     void match(StageKind kind) {
         const distillation::MatchingSettings& stage_config = config_.matching(kind);
         if (stage_config.steps == 0) return;
         const auto stage = context_.stage(kind, student_);
-        if (stage.finished()) return;
+        if (context_.is_finished(stage)) return;
         const auto from = predecessor(kind);
         models::Model student = start(from);
         const auto pairs = pair_batches(kind, stage_config);
@@ -77,7 +77,7 @@ public:
                 std::make_shared<const backends::Parameters>(frozen.parameters));
         Critic critic = start_of_critic(from, student, std::move(denoiser));
         backends::Parameters& fake = critic.fake_score;
-        stage.begin();
+        if (leads()) stage.begin();
         if (kind == StageKind::adm) {
             if (critic.head.empty())
                 critic.head = distillation::init_head(student.network, context_.seed());
@@ -100,6 +100,7 @@ public:
              context_.conditions()},
             settings, context_.stage_context(student, stream(kind)));
         const auto result = run(matching, kind, stage, stage_config.keep_best, real);
+        if (!leads()) return;
         backends::Parameters saved = result.others.at("fake_score");
         if (kind == StageKind::dm) saved.merge(critic.head, "");  // for the ADM that follows
         backends::write_parameters(stage.path() / critic_file, saved);
@@ -112,6 +113,9 @@ private:
         backends::Parameters fake_score, head;
         bool same_step = false;  // trained together with the weights that the student starts from
     };
+
+    /// Rank 0 writes what the stage's ranks have trained.
+    bool leads() const { return context_.ranks().leads(); }
 
     std::string stream(StageKind kind) const {
         return fmt::format("{}/{}", name_of(kind), student_);

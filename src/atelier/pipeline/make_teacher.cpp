@@ -40,7 +40,8 @@ void continue_from_weights(const training::StageFolder& stage, distillation::Sta
                            std::int64_t steps) {
     const std::filesystem::path finished = stage.path() / "model.safetensors",
                                 text = stage.path() / "text_encoder" / "model.safetensors";
-    if (training::has_checkpoint(loop) || !std::filesystem::exists(finished)) return;
+    const bool possible = !training::has_checkpoint(loop) && std::filesystem::exists(finished);
+    if (loop.ranks->from_leader(possible ? "possible" : "").empty()) return;
     const auto whole = [&](const std::string& name) {
         const std::filesystem::path file = stage.path() / ("model" + name + ".safetensors");
         backends::Parameters weights =
@@ -59,7 +60,11 @@ void train(RunContext& context, const training::StageFolder& stage) {
     const auto& data = context.data();
     nlohmann::json json =
         teacher_json(context.config(), data->spec(), label_width(context.config(), *data));
-    if (!data->captions().empty()) json["text"] = begin_text_tower(context, *data, stage.path());
+    parallel::Ranks& ranks = context.ranks();
+    if (!data->captions().empty()) {
+        json["text"] = ranks.leader_first(
+            "tokenizer", [&] { return begin_text_tower(context, *data, stage.path()); });
+    }
     models::Model model = models::init_model(json, context.seed());
     model.parameters = model.parameters.to(context.device());
     core::log::info("teacher: {} of {} parameters on {} samples", model.network.architecture,
@@ -86,6 +91,7 @@ void train(RunContext& context, const training::StageFolder& stage) {
         continue_from_weights(stage, matching, loop, model, settings.optimization.warm_from);
     auto result = training::run_stage(matching, loop);
     real.log_throughput(loop.label);
+    if (!ranks.leads()) return;
 
     model.provenance = {.made_by = "teacher training",
                         .seed = context.config().seed,
@@ -140,20 +146,25 @@ void write_result(const std::filesystem::path& folder, models::Model& model,
 
 void make_teacher(RunContext& context) {
     const auto stage = context.stage(StageKind::teacher);
-    if (stage.finished()) return;
-    nlohmann::json notes{{"probe.classifier", context.probe_classifier()}};
     if (!context.config().teacher.path.empty()) {
-        adopt(context, stage, notes);
-    } else {
-        context.data();  // errors in the data are reported before anything is written
+        const nlohmann::json notes{{"probe.classifier", context.probe_classifier()}};
+        if (!stage.finished()) adopt(context, stage, notes);
+        return;
+    }
+    if (context.is_finished(stage)) return;
+    context.data();  // errors in the data are reported before anything is written
+    context.ranks().leader_first("teacher", [&] {
+        if (!context.ranks().leads()) return true;
+        nlohmann::json notes{{"probe.classifier", context.probe_classifier()}};
         if (const auto from = stage.extended_from()) {
             notes[continued] = *from;
             core::log::info("teacher: goes on from step {} to {}", *from,
                             context.config().teacher.training.steps);
         }
         stage.begin(notes);
-        train(context, stage);
-    }
+        return true;
+    });
+    train(context, stage);
 }
 
 }  // namespace atelier::pipeline

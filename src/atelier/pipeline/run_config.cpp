@@ -246,14 +246,18 @@ core::Schema schema_of(RunConfig& config) {
                         StageKind::dm, StageKind::adm});
     schema.number("seed", &config.seed, "seed of all random numbers of the run", at_least_0);
     schema.text("output", &config.output, "the run's directory", {}, false);
-    set_stages(schema, computed);
-    schema.text("device", &config.device, "cpu, cuda or cuda:N");
-    schema.number("threads", &config.threads,
-                  "CPU threads, at most as many as there are processors; 0: as many",
-                  free_to_change);
+    schema.text("device", &config.device,
+                "cpu, cuda or cuda:N; with cuda, each rank of a machine has a GPU of its own", {},
+                false);
+    schema.number(
+        "threads", &config.threads,
+        "CPU threads, at most as many as there are processors, which ranks of one machine "
+        "share; 0: as many",
+        free_to_change);
     schema.number("device_memory", &config.device_memory,
                   "GiB of the device, which --dry-run plans for; 0: what is found (CPUs)",
                   free_to_change);
+    set_stages(schema, computed);
     schema.text("precision", &config.precision,
                 "of products and convolutions in training (weights and losses are float32); fp16 "
                 "scales its losses; bf16 on a CPU that has none computes in fp32",
@@ -262,6 +266,11 @@ core::Schema schema_of(RunConfig& config) {
     schema.flag("activation_checkpointing", &config.activation_checkpointing,
                 "U-Nets' blocks retain only their inputs and are recomputed in the backward "
                 "pass: less memory, a third more work");
+    schema.choice(
+        "reduction", &config.reduction,
+        "how gradients of micro-batches are summed: exact (in whole numbers, the same "
+        "bits for any number of ranks) or float (quicker)",
+        {{"exact", parallel::Reduction::exact}, {"float", parallel::Reduction::floating}});
     schema.number("checkpoint_seconds", &config.checkpoint_seconds, "time between checkpoints",
                   free_to_change);
     schema.number("checkpoints_kept", &config.checkpoints_kept,

@@ -7,6 +7,7 @@
 
 #include "atelier/core/schema.h"
 #include "atelier/distillation/settings.h"
+#include "atelier/parallel/gradient_sum.h"
 #include "atelier/pipeline/stage_kind.h"
 
 namespace atelier::pipeline {
@@ -85,6 +86,7 @@ struct RunConfig {
     double device_memory = 0;  // GiB
     std::string precision = "fp32";
     bool activation_checkpointing = false;
+    parallel::Reduction reduction = parallel::Reduction::exact;
     std::string data_path, test_path;
     std::int64_t data_classes = -1;
     std::vector<std::int64_t> data_shape;

@@ -68,10 +68,28 @@ void check_teacher(const models::ModelCard& teacher, const data::SampleSpec& spe
                     core::to_string(spec.shape), labelled(label_width, captions)));
 }
 
-RunContext::RunContext(LoadedConfig loaded)
+namespace {
+
+/// Of ranks that are told "cuda", each has the GPU of its number on its machine; where a batch
+/// system shows it one GPU only, that one.
+at::Device device_of_rank(const std::string& name, const parallel::Ranks& ranks) {
+    if (ranks.is_alone() || name != "cuda" || !inference::has_device("cuda:1"))
+        return inference::device_of(name);
+    return inference::device_of(fmt::format("cuda:{}", ranks.local_rank()));
+}
+
+}  // namespace
+
+RunContext::RunContext(LoadedConfig loaded, parallel::Ranks& ranks)
     : loaded_(std::move(loaded)),
+      ranks_(ranks),
       output_(config().output),
-      device_(inference::device_of(config().device)) {}
+      device_(device_of_rank(config().device, ranks)) {}
+
+bool RunContext::is_finished(const training::StageFolder& stage) const {
+    if (ranks_.is_alone()) return stage.finished();
+    return !ranks_.from_leader(stage.finished() ? "finished" : "").empty();
+}
 
 const std::shared_ptr<const data::Dataset>& RunContext::raw_data() {
     if (!raw_data_)
@@ -80,7 +98,9 @@ const std::shared_ptr<const data::Dataset>& RunContext::raw_data() {
 }
 
 const std::shared_ptr<const data::Dataset>& RunContext::data() {
-    if (!data_) data_ = draws_latents(config()) ? latent_dataset(*this, raw_data()) : raw_data();
+    if (!data_ && !draws_latents(config())) data_ = raw_data();
+    if (!data_)
+        data_ = ranks_.leader_first("latents", [&] { return latent_dataset(*this, raw_data()); });
     return data_;
 }
 
@@ -163,7 +183,7 @@ training::StageIdentity RunContext::identity(StageKind stage) {
 }
 
 const Split& RunContext::split() {
-    if (!split_) split_ = make_partition(*this);
+    if (!split_) split_ = ranks_.leader_first("partition", [&] { return make_partition(*this); });
     return *split_;
 }
 
@@ -201,10 +221,10 @@ models::Model RunContext::frozen_teacher() {
 }
 
 const diffusion::ConditionTable& RunContext::conditions() {
+    if (!conditions_ && data()->captions().empty())
+        conditions_ = diffusion::ConditionTable::classes(data()->classes());
     if (!conditions_)
-        conditions_ = data()->captions().empty()
-                          ? diffusion::ConditionTable::classes(data()->classes())
-                          : caption_table(*this);
+        conditions_ = ranks_.leader_first("captions", [&] { return caption_table(*this); });
     return *conditions_;
 }
 
@@ -244,6 +264,9 @@ training::LoopSettings RunContext::loop_settings(const std::string& label,
     settings.probe_noise =
         diffusion::image_noise(seed(), 0, config().probe.count, dataset->spec().shape).to(device_);
     settings.probe_condition = conditions.of(labels, device_);
+    settings.reduction = config().reduction;
+    settings.ranks = &ranks_;
+    if (!ranks_.leads()) return settings;  // rank 0 measures and draws
     settings.distance = distance_to_data(*this, classes);
     if (dataset->spec().kind == data::SampleSpec::Kind::latent) {
         if (!autoencoder_)

@@ -30,13 +30,16 @@ struct Split {
 /// A run in progress: its config, its directory, and what several stages need.
 class RunContext {
 public:
-    explicit RunContext(LoadedConfig loaded);
+    /// `ranks` must outlive this.
+    explicit RunContext(LoadedConfig loaded, parallel::Ranks& ranks = parallel::Ranks::alone());
 
     const RunConfig& config() const { return loaded_.config; }
     LoadedConfig& loaded() { return loaded_; }
     const LoadedConfig& loaded() const { return loaded_; }
     const std::filesystem::path& output() const { return output_; }
     at::Device device() const { return device_; }
+    /// Those that make the run together. Rank 0 writes; stages that do not train are its alone.
+    parallel::Ranks& ranks() const { return ranks_; }
     std::uint64_t seed() const { return static_cast<std::uint64_t>(config().seed); }
 
     /// The training data as stored on disk, opened on first use.
@@ -57,6 +60,8 @@ public:
                                 std::optional<std::int64_t> student = std::nullopt) {
         return {path_of(stage, student), identity(stage)};
     }
+    /// Whether rank 0 sees a stage finished. An operation of all ranks.
+    bool is_finished(const training::StageFolder& stage) const;
 
     /// The run's partition, made or read on first use.
     const Split& split();
@@ -92,6 +97,7 @@ public:
 
 private:
     LoadedConfig loaded_;
+    parallel::Ranks& ranks_;
     std::filesystem::path output_;
     at::Device device_;
     std::shared_ptr<const data::Dataset> raw_data_, data_;

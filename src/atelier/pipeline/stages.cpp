@@ -89,11 +89,19 @@ void train_in_parallel(RunContext& context) {
     core::run_processes(commands, static_cast<int>(config.students.parallel));
 }
 
+/// Does a stage. All ranks train it together; what does not train is rank 0's work, for which the
+/// others wait.
+void do_together(const Stage& stage, RunContext& context) {
+    if (stage.work || context.ranks().leads()) stage.run(context);
+    context.ranks().barrier();
+}
+
 void run_students(RunContext& context) {
     const std::int64_t students = context.config().partition.students;
+    const bool alone = context.ranks().is_alone();  // otherwise all train one student at a time
     bool missing = false;
     for (std::int64_t k = 0; k < students; ++k) missing = missing || !student_finished(context, k);
-    if (missing && context.config().students.parallel > 1 && students > 1)
+    if (alone && missing && context.config().students.parallel > 1 && students > 1)
         return train_in_parallel(context);
     for (std::int64_t k = 0; k < students; ++k) run_student(context, k);
     at::set_num_threads(static_cast<int>(context.config().threads));
@@ -140,14 +148,14 @@ void run_stages(RunContext& context) {
     last_student_stage(context.config());
     bool students_are_done = false;
     for (const Stage& stage : stages(context.config())) {
-        if (!stage.student) stage.run(context);
+        if (!stage.student) do_together(stage, context);
         else if (!std::exchange(students_are_done, true)) run_students(context);
     }
 }
 
 void run_stages_of(RunContext& context, StageKind kind) {
     for (const Stage& stage : stages(context.config())) {
-        if (stage.kind == kind) stage.run(context);
+        if (stage.kind == kind) do_together(stage, context);
     }
 }
 
@@ -157,7 +165,7 @@ void run_student(RunContext& context, std::int64_t student, std::optional<StageK
     if (!has_tsm && only.value_or(StageKind::tsm) == StageKind::tsm)
         make_student(context, student, StageKind::tsm);  // says why
     for (const Stage& stage : stages(context.config())) {
-        if (stage.student == student && (!only || *only == stage.kind)) stage.run(context);
+        if (stage.student == student && (!only || *only == stage.kind)) do_together(stage, context);
     }
 }
 

@@ -145,10 +145,9 @@ NetworkCost head_cost(const networks::Network& network, const ExecutionMode& mod
 double score_matching_bytes(const NetworkCost& model, const NetworkCost* teacher,
                             const OptimizerState& optimizer, const Batch& batch,
                             const ExecutionMode& mode) {
-    const double accumulated = batch.accumulates ? gradient_bytes(model) : 0;
     double working =
         std::max(training_pass_bytes(model, batch.samples, mode), gradient_bytes(model)) +
-        accumulated;
+        batch.sum_bytes * model.parameters;
     working = std::max(working, evaluation_bytes(model, batch.probe, mode));
     if (teacher)
         working = std::max(working, frozen_evaluation_bytes(*teacher, batch.samples, mode));
@@ -169,7 +168,7 @@ double distillation_bytes(const DistillationCost& m, const Batch& batch,
         fake = std::max(fake, with_head);
     }
     fake = std::max(fake, gradient_bytes(m.fake)) + (m.gan ? gradient_bytes(m.head) : 0) +
-           (batch.accumulates ? gradient_bytes(m.fake) : 0);
+           batch.sum_bytes * m.fake.parameters;
     // The student's update: teacher and fake score evaluate samples whose graph is retained.
     const double graph = retained_bytes(m.student, n, mode);
     double others =
@@ -183,7 +182,7 @@ double distillation_bytes(const DistillationCost& m, const Batch& batch,
     if (m.regression) others = std::max(others, training_pass_bytes(m.student, n, mode));
     double student = std::max({graph + others, training_pass_bytes(m.student, n, mode),
                                gradient_bytes(m.student)}) +
-                     (batch.accumulates ? gradient_bytes(m.student) : 0);
+                     batch.sum_bytes * m.student.parameters;
     const OptimizerState critic{
         .keeps_best = m.optimizer.keeps_best};  // the best weights of all networks are kept
     const double persistent =

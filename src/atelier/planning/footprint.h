@@ -39,10 +39,13 @@ struct OptimizerState {
     bool keeps_best = false;  // a copy of the best weights
 };
 
+/// Bytes for each number of a gradient that is summed over micro-batches (parallel::Reduction).
+inline constexpr double exact_sum = 8, float_sum = 4;
+
 struct Batch {
-    double samples = 0;        // per micro-batch
-    bool accumulates = false;  // several micro-batches per update
-    double probe = 0;          // samples that a probe draws together
+    double samples = 0;    // per micro-batch
+    double sum_bytes = 0;  // with several micro-batches per update, one of the two above
+    double probe = 0;      // samples that a probe draws together
 };
 
 /// Bytes that a stage needs on its device, from the sizes of its tensors and how long LibTorch's

@@ -126,9 +126,12 @@ std::vector<Group> groups_of(const pipeline::RunConfig& config, const nlohmann::
     return groups;
 }
 
-Batch batch_of(std::int64_t micro_batch, std::int64_t batch, const pipeline::ProbeConfig& probe) {
+Batch batch_of(std::int64_t micro_batch, std::int64_t batch, const pipeline::RunConfig& config) {
+    const pipeline::ProbeConfig& probe = config.probe;
+    const double sum = config.reduction == parallel::Reduction::exact ? exact_sum : float_sum;
     const std::int64_t drawn = probe.batch > 0 ? std::min(probe.batch, probe.count) : probe.count;
-    return {static_cast<double>(micro_batch), micro_batch < batch, static_cast<double>(drawn)};
+    return {static_cast<double>(micro_batch), micro_batch < batch ? sum : 0,
+            static_cast<double>(drawn)};
 }
 
 double averages(const distillation::Optimization& optimization) {
@@ -157,7 +160,7 @@ PlannedStage teacher_stage(const pipeline::RunConfig& config, const pipeline::St
         const ExecutionMode mode = execution_mode(config, recompute);
         return score_matching_bytes(network_cost(network, mode), nullptr,
                                     {averages(config.teacher.training.optimization)},
-                                    batch_of(n, config.teacher.training.batch, config.probe), mode);
+                                    batch_of(n, config.teacher.training.batch, config), mode);
     };
     return stage;
 }
@@ -177,7 +180,7 @@ PlannedStage tsm_stage(const pipeline::RunConfig& config, const pipeline::Stage&
         const NetworkCost teacher_cost = network_cost(teacher, mode);
         return score_matching_bytes(network_cost(network, mode), &teacher_cost,
                                     {averages(config.tsm.optimization)},
-                                    batch_of(n, config.tsm.batch, config.probe), mode);
+                                    batch_of(n, config.tsm.batch, config), mode);
     };
     return stage;
 }
@@ -229,7 +232,7 @@ PlannedStage matching_stage(const pipeline::RunConfig& config, const pipeline::S
                       std::int64_t n, bool recompute) {
         const ExecutionMode mode = execution_mode(config, recompute);
         return distillation_bytes(distillation_cost(config, settings, gan, teacher, student, mode),
-                                  batch_of(n, settings.batch, config.probe), mode);
+                                  batch_of(n, settings.batch, config), mode);
     };
     return stage;
 }
