@@ -117,7 +117,7 @@ TEST_F(DiffusersCommands, sample_draws_a_prompt_and_repeats_byte_for_byte) {
 }
 
 TEST_F(DiffusersCommands, embed_writes_pooled_rows_and_resumes_after_an_interruption) {
-    constexpr std::int64_t prompts = 130, done = 70;
+    constexpr std::int64_t prompts = 130, done = 64, partly = 6;  // of the second batch
     std::string text;
     for (std::int64_t i = 0; i < prompts; ++i) text += fmt::format("prompt {}\n", i);
     core::write_text(path("prompts.txt"), text);
@@ -131,24 +131,43 @@ TEST_F(DiffusersCommands, embed_writes_pooled_rows_and_resumes_after_an_interrup
     EXPECT_EQ(whole.sizes().vec(), (graph::Shape{prompts, 16}));
     EXPECT_EQ(conditions::Embeddings(path("e.safetensors")).rows(), prompts);
     EXPECT_EQ(folder_.entries(), 2U);
-    // Rows that exist already are kept, and an incomplete one is made again.
+    // Whole batches that exist already are kept, and an incomplete one is made again.
     const auto metadata = core::SafetensorsFile(path("e.safetensors")).metadata();
     core::write_json(
         path("e.safetensors.unfinished.json"),
         {{"encoder", metadata.at("encoder")}, {"prompts", metadata.at("prompts")}, {"width", 16}});
     std::ofstream(path("e.safetensors.unfinished"), std::ios::binary)
-        << std::string(done * 16 * 4 + 5, '\0');
+        << std::string((done + partly) * 16 * 4 + 5, '\0');
     const Tensor resumed = embed();
     EXPECT_EQ(resumed.narrow(0, 0, done).abs().max().item<double>(), 0);
-    EXPECT_LT(backends::relative_distance(resumed.narrow(0, done, prompts - done),
-                                          whole.narrow(0, done, prompts - done)),
-              1e-5);
+    EXPECT_TRUE(
+        at::equal(resumed.narrow(0, done, prompts - done), whole.narrow(0, done, prompts - done)));
     // Those of other prompts are not.
     core::write_json(path("e.safetensors.unfinished.json"),
                      {{"encoder", metadata.at("encoder")}, {"prompts", "others"}, {"width", 16}});
     std::ofstream(path("e.safetensors.unfinished"), std::ios::binary)
         << std::string(done * 16 * 4, '\0');
     EXPECT_TRUE(embed().equal(whole));
+}
+
+TEST_F(DiffusersCommands, shards_of_embed_are_together_one_runs_file) {
+    std::string text;
+    for (int i = 0; i < 600; ++i) text += fmt::format("prompt {}\n", i);  // three files
+    core::write_text(path("prompts.txt"), text);
+    const auto embed = [&](const std::string& out, const std::vector<std::string>& more) {
+        std::vector<std::string> words{"embed", model(), path("prompts.txt"), "--out", path(out)};
+        words.insert(words.end(), more.begin(), more.end());
+        const Answer answer = atelier(words);
+        EXPECT_EQ(answer.code, 0) << answer.error;
+    };
+    embed("whole.safetensors", {});
+    embed("two.safetensors", {"--shard", "2/2"});
+    EXPECT_FALSE(std::filesystem::exists(path("two.safetensors")));
+    embed("two.safetensors", {"--shard", "2/2"});  // done again
+    embed("two.safetensors", {"--shard", "1/2"});
+    EXPECT_EQ(core::read_text(path("two.safetensors")), core::read_text(path("whole.safetensors")));
+    embed("two.safetensors", {"--shard", "2/2"});
+    EXPECT_FALSE(std::filesystem::exists(path("two.safetensors.parts")));
 }
 
 TEST_F(DiffusersCommands, embed_names_the_line_that_is_not_utf8) {

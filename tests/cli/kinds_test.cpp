@@ -52,6 +52,8 @@ const std::map<std::pair<std::string, std::string>, std::string> holes{
     {{"sdxl_directory", "convert"}, "Stable Diffusion 1 and 2 only"},
     {{"sd3_directory", "convert"}, "Stable Diffusion 1 and 2 only"},
     {{"dit_directory", "convert"}, "Stable Diffusion 1 and 2 only"},
+    // Shards write pictures, each a file of its own.
+    {{"points", "shards"}, "points are written as .npz or .png, not as a folder"},
 };
 
 nlohmann::json image_config() {
@@ -216,8 +218,38 @@ protected:
         if (is_directory()) words.insert(words.end(), {"--sampler", "euler", "--steps", "2"});
         const Answer answer = atelier(words);
         if (!has("evaluate", answer)) return;
-        const auto results = nlohmann::json::parse(answer.out);
+        auto results = nlohmann::json::parse(answer.out);
         EXPECT_FALSE(results.at("models").at(model_).at("metrics").empty());
+        words[7] = path("shared");
+        for (const char* shard : {"2/2", "1/2"}) {
+            std::vector<std::string> part = words;
+            part.insert(part.end(), {"--shard", shard});
+            const Answer made = atelier(part);
+            EXPECT_EQ(made.code, 0) << made.error;
+        }
+        auto shared = core::read_json(folder_ / "shared/evaluation.json");
+        for (auto* each : {&results, &shared}) {
+            for (auto& [name, result] : each->at("models").items()) result.erase("latency");
+        }
+        EXPECT_EQ(shared, results);
+    }
+
+    /// Two shards write the files of one process.
+    void shards() const {
+        std::vector<std::string> words = sampling(model_, "shards");
+        words.insert(words.end(), {"--shard", "1/2"});
+        if (!has("shards", atelier(words))) return;
+        words.back() = "2/2";
+        EXPECT_EQ(atelier(words).code, 0);
+        EXPECT_EQ(atelier(words).code, 0) << "again";
+        EXPECT_EQ(atelier(sampling(model_, "whole")).code, 0);
+        int pictures = 0;
+        for (const auto& entry : fs::directory_iterator(folder_ / "whole")) {
+            ++pictures;
+            EXPECT_EQ(core::read_text(entry.path()),
+                      core::read_text(folder_ / "shards" / entry.path().filename()));
+        }
+        EXPECT_GT(pictures, 1);
     }
 
     void quantize() const {
@@ -294,6 +326,7 @@ protected:
 
 TEST_P(EveryKind, has_every_feature) {
     sample();
+    shards();
     serve();
     evaluate();
     quantize();

@@ -1,3 +1,4 @@
+#include <algorithm>
 #include <fstream>
 
 #include "atelier/core/atomic_file.h"
@@ -116,6 +117,41 @@ TEST_F(LatentRun, prompts_alone_train_students_that_draw_prompts_and_become_diff
     EXPECT_NE(atelier({"inspect", ensemble})
                   .error.find("vae/diffusion_pytorch_model.safetensors: differs from its checksum"),
               std::string::npos);
+}
+
+TEST_F(LatentRun, images_and_captions_can_be_encoded_beforehand_in_shards) {
+    write_images();
+    const auto of = [&](const std::string& name, const std::string& output,
+                        std::vector<std::string> more = {}) {
+        auto words = command("sd15-msd4-dm", path("pictures"), {"dm.steps=1"});
+        words[0] = name;
+        std::ranges::find(words, "output=" + path("run"))->assign("output=" + path(output));
+        words.insert(words.end(), more.begin(), more.end());
+        return atelier(words);
+    };
+    const Answer early = of("encode", "run", {"--shard", "1/2"});
+    EXPECT_EQ(early.code, 2);
+    EXPECT_NE(early.error.find("has no finished teacher yet"), std::string::npos) << early.error;
+    for (const char* output : {"run", "other"}) EXPECT_EQ(of("teacher", output).code, 0);
+    EXPECT_FALSE(fs::exists(folder_ / "run/latents"));
+    const Answer second = of("encode", "run", {"--shard", "2/2"});  // there is one file of each
+    EXPECT_EQ(second.code, 0) << second.error;
+    EXPECT_NE(second.error.find("shard 2/2 is done, others of the 2 are not"), std::string::npos);
+    const Answer first = of("encode", "run", {"--shard", "1/2"});
+    EXPECT_EQ(first.code, 0) << first.error;
+    const Answer all = of("partition", "other");  // encodes what it needs
+    EXPECT_EQ(all.code, 0) << all.error;
+    for (const char* file : {"latents/shard-00000.safetensors", "texts/shard-00000.safetensors"})
+        EXPECT_EQ(core::read_text(folder_ / "run" / file),
+                  core::read_text(folder_ / "other" / file));
+    const Answer later = of("partition", "run");
+    EXPECT_EQ(later.code, 0) << later.error;
+    EXPECT_EQ(later.error.find("encoding"), std::string::npos) << later.error;
+    const Answer pixels =
+        atelier({"encode", std::string(ATELIER_SOURCE_DIR) + "/configs/toy2d.toml",
+                 "output=" + path("toy")});
+    EXPECT_EQ(pixels.code, 2);
+    EXPECT_NE(pixels.error.find("there is nothing to encode here"), std::string::npos);
 }
 
 TEST_F(LatentRun,

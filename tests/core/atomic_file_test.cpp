@@ -395,4 +395,32 @@ TEST(DirectoryLock, dies_with_its_process) {
     const DirectoryLock lock(folder.path());
 }
 
+TEST(AddFilesAtomically, puts_files_into_a_folder_that_may_hold_others) {
+    const TestFolder folder;
+    write_text(folder / "out/kept", "kept");
+    write_text(folder / "out/b", "old");
+    add_files_atomically(folder / "out/", [&](const auto& temporary) {
+        EXPECT_EQ(temporary.parent_path(), folder / "out");
+        write_text(temporary / "a", "new a");
+        write_text(temporary / "b", "new b");
+        EXPECT_EQ(read_text(folder / "out/b"), "old") << "before all are written";
+    });
+    EXPECT_EQ(read_text(folder / "out/kept"), "kept");
+    EXPECT_EQ(read_text(folder / "out/a"), "new a");
+    EXPECT_EQ(read_text(folder / "out/b"), "new b");
+    const auto begin = std::filesystem::directory_iterator(folder / "out");
+    EXPECT_EQ(std::distance(begin, {}), 3);
+}
+
+TEST(AddFilesAtomically, leaves_nothing_behind_when_filling_fails) {
+    const TestFolder folder;
+    EXPECT_THROW(add_files_atomically(folder / "out",
+                                      [&](const auto& temporary) {
+                                          write_text(temporary / "a", "half");
+                                          throw Error("stopped");
+                                      }),
+                 Error);
+    EXPECT_TRUE(std::filesystem::is_empty(folder / "out"));
+}
+
 }  // namespace atelier::core

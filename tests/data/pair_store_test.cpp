@@ -230,5 +230,30 @@ TEST_F(PairStoreFolder, a_tensor_that_is_missing_or_of_another_type_or_size_is_n
     expect_refused(shard(1).filename().string(), "\"labels\" must be");
 }
 
+TEST_F(PairStoreFolder, is_finished_by_the_process_that_finds_all_shards) {
+    const auto write_own = [&](const core::Shard& mine) {
+        requested.clear();
+        done.clear();
+        return write_pairs(
+            path, plan,
+            [&](std::int64_t first, std::int64_t n) {
+                requested.emplace_back(first, n);
+                return numbered_pairs(first, n);
+            },
+            [&](std::int64_t so_far) { done.push_back(so_far); }, mine);
+    };
+    EXPECT_FALSE(write_own({0, 2}));
+    EXPECT_EQ(requested, (std::vector<Request>{{0, 4}, {8, 2}}));
+    EXPECT_EQ(done, (std::vector<std::int64_t>{4, 6}));
+    EXPECT_EQ(plan.pairs_of({0, 2}), 6);
+    EXPECT_FALSE(fs::exists(path / "manifest.json"));
+    EXPECT_TRUE(write_own({1, 2}));
+    EXPECT_EQ(requested, (std::vector<Request>{{4, 4}}));
+    EXPECT_EQ(PairStore(path, "hash of the teacher").size(), 10);
+    EXPECT_TRUE(write_own({0, 2})) << "again";
+    EXPECT_EQ(requested, (std::vector<Request>{}));
+    EXPECT_TRUE(write_own({6, 7})) << "there are fewer files than shards";
+}
+
 }  // namespace
 }  // namespace atelier::data

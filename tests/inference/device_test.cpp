@@ -100,5 +100,15 @@ TEST(Device, ThatDoesNotExistIsRejectedOnUse) {
     }
 }
 
+TEST(DeviceOfProcess, deals_the_gpus_out_in_turn_where_any_will_do) {
+    EXPECT_EQ(device_of_process("cuda", 0, 4), "cuda:0");
+    EXPECT_EQ(device_of_process("cuda", 3, 4), "cuda:3");
+    EXPECT_EQ(device_of_process("cuda", 5, 4), "cuda:1");
+    EXPECT_EQ(device_of_process("cuda", 1, 1), "cuda");
+    EXPECT_EQ(device_of_process("cuda", 1, 0), "cuda");
+    EXPECT_EQ(device_of_process("cuda:2", 1, 4), "cuda:2");
+    EXPECT_EQ(device_of_process("cpu", 1, 4), "cpu");
+}
+
 }  // namespace
 }  // namespace atelier::inference

@@ -1,6 +1,8 @@
 #include "atelier/inference/pipeline.h"
 
+#include <algorithm>
 #include <cmath>
+#include <set>
 
 #include "atelier/core/signals.h"
 #include "atelier/diffusion/samplers.h"
@@ -134,6 +136,33 @@ TEST_F(ClassEnsemble, more_samples_than_fit_a_batch_of_the_network_are_as_if_dra
         EXPECT_TRUE(
             near(all.narrow(0, static_cast<std::int64_t>(i), 1), generator->draw(one(request, i))))
             << i;
+    }
+}
+
+TEST_F(ClassEnsemble, batches_have_the_same_bits_alone_as_among_all_others) {
+    const std::vector<std::int64_t> classes{0, 2, 1};
+    const Requests request = class_requests(1300, 3, classes, generator->prior());
+    for (const Engine::Kind kind :
+         {Engine::Kind::torch, Engine::Kind::openvino, Engine::Kind::native}) {
+        const auto pipeline = open(path, "", {.kind = kind});
+        const Tensor all = pipeline->draw_all(request);
+        const auto batches = pipeline->batches(request);
+        std::vector<int> times(request.size());
+        EXPECT_GT(batches.size(), 5U) << "1300 samples, at most 256 each";
+        for (const auto& batch : batches) {
+            Requests alone;
+            std::set<std::int64_t> students;
+            for (const std::int64_t i : batch) {
+                alone.push_back(request[static_cast<std::size_t>(i)]);
+                students.insert(pipeline->student_of(alone.back().condition));
+                ++times[static_cast<std::size_t>(i)];
+            }
+            EXPECT_EQ(students.size(), 1U);
+            EXPECT_TRUE(at::equal(pipeline->draw_all(alone),
+                                  all.index_select(0, at::tensor(batch, at::kLong))))
+                << name_of(kind) << ", from " << batch.front();
+        }
+        EXPECT_EQ(std::ranges::count(times, 1), 1300) << "each in one batch";
     }
 }
 

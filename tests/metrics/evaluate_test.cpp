@@ -220,6 +220,48 @@ TEST(Evaluator, uses_all_samples_for_statistics_and_keeps_a_sample_of_features) 
     }
 }
 
+TEST(Evaluator, of_parts_that_several_processes_made_gives_the_same_result) {
+    const core::TestFolder folder;
+    const auto reference = halves(2100, 1), real = halves(4500, 5);  // two batches, and three
+    Protocol protocol = small_protocol(4100);
+    protocol.seeds = {1, 2};
+    const Thumbnails pixels(1);
+    const EvaluationTarget target{real_samples(real), "abc", {{"name", "real"}}};
+    const nlohmann::json whole = Evaluator(reference, &pixels, protocol).evaluate(target);
+    for (const std::int64_t index : {2, 0, 1}) {
+        const auto parts = std::make_shared<EvaluationParts>(
+            folder / "parts", folder / "evaluation.json", core::Shard{index, 3});
+        Evaluator evaluator(reference, &pixels, protocol, parts);
+        parts->begin({{"real", evaluator.protocol_of(target)}});
+        evaluator.share_reference();
+        evaluator.share(target);
+        EXPECT_EQ(parts->batches(), 2 + 2 * 3);
+        EXPECT_EQ(parts->complete(), index == 1) << "the last of them";
+        if (!parts->complete()) continue;
+        evaluator.read_reference();
+        EXPECT_EQ(evaluator.evaluate(target), whole);
+        EXPECT_FALSE(parts->removed_by_another());
+        parts->remove();
+        EXPECT_TRUE(parts->removed_by_another());
+    }
+}
+
+TEST(EvaluationParts, of_another_evaluation_are_refused_and_a_result_is_known_by_its_protocols) {
+    const core::TestFolder folder;
+    EvaluationParts parts(folder / "parts", folder / "evaluation.json", {0, 2});
+    parts.begin({{"model", {{"count", 10}}}});
+    parts.begin({{"model", {{"count", 10}}}});
+    EXPECT_NE(
+        error_of([&] { parts.begin({{"model", {{"count", 11}}}}); }).find("another evaluation"),
+        std::string::npos);
+    const nlohmann::json result{{"models", {{"model", {{"protocol", {{"count", 10}}}}}}}};
+    EXPECT_TRUE(parts.finished({{"model", {{"count", 10}}}}).is_null());
+    core::write_json(folder / "evaluation.json", result);
+    EXPECT_EQ(parts.finished({{"model", {{"count", 10}}}}), result);
+    EXPECT_TRUE(parts.finished({{"model", {{"count", 11}}}}).is_null());
+    EXPECT_TRUE(parts.finished({{"other", {{"count", 10}}}}).is_null());
+}
+
 TEST(Evaluator, warns_about_frechet_distances_of_few_images_per_class) {
     const Evaluator evaluator(halves(24, 1), &extractor(),
                               small_protocol(20));  // 10 and 12 of each class, and 16 features

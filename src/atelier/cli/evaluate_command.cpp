@@ -1,4 +1,5 @@
 #include <CLI/CLI.hpp>
+#include <functional>
 #include <iostream>
 #include <limits>
 
@@ -10,6 +11,7 @@
 #include "atelier/core/atomic_file.h"
 #include "atelier/core/error.h"
 #include "atelier/core/log.h"
+#include "atelier/core/shard.h"
 #include "atelier/data/prompt_file.h"
 #include "atelier/data/sampling.h"
 #include "atelier/metrics/measuring.h"
@@ -26,7 +28,7 @@ namespace atelier::cli {
 namespace {
 
 struct EvaluateArguments {
-    std::string subject, out, sampler, protocol = "atelier", classes;
+    std::string subject, out, sampler, protocol = "atelier", classes, shard;
     std::vector<std::string> overrides;
     metrics::EvaluationConfig config;
     EngineOptions engine;
@@ -40,6 +42,7 @@ struct EvaluateArguments {
 
 void evaluate_config(const EvaluateArguments& arguments) {
     pipeline::RunContext context(pipeline::load_config(arguments.subject, arguments.overrides));
+    if (!arguments.shard.empty()) context.set_shard(core::shard_of(arguments.shard));
     pipeline::check_run(context);
     for (const std::string& warning :
          pipeline::check_before_training(context.loaded(), context.raw_data().get()))
@@ -65,6 +68,32 @@ void write(const EvaluateArguments& arguments, const nlohmann::json& results,
                     extra_output.empty()
                         ? ""
                         : " and " + (std::filesystem::path(arguments.out) / extra_output).string());
+}
+
+/// Says how far a shared evaluation is whose parts are not all there yet.
+void report_parts(const EvaluateArguments& arguments) {
+    const metrics::EvaluationParts& parts = *arguments.config.parts;
+    core::log::info(
+        "shard {} is done; {} of {} parts are there, and the shard that finds them all writes {}",
+        parts.shard().name(), parts.batches() - parts.missing(), parts.batches(),
+        result_file(arguments).string());
+    if (arguments.json)
+        std::cout << nlohmann::json{{"shard", parts.shard().name()},
+                                    {"parts", parts.batches()},
+                                    {"missing", parts.missing()}}
+                         .dump()
+                  << std::endl;
+}
+
+/// Calls `measure`, and `write` with its result; of several shards only one that finds all parts
+/// there writes.
+void measure_and_write(const EvaluateArguments& arguments,
+                       const std::function<nlohmann::json()>& measure,
+                       const std::function<void(const nlohmann::json&)>& write) {
+    const nlohmann::json results = metrics::with_parts(arguments.config, measure);
+    if (results.is_null()) return report_parts(arguments);
+    write(results);
+    if (arguments.config.parts) arguments.config.parts->remove();
 }
 
 /// Logs the seeds, since metrics of different seeds differ by chance.
@@ -103,14 +132,17 @@ void evaluate_samples_of_model(EvaluateArguments& arguments) {
     metrics::drawn_classes(arguments.config.protocol.classes, arguments.config.count, 0,
                            generator->prior());  // throws before anything is evaluated
     log_seeds(arguments);
-    const nlohmann::json results =
-        measure(arguments.config, {{arguments.subject, generator.get()}});
-    const std::filesystem::path out(arguments.out);
-    const auto requests = inference::class_requests(100, static_cast<std::uint64_t>(arguments.seed),
-                                                    {}, generator->prior());
-    pipeline::draw_samples(out / "samples", generator->spec(), generator->draw(requests),
-                           inference::classes_of(requests));
-    write(arguments, results, "samples.png");
+    measure_and_write(
+        arguments,
+        [&] { return measure(arguments.config, {{arguments.subject, generator.get()}}); },
+        [&](const nlohmann::json& results) {
+            const auto requests = inference::class_requests(
+                100, static_cast<std::uint64_t>(arguments.seed), {}, generator->prior());
+            pipeline::draw_samples(std::filesystem::path(arguments.out) / "samples",
+                                   generator->spec(), generator->draw(requests),
+                                   inference::classes_of(requests));
+            write(arguments, results, "samples.png");
+        });
 }
 
 void evaluate_prompted(EvaluateArguments& arguments) {
@@ -125,7 +157,14 @@ void evaluate_prompted(EvaluateArguments& arguments) {
                                                       .steps = arguments.steps,
                                                       .guidance = arguments.guidance});
     log_seeds(arguments);
-    write(arguments, metrics::measure(config, {{arguments.subject, pipeline.get()}}));
+    measure_and_write(
+        arguments, [&] { return metrics::measure(config, {{arguments.subject, pipeline.get()}}); },
+        [&](const nlohmann::json& results) { write(arguments, results); });
+}
+
+/// All of the work, where it is not divided.
+core::Shard shard_of(const EvaluateArguments& arguments) {
+    return arguments.shard.empty() ? core::Shard{} : core::shard_of(arguments.shard);
 }
 
 /// Whether `path` holds data rather than a model.
@@ -184,7 +223,15 @@ void evaluate_on_captions(EvaluateArguments& arguments) {
         const GenerationCost cost =
             draw_prompts({arguments.subject, arguments.sampler, arguments.steps, arguments.guidance,
                           arguments.seed, side},
-                         captions, images_path, arguments.engine.chosen());
+                         captions, images_path, arguments.engine.chosen(), shard_of(arguments));
+        if (cost.missing > 0) {
+            core::log::info(
+                "shard {} is done; {} of {} images are not there yet, and the shard that finds "
+                "them "
+                "all measures them",
+                shard_of(arguments).name(), cost.missing, captions.size());
+            return;
+        }
         nlohmann::json results =
             measure_images(config, images_path, clip_captions(), arguments.subject);
         results["models"][arguments.subject].update(
@@ -201,12 +248,18 @@ void evaluate_on_captions(EvaluateArguments& arguments) {
                                " reads no prompts; name a model that does, a diffusers directory, "
                                "or images that were made of the captions");
     }
+    if (!arguments.shard.empty())
+        throw core::UsageError(
+            "--shard: images that exist are measured with their captions by one process; leave "
+            "--captions and --clip out, or --shard");
     write(arguments, measure_images(config, arguments.subject, clip_captions()));
 }
 
 void evaluate_images(const EvaluateArguments& arguments) {
     reject_attributes(arguments);
-    write(arguments, measure_images(arguments.config, arguments.subject));
+    measure_and_write(
+        arguments, [&] { return measure_images(arguments.config, arguments.subject); },
+        [&](const nlohmann::json& results) { write(arguments, results); });
 }
 
 /// Replaces a run by its ensemble; throws on what is neither a model nor data.
@@ -284,6 +337,10 @@ void evaluate_model(EvaluateArguments& arguments) {
     check_arguments(arguments);
     apply_protocol(arguments);
     check_output(arguments);
+    if (!arguments.shard.empty() && arguments.captions.empty())
+        arguments.config.parts = std::make_shared<metrics::EvaluationParts>(
+            std::filesystem::path(arguments.out) / "parts", result_file(arguments),
+            shard_of(arguments));
     if (!arguments.captions.empty()) evaluate_on_captions(arguments);
     else if (is_data(arguments.subject)) evaluate_images(arguments);
     else if (inference::reads_prompts(arguments.subject)) evaluate_prompted(arguments);
@@ -371,6 +428,9 @@ void add_evaluate_command(CLI::App& app) {
         ->check(CLI::Range(1, 10000));
     arguments->engine.add_to(*command);
     command->add_option("--out", arguments->out, "folder for evaluation.json and samples.png");
+    add_shard_option(*command, arguments->shard,
+                     "samples and of their features; the shard that finds all parts there writes "
+                     "the result");
     command->add_flag("--json", arguments->json, "print the result as JSON");
     command->footer(
         "Examples:\n  atelier evaluate models/fashion-mnist/k4 --data "

@@ -56,7 +56,8 @@ void check_no_stop() {
 }  // namespace
 
 GenerationCost draw_prompts(const PromptImages& settings, std::span<const std::string> prompts,
-                            const fs::path& folder, const inference::Engine& engine) {
+                            const fs::path& folder, const inference::Engine& engine,
+                            const core::Shard& mine) {
     const backends::Deterministic deterministic;
     const auto pipeline =
         inference::Pipeline::load(settings.model, {.engine = engine,
@@ -69,39 +70,44 @@ GenerationCost draw_prompts(const PromptImages& settings, std::span<const std::s
                         {"side", settings.side}});
     if (settings.side > 0) description["filter"] = core::name_of(core::ResizeFilter::lanczos);
     begin_folder(folder, description);
-    std::vector<std::int64_t> missing;
-    for (std::int64_t i = 0; i < static_cast<std::int64_t>(prompts.size()); ++i) {
-        if (!fs::exists(image_path(folder, i))) missing.push_back(i);
-    }
-    const auto total = static_cast<std::int64_t>(prompts.size()),
-               existing = total - static_cast<std::int64_t>(missing.size());
+    const auto total = static_cast<std::int64_t>(prompts.size());
+    const auto missing_from = [&](std::int64_t first, std::int64_t count) {
+        std::int64_t missing = 0;
+        for (std::int64_t i = first; i < first + count; ++i)
+            missing += !fs::exists(image_path(folder, i));
+        return missing;
+    };
+    const std::int64_t existing = total - missing_from(0, total);
     if (existing > 0)
         core::log::info("{}: {} of {} images exist already", folder.string(), existing, total);
     core::Progress progress("sampling", total, "images", existing);
-    for (std::size_t first = 0; first < missing.size(); first += images_per_batch) {
+    std::int64_t done = existing;
+    for (std::int64_t first = 0; first < total; first += images_per_batch) {
+        const std::int64_t count = std::min(images_per_batch, total - first),
+                           missing = missing_from(first, count);
+        if (missing == 0 || !mine.owns(first / images_per_batch)) continue;
         check_no_stop();
-        const std::vector<std::int64_t> numbers(
-            missing.begin() + static_cast<std::ptrdiff_t>(first),
-            missing.begin() +
-                static_cast<std::ptrdiff_t>(std::min(first + images_per_batch, missing.size())));
         std::vector<inference::SampleRequest> batch;
-        for (const std::int64_t i : numbers)
+        for (std::int64_t i = first; i < first + count; ++i)
             batch.push_back({static_cast<std::uint64_t>(settings.seed), i,
                              prompts[static_cast<std::size_t>(i)]});
         const Tensor pixels = pipeline->decode(pipeline->draw(batch, check_no_stop));
-        for (std::size_t i = 0; i < numbers.size(); ++i) {
-            core::Image image = data::image_of(pixels[static_cast<std::int64_t>(i)]);
+        for (std::int64_t i = 0; i < count; ++i) {
+            const fs::path path = image_path(folder, first + i);
+            if (fs::exists(path)) continue;
+            core::Image image = data::image_of(pixels[i]);
             if (settings.side > 0 &&
                 (image.width != settings.side || image.height != settings.side))
                 image = core::centre_crop(image, settings.side, core::ResizeFilter::lanczos);
-            core::write_png(image_path(folder, numbers[i]), image,
-                            {{"prompt", inference::prompt_of(batch[i].condition)},
+            core::write_png(path, image,
+                            {{"prompt", prompts[static_cast<std::size_t>(first + i)]},
                              {"seed", std::to_string(settings.seed)},
-                             {"number", std::to_string(numbers[i])}});
+                             {"number", std::to_string(first + i)}});
         }
-        progress.update(existing + static_cast<std::int64_t>(first + numbers.size()));
+        progress.update(done += missing);
     }
-    return {pipeline->parameters_of_student(0), description.at("evaluations").get<std::int64_t>()};
+    return {pipeline->parameters_of_student(0), description.at("evaluations").get<std::int64_t>(),
+            missing_from(0, total)};
 }
 
 }  // namespace atelier::cli

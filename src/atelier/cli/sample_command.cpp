@@ -7,11 +7,15 @@
 #include "atelier/cli/engine_options.h"
 #include "atelier/cli/image_output.h"
 #include "atelier/cli/low_rank_option.h"
+#include "atelier/cli/shared_pictures.h"
 #include "atelier/cli/text_options.h"
 #include "atelier/cli/usage.h"
 #include "atelier/conditions/prompt_hints.h"
 #include "atelier/core/error.h"
+#include "atelier/core/hash.h"
+#include "atelier/core/log.h"
 #include "atelier/core/progress.h"
+#include "atelier/core/shard.h"
 #include "atelier/inference/pipeline.h"
 #include "atelier/metrics/two_d.h"
 #include "atelier/models/diffusers_directory.h"
@@ -26,7 +30,7 @@ namespace {
 namespace fs = std::filesystem;
 
 struct SampleArguments {
-    std::string model, out, sampler, noise;
+    std::string model, out, sampler, noise, shard;
     EngineOptions engine;
     std::int64_t count = 1, seed = 0;
     std::optional<std::int64_t> steps;
@@ -34,6 +38,7 @@ struct SampleArguments {
     std::vector<std::string> classes, low_rank;
     TextOptions text;
     bool json = false;
+    ImageText files;  // the content of --noise and --lora, for images' metadata
 };
 
 constexpr std::int64_t classes_per_row = 10, prompt_columns = 8;
@@ -130,20 +135,34 @@ Tensor draw(const SampleArguments& arguments, inference::Pipeline& pipeline,
     return pipeline.sample(requests, {}, [&] { progress.update(++done); });
 }
 
-/// The metadata of image i.
-std::map<std::string, std::string> text_of(inference::Pipeline& pipeline,
-                                           const inference::SampleRequest& request) {
+/// The content of the files that samples follow from, beside the model's.
+ImageText hashes_of_files(const SampleArguments& arguments) {
+    ImageText hashes;
+    if (!arguments.noise.empty()) hashes["noise"] = core::sha256_of_file(arguments.noise);
+    std::vector<std::string> deltas;
+    for (const models::LowRankFile& file : low_rank_files(arguments.low_rank))
+        deltas.push_back(fmt::format("{}:{}", core::sha256_of_file(file.path), file.scale));
+    if (!deltas.empty()) hashes["low_rank"] = fmt::format("{}", fmt::join(deltas, ","));
+    return hashes;
+}
+
+/// The metadata of image i. `hashed`: with the hash of the weights, which must be read for it.
+ImageText text_of(const SampleArguments& arguments, inference::Pipeline& pipeline,
+                  const inference::SampleRequest& request, bool hashed = true) {
     const std::int64_t student = pipeline.student_of(request.condition);
     serving::ImageOrigin origin = serving::image_origin(
-        pipeline, student, pipeline.is_diffusers() ? "" : pipeline.hash_of_student(student));
+        pipeline, student,
+        pipeline.is_diffusers() || !hashed ? "" : pipeline.hash_of_student(student));
     origin.request = request;
-    return serving::image_metadata(origin);
+    ImageText text = serving::image_metadata(origin);
+    text.insert(arguments.files.begin(), arguments.files.end());
+    return text;
 }
 
 /// The metadata of a grid of all images.
-std::map<std::string, std::string> text_of_all(inference::Pipeline& pipeline,
-                                               std::span<const inference::SampleRequest> requests) {
-    auto text = text_of(pipeline, requests.front());
+ImageText text_of_all(const SampleArguments& arguments, inference::Pipeline& pipeline,
+                      std::span<const inference::SampleRequest> requests) {
+    ImageText text = text_of(arguments, pipeline, requests.front());
     text["number"] = fmt::format("0-{}", requests.size() - 1);
     if (pipeline.reads_prompts()) return text;
     for (const char* key : {"class", "class_name", "student"}) text.erase(key);
@@ -165,9 +184,10 @@ void write(const SampleArguments& arguments, inference::Pipeline& pipeline,
     write_samples(arguments.out, user,
                   {.texts =
                        [&](std::int64_t i) {
-                           return text_of(pipeline, requests[static_cast<std::size_t>(i)]);
+                           return text_of(arguments, pipeline,
+                                          requests[static_cast<std::size_t>(i)]);
                        },
-                   .grid_text = [&] { return text_of_all(pipeline, requests); },
+                   .grid_text = [&] { return text_of_all(arguments, pipeline, requests); },
                    .labels = labels,
                    .columns = arguments.columns,
                    .default_columns = pipeline.reads_prompts() ? prompt_columns : classes_per_row});
@@ -191,18 +211,83 @@ nlohmann::json summary(const SampleArguments& arguments, inference::Pipeline& pi
     return json;
 }
 
+/// Draws the shard's batches into a folder that it shares with the other shards.
+std::int64_t write_shard(const SampleArguments& arguments, inference::Pipeline& pipeline,
+                         std::span<const inference::SampleRequest> requests,
+                         const core::Shard& shard) {
+    const SharedPictures pictures(arguments.out, arguments.count);
+    const auto request = [&](std::int64_t i) { return requests[static_cast<std::size_t>(i)]; };
+    // Without the hashes of weights, which need not be read for pictures of other shards.
+    pictures.check_some(
+        [&](std::int64_t i) { return text_of(arguments, pipeline, request(i), false); });
+    const auto batches = pipeline.batches(requests);
+    std::vector<std::vector<std::int64_t>> own;
+    std::int64_t total = 0, done = 0;
+    for (std::size_t unit = 0; unit < batches.size(); ++unit) {
+        if (!shard.owns(static_cast<std::int64_t>(unit))) continue;
+        total += static_cast<std::int64_t>(batches[unit].size());
+        own.push_back(batches[unit]);
+    }
+    if (own.empty())
+        core::log::info(
+            "shard {} has nothing to do: {} samples are drawn in {} batches, which are not divided",
+            shard.name(), requests.size(), batches.size());
+    core::Progress progress("sampling", total, "samples");
+    const SharedPictures::Texts texts = [&](std::int64_t i) {
+        return text_of(arguments, pipeline, request(i));
+    };
+    for (const auto& batch : own) {
+        if (!pictures.hold(batch, texts)) {
+            std::vector<inference::SampleRequest> together;
+            for (const std::int64_t i : batch) together.push_back(request(i));
+            try {
+                pictures.write(batch, pipeline.sample(together), texts);
+            } catch (const core::Interrupted&) {
+                throw core::Interrupted(
+                    "interrupted; finished pictures are kept, run the same command again to go on");
+            }
+        }
+        progress.update(done += static_cast<std::int64_t>(batch.size()));
+    }
+    core::log::info("shard {}: {} pictures; {} of {} are in {}", shard.name(), total,
+                    pictures.there(), arguments.count, arguments.out);
+    return total;
+}
+
+void check_shard(const SampleArguments& arguments, ImageFormat format) {
+    if (format != ImageFormat::folder)
+        throw core::UsageError(
+            fmt::format("--shard: {} is one file of all samples; name a folder, into which each "
+                        "shard writes its pictures",
+                        arguments.out));
+    if (arguments.columns)
+        throw core::UsageError("--columns is for grids, and --shard for folders");
+}
+
 void sample(SampleArguments& arguments) {
     const ImageFormat format = image_format(arguments.out);
     arguments.engine.chosen();  // throws on a wrong combination
+    std::optional<core::Shard> shard;
+    if (!arguments.shard.empty()) {
+        shard = core::shard_of(arguments.shard);
+        check_shard(arguments, format);
+    }
     arguments.model = models::model_at(arguments.model).string();
-    check_image_output(arguments.out, format);
+    if (!shard) check_image_output(arguments.out, format);
     const auto pipeline = inference::Pipeline::load(arguments.model, pipeline_options(arguments));
     check_output(arguments, *pipeline);
     const auto requests = requests_of(arguments, *pipeline);
+    arguments.files = hashes_of_files(arguments);
     warn_about_prompts(arguments, *pipeline);
-    write(arguments, *pipeline, requests, draw(arguments, *pipeline, requests));
-    if (arguments.json)
-        std::cout << summary(arguments, *pipeline, requests.front().condition).dump() << std::endl;
+    nlohmann::json more = nlohmann::json::object();
+    if (shard)
+        more = {{"shard", shard->name()},
+                {"written", write_shard(arguments, *pipeline, requests, *shard)}};
+    else write(arguments, *pipeline, requests, draw(arguments, *pipeline, requests));
+    if (!arguments.json) return;
+    nlohmann::json about = summary(arguments, *pipeline, requests.front().condition);
+    about.update(more);
+    std::cout << about.dump() << std::endl;
 }
 
 }  // namespace
@@ -253,6 +338,8 @@ void add_sample_command(CLI::App& app) {
                      "images per row of a grid; without: 10, or 8 with --prompt, and about square "
                      "beyond 100 images")
         ->check(CLI::Range(1, 100'000));
+    add_shard_option(*command, arguments->shard,
+                     "pictures of a folder that all shards together write");
     command->add_flag("--json", arguments->json, "say what was written as JSON on standard output");
     command->footer(
         "Examples:\n  atelier sample models/fashion-mnist/k4 --count 100 --seed 1 --out grid.png\n "

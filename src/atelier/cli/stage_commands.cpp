@@ -1,13 +1,19 @@
 #include <CLI/CLI.hpp>
+#include <charconv>
 #include <iostream>
 
 #include "atelier/cli/commands.h"
+#include "atelier/cli/usage.h"
 #include "atelier/cli/with_ranks.h"
 #include "atelier/core/error.h"
+#include "atelier/core/json_file.h"
+#include "atelier/core/shard.h"
 #include "atelier/core/signals.h"
+#include "atelier/pipeline/latent_data.h"
 #include "atelier/pipeline/make_stages.h"
 #include "atelier/pipeline/preflight.h"
 #include "atelier/pipeline/prompt_partition_stage.h"
+#include "atelier/pipeline/run_status.h"
 #include "atelier/pipeline/stages.h"
 #include "atelier/pipeline/start_run.h"
 #include "atelier/planning/dry_run.h"
@@ -21,10 +27,13 @@ struct ConfigArguments {
     std::string path;
     std::vector<std::string> overrides;
     double max_hours = 0;
+    std::string shard;                       // of pairs and encode
+    std::string student_from = "--student";  // who names the student, in messages
 };
 
-void add_config_arguments(CLI::App& command, ConfigArguments& to) {
-    command.add_option("CONFIG", to.path, "a TOML file, e.g. configs/toy2d.toml")->required();
+void add_config_arguments(CLI::App& command, ConfigArguments& to, bool required = true) {
+    command.add_option("CONFIG", to.path, "a TOML file, e.g. configs/toy2d.toml")
+        ->required(required);
     command.add_option(
         "overrides", to.overrides,
         "key=value pairs that take the config's place, e.g. seed=3 partition.students=8");
@@ -52,29 +61,46 @@ void with_run(const ConfigArguments& arguments, std::optional<std::int64_t> stud
         pipeline::RunContext context(pipeline::load_config(arguments.path, overrides), ranks);
         if (student && (*student < 0 || *student >= context.config().partition.students)) {
             throw core::UsageError(
-                fmt::format("--student {} is out of range; this run has students 0 to {}", *student,
+                fmt::format("{} {} is out of range; this run has students 0 to {}",
+                            arguments.student_from, *student,
                             context.config().partition.students - 1));
         }
-        pipeline::start_run(
-            context, {.lock_folder = lock_folder, .trains = trains, .all_stages = all_stages},
-            work);
+        const bool sharded = !arguments.shard.empty();
+        if (sharded) context.set_shard(core::shard_of(arguments.shard));
+        pipeline::start_run(context,
+                            {.lock_folder = lock_folder,
+                             .locks = !sharded,
+                             .trains = trains,
+                             .all_stages = all_stages},
+                            work);
     });
+}
+
+void print_status(const std::string& directory, bool json) {
+    const pipeline::RunStatus status = pipeline::run_status(directory);
+    if (json) std::cout << core::json_text(status.json()) << std::endl;
+    else std::cout << status.text() << std::flush;
 }
 
 void add_run(CLI::App& app) {
     auto arguments = std::make_shared<ConfigArguments>();
     auto explain = std::make_shared<bool>(false), dry = std::make_shared<bool>(false);
+    auto status = std::make_shared<std::string>();
     auto options = std::make_shared<planning::DryRunOptions>();
     CLI::App* command = app.add_subcommand(
         "run", "Do every missing stage of a run; safe to call again after any interruption");
-    add_config_arguments(*command, *arguments);
+    add_config_arguments(*command, *arguments, false);
     command->add_flag("--explain", *explain,
                       "list every key of a config with its meaning, and stop");
+    CLI::Option* where = command->add_option("--status", *status,
+                                             "instead of a config the directory of a run: print "
+                                             "how far each stage is, how fast, and who "
+                                             "works on it, and stop");
     CLI::Option* plan =
         command->add_flag("--dry-run", *dry,
                           "print what the run needs (networks, memory, work, images, "
                           "time) and whether it fits, and stop");
-    command->add_flag("--json", options->json, "the dry run as JSON")->needs(plan);
+    command->add_flag("--json", options->json, "the dry run or the status as JSON");
     command
         ->add_option("--device-memory", options->device_memory_gib,
                      "GiB of the device to plan for; without: the config's, or what is found")
@@ -90,8 +116,15 @@ void add_run(CLI::App& app) {
         "configs/toy2d.toml data.path=points.safetensors "
         "partition.students=8 output=runs/eight\n  atelier run configs/toy2d.toml --explain\n"
         "  atelier run configs/imagenet64-msd4-dm.toml --dry-run --tflops 200\n  atelier run "
-        "configs/imagenet64-msd4-dm.toml --max-hours 23.5");
-    command->callback([arguments, explain, dry, options] {
+        "configs/imagenet64-msd4-dm.toml --max-hours 23.5\n  atelier run --status runs/toy2d");
+    command->callback([arguments, explain, dry, options, status, where] {
+        if (where->count() > 0 && (!arguments->path.empty() || *explain || *dry))
+            throw core::UsageError(
+                "--status goes with the directory of a run alone, without a config");
+        if (options->json && where->count() == 0 && !*dry)
+            throw core::UsageError("--json goes with --dry-run or --status");
+        if (where->count() > 0) return print_status(*status, options->json);
+        if (arguments->path.empty()) throw CLI::RequiredError("CONFIG");
         if (*explain) {
             pipeline::RunConfig config;
             std::cout << pipeline::schema_of(config).explain();
@@ -109,7 +142,13 @@ void add_one_stage(CLI::App& app, pipeline::StageKind kind, const std::string& h
     const std::string name = pipeline::name_of(kind);
     CLI::App* command = app.add_subcommand(name, help);
     add_config_arguments(*command, *arguments);
-    command->footer("Example:\n  atelier " + name + " configs/toy2d.toml output=runs/toy2d");
+    std::string examples = "Example:\n  atelier " + name + " configs/toy2d.toml output=runs/toy2d";
+    if (kind == pipeline::StageKind::pairs) {
+        add_shard_option(*command, arguments->shard,
+                         "pairs' files; the last shard to be done finishes the stage");
+        examples += "\n  atelier pairs configs/toy2d.toml output=runs/toy2d --shard 1/2";
+    }
+    command->footer(examples);
     command->callback([arguments, kind] {
         with_run(*arguments, std::nullopt, "", [kind](pipeline::RunContext& context) {
             pipeline::run_stages_of(context, kind);
@@ -117,6 +156,21 @@ void add_one_stage(CLI::App& app, pipeline::StageKind kind, const std::string& h
                 pipeline::warn_of_stale_stages(context);
         });
     });
+}
+
+void add_encode(CLI::App& app) {
+    auto arguments = std::make_shared<ConfigArguments>();
+    CLI::App* command = app.add_subcommand(
+        "encode",
+        "Encode a run's images and captions for a teacher of latents now, so that several machines "
+        "share the work; without, the first stage that needs them does it");
+    add_config_arguments(*command, *arguments);
+    add_shard_option(*command, arguments->shard, "files of encoded images and captions");
+    command->footer(
+        "Example:\n  atelier teacher configs/sd15-msd4-adm.toml\n  atelier encode "
+        "configs/sd15-msd4-adm.toml --shard 1/8");
+    command->callback(
+        [arguments] { with_run(*arguments, std::nullopt, "", pipeline::encode_data, false); });
 }
 
 bool is_embeddings(const std::string& path) {
@@ -221,9 +275,30 @@ std::vector<std::string> student_stage_names() {
     return names;
 }
 
+/// The student that --student names; none: all of them. `from` becomes whoever names it.
+std::optional<std::int64_t> student_of(const std::string& text, std::string& from) {
+    if (text.empty()) return std::nullopt;
+    if (text == "auto") {
+        const auto task = core::array_task();
+        if (!task)
+            throw core::UsageError(
+                fmt::format("--student auto: this is no task of a job array, since none of {} is "
+                            "set; give the student's number",
+                            core::array_variables));
+        from = "--student auto: " + task->variable;
+        return task->number;
+    }
+    std::int64_t number = 0;
+    const auto [end, problem] = std::from_chars(text.data(), text.data() + text.size(), number);
+    if (problem != std::errc() || end != text.data() + text.size())
+        throw core::UsageError(
+            fmt::format("--student: \"{}\" is no student; give a number, or auto", text));
+    return number;
+}
+
 void add_distill(CLI::App& app) {
     struct Arguments : ConfigArguments {
-        std::optional<std::int64_t> student;
+        std::string student;  // a number, "auto", or empty: all
         std::optional<std::string> stage;
         bool checked = false;
     };
@@ -232,7 +307,10 @@ void add_distill(CLI::App& app) {
         "distill",
         "Train students: all of them, or one at a time, each in its own process if you like");
     add_config_arguments(*command, *arguments);
-    command->add_option("--student", arguments->student, "only this student, 0 to K-1");
+    command
+        ->add_option("--student", arguments->student,
+                     "only this student, 0 to K-1; auto: the number of this task of a job array")
+        ->type_name("K|auto");
     command->add_option("--stage", arguments->stage, "only this stage")
         ->check(CLI::IsMember(student_stage_names()));
     command
@@ -242,17 +320,19 @@ void add_distill(CLI::App& app) {
     command->footer(
         "Examples:\n  atelier distill configs/toy2d.toml output=runs/toy2d --student 2\n  atelier "
         "distill configs/toy2d.toml "
-        "output=runs/toy2d --student 0 --stage dm");
+        "output=runs/toy2d --student 0 --stage dm\n  sbatch --array=0-3 --wrap \"atelier distill "
+        "configs/imagenet64-msd4-adm.toml --student auto\"");
     command->callback([arguments] {
         std::optional<pipeline::StageKind> only;
         if (arguments->stage) only = pipeline::stage_kind_of(*arguments->stage);
+        const std::optional<std::int64_t> student =
+            student_of(arguments->student, arguments->student_from);
         with_run(
-            *arguments, arguments->student, pipeline::students_folder(arguments->student),
+            *arguments, student, pipeline::students_folder(student),
             [&](pipeline::RunContext& context) {
                 context.teacher();
                 for (std::int64_t k = 0; k < context.config().partition.students; ++k) {
-                    if (!arguments->student || *arguments->student == k)
-                        pipeline::run_student(context, k, only);
+                    if (!student || *student == k) pipeline::run_student(context, k, only);
                 }
             },
             !arguments->checked);
@@ -268,6 +348,7 @@ void add_stage_commands(CLI::App& app) {
                   "Train the run's teacher, or adopt the one at teacher.path; a finished one goes "
                   "on where teacher.steps was raised");
     add_partition(app);
+    add_encode(app);
     add_one_stage(app, Kind::pairs,
                   "Draw the teacher's noise-sample pairs for the regression loss");
     add_distill(app);

@@ -163,6 +163,14 @@ void add_common_checks(CLI::App& app) {
 
 std::shared_ptr<CLI::FormatterBase> help_formatter() { return std::make_shared<HelpFormatter>(); }
 
+void add_shard_option(CLI::App& command, std::string& shard, const std::string& what) {
+    command
+        .add_option("--shard", shard,
+                    "make only part r of W (r from 1) of the " + what +
+                        "; auto/W: r from the variables of a job array, auto: of Slurm's also W")
+        ->type_name("r/W");
+}
+
 CLI::Range seed_range() { return CLI::Range(std::int64_t{0}, greatest_integer); }
 
 std::string parse_error_message(const CLI::ParseError& error, const CLI::App& app) {

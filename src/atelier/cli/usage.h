@@ -18,6 +18,9 @@ std::shared_ptr<CLI::FormatterBase> help_formatter();
 /// The error message for an invalid command line.
 std::string parse_error_message(const CLI::ParseError& error, const CLI::App& app);
 
+/// Adds --shard, whose text core::shard_of parses: a part of `what`.
+void add_shard_option(CLI::App& command, std::string& shard, const std::string& what);
+
 /// The range of seeds accepted by all commands, the server and Python.
 CLI::Range seed_range();
 

@@ -12,6 +12,7 @@
 #include <chrono>
 #include <cstdio>
 #include <cstring>
+#include <fstream>
 #include <map>
 #include <mutex>
 #include <optional>
@@ -155,6 +156,31 @@ void flush_tree(const fs::path& folder, int descriptor) {
         if (status != 0)
             fail("{}: cannot be flushed to disk ({})", path.string(), std::strerror(problem));
     }
+}
+
+/// Fills a temporary folder beside `beside`, flushes it to disk and calls `put_in_place`. Messages
+/// name its files as if they were in `target`. When something throws, nothing is left behind.
+void fill_temporary_folder(const fs::path& beside, const fs::path& target,
+                           const std::function<void(const fs::path& temporary)>& fill,
+                           const std::function<void(const fs::path& temporary)>& put_in_place) {
+    const Temporary temporary = create_temporary_folder(beside);
+    if (temporary.descriptor < 0)
+        fail("{}: cannot be written ({}); is the folder writable?", target.string(),
+             std::strerror(errno));
+    try {
+        unfinished_folders().add(temporary.path, target);
+        fill(temporary.path);
+        unfinished_folders().remove(temporary.path);
+        flush_tree(temporary.path, temporary.descriptor);
+        put_in_place(temporary.path);
+    } catch (...) {
+        unfinished_folders().remove(temporary.path);
+        std::error_code ignored;
+        fs::remove_all(temporary.path, ignored);
+        ::close(temporary.descriptor);
+        throw;
+    }
+    ::close(temporary.descriptor);
 }
 
 }  // namespace
@@ -340,49 +366,104 @@ void create_directory_atomically(const fs::path& path,
         resolve_links(path.has_filename() ? path : path.parent_path());  // "a/b/" is "a/b"
     create_folders(folder_of(target));
     sweep_temporaries(folder_of(target));
-    const Temporary temporary = create_temporary_folder(target);
-    if (temporary.descriptor < 0)
-        fail("{}: cannot be written ({}); is the folder writable?", target.string(),
-             std::strerror(errno));
-    const auto clean_up = [&] {
-        std::error_code ignored;
-        fs::remove_all(temporary.path, ignored);
-        ::close(temporary.descriptor);
-    };
-    try {
-        unfinished_folders().add(temporary.path, target);
-        fill(temporary.path);
-        unfinished_folders().remove(temporary.path);
-        flush_tree(temporary.path, temporary.descriptor);
-        rename_folder(temporary.path, target);
-    } catch (...) {
-        unfinished_folders().remove(temporary.path);
-        clean_up();
-        throw;
-    }
-    ::close(temporary.descriptor);
+    fill_temporary_folder(target, target, fill,
+                          [&](const fs::path& temporary) { rename_folder(temporary, target); });
     flush_folder(folder_of(target));
+}
+
+void add_files_atomically(const fs::path& folder,
+                          const std::function<void(const fs::path& temporary)>& fill) {
+    const fs::path target = resolve_links(folder.has_filename() ? folder : folder.parent_path());
+    create_folders(target);
+    sweep_temporaries(target);
+    fill_temporary_folder(target / "files", target, fill, [&](const fs::path& temporary) {
+        std::vector<fs::path> files;
+        for (const auto& entry : fs::directory_iterator(temporary)) files.push_back(entry.path());
+        for (const fs::path& from : files) {
+            const fs::path to = target / from.filename();
+            if (attempt("rename", [&] { return std::rename(from.c_str(), to.c_str()); }) != 0)
+                fail("{}: cannot be put in place ({})", to.string(), std::strerror(errno));
+        }
+        fs::remove(temporary);
+    });
+    flush_folder(target);
+}
+
+namespace {
+
+constexpr const char* lock_name = ".lock";
+
+std::string host_name() {
+    std::array<char, 256> name{};
+    return ::gethostname(name.data(), name.size() - 1) == 0 ? name.data() : "";
+}
+
+/// What a holder wrote: "PID HOST\n".
+std::optional<LockHolder> read_holder(const fs::path& lock) {
+    std::ifstream file(lock);
+    LockHolder holder;
+    if (!(file >> holder.pid >> holder.host)) return std::nullopt;
+    return holder;
+}
+
+/// Locks an open file. lock_holder takes the lock for an instant, so it is tried a few times.
+bool lock_exclusively(int descriptor) {
+    constexpr int attempts = 5;
+    constexpr auto between = std::chrono::milliseconds(20);
+    for (int i = 0; i < attempts; ++i) {
+        if (::flock(descriptor, LOCK_EX | LOCK_NB) == 0) return true;
+        if (errno != EWOULDBLOCK) return false;
+        std::this_thread::sleep_for(between);
+    }
+    errno = EWOULDBLOCK;
+    return false;
+}
+
+}  // namespace
+
+std::optional<LockHolder> lock_holder(const fs::path& directory) {
+    const fs::path lock = directory / lock_name;
+    const int descriptor = ::open(lock.c_str(), O_RDONLY | O_CLOEXEC);
+    if (descriptor < 0) return std::nullopt;
+    const bool held = ::flock(descriptor, LOCK_SH | LOCK_NB) != 0 && errno == EWOULDBLOCK;
+    ::close(descriptor);
+    const auto holder = read_holder(lock);
+    if (held) return holder.value_or(LockHolder{});
+    const bool elsewhere = holder && holder->host != host_name() && !locks_are_shared(directory);
+    return elsewhere ? holder : std::nullopt;
 }
 
 DirectoryLock::DirectoryLock(const fs::path& directory) {
     create_folders(directory);
     sweep_temporaries(directory);
-    const fs::path lock = directory / ".lock";
+    const fs::path lock = directory / lock_name;
     descriptor_ = ::open(lock.c_str(), O_RDWR | O_CREAT | O_CLOEXEC, 0666);
     if (descriptor_ < 0)
         fail("{}: cannot be opened ({}); is the folder writable?", lock.string(),
              std::strerror(errno));
-    if (::flock(descriptor_, LOCK_EX | LOCK_NB) == 0) return;
+    if (lock_exclusively(descriptor_)) {
+        const std::string text = fmt::format("{} {}\n", ::getpid(), host_name());
+        // Only for people: the lock holds without it, as on a full disk.
+        [[maybe_unused]] const bool written =
+            ::ftruncate(descriptor_, 0) == 0 &&
+            ::pwrite(descriptor_, text.data(), text.size(), 0) > 0;
+        return;
+    }
     const int problem = errno;
     ::close(descriptor_);
     if (problem != EWOULDBLOCK)
         fail("{}: cannot be locked ({})", lock.string(), std::strerror(problem));
+    const auto holder = read_holder(lock);
     fail(
-        "{}: another process is working in this directory; wait for it to end or choose another "
+        "{}: another process is working in this directory{}; wait for it to end or choose another "
         "output",
-        directory.string());
+        directory.string(),
+        holder ? fmt::format(" (process {} on {})", holder->pid, holder->host) : "");
 }
 
-DirectoryLock::~DirectoryLock() { ::close(descriptor_); }
+DirectoryLock::~DirectoryLock() {
+    [[maybe_unused]] const int emptied = ::ftruncate(descriptor_, 0);
+    ::close(descriptor_);
+}
 
 }  // namespace atelier::core

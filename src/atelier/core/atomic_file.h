@@ -1,8 +1,10 @@
 #pragma once
 
 #include <cstddef>
+#include <cstdint>
 #include <filesystem>
 #include <functional>
+#include <optional>
 #include <span>
 #include <string>
 #include <string_view>
@@ -69,9 +71,26 @@ void create_directory_atomically(
     const std::filesystem::path& path,
     const std::function<void(const std::filesystem::path& temporary)>& fill);
 
-/// Holds an exclusive lock (`.lock`) on a directory, so that two processes never train into the
-/// same one. Creates the directory. Throws Error naming the directory when another process holds
-/// the lock. The lock is released when the process ends.
+/// Fills a temporary folder within `folder`, which is created where it is missing, then moves its
+/// files into `folder`, replacing those of the same names: each appears complete or not at all. For
+/// many files this is faster than writing them one by one, since they are flushed to disk together.
+void add_files_atomically(const std::filesystem::path& folder,
+                          const std::function<void(const std::filesystem::path& temporary)>& fill);
+
+/// Who works in a directory.
+struct LockHolder {
+    std::string host;
+    std::int64_t pid = 0;
+};
+
+/// The holder of a DirectoryLock; nothing where nobody holds it. On network mounts, where locks of
+/// other machines may not be seen, the one that has not released it, which may have died.
+std::optional<LockHolder> lock_holder(const std::filesystem::path& directory);
+
+/// Holds an exclusive lock (`.lock`, with host and process id) on a directory, so that two
+/// processes never train into the same one. Creates the directory. Throws Error naming the
+/// directory and the other process when that holds the lock. The lock is released when the process
+/// ends.
 class DirectoryLock {
 public:
     explicit DirectoryLock(const std::filesystem::path& directory);

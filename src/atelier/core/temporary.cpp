@@ -91,17 +91,6 @@ Temporary create_locked(const fs::path& target, const Create& create) {
     return {};
 }
 
-/// Whether locks of other machines are always visible in this folder. Some network mounts keep
-/// locks local.
-bool locks_are_shared(const fs::path& folder) {
-    constexpr std::array<unsigned, 8> networks{
-        NFS_SUPER_MAGIC,  SMB_SUPER_MAGIC,         0xff534d42 /* cifs */, 0xfe534d42 /* smb2 */,
-        FUSE_SUPER_MAGIC, 0x0bd00bd0 /* lustre */, CEPH_SUPER_MAGIC,      V9FS_MAGIC};
-    struct statfs facts{};
-    return ::statfs(folder.c_str(), &facts) == 0 &&
-           std::ranges::find(networks, static_cast<unsigned>(facts.f_type)) == networks.end();
-}
-
 void remove_if_dead(const fs::path& path, bool trust_locks) {
     constexpr time_t day = 24 * 60 * 60;
     struct stat status{};
@@ -118,6 +107,15 @@ void remove_if_dead(const fs::path& path, bool trust_locks) {
 }
 
 }  // namespace
+
+bool locks_are_shared(const fs::path& folder) {
+    constexpr std::array<unsigned, 8> networks{
+        NFS_SUPER_MAGIC,  SMB_SUPER_MAGIC,         0xff534d42 /* cifs */, 0xfe534d42 /* smb2 */,
+        FUSE_SUPER_MAGIC, 0x0bd00bd0 /* lustre */, CEPH_SUPER_MAGIC,      V9FS_MAGIC};
+    struct statfs facts{};
+    return ::statfs(folder.c_str(), &facts) == 0 &&
+           std::ranges::find(networks, static_cast<unsigned>(facts.f_type)) == networks.end();
+}
 
 fs::path folder_of(const fs::path& path) {
     return path.has_parent_path() ? path.parent_path() : fs::path(".");

@@ -20,6 +20,10 @@ Temporary create_temporary_folder(const std::filesystem::path& target);
 /// process and folder.
 void sweep_temporaries(const std::filesystem::path& folder);
 
+/// Whether locks of other machines are always visible in this folder. Some network mounts keep
+/// locks local.
+bool locks_are_shared(const std::filesystem::path& folder);
+
 /// The folder that holds `path`; "." for a bare name.
 std::filesystem::path folder_of(const std::filesystem::path& path);
 

@@ -92,10 +92,21 @@ Pairs PairStore::at(const std::vector<std::int64_t>& indices) const {
     return chosen;
 }
 
-void write_pairs(const fs::path& folder, const PairSpec& spec,
+std::int64_t PairSpec::pairs_of(const core::Shard& mine) const {
+    std::int64_t pairs = 0;
+    for (std::int64_t i = 0; i < shards(count, shard); ++i) {
+        if (mine.owns(i)) pairs += std::min(shard, count - i * shard);
+    }
+    return pairs;
+}
+
+bool write_pairs(const fs::path& folder, const PairSpec& spec,
                  const std::function<Pairs(std::int64_t, std::int64_t)>& make,
-                 const std::function<void(std::int64_t)>& after) {
-    for (std::int64_t i = 0; i < shards(spec.count, spec.shard); ++i) {
+                 const std::function<void(std::int64_t)>& after, const core::Shard& mine) {
+    const std::int64_t files = shards(spec.count, spec.shard);
+    std::int64_t done = 0;
+    for (std::int64_t i = 0; i < files; ++i) {
+        if (!mine.owns(i)) continue;
         const std::int64_t first = i * spec.shard, n = std::min(spec.shard, spec.count - first);
         if (fs::exists(shard_path(folder, i))) {
             check_teacher(core::SafetensorsFile(shard_path(folder, i)), spec.teacher_hash);
@@ -107,13 +118,17 @@ void write_pairs(const fs::path& folder, const PairSpec& spec,
             backends::write_parameters(shard_path(folder, i), tensors,
                                        {{"teacher_hash", spec.teacher_hash}});
         }
-        after(first + n);
+        after(done += n);
+    }
+    for (std::int64_t i = 0; i < files; ++i) {
+        if (!fs::exists(shard_path(folder, i))) return false;
     }
     core::write_json(folder / "manifest.json", {{"count", spec.count},
                                                 {"shard", spec.shard},
                                                 {"shape", spec.shape},
                                                 {"teacher_hash", spec.teacher_hash},
                                                 {"sampler", spec.sampler}});
+    return true;
 }
 
 }  // namespace atelier::data

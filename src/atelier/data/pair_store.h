@@ -8,6 +8,7 @@
 #include <nlohmann/json.hpp>
 
 #include "atelier/backends/torch/torch.h"
+#include "atelier/core/shard.h"
 
 namespace atelier::data {
 
@@ -47,13 +48,18 @@ struct PairSpec {
     std::vector<std::int64_t> shape;
     std::string teacher_hash;
     nlohmann::json sampler;  // recorded
+
+    /// The pairs of the shards that are `mine`.
+    std::int64_t pairs_of(const core::Shard& mine) const;
 };
 
-/// Writes the missing shards of a store, each atomically, then the manifest. Throws core::Error
-/// when an existing shard was made by another teacher. `make(first, n)` returns pairs
-/// first..first+n-1, as a function of those indices. `after(done)` is called after each shard.
-void write_pairs(const std::filesystem::path& folder, const PairSpec& spec,
+/// Writes the missing shards that are `mine`, each atomically, and, where all are there, those of
+/// other processes included, the manifest; returns whether they are. Throws core::Error when an
+/// existing shard was made by another teacher. `make(first, n)` returns pairs first..first+n-1, as
+/// a function of those indices. `after(done)` is called after each of them with the number of their
+/// pairs so far.
+bool write_pairs(const std::filesystem::path& folder, const PairSpec& spec,
                  const std::function<Pairs(std::int64_t first, std::int64_t count)>& make,
-                 const std::function<void(std::int64_t done)>& after);
+                 const std::function<void(std::int64_t done)>& after, const core::Shard& mine = {});
 
 }  // namespace atelier::data

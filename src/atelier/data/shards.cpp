@@ -78,17 +78,28 @@ bool shards_complete(const fs::path& folder, const ShardSpec& spec) {
     return true;
 }
 
-void write_shards(const fs::path& folder, const ShardSpec& spec,
+std::int64_t ShardSpec::rows_of(const core::Shard& mine) const {
+    std::int64_t rows = 0;
+    for (std::int64_t i = 0; i < files_of(*this); ++i) {
+        if (mine.owns(i)) rows += rows_in(*this, i);
+    }
+    return rows;
+}
+
+bool write_shards(const fs::path& folder, const ShardSpec& spec,
                   const std::function<backends::Parameters(std::int64_t, std::int64_t)>& make,
-                  const std::function<void(std::int64_t)>& after) {
+                  const std::function<void(std::int64_t)>& after, const core::Shard& mine) {
     fs::create_directories(folder);
+    std::int64_t done = 0;
     for (std::int64_t i = 0; i < files_of(spec); ++i) {
+        if (!mine.owns(i)) continue;
         const std::int64_t first = i * spec.rows_per_shard, count = rows_in(spec, i);
         if (!is_complete(folder, spec, i))
             backends::write_parameters(path_of(folder, i), make(first, count),
                                        shard_metadata(spec, i));
-        after(first + count);
+        after(done += count);
     }
+    return mine.whole() || shards_complete(folder, spec);
 }
 
 }  // namespace atelier::data

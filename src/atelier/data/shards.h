@@ -10,6 +10,7 @@
 
 #include "atelier/backends/torch/parameters.h"
 #include "atelier/core/safetensors.h"
+#include "atelier/core/shard.h"
 
 namespace atelier::data {
 
@@ -18,6 +19,9 @@ namespace atelier::data {
 struct ShardSpec {
     std::int64_t count = 0, rows_per_shard = 1024;
     std::map<std::string, std::string> origin;
+
+    /// The rows of the files that are `mine`.
+    std::int64_t rows_of(const core::Shard& mine) const;
 };
 
 /// Rows of tensors in memory-mapped files shard-00000.safetensors, ...: there may be more of them
@@ -40,11 +44,13 @@ private:
 /// Whether all shards exist and have the origin that `spec` gives.
 bool shards_complete(const std::filesystem::path& folder, const ShardSpec& spec);
 
-/// Writes the missing shards, each atomically; those of another origin are replaced. `make(first,
-/// n)` returns the tensors of rows first..first+n-1. `after(done)` is called after each shard.
-void write_shards(
+/// Writes the missing files that are `mine`, each atomically; those of another origin are replaced.
+/// `make(first, n)` returns the tensors of rows first..first+n-1, in ascending order. `after(done)`
+/// is called after each of them with the number of their rows so far. Returns whether all files are
+/// there, those of other processes included.
+bool write_shards(
     const std::filesystem::path& folder, const ShardSpec& spec,
     const std::function<backends::Parameters(std::int64_t first, std::int64_t count)>& make,
-    const std::function<void(std::int64_t done)>& after);
+    const std::function<void(std::int64_t done)>& after, const core::Shard& mine = {});
 
 }  // namespace atelier::data

@@ -138,6 +138,12 @@ at::Device device_of(const std::string& name) {
     return device;
 }
 
+int usable_gpus() { return cuda_problem(cuda_here(), 0).empty() ? cuda_here().devices : 0; }
+
+std::string device_of_process(const std::string& name, std::int64_t number, int gpus) {
+    return name == "cuda" && gpus > 1 ? fmt::format("cuda:{}", number % gpus) : name;
+}
+
 bool has_device(const std::string& name) {
     const at::Device device = named_device(name);
     return !device.is_cuda() ||

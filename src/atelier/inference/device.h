@@ -2,6 +2,7 @@
 
 #include <ATen/core/Tensor.h>
 
+#include <cstdint>
 #include <string>
 
 namespace atelier::inference {
@@ -17,6 +18,13 @@ at::Device device_of(const std::string& name);
 
 /// Whether device_of would succeed.
 bool has_device(const std::string& name);
+
+/// How many GPUs LibTorch can use here.
+int usable_gpus();
+
+/// The device of the `number`-th of several processes that share this machine: where "cuda" is
+/// asked for, `gpus` GPUs in turn ("cuda:1"); any other device is taken at its word.
+std::string device_of_process(const std::string& name, std::int64_t number, int gpus);
 
 /// The state of CUDA on this machine.
 struct CudaFacts {

@@ -250,6 +250,28 @@ std::vector<Router::Decision> Pipeline::route(std::span<const Condition> conditi
     return all;
 }
 
+std::vector<std::vector<std::int64_t>> Pipeline::batches(
+    std::span<const SampleRequest> requests) const {
+    const std::size_t in_memory = largest_batch * static_cast<std::size_t>(students()),
+                      together = is_diffusers() ? 1 : largest_batch;
+    std::vector<std::vector<std::int64_t>> all;
+    for (std::size_t first = 0; first < requests.size(); first += in_memory) {
+        const auto block = requests.subspan(first, std::min(in_memory, requests.size() - first));
+        std::vector<std::vector<std::int64_t>> groups(static_cast<std::size_t>(students()));
+        const std::vector<Router::Decision> owners = route(conditions_of(block));
+        for (std::size_t i = 0; i < owners.size(); ++i)
+            groups[static_cast<std::size_t>(owners[i].student)].push_back(
+                static_cast<std::int64_t>(first + i));
+        for (const auto& group : groups) {
+            for (std::size_t i = 0; i < group.size(); i += together)
+                all.emplace_back(group.begin() + static_cast<std::ptrdiff_t>(i),
+                                 group.begin() + static_cast<std::ptrdiff_t>(
+                                                     std::min(i + together, group.size())));
+        }
+    }
+    return all;
+}
+
 Tensor Pipeline::draw(std::span<const SampleRequest> requests,
                       const Sampler::OnEvaluation& on_evaluation) {
     const Conditioning encoded = conditioner_->encode(conditions_of(requests));

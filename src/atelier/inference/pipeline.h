@@ -52,6 +52,10 @@ public:
     Tensor draw_all(std::span<const SampleRequest> requests, const OnProgress& on_progress = {});
     /// The same in the model space of decoded_spec: latents are decoded, to 8 bits.
     Tensor draw_decoded(std::span<const SampleRequest> requests);
+    /// The requests (by their positions) that `sample` and `draw_all` send through a network
+    /// together: a batch that is drawn alone has the same bytes as it has among all others, on
+    /// every engine and device. Each is of one student.
+    std::vector<std::vector<std::int64_t>> batches(std::span<const SampleRequest> requests) const;
     /// All of them together, without regard to their number.
     Tensor draw(std::span<const SampleRequest> requests,
                 const Sampler::OnEvaluation& on_evaluation = {});

@@ -1,6 +1,7 @@
 #include "atelier/metrics/caption_measuring.h"
 
 #include <algorithm>
+#include <optional>
 
 #include "atelier/core/error.h"
 #include "atelier/core/hash.h"
@@ -39,16 +40,25 @@ public:
           mentioned_(classifiers.size()),
           agreeing_(classifiers.size()) {}
 
-    /// Adds images of captions first, first+1, ...: model space, quantised to 8 bits.
-    void add(std::int64_t first, const Tensor& images) {
+    /// What the classifiers take images for: model space, quantised to 8 bits.
+    static backends::Parameters answers(const std::vector<FeatureExtractor>& classifiers,
+                                        const Tensor& images) {
+        backends::Parameters all;
+        for (std::size_t a = 0; a < classifiers.size(); ++a)
+            all.set(
+                fmt::format("attribute/{}", a),
+                at::tensor(predicted_classes(classifiers[a].features(images).logits), at::kLong));
+        return all;
+    }
+
+    /// Adds the answers for images of captions first, first+1, ...
+    void add(std::int64_t first, const backends::Parameters& answers) {
         for (std::size_t a = 0; a < classifiers_.size(); ++a) {
-            const std::vector<std::int64_t> predicted =
-                predicted_classes(classifiers_[a].features(images).logits);
-            for (std::size_t i = 0; i < predicted.size(); ++i) {
-                const auto expected =
-                    attributes_[a].class_in(caption_(first + static_cast<std::int64_t>(i)));
+            const Tensor& predicted = answers.at(fmt::format("attribute/{}", a));
+            for (std::int64_t i = 0; i < predicted.size(0); ++i) {
+                const auto expected = attributes_[a].class_in(caption_(first + i));
                 mentioned_[a] += expected.has_value();
-                agreeing_[a] += expected == predicted[i];
+                agreeing_[a] += expected == predicted.const_data_ptr<std::int64_t>()[i];
             }
         }
     }
@@ -98,10 +108,10 @@ public:
         const bool splits = size() >= 2 * config.count;
         if (splits) held_out_ = data::subset(data_, selected_);
         space_ = open_space(config, data_->spec().shape.at(0));
-        evaluator_ =
-            std::make_unique<Evaluator>(splits ? data::subset(data_, unselected())
-                                               : data::subset(data_, data::consecutive(0, size())),
-                                        space_.get(), protocol_of(config, config.data));
+        evaluator_ = std::make_unique<Evaluator>(
+            splits ? data::subset(data_, unselected())
+                   : data::subset(data_, data::consecutive(0, size())),
+            space_.get(), protocol_of(config, config.data), config.parts);
     }
 
     /// The caption of sample i.
@@ -119,7 +129,7 @@ public:
     const data::Dataset& data() const { return *data_; }
     /// The images whose captions are sampled, if they are disjoint from the reference; else null.
     const std::shared_ptr<const data::Dataset>& real() const { return held_out_; }
-    const Evaluator& evaluator() const { return *evaluator_; }
+    Evaluator& evaluator() { return *evaluator_; }
     Agreements agreements() const {
         return {attributes_, classifiers_,
                 [this](std::int64_t i) -> const std::string& { return caption(i); }};
@@ -130,38 +140,53 @@ public:
         return data::to_model_space(spec(), data::to_user_space(spec(), samples));
     }
 
-    /// Evaluates samples whose rows first..first+n-1 come from `draw`; `add` may append metrics to
-    /// each seed's.
-    nlohmann::json evaluate(
-        const EvaluationConfig& config,
-        const std::function<Tensor(std::uint64_t seed, std::int64_t first, std::int64_t n)>& draw,
-        const std::string& hash, nlohmann::json description,
-        const std::function<void(distillation::Metrics&)>& add = {}) const {
+    using Draw = std::function<Tensor(std::uint64_t seed, std::int64_t first, std::int64_t n)>;
+
+    /// A model, or images, whose rows first..first+n-1 come from `draw`, and whose description also
+    /// names what judges them.
+    EvaluationTarget target(const EvaluationConfig& config, const Draw& draw, std::string hash,
+                            nlohmann::json description) const {
         for (const FeatureExtractor& classifier : classifiers_)
             description["classifiers"].push_back(classifier.hash());
         if (!config.attributes.empty())
             description["attributes"] = core::sha256_of_file(config.attributes);
-        std::vector<Agreements> per_seed(config.seeds.size(), agreements());
-        std::size_t draws = 0;
-        const SampleSource source = [&](std::int64_t count, std::uint64_t seed) {
-            Agreements* here = &per_seed[draws++];
-            return Samples{.model_space = {},
-                           .labels = {},
-                           .count = count,
-                           .read = [this, &draw, here, seed](std::int64_t first, std::int64_t n) {
-                               const Tensor samples = draw(seed, first, n);
-                               if (!classifiers_.empty()) here->add(first, quantised(samples));
-                               return samples;
-                           }};
+        const SampleSource source = [this, draw](std::int64_t count, std::uint64_t seed) {
+            Samples samples{.model_space = {},
+                            .labels = {},
+                            .count = count,
+                            .read = [draw, seed](std::int64_t first, std::int64_t n) {
+                                return draw(seed, first, n);
+                            }};
+            if (!classifiers_.empty())
+                samples.ask = [this](const Tensor& rows) {
+                    return Agreements::answers(classifiers_, quantised(rows));
+                };
+            return samples;
         };
-        const EvaluationTarget target{source, hash, description};
+        return {source, std::move(hash), std::move(description)};
+    }
+
+    /// Evaluates a target; `add` may append metrics to each seed's.
+    nlohmann::json evaluate(const EvaluationConfig& config, EvaluationTarget target,
+                            const std::function<void(distillation::Metrics&)>& add = {}) const {
         if (nlohmann::json result = earlier_result(config.earlier, evaluator_->protocol_of(target));
             !result.is_null()) {
             core::log::info("{}: evaluated before, its metrics are taken from {}",
-                            description.at("name").get<std::string>(), config.earlier.string());
+                            target.description.at("name").get<std::string>(),
+                            config.earlier.string());
             result["taken_from"] = config.earlier.string();
             return result;
         }
+        std::vector<Agreements> per_seed(config.seeds.size(), agreements());
+        std::size_t draws = 0;
+        target.draw = [&, source = target.draw](std::int64_t count, std::uint64_t seed) {
+            Samples samples = source(count, seed);
+            samples.hear = [here = &per_seed[draws++]](std::int64_t first,
+                                                       const backends::Parameters& answers) {
+                here->add(first, answers);
+            };
+            return samples;
+        };
         nlohmann::json result = evaluator_->evaluate(target);
         std::vector<distillation::Metrics> more;
         for (const Agreements& one : per_seed) {
@@ -234,24 +259,28 @@ std::vector<double> student_shares(const inference::Pipeline& generator,
     return shares;
 }
 
+EvaluationTarget target_of(const EvaluationConfig& config, const CaptionReference& reference,
+                           const std::string& name, inference::Pipeline& generator) {
+    return reference.target(config,
+                            [&](std::uint64_t seed, std::int64_t first, std::int64_t n) {
+                                return draw_samples(generator, reference, seed, first, n);
+                            },
+                            generator.hash(),
+                            {{"name", name},
+                             {"hashes", generator.hashes()},
+                             {"guidance", *generator.guidance()},
+                             {"sampler", inference::name_of(generator.sampling())},
+                             {"engine", inference::name_of(generator.engine().kind)},
+                             {"precision", inference::name_of(generator.engine().precision)}});
+}
+
 nlohmann::json evaluate_model(const EvaluationConfig& config, const CaptionReference& reference,
-                              const std::string& name, inference::Pipeline& generator) {
-    const auto draw = [&](std::uint64_t seed, std::int64_t first, std::int64_t n) {
-        return draw_samples(generator, reference, seed, first, n);
-    };
+                              const EvaluationTarget& target, inference::Pipeline& generator) {
     const bool paraphrases = reference.composed() && generator.students() > 1;
     const double stability = paraphrases ? paraphrase_stability(generator) : 0;
-    const nlohmann::json description{
-        {"name", name},
-        {"hashes", generator.hashes()},
-        {"guidance", *generator.guidance()},
-        {"sampler", inference::name_of(generator.sampling())},
-        {"engine", inference::name_of(generator.engine().kind)},
-        {"precision", inference::name_of(generator.engine().precision)}};
-    nlohmann::json result = reference.evaluate(
-        config, draw, generator.hash(), description, [&](distillation::Metrics& metrics) {
-            if (paraphrases) metrics.emplace_back("paraphrase_stability", stability);
-        });
+    nlohmann::json result = reference.evaluate(config, target, [&](distillation::Metrics& metrics) {
+        if (paraphrases) metrics.emplace_back("paraphrase_stability", stability);
+    });
     if (result.contains("taken_from")) return result;
     result.update({{"evaluations", generator.sampling().evaluations()},
                    {"students", generator.students()},
@@ -263,17 +292,26 @@ nlohmann::json evaluate_model(const EvaluationConfig& config, const CaptionRefer
     return result;
 }
 
+/// Held-out images of the captions that samples are asked for; nothing where too few are left for
+/// the reference.
+std::optional<EvaluationTarget> real_target(const EvaluationConfig& config,
+                                            const CaptionReference& reference,
+                                            const std::string& name) {
+    if (!reference.real()) return std::nullopt;
+    return reference.target(config,
+                            [&](std::uint64_t, std::int64_t first, std::int64_t n) {
+                                return reference.real()->samples(data::consecutive(first, n));
+                            },
+                            reference.real()->hash(), {{"name", name}});
+}
+
 /// Evaluates real images with their own captions, the best that a model can be expected to reach.
 /// Null when no metric applies.
 nlohmann::json evaluate_real_images(const EvaluationConfig& config,
                                     const CaptionReference& reference, const std::string& name) {
     const nlohmann::json description{{"name", name}};
-    if (reference.real()) {
-        const auto draw = [&](std::uint64_t, std::int64_t first, std::int64_t n) {
-            return reference.real()->samples(data::consecutive(first, n));
-        };
-        return reference.evaluate(config, draw, reference.real()->hash(), description);
-    }
+    if (const auto target = real_target(config, reference, name))
+        return reference.evaluate(config, *target);
     core::log::info(
         "{}: has {} images, too few to keep {} of them out of the reference; real pictures get "
         "no distance (a count up to {} leaves some)",
@@ -285,8 +323,11 @@ nlohmann::json evaluate_real_images(const EvaluationConfig& config,
                                   reference.data().labels()[static_cast<std::size_t>(i)])];
                           });
     for (std::int64_t first = 0; first < reference.size(); first += samples_per_batch) {
-        agreements.add(first, reference.quantised(reference.data().samples(data::consecutive(
-                                  first, std::min(samples_per_batch, reference.size() - first)))));
+        agreements.add(first,
+                       Agreements::answers(
+                           reference.classifiers(),
+                           reference.quantised(reference.data().samples(data::consecutive(
+                               first, std::min(samples_per_batch, reference.size() - first))))));
     }
     const distillation::Metrics metrics = agreements.metrics();
     return {{"kind", "image"},
@@ -327,16 +368,28 @@ FeatureExtractor open_attribute_classifier(const CaptionAttribute& attribute,
 
 nlohmann::json measure_captions(const EvaluationConfig& requested, const EvaluatedModels& models) {
     const EvaluationConfig config = with_classifier(requested);
-    const CaptionReference reference(config, models.front().second->decoded_spec());
+    CaptionReference reference(config, models.front().second->decoded_spec());
     const std::string real = "real pictures";
+    std::vector<EvaluationTarget> targets;
+    for (const auto& [name, generator] : models)
+        targets.push_back(target_of(config, reference, name, *generator));
+    if (config.parts) {
+        std::vector<NamedTarget> shared;
+        if (const auto target = real_target(config, reference, real))
+            shared.emplace_back(real, *target);
+        for (std::size_t i = 0; i < models.size(); ++i)
+            shared.emplace_back(models[i].first, targets[i]);
+        if (const auto result = share_parts(config, reference.evaluator(), shared)) return *result;
+    }
     nlohmann::json results = nlohmann::json::object(), order = nlohmann::json::array();
     if (nlohmann::json pictures = evaluate_real_images(config, reference, real);
         !pictures.is_null()) {
         results[real] = std::move(pictures);
         order.push_back(real);
     }
-    for (const auto& [name, generator] : models) {
-        results[name] = evaluate_model(config, reference, name, *generator);
+    for (std::size_t i = 0; i < models.size(); ++i) {
+        const auto& [name, generator] = models[i];
+        results[name] = evaluate_model(config, reference, targets[i], *generator);
         order.push_back(name);
     }
     return {{"order", order}, {"models", results}};

@@ -1,9 +1,12 @@
 #include "atelier/metrics/evaluate.h"
 
+#include <algorithm>
 #include <cmath>
 #include <limits>
 
 #include "atelier/core/error.h"
+#include "atelier/core/hash.h"
+#include "atelier/core/progress.h"
 #include "atelier/core/random_streams.h"
 
 namespace atelier::metrics {
@@ -34,14 +37,28 @@ void check(const Protocol& protocol) {
         core::fail("evaluation: no samples to measure; give a count and a seed");
 }
 
-std::unique_ptr<SampleMetrics> metrics_for(const data::Dataset& reference,
+constexpr const char* reference_set = "reference";
+
+std::unique_ptr<SampleMetrics> metrics_for(std::shared_ptr<const data::Dataset> reference,
                                            const FeatureSpace* space, const Protocol& protocol) {
     check(protocol);
-    if (reference.spec().kind == data::SampleSpec::Kind::points)
-        return point_metrics(reference, protocol);
+    if (reference->spec().kind == data::SampleSpec::Kind::points)
+        return point_metrics(*reference, protocol);
     if (!space)
         core::fail("evaluation: image metrics need a feature space; name a classifier's directory");
-    return image_metrics(reference, *space, protocol);
+    return image_metrics(std::move(reference), *space, protocol);
+}
+
+/// Calls `visit` for the rows that are measured together.
+void for_each_part(const SampleMetrics& metrics, const std::string& label, std::int64_t count,
+                   const std::function<void(std::int64_t first, std::int64_t n)>& visit) {
+    const std::int64_t together = metrics.rows_together(count);
+    core::Progress progress(label, count, "samples");
+    for (std::int64_t first = 0; first < count; first += together) {
+        const std::int64_t n = std::min(together, count - first);
+        visit(first, n);
+        progress.update(first + n);
+    }
 }
 
 }  // namespace
@@ -67,28 +84,85 @@ nlohmann::json summaries(const std::vector<const distillation::Metrics*>& draws)
 }
 
 Evaluator::Evaluator(std::shared_ptr<const data::Dataset> reference, const FeatureSpace* space,
-                     Protocol protocol)
+                     Protocol protocol, std::shared_ptr<EvaluationParts> parts)
     : spec_(reference->spec()),
       classes_(reference->classes()),
       reference_count_(reference->size()),
       reference_hash_(reference->hash()),
       protocol_(std::move(protocol)),
-      metrics_(metrics_for(*reference, space, protocol_)) {}
+      metrics_(metrics_for(std::move(reference), space, protocol_)),
+      parts_(std::move(parts)) {
+    if (!parts_) read_reference();
+}
 
 Evaluator::Evaluator(const Statistics& reference, const std::string& hash,
-                     const data::SampleSpec& spec, const FeatureSpace& space, Protocol protocol)
+                     const data::SampleSpec& spec, const FeatureSpace& space, Protocol protocol,
+                     std::shared_ptr<EvaluationParts> parts)
     : spec_(spec),
       reference_count_(reference.count),
       reference_hash_(hash),
-      protocol_(std::move(protocol)) {
+      protocol_(std::move(protocol)),
+      parts_(std::move(parts)) {
     check(protocol_);
     metrics_ = image_metrics(reference, spec, space, protocol_);
 }
 
+void Evaluator::share_reference() const {
+    for_each_part(*metrics_, "parts of the reference", metrics_->reference_rows(),
+                  [&](std::int64_t first, std::int64_t n) {
+                      parts_->make(reference_set, first, [&] {
+                          return metrics_->measured(metrics_->reference_samples(first, n));
+                      });
+                  });
+}
+
+void Evaluator::share(const EvaluationTarget& target) const {
+    for (const std::uint64_t seed : protocol_.seeds) {
+        const Samples samples = draw(target, seed);
+        const std::string set = set_of(target, seed);
+        for_each_part(*metrics_, "parts of the samples", protocol_.count,
+                      [&](std::int64_t first, std::int64_t n) {
+                          parts_->make(set, first, [&] { return measure(samples, first, n); });
+                      });
+    }
+}
+
+void Evaluator::read_reference() {
+    metrics_->read_reference([&](std::int64_t first, std::int64_t n) {
+        return parts_ ? parts_->read(reference_set, first, n)
+                      : metrics_->measured(metrics_->reference_samples(first, n));
+    });
+}
+
+/// What is kept of rows of samples.
+backends::Parameters Evaluator::measure(const Samples& samples, std::int64_t first,
+                                        std::int64_t n) const {
+    const Tensor rows = samples.rows(first, n);
+    check_samples(rows, spec_);
+    backends::Parameters kept = metrics_->measured(rows);
+    if (samples.ask) kept.merge(samples.ask(rows), "");
+    return kept;
+}
+
+/// The name of a draw's parts: of the model and how it is sampled, and of the seed.
+std::string Evaluator::set_of(const EvaluationTarget& target, std::uint64_t seed) const {
+    constexpr std::size_t letters = 16;
+    return fmt::format("{}-{}", core::sha256(protocol_of(target).dump()).substr(0, letters), seed);
+}
+
 nlohmann::json Evaluator::evaluate(const EvaluationTarget& target) const {
     std::vector<EvaluationResult> draws;
-    for (const std::uint64_t seed : protocol_.seeds)
-        draws.push_back(metrics_->compute(draw(target, seed), seed));
+    for (const std::uint64_t seed : protocol_.seeds) {
+        const Samples samples = draw(target, seed);
+        const std::string set = parts_ ? set_of(target, seed) : "";
+        const SampleMetrics::Measured rows = [&](std::int64_t first, std::int64_t n) {
+            backends::Parameters kept =
+                parts_ ? parts_->read(set, first, n) : measure(samples, first, n);
+            if (samples.hear) samples.hear(first, kept);
+            return kept;
+        };
+        draws.push_back(metrics_->compute(samples.labels, protocol_.count, seed, rows));
+    }
     std::vector<const distillation::Metrics*> overall;
     for (const EvaluationResult& draw : draws) overall.push_back(&draw.overall);
     return {{"kind", spec_.kind == data::SampleSpec::Kind::image ? "image" : "points"},

@@ -10,6 +10,7 @@
 
 #include "atelier/data/dataset.h"
 #include "atelier/metrics/distances.h"
+#include "atelier/metrics/evaluation_parts.h"
 #include "atelier/metrics/features.h"
 
 namespace atelier::metrics {
@@ -23,6 +24,10 @@ struct Samples {
     // returns rows first..first+n-1. Each row is read once, in order.
     std::int64_t count = 0;
     std::function<Tensor(std::int64_t first, std::int64_t n)> read{};
+    // Further questions about the rows: `ask` returns tensors [n,...] about samples [n,...], and
+    // `hear` is told them in order, with the number of the first row.
+    std::function<backends::Parameters(const Tensor& samples)> ask{};
+    std::function<void(std::int64_t first, const backends::Parameters& answers)> hear{};
 
     std::int64_t size() const { return read ? count : model_space.size(0); }
     Tensor rows(std::int64_t first, std::int64_t n) const {
@@ -79,11 +84,26 @@ struct EvaluationResult {
         classes;  // one row per class; NaN where a class has too few samples
 };
 
-/// Metrics of samples against reference data; implemented for images and for points.
+/// Metrics of samples against reference data; implemented for images and for points. They are
+/// computed from what `measured` makes of rows of samples, [n,...] by name, which may lie in files
+/// that several processes wrote.
 class SampleMetrics {
 public:
+    /// What `measured` made of rows first..first+n-1.
+    using Measured = std::function<backends::Parameters(std::int64_t first, std::int64_t n)>;
+
     virtual ~SampleMetrics() = default;
-    virtual EvaluationResult compute(const Samples& samples, std::uint64_t seed) const = 0;
+    /// How many of `count` rows are measured together.
+    virtual std::int64_t rows_together(std::int64_t count) const = 0;
+    virtual backends::Parameters measured(const Tensor& samples) const = 0;
+    /// The reference's rows that must be measured; 0 where it is known without.
+    virtual std::int64_t reference_rows() const { return 0; }
+    virtual Tensor reference_samples(std::int64_t first, std::int64_t n) const { return {}; }
+    /// Reads the reference once, before `compute` and `reference_statistics`.
+    virtual void read_reference(const Measured& rows) {}
+    /// Reads each of `count` samples' rows once, in order. `labels`: their classes, or empty.
+    virtual EvaluationResult compute(const std::vector<std::int64_t>& labels, std::int64_t count,
+                                     std::uint64_t seed, const Measured& rows) const = 0;
     /// Adds its settings to a result's protocol.
     virtual void describe(nlohmann::json& protocol) const = 0;
     /// Mean and covariance of the reference's features; null for points.
@@ -98,7 +118,7 @@ public:
 /// are quantised to 8 bits first. Means and covariances are accumulated over all samples; all other
 /// metrics use `protocol.kept_features` features of each set, a seeded sample stratified by class.
 /// `space` must outlive the result.
-std::unique_ptr<SampleMetrics> image_metrics(const data::Dataset& reference,
+std::unique_ptr<SampleMetrics> image_metrics(std::shared_ptr<const data::Dataset> reference,
                                              const FeatureSpace& space, const Protocol& protocol);
 
 /// Only the Frechet distance (and the Inception Score), against statistics of images of `spec`.
@@ -115,14 +135,24 @@ std::unique_ptr<SampleMetrics> point_metrics(const data::Dataset& reference,
 /// Evaluates models against one reference, whose features are computed once.
 class Evaluator {
 public:
-    /// `space` is required for images (null for points) and must outlive this. Throws core::Error
-    /// when it is missing or expects images of another shape.
+    /// `space` is required for images (null for points) and must outlive this. With `parts`, what
+    /// is measured comes from files: call `share` for every target and read_reference before the
+    /// other functions. Throws core::Error when the space is missing or expects images of another
+    /// shape.
     Evaluator(std::shared_ptr<const data::Dataset> reference, const FeatureSpace* space,
-              Protocol protocol);
+              Protocol protocol, std::shared_ptr<EvaluationParts> parts = nullptr);
 
     /// Against statistics of images of `spec`; `hash` identifies them.
     Evaluator(const Statistics& reference, const std::string& hash, const data::SampleSpec& spec,
-              const FeatureSpace& space, Protocol protocol);
+              const FeatureSpace& space, Protocol protocol,
+              std::shared_ptr<EvaluationParts> parts = nullptr);
+
+    /// Measures this process's parts of the reference, or of the target's samples of every seed.
+    void share_reference() const;
+    void share(const EvaluationTarget& target) const;
+
+    /// Reads all parts of the reference.
+    void read_reference();
 
     /// {"kind", "protocol": {...}, "metrics": {name: {"mean", "spread", "values"}}, "classes":
     /// [{"class", "name", name: {...}}]}. Undefined metrics are null. Throws core::Error when the
@@ -137,6 +167,8 @@ public:
 
 private:
     Samples draw(const EvaluationTarget& target, std::uint64_t seed) const;
+    backends::Parameters measure(const Samples& samples, std::int64_t first, std::int64_t n) const;
+    std::string set_of(const EvaluationTarget& target, std::uint64_t seed) const;
     nlohmann::json class_rows(const std::vector<EvaluationResult>& draws) const;
 
     data::SampleSpec spec_;
@@ -144,6 +176,7 @@ private:
     std::string reference_hash_;
     Protocol protocol_;
     std::unique_ptr<SampleMetrics> metrics_;
+    std::shared_ptr<EvaluationParts> parts_;
 };
 
 /// Real samples drawn at random without replacement: the scores of a perfect model.

@@ -56,31 +56,17 @@ private:
 /// Against data: all metrics. Against statistics: only those of means and covariances.
 class ImageMetrics : public SampleMetrics {
 public:
-    ImageMetrics(const data::Dataset& reference, const FeatureSpace& space,
+    ImageMetrics(std::shared_ptr<const data::Dataset> reference, const FeatureSpace& space,
                  const Protocol& protocol)
         : space_(space),
           protocol_(protocol),
-          spec_(reference.spec()),
-          classes_(reference.classes()) {
-        check_enough(reference.size(), "real images",
+          spec_(reference->spec()),
+          classes_(reference->classes()),
+          data_(std::move(reference)),
+          kept_(data::seeded_sample(*data_, protocol_.kept_features, 0, "kept/reference")) {
+        check_enough(data_->size(), "real images",
                      std::max(protocol_.precision_neighbours, protocol_.coverage_neighbours));
         check_enough(protocol_.count, "samples", protocol_.precision_neighbours);
-        const auto read_rows = [&](std::int64_t first, std::int64_t count) {
-            return reference.samples(data::consecutive(first, count));
-        };
-        FeatureStatistics statistics(space.width());
-        FeatureCollector collector(
-            data::seeded_sample(reference, protocol_.kept_features, 0, "kept/reference"));
-        for_each_batch("features of the reference", reference.size(), read_rows,
-                       [&](std::int64_t first, const Features& batch) {
-                           statistics.add(batch.features);
-                           collector.add(first, batch.features);
-                       });
-        statistics_ = statistics.finish();
-        reference_ = collector.kept(reference.labels());
-        manifold_ = manifold_subset(reference_.features, 0);
-        precision_radii_ = neighbour_radii(manifold_, protocol_.precision_neighbours);
-        coverage_radii_ = neighbour_radii(manifold_, protocol_.coverage_neighbours);
     }
 
     ImageMetrics(Statistics reference, data::SampleSpec spec, const FeatureSpace& space,
@@ -90,28 +76,62 @@ public:
           spec_(std::move(spec)),
           statistics_(std::move(reference)) {}
 
-    EvaluationResult compute(const Samples& samples, std::uint64_t seed) const override {
-        const std::int64_t count = samples.size();
-        const bool by_class = !samples.labels.empty() && classes_ > 0;
+    std::int64_t rows_together(std::int64_t) const override {
+        return data::samples_per_batch(spec_.shape, block_samples);
+    }
+
+    /// Samples are quantised to 8 bits as a user would see them.
+    backends::Parameters measured(const Tensor& samples) const override {
+        const Features batch =
+            space_.features(data::to_model_space(spec_, data::to_user_space(spec_, samples)));
+        backends::Parameters rows({{"features", batch.features}});
+        if (batch.logits.numel() > 0) rows.set("logits", batch.logits);
+        return rows;
+    }
+
+    std::int64_t reference_rows() const override { return data_ ? data_->size() : 0; }
+
+    Tensor reference_samples(std::int64_t first, std::int64_t n) const override {
+        return data_->samples(data::consecutive(first, n));
+    }
+
+    void read_reference(const Measured& rows) override {
+        if (!data_) return;
         FeatureStatistics statistics(space_.width());
-        FeatureCollector collector(data::stratified_sample(
-            samples.labels, count, protocol_.kept_features, seed, "kept/samples"));
+        FeatureCollector collector(kept_);
+        for_each_batch("features of the reference", data_->size(), rows,
+                       [&](std::int64_t first, const backends::Parameters& batch) {
+                           statistics.add(batch.at("features"));
+                           collector.add(first, batch.at("features"));
+                       });
+        statistics_ = statistics.finish();
+        reference_ = collector.kept(data_->labels());
+        manifold_ = manifold_subset(reference_.features, 0);
+        precision_radii_ = neighbour_radii(manifold_, protocol_.precision_neighbours);
+        coverage_radii_ = neighbour_radii(manifold_, protocol_.coverage_neighbours);
+    }
+
+    EvaluationResult compute(const std::vector<std::int64_t>& labels, std::int64_t count,
+                             std::uint64_t seed, const Measured& rows) const override {
+        const bool by_class = !labels.empty() && classes_ > 0;
+        FeatureStatistics statistics(space_.width());
+        FeatureCollector collector(
+            data::stratified_sample(labels, count, protocol_.kept_features, seed, "kept/samples"));
         std::optional<InceptionScore> score;
         if (space_.kind() == FeatureSpace::Kind::inception)
             score.emplace(count, std::min(protocol_.score_splits, count), seed);
         std::vector<std::int64_t> predicted;
-        for_each_batch(
-            "features of the samples", count,
-            [&](std::int64_t first, std::int64_t n) { return samples.rows(first, n); },
-            [&](std::int64_t first, const Features& batch) {
-                statistics.add(batch.features);
-                collector.add(first, batch.features);
-                if (score) score->add(first, batch.logits);
-                if (!by_class || space_.kind() != FeatureSpace::Kind::classifier) return;
-                const std::vector<std::int64_t> classes = predicted_classes(batch.logits);
-                predicted.insert(predicted.end(), classes.begin(), classes.end());
-            });
-        const KeptFeatures kept = collector.kept(samples.labels);
+        for_each_batch("features of the samples", count, rows,
+                       [&](std::int64_t first, const backends::Parameters& batch) {
+                           statistics.add(batch.at("features"));
+                           collector.add(first, batch.at("features"));
+                           if (score) score->add(first, batch.at("logits"));
+                           if (!by_class || space_.kind() != FeatureSpace::Kind::classifier) return;
+                           const std::vector<std::int64_t> classes =
+                               predicted_classes(batch.at("logits"));
+                           predicted.insert(predicted.end(), classes.begin(), classes.end());
+                       });
+        const KeptFeatures kept = collector.kept(labels);
         EvaluationResult result{distances(statistics.finish(), kept.features, seed), {}};
         if (score) {
             const MeanAndStd of_parts = score->finish();
@@ -120,8 +140,8 @@ public:
         }
         if (!by_class) return result;
         if (!predicted.empty())
-            result.overall.emplace_back("class_agreement", agreement(samples.labels, predicted));
-        result.classes = rows(samples.labels, predicted, kept);
+            result.overall.emplace_back("class_agreement", agreement(labels, predicted));
+        result.classes = class_rows(labels, predicted, kept);
         return result;
     }
 
@@ -137,16 +157,16 @@ public:
             protocol["score_splits"] = protocol_.score_splits;
             protocol["score_order"] = "random";
         }
-        if (!reference_.features.defined()) return;
-        protocol["kept"] = {{"reference", reference_.features.size(0)},
+        if (!data_) return;
+        const auto kept_reference = static_cast<std::int64_t>(kept_.size());
+        protocol["kept"] = {{"reference", kept_reference},
                             {"samples", std::min(protocol_.kept_features, protocol_.count)}};
-        protocol["kernel"] = {
-            {"polynomial", "(x.y/F + 1)^3"},
-            {"subsets", protocol_.kernel_subsets},
-            {"subset_size", std::min({protocol_.kernel_subset_size, protocol_.count,
-                                      reference_.features.size(0)})}};
+        protocol["kernel"] = {{"polynomial", "(x.y/F + 1)^3"},
+                              {"subsets", protocol_.kernel_subsets},
+                              {"subset_size", std::min({protocol_.kernel_subset_size,
+                                                        protocol_.count, kept_reference})}};
         protocol["manifold"] = {{"samples", std::min(protocol_.manifold_limit, protocol_.count)},
-                                {"reference", manifold_.size(0)},
+                                {"reference", std::min(protocol_.manifold_limit, kept_reference)},
                                 {"precision_neighbours", protocol_.precision_neighbours},
                                 {"coverage_neighbours", protocol_.coverage_neighbours}};
     }
@@ -154,23 +174,17 @@ public:
     const Statistics* reference_statistics() const override { return &statistics_; }
 
 private:
-    using ReadRows = std::function<Tensor(std::int64_t first, std::int64_t count)>;
-
-    /// Calls `visit` with the features of `count` images, batch by batch. `read_rows` provides the
-    /// images, which are quantised to 8 bits as a user would see them.
+    /// Calls `visit` with what was measured of `count` images, batch by batch.
     void for_each_batch(
-        const std::string& label, std::int64_t count, const ReadRows& read_rows,
-        const std::function<void(std::int64_t first, const Features&)>& visit) const {
+        const std::string& label, std::int64_t count, const Measured& rows,
+        const std::function<void(std::int64_t first, const backends::Parameters&)>& visit) const {
         core::Progress progress(label, count, "images");
-        const std::int64_t batch = data::samples_per_batch(spec_.shape, block_samples);
+        const std::int64_t batch = rows_together(count);
         for (std::int64_t first = 0; first < count; first += batch) {
             if (core::stop_requested())
                 throw core::Interrupted("interrupted while measuring; nothing was written");
             const std::int64_t n = std::min(batch, count - first);
-            const Tensor samples = read_rows(first, n);
-            check_samples(samples, spec_);
-            visit(first, space_.features(
-                             data::to_model_space(spec_, data::to_user_space(spec_, samples))));
+            visit(first, rows(first, n));
             progress.update(first + n);
         }
     }
@@ -197,7 +211,7 @@ private:
                                     std::uint64_t seed) const {
         distillation::Metrics metrics{
             {frechet_name(space_.kind()), frechet_distance(statistics_, statistics)}};
-        if (!reference_.features.defined()) return metrics;
+        if (!data_) return metrics;
         const Tensor fake = manifold_subset(kept, seed);
         const KernelDistance kernel{protocol_.kernel_subsets, protocol_.kernel_subset_size, seed};
         const PrecisionRecall shape =
@@ -215,9 +229,9 @@ private:
     }
 
     /// One row per class, computed one class at a time to bound memory.
-    std::vector<distillation::Metrics> rows(const std::vector<std::int64_t>& labels,
-                                            const std::vector<std::int64_t>& predicted,
-                                            const KeptFeatures& kept) const {
+    std::vector<distillation::Metrics> class_rows(const std::vector<std::int64_t>& labels,
+                                                  const std::vector<std::int64_t>& predicted,
+                                                  const KeptFeatures& kept) const {
         constexpr double undefined = std::numeric_limits<double>::quiet_NaN();
         const std::vector<double> agreements =
             predicted.empty() ? std::vector<double>{}
@@ -270,6 +284,8 @@ private:
     Protocol protocol_;
     data::SampleSpec spec_;
     std::int64_t classes_ = 0;
+    std::shared_ptr<const data::Dataset> data_;  // null: only statistics are known
+    std::vector<std::int64_t> kept_;             // whose features are kept
     KeptFeatures reference_;
     Tensor manifold_, precision_radii_, coverage_radii_;
     Statistics statistics_;
@@ -278,9 +294,9 @@ private:
 
 }  // namespace
 
-std::unique_ptr<SampleMetrics> image_metrics(const data::Dataset& reference,
+std::unique_ptr<SampleMetrics> image_metrics(std::shared_ptr<const data::Dataset> reference,
                                              const FeatureSpace& space, const Protocol& protocol) {
-    return std::make_unique<ImageMetrics>(reference, space, protocol);
+    return std::make_unique<ImageMetrics>(std::move(reference), space, protocol);
 }
 
 std::unique_ptr<SampleMetrics> image_metrics(Statistics reference, data::SampleSpec spec,

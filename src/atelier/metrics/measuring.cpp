@@ -125,23 +125,36 @@ public:
                 data::open_dataset({.path = config.data, .split = config.split, .limit = 0}),
                 config.protocol.side);
             check_shape(*data, spec, config.data);
-            evaluator_ =
-                std::make_unique<Evaluator>(data, space_.get(), protocol_of(config, config.data));
+            evaluator_ = std::make_unique<Evaluator>(
+                data, space_.get(), protocol_of(config, config.data), config.parts);
         } else {
             const Statistics statistics = read_statistics(config.reference, space_->width());
-            evaluator_ =
-                std::make_unique<Evaluator>(statistics, core::sha256_of_file(config.reference),
-                                            spec, *space_, protocol_of(config, config.reference));
+            evaluator_ = std::make_unique<Evaluator>(
+                statistics, core::sha256_of_file(config.reference), spec, *space_,
+                protocol_of(config, config.reference), config.parts);
         }
+        if (!config.parts) save_reference(config);
+    }
+
+    const Evaluator& evaluator() const { return *evaluator_; }
+
+    /// share_parts, and the reference's statistics where they are to be saved.
+    std::optional<nlohmann::json> share(const EvaluationConfig& config,
+                                        std::span<const NamedTarget> targets) {
+        if (!config.parts) return std::nullopt;
+        auto result = share_parts(config, *evaluator_, targets);
+        if (!result) save_reference(config);
+        return result;
+    }
+
+private:
+    void save_reference(const EvaluationConfig& config) const {
         if (config.save_reference.empty()) return;
         if (!evaluator_->reference_statistics())
             core::fail("statistics of features are written of images; these are points");
         write_statistics(config.save_reference, *evaluator_->reference_statistics());
     }
 
-    const Evaluator& evaluator() const { return *evaluator_; }
-
-private:
     std::unique_ptr<FeatureSpace> space_;
     std::unique_ptr<Evaluator> evaluator_;
 };
@@ -227,25 +240,58 @@ nlohmann::json earlier_result(const std::filesystem::path& path, const nlohmann:
     return nullptr;
 }
 
+std::optional<nlohmann::json> share_parts(const EvaluationConfig& config, Evaluator& evaluator,
+                                          std::span<const NamedTarget> targets) {
+    nlohmann::json protocols = nlohmann::json::object();
+    for (const auto& [name, target] : targets) protocols[name] = evaluator.protocol_of(target);
+    EvaluationParts& parts = *config.parts;
+    if (nlohmann::json result = parts.finished(protocols); !result.is_null())
+        return std::make_optional<nlohmann::json>(std::move(result));
+    parts.begin(protocols);
+    evaluator.share_reference();
+    for (const auto& [name, target] : targets) {
+        if (earlier_result(config.earlier, protocols[name]).is_null()) evaluator.share(target);
+    }
+    if (!parts.complete()) return std::make_optional<nlohmann::json>(nullptr);
+    evaluator.read_reference();
+    return std::nullopt;
+}
+
+nlohmann::json with_parts(const EvaluationConfig& config,
+                          const std::function<nlohmann::json()>& measure) {
+    try {
+        return measure();
+    } catch (const core::Error&) {
+        if (!config.parts || !config.parts->removed_by_another()) throw;
+    }
+    return measure();
+}
+
 nlohmann::json measure(const EvaluationConfig& config, const EvaluatedModels& models) {
     if (models.front().second->reads_prompts()) return measure_captions(config, models);
-    const ReferenceEvaluator reference(config, models.front().second->decoded_spec());
+    ReferenceEvaluator reference(config, models.front().second->decoded_spec());
     const Evaluator& evaluator = reference.evaluator();
-    nlohmann::json results = nlohmann::json::object();
-    nlohmann::json order = nlohmann::json::array();
+    std::vector<NamedTarget> targets;
     for (const auto& [name, generator] : models) {
         const inference::Sampling& sampling = generator->sampling();
-        const EvaluationTarget target{
-            sample_source(*generator, config.protocol.classes),
-            generator->hash(),
-            {{"name", name},
-             {"sampler", inference::name_of(sampling)},
-             {"evaluations", sampling.evaluations()},
-             {"engine", inference::name_of(generator->engine().kind)},
-             {"precision", inference::name_of(generator->engine().precision)}}};
+        targets.emplace_back(
+            name,
+            EvaluationTarget{sample_source(*generator, config.protocol.classes),
+                             generator->hash(),
+                             {{"name", name},
+                              {"sampler", inference::name_of(sampling)},
+                              {"evaluations", sampling.evaluations()},
+                              {"engine", inference::name_of(generator->engine().kind)},
+                              {"precision", inference::name_of(generator->engine().precision)}}});
+    }
+    if (auto shared = reference.share(config, targets)) return *shared;
+    nlohmann::json results = nlohmann::json::object();
+    nlohmann::json order = nlohmann::json::array();
+    for (std::size_t i = 0; i < models.size(); ++i) {
+        const auto& [name, target] = targets[i];
         results[name] = earlier_result(config.earlier, evaluator.protocol_of(target));
         if (results[name].is_null()) {
-            results[name] = evaluate_model(config, evaluator, *generator, target);
+            results[name] = evaluate_model(config, evaluator, *models[i].second, target);
         } else {
             core::log::info("{}: evaluated before, its metrics are taken from {}", name,
                             config.earlier.string());
@@ -294,10 +340,13 @@ nlohmann::json measure_images(EvaluationConfig config, const std::string& path,
                     {"program", "atelier " ATELIER_VERSION}}}};
         result["protocol"]["model"]["hash"] = images.hash();
     } else {
-        const ReferenceEvaluator reference(config, images.spec());
-        result = reference.evaluator().evaluate(
-            {[&](std::int64_t, std::uint64_t seed) { return image_set.draw(seed); }, images.hash(),
-             description});
+        ReferenceEvaluator reference(config, images.spec());
+        const std::vector<NamedTarget> target{
+            {name,
+             {[&](std::int64_t, std::uint64_t seed) { return image_set.draw(seed); }, images.hash(),
+              description}}};
+        if (auto shared = reference.share(config, target)) return *shared;
+        result = reference.evaluator().evaluate(target.front().second);
         result["protocol"].erase("classes");  // no classes were drawn here
     }
     if (captions.empty()) return {{"order", {name}}, {"models", {{name, std::move(result)}}}};

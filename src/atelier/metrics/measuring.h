@@ -1,8 +1,12 @@
 #pragma once
 
 #include <filesystem>
+#include <functional>
 #include <memory>
+#include <optional>
+#include <span>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "atelier/data/dataset.h"
@@ -38,13 +42,30 @@ struct EvaluationConfig {
     bool latency = true;
     std::filesystem::path earlier;  // an evaluation.json whose results are reused where weights and
                                     // protocol are the same; may be absent
+    std::shared_ptr<EvaluationParts> parts;  // of an evaluation that several processes share
 };
 
 /// Evaluates models, listed under the given names, on the same held-out data: {"order": [name...],
 /// "models": {name: result}}. A result is Evaluator's (metrics, classes, protocol) with "latency",
 /// "evaluations" and "parameters" per sample, and "taken_from" if it was reused. Models that read
-/// prompts are measured by measure_captions; the models must all be of one kind.
+/// prompts are measured by measure_captions; the models must all be of one kind. With
+/// `config.parts` this process's parts are made first, and the result is null until all are there;
+/// where it was written before, it is read.
 nlohmann::json measure(const EvaluationConfig& config, const EvaluatedModels& models);
+
+using NamedTarget = std::pair<std::string, EvaluationTarget>;
+
+/// Makes this process's parts of an evaluation of `targets` that several processes share by
+/// `config.parts`. Returns the result where the caller has nothing more to do: null while parts of
+/// other processes are missing, or what was written before. Otherwise all parts are there, and
+/// `evaluator` has read those of the reference.
+std::optional<nlohmann::json> share_parts(const EvaluationConfig& config, Evaluator& evaluator,
+                                          std::span<const NamedTarget> targets);
+
+/// `measure`'s result. Two processes may find all parts at the same time: for the one whose parts
+/// the other removes, `measure` is called once more, and reads what was written.
+nlohmann::json with_parts(const EvaluationConfig& config,
+                          const std::function<nlohmann::json()>& measure);
 
 /// The result in `path` for the same weights and protocol, or null. A missing or invalid file is
 /// ignored.
@@ -53,7 +74,8 @@ nlohmann::json earlier_result(const std::filesystem::path& path, const nlohmann:
 /// Evaluates existing images in a folder, zip, tar or .npz: a seeded sample of `config.count` of
 /// them per seed, or all of them once if there are no more. With `captions` (caption i belongs to
 /// image i in order of file names) also the CLIP score by `config.clip`; data and reference are
-/// optional then. `name` is the result's name, by default `path`.
+/// optional then. `name` is the result's name, by default `path`. `config.parts`: as in `measure`;
+/// the CLIP score has none.
 nlohmann::json measure_images(EvaluationConfig config, const std::string& path,
                               std::span<const std::string> captions = {}, std::string name = {});
 

@@ -28,14 +28,21 @@ public:
         }
     }
 
-    EvaluationResult compute(const Samples& samples, std::uint64_t seed) const override {
-        const Tensor points = data::to_user_space(spec_, samples.rows(0, samples.size()));
+    std::int64_t rows_together(std::int64_t count) const override { return count; }
+
+    backends::Parameters measured(const Tensor& samples) const override {
+        return backends::Parameters({{"points", data::to_user_space(spec_, samples)}});
+    }
+
+    EvaluationResult compute(const std::vector<std::int64_t>& labels, std::int64_t count,
+                             std::uint64_t seed, const Measured& measured_rows) const override {
+        const Tensor points = measured_rows(0, count).at("points");
         const Tensor directions = random_directions(protocol_.directions, points.size(1), seed);
         const std::vector<std::int64_t> regions = support_.classes_of(points);
         EvaluationResult result{overall(points, regions, directions, seed), {}};
-        if (samples.labels.empty()) return result;
-        result.overall.emplace_back("class_agreement", agreement(samples.labels, regions));
-        result.classes = rows(points, samples.labels, regions, directions);
+        if (labels.empty()) return result;
+        result.overall.emplace_back("class_agreement", agreement(labels, regions));
+        result.classes = rows(points, labels, regions, directions);
         return result;
     }
 

@@ -46,34 +46,83 @@ backends::Parameters in_batches(
     return whole;
 }
 
-data::Shards encode_latents(const RunContext& context, const data::Dataset& raw,
-                            const fs::path& vae) {
-    const fs::path folder = context.output() / "latents";
-    data::ShardSpec shard_spec{raw.size(), rows_per_shard, {{"data", raw.hash()}}};
-    const models::DiffusersWeights weights(vae);
+/// A folder of shards that is complete once all processes have encoded theirs.
+struct EncodedFolder {
+    fs::path path;
+    data::ShardSpec spec;
+};
+
+EncodedFolder latents_folder(const RunContext& context, const data::Dataset& raw) {
+    EncodedFolder folder{context.output() / "latents",
+                         {raw.size(), rows_per_shard, {{"data", raw.hash()}}}};
+    const models::DiffusersWeights weights(fs::path(context.config().teacher.path) / "vae");
     for (const fs::path& file : weights.files())
-        shard_spec.origin["autoencoder"] += core::sha256_of_file(file);
-    if (!data::shards_complete(folder, shard_spec)) {
-        core::log::info("latents: encoding {} images into {}", raw.size(), folder.string());
-        inference::Autoencoder autoencoder(vae, {.device = context.device()});
-        core::Progress progress("encoding", raw.size(), "images");
-        std::int64_t done = 0;
-        const auto encode_image = [&](std::int64_t i, std::int64_t) {
-            const auto moments = autoencoder.encode(raw.samples({&i, 1}));
-            progress.update(++done);
-            const double scaling = autoencoder.network().scaling;
-            return backends::Parameters(
-                {{"mean", (moments.mean * scaling).to(at::kHalf)},
-                 {"deviation", ((0.5 * moments.logvar).exp() * scaling).to(at::kHalf)}});
-        };
-        data::write_shards(
-            folder, shard_spec,
-            [&](std::int64_t first, std::int64_t count) {
-                return in_batches(first, count, 1, encode_image);
-            },
-            [&](std::int64_t after) { progress.update(done = after); });
-    }
-    return {folder, shard_spec};
+        folder.spec.origin["autoencoder"] += core::sha256_of_file(file);
+    return folder;
+}
+
+/// Encodes the images of the shards that are `mine`; whether all shards are there.
+bool encode_latents(const RunContext& context, const data::Dataset& raw,
+                    const EncodedFolder& folder, const core::Shard& mine) {
+    if (data::shards_complete(folder.path, folder.spec)) return true;
+    core::log::info("latents: encoding {} images into {}", raw.size(), folder.path.string());
+    inference::Autoencoder autoencoder(fs::path(context.config().teacher.path) / "vae",
+                                       {.device = context.device()});
+    core::Progress progress("encoding", folder.spec.rows_of(mine), "images");
+    std::int64_t done = 0;
+    const auto encode_image = [&](std::int64_t i, std::int64_t) {
+        const auto moments = autoencoder.encode(raw.samples({&i, 1}));
+        progress.update(++done);
+        const double scaling = autoencoder.network().scaling;
+        return backends::Parameters(
+            {{"mean", (moments.mean * scaling).to(at::kHalf)},
+             {"deviation", ((0.5 * moments.logvar).exp() * scaling).to(at::kHalf)}});
+    };
+    return data::write_shards(
+        folder.path, folder.spec,
+        [&](std::int64_t first, std::int64_t count) {
+            return in_batches(first, count, 1, encode_image);
+        },
+        [&](std::int64_t after) { progress.update(done = after); }, mine);
+}
+
+/// The text tower of the run's teacher, and the folder of what it makes of the run's captions.
+struct CaptionEncoding {
+    models::PromptEncoder encoder;
+    EncodedFolder folder;
+};
+
+CaptionEncoding caption_encoding(RunContext& context) {
+    const data::Dataset& raw = *context.raw_data();
+    const models::PromptEncoder here = models::read_prompt_encoder(context.output() / "teacher");
+    return {{here.tower, here.parameters.to(context.device()), here.tokenizer},
+            {context.output() / "texts",
+             {static_cast<std::int64_t>(raw.captions().size()),
+              rows_per_shard,
+              {{"data", raw.hash()}, {"text_encoder", backends::hash_of(here.parameters)}}}}};
+}
+
+/// Encodes the captions of the shards that are `mine`; whether all shards are there.
+bool encode_captions(std::span<const std::string> captions, const CaptionEncoding& encoding,
+                     const core::Shard& mine) {
+    const EncodedFolder& folder = encoding.folder;
+    if (data::shards_complete(folder.path, folder.spec)) return true;
+    core::log::info("texts: encoding {} captions into {}", captions.size(), folder.path.string());
+    core::Progress progress("encoding captions", folder.spec.rows_of(mine), "captions");
+    std::int64_t done = 0;
+    const auto encode = [&](std::int64_t first, std::int64_t count) {
+        const auto encoded_prompts = encoding.encoder.encode(
+            captions.subspan(static_cast<std::size_t>(first), static_cast<std::size_t>(count)));
+        progress.update(done += count);
+        return backends::Parameters({{"states", encoded_prompts.states.to(at::kCPU, at::kHalf)},
+                                     {"embedding", encoded_prompts.embeddings.to(at::kCPU)}});
+    };
+    return data::write_shards(
+        folder.path, folder.spec,
+        [&](std::int64_t first, std::int64_t count) {
+            return in_batches(first, count, text_batch_size, encode);
+        },
+        [&](std::int64_t after) { progress.update(done = after); }, mine);
 }
 
 }  // namespace
@@ -102,8 +151,10 @@ std::shared_ptr<const data::Dataset> latent_dataset(const RunContext& context,
     const data::SampleSpec spec = latent_spec(config);
     if (!raw->has_samples())
         return std::make_shared<data::Latents>(std::move(raw), spec, std::nullopt);
-    data::Shards shards = encode_latents(context, *raw, fs::path(config.teacher.path) / "vae");
-    return std::make_shared<data::Latents>(std::move(raw), spec, std::move(shards));
+    const EncodedFolder folder = latents_folder(context, *raw);
+    encode_latents(context, *raw, folder, {});
+    return std::make_shared<data::Latents>(std::move(raw), spec,
+                                           data::Shards(folder.path, folder.spec));
 }
 
 void check_latents(const RunConfig& config, const data::Dataset& data) {
@@ -150,36 +201,35 @@ Tensor CaptionStates::embeddings(std::int64_t count) const {
 }
 
 CaptionStates caption_states(RunContext& context) {
-    const auto& captions = context.data()->captions();
-    const fs::path folder = context.output() / "texts";
-    const models::PromptEncoder here = models::read_prompt_encoder(context.output() / "teacher");
-    const data::ShardSpec shard_spec{
-        static_cast<std::int64_t>(captions.size()),
-        rows_per_shard,
-        {{"data", context.data()->hash()}, {"text_encoder", backends::hash_of(here.parameters)}}};
-    const models::PromptEncoder encoder{here.tower, here.parameters.to(context.device()),
-                                        here.tokenizer};
-    if (!data::shards_complete(folder, shard_spec)) {
-        core::log::info("texts: encoding {} captions into {}", captions.size(), folder.string());
-        core::Progress progress("encoding captions", shard_spec.count, "captions");
-        std::int64_t done = 0;
-        const auto encode_captions = [&](std::int64_t first, std::int64_t count) {
-            const auto encoded_prompts = encoder.encode(std::span(captions).subspan(
-                static_cast<std::size_t>(first), static_cast<std::size_t>(count)));
-            progress.update(done += count);
-            return backends::Parameters({{"states", encoded_prompts.states.to(at::kCPU, at::kHalf)},
-                                         {"embedding", encoded_prompts.embeddings.to(at::kCPU)}});
-        };
-        data::write_shards(
-            folder, shard_spec,
-            [&](std::int64_t first, std::int64_t count) {
-                return in_batches(first, count, text_batch_size, encode_captions);
-            },
-            [&](std::int64_t after) { progress.update(done = after); });
-    }
+    const CaptionEncoding encoding = caption_encoding(context);
+    encode_captions(context.raw_data()->captions(), encoding, {});
     const std::string empty;
-    const auto none = encoder.encode({&empty, 1});
-    return {{folder, shard_spec}, none.states[0].to(at::kCPU), none.embeddings[0].to(at::kCPU)};
+    const auto none = encoding.encoder.encode({&empty, 1});
+    return {{encoding.folder.path, encoding.folder.spec},
+            none.states[0].to(at::kCPU),
+            none.embeddings[0].to(at::kCPU)};
+}
+
+void encode_data(RunContext& context) {
+    const RunConfig& config = context.config();
+    if (!draws_latents(config))
+        throw core::UsageError(
+            context.loaded().path +
+            ": only teachers of latents read encoded images and captions; there is nothing to "
+            "encode here");
+    if (!training::StageFolder::is_finished(context.path_of(StageKind::teacher)))
+        throw core::UsageError(
+            fmt::format("{}: has no finished teacher yet, whose text tower encodes the captions; "
+                        "run atelier teacher first",
+                        context.output().string()));
+    const data::Dataset& raw = *context.raw_data();
+    const core::Shard& mine = context.shard();
+    bool all = true;
+    if (raw.has_samples()) all = encode_latents(context, raw, latents_folder(context, raw), mine);
+    all = encode_captions(raw.captions(), caption_encoding(context), mine) && all;
+    if (!all)
+        core::log::info("encoding: shard {} is done, others of the {} are not", mine.name(),
+                        mine.count);
 }
 
 void draw_latents(const fs::path& stem, inference::Autoencoder& autoencoder,

@@ -40,6 +40,11 @@ struct CaptionStates {
 };
 CaptionStates caption_states(RunContext& context);
 
+/// Encodes the images (folder latents) and captions (folder texts) of the context's shard now, not
+/// when a stage first needs them. Throws core::UsageError where the teacher draws no latents, or is
+/// not finished.
+void encode_data(RunContext& context);
+
 /// Writes `stem`.png, a grid of a few decoded latents.
 void draw_latents(const std::filesystem::path& stem, inference::Autoencoder& autoencoder,
                   const Tensor& samples);

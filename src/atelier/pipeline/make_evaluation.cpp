@@ -29,6 +29,10 @@ metrics::EvaluationConfig evaluation_config(const RunContext& context) {
     eval_config.seeds.clear();
     for (std::int64_t i = 0; i < config.evaluation.seeds; ++i)
         eval_config.seeds.push_back(static_cast<std::uint64_t>(first_seed + i));
+    if (!context.shard().whole())
+        eval_config.parts = std::make_shared<metrics::EvaluationParts>(
+            context.output() / "evaluation-parts", context.path_of(StageKind::evaluation),
+            context.shard());
     return eval_config;
 }
 
@@ -88,10 +92,19 @@ void evaluate_once(RunContext& context, const nlohmann::json& models,
         "evaluation: {} samples, {} (other seeds draw other samples: figures of `atelier "
         "evaluate`, which begins with seed 0, differ by chance)",
         eval_config.count, seeds);
-    nlohmann::json results = evaluate();
+    nlohmann::json results = metrics::with_parts(eval_config, evaluate);
+    if (results.is_null()) {
+        core::log::info(
+            "evaluation: shard {} is done; {} of {} parts are there, and the shard that finds them "
+            "all writes {}",
+            context.shard().name(), eval_config.parts->batches() - eval_config.parts->missing(),
+            eval_config.parts->batches(), path.string());
+        return;
+    }
     results["identity"] = identity;
     results["reference_is_training_data"] = is_training_data(context.config());
     core::write_json(path, results);
+    if (eval_config.parts) eval_config.parts->remove();
     core::log::info("{}", text_of(report::comparison_table(results)));
 }
 

@@ -64,19 +64,23 @@ void make_pairs(RunContext& context) {
     const auto stage = context.stage(StageKind::pairs);
     if (stage.finished()) return;
     context.teacher();
-    stage.begin();
+    if (context.shard().whole() || !training::StageFolder::is_begun(stage.path())) stage.begin();
     core::log::info("pairs: {} with {} Heun steps of the teacher", config.count, config.steps);
-    core::Progress progress("pairs", config.count, "pairs");
-    data::write_pairs(
-        stage.path(),
-        {config.count,
-         config.shard,
-         context.teacher().network.data_shape,
-         context.teacher_hash(),
-         {{"method", "heun"}, {"steps", config.steps}, {"seed", context.config().seed}}},
+    const data::PairSpec spec{
+        config.count,
+        config.shard,
+        context.teacher().network.data_shape,
+        context.teacher_hash(),
+        {{"method", "heun"}, {"steps", config.steps}, {"seed", context.config().seed}}};
+    core::Progress progress("pairs", spec.pairs_of(context.shard()), "pairs");
+    const bool all = data::write_pairs(
+        stage.path(), spec,
         [&](std::int64_t first, std::int64_t count) { return draw_pairs(context, first, count); },
-        [&](std::int64_t done) { progress.update(done); });
-    stage.finish({{"count", config.count}});
+        [&](std::int64_t done) { progress.update(done); }, context.shard());
+    if (all) stage.finish({{"count", config.count}});
+    else
+        core::log::info("pairs: shard {} is done; the last of the {} to be done finishes the stage",
+                        context.shard().name(), context.shard().count);
 }
 
 }  // namespace atelier::pipeline

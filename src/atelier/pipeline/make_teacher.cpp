@@ -106,7 +106,7 @@ void train(RunContext& context, const training::StageFolder& stage) {
 
 void adopt(RunContext& context, const training::StageFolder& stage, const nlohmann::json& notes) {
     const std::filesystem::path from = context.config().teacher.path;
-    context.data();  // errors in the data are reported before anything is written
+    context.raw_data();  // errors in the data are reported before anything is written
     const std::optional<double> guidance = guidance_of(context.config());
     stage.begin(notes);
     if (models::is_diffusers_directory(from)) {

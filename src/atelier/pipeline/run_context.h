@@ -4,6 +4,7 @@
 #include <memory>
 
 #include "atelier/conditions/partition.h"
+#include "atelier/core/shard.h"
 #include "atelier/data/dataset.h"
 #include "atelier/diffusion/condition_table.h"
 #include "atelier/inference/autoencoder.h"
@@ -41,6 +42,9 @@ public:
     /// Those that make the run together. Rank 0 writes; stages that do not train are its alone.
     parallel::Ranks& ranks() const { return ranks_; }
     std::uint64_t seed() const { return static_cast<std::uint64_t>(config().seed); }
+    /// Which part of pairs, evaluation and encoding this process makes; all of it unless set.
+    const core::Shard& shard() const { return shard_; }
+    void set_shard(const core::Shard& shard) { shard_ = shard; }
 
     /// The training data as stored on disk, opened on first use.
     const std::shared_ptr<const data::Dataset>& raw_data();
@@ -99,6 +103,7 @@ private:
     LoadedConfig loaded_;
     parallel::Ranks& ranks_;
     std::filesystem::path output_;
+    core::Shard shard_;
     at::Device device_;
     std::shared_ptr<const data::Dataset> raw_data_, data_;
     std::unique_ptr<models::Model> teacher_;

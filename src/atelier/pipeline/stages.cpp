@@ -6,6 +6,7 @@
 
 #include "atelier/core/error.h"
 #include "atelier/core/signals.h"
+#include "atelier/inference/device.h"
 #include "atelier/pipeline/make_stages.h"
 #include "atelier/pipeline/preflight.h"
 
@@ -69,9 +70,11 @@ std::function<void(RunContext&)> function_of(StageKind kind, std::optional<std::
     return {};
 }
 
-/// Trains every student in a process of its own, so that they share neither threads nor memory.
+/// Trains every student in a process of its own, so that they share neither threads nor memory, and
+/// each has a GPU of its own where there are several.
 void train_in_parallel(RunContext& context) {
     const RunConfig& config = context.config();
+    const int gpus = context.device().is_cuda() ? inference::usable_gpus() : 0;
     std::vector<std::vector<std::string>> commands;
     for (std::int64_t k = 0; k < config.partition.students; ++k) {
         std::vector<std::string> command{std::filesystem::read_symlink("/proc/self/exe").string(),
@@ -82,6 +85,9 @@ void train_in_parallel(RunContext& context) {
         command.push_back(fmt::format("threads={}", config.threads));
         command.push_back(fmt::format("students.threads={}", config.students.threads));
         command.push_back(fmt::format("students.parallel={}", config.students.parallel));
+        if (const auto device = inference::device_of_process(config.device, k, gpus);
+            device != config.device)
+            command.push_back("device=" + device);
         if (config.evaluation.classifier.empty()) command.push_back("evaluate.classifier=");
         command.insert(command.end(), {"--student", std::to_string(k), "--checked"});
         commands.push_back(std::move(command));

@@ -8,6 +8,7 @@
 #include "atelier/core/heap.h"
 #include "atelier/core/log.h"
 #include "atelier/pipeline/preflight.h"
+#include "atelier/pipeline/run_status.h"
 
 namespace atelier::pipeline {
 
@@ -29,9 +30,11 @@ void start_run(RunContext& context, const StartOptions& options,
     at::set_num_threads(static_cast<int>(context.config().threads));
     core::keep_freed_memory();
     std::optional<core::DirectoryLock> lock;
-    if (ranks.leads()) lock.emplace(context.output() / options.lock_folder);
+    if (ranks.leads() && options.locks) lock.emplace(context.output() / options.lock_folder);
     ranks.barrier();  // the others go on where rank 0 has the folder
     if (!ranks.leads()) return work(context);
+    if (options.lock_folder.empty() || !std::filesystem::exists(context.output() / "run.json"))
+        record_plan(context);
     if (options.all_stages) core::log::also_write_to((context.output() / "log.txt").string());
     for (const std::string& warning : warnings) core::log::warning("{}", warning);
     if (!ranks.is_alone())

@@ -9,6 +9,7 @@ namespace atelier::pipeline {
 
 struct StartOptions {
     std::string lock_folder;  // within the run's directory; empty: all of it
+    bool locks = true;        // shards work side by side, and write each file atomically
     bool trains = true;       // check_before_training comes first
     bool all_stages = false;  // existing stages are checked, and log.txt is written
 };
