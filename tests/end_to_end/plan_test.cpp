@@ -73,6 +73,34 @@ std::map<std::string, json> stages_of(const json& plan) {
     return stages;
 }
 
+TEST(Plan, ranks_share_whole_micro_batches_and_sum_every_update) {
+    const json plan = planned("configs/imagenet64-msd4-adm.toml",
+                              {"--tflops", "200", "--ranks", "16", "--link", "100"});
+    EXPECT_EQ(plan.at("ranks"), 16);
+    const json dm = stages_of(plan).at("dm"), ranks = dm.at("ranks");
+    EXPECT_EQ(ranks.at("micro_batches"), 7);  // 280 in 40s
+    EXPECT_EQ(ranks.at("micro_batches_of_the_busiest"), 1);
+    EXPECT_EQ(ranks.at("idle"), 9);
+    EXPECT_EQ(ranks.at("even_micro_batch"), 18);
+    EXPECT_EQ(ranks.at("sums_a_step"), 6);
+    const double each = dm.at("seconds_a_step").get<double>() / 7,
+                 sums = 6 * 2 * 15.0 / 16 * ranks.at("bytes_a_sum").get<double>() / 100e9;
+    EXPECT_EQ(ranks.at("bytes_a_sum"),
+              plan.at("networks").at(1).at("parameters").get<double>() * 8);
+    EXPECT_NEAR(ranks.at("seconds_of_sums").get<double>(), sums, 1e-9);
+    EXPECT_NEAR(ranks.at("seconds_a_step_without_overlap").get<double>(), each + sums, 1e-9);
+    EXPECT_NEAR(ranks.at("seconds_a_step").get<double>(), each + std::max(0.0, sums - each / 2),
+                1e-9);
+    const std::string text = succeed({"run", "configs/imagenet64-msd4-adm.toml", "--dry-run",
+                                      "--tflops", "200", "--ranks", "2"})
+                                 .out;
+    expect_contains(text,
+                    "on 2 GPUs: 4 of 7 micro-batches for the busiest (dm.micro_batch = 35 divides "
+                    "them evenly); 6 sums of 2.37 GB per generator update");
+    EXPECT_FALSE(stages_of(planned("configs/imagenet64-msd4-adm.toml")).at("dm").contains("ranks"));
+    EXPECT_EQ(run({"run", "configs/toy2d.toml", "--ranks", "2"}).code, 2);
+}
+
 TEST(Recipes, count_generator_updates) {
     for (const auto& [config, dm, adm, fake] :
          {std::tuple{"imagenet64-msd4-adm", 81000, 28500, 5}, {"sd15-msd4-adm", 3900, 200, 10}}) {

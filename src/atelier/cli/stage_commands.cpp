@@ -44,6 +44,7 @@ void add_config_arguments(CLI::App& command, ConfigArguments& to, bool required 
         ->check(CLI::PositiveNumber);
 }
 
+constexpr double gigabyte = 1e9;
 constexpr unsigned seconds_of_a_step =
     10;  // that a stage may take to its next checkpoint after a request to stop
 
@@ -87,6 +88,7 @@ void add_run(CLI::App& app) {
     auto explain = std::make_shared<bool>(false), dry = std::make_shared<bool>(false);
     auto status = std::make_shared<std::string>();
     auto options = std::make_shared<planning::DryRunOptions>();
+    auto link = std::make_shared<double>(options->ranks.link / gigabyte);
     CLI::App* command = app.add_subcommand(
         "run", "Do every missing stage of a run; safe to call again after any interruption");
     add_config_arguments(*command, *arguments, false);
@@ -111,13 +113,25 @@ void add_run(CLI::App& app) {
                      "the device's rate, for estimates of time; without: measured here")
         ->needs(plan)
         ->check(CLI::PositiveNumber);
+    command
+        ->add_option("--ranks", options->ranks.ranks,
+                     "GPUs that would train each network together: micro-batches, sums, time")
+        ->needs(plan)
+        ->check(CLI::Range(1, 100'000));
+    command
+        ->add_option("--link", *link,
+                     "with --ranks: GB a second that a ring of those GPUs passes on; 300 is NVLink "
+                     "within a node")
+        ->needs(plan)
+        ->check(CLI::PositiveNumber);
     command->footer(
         "Examples:\n  atelier run configs/toy2d.toml output=runs/toy2d\n  atelier run "
         "configs/toy2d.toml data.path=points.safetensors "
         "partition.students=8 output=runs/eight\n  atelier run configs/toy2d.toml --explain\n"
-        "  atelier run configs/imagenet64-msd4-dm.toml --dry-run --tflops 200\n  atelier run "
+        "  atelier run configs/imagenet64-msd4-dm.toml --dry-run --tflops 200 --ranks 8\n  atelier "
+        "run "
         "configs/imagenet64-msd4-dm.toml --max-hours 23.5\n  atelier run --status runs/toy2d");
-    command->callback([arguments, explain, dry, options, status, where] {
+    command->callback([arguments, explain, dry, options, status, where, link] {
         if (where->count() > 0 && (!arguments->path.empty() || *explain || *dry))
             throw core::UsageError(
                 "--status goes with the directory of a run alone, without a config");
@@ -130,6 +144,7 @@ void add_run(CLI::App& app) {
             std::cout << pipeline::schema_of(config).explain();
             return;
         }
+        options->ranks.link = *link * gigabyte;
         if (*dry)
             return planning::dry_run(pipeline::load_config(arguments->path, arguments->overrides),
                                      *options);

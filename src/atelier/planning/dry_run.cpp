@@ -256,8 +256,29 @@ nlohmann::json number_or_null(double value) {
     return std::isfinite(value) ? nlohmann::json(value) : nlohmann::json();
 }
 
+RankPlan ranks_of(const RunPlan& plan, const PlannedStage& stage, const Estimate& estimate,
+                  const RankSettings& settings) {
+    return plan_ranks(stage, plan.networks[stage.network].parameters, estimate.step_seconds,
+                      settings);
+}
+
+nlohmann::json json_of(const RankPlan& ranks, std::int64_t steps) {
+    return {
+        {"micro_batches", ranks.micro_batches},
+        {"micro_batches_of_the_busiest", ranks.of_busiest},
+        {"idle", ranks.idle},
+        {"even_micro_batch", ranks.even_micro_batch},
+        {"bytes_a_sum", ranks.sum_bytes},
+        {"sums_a_step", ranks.sums},
+        {"seconds_of_sums", ranks.sum_seconds},
+        {"seconds_a_step", number_or_null(ranks.step_seconds())},
+        {"seconds_a_step_without_overlap", number_or_null(ranks.step_seconds_without_overlap())},
+        {"seconds", number_or_null(ranks.step_seconds() * static_cast<double>(steps))}};
+}
+
 nlohmann::json json_of(const RunPlan& plan, const std::vector<Estimate>& estimates,
-                       const pipeline::RunConfig& config, const Estimator& estimator) {
+                       const pipeline::RunConfig& config, const Estimator& estimator,
+                       const RankSettings& settings) {
     nlohmann::json networks = nlohmann::json::array(), stages = nlohmann::json::array();
     for (const PlannedNetwork& network : plan.networks) {
         networks.push_back({{"who", network.who},
@@ -289,6 +310,9 @@ nlohmann::json json_of(const RunPlan& plan, const std::vector<Estimate>& estimat
              {"seconds_from", estimate.from},
              {"seconds", number_or_null(estimate.step_seconds *
                                         static_cast<double>(stage.steps * stage.times))}});
+        if (settings.ranks > 1)
+            stages.back()["ranks"] =
+                json_of(ranks_of(plan, stage, estimate, settings), stage.steps);
     }
     return {{"data", plan.data_description},
             {"data_shape", plan.spec.shape},
@@ -305,6 +329,7 @@ nlohmann::json json_of(const RunPlan& plan, const std::vector<Estimate>& estimat
             {"precision", config.precision},
             {"activation_checkpointing", config.activation_checkpointing},
             {"rate", estimator.rate_description()},
+            {"ranks", settings.ranks},
             {"networks", networks},
             {"stages", stages}};
 }
@@ -346,8 +371,29 @@ std::string work_per_student(const RunPlan& plan) {
     return text;
 }
 
+/// How `settings.ranks` GPUs would do a stage together, in one line or two.
+std::string describe_ranks(const PlannedStage& stage, const RankPlan& ranks,
+                           const RankSettings& settings) {
+    std::string text = fmt::format("      on {} GPUs: {} of {} micro-batches for the busiest",
+                                   settings.ranks, ranks.of_busiest, ranks.micro_batches);
+    if (ranks.idle > 0) text += fmt::format(", none for {}", ranks.idle);
+    if (ranks.even_micro_batch != stage.micro_batch)
+        text += fmt::format(" ({}.micro_batch = {} divides them evenly)", stage.name(),
+                            ranks.even_micro_batch);
+    text += fmt::format("; {} sums of {:.3g} GB per {}, {:.3g} s at {:.4g} GB/s\n", ranks.sums,
+                        ranks.sum_bytes / 1e9, stage.fake_updates > 0 ? "generator update" : "step",
+                        ranks.sum_seconds, settings.link / 1e9);
+    if (!std::isfinite(ranks.step_seconds())) return text;
+    const double steps = static_cast<double>(stage.steps);
+    return text + fmt::format("      time {}, or {} if sums waited for the end of an update{}\n",
+                              core::format_duration(steps * ranks.step_seconds()),
+                              core::format_duration(steps * ranks.step_seconds_without_overlap()),
+                              stage.times > 1 ? ", per student" : "");
+}
+
 void print(const RunPlan& plan, const std::vector<Estimate>& estimates,
-           const pipeline::RunConfig& config, const Estimator& estimator) {
+           const pipeline::RunConfig& config, const Estimator& estimator,
+           const RankSettings& settings) {
     const bool latent = plan.spec.kind == data::SampleSpec::Kind::latent;
     std::cout << fmt::format("data      {}; {} {}, {}\nteacher   {}\n", plan.data_description,
                              latent ? "latents" : "shape", core::to_string(plan.spec.shape),
@@ -395,6 +441,8 @@ void print(const RunPlan& plan, const std::vector<Estimate>& estimates,
                 "      time {}{} (from {}: {:.3g} s)\n", core::format_duration(seconds),
                 stage.times > 1 ? " per student" : "", estimate.from, estimate.step_seconds);
         }
+        if (settings.ranks > 1)
+            std::cout << describe_ranks(stage, ranks_of(plan, stage, estimate, settings), settings);
     }
     std::cout << fmt::format("\nin all {}FLOP", format_count(work));
     const std::string each = work_per_student(plan);
@@ -447,8 +495,9 @@ void dry_run(pipeline::LoadedConfig loaded, const DryRunOptions& options) {
         estimates.push_back(estimator.of(stage));
     }
     if (options.json)
-        std::cout << json_of(plan, estimates, loaded.config, estimator).dump() << std::endl;
-    else print(plan, estimates, loaded.config, estimator);
+        std::cout << json_of(plan, estimates, loaded.config, estimator, options.ranks).dump()
+                  << std::endl;
+    else print(plan, estimates, loaded.config, estimator, options.ranks);
     check_memory(plan, estimates, loaded.config, estimator.memory());
 }
 

@@ -1,6 +1,7 @@
 #pragma once
 
 #include "atelier/pipeline/run_config.h"
+#include "atelier/planning/rank_plan.h"
 
 namespace atelier::planning {
 
@@ -9,6 +10,7 @@ struct DryRunOptions {
         0;              // overrides the config's device_memory and the detected one; 0: use those
     double tflops = 0;  // the device's rate; 0: measured where the device is present
     bool json = false;
+    RankSettings ranks{};  // GPUs that train each network together
 };
 
 /// Prints what a run needs: networks, stages, memory, work, images, time. Writes no files. Data and
