@@ -68,12 +68,48 @@ TEST(ImageNpzFile, that_is_invalid_is_refused_by_name) {
               std::string::npos);
     EXPECT_NE(refused({{"arr_0", DType::U8, {2, 4, 4, 3}, bytes},
                        {"arr_1", DType::I64, {2}, std::as_bytes(std::span(labels))}})
-                  .find("a class is -1"),
+                  .find("the label of row 1 is -1"),
               std::string::npos);
     EXPECT_NE(refused({{"arr_0", DType::U8, {2, 4, 4, 3}, bytes},
                        {"labels", DType::I64, {1}, std::as_bytes(std::span(labels).first(1))}})
                   .find("int64 [2]"),
               std::string::npos);
+}
+
+TEST(ImageNpzFile, has_no_classes_without_samples_unless_they_are_accepted) {
+    const core::TestFolder folder;
+    const auto pixels = counted(3 * 4 * 4 * 3);
+    const auto write = [&](const std::vector<std::int64_t>& labels) {
+        core::write_npz(folder / "x.npz",
+                        {{"arr_0", DType::U8, {3, 4, 4, 3}, std::as_bytes(std::span(pixels))},
+                         {"labels", DType::I64, {3}, std::as_bytes(std::span(labels))}});
+    };
+    const auto refused = [&](bool gaps) {
+        return core::error_of([&] { open_dataset({.path = folder / "x.npz", .gaps = gaps}); });
+    };
+    write({0, 1, 999'999});
+    EXPECT_NE(refused(false).find("x.npz: class 2 has no sample"), std::string::npos);
+    EXPECT_EQ(open_dataset({.path = folder / "x.npz", .gaps = true})->classes(), 1'000'000);
+    write({0, 1, 1'000'000});
+    EXPECT_NE(refused(true).find("the label of row 2 is 1000000"), std::string::npos);
+    write({0, -1, 2});
+    EXPECT_NE(refused(true).find("the label of row 1 is -1"), std::string::npos);
+}
+
+TEST(ImageNpzFile, is_recognised_by_its_header) {
+    const core::TestFolder folder;
+    const auto is_one = [&](const core::Shape& shape, DType type) {
+        const auto bytes = counted(*core::bytes_of(type, shape));
+        core::write_npz(folder / "x.npz",
+                        {{"arr_0", type, shape, std::as_bytes(std::span(bytes))}});
+        return is_image_npz(folder / "x.npz");
+    };
+    EXPECT_TRUE(is_one({2, 4, 4, 3}, DType::U8));
+    EXPECT_FALSE(is_one({2, 4, 4, 2}, DType::U8));
+    EXPECT_FALSE(is_one({6, 2}, DType::F32));
+    core::write_npz(folder / "y.npz", {{"mu", DType::F64, {0}, {}}});
+    EXPECT_FALSE(is_image_npz(folder / "y.npz"));
+    EXPECT_TRUE(is_image_npz(ATELIER_SOURCE_DIR "/tests/core/arrays/images_and_words.npz"));
 }
 
 TEST(ImageNpzFile, is_read_whatever_else_it_holds) {

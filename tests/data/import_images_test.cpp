@@ -4,6 +4,7 @@
 
 #include "atelier/core/atomic_file.h"
 #include "atelier/core/json_file.h"
+#include "atelier/core/npz.h"
 #include "atelier/core/zip_file.h"
 #include "atelier/data/image_files.h"
 #include "data/data_fixtures.h"
@@ -46,6 +47,35 @@ TEST(ImportImages, of_a_folder_become_squares_with_the_labels_of_their_folders) 
     EXPECT_NEAR(data->samples(second).mean().item<double>(), 80 / 127.5 - 1, 1e-6);
     EXPECT_FALSE(fs::exists(folder / "out.zip.part"));
     EXPECT_FALSE(fs::exists(skipped_list_of(folder / "out.zip")));
+}
+
+TEST(ImportImages, of_idx_files_and_npz_keep_their_classes) {
+    const TestFolder folder;
+    const Bytes pixels = random_bytes(4 * 3 * 2);
+    fs::create_directories(folder / "idx");
+    write_bytes(folder / "idx/train-images-idx3-ubyte", big_endian({0x803, 4, 3, 2}) + pixels);
+    write_bytes(folder / "idx/train-labels-idx1-ubyte", big_endian({0x801, 4}) + Bytes{1, 0, 2, 1});
+    const std::vector<std::int64_t> labels{1, 0, 2, 1};
+    core::write_npz(folder / "x.npz",
+                    {{"arr_0", core::DType::U8, {4, 3, 2, 1}, std::as_bytes(std::span(pixels))},
+                     {"labels", core::DType::I64, {4}, std::as_bytes(std::span(labels))}});
+    for (const char* name : {"idx", "x.npz"}) {
+        const fs::path out = folder / (std::string(name) + ".zip");
+        import_images(in(folder / name), out, {.side = 2, .channels = 1});
+        const auto made = open_dataset({.path = out});
+        EXPECT_EQ(made->spec().shape, (std::vector<std::int64_t>{1, 2, 2})) << name;
+        EXPECT_EQ(made->labels(), labels) << name;
+        EXPECT_TRUE(holds(
+            message_of([&] { images_in({.path = folder / name, .captions = Captions::required}); }),
+            "no captions"))
+            << name;
+    }
+    EXPECT_EQ(bytes_in(folder / "idx.zip"), bytes_in(folder / "x.npz.zip")) << "the same images";
+    const core::Image first = in(folder / "idx").read(1);
+    EXPECT_EQ(first.height, 3);
+    EXPECT_EQ(Bytes(first.pixels), Bytes(pixels.begin() + 6, pixels.begin() + 12));
+    write_points(folder / "p.safetensors", {0, 1, 2, 3});
+    EXPECT_TRUE(holds(message_of([&] { in(folder / "p.safetensors"); }), "holds no images"));
 }
 
 TEST(ImportImages, record_in_the_archive_how_they_were_made) {

@@ -267,7 +267,7 @@ void resolve_subject(EvaluateArguments& arguments) {
     using Kind = models::PathInfo::Kind;
     const Kind kind = models::identify_path(arguments.subject).kind;
     const bool data = kind == Kind::data_set || kind == Kind::arrays || kind == Kind::safetensors ||
-                      kind == Kind::other;
+                      kind == Kind::other || kind == Kind::unknown_folder;
     if (!data) arguments.subject = models::model_at(arguments.subject).string();
 }
 

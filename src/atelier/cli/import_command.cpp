@@ -7,6 +7,7 @@
 #include "atelier/core/log.h"
 #include "atelier/core/lower_case.h"
 #include "atelier/core/progress.h"
+#include "atelier/data/data_form.h"
 #include "atelier/data/image_files.h"
 #include "atelier/data/import_images.h"
 
@@ -75,8 +76,9 @@ void add_import_command(CLI::App& app) {
     command
         ->add_option(
             "SRC", arguments->from,
-            "a folder of images (one sub-folder per class, or captions beside them), a zip "
-            "archive, WebDataset tars; captions:PATH insists on captions")
+            std::string(data::image_forms) +
+                "; classes are sub-folders, or there are captions beside the images; captions:PATH "
+                "insists on captions")
         ->required();
     command->add_option("DST", arguments->to, "the .zip to make; an interrupted import is resumed")
         ->required();
@@ -102,7 +104,8 @@ void add_import_command(CLI::App& app) {
                      "behind what is transparent: white, black or #rrggbb")
         ->capture_default_str();
     command
-        ->add_option("--split", arguments->split, "where SRC has train/ and test/ (or val/): which")
+        ->add_option("--split", arguments->split,
+                     "where SRC has train/ and test/ (or val/), or IDX files of both: which")
         ->check(CLI::IsMember({"train", "test"}))
         ->capture_default_str();
     command->add_flag("--no-captions", arguments->no_captions,

@@ -9,6 +9,7 @@
 #include "atelier/core/atomic_file.h"
 #include "atelier/core/error.h"
 #include "atelier/core/image_file.h"
+#include "atelier/core/lower_case.h"
 #include "atelier/core/npz.h"
 #include "atelier/data/captioned_images.h"
 #include "atelier/data/dataset.h"
@@ -26,6 +27,10 @@ namespace atelier::cli {
 namespace {
 
 namespace fs = std::filesystem;
+
+bool ends_with(const fs::path& path, const char* ending) {
+    return core::lower_case(path.extension().string()) == ending;
+}
 
 /// Verifies the weights against their stored checksums; throws when a file differs.
 void add_checksums(nlohmann::json& about, const fs::path& path) {
@@ -123,7 +128,8 @@ nlohmann::json of_prompt_partition(const fs::path& path) {
 }
 
 nlohmann::json of_data(const fs::path& path) {
-    const auto data = data::open_dataset({.path = path, .split = "train", .limit = 0});
+    const auto data =
+        data::open_dataset({.path = path, .split = "train", .limit = 0, .gaps = true});
     if (!data->captions().empty()) {
         return {
             {"kind", "captioned data set"},
@@ -136,13 +142,19 @@ nlohmann::json of_data(const fs::path& path) {
     nlohmann::json histogram = nlohmann::json::object();
     const auto prior = data::prior_of(*data);
     const auto& names = data->spec().class_names;
+    std::int64_t empty = 0;
     for (std::int64_t c = 0; c < data->classes(); ++c) {
         const auto i = static_cast<std::size_t>(c);
-        histogram[names.empty() ? std::to_string(c) : names[i]] =
-            static_cast<std::int64_t>(prior.weights[i]);
+        if (prior.weights[i] == 0) ++empty;
+        else
+            histogram[names.empty() ? std::to_string(c) : names[i]] =
+                static_cast<std::int64_t>(prior.weights[i]);
     }
-    return {{"kind", "data set"},         {"samples", data->size()}, {"shape", data->spec().shape},
-            {"classes", data->classes()}, {"histogram", histogram},  {"hash", data->hash()}};
+    nlohmann::json about{{"kind", "data set"},          {"samples", data->size()},
+                         {"shape", data->spec().shape}, {"classes", data->classes()},
+                         {"histogram", histogram},      {"hash", data->hash()}};
+    if (empty > 0) about["classes_without_samples"] = empty;  // no data to learn from
+    return about;
 }
 
 /// Derives the kind from the description: "is an image (WebP)" becomes "image (WebP)".
@@ -191,15 +203,10 @@ nlohmann::json of_tensors(const fs::path& path, const models::PathInfo& found) {
 }
 
 nlohmann::json of_arrays(const fs::path& path, const models::PathInfo& found) {
-    if (path.extension() == ".safetensors") return of_tensors(path, found);
+    if (ends_with(path, ".safetensors")) return of_tensors(path, found);
     nlohmann::json about = of_finding(found);
-    if (path.extension() != ".npz") return about;
-    const auto arrays = core::read_npz(path);
-    constexpr std::size_t image_dimensions = 4;
-    if (const auto images = arrays.find("arr_0");
-        images != arrays.end() && images->second.shape.size() == image_dimensions)
-        return of_data(path);
-    for (const auto& [name, array] : arrays)
+    if (!ends_with(path, ".npz")) return about;
+    for (const auto& [name, array] : core::read_npz(path))
         about["arrays"][name] =
             fmt::format("{} {}", core::name_of(array.dtype), core::to_string(array.shape));
     return about;
@@ -235,11 +242,12 @@ nlohmann::json about(const fs::path& given) {
         case Kind::image:
             return of_image(path, found);
         case Kind::data_set:
+        case Kind::unknown_folder:  // opening it says what was looked for
             return of_data(path);
         case Kind::stable_diffusion_file:
         case Kind::low_rank_file:
         case Kind::safetensors:
-            return path.extension() == ".safetensors" && !fs::is_directory(path)
+            return ends_with(path, ".safetensors") && !fs::is_directory(path)
                        ? of_tensors(path, found)
                        : of_finding(found);
         case Kind::arrays:
@@ -254,9 +262,7 @@ nlohmann::json about(const fs::path& given) {
         case Kind::other:
             break;
     }
-    if (!fs::is_directory(path) || !found.description.starts_with("there is no model here"))
-        models::reject_as_model(path);
-    return of_data(path);
+    models::reject_as_model(path);
 }
 
 std::string text_of(const nlohmann::json& entry) {

@@ -111,7 +111,6 @@ public:
         return array;
     }
 
-private:
     NpyHeader read_header() {
         std::vector<std::byte> bytes(npy_prefix);
         bytes.resize(read(bytes));
@@ -126,6 +125,7 @@ private:
             where_);
     }
 
+private:
     // In blocks, so that a short file that claims a huge array takes little memory.
     void read_data(std::vector<std::byte>& bytes, std::size_t size) {
         constexpr std::size_t block_size = std::size_t{64} << 20;
@@ -221,6 +221,16 @@ std::map<std::string, Array> read_npz(const std::filesystem::path& path, std::si
 std::map<std::string, Array> read_npz(const std::filesystem::path& path,
                                       const std::set<std::string>& requested, std::size_t largest) {
     return read_arrays(path, &requested, largest);
+}
+
+std::optional<NpyHeader> header_in_npz(const std::filesystem::path& path, const std::string& name) {
+    std::optional<NpyHeader> header;
+    for_each_entry(path, [&](archive* zip, const std::string& entry) {
+        if (header || entry != name + std::string(ending)) return;
+        header =
+            EntryReader(zip, fmt::format("{}: array \"{}\"", path.string(), name)).read_header();
+    });
+    return header;
 }
 
 std::set<std::string> names_in_npz(const std::filesystem::path& path) {

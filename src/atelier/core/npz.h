@@ -3,11 +3,13 @@
 #include <cstddef>
 #include <filesystem>
 #include <map>
+#include <optional>
 #include <set>
 #include <span>
 #include <string>
 #include <vector>
 
+#include "atelier/core/npy_header.h"
 #include "atelier/core/safetensors.h"
 
 namespace atelier::core {
@@ -32,6 +34,10 @@ std::map<std::string, Array> read_npz(const std::filesystem::path& path,
 std::map<std::string, Array> read_npz(const std::filesystem::path& path,
                                       const std::set<std::string>& requested,
                                       std::size_t largest = std::size_t{1} << 32);
+
+/// Type and shape of the array of that name, if there is one. Throws Error like read_npz, but reads
+/// no elements.
+std::optional<NpyHeader> header_in_npz(const std::filesystem::path& path, const std::string& name);
 
 /// The names of a .npz's arrays.
 std::set<std::string> names_in_npz(const std::filesystem::path& path);

@@ -4,9 +4,11 @@
 
 #include "atelier/core/error.h"
 #include "atelier/data/captioned_images.h"
+#include "atelier/data/data_form.h"
 #include "atelier/data/idx.h"
 #include "atelier/data/image_files.h"
 #include "atelier/data/image_npz.h"
+#include "atelier/data/memory_dataset.h"
 #include "atelier/data/points.h"
 #include "atelier/data/prompt_list.h"
 #include "atelier/data/toy_points.h"
@@ -48,19 +50,22 @@ std::vector<std::int64_t> indices_of(const Dataset& dataset,
 namespace {
 
 std::shared_ptr<const Dataset> open_path(const DataRequest& request) {
-    switch (detect_data_files(request.path)) {
-        case DataFiles::nothing:
-            core::fail(
-                "{}: there is no such file or folder; data is a .safetensors file, a .zip, .tar or "
-                ".npz of images, a folder of IDX files, images or tars, or toy:ring",
-                request.path.string());
-        case DataFiles::npz:
-            return open_image_npz(request);
-        case DataFiles::points:
+    const bool captions = request.captions == Captions::required;
+    switch (form_at(request.path)) {
+        case DataForm::nothing:
+            core::fail("{}: there is no such file or folder; data are {}", request.path.string(),
+                       data_forms);
+        case DataForm::points:
             return open_points(request);
-        case DataFiles::idx:
-            return open_idx_folder(request);
-        case DataFiles::images:
+        case DataForm::idx_folder:
+            if (captions) break;  // images_in says that there are none
+            return open_stored(read_idx_folder(request), request.limit);
+        case DataForm::npz:
+            if (captions) break;
+            return open_stored(read_image_npz(request), request.limit);
+        case DataForm::folder:
+        case DataForm::tars:
+        case DataForm::zip:
             break;
     }
     return open_encoded(images_in(request), request.limit);

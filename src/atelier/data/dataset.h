@@ -51,16 +51,18 @@ struct DataRequest {
     std::string split = "train";  // "train" or "test", where the data distinguishes them
     std::int64_t limit = 0;       // only the first `limit` samples; 0: all
     Captions captions = Captions::automatic;
+    bool gaps = false;  // accept classes without samples in a .npz: it is looked at or measured,
+                        // not learned from
 };
 
-/// Opens a data set according to what is at the path: a safetensors file with `points` and `labels`
-/// (points.h), a folder of IDX files, gzip or not (idx.h), an .npz of images (image_npz.h), a
-/// folder, zip archive or tars of images with classes or captions (arrange_images.h), prompts alone
-/// (prompt_list.h); or draws a toy (toy_points.h), or composes captioned images
-/// (captioned_images.h). "captions:PATH" requires captions. Logs once what is passed over. The test
-/// split has the classes and the model space of the training data; data without splits is the same
-/// for both. Throws core::Error saying what was looked for, or what is wrong with the data: labels
-/// out of range, differing sizes, mismatched counts.
+/// Opens a data set according to what is at the path (data_form.h): a safetensors file with
+/// `points` and `labels` (points.h), a folder of IDX files, gzip or not (idx.h), an .npz of images
+/// (image_npz.h), a folder, zip archive or tars of images with classes or captions
+/// (arrange_images.h), prompts alone (prompt_list.h); or draws a toy (toy_points.h), or composes
+/// captioned images (captioned_images.h). "captions:PATH" requires captions. Logs once what is
+/// passed over. The test split has the classes and the model space of the training data; data
+/// without splits is the same for both. Throws core::Error saying what was looked for, or what is
+/// wrong with the data: labels out of range, differing sizes, mismatched counts.
 std::shared_ptr<const Dataset> open_dataset(const DataRequest& request);
 
 }  // namespace atelier::data

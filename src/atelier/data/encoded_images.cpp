@@ -12,7 +12,6 @@
 #include "atelier/core/hash.h"
 #include "atelier/core/log.h"
 #include "atelier/core/processors.h"
-#include "atelier/data/memory_dataset.h"
 
 namespace atelier::data {
 
@@ -173,6 +172,21 @@ void for_each_concurrently(std::int64_t count, const std::function<void(std::int
     run();
     others.clear();
     if (error) std::rethrow_exception(error);
+}
+
+EncodedImages encoded(StoredImages images, std::string where) {
+    EncodedImages all;
+    all.count = images.pixels.size(0);
+    all.labels = std::move(images.labels);
+    all.classes = images.classes;
+    all.class_names = std::move(images.spec.class_names);
+    const Tensor pixels = images.pixels.contiguous();
+    all.identity = core::sha256(
+        std::span(static_cast<const std::byte*>(pixels.const_data_ptr()), pixels.nbytes()));
+    all.read = [pixels](std::int64_t i) { return image_of(pixels[i].permute({1, 2, 0})); };
+    all.name = [where](std::int64_t i) { return fmt::format("{}: image {}", where, i); };
+    all.where = std::move(where);
+    return all;
 }
 
 core::Image ImageDecoder::decode(std::span<const std::byte> file, const std::string& where) {

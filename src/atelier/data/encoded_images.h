@@ -6,6 +6,7 @@
 
 #include "atelier/core/image_file.h"
 #include "atelier/data/dataset.h"
+#include "atelier/data/memory_dataset.h"
 #include "atelier/data/passed_over.h"
 
 namespace atelier::data {
@@ -21,7 +22,7 @@ struct ImageDecoder {
     std::vector<std::string> notes() const;
 };
 
-/// Images in a folder, a zip archive or tars, not yet decoded.
+/// Images that are decoded one at a time, of one or of many sizes.
 struct EncodedImages {
     std::int64_t count = 0;
     std::function<core::Image(std::int64_t)>
@@ -41,6 +42,9 @@ struct EncodedImages {
     std::vector<std::string> remarks;  // further notes on the set, one per line
     std::shared_ptr<ImageDecoder> decoder = std::make_shared<ImageDecoder>();
 };
+
+/// Images that are in memory as numbers, as if they were encoded. `where` names their file.
+EncodedImages encoded(StoredImages images, std::string where);
 
 /// Calls `work` with 0 to count-1 on several threads; the first exception stops them and is
 /// rethrown.

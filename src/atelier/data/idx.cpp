@@ -8,7 +8,6 @@
 #include "atelier/core/error.h"
 #include "atelier/core/idx_file.h"
 #include "atelier/data/labels.h"
-#include "atelier/data/memory_dataset.h"
 
 namespace atelier::data {
 
@@ -69,7 +68,7 @@ bool is_idx_folder(const std::filesystem::path& folder) {
     return find_file(folder, "train", "images", 3) || find_file(folder, "test", "images", 3);
 }
 
-std::shared_ptr<const Dataset> open_idx_folder(const DataRequest& request) {
+StoredImages read_idx_folder(const DataRequest& request) {
     const auto images_path = find_file(request.path, request.split, "images", 3);
     if (!images_path) {
         core::fail("{}: holds no IDX images of the {} split; fetch that file too",
@@ -90,8 +89,7 @@ std::shared_ptr<const Dataset> open_idx_folder(const DataRequest& request) {
     data::SampleSpec spec;
     spec.shape = images.sizes().slice(1).vec();
     spec.class_names = class_names(request.path, classes);
-    return std::make_shared<MemoryDataset>(std::move(images), std::move(labels), classes,
-                                           std::move(spec), request.limit);
+    return {std::move(images), std::move(labels), classes, std::move(spec)};
 }
 
 }  // namespace atelier::data

@@ -5,7 +5,7 @@
 #include <memory>
 #include <vector>
 
-#include "atelier/data/dataset.h"
+#include "atelier/data/memory_dataset.h"
 
 namespace atelier::data {
 
@@ -21,9 +21,9 @@ std::vector<std::int64_t> read_idx_labels(const std::filesystem::path& path);
 /// before idx3; also .gz).
 bool is_idx_folder(const std::filesystem::path& folder);
 
-/// Opens such a folder; the classes are those of the training labels. In a folder whose name
-/// contains "fashion" they have the names of Fashion-MNIST (Xiao et al. 2017). Throws core::Error
-/// when files are missing or counts or labels do not fit.
-std::shared_ptr<const Dataset> open_idx_folder(const DataRequest& request);
+/// Reads a split of such a folder; the classes are those of the training labels. In a folder whose
+/// name contains "fashion" they have the names of Fashion-MNIST (Xiao et al. 2017). Throws
+/// core::Error when files are missing or counts or labels do not fit.
+StoredImages read_idx_folder(const DataRequest& request);
 
 }  // namespace atelier::data

@@ -24,7 +24,7 @@ constexpr std::int64_t images_per_batch = 256, headers_per_batch = 4096;
 constexpr std::size_t version_digits = 12;
 
 /// The name of image `i` as EDM's tool writes it.
-std::string name_of(std::int64_t i) { return fmt::format("{:05}/img{:08}.png", i / 1000, i); }
+std::string entry_name(std::int64_t i) { return fmt::format("{:05}/img{:08}.png", i / 1000, i); }
 
 /// The index in such a name; nothing for other names.
 std::optional<std::int64_t> number_in(const std::string& name) {
@@ -34,7 +34,7 @@ std::optional<std::int64_t> number_in(const std::string& name) {
         std::from_chars(name.data() + position + 4, name.data() + name.size(), number).ec !=
             std::errc{})
         return std::nullopt;
-    return name == name_of(number) ? std::optional(number) : std::nullopt;
+    return name == entry_name(number) ? std::optional(number) : std::nullopt;
 }
 
 nlohmann::json json_of(const ImportSettings& settings) {
@@ -189,7 +189,7 @@ private:
                 problems_);
             for (std::size_t i = 0; i < some.size(); ++i) {
                 if (!encoded[i].empty())
-                    zip_.add(name_of(some[i]), std::as_bytes(std::span(encoded[i])));
+                    zip_.add(entry_name(some[i]), std::as_bytes(std::span(encoded[i])));
             }
             if (listener_.written) listener_.written(static_cast<std::int64_t>(zip_.count()));
         }
@@ -234,7 +234,7 @@ private:
         for (std::int64_t i = 0; i < images_.count; ++i) {
             if (!problems_.contains(i))
                 lines +=
-                    core::json_text({{"file_name", name_of(i)},
+                    core::json_text({{"file_name", entry_name(i)},
                                      {"text", images_.captions[static_cast<std::size_t>(i)]}}) +
                     "\n";
         }
@@ -245,7 +245,7 @@ private:
         nlohmann::json labels;
         for (std::size_t i = 0; i < images_.labels.size(); ++i) {
             if (!problems_.contains(static_cast<std::int64_t>(i)))
-                labels.push_back({name_of(static_cast<std::int64_t>(i)), images_.labels[i]});
+                labels.push_back({entry_name(static_cast<std::int64_t>(i)), images_.labels[i]});
         }
         nlohmann::json json{{"labels", labels}, {"made_by", json_of(settings_)}};
         json["made_by"]["program"] = "atelier import";

@@ -42,6 +42,18 @@ std::int64_t count_classes(std::span<const std::int64_t> labels, const std::stri
     return largest + 1;
 }
 
+std::int64_t count_classes_with_gaps(std::span<const std::int64_t> labels,
+                                     const std::string& where) {
+    constexpr std::int64_t most_classes = 1'000'000;
+    if (labels.empty()) return 0;
+    expect_not_negative(labels, where);
+    const auto largest = std::max_element(labels.begin(), labels.end());
+    if (*largest >= most_classes)
+        core::fail("{}: the label of row {} is {}; at most {} classes are read", where,
+                   largest - labels.begin(), *largest, most_classes);
+    return *largest + 1;
+}
+
 void check_labels(std::span<const std::int64_t> labels, std::int64_t classes,
                   const std::string& where) {
     expect_not_negative(labels, where);

@@ -42,4 +42,9 @@ Tensor MemoryDataset::samples(std::span<const std::int64_t> indices) const {
     return chosen.to(at::kFloat).div_(127.5).sub_(1);
 }
 
+std::shared_ptr<const Dataset> open_stored(StoredImages images, std::int64_t limit) {
+    return std::make_shared<MemoryDataset>(std::move(images.pixels), std::move(images.labels),
+                                           images.classes, std::move(images.spec), limit);
+}
+
 }  // namespace atelier::data

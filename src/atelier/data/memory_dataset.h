@@ -32,4 +32,15 @@ private:
     std::string hash_;
 };
 
+/// Images that a file holds as numbers.
+struct StoredImages {
+    Tensor pixels;                     // uint8 [N,C,H,W]
+    std::vector<std::int64_t> labels;  // N below `classes`, or none
+    std::int64_t classes = 0;
+    SampleSpec spec;
+};
+
+/// Their data set; only the first `limit`, where it is not 0.
+std::shared_ptr<const Dataset> open_stored(StoredImages images, std::int64_t limit);
+
 }  // namespace atelier::data

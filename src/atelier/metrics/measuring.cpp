@@ -306,8 +306,9 @@ nlohmann::json measure_images(EvaluationConfig config, const std::string& path,
                               std::span<const std::string> captions, std::string name) {
     if (name.empty()) name = path;
     const ImageSet image_set = [&] {
-        const auto images = resized(
-            data::open_dataset({.path = path, .split = "train", .limit = 0}), config.protocol.side);
+        const auto images =
+            resized(data::open_dataset({.path = path, .split = "train", .limit = 0, .gaps = true}),
+                    config.protocol.side);
         return ImageSet{images, std::min(config.count, images->size())};
     }();
     const data::Dataset& images = *image_set.images;

@@ -17,6 +17,7 @@
 #include "atelier/core/lower_case.h"
 #include "atelier/core/safetensors.h"
 #include "atelier/core/schema.h"
+#include "atelier/data/data_form.h"
 #include "atelier/models/diffusers_directory.h"
 #include "atelier/models/ensemble.h"
 
@@ -48,6 +49,11 @@ bool is_file(const fs::path& path) {
 bool is_folder_at(const fs::path& path) {
     std::error_code ignored;
     return fs::is_directory(path, ignored);
+}
+
+PathInfo data_info(const fs::path& path, const std::string& what) {
+    return {Kind::data_set, what,
+            "train on it with: atelier run CONFIG data.path=" + path.string()};
 }
 
 /// Entries of a folder except hidden ones, sorted, up to a limit.
@@ -113,9 +119,7 @@ PathInfo safetensors_info(const fs::path& path, const core::SafetensorsFile& fil
     if (file.contains("embeddings"))
         return {Kind::arrays, "holds embeddings of prompts",
                 "split them with: atelier partition " + path.string() + " --out DIR"};
-    if (file.contains("points") || file.contains("images"))
-        return {Kind::data_set, "is a data set",
-                "train on it with: atelier run CONFIG data.path=" + path.string()};
+    if (data::is_data_set(path)) return data_info(path, "is a data set of points");
     if (is_file(folder / "config.json"))
         return {Kind::safetensors, "holds the weights of " + folder.string(),
                 "name that directory"};
@@ -173,9 +177,13 @@ PathInfo array_info(const fs::path& path) {
     if (ending_of(path) == ".npy")
         return {Kind::arrays, "holds an array (numpy), embeddings of prompts for instance",
                 "split those with: atelier partition " + path.string() + " --out DIR"};
-    return {Kind::arrays, "holds arrays (numpy): images or statistics",
-            "measure images with: atelier evaluate " + path.string() +
-                "; statistics go with --reference"};
+    if (data::is_data_set(path))
+        return {Kind::data_set, "holds images (numpy), a data set",
+                fmt::format("train on it with: atelier run CONFIG data.path={0}, or measure it "
+                            "with: atelier evaluate {0}",
+                            path.string())};
+    return {Kind::arrays, "holds arrays (numpy), statistics for instance",
+            "atelier evaluate takes statistics with --reference"};
 }
 
 bool is_text(const std::string& bytes) {
@@ -194,12 +202,12 @@ PathInfo file_info(const fs::path& path) {
     if (pickled || (zip && (first_entry(bytes).ends_with("/data.pkl") || ending == ".ckpt" ||
                             ending == ".pt" || ending == ".pth" || ending == ".bin")))
         return pickle_info(path);
-    if (zip || ending == ".tar" || (bytes.size() > 262 && bytes.substr(257, 5) == "ustar")) {
-        return {Kind::data_set, "is an archive, of images for instance",
-                "train on those with: atelier run CONFIG data.path=" + path.string()};
-    }
-    if (ending == ".safetensors" ||
-        (bytes.size() > 8 && bytes[8] == '{' && bytes.substr(4, 4) == std::string(4, '\0'))) {
+    const bool safetensors =
+        ending == ".safetensors" ||
+        (bytes.size() > 8 && bytes[8] == '{' && bytes.substr(4, 4) == std::string(4, '\0'));
+    if (!safetensors && data::is_data_set(path))
+        return data_info(path, "is an archive, of images for instance");
+    if (safetensors) {
         try {
             return safetensors_info(path, core::SafetensorsFile(path));
         } catch (const core::Error& error) {
@@ -359,13 +367,6 @@ std::vector<std::string> models_below(const fs::path& folder, int depth = 1) {
     return names;
 }
 
-bool holds_images(const fs::path& folder) {
-    static const std::vector<std::string> endings{".png", ".jpg", ".jpeg", ".webp"};
-    return std::ranges::any_of(entries_of(folder), [&](const fs::path& entry) {
-        return std::ranges::find(endings, ending_of(entry)) != endings.end() && is_file(entry);
-    });
-}
-
 PathInfo run_info(const fs::path& folder) {
     const fs::path ensemble = folder / "ensemble", teacher = folder / "teacher";
     if (is_ensemble_directory(ensemble))
@@ -430,17 +431,9 @@ PathInfo folder_info(const fs::path& folder) {
                                 inside.description),
                     inside.suggestion};
     }
-    const bool images =
-        holds_images(folder) || std::ranges::any_of(entries, [](const fs::path& entry) {
-            return is_folder_at(entry) && holds_images(entry);
-        });
-    const bool idx = std::ranges::any_of(entries, [](const fs::path& entry) {
-        return entry.filename().string().find("-ubyte") != std::string::npos;
-    });
-    if (images || idx)
-        return {Kind::data_set, "is a folder of images, a data set",
-                "train on it with: atelier run CONFIG data.path=" + folder.string()};
-    return {Kind::other, "there is no model here (no config.json)", "name a model directory"};
+    if (data::is_data_set(folder)) return data_info(folder, "is a folder of images, a data set");
+    return {Kind::unknown_folder, "there is no model here (no config.json)",
+            "name a model directory"};
 }
 
 }  // namespace

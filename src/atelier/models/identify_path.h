@@ -30,13 +30,15 @@ struct PathInfo {
         safetensors,
         arrays,
         text,
+        unknown_folder,
     };
     Kind kind = Kind::other;
     std::string description;  // "is an image (PNG)"
     std::string suggestion;   // "name a model directory"
 };
 
-/// Reads names, first bytes and headers only; does not throw, whatever the path holds.
+/// Reads names, first bytes and headers only; does not throw, whatever the path holds. What is a
+/// data set is for data::is_data_set to say.
 PathInfo identify_path(const std::filesystem::path& path);
 
 /// `path`; or, where nothing is at a relative path, what it names among the models that were
