@@ -3,6 +3,7 @@
 #include <openvino/op/convert.hpp>
 #include <openvino/openvino.hpp>
 
+#include "atelier/backends/native/program_ops.h"
 #include "atelier/backends/onnx/onnx_ops.h"
 #include "atelier/backends/torch/quantised.h"
 #include "atelier/backends/torch/torch_ops.h"
@@ -97,6 +98,28 @@ Tensor computed_from_onnx(const Case& tested, const backends::Parameters& parame
     return at::from_blob(found.data<float>(), shape, at::kFloat).clone();
 }
 
+/// `layer` computed by a compiled program.
+Tensor computed_by_program(const Case& tested, const backends::Parameters& parameters) {
+    backends::ProgramOps backend(parameters);
+    std::vector<backends::ProgramValue> values;
+    std::vector<const float*> inputs;
+    for (const Tensor& input : tested.inputs) {
+        values.push_back(
+            backend.input(values.size(), {input.sizes().begin() + 1, input.sizes().end()}));
+        inputs.push_back(input.const_data_ptr<float>());
+    }
+    const Graph graph = recorded(tested);
+    const backends::Program program = backend.compiled(graph, values);
+    Tensor found = at::empty(graph.shape(graph.outputs[0]), at::kFloat);
+    const std::int64_t samples = tested.inputs[0].size(0);
+    std::vector<float> memory(program.memory_size(samples));
+    kernels::Barrier alone(1);
+    kernels::Workspace workspace;
+    backends::Program::run({program, memory.data(), samples, inputs.data(), nullptr,
+                            found.mutable_data_ptr<float>(), 0, 1, alone, workspace});
+    return found;
+}
+
 class Backends : public ::testing::TestWithParam<Case> {};
 
 TEST_P(Backends, agree) {
@@ -105,6 +128,8 @@ TEST_P(Backends, agree) {
     const Tensor expected = computed_by_torch(tested, parameters);
     EXPECT_LT(relative_distance(computed_by_openvino(tested, parameters), expected), 1e-5);
     EXPECT_LT(relative_distance(computed_from_onnx(tested, parameters), expected), 1e-5);
+    if (unsupported_by_programs(recorded(tested)).empty())
+        EXPECT_LT(relative_distance(computed_by_program(tested, parameters), expected), 1e-5);
 }
 
 const Tensor image = normal({2, 8, 6, 4}, "image"), qkv = normal({2, 3 * 128, 4, 2}, "qkv"),

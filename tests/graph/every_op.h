@@ -1,8 +1,17 @@
 #pragma once
 
+#include <set>
+
 #include "atelier/graph/builder.h"
 
 namespace atelier::graph {
+
+/// The names of the alternatives of Op.
+inline std::set<std::string> names_of_all_ops() {
+    return []<class... Ops>(std::variant<Ops...>*) {
+        return std::set<std::string>{Ops::op_name...};
+    }(static_cast<Op*>(nullptr));
+}
 
 /// A graph of every op: inputs an image [2,3,16,8], a number [2] and token ids [2,4]; outputs
 /// [2,3] and [2,4,8,4].

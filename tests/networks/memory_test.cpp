@@ -3,6 +3,7 @@
 #include <map>
 #include <mutex>
 
+#include "graph/every_op.h"
 #include "networks/network_fixtures.h"
 
 namespace atelier::networks {
@@ -157,6 +158,106 @@ TEST(MemoryEstimate, of_a_chain_matches_a_count_by_hand) {
         << "the result is freed, what the backward pass reads is retained";
     EXPECT_EQ(inference.retained, 0);
     EXPECT_EQ(inference.peak, 2 * each) << "a is freed before c is computed";
+}
+
+/// One op on values that nothing else retains, and how far the estimate may be off: `over` is the
+/// share by which it may be larger than what LibTorch retains.
+struct OpCase {
+    std::string name;  // of the op
+    std::vector<graph::Shape> inputs;
+    graph::Body layer;
+    double over = 0.1;
+};
+
+std::vector<OpCase> op_cases() {
+    using graph::Builder;
+    using In = std::span<const graph::Value>;
+    const graph::Shape image{2, 32, 16, 16}, tokens{2, 256, 64}, others{2, 192, 64};
+    const auto resampled = [](graph::Resample mode) {
+        return [mode](Builder& ops, In in) { return ops.resample(in[0], mode); };
+    };
+    return {
+        {"conv2d",
+         {image},
+         [](Builder& ops, In in) { return ops.conv2d(in[0], "a", {.out_channels = 8}); }},
+        {"linear",
+         {tokens},
+         [](Builder& ops, In in) { return ops.linear(in[0], "a", {.out_features = 8}); }},
+        {"group_norm",
+         {image},
+         [](Builder& ops, In in) { return ops.group_norm(in[0], "a", {.groups = 4}); }},
+        {"layer_norm",
+         {tokens},
+         [](Builder& ops, In in) { return ops.layer_norm(in[0], "a", 1e-5); }},
+        // The estimate is of LibTorch's own operations, which retain the result too.
+        {"attention",
+         {{2, 96, 16, 16}},
+         [](Builder& ops, In in) { return ops.attention(in[0], 2); },
+         0.4},
+        {"token_attention",
+         {tokens, others, others},
+         [](Builder& ops, In in) {
+             return ops.token_attention(in[0], in[1], in[2], {.heads = 2});
+         }},
+        {"token_attention",
+         {tokens},
+         [](Builder& ops, In in) {
+             return ops.token_attention(in[0], in[0], in[0], {.heads = 2, .causal = true});
+         }},
+        {"resample", {image}, resampled(graph::Resample::up)},
+        {"resample", {image}, resampled(graph::Resample::down)},
+        {"resample", {image}, resampled(graph::Resample::smooth_up)},
+        {"resample", {image}, resampled(graph::Resample::smooth_down)},
+        {"concat", {image, image}, [](Builder& ops, In in) { return ops.concat(in[0], in[1]); }},
+        {"add", {image, image}, [](Builder& ops, In in) { return ops.add(in[0], in[1]); }},
+        {"scale", {image}, [](Builder& ops, In in) { return ops.scale(in[0], 0.5); }},
+        {"silu", {image}, [](Builder& ops, In in) { return ops.silu(in[0]); }},
+        {"pixel_unshuffle",
+         {image},
+         [](Builder& ops, In in) { return ops.pixel_unshuffle(in[0], 2); }},
+        {"pixel_shuffle", {image}, [](Builder& ops, In in) { return ops.pixel_shuffle(in[0], 2); }},
+        {"global_average", {image}, [](Builder& ops, In in) { return ops.global_average(in[0]); }},
+        {"add_positions",
+         {tokens},
+         [](Builder& ops, In in) { return ops.add_positions(in[0], "a", 256); }},
+        {"gelu", {tokens}, [](Builder& ops, In in) { return ops.gelu(in[0]); }},
+        {"quick_gelu", {tokens}, [](Builder& ops, In in) { return ops.quick_gelu(in[0]); }},
+        {"geglu", {tokens}, [](Builder& ops, In in) { return ops.geglu(in[0]); }},
+        {"tokens", {image}, [](Builder& ops, In in) { return ops.tokens(in[0]); }},
+        {"image", {tokens}, [](Builder& ops, In in) { return ops.image(in[0], 16, 16); }},
+        {"pad_corner", {image}, [](Builder& ops, In in) { return ops.pad_corner(in[0]); }},
+    };
+}
+
+/// What the backward pass of a graph retains: estimated, and held by autograd.
+std::pair<double, double> retained_by(const OpCase& tested) {
+    const graph::Graph graph =
+        graph::record(tested.inputs, [&](graph::Builder& ops, std::span<const graph::Value> in) {
+            std::vector<graph::Value> values;
+            for (const graph::Value input : in) values.push_back(ops.scale(input, 2));
+            return std::vector{tested.layer(ops, values)};
+        });
+    const backends::Parameters parameters = backends::filled(graph.parameters);
+    parameters.require_gradients(true);
+    std::vector<Tensor> inputs;
+    for (const graph::Shape& shape : tested.inputs)
+        inputs.push_back(backends::normal(shape, "x").set_requires_grad(true));
+    const CountingAllocator allocator;
+    const double before = allocator.bytes();
+    const Tensor value = backends::TorchOps(parameters).run(graph, inputs)[0].sum();
+    return {graph::memory(graph, {.backward = true}).retained, allocator.bytes() - before};
+}
+
+TEST(MemoryEstimate, of_every_op_is_what_autograd_retains) {
+    constexpr double small = 8192;  // moments and scalars; each input has 64 KB or more
+    std::set<std::string> tried{"input", "block", "sinusoid", "fourier", "embedding"};
+    for (const OpCase& tested : op_cases()) {
+        tried.insert(tested.name);
+        const auto [estimated, held] = retained_by(tested);
+        EXPECT_GT(estimated, held - small) << tested.name;
+        EXPECT_LT(estimated, held * (1 + tested.over) + small) << tested.name;
+    }
+    EXPECT_EQ(tried, graph::names_of_all_ops()) << "a new op needs a case here";
 }
 
 }  // namespace

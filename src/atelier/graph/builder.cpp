@@ -200,7 +200,7 @@ Value Builder::fourier(Value x, const std::string& name, std::int64_t width) {
 Value Builder::pixel_unshuffle(Value x, std::int64_t factor) {
     const Shape& s = shape(x);
     require_fit(s.size() == 4 && s[2] % factor == 0 && s[3] % factor == 0, "pixel_unshuffle", s,
-                "height and width must be multiples of patch_size");
+                "height and width must be multiples of the factor");
     return node(PixelUnshuffle{factor}, {x},
                 {s[0], s[1] * factor * factor, s[2] / factor, s[3] / factor});
 }
@@ -208,7 +208,7 @@ Value Builder::pixel_unshuffle(Value x, std::int64_t factor) {
 Value Builder::pixel_shuffle(Value x, std::int64_t factor, bool blocks_first) {
     const Shape& s = shape(x);
     require_fit(s.size() == 4 && s[1] % (factor * factor) == 0, "pixel_shuffle", s,
-                "the channels must be a multiple of patch_size squared");
+                "the channels must be a multiple of the factor squared");
     return node(PixelShuffle{factor, blocks_first}, {x},
                 {s[0], s[1] / (factor * factor), s[2] * factor, s[3] * factor});
 }

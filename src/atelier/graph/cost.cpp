@@ -10,22 +10,51 @@ namespace {
 
 double number_of(const Shape& shape) { return static_cast<double>(elements(shape)); }
 
-double flops_of(const Graph& graph, const Node& node) {
-    const auto from = [&](std::size_t i) -> const Shape& { return graph.shape(node.inputs[i]); };
-    if (const auto* layer = std::get_if<Conv2d>(&node.op))
+/// The work of a node, by its op.
+struct NodeFlops {
+    /// Ops that move numbers, or visit each a few times: nothing beside the products.
+    using Free = OpList<Input, GroupNorm, LayerNorm, RmsNorm, Resampling, Concat, Slice, Add,
+                        Multiply, Scale, Silu, Relu, Tanh, Sinusoid, Fourier, PixelUnshuffle,
+                        PixelShuffle, GlobalAverage, Embedding, AddPositions, CroppedPositions,
+                        GridSinusoid, Gelu, QuickGelu, Geglu, Tokens, Image, PadCorner>;
+
+    const Graph& graph;
+    const Node& node;
+
+    const Shape& from(std::size_t i) const { return graph.shape(node.inputs[i]); }
+
+    template <class Op>
+        requires(Free::contains<Op>)
+    double operator()(const Op&) const {
+        return 0;
+    }
+    double operator()(const Conv2d& layer) const {
         return 2 * number_of(node.shape) *
-               static_cast<double>(from(0)[1] * layer->kernel * layer->kernel);
-    if (const auto* layer = std::get_if<Linear>(&node.op))
-        return 2 * number_of(from(0)) * static_cast<double>(layer->out_features);
-    if (std::holds_alternative<Attention>(node.op)) {
+               static_cast<double>(from(0)[1] * layer.kernel * layer.kernel);
+    }
+    double operator()(const Linear& layer) const {
+        return 2 * number_of(from(0)) * static_cast<double>(layer.out_features);
+    }
+    double operator()(const Attention&) const {
         const Shape& qkv = from(0);
         const auto positions = static_cast<double>(qkv[2] * qkv[3]);
         return 4 * static_cast<double>(qkv[0] * qkv[1] / 3) * positions * positions;
     }
-    if (std::holds_alternative<TokenAttention>(node.op))
+    double operator()(const TokenAttention&) const {
         return 4 * number_of(from(0)) * static_cast<double>(from(1)[1]);
-    if (const auto* block = std::get_if<Block>(&node.op)) return flops(*block->body);
-    return 0;
+    }
+    double operator()(const Block& block) const { return flops(*block.body); }
+};
+
+double flops_of(const Graph& graph, const Node& node) {
+    return std::visit(
+        [count = NodeFlops{graph, node}]<class Op>(const Op& op) -> double {
+            static_assert(std::is_invocable_v<const NodeFlops&, const Op&>,
+                          "say what the work of this Op is, or list it in NodeFlops::Free");
+            if constexpr (std::is_invocable_v<const NodeFlops&, const Op&>) return count(op);
+            else return 0;
+        },
+        node.op);
 }
 
 /// A value computed by an op. An input of the graph is a null pointer and costs nothing.
@@ -103,6 +132,7 @@ public:
     }
     Handle lower(const TokenAttention&, const In& in) {
         for (const Handle& read : in.in) save(read, policy_.element_size);
+        save_result(in);  // before its heads are joined
         return output(in.shape());
     }
     Handle lower(const Resampling& layer, const In& in) {
@@ -116,8 +146,14 @@ public:
     Handle lower(const Relu&, const In& in) { return reads_input(in); }
     Handle lower(const Tanh&, const In& in) { return reads_input(in); }
     Handle lower(const Gelu&, const In& in) { return reads_input(in); }
-    Handle lower(const QuickGelu&, const In& in) { return reads_input(in); }
-    Handle lower(const Geglu&, const In& in) { return reads_input(in); }
+    Handle lower(const QuickGelu&, const In& in) {
+        save_result(in);  // the sigmoid
+        return reads_input(in);
+    }
+    Handle lower(const Geglu&, const In& in) {
+        save_result(in);  // the gelu of the second half
+        return reads_input(in);
+    }
     Handle lower(const Sinusoid&, const In& in) { return output(in.shape(), 4); }
     Handle lower(const Fourier& layer, const In& in) {
         count(static_cast<double>(layer.width / 2));
@@ -176,6 +212,8 @@ private:
         if (block_bytes_ != nullptr) *block_bytes_ += x->bytes();
         else x->saved = true;
     }
+    /// Retains another value of the result's shape.
+    void save_result(const In& in) { save_bytes(policy_.element_size * number_of(in.shape())); }
     void save_bytes(double bytes) {
         if (!policy_.backward) return;
         if (block_bytes_ != nullptr) *block_bytes_ += bytes;

@@ -1,5 +1,6 @@
 #pragma once
 
+#include <concepts>
 #include <span>
 #include <type_traits>
 
@@ -28,6 +29,22 @@ struct Call {
     const Shape& shape() const { return node.shape; }  // of the result
 };
 
+/// Whether a backend whose values are of type V has a `lower` for an op.
+template <class Backend, class Op, class V>
+concept Lowers = requires(Backend& backend, const Op& op, const Call<V>& call) {
+    { backend.lower(op, call) } -> std::convertible_to<V>;
+};
+
+/// Fails to compile, naming the op, where a backend neither has a `lower` for it nor lists it as
+/// Unsupported.
+template <class Backend, class V, class Op>
+constexpr void expect_lowered() {
+    static_assert(std::is_same_v<Op, Input> || Backend::Unsupported::template contains<Op> ||
+                      Lowers<Backend, Op, V>,
+                  "this Backend has no `lower` for this Op: write it, or list the op in the "
+                  "backend's Unsupported");
+}
+
 /// The first op of `graph`, inside blocks too, that Backend lists as Unsupported; nullptr if it
 /// can lower all of them.
 template <class Backend>
@@ -48,9 +65,12 @@ const char* first_unsupported(const Graph& graph) {
 /// Lowers the ops of `graph` in order with `backend`, whose values are of type V (a default V holds
 /// nothing), and returns the outputs. A value is dropped after the last node that reads it. A
 /// backend has, for every op, `V lower(const Op&, const Call<V>&)`, or lists the op in its type
-/// `Unsupported`; the compiler names the op that has neither.
+/// `Unsupported`; the compiler names the backend and the op that has neither.
 template <class V, class Backend>
 std::vector<V> execute(const Graph& graph, Backend& backend, std::span<const V> inputs) {
+    []<class... Ops>(std::variant<Ops...>*) {
+        (expect_lowered<Backend, V, Ops>(), ...);
+    }(static_cast<Op*>(nullptr));
     std::vector<V> values(graph.nodes.size());
     for (std::size_t i = 0; i < inputs.size(); ++i) values[graph.inputs[i].node] = inputs[i];
     std::vector<V> arguments;
@@ -64,7 +84,8 @@ std::vector<V> execute(const Graph& graph, Backend& backend, std::span<const V> 
                     if constexpr (std::is_same_v<Op, Input>) return V();
                     else if constexpr (Backend::Unsupported::template contains<Op>)
                         core::fail("{} is an op that this backend lacks", name_of(node.op));
-                    else return backend.lower(op, call);
+                    else if constexpr (Lowers<Backend, Op, V>) return backend.lower(op, call);
+                    else return V();  // does not compile: expect_lowered
                 },
                 node.op);
             arguments.clear();

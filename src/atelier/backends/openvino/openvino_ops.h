@@ -87,7 +87,10 @@ private:
     ov::Output<ov::Node> weight(const std::string& name, const graph::Shape& shape = {}) const {
         return typed(constant(name, shape));
     }
-    /// A value as a node of the graph's precision; of a constant, each sample's row.
+    /// A value as a node of the graph's precision; of a constant, each sample's row. An op with
+    /// several inputs reads each so, since one of them may be a constant. An op with one input sees
+    /// a constant only where it stays unfolded (split_constants: a Linear on many rows); others may
+    /// read it as it is (`node_of`), in whatever precision it has.
     ov::Output<ov::Node> node(const OpenVinoValue& x) const;
     ov::Output<ov::Node> typed(const ov::Output<ov::Node>& x) const;
     /// The second input of an op, as one that broadcasts against the first.
