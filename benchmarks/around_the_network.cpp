@@ -35,7 +35,8 @@ BENCHMARK(route_embedding)
     ->Args({1000, 768});
 
 void route_classes(benchmark::State& state) {
-    const conditions::Router router(conditions::make_partition({.students = 100, .classes = 1000}));
+    const conditions::Router router(
+        conditions::partition_classes({.students = 100, .classes = 1000}));
     std::vector<std::int64_t> classes;
     for (std::int64_t i = 0; i < state.range(0); ++i) classes.push_back(i * 37 % 1000);
     for (auto _ : state) benchmark::DoNotOptimize(conditions::group_by_student(router, classes));

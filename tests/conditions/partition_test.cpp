@@ -41,6 +41,15 @@ std::string message_of(Call call) {
     return "(nothing was thrown)";
 }
 
+/// The methods that compute a partition, from what `request` gives all of them.
+std::vector<std::string> computed_methods() {
+    std::vector<std::string> methods = partition_methods();
+    std::erase_if(methods, [](const std::string& method) {
+        return needs_of(method) == PartitionNeeds::file;
+    });
+    return methods;
+}
+
 /// A file that is removed at the end of the test.
 class TemporaryFile {
 public:
@@ -60,10 +69,11 @@ std::vector<std::int64_t> cell_sizes(const Partition& partition) {
 }
 
 TEST(partition, every_method_gives_every_class_one_owner_and_every_student_a_class) {
-    for (const char* method : {"consecutive", "random", "kmeans", "balanced"}) {
+    for (const std::string& method : computed_methods()) {
         for (const std::int64_t classes : {1, 2, 10, 37}) {
             for (std::int64_t students = 1; students <= classes; students += 3) {
-                const Partition partition = make_partition(request(method, students, classes, 7));
+                const Partition partition =
+                    partition_classes(request(method, students, classes, 7));
                 check(partition, method);
                 std::set<std::int64_t> all;
                 for (std::int64_t k = 0; k < students; ++k) {
@@ -78,38 +88,55 @@ TEST(partition, every_method_gives_every_class_one_owner_and_every_student_a_cla
     }
 }
 
+TEST(partition, methods_without_what_they_need_say_so) {
+    for (const std::string& method : partition_methods()) {
+        PartitionRequest bare = request(method, 2, 4);
+        bare.embeddings.clear();
+        bare.difficulty.clear();
+        const auto needs = needs_of(method);
+        EXPECT_EQ(is_of_teacher(needs),
+                  needs == PartitionNeeds::embeddings || needs == PartitionNeeds::difficulty);
+        if (needs == PartitionNeeds::nothing) EXPECT_NO_THROW(partition_classes(bare)) << method;
+        else
+            EXPECT_NE(message_of<core::UsageError>([&] { partition_classes(bare); }).find(method),
+                      std::string::npos)
+                << method;
+    }
+    EXPECT_THROW(needs_of("kmean"), core::UsageError);
+}
+
 TEST(partition, every_method_is_deterministic) {
-    for (const char* method : {"consecutive", "random", "kmeans", "balanced"}) {
-        EXPECT_EQ(make_partition(request(method, 4, 20, 3)).owner,
-                  make_partition(request(method, 4, 20, 3)).owner)
+    for (const std::string& method : computed_methods()) {
+        EXPECT_EQ(partition_classes(request(method, 4, 20, 3)).owner,
+                  partition_classes(request(method, 4, 20, 3)).owner)
             << method;
     }
-    EXPECT_NE(make_partition(request("random", 4, 20, 3)).owner,
-              make_partition(request("random", 4, 20, 4)).owner);
+    EXPECT_NE(partition_classes(request("random", 4, 20, 3)).owner,
+              partition_classes(request("random", 4, 20, 4)).owner);
 }
 
 TEST(partition, consecutive_runs_are_nearly_equal_and_the_first_ones_larger) {
-    EXPECT_EQ(make_partition(request("consecutive", 4, 10)).owner,
+    EXPECT_EQ(partition_classes(request("consecutive", 4, 10)).owner,
               (std::vector<std::int64_t>{0, 0, 0, 1, 1, 1, 2, 2, 3, 3}));
-    EXPECT_EQ(cell_sizes(make_partition(request("consecutive", 4, 1000))),
+    EXPECT_EQ(cell_sizes(partition_classes(request("consecutive", 4, 1000))),
               (std::vector<std::int64_t>{250, 250, 250, 250}));
 }
 
 TEST(partition, random_cells_are_dealt_evenly) {
-    auto sizes = cell_sizes(make_partition(request("random", 4, 10, 5)));
+    auto sizes = cell_sizes(partition_classes(request("random", 4, 10, 5)));
     EXPECT_EQ(sizes, (std::vector<std::int64_t>{3, 3, 2, 2}));
 }
 
 TEST(partition, kmeans_puts_classes_of_one_direction_together) {
     PartitionRequest r = request("kmeans", 2, 6);
     r.embeddings = {{1, 0}, {0, 1}, {2, 0.1}, {0.1, 3}, {1, -0.1}, {0, 5}};
-    const Partition partition = make_partition(r);
+    const Partition partition = partition_classes(r);
     for (std::size_t i = 2; i < 6; ++i) EXPECT_EQ(partition.owner[i], partition.owner[i % 2]);
 }
 
 TEST(partition, balanced_cells_have_near_equal_difficulty) {
     const PartitionRequest r = request("balanced", 4, 100, 2);
-    const Partition partition = make_partition(r);
+    const Partition partition = partition_classes(r);
     std::vector<double> loads(4);
     for (std::size_t i = 0; i < r.difficulty.size(); ++i)
         loads[static_cast<std::size_t>(partition.owner[i])] += r.difficulty[i];
@@ -120,11 +147,11 @@ TEST(partition, balanced_cells_have_near_equal_difficulty) {
 TEST(partition, balanced_leaves_no_cell_empty_when_classes_cost_nothing) {
     PartitionRequest r = request("balanced", 4, 5);
     r.difficulty = {9, 0, 0, 0, 0};
-    for (const std::int64_t size : cell_sizes(make_partition(r))) EXPECT_GE(size, 1);
+    for (const std::int64_t size : cell_sizes(partition_classes(r))) EXPECT_GE(size, 1);
 }
 
 TEST(partition, hash_depends_on_students_and_owners_but_not_on_the_method) {
-    Partition a = make_partition(request("consecutive", 2, 4)), b = a;
+    Partition a = partition_classes(request("consecutive", 2, 4)), b = a;
     b.method = "file";
     EXPECT_EQ(a.hash(), b.hash());
     EXPECT_EQ(a.hash().size(), 64U);
@@ -139,7 +166,7 @@ TEST(partition, hash_stays_what_it_was_in_older_versions) {
 }
 
 TEST(partition, json_gives_back_what_was_written) {
-    const Partition partition = make_partition(request("random", 3, 11, 6));
+    const Partition partition = partition_classes(request("random", 3, 11, 6));
     const Partition back =
         partition_from_json(nlohmann::json::parse(to_json(partition).dump()), "here");
     EXPECT_EQ(back.owner, partition.owner);
@@ -149,7 +176,7 @@ TEST(partition, json_gives_back_what_was_written) {
 }
 
 TEST(partition, a_tampered_owner_or_hash_is_an_error_that_names_the_location) {
-    const nlohmann::json good = to_json(make_partition(request("random", 3, 11, 6)));
+    const nlohmann::json good = to_json(partition_classes(request("random", 3, 11, 6)));
     nlohmann::json moved = good, other_hash = good;
     moved["owner"][0] = (moved["owner"][0].get<int>() + 1) % 3;
     other_hash["hash"] = std::string(64, '0');
@@ -184,21 +211,21 @@ TEST(partition, check_names_the_class_without_owner_and_the_idle_student) {
 }
 
 TEST(partition, an_impossible_number_of_students_is_a_usage_error) {
-    EXPECT_THROW(make_partition(request("consecutive", 0, 4)), core::UsageError);
-    EXPECT_THROW(make_partition(request("consecutive", -1, 4)), core::UsageError);
+    EXPECT_THROW(partition_classes(request("consecutive", 0, 4)), core::UsageError);
+    EXPECT_THROW(partition_classes(request("consecutive", -1, 4)), core::UsageError);
     EXPECT_NE(message_of<core::UsageError>([] {
-                  make_partition(request("random", 5, 4));
+                  partition_classes(request("random", 5, 4));
               }).find("4 classes"),
               std::string::npos);
 }
 
 TEST(partition, an_unknown_method_names_the_nearest) {
     EXPECT_NE(message_of<core::UsageError>([] {
-                  make_partition(request("kmean", 2, 4));
+                  partition_classes(request("kmean", 2, 4));
               }).find("did you mean \"kmeans\"?"),
               std::string::npos);
     EXPECT_NE(message_of<core::UsageError>([] {
-                  make_partition(request("zzzzzzzzzzz", 2, 4));
+                  partition_classes(request("zzzzzzzzzzz", 2, 4));
               }).find("known are consecutive, random"),
               std::string::npos);
 }
@@ -206,12 +233,12 @@ TEST(partition, an_unknown_method_names_the_nearest) {
 TEST(partition, embeddings_and_difficulties_must_be_there_for_every_class) {
     PartitionRequest r = request("kmeans", 2, 4);
     r.embeddings.pop_back();
-    EXPECT_THROW(make_partition(r), core::UsageError);
+    EXPECT_THROW(partition_classes(r), core::UsageError);
     r = request("balanced", 2, 4);
     r.difficulty.pop_back();
-    EXPECT_THROW(make_partition(r), core::UsageError);
+    EXPECT_THROW(partition_classes(r), core::UsageError);
     r.difficulty.push_back(std::nan(""));
-    EXPECT_THROW(make_partition(r), core::Error);
+    EXPECT_THROW(partition_classes(r), core::Error);
 }
 
 TEST(partition, a_file_may_give_owners_or_cells) {
@@ -219,21 +246,21 @@ TEST(partition, a_file_may_give_owners_or_cells) {
     for (const auto* file : {&owners, &cells}) {
         PartitionRequest r = request("file", 2, 3);
         r.file = file->path();
-        EXPECT_EQ(make_partition(r).owner, (std::vector<std::int64_t>{1, 0, 1}));
+        EXPECT_EQ(partition_classes(r).owner, (std::vector<std::int64_t>{1, 0, 1}));
     }
 }
 
 TEST(partition, a_file_that_the_program_wrote_may_be_given) {
-    const Partition partition = make_partition(request("random", 3, 9, 1));
+    const Partition partition = partition_classes(request("random", 3, 9, 1));
     nlohmann::json json = to_json(partition);
     PartitionRequest r = request("file", 3, 9);
     const TemporaryFile good(json.dump());
     r.file = good.path();
-    EXPECT_EQ(make_partition(r).hash(), partition.hash());
+    EXPECT_EQ(partition_classes(r).hash(), partition.hash());
     json["owner"][0] = (json["owner"][0].get<int>() + 1) % 3;
     const TemporaryFile tampered(json.dump());
     r.file = tampered.path();
-    EXPECT_THROW(make_partition(r), core::Error);
+    EXPECT_THROW(partition_classes(r), core::Error);
 }
 
 TEST(partition, a_file_with_gaps_doubles_or_other_sizes_is_an_error) {
@@ -246,10 +273,10 @@ TEST(partition, a_file_with_gaps_doubles_or_other_sizes_is_an_error) {
         const TemporaryFile file(text);
         PartitionRequest r = request("file", 2, 3);
         r.file = file.path();
-        EXPECT_NE(message_of([&] { make_partition(r); }).find(file.path()), std::string::npos)
+        EXPECT_NE(message_of([&] { partition_classes(r); }).find(file.path()), std::string::npos)
             << text;
     }
-    EXPECT_THROW(make_partition(request("file", 2, 3)), core::UsageError);
+    EXPECT_THROW(partition_classes(request("file", 2, 3)), core::UsageError);
 }
 
 }  // namespace

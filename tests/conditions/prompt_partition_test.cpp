@@ -124,19 +124,21 @@ TEST_F(PromptPartitionTest, bundles_become_cells_also_where_only_a_sample_is_clu
 
 TEST_F(PromptPartitionTest, the_same_seed_gives_the_same_partition) {
     const Embeddings embeddings(bundles({300, 300, 300, 300}, 0.6));
-    const auto hash = [&](std::uint64_t seed, bool balanced) {
-        return partition_prompts(embeddings, {.students = 5, .seed = seed, .balanced = balanced})
+    const auto hash = [&](std::uint64_t seed, const std::string& method) {
+        return partition_prompts(embeddings, {.students = 5, .seed = seed, .method = method})
             .hash();
     };
-    for (const bool balanced : {false, true}) EXPECT_EQ(hash(3, balanced), hash(3, balanced));
-    EXPECT_NE(hash(3, false), hash(4, false));
+    for (const std::string& method : prompt_partition_methods())
+        EXPECT_EQ(hash(3, method), hash(3, method));
+    EXPECT_NE(hash(3, "kmeans"), hash(4, "kmeans"));
+    EXPECT_THROW(hash(3, "random"), core::UsageError);
 }
 
 TEST_F(PromptPartitionTest, balanced_cells_are_equally_large_for_unseen_rows_too) {
     const Embeddings embeddings(bundles({1500, 300, 200}, 0.35, 1));
     const auto plain = partition_prompts(embeddings, {.students = 3, .seed = 2});
     const auto balanced =
-        partition_prompts(embeddings, {.students = 3, .seed = 2, .balanced = true});
+        partition_prompts(embeddings, {.students = 3, .seed = 2, .method = "balanced"});
     EXPECT_GT(imbalance(survey(plain, embeddings)), 1.5);
     EXPECT_LT(imbalance(survey(balanced, embeddings)), 1.03);
     const Embeddings unseen(bundles({1500, 300, 200}, 0.35, 9));
@@ -146,7 +148,7 @@ TEST_F(PromptPartitionTest, balanced_cells_are_equally_large_for_unseen_rows_too
 TEST_F(PromptPartitionTest, a_survey_agrees_with_the_router_and_with_cosines) {
     const Embeddings embeddings(bundles({50, 60, 70}, 0.5));
     const auto partition =
-        partition_prompts(embeddings, {.students = 4, .seed = 1, .balanced = true});
+        partition_prompts(embeddings, {.students = 4, .seed = 1, .method = "balanced"});
     const PromptSurvey found = survey(partition, embeddings);
     std::vector<float> row(embeddings.length());
     std::vector<std::int64_t> sizes(4);
@@ -191,7 +193,8 @@ TEST_F(PromptPartitionTest, more_students_than_prompts_are_refused) {
 
 TEST_F(PromptPartitionTest, what_is_written_is_read_and_an_exchanged_file_is_noticed) {
     const Embeddings embeddings(bundles({30, 40, 20}, 0.4));
-    PromptPartition partition = partition_prompts(embeddings, {.students = 3, .balanced = true});
+    PromptPartition partition =
+        partition_prompts(embeddings, {.students = 3, .method = "balanced"});
     partition.null_owner = 2;
     partition.encoder = "an encoder";
     const fs::path first = folder_ / "first", second = folder_ / "second";

@@ -4,6 +4,7 @@
 #include <fstream>
 
 #include "atelier/data/memory_dataset.h"
+#include "atelier/pipeline/pair_losses.h"
 #include "atelier/pipeline/preflight.h"
 #include "atelier/pipeline/stages.h"
 #include "core/test_folder.h"
@@ -70,6 +71,41 @@ std::shared_ptr<const data::Dataset> two_of_three_classes() {
     spec.offset = {0, 0};
     return std::make_shared<data::MemoryDataset>(at::zeros({40, 2}),
                                                  std::vector<std::int64_t>(40, 1), 3, spec, 0);
+}
+
+TEST(RunConfig, pairs_with_weight_0_are_not_asked_for) {
+    const std::vector<std::string> lpips{"pairs.count=0", "dm.regression=lpips",
+                                         "dm.regression_weight=0", "adm.regression=lpips",
+                                         "adm.regression_weight=0"};
+    const LoadedConfig loaded = load_config(toy, lpips);
+    EXPECT_FALSE(loaded.config.uses_lpips());
+    EXPECT_FALSE(loaded.values_of(StageKind::dm).contains("lpips"));
+    EXPECT_FALSE(pair_loss(loaded.config, StageKind::dm, "", at::kCPU));
+    std::vector<std::string> with = lpips;
+    with.emplace_back("dm.regression_weight=0.5");
+    expect_contains(refusal_of(with), "a regression loss needs pairs");
+}
+
+TEST(RunConfig, a_size_that_the_network_does_not_read_is_refused) {
+    RunConfig config;
+    data::SampleSpec spec;
+    spec.shape = {3, 16, 16};
+    config.network.architecture = "song_unet";
+    config.network.hidden = 7;  // of networks for points
+    EXPECT_EQ(teacher_json(config, spec, 4).count("patch_size"), 0U);
+    config.network.patch_size = 2;
+    EXPECT_EQ(
+        error_of<UsageError>([&] { teacher_json(config, spec, 4); }),
+        "network.patch_size = 2 is of adm_unet, and song_unet does not read it; leave it out");
+    config.network.architecture = "adm_unet";
+    EXPECT_EQ(teacher_json(config, spec, 4).at("patch_size"), 2);
+}
+
+TEST(StudentConfig, of_a_teacher_without_its_sizes_is_an_error_that_names_them) {
+    expect_contains(error_of([] { student_config({{"architecture", "mlp"}}, {}, 0); }),
+                    "\"hidden\"");
+    expect_contains(error_of([] { student_config(nlohmann::json::object(), {}, 0); }),
+                    "\"architecture\"");
 }
 
 TEST(CheckCells, a_cell_without_samples_is_rejected_by_name) {

@@ -161,17 +161,8 @@ nlohmann::json training_figures(const BenchmarkArguments& arguments,
         settings, {model.noise, compute, 0, "benchmark"});
     const planning::ExecutionMode mode{engine.device.is_cuda(), compute.type.has_value(),
                                        compute.recompute};
-    planning::DistillationCost sizes{planning::network_cost(model.network, mode),
-                                     planning::network_cost(model.network, mode),
-                                     planning::network_cost(model.network, mode),
-                                     {},
-                                     {},
-                                     arguments.gan};
-    if (arguments.gan) {
-        sizes.encoder =
-            planning::network_cost(model.network, mode, networks::TraceScope::encoder_only);
-        sizes.head = planning::head_cost(model.network, mode);
-    }
+    const planning::DistillationCost sizes =
+        planning::distillation_cost(settings, model.network, model.network, mode);
     const std::int64_t parts =
         distillation::micro_batch_count(arguments.batch, arguments.micro_batch);
     const planning::Batch at_once{

@@ -44,9 +44,9 @@ Partition shuffled(const PartitionRequest& request) {
 Partition by_kmeans(const PartitionRequest& request) {
     if (request.embeddings.size() != static_cast<std::size_t>(request.classes)) {
         throw core::UsageError(
-            fmt::format("partition.method \"kmeans\" needs an embedding for each of the {} "
+            fmt::format("partition.method \"{}\" needs an embedding for each of the {} "
                         "classes, there are {}",
-                        request.classes, request.embeddings.size()));
+                        request.method, request.classes, request.embeddings.size()));
     }
     KMeansOptions settings;
     settings.clusters = request.students;
@@ -66,9 +66,9 @@ std::vector<std::size_t> hardest_first(const std::vector<double>& difficulty) {
 Partition by_difficulty(const PartitionRequest& request) {
     if (request.difficulty.size() != static_cast<std::size_t>(request.classes)) {
         throw core::UsageError(
-            fmt::format("partition.method \"balanced\" needs the difficulty of each of the {} "
+            fmt::format("partition.method \"{}\" needs the difficulty of each of the {} "
                         "classes, there are {}",
-                        request.classes, request.difficulty.size()));
+                        request.method, request.classes, request.difficulty.size()));
     }
     for (std::size_t i = 0; i < request.difficulty.size(); ++i) {
         if (!std::isfinite(request.difficulty[i]) || request.difficulty[i] < 0) {
@@ -144,24 +144,25 @@ Partition from_file(const PartitionRequest& request) {
 
 struct Method {
     std::string name;
+    PartitionNeeds needs;
     Partition (*make)(const PartitionRequest&);
 };
 
 const std::vector<Method>& methods() {
-    static const std::vector<Method> list{{"consecutive", consecutive},
-                                          {"random", shuffled},
-                                          {"kmeans", by_kmeans},
-                                          {"balanced", by_difficulty},
-                                          {"file", from_file}};
+    using Needs = PartitionNeeds;
+    static const std::vector<Method> list{{"consecutive", Needs::nothing, consecutive},
+                                          {"random", Needs::nothing, shuffled},
+                                          {"kmeans", Needs::embeddings, by_kmeans},
+                                          {"balanced", Needs::difficulty, by_difficulty},
+                                          {"file", Needs::file, from_file}};
     return list;
 }
 
 const Method& method_named(const std::string& name) {
-    std::vector<std::string> names;
     for (const Method& method : methods()) {
         if (method.name == name) return method;
-        names.push_back(method.name);
     }
+    const std::vector<std::string> names = partition_methods();
     const std::string nearest = core::nearest_word(name, names);
     throw core::UsageError(
         fmt::format("partition.method is \"{}\"; {}known are {}", name,
@@ -233,7 +234,15 @@ Partition partition_from_json(const nlohmann::json& json, const std::string& whe
     return partition;
 }
 
-Partition make_partition(const PartitionRequest& request) {
+std::vector<std::string> partition_methods() {
+    std::vector<std::string> names;
+    for (const Method& method : methods()) names.push_back(method.name);
+    return names;
+}
+
+PartitionNeeds needs_of(const std::string& method) { return method_named(method).needs; }
+
+Partition partition_classes(const PartitionRequest& request) {
     const Method& method = method_named(request.method);
     if (request.students < 1) {
         throw core::UsageError(fmt::format("partition.students is {}; at least 1 student is needed",

@@ -33,14 +33,29 @@ nlohmann::json to_json(const Partition& partition);
 /// Reads the output of to_json. Throws core::Error when the hash does not match the content.
 Partition partition_from_json(const nlohmann::json& json, const std::string& where);
 
+/// What a method reads beside the number of classes and the seed; the first two are a teacher's.
+enum class PartitionNeeds { nothing, embeddings, difficulty, file };
+
+/// The methods, in the order of the documentation below.
+std::vector<std::string> partition_methods();
+
+/// Throws core::UsageError when there is no such method, naming the nearest.
+PartitionNeeds needs_of(const std::string& method);
+
+/// Whether a teacher must have been trained, so that another one may give another partition.
+inline bool is_of_teacher(PartitionNeeds needs) {
+    return needs == PartitionNeeds::embeddings || needs == PartitionNeeds::difficulty;
+}
+
 struct PartitionRequest {
-    std::string method = "consecutive";  // consecutive, random, kmeans, balanced, file
+    std::string method = "consecutive";  // one of partition_methods
     std::int64_t students = 1;
     std::int64_t classes = 1;
     std::uint64_t seed = 0;
-    std::vector<std::vector<double>> embeddings;  // one row per class: kmeans
-    std::vector<double> difficulty;               // one value per class (teacher loss): balanced
-    std::string file;  // a JSON file {"owner": [...]} or {"cells": [[...], ...]}: file
+    // Each where the method needs it:
+    std::vector<std::vector<double>> embeddings;  // one row per class
+    std::vector<double> difficulty;               // one value per class, the teacher's loss
+    std::string file;  // a JSON file {"owner": [...]} or {"cells": [[...], ...]}
 };
 
 /// Consecutive: nearly equal runs of class ids, the first ones larger. Random: a seeded shuffle,
@@ -48,6 +63,6 @@ struct PartitionRequest {
 /// class to the lightest cell), so that summed difficulty is nearly equal and no cell is empty.
 /// File: as given. Throws core::UsageError when there are more students than classes or fewer than
 /// 1, or the method is unknown (naming the nearest).
-Partition make_partition(const PartitionRequest& request);
+Partition partition_classes(const PartitionRequest& request);
 
 }  // namespace atelier::conditions

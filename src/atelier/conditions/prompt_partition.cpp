@@ -3,6 +3,8 @@
 #include <algorithm>
 #include <cmath>
 
+#include <fmt/ranges.h>
+
 #include "atelier/conditions/dot.h"
 #include "atelier/conditions/kmeans.h"
 #include "atelier/core/error.h"
@@ -21,6 +23,7 @@ constexpr int balancing_rounds = 8;           // alternating offsets and centroi
 constexpr std::int64_t min_rows_per_student = 32;
 constexpr std::int64_t max_students = 65536;
 constexpr std::size_t max_central = 5;
+constexpr const char* balanced_method = "balanced";
 
 std::size_t at(std::int64_t k) { return static_cast<std::size_t>(k); }
 
@@ -214,8 +217,15 @@ std::string PromptPartition::hash() const {
     return core::sha256(text);
 }
 
+std::vector<std::string> prompt_partition_methods() { return {"kmeans", balanced_method}; }
+
 PromptPartition partition_prompts(const Embeddings& embeddings,
                                   const PromptPartitionRequest& request) {
+    const std::vector<std::string> methods = prompt_partition_methods();
+    if (std::ranges::find(methods, request.method) == methods.end()) {
+        throw core::UsageError(fmt::format("prompts are not split by \"{}\"; known are {}",
+                                           request.method, fmt::join(methods, ", ")));
+    }
     if (request.students < 1 || request.students > max_students) {
         throw core::UsageError(
             fmt::format("there can be 1 to {} students, not {}", max_students, request.students));
@@ -235,11 +245,11 @@ PromptPartition partition_prompts(const Embeddings& embeddings,
                                 .iterations = iterations,
                                 .on_iteration = [&](int done) { progress.update(done); }});
     PromptPartition partition;
-    partition.method = request.balanced ? "balanced" : "kmeans";
+    partition.method = request.method;
     partition.offsets.resize(found.centroids.size());
     for (const auto& centroid : found.centroids)
         partition.centroids.emplace_back(centroid.begin(), centroid.end());
-    if (request.balanced) {
+    if (request.method == balanced_method) {
         balance(rows, partition);
     } else if (chosen.size() < at(embeddings.rows())) {
         std::vector<std::int32_t> owners(at(embeddings.rows()), -1);

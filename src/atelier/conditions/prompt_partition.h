@@ -18,7 +18,7 @@ struct PromptPartition {
     std::vector<float> offsets;   // one per student, added to a prompt's cosine: 0, or values
                                   // that make cells equally large
     std::int64_t null_owner = 0;  // owner of the empty prompt
-    std::string method;           // "kmeans" or "balanced"
+    std::string method;           // one of prompt_partition_methods
     std::string encoder;          // of the embeddings; empty: unknown
 
     std::int64_t students() const { return static_cast<std::int64_t>(centroids.size()); }
@@ -30,14 +30,18 @@ struct PromptPartition {
 struct PromptPartitionRequest {
     std::int64_t students = 1;
     std::uint64_t seed = 0;
-    bool balanced = false;  // cells of equal size, by offsets that also apply to unseen prompts
-    std::int64_t sample = 16384;  // rows used for clustering; at least 32 per student
+    std::string method = "kmeans";  // one of prompt_partition_methods
+    std::int64_t sample = 16384;    // rows used for clustering; at least 32 per student
 };
+
+/// "kmeans", and "balanced": cells of equal size, by offsets that also apply to unseen prompts.
+std::vector<std::string> prompt_partition_methods();
 
 /// Spherical k-means over a seeded sample of the rows. Where there are more rows, centroids are
 /// then moved to the mean of their cells over all of them, up to four times. Balanced: between
 /// moves, offsets are searched under which the sample's cells are equally large. The owner of the
-/// empty prompt stays 0. Throws core::UsageError when there are fewer rows than students.
+/// empty prompt stays 0. Throws core::UsageError when there are fewer rows than students, or no
+/// such method.
 PromptPartition partition_prompts(const Embeddings& embeddings,
                                   const PromptPartitionRequest& request);
 

@@ -84,7 +84,10 @@ struct MatchingSettings {
     bool keep_best = true;  // end with the weights of the lowest probe distance
     std::optional<AdversarialSettings> adversarial;
 
+    /// Whether teacher pairs are read, or read for this loss: what needs pairs asks this, never the
+    /// loss alone, which a weight of 0 disables.
     bool uses_pairs() const { return regression != PairLoss::none && regression_weight > 0; }
+    bool uses_pairs(PairLoss of) const { return uses_pairs() && regression == of; }
 };
 
 /// Keys `table`.steps and so on; those of the GAN head where `to` has one.

@@ -38,7 +38,7 @@ public:
     Tensor embed(const Tensor& preprocessed) const;
 
     const ClipVision& vision() const { return vision_; }
-    const std::string& hash() const { return hash_; }  // ops::hash_of the weights
+    const std::string& hash() const { return hash_; }  // backends::hash_of the weights
 
 private:
     networks::ClipText text_;

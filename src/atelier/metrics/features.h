@@ -29,7 +29,7 @@ public:
     /// unsupported shapes.
     virtual Features features(const Tensor& images) const = 0;
     virtual std::int64_t width() const = 0;  // features per image
-    /// ops::hash_of the weights.
+    /// backends::hash_of the weights.
     virtual const std::string& hash() const = 0;
     virtual Kind kind() const = 0;
     /// How images are resized, for a result's protocol; empty where kind and hash determine it.

@@ -42,9 +42,9 @@ Model init_model(ModelCard card, std::uint64_t seed);
 Model init_model(const nlohmann::json& config, std::uint64_t seed);
 
 /// How weights are loaded. `copied`: float32, may be modified. `mapped`: read-only views into the
-/// file (ops::map_parameters), int8 where the file holds int8; copies on devices other than the
-/// CPU. `shared`: low-rank deltas stay separate from their base, which is in memory once for all
-/// models that use it; otherwise they are merged with it.
+/// file (backends::map_parameters), int8 where the file holds int8; copies on devices other than
+/// the CPU. `shared`: low-rank deltas stay separate from their base, which is in memory once for
+/// all models that use it; otherwise they are merged with it.
 enum class Weights { copied, mapped, shared };
 
 /// Reads a model directory and checks all of it. Throws core::Error naming the file.

@@ -72,6 +72,7 @@ Network build_mlp(const core::JsonObject& json) {
     network.architecture = "mlp";
     network.data_shape = {config.dimensions};
     network.label_dim = config.classes;
+    if (config.classes > 0) network.label_embedding = "model.map_label.weight";
     network.forward = [config](graph::Builder& ops, const Inputs& inputs) {
         return mlp(ops, config, inputs);
     };

@@ -1,32 +1,11 @@
 #include "atelier/networks/network.h"
 
-#include <map>
-
-#include <fmt/ranges.h>
-
 #include "atelier/core/error.h"
-#include "atelier/core/schema.h"
-#include "atelier/networks/adm_unet.h"
-#include "atelier/networks/mlp.h"
-#include "atelier/networks/sd_unet.h"
-#include "atelier/networks/song_unet.h"
+#include "atelier/networks/architecture.h"
 
 namespace atelier::networks {
 
 namespace {
-
-using Builder = Network (*)(const core::JsonObject&);
-
-// A new network needs one file and one line here.
-const std::map<std::string, Builder>& builders() {
-    static const std::map<std::string, Builder> all{
-        {"adm_unet", build_adm_unet},
-        {"mlp", build_mlp},
-        {"sd_unet", build_sd_unet},
-        {"song_unet", build_song_unet},
-    };
-    return all;
-}
 
 /// Adds the network's ops: outputs raw and bottleneck, or the bottleneck alone.
 std::vector<graph::Value> add_ops(graph::Builder& ops, const Network& network, const Inputs& inputs,
@@ -48,21 +27,8 @@ void add_text(Network& network, const core::JsonObject& config) {
 
 }  // namespace
 
-std::vector<std::string> architectures() {
-    std::vector<std::string> names;
-    for (const auto& [name, builder] : builders()) names.push_back(name);
-    return names;
-}
-
 Network make_network(const core::JsonObject& config) {
-    const std::string architecture = config.text("architecture");
-    const auto found = builders().find(architecture);
-    if (found == builders().end()) {
-        core::fail("{}: architecture \"{}\" is unknown{}; known are {}", config.where(),
-                   architecture, core::did_you_mean(architecture, architectures()),
-                   fmt::join(architectures(), ", "));
-    }
-    Network network = found->second(config);
+    Network network = architecture_named(config.text("architecture"), config.where()).build(config);
     if (config.has("text")) add_text(network, config.object("text"));
     return network;
 }

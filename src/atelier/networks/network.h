@@ -15,9 +15,12 @@
 
 namespace atelier::networks {
 
-/// The inputs of a network, or anything that there is one of per input: `x` [N,...], `c_noise` [N],
-/// `labels` one-hot [N,label_dim] or text states [N,tokens,label_dim] (absent when unconditional),
-/// `augment` [N,augment_dim], how training images were augmented (absent: not at all).
+/// The inputs of a network, or anything that there is one of per input: `x` [N,...], the noised
+/// samples times c_in; `c_noise` [N], the noise level as the model's NoiseSchedule gives it to
+/// networks (EDM: ln(sigma)/4, about -1.6 to 1.1; VE: ln(sigma/2); VP, DDPM and flow: a time step,
+/// 0 to 1000); `labels` one-hot [N,label_dim] or text states [N,tokens,label_dim] (absent when
+/// unconditional); `augment` [N,augment_dim], how training images were augmented (absent: not at
+/// all).
 template <class T>
 struct InputsOf {
     T x, c_noise;
@@ -46,7 +49,8 @@ enum class TraceScope { full, encoder_only };
 struct Network {
     std::string architecture;
     graph::Shape data_shape;     // of one sample: [C,H,W] or [D]
-    std::int64_t label_dim = 0;  // width of a row of labels; 0: unconditional
+    std::int64_t label_dim = 0;  // width of a row of labels, "classes" in config.json, also where
+                                 // labels are text; 0: unconditional
     std::int64_t tokens =
         0;  // of a text whose states are the labels; 0: labels are one row per sample
     std::int64_t augment_dim = 0;    // 0: reads no augment labels
@@ -58,9 +62,16 @@ struct Network {
         return tokens > 0 ? graph::Shape{batch, tokens, label_dim} : graph::Shape{batch, label_dim};
     }
 
+    /// The weight [width,label_dim] whose column c embeds class c, by which classes are compared;
+    /// empty where there is none.
+    std::string label_embedding{};
+
+    /// Adds the network's ops. What may be computed again in the backward pass, to save memory, is
+    /// added by Builder::block: elsewhere activation_checkpointing changes nothing.
     std::function<Outputs(graph::Builder&, const Inputs&)> forward;
 
-    /// Only the bottleneck, without computing what follows it.
+    /// Only the bottleneck, without computing what follows it: the ops with which `forward` begins,
+    /// reading the same parameters in the same order.
     std::function<graph::Value(graph::Builder&, const Inputs&)> encode;
 
     /// What `forward`, `encode` and the GAN head on its bottleneck have recorded. Copies of a
@@ -82,7 +93,7 @@ std::shared_ptr<const graph::Graph> graph_of(const Network& network,
 InputsOf<graph::Shape> input_shapes(const Network& network, bool augmented = false);
 
 /// Builds the network that a model directory's config.json describes: `architecture` selects the
-/// builder, which defines the other keys. Throws core::Error naming file and key.
+/// builder (architecture.h), which defines the other keys. Throws core::Error naming file and key.
 Network make_network(const core::JsonObject& config);
 
 /// The supported values of `architecture`.

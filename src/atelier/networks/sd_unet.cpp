@@ -332,4 +332,52 @@ Network build_sd_unet(const core::JsonObject& config) {
     return network;
 }
 
+nlohmann::json describe_sd_unet(const nlohmann::json& values, const graph::Shape& sample,
+                                std::int64_t label_dim) {
+    std::vector<std::int64_t> channels;
+    for (const auto& factor : values.at("channel_mult"))
+        channels.push_back(factor.get<std::int64_t>() *
+                           values.at("model_channels").get<std::int64_t>());
+    std::vector<std::string> down(channels.size(), "CrossAttnDownBlock2D"),
+        up(channels.size(), "CrossAttnUpBlock2D");
+    down.back() = "DownBlock2D", up.front() = "UpBlock2D";
+    return {{"condition", "text"},
+            {"preconditioning", "ddpm"},
+            {"scheduler",
+             {{"beta_schedule", "scaled_linear"}, {"beta_start", 0.00085}, {"beta_end", 0.012}}},
+            {"unet",
+             {{"_class_name", "UNet2DConditionModel"},
+              {"sample_size", sample.at(1)},
+              {"in_channels", sample.at(0)},
+              {"out_channels", sample.at(0)},
+              {"block_out_channels", channels},
+              {"layers_per_block", values.at("num_blocks")},
+              {"attention_head_dim", 8},
+              {"cross_attention_dim", label_dim},
+              {"down_block_types", down},
+              {"up_block_types", up}}}};
+}
+
+nlohmann::json resized_sd_unet(nlohmann::json config, const Sizes& sizes,
+                               const std::string& where) {
+    constexpr std::int64_t most_channels = 65536;
+    const core::JsonObject own = core::JsonObject(config, where).object("unet");
+    const auto before = own.integers("block_out_channels", 1, most_channels);
+    if (before.empty()) core::fail("{}: \"block_out_channels\" is empty", own.where());
+    const std::int64_t width = sizes.width.value_or(before[0]);
+    std::vector<std::int64_t> channels;
+    for (const std::int64_t factor : sizes.levels) channels.push_back(factor * width);
+    if (channels.empty()) {
+        for (const std::int64_t each : before) channels.push_back(each * width / before[0]);
+    }
+    if (channels.size() != before.size())
+        throw core::UsageError(
+            fmt::format("students.channel_mult has {} entries, the teacher's U-Net {} levels",
+                        channels.size(), before.size()));
+    nlohmann::json& unet = config["unet"];
+    unet["block_out_channels"] = channels;
+    if (sizes.depth) unet["layers_per_block"] = *sizes.depth;
+    return config;
+}
+
 }  // namespace atelier::networks

@@ -1,7 +1,7 @@
 #pragma once
 
+#include "atelier/networks/architecture.h"
 #include "atelier/networks/diffusers_network.h"
-#include "atelier/networks/network.h"
 #include "atelier/networks/sd_blocks.h"
 
 namespace atelier::networks {
@@ -58,5 +58,15 @@ struct SdUnet {
 /// config.json. `c_noise` is the time step, labels are the text states, the bottleneck is the
 /// middle block's output.
 Network build_sd_unet(const core::JsonObject& config);
+
+/// Stable Diffusion 1's U-Net with a run's `model_channels`, `channel_mult` and `num_blocks`, and
+/// its noise schedule: all levels but the lowest attend, in 8 heads, to tokens of width
+/// `label_dim`.
+nlohmann::json describe_sd_unet(const nlohmann::json& values, const graph::Shape& sample,
+                                std::int64_t label_dim);
+
+/// With other channels on the first level, those of the others scale, unless `sizes` has factors
+/// for all levels.
+nlohmann::json resized_sd_unet(nlohmann::json config, const Sizes& sizes, const std::string& where);
 
 }  // namespace atelier::networks

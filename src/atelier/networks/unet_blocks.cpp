@@ -3,7 +3,9 @@
 #include <algorithm>
 #include <cmath>
 
-#include <fmt/format.h>
+#include <fmt/ranges.h>
+
+#include "atelier/networks/architecture.h"
 
 namespace atelier::networks {
 
@@ -15,6 +17,12 @@ const UNetStyle song_style{.modulated = false,
                            .init = {graph::Init::Kind::xavier},
                            .last_init = {graph::Init::Kind::xavier, 1e-5},
                            .attention_init = {graph::Init::Kind::xavier, std::sqrt(0.2)}};
+
+void reject_sizes(const std::string& architecture, const std::string& where,
+                  const std::string& why) {
+    core::fail("{}: the sizes of this {} ({}) do not fit together: {}", where, architecture,
+               fmt::join(known_architectures().at(architecture).keys, ", "), why);
+}
 
 namespace {
 

@@ -41,8 +41,12 @@ struct UNetNorm {
 /// decoder ("dec").
 std::string level_name(const char* half, std::int64_t resolution, const std::string& what);
 
-/// The network of a U-Net's config, recorded once. Throws core::Error beginning with
-/// `where` when its channels do not fit together.
+/// Throws core::Error that names the keys of the architecture's sizes.
+[[noreturn]] void reject_sizes(const std::string& architecture, const std::string& where,
+                               const std::string& why);
+
+/// The network of a U-Net's config, recorded once, with the label embedding "model.map_label".
+/// Throws core::Error beginning with `where` when its sizes do not fit together.
 template <class Config>
 Network unet_network(const char* architecture, const Config& config,
                      Outputs (*forward)(graph::Builder&, const Config&, const Inputs&),
@@ -53,6 +57,7 @@ Network unet_network(const char* architecture, const Config& config,
     network.data_shape = {config.channels, config.resolution, config.resolution};
     network.label_dim = config.classes;
     network.augment_dim = config.augment_dim;
+    if (config.classes > 0) network.label_embedding = "model.map_label.weight";
     network.forward = [=](graph::Builder& ops, const Inputs& inputs) {
         return forward(ops, config, inputs);
     };
@@ -62,8 +67,7 @@ Network unet_network(const char* architecture, const Config& config,
     try {
         trace(network);
     } catch (const core::Error& error) {
-        core::fail("{}: model_channels and channel_mult do not fit together: {}", where,
-                   error.what());
+        reject_sizes(architecture, where, error.what());
     }
     return network;
 }

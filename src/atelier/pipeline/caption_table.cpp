@@ -1,7 +1,12 @@
 #include "atelier/pipeline/caption_table.h"
 
+#include <algorithm>
+
+#include <fmt/ranges.h>
+
 #include "atelier/conditions/bpe_training.h"
 #include "atelier/conditions/prompt_hints.h"
+#include "atelier/conditions/prompt_partition.h"
 #include "atelier/core/error.h"
 #include "atelier/core/log.h"
 #include "atelier/pipeline/latent_data.h"
@@ -34,11 +39,12 @@ std::int64_t label_width(const RunConfig& config, const data::Dataset& data) {
 
 void check_captions(const RunConfig& config, const data::Dataset& data) {
     const PartitionConfig& partition = config.partition;
-    if (partition.method != "kmeans" && partition.method != "balanced") {
+    const std::vector<std::string> methods = conditions::prompt_partition_methods();
+    if (std::ranges::find(methods, partition.method) == methods.end()) {
         throw core::UsageError(
-            fmt::format("partition.method = \"{}\" is for classes; captions are split by "
-                        "\"kmeans\" over their embeddings, or \"balanced\"",
-                        partition.method));
+            fmt::format("partition.method = \"{}\" is for classes; captions are split by their "
+                        "embeddings, with {}",
+                        partition.method, fmt::join(methods, " or ")));
     }
     if (partition.students > static_cast<std::int64_t>(data.captions().size()))
         throw core::UsageError("partition.students: there are fewer captions than students");

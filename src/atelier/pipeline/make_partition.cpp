@@ -10,12 +10,14 @@ namespace atelier::pipeline {
 namespace {
 
 /// One row per class: its column of the teacher's label embedding.
-std::vector<std::vector<double>> label_embeddings(const models::Model& teacher) {
-    const char* name = "model.map_label.weight";
-    if (!teacher.parameters.contains(name)) {
+std::vector<std::vector<double>> label_embeddings(const models::Model& teacher,
+                                                  const std::string& method) {
+    const std::string& name = teacher.network.label_embedding;
+    if (name.empty() || !teacher.parameters.contains(name)) {
         throw core::UsageError(
-            "partition.method = \"kmeans\" needs a class-conditional teacher; this one has no "
-            "label embedding");
+            fmt::format("partition.method = \"{}\" needs a class-conditional teacher; this one has "
+                        "no label embedding",
+                        method));
     }
     const Tensor columns = teacher.parameters.at(name).to(at::kCPU, at::kDouble).t().contiguous();
     std::vector<std::vector<double>> rows;
@@ -84,10 +86,9 @@ Split split_captions(RunContext& context, const training::StageFolder& stage) {
     if (known) {
         prompts = conditions::read_prompt_partition(context.output());
     } else {
-        prompts =
-            conditions::partition_prompts(embeddings, {.students = config.students,
-                                                       .seed = context.seed(),
-                                                       .balanced = config.method == "balanced"});
+        prompts = conditions::partition_prompts(
+            embeddings,
+            {.students = config.students, .seed = context.seed(), .method = config.method});
         prompts.encoder = "the teacher's text_encoder";
         prompts.null_owner = prompts.router().route(none_of(path));
         conditions::write_prompt_partition(context.output(), prompts);
@@ -127,9 +128,11 @@ Split make_partition(RunContext& context) {
     request.classes = std::max<std::int64_t>(1, context.data()->classes());
     request.seed = context.seed();
     request.file = config.partition.file;
-    if (request.method == "kmeans") request.embeddings = label_embeddings(context.teacher());
-    if (request.method == "balanced") request.difficulty = class_losses(context);
-    const conditions::Partition partition = conditions::make_partition(request);
+    const auto needs = conditions::needs_of(request.method);
+    if (needs == conditions::PartitionNeeds::embeddings)
+        request.embeddings = label_embeddings(context.teacher(), request.method);
+    if (needs == conditions::PartitionNeeds::difficulty) request.difficulty = class_losses(context);
+    const conditions::Partition partition = conditions::partition_classes(request);
     core::write_json(path, conditions::to_json(partition));
     stage.finish({{"hash", partition.hash()}});
     for (std::int64_t k = 0; k < partition.students; ++k) {

@@ -8,6 +8,7 @@
 #include "atelier/distillation/score_matching.h"
 #include "atelier/metrics/features.h"
 #include "atelier/models/ensemble.h"
+#include "atelier/networks/architecture.h"
 #include "atelier/pipeline/make_stages.h"
 #include "atelier/pipeline/pair_losses.h"
 #include "atelier/pipeline/real_batches.h"
@@ -235,7 +236,7 @@ private:
 
     std::function<distillation::PairBatch(std::int64_t)> pair_batches(
         StageKind stage, const distillation::MatchingSettings& settings) const {
-        if (settings.regression == distillation::PairLoss::none) return {};
+        if (!settings.uses_pairs()) return {};
         const fs::path path = config_.pairs.path.empty() ? context_.path_of(StageKind::pairs)
                                                          : fs::path(config_.pairs.path);
         auto store = std::make_shared<data::PairStore>(path, context_.teacher_hash());
@@ -304,60 +305,24 @@ private:
     std::vector<std::int64_t> cell_, cell_indices_;
 };
 
-std::int64_t choose(const std::vector<std::int64_t>& list, std::int64_t student,
-                    std::int64_t otherwise) {
-    if (list.empty()) return otherwise;
+/// The entry of `student`, or the one for all; none where the list is empty.
+std::optional<std::int64_t> chosen(const std::vector<std::int64_t>& list, std::int64_t student) {
+    if (list.empty()) return std::nullopt;
     return list[list.size() == 1 ? 0 : static_cast<std::size_t>(student)];
-}
-
-/// The width is the number of channels of the first level; the others scale with it, unless
-/// students.channel_mult is set.
-nlohmann::json student_sd_unet_config(nlohmann::json teacher, const StudentsConfig& sizes,
-                                      std::int64_t student) {
-    nlohmann::json& unet = teacher.at("unet");
-    const auto of_teacher = unet.at("block_out_channels").get<std::vector<std::int64_t>>();
-    const std::int64_t width = choose(sizes.widths, student, of_teacher.at(0));
-    std::vector<std::int64_t> channels;
-    for (const std::int64_t factor : sizes.channel_mult) channels.push_back(factor * width);
-    if (channels.empty()) {
-        for (const std::int64_t own : of_teacher) channels.push_back(own * width / of_teacher[0]);
-    }
-    if (channels.size() != of_teacher.size())
-        throw core::UsageError(
-            fmt::format("students.channel_mult has {} entries, the teacher's U-Net {} levels",
-                        channels.size(), of_teacher.size()));
-    unet["block_out_channels"] = channels;
-    const nlohmann::json layers = unet.value("layers_per_block", nlohmann::json(2));
-    if (!sizes.depths.empty())
-        unet["layers_per_block"] = choose(
-            sizes.depths, student,
-            layers.is_array() ? layers.at(0).get<std::int64_t>() : layers.get<std::int64_t>());
-    return teacher;
 }
 
 }  // namespace
 
 nlohmann::json student_config(nlohmann::json teacher, const StudentsConfig& sizes,
                               std::int64_t student) {
-    if (teacher.at("architecture") == "sd_unet")
-        return student_sd_unet_config(std::move(teacher), sizes, student);
-    const bool mlp = teacher.at("architecture") == "mlp";
-    const char* width = mlp ? "hidden" : "model_channels";
-    const char* depth = mlp ? "blocks" : "num_blocks";
-    teacher[width] = choose(sizes.widths, student, teacher.at(width).get<std::int64_t>());
-    teacher[depth] = choose(sizes.depths, student, teacher.at(depth).get<std::int64_t>());
-    if (mlp && !sizes.channel_mult.empty())
-        throw core::UsageError("students.channel_mult is for U-Nets; an mlp has no levels");
-    if (!sizes.channel_mult.empty()) teacher["channel_mult"] = sizes.channel_mult;
-    return teacher;
+    return networks::resized(
+        std::move(teacher),
+        {chosen(sizes.widths, student), chosen(sizes.depths, student), sizes.channel_mult},
+        "teacher/config.json");
 }
 
 bool same_size(const nlohmann::json& student, const nlohmann::json& teacher) {
-    for (const char* key :
-         {"model_channels", "num_blocks", "channel_mult", "hidden", "blocks", "unet"}) {
-        if (student.contains(key) && student.at(key) != teacher.at(key)) return false;
-    }
-    return true;
+    return networks::same_parameters(student, teacher);
 }
 
 bool needs_tsm(const nlohmann::json& student, const nlohmann::json& teacher,

@@ -28,6 +28,7 @@ distillation::RegressionLoss lpips_loss(const LpipsConfig& config, at::Device de
 
 distillation::RegressionLoss pair_loss(const RunConfig& config, StageKind stage,
                                        const std::string& classifier, at::Device device) {
+    if (!config.matching(stage).uses_pairs()) return {};
     switch (config.matching(stage).regression) {
         case distillation::PairLoss::none:
             return {};

@@ -1,4 +1,4 @@
-#include "atelier/pipeline/prompt_partition_stage.h"
+#include "atelier/pipeline/partition_prompts.h"
 
 #include <algorithm>
 #include <iostream>
@@ -248,8 +248,9 @@ void partition_prompts(const PromptArguments& arguments) {
     const Embeddings embeddings(arguments.embeddings);
     if (!arguments.prompts.empty()) check_count(arguments.prompts, embeddings.rows());
     PromptPartition partition = conditions::partition_prompts(
-        embeddings,
-        {.students = arguments.students, .seed = arguments.seed, .balanced = arguments.balanced});
+        embeddings, {.students = arguments.students,
+                     .seed = arguments.seed,
+                     .method = arguments.balanced ? "balanced" : "kmeans"});
     const PromptSurvey survey = conditions::survey(partition, embeddings);
     const NamedPrompts named = named_prompts(arguments.prompts, survey);
     partition.null_owner = null_owner(arguments, named, survey);

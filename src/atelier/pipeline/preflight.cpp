@@ -257,15 +257,15 @@ std::optional<conditions::Partition> known_partition(const RunConfig& config,
         const nlohmann::json json = core::read_json(made);
         if (json.contains("owner")) return conditions::partition_from_json(json, made.string());
     }
-    if (config.partition.method == "kmeans" || config.partition.method == "balanced")
+    if (conditions::is_of_teacher(conditions::needs_of(config.partition.method)))
         return std::nullopt;
-    return conditions::make_partition({.method = config.partition.method,
-                                       .students = config.partition.students,
-                                       .classes = std::max<std::int64_t>(1, raw.classes()),
-                                       .seed = static_cast<std::uint64_t>(config.seed),
-                                       .embeddings = {},
-                                       .difficulty = {},
-                                       .file = config.partition.file});
+    return conditions::partition_classes({.method = config.partition.method,
+                                          .students = config.partition.students,
+                                          .classes = std::max<std::int64_t>(1, raw.classes()),
+                                          .seed = static_cast<std::uint64_t>(config.seed),
+                                          .embeddings = {},
+                                          .difficulty = {},
+                                          .file = config.partition.file});
 }
 
 }  // namespace
@@ -309,9 +309,8 @@ void check_cells(const RunConfig& config, const conditions::Partition& partition
         const auto& names = raw.spec().class_names;
         return names.empty() ? fmt::format("class {}", c) : names[static_cast<std::size_t>(c)];
     };
-    const bool needs =
-        (config.dm.steps > 0 && config.dm.regression != distillation::PairLoss::none) ||
-        (config.adm.steps > 0 && config.adm.regression != distillation::PairLoss::none);
+    const bool needs = (config.dm.steps > 0 && config.dm.uses_pairs()) ||
+                       (config.adm.steps > 0 && config.adm.uses_pairs());
     const bool of_cell = needs && config.pairs.filter == "cell";
     std::vector<std::int64_t> pairs(static_cast<std::size_t>(partition.students));
     if (of_cell) {
@@ -455,9 +454,9 @@ std::vector<std::string> check_before_training(LoadedConfig& loaded, const data:
                         !draws_latents(config);
     check_attributes(config, *raw);
     if (images) choose_classifier(loaded, *raw, warnings);
-    const bool perceptual = config.dm.regression == distillation::PairLoss::perceptual ||
-                            config.adm.regression == distillation::PairLoss::perceptual;
-    if (perceptual && config.evaluation.classifier.empty() && config.probe.classifier.empty()) {
+    constexpr auto perceptual = distillation::PairLoss::perceptual;
+    if ((config.dm.uses_pairs(perceptual) || config.adm.uses_pairs(perceptual)) &&
+        config.evaluation.classifier.empty() && config.probe.classifier.empty()) {
         reject_run(
             fmt::format("regression = \"perceptual\" compares images by a classifier's features, "
                         "and there is none; {} (probe.classifier), or take \"pseudo_huber\"",

@@ -3,8 +3,10 @@
 #include <algorithm>
 
 #include "atelier/backends/torch/bfloat16.h"
+#include "atelier/conditions/partition.h"
 #include "atelier/core/error.h"
 #include "atelier/core/processors.h"
+#include "atelier/data/data_form.h"
 #include "atelier/inference/device.h"
 #include "atelier/inference/sampling.h"
 #include "atelier/kernels/instructions.h"
@@ -31,15 +33,15 @@ void set_stages(Schema& schema, const std::vector<StageKind>& kinds) {
 void bind_network(Schema& schema, NetworkConfig& to) {
     schema.text("network.architecture", &to.architecture, "the teacher's network",
                 networks::architectures());
-    schema.number("network.model_channels", &to.model_channels, "adm_unet: width", at_least_1);
-    schema.numbers("network.channel_mult", &to.channel_mult,
-                   "adm_unet: width factors, one per level", at_least_1);
-    schema.number("network.num_blocks", &to.num_blocks, "adm_unet: residual blocks per level",
+    schema.number("network.model_channels", &to.model_channels, "U-Nets: width", at_least_1);
+    schema.numbers("network.channel_mult", &to.channel_mult, "U-Nets: width factors, one per level",
+                   at_least_1);
+    schema.number("network.num_blocks", &to.num_blocks, "U-Nets: residual blocks per level",
                   at_least_1);
     schema.numbers("network.attention_resolutions", &to.attention_resolutions,
-                   "adm_unet: inner resolutions that attend", at_least_1);
+                   "adm_unet, song_unet: inner resolutions that attend", at_least_1);
     schema.number("network.channel_mult_emb", &to.channel_mult_emb,
-                  "adm_unet: embedding width over model_channels", at_least_1);
+                  "adm_unet, song_unet: embedding width over model_channels", at_least_1);
     schema.number("network.patch_size", &to.patch_size,
                   "adm_unet: side in pixels of the patches that become channels", at_least_1);
     schema.number("network.hidden", &to.hidden, "mlp: width", at_least_1);
@@ -93,7 +95,7 @@ void bind_students(Schema& schema, RunConfig& config) {
     schema.number("partition.students", &config.partition.students, "K, the number of students",
                   at_least_1);
     schema.text("partition.method", &config.partition.method, "how classes are split",
-                {"consecutive", "random", "kmeans", "balanced", "file"});
+                conditions::partition_methods());
     schema.text("partition.file", &config.partition.file,
                 "the explicit partition (method = \"file\")");
     set_stages(schema, {StageKind::pairs, StageKind::dm, StageKind::adm});
@@ -180,14 +182,12 @@ void check(const RunConfig& config) {
     check_list(config.students.widths, config.partition.students, "students.widths");
     check_list(config.students.depths, config.partition.students, "students.depths");
     for (const auto* matching : {&config.dm, &config.adm}) {
-        if (matching->regression != distillation::PairLoss::none && config.pairs.count == 0 &&
-            config.pairs.path.empty()) {
+        if (matching->uses_pairs() && config.pairs.count == 0 && config.pairs.path.empty()) {
             reject(
                 "a regression loss needs pairs: set pairs.count or pairs.path, or regression = "
                 "\"none\"");
         }
-        if (matching->regression == distillation::PairLoss::lpips &&
-            config.lpips.backbone.empty()) {
+        if (matching->uses_pairs(distillation::PairLoss::lpips) && config.lpips.backbone.empty()) {
             reject(
                 "regression = \"lpips\" needs weights that Atelier does not ship: set "
                 "lpips.backbone and lpips.linear");
@@ -232,6 +232,12 @@ void scale_losses(RunConfig& config) {
 }
 
 }  // namespace
+
+nlohmann::json values_of(NetworkConfig config) {
+    Schema schema;
+    bind_network(schema, config);
+    return schema.values().at("network");
+}
 
 core::Schema schema_of(RunConfig& config) {
     const Schema::Range free_to_change{.min = 0, .affects_result = false};
@@ -279,9 +285,7 @@ core::Schema schema_of(RunConfig& config) {
     schema.number("log_every", &config.log_every, "steps between lines of metrics.jsonl",
                   {.min = 1, .affects_result = false});
     set_stages(schema, everything);
-    schema.text("data.path", &config.data_path,
-                "safetensors of points, a zip or tar of images, a folder of IDX files, images or "
-                "tars, or toy:NAME");
+    schema.text("data.path", &config.data_path, data::data_forms);
     set_stages(schema, {StageKind::evaluation});
     schema.text("data.test_path", &config.test_path,
                 "held-out data for evaluation; empty: the test split of data.path");
@@ -353,7 +357,8 @@ nlohmann::json stage_values_of(const core::Schema& schema, const RunConfig& conf
                                StageKind stage) {
     nlohmann::json values = schema.values_of(name_of(stage));
     if (!config.uses_lpips()) values.erase("lpips");
-    if (stage == StageKind::partition && config.partition.method != "balanced")
+    const auto needs = conditions::needs_of(config.partition.method);
+    if (stage == StageKind::partition && needs != conditions::PartitionNeeds::difficulty)
         values.erase("teacher");
     if (!config.chooses_by_probes(stage)) values.erase("probe");
     return values;
@@ -380,9 +385,9 @@ bool RunConfig::chooses_by_probes(StageKind stage) const {
 }
 
 bool RunConfig::uses_classifier(StageKind stage) const {
-    constexpr auto perceptual_loss = distillation::PairLoss::perceptual;
-    const bool perceptual = dm.regression == perceptual_loss ||
-                            (stage == StageKind::adm && adm.regression == perceptual_loss);
+    constexpr auto loss = distillation::PairLoss::perceptual;
+    const bool perceptual =
+        dm.uses_pairs(loss) || (stage == StageKind::adm && adm.uses_pairs(loss));
     return chooses_by_probes(stage) ||
            ((stage == StageKind::dm || stage == StageKind::adm) && perceptual);
 }

@@ -12,10 +12,10 @@
 
 namespace atelier::pipeline {
 
-/// Sizes of a network; each architecture uses its own.
+/// Sizes of a network; each architecture reads its own (networks::Architecture::keys).
 struct NetworkConfig {
     std::string architecture = "adm_unet";
-    // adm_unet
+    // U-Nets
     std::int64_t model_channels = 32, num_blocks = 1, channel_mult_emb = 4, patch_size = 1;
     std::vector<std::int64_t> channel_mult{1, 2}, attention_resolutions{};
     // mlp
@@ -125,13 +125,16 @@ struct RunConfig {
     bool chooses_by_probes(StageKind stage) const;
     bool uses_classifier(StageKind stage) const;
     bool uses_lpips() const {
-        constexpr auto lpips = distillation::PairLoss::lpips;
-        return dm.regression == lpips || adm.regression == lpips;
+        constexpr auto loss = distillation::PairLoss::lpips;
+        return dm.uses_pairs(loss) || adm.uses_pairs(loss);
     }
     /// How all stages compute: in `precision`, but for bf16 in float32 on CPUs without instructions
     /// for it (cpu_trains_in_bfloat16).
     backends::Compute compute() const;
 };
+
+/// The values of the keys network.*, by their names without "network.".
+nlohmann::json values_of(NetworkConfig config);
 
 /// The keys of a config, bound to `config`, which must outlive the schema.
 core::Schema schema_of(RunConfig& config);

@@ -7,6 +7,7 @@
 #include "atelier/diffusion/guidance.h"
 #include "atelier/inference/engine.h"
 #include "atelier/models/diffusers_directory.h"
+#include "atelier/networks/architecture.h"
 #include "atelier/pipeline/caption_table.h"
 #include "atelier/pipeline/latent_data.h"
 #include "atelier/pipeline/make_stages.h"
@@ -143,15 +144,14 @@ training::StageIdentity RunContext::identity(StageKind stage) {
             tie("teacher.path", teacher_weight_files(config().teacher.path));
         return identity;
     }
-    const std::string& method = config().partition.method;
-    const bool by_teacher =
-        method == "kmeans" || method == "balanced";  // captions have no other methods
-    if (stage != StageKind::partition || by_teacher) {
+    const auto needs = conditions::needs_of(config().partition.method);
+    if (stage != StageKind::partition || conditions::is_of_teacher(needs)) {
         const auto teacher = training::StageFolder::is_finished(path_of(StageKind::teacher));
         if (teacher) identity.contents["teacher"] = teacher_hash();
     }
     if (stage == StageKind::partition) {
-        if (method == "file") tie("partition.file", {config().partition.file});
+        if (needs == conditions::PartitionNeeds::file)
+            tie("partition.file", {config().partition.file});
         return identity;
     }
     if (stage == StageKind::pairs) return identity;
@@ -161,9 +161,7 @@ training::StageIdentity RunContext::identity(StageKind stage) {
         tie("students.start", {start / "model.safetensors", start / "fake_score.safetensors"});
     }
     if (stage == StageKind::tsm) return identity;
-    constexpr auto no_pairs = distillation::PairLoss::none;
-    if (config().dm.regression != no_pairs ||
-        (stage == StageKind::adm && config().adm.regression != no_pairs)) {
+    if (config().dm.uses_pairs() || (stage == StageKind::adm && config().adm.uses_pairs())) {
         tie("pairs.path", {(config().pairs.path.empty() ? path_of(StageKind::pairs)
                                                         : fs::path(config().pairs.path)) /
                            "manifest.json"});
@@ -320,9 +318,10 @@ void check_run(RunContext& context) {
     request.students = partition.students;
     request.classes = std::max<std::int64_t>(1, data.classes());
     request.file = partition.file;
-    // The other methods need the teacher, but the possible number of students does not.
-    if (partition.method == "file") request.method = "file";
-    conditions::make_partition(request);
+    // Some methods need the teacher, but the possible number of students does not.
+    if (!conditions::is_of_teacher(conditions::needs_of(partition.method)))
+        request.method = partition.method;
+    conditions::partition_classes(request);
 }
 
 namespace {
@@ -350,63 +349,31 @@ void check_patches(const NetworkConfig& config, std::int64_t side) {
         side, config.patch_size, config.channel_mult.size(), unit, remedy, sizes));
 }
 
-/// Stable Diffusion 1's U-Net with these sizes: all levels but the lowest attend, in 8 heads, to
-/// tokens of width `classes`.
-nlohmann::json sd_unet_json(const NetworkConfig& config, const data::SampleSpec& spec,
-                            std::int64_t classes) {
-    std::vector<std::int64_t> channels;
-    for (const std::int64_t factor : config.channel_mult)
-        channels.push_back(factor * config.model_channels);
-    std::vector<std::string> down(channels.size(), "CrossAttnDownBlock2D"),
-        up(channels.size(), "CrossAttnUpBlock2D");
-    down.back() = "DownBlock2D", up.front() = "UpBlock2D";
-    return {{"architecture", "sd_unet"},
-            {"data", data::to_json(spec)},
-            {"condition", "text"},
-            {"preconditioning", "ddpm"},
-            {"scheduler",
-             {{"beta_schedule", "scaled_linear"}, {"beta_start", 0.00085}, {"beta_end", 0.012}}},
-            {"unet",
-             {{"_class_name", "UNet2DConditionModel"},
-              {"sample_size", spec.shape.at(1)},
-              {"in_channels", spec.shape.at(0)},
-              {"out_channels", spec.shape.at(0)},
-              {"block_out_channels", channels},
-              {"layers_per_block", config.num_blocks},
-              {"attention_head_dim", 8},
-              {"cross_attention_dim", classes},
-              {"down_block_types", down},
-              {"up_block_types", up}}}};
+/// Throws core::UsageError where a size is given that this network does not read, but others for
+/// such samples do.
+void check_sizes(const NetworkConfig& config, const graph::Shape& sample) {
+    const nlohmann::json values = values_of(config), defaults = values_of({});
+    const networks::Architecture& wanted =
+        networks::architecture_named(config.architecture, "network.architecture");
+    for (const auto& [key, value] : values.items()) {
+        if (key == "architecture" || value == defaults.at(key) || wanted.reads(key)) continue;
+        for (const auto& [name, other] : networks::known_architectures()) {
+            if (!other.fits(sample) || !other.reads(key)) continue;
+            throw core::UsageError(
+                fmt::format("network.{} = {} is of {}, and {} does not read it; leave it out", key,
+                            value.dump(), name, config.architecture));
+        }
+    }
 }
 
 /// The network's part of a teacher's config.json.
 nlohmann::json network_json(const NetworkConfig& config, const data::SampleSpec& spec,
-                            std::int64_t classes) {
-    nlohmann::json json{
-        {"architecture", config.architecture}, {"classes", classes}, {"data", data::to_json(spec)}};
-    if (config.architecture == "mlp") {
-        if (spec.shape.size() != 1)
-            throw core::UsageError(
-                "network.architecture = \"mlp\" is for points; the data are images, use adm_unet");
-        json.update(
-            {{"dimensions", spec.shape[0]}, {"hidden", config.hidden}, {"blocks", config.blocks}});
-        return json;
-    }
-    if (config.architecture == "sd_unet") return sd_unet_json(config, spec, classes);
-    if (spec.shape.size() != 3) {
-        throw core::UsageError(
-            fmt::format("network.architecture = \"{}\" is for images; the data are points, use mlp",
-                        config.architecture));
-    }
-    if (config.architecture == "adm_unet") check_patches(config, spec.shape[1]);
-    json.update({{"resolution", spec.shape[1]},
-                 {"channels", spec.shape[0]},
-                 {"model_channels", config.model_channels},
-                 {"channel_mult", config.channel_mult},
-                 {"num_blocks", config.num_blocks},
-                 {"attention_resolutions", config.attention_resolutions},
-                 {"channel_mult_emb", config.channel_mult_emb},
-                 {"patch_size", config.patch_size}});
+                            std::int64_t label_width) {
+    nlohmann::json json =
+        networks::describe(config.architecture, values_of(config), spec.shape, label_width);
+    check_sizes(config, spec.shape);
+    if (json.contains("patch_size")) check_patches(config, spec.shape[1]);
+    json["data"] = data::to_json(spec);
     return json;
 }
 

@@ -76,7 +76,7 @@ public:
 
     /// The finished teacher. Throws core::Error, saying how to make one, when there is none.
     const models::Model& teacher();
-    /// ops::hash_of its weights.
+    /// backends::hash_of its weights.
     const std::string& teacher_hash();
     /// The teacher for inference only: in low precision, its matrices take two bytes per element.
     /// Releases the context's own copy, so references that teacher() returned become invalid.

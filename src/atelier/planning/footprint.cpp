@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <fstream>
 
+#include "atelier/backends/torch/low_rank.h"
 #include "atelier/networks/discriminator.h"
 
 namespace atelier::planning {
@@ -152,6 +153,40 @@ double score_matching_bytes(const NetworkCost& model, const NetworkCost* teacher
     if (teacher)
         working = std::max(working, frozen_evaluation_bytes(*teacher, batch.samples, mode));
     return learner_bytes(model, optimizer) + (teacher ? frozen_bytes(*teacher, mode) : 0) + working;
+}
+
+double averages(const distillation::Optimization& optimization) {
+    return (optimization.ema_decay > 0 ? 1.0 : 0.0) +
+           static_cast<double>(optimization.more_ema_decays.size());
+}
+
+DistillationCost distillation_cost(const distillation::MatchingSettings& settings,
+                                   const networks::Network& teacher,
+                                   const networks::Network& student, const ExecutionMode& mode,
+                                   const DistillationRun& run) {
+    DistillationCost cost{.student = network_cost(student, mode),
+                          .teacher = network_cost(teacher, mode),
+                          .fake = network_cost(student, mode),
+                          .encoder = {},
+                          .head = {},
+                          .gan = settings.adversarial.has_value()};
+    if (cost.gan) {
+        cost.encoder = network_cost(student, mode, networks::TraceScope::encoder_only);
+        cost.head = head_cost(student, mode);
+    }
+    if (run.guidance != 1) cost.teacher = guided(cost.teacher);
+    if (run.lora_rank > 0) {
+        double deltas = 0;
+        for (const graph::ParameterSpec& spec :
+             backends::low_rank_specs(networks::trace(student).parameters, run.lora_rank))
+            deltas += static_cast<double>(graph::elements(spec.shape));
+        for (NetworkCost* network : {&cost.student, &cost.fake, &cost.encoder})
+            *network = low_rank(*network, deltas);
+    }
+    cost.score_identity = settings.loss == distillation::MatchingLoss::score_identity;
+    cost.regression = settings.uses_pairs();
+    cost.optimizer = {averages(settings.student), settings.keep_best && run.probes};
+    return cost;
 }
 
 double distillation_bytes(const DistillationCost& m, const Batch& batch,

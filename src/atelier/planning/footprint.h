@@ -2,6 +2,7 @@
 
 #include <string>
 
+#include "atelier/distillation/settings.h"
 #include "atelier/networks/network.h"
 
 namespace atelier::planning {
@@ -60,6 +61,22 @@ struct DistillationCost {
     bool gan = false, score_identity = false, regression = false;
     OptimizerState optimizer;
 };
+/// What of a run decides the cost of distillation, beside the settings of the stage.
+struct DistillationRun {
+    double guidance = 1;         // of the teacher
+    std::int64_t lora_rank = 0;  // 0: all weights are trained
+    bool probes = false;         // so that the best weights can be kept
+};
+/// The cost of DM or ADM: work and memory of every term of the loss that `settings` turns on. A new
+/// term belongs here, in distillation_bytes and in distillation_flops.
+DistillationCost distillation_cost(const distillation::MatchingSettings& settings,
+                                   const networks::Network& teacher,
+                                   const networks::Network& student, const ExecutionMode& mode,
+                                   const DistillationRun& run = {});
+
+/// Averages of the weights that a learner keeps.
+double averages(const distillation::Optimization& optimization);
+
 double distillation_bytes(const DistillationCost& cost, const Batch& batch,
                           const ExecutionMode& mode);
 

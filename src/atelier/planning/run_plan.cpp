@@ -4,7 +4,6 @@
 
 #include <fmt/ranges.h>
 
-#include "atelier/backends/torch/low_rank.h"
 #include "atelier/conditions/partition.h"
 #include "atelier/core/error.h"
 #include "atelier/data/captioned_images.h"
@@ -134,11 +133,6 @@ Batch batch_of(std::int64_t micro_batch, std::int64_t batch, const pipeline::Run
             static_cast<double>(drawn)};
 }
 
-double averages(const distillation::Optimization& optimization) {
-    return (optimization.ema_decay > 0 ? 1.0 : 0.0) +
-           static_cast<double>(optimization.more_ema_decays.size());
-}
-
 /// What a stage's own description says.
 PlannedStage described(const pipeline::Stage& of) {
     return {.kind = of.kind,
@@ -185,53 +179,25 @@ PlannedStage tsm_stage(const pipeline::RunConfig& config, const pipeline::Stage&
     return stage;
 }
 
-DistillationCost distillation_cost(const pipeline::RunConfig& config,
-                                   const distillation::MatchingSettings& settings, bool gan,
-                                   const networks::Network& teacher,
-                                   const networks::Network& student, const ExecutionMode& mode) {
-    DistillationCost cost{network_cost(student, mode),
-                          network_cost(teacher, mode),
-                          network_cost(student, mode),
-                          {},
-                          {},
-                          gan};
-    if (gan) {
-        cost.encoder = network_cost(student, mode, networks::TraceScope::encoder_only);
-        cost.head = head_cost(student, mode);
-    }
-    if (config.teacher.guidance != 1) cost.teacher = guided(cost.teacher);
-    if (config.students.lora_rank > 0) {
-        double deltas = 0;
-        for (const graph::ParameterSpec& spec : backends::low_rank_specs(
-                 networks::trace(student).parameters, config.students.lora_rank))
-            deltas += static_cast<double>(graph::elements(spec.shape));
-        for (NetworkCost* network : {&cost.student, &cost.fake, &cost.encoder})
-            *network = low_rank(*network, deltas);
-    }
-    cost.score_identity = settings.loss == distillation::MatchingLoss::score_identity;
-    cost.regression = settings.regression != distillation::PairLoss::none;
-    cost.optimizer = {averages(settings.student), settings.keep_best && config.probe.every > 0};
-    return cost;
-}
-
 PlannedStage matching_stage(const pipeline::RunConfig& config, const pipeline::Stage& of,
                             const PlannedNetwork& teacher, const PlannedNetwork& student) {
-    const bool gan = of.kind == pipeline::StageKind::adm;
     const distillation::MatchingSettings& settings = config.matching(of.kind);
     PlannedStage stage = described(of);
     const double samples = static_cast<double>(settings.steps * settings.batch),
                  updates = static_cast<double>(settings.fake_updates);
     stage.generated_images = samples * (updates + 1);
-    stage.real_images = (gan ? samples * updates : 0) +
-                        (settings.regression != distillation::PairLoss::none ? samples : 0);
+    stage.real_images =
+        (settings.adversarial ? samples * updates : 0) + (settings.uses_pairs() ? samples : 0);
+    const DistillationRun run{config.teacher.guidance, config.students.lora_rank,
+                              config.probe.every > 0};
     const ExecutionMode configured = execution_mode(config, config.activation_checkpointing);
     stage.flops = distillation_flops(
-        distillation_cost(config, settings, gan, teacher.network, student.network, configured),
+        distillation_cost(settings, teacher.network, student.network, configured, run),
         static_cast<double>(settings.batch), updates, configured);
-    stage.bytes = [config, settings, gan, teacher = teacher.network, student = student.network](
+    stage.bytes = [config, settings, run, teacher = teacher.network, student = student.network](
                       std::int64_t n, bool recompute) {
         const ExecutionMode mode = execution_mode(config, recompute);
-        return distillation_bytes(distillation_cost(config, settings, gan, teacher, student, mode),
+        return distillation_bytes(distillation_cost(settings, teacher, student, mode, run),
                                   batch_of(n, settings.batch, config), mode);
     };
     return stage;
@@ -274,7 +240,7 @@ RunPlan plan_run(const pipeline::LoadedConfig& loaded) {
         conditions::PartitionRequest request;
         request.students = config.partition.students;
         request.classes = std::max<std::int64_t>(1, plan.classes);
-        conditions::make_partition(request);
+        conditions::partition_classes(request);
     }
     plan.networks.push_back(network_of("teacher", teacher_config(loaded, plan), loaded.path));
     const std::vector<pipeline::Stage> stages = pipeline::stages(config);
