@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
-"""Checks the project's pages: links, images, files, commands, options, config keys, quoted messages
-and the examples in --help.
+"""Checks the project's pages: links, images, files, commands, options, config keys, names of the
+code, quoted messages and the examples in --help.
 
     python3 tests/docs/check.py build/release/atelier
 """
@@ -11,6 +11,7 @@ import sys
 import pages
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
+RELATIVE_TO_CODE = {"ARCHITECTURE.md", "CONTRIBUTING.md", "glossary.md"}
 
 
 def problems(program):
@@ -20,6 +21,7 @@ def problems(program):
         pages.program_says(program, "run", str(ROOT / "configs/toy2d.toml"), "--explain")
     )
     sources = pages.source_texts(ROOT)
+    names = pages.names_of(ROOT)
     for page in pages.pages_of(ROOT):
         text = page.read_text()
         yield from pages.broken_links(page, text)
@@ -27,6 +29,10 @@ def problems(program):
         yield from pages.wrong_commands(page, text, options)
         yield from pages.wrong_keys(page, text, keys)
         yield from pages.unknown_messages(page, text, sources)
+        yield from pages.unknown_names(page, text, names)
+        if page.name in RELATIVE_TO_CODE:
+            yield from pages.missing_sources(ROOT, page, text)
+    yield from pages.repeated_entries("CHANGELOG.md", (ROOT / "CHANGELOG.md").read_text())
     for file in pages.texts_of(ROOT):
         yield from pages.missing_pages(ROOT, file, file.read_text(errors="replace"))
     yield from pages.without_examples(helps)

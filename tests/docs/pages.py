@@ -75,6 +75,103 @@ def missing_files(root, page, text):
                 yield f"{page}:{number}: names {name}, which does not exist"
 
 
+NAME = re.compile(r"`((?:\w+::)+~?\w+)(?:\([^`]*\))?`")
+SOURCE = re.compile(r"`([a-z_]+/[\w./*-]*)`")
+FOREIGN = {"std", "at", "torch", "c10", "ov", "hn", "boost", "hwy"}
+CODE = "src/atelier"
+
+
+def without_comments(text):
+    return re.sub(r"/\*.*?\*/", "", re.sub(r"//[^\n]*", "", text), flags=re.DOTALL)
+
+
+def body_after(text, start):
+    """What lies between the brace at or after `start` and its counterpart."""
+    begin = text.index("{", start)
+    depth = 0
+    for position in range(begin, len(text)):
+        depth += {"{": 1, "}": -1}.get(text[position], 0)
+        if depth == 0:
+            return text[begin + 1 : position]
+    return text[begin + 1 :]
+
+
+class Names:
+    """The names of the code: what namespaces hold in headers, and the members of types."""
+
+    TYPE = re.compile(
+        r"\b(?:struct|class|enum(?: class)?) (\w+)(?: final)?(?: : ([^;{]*))?\s*\{"
+    )
+    NAMESPACE = re.compile(r"\bnamespace ([\w:]+) \{")
+
+    def __init__(self, headers, sources=()):
+        self.bodies, self.bases = {}, {}  # by the last part of a namespace's or a type's name
+        for text in map(without_comments, headers):
+            for found in self.NAMESPACE.finditer(text):
+                name = found[1].split("::")[-1]
+                self.bodies.setdefault(name, []).append(body_after(text, found.start()))
+        for text in map(without_comments, [*headers, *sources]):
+            for found in self.TYPE.finditer(text):
+                self.bodies.setdefault(found[1], []).append(body_after(text, found.end() - 1))
+                self.bases.setdefault(found[1], set()).update(re.findall(r"\w+", found[2] or ""))
+
+    def declare(self, inside, name):
+        """Whether a namespace or type, or one that it derives from, has a name of its own."""
+        own = re.compile(rf"(?<!::)(?<!\.)(?<!->)\b{re.escape(name)}\b")
+        if any(own.search(body) for body in self.bodies.get(inside, [])):
+            return True
+        bases = self.bases.get(inside, set()) - {inside}
+        return any(self.declare(base, name) for base in bases)
+
+
+def unknown_names(page, text, names):
+    """Names with `::` in a page that are not in the code."""
+    for number, line in enumerate(text.split("\n"), 1):
+        for name in NAME.findall(line):
+            parts = name.split("::")
+            if parts[0] in FOREIGN or parts[0] == parts[-1]:  # atelier::atelier is CMake's
+                continue
+            if not names.declare(parts[-2], parts[-1]):
+                yield f"{page}:{number}: names {name}, which is not in the code"
+
+
+def names_of(root):
+    def texts(ending):
+        return [
+            path.read_text()
+            for folder in (root / CODE, root / "include")
+            for path in sorted(folder.rglob(ending))
+        ]
+
+    return Names(texts("*.h"), texts("*.cpp"))
+
+
+def missing_sources(root, page, text):
+    """Files that a page names from src/atelier, with or without their ending, but are not there.
+
+    `kernels/*_kernels` needs one that fits.
+    """
+    code = root / CODE
+    modules = {folder.name for folder in code.iterdir() if folder.is_dir()}
+    for number, line in enumerate(text.split("\n"), 1):
+        for name in SOURCE.findall(line):
+            if name.split("/")[0] not in modules:
+                continue
+            if not any(
+                next(folder.glob(name.rstrip("/") + ending), None)
+                for folder in (code, root)
+                for ending in ("", ".h", ".cpp")
+            ):
+                yield f"{page}:{number}: names {name}, which is neither in {CODE} nor here"
+
+
+def repeated_entries(page, text):
+    """List entries of a page that are there twice."""
+    entries = re.split(r"(?m)^- ", text)[1:]
+    for entry in sorted({entry for entry in entries if entries.count(entry) > 1}):
+        yield f"{page}: has an entry twice: {entry.splitlines()[0]}"
+
+
 PAGE = re.compile(r"(?<![\w/.:-])(?:\.\./)*(?:[\w-]+/)*[\w-]+\.md\b")
 TEXTS = {
     ".cpp",
@@ -297,6 +394,7 @@ def pages_of(root):
     named = [
         root / "README.md",
         root / "ARCHITECTURE.md",
+        root / "CONTRIBUTING.md",
         root / "CHANGELOG.md",
         *sorted((root / "docs").glob("*.md")),
     ]

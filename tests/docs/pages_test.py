@@ -150,6 +150,38 @@ class Pages(unittest.TestCase):
             1,
         )
 
+    def test_a_name_that_the_code_does_not_have_is_found(self):
+        names = pages.Names(
+            [
+                "namespace atelier::data {\n// struct Gone {};\nstruct Base { int base; };\n"
+                "class Spec final : public Base {\n    enum class Kind { points };\n};\n"
+                "int size(models::Other one);\n}\nstruct Settings { double weight; };\n"
+            ],
+            ["struct Trainer { void match(); };"],
+        )
+        there = (
+            "`data::Spec`, `Spec::Kind`, `Spec::base`, `data::size(x)`, `Settings::weight`, "
+            "`Trainer::match`, `std::any`, `atelier::atelier`\n"
+        )
+        self.assertEqual(list(pages.unknown_names(self.page, there, names)), [])
+        gone = "`ops::Spec`, `data::Gone`, `data::Other`, `Settings::points`, `Trainer::gone`\n"
+        self.assertEqual(len(list(pages.unknown_names(self.page, gone, names))), 5)
+
+    def test_a_source_file_that_is_gone_is_found(self):
+        (self.root / "src/atelier/data").mkdir(parents=True)
+        (self.root / "src/atelier/data/points.cpp").touch()
+        (self.root / "data").mkdir()
+        (self.root / "data/mine").mkdir()
+        text = (
+            "`data/points`, `data/points.cpp`, `data/p*.cpp`, `data/`, `data/mine`, "
+            "`other/gone.cpp`\n`data/gone`, `data/points.h`, `data/q*.cpp`\n"
+        )
+        self.assertEqual(len(list(pages.missing_sources(self.root, self.page, text))), 3)
+
+    def test_an_entry_that_is_there_twice_is_found(self):
+        text = "# Changes\n- One\n  thing.\n- Another.\n- One\n  thing.\n- One\n  more.\n"
+        self.assertEqual(len(list(pages.repeated_entries(self.page, text))), 1)
+
     def test_help_without_examples_or_with_wrong_ones_is_found(self):
         helps = {
             "": "Begin with:\n  atelier run x\n",
