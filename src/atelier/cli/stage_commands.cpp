@@ -61,10 +61,9 @@ void with_run(const ConfigArguments& arguments, std::optional<std::int64_t> stud
         if (!ranks.is_alone()) overrides.emplace_back("students.parallel=1");
         pipeline::RunContext context(pipeline::load_config(arguments.path, overrides), ranks);
         if (student && (*student < 0 || *student >= context.config().partition.students)) {
-            throw core::UsageError(
-                fmt::format("{} {} is out of range; this run has students 0 to {}",
-                            arguments.student_from, *student,
-                            context.config().partition.students - 1));
+            throw core::UsageError(fmt::format(
+                "{} {} is out of range; this run has students 0 to {}", arguments.student_from,
+                *student, context.config().partition.students - 1));
         }
         const bool sharded = !arguments.shard.empty();
         if (sharded) context.set_shard(core::shard_of(arguments.shard));
