@@ -163,7 +163,9 @@ protected:
         if (GetParam().points) return "toy:ring";
         std::vector<std::string> words = sampling(model_, prompts() ? "data" : "data.npz");
         words[7] = "12";
-        if (!prompts()) *(std::ranges::find(words, "--class") + 1) = "0,1,2,3";
+        if (!prompts())
+            *(std::ranges::find(words, "--class") + 1) =
+                kind() == "dit_directory" ? "0,1,2,3,4" : "0,1,2,3";
         const Answer made = atelier(words);
         EXPECT_EQ(made.code, 0) << made.error;
         if (!prompts()) return path("data.npz");

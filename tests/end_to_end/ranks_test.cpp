@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <memory>
 #include <random>
+#include <set>
 
 #include <nlohmann/json.hpp>
 
@@ -211,9 +212,23 @@ protected:
         return fs::path(output) / "students/1/dm/training/checkpoints";
     }
 
-    /// Waits until there is a checkpoint.
-    static bool has_begun(const std::string& output) {
-        return soon([&] { return fs::exists(checkpoints(output)); });
+    /// The names of the checkpoints that are there.
+    static std::set<std::string> checkpoints_of(const std::string& output) {
+        std::set<std::string> names;
+        std::error_code not_yet;
+        for (const auto& file : fs::directory_iterator(checkpoints(output), not_yet)) {
+            if (const auto name = file.path().filename().string(); name.starts_with("step-"))
+                names.insert(name);
+        }
+        return names;
+    }
+
+    /// Waits until there is a checkpoint other than `before`.
+    static bool has_begun(const std::string& output, const std::set<std::string>& before = {}) {
+        return soon([&] {
+            const auto now = checkpoints_of(output);
+            return !std::ranges::includes(before, now);
+        });
     }
 
     static void expect_same_result(const std::string& output) {
@@ -230,8 +245,9 @@ std::map<std::string, std::string> LongStage::expected_;
 TEST_F(LongStage, stops_on_all_ranks_and_goes_on_with_another_number) {
     const std::string output = trained("stopped", [](const Arguments& words) {
         for (const int number : {SIGTERM, SIGUSR1}) {
+            const auto before = checkpoints_of(*folder_ / "stopped");
             const Ranks two(2, words);
-            ASSERT_TRUE(has_begun(*folder_ / "stopped"));
+            ASSERT_TRUE(has_begun(*folder_ / "stopped", before));
             two[1].signal(number);
             const auto outcomes = two.wait();
             expect_codes(outcomes, 130);
@@ -289,7 +305,7 @@ TEST_F(LongStage, survives_the_death_of_any_rank_at_any_moment) {
             const auto outcomes = ranks.wait();
             if (finished || outcomes[static_cast<std::size_t>(victim)].code != 128 + SIGKILL)
                 return;
-            EXPECT_LT(needed, 10s);
+            EXPECT_LT(needed, 20s);
             expect_codes(outcomes, 75, victim);
             for (int rank = 0; rank < world; ++rank) {
                 const std::string& said = outcomes[static_cast<std::size_t>(rank)].err;
@@ -313,7 +329,7 @@ TEST_F(LongStage, ends_where_a_rank_is_silent) {
             const auto begin = Clock::now();
             while (!two.have_ended(victim) && Clock::now() - begin < 60s)
                 std::this_thread::sleep_for(20ms);
-            EXPECT_LT(Clock::now() - begin, 10s);
+            EXPECT_LT(Clock::now() - begin, 20s) << "10 s on a machine that does nothing else";
             two[victim].signal(SIGKILL);
             two[victim].signal(SIGCONT);
             const auto outcomes = two.wait();

@@ -189,6 +189,10 @@ std::vector<OpCase> op_cases() {
         {"layer_norm",
          {tokens},
          [](Builder& ops, In in) { return ops.layer_norm(in[0], "a", 1e-5); }},
+        {"rms_norm",
+         {tokens},
+         [](Builder& ops, In in) { return ops.rms_norm(in[0], "a", {.heads = 2, .eps = 1e-6}); },
+         0.6},
         // The estimate is of LibTorch's own operations, which retain the result too.
         {"attention",
          {{2, 96, 16, 16}},
@@ -210,6 +214,22 @@ std::vector<OpCase> op_cases() {
         {"resample", {image}, resampled(graph::Resample::smooth_down)},
         {"concat", {image, image}, [](Builder& ops, In in) { return ops.concat(in[0], in[1]); }},
         {"add", {image, image}, [](Builder& ops, In in) { return ops.add(in[0], in[1]); }},
+        {"slice", {image}, [](Builder& ops, In in) { return ops.slice(in[0], 4, 8); }},
+        {"multiply",
+         {image, image},
+         [](Builder& ops, In in) { return ops.multiply(in[0], in[1]); }},
+        {"relu", {image}, [](Builder& ops, In in) { return ops.relu(in[0]); }},
+        {"tanh", {image}, [](Builder& ops, In in) { return ops.tanh(in[0]); }},
+        {"cropped_positions",
+         {tokens},
+         [](Builder& ops, In in) {
+             return ops.cropped_positions(in[0], "a", {.side = 20, .height = 16, .width = 16});
+         }},
+        {"grid_sinusoid",
+         {tokens},
+         [](Builder& ops, In in) {
+             return ops.grid_sinusoid(in[0], {.height = 16, .width = 16, .base = 16});
+         }},
         {"scale", {image}, [](Builder& ops, In in) { return ops.scale(in[0], 0.5); }},
         {"silu", {image}, [](Builder& ops, In in) { return ops.silu(in[0]); }},
         {"pixel_unshuffle",

@@ -1,6 +1,7 @@
 #include "atelier/parallel/gradient_sum.h"
 
 #include <cmath>
+#include <fstream>
 #include <mutex>
 
 #include "atelier/core/random_streams.h"

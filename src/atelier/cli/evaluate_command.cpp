@@ -139,7 +139,7 @@ void evaluate_samples_of_model(EvaluateArguments& arguments) {
             const auto requests = inference::class_requests(
                 100, static_cast<std::uint64_t>(arguments.seed), {}, generator->prior());
             pipeline::draw_samples(std::filesystem::path(arguments.out) / "samples",
-                                   generator->spec(), generator->draw(requests),
+                                   generator->decoded_spec(), generator->draw_decoded(requests),
                                    inference::classes_of(requests));
             write(arguments, results, "samples.png");
         });

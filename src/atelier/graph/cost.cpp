@@ -120,6 +120,7 @@ public:
     }
     Handle lower(const RmsNorm& layer, const In& in) {
         count(static_cast<double>(in.shape().back() / layer.heads));
+        save_result(in);  // the normalised values
         return reads_input(in);
     }
     Handle lower(const Attention&, const In& in) {

@@ -51,18 +51,23 @@ public:
     template <class Value>
     Value take() {
         Value value{};
-        std::memcpy(&value, bytes_.data() + at_, sizeof value);
-        at_ += sizeof value;
+        std::memcpy(&value, next(sizeof value), sizeof value);
         return value;
     }
     std::string take_text() {
         const auto size = take<std::uint64_t>();
-        at_ += size;
-        return bytes_.substr(at_ - size, size);
+        return {next(size), size};
     }
     const std::string& bytes() const { return bytes_; }
 
 private:
+    const char* next(std::size_t size) {
+        if (size > bytes_.size() - at_)
+            core::fail("another rank sent too little: do all run the same version of atelier?");
+        at_ += size;
+        return bytes_.data() + at_ - size;
+    }
+
     std::string bytes_;
     std::size_t at_ = 0;
 };
@@ -142,15 +147,14 @@ std::string Stepper::bytes_of(const std::vector<Part>& parts) {
 
 std::vector<Stepper::Part> Stepper::parts_in(std::string_view bytes) {
     Packet packet(bytes);
-    std::vector<Part> parts(packet.take<std::uint64_t>());
-    for (Part& part : parts) {
-        part.micro_batch = packet.take<std::int64_t>();
-        part.weight = packet.take<double>();
-        part.value = packet.take<double>();
+    std::vector<Part> parts;
+    for (auto count = packet.take<std::uint64_t>(); count > 0; --count) {
+        Part part{packet.take<std::int64_t>(), packet.take<double>(), packet.take<double>(), {}};
         for (auto metrics = packet.take<std::uint64_t>(); metrics > 0; --metrics) {
             std::string name = packet.take_text();
             part.metrics.emplace_back(std::move(name), packet.take<double>());
         }
+        parts.push_back(std::move(part));
     }
     return parts;
 }
