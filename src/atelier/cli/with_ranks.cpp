@@ -13,6 +13,7 @@ void with_ranks(const std::function<void(parallel::Ranks&)>& work) {
         core::terminal::set_line_prefix(fmt::format("rank {}: ", place.rank));
     }
     core::stop_on_user_signal();
+    if (place.world > 1) core::ignore_broken_pipes();
     parallel::Ranks ranks(place);
     parallel::as_rank(ranks, [&] { work(ranks); });
 }

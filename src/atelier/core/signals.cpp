@@ -204,6 +204,8 @@ void stop_on_user_signal() {
     catch_signals([](int) { stop = true; }, {SIGUSR1});
 }
 
+void ignore_broken_pipes() { ::signal(SIGPIPE, SIG_IGN); }
+
 void end_after_stop(unsigned seconds, const char* message) {
     end_message = message;
     seconds_to_end = seconds;

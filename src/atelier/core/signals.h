@@ -19,6 +19,10 @@ void request_stop();
 /// some minutes before a job's end (Slurm's --signal).
 void stop_on_user_signal();
 
+/// From now on, writing to a pipe or a socket whose other end is gone fails with EPIPE instead of
+/// ending the process: libraries write to sockets of processes that may die (Gloo's other ranks).
+void ignore_broken_pipes();
+
 /// Sets the time in seconds that a process may take to end after a stop signal (0: unlimited). When
 /// it is over, the process prints `message`, which must outlive it, and ends. Default: 3,
 /// "interrupted".
