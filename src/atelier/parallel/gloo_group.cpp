@@ -7,16 +7,13 @@
 #include <cstdlib>
 
 #include "atelier/backends/torch/error_message.h"
+#include "atelier/parallel/nccl_module.h"
 #include "atelier/parallel/rank_lost.h"
 #include "atelier/parallel/sockets.h"
 
 namespace atelier::parallel {
 
 namespace {
-
-/// Ranks wait for each other as long as they live, which the monitor watches: one of them may be
-/// measuring a probe, or writing a checkpoint.
-constexpr auto patience = std::chrono::hours(24 * 30);
 
 class StoredTexts : public SharedTexts {
 public:
@@ -41,7 +38,7 @@ private:
 class GlooGroup : public Group {
 public:
     GlooGroup(const Place& place, const c10::intrusive_ptr<c10d::Store>& store) {
-        auto options = c10d::ProcessGroupGloo::Options::create(patience);
+        auto options = c10d::ProcessGroupGloo::Options::create(operation_timeout);
         const char* interface = std::getenv("GLOO_SOCKET_IFNAME");
         options->devices.push_back(
             interface && *interface ? c10d::ProcessGroupGloo::createDeviceForInterface(interface)
@@ -102,6 +99,12 @@ std::shared_ptr<SharedTexts> meet(const Place& place, std::int64_t seconds) {
 std::unique_ptr<Group> make_gloo_group(const Place& place,
                                        const std::shared_ptr<SharedTexts>& texts) {
     return std::make_unique<GlooGroup>(place, dynamic_cast<StoredTexts&>(*texts).store());
+}
+
+std::unique_ptr<Group> make_nccl_group(const NcclModule& module, const Place& place,
+                                       const std::shared_ptr<SharedTexts>& texts) {
+    const auto& store = dynamic_cast<StoredTexts&>(*texts).store();
+    return std::unique_ptr<Group>(module.make(&store, place.rank, place.world));
 }
 
 }  // namespace atelier::parallel

@@ -4,6 +4,7 @@
 #include <memory>
 
 #include "atelier/parallel/group.h"
+#include "atelier/parallel/nccl_module.h"
 #include "atelier/parallel/place.h"
 
 namespace atelier::parallel {
@@ -23,6 +24,11 @@ std::shared_ptr<SharedTexts> meet(const Place& place, std::int64_t seconds);
 
 /// c10d's Gloo over TCP, for tensors on the CPU, where `texts` came from meet().
 std::unique_ptr<Group> make_gloo_group(const Place& place,
+                                       const std::shared_ptr<SharedTexts>& texts);
+
+/// c10d's NCCL, for tensors on GPUs, by an open module. Ranks connect at the first operation, where
+/// NCCL refuses two of them on one GPU.
+std::unique_ptr<Group> make_nccl_group(const NcclModule& module, const Place& place,
                                        const std::shared_ptr<SharedTexts>& texts);
 
 }  // namespace atelier::parallel

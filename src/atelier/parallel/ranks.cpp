@@ -53,7 +53,8 @@ Tensor bytes_of(const std::string& text, std::int64_t size) {
 struct Ranks::Company {
     std::shared_ptr<SharedTexts> texts;
     std::unique_ptr<Monitor> monitor;
-    std::unique_ptr<Group> group;
+    std::unique_ptr<Group> group;         // for tensors on the host
+    std::unique_ptr<Group> device_group;  // for those on GPUs, if there is one
 };
 
 Ranks::Ranks() = default;
@@ -106,7 +107,8 @@ Ranks& Ranks::alone() {
 std::string Ranks::description() const {
     if (is_alone()) return "one process";
     return fmt::format("{} ranks on {} machine{}, started by {}, over {}", world(), machines_,
-                       machines_ == 1 ? "" : "s", place_.launcher, company_->group->name());
+                       machines_ == 1 ? "" : "s", place_.launcher,
+                       (company_->device_group ? company_->device_group : company_->group)->name());
 }
 
 template <class Operation>
@@ -120,28 +122,45 @@ void Ranks::together(const Operation& operation) {
     }
 }
 
-void Ranks::sum(Tensor& values) {
+/// Calls `operation(group, values)` with a group that takes them where they are, or with a copy on
+/// the host, which then replaces them.
+template <class Operation>
+void Ranks::on_values(Tensor& values, const Operation& operation) {
     if (is_alone()) return;
     together([&] {
-        if (company_->group->takes(values.device().type())) return company_->group->sum(values);
-        if (leads() && !std::exchange(copies_told_, true))
-            core::log::info("ranks: gradients are copied from {} to the host, where {} sums them",
-                            values.device().str(), company_->group->name());
+        for (const auto* group : {&company_->device_group, &company_->group}) {
+            if (*group && (*group)->takes(values.device().type()))
+                return operation(**group, values);
+        }
         Tensor copy = values.to(at::kCPU);
-        company_->group->sum(copy);
+        operation(*company_->group, copy);
         values.copy_(copy);
     });
 }
 
+void Ranks::use_device(const at::Device& device) {
+    if (is_alone() || company_->device_group) return;
+    const NcclModule module = device.is_cuda() ? open_nccl_module() : NcclModule{};
+    bool all = true;
+    std::string problem;
+    for (const std::string& other : gather(module.make ? "" : device.str() + ": " + module.problem)) {
+        all = all && other.empty();
+        if (problem.empty()) problem = other;
+    }
+    if (all) {
+        together([&] { company_->device_group = make_nccl_group(module, place_, company_->texts); });
+    } else if (!device.is_cpu()) {
+        core::log::info("ranks: gradients are copied from {} to the host, where {} sums them ({})",
+                        device.str(), company_->group->name(), problem);
+    }
+}
+
+void Ranks::sum(Tensor& values) {
+    on_values(values, [](Group& group, const Tensor& tensor) { group.sum(tensor); });
+}
+
 void Ranks::broadcast(Tensor& values) {
-    if (is_alone()) return;
-    together([&] {
-        if (company_->group->takes(values.device().type()))
-            return company_->group->broadcast(values);
-        Tensor copy = values.to(at::kCPU);
-        company_->group->broadcast(copy);
-        values.copy_(copy);
-    });
+    on_values(values, [](Group& group, const Tensor& tensor) { group.broadcast(tensor); });
 }
 
 double Ranks::broadcast(double value) {

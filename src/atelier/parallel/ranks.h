@@ -38,6 +38,11 @@ public:
     /// "4 ranks on 2 machines, started by torchrun, over Gloo": for the log.
     std::string description() const;
 
+    /// Operation: sums of tensors on this process's `device` go over NCCL from now on where all
+    /// ranks have a GPU and the module of NCCL; otherwise they are copied to the host, and the log
+    /// says why.
+    void use_device(const at::Device& device);
+
     /// Operation: the sum of `values` [N] over ranks in their place, on whatever device they are.
     void sum(Tensor& values);
     /// Operation: `values` [N] of rank 0, in their place.
@@ -77,11 +82,12 @@ private:
     void announce(const std::string& event);
     void await(const std::string& event);
     template <class Operation>
+    void on_values(Tensor& values, const Operation& operation);
+    template <class Operation>
     void together(const Operation& operation);
 
     Place place_;
     int local_rank_ = 0, machines_ = 1;
-    bool copies_told_ = false;
     std::int64_t row_bytes_ = 1024;  // of the bytes gathered at once
     std::unique_ptr<Company> company_;
 };

@@ -85,7 +85,9 @@ RunContext::RunContext(LoadedConfig loaded, parallel::Ranks& ranks)
     : loaded_(std::move(loaded)),
       ranks_(ranks),
       output_(config().output),
-      device_(device_of_rank(config().device, ranks)) {}
+      device_(device_of_rank(config().device, ranks)) {
+    ranks_.use_device(device_);
+}
 
 bool RunContext::is_finished(const training::StageFolder& stage) const {
     if (ranks_.is_alone()) return stage.finished();
