@@ -105,6 +105,80 @@ TEST(Pipeline, students_can_branch_from_a_finished_stage_of_another_run) {
               text_of(folder / "plain/students/0/dm/model.safetensors"));
 }
 
+const Arguments with_trunk{"trunk.dm_steps=6", "trunk.adm_steps=4", "pairs.filter=\"cell\""};
+
+Arguments together(Arguments first, const Arguments& second) {
+    first.insert(first.end(), second.begin(), second.end());
+    return first;
+}
+
+TEST(Pipeline, students_branch_from_a_trunk_of_all_conditions) {
+    const Folder folder;
+    const std::string run = folder / "run";
+    succeed(tiny("run", run, with_trunk));
+    const auto weights = weights_of(run);
+    EXPECT_TRUE(weights.contains("trunk/dm/model.safetensors"));
+    EXPECT_TRUE(weights.contains("trunk/adm/model.safetensors"));
+    // As from a stage of another run.
+    succeed(tiny("run", folder / "branched",
+                 {"students.start=" + run + "/trunk/adm", "pairs.filter=\"cell\""}));
+    const auto branched = weights_of(folder / "branched");
+    for (const char* student :
+         {"students/0/adm/model.safetensors", "students/1/adm/model.safetensors"})
+        EXPECT_EQ(weights.at(student), branched.at(student)) << student;
+    // By hand, the students in processes of their own.
+    const std::string parts = folder / "parts";
+    for (const char* stage : {"teacher", "partition", "pairs"})
+        succeed(tiny(stage, parts, with_trunk));
+    const Outcome early =
+        atelier::end_to_end::run(tiny("distill", parts, together(with_trunk, {"--student", "1"})));
+    EXPECT_EQ(early.code, 1);
+    expect_contains(early.err, "--student trunk");
+    for (const char* student : {"trunk", "1", "0"})
+        succeed(tiny("distill", parts, together(with_trunk, {"--student", student})));
+    EXPECT_EQ(weights_of(parts + "/students"), weights_of(run + "/students"));
+    // The trunk does not depend on how conditions are split.
+    succeed(tiny("run", folder / "four",
+                 together(with_trunk, {"partition.students=4", "students.parallel=2"})));
+    EXPECT_EQ(weights_of(folder / "four/trunk"), weights_of(run + "/trunk"));
+    const Outcome plan =
+        succeed(tiny("run", run, together(with_trunk, {"--dry-run", "--json", "--tflops=1"})));
+    expect_contains(plan.out, "\"who\":\"trunk\"");
+    const Outcome status = succeed({"run", "--status", run});
+    expect_contains(status.out, "trunk/adm");
+    expect_contains(status.out, "finished");
+}
+
+TEST(Pipeline, another_trunk_makes_other_students) {
+    const Folder folder;
+    succeed(tiny("run", folder / "run", with_trunk));
+    const Outcome outcome = run(tiny("run", folder / "run", {"trunk.dm_steps=7"}));
+    EXPECT_EQ(outcome.code, 2);
+    expect_contains(outcome.err, "trunk/dm");
+    expect_contains(outcome.err, "trunk.dm_steps: 6 -> 7");
+    expect_contains(outcome.err, folder / "run/students");
+    expect_contains(run(tiny("distill", folder / "none", {"--student", "trunk"})).err,
+                    "this run has no trunk");
+    expect_contains(
+        run(tiny("run", folder / "sizes", together(with_trunk, {"students.widths=[16,32]"}))).err,
+        "students that branch from a trunk have its size");
+}
+
+TEST(Pipeline, low_rank_students_stand_on_the_trunk) {
+    const Folder folder;
+    const std::string run = folder / "run";
+    const Arguments low_rank = together(with_trunk, {"students.lora_rank=2"});
+    succeed(tiny("run", run, low_rank));
+    const auto card = nlohmann::json::parse(text_of(run + "/students/0/adm/config.json"));
+    EXPECT_EQ(card.at("lora").at("base"), "../../../trunk/adm");
+    // The ensemble's base is the trunk, and the deltas have moved.
+    succeed({"sample", run + "/ensemble", "--count", "8", "--out", folder / "samples.npz"});
+    EXPECT_EQ(text_of(run + "/ensemble/base/model.safetensors"),
+              text_of(run + "/trunk/adm/model.safetensors"));
+    succeed({"sample", run + "/trunk/adm", "--count", "8", "--out", folder / "trunk.npz"});
+    EXPECT_NE(text_of(folder / "samples.npz"), text_of(folder / "trunk.npz"));
+}
+
 TEST(Pipeline, a_stage_warms_its_critic_up_where_it_was_not_trained_beside_the_weights) {
     const Folder folder;
     const std::string words = "updates of the fake score alone first";

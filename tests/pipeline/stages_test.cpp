@@ -175,6 +175,7 @@ const std::vector<std::pair<std::string, Kinds>> meant{
     {"students.parallel", nothing},
     {"students.threads", nothing},
     {"students.", of_student},
+    {"trunk.", matching},
     {"tsm.", of_student},
     {"dm.", matching},
     {"adm.", {Kind::adm}},

@@ -60,7 +60,11 @@ void with_run(const ConfigArguments& arguments, std::optional<std::int64_t> stud
         // Ranks train one student at a time together.
         if (!ranks.is_alone()) overrides.emplace_back("students.parallel=1");
         pipeline::RunContext context(pipeline::load_config(arguments.path, overrides), ranks);
-        if (student && (*student < 0 || *student >= context.config().partition.students)) {
+        if (student == pipeline::trunk && !context.config().trunk.exists())
+            throw core::UsageError(
+                "--student trunk: this run has no trunk; set trunk.dm_steps or trunk.adm_steps");
+        if (student && *student != pipeline::trunk &&
+            (*student < 0 || *student >= context.config().partition.students)) {
             throw core::UsageError(fmt::format(
                 "{} {} is out of range; this run has students 0 to {}", arguments.student_from,
                 *student, context.config().partition.students - 1));
@@ -292,6 +296,7 @@ std::vector<std::string> student_stage_names() {
 /// The student that --student names; none: all of them. `from` becomes whoever names it.
 std::optional<std::int64_t> student_of(const std::string& text, std::string& from) {
     if (text.empty()) return std::nullopt;
+    if (text == pipeline::students_folder(pipeline::trunk)) return pipeline::trunk;
     if (text == "auto") {
         const auto task = core::array_task();
         if (!task)
@@ -306,7 +311,7 @@ std::optional<std::int64_t> student_of(const std::string& text, std::string& fro
     const auto [end, problem] = std::from_chars(text.data(), text.data() + text.size(), number);
     if (problem != std::errc() || end != text.data() + text.size())
         throw core::UsageError(
-            fmt::format("--student: \"{}\" is no student; give a number, or auto", text));
+            fmt::format("--student: \"{}\" is no student; give a number, trunk or auto", text));
     return number;
 }
 
@@ -323,8 +328,9 @@ void add_distill(CLI::App& app) {
     add_config_arguments(*command, *arguments);
     command
         ->add_option("--student", arguments->student,
-                     "only this student, 0 to K-1; auto: the number of this task of a job array")
-        ->type_name("K|auto");
+                     "only this student, 0 to K-1; trunk: that from which they branch; auto: the "
+                     "number of this task of a job array")
+        ->type_name("K|trunk|auto");
     command->add_option("--stage", arguments->stage, "only this stage")
         ->check(CLI::IsMember(student_stage_names()));
     command
@@ -345,6 +351,9 @@ void add_distill(CLI::App& app) {
             *arguments, student, pipeline::students_folder(student),
             [&](pipeline::RunContext& context) {
                 context.teacher();
+                if (student.value_or(pipeline::trunk) == pipeline::trunk &&
+                    context.config().trunk.exists())
+                    pipeline::run_student(context, pipeline::trunk, only);
                 for (std::int64_t k = 0; k < context.config().partition.students; ++k) {
                     if (!student || *student == k) pipeline::run_student(context, k, only);
                 }

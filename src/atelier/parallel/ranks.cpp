@@ -143,12 +143,14 @@ void Ranks::use_device(const at::Device& device) {
     const NcclModule module = device.is_cuda() ? open_nccl_module() : NcclModule{};
     bool all = true;
     std::string problem;
-    for (const std::string& other : gather(module.make ? "" : device.str() + ": " + module.problem)) {
+    for (const std::string& other :
+         gather(module.make ? "" : device.str() + ": " + module.problem)) {
         all = all && other.empty();
         if (problem.empty()) problem = other;
     }
     if (all) {
-        together([&] { company_->device_group = make_nccl_group(module, place_, company_->texts); });
+        together(
+            [&] { company_->device_group = make_nccl_group(module, place_, company_->texts); });
     } else if (!device.is_cpu()) {
         core::log::info("ranks: gradients are copied from {} to the host, where {} sums them ({})",
                         device.str(), company_->group->name(), problem);

@@ -12,6 +12,7 @@
 #include "atelier/pipeline/make_stages.h"
 #include "atelier/pipeline/pair_losses.h"
 #include "atelier/pipeline/real_batches.h"
+#include "atelier/pipeline/stages.h"
 
 namespace atelier::pipeline {
 
@@ -26,17 +27,18 @@ class StudentTrainer {
 public:
     StudentTrainer(RunContext& context, std::int64_t student)
         : context_(context),
-          config_(context.config()),
+          config_(student == trunk ? context.config().of_trunk() : context.config()),
           student_(student),
-          split_(context.split()),
-          partition_(split_.owners),
-          cell_(partition_.cell(student)),
+          who_(student_name(student)),
+          partition_(student == trunk ? of_everything(context) : context.split().owners),
+          cell_(partition_.cell(student == trunk ? 0 : student)),
           cell_indices_(data::indices_of(*context.data(), cell_)) {}
 
     void tsm() {
         if (!needs_tsm()) {
-            core::log::info("student {}: no teacher score matching; {}", student_,
-                            same_as_teacher()
+            core::log::info("{}: no teacher score matching; {}", who_,
+                            branches() ? "it branches from the trunk"
+                            : same_as_teacher()
                                 ? "it has the teacher's architecture and starts from its weights"
                                 : "students.tsm is off, or students.start names other weights");
             return;
@@ -46,7 +48,7 @@ public:
         if (leads()) stage.begin();
         models::Model model = models::init_model(student_card(), context_.seed());
         model.parameters = model.parameters.to(context_.device());
-        core::log::info("student {} tsm: {} parameters after a teacher of {}", student_,
+        core::log::info("{} tsm: {} parameters after a teacher of {}", who_,
                         model.parameters.count(), context_.teacher().parameters.count());
         const RealBatches real = real_batches(StageKind::tsm, config_.tsm.batch);
         const models::Model frozen = context_.frozen_teacher();
@@ -73,10 +75,9 @@ public:
         auto denoiser = denoiser_for_critic(from);
         const models::Model frozen =
             context_.frozen_teacher();  // from here on context_.teacher() would read it again
-        if (student.low_rank() > 0)
-            student.parameters.set_base(
-                std::make_shared<const backends::Parameters>(frozen.parameters));
-        Critic critic = start_of_critic(from, student, std::move(denoiser));
+        const Bases bases = student.low_rank() > 0 ? bases_of(frozen) : Bases{};
+        student.parameters.set_base(bases.student);
+        Critic critic = start_of_critic(from, student, std::move(denoiser), bases.fake_score);
         backends::Parameters& fake = critic.fake_score;
         if (leads()) stage.begin();
         if (kind == StageKind::adm) {
@@ -90,9 +91,9 @@ public:
         settings.critic_warmup = critic_warmup(stage_config, from, critic);
         if (settings.critic_warmup > 0) {
             core::log::info(
-                "student {} {}: {} updates of the fake score alone first, which was not trained "
+                "{} {}: {} updates of the fake score alone first, which was not trained "
                 "beside these weights ({}.critic_warmup)",
-                student_, name_of(kind), settings.critic_warmup, name_of(kind));
+                who_, name_of(kind), settings.critic_warmup, name_of(kind));
         }
         distillation::DistributionMatching matching(
             {student.network, student.parameters, student.network, fake, *teacher,
@@ -119,8 +120,55 @@ private:
     bool leads() const { return context_.ranks().leads(); }
 
     std::string stream(StageKind kind) const {
-        return fmt::format("{}/{}", name_of(kind), student_);
+        return fmt::format("{}/{}", name_of(kind),
+                           student_ == trunk ? "trunk" : std::to_string(student_));
     }
+
+    /// Whether the student starts from the run's trunk.
+    bool branches() const { return config_.trunk.exists(); }
+    fs::path trunk_folder() const {
+        return context_.path_of(last_student_stage(context_.config().of_trunk()), trunk);
+    }
+
+    /// The trunk's "partition": one student of everything.
+    static conditions::Partition of_everything(RunContext& context) {
+        const data::Dataset& data = *context.data();
+        const auto classes = static_cast<std::size_t>(std::max<std::int64_t>(1, data.classes()));
+        return {1, "consecutive", std::vector<std::int64_t>(classes, 0)};
+    }
+
+    models::Assignment assignment() const {
+        if (student_ != trunk) return context_.split().student_assignment(student_);
+        if (context_.data()->captions().empty()) return models::student_assignment(partition_, 0);
+        return {0, std::nullopt, partition_.hash()};
+    }
+
+    /// What the deltas of a low-rank student and of its fake score are added to; not trained.
+    struct Bases {
+        std::shared_ptr<const backends::Parameters> student, fake_score;
+    };
+
+    Bases bases_of(const models::Model& frozen_teacher) const {
+        if (!branches()) {
+            const auto teacher =
+                std::make_shared<const backends::Parameters>(frozen_teacher.parameters);
+            return {teacher, teacher};
+        }
+        const auto read = [&](const char* file) {
+            backends::Parameters all = backends::read_parameters(trunk_folder() / file), network;
+            for (const auto& [name, tensor] : all.tensors()) {
+                if (!is_of_head(name)) network.set(name, tensor);
+            }
+            backends::check_against(network, frozen_teacher.specs(),
+                                    (trunk_folder() / file).string());
+            network = network.to(context_.device());
+            if (const auto type = config_.compute().type) network = network.cast_weights(*type);
+            return std::make_shared<const backends::Parameters>(std::move(network));
+        };
+        return {read("model.safetensors"), read(critic_file)};
+    }
+
+    static bool is_of_head(const std::string& name) { return name.starts_with("head."); }
 
     models::ModelCard student_card() const {
         const models::ModelCard& teacher = context_.teacher();
@@ -130,10 +178,16 @@ private:
         card.provenance = {.seed = config_.seed,
                            .data = context_.data()->hash(),
                            .teacher = context_.teacher_hash()};
-        card.assignment = split_.student_assignment(student_);
-        if (config_.students.lora_rank > 0)
-            card.lora = models::LowRank{config_.students.lora_rank, "../../../teacher"};
-        return models::card_of(student_config(models::json_of(card), config_.students, student_),
+        card.assignment = assignment();
+        if (config_.students.lora_rank > 0) {
+            const fs::path base =
+                branches() ? trunk_folder() : context_.path_of(StageKind::teacher);
+            card.lora = models::LowRank{
+                config_.students.lora_rank,
+                base.lexically_relative(context_.path_of(StageKind::dm, student_)).string()};
+        }
+        return models::card_of(student_config(models::json_of(card), config_.students,
+                                              std::max<std::int64_t>(0, student_)),
                                "student");
     }
 
@@ -148,6 +202,7 @@ private:
     /// The folder whose weights the stage starts from; none: the teacher's weights, or new ones.
     std::optional<fs::path> predecessor(StageKind stage) const {
         if (stage == StageKind::adm && config_.dm.steps > 0) return finished_folder(StageKind::dm);
+        if (branches()) return finished_trunk();
         if (!config_.students.start.empty()) {
             const fs::path start = config_.students.start;
             return start.has_filename() ? start : start.parent_path();
@@ -160,17 +215,30 @@ private:
         const fs::path path = context_.path_of(stage, student_);
         if (!fs::exists(path / "model.safetensors")) {
             core::fail(
-                "{}: student {} has not finished {} yet; run: atelier distill {} --student {} "
-                "--stage {}",
-                path.string(), student_, name_of(stage), context_.loaded().path, student_,
-                name_of(stage));
+                "{}: {} has not finished {} yet; run: atelier distill {} --student {} --stage {}",
+                path.string(), who_, name_of(stage), context_.loaded().path,
+                student_ == trunk ? "trunk" : std::to_string(student_), name_of(stage));
         }
         return path;
     }
 
+    fs::path finished_trunk() const {
+        if (!training::StageFolder::is_finished(trunk_folder()))
+            core::fail(
+                "{}: the trunk, from which students branch, is not finished; run: atelier "
+                "distill {} --student trunk",
+                trunk_folder().string(), context_.loaded().path);
+        return trunk_folder();
+    }
+
+    /// Whether the weights in `from` are the base of the student's deltas, rather than its own.
+    bool is_base(const std::optional<fs::path>& from) const {
+        return config_.students.lora_rank > 0 && branches() && from == trunk_folder();
+    }
+
     models::Model start(const std::optional<fs::path>& from) const {
         models::Model model = models::init_model(student_card(), context_.seed());
-        if (from) {
+        if (from && !is_base(from)) {
             model.parameters = backends::read_parameters(*from / "model.safetensors");
             backends::check_against(model.parameters, model.specs(),
                                     (*from / "model.safetensors").string());
@@ -192,19 +260,22 @@ private:
     }
 
     /// Continues the previous stage's critic; else the fake score starts from `denoiser`, or from
-    /// the student's weights (the teacher's, TSM's or new ones).
+    /// the student's weights (the teacher's, TSM's or new ones). `base` is that of its deltas, if
+    /// it is of low rank.
     Critic start_of_critic(const std::optional<fs::path>& from, const models::Model& student,
-                           std::optional<backends::Parameters> denoiser) const {
+                           std::optional<backends::Parameters> denoiser,
+                           const std::shared_ptr<const backends::Parameters>& base) const {
         if (denoiser) return {std::move(*denoiser), {}, false};
         if (!from || !fs::exists(*from / critic_file))
             return {student.parameters.clone(), {}, false};
         const fs::path path = *from / critic_file;
         Critic critic;
-        critic.fake_score.set_base(student.parameters.base());
+        if (is_base(from)) critic.fake_score = student.parameters.clone();
+        critic.fake_score.set_base(base);
         const backends::Parameters saved = backends::read_parameters(path);
         for (const auto& [name, tensor] : saved.tensors()) {
-            if (name.starts_with("head.")) critic.head.set(name, tensor);
-            else critic.fake_score.set(name, tensor.to(context_.device()));
+            if (is_of_head(name)) critic.head.set(name, tensor);
+            else if (!is_base(from)) critic.fake_score.set(name, tensor.to(context_.device()));
         }
         backends::check_against(critic.fake_score, student.specs(), path.string());
         if (!critic.head.empty())
@@ -272,7 +343,7 @@ private:
                              const training::StageFolder& stage, bool keep_best,
                              const RealBatches& real) const {
         auto settings =
-            context_.loop_settings(fmt::format("student {} {}", student_, name_of(kind)),
+            context_.loop_settings(fmt::format("{} {}", who_, name_of(kind)),
                                    stage.path() / "training", cell_, context_.conditions());
         settings.keep_best = keep_best;
         if (kind == StageKind::tsm) settings.probe_every = config_.probe.sampler_every;
@@ -298,10 +369,10 @@ private:
     }
 
     RunContext& context_;
-    const RunConfig& config_;
+    const RunConfig config_;
     std::int64_t student_;
-    const Split& split_;
-    const conditions::Partition& partition_;
+    std::string who_;
+    const conditions::Partition partition_;
     std::vector<std::int64_t> cell_, cell_indices_;
 };
 
@@ -328,7 +399,7 @@ bool same_size(const nlohmann::json& student, const nlohmann::json& teacher) {
 bool needs_tsm(const nlohmann::json& student, const nlohmann::json& teacher,
                const RunConfig& config) {
     return !same_size(student, teacher) && config.students.tsm && config.students.start.empty() &&
-           config.tsm.steps > 0;
+           config.tsm.steps > 0 && !config.trunk.exists();
 }
 
 void make_student(RunContext& context, std::int64_t student, StageKind kind) {

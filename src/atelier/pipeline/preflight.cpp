@@ -378,7 +378,7 @@ Stale stale_stages(RunContext& context) {
                                  const std::string& to_delete) {
         const std::string folder = stage_path(stage, student);
         if (!training::StageFolder::is_begun(output / folder)) return;
-        const training::StageIdentity identity = context.identity(stage);
+        const training::StageIdentity identity = context.identity(stage, student);
         if (grows && identity.contents.contains("teacher"))
             return mark(folder,
                         "was made from the teacher before its training continues (teacher.steps)",
@@ -389,6 +389,10 @@ Stale stale_stages(RunContext& context) {
     };
     for (const StageKind stage : {StageKind::partition, StageKind::pairs})
         check_stage(stage, std::nullopt, stage_path(stage));
+    if (context.config().trunk.exists()) {
+        for (const StageKind stage : student_stage_kinds)
+            check_stage(stage, trunk, students_folder(trunk));
+    }
     for (std::int64_t k = 0; k < context.config().partition.students; ++k) {
         for (const StageKind stage : student_stage_kinds) check_stage(stage, k, students_folder());
     }
@@ -399,12 +403,16 @@ Stale stale_stages(RunContext& context) {
 std::vector<std::string> folders_to_delete(const fs::path& output,
                                            const std::vector<std::string>& stale) {
     const std::string teacher = stage_path(StageKind::teacher),
-                      partition = stage_path(StageKind::partition), students = students_folder();
+                      partition = stage_path(StageKind::partition), students = students_folder(),
+                      of_trunk = students_folder(trunk);
     const auto has = [&](const std::string& folder) {
         return std::ranges::find(stale, folder) != stale.end();
     };
     std::vector<std::string> folders = stale;
-    if (has(teacher)) folders = {teacher, partition, stage_path(StageKind::pairs), students};
+    if (has(teacher))
+        folders = {teacher, partition, stage_path(StageKind::pairs), of_trunk, students};
+    if (has(stage_path(StageKind::pairs))) folders.push_back(of_trunk);
+    if (has(of_trunk)) folders.push_back(students);
     if (has(teacher) || has(partition))
         folders.insert(folders.end(), {"partition.json", "centroids.safetensors", students});
     folders.push_back(stage_path(StageKind::ensemble));

@@ -107,6 +107,13 @@ void bind_students(Schema& schema, RunConfig& config) {
     schema.text("pairs.path", &config.pairs.path, "an existing pair store; empty: make one");
     schema.text("pairs.filter", &config.pairs.filter,
                 "pairs that a student sees: all, or those of its cell", {"all", "cell"});
+    set_stages(schema, {StageKind::dm, StageKind::adm});
+    schema.number("trunk.dm_steps", &config.trunk.dm_steps,
+                  "generator updates of DM by which one student of all conditions is trained "
+                  "first; all students then branch from it, with its fake score; 0: none",
+                  at_least_0);
+    schema.number("trunk.adm_steps", &config.trunk.adm_steps,
+                  "those of ADM, whose GAN head the students go on with; 0: none", at_least_0);
     set_stages(schema, {StageKind::tsm, StageKind::dm, StageKind::adm});
     schema.numbers("students.widths", &config.students.widths,
                    "model_channels or hidden: one, or one per student; empty: the teacher's",
@@ -118,7 +125,7 @@ void bind_students(Schema& schema, RunConfig& config) {
                    "width factors of all students' levels; empty: the teacher's", at_least_1);
     schema.text("students.start", &config.students.start,
                 "branch: a finished stage of another run's student, e.g. runs/one/students/0/dm; "
-                "empty: from teacher or TSM");
+                "empty: from teacher, TSM or trunk");
     schema.flag("students.tsm", &config.students.tsm,
                 "start students of another size by teacher score matching");
     schema.number("students.lora_rank", &config.students.lora_rank,
@@ -146,7 +153,22 @@ void check_list(const std::vector<std::int64_t>& list, std::int64_t students, co
     }
 }
 
+/// Throws core::UsageError where students of these settings cannot branch from a trunk.
+void check_trunk(const RunConfig& config) {
+    const auto differ = [](const std::vector<std::int64_t>& list) {
+        return std::ranges::adjacent_find(list, std::not_equal_to()) != list.end();
+    };
+    if (differ(config.students.widths) || differ(config.students.depths))
+        reject(
+            "students that branch from a trunk have its size: give one entry in students.widths "
+            "and students.depths, or set trunk.dm_steps and trunk.adm_steps to 0");
+}
+
 void check(const RunConfig& config) {
+    if (config.trunk.exists()) {
+        check_trunk(config);
+        check(config.of_trunk());
+    }
     inference::named_device(config.device);
     if (config.output.empty())
         reject("output is empty: name the run's directory, e.g. output=runs/first");
@@ -392,6 +414,19 @@ bool RunConfig::uses_classifier(StageKind stage) const {
            ((stage == StageKind::dm || stage == StageKind::adm) && perceptual);
 }
 
+RunConfig RunConfig::of_trunk() const {
+    RunConfig config = *this;
+    config.trunk = {};
+    config.partition = {.students = 1};
+    config.pairs.filter = "all";
+    config.students.lora_rank = 0;
+    for (auto* sizes : {&config.students.widths, &config.students.depths})
+        sizes->resize(std::min<std::size_t>(sizes->size(), 1));
+    config.dm.steps = trunk.dm_steps;
+    config.adm.steps = trunk.adm_steps;
+    return config;
+}
+
 backends::Compute RunConfig::compute() const {
     if (precision == "bf16" && (device != "cpu" || backends::cpu_trains_in_bfloat16()))
         return {at::kBFloat16, activation_checkpointing};
@@ -410,6 +445,20 @@ LoadedConfig load_config(const std::string& path, const std::vector<std::string>
     if (loaded.config.precision == "fp16") scale_losses(loaded.config);
     for (const StageKind stage : stage_kinds)
         loaded.stage_values[stage] = stage_values_of(schema, loaded.config, stage);
+    RunConfig of_trunk = loaded.config.of_trunk();
+    const core::Schema trunk_schema = schema_of(of_trunk);
+    for (const StageKind stage : student_stage_kinds) {
+        nlohmann::json& values = loaded.trunk_values[stage];
+        values = stage_values_of(trunk_schema, of_trunk, stage);
+        values.erase("partition");
+        values.erase("trunk");
+        // Under the names by which they are set.
+        for (const char* matching : {"dm", "adm"}) {
+            if (!values.contains(matching)) continue;
+            values["trunk"][std::string(matching) + "_steps"] = values[matching]["steps"];
+            values[matching].erase("steps");
+        }
+    }
     using Source = core::Schema::Source;
     const Source classifier = schema.source("evaluate.classifier");
     loaded.classifier_is_explicit =

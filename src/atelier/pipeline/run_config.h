@@ -61,6 +61,13 @@ struct StudentsConfig {
     std::int64_t lora_rank = 0;  // 0: all weights are trained
 };
 
+/// A student of all conditions that is trained once, before the others branch from it.
+struct TrunkConfig {
+    std::int64_t dm_steps = 0, adm_steps = 0;  // both 0: there is none
+
+    bool exists() const { return dm_steps > 0 || adm_steps > 0; }
+};
+
 struct ProbeConfig {
     std::int64_t every = 0, sampler_every = 0, count = 1000, batch = 0;
     std::string classifier;
@@ -97,6 +104,7 @@ struct RunConfig {
     PartitionConfig partition;
     PairsConfig pairs;
     StudentsConfig students;
+    TrunkConfig trunk;
     distillation::ScoreMatchingSettings tsm{.steps = 2000,
                                             .optimization = {.lr = 1e-3,
                                                              .beta2 = 0.99,
@@ -115,6 +123,8 @@ struct RunConfig {
     double checkpoint_seconds = 60;
     std::int64_t checkpoints_kept = 2, log_every = 50;
 
+    /// This config as it is for the trunk: one student of all conditions, with the trunk's steps.
+    RunConfig of_trunk() const;
     /// The settings of DM or ADM.
     const distillation::MatchingSettings& matching(StageKind stage) const {
         return stage == StageKind::dm ? dm : adm;
@@ -153,14 +163,18 @@ struct LoadedConfig {
     std::string path;
     std::vector<std::string> overrides;
     std::map<StageKind, nlohmann::json>
-        stage_values;         // the values of the keys that a stage's result depends on
-    nlohmann::json defaults;  // of all keys
-    std::map<std::string, std::string> former_keys;  // former names, with the current keys
+        stage_values;  // the values of the keys that a stage's result depends on
+    std::map<StageKind, nlohmann::json> trunk_values;  // the same for the trunk's stages
+    nlohmann::json defaults;                           // of all keys
+    std::map<std::string, std::string> former_keys;    // former names, with the current keys
     /// Whether evaluate.classifier was chosen for these data: both are in the file, or it was given
     /// on the command line. Otherwise it is a default, and dropped where it does not fit.
     bool classifier_is_explicit = false;
 
-    const nlohmann::json& values_of(StageKind stage) const { return stage_values.at(stage); }
+    const nlohmann::json& values_of(StageKind stage,
+                                    std::optional<std::int64_t> student = {}) const {
+        return (student == trunk ? trunk_values : stage_values).at(stage);
+    }
 };
 
 /// Reads a config and checks ranges and dependencies between keys. Throws core::UsageError.

@@ -13,6 +13,7 @@
 #include "atelier/pipeline/make_stages.h"
 #include "atelier/pipeline/pair_losses.h"
 #include "atelier/pipeline/probe_distance.h"
+#include "atelier/pipeline/stages.h"
 
 namespace atelier::pipeline {
 
@@ -131,8 +132,8 @@ std::vector<fs::path> teacher_weight_files(const fs::path& teacher) {
 
 }  // namespace
 
-training::StageIdentity RunContext::identity(StageKind stage) {
-    training::StageIdentity identity{.settings = loaded_.values_of(stage),
+training::StageIdentity RunContext::identity(StageKind stage, std::optional<std::int64_t> student) {
+    training::StageIdentity identity{.settings = loaded_.values_of(stage, student),
                                      .contents = {{"data.path", raw_data()->hash()}},
                                      .defaults = loaded_.defaults,
                                      .former_keys = loaded_.former_keys};
@@ -157,7 +158,11 @@ training::StageIdentity RunContext::identity(StageKind stage) {
         return identity;
     }
     if (stage == StageKind::pairs) return identity;
-    tie("partition", {output_ / "partition.json"});
+    if (student != trunk) tie("partition", {output_ / "partition.json"});
+    if (student != trunk && config().trunk.exists()) {
+        const fs::path from = path_of(last_student_stage(config().of_trunk()), trunk);
+        tie("trunk", {from / "model.safetensors", from / "fake_score.safetensors"});
+    }
     if (!config().students.start.empty()) {
         const fs::path start = config().students.start;
         tie("students.start", {start / "model.safetensors", start / "fake_score.safetensors"});

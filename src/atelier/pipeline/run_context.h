@@ -53,7 +53,8 @@ public:
     const std::shared_ptr<const data::Dataset>& data();
 
     /// Everything that the result of a stage that keeps a folder depends on, as far as it exists.
-    training::StageIdentity identity(StageKind stage);
+    training::StageIdentity identity(StageKind stage,
+                                     std::optional<std::int64_t> student = std::nullopt);
     /// Where a stage's result is.
     std::filesystem::path path_of(StageKind stage,
                                   std::optional<std::int64_t> student = std::nullopt) const {
@@ -62,7 +63,7 @@ public:
     /// A stage's folder under the output, tied to its identity.
     training::StageFolder stage(StageKind stage,
                                 std::optional<std::int64_t> student = std::nullopt) {
-        return {path_of(stage, student), identity(stage)};
+        return {path_of(stage, student), identity(stage, student)};
     }
     /// Whether rank 0 sees a stage finished. An operation of all ranks.
     bool is_finished(const training::StageFolder& stage) const;

@@ -74,6 +74,7 @@ std::vector<PlannedStage> recorded_plan(const fs::path& directory) {
         const core::JsonObject stage(entry, object.where());
         PlannedStage planned{stage_kind_of(stage.text("stage")), {}, {}};
         constexpr std::int64_t most = std::int64_t{1} << 60;
+        if (stage.has("trunk")) planned.student = trunk;
         if (stage.has("student")) planned.student = stage.integer("student", 0, most);
         if (stage.has("steps")) planned.steps = stage.integer("steps", 0, most);
         plan.push_back(planned);
@@ -278,7 +279,8 @@ void record_plan(const RunContext& context) {
                         {"stages", nlohmann::json::array()}};
     for (const Stage& stage : stages(context.config())) {
         nlohmann::json entry{{"stage", stage.name()}};
-        if (stage.student) entry["student"] = *stage.student;
+        if (stage.student == trunk) entry["trunk"] = true;
+        else if (stage.student) entry["student"] = *stage.student;
         if (stage.work) entry["steps"] = stage.work->steps;
         plan["stages"].push_back(std::move(entry));
     }

@@ -37,7 +37,12 @@ StageKind stage_kind_of(std::string_view name) {
     core::fail("there is no stage \"{}\"", name);
 }
 
+std::string student_name(std::int64_t student) {
+    return student == trunk ? "trunk" : fmt::format("student {}", student);
+}
+
 std::string students_folder(std::optional<std::int64_t> student) {
+    if (student == trunk) return "trunk";
     return student ? fmt::format("students/{}", *student) : "students";
 }
 

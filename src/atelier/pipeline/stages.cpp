@@ -19,7 +19,8 @@ bool may_need_tsm(const RunConfig& config) {
     const StudentsConfig& students = config.students;
     const bool sized =
         !students.widths.empty() || !students.depths.empty() || !students.channel_mult.empty();
-    return sized && students.tsm && students.start.empty() && config.tsm.steps > 0;
+    return sized && students.tsm && students.start.empty() && config.tsm.steps > 0 &&
+           !config.trunk.exists();
 }
 
 template <class Settings>
@@ -105,6 +106,7 @@ void do_together(const Stage& stage, RunContext& context) {
 void run_students(RunContext& context) {
     const std::int64_t students = context.config().partition.students;
     const bool alone = context.ranks().is_alone();  // otherwise all train one student at a time
+    if (context.config().trunk.exists()) run_student(context, trunk);
     bool missing = false;
     for (std::int64_t k = 0; k < students; ++k) missing = missing || !student_finished(context, k);
     if (alone && missing && context.config().students.parallel > 1 && students > 1)
@@ -141,6 +143,15 @@ std::vector<Stage> stages(const RunConfig& config) {
     };
     for (const StageKind kind : {StageKind::teacher, StageKind::partition}) add(kind);
     if (config.pairs.count > 0 && config.pairs.path.empty()) add(StageKind::pairs);
+    if (config.trunk.exists()) {
+        RunConfig of_trunk = config.of_trunk();
+        const core::Schema trunk_schema = schema_of(of_trunk);
+        for (const StageKind kind : student_stages(of_trunk)) {
+            std::vector<std::string> keys = keys_of(trunk_schema, of_trunk, kind);
+            std::erase_if(keys, [](const auto& key) { return key.starts_with("partition."); });
+            list.push_back({kind, trunk, keys, work_of(of_trunk, kind), function_of(kind, trunk)});
+        }
+    }
     const std::vector<StageKind> of_student = student_stages(config);
     for (std::int64_t k = 0; k < config.partition.students; ++k) {
         for (const StageKind kind : of_student) add(kind, k);
@@ -166,7 +177,9 @@ void run_stages_of(RunContext& context, StageKind kind) {
 }
 
 void run_student(RunContext& context, std::int64_t student, std::optional<StageKind> only) {
-    const std::vector<StageKind> kinds = student_stages(context.config());
+    const RunConfig& config = context.config();
+    const std::vector<StageKind> kinds =
+        student_stages(student == trunk ? config.of_trunk() : config);
     const bool has_tsm = !kinds.empty() && kinds.front() == StageKind::tsm;
     if (!has_tsm && only.value_or(StageKind::tsm) == StageKind::tsm)
         make_student(context, student, StageKind::tsm);  // says why

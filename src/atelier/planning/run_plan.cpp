@@ -208,22 +208,28 @@ void add_students(const pipeline::LoadedConfig& loaded, const std::vector<pipeli
                   RunPlan& plan) {
     const pipeline::RunConfig& config = loaded.config;
     const nlohmann::json teacher_json = plan.networks.front().config;
-    for (const Group& group : groups_of(config, teacher_json)) {
-        plan.networks.push_back(
-            network_of(fmt::format("{} {}", group.students.size() > 1 ? "students" : "student",
-                                   fmt::join(group.students, ", ")),
-                       group.config, loaded.path));
+    const auto add = [&](const pipeline::RunConfig& of, const std::string& who,
+                         const Group& group) {
+        plan.networks.push_back(network_of(who, group.config, loaded.path));
         const PlannedNetwork &teacher = plan.networks.front(), &student = plan.networks.back();
         for (const pipeline::Stage& stage : stages) {
             if (stage.student != group.students.front()) continue;
             const bool tsm = stage.kind == pipeline::StageKind::tsm;
-            if (tsm && !pipeline::needs_tsm(group.config, teacher_json, config)) continue;
-            plan.stages.push_back(tsm ? tsm_stage(config, stage, teacher, student)
-                                      : matching_stage(config, stage, teacher, student));
+            if (tsm && !pipeline::needs_tsm(group.config, teacher_json, of)) continue;
+            plan.stages.push_back(tsm ? tsm_stage(of, stage, teacher, student)
+                                      : matching_stage(of, stage, teacher, student));
             plan.stages.back().network = plan.networks.size() - 1;
             plan.stages.back().times = static_cast<std::int64_t>(group.students.size());
         }
-    }
+    };
+    const std::vector<Group> groups = groups_of(config, teacher_json);
+    if (config.trunk.exists())
+        add(config.of_trunk(), "trunk", {groups.front().config, {pipeline::trunk}});
+    for (const Group& group : groups)
+        add(config,
+            fmt::format("{} {}", group.students.size() > 1 ? "students" : "student",
+                        fmt::join(group.students, ", ")),
+            group);
 }
 
 }  // namespace
