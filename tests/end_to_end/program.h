@@ -15,6 +15,7 @@
 #include <sstream>
 #include <string>
 #include <thread>
+#include <utility>
 #include <vector>
 
 #include "core/soon.h"
@@ -66,6 +67,19 @@ public:
         ::_exit(127);
     }
 
+    Process(Process&& other) noexcept
+        : out_(std::move(other.out_)),
+          err_(std::move(other.err_)),
+          pid_(std::exchange(other.pid_, 0)),
+          waited_(other.waited_) {}
+    Process& operator=(Process&&) = delete;
+    /// A process that nobody waited for does not outlive its test.
+    ~Process() {
+        if (pid_ == 0 || waited_) return;
+        for (const pid_t all : {-pid_, pid_}) ::kill(all, SIGKILL);
+        ::waitpid(pid_, nullptr, 0);
+    }
+
     void signal(int number) const { ::kill(pid_, number); }
 
     /// Seconds of processor time that it has used; the figure stays when it has ended.
@@ -89,6 +103,7 @@ public:
     Outcome wait() const {
         int status = 0;
         ::waitpid(pid_, &status, 0);
+        waited_ = true;
         Outcome outcome{WIFSIGNALED(status) ? 128 + WTERMSIG(status) : WEXITSTATUS(status),
                         text_of(out_), text_of(err_)};
         fs::remove(out_);
@@ -105,6 +120,7 @@ private:
 
     std::string out_, err_;
     pid_t pid_ = 0;
+    mutable bool waited_ = false;
 };
 
 inline Outcome run(const Arguments& arguments) {
