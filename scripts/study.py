@@ -29,6 +29,7 @@ import subprocess
 import sys
 import tomllib
 
+import toy_sets
 from figures import ROOT, commit, fill_markers, machine
 
 RUNS = pathlib.Path("runs/study")  # relative to ROOT, where every command runs
@@ -40,7 +41,16 @@ class Group:
     """Experiments on one data set, each with a name, a display name and config overrides."""
 
     def __init__(
-        self, config, seeds, columns, experiments, tables, pairs=False, teacher=None, reference=None
+        self,
+        config,
+        seeds,
+        columns,
+        experiments,
+        tables,
+        pairs=False,
+        teacher=None,
+        reference=None,
+        data=None,
     ):
         self.config, self.seeds, self.columns, self.experiments, self.tables = (
             config,
@@ -51,6 +61,7 @@ class Group:
         )
         self.pairs, self.reference = pairs, reference
         self.teacher = teacher  # a shipped one; if None, each seed trains its own
+        self.data = data  # a set of toy_sets.py that is written first; None: the config's
 
 
 def steps_times(factor, config, stages=("dm", "adm")):
@@ -152,6 +163,30 @@ toy_tables = {  # rows, and what the base run "k4" is called among them
     "stages": [("k4", "DM 300 + ADM 100, pairs in both"), "dm-only", "adm-without-pairs"],
     "size": [("k4", "K=4, full width"), "k4-half", "k4-half-no-tsm", "k1", "k1-half", "k1-half-x4"],
 }
+
+
+def narrow(k, batch, dm, adm, tsm, trunk=0):
+    """Overrides for students of width 8, too small for their data, with pairs of their cells."""
+    words = students(k) + ["students.widths=[8]", "pairs.filter=cell", f"tsm.steps={tsm}"]
+    for stage, steps in (("dm", dm), ("adm", adm)):
+        words += [f"{stage}.steps={steps}", f"{stage}.batch={batch}"]
+    return words + ([f"trunk.dm_steps={trunk}"] if trunk else [])
+
+
+# Of the same work: generator samples of all stages, and TSM's steps. Both sides at two batches.
+narrow_experiments = {
+    "k1-short": ("K=1, batch 64", narrow(1, 64, 4800, 1600, 2400)),
+    "k4-short": ("K=4, batch 64", narrow(4, 64, 1200, 400, 600)),
+    "k1": ("K=1, batch 64", narrow(1, 64, 19200, 6400, 9600)),
+    "k1-b256": ("K=1, batch 256", narrow(1, 256, 4800, 1600, 9600)),
+    "k4": ("K=4, batch 64", narrow(4, 64, 4800, 1600, 2400)),
+    "k4-b256": ("K=4, batch 256", narrow(4, 256, 1200, 400, 2400)),
+    "k4-trunk": ("K=4 from a trunk, batch 64", narrow(4, 64, 2400, 1600, 9600, trunk=9600)),
+}
+narrow_tables = {
+    "short": ["k1-short", "k4-short"],
+    "long": ["teacher", "k1", "k1-b256", "k4", "k4-b256", "k4-trunk"],
+}
 fashion_experiments = {
     "k1": ("K=1", students(1)),
     "k4": ("K=4", students(4)),
@@ -245,6 +280,18 @@ GROUPS = {
         pairs=True,
         reference=spiral_point,
     ),
+    **{
+        f"narrow-{name}": Group(
+            TOY,
+            range(3),
+            POINT_COLUMNS,
+            narrow_experiments,
+            narrow_tables,
+            pairs=True,
+            data=name,
+        )
+        for name in toy_sets.SETS
+    },
     "fashion": Group(
         FASHION,
         range(1, 4),
@@ -262,19 +309,32 @@ def run_folder(group, name, seed):
     return RUNS / group / name / f"seed-{seed}"
 
 
+def data_of(group):
+    """A group's own data, training and held-out points; nothing where the config's are used."""
+    name = GROUPS[group].data
+    parts = ("train", "test") if name else ()
+    return [str(RUNS / "data" / f"{name}-{part}.safetensors") for part in parts]
+
+
+def data_words(group):
+    """The overrides that name them."""
+    keys = ("data.path", "data.test_path")
+    return [f"{key}={path}" for key, path in zip(keys, data_of(group))]
+
+
 def start_commands(group, seed):
     """The commands for what the runs of a seed share: a teacher, and pairs of its samples."""
     if GROUPS[group].teacher:
         return []
     folder, config = run_folder(group, "teacher", seed), GROUPS[group].config
-    words = [config, f"seed={seed}", f"output={folder}"]
+    words = [config, f"seed={seed}", f"output={folder}"] + data_words(group)
     settings = tomllib.loads((ROOT / config).read_text())
     # All runs reuse the teacher's metrics from here; 1000 is the first seed of a run's evaluation.
     measured = [
         "evaluate",
         str(folder / "teacher"),
         "--data",
-        settings["data"]["path"],
+        (data_of(group) or [settings["data"]["path"]])[-1],
         "--sampler",
         "heun",
         "--seed",
@@ -297,6 +357,7 @@ def run_command(group, name, seed):
     return (
         ["run", GROUPS[group].config]
         + words
+        + data_words(group)
         + GROUPS[group].experiments[name][1]
         + [f"output={run_folder(group, name, seed)}"]
     )
@@ -358,6 +419,8 @@ def run_everything(chosen, jobs):
     failures = 0
     with concurrent.futures.ThreadPoolExecutor(jobs) as pool:
         for group, seed in dict.fromkeys((group, seed) for group, _, seed in chosen):
+            for part, path in enumerate(data_of(group)):
+                toy_sets.write(GROUPS[group].data, ROOT / path, seed=part)
             if not all(
                 execute(command, run_folder(group, "teacher", seed))
                 for command in start_commands(group, seed)
@@ -387,10 +450,12 @@ def metrics_of(model):
 def stages_of(folder):
     """Steps and seconds of each student's stages, "0/dm" and so on."""
     stages = {}
-    for path in sorted(folder.glob("students/*/*/stage.json")):
+    for path in sorted([*folder.glob("students/*/*/stage.json"), *folder.glob("trunk/*/stage.json")]):
         stage, name = json.loads(path.read_text()), path.parent.name
+        settings = stage["settings"]
+        of_trunk = settings.get("trunk", {}) if path.parent.parent.name == "trunk" else {}
         stages[f"{path.parent.parent.name}/{name}"] = {
-            "steps": stage["settings"][name]["steps"],
+            "steps": of_trunk.get(f"{name}_steps") or settings[name]["steps"],
             "seconds": stage["result"]["seconds"],
         }
     return stages
