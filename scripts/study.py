@@ -450,7 +450,8 @@ def metrics_of(model):
 def stages_of(folder):
     """Steps and seconds of each student's stages, "0/dm" and so on."""
     stages = {}
-    for path in sorted([*folder.glob("students/*/*/stage.json"), *folder.glob("trunk/*/stage.json")]):
+    made = [path for place in ("students/*", "trunk") for path in folder.glob(f"{place}/*/stage.json")]
+    for path in sorted(made):
         stage, name = json.loads(path.read_text()), path.parent.name
         settings = stage["settings"]
         of_trunk = settings.get("trunk", {}) if path.parent.parent.name == "trunk" else {}
