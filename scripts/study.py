@@ -450,7 +450,8 @@ def metrics_of(model):
 def stages_of(folder):
     """Steps and seconds of each student's stages, "0/dm" and so on."""
     stages = {}
-    made = [path for place in ("students/*", "trunk") for path in folder.glob(f"{place}/*/stage.json")]
+    places = ("students/*", "trunk")
+    made = [path for place in places for path in folder.glob(f"{place}/*/stage.json")]
     for path in sorted(made):
         stage, name = json.loads(path.read_text()), path.parent.name
         settings = stage["settings"]
