@@ -308,7 +308,8 @@ INSTANTIATE_TEST_SUITE_P(
         Arguments{"adm.divergence=squared_hellinger"},
         Arguments{"adm.divergence=softened_reverse_kl"}, Arguments{"adm.divergence=jeffreys"},
         Arguments{"dm.steps=0"}, Arguments{"adm.steps=0"},
-        Arguments{"dm.keep_best=false", "adm.keep_best=false"}, Arguments{"precision=bf16"}));
+        Arguments{"dm.keep_best=false", "adm.keep_best=false"}, Arguments{"precision=bf16"},
+        Arguments{"teacher.noise=flow"}, Arguments{"teacher.noise=flow", "dm.loss=sid"}));
 
 class Partitions : public testing::TestWithParam<std::string> {};
 

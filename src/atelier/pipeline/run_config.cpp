@@ -69,15 +69,26 @@ void bind_teacher(Schema& schema, TeacherConfig& to, const std::vector<StageKind
     schema.text("teacher.path", &to.path,
                 "an existing teacher's model directory; empty: train one");
     distillation::bind_settings(schema, "teacher", to.training, "training steps");
+    schema.text("teacher.noise", &to.noise,
+                "of a teacher that is trained here: edm (denoising), or flow (matching the "
+                "velocity of straight paths; ln sigma = logit t)",
+                {"edm", "flow"});
+    schema.number("teacher.flow_shift", &to.flow_shift,
+                  "flow: moves noise levels t to s t / (1 + (s-1) t); 1: none",
+                  {.min = 1e-3, .max = 1e3});
     schema.number("teacher.sigma_data", &to.sigma_data,
                   "standard deviation of the data in model space", positive);
-    schema.number("teacher.sigma_min", &to.sigma_min, "lowest noise level", positive);
-    schema.number("teacher.sigma_max", &to.sigma_max, "highest noise level", positive);
+    schema.number("teacher.sigma_min", &to.sigma_min, "lowest noise level; flow: 0.001 unless set",
+                  positive);
+    schema.number("teacher.sigma_max", &to.sigma_max, "highest noise level; flow: 999 unless set",
+                  positive);
     set_stages(schema, of_loss);
-    schema.number("teacher.p_mean", &to.p_mean, "mean of ln sigma in training (EDM's P_mean)");
+    schema.number("teacher.p_mean", &to.p_mean,
+                  "mean of ln sigma in training (EDM's P_mean); flow: 0 unless set");
     schema.formerly("teacher.p_mean", "teacher.level_mean");
     schema.number("teacher.p_std", &to.p_std,
-                  "standard deviation of ln sigma in training (EDM's P_std)", positive);
+                  "standard deviation of ln sigma in training (EDM's P_std); flow: 1 unless set",
+                  positive);
     schema.formerly("teacher.p_std", "teacher.level_deviation");
     set_stages(schema, computed);
     schema.number("teacher.condition_dropout", &to.training.condition_dropout,
@@ -243,6 +254,22 @@ void limit_threads(RunConfig& config) {
         std::min(students.threads, std::max<std::int64_t>(1, usable / students.parallel));
 }
 
+/// The noise levels that were not set are those of the teacher's noise.
+void take_levels(const Schema& schema, TeacherConfig& teacher) {
+    const diffusion::NoiseSchedule noise = trained_noise(teacher);
+    const auto is_given = [&](const char* key) {
+        return schema.source(key) != Schema::Source::preset;
+    };
+    const auto take = [&](const char* key, double& value, double own) {
+        if (!is_given(key)) value = own;
+    };
+    take("teacher.sigma_min", teacher.sigma_min, noise.sigma_min);
+    take("teacher.sigma_max", teacher.sigma_max, noise.sigma_max);
+    take("teacher.p_mean", teacher.p_mean, noise.p_mean);
+    take("teacher.p_std", teacher.p_std, noise.p_std);
+    teacher.levels_given = is_given("teacher.p_mean") || is_given("teacher.p_std");
+}
+
 /// Float16's range requires loss scaling (training/loss_scale.h).
 void scale_losses(RunConfig& config) {
     constexpr double first_scale = 65536;
@@ -254,6 +281,11 @@ void scale_losses(RunConfig& config) {
 }
 
 }  // namespace
+
+diffusion::NoiseSchedule trained_noise(const TeacherConfig& config) {
+    if (config.noise == "edm") return {};
+    return {diffusion::FlowNoise{.shift = config.flow_shift}};
+}
 
 nlohmann::json values_of(NetworkConfig config) {
     Schema schema;
@@ -440,6 +472,7 @@ LoadedConfig load_config(const std::string& path, const std::vector<std::string>
     loaded.defaults = schema.values();
     loaded.former_keys = schema.former_keys();
     schema.read(path, overrides);
+    take_levels(schema, loaded.config.teacher);
     check(loaded.config);
     if (loaded.config.teacher.bfloat16) loaded.config.precision = "bf16";
     if (loaded.config.precision == "fp16") scale_losses(loaded.config);

@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "atelier/core/schema.h"
+#include "atelier/diffusion/noise_schedule.h"
 #include "atelier/distillation/settings.h"
 #include "atelier/parallel/gradient_sum.h"
 #include "atelier/pipeline/stage_kind.h"
@@ -31,7 +32,10 @@ struct TeacherConfig {
                                                                   .warmup = 200,
                                                                   .decay_from = 0.5,
                                                                   .ema_decay = 0.999}};
+    std::string noise = "edm";
+    double flow_shift = 1;
     double sigma_data = 0.5, sigma_min = 0.002, sigma_max = 80, p_mean = -1.2, p_std = 1.2;
+    bool levels_given = false;  // whether p_mean or p_std was set; else the noise's own
     double guidance = 1;
     bool bfloat16 = false;
 };
@@ -142,6 +146,9 @@ struct RunConfig {
     /// for it (cpu_trains_in_bfloat16).
     backends::Compute compute() const;
 };
+
+/// The noise of a teacher that is trained here, at the levels of its kind.
+diffusion::NoiseSchedule trained_noise(const TeacherConfig& config);
 
 /// The values of the keys network.*, by their names without "network.".
 nlohmann::json values_of(NetworkConfig config);

@@ -387,10 +387,18 @@ nlohmann::json network_json(const NetworkConfig& config, const data::SampleSpec&
 /// The noise of the teacher that a run trains; Stable Diffusion's networks, whose weights are not
 /// here yet, bring their own.
 diffusion::NoiseSchedule teacher_noise(const TeacherConfig& config, const nlohmann::json& network) {
-    if (!network.contains("scheduler"))
-        return diffusion::NoiseSchedule::edm(config.sigma_data, config.sigma_min, config.sigma_max);
-    auto noise = diffusion::NoiseSchedule::read(core::JsonObject(network, "teacher"));
+    diffusion::NoiseSchedule noise = trained_noise(config);
+    if (network.contains("scheduler")) {
+        noise = diffusion::NoiseSchedule::read(core::JsonObject(network, "teacher"));
+    } else {
+        noise.sigma_min = config.sigma_min;
+        noise.sigma_max = config.sigma_max;
+    }
     noise.sigma_data = config.sigma_data;
+    // A time step goes to the network as a U-Net knows it; the mlp stretches it a hundredfold.
+    if (auto* flow = std::get_if<diffusion::FlowNoise>(&noise.kind);
+        flow && network.at("architecture") == "mlp")
+        flow->timesteps = 10;
     return noise;
 }
 
@@ -405,8 +413,10 @@ nlohmann::json teacher_json(const RunConfig& config, const data::SampleSpec& spe
 
 diffusion::NoiseSchedule training_noise(const models::Model& model, const RunConfig& config) {
     diffusion::NoiseSchedule noise = model.noise;
-    noise.p_mean = config.teacher.p_mean;
-    noise.p_std = config.teacher.p_std;
+    if (config.teacher.levels_given) {
+        noise.p_mean = config.teacher.p_mean;
+        noise.p_std = config.teacher.p_std;
+    }
     return noise;
 }
 
