@@ -7,7 +7,7 @@ threads, in one run.
                                                      # with commas
     python3 benchmarks/bench.py --pages              # only write the page from results.json
 
-Parts: peak, latency, int8, training, start, held, batch, around. New measurements replace those in
+Parts: peak, latency, int8, training, ranks, start, held, batch, around. New measurements replace those in
 results.json, or in results-no-bf16.json on a CPU that does not compute in bfloat16. Peers are plain
 PyTorch, torch.compile, ONNX Runtime and OpenVINO from ONNX (--peers, a folder with latency.py,
 train_step.py and adm_unet.py); without them their rows are missing.
@@ -435,6 +435,59 @@ class Bench:
                     rows.setdefault(f"{engine} {precision}", {})[str(size)] = row["median_seconds"]
         self.keep("batch", name, {"seconds": rows})
 
+    def ranks(self, name):
+        """Steps of the shipped teacher's training, by processes that share its micro-batches.
+
+        The time of a step is that of STEPS[1] steps less that of STEPS[0], over their difference.
+        """
+        steps = (4, 24)
+        data = "/usr/share/datasets/fashion-mnist"
+
+        def seconds(ranks, threads, count, folder):
+            place = {
+                "WORLD_SIZE": ranks,
+                "MASTER_ADDR": "127.0.0.1",
+                "MASTER_PORT": live.free_port(),
+            }
+            command = [BUILD / "atelier", "teacher", ROOT / "configs/fashion-mnist.toml"]
+            command += [f"data.path={data}", f"output={folder}", f"teacher.steps={count}"]
+            command += [f"threads={threads}", f"precision={name}", "probe.count=2"]
+            command += ["teacher.micro_batch=32", "checkpoint_seconds=1e6", "evaluate.steps=1"]
+            children = [
+                subprocess.Popen(
+                    [str(word) for word in command],
+                    cwd=ROOT,
+                    stdout=subprocess.DEVNULL,
+                    stderr=subprocess.DEVNULL,
+                    env={
+                        **os.environ,
+                        **({k: str(v) for k, v in place.items()} if ranks > 1 else {}),
+                        **({"RANK": str(r), "LOCAL_RANK": str(r)} if ranks > 1 else {}),
+                    },
+                )
+                for r in range(ranks)
+            ]
+            if any(child.wait() != 0 for child in children):
+                raise RuntimeError(f"{ranks} ranks did not end well")
+            stage = json.loads((pathlib.Path(folder) / "teacher/stage.json").read_text())
+            return stage["result"]["seconds"]
+
+        def measure():
+            rows = {}
+            for words, ranks, threads in (
+                ("one process, 1 thread", 1, 1),
+                ("one process, 2 threads", 1, 2),
+                ("2 ranks of 1 thread", 2, 1),
+            ):
+                times = []
+                for count in steps:
+                    with tempfile.TemporaryDirectory() as folder:
+                        times.append(seconds(ranks, threads, count, folder))
+                rows[words] = (times[1] - times[0]) / (steps[1] - steps[0])
+            return rows
+
+        self.keep("ranks", name, {"seconds_a_step": around_peers(measure, dict)})
+
     def around(self, _):
         done = subprocess.run(
             [str(BUILD / "around_the_network"), "--benchmark_format=json"],
@@ -455,6 +508,7 @@ PARTS = {
     "latency": list(NETWORKS),
     "int8": list(NETWORKS),
     "training": ["fashion/no-gan", "fashion/gan", "small28/no-gan", "small28/gan"],
+    "ranks": ["fp32", "bf16"],
     "start": ["k1", "k4"],
     "held": ["k1", "k4"],
     "batch": ["k4"],

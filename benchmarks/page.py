@@ -139,6 +139,21 @@ def training(results):
     return table(["images/s (Atelier's bf16 is so many times faster)"] + list(found), rows)
 
 
+def ranks(results):
+    found = results.get("ranks", {})
+    rows = []
+    for words in dict.fromkeys(words for row in found.values() for words in row["seconds_a_step"]):
+        cells = []
+        for row in found.values():
+            times = row["seconds_a_step"]
+            cells.append(
+                f"{1 / times[words]:.2f} ({times['one process, 1 thread'] / times[words]:.2f}x)"
+            )
+        rows.append([words] + cells)
+    head = ["steps a second (and so many times one thread's)"] + list(found)
+    return table(head, rows) if rows else "Not measured yet."
+
+
 def start(results):
     found = results.get("start", {})
     rows = []
@@ -242,6 +257,7 @@ def write(path):
         "sizes": sizes,
         "int8": int8,
         "training": training,
+        "ranks": ranks,
         "start": start,
         "held": held,
         "batch": batch,
