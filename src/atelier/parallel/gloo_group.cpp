@@ -4,9 +4,8 @@
 #include <torch/csrc/distributed/c10d/ProcessGroupGloo.hpp>
 #include <torch/csrc/distributed/c10d/TCPStore.hpp>
 
-#include <cstdlib>
-
 #include "atelier/backends/torch/error_message.h"
+#include "atelier/core/environment.h"
 #include "atelier/parallel/rank_lost.h"
 #include "atelier/parallel/sockets.h"
 
@@ -16,7 +15,7 @@ namespace {
 
 /// Ranks wait for each other as long as they live, which the monitor watches: one of them may be
 /// measuring a probe, or writing a checkpoint.
-constexpr auto patience = std::chrono::hours(24 * 30);
+constexpr auto operation_timeout = std::chrono::hours(24 * 30);
 
 class StoredTexts : public SharedTexts {
 public:
@@ -41,13 +40,12 @@ private:
 class GlooGroup : public Group {
 public:
     GlooGroup(const Place& place, const c10::intrusive_ptr<c10d::Store>& store) {
-        auto options = c10d::ProcessGroupGloo::Options::create(patience);
-        const char* interface = std::getenv("GLOO_SOCKET_IFNAME");
+        auto options = c10d::ProcessGroupGloo::Options::create(operation_timeout);
+        const auto interface = core::environment("GLOO_SOCKET_IFNAME");
         options->devices.push_back(
-            interface && *interface ? c10d::ProcessGroupGloo::createDeviceForInterface(interface)
-                                    : c10d::ProcessGroupGloo::createDeviceForHostname(
-                                          address_towards(place.master_address,
-                                                          place.master_port)));
+            interface ? c10d::ProcessGroupGloo::createDeviceForInterface(*interface)
+                      : c10d::ProcessGroupGloo::createDeviceForHostname(
+                            address_towards(place.master_address, place.master_port)));
         gloo_ = c10::make_intrusive<c10d::ProcessGroupGloo>(
             c10::make_intrusive<c10d::PrefixStore>("gloo", store), place.rank, place.world,
             options);

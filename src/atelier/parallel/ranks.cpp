@@ -8,6 +8,7 @@
 #include <random>
 
 #include "atelier/backends/torch/error_message.h"
+#include "atelier/core/environment.h"
 #include "atelier/core/error.h"
 #include "atelier/core/log.h"
 #include "atelier/core/processors.h"
@@ -61,7 +62,7 @@ Ranks::Ranks() = default;
 Ranks::Ranks(const Place& place) : place_(place), local_rank_(place.local_rank.value_or(0)) {
     if (place.alone()) return;
     company_ = std::make_unique<Company>();
-    const Identity self{place.rank, place.world, host_name(), ::getpid()};
+    const Identity self{place.rank, place.world, core::host_name(), ::getpid()};
     company_->texts = meet(place, seconds_to_meet);
     constexpr std::chrono::seconds within{seconds_to_meet};
     if (place.rank == 0) {
@@ -120,28 +121,28 @@ void Ranks::together(const Operation& operation) {
     }
 }
 
-void Ranks::sum(Tensor& values) {
-    if (is_alone()) return;
+void Ranks::call(void (Group::*operation)(Tensor), Tensor& values) {
     together([&] {
-        if (company_->group->takes(values.device().type())) return company_->group->sum(values);
-        if (leads() && !std::exchange(copies_told_, true))
-            core::log::info("ranks: gradients are copied from {} to the host, where {} sums them",
-                            values.device().str(), company_->group->name());
+        Group& group = *company_->group;
+        if (group.takes(values.device().type())) return (group.*operation)(values);
         Tensor copy = values.to(at::kCPU);
-        company_->group->sum(copy);
+        (group.*operation)(copy);
         values.copy_(copy);
     });
 }
 
+void Ranks::sum(Tensor& values) {
+    if (is_alone()) return;
+    const Group& group = *company_->group;
+    if (leads() && !group.takes(values.device().type()) && !std::exchange(copies_logged_, true))
+        core::log::info("ranks: gradients are copied from {} to the host, where {} sums them",
+                        values.device().str(), group.name());
+    call(&Group::sum, values);
+}
+
 void Ranks::broadcast(Tensor& values) {
     if (is_alone()) return;
-    together([&] {
-        if (company_->group->takes(values.device().type()))
-            return company_->group->broadcast(values);
-        Tensor copy = values.to(at::kCPU);
-        company_->group->broadcast(copy);
-        values.copy_(copy);
-    });
+    call(&Group::broadcast, values);
 }
 
 double Ranks::broadcast(double value) {

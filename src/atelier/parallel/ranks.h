@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "atelier/backends/torch/torch.h"
+#include "atelier/parallel/group.h"
 #include "atelier/parallel/monitor.h"
 #include "atelier/parallel/place.h"
 #include "atelier/parallel/rank_lost.h"
@@ -78,10 +79,13 @@ private:
     void await(const std::string& event);
     template <class Operation>
     void together(const Operation& operation);
+    /// Calls an operation of the group on `values`, or where it does not take their device, on a
+    /// copy on the host.
+    void call(void (Group::*operation)(Tensor), Tensor& values);
 
     Place place_;
     int local_rank_ = 0, machines_ = 1;
-    bool copies_told_ = false;
+    bool copies_logged_ = false;
     std::int64_t row_bytes_ = 1024;  // of the bytes gathered at once
     std::unique_ptr<Company> company_;
 };
