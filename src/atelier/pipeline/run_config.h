@@ -156,9 +156,10 @@ struct LoadedConfig {
         stage_values;         // the values of the keys that a stage's result depends on
     nlohmann::json defaults;  // of all keys
     std::map<std::string, std::string> former_keys;  // former names, with the current keys
-    /// Whether evaluate.classifier was chosen for these data: both are in the file, or it was given
-    /// on the command line. Otherwise it is a default, and dropped where it does not fit.
-    bool classifier_is_explicit = false;
+    /// Whether evaluate.classifier and evaluate.attributes were chosen for these data: both are in
+    /// the file, or they were given on the command line. Otherwise they are dropped where they do
+    /// not fit, and on captioned data, of which they cannot say whether they fit.
+    bool classifier_is_explicit = false, attributes_are_explicit = false;
 
     const nlohmann::json& values_of(StageKind stage) const { return stage_values.at(stage); }
 };
