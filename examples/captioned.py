@@ -8,6 +8,7 @@ import collections
 import hashlib
 import json
 import os
+import pathlib
 import re
 import struct
 import zipfile
@@ -140,17 +141,21 @@ def _contains(text, phrase):
     return re.search(f"(?<!{joins}){re.escape(phrase)}(?!{joins})", text) is not None
 
 
-def write_attributes(path, attributes, folder="classifiers"):
-    """Writes the file for `evaluate.attributes`; each classifier is `folder`/NAME beside it."""
+def write_attributes(path, attributes, folder="classifiers", paraphrases=()):
+    """Writes the file for `evaluate.attributes`; each classifier is `folder`/NAME beside it.
+
+    `paraphrases`: lists of captions of one meaning, which one student should own.
+    """
     listed = [
         {
             "name": attribute.name,
-            "classifier": f"{folder}/{attribute.name}",
+            "classifier": (pathlib.PurePath(folder) / attribute.name).as_posix(),
             "values": list(attribute.values.values()),
         }
         for attribute in attributes
     ]
-    write_json(path, {"attributes": listed})
+    more = {"paraphrases": paraphrases} if paraphrases else {}
+    write_json(path, {"attributes": listed} | more)
 
 
 def write_json(path, content):

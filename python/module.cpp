@@ -158,10 +158,12 @@ public:
     nlohmann::json evaluate(const std::string& data, const std::string& reference,
                             std::int64_t count, std::int64_t seed, std::int64_t seeds,
                             const std::string& split, const std::string& classifier,
-                            const std::string& inception, bool latency) {
+                            const std::string& attributes, const std::string& inception,
+                            bool latency) {
         metrics::EvaluationConfig config{.data = data,
                                          .split = split,
                                          .classifier = classifier,
+                                         .attributes = attributes,
                                          .inception = inception,
                                          .reference = reference,
                                          .device = pipeline_->engine().device,
@@ -312,13 +314,14 @@ NB_MODULE(_atelier, module) {
             "evaluate",
             [](Ensemble& self, const std::string& data, const std::string& reference,
                std::int64_t count, std::int64_t seed, std::int64_t seeds, const std::string& split,
-               const std::string& classifier, const std::string& inception, bool latency) {
+               const std::string& classifier, const std::string& attributes,
+               const std::string& inception, bool latency) {
                 return object_of(self.evaluate(data, reference, count, seed, seeds, split,
-                                               classifier, inception, latency));
+                                               classifier, attributes, inception, latency));
             },
             nb::arg("data"), nb::arg("reference"), nb::arg("count"), nb::arg("seed"),
-            nb::arg("seeds"), nb::arg("split"), nb::arg("classifier"), nb::arg("inception"),
-            nb::arg("latency"))
+            nb::arg("seeds"), nb::arg("split"), nb::arg("classifier"), nb::arg("attributes"),
+            nb::arg("inception"), nb::arg("latency"))
         .def("hash", &Ensemble::hash)
         .def("hashes", &Ensemble::hashes)
         .def("class_named", &Ensemble::parse_class, nb::arg("word"))

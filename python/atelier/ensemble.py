@@ -257,6 +257,7 @@ class Ensemble:
         seeds: int = 1,
         split: str = "test",
         classifier: PathLike = "models/classifier",
+        attributes: PathLike = "",
         inception: PathLike | None = None,
         reference: PathLike | None = None,
         latency: bool = False,
@@ -268,6 +269,7 @@ class Ensemble:
         count       samples per seed, 2 or more
         seed, seeds the first seed and their number; metrics are means over them
         classifier  directory of the classifier whose features are compared; "": compares pixels
+        attributes  of captioned data: JSON file of what captions mention (docs/captions.md)
         inception   weights of Inception-v3 instead, for FID and related metrics
         reference   statistics (.npz with mu and sigma) instead of data
         latency     also measure the time of one request
@@ -295,6 +297,7 @@ class Ensemble:
         words = (
             word("split", split),
             path_word("classifier", classifier),
+            path_word("attributes", attributes),
             "" if inception is None else path_word("inception", inception),
         )
         if self.reads_prompts and data is None:
@@ -302,6 +305,8 @@ class Ensemble:
                 "a model that reads prompts is measured against captioned data, which it draws the"
                 " captions of; give data instead of reference"
             )
+        if words[2] and not self.reads_prompts:
+            raise _atelier.UsageError("attributes are what captions mention; this model reads none")
         return self._core.evaluate(
             data or "", reference or "", count, seed, seeds, *words, bool(latency)
         )

@@ -5,7 +5,7 @@
     python -m atelier.track runs/toy2d --to tensorboard
 
 A run's metrics.jsonl and images of samples are read, and nothing of the run is changed, so this may
-begin before, during or after the run, on any machine that sees its directory. What was told is
+begin before, during or after the run, on any machine that sees its directory. What was reported is
 remembered in DIR/track/, and a second call goes on from there.
 
 TensorBoard's scalars are written by the run itself, beside each metrics.jsonl; only the images are
@@ -26,7 +26,7 @@ from pathlib import Path
 from typing import Any
 
 State = dict[str, dict[str, int]]
-"""By stage: the last step whose metrics were told, and the last whose image was."""
+"""By stage: the last step whose metrics were reported, and the last whose image was."""
 
 
 class TrackingError(Exception):
@@ -284,30 +284,30 @@ def _read_state(path: Path) -> State:
     try:
         return json.loads(path.read_text(encoding="utf-8"))
     except json.JSONDecodeError:
-        why = f"{path}: is damaged; delete it, and everything is told again"
+        why = f"{path}: is damaged; delete it, and everything is reported again"
         raise TrackingError(why) from None
 
 
-def tell_news(run: Path, tracker: Any, state: State) -> int:
-    """Tells the tracker what is new since `state`, which is brought up to date; returns how many
-    things that were. Steps that a resumed run logs again are not told again."""
-    told = 0
+def report_news(run: Path, tracker: Any, state: State) -> int:
+    """Reports to the tracker what is new since `state`, which is brought up to date; returns how
+    many things that were. Steps that a resumed run logs again are not reported again."""
+    reported = 0
     for stage in stages_of(run):
         here = state.setdefault(stage, {"metrics": 0, "images": 0})
         if tracker.wants_metrics:
             for step, values in new_metrics(run, stage, here["metrics"]):
                 tracker.metrics(stage, step, values)
                 here["metrics"] = step
-                told += 1
+                reported += 1
         for step, path in new_images(run, stage, here["images"]):
             tracker.image(stage, step, path)
             here["images"] = step
-            told += 1
-    return told
+            reported += 1
+    return reported
 
 
 def follow(run: Path, options: argparse.Namespace) -> None:
-    """Tells what there is, and with --follow what comes until the run has its report."""
+    """Reports what there is, and with --follow what comes until the run has its report."""
     path = run / "track" / f"{options.to}.json"
     state = _read_state(path)
     path.parent.mkdir(exist_ok=True)
@@ -315,7 +315,7 @@ def follow(run: Path, options: argparse.Namespace) -> None:
     try:
         while True:
             done = finished(run)
-            if tell_news(run, tracker, state):
+            if report_news(run, tracker, state):
                 _write(path, json.dumps(state, indent=2) + "\n")
             if done or not options.follow:
                 return

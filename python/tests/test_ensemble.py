@@ -131,6 +131,7 @@ def test_samples_outlive_the_ensemble_and_may_be_written_to():
         (lambda k4: k4.route(99), "class 99"),
         (lambda k4: k4.evaluate(), "data to measure against"),
         (lambda k4: k4.evaluate("toy:ring", count=1), "at least 2"),
+        (lambda k4: k4.evaluate("toy:ring", attributes="a.json"), "this model reads none"),
         (lambda k4: atelier.load(MODELS / "k4", engine="abacus"), 'no engine "abacus"'),
         (lambda k4: atelier.load(MODELS / "k4", precision="fp12"), 'no precision "fp12"'),
         (lambda k4: atelier.load(MODELS / "k4", device="gpu9"), 'no device "gpu9"'),
@@ -321,6 +322,18 @@ def test_prompts_are_read_routed_and_drawn_as_the_command_does(captions, program
     ]
     assert captions.sample(prompts=["a big bag", "a dress"], seed=1).shape == (2, 28, 28, 1)
     assert len(captions.hash) == 64 and captions.metrics["feature_distance"]["mean"] > 0
+
+
+def test_captions_are_judged_by_their_attributes(captions, tmp_path):
+    for i, image in enumerate(captions.sample(24, prompts="a bag", seed=1)):
+        (tmp_path / f"{i}.png").write_bytes(image._repr_png_())
+        (tmp_path / f"{i}.txt").write_text(f"a large white {'bag' if i % 2 else 'dress'} on black")
+    attributes = CAPTIONS / "classifiers/attributes.json"
+    metrics = captions.evaluate(tmp_path, 8, attributes=attributes)["metrics"]
+    for name in ("garment", "amount", "colour", "mean"):
+        assert 0 <= metrics[f"{name}_agreement"]["mean"] <= 1
+    assert 0.5 < metrics["paraphrase_stability"]["mean"] <= 1
+    assert "mean_agreement" not in captions.evaluate(tmp_path, 8)["metrics"]
 
 
 def test_a_prompt_that_is_too_long_raises_a_warning(captions):

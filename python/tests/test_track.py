@@ -117,11 +117,11 @@ def test_tensorboards_own_reader_reads_it(run):
 
 
 class FakeWandb(types.ModuleType):
-    """Remembers what it was told."""
+    """Remembers what was reported to it."""
 
     def __init__(self):
         super().__init__("wandb")
-        self.told, self.asked, self.finished = [], None, 0
+        self.reported, self.asked, self.finished = [], None, 0
         self.Image = lambda path: ("image", path)
 
     def init(self, **options):
@@ -129,27 +129,28 @@ class FakeWandb(types.ModuleType):
         return self
 
     def define_metric(self, name, step_metric=None):
-        self.told.append((name, step_metric))
+        self.reported.append((name, step_metric))
 
     def log(self, values):
-        self.told.append(values)
+        self.reported.append(values)
 
     def finish(self):
         self.finished += 1
 
 
-def test_wandb_is_told_every_step_once(run, monkeypatch):
+def test_wandb_gets_every_step_once(run, monkeypatch):
     wandb = FakeWandb()
     monkeypatch.setitem(sys.modules, "wandb", wandb)
     assert track.main([str(run), "--to", "wandb", "--project", "toys"]) == 0
     assert wandb.asked["project"] == "toys" and wandb.asked["name"] == "run"
     assert wandb.asked["resume"] == "allow"
     assert wandb.asked["config"] == {"seed": 3, "dm.batch": 64}
-    assert {"teacher/step": 20, "teacher/loss": 0.25, "teacher/probe_distance": 1.5} in wandb.told
+    step_20 = {"teacher/step": 20, "teacher/loss": 0.25, "teacher/probe_distance": 1.5}
+    assert step_20 in wandb.reported
     path = str(run / "teacher/training/samples/step-000020.png")
-    assert {"teacher/step": 20, "teacher/samples": ("image", path)} in wandb.told
-    assert ("students/0/dm/*", "students/0/dm/step") in wandb.told
-    first, wandb.told = wandb.asked["id"], []
+    assert {"teacher/step": 20, "teacher/samples": ("image", path)} in wandb.reported
+    assert ("students/0/dm/*", "students/0/dm/step") in wandb.reported
+    first, wandb.reported = wandb.asked["id"], []
 
     # The run was resumed from step 15, went on, and is just writing a line.
     log = run / "teacher/training/metrics.jsonl"
@@ -157,35 +158,35 @@ def test_wandb_is_told_every_step_once(run, monkeypatch):
     log.write_text("".join(json.dumps(row) + "\n" for row in rows) + '{"step": 40, "lo')
     assert track.main([str(run), "--to", "wandb"]) == 0
     assert wandb.asked["id"] == first
-    assert [values for values in wandb.told if isinstance(values, dict)] == [
+    assert [values for values in wandb.reported if isinstance(values, dict)] == [
         {"teacher/step": 30, "teacher/loss": 0.125}
     ]
     assert wandb.finished == 2
 
 
 def test_mlflow_goes_on_with_the_same_run(run, monkeypatch):
-    told = []
+    reported = []
     mlflow = types.ModuleType("mlflow")
-    mlflow.set_experiment = lambda name: told.append(("experiment", name))
-    mlflow.log_param = lambda key, value: told.append((key, value))
-    mlflow.log_metrics = lambda values, step: told.append((step, values))
-    mlflow.log_artifact = lambda path, artifact_path: told.append(artifact_path)
-    mlflow.end_run = lambda: told.append("end")
+    mlflow.set_experiment = lambda name: reported.append(("experiment", name))
+    mlflow.log_param = lambda key, value: reported.append((key, value))
+    mlflow.log_metrics = lambda values, step: reported.append((step, values))
+    mlflow.log_artifact = lambda path, artifact_path: reported.append(artifact_path)
+    mlflow.end_run = lambda: reported.append("end")
 
     def start_run(run_name=None, run_id=None):
-        told.append(("start", run_name, run_id))
+        reported.append(("start", run_name, run_id))
         return types.SimpleNamespace(info=types.SimpleNamespace(run_id="the-run"))
 
     mlflow.start_run = start_run
     monkeypatch.setitem(sys.modules, "mlflow", mlflow)
     assert track.main([str(run), "--to", "mlflow", "--name", "first"]) == 0
-    assert told[:2] == [("experiment", "atelier"), ("start", "first", None)]
-    assert ("dm.batch", "64") in told
-    assert (20, {"teacher/loss": 0.25, "teacher/probe_distance": 1.5}) in told
-    assert "students/0/dm/samples" in told
-    told.clear()
+    assert reported[:2] == [("experiment", "atelier"), ("start", "first", None)]
+    assert ("dm.batch", "64") in reported
+    assert (20, {"teacher/loss": 0.25, "teacher/probe_distance": 1.5}) in reported
+    assert "students/0/dm/samples" in reported
+    reported.clear()
     assert track.main([str(run), "--to", "mlflow"]) == 0
-    assert told == [("experiment", "atelier"), ("start", None, "the-run"), "end"]
+    assert reported == [("experiment", "atelier"), ("start", None, "the-run"), "end"]
 
 
 def test_follow_goes_on_until_the_report_is_there(run, monkeypatch):
@@ -200,7 +201,7 @@ def test_follow_goes_on_until_the_report_is_there(run, monkeypatch):
 
     monkeypatch.setattr(track.time, "sleep", meanwhile)
     assert track.main([str(run), "--to", "wandb", "--follow", "--every", "5"]) == 0
-    assert {"teacher/step": 30, "teacher/loss": 0.1} in wandb.told
+    assert {"teacher/step": 30, "teacher/loss": 0.1} in wandb.reported
 
 
 def test_what_is_missing_is_one_message(tmp_path, run, monkeypatch, capsys):

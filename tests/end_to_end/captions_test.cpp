@@ -7,32 +7,25 @@
 namespace atelier::end_to_end {
 namespace {
 
-std::string big_endian(std::initializer_list<std::uint32_t> numbers) {
-    std::string bytes;
-    for (const std::uint32_t n : numbers) {
-        for (const int shift : {24, 16, 8, 0}) bytes += static_cast<char>(n >> shift & 255);
-    }
-    return bytes;
-}
-
-/// A folder of garments as IDX files: 200 images, blocks of ten shades.
-void write_garments(const Folder& folder) {
-    std::string images = big_endian({0x803, 200, 28, 28}), labels = big_endian({0x801, 200});
-    for (int i = 0; i < 200; ++i) {
+/// Grey 28x28 images with captions; the first half is darker.
+void write_captioned(const std::string& folder, int count) {
+    fs::create_directory(folder);
+    for (int i = 0; i < count; ++i) {
+        const std::string name = folder + "/" + std::to_string(1000 + i);
+        core::Image image{28, 28, 1, {}};
         for (int p = 0; p < 28 * 28; ++p)
-            images += static_cast<char>(p % 28 < 4 + 2 * (i % 10) ? 60 + 19 * (i % 10) : 0);
-        labels += static_cast<char>(i % 10);
-    }
-    for (const std::string split : {"train", "t10k"}) {
-        std::ofstream(folder / (split + "-images-idx3-ubyte"), std::ios::binary) << images;
-        std::ofstream(folder / (split + "-labels-idx1-ubyte"), std::ios::binary) << labels;
+            image.pixels.push_back(
+                static_cast<std::uint8_t>((p * (i + 3)) % 97 + (i < count / 2 ? 0 : 120)));
+        core::write_png(name + ".png", image);
+        std::ofstream(name + ".txt")
+            << "a " << (i < count / 2 ? "dark" : "bright") << " badge, number " << i << "\n";
     }
 }
 
 Arguments tiny_run(const Folder& folder, const std::string& name) {
     return {"run",
             "configs/captions.toml",
-            "data.path=captions:" + folder.path().string(),
+            "data.path=" + folder / "images",
             "output=" + folder / name,
             "teacher.steps=12",
             "teacher.warmup=2",
@@ -56,8 +49,11 @@ Arguments tiny_run(const Folder& folder, const std::string& name) {
 
 TEST(Captions, a_run_produces_an_ensemble_that_takes_prompts) {
     const Folder folder;
-    write_garments(folder);
-    succeed(tiny_run(folder, "run"));
+    write_captioned(folder / "images", 200);
+    const Outcome outcome = succeed(tiny_run(folder, "run"));
+    expect_contains(outcome.err,
+                    "evaluate.attributes is left out (models/captions/classifiers/"
+                    "attributes.json: they are the config's, for other data)");
     const std::string ensemble = folder / "run/ensemble",
                       prompt = "two small white sneakers on black";
     const auto about = nlohmann::json::parse(succeed({"inspect", ensemble, "--json"}).out);
@@ -81,7 +77,7 @@ TEST(Captions, a_run_produces_an_ensemble_that_takes_prompts) {
 
     succeed({"sample", folder / "run/teacher", "--prompt", prompt, "--sampler", "heun", "--steps",
              "2", "--guidance", "2", "--out", folder / "teacher.png"});
-    expect_contains(text_of(folder / "run/report.html"), "captions of the training grammar");
+    expect_contains(text_of(folder / "run/report.html"), "captions of the training data");
     EXPECT_EQ(run({"sample", ensemble, "--class", "3", "--out", folder / "b.png"}).code, 2);
     EXPECT_EQ(
         run({"sample", "models/fashion-mnist/k4", "--prompt", prompt, "--out", folder / "b.png"})
@@ -92,7 +88,7 @@ TEST(Captions, a_run_produces_an_ensemble_that_takes_prompts) {
 
 TEST(Captions, an_interrupted_run_ends_like_an_uninterrupted_one) {
     const Folder folder;
-    write_garments(folder);
+    write_captioned(folder / "images", 200);
     succeed(tiny_run(folder, "whole"));
     Arguments parts = tiny_run(folder, "parts");
     parts[0] = "teacher";
@@ -123,21 +119,6 @@ TEST(ShippedCaptions, sample_immediately_and_keep_paraphrases_together) {
     EXPECT_EQ(routed[0].at("student"), routed[1].at("student"));
     EXPECT_EQ(nlohmann::json::parse(succeed({"inspect", "models/captions", "--json"}).out).at("K"),
               4);
-}
-
-/// Grey 28x28 images with captions outside the grammar; the first half is darker.
-void write_captioned(const std::string& folder, int count) {
-    fs::create_directory(folder);
-    for (int i = 0; i < count; ++i) {
-        const std::string name = folder + "/" + std::to_string(1000 + i);
-        core::Image image{28, 28, 1, {}};
-        for (int p = 0; p < 28 * 28; ++p)
-            image.pixels.push_back(
-                static_cast<std::uint8_t>((p * (i + 3)) % 97 + (i < count / 2 ? 0 : 120)));
-        core::write_png(name + ".png", image);
-        std::ofstream(name + ".txt")
-            << "a " << (i < count / 2 ? "dark" : "bright") << " badge, number " << i << "\n";
-    }
 }
 
 TEST(ShippedCaptions, are_evaluated_on_foreign_captions_without_attribute_metrics) {
@@ -177,7 +158,9 @@ TEST(ShippedCaptions, are_evaluated_on_foreign_captions_by_the_attributes_of_a_f
              {{{"name", "brightness"},
                {"classifier",
                 std::string(ATELIER_SOURCE_DIR "/models/captions/classifiers/") + classifier},
-               {"values", values}}}}};
+               {"values", values}}}},
+            {"paraphrases",
+             {{"a dark badge", "a dark badge"}, {"a bag", "a bag", "two white sneakers"}}}};
         return run({"evaluate", "models/captions", "--data", folder / "own", "--attributes",
                     folder / "attributes.json", "--count", "20", "--out", folder / "out"});
     };
@@ -191,6 +174,13 @@ TEST(ShippedCaptions, are_evaluated_on_foreign_captions_by_the_attributes_of_a_f
         EXPECT_EQ(models.at(row).at("metrics").at("mean_agreement").at("mean"), agreement);
     }
     expect_contains(outcome.out, "brightness");
+    const Outcome routed = succeed({"route", "models/captions", "--prompt", "a bag", "--prompt",
+                                    "two white sneakers", "--json"});
+    const auto owners = nlohmann::json::parse(routed.out);
+    const bool apart = owners[0].at("student") != owners[1].at("student");
+    EXPECT_EQ(models.at("models/captions").at("metrics").at("paraphrase_stability").at("mean"),
+              apart ? 0.5 : 1.0)
+        << "of four pairs, two are of equal captions";
 
     expect_contains(attributes("place", two).err, "knows 3 classes, the attribute has 2 values");
     expect_contains(attributes("nothing", two).err, "models/captions/classifiers/nothing");
@@ -246,7 +236,7 @@ TEST(ShippedCaptions, are_rejected_by_class_only_commands) {
 
 TEST(Captions, invalid_options_are_rejected_before_anything_is_written) {
     const Folder folder;
-    write_garments(folder);
+    write_captioned(folder / "images", 200);
     Arguments arguments = tiny_run(folder, "run");
     arguments.emplace_back("partition.method=consecutive");
     Outcome outcome = run(arguments);
@@ -258,7 +248,6 @@ TEST(Captions, invalid_options_are_rejected_before_anything_is_written) {
     EXPECT_EQ(outcome.code, 2);
     expect_contains(outcome.err, "teacher.condition_dropout");
     EXPECT_FALSE(fs::exists(folder / "run"));
-    EXPECT_EQ(run({"inspect", "captions:shade:" + folder.path().string()}).code, 2);
 }
 
 }  // namespace

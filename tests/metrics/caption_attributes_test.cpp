@@ -80,12 +80,42 @@ TEST_F(AttributesFile, is_rejected_with_what_is_wrong) {
     expect_contains(error_of([&] { read_caption_attributes(none); }), "1 to 100 attributes");
 }
 
-TEST(CaptionAttributes, of_composed_images_have_a_classifier_each) {
-    const auto attributes = composed_attributes("models/captions");
+TEST_F(AttributesFile, may_name_paraphrases) {
+    const auto problem_of = [&](const char* paraphrases) {
+        const auto file =
+            written({{"attributes", {}}, {"paraphrases", nlohmann::json::parse(paraphrases)}});
+        return error_of([&] { read_paraphrases(file); });
+    };
+    EXPECT_TRUE(read_paraphrases(written({{"attributes", {}}})).empty());
+    const auto groups = read_paraphrases(
+        written({{"paraphrases", {{"a red disc", "a crimson circle"}, {"x", "y", "z"}}}}));
+    ASSERT_EQ(groups.size(), 2U);
+    EXPECT_EQ(groups[0], (std::vector<std::string>{"a red disc", "a crimson circle"}));
+    EXPECT_EQ(groups[1].size(), 3U);
+    for (const char* wrong : {"3", R"(["a", "b"])", R"([["a"]])", R"([["a", 1]])"})
+        expect_contains(problem_of(wrong), "attributes.json: \"paraphrases\" must be a list");
+}
+
+TEST(CaptionAttributes, of_the_shipped_classifiers_are_read) {
+    const std::filesystem::path file =
+        ATELIER_SOURCE_DIR "/models/captions/classifiers/attributes.json";
+    const auto attributes = read_caption_attributes(file);
     ASSERT_EQ(attributes.size(), 4U);
-    EXPECT_EQ(attributes[0].name, "garment");
-    EXPECT_EQ(attributes[0].classifier, "models/captions/garment");
-    EXPECT_EQ(attributes[0].class_in("a large white ankle boot on black"), 9);
+    for (const CaptionAttribute& attribute : attributes)
+        EXPECT_TRUE(std::filesystem::exists(attribute.classifier / "config.json"))
+            << attribute.name;
+    const auto classes_of = [&](std::string_view caption) {
+        std::vector<std::optional<std::int64_t>> classes;
+        for (const CaptionAttribute& attribute : attributes)
+            classes.push_back(attribute.class_in(caption));
+        return classes;
+    };
+    using Classes = std::vector<std::optional<std::int64_t>>;
+    EXPECT_EQ(classes_of("a picture of two little black ankle boots at the left on a white "
+                         "background"),
+              (Classes{9, 2, 0, 1}));
+    EXPECT_EQ(classes_of("a small white shirt on black"), (Classes{6, 1, std::nullopt, 0}));
+    EXPECT_EQ(read_paraphrases(file).size(), 40U);  // with and without the place, of 20 scenes
 }
 
 }  // namespace

@@ -237,6 +237,12 @@ TEST(Evaluator, of_parts_that_several_processes_made_gives_the_same_result) {
         evaluator.share(target);
         EXPECT_EQ(parts->batches(), 2 + 2 * 3);
         EXPECT_EQ(parts->complete(), index == 1) << "the last of them";
+        if (index == 2) {
+            EXPECT_EQ(parts->standing(),
+                      "shard 3/3 is done; 2 of 8 parts are there, and the shard that finds them "
+                      "all writes " +
+                          (folder / "evaluation.json").string());
+        }
         if (!parts->complete()) continue;
         evaluator.read_reference();
         EXPECT_EQ(evaluator.evaluate(target), whole);

@@ -73,10 +73,7 @@ void write(const EvaluateArguments& arguments, const nlohmann::json& results,
 /// Says how far a shared evaluation is whose parts are not all there yet.
 void report_parts(const EvaluateArguments& arguments) {
     const metrics::EvaluationParts& parts = *arguments.config.parts;
-    core::log::info(
-        "shard {} is done; {} of {} parts are there, and the shard that finds them all writes {}",
-        parts.shard().name(), parts.batches() - parts.missing(), parts.batches(),
-        result_file(arguments).string());
+    core::log::info("{}", parts.standing());
     if (arguments.json)
         std::cout << nlohmann::json{{"shard", parts.shard().name()},
                                     {"parts", parts.batches()},

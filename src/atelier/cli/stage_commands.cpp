@@ -1,5 +1,4 @@
 #include <CLI/CLI.hpp>
-#include <charconv>
 #include <iostream>
 
 #include "atelier/cli/commands.h"
@@ -9,6 +8,7 @@
 #include "atelier/core/json_file.h"
 #include "atelier/core/shard.h"
 #include "atelier/core/signals.h"
+#include "atelier/core/whole_number.h"
 #include "atelier/pipeline/latent_data.h"
 #include "atelier/pipeline/make_stages.h"
 #include "atelier/pipeline/partition_prompts.h"
@@ -307,9 +307,8 @@ std::optional<std::int64_t> student_of(const std::string& text, std::string& fro
         from = "--student auto: " + task->variable;
         return task->number;
     }
-    std::int64_t number = 0;
-    const auto [end, problem] = std::from_chars(text.data(), text.data() + text.size(), number);
-    if (problem != std::errc() || end != text.data() + text.size())
+    const auto number = core::whole_number(text);
+    if (!number)
         throw core::UsageError(
             fmt::format("--student: \"{}\" is no student; give a number, trunk or auto", text));
     return number;

@@ -1,5 +1,6 @@
 #include "atelier/cli/with_ranks.h"
 
+#include "atelier/core/environment.h"
 #include "atelier/core/log.h"
 #include "atelier/core/signals.h"
 #include "atelier/core/terminal.h"
@@ -7,7 +8,7 @@
 namespace atelier::cli {
 
 void with_ranks(const std::function<void(parallel::Ranks&)>& work) {
-    const parallel::Place place = parallel::place_in(parallel::process_environment());
+    const parallel::Place place = parallel::place_in(core::environment);
     if (place.rank > 0) {
         core::log::set_quiet(true);
         core::terminal::set_line_prefix(fmt::format("rank {}: ", place.rank));

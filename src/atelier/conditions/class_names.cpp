@@ -1,12 +1,12 @@
 #include "atelier/conditions/class_names.h"
 
 #include <algorithm>
-#include <charconv>
 #include <ranges>
 
 #include "atelier/core/error.h"
 #include "atelier/core/lower_case.h"
 #include "atelier/core/schema.h"
+#include "atelier/core/whole_number.h"
 
 namespace atelier::conditions {
 
@@ -27,10 +27,8 @@ std::int64_t parse_class(const std::string& word, const std::vector<std::string>
                          std::int64_t classes) {
     const auto named = std::ranges::find(names, core::lower_case(word), core::lower_case);
     if (named != names.end()) return named - names.begin();
-    std::int64_t id = -1;
-    const auto [end, problem] = std::from_chars(word.data(), word.data() + word.size(), id);
-    if (problem == std::errc() && end == word.data() + word.size() && id >= 0 && id < classes)
-        return id;
+    const auto id = core::whole_number(word);
+    if (id && *id >= 0 && *id < classes) return *id;
     const std::string known = names.empty() ? "" : ", or its name (" + list_of(names) + ")";
     throw core::UsageError(
         fmt::format("this model has no class \"{}\"{}; a class is given by its id, 0 to {}{}", word,

@@ -20,6 +20,7 @@
 #include <utility>
 #include <vector>
 
+#include "atelier/core/environment.h"
 #include "atelier/core/error.h"
 #include "atelier/core/file_faults.h"
 #include "atelier/core/output_path.h"
@@ -392,11 +393,6 @@ void add_files_atomically(const fs::path& folder,
 namespace {
 
 constexpr const char* lock_name = ".lock";
-
-std::string host_name() {
-    std::array<char, 256> name{};
-    return ::gethostname(name.data(), name.size() - 1) == 0 ? name.data() : "";
-}
 
 /// What a holder wrote: "PID HOST\n".
 std::optional<LockHolder> read_holder(const fs::path& lock) {

@@ -1,29 +1,16 @@
 #include "atelier/core/shard.h"
 
-#include <charconv>
-#include <cstdlib>
 #include <string_view>
 
+#include "atelier/core/environment.h"
 #include "atelier/core/error.h"
+#include "atelier/core/whole_number.h"
 
 namespace atelier::core {
 
 namespace {
 
 constexpr std::int64_t most_shards = 1'000'000;
-
-std::optional<std::int64_t> whole_number(std::string_view text) {
-    std::int64_t number = 0;
-    const auto [end, problem] = std::from_chars(text.data(), text.data() + text.size(), number);
-    if (problem != std::errc() || end != text.data() + text.size()) return std::nullopt;
-    return number;
-}
-
-std::optional<std::string> environment(const char* name) {
-    const char* value = std::getenv(name);
-    if (value == nullptr || *value == '\0') return std::nullopt;
-    return value;
-}
 
 [[noreturn]] void reject_shard(const std::string& text) {
     throw UsageError(fmt::format(

@@ -4,8 +4,9 @@
 #include <unistd.h>
 
 #include <cstdio>
-#include <cstdlib>
 #include <mutex>
+
+#include "atelier/core/environment.h"
 
 namespace atelier::core::terminal {
 
@@ -26,10 +27,7 @@ void print(const std::string& text) {
 
 bool is_terminal() { return line_prefix().empty() && ::isatty(STDERR_FILENO) == 1; }
 
-bool has_colour() {
-    const char* refusal = std::getenv("NO_COLOR");
-    return is_terminal() && (refusal == nullptr || *refusal == '\0');
-}
+bool has_colour() { return is_terminal() && !environment("NO_COLOR"); }
 
 int width() {
     winsize size{};

@@ -83,7 +83,7 @@ std::shared_ptr<const Dataset> open_dataset(const DataRequest& request) {
             fmt::format("the data's limit is {}; it must be 0 (all) or more", request.limit));
     }
     if (is_toy(request.path)) return open_toy(request);
-    if (is_captioned(request.path)) return open_captioned(request);
+    if (is_captioned(request.path)) return open_dataset(captions_request(request));
     if (is_prompt_list(request.path)) return open_prompt_list(request);
     try {
         return open_path(request);

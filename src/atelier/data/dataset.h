@@ -58,11 +58,11 @@ struct DataRequest {
 /// Opens a data set according to what is at the path (data_form.h): a safetensors file with
 /// `points` and `labels` (points.h), a folder of IDX files, gzip or not (idx.h), an .npz of images
 /// (image_npz.h), a folder, zip archive or tars of images with classes or captions
-/// (arrange_images.h), prompts alone (prompt_list.h); or draws a toy (toy_points.h), or composes
-/// captioned images (captioned_images.h). "captions:PATH" requires captions. Logs once what is
-/// passed over. The test split has the classes and the model space of the training data; data
-/// without splits is the same for both. Throws core::Error saying what was looked for, or what is
-/// wrong with the data: labels out of range, differing sizes, mismatched counts.
+/// (arrange_images.h), prompts alone (prompt_list.h); or draws a toy (toy_points.h).
+/// "captions:PATH" requires captions (captioned_images.h). Logs once what is passed over. The test
+/// split has the classes and the model space of the training data; data without splits is the same
+/// for both. Throws core::Error saying what was looked for, or what is wrong with the data: labels
+/// out of range, differing sizes, mismatched counts.
 std::shared_ptr<const Dataset> open_dataset(const DataRequest& request);
 
 }  // namespace atelier::data

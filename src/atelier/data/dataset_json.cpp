@@ -1,10 +1,9 @@
 #include "atelier/data/dataset_json.h"
 
-#include <charconv>
-
 #include "atelier/core/error.h"
 #include "atelier/core/json_file.h"
 #include "atelier/core/text_encoding.h"
+#include "atelier/core/whole_number.h"
 #include "atelier/data/file_listing.h"
 
 namespace atelier::data {
@@ -55,13 +54,11 @@ std::int64_t parse_class_text(std::string_view text, const std::string& where) {
     while (!digits.empty() &&
            std::string_view(" \t\r\n").find(digits.back()) != std::string_view::npos)
         digits.remove_suffix(1);
-    std::int64_t label = 0;
-    const auto [end, problem] =
-        std::from_chars(digits.data(), digits.data() + digits.size(), label);
-    if (problem != std::errc{} || end != digits.data() + digits.size())
+    const auto label = core::whole_number(digits);
+    if (!label)
         core::fail("{}: \"{}\" is not a class; expected a whole number", where,
                    core::printable(digits));
-    return label;
+    return *label;
 }
 
 }  // namespace atelier::data

@@ -1,9 +1,8 @@
 #include "atelier/data/image_files.h"
 
-#include <string_view>
-
 #include "atelier/core/error.h"
 #include "atelier/data/arrange_images.h"
+#include "atelier/data/captioned_images.h"
 #include "atelier/data/data_form.h"
 #include "atelier/data/idx.h"
 #include "atelier/data/image_folder.h"
@@ -49,15 +48,9 @@ EncodedImages read_form(const DataRequest& request) {
 
 }  // namespace
 
-EncodedImages images_in(const DataRequest& given) {
-    DataRequest request = given;
-    constexpr std::string_view captions = "captions:";
-    if (request.path.string().starts_with(captions)) {
-        request.path = request.path.string().substr(captions.size());
-        request.captions = Captions::required;
-    }
+EncodedImages images_in(const DataRequest& request) {
     try {
-        return read_form(request);
+        return read_form(is_captioned(request.path) ? captions_request(request) : request);
     } catch (const std::filesystem::filesystem_error& problem) {
         core::fail("{}: cannot be read ({}); check the permissions", problem.path1().string(),
                    problem.code().message());

@@ -106,10 +106,10 @@ Tensor sample_euler(const DdpmSchedule& schedule, const Predictor& predict, cons
         const double level = levels[i], square = level * level + 1;
         const Tensor predicted = predict(x / std::sqrt(square), times[i]);
         // dx/dsigma, which is the noise that epsilon prediction predicts
-        const Tensor slope = schedule.prediction == DdpmSchedule::Prediction::epsilon
-                                 ? predicted
-                                 : (x * (level / square) + predicted / std::sqrt(square));
-        x = x + (levels[i + 1] - level) * slope;
+        const Tensor derivative = schedule.prediction == DdpmSchedule::Prediction::epsilon
+                                      ? predicted
+                                      : (x * (level / square) + predicted / std::sqrt(square));
+        x = x + (levels[i + 1] - level) * derivative;
     }
     return x;
 }

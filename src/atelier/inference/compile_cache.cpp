@@ -1,10 +1,10 @@
 #include "atelier/inference/compile_cache.h"
 
 #include <algorithm>
-#include <cstdlib>
 #include <vector>
 
 #include "atelier/core/atomic_file.h"
+#include "atelier/core/environment.h"
 #include "atelier/core/error.h"
 #include "atelier/core/hash.h"
 
@@ -17,20 +17,15 @@ namespace {
 constexpr std::size_t hash_length = 64;
 constexpr const char* ending = ".compiled";
 
-fs::path from_environment(const char* name) {
-    const char* value = std::getenv(name);
-    return value ? value : "";
-}
-
 }  // namespace
 
 CompileCache CompileCache::default_cache() {
-    if (const fs::path configured = from_environment("ATELIER_CACHE"); !configured.empty())
-        return CompileCache(configured == "off" ? fs::path() : configured);
-    if (const fs::path caches = from_environment("XDG_CACHE_HOME"); !caches.empty())
-        return CompileCache(caches / "atelier");
-    if (const fs::path home = from_environment("HOME"); !home.empty())
-        return CompileCache(home / ".cache/atelier");
+    if (const auto configured = core::environment("ATELIER_CACHE"))
+        return CompileCache(*configured == "off" ? "" : *configured);
+    if (const auto caches = core::environment("XDG_CACHE_HOME"))
+        return CompileCache(fs::path(*caches) / "atelier");
+    if (const auto home = core::environment("HOME"))
+        return CompileCache(fs::path(*home) / ".cache/atelier");
     return CompileCache({});
 }
 

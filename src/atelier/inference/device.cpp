@@ -4,10 +4,10 @@
 #include <dlfcn.h>
 #include <fmt/format.h>
 
-#include <charconv>
 #include <filesystem>
 
 #include "atelier/core/error.h"
+#include "atelier/core/whole_number.h"
 
 namespace atelier::inference {
 
@@ -113,11 +113,9 @@ at::Device named_device(const std::string& name) {
     if (name == "cuda") return at::kCUDA;
     constexpr std::string_view prefix = "cuda:";
     if (name.starts_with(prefix)) {
-        int index = -1;
-        const char* const end = name.data() + name.size();
-        const auto [stopped, error] = std::from_chars(name.data() + prefix.size(), end, index);
-        if (error == std::errc() && stopped == end && index >= 0 && index < max_devices)
-            return {at::kCUDA, static_cast<at::DeviceIndex>(index)};
+        const auto index = core::whole_number(std::string_view(name).substr(prefix.size()));
+        if (index && *index >= 0 && *index < max_devices)
+            return {at::kCUDA, static_cast<at::DeviceIndex>(*index)};
         throw core::UsageError(
             fmt::format("device \"{}\": cuda: must be followed by the number of a GPU, 0 to {}",
                         name, max_devices - 1));

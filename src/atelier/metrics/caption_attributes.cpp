@@ -6,13 +6,28 @@
 #include "atelier/core/error.h"
 #include "atelier/core/json_file.h"
 #include "atelier/core/lower_case.h"
-#include "atelier/data/caption_grammar.h"
 
 namespace atelier::metrics {
 
 namespace {
 
-constexpr std::size_t max_attributes = 100, max_values = 10000, max_phrases = 1000;
+constexpr std::size_t max_attributes = 100, max_values = 10000, max_phrases = 1000,
+                      max_groups = 10000, max_paraphrases = 1000;
+
+/// Whether `text` contains `phrase` as whole words: with neither a letter (any byte of one outside
+/// ASCII), a digit nor a hyphen next to it. Both in lower case.
+bool contains_phrase(std::string_view text, std::string_view phrase) {
+    const auto joins = [](char c) {
+        return (c >= 'a' && c <= 'z') || (c >= '0' && c <= '9') || c == '-' ||
+               static_cast<unsigned char>(c) >= 0x80;
+    };
+    for (std::size_t at = text.find(phrase); at != text.npos; at = text.find(phrase, at + 1)) {
+        const std::size_t end = at + phrase.size();
+        if ((at == 0 || !joins(text[at - 1])) && (end == text.size() || !joins(text[end])))
+            return true;
+    }
+    return false;
+}
 
 /// The phrases of each class, in lower case.
 std::vector<std::vector<std::string>> read_phrases(const core::JsonObject& attribute) {
@@ -49,14 +64,14 @@ std::optional<std::int64_t> class_of_phrases(const std::vector<std::vector<std::
     std::vector<std::pair<std::string_view, std::int64_t>> found;
     for (std::size_t k = 0; k < phrases.size(); ++k) {
         for (const std::string& phrase : phrases[k]) {
-            if (data::contains_phrase(text, phrase))
+            if (contains_phrase(text, phrase))
                 found.emplace_back(phrase, static_cast<std::int64_t>(k));
         }
     }
     std::set<std::int64_t> classes;
     for (const auto& [phrase, k] : found) {
         const bool part_of_another = std::ranges::any_of(found, [&](const auto& other) {
-            return other.first.size() > phrase.size() && data::contains_phrase(other.first, phrase);
+            return other.first.size() > phrase.size() && contains_phrase(other.first, phrase);
         });
         if (!part_of_another) classes.insert(k);
     }
@@ -89,16 +104,20 @@ std::vector<CaptionAttribute> read_caption_attributes(const std::filesystem::pat
     return attributes;
 }
 
-std::vector<CaptionAttribute> composed_attributes(const std::filesystem::path& directory) {
-    std::vector<CaptionAttribute> attributes;
-    for (const data::Attribute& attribute : data::attributes()) {
-        attributes.push_back({attribute.name,
-                              [&attribute](std::string_view caption) {
-                                  return data::attribute_in_caption(attribute, caption);
-                              },
-                              attribute.values, directory / attribute.name});
-    }
-    return attributes;
+std::vector<std::vector<std::string>> read_paraphrases(const std::filesystem::path& file) {
+    const nlohmann::json json = core::read_json(file);
+    const auto list = json.find("paraphrases");
+    if (list == json.end()) return {};
+    const auto is_group = [](const nlohmann::json& group) {
+        return group.is_array() && group.size() >= 2 && group.size() <= max_paraphrases &&
+               std::ranges::all_of(group, [](const auto& one) { return one.is_string(); });
+    };
+    if (!list->is_array() || list->size() > max_groups || !std::ranges::all_of(*list, is_group))
+        core::fail(
+            "{}: \"paraphrases\" must be a list of up to {} lists of 2 to {} captions that say the "
+            "same",
+            file.string(), max_groups, max_paraphrases);
+    return list->get<std::vector<std::vector<std::string>>>();
 }
 
 }  // namespace atelier::metrics

@@ -21,9 +21,9 @@ struct CaptionAttribute {
 };
 
 /// The class whose phrase `caption` contains: `phrases[k]` are the phrases of class k, in lower
-/// case; the caption's ASCII letters may be in either. Whole words count (contains_phrase); where
-/// one matched phrase contains another ("ankle boot", "boot"), the longest. Nothing where no phrase
-/// matches or the longest ones name several classes.
+/// case; the caption's ASCII letters may be in either. Whole words count: with neither a letter, a
+/// digit nor a hyphen next to them; where one matched phrase contains another ("ankle boot",
+/// "boot"), the longest. Nothing where no phrase matches or the longest ones name several classes.
 std::optional<std::int64_t> class_of_phrases(const std::vector<std::vector<std::string>>& phrases,
                                              std::string_view caption);
 
@@ -33,8 +33,10 @@ std::optional<std::int64_t> class_of_phrases(const std::vector<std::vector<std::
 /// where something is missing, empty, or given twice.
 std::vector<CaptionAttribute> read_caption_attributes(const std::filesystem::path& file);
 
-/// The attributes of the captioned images that this program composes (data/caption_grammar.h), each
-/// with the classifier `<directory>/<name>`.
-std::vector<CaptionAttribute> composed_attributes(const std::filesystem::path& directory);
+/// Reads from the same file, where it has them, groups of captions that say the same:
+/// {"paraphrases":
+/// [["a red disc", "a crimson circle"]]}. Throws core::Error naming the file where a group is not a
+/// list of at least two captions.
+std::vector<std::vector<std::string>> read_paraphrases(const std::filesystem::path& file);
 
 }  // namespace atelier::metrics

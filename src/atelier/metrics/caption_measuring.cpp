@@ -6,8 +6,6 @@
 #include "atelier/core/error.h"
 #include "atelier/core/hash.h"
 #include "atelier/core/log.h"
-#include "atelier/data/caption_grammar.h"
-#include "atelier/data/captioned_images.h"
 #include "atelier/data/sampling.h"
 #include "atelier/metrics/caption_attributes.h"
 #include "atelier/metrics/latency.h"
@@ -16,15 +14,11 @@ namespace atelier::metrics {
 
 namespace {
 
-namespace fs = std::filesystem;
-
 constexpr std::int64_t samples_per_batch = 500;
 
-/// `config` with the classifier that matches these captions, unless one was chosen.
+/// `config` without the default classifier, which knows classes and not these captions.
 EvaluationConfig with_classifier(EvaluationConfig config) {
-    if (config.classifier != default_classifier) return config;
-    const bool composed = data::is_composed(config.data) && fs::exists(default_caption_classifier);
-    config.classifier = composed ? default_caption_classifier : "";
+    if (config.classifier == default_classifier) config.classifier.clear();
     return config;
 }
 
@@ -99,8 +93,8 @@ public:
             core::fail("{}: contains captions only; models are evaluated on captioned images",
                        config.data);
         check_shape(*data_, sample_spec, config.data);
-        composed_ = data::is_composed(config.data);
         attributes_ = attributes_of(config);
+        if (!config.attributes.empty()) paraphrases_ = read_paraphrases(config.attributes);
         for (const CaptionAttribute& attribute : attributes_)
             classifiers_.push_back(
                 open_attribute_classifier(attribute, data_->spec(), config.device));
@@ -121,8 +115,8 @@ public:
             data_->labels()[static_cast<std::size_t>(image)])];
     }
     std::int64_t size() const { return data_->size(); }
-    /// Whether the captions follow this program's grammar.
-    bool composed() const { return composed_; }
+    /// Groups of captions that say the same.
+    const std::vector<std::vector<std::string>>& paraphrases() const { return paraphrases_; }
     const std::vector<CaptionAttribute>& attributes() const { return attributes_; }
     const std::vector<FeatureExtractor>& classifiers() const { return classifiers_; }
     const data::SampleSpec& spec() const { return data_->spec(); }
@@ -209,25 +203,22 @@ private:
     }
 
     std::shared_ptr<const data::Dataset> data_, held_out_;
-    bool composed_ = false;
     std::vector<CaptionAttribute> attributes_;
+    std::vector<std::vector<std::string>> paraphrases_;
     std::vector<FeatureExtractor> classifiers_;
     std::vector<std::int64_t> selected_;
     std::unique_ptr<FeatureSpace> space_;
     std::unique_ptr<Evaluator> evaluator_;
 };
 
-/// The share of pairs of equivalent wordings of a held-out scene that are routed to one student.
-double paraphrase_stability(const inference::Pipeline& generator) {
+/// The share of pairs within groups of captions that say the same that are routed to one student.
+double paraphrase_stability(const inference::Pipeline& generator,
+                            const std::vector<std::vector<std::string>>& groups) {
     std::int64_t pairs = 0, together = 0;
-    for (const data::Scene& scene : data::scenes(true)) {
-        const auto words = data::wordings(scene);
-        const auto owners = generator.route(inference::conditions_of(words));
-        for (std::size_t i = 0; i < words.size(); ++i) {
+    for (const std::vector<std::string>& captions : groups) {
+        const auto owners = generator.route(inference::conditions_of(captions));
+        for (std::size_t i = 0; i < captions.size(); ++i) {
             for (std::size_t j = 0; j < i; ++j) {
-                if (data::attribute_in_caption(data::attribute("place"), words[i]) !=
-                    data::attribute_in_caption(data::attribute("place"), words[j]))
-                    continue;
                 ++pairs;
                 together += owners[i].student == owners[j].student;
             }
@@ -276,8 +267,9 @@ EvaluationTarget target_of(const EvaluationConfig& config, const CaptionReferenc
 
 nlohmann::json evaluate_model(const EvaluationConfig& config, const CaptionReference& reference,
                               const EvaluationTarget& target, inference::Pipeline& generator) {
-    const bool paraphrases = reference.composed() && generator.students() > 1;
-    const double stability = paraphrases ? paraphrase_stability(generator) : 0;
+    const bool paraphrases = !reference.paraphrases().empty() && generator.students() > 1;
+    const double stability =
+        paraphrases ? paraphrase_stability(generator, reference.paraphrases()) : 0;
     nlohmann::json result = reference.evaluate(config, target, [&](distillation::Metrics& metrics) {
         if (paraphrases) metrics.emplace_back("paraphrase_stability", stability);
     });
@@ -342,12 +334,10 @@ nlohmann::json evaluate_real_images(const EvaluationConfig& config,
 
 }  // namespace
 
-std::vector<CaptionAttribute> attributes_of(const EvaluationConfig& requested) {
-    if (!requested.attributes.empty()) return read_caption_attributes(requested.attributes);
-    const EvaluationConfig config = with_classifier(requested);
-    if (!data::is_composed(config.data) || !config.inception.empty() || config.classifier.empty())
-        return {};
-    return composed_attributes(fs::path(config.classifier).parent_path());
+std::vector<CaptionAttribute> attributes_of(const EvaluationConfig& config) {
+    if (config.attributes.empty()) return {};
+    read_paraphrases(config.attributes);
+    return read_caption_attributes(config.attributes);
 }
 
 FeatureExtractor open_attribute_classifier(const CaptionAttribute& attribute,

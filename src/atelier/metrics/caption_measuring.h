@@ -12,17 +12,16 @@ namespace atelier::metrics {
 ///
 /// Where the captions have attributes (attributes_of), also: for each attribute, the share of
 /// images in which its classifier agrees with the caption, among captions that mention it, and
-/// their mean. On images composed by this program (captions:FOLDER) also the share of paraphrase
-/// pairs routed to one student.
+/// their mean. Where the file names paraphrases, also the share of their pairs that are routed to
+/// one student.
 ///
 /// The row "real pictures" is a baseline: the held-out images whose captions are sampled, provided
 /// that at least as many remain as a disjoint reference. Otherwise all images are measured by the
 /// metrics that need no reference; the row is omitted when there is no such metric.
 nlohmann::json measure_captions(const EvaluationConfig& config, const EvaluatedModels& models);
 
-/// The attributes of `config.data`'s captions: those of the file `config.attributes`; without one,
-/// those of images composed by this program, whose classifiers lie beside `config.classifier`; else
-/// none. Throws core::Error where the file is not as read_caption_attributes() wants it.
+/// The attributes of captions that the file `config.attributes` names; none without one. Throws
+/// core::Error where the file is not as read_caption_attributes() and read_paraphrases() want it.
 std::vector<CaptionAttribute> attributes_of(const EvaluationConfig& config);
 
 /// The classifier of an attribute of images like `spec`. Throws core::Error where it is missing, or

@@ -25,7 +25,7 @@ struct Samples {
     std::int64_t count = 0;
     std::function<Tensor(std::int64_t first, std::int64_t n)> read{};
     // Further questions about the rows: `ask` returns tensors [n,...] about samples [n,...], and
-    // `hear` is told them in order, with the number of the first row.
+    // `hear` receives them in order, with the number of the first row.
     std::function<backends::Parameters(const Tensor& samples)> ask{};
     std::function<void(std::int64_t first, const backends::Parameters& answers)> hear{};
 

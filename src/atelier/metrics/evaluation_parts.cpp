@@ -87,4 +87,10 @@ bool EvaluationParts::removed_by_another() const {
     return complete() && batches() > 0 && !fs::exists(folder_ / request_file);
 }
 
+std::string EvaluationParts::standing() const {
+    return fmt::format(
+        "shard {} is done; {} of {} parts are there, and the shard that finds them all writes {}",
+        mine_.name(), batches() - missing(), batches(), result_.string());
+}
+
 }  // namespace atelier::metrics

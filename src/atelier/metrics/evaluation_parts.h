@@ -48,6 +48,8 @@ public:
     bool removed_by_another() const;
 
     const core::Shard& shard() const { return mine_; }
+    /// How far the evaluation is when this shard is done and others are not: for the log.
+    std::string standing() const;
 
 private:
     std::filesystem::path path_of(const std::string& set, std::int64_t first) const;

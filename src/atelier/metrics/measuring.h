@@ -16,10 +16,8 @@
 
 namespace atelier::metrics {
 
-/// Paths of the default classifier for image features, and of the one for captioned images composed
-/// by this program.
+/// The path of the default classifier for image features.
 inline constexpr const char* default_classifier = "models/classifier";
-inline constexpr const char* default_caption_classifier = "models/captions/classifiers/garment";
 
 /// Models by the names under which they are listed.
 using EvaluatedModels = std::vector<std::pair<std::string, inference::Pipeline*>>;

@@ -4,9 +4,8 @@
 #include <torch/csrc/distributed/c10d/ProcessGroupGloo.hpp>
 #include <torch/csrc/distributed/c10d/TCPStore.hpp>
 
-#include <cstdlib>
-
 #include "atelier/backends/torch/error_message.h"
+#include "atelier/core/environment.h"
 #include "atelier/parallel/nccl_module.h"
 #include "atelier/parallel/rank_lost.h"
 #include "atelier/parallel/sockets.h"
@@ -39,12 +38,11 @@ class GlooGroup : public Group {
 public:
     GlooGroup(const Place& place, const c10::intrusive_ptr<c10d::Store>& store) {
         auto options = c10d::ProcessGroupGloo::Options::create(operation_timeout);
-        const char* interface = std::getenv("GLOO_SOCKET_IFNAME");
+        const auto interface = core::environment("GLOO_SOCKET_IFNAME");
         options->devices.push_back(
-            interface && *interface ? c10d::ProcessGroupGloo::createDeviceForInterface(interface)
-                                    : c10d::ProcessGroupGloo::createDeviceForHostname(
-                                          address_towards(place.master_address,
-                                                          place.master_port)));
+            interface ? c10d::ProcessGroupGloo::createDeviceForInterface(*interface)
+                      : c10d::ProcessGroupGloo::createDeviceForHostname(
+                            address_towards(place.master_address, place.master_port)));
         gloo_ = c10::make_intrusive<c10d::ProcessGroupGloo>(
             c10::make_intrusive<c10d::PrefixStore>("gloo", store), place.rank, place.world,
             options);

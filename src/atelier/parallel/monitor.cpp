@@ -213,7 +213,7 @@ void Monitor::leave(int code, const std::string& why) {
 }
 
 void Monitor::watch() {
-    auto told = Clock::now(), looked = Clock::now(), left = Clock::time_point::max();
+    auto sent = Clock::now(), looked = Clock::now(), left = Clock::time_point::max();
     for (;;) {
         std::vector<pollfd> readable{{wake_.number(), POLLIN, 0}};
         std::vector<Peer*> open;
@@ -242,9 +242,9 @@ void Monitor::watch() {
             leaving = leaving_;
         }
         for (const auto& [kind, text] : messages) send_all(kind, text);
-        if (core::stop_requested() && !std::exchange(stop_told_, true)) send_all(stop, "");
-        if (now - told > sign_of_life) {
-            told = now;
+        if (core::stop_requested() && !std::exchange(stop_sent_, true)) send_all(stop, "");
+        if (now - sent > sign_of_life) {
+            sent = now;
             send_all(alive, "");
         }
         if (!leaving) {
@@ -299,7 +299,7 @@ void Monitor::handle(Peer& peer, char kind, const std::string& text) {
         peer.identity.host = text.substr(third + 1);
     } else if (kind == stop) {
         core::request_stop();
-        if (!std::exchange(stop_told_, true)) send_all(stop, "", &peer);
+        if (!std::exchange(stop_sent_, true)) send_all(stop, "", &peer);
     } else if (kind == event) {
         const std::lock_guard lock(mutex_);
         events_.insert(text);

@@ -104,7 +104,7 @@ private:
     Position position_;
     std::set<std::string> events_;
     std::vector<std::pair<char, std::string>> outbox_;
-    bool leaving_ = false, stop_told_ = false;
+    bool leaving_ = false, stop_sent_ = false;
     std::atomic<bool> needed_ = false;  // the main thread waits for the end
     std::atomic<bool> concluded_ = false;
 };

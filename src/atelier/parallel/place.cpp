@@ -1,7 +1,5 @@
 #include "atelier/parallel/place.h"
 
-#include <charconv>
-#include <cstdlib>
 #include <limits>
 #include <vector>
 
@@ -9,6 +7,7 @@
 
 #include "atelier/core/error.h"
 #include "atelier/core/hash.h"
+#include "atelier/core/whole_number.h"
 
 namespace atelier::parallel {
 
@@ -32,10 +31,8 @@ public:
                                        std::int64_t most) const {
         const auto value = text(name);
         if (!value) return std::nullopt;
-        std::int64_t number = 0;
-        const char* const end = value->data() + value->size();
-        const auto [stopped, error] = std::from_chars(value->data(), end, number);
-        if (error != std::errc() || stopped != end || number < least || number > most)
+        const auto number = core::whole_number(*value);
+        if (!number || *number < least || *number > most)
             throw core::UsageError(
                 fmt::format("the environment variable {} is \"{}\"; it must be a number from {} to "
                             "{}",
@@ -222,14 +219,6 @@ void reject_incomplete(const Variables& variables) {
 }
 
 }  // namespace
-
-Environment process_environment() {
-    return [](const char* name) -> std::optional<std::string> {
-        const char* value = std::getenv(name);
-        if (value == nullptr || *value == '\0') return std::nullopt;
-        return value;
-    };
-}
 
 Place place_in(const Environment& environment) {
     const Variables variables(environment);

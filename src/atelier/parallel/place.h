@@ -20,11 +20,9 @@ struct Place {
     bool alone() const { return world == 1; }
 };
 
-/// The value of an environment variable; nullopt where it is unset or empty.
+/// The value of an environment variable; nullopt where it is unset or empty. That of this process
+/// is core::environment.
 using Environment = std::function<std::optional<std::string>(const char* name)>;
-
-/// That of this process.
-Environment process_environment();
 
 /// Reads the variables of torchrun (RANK, WORLD_SIZE, MASTER_ADDR, MASTER_PORT, LOCAL_RANK), Open
 /// MPI (OMPI_COMM_WORLD_*), PMI (PMI_RANK, PMI_SIZE), Slurm's srun (SLURM_PROCID, SLURM_NTASKS,

@@ -8,6 +8,7 @@
 #include <random>
 
 #include "atelier/backends/torch/error_message.h"
+#include "atelier/core/environment.h"
 #include "atelier/core/error.h"
 #include "atelier/core/log.h"
 #include "atelier/core/processors.h"
@@ -62,7 +63,7 @@ Ranks::Ranks() = default;
 Ranks::Ranks(const Place& place) : place_(place), local_rank_(place.local_rank.value_or(0)) {
     if (place.alone()) return;
     company_ = std::make_unique<Company>();
-    const Identity self{place.rank, place.world, host_name(), ::getpid()};
+    const Identity self{place.rank, place.world, core::host_name(), ::getpid()};
     company_->texts = meet(place, seconds_to_meet);
     constexpr std::chrono::seconds within{seconds_to_meet};
     if (place.rank == 0) {
@@ -122,18 +123,15 @@ void Ranks::together(const Operation& operation) {
     }
 }
 
-/// Calls `operation(group, values)` with a group that takes them where they are, or with a copy on
-/// the host, which then replaces them.
-template <class Operation>
-void Ranks::on_values(Tensor& values, const Operation& operation) {
+void Ranks::call(void (Group::*operation)(Tensor), Tensor& values) {
     if (is_alone()) return;
     together([&] {
         for (const auto* group : {&company_->device_group, &company_->group}) {
             if (*group && (*group)->takes(values.device().type()))
-                return operation(**group, values);
+                return (**group.*operation)(values);
         }
         Tensor copy = values.to(at::kCPU);
-        operation(*company_->group, copy);
+        (*company_->group.*operation)(copy);
         values.copy_(copy);
     });
 }
@@ -157,13 +155,9 @@ void Ranks::use_device(const at::Device& device) {
     }
 }
 
-void Ranks::sum(Tensor& values) {
-    on_values(values, [](Group& group, const Tensor& tensor) { group.sum(tensor); });
-}
+void Ranks::sum(Tensor& values) { call(&Group::sum, values); }
 
-void Ranks::broadcast(Tensor& values) {
-    on_values(values, [](Group& group, const Tensor& tensor) { group.broadcast(tensor); });
-}
+void Ranks::broadcast(Tensor& values) { call(&Group::broadcast, values); }
 
 double Ranks::broadcast(double value) {
     if (is_alone()) return value;

@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "atelier/backends/torch/torch.h"
+#include "atelier/parallel/group.h"
 #include "atelier/parallel/monitor.h"
 #include "atelier/parallel/place.h"
 #include "atelier/parallel/rank_lost.h"
@@ -82,9 +83,10 @@ private:
     void announce(const std::string& event);
     void await(const std::string& event);
     template <class Operation>
-    void on_values(Tensor& values, const Operation& operation);
-    template <class Operation>
     void together(const Operation& operation);
+    /// Calls an operation of a group that takes `values` where they are, or with a copy on the
+    /// host, which then replaces them.
+    void call(void (Group::*operation)(Tensor), Tensor& values);
 
     Place place_;
     int local_rank_ = 0, machines_ = 1;

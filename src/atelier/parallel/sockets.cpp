@@ -155,10 +155,4 @@ Descriptor connect_to(const std::string& host, std::uint16_t port, std::chrono::
     core::fail("{}:{}: rank 0 cannot be reached there ({})", host, port, std::strerror(problem));
 }
 
-std::string host_name() {
-    std::array<char, 256> name{};
-    if (::gethostname(name.data(), name.size() - 1) != 0) return "unknown";
-    return name.data();
-}
-
 }  // namespace atelier::parallel

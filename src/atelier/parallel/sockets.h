@@ -43,7 +43,4 @@ std::uint16_t port_of(const Descriptor& listener);
 /// Connects within the time. Throws core::Error.
 Descriptor connect_to(const std::string& host, std::uint16_t port, std::chrono::seconds within);
 
-/// This machine's name.
-std::string host_name();
-
 }  // namespace atelier::parallel

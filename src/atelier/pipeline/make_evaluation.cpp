@@ -94,11 +94,7 @@ void evaluate_once(RunContext& context, const nlohmann::json& models,
         eval_config.count, seeds);
     nlohmann::json results = metrics::with_parts(eval_config, evaluate);
     if (results.is_null()) {
-        core::log::info(
-            "evaluation: shard {} is done; {} of {} parts are there, and the shard that finds them "
-            "all writes {}",
-            context.shard().name(), eval_config.parts->batches() - eval_config.parts->missing(),
-            eval_config.parts->batches(), path.string());
+        core::log::info("evaluation: {}", eval_config.parts->standing());
         return;
     }
     results["identity"] = identity;

@@ -12,7 +12,6 @@
 
 #include "atelier/core/error.h"
 #include "atelier/core/log.h"
-#include "atelier/data/captioned_images.h"
 #include "atelier/data/pair_store.h"
 #include "atelier/data/toy_points.h"
 #include "atelier/metrics/caption_measuring.h"
@@ -113,11 +112,9 @@ std::string problem_with(const std::string& directory, const data::Dataset& raw)
 }
 
 /// Why the attributes of captions cannot be measured; empty where they can.
-std::string problem_with_attributes(const RunConfig& config, const data::Dataset& raw) {
+std::string problem_with_attributes(const std::string& file, const data::Dataset& raw) {
     try {
-        const metrics::EvaluationConfig evaluation{.data = config.data_path,
-                                                   .classifier = config.evaluation.classifier,
-                                                   .attributes = config.evaluation.attributes};
+        const metrics::EvaluationConfig evaluation{.attributes = file};
         for (const metrics::CaptionAttribute& attribute : metrics::attributes_of(evaluation)) {
             if (!fs::exists(attribute.classifier / "config.json"))
                 return attribute.classifier.string() +
@@ -131,30 +128,36 @@ std::string problem_with_attributes(const RunConfig& config, const data::Dataset
     return "";
 }
 
-void check_attributes(const RunConfig& config, const data::Dataset& raw) {
-    if (config.evaluation.attributes.empty()) return;
-    if (raw.captions().empty())
-        reject_run(
-            fmt::format("evaluate.attributes: {} has no captions that attributes could "
-                        "describe; set evaluate.attributes=\"\"",
-                        config.data_path));
-    if (const std::string problem = problem_with_attributes(config, raw); !problem.empty())
+void choose_attributes(LoadedConfig& loaded, const data::Dataset& raw, Warnings& warnings) {
+    std::string& attributes = loaded.config.evaluation.attributes;
+    if (attributes.empty()) return;
+    std::string problem = raw.captions().empty()
+                              ? fmt::format(
+                                    "{} has no captions that attributes could describe; "
+                                    "set evaluate.attributes=\"\"",
+                                    loaded.config.data_path)
+                              : problem_with_attributes(attributes, raw);
+    if (!problem.empty() && loaded.attributes_are_explicit)
         reject_run(fmt::format("evaluate.attributes: {}", problem));
+    if (loaded.attributes_are_explicit) return;
+    if (problem.empty()) problem = attributes + ": they are the config's, for other data";
+    attributes.clear();
+    warnings.push_back(
+        fmt::format("evaluate.attributes is left out ({}): whether images show what their captions "
+                    "say is not measured",
+                    problem));
 }
 
 void choose_classifier(LoadedConfig& loaded, const data::Dataset& raw, Warnings& warnings) {
     std::string& classifier = loaded.config.evaluation.classifier;
-    const bool captions = !raw.captions().empty(),
-               composed = captions && data::is_composed(loaded.config.data_path);
+    const bool captions = !raw.captions().empty();
     if (!classifier.empty()) {
         std::string problem = problem_with(classifier, raw);
-        if (problem.empty() && composed && loaded.config.evaluation.attributes.empty())
-            problem = problem_with_attributes(loaded.config, raw);
         if (!problem.empty() && loaded.classifier_is_explicit)
             reject_run(fmt::format(
                 "evaluate.classifier: {}; {}, or set evaluate.classifier=\"\" to do without",
                 problem, how_to_train));
-        if (problem.empty() && captions && !composed && !loaded.classifier_is_explicit)
+        if (problem.empty() && captions && !loaded.classifier_is_explicit)
             problem = classifier + ": it is the config's, for other data";
         if (!problem.empty()) {
             classifier.clear();
@@ -460,7 +463,7 @@ std::vector<std::string> check_before_training(LoadedConfig& loaded, const data:
     if (!raw) return warnings;
     const bool images = raw->spec().kind == data::SampleSpec::Kind::image && raw->has_samples() &&
                         !draws_latents(config);
-    check_attributes(config, *raw);
+    choose_attributes(loaded, *raw, warnings);
     if (images) choose_classifier(loaded, *raw, warnings);
     constexpr auto perceptual = distillation::PairLoss::perceptual;
     if ((config.dm.uses_pairs(perceptual) || config.adm.uses_pairs(perceptual)) &&

@@ -402,8 +402,7 @@ core::Schema schema_of(RunConfig& config) {
                 "model directory of the classifier whose features measure images; empty: none");
     schema.text("evaluate.attributes", &config.evaluation.attributes,
                 "of captioned data: JSON file that names attributes, the phrases by which captions "
-                "mention them, and a classifier for each (docs/captions.md); empty: none, or those "
-                "of images composed by this program");
+                "mention them, and a classifier for each (docs/captions.md); empty: none");
     return schema;
 }
 
@@ -493,10 +492,13 @@ LoadedConfig load_config(const std::string& path, const std::vector<std::string>
         }
     }
     using Source = core::Schema::Source;
-    const Source classifier = schema.source("evaluate.classifier");
-    loaded.classifier_is_explicit =
-        classifier == Source::command_line ||
-        (classifier == Source::file && schema.source("data.path") != Source::command_line);
+    const auto is_explicit = [&](const char* key) {
+        const Source source = schema.source(key);
+        return source == Source::command_line ||
+               (source == Source::file && schema.source("data.path") != Source::command_line);
+    };
+    loaded.classifier_is_explicit = is_explicit("evaluate.classifier");
+    loaded.attributes_are_explicit = is_explicit("evaluate.attributes");
     limit_threads(loaded.config);
     return loaded;
 }

@@ -174,9 +174,10 @@ struct LoadedConfig {
     std::map<StageKind, nlohmann::json> trunk_values;  // the same for the trunk's stages
     nlohmann::json defaults;                           // of all keys
     std::map<std::string, std::string> former_keys;    // former names, with the current keys
-    /// Whether evaluate.classifier was chosen for these data: both are in the file, or it was given
-    /// on the command line. Otherwise it is a default, and dropped where it does not fit.
-    bool classifier_is_explicit = false;
+    /// Whether evaluate.classifier and evaluate.attributes were chosen for these data: both are in
+    /// the file, or they were given on the command line. Otherwise they are dropped where they do
+    /// not fit, and on captioned data, of which they cannot say whether they fit.
+    bool classifier_is_explicit = false, attributes_are_explicit = false;
 
     const nlohmann::json& values_of(StageKind stage,
                                     std::optional<std::int64_t> student = {}) const {

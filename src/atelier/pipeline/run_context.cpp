@@ -72,7 +72,7 @@ void check_teacher(const models::ModelCard& teacher, const data::SampleSpec& spe
 
 namespace {
 
-/// Of ranks that are told "cuda", each has the GPU of its number on its machine; where a batch
+/// Of ranks whose device is "cuda", each has the GPU of its number on its machine; where a batch
 /// system shows it one GPU only, that one.
 at::Device device_of_rank(const std::string& name, const parallel::Ranks& ranks) {
     if (ranks.is_alone() || name != "cuda" || !inference::has_device("cuda:1"))

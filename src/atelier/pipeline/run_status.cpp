@@ -3,7 +3,6 @@
 #include <sys/stat.h>
 
 #include <algorithm>
-#include <charconv>
 #include <chrono>
 #include <cmath>
 #include <fstream>
@@ -12,6 +11,7 @@
 
 #include "atelier/core/error.h"
 #include "atelier/core/progress.h"
+#include "atelier/core/whole_number.h"
 #include "atelier/models/identify_path.h"
 #include "atelier/pipeline/stages.h"
 
@@ -89,9 +89,7 @@ std::vector<PlannedStage> begun_stages(const fs::path& directory) {
     if (fs::is_directory(directory / "students")) {
         for (const auto& entry : fs::directory_iterator(directory / "students")) {
             const std::string name = entry.path().filename().string();
-            std::int64_t k = 0;
-            const auto [end, problem] = std::from_chars(name.data(), name.data() + name.size(), k);
-            if (problem == std::errc() && end == name.data() + name.size()) students.push_back(k);
+            if (const auto k = core::whole_number(name)) students.push_back(*k);
         }
     }
     std::ranges::sort(students);
@@ -117,10 +115,8 @@ std::optional<std::int64_t> number_in(const std::string& name, std::string_view 
     if (!name.starts_with(prefix) || !name.ends_with(ending) ||
         name.size() <= prefix.size() + ending.size())
         return std::nullopt;
-    const char* const end = name.data() + name.size() - ending.size();
-    std::int64_t number = 0;
-    const auto [stopped, problem] = std::from_chars(name.data() + prefix.size(), end, number);
-    return problem == std::errc() && stopped == end ? std::optional(number) : std::nullopt;
+    return core::whole_number(
+        std::string_view(name).substr(prefix.size(), name.size() - prefix.size() - ending.size()));
 }
 
 /// Step and age of the newest checkpoint.
@@ -205,6 +201,7 @@ StageStatus status_of(const fs::path& directory, const PlannedStage& stage) {
         return result[key].get<double>();
     };
     if (stage.kind == StageKind::pairs) count_pairs(path, manifest, status);
+    if (!done) read_checkpoints(path / "training", status);
     read_metrics(path / "training", status);
     if (done) {
         status.seconds = number("seconds");
@@ -212,8 +209,6 @@ StageStatus status_of(const fs::path& directory, const PlannedStage& stage) {
         if (status.steps) status.step = status.steps;
         return status;
     }
-    read_checkpoints(path / "training", status);
-    read_metrics(path / "training", status);
     read_rate(path / "training", status);
     return status;
 }

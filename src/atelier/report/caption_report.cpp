@@ -8,8 +8,6 @@
 #include "atelier/core/error.h"
 #include "atelier/core/log.h"
 #include "atelier/core/random_streams.h"
-#include "atelier/data/caption_grammar.h"
-#include "atelier/data/captioned_images.h"
 #include "atelier/inference/pipeline.h"
 #include "atelier/models/latent_model.h"
 
@@ -22,12 +20,9 @@ namespace fs = std::filesystem;
 constexpr std::int64_t images_per_row = 10;
 constexpr std::size_t max_captions = 8, max_embedded = 20000;
 
-/// Whether the captions follow the grammar of this program's composed images.
-bool is_composed(const RunModels& run) {
-    return run.data_path.empty() || data::is_composed(run.data_path);
-}
-
+/// Null where the path is unknown or cannot be opened, which is logged.
 std::shared_ptr<const data::Dataset> captions_at(const std::string& path, const char* split) {
+    if (path.empty()) return nullptr;
     try {
         return data::open_dataset({.path = path, .split = split, .limit = 0});
     } catch (const core::Error& error) {
@@ -41,17 +36,9 @@ struct ShownCaptions {
     std::string description;
 };
 
-/// For composed images one held-out caption per garment; otherwise randomly chosen held-out
-/// captions.
+/// Randomly chosen held-out captions.
 ShownCaptions shown_captions(const RunModels& run) {
     ShownCaptions shown;
-    if (is_composed(run)) {
-        const auto held_out = data::scenes(true);  // two of each garment
-        for (std::size_t i = 0; i < held_out.size() && shown.captions.size() < max_captions; i += 2)
-            shown.captions.push_back(data::wordings(held_out[i])[1]);
-        shown.description = "its combination was never seen in training";
-        return shown;
-    }
     const auto data = captions_at(run.test_path, "test");
     if (!data || data->captions().empty()) return shown;
     const auto all = static_cast<std::int64_t>(data->captions().size());
@@ -119,19 +106,10 @@ void add_prompt_cells(report::Report& report, const RunModels& run) {
     if (run.ensembles.empty() || draws_latents(run)) return;
     const fs::path& path = run.ensembles.back().second;
     const auto pipeline = inference::Pipeline::load(path, {.engine = run.engine});
-    std::vector<std::string> all;
-    std::string source = "captions of the training grammar";
-    if (is_composed(run)) {
-        for (const data::Scene& scene : data::scenes(false)) {
-            const auto words = data::wordings(scene);
-            all.insert(all.end(), words.begin(), words.end());
-        }
-    } else if (const auto data = captions_at(run.data_path, "train")) {
-        all = data->captions();
-        all.resize(std::min(all.size(), max_embedded));
-        source = "captions of the training data";
-    }
-    if (all.empty()) return;
+    const auto data = captions_at(run.data_path, "train");
+    if (!data || data->captions().empty()) return;
+    std::vector<std::string> all = data->captions();
+    all.resize(std::min(all.size(), max_embedded));
     struct Cell {
         std::int64_t count = 0;
         float highest = -2;
@@ -145,7 +123,8 @@ void add_prompt_cells(report::Report& report, const RunModels& run) {
         ++cell.count;
         if (decision.score > cell.highest) cell.highest = decision.score, cell.nearest = all[i];
     }
-    report::Table table{.columns = {"student", source, "nearest to its centre"}};
+    report::Table table{
+        .columns = {"student", "captions of the training data", "nearest to its centre"}};
     for (std::size_t k = 0; k < cells.size(); ++k)
         table.rows.push_back({std::to_string(k), std::to_string(cells[k].count), cells[k].nearest});
     report.add_heading("Partition");

@@ -1,7 +1,6 @@
 #include "atelier/server/http_client.h"
 
 #include <algorithm>
-#include <charconv>
 
 #include <boost/asio/connect.hpp>
 #include <boost/asio/io_context.hpp>
@@ -11,6 +10,7 @@
 #include <boost/beast/http.hpp>
 
 #include "atelier/core/error.h"
+#include "atelier/core/whole_number.h"
 #include "atelier/server/addresses.h"
 
 namespace atelier::server {
@@ -28,9 +28,8 @@ constexpr std::chrono::seconds max_connection_age{
 constexpr std::uint32_t max_response_header_bytes = 16 << 10;
 
 bool is_port(std::string_view text) {
-    int port = 0;
-    const auto [end, problem] = std::from_chars(text.data(), text.data() + text.size(), port);
-    return problem == std::errc() && end == text.data() + text.size() && port > 0 && port < 65536;
+    const auto port = core::whole_number(text);
+    return port && *port > 0 && *port < 65536;
 }
 
 /// Whether the response was malformed or too large.
