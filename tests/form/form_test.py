@@ -48,25 +48,80 @@ class Form(unittest.TestCase):
         self.assertIn("bad.cpp: is not laid out", found[0])
 
     def test_files_that_differ_from_the_main_branch_are_found(self):
-        def git(*words):
-            who = ["-c", "user.name=a", "-c", "user.email=a@b"]
-            subprocess.run(["git", *who, *words], cwd=self.folder, check=True, capture_output=True)
-
         self.write("same.cpp", "int a;\n")
         self.write("other.cpp", "int b;\n")
-        git("add", "same.cpp", "other.cpp")
-        git("commit", "-m", "x")
-        git("branch", "-M", "main")
-        git("checkout", "-b", "mine")
+        self.git("add", "same.cpp", "other.cpp")
+        self.git("commit", "-m", "x")
+        self.git("branch", "-M", "main")
+        self.git("checkout", "-b", "mine")
         self.write("other.cpp", "int c;\n")
         self.write("new.cpp", "int d;\n")
         names = {path.name for path in check.differing(self.folder)}
         self.assertLessEqual({"other.cpp", "new.cpp"}, names)
         self.assertNotIn("same.cpp", names)
 
+    def test_clang_tidy_reads_what_differs_and_finds_what_is_wrong(self):
+        self.write_project({"same": "int f() { return 1; }\n", "good": "", "bad": ""})
+        self.assertEqual(self.tidied(), [])
+        self.assertEqual(check.tidy_problems(everything=False, root=self.folder), [])
+        self.write_project(
+            {
+                "good": "int* g() { return nullptr; }\n",
+                "bad": "int* h() { return 0; }\n",  # modernize-use-nullptr
+            }
+        )
+        self.assertEqual(self.tidied(), ["bad.cpp", "good.cpp"])
+        found = check.tidy_problems(everything=False, root=self.folder)
+        self.assertEqual(len(found), 1, found)
+        self.assertIn("bad.cpp:1:19: error: use nullptr [modernize-use-nullptr", found[0])
+
+    def test_clang_tidy_reads_the_source_of_a_header_that_differs(self):
+        self.write_project({"a": "", "b": ""})
+        self.write("src/atelier/core/a.h", "int f();\n")
+        self.assertEqual(self.tidied(), ["a.cpp"])
+
+    def test_without_git_clang_tidy_reads_nothing(self):
+        shutil.rmtree(self.folder / ".git")
+        (self.folder / "src/atelier/core").mkdir(parents=True)
+        self.write("src/atelier/core/a.cpp", "int* h() { return 0; }\n")
+        self.assertEqual(self.tidied(), [])
+
+    def test_files_that_are_skipped_are_there(self):
+        for name in check.SKIPPED:
+            self.assertTrue((check.ROOT / "src/atelier" / name).is_file(), name)
+
     def test_a_missing_tool_is_said(self):
         with self.assertRaisesRegex(check.Missing, "scripts/setup.sh test"):
             check.tool("clang-format", self.folder)
+
+    def git(self, *words):
+        who = ["-c", "user.name=a", "-c", "user.email=a@b"]
+        subprocess.run(["git", *who, *words], cwd=self.folder, check=True, capture_output=True)
+
+    def write_project(self, sources):
+        """A library of sources of `core`; the first call commits it to the branch main."""
+        core = self.folder / "src/atelier/core"
+        first = not core.exists()
+        core.mkdir(parents=True, exist_ok=True)
+        for name, text in sources.items():
+            (core / f"{name}.cpp").write_text(text)
+        if not first:
+            return
+        shutil.copy(check.ROOT / ".clang-tidy", self.folder)
+        (self.folder / ".venv").symlink_to(check.ROOT / ".venv")
+        self.write(".gitignore", "/build/\n/.venv\n")
+        self.write(
+            "CMakeLists.txt",
+            "cmake_minimum_required(VERSION 3.25)\nproject(a CXX)\n"
+            "set(CMAKE_EXPORT_COMPILE_COMMANDS ON)\n"
+            "file(GLOB sources src/atelier/core/*.cpp)\nadd_library(a ${sources})\n",
+        )
+        self.git("add", ".")
+        self.git("commit", "-m", "x")
+        self.git("branch", "-M", "main")
+
+    def tidied(self):
+        return [path.name for path in check.tidy_sources(everything=False, root=self.folder)]
 
     def columns(self):
         return check.column_problems(self.folder)

@@ -14,7 +14,7 @@ constexpr std::uint32_t orientation_tag = 0x0112, short_type = 3;
 class TiffReader {
 public:
     explicit TiffReader(std::span<const std::uint8_t> bytes)
-        : bytes_(bytes), little_(bytes.size() > 0 && bytes[0] == 'I') {}
+        : bytes_(bytes), little_(!bytes.empty() && bytes[0] == 'I') {}
 
     bool has(std::size_t offset, std::size_t size) const {
         return offset <= bytes_.size() && size <= bytes_.size() - offset;

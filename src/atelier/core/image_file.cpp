@@ -151,9 +151,9 @@ Image flatten_alpha(int height, int width, int channels, std::vector<std::uint8_
                stride = static_cast<std::size_t>(channels);
     const int out_channels = grey && grey_ground ? 1 : 3;
     Image image{height, width, out_channels, {}};
+    const std::uint8_t* in = pixels.data();  // which stays there when the vector is moved
     if (grey && out_channels == 3) image.pixels.resize(3 * count);
     else image.pixels = std::move(pixels);  // pixels do not grow, so they are overwritten in place
-    const std::uint8_t* in = grey && out_channels == 3 ? pixels.data() : image.pixels.data();
     std::uint8_t* out = image.pixels.data();
     for (std::size_t i = 0; i < count; ++i, in += stride) {
         const unsigned alpha = in[stride - 1];

@@ -122,7 +122,8 @@ private:
     void expect_long_enough() const {
         const jpeg_component_info& first = jpeg_.comp_info[0];
         const auto blocks_along = [](std::uint64_t side, int factor, int largest) {
-            return (side * static_cast<std::uint64_t>(factor) + 8U * largest - 1) / (8U * largest);
+            const std::uint64_t unit = std::uint64_t{8} * static_cast<std::uint64_t>(largest);
+            return (side * static_cast<std::uint64_t>(factor) + unit - 1) / unit;
         };
         const std::uint64_t blocks =
             blocks_along(jpeg_.image_width, first.h_samp_factor, jpeg_.max_h_samp_factor) *

@@ -168,9 +168,10 @@ double checked_number(const JsonObject& object, const std::string& key, const js
     return number;
 }
 
-const json& checked_list(const JsonObject& object, const std::string& key, const json& value) {
+const json::array_t& checked_list(const JsonObject& object, const std::string& key,
+                                  const json& value) {
     if (!value.is_array()) fail_at(object, key, "must be a list, not {}", value.type_name());
-    return value;
+    return value.get_ref<const json::array_t&>();
 }
 
 std::string checked_text(const JsonObject& object, const std::string& key, const json& value) {

@@ -153,7 +153,7 @@ NpyHeaderRange npy_header_range(std::span<const std::byte> prefix, const std::st
     const std::string_view text(reinterpret_cast<const char*>(prefix.data()), prefix.size());
     if (text.size() < npy_prefix || !text.starts_with(magic))
         fail("{}: is not in numpy's .npy format", where);
-    const int version = text[6];
+    const int version = static_cast<unsigned char>(text[6]);
     if (version < 1 || version > 3) fail("{}: is .npy version {}; 1 to 3 are read", where, version);
     const std::size_t begin = version == 1 ? 10 : 12;  // later versions have a longer length field
     std::size_t length = 0;

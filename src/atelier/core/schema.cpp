@@ -179,7 +179,7 @@ std::string quotes_hint(const std::string& text, std::size_t number) {
     }
     const std::size_t equals = line.find('=');
     if (equals == line.npos) return "";
-    const auto trimmed = [](std::string part) {
+    const auto trimmed = [](const std::string& part) {
         const std::size_t begin = part.find_first_not_of(" \t"),
                           end = part.find_last_not_of(" \t\r");
         return begin == part.npos ? std::string() : part.substr(begin, end - begin + 1);

@@ -92,7 +92,7 @@ Temporary create_locked(const fs::path& target, const Create& create) {
 }
 
 void remove_if_dead(const fs::path& path, bool trust_locks) {
-    constexpr time_t day = 24 * 60 * 60;
+    constexpr time_t day = time_t{24} * 60 * 60;
     struct stat status{};
     if (::lstat(path.c_str(), &status) != 0 || status.st_uid != ::geteuid()) return;
     if (!S_ISREG(status.st_mode) && !S_ISDIR(status.st_mode)) return;
