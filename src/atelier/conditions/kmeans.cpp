@@ -102,7 +102,8 @@ private:
         for (std::size_t i = 0; i < weights.size(); ++i) {
             if (weights[i] == 0) continue;
             last = i;
-            if ((target -= weights[i]) < 0) break;
+            target -= weights[i];
+            if (target < 0) break;
         }
         return last;
     }

@@ -237,7 +237,7 @@ PromptPartition partition_prompts(const Embeddings& embeddings,
     }
     const auto chosen = sampled_rows(embeddings, request);
     const auto rows = rows_of(embeddings, chosen);
-    core::Progress progress("k-means", restarts * iterations, "iterations");
+    core::Progress progress("k-means", std::int64_t{restarts} * iterations, "iterations");
     const Clusters found =
         spherical_kmeans(rows, {.clusters = request.students,
                                 .seed = request.seed,

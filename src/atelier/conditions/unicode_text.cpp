@@ -36,7 +36,7 @@ std::u32string code_points(std::string_view text, const std::string& where) {
     for (std::int32_t i = 0; i < size;) {
         const std::int32_t start = i;
         UChar32 c;
-        U8_NEXT(text.data(), i, size, c);
+        U8_NEXT(text.data(), i, size, c);  // NOLINT(bugprone-inc-dec-in-conditions) ICU's macro
         if (c < 0) core::fail("{}: is not valid UTF-8 at byte {}; save it as UTF-8", where, start);
         points.push_back(static_cast<char32_t>(c));
     }

@@ -81,6 +81,7 @@ std::vector<V> execute(const Graph& graph, Backend& backend, std::span<const V> 
             const Call<V> call{arguments, graph, node};
             values[i] = std::visit(
                 [&]<class Op>(const Op& op) -> V {
+                    // NOLINTNEXTLINE(bugprone-branch-clone): the last branch is for the compiler
                     if constexpr (std::is_same_v<Op, Input>) return V();
                     else if constexpr (Backend::Unsupported::template contains<Op>)
                         core::fail("{} is an op that this backend lacks", name_of(node.op));
