@@ -250,6 +250,18 @@ TEST(GpuGroupNorm, silu_is_right_far_out_on_both_sides) {
         EXPECT_TRUE(at::allclose(actual[i].to(at::kDouble), expected[i], 1e-5, 1e-7)) << i;
 }
 
+TEST(GpuGroupNorm, bfloat16_is_rounded_to_nearest_even) {
+    const auto bits = [](std::uint32_t value) {
+        return rounded<Bfloat16>(core::float_of(value)).bits;
+    };
+    EXPECT_EQ(bits(0x3f808000), 0x3f80);  // halfway: down to the even one
+    EXPECT_EQ(bits(0x3f818000), 0x3f82);  // halfway: up to the even one
+    EXPECT_EQ(bits(0x3f808001), 0x3f81);
+    EXPECT_EQ(bits(0xbf817fff), 0xbf81);
+    EXPECT_EQ(bits(0x7f7fffff), 0x7f80);  // past the largest: infinity
+    EXPECT_EQ(bits(0xff800001), 0x7fff);  // NaN
+}
+
 TEST(GpuGroupNorm, frozen_weights_get_no_gradient) {
     const GpuNormCase c{{1, 16, 8, 2}, false, true};
     const NormInputs in = inputs_for(c, at::kFloat, at::kFloat);

@@ -147,6 +147,7 @@ struct GroupNormSums {
             pivot[i] = as_float(x[walk.sample + (walk.channel + i) / size * size]);
             sums[i] = squares[i] = 0;
         }
+        ATELIER_UNROLL(4)
         for (int p = walk.first; p < walk.last; p += walk.rows) {
             float values[width];
             load(x + walk.at(a, p), values);
@@ -248,6 +249,7 @@ struct GroupNormApply {
         }
         const T* x = static_cast<const T*>(a.x);
         T* y = static_cast<T*>(a.y);
+        ATELIER_UNROLL(4)
         for (int p = walk.first; p < walk.last; p += walk.rows) {
             float values[width];
             load(x + walk.at(a, p), values);
@@ -309,6 +311,7 @@ struct GroupNormBackwardSums {
         const T* dy = static_cast<const T*>(a.dy);
         float sums[width], products[width];
         for (int i = 0; i < width; ++i) sums[i] = products[i] = 0;
+        ATELIER_UNROLL(2)
         for (int p = walk.first; p < walk.last; p += walk.rows) {
             float values[width], gradients[width];
             load(x + walk.at(a, p), values);
@@ -415,6 +418,7 @@ struct GroupNormBackwardApply {
         const T* x = static_cast<const T*>(a.x);
         const T* dy = static_cast<const T*>(a.dy);
         T* dx = static_cast<T*>(a.y);
+        ATELIER_UNROLL(2)
         for (int p = walk.first; p < walk.last; p += walk.rows) {
             float values[width], gradients[width];
             load(x + walk.at(a, p), values);

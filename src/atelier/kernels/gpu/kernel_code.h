@@ -75,15 +75,33 @@ ATELIER_DEVICE double power(double x, double y) {
 #endif
 }
 
+/// Before a loop: the reads of `times` of its iterations are under way together.
+#ifdef __CUDACC_RTC__
+#define ATELIER_PRAGMA(text) _Pragma(#text)
+#define ATELIER_UNROLL(times) ATELIER_PRAGMA(unroll times)
+#else
+#define ATELIER_UNROLL(times)
+#endif
+
 /// `count` elements that are read and written together: 16 bytes where count > 1.
 template <class T, int count>
 struct alignas(count * sizeof(T)) Pack {
     T values[count];
 };
 
+/// Reads what no thread of the kernel writes, so that reads may be moved before writes.
 template <class T, int count>
 ATELIER_DEVICE void load(const T* from, float (&values)[count]) {
-    const Pack<T, count> pack = *reinterpret_cast<const Pack<T, count>*>(from);
+    using Elements = Pack<T, count>;
+#ifdef __CUDACC_RTC__
+    if constexpr (sizeof(Elements) == sizeof(uint4)) {
+        const uint4 words = __ldg(reinterpret_cast<const uint4*>(from));
+        const Elements& pack = reinterpret_cast<const Elements&>(words);
+        for (int i = 0; i < count; ++i) values[i] = as_float(pack.values[i]);
+        return;
+    }
+#endif
+    const Elements pack = *reinterpret_cast<const Elements*>(from);
     for (int i = 0; i < count; ++i) values[i] = as_float(pack.values[i]);
 }
 
