@@ -1,6 +1,7 @@
 #include "atelier/backends/torch/gpu_kernels.h"
 
 #include <c10/core/DeviceGuard.h>
+#include <c10/core/InferenceMode.h>
 #include <c10/core/impl/VirtualGuardImpl.h>
 
 #include <array>
@@ -144,6 +145,7 @@ std::unique_ptr<const gpu::Launcher> opened(at::Device device) {
     std::string why;
     try {
         const c10::DeviceGuard guard(device);
+        const c10::InferenceMode off(false);  // the check needs autograd, whoever calls
         const gpu::Compiler compiler(gpu::nvrtc_candidates(torch_library_folder()));
         auto launcher = std::make_unique<gpu::DriverLauncher>(compiler, device.index(), [device] {
             return c10::impl::VirtualGuardImpl(device.type()).getStream(device).native_handle();
