@@ -3,7 +3,8 @@
 LibTorch alone into a folder.
 
     .venv/bin/python scripts/wheels.py               # LibTorch and OpenVINO
-    .venv/bin/python scripts/wheels.py test          # also for the tests of the Python module, and
+    .venv/bin/python scripts/wheels.py test          # also for the tests of the Python module and
+                                                     # of kernels for GPUs (NVRTC, 58 MB), and
                                                      # clang-format and clang-tidy
     .venv/bin/python scripts/wheels.py form          # those two alone
     .venv/bin/python scripts/wheels.py --cuda        # LibTorch with all of NVIDIA's libraries, for
@@ -29,6 +30,8 @@ import sysconfig
 import time
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
+# For the tests that compile kernels for GPUs. PyPI's torch brings one along in its CUDA build.
+NVRTC = "nvidia-cuda-nvrtc==13.*"
 ATTEMPTS = 3
 PAUSE = 5.0  # seconds before the next attempt
 
@@ -214,6 +217,8 @@ def main() -> int:
             version_of(site, package) for package in ("nanobind", "numpy", "pytest", "pillow")
         ):
             pip_install("nanobind>=3.1,<4", "numpy", "pytest", "pillow")
+        if arguments.more == "test" and not version_of(site, "nvidia_cuda_nvrtc"):
+            pip_install(NVRTC)
         form = [pinned(package) for package in ("clang-format", "clang-tidy")]
         if arguments.more in ("test", "form") and not all(
             version_of(site, package.replace("-", "_")) == version

@@ -1,12 +1,10 @@
 #include "atelier/core/random_streams.h"
 
-#include <bit>
-#include <cmath>
-#include <numbers>
 #include <numeric>
 #include <utility>
 
 #include "atelier/core/hash.h"
+#include "atelier/core/normal_numbers.h"
 
 namespace atelier::core {
 
@@ -24,88 +22,21 @@ std::array<std::uint32_t, 2> halves(std::uint64_t x) {
     return {static_cast<std::uint32_t>(x), static_cast<std::uint32_t>(x >> 32)};
 }
 
-// The three functions below are Taylor series in double precision, accurate to a few units in the
-// last place. Those of the C library are slower here and differ between machines (some use fused
-// multiply-add), and streams must not.
-
-template <std::size_t count>
-double horner(const std::array<double, count>& coefficients, double x) {
-    double sum = coefficients[count - 1];
-    for (std::size_t i = count - 1; i > 0; --i) sum = sum * x + coefficients[i - 1];
-    return sum;
-}
-
-// log(x) of a positive normal number: x = 2^e m with m in [sqrt(1/2), sqrt(2)), log(m) = 2
-// artanh((m-1)/(m+1)).
-double natural_log(double x) {
-    constexpr std::array<double, 11> artanh{1,       1. / 3,  1. / 5,  1. / 7,  1. / 9, 1. / 11,
-                                            1. / 13, 1. / 15, 1. / 17, 1. / 19, 1. / 21};
-    constexpr std::uint64_t root_half = std::bit_cast<std::uint64_t>(std::numbers::sqrt2 / 2);
-    constexpr int mantissa_bits = 52;
-    const auto bits = std::bit_cast<std::uint64_t>(x);
-    const auto exponent = static_cast<std::int64_t>(bits - root_half) >> mantissa_bits;
-    const auto m =
-        std::bit_cast<double>(bits - (static_cast<std::uint64_t>(exponent) << mantissa_bits));
-    const double f = (m - 1) / (m + 1);
-    return static_cast<double>(exponent) * std::numbers::ln2 + 2 * f * horner(artanh, f * f);
-}
-
-// (cos, sin) of 2 pi `turns`, `turns` in [0, 1): the remainder after the nearest quarter turn is at
-// most pi/4.
-std::pair<double, double> cos_sin_of_turns(double turns) {
-    constexpr std::array<double, 9> sine{1,
-                                         -1. / 6,
-                                         1. / 120,
-                                         -1. / 5040,
-                                         1. / 362880,
-                                         -1. / 39916800,
-                                         1. / 6227020800,
-                                         -1. / 1307674368000,
-                                         1. / 355687428096000};
-    constexpr std::array<double, 9> cosine{1,
-                                           -1. / 2,
-                                           1. / 24,
-                                           -1. / 720,
-                                           1. / 40320,
-                                           -1. / 3628800,
-                                           1. / 479001600,
-                                           -1. / 87178291200,
-                                           1. / 20922789888000};
-    const auto quarter = static_cast<std::uint32_t>(4 * turns + 0.5);
-    const double x = (4 * turns - quarter) * (std::numbers::pi / 2);
-    const double s = x * horner(sine, x * x), c = horner(cosine, x * x);
-    const std::array<double, 5> around{c, s, -c, -s, c};  // cos(x - q pi/2) for q = 0 to 4
-    const std::uint32_t q = quarter & 3;
-    return {around[4 - q], around[(5 - q) & 3]};
-}
-
-// Box-Muller: two independent standard normals. The added half keeps the uniforms away from 0,
-// where the logarithm is infinite.
-std::pair<double, double> normal_pair(std::uint32_t first, std::uint32_t second) {
-    constexpr double scale = 0x1p-32;
-    const double radius = std::sqrt(-2 * natural_log((first + 0.5) * scale));
-    const auto [cosine, sine] = cos_sin_of_turns((second + 0.5) * scale);
-    return {radius * cosine, radius * sine};
-}
-
 }  // namespace
 
 std::array<std::uint32_t, 4> philox4x32(std::array<std::uint32_t, 4> counter,
                                         std::array<std::uint32_t, 2> key) {
-    for (int round = 0; round < 10; ++round) {
-        const std::uint64_t a = 0xd2511f53ULL * counter[0];
-        const std::uint64_t b = 0xcd9e8d57ULL * counter[2];
-        const auto low = [](std::uint64_t x) { return static_cast<std::uint32_t>(x); };
-        const auto high = [](std::uint64_t x) { return static_cast<std::uint32_t>(x >> 32); };
-        counter = {high(b) ^ counter[1] ^ key[0], low(b), high(a) ^ counter[3] ^ key[1], low(a)};
-        key[0] += 0x9e3779b9U;
-        key[1] += 0xbb67ae85U;
-    }
-    return counter;
+    unsigned int words[4]{counter[0], counter[1], counter[2], counter[3]};
+    philox_rounds(words, key[0], key[1]);
+    return {words[0], words[1], words[2], words[3]};
+}
+
+std::array<std::uint32_t, 2> stream_key(std::uint64_t seed, std::string_view name) {
+    return halves(splitmix64(splitmix64(seed) ^ fnv1a(name)));
 }
 
 RandomStream::RandomStream(std::uint64_t seed, std::string_view name, std::uint64_t index)
-    : key_(halves(splitmix64(splitmix64(seed) ^ fnv1a(name)))), index_(index) {}
+    : key_(stream_key(seed, name)), index_(index) {}
 
 void RandomStream::refill() {
     const auto block = halves(block_++);

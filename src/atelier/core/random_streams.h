@@ -47,6 +47,11 @@ private:
     bool has_spare_ = false;
 };
 
+/// The key of the stream of `seed` and `name`, for those who compute its numbers elsewhere
+/// (kernels/gpu). Numbers 4b to 4b+3 come from the block with the counter (b, index), each as two
+/// words of 32 bits with the lower first.
+std::array<std::uint32_t, 2> stream_key(std::uint64_t seed, std::string_view name);
+
 /// The Philox-4x32-10 bijection itself, for tests against published vectors.
 std::array<std::uint32_t, 4> philox4x32(std::array<std::uint32_t, 4> counter,
                                         std::array<std::uint32_t, 2> key);

@@ -6,6 +6,7 @@
 
 #include <filesystem>
 
+#include "atelier/backends/torch/libraries.h"
 #include "atelier/core/error.h"
 #include "atelier/core/whole_number.h"
 
@@ -36,18 +37,10 @@ void query_driver(CudaFacts& facts) {
         facts.driver_error = fmt::format("cuInit returns {}", error);
 }
 
-/// The folder that LibTorch was loaded from.
-fs::path torch_folder() {
-    Dl_info where{};
-    if (::dladdr(reinterpret_cast<void*>(&at::globalContext), &where) == 0 || !where.dli_fname)
-        return {};
-    return fs::path(where.dli_fname).parent_path();
-}
-
 /// Loads LibTorch's CUDA library from the folder of its CPU library. It finds NVIDIA's libraries by
 /// its own RPATH.
 void load_torch_cuda(CudaFacts& facts) {
-    const fs::path folder = torch_folder(), library = folder / "libtorch_cuda.so";
+    const fs::path folder = backends::torch_library_folder(), library = folder / "libtorch_cuda.so";
     std::error_code ignored;
     facts.built = fs::exists(library, ignored);
     if (!facts.built) return;

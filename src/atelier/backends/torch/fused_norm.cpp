@@ -3,6 +3,8 @@
 #include <ATen/Parallel.h>
 #include <torch/csrc/autograd/custom_function.h>
 
+#include "atelier/backends/torch/gpu_kernels.h"
+#include "atelier/backends/torch/gpu_norm.h"
 #include "atelier/backends/torch/parallel.h"
 #include "atelier/backends/torch/tensor_data.h"
 #include "atelier/core/error.h"
@@ -133,6 +135,10 @@ Tensor unfused_norm(const Tensor& x, const Tensor& weight, const Tensor& bias,
 
 Tensor fused_group_norm(const Tensor& x, const Tensor& weight, const Tensor& bias,
                         const Tensor& modulation, std::int64_t groups, double eps, bool silu) {
+    if (!double_backward && x.is_cuda() && can_gpu_group_norm(x, weight, bias, groups)) {
+        if (const kernels::gpu::Launcher* launcher = gpu_kernels(x.device()))
+            return gpu_group_norm(*launcher, x, weight, bias, modulation, groups, eps, silu);
+    }
     if (!can_fuse(x) || weight.scalar_type() != at::kFloat)
         return unfused_norm(x, weight, bias, modulation, groups, eps, silu);
     if (!modulation.defined())
@@ -141,6 +147,15 @@ Tensor fused_group_norm(const Tensor& x, const Tensor& weight, const Tensor& bia
     const Tensor factor = halves[0] + 1;
     return Affine::apply(x, factor * weight, at::addcmul(halves[1], factor, bias), groups, eps,
                          silu);
+}
+
+bool normalises_channels_last(const Tensor& x) {
+    if (x.device().is_cpu()) return true;
+    if (double_backward || !x.is_cuda()) return false;
+    const at::ScalarType type = at::autocast::is_autocast_enabled(at::kCUDA)
+                                    ? at::autocast::get_autocast_dtype(at::kCUDA)
+                                    : x.scalar_type();
+    return (type == at::kFloat || type == at::kBFloat16) && gpu_kernels(x.device());
 }
 
 DoubleBackwardGuard::DoubleBackwardGuard(bool active) : before_(double_backward) {

@@ -64,9 +64,9 @@ Tensor TorchOps::lower(const graph::Conv2d& layer, const In& in) const {
 }
 
 Tensor TorchOps::convolved(const graph::Conv2d& layer, const Tensor& x) const {
-    // Channels innermost on CPUs: the convolutions need no reordering, and the fused normalisation
-    // reads their results directly.
-    const Tensor images = x.device().is_cpu() ? channels_last(x) : x;
+    // Channels innermost: the convolutions need no reordering, and the fused normalisation reads
+    // their results directly.
+    const Tensor images = normalises_channels_last(x) ? channels_last(x) : x;
     const std::string& name = layer.name;
     const Tensor& weight = parameter(name + ".weight");
     const Tensor bias = layer.bias ? parameter(name + ".bias") : Tensor();
