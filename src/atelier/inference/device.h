@@ -7,8 +7,9 @@
 
 namespace atelier::inference {
 
-/// Parses "cpu", "cuda" or "cuda:N", whether or not the device exists. Throws core::UsageError on
-/// anything else.
+/// Parses "cpu", "cuda" or "cuda:N", whether or not the device exists, and the name of a backend
+/// that a library has registered with LibTorch (PrivateUse1). Throws core::UsageError on anything
+/// else.
 at::Device named_device(const std::string& name);
 
 /// The same for a device that must exist: throws core::UsageError saying whether LibTorch's CUDA

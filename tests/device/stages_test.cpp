@@ -1,0 +1,186 @@
+#include <fstream>
+
+#include "atelier/backends/torch/parameters.h"
+#include "atelier/core/atomic_file.h"
+#include "atelier/serving/served_model.h"
+#include "cli/program.h"
+#include "device/pretend_device.h"
+#include "end_to_end/images.h"
+#include "models/diffusers_fixtures.h"
+
+/// Every stage on the pretended accelerator, as the program runs it: nothing is left on another
+/// device, and the weights are the CPU's up to rounding.
+namespace atelier::pretend {
+
+namespace {
+
+namespace fs = std::filesystem;
+using Words = std::vector<std::string>;
+
+void succeed(const Words& words) {
+    const cli::Answer answer = cli::atelier(words);
+    ASSERT_EQ(answer.code, 0) << testing::PrintToString(words) << answer.error;
+}
+
+Words with(Words words, const Words& more) {
+    words.insert(words.end(), more.begin(), more.end());
+    return words;
+}
+
+/// Compares all weights of two runs.
+void expect_close(const fs::path& a, const fs::path& b, double tolerance) {
+    const auto expected = end_to_end::weights_of(a.string()),
+               found = end_to_end::weights_of(b.string());
+    ASSERT_EQ(expected.size(), found.size());
+    ASSERT_FALSE(expected.empty());
+    for (const auto& [file, bytes] : expected) {
+        const auto one = backends::read_parameters(a / file),
+                   other = backends::read_parameters(b / file);
+        for (const auto& [name, tensor] : one.tensors()) {
+            const double difference =
+                             (other.at(name) - tensor).square().mean().sqrt().item<double>(),
+                         size = tensor.square().mean().sqrt().item<double>();
+            EXPECT_LE(difference, tolerance * (size + 1e-3)) << file << " " << name;
+        }
+    }
+}
+
+class Stages : public testing::Test {
+protected:
+    std::string path(const std::string& name) const { return (folder_ / name).string(); }
+
+    /// Points, every stage: TSM of smaller students, DM with pairs, ADM whose GAN weight is found.
+    Words points(const std::string& device, const std::string& output) const {
+        Words words = end_to_end::tiny(
+            "run", path(output),
+            {"device=" + device, "students.widths=[16,32]", "students.parallel=1",
+             "teacher.steps=8", "teacher.micro_batch=24", "teacher.clip=0.5", "tsm.steps=4",
+             "tsm.batch=32", "dm.steps=4", "dm.micro_batch=20", "adm.steps=4",
+             "adm.gan_weight=auto", "adm.more_ema_decays=[0.9]", "checkpoint_seconds=60"});
+        words[1] = std::string(ATELIER_SOURCE_DIR) + "/" + words[1];
+        return words;
+    }
+
+    /// Small pictures: U-Nets with attention, ADM with R1.
+    Words pictures(const std::string& device, const std::string& output) const {
+        if (!fs::exists(path("pictures"))) end_to_end::write_images(path("pictures"), 64, 8, 1);
+        return {"run",
+                std::string(ATELIER_SOURCE_DIR) + "/configs/imagenet64-msd4-small.toml",
+                "device=" + device,
+                "precision=fp32",
+                "output=" + path(output),
+                "data.path=" + path("pictures"),
+                "data.shape=[3,8,8]",
+                "data.classes=8",
+                "teacher.path=",
+                "network.model_channels=16",
+                "network.channel_mult=[1,2]",
+                "network.num_blocks=1",
+                "network.attention_resolutions=[4]",
+                "threads=1",
+                "students.threads=1",
+                "students.parallel=1",
+                "partition.students=2",
+                "students.widths=[8]",
+                "students.channel_mult=[1,2]",
+                "students.depths=[1]",
+                "teacher.steps=3",
+                "teacher.batch=8",
+                "tsm.steps=2",
+                "tsm.batch=8",
+                "tsm.micro_batch=0",
+                "dm.steps=2",
+                "dm.batch=8",
+                "dm.micro_batch=4",
+                "dm.fake_updates=2",
+                "adm.steps=2",
+                "adm.batch=8",
+                "adm.micro_batch=0",
+                "adm.fake_updates=2",
+                "adm.r1_weight=0.1",
+                "probe.every=2",
+                "probe.count=16",
+                "probe.batch=8",
+                "evaluate.count=16",
+                "evaluate.steps=2"};
+    }
+
+    core::TestFolder folder_;
+};
+
+}  // namespace
+
+TEST_F(Stages, of_points_come_to_the_weights_of_the_cpu_on_either_device) {
+    succeed(points("cpu", "cpu"));
+    for (const char* device : {"pretend", "pretend:1"}) {
+        const std::string output = std::string("on ") + device;
+        reset();
+        succeed(points(device, output));
+        EXPECT_GT(counts().launched(), 1000) << "it was not used";
+        EXPECT_TRUE(fs::exists(path(output) + "/evaluation.json"));
+        expect_close(path("cpu"), path(output), 1e-5);
+    }
+    const std::string ensemble = path("on pretend/ensemble");
+    succeed({"sample", ensemble, "--out", path("x.npz"), "--class", "1", "--count", "2", "--device",
+             "pretend:1"});
+    succeed({"evaluate", ensemble, "--data", end_to_end::small_points(), "--count", "20", "--out",
+             path("evaluated"), "--classifier", "", "--device", "pretend"});
+}
+
+TEST_F(Stages, of_pictures_come_to_the_weights_of_the_cpu) {
+    succeed(pictures("cpu", "cpu"));
+    succeed(pictures("pretend:1", "device"));
+    expect_close(path("cpu"), path("device"), 1e-4);
+
+    const auto drawn = [&](const std::string& device) {
+        const auto source =
+            serving::served_source("m", path("device/ensemble"),
+                                   {.engine = inference::engine_of("torch", "fp32", device)});
+        server::Draw draw{.seed = 5, .number = 0, .class_id = 1};
+        return source.open()->load(0)->generate({&draw, 1}, {}).front().image.pixels;
+    };
+    const auto expected = drawn("cpu"), found = drawn("pretend:1");
+    ASSERT_EQ(expected.size(), found.size());
+    for (std::size_t i = 0; i < found.size(); ++i) EXPECT_NEAR(found[i], expected[i], 1);
+}
+
+TEST_F(Stages, run_in_half_precision_with_checkpointing_and_resume) {
+    const Words half = {"activation_checkpointing=true",
+                        "adm.r1_weight=0",
+                        "checkpoint_seconds=0",
+                        "teacher.steps=2",
+                        "students.widths=[]",
+                        "students.channel_mult=[]",
+                        "students.depths=[]"};
+    for (const char* precision : {"bf16", "fp16"}) {
+        const std::string output = path(precision);
+        succeed(with(with(pictures("pretend", precision), half),
+                     {std::string("precision=") + precision}));
+        for (const auto& [file, bytes] : end_to_end::weights_of(output))
+            EXPECT_TRUE(backends::read_parameters(fs::path(output) / file).all_finite()) << file;
+    }
+}
+
+TEST_F(Stages, of_latents_train_low_rank_deltas) {
+    const models::SmallStableDiffusion diffusion(1);
+    core::write_text(path("prompts.txt"), "a photo of a cat\nmany a dog\ntwo black bags\n");
+    const auto latents = [&](const std::string& device) {
+        succeed({"run", std::string(ATELIER_SOURCE_DIR) + "/configs/sd15-msd4-dm.toml",
+                 "device=" + device, "precision=fp32", "threads=1", "students.threads=1",
+                 "students.parallel=1", "students.lora_rank=2",
+                 "data.path=prompts:" + path("prompts.txt"), "data.shape=[4,8,8]",
+                 "teacher.path=" + diffusion.path().string(), "output=" + path(device),
+                 "partition.students=1", "dm.steps=2", "dm.batch=2", "dm.micro_batch=2",
+                 "dm.fake_updates=1", "probe.every=0", "probe.count=2"});
+    };
+    latents("cpu");
+    latents("pretend");
+    expect_close(path("cpu"), path("pretend"), 1e-4);
+    for (const Words& more :
+         {Words{path("pretend/ensemble"), "--out", path("a.npz")},
+          Words{diffusion.path().string(), "--steps", "2", "--out", path("b.npz")}})
+        succeed(
+            with({"sample"}, with(more, {"--prompt", "a photo of a cat", "--device", "pretend"})));
+}
+
+}  // namespace atelier::pretend
