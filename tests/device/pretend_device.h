@@ -38,7 +38,8 @@ void reset();
 std::int64_t bytes_held();
 std::int64_t peak_bytes();
 
-/// From now on allocations beyond `bytes` throw c10::OutOfMemoryError; 0: never.
+/// From now on the device has so much memory, and allocations beyond it throw
+/// c10::OutOfMemoryError; 0: no limit, and not known.
 void limit_memory(std::int64_t bytes);
 
 }  // namespace atelier::pretend

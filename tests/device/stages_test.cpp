@@ -144,11 +144,16 @@ TEST_F(Stages, of_pictures_come_to_the_weights_of_the_cpu) {
     for (std::size_t i = 0; i < found.size(); ++i) EXPECT_NEAR(found[i], expected[i], 1);
 }
 
-TEST_F(Stages, run_in_half_precision_with_checkpointing_and_resume) {
+TEST_F(Stages, run_in_half_precision_with_activation_checkpointing) {
     const Words half = {"activation_checkpointing=true",
                         "adm.r1_weight=0",
                         "checkpoint_seconds=0",
-                        "teacher.steps=2",
+                        "teacher.steps=1",
+                        "dm.steps=1",
+                        "dm.fake_updates=1",
+                        "adm.steps=1",
+                        "adm.fake_updates=1",
+                        "evaluate.count=8",
                         "students.widths=[]",
                         "students.channel_mult=[]",
                         "students.depths=[]"};
@@ -181,6 +186,70 @@ TEST_F(Stages, of_latents_train_low_rank_deltas) {
           Words{diffusion.path().string(), "--steps", "2", "--out", path("b.npz")}})
         succeed(
             with({"sample"}, with(more, {"--prompt", "a photo of a cat", "--device", "pretend"})));
+}
+
+TEST_F(Stages, that_run_out_of_memory_say_which_micro_batch_fits) {
+    constexpr std::int64_t room = 24'000'000;
+    const auto train = [&](const std::string& output, const std::string& micro_batch) {
+        Words words = with(pictures("pretend", output),
+                           {"teacher.batch=64", "teacher.steps=1", "network.model_channels=32",
+                            "teacher.micro_batch=" + micro_batch});
+        words[0] = "teacher";
+        limit_memory(bytes_held() + room);
+        const cli::Answer answer = cli::atelier(words);
+        limit_memory(0);
+        return answer;
+    };
+    const cli::Answer small = train("small", "0");
+    EXPECT_EQ(small.code, 1);
+    core::expect_contains(small.error, "teacher: step 0 needs more memory than the device has");
+    core::expect_contains(small.error, "lower teacher.micro_batch (64)");
+
+    // The estimate includes the context that a GPU's libraries allocate.
+    constexpr std::int64_t context = 1'000'000'000;
+    const at::Tensor of_libraries =
+        at::empty({context}, at::TensorOptions(at::kByte).device("pretend"));
+    const std::string error = train("named", "0").error, before = "set teacher.micro_batch = ";
+    const auto begin = error.find(before), end = error.find(',', begin);
+    ASSERT_NE(begin, std::string::npos) << error;
+    const std::string fitting = error.substr(begin + before.size(), end - begin - before.size());
+    EXPECT_EQ(train("fitting", fitting).code, 0) << fitting;
+}
+
+TEST_F(Stages, set_the_switches_of_their_precision) {
+    for (const auto& [precision, deterministic] :
+         {std::pair("tf32", false), std::pair("fp32", true)}) {
+        Words words = with(points("pretend", precision),
+                           {std::string("precision=") + precision,
+                            deterministic ? "deterministic=true" : "deterministic=false"});
+        words[0] = "teacher";
+        succeed(words);
+        const at::Context& context = at::globalContext();
+        const bool tf32 = precision == std::string("tf32");
+        EXPECT_EQ(context.allowTF32CuBLAS(), tf32);
+        EXPECT_EQ(context.allowTF32CuDNN(), tf32);
+        EXPECT_EQ(context.benchmarkCuDNN(), !deterministic);
+        EXPECT_EQ(context.deterministicCuDNN(), deterministic);
+        EXPECT_EQ(context.deterministicAlgorithms(), deterministic);
+        EXPECT_FALSE(context.deterministicFillUninitializedMemory());
+        if (deterministic) EXPECT_STREQ(std::getenv("CUBLAS_WORKSPACE_CONFIG"), ":4096:8");
+    }
+}
+
+TEST_F(Stages, of_classifiers_come_to_the_weights_of_the_cpu) {
+    end_to_end::write_images(path("pictures"), 64, 8, 1);
+    for (const char* device : {"cpu", "pretend:1"}) {
+        reset();
+        succeed({"classifier", std::string(ATELIER_SOURCE_DIR) + "/configs/classifier.toml",
+                 std::string("device=") + device, "data.path=" + path("pictures"),
+                 "output=" + path(device), "threads=1", "width=8", "features=16", "batch=16",
+                 "steps=4", "bfloat16=false"});
+    }
+    EXPECT_GT(counts().launched(), 100) << "it was not used";
+    const auto expected = backends::read_parameters(path("cpu/classifier.safetensors")),
+               found = backends::read_parameters(path("pretend:1/classifier.safetensors"));
+    for (const auto& [name, tensor] : expected.tensors())
+        EXPECT_TRUE(at::allclose(found.at(name), tensor, 1e-3, 1e-4)) << name;
 }
 
 }  // namespace atelier::pretend

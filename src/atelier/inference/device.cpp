@@ -1,6 +1,7 @@
 #include "atelier/inference/device.h"
 
 #include <ATen/Context.h>
+#include <c10/core/CachingDeviceAllocator.h>
 #include <c10/core/impl/VirtualGuardImpl.h>
 #include <dlfcn.h>
 #include <fmt/format.h>
@@ -164,6 +165,15 @@ at::Device device_of(const std::string& name) {
     if (!why.empty())
         throw core::UsageError(fmt::format("device \"{}\": {}; or use cpu", name, why));
     return device;
+}
+
+double memory_of(const std::string& name) {
+    const at::Device device = device_of(name);
+    if (device.is_cpu()) return 0;
+    auto* allocator = dynamic_cast<c10::DeviceAllocator*>(c10::GetAllocator(device.type()));
+    if (!allocator) return 0;
+    const auto index = device.has_index() ? device.index() : c10::DeviceIndex{0};
+    return static_cast<double>(allocator->getMemoryInfo(index).second);
 }
 
 int usable_gpus() { return cuda_problem(cuda_here(), 0).empty() ? cuda_here().devices : 0; }

@@ -20,6 +20,9 @@ at::Device device_of(const std::string& name);
 /// Whether device_of would succeed.
 bool has_device(const std::string& name);
 
+/// Bytes of memory of a device that exists; 0 where that is not known, as of the CPU.
+double memory_of(const std::string& name);
+
 /// How many GPUs LibTorch can use here.
 int usable_gpus();
 

@@ -274,6 +274,7 @@ private:
         auto settings =
             context_.loop_settings(fmt::format("student {} {}", student_, name_of(kind)),
                                    stage.path() / "training", cell_, context_.conditions());
+        settings.stage = name_of(kind);
         settings.keep_best = keep_best;
         if (kind == StageKind::tsm) settings.probe_every = config_.probe.sampler_every;
         training::LoopResult result = training::run_stage(matching, settings);
