@@ -229,7 +229,8 @@ TEST(Optimizer, skips_what_is_not_finite_without_reading_it) {
         optimizer.update_unread(gradients(gradient), loss);
         const backends::Parameters after = optimizer.state();
         for (const auto& [name, tensor] : after.tensors()) {
-            if (name != "updates") EXPECT_TRUE(at::equal(tensor, before.at(name))) << name;
+            if (name == "updates") continue;
+            EXPECT_TRUE(at::equal(tensor, before.at(name))) << name;
         }
     }
 }
