@@ -32,6 +32,18 @@ TEST(RandomStreams, fill_normal_gives_the_sequence_of_normal) {
     }
 }
 
+TEST(RandomStreams, skipping_is_drawing_without_looking) {
+    for (const int before : {0, 1, 3, 4, 5}) {
+        for (const std::uint64_t skipped : {0, 1, 2, 3, 4, 5, 7, 8, 9, 1001}) {
+            RandomStream drawn(3, "noise", 5), skipping(3, "noise", 5);
+            for (int i = 0; i < before; ++i) drawn.next32(), skipping.next32();
+            for (std::uint64_t i = 0; i < skipped; ++i) drawn.next32();
+            skipping.skip(skipped);
+            for (int i = 0; i < 6; ++i) EXPECT_EQ(skipping.next32(), drawn.next32());
+        }
+    }
+}
+
 TEST(RandomStreams, a_shorter_draw_is_the_beginning_of_a_longer_one) {
     std::vector<float> shorter(101), longer(1000);
     RandomStream(1, "noise").fill_normal(shorter);

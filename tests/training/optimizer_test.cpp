@@ -109,23 +109,28 @@ TEST(Optimizer, matches_adamw_in_double_precision_with_warmup_decay_clipping_and
         .final_share = 0.1,
         .ema_decay = 0.35};  // from the third update on, the decay is the configured one
     constexpr std::int64_t total = 12;
-    backends::Parameters parameters = three_tensors();
-    Optimizer optimizer(parameters, settings, total);
-    Reference reference(parameters, settings, total);
-    int clipped = 0;
-    for (std::int64_t t = 0; t < total; ++t) {
-        std::vector<Tensor> gradients{values_of("ga", t, {4, 3}) * (t % 3 == 0 ? 4 : 0.3),
-                                      values_of("gb", t, {5}) * 0.5, values_of("gc", t, {})};
-        if (t % 4 == 2) gradients[1] = Tensor();  // moments and weights decay nevertheless
-        reference.update(gradients);
-        clipped += optimizer.update(gradients) > settings.clip;
-        SCOPED_TRACE(t);
-        Reference::expect_near(parameters, reference.values());
-        Reference::expect_near(optimizer.averaged(), reference.average());
+    for (const bool unread : {false, true}) {
+        backends::Parameters parameters = three_tensors();
+        Optimizer optimizer(parameters, settings, total);
+        Reference reference(parameters, settings, total);
+        int clipped = 0;
+        for (std::int64_t t = 0; t < total; ++t) {
+            std::vector<Tensor> gradients{values_of("ga", t, {4, 3}) * (t % 3 == 0 ? 4 : 0.3),
+                                          values_of("gb", t, {5}) * 0.5, values_of("gc", t, {})};
+            if (t % 4 == 2) gradients[1] = Tensor();  // moments and weights decay nevertheless
+            reference.update(gradients);
+            const double norm =
+                unread ? optimizer.update_unread(gradients, at::zeros({})).item<double>()
+                       : optimizer.update(gradients);
+            clipped += norm > settings.clip;
+            SCOPED_TRACE(t);
+            Reference::expect_near(parameters, reference.values());
+            Reference::expect_near(optimizer.averaged(), reference.average());
+        }
+        EXPECT_GT(clipped, 2);
+        EXPECT_LT(clipped, total - 2);
+        EXPECT_EQ(optimizer.updates_done(), total);
     }
-    EXPECT_GT(clipped, 2);
-    EXPECT_LT(clipped, total - 2);
-    EXPECT_EQ(optimizer.updates_done(), total);
 }
 
 TEST(Optimizer, the_rate_warms_up_and_decays_linearly) {
@@ -208,6 +213,36 @@ TEST(Optimizer, a_non_finite_gradient_updates_nothing) {
         expect_same_bits(optimizer.state(), before);
         EXPECT_EQ(optimizer.updates_done(), 1);
     }
+}
+
+TEST(Optimizer, skips_what_is_not_finite_without_reading_it) {
+    const Tensor good = at::ones({}), bad = at::full({}, std::numeric_limits<double>::infinity());
+    for (const auto& [gradient, loss] :
+         {std::pair(bad, good), std::pair(good, bad), std::pair(good, bad - bad)}) {
+        backends::Parameters parameters = three_tensors();
+        Optimizer optimizer(parameters, {.lr = 0.1, .clip = 1}, 10);
+        const auto gradients = [](const Tensor& last) {
+            return std::vector<Tensor>{at::ones({4, 3}), at::ones({5}), last.clone()};
+        };
+        optimizer.update_unread(gradients(good), good);
+        const backends::Parameters before = optimizer.state().clone();
+        optimizer.update_unread(gradients(gradient), loss);
+        const backends::Parameters after = optimizer.state();
+        for (const auto& [name, tensor] : after.tensors()) {
+            if (name == "updates") continue;
+            EXPECT_TRUE(at::equal(tensor, before.at(name))) << name;
+        }
+    }
+}
+
+TEST(Optimizer, one_gradient_shared_by_two_tensors_is_clipped_once_where_it_is_not_read) {
+    backends::Parameters parameters({{"a", at::zeros({2})}, {"b", at::zeros({2})}});
+    Optimizer optimizer(parameters, {.lr = 0.1, .clip = 0.5}, 10);
+    const Tensor shared = at::tensor({3.0F, 4.0F});
+    optimizer.update_unread({shared, shared}, at::zeros({}));
+    const double scale = 0.5 / std::sqrt(50.0);
+    for (const char* moment : {"first_moment/a", "first_moment/b"})
+        EXPECT_TRUE(at::allclose(optimizer.state().at(moment), at::tensor({0.3F, 0.4F}) * scale));
 }
 
 TEST(Optimizer, counts_beyond_the_precision_of_float32) {

@@ -170,7 +170,7 @@ TEST_F(Resume, the_interval_between_checkpoints_changes_no_bits) {
     expect_same_run(broken, rarely, whole, expected);
 }
 
-TEST(Interruption, a_signal_saves_the_step_and_the_next_call_resumes) {
+TEST(Interruption, a_signal_saves_within_the_step_and_the_next_call_resumes) {
     // The flag that a signal sets cannot be reset, so another process receives it; that process is
     // started with the folder as an argument.
     GTEST_FLAG_SET(death_test_style, "threadsafe");
@@ -191,9 +191,11 @@ TEST(Interruption, a_signal_saves_the_step_and_the_next_call_resumes) {
                 std::exit(130);
             }
         },
-        ::testing::ExitedWithCode(130), "small stage stopped at step 6 of 12");
+        ::testing::ExitedWithCode(130), "small stage stopped at step 5 of 12");
     ::unsetenv("ATELIER_TEST_FOLDER");
-    ASSERT_EQ(CheckpointFolder(broken.folder / "checkpoints").latest()->step, 6);
+    const Checkpoint left = *CheckpointFolder(broken.folder / "checkpoints").latest();
+    ASSERT_EQ(left.step, 5);
+    ASSERT_EQ(left.scalar("updates_begun"), 1) << "the first of the critic's two";
     const LoopSettings whole = best_of(folder / "whole");
     const LoopResult expected = train(whole);
     expect_same_run(broken, train(broken), whole, expected);

@@ -159,7 +159,7 @@ nlohmann::json training_figures(const BenchmarkArguments& arguments,
          {},
          {}},
         settings, {model.noise, compute, 0, "benchmark"});
-    const planning::ExecutionMode mode{engine.device.is_cuda(), compute.type.has_value(),
+    const planning::ExecutionMode mode{!engine.device.is_cpu(), compute.type.has_value(),
                                        compute.recompute};
     const planning::DistillationCost sizes =
         planning::distillation_cost(settings, model.network, model.network, mode);
@@ -175,8 +175,8 @@ nlohmann::json training_figures(const BenchmarkArguments& arguments,
         planning::own_bytes(mode) - there + planning::distillation_bytes(sizes, at_once, mode);
     training::Stepper stepper(matching);
     std::int64_t step = 0;
-    const auto cycle =
-        metrics::median_seconds([&] { stepper.step(step++); }, warmup_cycles, arguments.runs);
+    const auto cycle = metrics::median_seconds([&] { stepper.step(step++).read(); }, warmup_cycles,
+                                               arguments.runs);
     const auto images = static_cast<double>(arguments.batch * (settings.fake_updates + 1));
     return {{"seconds_per_cycle", cycle.median},
             {"computed_in", compute.type ? "bf16" : "fp32"},

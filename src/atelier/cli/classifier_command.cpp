@@ -2,6 +2,7 @@
 
 #include <CLI/CLI.hpp>
 
+#include "atelier/backends/torch/accelerator.h"
 #include "atelier/cli/commands.h"
 #include "atelier/cli/with_ranks.h"
 #include "atelier/core/error.h"
@@ -12,6 +13,7 @@
 #include "atelier/core/schema.h"
 #include "atelier/core/signals.h"
 #include "atelier/data/loader.h"
+#include "atelier/inference/device.h"
 #include "atelier/metrics/features.h"
 #include "atelier/training/loop.h"
 #include "atelier/training/run_directory.h"
@@ -22,7 +24,7 @@ namespace {
 
 struct ClassifierRun {
     std::int64_t seed = 0, threads = 2, batch = 128, width = 32, features = 128;
-    std::string output, data_path, test_path;
+    std::string output, data_path, test_path, device = "cpu";
     metrics::ClassificationSettings training;
 };
 
@@ -33,6 +35,7 @@ core::Schema schema_of(ClassifierRun& run) {
                   "CPU threads; 0: as many as there are processors, and never more",
                   {.min = 0, .affects_result = false});
     schema.text("output", &run.output, "where training goes and the classifier ends up", {}, false);
+    schema.text("device", &run.device, "cpu, cuda or cuda:N", {}, false);
     schema.text("data.path", &run.data_path, "labelled images");
     schema.text("data.test_path", &run.test_path,
                 "held-out images to try it on; empty: the test split of data.path", {}, false);
@@ -58,6 +61,8 @@ void train(const std::string& path, const std::vector<std::string>& overrides) {
     schema.read(path, overrides);
     if (run.output.empty() || run.data_path.empty())
         throw core::UsageError("output and data.path must be given");
+    const at::Device device = inference::device_of(run.device);
+    if (!device.is_cpu()) backends::configure_accelerators({});
     at::set_num_threads(static_cast<int>(core::threads_within(run.threads, "threads")));
     core::keep_freed_memory();
     const auto data = data::open_dataset({.path = run.data_path, .split = "train", .limit = 0});
@@ -85,7 +90,7 @@ void train(const std::string& path, const std::vector<std::string>& overrides) {
     const networks::ClassifierConfig config{data->spec().shape[1], data->spec().shape[0],
                                             data->classes(), run.width, run.features};
     backends::Parameters parameters =
-        metrics::init_classifier(config, static_cast<std::uint64_t>(run.seed));
+        metrics::init_classifier(config, static_cast<std::uint64_t>(run.seed)).to(device);
     data::Loader loader(data, {.batch = run.batch,
                                .horizontal_flips = false,
                                .seed = static_cast<std::uint64_t>(run.seed),

@@ -17,6 +17,7 @@
 #include "atelier/pipeline/stages.h"
 #include "atelier/pipeline/start_run.h"
 #include "atelier/planning/dry_run.h"
+#include "atelier/training/loop.h"
 
 namespace atelier::cli {
 
@@ -71,12 +72,17 @@ void with_run(const ConfigArguments& arguments, std::optional<std::int64_t> stud
         }
         const bool sharded = !arguments.shard.empty();
         if (sharded) context.set_shard(core::shard_of(arguments.shard));
-        pipeline::start_run(context,
-                            {.lock_folder = lock_folder,
-                             .locks = !sharded,
-                             .trains = trains,
-                             .all_stages = all_stages},
-                            work);
+        try {
+            pipeline::start_run(context,
+                                {.lock_folder = lock_folder,
+                                 .locks = !sharded,
+                                 .trains = trains,
+                                 .all_stages = all_stages},
+                                work);
+        } catch (const training::OutOfMemory& error) {
+            core::fail("{}{}", error.what(),
+                       planning::advice_on_memory(context.loaded(), error.stage));
+        }
     });
 }
 

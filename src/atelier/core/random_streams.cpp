@@ -50,6 +50,17 @@ std::uint32_t RandomStream::next32() {
     return words_[used_++];
 }
 
+void RandomStream::skip(std::uint64_t count) {
+    const auto left = static_cast<std::uint64_t>(4 - used_);
+    if (count < left) {
+        used_ += static_cast<int>(count);
+        return;
+    }
+    block_ += (count - left) / 4;
+    used_ = 4;
+    for (std::uint64_t i = 0; i < (count - left) % 4; ++i) next32();
+}
+
 std::uint64_t RandomStream::next64() {
     const std::uint64_t low = next32();
     return low | static_cast<std::uint64_t>(next32()) << 32;

@@ -32,6 +32,14 @@ public:
     double normal();
     void fill_normal(std::span<float> out);
 
+    /// Passes over `count` 32-bit words; a normal number takes one, and numbers of 64 bits two.
+    void skip(std::uint64_t count);
+
+    /// What philox4x32 makes the words of a stream from: words 4 b to 4 b + 3 from this key and the
+    /// counter (b, index), each as two halves, the lower first.
+    const std::array<std::uint32_t, 2>& key() const { return key_; }
+    std::uint64_t index() const { return index_; }
+
     /// A uniformly random order of 0..count-1 (Fisher-Yates).
     std::vector<std::int64_t> permutation(std::int64_t count);
 

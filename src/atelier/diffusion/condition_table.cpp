@@ -1,5 +1,6 @@
 #include "atelier/diffusion/condition_table.h"
 
+#include "atelier/backends/torch/transfer.h"
 #include "atelier/core/error.h"
 
 namespace atelier::diffusion {
@@ -54,10 +55,11 @@ Condition ConditionTable::of(std::span<const std::int64_t> labels, at::Device de
             core::fail("condition {} is out of range; there are 0 to {}", labels[i], size_ - 1);
         indices.mutable_data_ptr<std::int64_t>()[i] = labels[i] < 0 ? size_ : labels[i];
     }
-    if (stored_) return {stored_rows(labels).to(device)};
+    if (stored_) return {backends::to_device(stored_rows(labels), device)};
     if (!rows_.defined())
-        return {at::one_hot(indices, size_ + 1).narrow(1, 0, size_).to(at::kFloat).to(device)};
-    const Tensor chosen = rows_.index_select(0, indices).to(device);
+        return {backends::to_device(
+            at::one_hot(indices, size_ + 1).narrow(1, 0, size_).to(at::kFloat), device)};
+    const Tensor chosen = backends::to_device(rows_.index_select(0, indices), device);
     if (are_ids_) return {.labels = {}, .ids = chosen};
     return {chosen};
 }

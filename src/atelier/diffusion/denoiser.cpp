@@ -1,5 +1,6 @@
 #include "atelier/diffusion/denoiser.h"
 
+#include "atelier/backends/torch/transfer.h"
 #include "atelier/core/error.h"
 #include "atelier/diffusion/encoded_text.h"
 
@@ -14,7 +15,7 @@ Condition one_hot(std::span<const std::int64_t> labels, std::int64_t classes, at
             core::fail("class {} is out of range; the model knows 0 to {}", labels[i], classes - 1);
         rows[static_cast<std::int64_t>(i)][labels[i]] = 1;
     }
-    return {encoded.to(device)};
+    return {backends::to_device(encoded, device)};
 }
 
 Condition Condition::rows(std::int64_t first, std::int64_t count) const {

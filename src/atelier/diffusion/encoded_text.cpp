@@ -1,6 +1,7 @@
 #include "atelier/diffusion/encoded_text.h"
 
 #include "atelier/backends/torch/torch_ops.h"
+#include "atelier/backends/torch/transfer.h"
 
 namespace atelier::diffusion {
 
@@ -11,7 +12,8 @@ Tensor end_positions(const networks::ClipText& tower, const Tensor& ids) {
 
 EncodedText encode_text(const networks::ClipText& tower, const backends::Parameters& parameters,
                         const Tensor& token_ids) {
-    const Tensor ids = token_ids.to(parameters.tensors().begin()->second.device());
+    const Tensor ids =
+        backends::to_device(token_ids, parameters.tensors().begin()->second.device());
     const auto forward = [&](graph::Builder& ops, std::span<const graph::Value> in) {
         return std::vector{tower.forward(ops, in[0])};
     };

@@ -2,6 +2,8 @@
 
 #include <cmath>
 
+#include "atelier/diffusion/device_normals.h"
+
 namespace atelier::diffusion {
 
 std::vector<double> karras_levels(double sigma_min, double sigma_max, std::int64_t count,
@@ -41,6 +43,27 @@ Tensor normal_tensor(core::RandomStream& stream, at::IntArrayRef shape) {
     Tensor noise = at::empty(shape, at::kFloat);
     stream.fill_normal({noise.mutable_data_ptr<float>(), static_cast<std::size_t>(noise.numel())});
     return noise;
+}
+
+std::vector<Tensor> normal_rows(std::span<const core::RandomStream> streams, at::IntArrayRef row,
+                                std::int64_t first, std::int64_t count, at::Device device) {
+    std::vector<std::int64_t> shape{count};
+    shape.insert(shape.end(), row.begin(), row.end());
+    const std::int64_t each = c10::multiply_integers(row);
+    std::vector<Tensor> rows;
+    if (!device.is_cpu()) {
+        const Tensor all = device_normals(streams, first * each, count * each, device);
+        for (const Tensor& of_stream : all.unbind()) rows.push_back(of_stream.reshape(shape));
+        return rows;
+    }
+    for (core::RandomStream stream : streams) {
+        // Normal numbers come in pairs.
+        const auto before = static_cast<std::uint64_t>(first * each);
+        stream.skip(before / 2 * 2);
+        if (before % 2 == 1) stream.normal();
+        rows.push_back(normal_tensor(stream, shape));
+    }
+    return rows;
 }
 
 Tensor image_noise(std::uint64_t seed, std::int64_t first, std::int64_t count,

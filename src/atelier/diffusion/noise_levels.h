@@ -25,6 +25,13 @@ Tensor indexed_levels(core::RandomStream& stream, std::int64_t count,
 /// Standard normal values from a stream, float32 of `shape`.
 Tensor normal_tensor(core::RandomStream& stream, at::IntArrayRef shape);
 
+/// Rows first..first+count-1 of the standard normal values, float32 of [N, row...], that each of
+/// these streams begins with; [count, row...] for each stream, on `device`. The rows before them
+/// are not computed. The CPU draws with the streams; on accelerators the same bits are computed
+/// there, by tensor operations, for all streams together.
+std::vector<Tensor> normal_rows(std::span<const core::RandomStream> streams, at::IntArrayRef row,
+                                std::int64_t first, std::int64_t count, at::Device device);
+
 /// The noise of images first..first+count-1 of `seed`, [count, shape...]; that of image i is a
 /// function of (seed, i) alone.
 Tensor image_noise(std::uint64_t seed, std::int64_t first, std::int64_t count,

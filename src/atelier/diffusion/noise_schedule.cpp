@@ -2,7 +2,10 @@
 
 #include <algorithm>
 #include <cmath>
+#include <map>
+#include <mutex>
 
+#include "atelier/backends/torch/transfer.h"
 #include "atelier/core/error.h"
 
 namespace atelier::diffusion {
@@ -30,13 +33,25 @@ std::vector<double> ddpm_levels(const DdpmSchedule& schedule) {
     return levels;
 }
 
+/// ln of a schedule's levels, float64; made once for each schedule.
+const backends::DeviceConstant& log_levels_of(const DdpmSchedule& schedule) {
+    static std::mutex mutex;
+    static std::map<std::vector<double>, backends::DeviceConstant> all;
+    const std::lock_guard lock(mutex);
+    auto found = all.find(schedule.alphas_cumprod);
+    if (found == all.end()) {
+        const Tensor levels = at::tensor(ddpm_levels(schedule), at::kDouble);
+        found = all.try_emplace(schedule.alphas_cumprod, levels.log()).first;
+    }
+    return found->second;
+}
+
 /// The time step whose level is sigma, interpolated in ln sigma and clamped to the first and last
 /// step.
 Tensor ddpm_timestep(const Tensor& sigma, const DdpmSchedule& schedule) {
     const auto last = static_cast<std::int64_t>(schedule.alphas_cumprod.size()) - 1;
     if (last == 0) return at::zeros_like(sigma);
-    const Tensor log_levels =
-                     at::tensor(ddpm_levels(schedule), at::kDouble).log().to(sigma.device()),
+    const Tensor log_levels = log_levels_of(schedule).on(sigma.device()),
                  log_sigma = sigma.to(at::kDouble).log();
     const Tensor above = at::searchsorted(log_levels, log_sigma).clamp(1, last), below = above - 1;
     const Tensor from = log_levels.index_select(0, below), to = log_levels.index_select(0, above);
@@ -118,8 +133,8 @@ double NoiseKind::initial_noise_scale(const NoiseSchedule& of) { return of.sigma
 
 Preconditioning EdmNoise::preconditioning(const NoiseSchedule& of, const Tensor& sigma) {
     const double sigma_data = of.sigma_data;
-    const Tensor total = sigma * sigma + sigma_data * sigma_data;
-    return {sigma_data * sigma_data / total, sigma * sigma_data / total.sqrt(), 1.0 / total.sqrt(),
+    const Tensor total = sigma * sigma + sigma_data * sigma_data, root = total.sqrt();
+    return {sigma_data * sigma_data / total, sigma * sigma_data / root, 1.0 / root,
             sigma.log() / 4};
 }
 

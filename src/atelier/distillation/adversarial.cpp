@@ -47,11 +47,14 @@ void check_head(const backends::Parameters& head, const networks::Network& netwo
 
 Tensor generator_gan_loss(const Tensor& fake_logits) { return at::softplus(-fake_logits).mean(); }
 
+Tensor loss_on_real(const Tensor& real_logits) { return at::softplus(-real_logits).mean(); }
+
+Tensor loss_on_fake(const Tensor& fake_logits) { return at::softplus(fake_logits).mean(); }
+
 Tensor discriminator_loss(const Tensor& real_logits, const Tensor& fake_logits,
                           double fake_weight) {
-    const Tensor on_real = at::softplus(-real_logits).mean();
-    return fake_logits.numel() > 0 ? fake_weight * at::softplus(fake_logits).mean() + on_real
-                                   : on_real;
+    const Tensor on_real = loss_on_real(real_logits);
+    return fake_logits.numel() > 0 ? fake_weight * loss_on_fake(fake_logits) + on_real : on_real;
 }
 
 Tensor r1_penalty(const Tensor& real_logits, const Tensor& x_t) {

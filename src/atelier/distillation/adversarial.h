@@ -32,7 +32,11 @@ void check_head(const backends::Parameters& head, const networks::Network& netwo
 /// mean softplus(-h(fake)): the generator's non-saturating loss.
 Tensor generator_gan_loss(const Tensor& fake_logits);
 
-/// fake_weight mean softplus(h(fake)) + mean softplus(-h(real)). `fake_logits` may be empty.
+/// The discriminator's losses, mean softplus(-h(real)) and mean softplus(h(fake)).
+Tensor loss_on_real(const Tensor& real_logits);
+Tensor loss_on_fake(const Tensor& fake_logits);
+
+/// fake_weight loss_on_fake + loss_on_real. `fake_logits` may be empty.
 Tensor discriminator_loss(const Tensor& real_logits, const Tensor& fake_logits,
                           double fake_weight = 1.0);
 

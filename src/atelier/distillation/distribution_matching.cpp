@@ -1,6 +1,7 @@
 #include "atelier/distillation/distribution_matching.h"
 
 #include "atelier/backends/torch/fused_norm.h"
+#include "atelier/backends/torch/transfer.h"
 #include "atelier/core/error.h"
 #include "atelier/core/hash.h"
 #include "atelier/diffusion/samplers.h"
@@ -48,8 +49,8 @@ DistributionMatching::DistributionMatching(MatchingInputs inputs, MatchingSettin
 
 std::vector<Learner> DistributionMatching::learners() {
     return {{"fake_score", &inputs_.fake, settings_.fake, settings_.fake_updates,
-             std::max<std::int64_t>(0, settings_.critic_warmup)},
-            {"student", &inputs_.student, settings_.student, 1}};
+             std::max<std::int64_t>(0, settings_.critic_warmup), context_.compute.type},
+            {"student", &inputs_.student, settings_.student, 1, 0, context_.compute.type}};
 }
 
 diffusion::EdmDenoiser DistributionMatching::fake_score() const {
@@ -69,69 +70,77 @@ Tensor DistributionMatching::sample(const backends::Parameters& weights, const T
     return diffusion::sample_one_step(student, noise, context_.noise, condition);
 }
 
-DistributionMatching::Start DistributionMatching::draw_start(const std::string& learner,
-                                                             std::int64_t step,
-                                                             std::int64_t inner_step) const {
-    std::vector<std::int64_t> shape{settings_.batch};
-    shape.insert(shape.end(), inputs_.student_network.data_shape.begin(),
-                 inputs_.student_network.data_shape.end());
-    core::RandomStream values = stream(learner + "/noise", step, inner_step);
-    Start start{diffusion::normal_tensor(values, shape).to(device()), {}};
+std::vector<std::int64_t> DistributionMatching::draw_labels(const std::string& learner,
+                                                            std::int64_t step,
+                                                            std::int64_t inner_step) const {
+    std::vector<std::int64_t> labels;
     const auto first =
         static_cast<std::uint64_t>((step * max_inner_steps + inner_step) * settings_.batch);
     for (std::int64_t i = 0; i < settings_.batch; ++i) {
-        start.labels.push_back(classes_.at(context_.seed + core::fnv1a(learner),
-                                           first + static_cast<std::uint64_t>(i)));
+        labels.push_back(classes_.at(context_.seed + core::fnv1a(learner),
+                                     first + static_cast<std::uint64_t>(i)));
     }
-    return start;
+    return labels;
 }
 
-DistributionMatching::Noise DistributionMatching::draw_noise(const std::string& what,
-                                                             std::int64_t step,
-                                                             std::int64_t inner_step,
-                                                             std::int64_t first,
-                                                             std::int64_t last) const {
-    std::vector<std::int64_t> shape{settings_.batch};
-    shape.insert(shape.end(), inputs_.student_network.data_shape.begin(),
-                 inputs_.student_network.data_shape.end());
-    core::RandomStream levels = stream(what + "/sigma", step, inner_step),
-                       added = stream(what + "/added", step, inner_step);
-    return {diffusion::indexed_levels(levels, settings_.batch, levels_, first, last).to(device()),
-            diffusion::normal_tensor(added, shape).to(device())};
+DistributionMatching::Levels DistributionMatching::draw_levels(const std::string& what,
+                                                               std::int64_t step,
+                                                               std::int64_t inner_step,
+                                                               std::int64_t first,
+                                                               std::int64_t last) const {
+    core::RandomStream levels = stream(what + "/sigma", step, inner_step);
+    const Tensor sigma = diffusion::indexed_levels(levels, settings_.batch, levels_, first, last);
+    return {sigma, backends::to_device(sigma, device())};
 }
 
 DistributionMatching::FakeDraws DistributionMatching::draw_fake(std::int64_t step,
                                                                 std::int64_t inner_step) const {
-    FakeDraws draws{draw_start("fake", step, inner_step),
-                    draw_noise("fake", step, inner_step, 0, last_level), std::nullopt};
+    FakeDraws draws{
+        .noise = {stream("fake/noise", step, inner_step), stream("fake/added", step, inner_step)},
+        .labels = draw_labels("fake", step, inner_step),
+        .levels = draw_levels("fake", step, inner_step, 0, last_level)};
     if (!settings_.adversarial) return draws;
+    draws.noise.push_back(stream("head_real/added", step, inner_step));
     draws.real = inputs_.real(step * settings_.fake_updates + inner_step);
-    draws.real_noise =
-        draw_noise("head_real", step, inner_step, 0, settings_.adversarial->highest_level);
+    draws.real_levels =
+        draw_levels("head_real", step, inner_step, 0, settings_.adversarial->highest_level);
     return draws;
 }
 
 DistributionMatching::StudentDraws DistributionMatching::draw_student(std::int64_t step) const {
-    StudentDraws draws{draw_start("student", step, 0),
-                       draw_noise("student", step, 0, first_matching, last_matching)};
-    if (settings_.adversarial)
-        draws.gan_noise =
-            draw_noise("student_gan", step, 0, 0, settings_.adversarial->highest_level);
+    StudentDraws draws{
+        .noise = {stream("student/noise", step, 0), stream("student/added", step, 0)},
+        .labels = draw_labels("student", step, 0),
+        .levels = draw_levels("student", step, 0, first_matching, last_matching)};
+    if (settings_.adversarial) {
+        draws.noise.push_back(stream("student_gan/added", step, 0));
+        draws.gan_levels =
+            draw_levels("student_gan", step, 0, 0, settings_.adversarial->highest_level);
+    }
     if (settings_.uses_pairs()) draws.pairs = inputs_.pairs(step);
     return draws;
 }
 
-DistributionMatching::Generated DistributionMatching::generate(const Start& start,
-                                                               const MicroBatch& rows) const {
-    const diffusion::Condition condition = conditions_.of(rows.of(start.labels), device());
-    return {sample(inputs_.student, rows.of(start.noise), condition), condition};
+/// The rows of the streams' noise: what samples are made from, what is added to them, and what is
+/// added for the GAN head.
+std::vector<Tensor> DistributionMatching::noise_of(const std::vector<core::RandomStream>& streams,
+                                                   const MicroBatch& rows) const {
+    return diffusion::normal_rows(streams, inputs_.student_network.data_shape, rows.first,
+                                  rows.count, device());
 }
 
-/// `x` are the rows of the micro-batch, `noise` that of the whole batch.
-DistributionMatching::Noised DistributionMatching::noised(const Tensor& x, const Noise& noise,
+DistributionMatching::Generated DistributionMatching::generate(
+    const Tensor& noise, const std::vector<std::int64_t>& labels, const MicroBatch& rows) const {
+    const diffusion::Condition condition = conditions_.of(rows.of(labels), device());
+    return {sample(inputs_.student, noise, condition), condition};
+}
+
+/// `x` and `added` are the rows of the micro-batch, `levels` those of the whole batch.
+DistributionMatching::Noised DistributionMatching::noised(const Tensor& x, const Levels& levels,
+                                                          const Tensor& added,
                                                           const MicroBatch& rows) {
-    const Tensor sigma = rows.of(noise.sigma);
-    return {x + diffusion::expand_like(sigma, x) * rows.of(noise.added), sigma};
+    const Tensor sigma = rows.of(levels.sigma);
+    return {x + diffusion::expand_like(sigma, x) * added, sigma};
 }
 
 Loss DistributionMatching::loss(std::size_t index, std::int64_t step, std::int64_t inner_step,
@@ -148,12 +157,6 @@ Loss DistributionMatching::loss(std::size_t index, std::int64_t step, std::int64
     return loss;
 }
 
-/// What an update of the student learned about the GAN's weight applies from then on.
-void DistributionMatching::finish_update(std::size_t index) {
-    if (index == fake_score_learner || !student_draws_.last()) return;
-    gan_weight_ = student_draws_.last()->gan_weight.value_or(gan_weight_);
-}
-
 /// The balanced weight of the GAN's loss.
 bool DistributionMatching::has_value_of_first_micro_batch(std::size_t index) const {
     return index != fake_score_learner && settings_.adversarial &&
@@ -162,61 +165,79 @@ bool DistributionMatching::has_value_of_first_micro_batch(std::size_t index) con
 
 /// The fake score learns to denoise the student's current samples: mean(w (D_fake(x_t) - x)^2).
 Loss DistributionMatching::fake_loss(const FakeDraws& draws, const MicroBatch& rows) const {
+    const std::vector<Tensor> noise = noise_of(draws.noise, rows);
     Generated generated;
     {
         at::NoGradGuard no_gradients;
-        generated = generate(draws.start, rows);
+        generated = generate(noise[0], draws.labels, rows);
     }
-    const Noised at = noised(generated.x, draws.noise, rows);
+    const Noised at = noised(generated.x, draws.levels, noise[1], rows);
     const Tensor weight = diffusion::expand_like(context_.noise.loss_weight(at.sigma), generated.x);
     const auto denoised = fake_score().denoise_and_encode(at.x_t, at.sigma, generated.condition);
     const Tensor denoising = (weight * (denoised.estimate - generated.x).square()).mean();
-    Loss loss{denoising, {{"fake_loss", denoising.item<double>()}}};
-    if (settings_.adversarial) add_discriminator(loss, denoised.bottleneck, draws, rows);
+    Loss loss{denoising, {{"fake_loss", denoising}}};
+    if (settings_.adversarial)
+        add_discriminator(loss, denoised.bottleneck, draws, noise.back(), rows);
     return loss;
 }
 
 /// The samples whose noise level is within the head's range; all, if none of the batch is. `sigma`:
-/// of the whole batch.
+/// of the whole batch, on the CPU, so that their number is known without waiting for a device.
 DistributionMatching::HeadSamples DistributionMatching::head_samples(const Tensor& sigma,
                                                                      const MicroBatch& rows) const {
     const double highest = levels_[static_cast<std::size_t>(settings_.adversarial->highest_level)];
     const Tensor low = sigma <= highest * (1 + 1e-6);
     const std::int64_t of_batch = low.sum().item<std::int64_t>();
-    if (of_batch == 0) return {at::arange(rows.count, sigma.options().dtype(at::kLong)), 1.0};
+    const auto on_device = [&](const Tensor& chosen) {
+        return backends::to_device(chosen, device());
+    };
+    if (of_batch == 0) return {on_device(at::arange(rows.count, at::kLong)), 1.0};
     const Tensor chosen = at::nonzero(rows.of(low)).flatten();
     const double fraction = static_cast<double>(chosen.numel()) / static_cast<double>(of_batch);
-    return {chosen, fraction / rows.weight};
+    return {on_device(chosen), fraction / rows.weight};
 }
 
 /// Generated samples are classified at the levels at which the fake score denoised them, as far as
 /// these are within the head's range: the distribution is the same, and half an evaluation is
 /// saved.
 void DistributionMatching::add_discriminator(Loss& loss, const Tensor& bottleneck_of_fake,
-                                             const FakeDraws& draws, const MicroBatch& rows) const {
+                                             const FakeDraws& draws, const Tensor& added_to_real,
+                                             const MicroBatch& rows) const {
     const AdversarialSettings& gan = *settings_.adversarial;
-    const Tensor real = rows.of(draws.real->samples).to(device());
+    const Tensor real = backends::to_device(rows.of(draws.real->samples), device());
     const diffusion::Condition real_condition =
         conditions_.of(rows.of(draws.real->labels), real.device());
-    Noised noised_real = noised(real, draws.real_noise, rows);
+    Noised noised_real = noised(real, draws.real_levels, added_to_real, rows);
     if (gan.r1_weight > 0) noised_real.x_t.set_requires_grad(true);
 
     const diffusion::EdmDenoiser fake = fake_score();
     const BottleneckDiscriminator head(fake, inputs_.fake);
-    const HeadSamples fake_samples = head_samples(draws.noise.sigma, rows);
+    const HeadSamples fake_samples = head_samples(draws.levels.on_host, rows);
     const Tensor on_fake = head.logits(bottleneck_of_fake.index_select(0, fake_samples.rows));
     const backends::DoubleBackwardGuard twice_differentiable(gan.r1_weight > 0);
     const Tensor on_real = head.logits(noised_real.x_t, noised_real.sigma, real_condition);
-    loss.value = loss.value + gan.discriminator_weight *
-                                  discriminator_loss(on_real, on_fake, fake_samples.weight);
-    if (gan.r1_weight > 0)
-        loss.value = loss.value + gan.r1_weight * r1_penalty(on_real, noised_real.x_t);
-    loss.metrics.emplace_back("real_logit", on_real.mean().item<double>());
-    if (on_fake.numel() > 0) loss.metrics.emplace_back("fake_logit", on_fake.mean().item<double>());
+    const bool together = device().is_cpu();
+    if (together) {
+        loss.value = loss.value + gan.discriminator_weight *
+                                      discriminator_loss(on_real, on_fake, fake_samples.weight);
+    } else {
+        // Differentiated apart, gradients of what both graphs read are summed in one operation, in
+        // float32, instead of one by one.
+        loss.apart = gan.discriminator_weight * loss_on_real(on_real);
+        if (on_fake.numel() > 0)
+            loss.value =
+                loss.value + gan.discriminator_weight * fake_samples.weight * loss_on_fake(on_fake);
+    }
+    if (gan.r1_weight > 0) {
+        Tensor& term = together ? loss.value : loss.apart;
+        term = term + gan.r1_weight * r1_penalty(on_real, noised_real.x_t);
+    }
+    loss.metrics.emplace_back("real_logit", on_real.mean());
+    if (on_fake.numel() > 0) loss.metrics.emplace_back("fake_logit", on_fake.mean());
 }
 
 Tensor DistributionMatching::matching_gradient(const Generated& generated, const Noised& at,
-                                               Metrics& metrics) const {
+                                               Measurements& metrics) const {
     at::NoGradGuard no_gradients;
     const diffusion::EdmDenoiser fake_model = fake_score();
     const Tensor real = inputs_.teacher.denoise(at.x_t, at.sigma, generated.condition);
@@ -225,8 +246,7 @@ Tensor DistributionMatching::matching_gradient(const Generated& generated, const
     // A fake score that follows the student closely denoises its samples at least as well as the
     // teacher does.
     metrics.emplace_back(
-        "fake_lag", ((fake - generated.x).square().mean() / (real - generated.x).square().mean())
-                        .item<double>());
+        "fake_lag", (fake - generated.x).square().mean() / (real - generated.x).square().mean());
     const Tensor gradient = distribution_matching_gradient(generated.x, real, fake);
     if (!settings_.adversarial || settings_.adversarial->divergence == "reverse_kl")
         return gradient;
@@ -251,10 +271,11 @@ Tensor DistributionMatching::score_identity_loss(const Generated& generated,
 }
 
 Loss DistributionMatching::student_loss(StudentDraws& draws, const MicroBatch& rows) const {
-    const Generated generated = generate(draws.start, rows);
+    const std::vector<Tensor> noise = noise_of(draws.noise, rows);
+    const Generated generated = generate(noise[0], draws.labels, rows);
     const bool identity = settings_.loss == MatchingLoss::score_identity;
     const Tensor source = identity ? generated.x : generated.x.detach();
-    const Noised at = noised(source, draws.noise, rows);
+    const Noised at = noised(source, draws.levels, noise[1], rows);
     Loss loss;
     Tensor dm_gradient;  // d loss / d x, for the log and the GAN balance
     if (identity) {
@@ -266,18 +287,19 @@ Loss DistributionMatching::student_loss(StudentDraws& draws, const MicroBatch& r
         loss.value = loss_with_gradient(generated.x, gradient);
         dm_gradient = gradient / static_cast<double>(gradient.numel());
     }
-    loss.metrics.emplace_back("student_loss", loss.value.item<double>());
-    loss.metrics.emplace_back("dm_gradient", dm_gradient.norm().item<double>());
-    if (settings_.adversarial) add_gan(loss, generated, dm_gradient, draws, rows);
+    const Tensor norm = dm_gradient.norm();
+    loss.metrics.emplace_back("student_loss", loss.value);
+    loss.metrics.emplace_back("dm_gradient", norm);
+    if (settings_.adversarial) add_gan(loss, generated, norm, draws, noise.back(), rows);
     if (draws.pairs) add_regression(loss, *draws.pairs, rows);
     return loss;
 }
 
-void DistributionMatching::add_gan(Loss& loss, const Generated& generated,
-                                   const Tensor& dm_gradient, StudentDraws& draws,
+void DistributionMatching::add_gan(Loss& loss, const Generated& generated, const Tensor& dm_norm,
+                                   StudentDraws& draws, const Tensor& added,
                                    const MicroBatch& rows) const {
     const AdversarialSettings& gan = *settings_.adversarial;
-    const Noised at = noised(generated.x, draws.gan_noise, rows);
+    const Noised at = noised(generated.x, draws.gan_levels, added, rows);
     const diffusion::EdmDenoiser fake = fake_score();
     const Tensor value = generator_gan_loss(
         BottleneckDiscriminator(fake, inputs_.fake).logits(at.x_t, at.sigma, generated.condition));
@@ -285,29 +307,53 @@ void DistributionMatching::add_gan(Loss& loss, const Generated& generated,
     const double scale = context_.compute.type == at::kHalf ? static_cast<double>(rows.count) : 1.0;
     const Tensor gan_gradient =
         torch::autograd::grad({value * scale}, {generated.x}, {}, /*retain_graph=*/true)[0] / scale;
-    const double norm = gan_gradient.norm().item<double>();
-    if (!gan.gan_weight && !draws.gan_weight) {
-        const double balanced =
-            gan.gan_balance * dm_gradient.norm().item<double>() / (norm + 1e-12);
-        draws.gan_weight = of_first_micro_batch(
-            gan_weight_ == 0 ? balanced
-                             : gan_weight_ + weight_smoothing * (balanced - gan_weight_));
-    }
-    const double weight = draws.gan_weight.value_or(gan_weight_);
+    const Tensor norm = gan_gradient.norm().to(at::kDouble);
+    if (!gan.gan_weight && !draws.gan_weight.defined())
+        draws.gan_weight = balanced_weight(dm_norm.to(at::kDouble), norm);
+    const Tensor weight = gan.gan_weight ? at::full_like(norm, *gan.gan_weight) : draws.gan_weight;
     // The gradient on the samples is already known, so the head's graph is not traversed again.
-    loss.value = loss.value + weight * (generated.x * gan_gradient.detach()).sum();
-    loss.metrics.emplace_back("gan_loss", value.item<double>());
+    loss.value = loss.value + weight.to(at::kFloat) * (generated.x * gan_gradient.detach()).sum();
+    loss.metrics.emplace_back("gan_loss", value);
     loss.metrics.emplace_back("gan_gradient", weight * norm);
     loss.metrics.emplace_back("gan_weight", weight);
 }
 
+/// The weight that balances the GAN's gradient against distribution matching's, smoothed over
+/// updates; float64 scalars on the stage's device.
+Tensor DistributionMatching::balanced_weight(const Tensor& dm_norm, const Tensor& gan_norm) const {
+    const Tensor balanced = settings_.adversarial->gan_balance * dm_norm / (gan_norm + 1e-12),
+                 before = gan_weight_tensor_.defined() ? gan_weight_tensor_
+                                                       : at::full_like(balanced, gan_weight_);
+    const Tensor mine =
+        at::where(before == 0, balanced, before + weight_smoothing * (balanced - before));
+    if (!agrees()) return mine;
+    return at::full_like(mine, of_first_micro_batch(mine.item<double>()));
+}
+
+/// What an update of the student learned about the GAN's weight applies from then on.
+void DistributionMatching::finish_update(std::size_t index) {
+    if (index == fake_score_learner || !student_draws_.last()) return;
+    const Tensor& found = student_draws_.last()->gan_weight;
+    if (!found.defined()) return;
+    if (found.is_cpu()) gan_weight_ = found.item<double>();
+    else gan_weight_tensor_ = found;
+}
+
+std::map<std::string, double*> DistributionMatching::scalars() {
+    if (gan_weight_tensor_.defined()) gan_weight_ = gan_weight_tensor_.item<double>();
+    gan_weight_tensor_ = Tensor();
+    return {{"gan_weight", &gan_weight_}, {"highest_diversity", &highest_diversity_}};
+}
+
 void DistributionMatching::add_regression(Loss& loss, const PairBatch& batch,
                                           const MicroBatch& rows) const {
-    const Tensor generated = sample(inputs_.student, rows.of(batch.noise).to(device()),
-                                    conditions_.of(rows.of(batch.labels), device()));
-    const Tensor value = inputs_.regression(generated, rows.of(batch.samples).to(device()));
+    const Tensor generated =
+        sample(inputs_.student, backends::to_device(rows.of(batch.noise), device()),
+               conditions_.of(rows.of(batch.labels), device()));
+    const Tensor value =
+        inputs_.regression(generated, backends::to_device(rows.of(batch.samples), device()));
     loss.value = loss.value + settings_.regression_weight * value;
-    loss.metrics.emplace_back("regression", value.item<double>());
+    loss.metrics.emplace_back("regression", value);
 }
 
 std::vector<Finding> DistributionMatching::health(Metrics& metrics, const Tensor& probe) {

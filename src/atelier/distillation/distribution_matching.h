@@ -53,34 +53,30 @@ public:
     bool has_value_of_first_micro_batch(std::size_t index) const override;
     Tensor sample(const backends::Parameters& weights, const Tensor& noise,
                   const diffusion::Condition& condition) const override;
-    std::map<std::string, double*> scalars() override {
-        return {{"gan_weight", &gan_weight_}, {"highest_diversity", &highest_diversity_}};
-    }
+    std::map<std::string, double*> scalars() override;
     std::vector<Finding> health(Metrics& metrics, const Tensor& probe) override;
 
 private:
-    /// Noise levels, and noise to add.
-    struct Noise {
-        Tensor sigma, added;
+    /// The noise levels of a batch, on the CPU and on the stage's device.
+    struct Levels {
+        Tensor on_host, sigma;
     };
-    /// What the samples that the student generates are made from.
-    struct Start {
-        Tensor noise;
-        std::vector<std::int64_t> labels;
-    };
-    /// The random values and data of an update of the fake score, and of the student.
+    /// The random values and data of an update of the fake score, and of the student; the noise as
+    /// the streams that it begins (noise_of).
     struct FakeDraws {
-        Start start;
-        Noise noise;
-        std::optional<LabelledBatch> real;  // with a GAN head
-        Noise real_noise{};
+        std::vector<core::RandomStream> noise;
+        std::vector<std::int64_t> labels;
+        Levels levels;
+        std::optional<LabelledBatch> real{};  // with a GAN head
+        Levels real_levels{};
     };
     struct StudentDraws {
-        Start start;
-        Noise noise;
-        Noise gan_noise{};  // with a GAN head
-        std::optional<PairBatch> pairs;
-        std::optional<double> gan_weight;  // the update's balanced weight, once it is known
+        std::vector<core::RandomStream> noise;
+        std::vector<std::int64_t> labels;
+        Levels levels;
+        Levels gan_levels{};  // with a GAN head
+        std::optional<PairBatch> pairs{};
+        Tensor gan_weight{};  // the update's balanced weight, once it is known, a float64 scalar
     };
     struct Generated {
         Tensor x;
@@ -93,27 +89,34 @@ private:
     /// The random stream named `what` of this step and inner step.
     core::RandomStream stream(const std::string& what, std::int64_t step,
                               std::int64_t inner_step) const;
-    Start draw_start(const std::string& learner, std::int64_t step, std::int64_t inner_step) const;
-    Noise draw_noise(const std::string& what, std::int64_t step, std::int64_t inner_step,
-                     std::int64_t first, std::int64_t last) const;
+    std::vector<std::int64_t> draw_labels(const std::string& learner, std::int64_t step,
+                                          std::int64_t inner_step) const;
+    Levels draw_levels(const std::string& what, std::int64_t step, std::int64_t inner_step,
+                       std::int64_t first, std::int64_t last) const;
+    std::vector<Tensor> noise_of(const std::vector<core::RandomStream>& streams,
+                                 const MicroBatch& rows) const;
     FakeDraws draw_fake(std::int64_t step, std::int64_t inner_step) const;
     StudentDraws draw_student(std::int64_t step) const;
 
-    Generated generate(const Start& start, const MicroBatch& rows) const;
-    static Noised noised(const Tensor& x, const Noise& noise, const MicroBatch& rows);
+    Generated generate(const Tensor& noise, const std::vector<std::int64_t>& labels,
+                       const MicroBatch& rows) const;
+    static Noised noised(const Tensor& x, const Levels& levels, const Tensor& added,
+                         const MicroBatch& rows);
     Loss fake_loss(const FakeDraws& draws, const MicroBatch& rows) const;
     Loss student_loss(StudentDraws& draws, const MicroBatch& rows) const;
     Tensor score_identity_loss(const Generated& generated, const Noised& at) const;
-    Tensor matching_gradient(const Generated& generated, const Noised& at, Metrics& metrics) const;
+    Tensor matching_gradient(const Generated& generated, const Noised& at,
+                             Measurements& metrics) const;
     void add_discriminator(Loss& loss, const Tensor& bottleneck_of_fake, const FakeDraws& draws,
-                           const MicroBatch& rows) const;
+                           const Tensor& added_to_real, const MicroBatch& rows) const;
     struct HeadSamples {
-        Tensor rows;    // indices in the micro-batch
+        Tensor rows;    // indices in the micro-batch, on the stage's device
         double weight;  // of their mean in the micro-batch's loss
     };
     HeadSamples head_samples(const Tensor& sigma, const MicroBatch& rows) const;
-    void add_gan(Loss& loss, const Generated& generated, const Tensor& dm_gradient,
-                 StudentDraws& draws, const MicroBatch& rows) const;
+    void add_gan(Loss& loss, const Generated& generated, const Tensor& dm_norm, StudentDraws& draws,
+                 const Tensor& added, const MicroBatch& rows) const;
+    Tensor balanced_weight(const Tensor& dm_norm, const Tensor& gan_norm) const;
     void add_regression(Loss& loss, const PairBatch& batch, const MicroBatch& rows) const;
     diffusion::EdmDenoiser fake_score() const;
     at::Device device() const { return inputs_.student.list().front().device(); }
@@ -127,7 +130,8 @@ private:
     UpdateDraws<FakeDraws> fake_draws_;
     UpdateDraws<StudentDraws> student_draws_;
     Tensor health_real_;
-    double gan_weight_;
+    double gan_weight_;             // when it was read last
+    Tensor gan_weight_tensor_;      // since then; undefined if it has not changed
     double highest_diversity_ = 0;  // of all probes so far
 };
 

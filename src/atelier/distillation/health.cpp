@@ -140,6 +140,13 @@ double metric(const Metrics& metrics, const std::string& name) {
     return std::numeric_limits<double>::quiet_NaN();
 }
 
+double metric(const Measurements& metrics, const std::string& name) {
+    for (const auto& [key, measured] : metrics) {
+        if (key == name) return measured.value();
+    }
+    return std::numeric_limits<double>::quiet_NaN();
+}
+
 ProbeStatistics probe_statistics(const Tensor& samples, const Tensor& real) {
     ProbeStatistics statistics;
     statistics.finite = samples.isfinite().all().item<bool>();

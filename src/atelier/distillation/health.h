@@ -38,7 +38,8 @@ inline constexpr double untrained_loss = 1.0;
 std::vector<Finding> judge_teacher(const std::vector<std::array<double, 2>>& losses,
                                    const std::vector<std::array<double, 2>>& distances);
 
-/// The value of a metric, or NaN.
+/// The value of a metric, or NaN. Measurements must have been read.
 double metric(const Metrics& metrics, const std::string& name);
+double metric(const Measurements& metrics, const std::string& name);
 
 }  // namespace atelier::distillation

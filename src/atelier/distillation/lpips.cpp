@@ -5,6 +5,7 @@
 #include <ATen/ops/max_pool2d.h>
 #include <ATen/ops/upsample_bilinear2d.h>
 
+#include "atelier/backends/torch/transfer.h"
 #include "atelier/core/error.h"
 #include "atelier/models/state_dictionary.h"
 
@@ -77,12 +78,15 @@ Tensor standardised(const Tensor& images) {
         core::fail("LPIPS reads images with 1 or 3 channels, these are {}",
                    core::to_string(images.sizes().vec()));
     }
-    const auto channels = [&](const std::array<double, 3>& values) {
-        return at::tensor(at::ArrayRef<double>(values), images.options()).view({1, 3, 1, 1});
+    const auto channels = [](const std::array<double, 3>& values) {
+        return at::tensor(at::ArrayRef<double>(values), at::kDouble).view({1, 3, 1, 1});
     };
-    return (images.expand({images.size(0), 3, images.size(2), images.size(3)}) -
-            channels(channel_mean)) /
-           channels(channel_std);
+    static const backends::DeviceConstant mean(channels(channel_mean)), std(channels(channel_std));
+    const auto here = [&](const backends::DeviceConstant& constant) {
+        return constant.on(images.device(), images.scalar_type());
+    };
+    return (images.expand({images.size(0), 3, images.size(2), images.size(3)}) - here(mean)) /
+           here(std);
 }
 
 }  // namespace

@@ -1,5 +1,6 @@
 #include "atelier/distillation/score_matching.h"
 
+#include "atelier/backends/torch/transfer.h"
 #include "atelier/diffusion/samplers.h"
 #include "atelier/distillation/health.h"
 
@@ -14,7 +15,7 @@ ScoreMatching::ScoreMatching(ScoreMatchingInputs inputs, ScoreMatchingSettings s
           diffusion::ConditionTable::classes(inputs_.network.label_dim))) {}
 
 std::vector<Learner> ScoreMatching::learners() {
-    return {{"model", &inputs_.parameters, settings_.optimization, 1}};
+    return {{"model", &inputs_.parameters, settings_.optimization, 1, 0, context_.compute.type}};
 }
 
 std::vector<std::int64_t> ScoreMatching::with_dropout(const std::vector<std::int64_t>& labels,
@@ -31,12 +32,14 @@ std::vector<std::int64_t> ScoreMatching::with_dropout(const std::vector<std::int
 
 ScoreMatching::Draws ScoreMatching::draw(std::int64_t step) const {
     const at::Device device = inputs_.parameters.list().front().device();
-    Draws draws{inputs_.real(step), {}, {}};
-    core::RandomStream levels(context_.seed, context_.stream + "/sigma",
-                              static_cast<std::uint64_t>(step)),
-        noise(context_.seed, context_.stream + "/noise", static_cast<std::uint64_t>(step));
-    draws.sigma = context_.noise.training_levels(levels, draws.real.samples.size(0)).to(device);
-    draws.noise = diffusion::normal_tensor(noise, draws.real.samples.sizes()).to(device);
+    const auto stream = [&](const char* what) {
+        return core::RandomStream(context_.seed, context_.stream + what,
+                                  static_cast<std::uint64_t>(step));
+    };
+    Draws draws{inputs_.real(step), {}, stream("/noise")};
+    core::RandomStream levels = stream("/sigma");
+    draws.sigma = backends::to_device(
+        context_.noise.training_levels(levels, draws.real.samples.size(0)), device);
     return draws;
 }
 
@@ -49,11 +52,14 @@ Loss ScoreMatching::loss(std::size_t, std::int64_t step, std::int64_t inner_step
         micro_batch_of(batch.samples.size(0), settings_.micro_batch, micro_batch);
     const diffusion::EdmDenoiser model(inputs_.network, inputs_.parameters, context_.noise,
                                        context_.compute);
+    const Tensor noise =
+        diffusion::normal_rows(std::span(&draws.noise, 1), batch.samples.sizes().slice(1),
+                               rows.first, rows.count, device)[0];
     const Tensor value = score_matching_loss(
-        model, inputs_.teacher, rows.of(batch.samples).to(device), rows.of(draws.sigma),
-        rows.of(draws.noise), conditions_.of(rows.of(with_dropout(batch.labels, step)), device),
-        context_.noise);
-    return {value, {{"loss", value.item<double>()}}, rows.weight};
+        model, inputs_.teacher, backends::to_device(rows.of(batch.samples), device),
+        rows.of(draws.sigma), noise,
+        conditions_.of(rows.of(with_dropout(batch.labels, step)), device), context_.noise);
+    return {value, {{"loss", value}}, rows.weight};
 }
 
 Tensor ScoreMatching::sample(const backends::Parameters& weights, const Tensor& noise,

@@ -38,10 +38,11 @@ public:
     std::vector<Finding> health(Metrics& metrics, const Tensor& probe) override;
 
 private:
-    /// An update's samples, their noise levels and their noise.
+    /// An update's samples, their noise levels and the stream of their noise.
     struct Draws {
         LabelledBatch real;
-        Tensor sigma, noise;
+        Tensor sigma;
+        core::RandomStream noise;
     };
     Draws draw(std::int64_t step) const;
     /// The batch's labels, some of them replaced by -1 (no condition).

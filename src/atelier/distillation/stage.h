@@ -2,18 +2,17 @@
 
 #include <functional>
 #include <map>
+#include <optional>
 #include <string>
 #include <utility>
 #include <vector>
 
 #include "atelier/backends/torch/parameters.h"
 #include "atelier/diffusion/denoiser.h"
+#include "atelier/distillation/measurement.h"
 #include "atelier/distillation/settings.h"
 
 namespace atelier::distillation {
-
-/// Named values of one step, in display order.
-using Metrics = std::vector<std::pair<std::string, double>>;
 
 /// Real samples in model space [n,...] and their classes (empty when unlabelled).
 struct LabelledBatch {
@@ -29,15 +28,17 @@ struct Learner {
     std::string name;
     backends::Parameters* parameters;
     Optimization optimization;
-    std::int64_t updates = 1;         // per step of the stage
-    std::int64_t warmup_updates = 0;  // run alone before the first step, so that a critic
-                                      // adapts to weights it was not trained with
+    std::int64_t updates = 1;              // per step of the stage
+    std::int64_t warmup_updates = 0;       // run alone before the first step, so that a critic
+                                           // adapts to weights it was not trained with
+    std::optional<at::ScalarType> type{};  // in which its products and convolutions are computed
 };
 
 struct Loss {
-    Tensor value;  // a scalar to be minimised
-    Metrics metrics;
+    Tensor value;  // a scalar to be minimised, together with `apart`
+    Measurements metrics;
     double weight = 1.0;  // fraction of the update's batch in this micro-batch
+    Tensor apart{};       // another term, whose graph shares only parameters with that of `value`
 };
 
 /// One result of a health check: fine, worth a look, or so broken that continuing is pointless.
@@ -89,7 +90,8 @@ public:
     virtual Tensor sample(const backends::Parameters& weights, const Tensor& noise,
                           const diffusion::Condition& condition) const = 0;
 
-    /// State other than parameters that a resumed run needs; the loop saves and restores it.
+    /// State other than parameters that a resumed run needs; the loop saves and restores it. What
+    /// lies on a device is read for this.
     virtual std::map<std::string, double*> scalars() { return {}; }
 
     /// Checks the latest metrics and `probe`, samples from fixed noise with the current weights;
@@ -97,6 +99,8 @@ public:
     virtual std::vector<Finding> health(Metrics& metrics, const Tensor& probe) { return {}; }
 
 protected:
+    /// Whether of_first_micro_batch asks another process.
+    bool agrees() const { return static_cast<bool>(agree_); }
     /// In the loss of an update's first micro-batch that this process computes: the value that
     /// micro-batch 0 gives to all. `mine` counts in the process that computes micro-batch 0.
     double of_first_micro_batch(double mine) const { return agree_ ? agree_(mine) : mine; }

@@ -108,11 +108,10 @@ public:
         count(static_cast<double>(2 * in.shape()[1]));
         if (policy_.fused_norm) return reads_input(in);
         // The modulation's product retains the normalised values, SiLU its input.
-        constexpr double float32 = 4;
-        save(in[0], float32);
+        save(in[0], policy_.element_size);
         const double steps = (in.count() > 1 ? 1 : 0) + (layer.silu ? 1 : 0);
-        save_bytes(steps * float32 * number_of(in.shape()));
-        return output(in.shape(), float32);
+        save_bytes(steps * policy_.element_size * number_of(in.shape()));
+        return output(in.shape());
     }
     Handle lower(const LayerNorm& layer, const In& in) {
         if (layer.affine) count(static_cast<double>(2 * in.shape().back()));

@@ -1,10 +1,13 @@
 #include "atelier/inference/device.h"
 
 #include <ATen/Context.h>
+#include <c10/core/CachingDeviceAllocator.h>
+#include <c10/core/impl/VirtualGuardImpl.h>
 #include <dlfcn.h>
 #include <fmt/format.h>
 
 #include <filesystem>
+#include <optional>
 
 #include "atelier/backends/torch/libraries.h"
 #include "atelier/core/error.h"
@@ -101,18 +104,44 @@ std::string cuda_problem(const CudaFacts& facts, int index) {
     return "";
 }
 
+namespace {
+
+/// The device of type `type` that is named `kind` or "`kind`:N"; none where `name` is another.
+std::optional<at::Device> device_called(const std::string& name, const std::string& kind,
+                                        at::DeviceType type) {
+    if (name == kind) return at::Device(type);
+    if (!name.starts_with(kind + ":")) return std::nullopt;
+    const auto index = core::whole_number(std::string_view(name).substr(kind.size() + 1));
+    if (index && *index >= 0 && *index < max_devices)
+        return at::Device(type, static_cast<at::DeviceIndex>(*index));
+    return std::nullopt;
+}
+
+/// A device of the backend that a library has registered with LibTorch, if any: so do vendors of
+/// other accelerators, and the tests.
+std::optional<at::Device> registered_device(const std::string& name) {
+    if (!c10::is_privateuse1_backend_registered()) return std::nullopt;
+    return device_called(name, c10::get_privateuse1_backend(), at::kPrivateUse1);
+}
+
+/// Why a device other than the CPU cannot be used; empty when it can be.
+std::string problem_of(const at::Device& device) {
+    const int index = device.has_index() ? device.index() : 0;
+    if (device.is_cuda()) return cuda_problem(cuda_here(), index);
+    const int count = c10::impl::VirtualGuardImpl(device.type()).deviceCount();
+    return index < count ? "" : fmt::format("there are {} of these devices", count);
+}
+
+}  // namespace
+
 at::Device named_device(const std::string& name) {
     if (name == "cpu") return at::kCPU;
-    if (name == "cuda") return at::kCUDA;
-    constexpr std::string_view prefix = "cuda:";
-    if (name.starts_with(prefix)) {
-        const auto index = core::whole_number(std::string_view(name).substr(prefix.size()));
-        if (index && *index >= 0 && *index < max_devices)
-            return {at::kCUDA, static_cast<at::DeviceIndex>(*index)};
+    if (const auto cuda = device_called(name, "cuda", at::kCUDA)) return *cuda;
+    if (name.starts_with("cuda:"))
         throw core::UsageError(
             fmt::format("device \"{}\": cuda: must be followed by the number of a GPU, 0 to {}",
                         name, max_devices - 1));
-    }
+    if (const auto registered = registered_device(name)) return *registered;
     if (name.starts_with("cpu:"))
         throw core::UsageError(fmt::format(
             "device \"{}\": all cores are one device, cpu; threads sets how many are used", name));
@@ -122,11 +151,20 @@ at::Device named_device(const std::string& name) {
 
 at::Device device_of(const std::string& name) {
     const at::Device device = named_device(name);
-    if (!device.is_cuda()) return device;
-    const std::string why = cuda_problem(cuda_here(), device.has_index() ? device.index() : 0);
+    if (device.is_cpu()) return device;
+    const std::string why = problem_of(device);
     if (!why.empty())
         throw core::UsageError(fmt::format("device \"{}\": {}; or use cpu", name, why));
     return device;
+}
+
+double memory_of(const std::string& name) {
+    const at::Device device = device_of(name);
+    if (device.is_cpu()) return 0;
+    auto* allocator = dynamic_cast<c10::DeviceAllocator*>(c10::GetAllocator(device.type()));
+    if (!allocator) return 0;
+    const auto index = device.has_index() ? device.index() : c10::DeviceIndex{0};
+    return static_cast<double>(allocator->getMemoryInfo(index).second);
 }
 
 int usable_gpus() { return cuda_problem(cuda_here(), 0).empty() ? cuda_here().devices : 0; }
@@ -137,8 +175,7 @@ std::string device_of_process(const std::string& name, std::int64_t number, int 
 
 bool has_device(const std::string& name) {
     const at::Device device = named_device(name);
-    return !device.is_cuda() ||
-           cuda_problem(cuda_here(), device.has_index() ? device.index() : 0).empty();
+    return device.is_cpu() || problem_of(device).empty();
 }
 
 }  // namespace atelier::inference

@@ -7,8 +7,9 @@
 
 namespace atelier::inference {
 
-/// Parses "cpu", "cuda" or "cuda:N", whether or not the device exists. Throws core::UsageError on
-/// anything else.
+/// Parses "cpu", "cuda" or "cuda:N", whether or not the device exists, and the name of a backend
+/// that a library has registered with LibTorch (PrivateUse1). Throws core::UsageError on anything
+/// else.
 at::Device named_device(const std::string& name);
 
 /// The same for a device that must exist: throws core::UsageError saying whether LibTorch's CUDA
@@ -18,6 +19,9 @@ at::Device device_of(const std::string& name);
 
 /// Whether device_of would succeed.
 bool has_device(const std::string& name);
+
+/// Bytes of memory of a device that exists; 0 where that is not known, as of the CPU.
+double memory_of(const std::string& name);
 
 /// How many GPUs LibTorch can use here.
 int usable_gpus();

@@ -4,6 +4,7 @@
 #include <numeric>
 
 #include "atelier/backends/torch/torch_ops.h"
+#include "atelier/backends/torch/transfer.h"
 #include "atelier/core/error.h"
 #include "atelier/core/random_streams.h"
 #include "atelier/models/checksums.h"
@@ -165,10 +166,11 @@ distillation::Loss Classification::loss(std::size_t, std::int64_t step, std::int
             "classifier: the training data have no labels; give one with a class for every sample");
     check_images(batch.samples, config_);
     const at::Device device = parameters_.list().front().device();
-    const Tensor images = randomly_shifted(batch.samples, settings_.shift, settings_.seed,
-                                           settings_.stream + "/shift", step)
-                              .to(device);
-    const Tensor labels = at::tensor(batch.labels).to(device);
+    const Tensor images =
+        backends::to_device(randomly_shifted(batch.samples, settings_.shift, settings_.seed,
+                                             settings_.stream + "/shift", step),
+                            device);
+    const Tensor labels = backends::to_device(at::tensor(batch.labels), device);
     Tensor logits;
     {
         const backends::LowPrecision compute(
@@ -177,8 +179,8 @@ distillation::Loss Classification::loss(std::size_t, std::int64_t step, std::int
     }
     const Tensor value = at::cross_entropy_loss(logits, labels, {}, at::Reduction::Mean, -100,
                                                 settings_.label_smoothing);
-    const double correct = logits.argmax(1).eq(labels).to(at::kDouble).mean().item<double>();
-    return {value, {{"loss", value.item<double>()}, {"accuracy", correct}}};
+    const Tensor correct = logits.argmax(1).eq(labels).to(at::kDouble).mean();
+    return {value, {{"loss", value}, {"accuracy", correct}}};
 }
 
 Tensor Classification::sample(const backends::Parameters&, const Tensor& noise,

@@ -345,6 +345,7 @@ private:
         auto settings =
             context_.loop_settings(fmt::format("{} {}", who_, name_of(kind)),
                                    stage.path() / "training", cell_, context_.conditions());
+        settings.stage = name_of(kind);
         settings.keep_best = keep_best;
         if (kind == StageKind::tsm) settings.probe_every = config_.probe.sampler_every;
         training::LoopResult result = training::run_stage(matching, settings);

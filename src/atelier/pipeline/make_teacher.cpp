@@ -86,6 +86,7 @@ void train(RunContext& context, const training::StageFolder& stage) {
         context.stage_context(model, name_of(StageKind::teacher)));
     training::LoopSettings loop =
         context.loop_settings("teacher", stage.path() / "training", {}, conditions);
+    loop.stage = name_of(StageKind::teacher);
     loop.probe_every = context.config().probe.sampler_every;
     if (settings.optimization.warm_from > 0)
         continue_from_weights(stage, matching, loop, model, settings.optimization.warm_from);

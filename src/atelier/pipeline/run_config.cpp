@@ -318,10 +318,14 @@ core::Schema schema_of(RunConfig& config) {
                   "GiB of the device, which --dry-run plans for; 0: what is found (CPUs)",
                   free_to_change);
     set_stages(schema, computed);
-    schema.text("precision", &config.precision,
-                "of products and convolutions in training (weights and losses are float32); fp16 "
-                "scales its losses; bf16 on a CPU that has none computes in fp32",
-                {"fp32", "bf16", "fp16"});
+    schema.text(
+        "precision", &config.precision,
+        "of products and convolutions in training (weights and losses are float32); fp16 "
+        "scales its losses; tf32 is fp32 with products of 10 bits on GPUs; bf16 on a CPU that "
+        "has none, and tf32, compute in fp32",
+        {"fp32", "tf32", "bf16", "fp16"});
+    schema.flag("deterministic", &config.deterministic,
+                "GPUs train with kernels that give the same bits again; CPUs always do", false);
     set_stages(schema, trained);
     schema.flag("activation_checkpointing", &config.activation_checkpointing,
                 "U-Nets' blocks retain only their inputs and are recomputed in the backward "

@@ -2,8 +2,10 @@
 
 #include <fmt/ranges.h>
 
+#include "atelier/backends/torch/accelerator.h"
 #include "atelier/core/error.h"
 #include "atelier/core/hash.h"
+#include "atelier/core/log.h"
 #include "atelier/diffusion/guidance.h"
 #include "atelier/inference/engine.h"
 #include "atelier/models/diffusers_directory.h"
@@ -88,6 +90,11 @@ RunContext::RunContext(LoadedConfig loaded, parallel::Ranks& ranks)
       output_(config().output),
       device_(device_of_rank(config().device, ranks)) {
     ranks_.use_device(device_);
+    if (device_.is_cpu()) return;
+    backends::configure_accelerators(
+        {.tf32 = config().precision == "tf32", .deterministic = config().deterministic});
+    core::log::info("device {}: {}, with {} kernels", device_.str(), config().precision,
+                    config().deterministic ? "deterministic" : "the quickest");
 }
 
 bool RunContext::is_finished(const training::StageFolder& stage) const {

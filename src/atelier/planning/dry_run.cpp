@@ -8,6 +8,7 @@
 #include <cmath>
 #include <fstream>
 #include <iostream>
+#include <limits>
 #include <map>
 
 #include "atelier/core/error.h"
@@ -40,11 +41,12 @@ double time_of(const std::function<void()>& work) {
     return std::chrono::duration<double>(Clock::now() - start).count();
 }
 
-/// Bytes: on a CPU what this process may use, on a CUDA device only what was given. 0: unknown.
+/// Bytes: on a CPU what this process may use. 0: unknown.
 double available_memory(const pipeline::RunConfig& config, const DryRunOptions& options) {
     if (options.device_memory_gib > 0) return options.device_memory_gib * gib;
     if (config.device_memory > 0) return config.device_memory * gib;
-    if (config.device != "cpu") return 0;
+    if (config.device != "cpu")
+        return inference::has_device(config.device) ? inference::memory_of(config.device) : 0;
     double memory = static_cast<double>(::sysconf(_SC_PHYS_PAGES)) *
                     static_cast<double>(::sysconf(_SC_PAGESIZE));
     std::ifstream limit("/sys/fs/cgroup/memory.max");
@@ -101,9 +103,9 @@ public:
 private:
     double measure(distillation::Stage& stage) const {
         training::Stepper stepper(stage);
-        stepper.step(0);
+        stepper.step(0).read();
         if (core::stop_requested()) throw core::Interrupted("interrupted; nothing was written");
-        return time_of([&] { stepper.step(1); });
+        return time_of([&] { stepper.step(1).read(); });
     }
 
     distillation::BatchSource noise() const {
@@ -188,10 +190,10 @@ private:
     std::int64_t classes_;
 };
 
-/// The largest micro-batch that fits, halving the configured one; 0 where none does.
-std::int64_t largest_micro_batch(const PlannedStage& stage, double base_bytes, double memory,
-                                 bool recompute) {
-    for (std::int64_t n = stage.micro_batch; n >= 1; n /= 2) {
+/// The largest micro-batch that fits, halving `first`; 0 where none does.
+std::int64_t largest_micro_batch(const PlannedStage& stage, std::int64_t first, double base_bytes,
+                                 double memory, bool recompute) {
+    for (std::int64_t n = first; n >= 1; n /= 2) {
         if (base_bytes + stage.bytes(n, recompute) <= memory) return n;
     }
     return 0;
@@ -230,7 +232,7 @@ public:
         estimate.bytes_toggled = base_bytes_ + stage.bytes(stage.micro_batch, !recompute);
         if (memory_ > 0 && estimate.bytes > memory_)
             estimate.fitting_micro_batch =
-                largest_micro_batch(stage, base_bytes_, memory_, recompute);
+                largest_micro_batch(stage, stage.micro_batch, base_bytes_, memory_, recompute);
         if (rate_ > 0) estimate.step_seconds = stage.flops / rate_;
         estimate.from = "work and rate";
         const bool fits = estimate.bytes < trial_memory_fraction * memory_;
@@ -499,6 +501,29 @@ void dry_run(pipeline::LoadedConfig loaded, const DryRunOptions& options) {
                   << std::endl;
     else print(plan, estimates, loaded.config, estimator, options.ranks);
     check_memory(plan, estimates, loaded.config, estimator.memory());
+}
+
+std::string advice_on_memory(const pipeline::LoadedConfig& loaded, const std::string& stage) {
+    const pipeline::RunConfig& config = loaded.config;
+    const RunPlan plan = plan_run(loaded);
+    const double there = inference::memory_of(config.device),
+                 memory = there > 0 ? there : available_memory(config, {}),
+                 base = own_bytes(execution_mode(config, false));
+    const bool recompute = config.activation_checkpointing;
+    std::int64_t now = 0, fitting = std::numeric_limits<std::int64_t>::max();
+    for (const PlannedStage& planned : plan.stages) {  // one for each size of students
+        if (planned.name() != stage) continue;
+        now = std::max(now, planned.micro_batch);
+        fitting = std::min(fitting, largest_micro_batch(planned, planned.micro_batch / 2, base,
+                                                        memory, recompute));
+    }
+    if (now == 0) return "";
+    if (memory > 0 && fitting > 0)
+        return fmt::format(
+            "; set {}.micro_batch = {}, which should fit into its {:.3g} GiB (it is {})", stage,
+            fitting, memory / gib, now);
+    return fmt::format("; lower {}.micro_batch ({}){}", stage, now,
+                       recompute ? "" : ", or set activation_checkpointing = true");
 }
 
 }  // namespace atelier::planning

@@ -19,4 +19,8 @@ struct DryRunOptions {
 /// into the device's memory, saying what to lower.
 void dry_run(pipeline::LoadedConfig loaded, const DryRunOptions& options);
 
+/// What to do about a stage (a config's table: "dm") that ran out of its device's memory: the
+/// micro_batch that should fit, by the dry run's estimate.
+std::string advice_on_memory(const pipeline::LoadedConfig& loaded, const std::string& stage);
+
 }  // namespace atelier::planning

@@ -33,12 +33,21 @@ graph::ActivationPolicy activation_policy(const ExecutionMode& mode, bool backwa
             .fused_norm = !mode.cuda};
 }
 
-double gradient_bytes(const NetworkCost& cost) { return float32 * cost.parameters; }
+/// Whether learners keep low-precision copies of their weights, by which losses are differentiated
+/// (backends::Parameters::keep_narrow).
+bool keeps_narrow(const ExecutionMode& mode) { return mode.cuda && mode.low_precision; }
 
-/// Low-precision copies of trained parameters, which autocast makes and keeps for the duration of a
-/// pass.
+/// Of a gradient while it is computed.
+double gradient_width(const ExecutionMode& mode) { return keeps_narrow(mode) ? low : float32; }
+
+double gradient_bytes(const NetworkCost& cost, const ExecutionMode& mode) {
+    return (float32 + (keeps_narrow(mode) ? low : 0)) * cost.parameters;
+}
+
+/// Low-precision copies of trained parameters, which autocast on CPUs makes and keeps for the
+/// duration of a pass.
 double cast_bytes(const NetworkCost& cost, const ExecutionMode& mode) {
-    return mode.low_precision ? low * cost.parameters : 0;
+    return mode.low_precision && !keeps_narrow(mode) ? low * cost.parameters : 0;
 }
 
 enum class Gradients { of_weights, of_samples };
@@ -52,9 +61,11 @@ double training_pass_bytes(const NetworkCost& cost, double samples, const Execut
     const double layer_gradients =
         (live_gradients * cost.training.largest + cost.training.block) * samples;
     for (const graph::MemoryEstimate::Layer& layer : cost.training.layers) {
-        const double cast = mode.low_precision ? low * layer.parameters : 0;
+        const double cast = mode.low_precision && !keeps_narrow(mode) ? low * layer.parameters : 0;
         const double weight_gradients =
-            needed == Gradients::of_weights ? float32 * (cost.parameters - layer.parameters) : 0;
+            needed == Gradients::of_weights
+                ? gradient_width(mode) * (cost.parameters - layer.parameters)
+                : 0;
         peak = std::max(peak, layer.retained * samples + layer_gradients + cast + weight_gradients);
     }
     return peak;
@@ -78,8 +89,10 @@ double frozen_evaluation_bytes(const NetworkCost& teacher, double samples,
     return teacher.inference.peak * samples * heap_overhead(mode);
 }
 
-double learner_bytes(const NetworkCost& learner, const OptimizerState& optimizer) {
-    return float32 * learner.parameters * (3 + optimizer.averages + (optimizer.keeps_best ? 1 : 0));
+double learner_bytes(const NetworkCost& learner, const OptimizerState& optimizer,
+                     const ExecutionMode& mode) {
+    const double copies = 3 + optimizer.averages + (optimizer.keeps_best ? 1 : 0);
+    return learner.parameters * (float32 * copies + (keeps_narrow(mode) ? low : 0));
 }
 
 double resident_bytes() {
@@ -147,12 +160,13 @@ double score_matching_bytes(const NetworkCost& model, const NetworkCost* teacher
                             const OptimizerState& optimizer, const Batch& batch,
                             const ExecutionMode& mode) {
     double working =
-        std::max(training_pass_bytes(model, batch.samples, mode), gradient_bytes(model)) +
+        std::max(training_pass_bytes(model, batch.samples, mode), gradient_bytes(model, mode)) +
         batch.sum_bytes * model.parameters;
     working = std::max(working, evaluation_bytes(model, batch.probe, mode));
     if (teacher)
         working = std::max(working, frozen_evaluation_bytes(*teacher, batch.samples, mode));
-    return learner_bytes(model, optimizer) + (teacher ? frozen_bytes(*teacher, mode) : 0) + working;
+    return learner_bytes(model, optimizer, mode) + (teacher ? frozen_bytes(*teacher, mode) : 0) +
+           working;
 }
 
 double averages(const distillation::Optimization& optimization) {
@@ -202,8 +216,8 @@ double distillation_bytes(const DistillationCost& m, const Batch& batch,
                                  retained_bytes(m.head, n, mode);
         fake = std::max(fake, with_head);
     }
-    fake = std::max(fake, gradient_bytes(m.fake)) + (m.gan ? gradient_bytes(m.head) : 0) +
-           batch.sum_bytes * m.fake.parameters;
+    fake = std::max(fake, gradient_bytes(m.fake, mode)) +
+           (m.gan ? gradient_bytes(m.head, mode) : 0) + batch.sum_bytes * m.fake.parameters;
     // The student's update: teacher and fake score evaluate samples whose graph is retained.
     const double graph = retained_bytes(m.student, n, mode);
     double others =
@@ -216,13 +230,13 @@ double distillation_bytes(const DistillationCost& m, const Batch& batch,
                                       retained_bytes(m.head, n, mode));
     if (m.regression) others = std::max(others, training_pass_bytes(m.student, n, mode));
     double student = std::max({graph + others, training_pass_bytes(m.student, n, mode),
-                               gradient_bytes(m.student)}) +
+                               gradient_bytes(m.student, mode)}) +
                      batch.sum_bytes * m.student.parameters;
     const OptimizerState critic{
         .keeps_best = m.optimizer.keeps_best};  // the best weights of all networks are kept
     const double persistent =
-        frozen_bytes(m.teacher, mode) + learner_bytes(m.student, m.optimizer) +
-        learner_bytes(m.fake, critic) + (m.gan ? learner_bytes(m.head, critic) : 0);
+        frozen_bytes(m.teacher, mode) + learner_bytes(m.student, m.optimizer, mode) +
+        learner_bytes(m.fake, critic, mode) + (m.gan ? learner_bytes(m.head, critic, mode) : 0);
     return persistent + std::max({fake, student, evaluation_bytes(m.student, batch.probe, mode)});
 }
 

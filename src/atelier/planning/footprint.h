@@ -9,9 +9,9 @@ namespace atelier::planning {
 
 /// Where and how a stage computes, as far as it affects memory.
 struct ExecutionMode {
-    bool cuda = false;
+    bool cuda = false;           // or another accelerator
     bool low_precision = false;  // bfloat16 or half: two bytes per element; weights are cast
-                                 // for the duration of a pass
+                                 // for the duration of a pass, or on accelerators kept so, too
     bool recompute = false;      // activation checkpointing
 };
 

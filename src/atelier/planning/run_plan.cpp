@@ -235,7 +235,8 @@ void add_students(const pipeline::LoadedConfig& loaded, const std::vector<pipeli
 }  // namespace
 
 ExecutionMode execution_mode(const pipeline::RunConfig& config, bool recompute) {
-    return {config.device.starts_with("cuda"), config.precision != "fp32", recompute};
+    const bool low = config.precision == "bf16" || config.precision == "fp16";
+    return {config.device != "cpu", low, recompute};
 }
 
 RunPlan plan_run(const pipeline::LoadedConfig& loaded) {

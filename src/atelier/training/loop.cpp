@@ -2,9 +2,11 @@
 
 #include <chrono>
 #include <cmath>
+#include <future>
 #include <limits>
 #include <optional>
 #include <thread>
+#include <type_traits>
 
 #include "atelier/core/error.h"
 #include "atelier/core/log.h"
@@ -45,20 +47,29 @@ public:
         if (ranks_.leads()) log.emplace(settings_.folder, step_ + 1);
         warm_up();
         core::Progress progress(settings_.label, stage_.steps(), "steps", step_);
+        std::string note;  // of the last metrics that were read
         while (step_ < stage_.steps()) {
-            const distillation::Metrics metrics = one_step();
+            StepMetrics measured = guarded([&] { return stepper_.step(step_); });
+            if (stepper_.updates_begun() > 0) stop();
             ++step_;
             tell_position();
             const bool last = step_ == stage_.steps();
-            distillation::Metrics shown = metrics;
-            if (last || (settings_.probe_every > 0 && step_ % settings_.probe_every == 0))
-                probe(shown);
             const bool logged = last || step_ % settings_.log_every == 0;
+            const bool probed =
+                last || (settings_.probe_every > 0 && step_ % settings_.probe_every == 0);
+            distillation::Metrics shown;
+            if (logged || probed || measured.known()) {
+                settle();
+                shown = measured.read();
+                note = shown.empty()
+                           ? ""
+                           : fmt::format("{} {:.4g}", shown.front().first, shown.front().second);
+            }
+            const std::size_t of_step = shown.size();
+            if (probed) probe(shown);
             if (logged) check_agreement();
-            if (log && (logged || shown.size() > metrics.size())) log->write(step_, shown);
-            progress.update(step_, shown.empty() ? ""
-                                                 : fmt::format("{} {:.4g}", shown.front().first,
-                                                               shown.front().second));
+            if (log && (logged || shown.size() > of_step)) log->write(step_, shown);
+            progress.update(step_, note);
             save_when_due(last);
         }
         return result();
@@ -79,6 +90,7 @@ public:
         state.at("updates").fill_(static_cast<double>(steps));
         step_ = steps;
         save();
+        finish_writing();
         ranks_.barrier();
     }
 
@@ -88,24 +100,36 @@ private:
         const std::int64_t updates = step_ == 0 ? stepper_.warmup_updates() : 0;
         if (warmed_ >= updates) return;
         core::Progress progress(settings_.label + " warm-up", updates, "updates", warmed_);
+        std::string note;
         while (warmed_ < updates) {
-            const auto metrics = guarded([&] { return stepper_.warm_up(warmed_); });
+            StepMetrics measured = guarded([&] { return stepper_.warm_up(warmed_); });
             ++warmed_;
-            progress.update(
-                warmed_, fmt::format("{} {:.4g}", metrics.front().first, metrics.front().second));
+            if (measured.known()) {
+                const auto [name, value] = measured.read().front();
+                note = fmt::format("{} {:.4g}", name, value);
+            }
+            progress.update(warmed_, note);
             save_when_due(false);
         }
     }
 
-    distillation::Metrics one_step() {
-        return guarded([&] { return stepper_.step(step_); });
+    /// Stops where a loss or gradient since the last call was not finite. Comes before anything
+    /// that outlives the steps: a checkpoint, a line of the log, a probe.
+    void settle() {
+        guarded([&] { stepper_.check(); });
     }
 
-    distillation::Metrics guarded(const std::function<distillation::Metrics()>& updates) const {
+    template <class Updates>
+    std::invoke_result_t<Updates> guarded(const Updates& updates) const {
         try {
             return updates();
         } catch (const NotFinite& error) {
             stop_because(error.what());
+        } catch (const c10::OutOfMemoryError& error) {
+            const std::string what = error.what_without_backtrace();
+            throw OutOfMemory(fmt::format("{}: step {} needs more memory than the device has ({})",
+                                          settings_.label, step_, what.substr(0, what.find('\n'))),
+                              settings_.stage);
         }
     }
 
@@ -227,18 +251,28 @@ private:
 
     void save_when_due(bool last) {
         const bool stopping = stepper_.stop_requested();
-        if (!last && !stopping && seconds_since(saved_) < settings_.checkpoint_seconds) return;
+        if (stopping && !last) stop();
+        if (!last && seconds_since(saved_) < settings_.checkpoint_seconds) return;
         if (stopping) core::acknowledge_stop();
         save();
-        if (stopping && !last) {
-            ranks_.barrier();  // all end when the checkpoint is on disk
-            throw core::Interrupted(
-                fmt::format("{} stopped at step {} of {}; run the same command again to go on",
-                            settings_.label, step_, stage_.steps()));
-        }
+        if (last) finish_writing();
     }
 
+    /// Ends the run with a checkpoint, at the end of a step or within one.
+    [[noreturn]] void stop() {
+        core::acknowledge_stop();
+        save();
+        finish_writing();
+        ranks_.barrier();  // all end when the checkpoint is on disk
+        throw core::Interrupted(
+            fmt::format("{} stopped at step {} of {}; run the same command again to go on",
+                        settings_.label, step_, stage_.steps()));
+    }
+
+    /// Writes a checkpoint; that of an accelerator is copied once, and written while training goes
+    /// on.
     void save() {
+        settle();
         if (!ranks_.leads()) return;
         Checkpoint checkpoint;
         checkpoint.step = step_;
@@ -255,9 +289,28 @@ private:
         checkpoint.scalars["best_step"] = static_cast<double>(best_step_);
         checkpoint.scalars["best_distance"] = best_distance_;
         checkpoint.scalars["warmup_updates"] = static_cast<double>(warmed_);
+        if (stepper_.updates_begun() > 0)
+            checkpoint.scalars["updates_begun"] = static_cast<double>(stepper_.updates_begun());
         checkpoint.scalars["seconds"] = seconds_before_ + seconds_since(start_);
-        checkpoints_.save(checkpoint);
+        finish_writing();
+        if (stepper_.learners().front().parameters->list().front().is_cpu()) {
+            checkpoints_.save(checkpoint);
+        } else {
+            backends::Parameters copies;
+            for (const auto& [name, tensor] : checkpoint.tensors.tensors())
+                copies.set(name, tensor.detach().to(at::kCPU, /*non_blocking=*/false,
+                                                    /*copy=*/true));
+            checkpoint.tensors = std::move(copies);
+            writing_ = std::async(
+                std::launch::async,
+                [folder = checkpoints_, whole = std::move(checkpoint)] { folder.save(whole); });
+        }
         saved_ = Clock::now();
+    }
+
+    /// Waits for a checkpoint that is still being written. Throws what kept it from being.
+    void finish_writing() {
+        if (writing_.valid()) writing_.get();
     }
 
     /// The newest intact checkpoint, the same on all ranks.
@@ -304,6 +357,8 @@ private:
         // Checkpoints of older versions do not have this value.
         if (found->scalars.contains("warmup_updates"))
             warmed_ = static_cast<std::int64_t>(found->scalar("warmup_updates"));
+        if (found->scalars.contains("updates_begun"))
+            stepper_.set_updates_begun(static_cast<std::int64_t>(found->scalar("updates_begun")));
         for (const auto& [name, scalar] : stage_.scalars())
             *scalar = found->scalar("stage/" + name);
         for (const auto& [name, scalar] : stepper_.scalars()) *scalar = found->scalar(name);
@@ -345,6 +400,7 @@ private:
     std::map<std::string, backends::Parameters> best_others_;  // of the same step
     double best_distance_ = std::numeric_limits<double>::quiet_NaN(), seconds_before_ = 0;
     Clock::time_point start_ = Clock::now(), saved_ = Clock::now();
+    std::future<void> writing_;
 };
 
 }  // namespace

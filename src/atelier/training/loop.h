@@ -2,13 +2,24 @@
 
 #include <filesystem>
 
+#include "atelier/core/error.h"
 #include "atelier/distillation/stage.h"
 #include "atelier/parallel/gradient_sum.h"
 
 namespace atelier::training {
 
+/// A stage that needs more memory than its device has.
+class OutOfMemory : public core::Error {
+public:
+    OutOfMemory(const std::string& message, std::string of_stage)
+        : core::Error(message), stage(std::move(of_stage)) {}
+
+    std::string stage;  // LoopSettings::stage
+};
+
 struct LoopSettings {
     std::string label;               // "teacher", "student 2 dm": for messages
+    std::string stage;               // the table of its config, "dm": for messages
     std::filesystem::path folder;    // of the stage: checkpoints/, metrics.jsonl, samples/
     double checkpoint_seconds = 60;  // time between checkpoints; does not affect results
     int checkpoints_kept = 2;
@@ -49,7 +60,8 @@ struct LoopResult {
 /// any time and resumed ends with bit-identical results, on any number of ranks if the reduction is
 /// exact. SIGINT and SIGTERM, to any of the ranks, write a checkpoint and throw core::Interrupted
 /// on all. A non-finite loss or a collapse throws core::Error naming the cause, the step and the
-/// last good checkpoint. Best weights and distances are rank 0's alone.
+/// last good checkpoint; where the device's memory does not suffice, OutOfMemory. Best weights and
+/// distances are rank 0's alone.
 LoopResult run_stage(distillation::Stage& stage, const LoopSettings& settings);
 
 /// Whether there is a checkpoint that run_stage would resume from.

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <set>
 
 #include "atelier/core/error.h"
 
@@ -31,6 +32,21 @@ Tensor aligned(const Tensor& gradient, const Tensor& parameter) {
     if (!gradient.defined()) return at::zeros_like(parameter);
     if (gradient.strides() == parameter.strides()) return gradient;
     return at::empty_like(parameter).copy_(gradient);
+}
+
+/// The global norm, a float32 scalar.
+Tensor norm_of(const std::vector<Tensor>& gradients) {
+    return at::stack(at::_foreach_norm(gradients, 2)).norm();
+}
+
+/// Copies tensors that occur twice, so that each can be changed in place: autograd may return one
+/// tensor as the gradient of several parameters.
+void unshare(std::vector<Tensor>& gradients) {
+    std::set<const void*> seen;
+    for (Tensor& gradient : gradients) {
+        if (gradient.numel() > 0 && !seen.insert(gradient.const_data_ptr()).second)
+            gradient = gradient.clone();
+    }
 }
 
 }  // namespace
@@ -66,38 +82,65 @@ Optimizer::Optimizer(backends::Parameters& parameters, distillation::Optimizatio
 
 std::int64_t Optimizer::updates_done() const { return updates_.item<std::int64_t>(); }
 
-double Optimizer::update(std::vector<Tensor> gradients, double scale) {
-    at::NoGradGuard no_gradients;
-    const std::vector<Tensor> parameters = trained(parameters_);
-    std::vector<Tensor> trained_gradients;
+std::vector<Tensor> Optimizer::trained_gradients(std::vector<Tensor> gradients) const {
+    std::vector<Tensor> chosen;
     std::size_t index = 0;
     for (const auto& [name, tensor] : parameters_.tensors()) {
         const Tensor gradient =
             std::move(gradients[index++]);  // released here, so that only one copy of each exists
-        if (!backends::is_buffer(name)) trained_gradients.push_back(aligned(gradient, tensor));
+        if (!backends::is_buffer(name)) chosen.push_back(aligned(gradient, tensor));
     }
-    const double norm =
-        at::stack(at::_foreach_norm(trained_gradients, 2)).norm().item<double>() / scale;
+    return chosen;
+}
+
+double Optimizer::update(std::vector<Tensor> gradients, double scale) {
+    at::NoGradGuard no_gradients;
+    std::vector<Tensor> chosen = trained_gradients(std::move(gradients));
+    const double norm = norm_of(chosen).item<double>() / scale;
     if (!std::isfinite(norm)) return norm;
     const double factor =
         (settings_.clip > 0 && norm > settings_.clip ? settings_.clip / norm : 1.0) / scale;
-    if (factor != 1.0) {
+    if (factor != 1.0 && chosen.front().is_cpu()) {
         // Not in place: autograd may return one tensor as the gradient of several parameters.
-        for (Tensor& gradient : trained_gradients) gradient = gradient * factor;
+        for (Tensor& gradient : chosen) gradient = gradient * factor;
+    } else if (factor != 1.0) {
+        unshare(chosen);
+        at::_foreach_mul_(chosen, factor);
     }
+    apply(chosen, std::nullopt, std::nullopt);
+    return norm;
+}
 
+Tensor Optimizer::update_unread(std::vector<Tensor> gradients, const Tensor& loss) {
+    at::NoGradGuard no_gradients;
+    std::vector<Tensor> chosen = trained_gradients(std::move(gradients));
+    const Tensor norm = norm_of(chosen), sum = norm + loss.detach();
+    const Tensor skip = (sum - sum).ne(0).to(at::kFloat);  // of what is not finite, it is NaN
+    std::optional<Tensor> divisor;
+    if (settings_.clip > 0) {
+        divisor = (norm / settings_.clip).clamp_min(1.0);
+        unshare(chosen);  // the gradients are divided in place
+    }
+    apply(chosen, divisor, skip);
+    return norm;
+}
+
+/// One AdamW update by gradients that are divided by `divisor`, unless `skip` is 1, and the
+/// averages; these are float32 scalars on the gradients' device.
+void Optimizer::apply(const std::vector<Tensor>& gradients, const std::optional<Tensor>& divisor,
+                      const std::optional<Tensor>& skip) {
+    const std::vector<Tensor> parameters = trained(parameters_);
     const std::int64_t done = updates_done();
     updates_.fill_(done + 1);
     updates_float_.fill_(static_cast<double>(done + 1));
     const std::vector<Tensor> steps(parameters.size(), updates_float_);
-    at::_fused_adamw_(parameters, trained_gradients, trained(first_moment_),
-                      trained(second_moment_), {}, steps, scheduled_rate(settings_, done, total_),
-                      settings_.beta1, settings_.beta2, settings_.weight_decay, 1e-8, false, false,
-                      std::nullopt, std::nullopt);
+    at::_fused_adamw_(parameters, gradients, trained(first_moment_), trained(second_moment_), {},
+                      steps, scheduled_rate(settings_, done, total_), settings_.beta1,
+                      settings_.beta2, settings_.weight_decay, 1e-8, false, false, divisor, skip);
+    parameters_.refresh_narrow();
     if (settings_.ema_decay > 0) update_average(average_, settings_.ema_decay, done + 1);
     for (const double decay : settings_.more_ema_decays)
         update_average(more_.at(fmt::format("{}", decay)), decay, done + 1);
-    return norm;
 }
 
 void Optimizer::update_average(backends::Parameters& average, double decay,
@@ -135,6 +178,7 @@ void Optimizer::restore(const backends::Parameters& saved) {
                 name);
     }
     own.copy_from(saved);
+    parameters_.refresh_narrow();
 }
 
 }  // namespace atelier::training

@@ -17,6 +17,12 @@ public:
     /// clipping; if it is not finite, nothing is updated.
     double update(std::vector<Tensor> gradients, double scale = 1.0);
 
+    /// The same for unscaled gradients without waiting for the device that they are on: returns the
+    /// norm as a scalar there. Where it or `loss`, another scalar, is not finite, the parameters
+    /// are not updated; everything that the update was for must then be given up, since averages
+    /// and the schedule go on.
+    Tensor update_unread(std::vector<Tensor> gradients, const Tensor& loss);
+
     /// The weights to use: the average if one is kept, else the parameters themselves.
     const backends::Parameters& averaged() const {
         return settings_.ema_decay > 0 ? average_ : parameters_;
@@ -37,6 +43,9 @@ private:
     backends::Parameters& parameters_;
     distillation::Optimization settings_;
     std::int64_t total_;
+    std::vector<Tensor> trained_gradients(std::vector<Tensor> gradients) const;
+    void apply(const std::vector<Tensor>& gradients, const std::optional<Tensor>& divisor,
+               const std::optional<Tensor>& skip);
     void update_average(backends::Parameters& average, double decay, std::int64_t updates) const;
 
     backends::Parameters average_, first_moment_, second_moment_;

@@ -11,30 +11,25 @@ namespace atelier::training {
 
 namespace {
 
-/// Weighted means of metrics over the micro-batches of an update, in order of first appearance.
-class MicroBatchMeans {
-public:
-    void add(const distillation::Metrics& metrics, double weight) {
-        for (const auto& [name, value] : metrics) {
-            auto found = std::ranges::find(sums_, name, &Sum::name);
-            if (found == sums_.end()) found = sums_.insert(sums_.end(), {name, 0, 0});
-            found->sum += weight * value;
-            found->weights += weight;
-        }
-    }
-    distillation::Metrics means() const {
-        distillation::Metrics all;
-        for (const Sum& each : sums_) all.emplace_back(each.name, each.sum / each.weights);
-        return all;
-    }
+constexpr std::size_t most_unchecked = 1024;  // updates
 
-private:
-    struct Sum {
-        std::string name;
-        double sum, weights;
-    };
-    std::vector<Sum> sums_;
-};
+/// Adds gradients, of which some may be undefined, in one operation.
+void add(std::vector<Tensor>& to, std::vector<Tensor> more) {
+    at::NoGradGuard no_gradients;
+    std::vector<Tensor> a, b;
+    std::vector<std::size_t> indices;
+    for (std::size_t i = 0; i < to.size(); ++i) {
+        if (!to[i].defined()) to[i] = std::move(more[i]);
+        if (!more[i].defined()) continue;
+        a.push_back(to[i]);
+        b.push_back(std::move(more[i]));
+        indices.push_back(i);
+    }
+    if (a.empty()) return;
+    // Not in place: autograd may return one tensor as the gradient of several parameters.
+    const std::vector<Tensor> sums = at::_foreach_add(a, b);
+    for (std::size_t k = 0; k < indices.size(); ++k) to[indices[k]] = sums[k];
+}
 
 /// Appends values to bytes that another process reads, and takes them off again.
 class Packet {
@@ -79,10 +74,15 @@ Stepper::Stepper(distillation::Stage& stage, parallel::Reduction reduction, para
     if (!ranks_.is_alone()) stage_.agree_by([this](double mine) { return ranks_.broadcast(mine); });
     for (distillation::Learner& learner : learners_) {
         learner.parameters->require_gradients(true);
+        if (learner.type) learner.parameters->keep_narrow(*learner.type);
         optimizers_.emplace_back(*learner.parameters, learner.optimization,
                                  stage.steps() * learner.updates + learner.warmup_updates);
         scales_.emplace_back(learner.optimization.loss_scale);
     }
+}
+
+Stepper::~Stepper() {
+    for (const distillation::Learner& learner : learners_) learner.parameters->drop_narrow();
 }
 
 std::map<std::string, double*> Stepper::scalars() {
@@ -94,15 +94,21 @@ std::map<std::string, double*> Stepper::scalars() {
     return all;
 }
 
-distillation::Metrics Stepper::step(std::int64_t number) {
-    distillation::Metrics all;
+StepMetrics Stepper::step(std::int64_t number) {
+    StepMetrics all;
     for (std::size_t i = 0; i < learners_.size(); ++i) {
-        for (std::int64_t inner_step = 0; inner_step < learners_[i].updates; ++inner_step) {
-            const distillation::Metrics metrics = update(i, number, inner_step);
-            if (inner_step + 1 == learners_[i].updates)
-                all.insert(all.end(), metrics.begin(), metrics.end());
+        const std::int64_t updates = learners_[i].updates;
+        for (std::int64_t inner_step = i == 0 ? begun_ : 0; inner_step < updates; ++inner_step) {
+            StepMetrics metrics = update(i, number, inner_step);
+            if (inner_step + 1 == updates) {
+                all.append(std::move(metrics));
+            } else if (i == 0 && stop_requested()) {
+                begun_ = inner_step + 1;
+                return all;
+            }
         }
     }
+    begun_ = 0;
     return all;
 }
 
@@ -113,14 +119,13 @@ std::int64_t Stepper::warmup_updates() const {
     return largest;
 }
 
-distillation::Metrics Stepper::warm_up(std::int64_t number) {
-    distillation::Metrics all;
+StepMetrics Stepper::warm_up(std::int64_t number) {
+    StepMetrics all;
     for (std::size_t i = 0; i < learners_.size(); ++i) {
         if (number >= learners_[i].warmup_updates) continue;
         // Step numbers beyond the last have random streams that no other update uses.
         const std::int64_t step = stage_.steps() + number / learners_[i].updates;
-        const distillation::Metrics metrics = update(i, step, number % learners_[i].updates);
-        all.insert(all.end(), metrics.begin(), metrics.end());
+        all.append(update(i, step, number % learners_[i].updates));
     }
     return all;
 }
@@ -129,17 +134,28 @@ bool Stepper::stop_requested() const {
     return ranks_.is_alone() ? core::stop_requested() : any_stops_;
 }
 
-std::string Stepper::bytes_of(const std::vector<Part>& parts) {
+/// Reads what the parts hold.
+void Stepper::read(std::vector<Part>& parts) {
+    std::vector<distillation::Measurement*> all;
+    for (Part& part : parts) {
+        all.push_back(&part.value);
+        for (auto& [name, measured] : part.metrics) all.push_back(&measured);
+    }
+    distillation::Measurement::read(all);
+}
+
+std::string Stepper::bytes_of(std::vector<Part> parts) {
+    read(parts);
     Packet packet;
     packet.add(static_cast<std::uint64_t>(parts.size()));
     for (const Part& part : parts) {
         packet.add(part.micro_batch);
         packet.add(part.weight);
-        packet.add(part.value);
+        packet.add(part.value.value());
         packet.add(static_cast<std::uint64_t>(part.metrics.size()));
-        for (const auto& [name, value] : part.metrics) {
+        for (const auto& [name, measured] : part.metrics) {
             packet.add_text(name);
-            packet.add(value);
+            packet.add(measured.value());
         }
     }
     return packet.bytes();
@@ -163,10 +179,16 @@ Stepper::Part Stepper::part_of(std::size_t i, std::int64_t step, std::int64_t in
                                std::int64_t micro_batch, std::vector<Tensor>& gradients) {
     const distillation::Loss loss = stage_.loss(i, step, inner_step, micro_batch);
     const double factor = scales_[i].factor() * loss.weight;
-    const Tensor scaled = factor == 1.0 ? loss.value : loss.value * factor;
-    gradients = torch::autograd::grad({scaled}, learners_[i].parameters->list(), {}, std::nullopt,
-                                      false, /*allow_unused=*/true);
-    return {micro_batch, loss.weight, loss.value.item<double>(), loss.metrics};
+    const backends::Parameters& parameters = *learners_[i].parameters;
+    const auto differentiated = [&](const Tensor& value) {
+        const Tensor scaled = factor == 1.0 ? value : value * factor;
+        return parameters.joined_gradients(torch::autograd::grad(
+            {scaled}, parameters.leaves(), {}, std::nullopt, false, /*allow_unused=*/true));
+    };
+    gradients = differentiated(loss.value);
+    if (!loss.apart.defined()) return {micro_batch, loss.weight, loss.value, loss.metrics};
+    add(gradients, differentiated(loss.apart));
+    return {micro_batch, loss.weight, loss.value.detach() + loss.apart.detach(), loss.metrics};
 }
 
 std::vector<Stepper::Part> Stepper::gradients_of(std::size_t i, std::int64_t step,
@@ -193,7 +215,7 @@ std::vector<Stepper::Part> Stepper::gradients_of(std::size_t i, std::int64_t ste
         Packet packet;
         packet.add(core::stop_requested());
         packet.add_text(sum.report());
-        packet.add_text(bytes_of(mine));
+        packet.add_text(bytes_of(std::move(mine)));
         reports.clear();
         parts.clear();
         any_stops_ = false;
@@ -209,34 +231,70 @@ std::vector<Stepper::Part> Stepper::gradients_of(std::size_t i, std::int64_t ste
     return parts;
 }
 
-distillation::Metrics Stepper::update(std::size_t i, std::int64_t step, std::int64_t inner_step) {
+bool Stepper::waits_for_nothing(std::size_t i) const {
+    return ranks_.is_alone() && !scales_[i].active() &&
+           !learners_[i].parameters->list().front().is_cpu();
+}
+
+StepMetrics Stepper::update(std::size_t i, std::int64_t step, std::int64_t inner_step) {
     std::vector<Tensor> gradients;
-    MicroBatchMeans means;
-    double value = 0;
-    for (const Part& part : gradients_of(i, step, inner_step, gradients)) {
-        value += part.weight * part.value;
-        means.add(part.metrics, part.weight);
-    }
-    distillation::Metrics metrics = means.means();
+    Outcome outcome{i, step, gradients_of(i, step, inner_step, gradients),
+                    std::numeric_limits<double>::quiet_NaN()};
+    StepMetrics metrics;
+    for (const Part& part : outcome.parts) metrics.add(part.metrics, part.weight);
     stage_.finish_update(i);
-    // Gradients can be finite although the loss is not; they are meaningless then.
-    if (!std::isfinite(value))
-        throw NotFinite(
-            fmt::format("the loss of {} became {} at step {}", learners_[i].name, value, step));
     LossScale& scale = scales_[i];
-    const double norm = gradients.empty()
-                            ? std::numeric_limits<double>::quiet_NaN()
-                            : optimizers_[i].update(std::move(gradients), scale.factor());
-    if (!scale.update(std::isfinite(norm))) {
-        throw NotFinite(
-            fmt::format("the gradient of {} became {} at step {}", learners_[i].name, norm, step));
+    if (waits_for_nothing(i) && !gradients.empty()) {
+        Tensor sum;  // finite if all losses are
+        for (const Part& part : outcome.parts)
+            sum = sum.defined() ? sum + part.value.unread() : part.value.unread();
+        outcome.norm = optimizers_[i].update_unread(std::move(gradients), sum);
+        metrics.add(learners_[i].name + "_gradient", outcome.norm);
+        unchecked_.push_back(std::move(outcome));
+        if (unchecked_.size() >= most_unchecked) check();
+        return metrics;
     }
-    metrics.emplace_back(learners_[i].name + "_gradient", norm);
+    read(outcome.parts);
+    check_loss(outcome);
+    if (!gradients.empty())
+        outcome.norm = optimizers_[i].update(std::move(gradients), scale.factor());
+    if (!scale.update(std::isfinite(outcome.norm.value()))) reject_norm(outcome);
+    metrics.add(learners_[i].name + "_gradient", outcome.norm);
     if (scale.active()) {
-        metrics.emplace_back(learners_[i].name + "_loss_scale", scale.factor());
-        metrics.emplace_back(learners_[i].name + "_skipped", scale.skipped());
+        metrics.add(learners_[i].name + "_loss_scale", scale.factor());
+        metrics.add(learners_[i].name + "_skipped", scale.skipped());
     }
     return metrics;
+}
+
+void Stepper::check() {
+    std::vector<distillation::Measurement*> all;
+    for (Outcome& outcome : unchecked_) {
+        for (Part& part : outcome.parts) all.push_back(&part.value);
+        all.push_back(&outcome.norm);
+    }
+    distillation::Measurement::read(all);
+    const std::vector<Outcome> read = std::move(unchecked_);
+    unchecked_.clear();
+    for (const Outcome& outcome : read) {
+        check_loss(outcome);
+        if (!std::isfinite(outcome.norm.value())) reject_norm(outcome);
+    }
+}
+
+/// Gradients can be finite although the loss is not; they are meaningless then.
+void Stepper::check_loss(const Outcome& of) const {
+    double value = 0;
+    for (const Part& part : of.parts) value += part.weight * part.value.value();
+    if (!std::isfinite(value))
+        throw NotFinite(fmt::format("the loss of {} became {} at step {}",
+                                    learners_[of.learner].name, value, of.step));
+}
+
+/// Says that a norm is not finite.
+void Stepper::reject_norm(const Outcome& of) const {
+    throw NotFinite(fmt::format("the gradient of {} became {} at step {}",
+                                learners_[of.learner].name, of.norm.value(), of.step));
 }
 
 }  // namespace atelier::training

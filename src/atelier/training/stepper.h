@@ -4,6 +4,7 @@
 #include "atelier/parallel/gradient_sum.h"
 #include "atelier/training/loss_scale.h"
 #include "atelier/training/optimizer.h"
+#include "atelier/training/step_metrics.h"
 
 namespace atelier::training {
 
@@ -15,21 +16,40 @@ class NotFinite : public core::Error {
 /// Performs the steps of a stage: updates every learner in order, with its number of inner steps
 /// and micro-batches and its own optimiser. Where several ranks share a stage, each computes every
 /// W-th micro-batch, and all make the same updates.
+///
+/// On an accelerator a step does not wait for the device: what it measured is read when it is asked
+/// for, and whether all of it was finite, by check(). It does wait once for each update where
+/// losses are scaled (fp16) or ranks share the stage, and once for each micro-batch where there are
+/// several and their sum is exact.
 class Stepper {
 public:
-    /// `stage` and `ranks` must outlive this.
+    /// `stage` and `ranks` must outlive this, and so must the stage's parameters, which hold narrow
+    /// copies as long as this lives.
     explicit Stepper(distillation::Stage& stage,
                      parallel::Reduction reduction = parallel::Reduction::exact,
                      parallel::Ranks& ranks = parallel::Ranks::alone());
+    ~Stepper();
+    Stepper(const Stepper&) = delete;
+    Stepper& operator=(const Stepper&) = delete;
 
     /// Performs step `number`, a function of the parameters, the optimisers' state and `number`.
-    /// Throws NotFinite.
-    distillation::Metrics step(std::int64_t number);
+    /// Throws NotFinite, on an accelerator perhaps only in check(). A request to stop ends it after
+    /// an update of the first learner that is not its last; the next call goes on with the rest.
+    StepMetrics step(std::int64_t number);
+
+    /// The updates that a step which was ended early has behind it; 0: it was not.
+    std::int64_t updates_begun() const { return begun_; }
+    /// The next step() leaves out so many.
+    void set_updates_begun(std::int64_t updates) { begun_ = updates; }
+
+    /// Throws NotFinite if a loss or gradient since the last call was not finite. What was trained
+    /// since then must not be saved before. Waits for the device.
+    void check();
 
     /// The largest number of warm-up updates of any learner.
     std::int64_t warmup_updates() const;
     /// Performs warm-up update `number` of every learner that has so many. Throws NotFinite.
-    distillation::Metrics warm_up(std::int64_t number);
+    StepMetrics warm_up(std::int64_t number);
 
     const std::vector<distillation::Learner>& learners() const { return learners_; }
     /// In the order of the learners.
@@ -46,26 +66,41 @@ private:
     /// What a micro-batch found beside gradients.
     struct Part {
         std::int64_t micro_batch = 0;
-        double weight = 1, value = 0;
-        distillation::Metrics metrics;
+        double weight = 1;
+        distillation::Measurement value = 0.0;
+        distillation::Measurements metrics;
     };
-    distillation::Metrics update(std::size_t learner, std::int64_t step, std::int64_t inner_step);
+    /// What decides whether an update was finite.
+    struct Outcome {
+        std::size_t learner;
+        std::int64_t step;
+        std::vector<Part> parts;
+        distillation::Measurement norm;  // of the gradient
+    };
+    StepMetrics update(std::size_t learner, std::int64_t step, std::int64_t inner_step);
+    /// Whether an update of a learner waits for nothing.
+    bool waits_for_nothing(std::size_t learner) const;
+    void check_loss(const Outcome& of) const;
+    [[noreturn]] void reject_norm(const Outcome& of) const;
     /// Sums the scaled gradients over the micro-batches of an update, on all ranks; returns what
     /// its micro-batches found, in order. No gradients where some are not finite.
     std::vector<Part> gradients_of(std::size_t learner, std::int64_t step, std::int64_t inner_step,
                                    std::vector<Tensor>& gradients);
     Part part_of(std::size_t learner, std::int64_t step, std::int64_t inner_step,
                  std::int64_t micro_batch, std::vector<Tensor>& gradients);
-    static std::string bytes_of(const std::vector<Part>& parts);
+    static void read(std::vector<Part>& parts);
+    static std::string bytes_of(std::vector<Part> parts);
     static std::vector<Part> parts_in(std::string_view bytes);
 
     distillation::Stage& stage_;
     parallel::Reduction reduction_;
     parallel::Ranks& ranks_;
     bool any_stops_ = false;
+    std::int64_t begun_ = 0;
     std::vector<distillation::Learner> learners_;
     std::vector<Optimizer> optimizers_;
     std::vector<LossScale> scales_;
+    std::vector<Outcome> unchecked_;
 };
 
 }  // namespace atelier::training

@@ -7,6 +7,7 @@
 #include "atelier/backends/torch/gpu_norm.h"
 #include "atelier/backends/torch/parallel.h"
 #include "atelier/backends/torch/tensor_data.h"
+#include "atelier/backends/torch/torch_ops.h"
 #include "atelier/core/error.h"
 #include "atelier/kernels/norm_forward.h"
 #include "atelier/kernels/workspace.h"
@@ -121,11 +122,20 @@ bool can_fuse(const Tensor& x) {
     return !double_backward && x.device().is_cpu() && type && x.dim() == 4 && x.numel() > 0;
 }
 
+/// In a narrow type on an accelerator, all of it is in that type, as in EDM's reference
+/// implementation; its kernels sum in float32. Autocast would convert to float32 and back.
 Tensor unfused_norm(const Tensor& x, const Tensor& weight, const Tensor& bias,
                     const Tensor& modulation, std::int64_t groups, double eps, bool silu) {
-    Tensor y = at::group_norm(x, groups, weight, bias, eps);
+    const at::ScalarType type = x.scalar_type();
+    const bool narrow =
+        !double_backward && !x.is_cpu() && type != at::kFloat && in_low_precision(x.device());
+    std::optional<WithoutAutocast> in_its_type;
+    if (narrow) in_its_type.emplace(x.device());
+    Tensor y = narrow ? at::group_norm(x, groups, weight.to(type), bias.to(type), eps)
+                      : at::group_norm(x, groups, weight, bias, eps);
     if (modulation.defined()) {
-        const auto halves = modulation.unsqueeze(2).unsqueeze(3).chunk(2, 1);
+        const auto halves =
+            (narrow ? modulation.to(type) : modulation).unsqueeze(2).unsqueeze(3).chunk(2, 1);
         y = at::addcmul(halves[1], y, halves[0] + 1);
     }
     return silu ? at::silu(y) : y;

@@ -132,7 +132,63 @@ Parameters Parameters::cast_weights(at::ScalarType type) const {
     Parameters changed;
     for (const auto& [name, tensor] : tensors_)
         changed.set(name, tensor.dim() >= 2 ? tensor.to(type) : tensor);
+    for (const auto& [name, tensor] : changed.tensors_) {
+        if (!tensor.is_cpu() && tensor.scalar_type() == at::kFloat)
+            changed.narrow_[name] = tensor.to(type);
+    }
     return changed;
+}
+
+void Parameters::keep_narrow(at::ScalarType type) {
+    narrow_.clear();
+    for (const auto& [name, tensor] : tensors_) {
+        if (tensor.is_cpu() || tensor.scalar_type() != at::kFloat || is_buffer(name)) continue;
+        narrow_[name] = tensor.detach().to(type).set_requires_grad(tensor.requires_grad());
+    }
+}
+
+void Parameters::refresh_narrow() const {
+    if (narrow_.empty()) return;
+    at::NoGradGuard no_gradients;
+    std::vector<Tensor> to, from;
+    for (const auto& [name, copy] : narrow_) {
+        to.push_back(copy);
+        from.push_back(tensors_.at(name));
+    }
+    at::_foreach_copy_(to, from);
+}
+
+const Tensor& Parameters::narrow(const std::string& name) const {
+    if (const auto found = narrow_.find(name); found != narrow_.end()) return found->second;
+    return base_ && !tensors_.contains(name) ? base_->narrow(name) : at(name);
+}
+
+std::vector<Tensor> Parameters::leaves() const {
+    std::vector<Tensor> all = list();
+    for (const auto& [name, copy] : narrow_) all.push_back(copy);
+    return all;
+}
+
+std::vector<Tensor> Parameters::joined_gradients(std::vector<Tensor> of_leaves) const {
+    at::NoGradGuard no_gradients;
+    std::vector<Tensor> wide, of_copies;
+    std::size_t index = 0, next = tensors_.size();
+    for (const auto& [name, tensor] : tensors_) {
+        const std::size_t i = index++;
+        if (!narrow_.contains(name)) continue;
+        Tensor of_copy = std::move(of_leaves[next++]);
+        if (!of_copy.defined()) continue;
+        if (of_leaves[i].defined()) {
+            of_leaves[i] = of_leaves[i] + of_copy;
+            continue;
+        }
+        of_leaves[i] = at::empty_like(tensor);
+        wide.push_back(of_leaves[i]);
+        of_copies.push_back(std::move(of_copy));
+    }
+    if (!wide.empty()) at::_foreach_copy_(wide, of_copies);
+    of_leaves.resize(tensors_.size());
+    return of_leaves;
 }
 
 void Parameters::require_gradients(bool required) const {

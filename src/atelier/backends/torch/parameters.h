@@ -17,6 +17,9 @@ namespace atelier::backends {
 /// Tensors by name, in the order of their names, as in a safetensors file. Teacher, fake score, EMA
 /// and student are copies of such a map. A map may have a base, in which tensors are looked up that
 /// it lacks (ops/low_rank.h); all functions but `at` and `contains` concern its own tensors.
+///
+/// On accelerators a map may also hold copies of its tensors in a narrower type (bfloat16, half),
+/// which networks under autocast compute with, so that they are not converted in every pass.
 class Parameters {
 public:
     Parameters() = default;
@@ -43,8 +46,23 @@ public:
     void copy_from(const Parameters& other);
     Parameters to(at::Device device, at::ScalarType type = at::kFloat) const;
     /// The same with weights of two or more dimensions as `type`. Autocast computes the same bits
-    /// with it and need not convert them in every pass.
+    /// with it and need not convert them in every pass. On accelerators the others have narrow
+    /// copies.
     Parameters cast_weights(at::ScalarType type) const;
+
+    /// Makes narrow copies of all trained tensors; they require gradients where those do. Nothing
+    /// on CPUs, whose kernels convert.
+    void keep_narrow(at::ScalarType type);
+    void drop_narrow() { narrow_.clear(); }
+    /// Overwrites the narrow copies, if any, after the tensors have changed.
+    void refresh_narrow() const;
+    /// What networks under autocast read: the narrow copy where there is one, else `at`.
+    const Tensor& narrow(const std::string& name) const;
+    /// What losses are differentiated by: the tensors (list()), then their narrow copies.
+    std::vector<Tensor> leaves() const;
+    /// The gradients for list(), in its tensors' types, from those for leaves(): the sum over a
+    /// tensor and its copy. Undefined where neither has one.
+    std::vector<Tensor> joined_gradients(std::vector<Tensor> of_leaves) const;
     void require_gradients(bool required) const;
     bool all_finite() const;
 
@@ -54,7 +72,7 @@ public:
     void merge(const Parameters& other, const std::string& prefix);
 
 private:
-    std::map<std::string, Tensor> tensors_;
+    std::map<std::string, Tensor> tensors_, narrow_;
     std::shared_ptr<const Parameters> base_;
 };
 

@@ -18,7 +18,7 @@ std::optional<at::ScalarType> precision_now(at::DeviceType device) {
 struct Job : torch::CustomClassHolder {
     std::shared_ptr<const graph::Graph> body;
     std::string prefix;
-    std::vector<std::string> names;  // of the parameters that body reads
+    std::vector<std::string> names;  // of the parameters that body reads, wide or narrow
     std::optional<at::ScalarType> precision;
     Tensor result;
 };
@@ -86,15 +86,17 @@ Tensor recomputed(const graph::Block& block, std::span<const Tensor> inputs,
     job->body = block.body;
     job->prefix = prefix;
     job->precision = precision_now(tensors.front().device().type());
-    std::set<std::string> read;
+    std::map<std::string, Tensor> read;
     {
         at::NoGradGuard no_gradients;
         TorchOps backend(parameters, prefix);
         backend.record_reads(read);
         job->result = backend.run(*block.body, inputs)[0];
     }
-    job->names.assign(read.begin(), read.end());
-    for (const std::string& name : job->names) tensors.push_back(parameters.at(name));
+    for (const auto& [name, tensor] : read) {
+        job->names.push_back(name);
+        tensors.push_back(tensor);
+    }
     return Recomputed::apply(at::TensorList(tensors), job);
 }
 

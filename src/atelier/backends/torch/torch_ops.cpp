@@ -7,20 +7,32 @@
 #include "atelier/backends/torch/fused_norm.h"
 #include "atelier/backends/torch/low_rank.h"
 #include "atelier/backends/torch/recomputed.h"
+#include "atelier/backends/torch/transfer.h"
 #include "atelier/backends/torch/winograd.h"
 
 namespace atelier::backends {
 
 namespace {
 
-/// A depthwise filter [C,1,4,4] per channel that sums to `gain`.
-Tensor smoothing(const Tensor& like, double gain) {
+/// A filter [4,4] that sums to `gain`, float64.
+Tensor smoothing_taps(double gain) {
     const Tensor taps = at::tensor({1.0, 3.0, 3.0, 1.0}, at::kDouble) / 8;
-    return (at::outer(taps, taps) * gain).to(like.options()).expand({like.size(1), 1, 4, 4});
+    return at::outer(taps, taps) * gain;
+}
+
+/// The filter [C,1,4,4] of every channel of `like`.
+Tensor depthwise(const DeviceConstant& taps, const Tensor& like) {
+    return taps.on(like.device(), like.scalar_type()).expand({like.size(1), 1, 4, 4});
 }
 
 Tensor smooth_down(const Tensor& x, std::int64_t padding) {
-    return at::conv2d(x, smoothing(x, 1), {}, 2, padding, 1, x.size(1));
+    static const DeviceConstant taps(smoothing_taps(1));
+    return at::conv2d(x, depthwise(taps, x), {}, 2, padding, 1, x.size(1));
+}
+
+Tensor smooth_up(const Tensor& x) {
+    static const DeviceConstant taps(smoothing_taps(4));
+    return at::conv_transpose2d(x, depthwise(taps, x), {}, 2, 1, 0, x.size(1));
 }
 
 Tensor sinusoids(const Tensor& angles, bool sines_first) {
@@ -44,8 +56,18 @@ TorchOps::TorchOps(const Parameters& parameters, std::string prefix, bool recomp
     : parameters_(parameters), prefix_(std::move(prefix)), recompute_(recompute) {}
 
 const Tensor& TorchOps::parameter(const std::string& name) const {
-    if (parameters_read_) parameters_read_->insert(prefix_ + name);
-    return parameters_.at(prefix_ + name);
+    return read(prefix_ + name, parameters_.at(prefix_ + name));
+}
+
+const Tensor& TorchOps::narrow_parameter(const std::string& name) const {
+    const Tensor& own = parameters_.at(prefix_ + name);
+    if (own.is_cpu() || !in_low_precision(own.device())) return read(prefix_ + name, own);
+    return read(prefix_ + name, parameters_.narrow(prefix_ + name));
+}
+
+const Tensor& TorchOps::read(const std::string& name, const Tensor& tensor) const {
+    if (parameters_read_) parameters_read_->insert_or_assign(name, tensor);
+    return tensor;
 }
 
 std::vector<Tensor> TorchOps::run(const graph::Graph& graph, std::span<const Tensor> inputs) const {
@@ -68,42 +90,46 @@ Tensor TorchOps::convolved(const graph::Conv2d& layer, const Tensor& x) const {
     // their results directly.
     const Tensor images = normalises_channels_last(x) ? channels_last(x) : x;
     const std::string& name = layer.name;
-    const Tensor& weight = parameter(name + ".weight");
-    const Tensor bias = layer.bias ? parameter(name + ".bias") : Tensor();
+    const Tensor& weight = narrow_parameter(name + ".weight");
+    const Tensor bias = layer.bias ? narrow_parameter(name + ".bias") : Tensor();
     const Tensor out =
         layer.bias && winograd_pays(images, weight, layer)
             ? winograd_conv2d(images, weight, bias)
             : at::conv2d(images, weight, layer.bias ? std::optional(bias) : std::nullopt,
                          layer.stride, layer.padding);
     if (!is_low_rank(parameters_, prefix_ + name)) return out;
-    return out + at::conv2d(at::conv2d(images, parameter(name + ".lora_down.weight"), {},
+    return out + at::conv2d(at::conv2d(images, narrow_parameter(name + ".lora_down.weight"), {},
                                        layer.stride, layer.padding),
-                            parameter(name + ".lora_up.weight"));
+                            narrow_parameter(name + ".lora_up.weight"));
 }
 
 Tensor TorchOps::lower(const graph::Linear& layer, const In& call) const {
     const std::string& name = layer.name;
-    Tensor in = call[0], weight = parameter(name + ".weight"),
-           bias = layer.bias ? parameter(name + ".bias") : Tensor();
-    // One row of features per sample gains nothing from bfloat16 on a CPU: reading the weights
-    // costs more than multiplying by them, and so does rounding them.
-    std::optional<c10::impl::ExcludeDispatchKeyGuard> in_float32;
-    if (in.dim() == 2 && in.device().is_cpu() && at::autocast::is_autocast_enabled(at::kCPU)) {
+    Tensor in = call[0];
+    // One row of features per sample gains nothing from a narrower type: reading the weights costs
+    // more than multiplying by them, and so does rounding them.
+    const bool wide = in.dim() == 2 && in_low_precision(in.device());
+    const auto parameter_of = [&](const char* part) {
+        return wide ? parameter(name + part) : narrow_parameter(name + part);
+    };
+    Tensor weight = parameter_of(".weight"), bias = layer.bias ? parameter_of(".bias") : Tensor();
+    std::optional<WithoutAutocast> in_float32;
+    if (wide) {
         in = in.to(at::kFloat);
         weight = weight.to(at::kFloat);  // frozen weights may have a narrower type
         if (layer.bias) bias = bias.to(at::kFloat);
-        in_float32.emplace(at::autocast::get_autocast_dispatch_key_from_device_type(at::kCPU));
+        in_float32.emplace(in.device());
     }
     const Tensor out = at::linear(in, weight, layer.bias ? std::optional(bias) : std::nullopt);
     if (!is_low_rank(parameters_, prefix_ + name)) return out;
-    return out + at::linear(at::linear(in, parameter(name + ".lora_down.weight")),
-                            parameter(name + ".lora_up.weight"));
+    return out + at::linear(at::linear(in, parameter_of(".lora_down.weight")),
+                            parameter_of(".lora_up.weight"));
 }
 
 Tensor TorchOps::lower(const graph::GroupNorm& layer, const In& in) const {
-    return fused_group_norm(in[0], parameter(layer.name + ".weight"),
-                            parameter(layer.name + ".bias"), in.count() > 1 ? in[1] : Tensor(),
-                            layer.groups, layer.eps, layer.silu);
+    return fused_group_norm(in[0], narrow_parameter(layer.name + ".weight"),
+                            narrow_parameter(layer.name + ".bias"),
+                            in.count() > 1 ? in[1] : Tensor(), layer.groups, layer.eps, layer.silu);
 }
 
 Tensor TorchOps::lower(const graph::LayerNorm& layer, const In& in) const {
@@ -120,13 +146,11 @@ Tensor TorchOps::lower(const graph::Attention& layer, const In& in) const {
     if (!twice && can_fuse_attention(x)) return fused_attention(x, layer.heads);
     const auto n = x.size(0), channels = x.size(1) / 3, height = x.size(2), width = x.size(3);
     const Tensor split = x.reshape({n, layer.heads, channels / layer.heads, 3, height * width});
-    // Contiguous q, k and v go through LibTorch's fused attention, which retains no scores. It does
-    // not support double backward.
-    const auto part = [&](int i) {
-        const Tensor strided = split.select(3, i).transpose(-1, -2);
-        return twice ? strided : strided.contiguous();
-    };
-    const Tensor attended = at::scaled_dot_product_attention(part(0), part(1), part(2));
+    // [3,N,heads,positions,features]. Contiguous q, k and v go through LibTorch's fused attention,
+    // which retains no scores. It does not support double backward.
+    const Tensor strided = split.permute({3, 0, 1, 4, 2});
+    const std::vector<Tensor> parts = (twice ? strided : strided.contiguous()).unbind();
+    const Tensor attended = at::scaled_dot_product_attention(parts[0], parts[1], parts[2]);
     return attended.transpose(-1, -2).reshape({n, channels, height, width});
 }
 
@@ -138,7 +162,7 @@ Tensor TorchOps::lower(const graph::Resampling& layer, const In& in) const {
         case graph::Resample::down:
             return at::avg_pool2d(x, {2, 2});
         case graph::Resample::smooth_up:
-            return at::conv_transpose2d(x, smoothing(x, 4), {}, 2, 1, 0, x.size(1));
+            return smooth_up(x);
         case graph::Resample::smooth_down:
             return smooth_down(x, 1);
         case graph::Resample::smooth_down_valid:
@@ -216,6 +240,10 @@ Tensor TorchOps::lower(const graph::Block& block, const In& in) const {
     if (!recompute_ || hook_ || !at::GradMode::is_enabled() || DoubleBackwardGuard::alive())
         return run(*block.body, in.in)[0];
     return recomputed(block, in.in, parameters_, prefix_);
+}
+
+bool in_low_precision(at::Device device) {
+    return at::autocast::is_autocast_enabled(device.type());
 }
 
 LowPrecision::LowPrecision(at::DeviceType device, std::optional<at::ScalarType> type)

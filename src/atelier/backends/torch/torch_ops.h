@@ -1,7 +1,7 @@
 #pragma once
 
+#include <map>
 #include <optional>
-#include <set>
 #include <span>
 
 #include "atelier/backends/torch/parameters.h"
@@ -72,9 +72,8 @@ public:
     Tensor lower(const graph::PadCorner&, const In& in) const;
     Tensor lower(const graph::Block& block, const In& in) const;
 
-    /// Adds the names of all parameters that are read from now on to `names`, which must outlive
-    /// this.
-    void record_reads(std::set<std::string>& names) { parameters_read_ = &names; }
+    /// Adds all parameters that are read from now on to `read`, which must outlive this.
+    void record_reads(std::map<std::string, Tensor>& read) { parameters_read_ = &read; }
 
     /// Calls `hook` instead of computing convolutions; it may call `convolved`. Blocks are not
     /// recomputed with it.
@@ -84,16 +83,33 @@ public:
 
 private:
     const Tensor& parameter(const std::string& name) const;
+    /// Of a layer that autocast computes in a narrower type: narrow where there is such a copy.
+    const Tensor& narrow_parameter(const std::string& name) const;
+    const Tensor& read(const std::string& name, const Tensor& tensor) const;
 
     const Parameters& parameters_;
     std::string prefix_;
     bool recompute_;
-    std::set<std::string>* parameters_read_ = nullptr;
+    std::map<std::string, Tensor>* parameters_read_ = nullptr;
     ConvolutionHook hook_;
 };
 
 /// The rows [1,height*width,F] of its table [1,side*side,F] that a CroppedPositions adds.
 Tensor cropped_table(const Tensor& table, const graph::CroppedPositions& layer);
+
+/// While alive, operations on `device` compute in the types of their arguments, whatever autocast
+/// says.
+class WithoutAutocast {
+public:
+    explicit WithoutAutocast(at::Device device)
+        : guard_(at::autocast::get_autocast_dispatch_key_from_device_type(device.type())) {}
+
+private:
+    c10::impl::ExcludeDispatchKeyGuard guard_;
+};
+
+/// Whether matrix products and convolutions on `device` compute in a narrower type than float32.
+bool in_low_precision(at::Device device);
 
 /// While alive, matrix products and convolutions on `device` compute in `type`, bfloat16 or half,
 /// while parameters stay float32 (autocast). Without a type it does nothing.

@@ -1,4 +1,5 @@
 #include "atelier/backends/torch/torch_ops.h"
+#include "atelier/backends/torch/transfer.h"
 #include "atelier/graph/sinusoid.h"
 
 namespace atelier::backends {
@@ -25,7 +26,7 @@ Tensor TorchOps::lower(const graph::CroppedPositions& layer, const In& in) const
 Tensor TorchOps::lower(const graph::GridSinusoid& layer, const In& in) const {
     const Tensor table =
         at::tensor(graph::grid_table(layer, in.shape()[2])).view({1, in.shape()[1], in.shape()[2]});
-    return in[0] + table.to(in[0].options());
+    return in[0] + to_device(table.to(in[0].scalar_type()), in[0].device());
 }
 
 Tensor TorchOps::lower(const graph::RmsNorm& layer, const In& in) const {

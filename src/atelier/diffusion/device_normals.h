@@ -1,0 +1,16 @@
+#pragma once
+
+#include <span>
+
+#include "atelier/backends/torch/torch.h"
+#include "atelier/core/random_streams.h"
+
+namespace atelier::diffusion {
+
+/// Normal numbers first..first+count-1 of each stream, [streams, count] float32: the bits of
+/// RandomStream::normal of a stream that has drawn nothing, computed on `device` by operations on
+/// int64 and float64, which round alike everywhere. About 160 operations, whatever the count.
+Tensor device_normals(std::span<const core::RandomStream> streams, std::int64_t first,
+                      std::int64_t count, at::Device device);
+
+}  // namespace atelier::diffusion
