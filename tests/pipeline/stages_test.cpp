@@ -154,6 +154,7 @@ const std::vector<std::pair<std::string, Kinds>> meant{
     {"output", nothing},
     {"device_memory", nothing},
     {"device", nothing},
+    {"deterministic", nothing},
     {"reduction", trained},
     {"threads", nothing},
     {"precision", with_teacher},
