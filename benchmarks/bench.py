@@ -7,10 +7,10 @@ threads, in one run.
                                                      # with commas
     python3 benchmarks/bench.py --pages              # only write the page from results.json
 
-Parts: peak, latency, int8, training, ranks, start, held, batch, around. New measurements replace those in
-results.json, or in results-no-bf16.json on a CPU that does not compute in bfloat16. Peers are plain
-PyTorch, torch.compile, ONNX Runtime and OpenVINO from ONNX (--peers, a folder with latency.py,
-train_step.py and adm_unet.py); without them their rows are missing.
+Parts: peak, latency, int8, training, ranks, start, held, batch, around. New measurements replace
+those in results.json, or in results-no-bf16.json on a CPU that does not compute in bfloat16. Peers
+are plain PyTorch, torch.compile, ONNX Runtime and OpenVINO from ONNX (--peers, a folder with
+latency.py, train_step.py and adm_unet.py); without them their rows are missing.
 """
 
 import argparse

@@ -1,26 +1,10 @@
 #include <nlohmann/json.hpp>
 
-#include "atelier/core/image_file.h"
-#include "end_to_end/program.h"
+#include "end_to_end/images.h"
 
 /// From captioned images to a text-conditional ensemble.
 namespace atelier::end_to_end {
 namespace {
-
-/// Grey 28x28 images with captions; the first half is darker.
-void write_captioned(const std::string& folder, int count) {
-    fs::create_directory(folder);
-    for (int i = 0; i < count; ++i) {
-        const std::string name = folder + "/" + std::to_string(1000 + i);
-        core::Image image{28, 28, 1, {}};
-        for (int p = 0; p < 28 * 28; ++p)
-            image.pixels.push_back(
-                static_cast<std::uint8_t>((p * (i + 3)) % 97 + (i < count / 2 ? 0 : 120)));
-        core::write_png(name + ".png", image);
-        std::ofstream(name + ".txt")
-            << "a " << (i < count / 2 ? "dark" : "bright") << " badge, number " << i << "\n";
-    }
-}
 
 Arguments tiny_run(const Folder& folder, const std::string& name) {
     return {"run",

@@ -7,10 +7,10 @@
 #include "atelier/core/image_file.h"
 #include "end_to_end/program.h"
 
-/// Synthetic labelled colour images: four shapes on two kinds of background (eight classes) with
-/// random position, size and colours.
 namespace atelier::end_to_end {
 
+/// One of four shapes on two kinds of background (eight labels) with random position, size and
+/// colours.
 inline core::Image synthetic_image(int side, int label, std::mt19937& random) {
     // From raw random numbers, since the standard distributions differ among libraries.
     const auto uniform = [&](double low, double high) {
@@ -51,6 +51,21 @@ inline void write_images(const std::string& folder, int count, int side, std::ui
         core::write_png(fs::path(folder) / ("kind" + std::to_string(label)) /
                             (std::to_string(10000 + i) + ".png"),
                         synthetic_image(side, label, random));
+    }
+}
+
+/// Grey 28x28 images with captions; the first half is darker.
+inline void write_captioned(const std::string& folder, int count) {
+    fs::create_directory(folder);
+    for (int i = 0; i < count; ++i) {
+        const std::string name = folder + "/" + std::to_string(1000 + i);
+        core::Image image{28, 28, 1, {}};
+        for (int p = 0; p < 28 * 28; ++p)
+            image.pixels.push_back(
+                static_cast<std::uint8_t>((p * (i + 3)) % 97 + (i < count / 2 ? 0 : 120)));
+        core::write_png(name + ".png", image);
+        std::ofstream(name + ".txt")
+            << "a " << (i < count / 2 ? "dark" : "bright") << " badge, number " << i << "\n";
     }
 }
 

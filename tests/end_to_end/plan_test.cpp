@@ -152,11 +152,14 @@ TEST(Recipes, only_claim_an_fid_for_the_pairs_recipe) {
 }
 
 TEST(DryRun, does_not_report_text_width_as_classes) {
+    const Folder folder;
+    write_captioned(folder / "images", 8);
+    const std::string data = "data.path=" + folder / "images";
     const std::string captions =
-        succeed({"run", "configs/captions.toml", "--dry-run", "--tflops", "1"}).out;
+        succeed({"run", "configs/captions.toml", data, "--dry-run", "--tflops", "1"}).out;
     expect_contains(captions, "captions embedded in 64 values");
     EXPECT_EQ(captions.find("64 classes"), std::string::npos) << captions;
-    EXPECT_EQ(planned("configs/captions.toml", {"--tflops", "1"}).at("classes"), 0);
+    EXPECT_EQ(planned("configs/captions.toml", {data, "--tflops", "1"}).at("classes"), 0);
     const std::string diffusers = succeed({"run", "configs/sd15-msd4-dm.toml", "--dry-run"}).out;
     expect_contains(diffusers, "captions embedded in 768 values");
     EXPECT_EQ(diffusers.find("classes"), std::string::npos) << diffusers;
