@@ -69,6 +69,7 @@ void bind_teacher(Schema& schema, TeacherConfig& to, const std::vector<StageKind
     schema.text("teacher.path", &to.path,
                 "an existing teacher's model directory; empty: train one");
     distillation::bind_settings(schema, "teacher", to.training, "training steps");
+    set_stages(schema, of_loss);
     schema.text("teacher.noise", &to.noise,
                 "of a teacher that is trained here: edm (denoising), or flow (matching the "
                 "velocity of straight paths; ln sigma = logit t)",
@@ -76,6 +77,7 @@ void bind_teacher(Schema& schema, TeacherConfig& to, const std::vector<StageKind
     schema.number("teacher.flow_shift", &to.flow_shift,
                   "flow: moves noise levels t to s t / (1 + (s-1) t); 1: none",
                   {.min = 1e-3, .max = 1e3});
+    set_stages(schema, computed);
     schema.number("teacher.sigma_data", &to.sigma_data,
                   "standard deviation of the data in model space", positive);
     schema.number("teacher.sigma_min", &to.sigma_min, "lowest noise level; flow: 0.001 unless set",

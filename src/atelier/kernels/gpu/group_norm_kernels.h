@@ -201,7 +201,8 @@ struct GroupNormStatistics {
         float sums = 0, squares = 0;
         for (int e = part; e < a.chunks * size; e += GroupSums::parts) {
             const long long chunk = static_cast<long long>(place.y) * a.chunks + e / size;
-            const float* from = a.partial + 2 * (chunk * a.channels + group * size + e % size);
+            const float* from = a.partial + 2 * (chunk * a.channels +
+                                                 static_cast<long long>(group) * size + e % size);
             sums += from[0];
             squares += from[1];
         }
@@ -216,7 +217,8 @@ struct GroupNormStatistics {
         shared.total(place.thread, sums, squares);
         const float elements = static_cast<float>(size) * static_cast<float>(a.positions);
         const long long sample = static_cast<long long>(place.y) * a.positions * a.channels;
-        const float pivot = as_float(static_cast<const T*>(a.x)[sample + group * size]);
+        const float pivot =
+            as_float(static_cast<const T*>(a.x)[sample + static_cast<long long>(group) * size]);
         const float offset = sums / elements;
         const float variance = squares / elements - offset * offset;
         const long long to = static_cast<long long>(place.y) * a.groups + group;
