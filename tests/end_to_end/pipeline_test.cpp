@@ -119,6 +119,7 @@ TEST(Pipeline, students_branch_from_a_trunk_of_all_conditions) {
     const auto weights = weights_of(run);
     EXPECT_TRUE(weights.contains("trunk/dm/model.safetensors"));
     EXPECT_TRUE(weights.contains("trunk/adm/model.safetensors"));
+    EXPECT_TRUE(fs::exists(run + "/trunk/adm/moments.safetensors"));
     // As from a stage of another run.
     succeed(tiny("run", folder / "branched",
                  {"students.start=" + run + "/trunk/adm", "pairs.filter=\"cell\""}));
@@ -134,8 +135,12 @@ TEST(Pipeline, students_branch_from_a_trunk_of_all_conditions) {
         atelier::end_to_end::run(tiny("distill", parts, together(with_trunk, {"--student", "1"})));
     EXPECT_EQ(early.code, 1);
     expect_contains(early.err, "--student trunk");
+    Outcome last;
     for (const char* student : {"trunk", "1", "0"})
-        succeed(tiny("distill", parts, together(with_trunk, {"--student", student})));
+        last = succeed(tiny("distill", parts, together(with_trunk, {"--student", student})));
+    for (const char* learner : {"student", "fake_score"})
+        expect_contains(last.err, std::string("student 0 dm: ") + learner +
+                                      " goes on with its optimiser's moments");
     EXPECT_EQ(weights_of(parts + "/students"), weights_of(run + "/students"));
     // The trunk does not depend on how conditions are split.
     succeed(tiny("run", folder / "four",

@@ -286,6 +286,42 @@ TEST(Optimizer, continues_from_a_restored_state_with_the_same_bits) {
     expect_same_bits(other.state(), one.state());
 }
 
+TEST(Optimizer, goes_on_with_anothers_moments_as_if_it_had_made_them) {
+    const Optimization settings{.lr = 0.05, .clip = 1.0, .warmup = 0, .decay_from = 1.0};
+    const auto steps = [](Optimizer& optimizer, std::int64_t from, std::int64_t to) {
+        for (std::int64_t t = from; t < to; ++t)
+            optimizer.update(
+                {values_of("ga", t, {4, 3}), values_of("gb", t, {5}), values_of("gc", t, {})});
+    };
+    backends::Parameters straight = three_tensors();
+    Optimizer one(straight, settings, 100);
+    steps(one, 0, 4);
+    backends::Parameters branched = straight.clone(), resumed = straight.clone(),
+                         again = straight.clone();
+    const backends::Parameters moments = one.moments().clone();
+    Optimizer branch(branched, settings, 100), late(resumed, settings, 100);
+    EXPECT_TRUE(branch.take_moments(moments));
+    steps(branch, 4, 6);
+    late.restore(branch.state().clone());
+    Optimizer third(again, settings, 100);  // from the moments of one that had taken some
+    again.copy_from(branched);
+    EXPECT_TRUE(third.take_moments(branch.moments().clone()));
+    steps(one, 4, 9);
+    steps(branch, 6, 9);
+    steps(late, 6, 9);
+    steps(third, 6, 9);
+    EXPECT_EQ(branch.updates_done(), 5);
+    for (const auto* other : {&branched, &resumed, &again}) expect_same_bits(*other, straight);
+}
+
+TEST(Optimizer, takes_no_moments_of_other_tensors) {
+    backends::Parameters mine = three_tensors(), other({{"a", at::zeros({4, 3})}});
+    Optimizer optimizer(mine, {}, 10), narrow(other, {}, 10);
+    narrow.update({at::ones({4, 3})});
+    EXPECT_FALSE(optimizer.take_moments(narrow.moments()));
+    EXPECT_EQ(optimizer.moments().at("first_moment/a").abs().sum().item<float>(), 0);
+}
+
 TEST(Optimizer, the_state_of_another_network_is_rejected_by_name) {
     const auto state_of = [](backends::Parameters parameters, double ema) {
         return Optimizer(parameters, {.ema_decay = ema}, 10).state().clone();

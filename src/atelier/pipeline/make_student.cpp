@@ -20,7 +20,7 @@ namespace {
 
 namespace fs = std::filesystem;
 
-constexpr const char* critic_file = "fake_score.safetensors";
+constexpr const char *critic_file = "fake_score.safetensors", *moments_file = "moments.safetensors";
 
 /// Trains one student through its stages.
 class StudentTrainer {
@@ -101,11 +101,15 @@ public:
              pair_loss(config_, kind, context_.probe_classifier(), context_.device()),
              context_.conditions()},
             settings, context_.stage_context(student, stream(kind)));
-        const auto result = run(matching, kind, stage, stage_config.keep_best, real);
+        const bool is_first = kind == StageKind::dm || config_.dm.steps == 0;
+        const auto result = run(matching, kind, stage, stage_config.keep_best, real,
+                                is_first ? from : std::nullopt);
         if (!leads()) return;
         backends::Parameters saved = result.others.at("fake_score");
         if (kind == StageKind::dm) saved.merge(critic.head, "");  // for the ADM that follows
         backends::write_parameters(stage.path() / critic_file, saved);
+        if (student_ == trunk)
+            backends::write_parameters(stage.path() / moments_file, result.moments);
         finish(stage, student, result, stage_config.student);
     }
 
@@ -341,12 +345,17 @@ private:
 
     training::LoopResult run(distillation::Stage& matching, StageKind kind,
                              const training::StageFolder& stage, bool keep_best,
-                             const RealBatches& real) const {
+                             const RealBatches& real,
+                             const std::optional<fs::path>& from = {}) const {
         auto settings =
             context_.loop_settings(fmt::format("{} {}", who_, name_of(kind)),
                                    stage.path() / "training", cell_, context_.conditions());
         settings.stage = name_of(kind);
         settings.keep_best = keep_best;
+        if (from && fs::exists(*from / moments_file))
+            settings.moments = [path = *from / moments_file] {
+                return backends::read_parameters(path);
+            };
         if (kind == StageKind::tsm) settings.probe_every = config_.probe.sampler_every;
         training::LoopResult result = training::run_stage(matching, settings);
         real.log_throughput(settings.label);

@@ -168,11 +168,13 @@ training::StageIdentity RunContext::identity(StageKind stage, std::optional<std:
     if (student != trunk) tie("partition", {output_ / "partition.json"});
     if (student != trunk && config().trunk.exists()) {
         const fs::path from = path_of(last_student_stage(config().of_trunk()), trunk);
-        tie("trunk", {from / "model.safetensors", from / "fake_score.safetensors"});
+        tie("trunk", {from / "model.safetensors", from / "fake_score.safetensors",
+                      from / "moments.safetensors"});
     }
     if (!config().students.start.empty()) {
         const fs::path start = config().students.start;
-        tie("students.start", {start / "model.safetensors", start / "fake_score.safetensors"});
+        tie("students.start", {start / "model.safetensors", start / "fake_score.safetensors",
+                               start / "moments.safetensors"});
     }
     if (stage == StageKind::tsm) return identity;
     if (config().dm.uses_pairs() || (stage == StageKind::adm && config().adm.uses_pairs())) {

@@ -343,7 +343,7 @@ private:
     void restore() {
         tell_position();
         const std::optional<Checkpoint> found = newest();
-        if (!found) return;
+        if (!found) return take_moments();
         step_ = found->step;
         for (std::size_t i = 0; i < stepper_.learners().size(); ++i) {
             stepper_.optimizers()[i].restore(
@@ -372,7 +372,22 @@ private:
                             stage_.steps());
     }
 
+    void take_moments() {
+        if (!settings_.moments) return;
+        const backends::Parameters moments = settings_.moments();
+        for (std::size_t i = 0; i < stepper_.learners().size(); ++i) {
+            const std::string& name = stepper_.learners()[i].name;
+            const bool taken = stepper_.optimizers()[i].take_moments(moments.subset(name + "/"));
+            if (taken && ranks_.leads())
+                core::log::info("{}: {} goes on with its optimiser's moments", settings_.label,
+                                name);
+        }
+    }
+
     LoopResult result() const {
+        backends::Parameters moments;
+        for (std::size_t i = 0; i < stepper_.learners().size(); ++i)
+            moments.merge(stepper_.optimizers()[i].moments(), stepper_.learners()[i].name + "/");
         const bool best = settings_.keep_best && !best_.empty();
         std::map<std::string, backends::Parameters> more;
         for (const auto& [decay, average] : stepper_.optimizers().back().more_averages())
@@ -384,6 +399,7 @@ private:
                 std::move(more),
                 best_others ? best_others_ : others(),
                 best_others || !best || best_step_ == step_ || stepper_.learners().size() == 1,
+                std::move(moments),
                 best_step_,
                 best_distance_,
                 best,

@@ -31,6 +31,9 @@ struct LoopSettings {
     Tensor probe_noise;      // fixed noise of the probe samples, [N,...]
     std::int64_t probe_batch = 0;  // probe samples drawn per batch; 0: all
     diffusion::Condition probe_condition;
+    /// Moments by learner ("student/first_moment/..."), as in LoopResult, with which the learners'
+    /// optimisers begin where the tensors are the same. May be empty.
+    std::function<backends::Parameters()> moments;
     /// The distance of samples drawn from the probe noise to the data; lower is better. May be
     /// empty.
     std::function<double(const Tensor& samples)> distance;
@@ -50,6 +53,7 @@ struct LoopResult {
                                                          // averaged, of the same step as `weights`
     bool others_match = true;  // whether `others` are of that step; false if the best weights came
                                // from a checkpoint of an older version, which has no others
+    backends::Parameters moments;  // of all learners' optimisers after the last step
     std::int64_t best_step = 0;
     double best_distance = 0;  // NaN if nothing was measured
     bool used_best = false;    // whether `weights` are those of best_step

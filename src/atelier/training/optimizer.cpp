@@ -132,7 +132,7 @@ void Optimizer::apply(const std::vector<Tensor>& gradients, const std::optional<
     const std::vector<Tensor> parameters = trained(parameters_);
     const std::int64_t done = updates_done();
     updates_.fill_(done + 1);
-    updates_float_.fill_(static_cast<double>(done + 1));
+    updates_float_.fill_(static_cast<double>(earlier_updates_ + done + 1));
     const std::vector<Tensor> steps(parameters.size(), updates_float_);
     at::_fused_adamw_(parameters, gradients, trained(first_moment_), trained(second_moment_), {},
                       steps, scheduled_rate(settings_, done, total_), settings_.beta1,
@@ -158,11 +158,32 @@ backends::Parameters Optimizer::state() const {
     all.merge(first_moment_, "first_moment/");
     all.merge(second_moment_, "second_moment/");
     all.set("updates", updates_);
+    if (earlier_updates_ > 0) all.set("earlier_updates", at::full({}, earlier_updates_, at::kLong));
     return all;
+}
+
+backends::Parameters Optimizer::moments() const {
+    backends::Parameters all;
+    all.merge(first_moment_, "first_moment/");
+    all.merge(second_moment_, "second_moment/");
+    all.set("updates", updates_ + earlier_updates_);
+    return all;
+}
+
+bool Optimizer::take_moments(const backends::Parameters& moments) {
+    at::NoGradGuard no_gradients;
+    backends::Parameters own = this->moments();
+    for (const auto& [name, tensor] : own.tensors()) {
+        if (!moments.contains(name) || moments.at(name).sizes() != tensor.sizes()) return false;
+    }
+    for (const auto& [name, tensor] : own.tensors()) tensor.copy_(moments.at(name));
+    earlier_updates_ = moments.at("updates").item<std::int64_t>();
+    return true;
 }
 
 void Optimizer::restore(const backends::Parameters& saved) {
     backends::Parameters own = state();
+    if (saved.contains("earlier_updates")) own.set("earlier_updates", at::zeros({}, at::kLong));
     for (const auto& [name, tensor] : own.tensors()) {
         if (!saved.contains(name) || saved.at(name).sizes() != tensor.sizes()) {
             core::fail(
@@ -178,6 +199,8 @@ void Optimizer::restore(const backends::Parameters& saved) {
                 name);
     }
     own.copy_from(saved);
+    if (own.contains("earlier_updates"))
+        earlier_updates_ = own.at("earlier_updates").item<std::int64_t>();
     parameters_.refresh_narrow();
 }
 

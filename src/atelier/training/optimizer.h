@@ -39,6 +39,14 @@ public:
 
     std::int64_t updates_done() const;
 
+    /// first_moment/, second_moment/ and the updates that made them, sharing memory with this
+    /// object: what another optimiser goes on with.
+    backends::Parameters moments() const;
+    /// Begins with the moments of an optimiser of the same tensors instead of zeros; the learning
+    /// rate and the averages begin anew. Returns whether they are of the same tensors; if not,
+    /// nothing is taken.
+    bool take_moments(const backends::Parameters& moments);
+
 private:
     backends::Parameters& parameters_;
     distillation::Optimization settings_;
@@ -50,8 +58,9 @@ private:
 
     backends::Parameters average_, first_moment_, second_moment_;
     std::map<std::string, backends::Parameters> more_;
-    Tensor updates_;        // int64 scalar; float32 would stop counting at 2^24
-    Tensor updates_float_;  // the same as float32, for the fused kernel
+    std::int64_t earlier_updates_ = 0;  // of the moments that were taken over
+    Tensor updates_;                    // int64 scalar; float32 would stop counting at 2^24
+    Tensor updates_float_;              // the same as float32, for the fused kernel
 };
 
 /// The learning rate of update number `update` (from 0).
