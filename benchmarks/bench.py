@@ -440,7 +440,7 @@ class Bench:
 
         The time of a step is that of STEPS[1] steps less that of STEPS[0], over their difference.
         """
-        steps = (4, 24)
+        steps = (4, 44)
         data = "/usr/share/datasets/fashion-mnist"
 
         def seconds(ranks, threads, count, folder):
