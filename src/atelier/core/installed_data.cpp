@@ -6,9 +6,6 @@ namespace atelier::core {
 
 namespace fs = std::filesystem;
 
-namespace {
-
-/// The file that this code was loaded from: libatelier.so, the Python module, or the program.
 fs::path own_file() {
     std::error_code ignored;
     Dl_info found{};
@@ -18,8 +15,6 @@ fs::path own_file() {
         return fs::canonical(found.dli_fname, ignored);
     return fs::read_symlink("/proc/self/exe", ignored);
 }
-
-}  // namespace
 
 fs::path installed_data() {
     std::error_code ignored;

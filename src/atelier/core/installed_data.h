@@ -8,4 +8,7 @@ namespace atelier::core {
 /// where there is none, as in a build tree.
 std::filesystem::path installed_data();
 
+/// The file that this code was loaded from: libatelier.so, the Python module, or the program.
+std::filesystem::path own_file();
+
 }  // namespace atelier::core

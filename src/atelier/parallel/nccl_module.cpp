@@ -5,26 +5,14 @@
 
 #include <filesystem>
 
-namespace atelier::parallel {
+#include "atelier/core/installed_data.h"
 
-namespace {
+namespace atelier::parallel {
 
 namespace fs = std::filesystem;
 
-/// The folder of the program or library that holds this code.
-fs::path own_folder() {
-    Dl_info where{};
-    if (::dladdr(reinterpret_cast<void*>(&own_folder), &where) == 0 || !where.dli_fname) return {};
-    std::error_code unknown;
-    const fs::path found = fs::canonical(where.dli_fname, unknown);
-    return unknown ? fs::read_symlink("/proc/self/exe", unknown).parent_path()
-                   : found.parent_path();
-}
-
-}  // namespace
-
 NcclModule open_nccl_module() {
-    const fs::path here = own_folder();
+    const fs::path here = core::own_file().parent_path();
     for (const fs::path& folder : {here, here / "../lib"}) {
         const fs::path file = folder / "libatelier_nccl.so";
         std::error_code ignored;

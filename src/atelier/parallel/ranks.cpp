@@ -138,7 +138,8 @@ void Ranks::call(void (Group::*operation)(Tensor), Tensor& values) {
 
 void Ranks::use_device(const at::Device& device) {
     if (is_alone() || company_->device_group) return;
-    const NcclModule module = device.is_cuda() ? open_nccl_module() : NcclModule{};
+    const NcclModule module =
+        device.is_cuda() ? open_nccl_module() : NcclModule{.problem = "NCCL is for NVIDIA's GPUs"};
     bool all = true;
     std::string problem;
     for (const std::string& other :
