@@ -27,17 +27,6 @@ std::string described(const RunConfig& config) {
     return fmt::format("{}", fmt::join(paths, " "));
 }
 
-std::vector<std::string> keys_in(const nlohmann::json& values, const std::string& prefix = "") {
-    std::vector<std::string> keys;
-    for (const auto& [key, value] : values.items()) {
-        if (!value.is_object()) keys.push_back(prefix + key);
-        else
-            for (const std::string& inner : keys_in(value, prefix + key + "."))
-                keys.push_back(inner);
-    }
-    return keys;
-}
-
 nlohmann::json at(const nlohmann::json& values, const std::string& key) {
     std::string pointer = "/" + key;
     std::ranges::replace(pointer, '.', '/');
@@ -195,7 +184,7 @@ const std::vector<std::pair<std::string, Kinds>> meant{
 
 TEST_F(EveryKey, that_changes_makes_the_stages_stale_that_depend_on_it_and_no_others) {
     RunConfig all = base_.config;
-    const auto keys = keys_in(schema_of(all).values());
+    const auto keys = flat_keys(schema_of(all).values());
     EXPECT_GT(keys.size(), 90U);
     for (const std::string& key : keys) {
         const auto entry = std::ranges::find_if(

@@ -12,7 +12,6 @@
 #include "atelier/pipeline/make_stages.h"
 #include "atelier/pipeline/pair_losses.h"
 #include "atelier/pipeline/real_batches.h"
-#include "atelier/pipeline/stages.h"
 
 namespace atelier::pipeline {
 
@@ -130,9 +129,6 @@ private:
 
     /// Whether the student starts from the run's trunk.
     bool branches() const { return config_.trunk.exists(); }
-    fs::path trunk_folder() const {
-        return context_.path_of(last_student_stage(context_.config().of_trunk()), trunk);
-    }
 
     /// The trunk's "partition": one student of everything.
     static conditions::Partition of_everything(RunContext& context) {
@@ -159,12 +155,13 @@ private:
             return {teacher, teacher};
         }
         const auto read = [&](const char* file) {
-            backends::Parameters all = backends::read_parameters(trunk_folder() / file), network;
+            backends::Parameters all = backends::read_parameters(context_.trunk_folder() / file),
+                                 network;
             for (const auto& [name, tensor] : all.tensors()) {
                 if (!is_of_head(name)) network.set(name, tensor);
             }
             backends::check_against(network, frozen_teacher.specs(),
-                                    (trunk_folder() / file).string());
+                                    (context_.trunk_folder() / file).string());
             network = network.to(context_.device());
             if (const auto type = config_.compute().type) network = network.cast_weights(*type);
             return std::make_shared<const backends::Parameters>(std::move(network));
@@ -185,7 +182,7 @@ private:
         card.assignment = assignment();
         if (config_.students.lora_rank > 0) {
             const fs::path base =
-                branches() ? trunk_folder() : context_.path_of(StageKind::teacher);
+                branches() ? context_.trunk_folder() : context_.path_of(StageKind::teacher);
             card.lora = models::LowRank{
                 config_.students.lora_rank,
                 base.lexically_relative(context_.path_of(StageKind::dm, student_)).string()};
@@ -227,17 +224,17 @@ private:
     }
 
     fs::path finished_trunk() const {
-        if (!training::StageFolder::is_finished(trunk_folder()))
+        if (!training::StageFolder::is_finished(context_.trunk_folder()))
             core::fail(
                 "{}: the trunk, from which students branch, is not finished; run: atelier "
                 "distill {} --student trunk",
-                trunk_folder().string(), context_.loaded().path);
-        return trunk_folder();
+                context_.trunk_folder().string(), context_.loaded().path);
+        return context_.trunk_folder();
     }
 
     /// Whether the weights in `from` are the base of the student's deltas, rather than its own.
     bool is_base(const std::optional<fs::path>& from) const {
-        return config_.students.lora_rank > 0 && branches() && from == trunk_folder();
+        return config_.students.lora_rank > 0 && branches() && from == context_.trunk_folder();
     }
 
     models::Model start(const std::optional<fs::path>& from) const {

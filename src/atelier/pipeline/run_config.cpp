@@ -423,8 +423,20 @@ nlohmann::json stage_values_of(const core::Schema& schema, const RunConfig& conf
     return values;
 }
 
-std::vector<std::string> keys_of(const core::Schema& schema, const RunConfig& config,
-                                 StageKind stage) {
+nlohmann::json trunk_values_of(const RunConfig& config, StageKind stage) {
+    RunConfig of_trunk = config.of_trunk();
+    nlohmann::json values = stage_values_of(schema_of(of_trunk), of_trunk, stage);
+    values.erase("partition");
+    values.erase("trunk");
+    for (const char* matching : {"dm", "adm"}) {
+        if (!values.contains(matching)) continue;
+        values["trunk"][std::string(matching) + "_steps"] = values[matching]["steps"];
+        values[matching].erase("steps");
+    }
+    return values;
+}
+
+std::vector<std::string> flat_keys(const nlohmann::json& values) {
     std::vector<std::string> keys;
     const auto flatten = [&](const auto& self, const nlohmann::json& values,
                              const std::string& prefix) -> void {
@@ -433,7 +445,7 @@ std::vector<std::string> keys_of(const core::Schema& schema, const RunConfig& co
             else keys.push_back(prefix + key);
         }
     };
-    flatten(flatten, stage_values_of(schema, config, stage), "");
+    flatten(flatten, values, "");
     std::ranges::sort(keys);
     return keys;
 }
@@ -483,19 +495,9 @@ LoadedConfig load_config(const std::string& path, const std::vector<std::string>
     if (loaded.config.precision == "fp16") scale_losses(loaded.config);
     for (const StageKind stage : stage_kinds)
         loaded.stage_values[stage] = stage_values_of(schema, loaded.config, stage);
-    RunConfig of_trunk = loaded.config.of_trunk();
-    const core::Schema trunk_schema = schema_of(of_trunk);
-    for (const StageKind stage : student_stage_kinds) {
-        nlohmann::json& values = loaded.trunk_values[stage];
-        values = stage_values_of(trunk_schema, of_trunk, stage);
-        values.erase("partition");
-        values.erase("trunk");
-        // Under the names by which they are set.
-        for (const char* matching : {"dm", "adm"}) {
-            if (!values.contains(matching)) continue;
-            values["trunk"][std::string(matching) + "_steps"] = values[matching]["steps"];
-            values[matching].erase("steps");
-        }
+    if (loaded.config.trunk.exists()) {
+        for (const StageKind stage : student_stage_kinds)
+            loaded.trunk_values[stage] = trunk_values_of(loaded.config, stage);
     }
     using Source = core::Schema::Source;
     const auto is_explicit = [&](const char* key) {

@@ -160,9 +160,11 @@ core::Schema schema_of(RunConfig& config);
 /// that another of its keys disables.
 nlohmann::json stage_values_of(const core::Schema& schema, const RunConfig& config,
                                StageKind stage);
-/// Those keys, sorted.
-std::vector<std::string> keys_of(const core::Schema& schema, const RunConfig& config,
-                                 StageKind stage);
+/// The same of the trunk's stages, which do not depend on the partition, with the numbers of steps
+/// under the names by which they are set.
+nlohmann::json trunk_values_of(const RunConfig& config, StageKind stage);
+/// The keys of such values, sorted.
+std::vector<std::string> flat_keys(const nlohmann::json& values);
 
 /// A config, with its sources.
 struct LoadedConfig {

@@ -137,7 +137,17 @@ std::vector<fs::path> teacher_weight_files(const fs::path& teacher) {
     return files;
 }
 
+/// What a student that starts from a stage's folder reads there.
+std::vector<fs::path> student_weight_files(const fs::path& stage) {
+    return {stage / "model.safetensors", stage / "fake_score.safetensors",
+            stage / "moments.safetensors"};
+}
+
 }  // namespace
+
+fs::path RunContext::trunk_folder() const {
+    return path_of(last_student_stage(config().of_trunk()), trunk);
+}
 
 training::StageIdentity RunContext::identity(StageKind stage, std::optional<std::int64_t> student) {
     training::StageIdentity identity{.settings = loaded_.values_of(stage, student),
@@ -166,16 +176,10 @@ training::StageIdentity RunContext::identity(StageKind stage, std::optional<std:
     }
     if (stage == StageKind::pairs) return identity;
     if (student != trunk) tie("partition", {output_ / "partition.json"});
-    if (student != trunk && config().trunk.exists()) {
-        const fs::path from = path_of(last_student_stage(config().of_trunk()), trunk);
-        tie("trunk", {from / "model.safetensors", from / "fake_score.safetensors",
-                      from / "moments.safetensors"});
-    }
-    if (!config().students.start.empty()) {
-        const fs::path start = config().students.start;
-        tie("students.start", {start / "model.safetensors", start / "fake_score.safetensors",
-                               start / "moments.safetensors"});
-    }
+    if (student != trunk && config().trunk.exists())
+        tie("trunk", student_weight_files(trunk_folder()));
+    if (!config().students.start.empty())
+        tie("students.start", student_weight_files(config().students.start));
     if (stage == StageKind::tsm) return identity;
     if (config().dm.uses_pairs() || (stage == StageKind::adm && config().adm.uses_pairs())) {
         tie("pairs.path", {(config().pairs.path.empty() ? path_of(StageKind::pairs)

@@ -60,6 +60,8 @@ public:
                                   std::optional<std::int64_t> student = std::nullopt) const {
         return output_ / stage_path(stage, student);
     }
+    /// The last stage of the trunk, from which students branch. The config must have one.
+    std::filesystem::path trunk_folder() const;
     /// A stage's folder under the output, tied to its identity.
     training::StageFolder stage(StageKind stage,
                                 std::optional<std::int64_t> student = std::nullopt) {

@@ -138,19 +138,16 @@ std::vector<Stage> stages(const RunConfig& config) {
     const core::Schema schema = schema_of(bound);
     std::vector<Stage> list;
     const auto add = [&](StageKind kind, std::optional<std::int64_t> student = {}) {
-        list.push_back({kind, student, keys_of(schema, config, kind), work_of(config, kind),
-                        function_of(kind, student)});
+        list.push_back({kind, student, flat_keys(stage_values_of(schema, config, kind)),
+                        work_of(config, kind), function_of(kind, student)});
     };
     for (const StageKind kind : {StageKind::teacher, StageKind::partition}) add(kind);
     if (config.pairs.count > 0 && config.pairs.path.empty()) add(StageKind::pairs);
     if (config.trunk.exists()) {
-        RunConfig of_trunk = config.of_trunk();
-        const core::Schema trunk_schema = schema_of(of_trunk);
-        for (const StageKind kind : student_stages(of_trunk)) {
-            std::vector<std::string> keys = keys_of(trunk_schema, of_trunk, kind);
-            std::erase_if(keys, [](const auto& key) { return key.starts_with("partition."); });
-            list.push_back({kind, trunk, keys, work_of(of_trunk, kind), function_of(kind, trunk)});
-        }
+        const RunConfig of_trunk = config.of_trunk();
+        for (const StageKind kind : student_stages(of_trunk))
+            list.push_back({kind, trunk, flat_keys(trunk_values_of(config, kind)),
+                            work_of(of_trunk, kind), function_of(kind, trunk)});
     }
     const std::vector<StageKind> of_student = student_stages(config);
     for (std::int64_t k = 0; k < config.partition.students; ++k) {
