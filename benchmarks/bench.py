@@ -438,7 +438,8 @@ class Bench:
     def ranks(self, name):
         """Steps of the shipped teacher's training, by processes that share its micro-batches.
 
-        The time of a step is that of STEPS[1] steps less that of STEPS[0], over their difference.
+        The time of a step is that of the longer run less that of the shorter one, over the
+        difference of their steps.
         """
         steps = (4, 44)
         data = "/usr/share/datasets/fashion-mnist"

@@ -71,45 +71,14 @@ protected:
     /// Small pictures: U-Nets with attention, ADM with R1.
     Words pictures(const std::string& device, const std::string& output) const {
         if (!fs::exists(path("pictures"))) end_to_end::write_images(path("pictures"), 64, 8, 1);
-        return {"run",
-                std::string(ATELIER_SOURCE_DIR) + "/configs/imagenet64-msd4-small.toml",
-                "device=" + device,
-                "precision=fp32",
-                "output=" + path(output),
-                "data.path=" + path("pictures"),
-                "data.shape=[3,8,8]",
-                "data.classes=8",
-                "teacher.path=",
-                "network.model_channels=16",
-                "network.channel_mult=[1,2]",
-                "network.num_blocks=1",
-                "network.attention_resolutions=[4]",
-                "threads=1",
-                "students.threads=1",
-                "students.parallel=1",
-                "partition.students=2",
-                "students.widths=[8]",
-                "students.channel_mult=[1,2]",
-                "students.depths=[1]",
-                "teacher.steps=3",
-                "teacher.batch=8",
-                "tsm.steps=2",
-                "tsm.batch=8",
-                "tsm.micro_batch=0",
-                "dm.steps=2",
-                "dm.batch=8",
-                "dm.micro_batch=4",
-                "dm.fake_updates=2",
-                "adm.steps=2",
-                "adm.batch=8",
-                "adm.micro_batch=0",
-                "adm.fake_updates=2",
-                "adm.r1_weight=0.1",
-                "probe.every=2",
-                "probe.count=16",
-                "probe.batch=8",
-                "evaluate.count=16",
-                "evaluate.steps=2"};
+        Words words = end_to_end::small_run(path("pictures"));
+        words.insert(words.end(),
+                     {"device=" + device, "precision=fp32", "output=" + path(output),
+                      "students.parallel=1", "teacher.steps=3", "teacher.batch=8", "tsm.steps=2",
+                      "tsm.batch=8", "tsm.micro_batch=0", "dm.steps=2", "dm.batch=8",
+                      "dm.micro_batch=4", "dm.fake_updates=2", "adm.steps=2", "adm.batch=8",
+                      "adm.micro_batch=0", "adm.fake_updates=2", "adm.r1_weight=0.1"});
+        return words;
     }
 
     core::TestFolder folder_;

@@ -54,6 +54,32 @@ inline void write_images(const std::string& folder, int count, int side, std::ui
     }
 }
 
+/// The words of a run on `pictures` (write_images, 8 pixels) with the smallest networks of
+/// configs/imagenet64-msd4-small.toml: TSM, DM and ADM of two students.
+inline Arguments small_run(const std::string& pictures) {
+    return {"run",
+            std::string(ATELIER_SOURCE_DIR) + "/configs/imagenet64-msd4-small.toml",
+            "data.path=" + pictures,
+            "data.shape=[3,8,8]",
+            "data.classes=8",
+            "teacher.path=",
+            "network.model_channels=16",
+            "network.channel_mult=[1,2]",
+            "network.num_blocks=1",
+            "network.attention_resolutions=[4]",
+            "threads=1",
+            "students.threads=1",
+            "partition.students=2",
+            "students.widths=[8]",
+            "students.channel_mult=[1,2]",
+            "students.depths=[1]",
+            "probe.every=2",
+            "probe.count=16",
+            "probe.batch=8",
+            "evaluate.count=16",
+            "evaluate.steps=2"};
+}
+
 /// Grey 28x28 images with captions; the first half is darker.
 inline void write_captioned(const std::string& folder, int count) {
     fs::create_directory(folder);

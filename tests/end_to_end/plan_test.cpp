@@ -256,45 +256,13 @@ TEST(MicroBatches, half_precision_and_checkpointing_train_and_resume_to_the_same
     const Folder folder;
     write_images(folder / "pictures", 64, 8, 1);
     const auto small = [&](const std::string& output, const Arguments& more) {
-        Arguments all{"run",
-                      "configs/imagenet64-msd4-small.toml",
-                      "device=cpu",
-                      "output=" + output,
-                      "data.path=" + (folder / "pictures"),
-                      "data.shape=[3,8,8]",
-                      "data.classes=8",
-                      "teacher.path=",
-                      "network.model_channels=16",
-                      "network.channel_mult=[1,2]",
-                      "network.num_blocks=1",
-                      "network.attention_resolutions=[4]",
-                      "precision=fp16",
-                      "activation_checkpointing=true",
-                      "threads=1",
-                      "students.threads=1",
-                      "partition.students=2",
-                      "students.widths=[8]",
-                      "students.channel_mult=[1,2]",
-                      "students.depths=[1]",
-                      "teacher.steps=6",
-                      "teacher.batch=8",
-                      "teacher.micro_batch=3",
-                      "tsm.steps=4",
-                      "tsm.batch=8",
-                      "tsm.micro_batch=4",
-                      "dm.steps=4",
-                      "dm.batch=6",
-                      "dm.micro_batch=2",
-                      "adm.steps=3",
-                      "adm.batch=6",
-                      "adm.micro_batch=4",
-                      "probe.every=2",
-                      "probe.count=16",
-                      "probe.batch=8",
-                      "checkpoint_seconds=0",
-                      "checkpoints_kept=1",
-                      "evaluate.count=16",
-                      "evaluate.steps=2"};
+        Arguments all = small_run(folder / "pictures");
+        all.insert(all.end(),
+                   {"device=cpu", "output=" + output, "precision=fp16",
+                    "activation_checkpointing=true", "teacher.steps=6", "teacher.batch=8",
+                    "teacher.micro_batch=3", "tsm.steps=4", "tsm.batch=8", "tsm.micro_batch=4",
+                    "dm.steps=4", "dm.batch=6", "dm.micro_batch=2", "adm.steps=3", "adm.batch=6",
+                    "adm.micro_batch=4", "checkpoint_seconds=0", "checkpoints_kept=1"});
         all.insert(all.end(), more.begin(), more.end());
         return all;
     };

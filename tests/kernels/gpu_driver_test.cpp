@@ -6,7 +6,7 @@
 #include "kernels/fake_driver.h"
 #include "kernels/nvrtc_here.h"
 
-/// What the program says to NVIDIA's driver, told to a stand-in for it.
+/// What the program says to NVIDIA's driver, with a stand-in for it.
 namespace atelier::kernels::gpu {
 
 using namespace backends;

@@ -78,7 +78,7 @@ Words philox(std::span<const core::RandomStream> streams, std::int64_t first, st
 /// (word + 1/2) / 2^32, float64.
 Tensor uniforms(const Tensor& words) { return words.to(at::kDouble).add_(0.5).mul_(0x1p-32); }
 
-/// As `natural_log` of core/random_streams.cpp.
+/// As `natural_log` of core/normal_numbers.h.
 Tensor natural_log(const Tensor& x) {
     constexpr std::array<double, 11> artanh{1,       1. / 3,  1. / 5,  1. / 7,  1. / 9, 1. / 11,
                                             1. / 13, 1. / 15, 1. / 17, 1. / 19, 1. / 21};
@@ -126,7 +126,7 @@ struct CosSin {
     Tensor cos, sin;
 };
 
-/// As `cos_sin_of_turns` of core/random_streams.cpp.
+/// As `cos_sin_of_turns` of core/normal_numbers.h.
 CosSin cos_sin_of_turns(const Tensor& turns) {
     const Tensor turns4 = turns * 4, quarter = (turns4 + 0.5).floor_();
     const Tensor x = (turns4 - quarter).mul_(std::numbers::pi / 2), squared = x * x;

@@ -43,7 +43,7 @@ public:
     /// object: what another optimiser goes on with.
     backends::Parameters moments() const;
     /// Begins with the moments of an optimiser of the same tensors instead of zeros; the learning
-    /// rate and the averages begin anew. Returns whether they are of the same tensors; if not,
+    /// rate and the averages begin again. Returns whether they are of the same tensors; if not,
     /// nothing is taken.
     bool take_moments(const backends::Parameters& moments);
 

@@ -180,9 +180,10 @@ ATELIER_DEVICE int group_of(const GroupNormArguments& a, const Place& place) {
     return (place.x * GroupSums::threads + place.thread) / GroupSums::parts;
 }
 
-/// Mean and reciprocal standard deviation of each group.
-template <class T>
-struct GroupNormStatistics {
+/// A kernel whose threads sum for groups, several for each: Kernel::sum is a thread's part, and
+/// Kernel::write what one thread of a group makes of them.
+template <class Kernel>
+struct OverGroups {
     static constexpr int threads = GroupSums::threads, phases = 2;
     using Arguments = GroupNormArguments;
     using Shared = GroupSums;
@@ -191,9 +192,16 @@ struct GroupNormStatistics {
     ATELIER_DEVICE static void run(const Arguments& a, const Place& place, Shared& shared) {
         const int group = group_of(a, place), part = place.thread % GroupSums::parts;
         if (group >= a.groups) return;
-        if constexpr (phase == 0) sum(a, place, group, part, shared);
-        else if (part == 0) write(a, place, group, shared);
+        if constexpr (phase == 0) Kernel::sum(a, place, group, part, shared);
+        else if (part == 0) Kernel::write(a, place, group, shared);
     }
+};
+
+/// Mean and reciprocal standard deviation of each group.
+template <class T>
+struct GroupNormStatistics : OverGroups<GroupNormStatistics<T>> {
+    using Arguments = GroupNormArguments;
+    using Shared = GroupSums;
 
     ATELIER_DEVICE static void sum(const Arguments& a, const Place& place, int group, int part,
                                    Shared& shared) {
@@ -331,19 +339,7 @@ struct GroupNormBackwardSums {
 
 /// Totals per channel, the gradient of the modulation, and the terms that dx subtracts: the means
 /// over a group of weight*du and of weight*du*norm.
-struct GroupNormBackwardTerms {
-    static constexpr int threads = GroupSums::threads, phases = 2;
-    using Arguments = GroupNormArguments;
-    using Shared = GroupSums;
-
-    template <int phase>
-    ATELIER_DEVICE static void run(const Arguments& a, const Place& place, Shared& shared) {
-        const int group = group_of(a, place), part = place.thread % GroupSums::parts;
-        if (group >= a.groups) return;
-        if constexpr (phase == 0) sum(a, place, group, part, shared);
-        else if (part == 0) write(a, place, group, shared);
-    }
-
+struct GroupNormBackwardTerms : OverGroups<GroupNormBackwardTerms> {
     ATELIER_DEVICE static void sum(const Arguments& a, const Place& place, int group, int part,
                                    Shared& shared) {
         const int size = a.channels / a.groups;
@@ -410,12 +406,12 @@ struct GroupNormBackwardApply {
         if (!walk.active) return;
         const Recalled<width> recalled(a, place.y, walk.channel);
         const int size = a.channels / a.groups;
-        float constant[width], slope[width];
+        float mean_of_du[width], mean_of_product[width];
         for (int i = 0; i < width; ++i) {
             const long long group =
                 static_cast<long long>(place.y) * a.groups + (walk.channel + i) / size;
-            constant[i] = a.terms[2 * group];
-            slope[i] = a.terms[2 * group + 1];
+            mean_of_du[i] = a.terms[2 * group];
+            mean_of_product[i] = a.terms[2 * group + 1];
         }
         const T* x = static_cast<const T*>(a.x);
         const T* dy = static_cast<const T*>(a.dy);
@@ -428,8 +424,8 @@ struct GroupNormBackwardApply {
             for (int i = 0; i < width; ++i) {
                 const float norm = recalled.norm(i, values[i]);
                 const float du = recalled.du(i, norm, gradients[i], a.silu);
-                values[i] =
-                    recalled.rstd[i] * (recalled.weight[i] * du - constant[i] - norm * slope[i]);
+                values[i] = recalled.rstd[i] *
+                            (recalled.weight[i] * du - mean_of_du[i] - norm * mean_of_product[i]);
             }
             store(values, dx + walk.at(a, p));
         }
