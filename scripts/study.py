@@ -165,27 +165,37 @@ toy_tables = {  # rows, and what the base run "k4" is called among them
 }
 
 
-def narrow(k, batch, dm, adm, tsm, trunk=0):
-    """Overrides for students of width 8, too small for their data, with pairs of their cells."""
-    words = students(k) + ["students.widths=[8]", "pairs.filter=cell", f"tsm.steps={tsm}"]
+def narrow(k, batch, dm, adm, tsm, trunk=0, width=8):
+    """Overrides for students too small for their data, with pairs of their cells."""
+    words = students(k) + [f"students.widths=[{width}]", "pairs.filter=cell", f"tsm.steps={tsm}"]
     for stage, steps in (("dm", dm), ("adm", adm)):
         words += [f"{stage}.steps={steps}", f"{stage}.batch={batch}"]
     return words + ([f"trunk.dm_steps={trunk}"] if trunk else [])
 
 
-# Of the same work: generator samples of all stages, and TSM's steps. Both sides at two batches.
+# Of the same work: generator samples of all stages, and TSM's steps. Both sides at three batches.
 narrow_experiments = {
+    "k1-shortest": ("K=1, batch 64", narrow(1, 64, 1200, 400, 600)),
+    "k4-shortest": ("K=4, batch 64", narrow(4, 64, 300, 100, 150)),
     "k1-short": ("K=1, batch 64", narrow(1, 64, 4800, 1600, 2400)),
     "k4-short": ("K=4, batch 64", narrow(4, 64, 1200, 400, 600)),
+    "k1-b32": ("K=1, batch 32", narrow(1, 32, 38400, 12800, 9600)),
     "k1": ("K=1, batch 64", narrow(1, 64, 19200, 6400, 9600)),
     "k1-b256": ("K=1, batch 256", narrow(1, 256, 4800, 1600, 9600)),
+    "k4-b32": ("K=4, batch 32", narrow(4, 32, 9600, 3200, 2400)),
     "k4": ("K=4, batch 64", narrow(4, 64, 4800, 1600, 2400)),
     "k4-b256": ("K=4, batch 256", narrow(4, 256, 1200, 400, 2400)),
     "k4-trunk": ("K=4 from a trunk, batch 64", narrow(4, 64, 2400, 1600, 9600, trunk=9600)),
+    "k1-w16": ("K=1, width 16, batch 64", narrow(1, 64, 19200, 6400, 9600, width=16)),
+    "k4-w16": ("K=4, width 16, batch 64", narrow(4, 64, 4800, 1600, 2400, width=16)),
 }
 narrow_tables = {
-    "short": ["k1-short", "k4-short"],
-    "long": ["teacher", "k1", "k1-b256", "k4", "k4-b256", "k4-trunk"],
+    "short": ["k1-shortest", "k4-shortest", "k1-short", "k4-short"],
+    "long": [
+        "teacher",
+        *("k1-b32", "k1", "k1-b256", "k4-b32", "k4", "k4-b256", "k4-trunk"),
+        *("k1-w16", "k4-w16"),
+    ],
 }
 fashion_experiments = {
     "k1": ("K=1", students(1)),

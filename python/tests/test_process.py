@@ -51,7 +51,7 @@ def test_other_threads_do_not_run_while_the_lock_is_kept():
 
 
 def first_hash():
-    """Reads every weight; a hash asked for again is known, so no other thread could run meanwhile."""
+    """Reads every weight; asked for again, a hash is known, and no other thread could run."""
     ensemble = atelier.load(MODELS / "k4")
     return lambda: ensemble.hash
 
