@@ -1,5 +1,7 @@
 #include <nlohmann/json.hpp>
 
+#include <algorithm>
+
 #include "atelier/core/npz.h"
 #include "cli/program.h"
 #include "core/test_folder.h"

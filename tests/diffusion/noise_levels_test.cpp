@@ -1,5 +1,6 @@
 #include "atelier/diffusion/noise_schedule.h"
 
+#include <algorithm>
 #include <set>
 
 #include "backends/tensors.h"

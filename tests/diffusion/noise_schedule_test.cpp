@@ -1,5 +1,7 @@
 #include "atelier/diffusion/noise_schedule.h"
 
+#include <algorithm>
+
 #include "atelier/diffusion/samplers.h"
 #include "backends/tensors.h"
 

@@ -2,6 +2,8 @@
 
 #include <gtest/gtest.h>
 
+#include <algorithm>
+
 #include "atelier/distillation/distribution_matching.h"
 #include "atelier/networks/network.h"
 

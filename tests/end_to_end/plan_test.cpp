@@ -1,5 +1,7 @@
 #include <nlohmann/json.hpp>
 
+#include <algorithm>
+
 #include "end_to_end/images.h"
 
 namespace atelier::end_to_end {

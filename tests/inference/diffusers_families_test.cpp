@@ -3,6 +3,8 @@
 #include "atelier/inference/pipeline.h"
 #include "models/diffusers_fixtures.h"
 
+#include <algorithm>
+
 /// Networks of diffusers' pipelines beyond Stable Diffusion 1 and 2 against diffusers and
 /// transformers (scripts/make_diffusers_golden.py).
 namespace atelier::inference {

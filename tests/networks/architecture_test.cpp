@@ -1,5 +1,7 @@
 #include "atelier/networks/architecture.h"
 
+#include <algorithm>
+
 #include "networks/network_fixtures.h"
 
 namespace atelier::networks {

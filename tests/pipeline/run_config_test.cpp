@@ -1,6 +1,7 @@
 #include "atelier/pipeline/run_config.h"
 #include "atelier/pipeline/make_stages.h"
 
+#include <algorithm>
 #include <fstream>
 
 #include "atelier/data/memory_dataset.h"

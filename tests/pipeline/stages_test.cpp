@@ -1,5 +1,6 @@
 #include "atelier/pipeline/stages.h"
 
+#include <algorithm>
 #include <fstream>
 #include <set>
 

@@ -4,6 +4,7 @@
 #include "atelier/server/http_client.h"
 #include "atelier/server/worker_protocol.h"
 
+#include <algorithm>
 #include <fstream>
 
 namespace atelier::server {

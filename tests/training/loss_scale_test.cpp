@@ -1,5 +1,7 @@
 #include "atelier/training/loss_scale.h"
 
+#include <algorithm>
+
 #include "atelier/training/checkpoint.h"
 #include "atelier/training/stepper.h"
 #include "training/training_fixtures.h"

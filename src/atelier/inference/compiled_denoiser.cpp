@@ -1,5 +1,7 @@
 #include "atelier/inference/compiled_denoiser.h"
 
+#include <algorithm>
+
 #include "atelier/core/error.h"
 #include "atelier/inference/one_step_factors.h"
 

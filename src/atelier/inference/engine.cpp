@@ -1,5 +1,6 @@
 #include "atelier/inference/engine.h"
 
+#include <algorithm>
 #include <map>
 #include <numeric>
 

@@ -210,7 +210,9 @@ struct Factors {
 template <int rows, int panels, bool add>
 void block(std::int64_t inner, const Factors& f, float* to, std::int64_t to_step) {
     Vector sums[rows][panels * parts];
-    const auto address = [&](int r, int p) { return to + r * to_step + p * lanes; };
+    const auto address = [&](std::int64_t r, std::int64_t p) {
+        return to + r * to_step + p * lanes;
+    };
     for (int r = 0; r < rows; ++r) {
         for (int p = 0; p < panels * parts; ++p)
             sums[r][p] = add ? load<Vector>(address(r, p)) : Vector{};
@@ -219,7 +221,8 @@ void block(std::int64_t inner, const Factors& f, float* to, std::int64_t to_step
     for (std::int64_t k = 0; k < inner; ++k, left += f.inner_step, right += f.right_step) {
         Vector b_k[panels * parts];
         for (int p = 0; p < panels * parts; ++p)
-            b_k[p] = load<Vector>(right + p / parts * f.panel_step + p % parts * lanes);
+            b_k[p] =
+                load<Vector>(right + p / parts * f.panel_step + std::int64_t{p % parts} * lanes);
         for (int r = 0; r < rows; ++r) {
             const float factor = left[r * f.row_step];
             for (int p = 0; p < panels * parts; ++p) sums[r][p] += factor * b_k[p];

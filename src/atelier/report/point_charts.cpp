@@ -48,18 +48,22 @@ Square square_around(const std::vector<metrics::Point>& points) {
 
 int cell_of(double share) { return std::clamp(static_cast<int>(share * cells), 0, cells - 1); }
 
+/// Where a cell's count is, row by row.
+std::size_t place_of(int row, int column) {
+    return static_cast<std::size_t>(row) * cells + static_cast<std::size_t>(column);
+}
+
 /// A grey histogram of the density, darker where more points lie; each shade is one path of
 /// horizontal runs.
 void draw_density(Svg& svg, const std::vector<metrics::Point>& density, const Square& square) {
-    std::vector<int> counts(cells * cells, 0);
+    std::vector<int> counts(place_of(cells, 0), 0);
     for (const metrics::Point& point : density) {
         if (square.contains(point))
-            ++counts[static_cast<std::size_t>(cell_of(square.y_fraction(point)) * cells +
-                                              cell_of(square.x_fraction(point)))];
+            ++counts[place_of(cell_of(square.y_fraction(point)), cell_of(square.x_fraction(point)))];
     }
     const double most = std::max(1, *std::ranges::max_element(counts));
     const auto level_at = [&](int row, int column) {
-        const int count = counts[static_cast<std::size_t>(row * cells + column)];
+        const int count = counts[place_of(row, column)];
         return count == 0 ? 0 : 1 + static_cast<int>((levels - 1) * std::sqrt(count / most) + 0.5);
     };
     std::map<int, std::string> paths;

@@ -2,6 +2,8 @@
 
 #include <openssl/crypto.h>
 
+#include <algorithm>
+
 #include "atelier/core/error.h"
 #include "atelier/core/hash.h"
 #include "atelier/core/log.h"

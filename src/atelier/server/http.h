@@ -44,11 +44,13 @@ struct Response {
 /// An error that is reported to the client as OpenAI's error object, with this status.
 struct HttpError : std::runtime_error {
     HttpError(unsigned with_status, const std::string& message, std::string of_param = "",
-              std::string with_code = "")
+              std::string with_code = "",
+              std::vector<std::pair<std::string, std::string>> with_headers = {})
         : std::runtime_error(message),
           status(with_status),
           param(std::move(of_param)),
-          code(std::move(with_code)) {}
+          code(std::move(with_code)),
+          headers(std::move(with_headers)) {}
 
     unsigned status;
     std::string param, code;                                   // empty: null

@@ -156,7 +156,7 @@ std::optional<HeadProblem> read_target(RequestHead& head) {
 std::optional<HeadProblem> read_head(std::string_view bytes, RequestHead& head) {
     if (const auto problem = read_request_line(take_line(bytes), head)) return problem;
     Fields fields;
-    const auto problem = read_fields(bytes, fields);
+    auto problem = read_fields(bytes, fields);
     for (const auto& [name, value] : fields) head.headers.emplace(name, std::string(value));
     if (problem) return problem;
     if (const auto wrong = check_framing(fields, head.http_1_0)) return wrong;

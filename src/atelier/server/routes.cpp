@@ -105,9 +105,8 @@ void check_method(const Request& request) {
     if (request.method == "OPTIONS" || (read && methods.starts_with("GET")) ||
         (request.method == "POST" && methods.starts_with("POST")))
         return;
-    HttpError error(405, fmt::format("this path answers to {}", methods), "", "method_not_allowed");
-    error.headers = {{"Allow", std::string(methods)}};
-    throw error;
+    throw HttpError(405, fmt::format("this path answers to {}", methods), "", "method_not_allowed",
+                    {{"Allow", std::string(methods)}});
 }
 
 void check_content_type(const Request& request) {

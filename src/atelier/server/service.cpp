@@ -102,11 +102,9 @@ std::uint64_t Service::max_body_bytes(const Request& request, std::uint64_t usua
 void Service::check_key(const Request& request) const {
     if (is_public(request.path()) || request.method == "OPTIONS" || has_valid_key(request)) return;
     const std::string_view key = key_of(request);
-    HttpError error(
+    throw HttpError(
         401, key.empty() ? "an API key is needed: Authorization: Bearer KEY" : "unknown API key",
-        "", "invalid_api_key");
-    error.headers = {{"WWW-Authenticate", "Bearer"}};
-    throw error;
+        "", "invalid_api_key", {{"WWW-Authenticate", "Bearer"}});
 }
 
 std::variant<Response, Pending> Service::begin(const Request& request,

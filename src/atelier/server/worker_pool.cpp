@@ -85,8 +85,8 @@ struct WorkerPool::Worker {
     std::thread checker;
 };
 
-WorkerPool::WorkerPool(const std::vector<std::string>& urls, std::string key, std::string model,
-                       Description description)
+WorkerPool::WorkerPool(const std::vector<std::string>& urls, const std::string& key,
+                       std::string model, Description description)
     : model_(std::move(model)),
       description_(std::move(description)),
       hash_(description_.partition_hash()) {

@@ -19,7 +19,7 @@ public:
     /// Checks all workers once before it returns; an unreachable one does not block the others.
     /// `model`: the ensemble's id on the workers; `key`: API key for all of them, or "". A worker
     /// is used only if it serves `model` with the same partition hash.
-    WorkerPool(const std::vector<std::string>& urls, std::string key, std::string model,
+    WorkerPool(const std::vector<std::string>& urls, const std::string& key, std::string model,
                Description description);
     ~WorkerPool();
     WorkerPool(const WorkerPool&) = delete;

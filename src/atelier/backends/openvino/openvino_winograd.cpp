@@ -1,5 +1,6 @@
 #include "atelier/backends/openvino/openvino_winograd.h"
 
+#include <algorithm>
 #include <map>
 #include <mutex>
 
