@@ -59,7 +59,8 @@ void draw_density(Svg& svg, const std::vector<metrics::Point>& density, const Sq
     std::vector<int> counts(place_of(cells, 0), 0);
     for (const metrics::Point& point : density) {
         if (square.contains(point))
-            ++counts[place_of(cell_of(square.y_fraction(point)), cell_of(square.x_fraction(point)))];
+            ++counts[place_of(cell_of(square.y_fraction(point)),
+                              cell_of(square.x_fraction(point)))];
     }
     const double most = std::max(1, *std::ranges::max_element(counts));
     const auto level_at = [&](int row, int column) {
@@ -199,7 +200,8 @@ core::Image scatter_image(const std::vector<metrics::Point>& points,
                   y = static_cast<int>(square.y_fraction(points[i]) * (size - 1));
         for (int dy = 0; dy <= reach && y + dy < size; ++dy) {
             for (int dx = 0; dx <= reach && x + dx < size; ++dx) {
-                std::ranges::copy(rgb, image.pixels.begin() + 3 * ((y + dy) * size + x + dx));
+                const std::ptrdiff_t row = y + dy, pixel = row * size + x + dx;
+                std::ranges::copy(rgb, image.pixels.begin() + 3 * pixel);
             }
         }
     }
