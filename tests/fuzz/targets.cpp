@@ -74,7 +74,9 @@ void read_jpeg(Bytes file) {
     core::decode_jpeg(file, "x.jpg", {}, notes);
 }
 
-/// The canvas of an extended file and its frames, anywhere in the file.
+/// The canvas of an extended file and its frames, anywhere in the file; and for lossless data the
+/// tables that libwebp allocates before it reads the prefix codes they are for: up to a thousand
+/// groups of codes whatever the image's size, and beyond that as many as the file has bits for.
 std::uint64_t webp_claims(Bytes file) {
     const auto little = [&](std::size_t at, std::size_t count) {
         std::uint64_t value = 0;
@@ -82,9 +84,12 @@ std::uint64_t webp_claims(Bytes file) {
             value = value << 8 | (i < file.size() ? file[i] : 0);
         return value;
     };
-    std::uint64_t most = 0;
+    constexpr std::uint64_t group_bytes = 21'000, group_bits = 20;  // at most, at least
+    std::uint64_t most = 0, tables = 0;
     for (std::size_t i = 0; i + 18 < file.size(); ++i) {
         const std::string_view kind = text_of(file).substr(i, 4);
+        if (kind == "VP8L" || kind == "ALPH")
+            tables = group_bytes * std::max<std::uint64_t>(1000, 8 * file.size() / group_bits);
         if (kind == "VP8X")
             most = std::max(most, (little(i + 12, 3) + 1) * (little(i + 15, 3) + 1));
         if (kind == "VP8 ")
@@ -93,7 +98,7 @@ std::uint64_t webp_claims(Bytes file) {
             most = std::max(
                 most, ((little(i + 9, 4) & 0x3fff) + 1) * ((little(i + 9, 4) >> 14 & 0x3fff) + 1));
     }
-    return bytes_per_pixel * most;
+    return bytes_per_pixel * most + tables;
 }
 
 void read_webp(Bytes file) {
