@@ -186,6 +186,8 @@ narrow_experiments = {
     "k4": ("K=4, batch 64", narrow(4, 64, 4800, 1600, 2400)),
     "k4-b256": ("K=4, batch 256", narrow(4, 256, 1200, 400, 2400)),
     "k4-trunk": ("K=4 from a trunk, batch 64", narrow(4, 64, 2400, 1600, 9600, trunk=9600)),
+    "k1-x4": ("K=1, batch 64, 4 x the work", narrow(1, 64, 76800, 25600, 38400)),
+    "k4-x4": ("K=4, batch 64, 4 x the work", narrow(4, 64, 19200, 6400, 9600)),
     "k1-w16": ("K=1, width 16, batch 64", narrow(1, 64, 19200, 6400, 9600, width=16)),
     "k4-w16": ("K=4, width 16, batch 64", narrow(4, 64, 4800, 1600, 2400, width=16)),
 }
@@ -194,7 +196,7 @@ narrow_tables = {
     "long": [
         "teacher",
         *("k1-b32", "k1", "k1-b256", "k4-b32", "k4", "k4-b256", "k4-trunk"),
-        *("k1-w16", "k4-w16"),
+        *("k1-x4", "k4-x4", "k1-w16", "k4-w16"),
     ],
 }
 fashion_experiments = {
