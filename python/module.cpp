@@ -16,6 +16,7 @@
 #include "atelier/conditions/class_names.h"
 #include "atelier/core/error.h"
 #include "atelier/core/image_file.h"
+#include "atelier/core/json_file.h"
 #include "atelier/core/log.h"
 #include "atelier/core/signals.h"
 #include "atelier/inference/pipeline.h"
@@ -44,7 +45,7 @@ nb::ndarray<nb::numpy, Number...> array_of(const Tensor& tensor) {
 }
 
 nb::dict object_of(const nlohmann::json& json) {
-    return nb::cast<nb::dict>(nb::module_::import_("json").attr("loads")(json.dump()));
+    return nb::cast<nb::dict>(nb::module_::import_("json").attr("loads")(core::json_text(json)));
 }
 
 std::uint64_t seed_of(std::int64_t seed) {
@@ -249,17 +250,25 @@ void make_error_types(nb::module_& module) {
     module.attr("UsageError") = nb::borrow(usage_error_type);
 }
 
+/// A message may hold the name of a file that is not UTF-8, which PyErr_SetString would not take.
+void raise(PyObject* type, const std::string& message) {
+    PyObject* const text = PyUnicode_DecodeUTF8(
+        message.data(), static_cast<Py_ssize_t>(message.size()), "backslashreplace");
+    PyErr_SetObject(type, text);
+    Py_XDECREF(text);
+}
+
 void translate(const std::exception_ptr& thrown, void*) {
     try {
         std::rethrow_exception(thrown);
     } catch (const core::Interrupted& stop) {
-        if (!PyErr_Occurred()) PyErr_SetString(PyExc_KeyboardInterrupt, stop.what());
+        if (!PyErr_Occurred()) raise(PyExc_KeyboardInterrupt, stop.what());
     } catch (const core::UsageError& error) {
-        PyErr_SetString(usage_error_type, error.what());
+        raise(usage_error_type, error.what());
     } catch (const std::bad_alloc& error) {
-        PyErr_SetString(PyExc_MemoryError, backends::error_message(error).c_str());
+        raise(PyExc_MemoryError, backends::error_message(error));
     } catch (const std::exception& error) {
-        PyErr_SetString(error_type, backends::error_message(error).c_str());
+        raise(error_type, backends::error_message(error));
     }
 }
 
@@ -341,8 +350,7 @@ NB_MODULE(_atelier, module) {
         nb::arg("pixels"));
     module.attr("__version__") = ATELIER_VERSION;
     module.def(
-        "model_at",
-        [](const std::filesystem::path& path) { return models::model_at(path).string(); },
+        "model_at", [](const std::filesystem::path& path) { return models::model_at(path); },
         nb::arg("path"));
     module.def(
         "read_partition",

@@ -170,7 +170,7 @@ def provide_libtorch(into: pathlib.Path | None = None, cuda: bool = False) -> pa
                 "to an index with a CUDA build, e.g. https://pypi.org/simple"
             )
         pip_install(*where, *index, pinned("torch"))
-        # Headers that torch's own requirements lack, for libatelier_nccl.so (cmake/nccl.cmake).
+        # Headers that torch's own requirements lack, for cmake/cuda_modules.cmake.
         pip_install(*where, "nvidia-cuda-crt==13.0.*", "nvidia-cuda-cccl==13.0.*")
     elif cuda_part.exists() and not all(
         any(site.glob(f"nvidia_cuda_{part}*.dist-info")) for part in ("runtime", "cupti")

@@ -1,5 +1,6 @@
 from collections.abc import Sequence
 import os
+import pathlib
 from typing import Annotated
 
 import numpy
@@ -31,7 +32,7 @@ class Ensemble:
 
 def encode_png(pixels: Annotated[NDArray[numpy.uint8], dict(shape=(None, None, None), order='C', device='cpu', writable=False)]) -> bytes: ...
 
-def model_at(path: str | os.PathLike) -> str: ...
+def model_at(path: str | os.PathLike) -> pathlib.Path: ...
 
 def read_partition(path: str | os.PathLike) -> dict: ...
 

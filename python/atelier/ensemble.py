@@ -67,12 +67,12 @@ def load(
         "sampler": "" if sampler is None else word("sampler", sampler),
         "steps": None if steps is None else whole("steps", steps, 1),
     }
-    words = _atelier.model_at(path_word("path", path))
+    model = _atelier.model_at(path_word("path", path))
     how["guidance"] = None if guidance is None else real("guidance", guidance)
     how["negative"] = "" if negative is None else word("negative", negative)
     how["height"] = 0 if height is None else whole("height", height, 8)
     how["width"] = 0 if width is None else whole("width", width, 8)
-    return Ensemble(_atelier.Ensemble(words, *how.values()), Path(words), how)
+    return Ensemble(_atelier.Ensemble(model, *how.values()), model, how)
 
 
 def _loaded_again(path: str, how: dict[str, Any]) -> Ensemble:

@@ -1,5 +1,6 @@
 import io
 import json
+import os
 import pickle
 import warnings
 
@@ -257,6 +258,14 @@ def test_a_run_is_loaded_as_its_ensemble_and_other_paths_are_identified_in_the_e
     ]:
         with pytest.raises(atelier.Error, match=words):
             atelier.load(path)
+
+
+def test_paths_need_not_be_utf8(tmp_path):
+    folder = tmp_path / os.fsdecode(b"caf\xe9")
+    with pytest.raises(atelier.Error, match=r"caf\\xe9"):
+        atelier.load(folder)
+    folder.symlink_to(MODELS / "k4")
+    assert len(atelier.load(folder).sample(1)) == 1
 
 
 def test_metrics_are_those_measured_of_the_same_weights(k4, tmp_path):

@@ -347,8 +347,8 @@ TEST(CreateDirectory, removes_what_a_killed_process_left_and_nothing_else) {
     ::waitpid(killed, nullptr, 0);
     EXPECT_EQ(folder.entries(), 1U);
     const Temporary living = create_temporary_folder(folder / "model");
-    for (const char* other :
-         {".model.1.tmp", ".model.x.tmp", "model.abcdefghij.tmp", ".abcdefghij.tmp"})
+    for (const char* other : {".model.1.atelier.tmp", ".model.abcdefghij.tmp",
+                              "model.abcdefghij.atelier.tmp", ".abcdefghij.atelier.tmp"})
         std::filesystem::create_directory(folder / other);
     create_directory_atomically(folder / "model",
                                 [](const auto& temporary) { write_text(temporary / "x", "2"); });

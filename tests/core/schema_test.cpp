@@ -109,6 +109,8 @@ TEST_F(SchemaTest, a_mistyped_value_is_refused_with_its_line) {
               "x.toml:1: teacher.widths must be a whole number, not true or false (true)");
     EXPECT_EQ(refusal("teacher.rate = nan"),
               "x.toml:1: teacher.rate must be a finite number, not a real number (nan)");
+    EXPECT_EQ(refusal("", {"output=runs/caf\xe9"}),
+              "command line: \"output=runs/caf\\xe9\" is not UTF-8, which configs are");
     EXPECT_EQ(refusal("", {"seed=soon"}),
               "command line: seed must be a whole number, not a string (\"soon\")");
 }

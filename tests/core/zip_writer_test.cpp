@@ -1,5 +1,7 @@
 #include "atelier/core/zip_writer.h"
 
+#include <sys/stat.h>
+
 #include <fstream>
 
 #include "atelier/core/atomic_file.h"
@@ -104,6 +106,52 @@ TEST(ZipWriter, more_entries_than_16_bits_count_are_read_back) {
     const ZipFile zip(folder / "a.zip");
     EXPECT_EQ(zip.entries().size(), 70000u);
     EXPECT_EQ(text_in(zip, "69999"), "x");
+}
+
+void write_archive(const std::filesystem::path& path) {
+    ZipWriter::check_output(path);
+    ZipWriter zip(path, "test");
+    zip.add("one", bytes_of("first"));
+    zip.commit();
+}
+
+TEST(ZipWriter, takes_the_place_of_what_a_link_leads_to) {
+    const TestFolder folder;
+    std::filesystem::create_directory(folder / "elsewhere");
+    for (const bool exists : {false, true}) {
+        const auto target = folder / (exists ? "elsewhere/old.zip" : "elsewhere/new.zip"),
+                   link = folder / (exists ? "old.zip" : "new.zip");
+        if (exists) write_text(target, "old");
+        std::filesystem::create_symlink(target, link);
+        write_archive(link);
+        EXPECT_TRUE(std::filesystem::is_symlink(link));
+        EXPECT_EQ(text_in(ZipFile(target), "one"), "first");
+    }
+    EXPECT_EQ(folder.entries(), 3U) << "nothing is left";
+}
+
+TEST(ZipWriter, keeps_the_mode_of_a_replaced_file) {
+    const TestFolder folder;
+    write_text(folder / "a.zip", "old");
+    std::filesystem::permissions(
+        folder / "a.zip", std::filesystem::perms::owner_read | std::filesystem::perms::owner_write);
+    write_archive(folder / "a.zip");
+    EXPECT_EQ(std::filesystem::status(folder / "a.zip").permissions(),
+              std::filesystem::perms::owner_read | std::filesystem::perms::owner_write);
+}
+
+TEST(ZipWriter, says_before_the_work_what_cannot_be_written) {
+    const TestFolder folder;
+    std::filesystem::create_directory(folder / "folder.zip");
+    ASSERT_EQ(::mkfifo((folder / "pipe.zip").c_str(), 0600), 0);
+    const auto check = [&](const std::string& name) {
+        return error_of<Error>([&] { ZipWriter::check_output(folder / name); });
+    };
+    EXPECT_NE(check("folder.zip").find("is a folder"), std::string::npos);
+    EXPECT_NE(check("pipe.zip").find("is a device or a pipe"), std::string::npos);
+    EXPECT_NE(check(std::string(246, 'a')).find("too long by 1 bytes"), std::string::npos);
+    ZipWriter::check_output(folder / std::string(245, 'a'));
+    EXPECT_EQ(folder.entries(), 2U);
 }
 
 }  // namespace

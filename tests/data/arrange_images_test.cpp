@@ -267,6 +267,13 @@ TEST_P(Everywhere, names_in_older_encodings_become_utf8) {
     EXPECT_FALSE(core::json_text(nlohmann::json(images.class_names)).empty());
 }
 
+TEST_P(Everywhere, two_classes_have_two_names) {
+    const std::string older = GetParam() == "zip" ? "caf\xe9" : "caf\xe9",
+                      same = GetParam() == "zip" ? "caf\xce\x98" : "caf\xc3\xa9";
+    EXPECT_TRUE(holds(refusal({{older + "/0.png", small_png(1)}, {same + "/0.png", small_png(2)}}),
+                      "are both classes named \"" + same + "\""));
+}
+
 TEST_P(Everywhere, headers_show_what_is_not_an_image) {
     const EncodedImages images = read({{"0.png", small_png(1)},
                                        {"1.png", "<html>"},

@@ -3,6 +3,7 @@
 #include <ATen/ATen.h>
 #include <ATen/EmptyTensor.h>
 #include <ATen/autocast_mode.h>
+#include <ATen/core/GraphImplInterface.h>
 #include <ATen/detail/PrivateUse1HooksInterface.h>
 #include <ATen/native/CPUFallback.h>
 #include <ATen/native/transformers/attention.h>
@@ -18,10 +19,12 @@
 #include <cstdlib>
 #include <cstring>
 #include <fstream>
+#include <functional>
 #include <mutex>
 #include <numeric>
 #include <set>
 #include <sstream>
+#include <utility>
 #include <vector>
 
 namespace atelier::pretend {
@@ -31,6 +34,60 @@ namespace {
 using at::Tensor;
 constexpr auto kind = c10::DeviceType::PrivateUse1;
 constexpr c10::DeviceIndex devices = 2;
+
+/// What the device is told while it is recorded, to be done again at each replay. As on CUDA, the
+/// host can neither wait nor copy to and from the device meanwhile.
+class Recording final : public at::GraphImplInterface {
+public:
+    using Work = std::function<void()>;
+
+    explicit Recording(const at::GraphImplArgs&) {}
+    ~Recording() override { end(); }
+    Recording(const Recording&) = delete;
+    Recording& operator=(const Recording&) = delete;
+
+    static bool active() { return current_ != nullptr; }
+    static void forbid(const char* what) {
+        TORCH_CHECK(!active(), what, " is not permitted while the device's work is recorded");
+    }
+    /// While one lives, nothing is recorded on this thread.
+    class Pause {
+    public:
+        Pause() : paused_(std::exchange(current_, nullptr)) {}
+        ~Pause() { current_ = paused_; }
+        Pause(const Pause&) = delete;
+        Pause& operator=(const Pause&) = delete;
+
+    private:
+        Recording* paused_;
+    };
+
+    /// Records work that has just been done.
+    static void add(Work again) {
+        if (active()) current_->works_.push_back(std::move(again));
+    }
+
+    void capture_begin(at::MempoolId_t, at::GraphCaptureMode) override {
+        TORCH_CHECK(!active(), "work is recorded already");
+        current_ = this;
+    }
+    void capture_end() override { end(); }
+    void instantiate() override {}
+    void replay() override;
+    void reset() override { works_.clear(); }
+    at::MempoolId_t pool() const override { return {0, 1}; }
+    void enable_debug_mode() override {}
+    void debug_dump(const std::string&) override {}
+
+private:
+    void end() {
+        if (current_ == this) current_ = nullptr;
+    }
+    static thread_local Recording* current_;
+    std::vector<Work> works_;
+};
+
+thread_local Recording* Recording::current_ = nullptr;
 
 /// Counts what happens, and writes it at the end of the process where the environment asks for it.
 class Counter {
@@ -45,14 +102,17 @@ public:
     }
 
     void operation(const std::string& name) {
+        if (Recording::active()) return;  // told, not done
         const std::lock_guard lock(mutex_);
         ++counts_.operations[name];
     }
     void wait(const std::string& reason) {
+        Recording::forbid("waiting");
         const std::lock_guard lock(mutex_);
         ++counts_.waits[reason];
     }
     void copy(const Tensor& from, const Tensor& to, bool waits) {
+        Recording::forbid("a copy from or to the host");
         const std::lock_guard lock(mutex_);
         const auto bytes = static_cast<std::int64_t>(from.nbytes());
         if (from.is_cpu()) ++counts_.copies_to_device, counts_.bytes_to_device += bytes;
@@ -72,6 +132,11 @@ private:
     std::mutex mutex_;
     Counts counts_;
 };
+
+void Recording::replay() {
+    Counter::instance().operation("replay");
+    for (const Work& work : works_) work();
+}
 
 thread_local c10::DeviceIndex current = 0;
 thread_local int inside = 0;  // the depth of operations whose own copies do not count
@@ -183,6 +248,9 @@ public:
     c10::Stream getDefaultStream(c10::Device device) const override {
         return c10::Stream(c10::Stream::DEFAULT, device);
     }
+    c10::Stream getStreamFromGlobalPool(c10::Device device, bool) const override {
+        return getDefaultStream(device);
+    }
     c10::Stream exchangeStream(c10::Stream stream) const override { return stream; }
     c10::DeviceIndex deviceCount() const noexcept override { return devices; }
     void record(void** event, const c10::Stream&, c10::DeviceIndex, c10::EventFlag) const override {
@@ -222,6 +290,10 @@ Hooks hooks;
 [[maybe_unused]] const bool registered = [] {
     c10::register_privateuse1_backend("pretend");
     at::RegisterPrivateUse1HooksInterface(&hooks);
+    at::GraphImplRegistry()->Register(
+        c10::DeviceTypeName(kind), [](const at::GraphImplArgs& arguments) {
+            return std::unique_ptr<at::GraphImplInterface>(new Recording(arguments));
+        });
     return true;
 }();
 
@@ -277,6 +349,7 @@ Tensor copy_from(const Tensor& from, const Tensor& to, bool non_blocking) {
                 !non_blocking || !PinnedMemory::holds((from.is_cpu() ? from : to).data_ptr()));
     }
     on_host(to).copy_(on_host(from));
+    Recording::add([from, to] { on_host(to).copy_(on_host(from)); });
     return to;
 }
 
@@ -357,6 +430,17 @@ public:
     Inside& operator=(const Inside&) = delete;
 };
 
+/// Puts what was computed again where the first results lie, unless it was computed there.
+void renew(const c10::IValue& result, const c10::IValue& again) {
+    if (result.isTensorList()) {
+        for (std::size_t i = 0; i < result.toTensorVector().size(); ++i)
+            renew(result.toTensorVector()[i], again.toTensorVector()[i]);
+    } else if (result.isTensor() && result.toTensor().defined()) {
+        const Tensor &to = result.toTensor(), &from = again.toTensor();
+        if (to.data_ptr() != from.data_ptr()) on_host(to).copy_(on_host(from));
+    }
+}
+
 /// Everything that is not below: computed by the CPU's kernel, on copies.
 void compute_on_host(const c10::OperatorHandle& operation, torch::jit::Stack* stack) {
     const auto& schema = operation.schema();
@@ -373,9 +457,23 @@ void compute_on_host(const c10::OperatorHandle& operation, torch::jit::Stack* st
             if (each.isTensor()) placement.check(each.toTensor(), argument);
         }
     }
-    const c10::DeviceGuard guard(placement.device());
-    const Inside copies_do_not_count;
-    at::native::cpu_fallback(operation, stack, /*error_on_views=*/true);
+    const auto compute = [operation, device = placement.device()](torch::jit::Stack& values) {
+        const c10::DeviceGuard guard(device);
+        const Inside copies_do_not_count;
+        at::native::cpu_fallback(operation, &values, /*error_on_views=*/true);
+    };
+    if (!Recording::active()) return compute(*stack);
+    const torch::jit::Stack inputs(arguments.begin(), arguments.end());
+    {
+        const Recording::Pause its_parts_are_not_work_of_their_own;
+        compute(*stack);
+    }
+    const auto outputs = torch::jit::last(*stack, schema.returns().size());
+    Recording::add([compute, inputs, results = torch::jit::Stack(outputs.begin(), outputs.end())] {
+        torch::jit::Stack values = inputs;
+        compute(values);
+        for (std::size_t i = 0; i < results.size(); ++i) renew(results[i], values[i]);
+    });
 }
 
 Tensor convolution(const Tensor& x, const Tensor& weight, const std::optional<Tensor>& bias,
@@ -388,11 +486,17 @@ Tensor convolution(const Tensor& x, const Tensor& weight, const std::optional<Te
     placement.check(x, "input");
     placement.check(weight, "weight");
     if (bias) placement.check(*bias, "bias");
-    const Tensor host_bias = bias ? on_host(*bias) : Tensor();
-    return on_device(
-        at::convolution_symint(on_host(x), on_host(weight), host_bias, stride, padding, dilation,
-                               transposed, output_padding, std::move(groups)),
-        x.device());
+    const auto sizes = [](c10::SymIntArrayRef all) { return C10_AS_INTARRAYREF_SLOW(all).vec(); };
+    const auto compute = [x, weight, bias = bias.value_or(Tensor()), stride = sizes(stride),
+                          padding = sizes(padding), dilation = sizes(dilation), transposed,
+                          output_padding = sizes(output_padding),
+                          groups = groups.guard_int(__FILE__, __LINE__)] {
+        return at::convolution(on_host(x), on_host(weight), on_host(bias), stride, padding,
+                               dilation, transposed, output_padding, groups);
+    };
+    const Tensor result = on_device(compute(), x.device());
+    Recording::add([compute, result] { on_host(result).copy_(compute()); });
+    return result;
 }
 
 std::tuple<Tensor, Tensor, Tensor> convolution_backward(
@@ -431,17 +535,15 @@ attention(const Tensor& query, const Tensor& key, const Tensor& value, const std
     Counter::instance().operation(name);
     Placement placement(name);
     for (const Tensor* tensor : {&query, &key, &value}) placement.check(*tensor, "an argument");
-    const auto [out, logsumexp] = at::_scaled_dot_product_flash_attention_for_cpu(
-        on_host(query), on_host(key), on_host(value), dropout, causal, {}, scale);
-    return {on_device(out, query.device()),
-            on_device(logsumexp, query.device()),
-            {},
-            {},
-            query.sym_size(2),
-            key.sym_size(2),
-            {},
-            {},
-            {}};
+    const auto compute = [query, key, value, dropout, causal, scale] {
+        return at::_scaled_dot_product_flash_attention_for_cpu(
+            on_host(query), on_host(key), on_host(value), dropout, causal, {}, scale);
+    };
+    const auto [host_out, host_logsumexp] = compute();
+    const Tensor out = on_device(host_out, query.device()),
+                 logsumexp = on_device(host_logsumexp, query.device());
+    Recording::add([compute, out] { on_host(out).copy_(std::get<0>(compute())); });
+    return {out, logsumexp, {}, {}, query.sym_size(2), key.sym_size(2), {}, {}, {}};
 }
 
 std::tuple<Tensor, Tensor, Tensor, Tensor> attention_backward(

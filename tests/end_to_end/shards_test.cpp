@@ -39,8 +39,9 @@ TEST(Shards, of_sample_are_together_one_runs_pictures) {
     // A shard that is done may be done again, and one that died in the middle.
     succeed(sample(folder / "three", {"--shard", "1/3"}));
     fs::remove(folder / "three/000003.png");
-    fs::create_directory(folder / "three/.files.abcdefghij.tmp");  // left by a killed process
-    std::ofstream(folder / "three/.files.abcdefghij.tmp/000003.png") << "half";
+    fs::create_directory(folder /
+                         "three/.files.abcdefghij.atelier.tmp");  // left by a killed process
+    std::ofstream(folder / "three/.files.abcdefghij.atelier.tmp/000003.png") << "half";
     for (const char* shard : {"1/2", "2/2"}) succeed(sample(folder / "three", {"--shard", shard}));
     EXPECT_EQ(files_of(folder / "three"), whole);
 }

@@ -101,12 +101,13 @@ TEST(ImageRequest, each_kind_of_field_has_its_own_limit) {
 
 TEST(ImageRequest, whole_numbers_may_be_written_with_a_point) {
     const ImageRequest request =
-        read_image_request(R"({"class":1.0,"seed":9.007199254740992e15,"n":2e0})", 10);
+        read_image_request(R"({"class":1.0,"seed":9.007199254740991e15,"n":2e0})", 10);
     EXPECT_EQ(request.class_id, 1);
-    EXPECT_EQ(request.seed, 9007199254740992u);
+    EXPECT_EQ(request.seed, 9007199254740991u);
     EXPECT_EQ(request.n, 2);
-    for (const char* wrong : {R"({"class":0,"seed":1.5})", R"({"class":0,"seed":1e300})",
-                              R"({"class":0,"seed":9.2e18})"})
+    for (const char* wrong :
+         {R"({"class":0,"seed":1.5})", R"({"class":0,"seed":1e300})",
+          R"({"class":0,"seed":9.2e18})", R"({"class":0,"seed":9007199254740993.0})"})
         EXPECT_EQ(rejection_of(wrong), "400 seed invalid_type") << wrong;
     EXPECT_EQ(rejection_of(R"({"class":0,"seed":-1.0})"), "400 seed invalid_value");
     EXPECT_EQ(rejection_of(R"({"class":0,"n":0.0})"), "400 n invalid_value");

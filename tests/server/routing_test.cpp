@@ -427,9 +427,10 @@ TEST(Address, is_a_host_and_a_port) {
     EXPECT_EQ(host_in_url("[::1]"), "[::1]");
     EXPECT_EQ(host_in_url("here"), "here");
     EXPECT_EQ(parts("http://[::1]"), "::1 80");
-    for (const char* wrong : {"", "here:81", "http://", "http://:81", "http://here:x",
-                              "http://here:0", "http://here:65536", "http://here:81/v1",
-                              "http://[::1", "http://me:key@here", "https://here"}) {
+    for (const char* wrong :
+         {"", "here:81", "http://", "http://:81", "http://here:x", "http://here:0",
+          "http://here:65536", "http://here:81/v1", "http://[::1", "http://[::1]x:81",
+          "http://[::1]81", "http://me:key@here", "https://here"}) {
         EXPECT_THROW(parse_address(wrong), core::UsageError) << wrong;
     }
 }

@@ -10,6 +10,7 @@
 #include "atelier/core/error.h"
 #include "atelier/core/heap.h"
 #include "atelier/core/image_file.h"
+#include "atelier/core/json_file.h"
 #include "atelier/core/processors.h"
 #include "atelier/distillation/distribution_matching.h"
 #include "atelier/inference/pipeline.h"
@@ -227,7 +228,7 @@ void benchmark(BenchmarkArguments& arguments) {
                     {"threads", at::get_num_threads()},
                     {"runs", arguments.runs},
                     {"peak_rss_bytes", peak_rss_bytes()}});
-    std::cout << figures.dump() << std::endl;
+    std::cout << core::json_text(figures) << std::endl;
 }
 
 }  // namespace

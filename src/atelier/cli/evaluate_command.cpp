@@ -10,6 +10,7 @@
 #include "atelier/cli/with_ranks.h"
 #include "atelier/core/atomic_file.h"
 #include "atelier/core/error.h"
+#include "atelier/core/json_file.h"
 #include "atelier/core/log.h"
 #include "atelier/core/shard.h"
 #include "atelier/data/prompt_file.h"
@@ -62,7 +63,7 @@ void check_output(const EvaluateArguments& arguments) {
 void write(const EvaluateArguments& arguments, const nlohmann::json& results,
            const std::string& extra_output = {}) {
     core::write_json(result_file(arguments), results);
-    if (arguments.json) std::cout << results.dump() << std::endl;
+    if (arguments.json) std::cout << core::json_text(results) << std::endl;
     else std::cout << text_of(report::comparison_table(results));
     core::log::info("written: {}{}", result_file(arguments).string(),
                     extra_output.empty()
@@ -75,10 +76,9 @@ void report_parts(const EvaluateArguments& arguments) {
     const metrics::EvaluationParts& parts = *arguments.config.parts;
     core::log::info("{}", parts.standing());
     if (arguments.json)
-        std::cout << nlohmann::json{{"shard", parts.shard().name()},
-                                    {"parts", parts.batches()},
-                                    {"missing", parts.missing()}}
-                         .dump()
+        std::cout << core::json_text({{"shard", parts.shard().name()},
+                                      {"parts", parts.batches()},
+                                      {"missing", parts.missing()}})
                   << std::endl;
 }
 

@@ -9,8 +9,10 @@
 #include "atelier/core/atomic_file.h"
 #include "atelier/core/error.h"
 #include "atelier/core/image_file.h"
+#include "atelier/core/json_file.h"
 #include "atelier/core/lower_case.h"
 #include "atelier/core/npz.h"
+#include "atelier/core/text_encoding.h"
 #include "atelier/data/captioned_images.h"
 #include "atelier/data/dataset.h"
 #include "atelier/data/pair_store.h"
@@ -172,7 +174,8 @@ nlohmann::json of_finding(const models::PathInfo& found) {
 
 nlohmann::json of_image(const fs::path& path, const models::PathInfo& found) {
     if (found.description.find("PNG") == std::string::npos &&
-        found.description.find("JPEG") == std::string::npos)
+        found.description.find("JPEG") == std::string::npos &&
+        found.description.find("WebP") == std::string::npos)
         return of_finding(found);
     const core::Image image = core::read_image(path);
     nlohmann::json about{{"kind", "image"},
@@ -265,9 +268,9 @@ nlohmann::json about(const fs::path& given) {
     models::reject_as_model(path);
 }
 
+/// For a terminal, which control characters of other people's files must not reach.
 std::string text_of(const nlohmann::json& entry) {
-    return entry.is_string() ? entry.get<std::string>()
-                             : entry.dump(-1, ' ', false, nlohmann::json::error_handler_t::replace);
+    return core::printable(entry.is_string() ? entry.get<std::string>() : core::json_text(entry));
 }
 
 void print(const nlohmann::json& value, const std::string& indent) {
@@ -279,15 +282,15 @@ void print(const nlohmann::json& value, const std::string& indent) {
         const bool list = entry.is_object() ||
                           (entry.is_array() && !entry.empty() && entry.front().is_structured());
         if (key == "histogram" || (list && text_of(entry).size() > widest)) {
-            std::cout << indent << key << ":\n";
+            std::cout << indent << core::printable(key) << ":\n";
             print(entry, indent + "  ");
         } else if (entry.is_array() && !entry.empty() && entry.front().is_string()) {
             std::vector<std::string> joined;
             for (const auto& one : entry) joined.push_back(text_of(one));
-            std::cout << indent << key << ": " << fmt::format("{}", fmt::join(joined, ", "))
-                      << "\n";
+            std::cout << indent << core::printable(key) << ": "
+                      << fmt::format("{}", fmt::join(joined, ", ")) << "\n";
         } else {
-            std::cout << indent << key << ": " << text_of(entry) << "\n";
+            std::cout << indent << core::printable(key) << ": " << text_of(entry) << "\n";
         }
     }
 }

@@ -6,6 +6,7 @@
 #include "atelier/conditions/prompt_hints.h"
 #include "atelier/conditions/prompt_partition.h"
 #include "atelier/core/error.h"
+#include "atelier/core/json_file.h"
 #include "atelier/inference/pipeline.h"
 #include "atelier/models/diffusers_directory.h"
 #include "atelier/models/ensemble.h"
@@ -108,7 +109,7 @@ nlohmann::json routed(RouteArguments& arguments) {
 void route(RouteArguments& arguments) {
     const nlohmann::json rows = routed(arguments);
     if (arguments.json) {
-        std::cout << rows.dump(2) << '\n';
+        std::cout << core::json_text(rows, 2) << '\n';
         return;
     }
     for (const auto& row : rows) {

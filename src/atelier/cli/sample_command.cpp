@@ -13,6 +13,7 @@
 #include "atelier/conditions/prompt_hints.h"
 #include "atelier/core/error.h"
 #include "atelier/core/hash.h"
+#include "atelier/core/json_file.h"
 #include "atelier/core/log.h"
 #include "atelier/core/progress.h"
 #include "atelier/core/shard.h"
@@ -287,7 +288,7 @@ void sample(SampleArguments& arguments) {
     if (!arguments.json) return;
     nlohmann::json about = summary(arguments, *pipeline, requests.front().condition);
     about.update(more);
-    std::cout << about.dump() << std::endl;
+    std::cout << core::json_text(about) << std::endl;
 }
 
 }  // namespace

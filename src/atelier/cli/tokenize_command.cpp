@@ -5,6 +5,8 @@
 
 #include "atelier/cli/commands.h"
 #include "atelier/conditions/clip_tokenizer.h"
+#include "atelier/conditions/prompt_hints.h"
+#include "atelier/core/json_file.h"
 
 namespace atelier::cli {
 
@@ -24,10 +26,11 @@ void tokenize(const TokenizeArguments& arguments) {
         fs::is_directory(model / "tokenizer") ? model / "tokenizer" : model);
     nlohmann::json all = nlohmann::json::array();
     for (const std::string& text : arguments.texts) {
+        conditions::warn_about_prompt("TEXT", text, tokenizer);
         if (arguments.json) all.push_back(tokenizer.encode_padded(text));
         else std::cout << fmt::format("{}\n", fmt::join(tokenizer.encode(text), " "));
     }
-    if (arguments.json) std::cout << all.dump() << std::endl;
+    if (arguments.json) std::cout << core::json_text(all) << std::endl;
 }
 
 }  // namespace

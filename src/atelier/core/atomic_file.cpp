@@ -319,6 +319,22 @@ void AtomicFile::commit() {
     if (!flushed_later) flush_folder(folder_of(target_));
 }
 
+void AtomicFile::put_in_place(const fs::path& complete, int descriptor, const fs::path& path) {
+    AtomicFile file;
+    file.path_ = path;
+    file.target_ = resolve_links(path);
+    file.descriptor_ = ::fcntl(descriptor, F_DUPFD_CLOEXEC, 3);
+    if (file.descriptor_ < 0) writing_failed(path, errno);
+    file.keep_attributes();
+    file.temporary_ = complete;
+    try {
+        file.commit();
+    } catch (...) {
+        file.temporary_.clear();  // which the destructor would remove
+        throw;
+    }
+}
+
 void AtomicFile::rename_into_place() {
     struct stat status = status_of(target_);
     if (status.st_mode != 0 && status.st_nlink > 1 && is_named_output(target_))

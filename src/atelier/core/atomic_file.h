@@ -29,6 +29,12 @@ public:
     void write(std::string_view text);
     void commit();
 
+    /// Puts a file that is complete, and open for writing as `descriptor`, in the place of `path`,
+    /// as commit() does with its temporary file. Throws Error, and leaves it where it is, when that
+    /// fails. `path` must lie in the same folder.
+    static void put_in_place(const std::filesystem::path& complete, int descriptor,
+                             const std::filesystem::path& path);
+
 private:
     enum class Mode { replace, overwrite, stream };
 

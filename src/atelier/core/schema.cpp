@@ -24,6 +24,7 @@
 
 #include "atelier/core/atomic_file.h"
 #include "atelier/core/error.h"
+#include "atelier/core/text_encoding.h"
 
 namespace atelier::core {
 
@@ -368,6 +369,8 @@ void Schema::read(const std::filesystem::path& path, const std::vector<std::stri
         const std::size_t equals = text.find('=');
         if (equals == std::string::npos || equals == 0)
             refuse("command line: \"{}\" is not of the form key=value", text);
+        if (first_bad_byte(text))
+            refuse("command line: \"{}\" is not UTF-8, which configs are", printable(text));
         const std::string key = text.substr(0, equals);
         const bool wants_text =
             known(key) && (std::holds_alternative<std::string*>(find(key)->field) ||

@@ -25,7 +25,7 @@ namespace fs = std::filesystem;
 namespace {
 
 constexpr std::string_view letters = "abcdefghijklmnopqrstuvwxyz0123456789";
-constexpr std::string_view temporary_ending = ".tmp";
+constexpr std::string_view temporary_ending = ".atelier.tmp";
 constexpr std::size_t letters_per_name = 10;
 
 std::string random_letters() {
@@ -54,7 +54,7 @@ fs::path temporary_beside(const fs::path& target) {
            ("." + name + "." + random_letters() + std::string(temporary_ending));
 }
 
-/// Whether a name has the form `.NAME.<ten letters>.tmp`.
+/// Whether a name has the form `.NAME.<ten letters>.atelier.tmp`.
 bool is_temporary_name(std::string_view name) {
     if (name.size() < 3 + letters_per_name + temporary_ending.size() || name.front() != '.' ||
         !name.ends_with(temporary_ending))

@@ -11,6 +11,7 @@
 #include "atelier/core/atomic_file.h"
 #include "atelier/core/error.h"
 #include "atelier/core/mapped_file.h"
+#include "atelier/core/output_path.h"
 
 namespace atelier::core {
 
@@ -49,7 +50,9 @@ std::string description(const std::string& name, std::uint32_t size, std::uint32
            little(name.size(), 2) + little(extra, 2);
 }
 
-fs::path purpose_of(const fs::path& path) { return path.string() + ".part.json"; }
+constexpr const char* purpose_ending = ".part.json";
+
+fs::path purpose_of(const fs::path& path) { return path.string() + purpose_ending; }
 
 [[noreturn]] void fail_writing(const fs::path& path) {
     fail("{}: cannot be written ({})", path.string(), std::strerror(errno));
@@ -57,8 +60,9 @@ fs::path purpose_of(const fs::path& path) { return path.string() + ".part.json";
 
 }  // namespace
 
-ZipWriter::ZipWriter(fs::path path, const std::string& purpose, const ResumeCheck& resume_check)
-    : path_(std::move(path)) {
+ZipWriter::ZipWriter(const fs::path& path, const std::string& purpose,
+                     const ResumeCheck& resume_check)
+    : path_(resolve_links(path)) {
     const fs::path part = part_of(path_), note = purpose_of(path_);
     if (path_.has_parent_path()) fs::create_directories(path_.parent_path());
     descriptor_ = ::open(part.c_str(), O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0666);
@@ -75,6 +79,17 @@ ZipWriter::ZipWriter(fs::path path, const std::string& purpose, const ResumeChec
     if (::ftruncate(descriptor_, static_cast<off_t>(end_)) != 0 ||
         ::lseek(descriptor_, static_cast<off_t>(end_), SEEK_SET) < 0)
         fail_writing(part);
+}
+
+void ZipWriter::check_output(const fs::path& path) {
+    check_output_file(path);
+    if (is_stream(path))
+        fail("{}: is a device or a pipe; an archive is written to a file", path.string());
+    constexpr std::size_t longest = 255;
+    const std::size_t size = purpose_of(resolve_links(path)).filename().string().size();
+    if (size > longest)
+        fail("{}: its name is too long by {} bytes: {} is added to it while it is written",
+             path.string(), size - longest, purpose_ending);
 }
 
 ZipWriter::~ZipWriter() {
@@ -140,8 +155,7 @@ void ZipWriter::commit() {
                  little(large ? 0xffffffff : size, 4) + little(large ? 0xffffffff : begin, 4) +
                  little(0, 2);
     write(directory);
-    if (::fsync(descriptor_) != 0) fail_writing(part_of(path_));
-    fs::rename(part_of(path_), path_);
+    AtomicFile::put_in_place(part_of(path_), descriptor_, path_);
     fs::remove(purpose_of(path_));
     ::close(std::exchange(descriptor_, -1));
 }

@@ -1,6 +1,7 @@
 #include "atelier/data/arrange_images.h"
 
 #include <algorithm>
+#include <map>
 #include <optional>
 #include <set>
 #include <unordered_map>
@@ -285,7 +286,17 @@ private:
             made_.labels.push_back(known - sorted.begin());
         }
         if (layout_.split == layout_.train) expect_every_class(sorted);
-        for (const std::string& folder : sorted) made_.class_names.push_back(class_name(folder));
+        std::map<std::string, std::string> folder_of;
+        for (const std::string& folder : sorted) {
+            const std::string name = class_name(folder);
+            const auto [other, is_new] = folder_of.emplace(name, folder);
+            if (!is_new)
+                core::fail(
+                    "{}: the folders \"{}\" and \"{}\" are both classes named \"{}\"; rename "
+                    "one of them, or put their images together",
+                    where_, core::printable(other->second), core::printable(folder), name);
+            made_.class_names.push_back(name);
+        }
         made_.classes = static_cast<std::int64_t>(sorted.size());
     }
 

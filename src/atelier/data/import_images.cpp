@@ -288,6 +288,7 @@ fs::path skipped_list_of(const fs::path& to) {
 void check_import_target(const fs::path& to, const ImportSettings& settings) {
     if (!settings.replace && fs::exists(to))
         core::fail("{}: exists already; name a new file, or replace it with --force", to.string());
+    core::ZipWriter::check_output(to);
 }
 
 ImportReport import_images(const EncodedImages& images, const fs::path& to,

@@ -57,6 +57,8 @@ void load_torch_cuda(CudaFacts& facts) {
         facts.load_error = why ? why : library.string();
     } else {
         facts.usable = at::hasCUDA();
+        // Without it each operation is launched by itself.
+        if (facts.usable) backends::open_cuda_module("libatelier_cuda_graph.so");
     }
 }
 

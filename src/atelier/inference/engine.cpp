@@ -4,6 +4,7 @@
 #include <map>
 #include <numeric>
 
+#include "atelier/backends/torch/recorded_work.h"
 #include "atelier/core/error.h"
 #include "atelier/diffusion/samplers.h"
 #include "atelier/inference/compiled_denoiser.h"
@@ -13,6 +14,24 @@
 namespace atelier::inference {
 
 namespace {
+
+/// A denoiser whose evaluations on an accelerator are recorded and replayed.
+class RecordedDenoiser : public diffusion::Denoiser {
+public:
+    explicit RecordedDenoiser(diffusion::EdmDenoiser denoiser)
+        : denoiser_(std::move(denoiser)), work_([this](const std::vector<Tensor>& inputs) {
+              return denoiser_.denoise(inputs[0], inputs[1], {inputs[2], inputs[3], inputs[4]});
+          }) {}
+
+    Tensor denoise(const Tensor& x_t, const Tensor& sigma,
+                   const diffusion::Condition& condition) const override {
+        return work_({x_t, sigma, condition.labels, condition.augment, condition.ids});
+    }
+
+private:
+    diffusion::EdmDenoiser denoiser_;
+    mutable backends::RecordedWork work_;
+};
 
 class TorchOneStep : public OneStep {
 public:
@@ -30,7 +49,7 @@ public:
 private:
     const models::Model& model_;
     Engine engine_;
-    diffusion::EdmDenoiser denoiser_;
+    RecordedDenoiser denoiser_;
 };
 
 const std::map<std::string, Engine::Precision>& precisions() {
@@ -133,7 +152,7 @@ std::unique_ptr<diffusion::Denoiser> open_denoiser(const models::Model& model,
         case Engine::Kind::torch:
             break;
     }
-    return std::make_unique<diffusion::EdmDenoiser>(model.denoiser(chosen.compute()));
+    return std::make_unique<RecordedDenoiser>(model.denoiser(chosen.compute()));
 }
 
 std::unique_ptr<OneStep> open_one_step(const models::Model& model, const Engine& engine,

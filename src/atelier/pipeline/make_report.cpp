@@ -1,4 +1,5 @@
 #include "atelier/core/atomic_file.h"
+#include "atelier/core/json_file.h"
 #include "atelier/core/log.h"
 #include "atelier/pipeline/make_stages.h"
 #include "atelier/pipeline/stages.h"
@@ -19,7 +20,7 @@ void make_report(RunContext& context) {
     for (const Stage& stage : stages(config)) run.stages.push_back(stage.path());
     report::add_everything(report, run);
     RunConfig all = config;
-    report.add_details("Config", schema_of(all).values().dump(2));
+    report.add_details("Config", core::json_text(schema_of(all).values(), 2));
     const auto path = context.path_of(StageKind::report);
     report.write(path);
     core::log::info("report: {}", path.string());

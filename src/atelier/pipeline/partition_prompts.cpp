@@ -262,9 +262,7 @@ void partition_prompts(const PromptArguments& arguments) {
         core::write_json(folder / "survey.json", survey_json);
         write_report(folder / "report.html", arguments, embeddings, survey, survey_json);
     });
-    if (arguments.json)
-        std::cout << survey_json.dump(2, ' ', false, nlohmann::json::error_handler_t::replace)
-                  << '\n';
+    if (arguments.json) std::cout << core::json_text(survey_json, 2) << '\n';
     else log_cells(survey_json);
     core::log::info("partition: {}; look at {}", arguments.out,
                     (fs::path(arguments.out) / "report.html").string());

@@ -12,6 +12,7 @@
 #include <map>
 
 #include "atelier/core/error.h"
+#include "atelier/core/json_file.h"
 #include "atelier/core/log.h"
 #include "atelier/core/progress.h"
 #include "atelier/core/signals.h"
@@ -497,7 +498,8 @@ void dry_run(pipeline::LoadedConfig loaded, const DryRunOptions& options) {
         estimates.push_back(estimator.of(stage));
     }
     if (options.json)
-        std::cout << json_of(plan, estimates, loaded.config, estimator, options.ranks).dump()
+        std::cout << core::json_text(
+                         json_of(plan, estimates, loaded.config, estimator, options.ranks))
                   << std::endl;
     else print(plan, estimates, loaded.config, estimator, options.ranks);
     check_memory(plan, estimates, loaded.config, estimator.memory());

@@ -55,6 +55,8 @@ Address parse_address(const std::string& url) {
     Address address{.port = "80"};
     const std::size_t bracket = rest.starts_with('[') ? rest.find(']') : 0;
     if (bracket == std::string::npos) throw wrong("a bracket is not closed");
+    if (bracket > 0 && bracket + 1 < rest.size() && rest[bracket + 1] != ':')
+        throw wrong("write http://[HOST]:PORT");
     const std::size_t colon = rest.find(':', bracket);
     if (colon != std::string::npos) address.port = rest.substr(colon + 1);
     address.host = rest.substr(0, colon);

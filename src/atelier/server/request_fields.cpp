@@ -14,13 +14,13 @@ namespace {
 
 using nlohmann::json;
 
-/// An integer written as a float, as JavaScript does: 1.0 is 1. Nullopt beyond 2^53, where a double
-/// is not exact.
+/// An integer written as a float, as JavaScript does: 1.0 is 1. Nullopt from 2^53 on, which may be
+/// a larger number rounded.
 std::optional<std::int64_t> whole_number(const json& value) {
     constexpr double exact = 9007199254740992.0;  // 2^53
     if (!value.is_number_float()) return std::nullopt;
     const double number = value.get<double>();
-    if (std::abs(number) > exact || number != std::floor(number)) return std::nullopt;
+    if (std::abs(number) >= exact || number != std::floor(number)) return std::nullopt;
     return static_cast<std::int64_t>(number);
 }
 
