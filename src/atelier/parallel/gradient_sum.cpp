@@ -8,6 +8,7 @@
 #include <cstring>
 
 #include "atelier/core/error.h"
+#include "atelier/parallel/flat.h"
 
 namespace atelier::parallel {
 
@@ -36,11 +37,6 @@ Tensor laid_out(const Tensor& gradient, const Tensor& parameter) {
         gradient.scalar_type() == at::kFloat)
         return gradient;
     return at::empty_like(parameter, parameter.options().dtype(at::kFloat)).copy_(gradient);
-}
-
-/// The numbers of a dense tensor in the order of its memory.
-Tensor in_memory_order(const Tensor& tensor) {
-    return tensor.as_strided({tensor.numel()}, {1}, tensor.storage_offset());
 }
 
 double finite_or_infinite(double value) { return std::isfinite(value) ? value : infinite; }

@@ -328,6 +328,10 @@ core::Schema schema_of(RunConfig& config) {
         {"fp32", "tf32", "bf16", "fp16"});
     schema.flag("deterministic", &config.deterministic,
                 "GPUs train with kernels that give the same bits again; CPUs always do", false);
+    schema.flag("optimizer_sharding", &config.optimizer_sharding,
+                "each rank keeps the moments and averages of some tensors only (ZeRO's first "
+                "stage): less memory per GPU, the same bytes",
+                false);
     set_stages(schema, trained);
     schema.flag("activation_checkpointing", &config.activation_checkpointing,
                 "U-Nets' blocks retain only their inputs and are recomputed in the backward "

@@ -96,7 +96,7 @@ struct RunConfig {
     std::int64_t threads = 0;
     double device_memory = 0;  // GiB
     std::string precision = "fp32";
-    bool activation_checkpointing = false, deterministic = true;
+    bool activation_checkpointing = false, deterministic = true, optimizer_sharding = false;
     parallel::Reduction reduction = parallel::Reduction::exact;
     std::string data_path, test_path;
     std::int64_t data_classes = -1;

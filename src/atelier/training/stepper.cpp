@@ -69,14 +69,16 @@ private:
 
 }  // namespace
 
-Stepper::Stepper(distillation::Stage& stage, parallel::Reduction reduction, parallel::Ranks& ranks)
+Stepper::Stepper(distillation::Stage& stage, parallel::Reduction reduction, parallel::Ranks& ranks,
+                 bool share_optimizers)
     : stage_(stage), reduction_(reduction), ranks_(ranks), learners_(stage.learners()) {
     if (!ranks_.is_alone()) stage_.agree_by([this](double mine) { return ranks_.broadcast(mine); });
     for (distillation::Learner& learner : learners_) {
         learner.parameters->require_gradients(true);
         if (learner.type) learner.parameters->keep_narrow(*learner.type);
         optimizers_.emplace_back(*learner.parameters, learner.optimization,
-                                 stage.steps() * learner.updates + learner.warmup_updates);
+                                 stage.steps() * learner.updates + learner.warmup_updates,
+                                 share_optimizers ? ranks_ : parallel::Ranks::alone());
         scales_.emplace_back(learner.optimization.loss_scale);
     }
 }

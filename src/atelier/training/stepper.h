@@ -24,10 +24,11 @@ class NotFinite : public core::Error {
 class Stepper {
 public:
     /// `stage` and `ranks` must outlive this, and so must the stage's parameters, which hold narrow
-    /// copies as long as this lives.
+    /// copies as long as this lives. `share_optimizers`: ranks share out the optimisers' state.
     explicit Stepper(distillation::Stage& stage,
                      parallel::Reduction reduction = parallel::Reduction::exact,
-                     parallel::Ranks& ranks = parallel::Ranks::alone());
+                     parallel::Ranks& ranks = parallel::Ranks::alone(),
+                     bool share_optimizers = false);
     ~Stepper();
     Stepper(const Stepper&) = delete;
     Stepper& operator=(const Stepper&) = delete;
