@@ -4,7 +4,8 @@
 
 #include "atelier/core/error.h"
 #include "atelier/distillation/stage.h"
-#include "atelier/parallel/gradient_sum.h"
+#include "atelier/parallel/ranks.h"
+#include "atelier/parallel/reduction.h"
 
 namespace atelier::training {
 
