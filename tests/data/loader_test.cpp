@@ -3,11 +3,15 @@
 #include <algorithm>
 #include <atomic>
 #include <chrono>
+#include <condition_variable>
 #include <future>
+#include <mutex>
+#include <set>
 #include <thread>
 
 #include <ATen/Parallel.h>
 
+#include "core/soon.h"
 #include "data/data_fixtures.h"
 
 namespace atelier::data {
@@ -146,6 +150,115 @@ TEST(loader, any_order_of_steps_restarts_and_thread_counts_gives_the_same_batche
     }
 }
 
+TEST(loader, any_number_of_reading_threads_gives_the_same_batches) {
+    LoaderOptions o = options(7, 5);
+    o.horizontal_flips = true;
+    Loader one(numbered(30), o);
+    std::vector<Batch> expected;
+    for (std::int64_t step = 0; step < 30; ++step) expected.push_back(one.at(step));
+    for (const int threads : {2, 3, 8}) {
+        o.threads = threads;
+        Loader straight(numbered(30), o), jumping(numbered(30), o);
+        for (std::int64_t step = 0; step < 30; ++step)
+            expect_equal(straight.at(step), expected[static_cast<std::size_t>(step)]);
+        for (const std::int64_t step : {12, 13, 15, 2, 3, 3, 10, 0, 1, 2, 5, 4, 29})
+            expect_equal(jumping.at(step), expected[static_cast<std::size_t>(step)]);
+    }
+}
+
+/// Images that are read only when the test lets them, and that remember their memory.
+class GatedImages final : public Dataset {
+public:
+    std::int64_t size() const override { return 12; }
+    std::int64_t classes() const override { return 0; }
+    Tensor samples(std::span<const std::int64_t> indices) const override {
+        std::unique_lock lock(mutex);
+        ++begun;
+        changed.notify_all();
+        changed.wait(lock, [&] { return open; });
+        Tensor made = at::full({static_cast<std::int64_t>(indices.size()), 1, 2, 3}, begun);
+        memory.insert(made.const_data_ptr());
+        kept.push_back(made);  // so that no two batches have the same memory
+        return made;
+    }
+    const std::vector<std::int64_t>& labels() const override { return none_; }
+    const data::SampleSpec& spec() const override { return spec_; }
+    const std::string& hash() const override { return hash_; }
+
+    void set_open(bool now) {
+        const std::lock_guard lock(mutex);
+        open = now;
+        changed.notify_all();
+    }
+    int reads() const {
+        const std::lock_guard lock(mutex);
+        return begun;
+    }
+    int finished() const {
+        const std::lock_guard lock(mutex);
+        return static_cast<int>(kept.size());
+    }
+
+    mutable std::mutex mutex;
+    mutable std::condition_variable changed;
+    mutable int begun = 0;
+    mutable std::set<const void*> memory;
+    mutable std::vector<Tensor> kept;
+    bool open = true;
+
+private:
+    std::vector<std::int64_t> none_;
+    data::SampleSpec spec_{.shape = {1, 2, 3}};
+    std::string hash_ = "gated";
+};
+
+TEST(loader, each_thread_reads_a_batch_ahead_and_hands_it_over_as_it_was_read) {
+    for (const int threads : {1, 3}) {
+        LoaderOptions o = options(4);
+        o.threads = threads;
+        const auto data = std::make_shared<GatedImages>();
+        Loader loader(data, o);
+        loader.at(0);
+        // So many are read, and no more before the next one is asked for.
+        ASSERT_TRUE(core::soon([&] { return data->reads() == 1 + threads; }));
+        std::set<const void*> used;
+        for (std::int64_t step = 1; step < 6; ++step) {
+            const Batch batch = loader.at(step);
+            EXPECT_TRUE(data->memory.contains(batch.samples.const_data_ptr()));
+            used.insert(batch.samples.const_data_ptr());
+            ASSERT_TRUE(
+                core::soon([&] { return data->reads() == 1 + threads + static_cast<int>(step); }));
+        }
+        EXPECT_EQ(used.size(), 5U) << "none was read twice";
+    }
+}
+
+TEST(loader, ends_with_the_batches_that_are_being_read_and_begins_no_other) {
+    constexpr int threads = 3;
+    LoaderOptions o = options(4);
+    o.threads = threads;
+    const auto data = std::make_shared<GatedImages>();
+    auto loader = std::make_unique<Loader>(data, o);
+    loader->at(0);
+    ASSERT_TRUE(core::soon([&] { return data->finished() == 1 + threads; }));
+    data->set_open(false);
+    loader->at(1);
+    loader->at(2);
+    ASSERT_TRUE(core::soon([&] { return data->reads() == 3 + threads; }));
+    std::promise<void> ended;
+    std::thread closing([&] {
+        loader.reset();
+        ended.set_value();
+    });
+    data->set_open(true);
+    const bool prompt =
+        ended.get_future().wait_for(std::chrono::minutes(1)) == std::future_status::ready;
+    if (!prompt) closing.detach();
+    else closing.join();
+    ASSERT_TRUE(prompt);
+    EXPECT_EQ(data->reads(), 3 + threads);
+}
+
 TEST(loader, many_threads_may_ask_concurrently) {
     Loader loader(numbered(30), options(4));
     const Loader reference(numbered(30), options(4));
@@ -234,6 +347,9 @@ TEST(loader, unlabelled_samples_have_no_labels) {
 TEST(loader, invalid_options_are_rejected) {
     EXPECT_THROW(Loader(numbered(10), options(0)), core::Error);
     EXPECT_THROW(Loader(numbered(0), options(1)), core::Error);
+    LoaderOptions nobody = options(1);
+    nobody.threads = 0;
+    EXPECT_THROW(Loader(numbered(10), nobody), core::Error);
     LoaderOptions beyond = options(1), flips = options(1);
     beyond.indices = {0, 10};
     EXPECT_THROW(Loader(numbered(10), beyond), core::Error);

@@ -1,5 +1,8 @@
 #include <gtest/gtest.h>
 
+#include <mutex>
+#include <set>
+
 #include "atelier/distillation/distribution_matching.h"
 #include "atelier/distillation/health.h"
 #include "atelier/distillation/score_matching.h"
@@ -9,6 +12,7 @@
 #include "atelier/training/stepper.h"
 #include "core/test_folder.h"
 #include "device/pretend_device.h"
+#include "parallel/rank_threads.h"
 
 /// What training steps cost on an accelerator, counted on the pretended one: operations, and waits
 /// of the host.
@@ -192,18 +196,81 @@ TEST(Steps, remember_a_weight_that_was_found_on_the_device) {
     EXPECT_NE(*stage->scalars().at("gan_weight"), first);
 }
 
-TEST(Steps, in_micro_batches_wait_once_for_each_where_their_sum_is_exact) {
+TEST(Steps, in_micro_batches_wait_once_for_each_update_where_their_sum_is_exact) {
     for (const auto reduction : {parallel::Reduction::floating, parallel::Reduction::exact}) {
         Bench bench(small_unet());
         MatchingSettings settings = dmd2();
         settings.micro_batch = 2;
         const auto stage = bench.matching(settings);
         const Counts found = counts_of(*stage, reduction);
-        constexpr std::int64_t updates = 6, micro_batches = Bench::batch / 2;
-        EXPECT_EQ(found.waited(),
-                  reduction == parallel::Reduction::exact ? updates * micro_batches : 0)
+        constexpr std::int64_t updates = 6;
+        EXPECT_EQ(found.waited(), reduction == parallel::Reduction::exact ? updates : 0)
             << found.description();
     }
+}
+
+TEST(Steps, in_micro_batches_are_summed_as_on_the_host) {
+    // Gradients that are far larger than the first, not finite, or zero at first.
+    const auto summed = [](const at::Device& device, const std::vector<double>& scales) {
+        const std::vector<Tensor> parameters{at::zeros({40}, device), at::zeros({3, 5}, device)};
+        core::RandomStream stream(7, "test/sums");
+        std::vector<std::vector<Tensor>> all;
+        for (const double scale : scales) {
+            const Tensor a = diffusion::normal_tensor(stream, {40}) * scale,
+                         b = diffusion::normal_tensor(stream, {3, 5}) * 1e-38;
+            all.push_back({a.to(device), b.to(device)});
+        }
+        parallel::GradientSum sum(parallel::Ranks::alone(), parallel::Reduction::exact, parameters,
+                                  static_cast<std::int64_t>(all.size()));
+        std::int64_t passes = 0;
+        do {
+            ++passes;
+            for (const auto& gradients : all) sum.add(gradients);
+        } while (!sum.complete({sum.report()}));
+        std::vector<Tensor> found;
+        for (const Tensor& tensor : sum.take()) found.push_back(tensor.to(at::kCPU));
+        return std::tuple(passes, sum.finite(), found);
+    };
+    const double nan = std::numeric_limits<double>::quiet_NaN();
+    const std::vector<std::vector<double>> cases{
+        {1, 0.1, 3}, {0, 0, 2}, {1, 1e9, 1}, {1, 1e30}, {nan, 1}, {1, 1 / 0.0, 1}, {0, 0}};
+    for (std::size_t i = 0; i < cases.size(); ++i) {
+        const auto [passes, finite, expected] = summed(at::kCPU, cases[i]);
+        const auto [passes_there, finite_there, found] = summed(at::kPrivateUse1, cases[i]);
+        EXPECT_EQ(passes, i == 2 || i == 3 ? 2 : 1) << i;
+        EXPECT_EQ(passes_there, passes) << i;
+        EXPECT_EQ(finite_there, finite) << i;
+        ASSERT_EQ(found.size(), expected.size()) << i;
+        for (std::size_t k = 0; k < found.size(); ++k)
+            EXPECT_TRUE(at::equal(found[k].view(at::kInt), expected[k].view(at::kInt))) << i;
+    }
+}
+
+/// The weights of student and fake score after two steps on so many ranks.
+std::string trained_by(int world, bool share_optimizers) {
+    std::mutex mutex;
+    std::set<std::string> hashes;
+    parallel::as_ranks(world, [&](parallel::Ranks& ranks) {
+        Bench bench(small_unet());
+        MatchingSettings settings = dmd2();
+        settings.micro_batch = 1;
+        const auto stage = bench.matching(settings);
+        training::Stepper stepper(*stage, parallel::Reduction::exact, ranks, share_optimizers,
+                                  /*bucket_bytes=*/4096);
+        for (std::int64_t step = 0; step < 2; ++step) stepper.step(step);
+        EXPECT_EQ(stepper.early_sums() > 0, world > 1);
+        const std::lock_guard lock(mutex);
+        hashes.insert(backends::hash_of(bench.student.to(at::kCPU)) +
+                      backends::hash_of(bench.fake.to(at::kCPU)));
+    });
+    EXPECT_EQ(hashes.size(), 1U);
+    return *hashes.begin();
+}
+
+TEST(Steps, of_ranks_come_to_the_weights_of_one) {
+    const std::string alone = trained_by(1, false);
+    EXPECT_EQ(trained_by(2, true), alone);
+    EXPECT_EQ(trained_by(4, false), alone);
 }
 
 TEST(Steps, of_the_loop_leave_the_host_no_wait_between_two_lines_of_the_log) {

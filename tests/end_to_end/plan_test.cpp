@@ -109,6 +109,21 @@ TEST(Plan, ranks_share_whole_micro_batches_and_sum_every_update) {
     EXPECT_EQ(run({"run", "configs/toy2d.toml", "--ranks", "2"}).code, 2);
 }
 
+TEST(Plan, of_ranks_that_share_out_the_optimiser_needs_less_memory) {
+    const auto bytes = [](const std::vector<std::string>& more) {
+        return stages_of(planned("configs/imagenet64-msd4-adm.toml", more))
+            .at("dm")
+            .at("memory_bytes")
+            .get<double>();
+    };
+    const double whole = bytes({"--tflops", "200", "--ranks", "4"}),
+                 shared = bytes({"--tflops", "200", "--ranks", "4", "optimizer_sharding=true"});
+    // Two moments and two averages of the student, two moments of the fake score, in float32.
+    const double state = (4 + 2) * 4 * 295'899'267.0;
+    EXPECT_NEAR(whole - shared, 0.75 * state, 0.02 * state);
+    EXPECT_EQ(bytes({"--tflops", "200", "optimizer_sharding=true"}), bytes({"--tflops", "200"}));
+}
+
 TEST(Recipes, count_generator_updates) {
     for (const auto& [config, dm, adm, fake] :
          {std::tuple{"imagenet64-msd4-adm", 81000, 28500, 5}, {"sd15-msd4-adm", 3900, 200, 10}}) {

@@ -127,6 +127,32 @@ TEST(Ranks, end_with_the_same_bytes_for_any_number_of_them) {
     }
 }
 
+TEST(Ranks, that_share_out_the_optimiser_end_with_the_same_bytes_and_keep_less) {
+    const Folder folder;
+    succeed(every_stage("run", folder / "1"));
+    const auto weights = weights_of(folder / "1");
+    for (const int world : {1, 2, 4}) {
+        const std::string output = folder / ("shared-" + std::to_string(world));
+        const auto outcomes =
+            Ranks(world, every_stage("run", output, {"optimizer_sharding=true"})).wait();
+        expect_codes(outcomes, 0);
+        EXPECT_EQ(weights_of(output), weights) << world;
+        EXPECT_EQ(metrics_of(output), metrics_of(folder / "1")) << world;
+        const std::string log = text_of(output + "/log.txt");
+        const std::size_t line = log.find("teacher: moments and averages take ");
+        ASSERT_EQ(line == std::string::npos, world == 1);
+        if (world == 1) continue;
+        double all = 0, most = 0;
+        ASSERT_EQ(std::sscanf(log.c_str() + line,
+                              "teacher: moments and averages take %lf MB, of which no rank keeps "
+                              "more than %lf",
+                              &all, &most),
+                  2);
+        EXPECT_GE(most, all / world);
+        EXPECT_LE(most, 1.3 * all / world);
+    }
+}
+
 TEST(Ranks, of_low_rank_students_in_bfloat16_end_with_the_same_bytes) {
     const Folder folder;
     const Arguments more{"students.widths=[]", "students.lora_rank=4", "precision=bf16",
@@ -264,6 +290,22 @@ TEST_F(LongStage, stops_on_all_ranks_and_goes_on_with_another_number) {
     });
     expect_same_result(output);
     expect_contains(text_of(output + "/students/1/dm/stage.json"), "finished");
+}
+
+TEST_F(LongStage, is_resumed_by_any_number_of_ranks_that_share_out_the_optimiser_or_do_not) {
+    const std::string output = trained("shared", [](const Arguments& words) {
+        Arguments shared = words;
+        shared.insert(shared.end() - 2, "optimizer_sharding=true");
+        for (const auto& [world, command] : {std::pair(2, shared), std::pair(3, shared)}) {
+            const auto before = checkpoints_of(*folder_ / "shared");
+            const Ranks ranks(world, command);
+            ASSERT_TRUE(has_begun(*folder_ / "shared", before));
+            ranks[world - 1].signal(SIGTERM);
+            expect_codes(ranks.wait(), 130);
+        }
+        succeed(words);
+    });
+    expect_same_result(output);
 }
 
 TEST_F(LongStage, refuses_a_process_that_is_none_of_its_ranks) {

@@ -145,6 +145,7 @@ const std::vector<std::pair<std::string, Kinds>> meant{
     {"device_memory", nothing},
     {"device", nothing},
     {"deterministic", nothing},
+    {"optimizer_sharding", nothing},
     {"reduction", trained},
     {"threads", nothing},
     {"precision", with_teacher},

@@ -262,7 +262,7 @@ TEST(Optimizer, counts_beyond_the_precision_of_float32) {
 TEST(Optimizer, without_an_average_the_weights_themselves_are_used) {
     backends::Parameters parameters = three_tensors();
     Optimizer optimizer(parameters, plain(0.1), 10);
-    EXPECT_EQ(&optimizer.averaged(), &parameters);
+    EXPECT_TRUE(optimizer.averaged().at("a").is_same(parameters.at("a")));
     EXPECT_FALSE(optimizer.state().contains("ema/a"));
 }
 

@@ -25,6 +25,8 @@ Tensor randomly_flipped(const Tensor& images, core::RandomStream stream) {
 void check(const Dataset& dataset, const LoaderOptions& options) {
     if (options.batch < 1)
         core::fail("a batch of {} samples is not possible; it needs at least 1", options.batch);
+    if (options.threads < 1)
+        core::fail("{} threads cannot read ahead; it takes at least 1", options.threads);
     if (dataset.size() < 1) core::fail("the data set holds no samples, so there are no batches");
     if (options.horizontal_flips && dataset.spec().kind != data::SampleSpec::Kind::image) {
         core::fail("only images can be flipped; set horizontal flips to false for this data");
@@ -40,7 +42,7 @@ void check(const Dataset& dataset, const LoaderOptions& options) {
 Loader::Loader(std::shared_ptr<const Dataset> dataset, LoaderOptions options)
     : dataset_(std::move(dataset)), options_(std::move(options)) {
     check(*dataset_, options_);
-    thread_ = std::thread([this] { read_ahead(); });
+    for (int i = 0; i < options_.threads; ++i) threads_.emplace_back([this] { read_ahead(); });
 }
 
 Loader::~Loader() {
@@ -49,12 +51,12 @@ Loader::~Loader() {
         closing_ = true;
     }
     changed_.notify_all();
-    thread_.join();
+    for (std::thread& thread : threads_) thread.join();
 }
 
 std::shared_ptr<const Loader::Order> Loader::epoch_order(std::int64_t epoch) const {
     const std::lock_guard lock(order_mutex_);
-    if (epoch_ == epoch) return order_;
+    if (const auto known = orders_.find(epoch); known != orders_.end()) return known->second;
     const auto count = options_.indices.empty()
                            ? dataset_->size()
                            : static_cast<std::int64_t>(options_.indices.size());
@@ -64,9 +66,10 @@ std::shared_ptr<const Loader::Order> Loader::epoch_order(std::int64_t epoch) con
     if (!options_.indices.empty()) {
         for (std::int64_t& i : order) i = options_.indices[static_cast<std::size_t>(i)];
     }
-    order_ = std::make_shared<const Order>(std::move(order));
-    epoch_ = epoch;
-    return order_;
+    // Batches at the end of an epoch are read beside those of the next one.
+    constexpr std::size_t kept = 2;
+    if (orders_.size() >= kept) orders_.erase(orders_.begin());
+    return orders_[epoch] = std::make_shared<const Order>(std::move(order));
 }
 
 std::vector<std::int64_t> Loader::indices_at(std::int64_t step) const {
@@ -100,20 +103,31 @@ Batch Loader::read(std::int64_t step) const {
     return batch;
 }
 
+/// Reads ahead from `step` on, -1: nothing, and forgets all others.
+void Loader::go_on_at(std::int64_t step) {
+    next_ = step;
+    std::erase_if(ahead_, [&](const auto& entry) {
+        return step < 0 || entry.first < step || entry.first >= step + options_.threads;
+    });
+    changed_.notify_all();
+}
+
 Batch Loader::at(std::int64_t step) {
     if (step < 0) core::fail("there is no batch {}; steps begin at 0", step);
     const auto requested_at = Clock::now();
     std::unique_lock lock(mutex_);
-    changed_.wait(lock, [&] { return requested_step_ != step || ready_step_ == step; });
-    const bool read_already = requested_step_ == step;
-    Batch batch = read_already ? std::move(next_) : Batch{};
-    const std::exception_ptr error = read_already ? std::exchange(error_, nullptr) : nullptr;
-    requested_step_ = error ? -1 : step + 1;
-    ready_step_ = -1;
+    std::shared_ptr<Ahead> found;
+    changed_.wait(lock, [&] {
+        if (next_ < 0 || step < next_ || step >= next_ + options_.threads) return true;
+        const auto entry = ahead_.find(step);
+        if (entry == ahead_.end() || !entry->second->is_read) return false;
+        found = entry->second;
+        return true;
+    });
+    go_on_at(found && found->error ? -1 : step + 1);
     lock.unlock();
-    changed_.notify_all();
-    if (error) std::rethrow_exception(error);
-    if (!read_already) batch = read(step);
+    if (found && found->error) std::rethrow_exception(found->error);
+    Batch batch = found ? std::move(found->batch) : read(step);
     count_use(requested_at);
     return batch;
 }
@@ -138,9 +152,15 @@ Throughput Loader::throughput() const {
 void Loader::read_ahead() {
     std::unique_lock lock(mutex_);
     for (;;) {
-        changed_.wait(lock, [&] { return closing_ || requested_step_ != ready_step_; });
+        std::int64_t step = 0;
+        changed_.wait(lock, [&] {
+            if (closing_) return true;
+            if (next_ < 0) return false;
+            for (step = next_; ahead_.contains(step);) ++step;
+            return step < next_ + options_.threads;
+        });
         if (closing_) return;
-        const std::int64_t step = requested_step_;
+        const std::shared_ptr<Ahead> mine = ahead_[step] = std::make_shared<Ahead>();
         lock.unlock();
         const auto began = Clock::now();
         Batch batch;
@@ -152,11 +172,11 @@ void Loader::read_ahead() {
         }
         lock.lock();
         throughput_.samples_read += static_cast<double>(options_.batch);
-        throughput_.reading_seconds += seconds_between(began, Clock::now());
-        if (requested_step_ != step) continue;  // another step was requested in the meantime
-        next_ = std::move(batch);
-        error_ = error;
-        ready_step_ = step;
+        // So many batches are read in this time.
+        throughput_.reading_seconds += seconds_between(began, Clock::now()) / options_.threads;
+        mine->batch = std::move(batch);
+        mine->error = error;
+        mine->is_read = true;
         changed_.notify_all();
     }
 }

@@ -1,6 +1,9 @@
 #include "atelier/inference/autoencoder.h"
 
+#include <algorithm>
+
 #include "atelier/inference/computed_network.h"
+#include "atelier/inference/images_together.h"
 
 namespace atelier::inference {
 
@@ -40,10 +43,13 @@ Tensor Autoencoder::decode(const Tensor& latents) {
 }
 
 Tensor Autoencoder::decode_to_pixels(const Tensor& latents) {
+    const std::vector<std::int64_t> image = network_.image_shape(latents.sizes().slice(1).vec());
+    const std::int64_t together = images_together(engine_.device, image[1], image[2]);
     std::vector<Tensor> images;
-    for (std::int64_t i = 0; i < latents.size(0); ++i)
-        images.push_back(
-            pixels_of(decode(latents.narrow(0, i, 1) / network_.scaling + network_.shift)));
+    for (std::int64_t i = 0; i < latents.size(0); i += together) {
+        const Tensor some = latents.narrow(0, i, std::min(together, latents.size(0) - i));
+        images.push_back(pixels_of(decode(some / network_.scaling + network_.shift)));
+    }
     return at::cat(images);
 }
 

@@ -30,8 +30,8 @@ public:
     /// Unscaled latents [N,C,h,w] -> images [N,3,H,W] in [-1, 1].
     Tensor decode(const Tensor& latents);
 
-    /// Scaled latents [N,C,h,w], as the U-Net uses them -> pixels, uint8 [N,H,W,3]. Latents are
-    /// decoded one by one.
+    /// Scaled latents [N,C,h,w], as the U-Net uses them -> pixels, uint8 [N,H,W,3]. As many
+    /// are decoded together as images_together says.
     Tensor decode_to_pixels(const Tensor& latents);
 
 private:

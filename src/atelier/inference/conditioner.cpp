@@ -98,8 +98,9 @@ std::unique_ptr<Conditioner> class_conditioner(std::int64_t classes) {
 }
 
 PromptConditioner::PromptConditioner(const std::filesystem::path& directory,
-                                     const networks::Network& network)
+                                     const networks::Network& network, at::Device device)
     : encoder_(models::read_prompt_encoder(directory)), reads_states_(network.tokens > 0) {
+    if (!device.is_cpu()) encoder_.parameters = encoder_.parameters.to(device);
     const Condition empty;
     empty_prompt_ = encode({&empty, 1}).rows;
 }
@@ -107,8 +108,9 @@ PromptConditioner::PromptConditioner(const std::filesystem::path& directory,
 Conditioning PromptConditioner::encode(std::span<const Condition> conditions) const {
     const DistinctPrompts distinct(conditions);
     const diffusion::EncodedText encoded = encoder_.encode(distinct.prompts);
+    const Tensor embeddings = encoded.embeddings.to(at::kCPU);
     const Conditioning once{
-        {}, reads_states_ ? encoded.states : encoded.embeddings, encoded.embeddings};
+        {}, reads_states_ ? encoded.states.to(at::kCPU) : embeddings, embeddings};
     return once.select(distinct.rows);
 }
 

@@ -53,8 +53,9 @@ std::unique_ptr<Conditioner> class_conditioner(std::int64_t classes);
 class PromptConditioner final : public Conditioner {
 public:
     /// `directory` contains the prompt encoder; `network` is that of any of the conditioned models.
-    /// Throws core::Error naming the file.
-    PromptConditioner(const std::filesystem::path& directory, const networks::Network& network);
+    /// Prompts are encoded on `device`, to rows on the CPU. Throws core::Error naming the file.
+    PromptConditioner(const std::filesystem::path& directory, const networks::Network& network,
+                      at::Device device = at::kCPU);
 
     Conditioning encode(std::span<const Condition> conditions) const override;
     const conditions::ClipTokenizer* tokenizer() const override { return &encoder_.tokenizer; }

@@ -2,12 +2,15 @@
 
 #include "atelier/core/error.h"
 #include "atelier/core/hash.h"
+#include "atelier/inference/images_together.h"
 
 namespace atelier::inference {
 
 using models::DiffusersFamily;
 
 namespace {
+
+constexpr std::size_t prompts_on_accelerators = 64;  // that go through the text towers together
 
 std::variant<diffusion::DdpmSchedule, diffusion::FlowSchedule> schedule_of(
     const models::DiffusersDirectory& directory) {
@@ -35,7 +38,9 @@ double DiffusersGuidance::usual_scale(DiffusersFamily family) {
 
 DiffusersConditioner::DiffusersConditioner(const std::filesystem::path& path,
                                            const DiffusersOptions& options)
-    : model_(path, options.engine, options.low_rank), guidance_(options.guidance) {
+    : model_(path, options.engine, options.low_rank),
+      guidance_(options.guidance),
+      prompts_together_(options.engine.device.is_cpu() ? 1 : prompts_on_accelerators) {
     model_.directory().require_readable_text();
     model_.tokenizer();  // reads it, so that `tokenizer` is thread-safe
 }
@@ -45,20 +50,36 @@ Conditioning DiffusersConditioner::encode(std::span<const Condition> conditions)
     const std::lock_guard alone(busy_);
     const bool zeros = guidance_.guides() && guidance_.negative.empty() &&
                        model_.directory().zeros_for_no_prompt();
-    std::map<std::string, DiffusersModel::Text> known;
+    std::vector<std::string> distinct;
+    std::map<std::string, std::size_t> known;
+    for (const Condition& condition : conditions) {
+        if (known.emplace(prompt_of(condition), distinct.size()).second)
+            distinct.push_back(prompt_of(condition));
+    }
+    std::vector<DiffusersModel::Text> texts;
+    for (std::size_t i = 0; i < distinct.size(); i += prompts_together_) {
+        // On a CPU each with the negative prompt, so that a row does not depend on other prompts.
+        std::vector<std::string> prompts;
+        if (guidance_.guides()) prompts.push_back(guidance_.negative);
+        const auto begin = static_cast<std::int64_t>(prompts.size());
+        for (std::size_t k = i; k < std::min(distinct.size(), i + prompts_together_); ++k)
+            prompts.push_back(distinct[k]);
+        const DiffusersModel::Text text = model_.encode(prompts);
+        if (zeros) {
+            text.hidden[0].zero_();
+            text.pooled[0].zero_();
+        }
+        for (auto row = begin; row < static_cast<std::int64_t>(prompts.size()); ++row) {
+            const auto with_negative = [&](const Tensor& all) {
+                if (begin == 0) return all.narrow(0, row, 1);
+                return at::stack({all[0], all[row]});
+            };
+            texts.push_back({with_negative(text.hidden), with_negative(text.pooled)});
+        }
+    }
     std::vector<Tensor> rows, pooled;
     for (const Condition& condition : conditions) {
-        const std::string& prompt = prompt_of(condition);
-        DiffusersModel::Text& text = known[prompt];
-        if (!text.hidden.defined()) {
-            const std::vector<std::string> prompts =
-                guidance_.guides() ? std::vector{guidance_.negative, prompt} : std::vector{prompt};
-            text = model_.encode(prompts);
-            if (zeros) {
-                text.hidden[0].zero_();
-                text.pooled[0].zero_();
-            }
-        }
+        const DiffusersModel::Text& text = texts[known.at(prompt_of(condition))];
         rows.push_back(text.hidden);
         pooled.push_back(text.pooled);
     }
@@ -73,6 +94,7 @@ DiffusersSampler::DiffusersSampler(const std::filesystem::path& path, const Samp
       shape_(options.shape),
       factor_(model_.directory().vae().factor()),
       classes_(model_.directory().classes()),
+      device_(options.engine.device),
       schedule_(schedule_of(model_.directory())) {}
 
 Tensor DiffusersSampler::predict(const Tensor& x, double t,
@@ -106,12 +128,15 @@ Tensor DiffusersSampler::predict(const Tensor& x, double t,
     return pairs.select(1, 0) + guidance_.scale * (pairs.select(1, 1) - pairs.select(1, 0));
 }
 
-Tensor DiffusersSampler::draw_one(const SampleRequest& request, const Conditioning& conditioning,
-                                  const OnEvaluation& on_evaluation) const {
-    const Tensor noise = noise_of(request, shape_);
+Tensor DiffusersSampler::draw_together(std::span<const SampleRequest> requests,
+                                       const Conditioning& conditioning,
+                                       const OnEvaluation& on_evaluation) const {
+    std::vector<Tensor> noises;
+    for (const SampleRequest& request : requests) noises.push_back(noise_of(request, shape_));
+    const Tensor noise = at::cat(noises);
     const diffusion::Predictor predict_at = [&](const Tensor& x, double t) {
         const Tensor predicted = predict(x, t, conditioning);
-        if (on_evaluation) on_evaluation();
+        for (std::size_t i = 0; i < requests.size() && on_evaluation; ++i) on_evaluation();
         return predicted;
     };
     if (const auto* flow = std::get_if<diffusion::FlowSchedule>(&schedule_))
@@ -131,10 +156,16 @@ Tensor DiffusersSampler::draw(std::span<const SampleRequest> requests,
                               const Conditioning& conditioning,
                               const OnEvaluation& on_evaluation) const {
     const at::NoGradGuard no_gradients;
+    const auto together = static_cast<std::size_t>(
+        images_together(device_, shape_[1] * factor_, shape_[2] * factor_));
     std::vector<Tensor> latents;
-    for (std::size_t i = 0; i < requests.size(); ++i)
-        latents.push_back(draw_one(
-            requests[i], conditioning.narrow(static_cast<std::int64_t>(i), 1), on_evaluation));
+    for (std::size_t i = 0; i < requests.size(); i += together) {
+        const std::size_t count = std::min(together, requests.size() - i);
+        latents.push_back(draw_together(
+            requests.subspan(i, count),
+            conditioning.narrow(static_cast<std::int64_t>(i), static_cast<std::int64_t>(count)),
+            on_evaluation));
+    }
     return at::cat(latents);
 }
 

@@ -42,10 +42,11 @@ private:
     mutable std::mutex busy_;
     mutable DiffusersModel model_;
     DiffusersGuidance guidance_;
+    std::size_t prompts_together_;
 };
 
 /// The denoiser of a diffusers directory, loaded on first use, and a sampler of its time steps.
-/// Samples are latents, drawn one by one.
+/// Samples are latents; as many are drawn together as images_together says.
 class DiffusersSampler final : public Sampler {
 public:
     DiffusersSampler(const std::filesystem::path& path, const Sampling& sampling,
@@ -60,8 +61,9 @@ public:
 private:
     /// `x` [N,C,h,w] at time step `t` -> the guided prediction [N,C,h,w].
     Tensor predict(const Tensor& x, double t, const Conditioning& conditioning) const;
-    Tensor draw_one(const SampleRequest& request, const Conditioning& conditioning,
-                    const OnEvaluation& on_evaluation) const;
+    /// Samples that are computed together.
+    Tensor draw_together(std::span<const SampleRequest> requests, const Conditioning& conditioning,
+                         const OnEvaluation& on_evaluation) const;
 
     mutable DiffusersModel model_;
     mutable std::string hash_;
@@ -70,6 +72,7 @@ private:
     std::vector<std::int64_t> shape_;
     std::int64_t factor_;  // pixels per latent along each axis
     std::int64_t classes_;
+    at::Device device_;
     std::variant<diffusion::DdpmSchedule, diffusion::FlowSchedule> schedule_;
 };
 

@@ -9,6 +9,7 @@
 #include "atelier/core/signals.h"
 #include "atelier/graph/cost.h"
 #include "atelier/inference/diffusers_sampler.h"
+#include "atelier/inference/images_together.h"
 #include "atelier/models/ensemble.h"
 #include "atelier/models/latent_model.h"
 #include "atelier/models/opened_model.h"
@@ -179,7 +180,8 @@ void Pipeline::load_models(const fs::path& path, const PipelineOptions& options)
     partition_ = ensemble.partition;
     Tensor empty_prompt;
     if (prompts) {
-        auto conditioner = std::make_unique<PromptConditioner>(parts, first.network);
+        auto conditioner =
+            std::make_unique<PromptConditioner>(parts, first.network, engine_.device);
         empty_prompt = conditioner->empty_prompt();
         conditioner_ = std::move(conditioner);
         guidance_ = student ? 1 : options.guidance.value_or(first.guidance.value_or(1.0));
@@ -253,7 +255,7 @@ std::vector<Router::Decision> Pipeline::route(std::span<const Condition> conditi
 std::vector<std::vector<std::int64_t>> Pipeline::batches(
     std::span<const SampleRequest> requests) const {
     const std::size_t in_memory = largest_batch * static_cast<std::size_t>(students()),
-                      together = is_diffusers() ? 1 : largest_batch;
+                      together = is_diffusers() ? decoded_together() : largest_batch;
     std::vector<std::vector<std::int64_t>> all;
     for (std::size_t first = 0; first < requests.size(); first += in_memory) {
         const auto block = requests.subspan(first, std::min(in_memory, requests.size() - first));
@@ -295,13 +297,34 @@ Tensor Pipeline::draw(std::span<const SampleRequest> requests,
     return all;
 }
 
-/// Latents take long to decode, so a stop is looked for between them.
-Tensor Pipeline::decode_all(const Tensor& samples) {
+/// Latents that are decoded together.
+std::size_t Pipeline::decoded_together() const {
+    const std::vector<std::int64_t>& image = decoder_->spec().shape;
+    return static_cast<std::size_t>(images_together(engine_.device, image.at(1), image.at(2)));
+}
+
+/// Latents take long to decode, so a stop is looked for between them. Those of a batch are decoded
+/// together, so that it has the same bytes alone.
+Tensor Pipeline::decode_all(const Tensor& samples, std::span<const SampleRequest> requests) {
     if (spec_.kind != data::SampleSpec::Kind::latent) return decode(samples);
-    std::vector<Tensor> decoded;
-    for (std::int64_t i = 0; i < samples.size(0); ++i) {
-        check_no_stop();
-        decoded.push_back(decode(samples.narrow(0, i, 1)));
+    const std::size_t together = decoded_together();
+    std::vector<std::vector<std::int64_t>> all(1);
+    if (together > 1 && students() > 1) {
+        all = batches(requests);
+    } else {
+        for (std::int64_t i = 0; i < samples.size(0); ++i) all.front().push_back(i);
+    }
+    std::vector<Tensor> decoded(requests.size());
+    for (const std::vector<std::int64_t>& batch : all) {
+        for (std::size_t i = 0; i < batch.size(); i += together) {
+            check_no_stop();
+            const at::ArrayRef<std::int64_t> some(batch.data() + i,
+                                                  std::min(together, batch.size() - i));
+            const Tensor images = decode(samples.index_select(0, at::tensor(some, at::kLong)));
+            for (std::size_t k = 0; k < some.size(); ++k)
+                decoded[static_cast<std::size_t>(some[k])] =
+                    images.narrow(0, static_cast<std::int64_t>(k), 1);
+        }
     }
     return at::cat(decoded);
 }
@@ -316,15 +339,16 @@ Tensor Pipeline::in_batches(std::span<const SampleRequest> requests, bool decode
         check_no_stop();
         if (on_evaluation) on_evaluation();
     };
-    std::vector<Tensor> batches;
+    std::vector<Tensor> all;
     for (std::size_t first = 0; first < requests.size(); first += batch_size) {
         check_no_stop();
         const std::size_t count = std::min(batch_size, requests.size() - first);
-        const Tensor samples = draw(requests.subspan(first, count), each_evaluation);
-        batches.push_back(decoded ? decode_all(samples) : samples);
+        const auto some = requests.subspan(first, count);
+        const Tensor samples = draw(some, each_evaluation);
+        all.push_back(decoded ? decode_all(samples, some) : samples);
         if (on_progress) on_progress(static_cast<std::int64_t>(first + count));
     }
-    return at::cat(batches);
+    return at::cat(all);
 }
 
 Tensor Pipeline::sample(std::span<const SampleRequest> requests, const OnProgress& on_progress,

@@ -138,7 +138,8 @@ private:
     void load_models(const std::filesystem::path& path, const PipelineOptions& options);
     void load_diffusers(const std::filesystem::path& path, const PipelineOptions& options);
     const Sampler& student(std::int64_t k);
-    Tensor decode_all(const Tensor& samples);
+    std::size_t decoded_together() const;
+    Tensor decode_all(const Tensor& samples, std::span<const SampleRequest> requests);
     Tensor in_batches(std::span<const SampleRequest> requests, bool decoded,
                       const OnProgress& on_progress, const Sampler::OnEvaluation& on_evaluation);
 

@@ -18,8 +18,8 @@ public:
 
     /// Samples in model space, [n, shape...], float32 on the CPU, in the order of the requests,
     /// whose conditions are `conditioning`; drawn in batches of at most largest_batch. Multi-step
-    /// samplers of diffusers directories call `on_evaluation` after each network evaluation; it may
-    /// throw to stop.
+    /// samplers of diffusers directories call `on_evaluation` after each evaluation, once for each
+    /// sample of it; it may throw to stop.
     virtual Tensor draw(std::span<const SampleRequest> requests, const Conditioning& conditioning,
                         const OnEvaluation& on_evaluation = {}) const = 0;
 

@@ -55,9 +55,11 @@ public:
         std::vector<Tensor> one{std::move(values)};
         gloo_->allreduce(one)->wait();
     }
-    void broadcast(Tensor values) override {
+    void broadcast(Tensor values, int from) override {
         std::vector<Tensor> one{std::move(values)};
-        gloo_->broadcast(one)->wait();
+        c10d::BroadcastOptions options;
+        options.rootRank = from;
+        gloo_->broadcast(one, options)->wait();
     }
     Tensor gather(const Tensor& row) override {
         Tensor rows = at::empty({gloo_->getSize() * row.numel()}, row.options()), mine = row;

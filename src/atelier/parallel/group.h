@@ -20,8 +20,8 @@ public:
     /// Replaces `values` [N] (int64, float32, float64) by their sum over ranks, the same bits on
     /// all of them; the order in which ranks are added is the group's.
     virtual void sum(Tensor values) = 0;
-    /// Replaces `values` [N] by those of rank 0.
-    virtual void broadcast(Tensor values) = 0;
+    /// Replaces `values` [N] by those of rank `from`.
+    virtual void broadcast(Tensor values, int from) = 0;
     /// The `row` [N] of every rank: [ranks, N].
     virtual Tensor gather(const Tensor& row) = 0;
 };

@@ -26,9 +26,11 @@ public:
         std::vector<Tensor> one{std::move(values)};
         nccl_->allreduce(one)->wait();
     }
-    void broadcast(Tensor values) override {
+    void broadcast(Tensor values, int from) override {
         std::vector<Tensor> one{std::move(values)};
-        nccl_->broadcast(one)->wait();
+        c10d::BroadcastOptions options;
+        options.rootRank = from;
+        nccl_->broadcast(one, options)->wait();
     }
     Tensor gather(const Tensor& row) override {
         Tensor rows = at::empty({nccl_->getSize() * row.numel()}, row.options()), mine = row;

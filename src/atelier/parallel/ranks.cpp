@@ -123,15 +123,16 @@ void Ranks::together(const Operation& operation) {
     }
 }
 
-void Ranks::call(void (Group::*operation)(Tensor), Tensor& values) {
+template <class Operation>
+void Ranks::call(const Operation& operation, Tensor& values) {
     if (is_alone()) return;
     together([&] {
         for (const auto* group : {&company_->device_group, &company_->group}) {
             if (*group && (*group)->takes(values.device().type()))
-                return (**group.*operation)(values);
+                return operation(**group, values);
         }
         Tensor copy = values.to(at::kCPU);
-        (*company_->group.*operation)(copy);
+        operation(*company_->group, copy);
         values.copy_(copy);
     });
 }
@@ -156,9 +157,13 @@ void Ranks::use_device(const at::Device& device) {
     }
 }
 
-void Ranks::sum(Tensor& values) { call(&Group::sum, values); }
+void Ranks::sum(Tensor& values) {
+    call([](Group& group, const Tensor& all) { group.sum(all); }, values);
+}
 
-void Ranks::broadcast(Tensor& values) { call(&Group::broadcast, values); }
+void Ranks::broadcast(Tensor& values, int from) {
+    call([from](Group& group, const Tensor& all) { group.broadcast(all, from); }, values);
+}
 
 double Ranks::broadcast(double value) {
     if (is_alone()) return value;

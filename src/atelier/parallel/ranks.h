@@ -46,8 +46,8 @@ public:
 
     /// Operation: the sum of `values` [N] over ranks in their place, on whatever device they are.
     void sum(Tensor& values);
-    /// Operation: `values` [N] of rank 0, in their place.
-    void broadcast(Tensor& values);
+    /// Operation: `values` [N] of rank `from`, in their place.
+    void broadcast(Tensor& values, int from = 0);
     double broadcast(double value);
     /// Operation: the `row` [N] of every rank, [ranks, N], on the CPU.
     Tensor gather(const Tensor& row);
@@ -86,7 +86,8 @@ private:
     void together(const Operation& operation);
     /// Calls an operation of a group that takes `values` where they are, or with a copy on the
     /// host, which then replaces them.
-    void call(void (Group::*operation)(Tensor), Tensor& values);
+    template <class Operation>
+    void call(const Operation& operation, Tensor& values);
 
     Place place_;
     int local_rank_ = 0, machines_ = 1;

@@ -111,14 +111,16 @@ fs::path caption_embeddings(RunContext& context) {
             of);
         return path;
     }
-    const models::PromptEncoder encoder = models::read_prompt_encoder(context.output() / "teacher");
+    models::PromptEncoder encoder = models::read_prompt_encoder(context.output() / "teacher");
+    encoder.parameters = encoder.parameters.to(context.device());
     const std::string empty;
     core::log::info("captions: {} embedded in {} values each", captions.size(),
                     encoder.tower.width);
-    backends::write_parameters(path,
-                               backends::Parameters({{"embeddings", encoder.embed(captions)},
-                                                     {"none", encoder.embed({&empty, 1})}}),
-                               of);
+    backends::write_parameters(
+        path,
+        backends::Parameters({{"embeddings", encoder.embed(captions).to(at::kCPU)},
+                              {"none", encoder.embed({&empty, 1}).to(at::kCPU)}}),
+        of);
     return path;
 }
 

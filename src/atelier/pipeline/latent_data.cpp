@@ -9,6 +9,7 @@
 #include "atelier/core/signals.h"
 #include "atelier/data/latents.h"
 #include "atelier/diffusion/ddpm_schedule.h"
+#include "atelier/inference/images_together.h"
 #include "atelier/models/identify_path.h"
 #include "atelier/models/latent_model.h"
 #include "atelier/models/prompt_encoder.h"
@@ -68,11 +69,16 @@ bool encode_latents(const RunContext& context, const data::Dataset& raw,
     core::log::info("latents: encoding {} images into {}", raw.size(), folder.path.string());
     inference::Autoencoder autoencoder(fs::path(context.config().teacher.path) / "vae",
                                        {.device = context.device()});
+    const std::vector<std::int64_t>& image = raw.spec().shape;
+    const std::int64_t together =
+        inference::images_together(context.device(), image.at(1), image.at(2));
     core::Progress progress("encoding", folder.spec.rows_of(mine), "images");
     std::int64_t done = 0;
-    const auto encode_image = [&](std::int64_t i, std::int64_t) {
-        const auto moments = autoencoder.encode(raw.samples({&i, 1}));
-        progress.update(++done);
+    const auto encode_images = [&](std::int64_t first, std::int64_t count) {
+        std::vector<std::int64_t> indices(static_cast<std::size_t>(count));
+        std::iota(indices.begin(), indices.end(), first);
+        const auto moments = autoencoder.encode(raw.samples(indices));
+        progress.update(done += count);
         const double scaling = autoencoder.network().scaling;
         return backends::Parameters(
             {{"mean", (moments.mean * scaling).to(at::kHalf)},
@@ -81,7 +87,7 @@ bool encode_latents(const RunContext& context, const data::Dataset& raw,
     return data::write_shards(
         folder.path, folder.spec,
         [&](std::int64_t first, std::int64_t count) {
-            return in_batches(first, count, 1, encode_image);
+            return in_batches(first, count, together, encode_images);
         },
         [&](std::int64_t after) { progress.update(done = after); }, mine);
 }

@@ -303,7 +303,8 @@ private:
                  .horizontal_flips = config_.flips,
                  .seed = context_.seed(),
                  .stream = stream(stage) + "/data",
-                 .indices = cell_indices_}};
+                 .indices = cell_indices_,
+                 .threads = loader_threads(config_, context_.device())}};
     }
 
     std::function<distillation::PairBatch(std::int64_t)> pair_batches(

@@ -74,7 +74,8 @@ void train(RunContext& context, const training::StageFolder& stage) {
                                   .horizontal_flips = context.config().flips,
                                   .seed = context.seed(),
                                   .stream = "teacher/data",
-                                  .indices = {}});
+                                  .indices = {},
+                                  .threads = loader_threads(context.config(), context.device())});
     const auto conditions =
         data->captions().empty() ? context.conditions() : caption_ids(*data, stage.path());
     distillation::ScoreMatchingSettings settings = context.config().teacher.training;

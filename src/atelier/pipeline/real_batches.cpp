@@ -1,6 +1,9 @@
 #include "atelier/pipeline/real_batches.h"
 
+#include <algorithm>
+
 #include "atelier/core/log.h"
+#include "atelier/core/processors.h"
 
 namespace atelier::pipeline {
 
@@ -9,7 +12,16 @@ namespace {
 constexpr std::int64_t min_batches = 10;   // for a meaningful measurement
 constexpr double warning_fraction = 0.05;  // of the time spent waiting
 
+constexpr std::int64_t most_loader_threads = 4;
+
 }  // namespace
+
+int loader_threads(const RunConfig& config, at::Device device) {
+    if (config.loader_threads > 0) return static_cast<int>(config.loader_threads);
+    if (device.is_cpu()) return 1;
+    return static_cast<int>(
+        std::clamp<std::int64_t>(core::usable_processors(), 1, most_loader_threads));
+}
 
 RealBatches::RealBatches(std::shared_ptr<const data::Dataset> dataset, data::LoaderOptions options)
     : loader_(dataset->has_samples() ? std::make_shared<data::Loader>(dataset, std::move(options))
@@ -36,8 +48,8 @@ void RealBatches::log_throughput(const std::string& label) const {
     if (waiting_fraction < warning_fraction) core::log::info("{}", message);
     else
         core::log::warning(
-            "{}. Smaller or already resized images (atelier import), a faster disk, or more cores "
-            "would help",
+            "{}. Smaller or already resized images (atelier import), a faster disk, more cores, or "
+            "more data.loader_threads would help",
             message);
 }
 

@@ -5,8 +5,14 @@
 
 #include "atelier/data/loader.h"
 #include "atelier/distillation/stage.h"
+#include "atelier/pipeline/run_config.h"
 
 namespace atelier::pipeline {
+
+/// The threads that read batches ahead of a stage on `device`. By default one beside a CPU, whose
+/// processors train, and on an accelerator, which leaves them idle, up to four: a batch is decoded
+/// by several threads, but storage is waited for, and labels, flips and copies are made, by one.
+int loader_threads(const RunConfig& config, at::Device device);
 
 /// Real samples for a stage, read ahead of it; none where the data are only prompts.
 class RealBatches {

@@ -328,6 +328,10 @@ core::Schema schema_of(RunConfig& config) {
         {"fp32", "tf32", "bf16", "fp16"});
     schema.flag("deterministic", &config.deterministic,
                 "GPUs train with kernels that give the same bits again; CPUs always do", false);
+    schema.flag("optimizer_sharding", &config.optimizer_sharding,
+                "each rank keeps the moments and averages of some tensors only (ZeRO's first "
+                "stage): less memory per GPU, the same bytes",
+                false);
     set_stages(schema, trained);
     schema.flag("activation_checkpointing", &config.activation_checkpointing,
                 "U-Nets' blocks retain only their inputs and are recomputed in the backward "
@@ -355,6 +359,10 @@ core::Schema schema_of(RunConfig& config) {
     schema.numbers("data.shape", &config.data_shape,
                    "shape that samples must have, e.g. [3, 64, 64]; empty: any",
                    {.min = 1, .affects_result = false});
+    schema.number("data.loader_threads", &config.loader_threads,
+                  "threads that each read a batch ahead of training; 0: one on a CPU, up to four "
+                  "where an accelerator computes",
+                  {.min = 0, .max = 64, .affects_result = false});
     set_stages(schema, trained);
     schema.flag("data.flips", &config.flips, "mirror half of the training images");
     set_stages(schema, computed);

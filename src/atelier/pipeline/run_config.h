@@ -8,7 +8,7 @@
 #include "atelier/core/schema.h"
 #include "atelier/diffusion/noise_schedule.h"
 #include "atelier/distillation/settings.h"
-#include "atelier/parallel/gradient_sum.h"
+#include "atelier/parallel/reduction.h"
 #include "atelier/pipeline/stage_kind.h"
 
 namespace atelier::pipeline {
@@ -96,11 +96,12 @@ struct RunConfig {
     std::int64_t threads = 0;
     double device_memory = 0;  // GiB
     std::string precision = "fp32";
-    bool activation_checkpointing = false, deterministic = true;
+    bool activation_checkpointing = false, deterministic = true, optimizer_sharding = false;
     parallel::Reduction reduction = parallel::Reduction::exact;
     std::string data_path, test_path;
     std::int64_t data_classes = -1;
     std::vector<std::int64_t> data_shape;
+    std::int64_t loader_threads = 0;
     bool flips = false;
     NetworkConfig network;
     TextConfig text;

@@ -284,6 +284,7 @@ training::LoopSettings RunContext::loop_settings(const std::string& label,
     settings.probe_condition = conditions.of(labels, device_);
     settings.reduction = config().reduction;
     settings.ranks = &ranks_;
+    settings.optimizer_sharding = config().optimizer_sharding;
     if (!ranks_.leads()) return settings;  // rank 0 measures and draws
     settings.distance = distance_to_data(*this, classes);
     if (dataset->spec().kind == data::SampleSpec::Kind::latent) {

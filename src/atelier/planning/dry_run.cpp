@@ -445,7 +445,10 @@ void print(const RunPlan& plan, const std::vector<Estimate>& estimates,
                 stage.times > 1 ? " per student" : "", estimate.from, estimate.step_seconds);
         }
         if (settings.ranks > 1)
-            std::cout << describe_ranks(stage, ranks_of(plan, stage, estimate, settings), settings);
+            std::cout << describe_ranks(stage, ranks_of(plan, stage, estimate, settings), settings)
+                      << (config.optimizer_sharding
+                              ? "      moments and averages are shared out (optimizer_sharding)\n"
+                              : "");
     }
     std::cout << fmt::format("\nin all {}FLOP", format_count(work));
     const std::string each = work_per_student(plan);
@@ -484,7 +487,7 @@ void check_memory(const RunPlan& plan, const std::vector<Estimate>& estimates,
 }  // namespace
 
 void dry_run(pipeline::LoadedConfig loaded, const DryRunOptions& options) {
-    const RunPlan plan = plan_run(loaded);
+    const RunPlan plan = plan_run(loaded, options.ranks.ranks);
     std::shared_ptr<const data::Dataset> raw;
     if (plan.samples > 0)
         raw = data::open_dataset({.path = loaded.config.data_path, .split = "train", .limit = 0});

@@ -7,6 +7,7 @@
 
 #include "atelier/backends/torch/low_rank.h"
 #include "atelier/networks/discriminator.h"
+#include "atelier/parallel/shares.h"
 
 namespace atelier::planning {
 
@@ -75,6 +76,13 @@ double evaluation_bytes(const NetworkCost& cost, double samples, const Execution
     return cost.inference.peak * samples * heap_overhead(mode) + cast_bytes(cost, mode);
 }
 
+/// Of a learner's probe, for which the rest of its average comes from the ranks that keep it.
+double probe_bytes(const NetworkCost& learner, const OptimizerState& optimizer, double samples,
+                   const ExecutionMode& mode) {
+    const double gathered = optimizer.averages > 0 ? 1 - optimizer.share : 0;
+    return evaluation_bytes(learner, samples, mode) + gathered * float32 * learner.parameters;
+}
+
 double retained_bytes(const NetworkCost& cost, double samples, const ExecutionMode& mode) {
     return cost.training.retained * samples * heap_overhead(mode) + cast_bytes(cost, mode);
 }
@@ -91,7 +99,8 @@ double frozen_evaluation_bytes(const NetworkCost& teacher, double samples,
 
 double learner_bytes(const NetworkCost& learner, const OptimizerState& optimizer,
                      const ExecutionMode& mode) {
-    const double copies = 3 + optimizer.averages + (optimizer.keeps_best ? 1 : 0);
+    const double copies =
+        1 + optimizer.share * (2 + optimizer.averages) + (optimizer.keeps_best ? 1 : 0);
     return learner.parameters * (float32 * copies + (keeps_narrow(mode) ? low : 0));
 }
 
@@ -162,11 +171,17 @@ double score_matching_bytes(const NetworkCost& model, const NetworkCost* teacher
     double working =
         std::max(training_pass_bytes(model, batch.samples, mode), gradient_bytes(model, mode)) +
         batch.sum_bytes * model.parameters;
-    working = std::max(working, evaluation_bytes(model, batch.probe, mode));
+    working = std::max(working, probe_bytes(model, optimizer, batch.probe, mode));
     if (teacher)
         working = std::max(working, frozen_evaluation_bytes(*teacher, batch.samples, mode));
     return learner_bytes(model, optimizer, mode) + (teacher ? frozen_bytes(*teacher, mode) : 0) +
            working;
+}
+
+double share_of(std::span<const graph::ParameterSpec> specs, int shares) {
+    std::vector<std::int64_t> sizes;
+    for (const graph::ParameterSpec& spec : specs) sizes.push_back(graph::elements(spec.shape));
+    return parallel::largest_share(sizes, shares);
 }
 
 double averages(const distillation::Optimization& optimization) {
@@ -189,17 +204,19 @@ DistillationCost distillation_cost(const distillation::MatchingSettings& setting
         cost.head = head_cost(student, mode);
     }
     if (run.guidance != 1) cost.teacher = guided(cost.teacher);
+    std::vector<graph::ParameterSpec> trained = networks::trace(student).parameters;
     if (run.lora_rank > 0) {
+        trained = backends::low_rank_specs(trained, run.lora_rank);
         double deltas = 0;
-        for (const graph::ParameterSpec& spec :
-             backends::low_rank_specs(networks::trace(student).parameters, run.lora_rank))
+        for (const graph::ParameterSpec& spec : trained)
             deltas += static_cast<double>(graph::elements(spec.shape));
         for (NetworkCost* network : {&cost.student, &cost.fake, &cost.encoder})
             *network = low_rank(*network, deltas);
     }
     cost.score_identity = settings.loss == distillation::MatchingLoss::score_identity;
     cost.regression = settings.uses_pairs();
-    cost.optimizer = {averages(settings.student), settings.keep_best && run.probes};
+    cost.optimizer = {averages(settings.student), settings.keep_best && run.probes,
+                      share_of(trained, run.shares)};
     return cost;
 }
 
@@ -233,11 +250,13 @@ double distillation_bytes(const DistillationCost& m, const Batch& batch,
                                gradient_bytes(m.student, mode)}) +
                      batch.sum_bytes * m.student.parameters;
     const OptimizerState critic{
-        .keeps_best = m.optimizer.keeps_best};  // the best weights of all networks are kept
+        .keeps_best = m.optimizer.keeps_best,  // the best weights of all networks are kept
+        .share = m.optimizer.share};
     const double persistent =
         frozen_bytes(m.teacher, mode) + learner_bytes(m.student, m.optimizer, mode) +
         learner_bytes(m.fake, critic, mode) + (m.gan ? learner_bytes(m.head, critic, mode) : 0);
-    return persistent + std::max({fake, student, evaluation_bytes(m.student, batch.probe, mode)});
+    return persistent +
+           std::max({fake, student, probe_bytes(m.student, m.optimizer, batch.probe, mode)});
 }
 
 double own_bytes(const ExecutionMode& mode) {

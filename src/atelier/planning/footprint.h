@@ -1,5 +1,6 @@
 #pragma once
 
+#include <span>
 #include <string>
 
 #include "atelier/distillation/settings.h"
@@ -38,6 +39,7 @@ NetworkCost low_rank(NetworkCost cost, double deltas);
 struct OptimizerState {
     double averages = 0;      // moving averages of the weights
     bool keeps_best = false;  // a copy of the best weights
+    double share = 1;         // of moments and averages, that one of several ranks keeps at most
 };
 
 /// Bytes for each number of a gradient that is summed over micro-batches (parallel::Reduction).
@@ -66,6 +68,7 @@ struct DistillationRun {
     double guidance = 1;         // of the teacher
     std::int64_t lora_rank = 0;  // 0: all weights are trained
     bool probes = false;         // so that the best weights can be kept
+    int shares = 1;              // ranks that share out moments and averages
 };
 /// The cost of DM or ADM: work and memory of every term of the loss that `settings` turns on. A new
 /// term belongs here, in distillation_bytes and in distillation_flops.
@@ -73,6 +76,9 @@ DistillationCost distillation_cost(const distillation::MatchingSettings& setting
                                    const networks::Network& teacher,
                                    const networks::Network& student, const ExecutionMode& mode,
                                    const DistillationRun& run = {});
+
+/// The fraction of moments and averages that one of `shares` ranks keeps at most.
+double share_of(std::span<const graph::ParameterSpec> specs, int shares);
 
 /// Averages of the weights that a learner keeps.
 double averages(const distillation::Optimization& optimization);

@@ -142,25 +142,33 @@ PlannedStage described(const pipeline::Stage& of) {
             .fake_updates = of.work->fake_updates};
 }
 
+/// What training a network of this size holds where `shares` ranks divide it.
+OptimizerState optimizer_of(const distillation::ScoreMatchingSettings& settings,
+                            const networks::Network& network, int shares) {
+    return {.averages = averages(settings.optimization),
+            .share = share_of(networks::trace(network).parameters, shares)};
+}
+
 PlannedStage teacher_stage(const pipeline::RunConfig& config, const pipeline::Stage& of,
-                           const PlannedNetwork& teacher) {
+                           const PlannedNetwork& teacher, int shares) {
     const distillation::ScoreMatchingSettings& settings = config.teacher.training;
     PlannedStage stage = described(of);
     stage.real_images = static_cast<double>(settings.steps * settings.batch);
     const ExecutionMode configured = execution_mode(config, config.activation_checkpointing);
     stage.flops = score_matching_flops(network_cost(teacher.network, configured), nullptr,
                                        static_cast<double>(settings.batch), configured);
-    stage.bytes = [config, network = teacher.network](std::int64_t n, bool recompute) {
+    stage.bytes = [config, network = teacher.network,
+                   optimizer = optimizer_of(settings, teacher.network, shares)](std::int64_t n,
+                                                                                bool recompute) {
         const ExecutionMode mode = execution_mode(config, recompute);
-        return score_matching_bytes(network_cost(network, mode), nullptr,
-                                    {averages(config.teacher.training.optimization)},
+        return score_matching_bytes(network_cost(network, mode), nullptr, optimizer,
                                     batch_of(n, config.teacher.training.batch, config), mode);
     };
     return stage;
 }
 
 PlannedStage tsm_stage(const pipeline::RunConfig& config, const pipeline::Stage& of,
-                       const PlannedNetwork& teacher, const PlannedNetwork& student) {
+                       const PlannedNetwork& teacher, const PlannedNetwork& student, int shares) {
     const distillation::ScoreMatchingSettings& settings = config.tsm;
     PlannedStage stage = described(of);
     stage.real_images = static_cast<double>(settings.steps * settings.batch);
@@ -168,19 +176,20 @@ PlannedStage tsm_stage(const pipeline::RunConfig& config, const pipeline::Stage&
     const NetworkCost teacher_cost = network_cost(teacher.network, configured);
     stage.flops = score_matching_flops(network_cost(student.network, configured), &teacher_cost,
                                        static_cast<double>(settings.batch), configured);
-    stage.bytes = [config, teacher = teacher.network, network = student.network](std::int64_t n,
-                                                                                 bool recompute) {
+    stage.bytes = [config, teacher = teacher.network, network = student.network,
+                   optimizer = optimizer_of(settings, student.network, shares)](std::int64_t n,
+                                                                                bool recompute) {
         const ExecutionMode mode = execution_mode(config, recompute);
         const NetworkCost teacher_cost = network_cost(teacher, mode);
-        return score_matching_bytes(network_cost(network, mode), &teacher_cost,
-                                    {averages(config.tsm.optimization)},
+        return score_matching_bytes(network_cost(network, mode), &teacher_cost, optimizer,
                                     batch_of(n, config.tsm.batch, config), mode);
     };
     return stage;
 }
 
 PlannedStage matching_stage(const pipeline::RunConfig& config, const pipeline::Stage& of,
-                            const PlannedNetwork& teacher, const PlannedNetwork& student) {
+                            const PlannedNetwork& teacher, const PlannedNetwork& student,
+                            int shares) {
     const distillation::MatchingSettings& settings = config.matching(of.kind);
     PlannedStage stage = described(of);
     const double samples = static_cast<double>(settings.steps * settings.batch),
@@ -189,7 +198,7 @@ PlannedStage matching_stage(const pipeline::RunConfig& config, const pipeline::S
     stage.real_images =
         (settings.adversarial ? samples * updates : 0) + (settings.uses_pairs() ? samples : 0);
     const DistillationRun run{config.teacher.guidance, config.students.lora_rank,
-                              config.probe.every > 0};
+                              config.probe.every > 0, shares};
     const ExecutionMode configured = execution_mode(config, config.activation_checkpointing);
     stage.flops = distillation_flops(
         distillation_cost(settings, teacher.network, student.network, configured, run),
@@ -205,7 +214,7 @@ PlannedStage matching_stage(const pipeline::RunConfig& config, const pipeline::S
 
 /// Plans the stages of every group of students of one size.
 void add_students(const pipeline::LoadedConfig& loaded, const std::vector<pipeline::Stage>& stages,
-                  RunPlan& plan) {
+                  int shares, RunPlan& plan) {
     const pipeline::RunConfig& config = loaded.config;
     const nlohmann::json teacher_json = plan.networks.front().config;
     const auto add = [&](const pipeline::RunConfig& of, const std::string& who,
@@ -216,8 +225,8 @@ void add_students(const pipeline::LoadedConfig& loaded, const std::vector<pipeli
             if (stage.student != group.students.front()) continue;
             const bool tsm = stage.kind == pipeline::StageKind::tsm;
             if (tsm && !pipeline::needs_tsm(group.config, teacher_json, of)) continue;
-            plan.stages.push_back(tsm ? tsm_stage(of, stage, teacher, student)
-                                      : matching_stage(of, stage, teacher, student));
+            plan.stages.push_back(tsm ? tsm_stage(of, stage, teacher, student, shares)
+                                      : matching_stage(of, stage, teacher, student, shares));
             plan.stages.back().network = plan.networks.size() - 1;
             plan.stages.back().times = static_cast<std::int64_t>(group.students.size());
         }
@@ -239,8 +248,9 @@ ExecutionMode execution_mode(const pipeline::RunConfig& config, bool recompute) 
     return {config.device != "cpu", low, recompute};
 }
 
-RunPlan plan_run(const pipeline::LoadedConfig& loaded) {
+RunPlan plan_run(const pipeline::LoadedConfig& loaded, std::int64_t ranks) {
     const pipeline::RunConfig& config = loaded.config;
+    const int shares = config.optimizer_sharding ? static_cast<int>(ranks) : 1;
     RunPlan plan;
     describe_data(config, plan);
     if (!plan.captions) {
@@ -253,9 +263,9 @@ RunPlan plan_run(const pipeline::LoadedConfig& loaded) {
     const std::vector<pipeline::Stage> stages = pipeline::stages(config);
     for (const pipeline::Stage& stage : stages) {
         if (stage.kind == pipeline::StageKind::teacher && stage.work)
-            plan.stages.push_back(teacher_stage(config, stage, plan.networks.front()));
+            plan.stages.push_back(teacher_stage(config, stage, plan.networks.front(), shares));
     }
-    add_students(loaded, stages, plan);
+    add_students(loaded, stages, shares, plan);
     return plan;
 }
 

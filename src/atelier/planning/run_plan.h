@@ -47,7 +47,8 @@ struct RunPlan {
 
 /// The run that a config describes. Data and teacher need not exist where the config gives their
 /// shapes. Throws core::UsageError where the settings do not fit together, or too little is known.
-RunPlan plan_run(const pipeline::LoadedConfig& loaded);
+/// `ranks` train each network together, and divide what `optimizer_sharding` lets them.
+RunPlan plan_run(const pipeline::LoadedConfig& loaded, std::int64_t ranks = 1);
 
 /// How the run's stages compute, as far as it affects memory.
 ExecutionMode execution_mode(const pipeline::RunConfig& config, bool recompute);

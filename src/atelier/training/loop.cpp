@@ -33,9 +33,10 @@ public:
         : stage_(stage),
           settings_(settings),
           ranks_(*settings.ranks),
-          stepper_(stage, settings.reduction, ranks_),
+          stepper_(stage, settings.reduction, ranks_, settings.optimizer_sharding),
           checkpoints_(settings.folder / "checkpoints", settings.checkpoints_kept) {
         restore();
+        tell_shares();
         warn_of_idle_ranks();
     }
     ~Run() { ranks_.set_position({}); }
@@ -146,6 +147,22 @@ private:
         }
     }
 
+    /// What each rank keeps of the optimisers' state.
+    void tell_shares() const {
+        if (!shares_optimizers()) return;
+        std::int64_t here = 0;
+        for (const Optimizer& optimizer : stepper_.optimizers()) here += optimizer.kept_bytes();
+        const Tensor all = ranks_.gather(at::full({1}, here, at::kLong));
+        constexpr double mb = 1e6;
+        if (ranks_.leads())
+            core::log::info(
+                "{}: moments and averages take {:.4g} MB, of which no rank keeps more than {:.4g}",
+                settings_.label, static_cast<double>(all.sum().item<std::int64_t>()) / mb,
+                static_cast<double>(all.max().item<std::int64_t>()) / mb);
+    }
+
+    bool shares_optimizers() const { return settings_.optimizer_sharding && !ranks_.is_alone(); }
+
     void tell_position() {
         if (ranks_.is_alone()) return;
         ranks_.set_position({settings_.label, step_, stage_.steps(), [checkpoints = checkpoints_] {
@@ -189,16 +206,16 @@ private:
     /// Rank 0 does, and the others hear whether to go on.
     void probe(distillation::Metrics& metrics) {
         if (!settings_.probe_noise.defined()) return;
+        const backends::Parameters weights = stepper_.optimizers().back().averaged();
         std::string collapse;
-        if (ranks_.leads()) collapse = measured(metrics);
+        if (ranks_.leads()) collapse = measured(metrics, weights);
         if (!ranks_.is_alone()) collapse = ranks_.from_leader(collapse);
         if (!collapse.empty()) stop_because(collapse);
     }
 
     /// Returns why training is to stop, or nothing.
-    std::string measured(distillation::Metrics& metrics) {
+    std::string measured(distillation::Metrics& metrics, const backends::Parameters& weights) {
         at::NoGradGuard no_gradients;
-        const backends::Parameters& weights = stepper_.optimizers().back().averaged();
         const Tensor samples = probe_samples(weights);
         if (settings_.distance) {
             const double distance = settings_.distance(samples);
@@ -252,10 +269,16 @@ private:
     void save_when_due(bool last) {
         const bool stopping = stepper_.stop_requested();
         if (stopping && !last) stop();
-        if (!last && seconds_since(saved_) < settings_.checkpoint_seconds) return;
+        if (!last && !checkpoint_is_due()) return;
         if (stopping) core::acknowledge_stop();
         save();
         if (last) finish_writing();
+    }
+
+    /// Rank 0's clock decides where all must take part in the checkpoint.
+    bool checkpoint_is_due() const {
+        const bool here = seconds_since(saved_) >= settings_.checkpoint_seconds;
+        return shares_optimizers() ? ranks_.broadcast(here ? 1.0 : 0.0) != 0 : here;
     }
 
     /// Ends the run with a checkpoint, at the end of a step or within one.
@@ -273,13 +296,15 @@ private:
     /// on.
     void save() {
         settle();
-        if (!ranks_.leads()) return;
         Checkpoint checkpoint;
         checkpoint.step = step_;
-        for (std::size_t i = 0; i < stepper_.learners().size(); ++i) {
-            checkpoint.tensors.merge(stepper_.optimizers()[i].state(),
-                                     stepper_.learners()[i].name + "/");
+        if (ranks_.leads() || shares_optimizers()) {
+            for (std::size_t i = 0; i < stepper_.learners().size(); ++i) {
+                checkpoint.tensors.merge(stepper_.optimizers()[i].state(),
+                                         stepper_.learners()[i].name + "/");
+            }
         }
+        if (!ranks_.leads()) return;
         checkpoint.tensors.merge(best_, "best/");
         for (const auto& [name, weights] : best_others_)
             checkpoint.tensors.merge(weights, "best-" + name + "/");
@@ -389,12 +414,13 @@ private:
         for (std::size_t i = 0; i < stepper_.learners().size(); ++i)
             moments.merge(stepper_.optimizers()[i].moments(), stepper_.learners()[i].name + "/");
         const bool best = settings_.keep_best && !best_.empty();
+        const backends::Parameters last = stepper_.optimizers().back().averaged();
         std::map<std::string, backends::Parameters> more;
         for (const auto& [decay, average] : stepper_.optimizers().back().more_averages())
             more[decay] = average.clone();
         // A checkpoint of an older version may hold the best weights without the other learners'.
         const bool best_others = best && !best_others_.empty();
-        return {best ? best_.clone() : stepper_.optimizers().back().averaged().clone(),
+        return {best ? best_.clone() : last.clone(),
                 stepper_.learners().back().parameters->clone(),
                 std::move(more),
                 best_others ? best_others_ : others(),
@@ -433,7 +459,9 @@ void begin_from_weights(
     distillation::Stage& stage, const LoopSettings& settings, std::int64_t steps,
     const backends::Parameters& averaged,
     const std::function<backends::Parameters(const std::string& decay)>& more_averages) {
-    Run(stage, settings).start_at(steps, averaged, more_averages);
+    LoopSettings undivided = settings;
+    undivided.optimizer_sharding = false;  // the state is set tensor by tensor
+    Run(stage, undivided).start_at(steps, averaged, more_averages);
 }
 
 }  // namespace atelier::training

@@ -4,7 +4,8 @@
 
 #include "atelier/core/error.h"
 #include "atelier/distillation/stage.h"
-#include "atelier/parallel/gradient_sum.h"
+#include "atelier/parallel/ranks.h"
+#include "atelier/parallel/reduction.h"
 
 namespace atelier::training {
 
@@ -42,6 +43,8 @@ struct LoopSettings {
     parallel::Reduction reduction = parallel::Reduction::exact;
     /// Those that train the stage together: rank 0 probes and writes, all make the same updates.
     parallel::Ranks* ranks = &parallel::Ranks::alone();
+    /// Each rank keeps the moments and averages of some tensors only; does not affect results.
+    bool optimizer_sharding = false;
 };
 
 struct LoopResult {
@@ -65,7 +68,7 @@ struct LoopResult {
 /// exact. SIGINT and SIGTERM, to any of the ranks, write a checkpoint and throw core::Interrupted
 /// on all. A non-finite loss or a collapse throws core::Error naming the cause, the step and the
 /// last good checkpoint; where the device's memory does not suffice, OutOfMemory. Best weights and
-/// distances are rank 0's alone.
+/// distances are rank 0's alone, and so are averages and moments that ranks share out.
 LoopResult run_stage(distillation::Stage& stage, const LoopSettings& settings);
 
 /// Whether there is a checkpoint that run_stage would resume from.

@@ -5,6 +5,7 @@
 #include <set>
 
 #include "atelier/core/error.h"
+#include "atelier/parallel/flat.h"
 
 namespace atelier::training {
 
@@ -15,6 +16,21 @@ backends::Parameters zeros_like(const backends::Parameters& parameters) {
     for (const auto& [name, tensor] : parameters.tensors()) zeros.set(name, at::zeros_like(tensor));
     return zeros;
 }
+
+std::vector<std::int64_t> sizes_of(const backends::Parameters& parameters) {
+    std::vector<std::int64_t> sizes;
+    for (const auto& [name, tensor] : parameters.tensors()) sizes.push_back(tensor.numel());
+    return sizes;
+}
+
+std::int64_t bytes_of(const backends::Parameters& parameters) {
+    std::int64_t bytes = 0;
+    for (const auto& [name, tensor] : parameters.tensors())
+        bytes += static_cast<std::int64_t>(tensor.nbytes());
+    return bytes;
+}
+
+const backends::Parameters& as_kept(const backends::Parameters& kept) { return kept; }
 
 /// The trained tensors.
 std::vector<Tensor> trained(const backends::Parameters& parameters) {
@@ -67,15 +83,16 @@ double scheduled_rate(const distillation::Optimization& settings, std::int64_t u
 }
 
 Optimizer::Optimizer(backends::Parameters& parameters, distillation::Optimization settings,
-                     std::int64_t total_updates)
+                     std::int64_t total_updates, parallel::Ranks& ranks)
     : parameters_(parameters),
       settings_(settings),
       total_(total_updates),
-      first_moment_(zeros_like(parameters)),
-      second_moment_(zeros_like(parameters)) {
-    if (settings_.ema_decay > 0) average_ = parameters_.clone();
+      shares_(ranks, sizes_of(parameters)),
+      first_moment_(zeros_like(kept())),
+      second_moment_(zeros_like(kept())) {
+    if (settings_.ema_decay > 0) average_ = kept().clone();
     for (const double decay : settings_.more_ema_decays)
-        more_[fmt::format("{}", decay)] = parameters_.clone();
+        more_[fmt::format("{}", decay)] = kept().clone();
     updates_ = at::zeros({}, at::kLong);
     updates_float_ = at::zeros({}, parameters_.list().front().options().dtype(at::kFloat));
 }
@@ -125,18 +142,40 @@ Tensor Optimizer::update_unread(std::vector<Tensor> gradients, const Tensor& los
     return norm;
 }
 
-/// One AdamW update by gradients that are divided by `divisor`, unless `skip` is 1, and the
-/// averages; these are float32 scalars on the gradients' device.
-void Optimizer::apply(const std::vector<Tensor>& gradients, const std::optional<Tensor>& divisor,
-                      const std::optional<Tensor>& skip) {
-    const std::vector<Tensor> parameters = trained(parameters_);
+backends::Parameters Optimizer::kept() const {
+    if (!shares_.divided()) return parameters_;
+    backends::Parameters mine;
+    mine.set_base(parameters_.base());
+    std::size_t index = 0;
+    for (const auto& [name, tensor] : parameters_.tensors()) {
+        if (shares_.mine(index++)) mine.set(name, tensor);
+    }
+    return mine;
+}
+
+/// One AdamW update of what is kept here, by gradients that are divided by `divisor`, unless `skip`
+/// is 1, and the averages; these are float32 scalars on the gradients' device.
+void Optimizer::apply(const std::vector<Tensor>& all_gradients,
+                      const std::optional<Tensor>& divisor, const std::optional<Tensor>& skip) {
+    const std::vector<Tensor> parameters = trained(kept());
+    std::vector<Tensor> gradients;
+    std::size_t index = 0, next = 0;
+    for (const auto& [name, tensor] : parameters_.tensors()) {
+        const bool mine = shares_.mine(index++);
+        if (backends::is_buffer(name)) continue;
+        if (mine) gradients.push_back(all_gradients[next]);
+        ++next;
+    }
     const std::int64_t done = updates_done();
     updates_.fill_(done + 1);
     updates_float_.fill_(static_cast<double>(earlier_updates_ + done + 1));
     const std::vector<Tensor> steps(parameters.size(), updates_float_);
-    at::_fused_adamw_(parameters, gradients, trained(first_moment_), trained(second_moment_), {},
-                      steps, scheduled_rate(settings_, done, total_), settings_.beta1,
-                      settings_.beta2, settings_.weight_decay, 1e-8, false, false, divisor, skip);
+    if (!parameters.empty())
+        at::_fused_adamw_(parameters, gradients, trained(first_moment_), trained(second_moment_),
+                          {}, steps, scheduled_rate(settings_, done, total_), settings_.beta1,
+                          settings_.beta2, settings_.weight_decay, 1e-8, false, false, divisor,
+                          skip);
+    shares_.spread(parameters_.list());
     parameters_.refresh_narrow();
     if (settings_.ema_decay > 0) update_average(average_, settings_.ema_decay, done + 1);
     for (const double decay : settings_.more_ema_decays)
@@ -147,33 +186,84 @@ void Optimizer::update_average(backends::Parameters& average, double decay,
                                std::int64_t updates) const {
     const auto n = static_cast<double>(updates);
     const double keep = std::min(decay, (1 + n) / (10 + n));  // a lower decay at the beginning
-    at::_foreach_lerp_(trained(average), trained(parameters_), 1 - keep);
+    const std::vector<Tensor> averages = trained(average);
+    if (!averages.empty()) at::_foreach_lerp_(averages, trained(kept()), 1 - keep);
+}
+
+backends::Parameters Optimizer::gathered(const backends::Parameters& kept,
+                                         at::Device device) const {
+    if (!shares_.divided()) return kept;
+    const auto& all = parameters_.tensors();
+    std::vector<std::string> names;
+    for (const auto& [name, tensor] : all) names.push_back(name);
+    backends::Parameters whole = kept;
+    shares_.to_leader([&](std::size_t i) { return kept.at(names[i]); },
+                      [&](std::size_t i, const Tensor& values) {
+                          const Tensor tensor =
+                              at::empty_like(all.at(names[i]), at::TensorOptions(device));
+                          parallel::in_memory_order(tensor).copy_(values);
+                          whole.set(names[i], tensor);
+                      });
+    return whole;
+}
+
+backends::Parameters Optimizer::with_shapes(const backends::Parameters& kept) const {
+    backends::Parameters all = parameters_;
+    for (const auto& [name, tensor] : kept.tensors()) all.set(name, tensor);
+    return all;
+}
+
+backends::Parameters Optimizer::averaged() const {
+    if (settings_.ema_decay <= 0) return parameters_;
+    return gathered(average_, parameters_.list().front().device());
+}
+
+std::map<std::string, backends::Parameters> Optimizer::more_averages() const {
+    std::map<std::string, backends::Parameters> all;
+    for (const auto& [decay, average] : more_) all[decay] = gathered(average, at::kCPU);
+    return all;
+}
+
+std::int64_t Optimizer::kept_bytes() const {
+    std::int64_t bytes = bytes_of(first_moment_) + bytes_of(second_moment_) + bytes_of(average_);
+    for (const auto& [decay, average] : more_) bytes += bytes_of(average);
+    return bytes;
 }
 
 backends::Parameters Optimizer::state() const {
+    return state_of([this](const backends::Parameters& kept) { return gathered(kept, at::kCPU); });
+}
+
+backends::Parameters Optimizer::moments() const {
+    return moments_of(
+        [this](const backends::Parameters& kept) { return gathered(kept, at::kCPU); });
+}
+
+backends::Parameters Optimizer::state_of(const Whole& whole) const {
     backends::Parameters all;
     all.merge(parameters_, "weights/");
-    all.merge(average_, "ema/");
-    for (const auto& [decay, average] : more_) all.merge(average, "ema-" + decay + "/");
-    all.merge(first_moment_, "first_moment/");
-    all.merge(second_moment_, "second_moment/");
+    if (settings_.ema_decay > 0) all.merge(whole(average_), "ema/");
+    for (const auto& [decay, average] : more_) all.merge(whole(average), "ema-" + decay + "/");
+    all.merge(whole(first_moment_), "first_moment/");
+    all.merge(whole(second_moment_), "second_moment/");
     all.set("updates", updates_);
     if (earlier_updates_ > 0) all.set("earlier_updates", at::full({}, earlier_updates_, at::kLong));
     return all;
 }
 
-backends::Parameters Optimizer::moments() const {
+backends::Parameters Optimizer::moments_of(const Whole& whole) const {
     backends::Parameters all;
-    all.merge(first_moment_, "first_moment/");
-    all.merge(second_moment_, "second_moment/");
+    all.merge(whole(first_moment_), "first_moment/");
+    all.merge(whole(second_moment_), "second_moment/");
     all.set("updates", updates_ + earlier_updates_);
     return all;
 }
 
 bool Optimizer::take_moments(const backends::Parameters& moments) {
     at::NoGradGuard no_gradients;
-    backends::Parameters own = this->moments();
-    for (const auto& [name, tensor] : own.tensors()) {
+    const auto shapes = [this](const backends::Parameters& kept) { return with_shapes(kept); };
+    const backends::Parameters all = moments_of(shapes), own = moments_of(as_kept);
+    for (const auto& [name, tensor] : all.tensors()) {
         if (!moments.contains(name) || moments.at(name).sizes() != tensor.sizes()) return false;
     }
     for (const auto& [name, tensor] : own.tensors()) tensor.copy_(moments.at(name));
@@ -182,9 +272,13 @@ bool Optimizer::take_moments(const backends::Parameters& moments) {
 }
 
 void Optimizer::restore(const backends::Parameters& saved) {
-    backends::Parameters own = state();
-    if (saved.contains("earlier_updates")) own.set("earlier_updates", at::zeros({}, at::kLong));
-    for (const auto& [name, tensor] : own.tensors()) {
+    const auto shapes = [this](const backends::Parameters& kept) { return with_shapes(kept); };
+    backends::Parameters all = state_of(shapes), own = state_of(as_kept);
+    if (saved.contains("earlier_updates")) {
+        for (backends::Parameters* each : {&all, &own})
+            each->set("earlier_updates", at::zeros({}, at::kLong));
+    }
+    for (const auto& [name, tensor] : all.tensors()) {
         if (!saved.contains(name) || saved.at(name).sizes() != tensor.sizes()) {
             core::fail(
                 "the checkpoint lacks \"{}\" or holds it with another shape; it belongs to another "
@@ -193,7 +287,7 @@ void Optimizer::restore(const backends::Parameters& saved) {
         }
     }
     for (const auto& [name, tensor] : saved.tensors()) {
-        if (!own.contains(name))
+        if (!all.contains(name))
             core::fail(
                 "the checkpoint also holds \"{}\"; it belongs to another network or optimiser",
                 name);

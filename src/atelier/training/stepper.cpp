@@ -4,6 +4,8 @@
 #include <cmath>
 #include <cstring>
 #include <limits>
+#include <memory>
+#include <optional>
 
 #include "atelier/core/signals.h"
 
@@ -69,19 +71,29 @@ private:
 
 }  // namespace
 
-Stepper::Stepper(distillation::Stage& stage, parallel::Reduction reduction, parallel::Ranks& ranks)
-    : stage_(stage), reduction_(reduction), ranks_(ranks), learners_(stage.learners()) {
+Stepper::Stepper(distillation::Stage& stage, parallel::Reduction reduction, parallel::Ranks& ranks,
+                 bool share_optimizers, std::int64_t bucket_bytes)
+    : stage_(stage),
+      reduction_(reduction),
+      ranks_(ranks),
+      learners_(stage.learners()),
+      buckets_(learners_.size()),
+      bucket_bytes_(bucket_bytes) {
     if (!ranks_.is_alone()) stage_.agree_by([this](double mine) { return ranks_.broadcast(mine); });
     for (distillation::Learner& learner : learners_) {
         learner.parameters->require_gradients(true);
         if (learner.type) learner.parameters->keep_narrow(*learner.type);
         optimizers_.emplace_back(*learner.parameters, learner.optimization,
-                                 stage.steps() * learner.updates + learner.warmup_updates);
+                                 stage.steps() * learner.updates + learner.warmup_updates,
+                                 share_optimizers ? ranks_ : parallel::Ranks::alone());
         scales_.emplace_back(learner.optimization.loss_scale);
+        if (!ranks_.is_alone())
+            watches_.push_back(std::make_unique<GradientWatch>(*learner.parameters));
     }
 }
 
 Stepper::~Stepper() {
+    watches_.clear();
     for (const distillation::Learner& learner : learners_) learner.parameters->drop_narrow();
 }
 
@@ -176,59 +188,114 @@ std::vector<Stepper::Part> Stepper::parts_in(std::string_view bytes) {
 }
 
 Stepper::Part Stepper::part_of(std::size_t i, std::int64_t step, std::int64_t inner_step,
-                               std::int64_t micro_batch, std::vector<Tensor>& gradients) {
+                               std::int64_t micro_batch, std::vector<Tensor>& gradients,
+                               GradientWatch::Session* session) {
     const distillation::Loss loss = stage_.loss(i, step, inner_step, micro_batch);
     const double factor = scales_[i].factor() * loss.weight;
     const backends::Parameters& parameters = *learners_[i].parameters;
-    const auto differentiated = [&](const Tensor& value) {
+    const auto by_leaves = [&](const Tensor& value) {
         const Tensor scaled = factor == 1.0 ? value : value * factor;
-        return parameters.joined_gradients(torch::autograd::grad(
-            {scaled}, parameters.leaves(), {}, std::nullopt, false, /*allow_unused=*/true));
+        return torch::autograd::grad({scaled}, parameters.leaves(), {}, std::nullopt, false,
+                                     /*allow_unused=*/true);
     };
-    gradients = differentiated(loss.value);
+    if (session) {
+        by_leaves(loss.value);
+        session->next_loss();
+        if (loss.apart.defined()) by_leaves(loss.apart);
+        gradients = session->rest();
+    } else {
+        gradients = parameters.joined_gradients(by_leaves(loss.value));
+        if (loss.apart.defined())
+            add(gradients, parameters.joined_gradients(by_leaves(loss.apart)));
+    }
     if (!loss.apart.defined()) return {micro_batch, loss.weight, loss.value, loss.metrics};
-    add(gradients, differentiated(loss.apart));
     return {micro_batch, loss.weight, loss.value.detach() + loss.apart.detach(), loss.metrics};
+}
+
+bool Stepper::add_parts(std::size_t i, std::int64_t step, std::int64_t inner_step,
+                        parallel::GradientSum& sum, std::vector<Part>& parts) {
+    const std::int64_t count = stage_.micro_batches(i), world = ranks_.world();
+    bool late = false;
+    for (std::int64_t first = 0; first < count; first += world) {
+        const std::int64_t micro_batch = first + ranks_.rank();
+        const bool computes = micro_batch < count, last = first + world >= count,
+                   sends = last && buckets_[i].has_value();
+        std::vector<Tensor> found;
+        if (sends) sum.begin();
+        if (computes && last && !ranks_.is_alone()) {
+            GradientWatch::Complete complete;
+            if (sends)
+                complete = [&sum](std::size_t tensor, Tensor gradient) {
+                    sum.ready(tensor, std::move(gradient));
+                };
+            GradientWatch::Session session(*watches_[i], std::move(complete));
+            parts.push_back(part_of(i, step, inner_step, micro_batch, found, &session));
+            late = session.late();
+        } else if (computes) {
+            parts.push_back(part_of(i, step, inner_step, micro_batch, found, nullptr));
+        }
+        if (sends) sum.finish(std::move(found));
+        else sum.add(std::move(found));
+    }
+    early_sums_ += sum.early_buckets();
+    return late;
+}
+
+void Stepper::choose_buckets(std::size_t i) {
+    std::vector<std::int64_t> sizes;
+    for (const auto& [name, tensor] : learners_[i].parameters->tensors())
+        sizes.push_back(tensor.numel());
+    // Rank 0 always computes a micro-batch of the last round.
+    Tensor order = at::empty({static_cast<std::int64_t>(sizes.size())}, at::kLong);
+    auto* values = order.mutable_data_ptr<std::int64_t>();
+    if (ranks_.leads()) std::ranges::copy(watches_[i]->order(), values);
+    ranks_.broadcast(order);
+    buckets_[i] = parallel::buckets_of({values, values + order.numel()}, sizes, bucket_bytes_);
 }
 
 std::vector<Stepper::Part> Stepper::gradients_of(std::size_t i, std::int64_t step,
                                                  std::int64_t inner_step,
                                                  std::vector<Tensor>& gradients) {
-    const std::int64_t count = stage_.micro_batches(i), world = ranks_.world();
-    parallel::GradientSum sum(ranks_, reduction_, learners_[i].parameters->list(), count);
+    const std::int64_t count = stage_.micro_batches(i);
     if (ranks_.rank() >= count && stage_.has_value_of_first_micro_batch(i)) ranks_.broadcast(0.0);
-    std::vector<std::string> reports;
-    std::vector<Part> parts;
-    do {
-        std::vector<Part> mine;
-        for (std::int64_t first = 0; first < count; first += world) {
-            std::vector<Tensor> found;
-            if (first + ranks_.rank() < count)
-                mine.push_back(part_of(i, step, inner_step, first + ranks_.rank(), found));
-            sum.add(std::move(found));
+    std::optional<parallel::GradientSum> sum;
+    for (;;) {
+        if (!sum)
+            sum.emplace(ranks_, reduction_, learners_[i].parameters->list(), count,
+                        buckets_[i] ? &*buckets_[i] : nullptr);
+        std::vector<Part> parts;
+        const bool late = add_parts(i, step, inner_step, *sum, parts);
+        std::vector<std::string> reports{sum->report()};
+        bool any_late = late;
+        if (!ranks_.is_alone()) {
+            Packet packet;
+            packet.add(core::stop_requested());
+            packet.add(late);
+            packet.add_text(reports.front());
+            packet.add_text(bytes_of(std::move(parts)));
+            reports.clear();
+            parts.clear();
+            any_stops_ = any_late = false;
+            for (const std::string& bytes : ranks_.gather(packet.bytes())) {
+                Packet of_rank(bytes);
+                any_stops_ = of_rank.take<bool>() || any_stops_;
+                any_late = of_rank.take<bool>() || any_late;
+                reports.push_back(of_rank.take_text());
+                for (Part& part : parts_in(of_rank.take_text())) parts.push_back(std::move(part));
+            }
+            std::ranges::sort(parts, {}, &Part::micro_batch);
         }
-        if (ranks_.is_alone()) {
-            parts = std::move(mine);
-            reports = {sum.report()};
+        if (any_late) {
+            // Some gradient was not complete when it was sent: all wait for the end this time.
+            buckets_[i].reset();
+            sum.reset();
             continue;
         }
-        Packet packet;
-        packet.add(core::stop_requested());
-        packet.add_text(sum.report());
-        packet.add_text(bytes_of(std::move(mine)));
-        reports.clear();
-        parts.clear();
-        any_stops_ = false;
-        for (const std::string& bytes : ranks_.gather(packet.bytes())) {
-            Packet of_rank(bytes);
-            any_stops_ = of_rank.take<bool>() || any_stops_;
-            reports.push_back(of_rank.take_text());
-            for (Part& part : parts_in(of_rank.take_text())) parts.push_back(std::move(part));
-        }
-        std::ranges::sort(parts, {}, &Part::micro_batch);
-    } while (!sum.complete(reports));
-    if (sum.finite()) gradients = sum.take();
-    return parts;
+        if (!sum->complete(reports)) continue;
+        if (!ranks_.is_alone() && !buckets_[i]) choose_buckets(i);
+        if (sum->finite()) gradients = sum->take();
+        return parts;
+    }
 }
 
 bool Stepper::waits_for_nothing(std::size_t i) const {

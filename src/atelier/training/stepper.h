@@ -2,6 +2,7 @@
 
 #include "atelier/core/error.h"
 #include "atelier/parallel/gradient_sum.h"
+#include "atelier/training/gradient_watch.h"
 #include "atelier/training/loss_scale.h"
 #include "atelier/training/optimizer.h"
 #include "atelier/training/step_metrics.h"
@@ -19,15 +20,21 @@ class NotFinite : public core::Error {
 ///
 /// On an accelerator a step does not wait for the device: what it measured is read when it is asked
 /// for, and whether all of it was finite, by check(). It does wait once for each update where
-/// losses are scaled (fp16) or ranks share the stage, and once for each micro-batch where there are
-/// several and their sum is exact.
+/// losses are scaled (fp16) or there are several micro-batches whose sum is exact, and more often
+/// where ranks share the stage.
+///
+/// From the second update of a learner on, ranks sum the gradients of their last micro-batch while
+/// it is still differentiated.
 class Stepper {
 public:
     /// `stage` and `ranks` must outlive this, and so must the stage's parameters, which hold narrow
-    /// copies as long as this lives.
+    /// copies as long as this lives. `share_optimizers`: ranks share out the optimisers' state.
+    /// `bucket_bytes`: of gradients that are summed together (parallel::Buckets).
     explicit Stepper(distillation::Stage& stage,
                      parallel::Reduction reduction = parallel::Reduction::exact,
-                     parallel::Ranks& ranks = parallel::Ranks::alone());
+                     parallel::Ranks& ranks = parallel::Ranks::alone(),
+                     bool share_optimizers = false,
+                     std::int64_t bucket_bytes = parallel::bucket_bytes);
     ~Stepper();
     Stepper(const Stepper&) = delete;
     Stepper& operator=(const Stepper&) = delete;
@@ -58,6 +65,9 @@ public:
     /// Scalars that a checkpoint must hold in addition to the optimisers' states.
     std::map<std::string, double*> scalars();
 
+    /// Sums over ranks that began before the backward pass had ended.
+    std::int64_t early_sums() const { return early_sums_; }
+
     /// Whether this process has been asked to stop, or had any of the ranks at the end of the last
     /// update: the same on all of them.
     bool stop_requested() const;
@@ -86,8 +96,15 @@ private:
     /// its micro-batches found, in order. No gradients where some are not finite.
     std::vector<Part> gradients_of(std::size_t learner, std::int64_t step, std::int64_t inner_step,
                                    std::vector<Tensor>& gradients);
+    /// Adds this rank's micro-batches to `sum`, round by round. Returns whether it must be done
+    /// again, since a gradient was sent too early.
+    bool add_parts(std::size_t learner, std::int64_t step, std::int64_t inner_step,
+                   parallel::GradientSum& sum, std::vector<Part>& parts);
+    /// Ranks agree on the order in which gradients are complete.
+    void choose_buckets(std::size_t learner);
     Part part_of(std::size_t learner, std::int64_t step, std::int64_t inner_step,
-                 std::int64_t micro_batch, std::vector<Tensor>& gradients);
+                 std::int64_t micro_batch, std::vector<Tensor>& gradients,
+                 GradientWatch::Session* session);
     static void read(std::vector<Part>& parts);
     static std::string bytes_of(std::vector<Part> parts);
     static std::vector<Part> parts_in(std::string_view bytes);
@@ -101,6 +118,10 @@ private:
     std::vector<Optimizer> optimizers_;
     std::vector<LossScale> scales_;
     std::vector<Outcome> unchecked_;
+    // Of ranks that share the stage, by learner; no buckets: not known yet.
+    std::vector<std::unique_ptr<GradientWatch>> watches_;
+    std::vector<std::optional<parallel::Buckets>> buckets_;
+    std::int64_t bucket_bytes_, early_sums_ = 0;
 };
 
 }  // namespace atelier::training
