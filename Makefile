@@ -57,9 +57,10 @@ coverage:  ## print the share of lines of each module that its tests and those o
 	@.venv/bin/python scripts/coverage.py build/coverage -j $(JOBS) $(TESTS)
 
 bench:  ## measure speed, beside what one would use otherwise (docs/performance.md)
+	@scripts/setup.sh test
 	@scripts/setup.sh bench
-	@$(call configure,OFF,OFF,ON)
-	@cmake --build $(BUILD) -j $(JOBS) --target atelier around_the_network
+	@$(call configure,ON,OFF,ON)
+	@cmake --build $(BUILD) -j $(JOBS) --target atelier around_the_network pretend_device
 	@.venv/bin/python benchmarks/bench.py
 
 study:  ## train and measure what docs/results.md shows; days on two cores

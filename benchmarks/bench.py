@@ -7,10 +7,10 @@ threads, in one run.
                                                      # with commas
     python3 benchmarks/bench.py --pages              # only write the page from results.json
 
-Parts: peak, latency, int8, training, ranks, start, held, batch, around. New measurements replace
-those in results.json, or in results-no-bf16.json on a CPU that does not compute in bfloat16. Peers
-are plain PyTorch, torch.compile, ONNX Runtime and OpenVINO from ONNX (--peers, a folder with
-latency.py, train_step.py and adm_unet.py); without them their rows are missing.
+Parts: peak, latency, int8, training, ranks, counts, start, held, batch, around. New measurements
+replace those in results.json, or in results-no-bf16.json on a CPU that does not compute in
+bfloat16. Peers are plain PyTorch, torch.compile, ONNX Runtime and OpenVINO from ONNX (--peers, a
+folder with latency.py, train_step.py and adm_unet.py); without them their rows are missing.
 """
 
 import argparse
@@ -19,6 +19,7 @@ import datetime
 import json
 import os
 import pathlib
+import re
 import statistics
 import subprocess
 import sys
@@ -46,6 +47,14 @@ NETWORKS = {
 RUNS = {"adm64": 7, "adm64-s": 7, "adm64-xs": 9, "k4": 200, "k4-small": 200}
 if page.this_kind():  # where a peer's evaluation in bfloat16 takes up to a minute
     RUNS.update({"adm64": 2, "adm64-s": 2, "adm64-xs": 3})
+
+
+CYCLE = [FASHION / "teacher", "--training", "--batch", "8", "--precision", "bf16"]
+COUNTED = {
+    "cycle": ("a DMD2 cycle of the shipped student", CYCLE),
+    "cycle-gan": ("the same with the GAN head", [*CYCLE, "--gan"]),
+    "evaluation": ("an evaluation of the shipped student", [FASHION / "k4", "--engine", "torch"]),
+}
 
 
 def run(command):
@@ -489,6 +498,30 @@ class Bench:
 
         self.keep("ranks", name, {"seconds_a_step": around_peers(measure, dict)})
 
+    def counts(self, name):
+        """Operations, waits and copies of one more run, on the tests' pretended accelerator."""
+        words, command = COUNTED[name]
+
+        def counted(runs, folder):
+            file = pathlib.Path(folder) / "counts"
+            preload = BUILD / "tests/libpretend_device.so"
+            subprocess.run(
+                [str(BUILD / "atelier"), "benchmark", *map(str, command), "--device", "pretend"]
+                + ["--runs", str(runs), "--threads", "1"],
+                cwd=ROOT,
+                env={**os.environ, "LD_PRELOAD": str(preload), "PRETEND_COUNTS": str(file)},
+                stdout=subprocess.DEVNULL,
+                check=True,
+            )
+            return [int(number) for number in re.findall(r"\d+", file.read_text().splitlines()[0])]
+
+        few, many = 4, 8
+        with tempfile.TemporaryDirectory() as folder:
+            before, after = counted(few, folder), counted(many, folder)
+        each = [(b - a) / (many - few) for a, b in zip(before, after)]
+        titles = ["operations", "waits", "copies to the device", "copies to the host"]
+        self.keep("counts", name, {"words": words, **dict(zip(titles, each, strict=True))})
+
     def around(self, _):
         done = subprocess.run(
             [str(BUILD / "around_the_network"), "--benchmark_format=json"],
@@ -510,6 +543,7 @@ PARTS = {
     "int8": list(NETWORKS),
     "training": ["fashion/no-gan", "fashion/gan", "small28/no-gan", "small28/gan"],
     "ranks": ["fp32", "bf16"],
+    "counts": list(COUNTED),
     "start": ["k1", "k4"],
     "held": ["k1", "k4"],
     "batch": ["k4"],

@@ -154,6 +154,13 @@ def ranks(results):
     return table(head, rows) if rows else "Not measured yet."
 
 
+def counts(results):
+    found = list(results.get("counts", {}).values())
+    titles = [title for title in found[0] if title != "words"] if found else []
+    rows = [[row["words"]] + [f"{row[title]:.0f}" for title in titles] for row in found]
+    return table([""] + titles, rows) if rows else "Not measured yet."
+
+
 def start(results):
     found = results.get("start", {})
     rows = []
@@ -258,6 +265,7 @@ def write(path):
         "int8": int8,
         "training": training,
         "ranks": ranks,
+        "counts": counts,
         "start": start,
         "held": held,
         "batch": batch,

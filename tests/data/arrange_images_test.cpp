@@ -268,10 +268,10 @@ TEST_P(Everywhere, names_in_older_encodings_become_utf8) {
 }
 
 TEST_P(Everywhere, two_classes_have_two_names) {
-    const std::string older = GetParam() == "zip" ? "caf\xe9" : "caf\xe9",
-                      same = GetParam() == "zip" ? "caf\xce\x98" : "caf\xc3\xa9";
-    EXPECT_TRUE(holds(refusal({{older + "/0.png", small_png(1)}, {same + "/0.png", small_png(2)}}),
-                      "are both classes named \"" + same + "\""));
+    if (GetParam() == "zip") return;  // which has one folder then: names are converted before
+    EXPECT_TRUE(holds(
+        refusal({{"caf\xe9/0.png", small_png(1)}, {"caf\xc3\xa9/0.png", small_png(2)}}),
+        "the folders \"caf\xc3\xa9\" and \"caf\\xe9\" are both classes named \"caf\xc3\xa9\""));
 }
 
 TEST_P(Everywhere, headers_show_what_is_not_an_image) {
