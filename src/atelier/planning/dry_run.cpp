@@ -310,12 +310,14 @@ nlohmann::json json_of(const RunPlan& plan, const std::vector<Estimate>& estimat
               config.activation_checkpointing ? estimate.bytes_toggled : estimate.bytes},
              {"seconds_a_step", number_or_null(estimate.step_seconds)},
              {"seconds_from", estimate.from},
-             {"seconds", number_or_null(estimate.step_seconds *
-                                        static_cast<double>(stage.steps * stage.times))}});
+             {"seconds",
+              number_or_null(estimate.step_seconds * static_cast<double>(stage.all_steps()))}});
+        if (!stage.steps_of_each.empty()) stages.back()["steps_of_each"] = stage.steps_of_each;
         if (settings.ranks > 1)
             stages.back()["ranks"] =
                 json_of(ranks_of(plan, stage, estimate, settings), stage.steps);
     }
+    const nlohmann::json budgets = plan.shares ? nlohmann::json(*plan.shares) : nlohmann::json();
     return {{"data", plan.data_description},
             {"data_shape", plan.spec.shape},
             {"classes", plan.classes},
@@ -326,6 +328,7 @@ nlohmann::json json_of(const RunPlan& plan, const std::vector<Estimate>& estimat
             {"samples", plan.samples},
             {"teacher", plan.teacher_description},
             {"students", config.partition.students},
+            {"budgets", budgets},
             {"device", config.device},
             {"device_memory_bytes", estimator.memory()},
             {"precision", config.precision},
@@ -352,10 +355,14 @@ std::string describe_conditioning(const RunPlan& plan) {
     return plan.classes > 0 ? fmt::format("{} classes", plan.classes) : "no labels";
 }
 
-/// "81000 generator updates", "400000 steps".
+/// "81000 generator updates", "400000 steps", "900 to 4000 (2000 on average) generator updates".
 std::string format_length(const PlannedStage& stage) {
-    return fmt::format("{} {}", stage.steps,
-                       stage.fake_updates > 0 ? "generator updates" : "steps");
+    const auto [fewest, most] = std::ranges::minmax_element(stage.steps_of_each);
+    const bool differ = fewest != stage.steps_of_each.end() && *fewest != *most;
+    const std::string count =
+        differ ? fmt::format("{} to {} ({} on average)", *fewest, *most, stage.steps)
+               : std::to_string(stage.steps);
+    return fmt::format("{} {}", count, stage.fake_updates > 0 ? "generator updates" : "steps");
 }
 
 /// The work of each student's stages, by the network that the students share.
@@ -412,14 +419,16 @@ void print(const RunPlan& plan, const std::vector<Estimate>& estimates,
                                  format_count(network.flops));
     }
     std::cout << "\nstages\n";
+    if (!plan.shares)
+        std::cout << "  updates of DM and ADM are the students' mean: how students.budget divides "
+                     "them is known once the partition is made\n";
     double total = 0, work = 0;
     for (std::size_t i = 0; i < plan.stages.size(); ++i) {
         const PlannedStage& stage = plan.stages[i];
         const Estimate& estimate = estimates[i];
-        const double times = static_cast<double>(stage.times),
-                     seconds = estimate.step_seconds * static_cast<double>(stage.steps);
-        total += times * seconds;
-        work += times * stage.flops * static_cast<double>(stage.steps);
+        const double seconds = estimate.step_seconds * static_cast<double>(stage.steps);
+        total += estimate.step_seconds * static_cast<double>(stage.all_steps());
+        work += stage.flops * static_cast<double>(stage.all_steps());
         const bool matching = stage.fake_updates > 0;
         std::string fake_updates_text;
         if (matching)
