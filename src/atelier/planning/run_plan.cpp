@@ -242,8 +242,9 @@ void add_students(const pipeline::LoadedConfig& loaded, const std::vector<pipeli
             plan.stages.push_back(tsm ? tsm_stage(of, stage, teacher, student)
                                       : matching_stage(of, stage, teacher, student));
             plan.stages.back().network = plan.networks.size() - 1;
+            plan.stages.back().of_trunk = stage.student == pipeline::trunk;
             plan.stages.back().times = static_cast<std::int64_t>(group.students.size());
-            if (!tsm && stage.student != pipeline::trunk) add_budgets(of, group, stages, plan);
+            if (!tsm && !plan.stages.back().of_trunk) add_budgets(of, group, stages, plan);
         }
     };
     const std::vector<Group> groups = groups_of(config, teacher_json);

@@ -23,6 +23,7 @@ struct PlannedNetwork {
 struct PlannedStage {
     pipeline::StageKind kind;
     std::size_t network = 0;  // index of the trained network in RunPlan::networks
+    bool of_trunk = false;
     /// `times` networks; `steps` of each, or the mean, rounded, where budgets differ.
     std::int64_t times = 1, steps = 0, batch = 0, micro_batch = 0;
     std::vector<std::int64_t> steps_of_each;       // where budgets differ; else empty
