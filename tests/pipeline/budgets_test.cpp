@@ -35,6 +35,15 @@ TEST(Budgets, by_prior_are_the_cells_shares_of_the_data) {
     EXPECT_FALSE(std::filesystem::exists(folder / "run" / "difficulty.json"));
 }
 
+TEST(Budgets, of_another_number_of_students_than_a_partition_has_are_not_known) {
+    const core::TestFolder folder;
+    RunContext context = run_with_teacher(folder, two_cells(folder, "prior"));
+    context.split();
+    RunConfig other = context.config();
+    other.partition.students = 4;
+    EXPECT_EQ(known_shares(other, *context.raw_data()), std::nullopt);
+}
+
 TEST(Budgets, by_difficulty_count_the_teachers_loss_which_is_measured_once) {
     const core::TestFolder folder;
     const std::vector<std::string> config = two_cells(folder, "difficulty");

@@ -132,7 +132,8 @@ std::optional<std::vector<double>> known_shares(const RunConfig& config, const d
     if (are_equal(config)) return std::vector<double>{};
     if (!raw.captions().empty()) return std::nullopt;
     const auto owners = known_partition(config, raw);
-    if (!owners) return std::nullopt;
+    // A partition that is there may be of another number of students, which `run` rejects.
+    if (!owners || owners->students != config.partition.students) return std::nullopt;
     std::vector<double> losses;
     if (config.students.budget == Budget::difficulty) {
         const fs::path file = difficulty_file(config);
