@@ -67,6 +67,7 @@ study:  ## train and measure what docs/results.md shows; days on two cores
 	@scripts/setup.sh data
 	@$(MAKE) --no-print-directory build
 	@python3 scripts/study.py
+	@python3 scripts/choosing_k.py
 
 install: build  ## put program, C++ library and all libraries that they load under PREFIX (/opt/atelier), e.g. for deploy/atelier.service
 	@cmake --install $(BUILD) --prefix $(PREFIX) --strip > /dev/null

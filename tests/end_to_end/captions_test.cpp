@@ -34,7 +34,13 @@ Arguments tiny_run(const Folder& folder, const std::string& name) {
 TEST(Captions, a_run_produces_an_ensemble_that_takes_prompts) {
     const Folder folder;
     write_captioned(folder / "images", 200);
-    const Outcome outcome = succeed(tiny_run(folder, "run"));
+    Arguments arguments = tiny_run(folder, "run");
+    arguments.emplace_back("students.budget=difficulty");
+    const Outcome outcome = succeed(arguments);
+    expect_contains(outcome.err, "dm updates of students 0 to 1, by students.budget: ");
+    EXPECT_EQ(nlohmann::json::parse(text_of(folder / "run/difficulty.json")).at("losses").size(),
+              2U)
+        << "one per cell";
     expect_contains(outcome.err,
                     "evaluate.attributes is left out (models/captions/classifiers/"
                     "attributes.json: they are the config's, for other data)");

@@ -340,5 +340,58 @@ TEST_P(Partitions, give_every_class_one_owner) {
 
 INSTANTIATE_TEST_SUITE_P(Every, Partitions, testing::ValuesIn(methods_without_a_file()));
 
+TEST(Pipeline, budgets_follow_the_cells_in_training_status_and_identity) {
+    const Folder folder;
+    std::ofstream(folder / "cells.json") << R"({"owner": [0, 0, 0, 1, 1, 0, 0, 0]})";
+    const Arguments split{"partition.method=file", "partition.file=" + (folder / "cells.json"),
+                          "dm.steps=20", "students.budget=prior", "log_every=1"};
+    const Outcome outcome = succeed(tiny("run", folder / "run", split));
+    expect_contains(outcome.err, "dm updates of students 0 to 1, by students.budget: 30, 10");
+    const auto steps_of = [&](const std::string& path) {
+        const auto status =
+            nlohmann::json::parse(succeed({"run", "--status", folder / "run", "--json"}).out);
+        for (const auto& stage : status.at("stages")) {
+            if (stage.at("stage") == path) return stage.at("steps").get<int>();
+        }
+        return -1;
+    };
+    const auto trained = [&](const std::string& path) {
+        std::istringstream lines(text_of(folder / ("run/" + path + "/training/metrics.jsonl")));
+        int last = 0;
+        for (std::string line; std::getline(lines, line);)
+            last = nlohmann::json::parse(line).at("step").get<int>();
+        return last;
+    };
+    for (const auto& [path, steps] :
+         {std::pair{"students/0/dm", 30}, {"students/1/dm", 10}, {"students/0/adm", 12}}) {
+        EXPECT_EQ(steps_of(path), steps) << path;
+        EXPECT_EQ(trained(path), steps) << path;
+    }
+    const auto before = weights_of(folder / "run");
+    succeed(tiny("run", folder / "run", split));
+    EXPECT_EQ(weights_of(folder / "run"), before);
+    // A student alone, and students in processes of their own.
+    for (const char* stage : {"teacher", "partition", "pairs"})
+        succeed(tiny(stage, folder / "parts", split));
+    succeed(tiny("distill", folder / "parts", together(split, {"--student", "1"})));
+    succeed(tiny("run", folder / "parts", together(split, {"students.parallel=2"})));
+    EXPECT_EQ(weights_of(folder / "parts"), before);
+
+    Arguments by_difficulty = split;
+    by_difficulty[3] = "students.budget=difficulty";
+    const Outcome other = run(tiny("run", folder / "run", by_difficulty));
+    EXPECT_EQ(other.code, 2);
+    expect_contains(other.err, "students.budget: \"prior\" -> \"difficulty\"");
+    succeed(tiny("run", folder / "hard", by_difficulty));
+    EXPECT_TRUE(fs::exists(folder / "hard/difficulty.json"));
+    const std::string plan =
+        succeed(tiny("run", folder / "run", together(split, {"--dry-run", "--tflops=1"}))).out;
+    expect_contains(plan, "10 to 30 (20 on average) generator updates");
+    expect_contains(
+        succeed(tiny("run", folder / "new", together(by_difficulty, {"--dry-run", "--tflops=1"})))
+            .out,
+        "known once the partition is made");
+}
+
 }  // namespace
 }  // namespace atelier::end_to_end

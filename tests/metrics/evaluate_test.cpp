@@ -5,8 +5,10 @@
 #include <cmath>
 
 #include "atelier/core/atomic_file.h"
+#include "atelier/metrics/inception.h"
 #include "atelier/metrics/latency.h"
 #include "atelier/metrics/neighbours.h"
+#include "atelier/metrics/sample_counts.h"
 #include "core/test_folder.h"
 #include "metrics/evaluation_fixtures.h"
 
@@ -280,6 +282,60 @@ TEST(Evaluator, warns_about_frechet_distances_of_few_images_per_class) {
     EXPECT_EQ(log.find("per class"),
               log.rfind("feature_distance per class is") + std::string("feature_distance ").size())
         << "once, for three seeds";
+}
+
+TEST(SampleCounts, that_are_too_few_for_a_measure_are_named) {
+    const auto lines = [](const FeatureSpace& space, std::int64_t count, std::int64_t reference) {
+        Protocol protocol;
+        protocol.count = count;
+        return too_few_for(space, protocol, reference);
+    };
+    const Thumbnails pixels(3);  // 192 features
+    EXPECT_TRUE(lines(pixels, 1000, 1000).empty());
+    EXPECT_TRUE(lines(pixels, 192, 0).empty()) << "nothing but means and covariances is compared";
+    const auto few = lines(pixels, 191, 5000);
+    ASSERT_EQ(few.size(), 2U);
+    core::expect_contains(few[0],
+                          "pixel_distance is taken from 191 samples with 192 features each");
+    core::expect_contains(few[0], "kernel_pixel_distance, which has no such bias");
+    core::expect_contains(few[1],
+                          "kernel_pixel_distance is taken from subsets of 191 instead of "
+                          "1000, since there are no more samples");
+    const auto few_real = lines(pixels, 5000, 999);
+    ASSERT_EQ(few_real.size(), 1U);
+    core::expect_contains(few_real[0],
+                          "subsets of 999 instead of 1000, since there are no more real");
+    EXPECT_EQ(lines(pixels, 191, 0).size(), 1U);
+
+    /// Inception's sizes, of which the lines are.
+    class Sizes : public Thumbnails {
+    public:
+        Sizes() : Thumbnails(1) {}
+        std::int64_t width() const override { return Inception::features_width; }
+        Kind kind() const override { return Kind::inception; }
+    };
+    EXPECT_TRUE(lines(Sizes(), 10'000, 10'000).empty());
+    const auto score = lines(Sizes(), 5000, 50'000);
+    ASSERT_EQ(score.size(), 1U);
+    core::expect_contains(score[0], "inception_score is taken from 10 parts of 500 samples");
+    EXPECT_EQ(lines(Sizes(), 500, 50'000).size(), 3U);
+    core::expect_contains(lines(Sizes(), 2047, 0)[0], "fid is taken from 2047 samples");
+}
+
+TEST(SampleCounts, of_points_are_enough_for_every_mode) {
+    Protocol protocol;
+    protocol.count = 499;
+    core::expect_contains(too_few_for_modes(protocol, 25).at(0),
+                          "worst_mode and modes_reached are taken from 499 samples of 25 modes");
+    protocol.count = 500;
+    EXPECT_TRUE(too_few_for_modes(protocol, 25).empty());
+}
+
+TEST(Evaluator, warns_of_counts_that_are_too_few) {
+    testing::internal::CaptureStderr();
+    const Evaluator few(halves(24, 1), &extractor(), small_protocol(15));  // and 16 features
+    const std::string log = testing::internal::GetCapturedStderr();
+    EXPECT_NE(log.find("feature_distance is taken from 15 samples"), std::string::npos) << log;
 }
 
 TEST(Evaluator, on_pixels_needs_no_classifier) {

@@ -2,29 +2,16 @@
 
 #include <fstream>
 
-#include "atelier/pipeline/run_context.h"
-#include "core/test_folder.h"
+#include "pipeline/toy_run.h"
 
 namespace atelier::pipeline {
 
 namespace {
 
-/// The context of a toy run whose teacher is finished.
-RunContext run_with_teacher(const core::TestFolder& folder, const std::string& method) {
+RunContext run_of_method(const core::TestFolder& folder, const std::string& method) {
     std::ofstream(folder / "cells.json") << "{}";
-    RunContext context(
-        load_config(ATELIER_SOURCE_DIR "/configs/toy2d.toml",
-                    {"output=" + (folder / "run").string(), "partition.method=" + method,
-                     "partition.file=" + (folder / "cells.json").string()}));
-    const data::Dataset& data = *context.data();
-    const training::StageFolder stage = context.stage(StageKind::teacher);
-    if (stage.finished()) return context;
-    stage.begin();
-    models::write_model(
-        stage.path(),
-        models::init_model(teacher_json(context.config(), data.spec(), data.classes()), 0));
-    stage.finish({});
-    return context;
+    return run_with_teacher(folder, {"partition.method=" + method,
+                                     "partition.file=" + (folder / "cells.json").string()});
 }
 
 }  // namespace
@@ -33,7 +20,7 @@ TEST(PartitionIdentity, holds_what_each_method_needs) {
     using conditions::PartitionNeeds;
     const core::TestFolder folder;
     for (const std::string& method : conditions::partition_methods()) {
-        RunContext context = run_with_teacher(folder, method);
+        RunContext context = run_of_method(folder, method);
         const training::StageIdentity identity = context.identity(StageKind::partition);
         const PartitionNeeds needs = conditions::needs_of(method);
         EXPECT_EQ(identity.contents.contains("teacher"), conditions::is_of_teacher(needs))

@@ -7,6 +7,7 @@
 #include "atelier/core/atomic_file.h"
 #include "atelier/report/markup.h"
 #include "atelier/report/svg.h"
+#include "atelier/report/training_charts.h"
 #include "core/test_folder.h"
 
 namespace atelier::report {
@@ -53,12 +54,13 @@ TEST(Ticks, are_round_numbers_within_the_axis) {
     EXPECT_EQ(linear_ticks(3, 3, 5).size(), 1u);
 }
 
-TEST(LineChart, draws_one_path_per_series_and_breaks_at_non_finite_values) {
+TEST(LineChart, draws_lines_and_breaks_them_at_non_finite_values) {
     const LineChart chart{
         "loss <x>", "step", "loss", {{"a", {{0, 1}, {1, NAN}, {2, 3}, {3, 2}}}, {"b", {{0, 2}}}}};
     const std::string svg = line_chart(chart);
     EXPECT_NE(svg.find("<title>loss &lt;x&gt;</title>"), std::string::npos);
-    EXPECT_EQ(occurrences(svg, "stroke-linejoin=\"round\""), 2u);
+    EXPECT_EQ(occurrences(svg, "stroke-linejoin=\"round\""), 1u);
+    EXPECT_EQ(occurrences(svg, "stroke-width=\"7\""), 2u) << "values that stand alone";
     EXPECT_EQ(svg.find("nan"), std::string::npos);
     EXPECT_EQ(svg.find("inf"), std::string::npos);
 }
@@ -69,8 +71,8 @@ TEST(LineChart, drops_non_positive_values_on_log_axes_and_thins_long_series) {
         series.points.push_back({static_cast<double>(i), i == 777 ? 1e6 : i % 2 ? 1.0 : -1.0});
     const std::string svg = line_chart({"", "", "", {series}, true});
     EXPECT_LT(svg.size(), 20000u);
-    EXPECT_EQ(occurrences(svg, "stroke-linejoin=\"round\""),
-              2u);                                   // all of it, and its running mean
+    EXPECT_EQ(occurrences(svg, "stroke-linejoin=\"round\""), 1u) << "the running mean";
+    EXPECT_EQ(occurrences(svg, "stroke-width=\"2.5\""), 1u) << "all of it";
     EXPECT_NE(svg.find(">1M<"), std::string::npos);  // the spike is still there
     EXPECT_EQ(svg.find("nan"), std::string::npos);
 }
@@ -82,6 +84,71 @@ TEST(LineChart, labels_its_axes_however_short_they_are) {
     EXPECT_NE(svg.find(">step<"), std::string::npos);
     for (const char* tick : {">0.6<", ">0.7<", ">0.8<", ">0.9<"})
         EXPECT_NE(svg.find(tick), std::string::npos) << tick;
+}
+
+TEST(LineChart, shows_single_values_as_dots_and_marks_within_its_axis) {
+    const LineChart chart{.title = "",
+                          .series = {{"a", {{0, 1}, {10, 2}}}, {"b", {{5, 1.5}}}},
+                          .marks = {{4, "ADM"}, {10, "the end"}}};
+    const std::string svg = line_chart(chart);
+    EXPECT_EQ(occurrences(svg, "stroke-width=\"7\""), 1U) << "the dot";
+    EXPECT_EQ(occurrences(svg, "stroke-linejoin=\"round\""), 1U) << "the line";
+    EXPECT_NE(svg.find(">ADM<"), std::string::npos);
+    EXPECT_EQ(svg.find(">the end<"), std::string::npos);
+}
+
+TEST(LineChart, has_a_legend_of_lines_which_differ_where_colours_repeat) {
+    LineChart chart;
+    for (int k = 0; k < 10; ++k)
+        chart.series.push_back(
+            {k == 3 ? "" : fmt::format("student {}", k), {{0, 1.0 + k}, {1, 2.0 + k}}});
+    const std::string svg = line_chart(chart);
+    EXPECT_EQ(occurrences(svg, ">student "), 9U);
+    EXPECT_EQ(svg.find(">student 3<"), std::string::npos);
+    EXPECT_EQ(occurrences(svg, "h14\""), 9U) << "a piece of each line";
+    // Lines and legend of students 8 and 9.
+    EXPECT_EQ(occurrences(svg, "stroke-dasharray=\"6 4\""), 4U);
+    EXPECT_EQ(line_attributes(1), fmt::format("stroke=\"{}\"", group_colour(1)));
+}
+
+TEST(TrainingCharts, give_every_student_one_line_of_its_colour_through_dm_and_adm) {
+    const auto stage = [](const std::string& name, double length, double value) {
+        return StageCurves{name,
+                           {{"fake_loss", {{length / 2, value}, {length, value + 1}}},
+                            {"probe_distance", {{length, value}}}}};
+    };
+    std::vector<StageCurves> stages{{"teacher", {{"loss", {{1, 2}}}, {"probe_distance", {{9, 1}}}}},
+                                    {"students/0/tsm", {{"loss", {{5, 1}}}}},
+                                    stage("students/0/dm", 100, 1),
+                                    stage("students/0/adm", 20, 3),
+                                    stage("students/2/dm", 100, 5),
+                                    stage("trunk/dm", 300, 7)};
+    const auto charts = training_charts(stages, {"fake_loss", "Loss", "loss", true});
+    ASSERT_EQ(charts.size(), 1U);
+    const LineChart& chart = charts[0];
+    EXPECT_EQ(chart.title, "Loss (DM, then ADM)");
+    ASSERT_EQ(chart.series.size(), 4U);
+    EXPECT_EQ(chart.series[0].name, "student 0");
+    ASSERT_EQ(chart.series[0].points.size(), 5U);
+    EXPECT_EQ(chart.series[0].points[1], (metrics::Point{100, 2}));
+    EXPECT_TRUE(std::isnan(chart.series[0].points[2][1])) << "the stages are not connected";
+    EXPECT_EQ(chart.series[0].points[3], (metrics::Point{110, 3}));
+    EXPECT_EQ(chart.series[1].name, "") << "student 1 has not begun";
+    EXPECT_EQ(chart.series[2].name, "student 2");
+    EXPECT_EQ(chart.series[3].name, "trunk");
+    ASSERT_EQ(chart.marks.size(), 1U);
+    EXPECT_EQ(chart.marks[0].x, 100);
+
+    const auto of_all = training_charts(stages, {"probe_distance", "Distance", "distance", true});
+    ASSERT_EQ(of_all.size(), 2U);
+    EXPECT_EQ(of_all[0].title, "Distance (teacher)");
+    EXPECT_EQ(of_all[1].x_label, "generator updates");
+    EXPECT_EQ(training_charts(stages, {"loss", "Loss", "loss", true})[1].title, "Loss (TSM)");
+    EXPECT_TRUE(training_charts(stages, {"gan_gradient", "", "", true}).empty());
+    // Where students begin ADM at different steps, there is no line at which all do.
+    stages.push_back(stage("students/2/adm", 20, 6));
+    stages[4] = stage("students/2/dm", 60, 5);
+    EXPECT_TRUE(training_charts(stages, {"fake_loss", "", "", true})[0].marks.empty());
 }
 
 TEST(Table, is_transposed_to_fit_a_screen) {

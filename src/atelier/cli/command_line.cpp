@@ -90,6 +90,7 @@ int run_command_line(int argc, char** argv) {
     app.add_flag("-q,--quiet", quiet, "only warnings, errors and results")
         ->each([](const std::string&) { core::log::set_quiet(true); });
     add_stage_commands(app);
+    add_plan_command(app);
     add_sample_command(app);
     add_evaluate_command(app);
     add_forward_command(app);

@@ -12,6 +12,7 @@ int run_command_line(int argc, char** argv);
 
 // Each adds its commands. A new command needs one file and one line in command_line.cpp.
 void add_stage_commands(CLI::App& app);  // run, teacher, partition, pairs, distill
+void add_plan_command(CLI::App& app);
 void add_sample_command(CLI::App& app);
 void add_evaluate_command(CLI::App& app);
 void add_forward_command(CLI::App& app);

@@ -11,6 +11,7 @@
 #include "atelier/data/sampling.h"
 #include "atelier/metrics/evaluate.h"
 #include "atelier/metrics/nearest.h"
+#include "atelier/metrics/sample_counts.h"
 
 namespace atelier::metrics {
 
@@ -67,6 +68,7 @@ public:
         check_enough(data_->size(), "real images",
                      std::max(protocol_.precision_neighbours, protocol_.coverage_neighbours));
         check_enough(protocol_.count, "samples", protocol_.precision_neighbours);
+        warn_of_counts(data_->size());
     }
 
     ImageMetrics(Statistics reference, data::SampleSpec spec, const FeatureSpace& space,
@@ -74,7 +76,9 @@ public:
         : space_(space),
           protocol_(protocol),
           spec_(std::move(spec)),
-          statistics_(std::move(reference)) {}
+          statistics_(std::move(reference)) {
+        warn_of_counts(statistics_.count);
+    }
 
     std::int64_t rows_together(std::int64_t) const override {
         return data::samples_per_batch(spec_.shape, block_samples);
@@ -197,6 +201,11 @@ private:
                 "evaluation: {} {} are too few for {} neighbours each, which precision and "
                 "coverage look at; at least {} are needed",
                 count, what, neighbours, neighbours + 1);
+    }
+
+    void warn_of_counts(std::int64_t reference) const {
+        for (const std::string& line : too_few_for(space_, protocol_, reference))
+            core::log::warning("{}", line);
     }
 
     Tensor manifold_subset(const Tensor& rows, std::uint64_t seed) const {

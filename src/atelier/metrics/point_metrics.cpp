@@ -3,7 +3,9 @@
 #include <numeric>
 
 #include "atelier/core/error.h"
+#include "atelier/core/log.h"
 #include "atelier/metrics/evaluate.h"
+#include "atelier/metrics/sample_counts.h"
 #include "atelier/metrics/two_d.h"
 
 namespace atelier::metrics {
@@ -26,6 +28,9 @@ public:
                 "dimensions and standard deviation {}",
                 reference_.size(1), protocol.std_dev);
         }
+        const std::int64_t count = knows_centres() ? std::ssize(protocol_.centres) : classes_;
+        for (const std::string& line : too_few_for_modes(protocol_, count))
+            core::log::warning("{}", line);
     }
 
     std::int64_t rows_together(std::int64_t count) const override { return count; }

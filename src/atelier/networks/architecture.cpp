@@ -74,7 +74,8 @@ const std::map<std::string, Architecture>& known_architectures() {
           "num_blocks",
           "channel_mult",
           describe_sd_unet,
-          resized_sd_unet}},
+          resized_sd_unet,
+          width_of_sd_unet}},
         {"song_unet",
          {build_song_unet, Samples::images, of_unets, "model_channels", "num_blocks",
           "channel_mult"}},
@@ -135,6 +136,13 @@ nlohmann::json resized(nlohmann::json config, const Sizes& sizes, const std::str
             fmt::format("students.channel_mult is for U-Nets; {} has no levels", name));
     config[architecture.levels] = sizes.levels;
     return config;
+}
+
+std::int64_t width_of(const nlohmann::json& config, const std::string& where) {
+    const core::JsonObject object(config, where);
+    const Architecture& architecture = architecture_named(object.text("architecture"), where);
+    if (architecture.own_width) return architecture.own_width(object);
+    return object.integer(architecture.width, 1, largest_size);
 }
 
 bool same_parameters(const nlohmann::json& a, const nlohmann::json& b) {

@@ -29,6 +29,7 @@ struct Architecture {
                                       std::int64_t label_dim) = nullptr;
     nlohmann::json (*own_resizing)(nlohmann::json config, const Sizes& sizes,
                                    const std::string& where) = nullptr;
+    std::int64_t (*own_width)(const core::JsonObject& config) = nullptr;
 
     bool reads(const std::string& key) const;
     /// Whether samples of this shape, [D] or [C,H,W], can be of its kind.
@@ -51,6 +52,10 @@ nlohmann::json describe(const std::string& architecture, const nlohmann::json& v
 /// beginning with `where`, when the config lacks a size, and core::UsageError when it has no such
 /// size.
 nlohmann::json resized(nlohmann::json config, const Sizes& sizes, const std::string& where);
+
+/// The width of a config.json's network, which Sizes::width replaces. Throws core::Error, beginning
+/// with `where`, when the config lacks it.
+std::int64_t width_of(const nlohmann::json& config, const std::string& where);
 
 /// Whether the networks of two config.json, without text towers, have parameters of the same names
 /// and shapes, so that one can start from the other's weights.

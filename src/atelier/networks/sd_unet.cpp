@@ -358,12 +358,24 @@ nlohmann::json describe_sd_unet(const nlohmann::json& values, const graph::Shape
               {"up_block_types", up}}}};
 }
 
+namespace {
+
+/// The channels of each level, not empty.
+std::vector<std::int64_t> channels_of(const core::JsonObject& config) {
+    constexpr std::int64_t most_channels = 65536;
+    const core::JsonObject own = config.object("unet");
+    std::vector<std::int64_t> channels = own.integers("block_out_channels", 1, most_channels);
+    if (channels.empty()) core::fail("{}: \"block_out_channels\" is empty", own.where());
+    return channels;
+}
+
+}  // namespace
+
+std::int64_t width_of_sd_unet(const core::JsonObject& config) { return channels_of(config)[0]; }
+
 nlohmann::json resized_sd_unet(nlohmann::json config, const Sizes& sizes,
                                const std::string& where) {
-    constexpr std::int64_t most_channels = 65536;
-    const core::JsonObject own = core::JsonObject(config, where).object("unet");
-    const auto before = own.integers("block_out_channels", 1, most_channels);
-    if (before.empty()) core::fail("{}: \"block_out_channels\" is empty", own.where());
+    const auto before = channels_of(core::JsonObject(config, where));
     const std::int64_t width = sizes.width.value_or(before[0]);
     std::vector<std::int64_t> channels;
     for (const std::int64_t factor : sizes.levels) channels.push_back(factor * width);

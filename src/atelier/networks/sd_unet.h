@@ -68,5 +68,7 @@ nlohmann::json describe_sd_unet(const nlohmann::json& values, const graph::Shape
 /// With other channels on the first level, those of the others scale, unless `sizes` has factors
 /// for all levels.
 nlohmann::json resized_sd_unet(nlohmann::json config, const Sizes& sizes, const std::string& where);
+/// The channels of the first level.
+std::int64_t width_of_sd_unet(const core::JsonObject& config);
 
 }  // namespace atelier::networks

@@ -1,7 +1,6 @@
 #include "atelier/core/error.h"
 #include "atelier/core/log.h"
-#include "atelier/data/sampling.h"
-#include "atelier/distillation/score_matching.h"
+#include "atelier/pipeline/budgets.h"
 #include "atelier/pipeline/caption_table.h"
 #include "atelier/pipeline/make_stages.h"
 
@@ -26,35 +25,6 @@ std::vector<std::vector<double>> label_embeddings(const models::Model& teacher,
         rows.emplace_back(row, row + columns.size(1));
     }
     return rows;
-}
-
-/// The teacher's denoising loss on up to 256 samples of each class.
-std::vector<double> class_losses(RunContext& context) {
-    constexpr std::int64_t max_samples = 256;
-    at::NoGradGuard no_gradients;
-    const data::Dataset& data = *context.data();
-    const models::Model& teacher = context.teacher();
-    const auto denoiser = teacher.denoiser();
-    const diffusion::NoiseSchedule noise_schedule = training_noise(teacher, context.config());
-    std::vector<double> losses;
-    for (std::int64_t c = 0; c < data.classes(); ++c) {
-        const std::int64_t cell[]{c};
-        const auto indices = data::seeded_sample(data, data::indices_of(data, cell), max_samples,
-                                                 context.seed(), "difficulty/samples");
-        const auto n = static_cast<std::int64_t>(indices.size());
-        core::RandomStream levels(context.seed(), "difficulty/sigma",
-                                  static_cast<std::uint64_t>(c));
-        core::RandomStream noise(context.seed(), "difficulty/noise", static_cast<std::uint64_t>(c));
-        const Tensor x = data.samples(indices).to(context.device());
-        const Tensor sigma = noise_schedule.training_levels(levels, n);
-        const std::vector<std::int64_t> labels(indices.size(), c);
-        losses.push_back(distillation::score_matching_loss(
-                             denoiser, nullptr, x, sigma.to(x.device()),
-                             diffusion::normal_tensor(noise, x.sizes()).to(x.device()),
-                             diffusion::one_hot(labels, data.classes(), x.device()), noise_schedule)
-                             .item<double>());
-    }
-    return losses;
 }
 
 /// The embedding of the empty caption.

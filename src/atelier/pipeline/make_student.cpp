@@ -26,7 +26,8 @@ class StudentTrainer {
 public:
     StudentTrainer(RunContext& context, std::int64_t student)
         : context_(context),
-          config_(student == trunk ? context.config().of_trunk() : context.config()),
+          config_(student == trunk ? context.config().of_trunk()
+                                   : context.config().of_student(student, context.shares())),
           student_(student),
           who_(student_name(student)),
           partition_(student == trunk ? of_everything(context) : context.split().owners),
@@ -354,7 +355,8 @@ private:
             settings.moments = [path = *from / moments_file] {
                 return backends::read_parameters(path);
             };
-        if (kind == StageKind::tsm) settings.probe_every = config_.probe.sampler_every;
+        settings.probe_every =
+            kind == StageKind::tsm ? config_.probe.sampler_every : config_.probe.every;
         training::LoopResult result = training::run_stage(matching, settings);
         real.log_throughput(settings.label);
         return result;

@@ -252,7 +252,8 @@ void check_rates(const RunConfig& config, Warnings& warnings) {
     }
 }
 
-/// The partition, where it exists already or does not depend on the teacher.
+}  // namespace
+
 std::optional<conditions::Partition> known_partition(const RunConfig& config,
                                                      const data::Dataset& raw) {
     const fs::path made = fs::path(config.output) / "partition.json";
@@ -270,8 +271,6 @@ std::optional<conditions::Partition> known_partition(const RunConfig& config,
                                           .difficulty = {},
                                           .file = config.partition.file});
 }
-
-}  // namespace
 
 void check_output_folder(const fs::path& path) {
     fs::path here = fs::absolute(path).lexically_normal();
@@ -461,6 +460,11 @@ std::vector<std::string> check_before_training(LoadedConfig& loaded, const data:
     if (!config.teacher.path.empty() && (raw || fs::exists(config.teacher.path)))
         check_given_teacher(config.teacher.path);
     if (!raw) return warnings;
+    if (config.students.budget == Budget::difficulty && !raw->has_samples())
+        reject_run(
+            fmt::format("students.budget = \"difficulty\" measures the teacher on samples, and {} "
+                        "has only prompts; set it to prior or equal",
+                        config.data_path));
     const bool images = raw->spec().kind == data::SampleSpec::Kind::image && raw->has_samples() &&
                         !draws_latents(config);
     choose_attributes(loaded, *raw, warnings);

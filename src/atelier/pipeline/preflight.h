@@ -1,5 +1,6 @@
 #pragma once
 
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -14,6 +15,10 @@ namespace atelier::pipeline {
 /// classifier that does not fit the data from `loaded`. Returns warnings, one line each. Throws
 /// core::UsageError or core::Error, saying how to fix it.
 std::vector<std::string> check_before_training(LoadedConfig& loaded, const data::Dataset* raw);
+
+/// The partition of classes, where it exists already or does not depend on the teacher.
+std::optional<conditions::Partition> known_partition(const RunConfig& config,
+                                                     const data::Dataset& raw);
 
 /// Throws core::UsageError where a student's cell has no sample to learn from, or no pair.
 /// Separate, since partitions that need the teacher are not known earlier.

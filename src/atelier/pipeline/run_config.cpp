@@ -1,8 +1,10 @@
 #include "atelier/pipeline/run_config.h"
 
 #include <algorithm>
+#include <cmath>
 
 #include "atelier/backends/torch/bfloat16.h"
+#include "atelier/conditions/budget.h"
 #include "atelier/conditions/partition.h"
 #include "atelier/core/error.h"
 #include "atelier/core/processors.h"
@@ -127,6 +129,12 @@ void bind_students(Schema& schema, RunConfig& config) {
                   at_least_0);
     schema.number("trunk.adm_steps", &config.trunk.adm_steps,
                   "those of ADM, whose GAN head the students go on with; 0: none", at_least_0);
+    schema.choice(
+        "students.budget", &config.students.budget,
+        "how the updates of all students' DM and ADM, partition.students times dm.steps "
+        "and adm.steps, are divided: equal; prior, by how often the conditions of a cell "
+        "occur; difficulty, by that times the teacher's loss on them",
+        {{"equal", Budget::equal}, {"prior", Budget::prior}, {"difficulty", Budget::difficulty}});
     set_stages(schema, {StageKind::tsm, StageKind::dm, StageKind::adm});
     schema.numbers("students.widths", &config.students.widths,
                    "model_channels or hidden: one, or one per student; empty: the teacher's",
@@ -477,10 +485,28 @@ RunConfig RunConfig::of_trunk() const {
     config.partition = {.students = 1};
     config.pairs.filter = "all";
     config.students.lora_rank = 0;
+    config.students.budget = Budget::equal;
     for (auto* sizes : {&config.students.widths, &config.students.depths})
         sizes->resize(std::min<std::size_t>(sizes->size(), 1));
     config.dm.steps = trunk.dm_steps;
     config.adm.steps = trunk.adm_steps;
+    return config;
+}
+
+RunConfig RunConfig::of_student(std::int64_t student, std::span<const double> shares) const {
+    RunConfig config = *this;
+    if (shares.empty()) return config;
+    const auto k = static_cast<std::size_t>(student);
+    const double share = shares[k], fewer = std::min(1.0, share);
+    for (auto* matching : {&config.dm, &config.adm}) {
+        matching->steps = conditions::divide_steps(matching->steps, shares)[k];
+        for (auto* learner : {&matching->student, &matching->fake})
+            learner->warmup =
+                static_cast<std::int64_t>(std::ceil(fewer * static_cast<double>(learner->warmup)));
+    }
+    if (config.probe.every > 0)
+        config.probe.every = std::max<std::int64_t>(
+            1, std::llround(share * static_cast<double>(config.probe.every)));
     return config;
 }
 

@@ -2,6 +2,7 @@
 
 #include <map>
 #include <optional>
+#include <span>
 #include <string>
 #include <vector>
 
@@ -55,7 +56,11 @@ struct PairsConfig {
     std::string path, filter = "all";
 };
 
+/// What decides how many of the updates of all students' DM and ADM each has.
+enum class Budget { equal, prior, difficulty };
+
 struct StudentsConfig {
+    Budget budget = Budget::equal;
     std::vector<std::int64_t> widths,
         depths;  // empty: the teacher's; one for all, or one per student
     std::vector<std::int64_t> channel_mult;  // empty: the teacher's; of all students
@@ -130,6 +135,11 @@ struct RunConfig {
 
     /// This config as it is for the trunk: one student of all conditions, with the trunk's steps.
     RunConfig of_trunk() const;
+    /// This config as it is for a student whose budget is its share of an equal one: `shares` as
+    /// conditions::budget_shares returns them, or none where budgets are equal. DM's and ADM's
+    /// updates are divided; the probes of a student are as many as with an equal budget, and the
+    /// warm-up of learning rates is shorter in proportion where there are fewer updates.
+    RunConfig of_student(std::int64_t student, std::span<const double> shares) const;
     /// The settings of DM or ADM.
     const distillation::MatchingSettings& matching(StageKind stage) const {
         return stage == StageKind::dm ? dm : adm;

@@ -10,6 +10,7 @@
 #include "atelier/inference/engine.h"
 #include "atelier/models/diffusers_directory.h"
 #include "atelier/networks/architecture.h"
+#include "atelier/pipeline/budgets.h"
 #include "atelier/pipeline/caption_table.h"
 #include "atelier/pipeline/latent_data.h"
 #include "atelier/pipeline/make_stages.h"
@@ -181,6 +182,8 @@ training::StageIdentity RunContext::identity(StageKind stage, std::optional<std:
     if (!config().students.start.empty())
         tie("students.start", student_weight_files(config().students.start));
     if (stage == StageKind::tsm) return identity;
+    if (student != trunk && config().students.budget == Budget::difficulty)
+        tie("difficulty", {output_ / "difficulty.json"});
     if (config().dm.uses_pairs() || (stage == StageKind::adm && config().adm.uses_pairs())) {
         tie("pairs.path", {(config().pairs.path.empty() ? path_of(StageKind::pairs)
                                                         : fs::path(config().pairs.path)) /
@@ -203,6 +206,11 @@ training::StageIdentity RunContext::identity(StageKind stage, std::optional<std:
 const Split& RunContext::split() {
     if (!split_) split_ = ranks_.leader_first("partition", [&] { return make_partition(*this); });
     return *split_;
+}
+
+const std::vector<double>& RunContext::shares() {
+    if (!shares_) shares_ = ranks_.leader_first("budgets", [&] { return measured_shares(*this); });
+    return *shares_;
 }
 
 std::string RunContext::probe_classifier() const {

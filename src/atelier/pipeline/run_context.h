@@ -73,6 +73,9 @@ public:
     /// The run's partition, made or read on first use.
     const Split& split();
 
+    /// Each student's budget, as RunConfig::of_student reads it; none where they are equal.
+    const std::vector<double>& shares();
+
     /// The classifier whose features choose among a student's weights: probe.classifier, or the
     /// value of evaluate.classifier when the run began. Empty: none.
     std::string probe_classifier() const;
@@ -112,6 +115,7 @@ private:
     std::unique_ptr<models::Model> teacher_;
     std::string teacher_hash_;
     std::optional<Split> split_;
+    std::optional<std::vector<double>> shares_;
     std::optional<diffusion::ConditionTable> conditions_;
     std::shared_ptr<inference::Autoencoder> autoencoder_;  // decodes a latent teacher's samples
 };

@@ -268,11 +268,11 @@ std::string line_of(const StageStatus& stage, bool next) {
 
 }  // namespace
 
-void record_plan(const RunContext& context) {
+void record_plan(const RunContext& context, std::span<const double> shares) {
     nlohmann::json plan{{"config", fs::absolute(context.loaded().path).string()},
                         {"overrides", context.loaded().overrides},
                         {"stages", nlohmann::json::array()}};
-    for (const Stage& stage : stages(context.config())) {
+    for (const Stage& stage : stages(context.config(), shares)) {
         nlohmann::json entry{{"stage", stage.name()}};
         if (stage.student == trunk) entry["trunk"] = true;
         else if (stage.student) entry["student"] = *stage.student;

@@ -2,6 +2,7 @@
 
 #include <filesystem>
 #include <optional>
+#include <span>
 #include <string>
 #include <vector>
 
@@ -13,8 +14,8 @@
 namespace atelier::pipeline {
 
 /// Writes run.json: the run's config, and its stages with their steps, so that its state can be
-/// told from its directory alone.
-void record_plan(const RunContext& context);
+/// told from its directory alone. `shares`: the students' budgets (RunContext::shares).
+void record_plan(const RunContext& context, std::span<const double> shares);
 
 /// Where a stage stands.
 struct StageStatus {

@@ -4,11 +4,16 @@
 
 #include <utility>
 
+#include <fmt/ranges.h>
+
+#include "atelier/conditions/budget.h"
 #include "atelier/core/error.h"
+#include "atelier/core/log.h"
 #include "atelier/core/signals.h"
 #include "atelier/inference/device.h"
 #include "atelier/pipeline/make_stages.h"
 #include "atelier/pipeline/preflight.h"
+#include "atelier/pipeline/run_status.h"
 
 namespace atelier::pipeline {
 
@@ -46,7 +51,18 @@ std::optional<TrainingWork> work_of(const RunConfig& config, StageKind kind) {
 }
 
 void partition_and_check(RunContext& context) {
-    check_cells(context.config(), context.split().owners, *context.raw_data());
+    const RunConfig& config = context.config();
+    check_cells(config, context.split().owners, *context.raw_data());
+    const std::vector<double>& shares = context.shares();
+    if (shares.empty()) return;
+    for (const StageKind kind : student_stages(config)) {
+        if (kind == StageKind::tsm) continue;
+        core::log::info(
+            "{} updates of students 0 to {}, by students.budget: {}", name_of(kind),
+            config.partition.students - 1,
+            fmt::join(conditions::divide_steps(config.matching(kind).steps, shares), ", "));
+    }
+    record_plan(context, shares);
 }
 
 std::function<void(RunContext&)> function_of(StageKind kind, std::optional<std::int64_t> student) {
@@ -133,13 +149,14 @@ StageKind last_student_stage(const RunConfig& config) {
     return kinds.back();
 }
 
-std::vector<Stage> stages(const RunConfig& config) {
+std::vector<Stage> stages(const RunConfig& config, std::span<const double> shares) {
     RunConfig bound = config;
     const core::Schema schema = schema_of(bound);
     std::vector<Stage> list;
     const auto add = [&](StageKind kind, std::optional<std::int64_t> student = {}) {
         list.push_back({kind, student, flat_keys(stage_values_of(schema, config, kind)),
-                        work_of(config, kind), function_of(kind, student)});
+                        work_of(student ? config.of_student(*student, shares) : config, kind),
+                        function_of(kind, student)});
     };
     for (const StageKind kind : {StageKind::teacher, StageKind::partition}) add(kind);
     if (config.pairs.count > 0 && config.pairs.path.empty()) add(StageKind::pairs);

@@ -28,7 +28,8 @@ struct Stage {
 
 /// The stages that a config asks for, in order. Students of another size than their teacher have
 /// TSM, which turns out to be unnecessary where the sizes given are the teacher's.
-std::vector<Stage> stages(const RunConfig& config);
+/// Students' steps are those of `shares` (RunContext::shares); without, of equal budgets.
+std::vector<Stage> stages(const RunConfig& config, std::span<const double> shares = {});
 
 /// The training stages of every student, in order.
 std::vector<StageKind> student_stages(const RunConfig& config);

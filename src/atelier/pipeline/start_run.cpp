@@ -7,6 +7,7 @@
 #include "atelier/core/atomic_file.h"
 #include "atelier/core/heap.h"
 #include "atelier/core/log.h"
+#include "atelier/pipeline/budgets.h"
 #include "atelier/pipeline/preflight.h"
 #include "atelier/pipeline/run_status.h"
 
@@ -33,8 +34,11 @@ void start_run(RunContext& context, const StartOptions& options,
     if (ranks.leads() && options.locks) lock.emplace(context.output() / options.lock_folder);
     ranks.barrier();  // the others go on where rank 0 has the folder
     if (!ranks.leads()) return work(context);
-    if (options.lock_folder.empty() || !std::filesystem::exists(context.output() / "run.json"))
-        record_plan(context);
+    // Budgets that are not known yet are recorded with the partition.
+    const auto shares = known_shares(config, *context.raw_data());
+    if ((options.lock_folder.empty() && shares) ||
+        !std::filesystem::exists(context.output() / "run.json"))
+        record_plan(context, shares.value_or(std::vector<double>{}));
     if (options.all_stages) core::log::also_write_to((context.output() / "log.txt").string());
     for (const std::string& warning : warnings) core::log::warning("{}", warning);
     if (!ranks.is_alone())

@@ -1,12 +1,7 @@
 #include "atelier/planning/dry_run.h"
 
-#include <ATen/Parallel.h>
-#include <unistd.h>
-
 #include <algorithm>
-#include <chrono>
 #include <cmath>
-#include <fstream>
 #include <iostream>
 #include <limits>
 #include <map>
@@ -15,249 +10,14 @@
 #include "atelier/core/json_file.h"
 #include "atelier/core/log.h"
 #include "atelier/core/progress.h"
-#include "atelier/core/signals.h"
-#include "atelier/distillation/distribution_matching.h"
-#include "atelier/distillation/score_matching.h"
 #include "atelier/inference/device.h"
-#include "atelier/pipeline/pair_losses.h"
 #include "atelier/pipeline/preflight.h"
-#include "atelier/planning/run_plan.h"
-#include "atelier/training/stepper.h"
+#include "atelier/planning/estimate.h"
+#include "atelier/planning/figures.h"
 
 namespace atelier::planning {
 
 namespace {
-
-constexpr double gib = 1024.0 * 1024 * 1024;
-constexpr double matmul_rate_fraction =
-    0.5;  // of the rate of matrix products, assumed for a U-Net's step (docs/recipes.md)
-constexpr double longest_trial_seconds = 5;    // expected for a step that is still measured
-constexpr double trial_memory_fraction = 0.5;  // a step that is expected to need less is measured
-
-using Clock = std::chrono::steady_clock;
-
-double time_of(const std::function<void()>& work) {
-    const auto start = Clock::now();
-    work();
-    return std::chrono::duration<double>(Clock::now() - start).count();
-}
-
-/// Bytes: on a CPU what this process may use. 0: unknown.
-double available_memory(const pipeline::RunConfig& config, const DryRunOptions& options) {
-    if (options.device_memory_gib > 0) return options.device_memory_gib * gib;
-    if (config.device_memory > 0) return config.device_memory * gib;
-    if (config.device != "cpu")
-        return inference::has_device(config.device) ? inference::memory_of(config.device) : 0;
-    double memory = static_cast<double>(::sysconf(_SC_PHYS_PAGES)) *
-                    static_cast<double>(::sysconf(_SC_PAGESIZE));
-    std::ifstream limit("/sys/fs/cgroup/memory.max");
-    double quota = 0;
-    if (limit >> quota) memory = std::min(memory, quota);
-    return memory;
-}
-
-/// FLOP/s of matrix products in the run's precision.
-double measure_rate(const pipeline::RunConfig& config) {
-    at::NoGradGuard no_gradients;
-    constexpr std::int64_t side = 1024, runs = 3;
-    const auto type = config.compute().type.value_or(at::kFloat);
-    const at::Device device(config.device);
-    const Tensor a = at::ones({side, side}, at::TensorOptions().device(device).dtype(type));
-    double least = 1e9;
-    for (std::int64_t i = 0; i <= runs; ++i)
-        least = std::min(least, time_of([&] { at::matmul(a, a)[0][0].item<float>(); }));
-    return 2.0 * side * side * side / least;
-}
-
-struct Estimate {
-    double bytes = 0,
-           bytes_toggled = 0;              // the latter with activation checkpointing toggled
-    std::int64_t fitting_micro_batch = 0;  // that would fit; 0: none, or not needed
-    double step_seconds = std::nan("");
-    std::string from;
-};
-
-models::Model random_model(const PlannedNetwork& network, at::Device device) {
-    models::Model model = models::init_model(network.config, 0);
-    model.parameters = model.parameters.to(device);
-    return model;
-}
-
-/// Measures the seconds of one step of a stage on noise, after a warm-up step.
-class Trial {
-public:
-    Trial(const pipeline::RunConfig& config, const RunPlan& plan, const PlannedStage& stage)
-        : config_(config),
-          stage_(stage),
-          device_(config.device),
-          teacher_(random_model(plan.networks.front(), device_)),
-          student_(random_model(plan.networks[stage.network], device_)),
-          classes_(plan.label_width) {
-        if (const auto type = config.compute().type)
-            teacher_.parameters = teacher_.parameters.cast_weights(*type);
-    }
-
-    double seconds() {
-        return stage_.fake_updates == 0 ? score_matching_seconds() : distillation_seconds();
-    }
-
-private:
-    double measure(distillation::Stage& stage) const {
-        training::Stepper stepper(stage);
-        stepper.step(0).read();
-        if (core::stop_requested()) throw core::Interrupted("interrupted; nothing was written");
-        return time_of([&] { stepper.step(1).read(); });
-    }
-
-    distillation::BatchSource noise() const {
-        return [this](std::int64_t step) {
-            std::vector<std::int64_t> labels;
-            for (std::int64_t i = 0; i < stage_.batch; ++i)
-                labels.push_back(i % std::max<std::int64_t>(1, classes_));
-            return distillation::LabelledBatch{
-                diffusion::image_noise(1, step * stage_.batch, stage_.batch,
-                                       student_.network.data_shape),
-                labels};
-        };
-    }
-
-    double score_matching_seconds() {
-        const auto teacher = teacher_.denoiser(config_.compute());
-        const bool tsm = stage_.kind == pipeline::StageKind::tsm;
-        distillation::ScoreMatching matching(
-            {student_.network, student_.parameters, tsm ? &teacher : nullptr, noise(),
-             conditions()},
-            {.steps = 2, .batch = stage_.batch, .micro_batch = stage_.micro_batch}, context());
-        return measure(matching);
-    }
-
-    double distillation_seconds() {
-        backends::Parameters fake = student_.parameters.clone();
-        if (stage_.kind == pipeline::StageKind::adm)
-            fake.merge(distillation::init_head(student_.network, 0).to(device_), "");
-        distillation::MatchingSettings settings = config_.matching(stage_.kind);
-        settings.steps = 2;
-        const auto pairs = [this, real = noise()](std::int64_t step) {
-            const distillation::LabelledBatch batch = real(step);
-            return distillation::PairBatch{batch.samples, batch.samples, batch.labels};
-        };
-        const auto teacher = teacher_.denoiser(config_.compute());
-        const auto classes = static_cast<std::size_t>(std::max<std::int64_t>(1, classes_));
-        distillation::DistributionMatching matching({student_.network,
-                                                     student_.parameters,
-                                                     student_.network,
-                                                     fake,
-                                                     teacher,
-                                                     {std::vector<double>(classes, 1.0)},
-                                                     noise(),
-                                                     pairs,
-                                                     pair_loss(),
-                                                     conditions()},
-                                                    settings, context());
-        return measure(matching);
-    }
-
-    /// Noise in place of token states, for networks that attend to those.
-    std::optional<diffusion::ConditionTable> conditions() const {
-        const networks::Network& network = student_.network;
-        if (network.tokens == 0) return std::nullopt;
-        const Tensor rows =
-            diffusion::image_noise(2, 0, classes_ + 1, {network.tokens, network.label_dim});
-        return diffusion::ConditionTable::embeddings(rows.narrow(0, 0, classes_), rows[classes_]);
-    }
-
-    distillation::StageContext context() const {
-        return {student_.noise, config_.compute(), static_cast<std::uint64_t>(config_.seed),
-                "dry-run"};
-    }
-
-    /// Pseudo-Huber where the weights of the configured loss do not exist yet.
-    distillation::RegressionLoss pair_loss() const {
-        try {
-            return pipeline::pair_loss(config_, stage_.kind,
-                                       config_.probe.classifier.empty()
-                                           ? config_.evaluation.classifier
-                                           : config_.probe.classifier,
-                                       device_);
-        } catch (const core::Error&) {
-            return distillation::pseudo_huber;
-        }
-    }
-
-    const pipeline::RunConfig& config_;
-    const PlannedStage& stage_;
-    at::Device device_;
-    models::Model teacher_, student_;
-    std::int64_t classes_;
-};
-
-/// The largest micro-batch that fits, halving `first`; 0 where none does.
-std::int64_t largest_micro_batch(const PlannedStage& stage, std::int64_t first, double base_bytes,
-                                 double memory, bool recompute) {
-    for (std::int64_t n = first; n >= 1; n /= 2) {
-        if (base_bytes + stage.bytes(n, recompute) <= memory) return n;
-    }
-    return 0;
-}
-
-class Estimator {
-public:
-    Estimator(const pipeline::RunConfig& config, const RunPlan& plan, const DryRunOptions& options)
-        : config_(config),
-          plan_(plan),
-          memory_(available_memory(config, options)),
-          base_bytes_(own_bytes(execution_mode(config, false))) {
-        const bool here = inference::has_device(config.device);
-        if (options.tflops > 0) {
-            rate_ = options.tflops * 1e12;
-            rate_description_ = fmt::format("{} TFLOP/s, as given", options.tflops);
-        } else if (here) {
-            at::set_num_threads(static_cast<int>(config.threads));
-            rate_ = matmul_rate_fraction * measure_rate(config);
-            rate_description_ = fmt::format(
-                "{:.3g} TFLOP/s, half of what matrix products reach here", rate_ / 1e12);
-            may_run_trials_ = true;
-        } else {
-            rate_description_ = fmt::format(
-                "no device {} here, so times are not estimated; give --tflops", config.device);
-        }
-    }
-
-    double memory() const { return memory_; }
-    const std::string& rate_description() const { return rate_description_; }
-
-    Estimate of(const PlannedStage& stage) const {
-        Estimate estimate;
-        const bool recompute = config_.activation_checkpointing;
-        estimate.bytes = base_bytes_ + stage.bytes(stage.micro_batch, recompute);
-        estimate.bytes_toggled = base_bytes_ + stage.bytes(stage.micro_batch, !recompute);
-        if (memory_ > 0 && estimate.bytes > memory_)
-            estimate.fitting_micro_batch =
-                largest_micro_batch(stage, stage.micro_batch, base_bytes_, memory_, recompute);
-        if (rate_ > 0) estimate.step_seconds = stage.flops / rate_;
-        estimate.from = "work and rate";
-        const bool fits = estimate.bytes < trial_memory_fraction * memory_;
-        if (may_run_trials_ && fits && estimate.step_seconds < longest_trial_seconds) {
-            at::set_num_threads(static_cast<int>(stage.kind == pipeline::StageKind::teacher
-                                                     ? config_.threads
-                                                     : config_.students.threads));
-            estimate.step_seconds = Trial(config_, plan_, stage).seconds();
-            estimate.from = "a step, measured";
-        }
-        return estimate;
-    }
-
-private:
-    const pipeline::RunConfig& config_;
-    const RunPlan& plan_;
-    double memory_, base_bytes_, rate_ = 0;
-    std::string rate_description_;
-    bool may_run_trials_ = false;
-};
-
-nlohmann::json number_or_null(double value) {
-    return std::isfinite(value) ? nlohmann::json(value) : nlohmann::json();
-}
 
 RankPlan ranks_of(const RunPlan& plan, const PlannedStage& stage, const Estimate& estimate,
                   const RankSettings& settings) {
@@ -280,7 +40,7 @@ nlohmann::json json_of(const RankPlan& ranks, std::int64_t steps) {
 }
 
 nlohmann::json json_of(const RunPlan& plan, const std::vector<Estimate>& estimates,
-                       const pipeline::RunConfig& config, const Estimator& estimator,
+                       const pipeline::RunConfig& config, const DeviceProfile& device,
                        const RankSettings& settings) {
     nlohmann::json networks = nlohmann::json::array(), stages = nlohmann::json::array();
     for (const PlannedNetwork& network : plan.networks) {
@@ -311,12 +71,14 @@ nlohmann::json json_of(const RunPlan& plan, const std::vector<Estimate>& estimat
               config.activation_checkpointing ? estimate.bytes_toggled : estimate.bytes},
              {"seconds_a_step", number_or_null(estimate.step_seconds)},
              {"seconds_from", estimate.from},
-             {"seconds", number_or_null(estimate.step_seconds *
-                                        static_cast<double>(stage.steps * stage.times))}});
+             {"seconds",
+              number_or_null(estimate.step_seconds * static_cast<double>(stage.all_steps()))}});
+        if (!stage.steps_of_each.empty()) stages.back()["steps_of_each"] = stage.steps_of_each;
         if (settings.ranks > 1)
             stages.back()["ranks"] =
                 json_of(ranks_of(plan, stage, estimate, settings), stage.steps);
     }
+    const nlohmann::json budgets = plan.shares ? nlohmann::json(*plan.shares) : nlohmann::json();
     return {{"data", plan.data_description},
             {"data_shape", plan.spec.shape},
             {"classes", plan.classes},
@@ -327,22 +89,15 @@ nlohmann::json json_of(const RunPlan& plan, const std::vector<Estimate>& estimat
             {"samples", plan.samples},
             {"teacher", plan.teacher_description},
             {"students", config.partition.students},
+            {"budgets", budgets},
             {"device", config.device},
-            {"device_memory_bytes", estimator.memory()},
+            {"device_memory_bytes", device.memory},
             {"precision", config.precision},
             {"activation_checkpointing", config.activation_checkpointing},
-            {"rate", estimator.rate_description()},
+            {"rate", device.rate_description},
             {"ranks", settings.ranks},
             {"networks", networks},
             {"stages", stages}};
-}
-
-std::string format_count(double count) {
-    for (const auto& [size, letter] :
-         {std::pair{1e18, 'E'}, {1e15, 'P'}, {1e12, 'T'}, {1e9, 'G'}, {1e6, 'M'}, {1e3, 'k'}}) {
-        if (count >= size) return fmt::format("{:.4g} {}", count / size, letter);
-    }
-    return fmt::format("{:.4g} ", count);
 }
 
 std::string format_images(double count) { return count > 0 ? format_count(count) : "none"; }
@@ -353,10 +108,14 @@ std::string describe_conditioning(const RunPlan& plan) {
     return plan.classes > 0 ? fmt::format("{} classes", plan.classes) : "no labels";
 }
 
-/// "81000 generator updates", "400000 steps".
+/// "81000 generator updates", "400000 steps", "900 to 4000 (2000 on average) generator updates".
 std::string format_length(const PlannedStage& stage) {
-    return fmt::format("{} {}", stage.steps,
-                       stage.fake_updates > 0 ? "generator updates" : "steps");
+    const auto [fewest, most] = std::ranges::minmax_element(stage.steps_of_each);
+    const bool differ = fewest != stage.steps_of_each.end() && *fewest != *most;
+    const std::string count =
+        differ ? fmt::format("{} to {} ({} on average)", *fewest, *most, stage.steps)
+               : std::to_string(stage.steps);
+    return fmt::format("{} {}", count, stage.fake_updates > 0 ? "generator updates" : "steps");
 }
 
 /// The work of each student's stages, by the network that the students share.
@@ -395,7 +154,7 @@ std::string describe_ranks(const PlannedStage& stage, const RankPlan& ranks,
 }
 
 void print(const RunPlan& plan, const std::vector<Estimate>& estimates,
-           const pipeline::RunConfig& config, const Estimator& estimator,
+           const pipeline::RunConfig& config, const DeviceProfile& device,
            const RankSettings& settings) {
     const bool latent = plan.spec.kind == data::SampleSpec::Kind::latent;
     std::cout << fmt::format("data      {}; {} {}, {}\nteacher   {}\n", plan.data_description,
@@ -403,24 +162,26 @@ void print(const RunPlan& plan, const std::vector<Estimate>& estimates,
                              describe_conditioning(plan), plan.teacher_description);
     std::cout << fmt::format(
         "device    {}{}, precision {}, activation checkpointing {}\n", config.device,
-        estimator.memory() > 0 ? fmt::format(" with {:.4g} GiB", estimator.memory() / gib)
-                               : ", memory not known (--device-memory)",
+        device.memory > 0 ? fmt::format(" with {:.4g} GiB", device.memory / gib)
+                          : ", memory not known (--device-memory)",
         config.precision, config.activation_checkpointing ? "on" : "off");
-    std::cout << fmt::format("rate      {}\n\nnetworks\n", estimator.rate_description());
+    std::cout << fmt::format("rate      {}\n\nnetworks\n", device.rate_description);
     for (const PlannedNetwork& network : plan.networks) {
         std::cout << fmt::format("  {:<22} {:<10} {:>14} parameters  {:>10}FLOP per evaluation\n",
                                  network.who, network.network.architecture, network.parameters,
                                  format_count(network.flops));
     }
     std::cout << "\nstages\n";
+    if (!plan.shares)
+        std::cout << "  updates of DM and ADM are the students' mean: how students.budget divides "
+                     "them is known once the partition is made\n";
     double total = 0, work = 0;
     for (std::size_t i = 0; i < plan.stages.size(); ++i) {
         const PlannedStage& stage = plan.stages[i];
         const Estimate& estimate = estimates[i];
-        const double times = static_cast<double>(stage.times),
-                     seconds = estimate.step_seconds * static_cast<double>(stage.steps);
-        total += times * seconds;
-        work += times * stage.flops * static_cast<double>(stage.steps);
+        const double seconds = estimate.step_seconds * static_cast<double>(stage.steps);
+        total += estimate.step_seconds * static_cast<double>(stage.all_steps());
+        work += stage.flops * static_cast<double>(stage.all_steps());
         const bool matching = stage.fake_updates > 0;
         std::string fake_updates_text;
         if (matching)
@@ -494,25 +255,23 @@ void dry_run(pipeline::LoadedConfig loaded, const DryRunOptions& options) {
     for (const std::string& warning : pipeline::check_before_training(loaded, raw.get()))
         core::log::warning("{}", warning);
     raw.reset();
-    const Estimator estimator(loaded.config, plan, options);
+    const DeviceProfile device =
+        profile_device(loaded.config, options.device_memory_gib, options.tflops);
     std::vector<Estimate> estimates;
-    for (const PlannedStage& stage : plan.stages) {
-        if (core::stop_requested()) throw core::Interrupted("interrupted; nothing was written");
-        estimates.push_back(estimator.of(stage));
-    }
+    for (const PlannedStage& stage : plan.stages)
+        estimates.push_back(estimate(loaded.config, plan, stage, device));
     if (options.json)
-        std::cout << core::json_text(
-                         json_of(plan, estimates, loaded.config, estimator, options.ranks))
+        std::cout << core::json_text(json_of(plan, estimates, loaded.config, device, options.ranks))
                   << std::endl;
-    else print(plan, estimates, loaded.config, estimator, options.ranks);
-    check_memory(plan, estimates, loaded.config, estimator.memory());
+    else print(plan, estimates, loaded.config, device, options.ranks);
+    check_memory(plan, estimates, loaded.config, device.memory);
 }
 
 std::string advice_on_memory(const pipeline::LoadedConfig& loaded, const std::string& stage) {
     const pipeline::RunConfig& config = loaded.config;
     const RunPlan plan = plan_run(loaded);
     const double there = inference::memory_of(config.device),
-                 memory = there > 0 ? there : available_memory(config, {}),
+                 memory = there > 0 ? there : available_memory(config, 0),
                  base = own_bytes(execution_mode(config, false));
     const bool recompute = config.activation_checkpointing;
     std::int64_t now = 0, fitting = std::numeric_limits<std::int64_t>::max();

@@ -1,6 +1,7 @@
 #include "atelier/planning/run_plan.h"
 
 #include <algorithm>
+#include <cmath>
 
 #include <fmt/ranges.h>
 
@@ -9,6 +10,7 @@
 #include "atelier/data/captioned_images.h"
 #include "atelier/data/prompt_list.h"
 #include "atelier/data/toy_points.h"
+#include "atelier/pipeline/budgets.h"
 #include "atelier/pipeline/caption_table.h"
 #include "atelier/pipeline/latent_data.h"
 #include "atelier/pipeline/make_stages.h"
@@ -44,6 +46,7 @@ void describe_latents(const pipeline::RunConfig& config, RunPlan& plan) {
     if (!data_exists(config.data_path)) return;
     const auto data = data::open_dataset({.path = config.data_path, .split = "train", .limit = 0});
     plan.samples = data->size();
+    plan.shares = pipeline::known_shares(config, *data);
     plan.data_description = fmt::format("{}: {} {}", config.data_path, plan.samples,
                                         data->has_samples() ? "images" : "prompts");
 }
@@ -58,6 +61,7 @@ void describe_data(const pipeline::RunConfig& config, RunPlan& plan) {
         plan.label_width = pipeline::label_width(config, *data);
         plan.captions = !data->captions().empty();
         plan.samples = data->size();
+        plan.shares = pipeline::known_shares(config, *data);
         plan.data_description = fmt::format("{}: {} samples", config.data_path, plan.samples);
         pipeline::check_data(plan.spec, plan.classes, config);
         return;
@@ -212,6 +216,25 @@ PlannedStage matching_stage(const pipeline::RunConfig& config, const pipeline::S
     return stage;
 }
 
+/// The steps of each student of a group in the stage that was planned last, where they differ.
+void add_budgets(const pipeline::RunConfig& config, const Group& group,
+                 const std::vector<pipeline::Stage>& stages, RunPlan& plan) {
+    if (!plan.shares || plan.shares->empty()) return;
+    PlannedStage& planned = plan.stages.back();
+    for (const std::int64_t k : group.students) {
+        const auto mine = std::ranges::find_if(stages, [&](const pipeline::Stage& stage) {
+            return stage.kind == planned.kind && stage.student == k;
+        });
+        planned.steps_of_each.push_back(mine->work->steps);
+    }
+    const double mean =
+                     static_cast<double>(planned.all_steps()) / static_cast<double>(planned.times),
+                 of_equal = mean / static_cast<double>(config.matching(planned.kind).steps);
+    planned.real_images *= of_equal;
+    planned.generated_images *= of_equal;
+    planned.steps = std::llround(mean);
+}
+
 /// Plans the stages of every group of students of one size.
 void add_students(const pipeline::LoadedConfig& loaded, const std::vector<pipeline::Stage>& stages,
                   int shares, RunPlan& plan) {
@@ -228,7 +251,9 @@ void add_students(const pipeline::LoadedConfig& loaded, const std::vector<pipeli
             plan.stages.push_back(tsm ? tsm_stage(of, stage, teacher, student, shares)
                                       : matching_stage(of, stage, teacher, student, shares));
             plan.stages.back().network = plan.networks.size() - 1;
+            plan.stages.back().of_trunk = stage.student == pipeline::trunk;
             plan.stages.back().times = static_cast<std::int64_t>(group.students.size());
+            if (!tsm && !plan.stages.back().of_trunk) add_budgets(of, group, stages, plan);
         }
     };
     const std::vector<Group> groups = groups_of(config, teacher_json);
@@ -260,7 +285,9 @@ RunPlan plan_run(const pipeline::LoadedConfig& loaded, std::int64_t ranks) {
         conditions::partition_classes(request);
     }
     plan.networks.push_back(network_of("teacher", teacher_config(loaded, plan), loaded.path));
-    const std::vector<pipeline::Stage> stages = pipeline::stages(config);
+    if (config.students.budget == pipeline::Budget::equal) plan.shares.emplace();
+    const std::vector<pipeline::Stage> stages =
+        pipeline::stages(config, plan.shares.value_or(std::vector<double>{}));
     for (const pipeline::Stage& stage : stages) {
         if (stage.kind == pipeline::StageKind::teacher && stage.work)
             plan.stages.push_back(teacher_stage(config, stage, plan.networks.front(), shares));

@@ -1,6 +1,7 @@
 #pragma once
 
 #include <functional>
+#include <numeric>
 #include <optional>
 
 #include "atelier/models/model_directory.h"
@@ -22,7 +23,10 @@ struct PlannedNetwork {
 struct PlannedStage {
     pipeline::StageKind kind;
     std::size_t network = 0;  // index of the trained network in RunPlan::networks
+    bool of_trunk = false;
+    /// `times` networks; `steps` of each, or the mean, rounded, where budgets differ.
     std::int64_t times = 1, steps = 0, batch = 0, micro_batch = 0;
+    std::vector<std::int64_t> steps_of_each;       // where budgets differ; else empty
     std::int64_t fake_updates = 0;                 // per step; 0 where there is no fake score
     double real_images = 0, generated_images = 0;  // seen by each network
     double flops = 0;                              // per step
@@ -31,6 +35,11 @@ struct PlannedStage {
     std::function<double(std::int64_t micro_batch, bool recompute)> bytes;
 
     std::string name() const { return pipeline::name_of(kind); }
+    /// Of all `times` networks.
+    std::int64_t all_steps() const {
+        if (steps_of_each.empty()) return times * steps;
+        return std::accumulate(steps_of_each.begin(), steps_of_each.end(), std::int64_t{0});
+    }
 };
 
 struct RunPlan {
@@ -41,6 +50,8 @@ struct RunPlan {
         0;  // of the conditioning: classes, or the width of a caption's embedding
     bool captions = false;
     std::string data_description, teacher_description;
+    /// The students' budgets (pipeline::known_shares); unset where they differ and are not known.
+    std::optional<std::vector<double>> shares;
     std::vector<PlannedNetwork> networks;  // the teacher first
     std::vector<PlannedStage> stages;
 };

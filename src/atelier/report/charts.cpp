@@ -97,23 +97,31 @@ std::vector<metrics::Point> smoothed(const std::vector<metrics::Point>& points, 
 
 void draw_line(Svg& svg, const std::vector<metrics::Point>& points, std::size_t index,
                const Axis& x, const Axis& y, double opacity) {
-    std::string d;
-    bool connected = false;
-    for (const metrics::Point& point : points) {
-        const bool visible = drawable(point, y.logarithmic);
-        // An isolated point becomes a dot: a line of zero length with round caps.
-        if (visible)
-            d += fmt::format("{}{:.1f} {:.1f}{}", connected ? "L" : "M", x.position(point[0]),
-                             y.position(point[1]), connected ? "" : "h0");
-        connected = visible;
+    std::string lines, dots;
+    const auto visible = [&](std::size_t i) {
+        return i < points.size() && drawable(points[i], y.logarithmic);
+    };
+    for (std::size_t i = 0; i < points.size(); ++i) {
+        if (!visible(i)) continue;
+        const bool connected = i > 0 && visible(i - 1);
+        const std::string place =
+            fmt::format("{:.1f} {:.1f}", x.position(points[i][0]), y.position(points[i][1]));
+        // A line of zero length with round caps is a dot.
+        if (!connected && !visible(i + 1)) dots += "M" + place + "h0";
+        else lines += (connected ? "L" : "M") + place;
     }
-    const char* dashes = index < 8    ? ""
-                         : index < 16 ? " stroke-dasharray=\"6 4\""
-                                      : " stroke-dasharray=\"1.5 4\"";
-    svg.path(d, fmt::format("fill=\"none\" stroke=\"{}\" stroke-width=\"1.8\" "
-                            "stroke-opacity=\"{:g}\" stroke-linejoin=\"round\" "
-                            "stroke-linecap=\"round\"{}",
-                            group_colour(index), opacity, dashes));
+    if (!lines.empty())
+        svg.path(lines, fmt::format("fill=\"none\" {} stroke-width=\"1.8\" "
+                                    "stroke-opacity=\"{:g}\" stroke-linejoin=\"round\" "
+                                    "stroke-linecap=\"round\"",
+                                    line_attributes(index), opacity));
+    // Few are easily overlooked; many, where a line is broken all along, would cover each other.
+    constexpr std::ptrdiff_t few = 20;
+    const char* size = std::ranges::count(dots, 'M') > few ? "2.5" : "7";
+    if (!dots.empty())
+        svg.path(dots, fmt::format("stroke=\"{}\" stroke-width=\"{}\" stroke-opacity=\"{:g}\" "
+                                   "stroke-linecap=\"round\"",
+                                   group_colour(index), size, opacity));
 }
 
 /// A long series is drawn as its pale extremes with the running mean on top.
@@ -137,6 +145,13 @@ void draw_axes(Svg& svg, const LineChart& chart, const Axis& x, const Axis& y) {
         const double at = x.position(tick.value);
         svg.line(at, y.begin, at, y.begin + 4, 0.5);
         svg.text(at, y.begin + 17, tick.text, Svg::Anchor::middle);
+    }
+    for (const LineChart::Mark& mark : chart.marks) {
+        if (mark.x <= x.least || mark.x >= x.most) continue;
+        const double at = x.position(mark.x);
+        svg.path(fmt::format("M{:.1f} {:.1f}V{:.1f}", at, y.begin, y.end),
+                 "stroke=\"currentColor\" stroke-opacity=\"0.5\" stroke-dasharray=\"2 3\"");
+        svg.text(at + 4, y.end + 11, mark.name);
     }
     svg.line(x.begin, y.begin, x.end, y.begin, 0.5);
     svg.text((x.begin + x.end) / 2, y.begin + 34, chart.x_label, Svg::Anchor::middle);
@@ -216,8 +231,9 @@ std::string line_chart(const LineChart& chart) {
     if (x_bounds.most == x_bounds.least) x_bounds = padded(x_bounds, false);
 
     const std::vector<std::string> names = names_of(chart.series);
-    const Legend legend(names.size() > 1 ? names : std::vector<std::string>{},
-                        chart_width - left_margin - right_margin);
+    const bool several = std::ranges::count_if(names, [](const auto& n) { return !n.empty(); }) > 1;
+    const Legend legend(several ? names : std::vector<std::string>{},
+                        chart_width - left_margin - right_margin, Legend::Marks::lines);
     const double top = top_margin + legend.height(), bottom = top + plot_height;
     const Axis x{x_bounds.least, x_bounds.most, left_margin, chart_width - right_margin};
     const Axis y{y_bounds.least, y_bounds.most, bottom, top, logarithmic};

@@ -12,17 +12,24 @@
 namespace atelier::report {
 
 struct Series {
-    std::string name;
+    std::string name;  // empty: not in the legend
     std::vector<metrics::Point> points;
 };
 
 struct LineChart {
+    /// A named vertical line, drawn where it lies between the ends of the axis.
+    struct Mark {
+        double x;
+        std::string name;
+    };
     std::string title, x_label, y_label;
     std::vector<Series> series;
     bool log_y = false;  // values <= 0 are left out
+    std::vector<Mark> marks{};
 };
 
-/// Lines over common axes; non-finite values break a line. Series of more than 400 points are
+/// Lines over common axes; non-finite values break a line, and a value between two of them, or at
+/// the end beside one, is a dot. Series of more than 400 points are
 /// thinned to their extremes, drawn pale, with the running mean on top.
 std::string line_chart(const LineChart& chart);
 

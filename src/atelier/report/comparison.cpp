@@ -26,6 +26,12 @@ std::string evaluations_text(const nlohmann::json& result) {
                : fmt::format("{} ({})", count, sampler.substr(0, sampler.find(',')));
 }
 
+/// "0.829 M", and of networks of fewer than ten thousand "826".
+std::string parameters_text(double count) {
+    constexpr double few = 1e4;
+    return count < few ? fmt::format("{:.0f}", count) : fmt::format("{:.3g} M", count / 1e6);
+}
+
 std::string latency_text(const nlohmann::json& result) {
     if (!result.contains("latency")) return "-";
     return fmt::format("{:.2f}", 1000 * result["latency"]["median_seconds"].get<double>());
@@ -74,25 +80,25 @@ std::string protocol_text(const nlohmann::json& results) {
 
 std::vector<std::pair<std::string, std::string>> metric_columns(const nlohmann::json& results) {
     static const std::vector<std::pair<std::string, std::string>> known{
-        {"fid", "FID ↓"},
-        {"kid", "KID ↓"},
-        {"inception_score", "Inception Score ↑"},
-        {"feature_distance", "feature distance ↓"},
-        {"kernel_feature_distance", "kernel distance ↓"},
-        {"pixel_distance", "pixel distance ↓"},
-        {"kernel_pixel_distance", "kernel pixel distance ↓"},
-        {"sliced_wasserstein", "sliced Wasserstein ↓"},
-        {"mmd_squared", "MMD² ↓"},
-        {"modes_reached", "modes reached ↑"},
-        {"worst_mode", "worst mode's share ↑"},
-        {"strays", "strays ↓"},
-        {"clip_score", "CLIP score ↑"},
-        {"precision", "precision ↑"},
-        {"recall", "recall ↑"},
-        {"density", "density ↑"},
-        {"coverage", "coverage ↑"},
-        {"class_agreement", "class agreement ↑"},
-        {"paraphrase_stability", "paraphrases to one student ↑"}};
+        {"fid", "FID\u00a0↓"},
+        {"kid", "KID\u00a0↓"},
+        {"inception_score", "Inception Score\u00a0↑"},
+        {"feature_distance", "feature distance\u00a0↓"},
+        {"kernel_feature_distance", "kernel distance\u00a0↓"},
+        {"pixel_distance", "pixel distance\u00a0↓"},
+        {"kernel_pixel_distance", "kernel pixel distance\u00a0↓"},
+        {"sliced_wasserstein", "sliced Wasserstein\u00a0↓"},
+        {"mmd_squared", "MMD²\u00a0↓"},
+        {"modes_reached", "modes reached\u00a0↑"},
+        {"worst_mode", "worst mode's share\u00a0↑"},
+        {"strays", "strays\u00a0↓"},
+        {"clip_score", "CLIP score\u00a0↑"},
+        {"precision", "precision\u00a0↑"},
+        {"recall", "recall\u00a0↑"},
+        {"density", "density\u00a0↑"},
+        {"coverage", "coverage\u00a0↑"},
+        {"class_agreement", "class agreement\u00a0↑"},
+        {"paraphrase_stability", "paraphrases to one student\u00a0↑"}};
     // Attributes of captions have the names that the user gave them.
     constexpr std::string_view suffix = "_agreement";
     std::set<std::string> attributes;
@@ -105,7 +111,7 @@ std::vector<std::pair<std::string, std::string>> metric_columns(const nlohmann::
     std::vector<std::pair<std::string, std::string>> columns = known;
     const auto add = [&](const std::string& key) {
         columns.insert(std::prev(columns.end()),
-                       {key, key.substr(0, key.size() - suffix.size()) + " agreement ↑"});
+                       {key, key.substr(0, key.size() - suffix.size()) + " agreement\u00a0↑"});
     };
     for (const std::string& key : attributes) add(key);
     if (attributes.size() > 1) add("mean_agreement");
@@ -141,7 +147,7 @@ Table comparison_table(const nlohmann::json& results) {
         std::vector<std::string> row{name.get<std::string>()};
         if (parameters)
             row.push_back(result.contains("parameters")
-                              ? fmt::format("{:.3g} M", result["parameters"].get<double>() / 1e6)
+                              ? parameters_text(result["parameters"].get<double>())
                               : "-");
         if (evaluations)
             row.push_back(result.contains("evaluations") ? evaluations_text(result) : "-");

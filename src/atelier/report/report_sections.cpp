@@ -18,6 +18,7 @@
 #include "atelier/report/caption_report.h"
 #include "atelier/report/charts.h"
 #include "atelier/report/comparison.h"
+#include "atelier/report/training_charts.h"
 
 namespace atelier::report {
 
@@ -162,33 +163,11 @@ std::vector<fs::path> stage_metrics(const RunModels& run) {
     return found;
 }
 
-struct Curve {
-    const char *metric, *caption, *y_label;
-    bool log_y;
-};
-
-/// One metric of every stage that logs it; the teacher gets its own chart, since it trains for many
-/// more steps than the students.
-void add_curves(std::vector<report::Figure>& figures, const RunModels& run, const Curve& of) {
-    for (const bool teacher : {true, false}) {
-        report::LineChart chart{.title = of.caption,
-                                .x_label = "step",
-                                .y_label = of.y_label,
-                                .series = {},
-                                .log_y = of.log_y};
-        for (const fs::path& path : stage_metrics(run)) {
-            const std::string name = stage_name(run, path);
-            auto curve = report::curve_named(report::curves_from_jsonl(path), of.metric);
-            if (!curve || (name == "teacher") != teacher) continue;
-            curve->name = name;
-            chart.series.push_back(*curve);
-        }
-        if (chart.series.empty()) continue;
-        const std::string source =
-            chart.series.size() == 1 ? chart.series.front().name : "students";
-        figures.push_back(
-            {report::line_chart(chart), {}, fmt::format("{} ({})", of.caption, source)});
-    }
+std::vector<report::StageCurves> stage_curves(const RunModels& run) {
+    std::vector<report::StageCurves> stages;
+    for (const fs::path& path : stage_metrics(run))
+        stages.push_back({stage_name(run, path), report::curves_from_jsonl(path)});
+    return stages;
 }
 
 /// Adds findings derived from the evaluation metrics.
@@ -355,7 +334,7 @@ void add_partition(report::Report& report, const RunModels& run) {
 void add_training(report::Report& report, const RunModels& run) {
     if (stage_metrics(run).empty()) return;
     report.add_heading("Training");
-    static constexpr Curve curves[]{
+    const report::Curve curves[]{
         {"probe_distance", "Distance of the probe samples to the training data", "distance", true},
         {"loss", "Denoising loss", "loss", true},
         {"fake_loss", "Loss of the fake score", "loss", true},
@@ -364,7 +343,11 @@ void add_training(report::Report& report, const RunModels& run) {
         {"fake_lag", "The fake score's error over the teacher's on generated samples", "ratio",
          false}};
     std::vector<report::Figure> figures;
-    for (const Curve& curve : curves) add_curves(figures, run, curve);
+    const std::vector<report::StageCurves> stages = stage_curves(run);
+    for (const report::Curve& curve : curves) {
+        for (const report::LineChart& chart : report::training_charts(stages, curve))
+            figures.push_back({report::line_chart(chart), {}, chart.title});
+    }
     report.add_figures(figures);
     std::vector<distillation::Finding> findings;
     judge_figures(merged_evaluations(run.folder), findings);

@@ -39,9 +39,11 @@ table { border-collapse: collapse; font-size: .9rem; font-variant-numeric: tabul
 caption { text-align: left; color: var(--faint); padding-bottom: .4rem; }
 th, td { padding: .35rem .8rem .35rem 0; border-bottom: 1px solid var(--rule); text-align: left;
     vertical-align: baseline; }
-th { font-weight: 600; color: var(--faint); white-space: nowrap; }
-td:first-child { min-width: 8.5rem; }
-.number { text-align: right; white-space: nowrap; }
+th { font-weight: 600; color: var(--faint); vertical-align: bottom; }
+td:first-child, th:first-child { min-width: 6.5rem; position: sticky; left: 0;
+    background: var(--ground); }
+.number { text-align: right; }
+td.number { white-space: nowrap; }
 tr.best td { font-weight: 650; color: var(--good); }
 .figures { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(100%, 21rem), 1fr));
     gap: 1.2rem; align-items: start; margin: 1rem 0; }
@@ -65,7 +67,10 @@ details { margin: .8rem 0; background: var(--panel); border-radius: .5rem; paddi
 summary { cursor: pointer; color: var(--accent); }
 pre { overflow-x: auto; font: .82rem/1.45 ui-monospace, "SF Mono", Menlo, Consolas, monospace;
     margin: .6rem 0 .2rem; }
-@media print { nav { display: none; } h2 { break-after: avoid; } figure, table, li {
+@media (max-width: 34rem) { table { font-size: .82rem; min-width: 0; }
+    th, td { padding-right: .5rem; } }
+@media print { nav { display: none; } .scroll { overflow: visible; }
+    table { font-size: .75rem; } h2 { break-after: avoid; } figure, table, li {
     break-inside: avoid; } }
 )css";
 

@@ -23,6 +23,13 @@ bool continues_letter(char c) { return (static_cast<unsigned char>(c) & 0xC0) ==
 
 std::string_view group_colour(std::size_t group) { return colours[group % colours.size()]; }
 
+std::string line_attributes(std::size_t group) {
+    static constexpr std::array<std::string_view, 3> dashes{"", " stroke-dasharray=\"6 4\"",
+                                                            " stroke-dasharray=\"1.5 4\""};
+    const std::size_t round = std::min(group / colours.size(), dashes.size() - 1);
+    return fmt::format("stroke=\"{}\"{}", group_colour(group), dashes[round]);
+}
+
 std::array<std::uint8_t, 3> group_rgb(std::size_t group) {
     std::array<std::uint8_t, 3> rgb{};
     const std::string_view text = group_colour(group);
@@ -73,24 +80,30 @@ double text_width(std::string_view text) {
                                                        text, continues_letter)));
 }
 
-Legend::Legend(const std::vector<std::string>& names, double width) {
+Legend::Legend(const std::vector<std::string>& names, double width, Marks marks) : marks_(marks) {
     double x = 0, y = 0;
-    for (const std::string& name : names) {
+    for (std::size_t group = 0; group < names.size(); ++group) {
+        const std::string& name = names[group];
+        if (name.empty()) continue;
         const double entry_width = 18 + text_width(name) + 12;
         if (x > 0 && x + entry_width > width) {
             x = 0;
             y += row_height;
         }
-        entries_.push_back({name, x, y});
+        entries_.push_back({name, group, x, y});
         x += entry_width;
     }
-    height_ = names.empty() ? 0 : y + row_height;
+    height_ = entries_.empty() ? 0 : y + row_height;
 }
 
 void Legend::draw(Svg& svg, double x, double y) const {
-    for (std::size_t i = 0; i < entries_.size(); ++i) {
-        svg.rect(x + entries_[i].x, y + entries_[i].y + 2, 12, 10, group_colour(i));
-        svg.text(x + entries_[i].x + 17, y + entries_[i].y + 11, entries_[i].name);
+    for (const Entry& entry : entries_) {
+        if (marks_ == Marks::patches)
+            svg.rect(x + entry.x, y + entry.y + 2, 12, 10, group_colour(entry.group));
+        else
+            svg.path(fmt::format("M{:.1f} {:.1f}h14", x + entry.x - 1, y + entry.y + 7),
+                     "stroke-width=\"2.6\" " + line_attributes(entry.group));
+        svg.text(x + entry.x + 17, y + entry.y + 11, entry.name);
     }
 }
 

@@ -13,6 +13,9 @@ namespace atelier::report {
 /// "#3b82c4", one of eight, repeating.
 std::string_view group_colour(std::size_t group);
 
+/// Presentation attributes of a group's lines: its colour, and dashes where colours repeat.
+std::string line_attributes(std::size_t group);
+
 /// The same colour as red, green, blue.
 std::array<std::uint8_t, 3> group_rgb(std::size_t group);
 
@@ -42,19 +45,24 @@ private:
 /// The approximate width of `text` in a drawing.
 double text_width(std::string_view text);
 
-/// Names beside patches of the groups' colours, wrapped into rows of at most `width`.
+/// Names beside patches of the groups' colours, or pieces of their lines, wrapped into rows of at
+/// most `width`. A group without a name is left out.
 class Legend {
 public:
-    Legend(const std::vector<std::string>& names, double width);
+    enum class Marks { patches, lines };
+
+    Legend(const std::vector<std::string>& names, double width, Marks marks = Marks::patches);
     double height() const { return height_; }
     void draw(Svg& svg, double x, double y) const;
 
 private:
     struct Entry {
         std::string name;
+        std::size_t group;
         double x, y;
     };
     std::vector<Entry> entries_;
+    Marks marks_;
     double height_ = 0;
 };
 
