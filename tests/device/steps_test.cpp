@@ -1,5 +1,6 @@
 #include <gtest/gtest.h>
 
+#include <cmath>
 #include <mutex>
 #include <set>
 
@@ -209,40 +210,66 @@ TEST(Steps, in_micro_batches_wait_once_for_each_update_where_their_sum_is_exact)
     }
 }
 
-TEST(Steps, in_micro_batches_are_summed_as_on_the_host) {
-    // Gradients that are far larger than the first, not finite, or zero at first.
-    const auto summed = [](const at::Device& device, const std::vector<double>& scales) {
-        const std::vector<Tensor> parameters{at::zeros({40}, device), at::zeros({3, 5}, device)};
-        core::RandomStream stream(7, "test/sums");
-        std::vector<std::vector<Tensor>> all;
-        for (const double scale : scales) {
-            const Tensor a = diffusion::normal_tensor(stream, {40}) * scale,
-                         b = diffusion::normal_tensor(stream, {3, 5}) * 1e-38;
-            all.push_back({a.to(device), b.to(device)});
+/// Micro-batches of gradients for two tensors.
+using MicroBatches = std::vector<std::vector<Tensor>>;
+
+struct Summed {
+    std::int64_t passes = 0;
+    bool finite = true;
+    std::vector<Tensor> sums{};
+};
+
+Summed summed_on(const at::Device& device, const MicroBatches& all) {
+    std::vector<Tensor> parameters;
+    for (const Tensor& like : all.front()) parameters.push_back(at::zeros_like(like).to(device));
+    parallel::GradientSum sum(parallel::Ranks::alone(), parallel::Reduction::exact, parameters,
+                              static_cast<std::int64_t>(all.size()));
+    Summed found;
+    do {
+        ++found.passes;
+        for (const auto& gradients : all) {
+            std::vector<Tensor> there;
+            for (const Tensor& gradient : gradients) there.push_back(gradient.to(device));
+            sum.add(there);
         }
-        parallel::GradientSum sum(parallel::Ranks::alone(), parallel::Reduction::exact, parameters,
-                                  static_cast<std::int64_t>(all.size()));
-        std::int64_t passes = 0;
-        do {
-            ++passes;
-            for (const auto& gradients : all) sum.add(gradients);
-        } while (!sum.complete({sum.report()}));
-        std::vector<Tensor> found;
-        for (const Tensor& tensor : sum.take()) found.push_back(tensor.to(at::kCPU));
-        return std::tuple(passes, sum.finite(), found);
-    };
-    const double nan = std::numeric_limits<double>::quiet_NaN();
-    const std::vector<std::vector<double>> cases{
-        {1, 0.1, 3}, {0, 0, 2}, {1, 1e9, 1}, {1, 1e30}, {nan, 1}, {1, 1 / 0.0, 1}, {0, 0}};
-    for (std::size_t i = 0; i < cases.size(); ++i) {
-        const auto [passes, finite, expected] = summed(at::kCPU, cases[i]);
-        const auto [passes_there, finite_there, found] = summed(at::kPrivateUse1, cases[i]);
-        EXPECT_EQ(passes, i == 2 || i == 3 ? 2 : 1) << i;
-        EXPECT_EQ(passes_there, passes) << i;
-        EXPECT_EQ(finite_there, finite) << i;
-        ASSERT_EQ(found.size(), expected.size()) << i;
-        for (std::size_t k = 0; k < found.size(); ++k)
-            EXPECT_TRUE(at::equal(found[k].view(at::kInt), expected[k].view(at::kInt))) << i;
+    } while (!sum.complete({sum.report()}));
+    found.finite = sum.finite();
+    for (const Tensor& tensor : sum.take()) found.sums.push_back(tensor.to(at::kCPU));
+    return found;
+}
+
+void expect_summed_as_on_the_host(const MicroBatches& all, std::int64_t passes) {
+    const Summed expected = summed_on(at::kCPU, all), found = summed_on(at::kPrivateUse1, all);
+    EXPECT_EQ(expected.passes, passes);
+    EXPECT_EQ(found.passes, passes);
+    EXPECT_EQ(found.finite, expected.finite);
+    ASSERT_EQ(found.sums.size(), expected.sums.size());
+    for (std::size_t i = 0; i < found.sums.size(); ++i)
+        EXPECT_TRUE(at::equal(found.sums[i].view(at::kInt), expected.sums[i].view(at::kInt)));
+}
+
+TEST(Steps, in_micro_batches_are_summed_as_on_the_host) {
+    const double nan = std::numeric_limits<double>::quiet_NaN(), inf = 1 / 0.0;
+    // Gradients that are zero at first, far larger than the first, or not finite.
+    const std::vector<std::pair<std::vector<double>, std::int64_t>> cases{
+        {{1, 0.1, 3}, 1}, {{0, 0, 2}, 1},   {{1, 1e9, 1}, 2}, {{1, 1e30}, 2},
+        {{nan, 1}, 1},    {{1, inf, 1}, 1}, {{0, 0}, 1}};
+    for (const auto& [scales, passes] : cases) {
+        core::RandomStream stream(7, "test/sums");
+        MicroBatches all;
+        for (const double scale : scales)
+            all.push_back({diffusion::normal_tensor(stream, {40}) * scale,
+                           diffusion::normal_tensor(stream, {3, 5}) * 1e-38});
+        SCOPED_TRACE(testing::PrintToString(scales));
+        expect_summed_as_on_the_host(all, passes);
+    }
+    // The last that has room, and the first that has none: 2^14 times the next power of two.
+    for (const auto& [first, above] : {std::pair(1.0F, 2.0F), {0.75F, 1.0F}, {1e-41F, 0x1p-136F}}) {
+        const float most = above * 0x1p14F, more = std::nextafter(most, 1.0F / 0.0F);
+        for (const auto& [later, passes] : {std::pair(most, 1), {-most, 1}, {more, 2}}) {
+            SCOPED_TRACE(fmt::format("{} and {}", first, later));
+            expect_summed_as_on_the_host({{at::full({3}, first)}, {at::full({3}, later)}}, passes);
+        }
     }
 }
 
