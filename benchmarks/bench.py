@@ -53,7 +53,10 @@ CYCLE = [FASHION / "teacher", "--training", "--batch", "8", "--precision", "bf16
 COUNTED = {
     "cycle": ("a DMD2 cycle of the shipped student", CYCLE),
     "cycle-gan": ("the same with the GAN head", [*CYCLE, "--gan"]),
-    "evaluation": ("an evaluation of the shipped student", [FASHION / "k4", "--engine", "torch"]),
+    "evaluation": (
+        "an evaluation and a request of the shipped student",
+        [FASHION / "k4", "--engine", "torch"],
+    ),
 }
 
 

@@ -156,7 +156,7 @@ def ranks(results):
 
 def counts(results):
     found = list(results.get("counts", {}).values())
-    titles = [title for title in found[0] if title != "words"] if found else []
+    titles = ["operations", "waits", "copies to the device", "copies to the host"]
     rows = [[row["words"]] + [f"{row[title]:.0f}" for title in titles] for row in found]
     return table([""] + titles, rows) if rows else "Not measured yet."
 

@@ -38,7 +38,15 @@ TEST(Inspect, shows_no_control_characters_of_other_peoples_files) {
     const std::string text = atelier({"inspect", path}).out;
     EXPECT_EQ(text.find('\x1b'), std::string::npos) << text;
     EXPECT_EQ(text.find("\nkind: model"), std::string::npos) << text;
-    EXPECT_NE(text.find("red \\x1b[31m"), std::string::npos) << text;
+    EXPECT_NE(text.find("red \\u001b[31m"), std::string::npos) << text;
+
+    const std::string set = folder / "set";
+    for (const char* name : {"red\x1b[31m", "blue"}) {
+        core::write_png(set + "/" + name + "/0.png", {2, 2, 1, std::vector<std::uint8_t>(4)});
+    }
+    const std::string classes = atelier({"inspect", set}).out;
+    EXPECT_EQ(classes.find('\x1b'), std::string::npos) << classes;
+    EXPECT_NE(classes.find("red\\x1b[31m: 1"), std::string::npos) << classes;
 }
 
 TEST(Inspect, measures_images_of_every_format_that_is_read) {
