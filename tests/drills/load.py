@@ -50,7 +50,7 @@ class LoadGenerator:
     def __init__(self, port, bodies):
         self.port, self.bodies, self.sent = port, bodies, 0
         self.selector = selectors.DefaultSelector()
-        self.free, self.open, self.lost = collections.deque(), 0, 0
+        self.free, self.open, self.lost, self.again = collections.deque(), 0, 0, 0
         self.latencies = collections.defaultdict(list)  # seconds, by status
         self.done = collections.Counter()
 
@@ -76,23 +76,42 @@ class LoadGenerator:
         return None
 
     def send(self):
-        one = self.idle_connection() or self.connected()
-        one.sendall(self.bodies[self.sent % len(self.bodies)])
-        self.selector.register(one, selectors.EVENT_READ, [time.monotonic(), bytearray()])
+        body = self.bodies[self.sent % len(self.bodies)]
+        self.send_on(self.idle_connection() or self.connected(), body, time.monotonic())
         self.sent += 1
+
+    def send_on(self, one, body, begun):
+        try:
+            one.sendall(body)
+        except ConnectionError:
+            one.close()
+            self.again += 1
+            one = self.connected()
+            one.sendall(body)
+        self.selector.register(one, selectors.EVENT_READ, [begun, bytearray(), body])
 
     def receive(self, seconds):
         for key, _ in self.selector.select(max(0, seconds)):
-            begun, read = key.data
-            chunk = key.fileobj.recv(1 << 18)
+            begun, read, body = key.data
+            try:
+                chunk = key.fileobj.recv(1 << 18)
+            except ConnectionError:
+                chunk = b""
             read += chunk
             length = whole_length(read)
             if chunk and (length is None or len(read) < length):
                 continue
             self.selector.unregister(key.fileobj)
             if not chunk:
-                self.lost += 1
                 key.fileobj.close()
+                # The server closes an idle connection for a new one, also while a request is on
+                # its way to it, and a new one when all that it may have are busy. Such a request
+                # was not read, and clients send it again (RFC 9112, 9.3.1).
+                if not read:
+                    self.again += 1
+                    self.send_on(self.connected(), body, begun)
+                else:
+                    self.lost += 1
                 continue
             status = status_of(read)
             self.done[status] += 1
@@ -200,6 +219,7 @@ def evaluate(arguments, served, limit):
         "requests": load.sent,
         "answers": dict(load.done),
         "unanswered": missing,
+        "sent_again": load.again,
         "connections": load.open,
         "accepted_seconds": {
             "median": round(statistics.median(accepted), 3),
