@@ -1,6 +1,7 @@
 #include "atelier/pipeline/pair_losses.h"
 
 #include "atelier/backends/torch/torch_ops.h"
+#include "atelier/core/error.h"
 #include "atelier/distillation/lpips.h"
 #include "atelier/networks/classifier.h"
 
@@ -39,7 +40,7 @@ distillation::RegressionLoss pair_loss(const RunConfig& config, StageKind stage,
         case distillation::PairLoss::perceptual:
             return perceptual_loss(classifier, device);
     }
-    return {};
+    core::fail("this loss on pairs has no function");
 }
 
 }  // namespace atelier::pipeline
