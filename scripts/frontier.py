@@ -8,11 +8,11 @@ against the samples that their training generates in all. Needs matplotlib (scri
 import collections
 import json
 import pathlib
-import re
-import shlex
 import statistics
 
 import matplotlib
+from choosing_k import settings_of
+from study import samples_of
 
 matplotlib.use("Agg")
 matplotlib.rcParams["svg.hashsalt"] = "atelier"  # equal figures, equal file
@@ -28,33 +28,15 @@ SERIES = {
 NARROW = 8
 
 
-def series_of(run, words):
-    if int(words.get("trunk.dm_steps", 0)) > 0:
-        return "trunk"
-    return f"K={run['students']}"
-
-
-def thousand_samples(run, words):
-    """Generated samples of all students and of the trunk, in thousands."""
-    of_students = sum(
-        int(words[f"{stage}.steps"]) * int(words[f"{stage}.batch"]) for stage in ("dm", "adm")
-    )
-    trunk = int(words.get("trunk.dm_steps", 0)) * int(words["dm.batch"])
-    return (run["students"] * of_students + trunk) / 1000
-
-
 def points_of(runs, group):
-    """Strays in percent by series, samples and batch: one number a seed."""
+    """Strays in percent by series, samples in thousands and batch: one number a seed."""
     found = collections.defaultdict(lambda: collections.defaultdict(dict))
     for run in runs:
-        if run["group"] != group or not run.get("students"):
+        settings = settings_of(run["command"])
+        if run["group"] != group or settings["students"]["widths"] != [NARROW]:
             continue
-        words = dict(re.findall(r"^([a-z_.]+)=(.*)$", word)[0] for word in shlex.split(
-            run["command"]) if re.match(r"^[a-z_.]+=", word))
-        if json.loads(words["students.widths"]) != [NARROW]:
-            continue
-        at = round(thousand_samples(run, words))
-        by_seed = found[series_of(run, words)][at].setdefault(words["dm.batch"], {})
+        series = "trunk" if settings.get("trunk") else f"K={run['students']}"
+        by_seed = found[series][samples_of(run)].setdefault(settings["dm"]["batch"], {})
         by_seed[run["seed"]] = 100 * run["metrics"]["strays"]
     return found
 

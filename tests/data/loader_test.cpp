@@ -64,6 +64,14 @@ void expect_equal(const Batch& a, const Batch& b) {
     EXPECT_EQ(a.labels, b.labels);
 }
 
+/// The batches of steps 0 to `count` - 1 of 30 images, asked for in order.
+std::vector<Batch> first_batches(std::int64_t count, const LoaderOptions& o) {
+    Loader loader(numbered(30), o);
+    std::vector<Batch> batches;
+    for (std::int64_t step = 0; step < count; ++step) batches.push_back(loader.at(step));
+    return batches;
+}
+
 TEST(loader, every_epoch_visits_every_sample_once) {
     for (const std::int64_t batch : {1, 4, 7, 10, 23, 40}) {  // also larger than the data set
         const Loader loader(numbered(10), options(batch));
@@ -131,9 +139,7 @@ TEST(loader, only_the_chosen_samples_are_used) {
 TEST(loader, any_order_of_steps_restarts_and_thread_counts_gives_the_same_batches) {
     LoaderOptions o = options(7, 5);
     o.horizontal_flips = true;
-    Loader straight(numbered(30), o);
-    std::vector<Batch> expected;
-    for (std::int64_t step = 0; step < 20; ++step) expected.push_back(straight.at(step));
+    const std::vector<Batch> expected = first_batches(20, o);
     const int threads = at::get_num_threads();
     for (const int now : {1, 2, 3}) {
         at::set_num_threads(now);
@@ -153,9 +159,7 @@ TEST(loader, any_order_of_steps_restarts_and_thread_counts_gives_the_same_batche
 TEST(loader, any_number_of_reading_threads_gives_the_same_batches) {
     LoaderOptions o = options(7, 5);
     o.horizontal_flips = true;
-    Loader one(numbered(30), o);
-    std::vector<Batch> expected;
-    for (std::int64_t step = 0; step < 30; ++step) expected.push_back(one.at(step));
+    const std::vector<Batch> expected = first_batches(30, o);
     for (const int threads : {2, 3, 8}) {
         o.threads = threads;
         Loader straight(numbered(30), o), jumping(numbered(30), o);
