@@ -35,8 +35,8 @@ using at::Tensor;
 constexpr auto kind = c10::DeviceType::PrivateUse1;
 constexpr c10::DeviceIndex devices = 2;
 
-/// What the device is told while it is recorded, to be done again at each replay. As on CUDA, the
-/// host can neither wait nor copy to and from the device meanwhile.
+/// What is launched on the device while it is recorded, to be done again at each replay. As on
+/// CUDA, the host can neither wait nor copy to and from the device meanwhile.
 class Recording final : public at::GraphImplInterface {
 public:
     using Work = std::function<void()>;
@@ -102,7 +102,7 @@ public:
     }
 
     void operation(const std::string& name) {
-        if (Recording::active()) return;  // told, not done
+        if (Recording::active()) return;  // recorded, not done
         const std::lock_guard lock(mutex_);
         ++counts_.operations[name];
     }

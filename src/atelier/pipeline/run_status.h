@@ -14,7 +14,7 @@
 namespace atelier::pipeline {
 
 /// Writes run.json: the run's config, and its stages with their steps, so that its state can be
-/// told from its directory alone. `shares`: the students' budgets (RunContext::shares).
+/// read from its directory alone. `shares`: the students' budgets (RunContext::shares).
 void record_plan(const RunContext& context, std::span<const double> shares);
 
 /// Where a stage stands.

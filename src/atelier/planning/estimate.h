@@ -39,7 +39,7 @@ std::int64_t largest_micro_batch(const PlannedStage& stage, std::int64_t first, 
 
 /// What a stage takes. Where the device is here and no rate was given, steps of a small stage are
 /// measured on noise, after a warm-up step, and the median is taken. Throws core::Interrupted when
-/// told to stop.
+/// a stop is requested.
 Estimate estimate(const pipeline::RunConfig& config, const RunPlan& plan, const PlannedStage& stage,
                   const DeviceProfile& device);
 

@@ -15,7 +15,7 @@ struct GraphImplInterface;
 namespace atelier::backends {
 
 /// Work on an accelerator that is done again and again, such as one evaluation of a network. What
-/// the device is told to do is recorded once for each set of shapes and then replayed: one launch
+/// is launched on the device is recorded once for each set of shapes and then replayed: one launch
 /// in place of some hundreds, which is what small batches wait for on a GPU. Where nothing can be
 /// recorded (on CPUs; on GPUs without libatelier_cuda_graph.so) the function is called each time.
 ///
