@@ -286,7 +286,7 @@ class Losses : public testing::TestWithParam<Arguments> {};
 
 TEST_P(Losses, train_to_an_ensemble) {
     const Folder folder;
-    succeed(tiny("run", folder / "run", GetParam()));
+    const Outcome outcome = succeed(tiny("run", folder / "run", GetParam()));
     EXPECT_TRUE(fs::exists(folder.path() / "run/ensemble/ensemble.json"));
     static const auto usual = [] {
         const Folder other;
@@ -300,7 +300,9 @@ TEST_P(Losses, train_to_an_ensemble) {
         const std::string student = "ensemble/students/" + std::to_string(k) + "/model.safetensors";
         changed += weights.at(student) != usual.at(student);
     }
-    EXPECT_GT(changed, 0) << "the key changed nothing";
+    // bf16 is float32 on a processor without instructions for it, which the program says.
+    const bool same = outcome.err.find("computing in float32") != std::string::npos;
+    EXPECT_EQ(changed == 0, same) << "the key changed nothing, or against its message something";
 }
 
 INSTANTIATE_TEST_SUITE_P(
