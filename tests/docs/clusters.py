@@ -30,7 +30,8 @@ PAGE = ROOT / "docs/clusters.md"
 COMMANDS = ("atelier", "srun", "mpirun", "sbatch", "scontrol", "kubectl")
 MOST_RANKS = 4
 IMAGES = """data.path=colours data.shape=[3,8,8] data.classes=8 teacher.path=
-    network.model_channels=16 network.channel_mult=[1,2] network.num_blocks=1 network.attention_resolutions=[4] device=cpu
+    network.model_channels=16 network.channel_mult=[1,2] network.num_blocks=1
+    network.attention_resolutions=[4] device=cpu
     threads=1 students.threads=1 teacher.steps=3 teacher.batch=8 teacher.micro_batch=2 probe.every=0
     probe.count=8 evaluate.count=16 evaluate.steps=2 dm.steps=2 dm.batch=8 dm.micro_batch=2
     dm.fake_updates=1 adm.steps=2 adm.batch=8 adm.micro_batch=2 adm.fake_updates=1"""
