@@ -214,9 +214,10 @@ def main() -> int:
                 pinned("torch")
             )  # dependencies of `import torch` in the CPU build, not of Atelier
         if arguments.more == "test" and not all(
-            version_of(site, package) for package in ("nanobind", "numpy", "pytest", "pillow")
+            version_of(site, package)
+            for package in ("nanobind", "numpy", "pytest", "pillow", "pyyaml")
         ):
-            pip_install("nanobind>=3.1,<4", "numpy", "pytest", "pillow")
+            pip_install("nanobind>=3.1,<4", "numpy", "pytest", "pillow", "pyyaml")
         if arguments.more == "test" and not version_of(site, "nvidia_cuda_nvrtc"):
             pip_install(NVRTC)
         form = [pinned(package) for package in ("clang-format", "clang-tidy")]

@@ -188,8 +188,10 @@ TEST(GpuNormals, are_a_range_of_a_stream) {
     core::RandomStream(3, "noise", 9)
         .fill_normal(
             {expected.mutable_data_ptr<float>(), static_cast<std::size_t>(expected.numel())});
-    EXPECT_TRUE(gpu_normals(host, at::kCPU, 3, "noise", 9, 1001, 2000)
-                    .equal(expected.narrow(0, 1001, 2000)));
+    const std::vector<core::RandomStream> streams{{3, "others", 9}, {3, "noise", 9}};
+    const Tensor found = gpu_normals(host, at::kCPU, streams, 1001, 2000);
+    EXPECT_TRUE(found[1].equal(expected.narrow(0, 1001, 2000)));
+    EXPECT_FALSE(found[0].equal(found[1]));
 }
 
 }  // namespace atelier::backends

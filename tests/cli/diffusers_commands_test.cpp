@@ -168,6 +168,10 @@ TEST_F(DiffusersCommands, shards_of_embed_are_together_one_runs_file) {
     EXPECT_EQ(core::read_text(path("two.safetensors")), core::read_text(path("whole.safetensors")));
     embed("two.safetensors", {"--shard", "2/2"});
     EXPECT_FALSE(std::filesystem::exists(path("two.safetensors.parts")));
+    embed("one.safetensors", {"--shard", "1/1"});
+    for (const char* shard : {"3/3", "1/3", "2/3"}) embed("three.safetensors", {"--shard", shard});
+    for (const char* file : {"one.safetensors", "three.safetensors"})
+        EXPECT_EQ(core::read_text(path(file)), core::read_text(path("whole.safetensors"))) << file;
 }
 
 TEST_F(DiffusersCommands, embed_names_the_line_that_is_not_utf8) {

@@ -132,7 +132,8 @@ TEST_F(LatentRun, images_and_captions_can_be_encoded_beforehand_in_shards) {
     const Answer early = of("encode", "run", {"--shard", "1/2"});
     EXPECT_EQ(early.code, 2);
     EXPECT_NE(early.error.find("has no finished teacher yet"), std::string::npos) << early.error;
-    for (const char* output : {"run", "other"}) EXPECT_EQ(of("teacher", output).code, 0);
+    for (const char* output : {"run", "other", "whole", "three"})
+        EXPECT_EQ(of("teacher", output).code, 0);
     EXPECT_FALSE(fs::exists(folder_ / "run/latents"));
     const Answer second = of("encode", "run", {"--shard", "2/2"});  // there is one file of each
     EXPECT_EQ(second.code, 0) << second.error;
@@ -141,9 +142,15 @@ TEST_F(LatentRun, images_and_captions_can_be_encoded_beforehand_in_shards) {
     EXPECT_EQ(first.code, 0) << first.error;
     const Answer all = of("partition", "other");  // encodes what it needs
     EXPECT_EQ(all.code, 0) << all.error;
-    for (const char* file : {"latents/shard-00000.safetensors", "texts/shard-00000.safetensors"})
-        EXPECT_EQ(core::read_text(folder_ / "run" / file),
-                  core::read_text(folder_ / "other" / file));
+    EXPECT_EQ(of("encode", "whole", {"--shard", "1/1"}).code, 0);
+    for (const char* shard : {"2/3", "3/3", "1/3"})
+        EXPECT_EQ(of("encode", "three", {"--shard", shard}).code, 0);
+    for (const char* file : {"latents/shard-00000.safetensors", "texts/shard-00000.safetensors"}) {
+        for (const char* output : {"run", "whole", "three"})
+            EXPECT_EQ(core::read_text(folder_ / output / file),
+                      core::read_text(folder_ / "other" / file))
+                << output << " " << file;
+    }
     const Answer later = of("partition", "run");
     EXPECT_EQ(later.code, 0) << later.error;
     EXPECT_EQ(later.error.find("encoding"), std::string::npos) << later.error;

@@ -1,7 +1,9 @@
 #include <gtest/gtest.h>
 
+#include "atelier/backends/torch/gpu_kernels.h"
 #include "atelier/diffusion/device_normals.h"
 #include "atelier/diffusion/noise_levels.h"
+#include "atelier/kernels/gpu/host_launcher.h"
 #include "device/pretend_device.h"
 
 /// Noise that is drawn by a device's tensor operations, against the streams of the host.
@@ -34,6 +36,21 @@ TEST(DeviceNormals, are_the_bits_of_the_streams_whatever_the_device) {
                 0);
         }
     }
+}
+
+TEST(DeviceNormals, by_our_kernel_are_the_same_bits) {
+    const std::vector<core::RandomStream> streams{{7, "dm/2/fake/noise", 123456789012ULL},
+                                                  {7, "dm/2/fake/added", 0}};
+    const at::Device device("pretend:1");
+    const Tensor expected = device_normals(streams, 1001, 5000, device);
+    const kernels::gpu::HostLauncher launcher;
+    backends::set_gpu_kernels(device.type(), &launcher);
+    pretend::reset();
+    const Tensor found = device_normals(streams, 1001, 5000, device);
+    backends::set_gpu_kernels(device.type(), nullptr);
+    EXPECT_EQ(pretend::counts().launched(), 0) << "kernels are not LibTorch's operations";
+    EXPECT_EQ(found.device(), device);
+    EXPECT_EQ(differing_bits(found, expected.cpu()), 0);
 }
 
 TEST(DeviceNormals, are_any_numbers_of_a_stream_without_those_before) {

@@ -4,9 +4,11 @@
 #include <mutex>
 #include <set>
 
+#include "atelier/backends/torch/gpu_kernels.h"
 #include "atelier/distillation/distribution_matching.h"
 #include "atelier/distillation/health.h"
 #include "atelier/distillation/score_matching.h"
+#include "atelier/kernels/gpu/host_launcher.h"
 #include "atelier/networks/network.h"
 #include "atelier/training/checkpoint.h"
 #include "atelier/training/loop.h"
@@ -274,12 +276,15 @@ TEST(Steps, in_micro_batches_are_summed_as_on_the_host) {
 }
 
 /// The weights of student and fake score after two steps on so many ranks.
-std::string trained_by(int world, bool share_optimizers) {
+std::string trained_by(int world, bool share_optimizers,
+                       std::optional<at::ScalarType> type = at::kBFloat16,
+                       std::optional<double> gan_weight = 0.003) {
     std::mutex mutex;
     std::set<std::string> hashes;
     parallel::as_ranks(world, [&](parallel::Ranks& ranks) {
-        Bench bench(small_unet());
+        Bench bench(small_unet(), type);
         MatchingSettings settings = dmd2();
+        settings.adversarial->gan_weight = gan_weight;
         settings.micro_batch = 1;
         const auto stage = bench.matching(settings);
         training::Stepper stepper(*stage, parallel::Reduction::exact, ranks, share_optimizers,
@@ -298,6 +303,111 @@ TEST(Steps, of_ranks_come_to_the_weights_of_one) {
     const std::string alone = trained_by(1, false);
     EXPECT_EQ(trained_by(2, true), alone);
     EXPECT_EQ(trained_by(4, false), alone);
+    EXPECT_EQ(trained_by(2, false, std::nullopt, std::nullopt),
+              trained_by(1, false, std::nullopt, std::nullopt))
+        << "in float32, with a GAN weight that is found";
+}
+
+/// Gives the pretended device our kernels for GPUs, which the host runs.
+class OurKernels : public kernels::gpu::HostLauncher {
+public:
+    OurKernels() { backends::set_gpu_kernels(at::kPrivateUse1, this); }
+    ~OurKernels() override { backends::set_gpu_kernels(at::kPrivateUse1, nullptr); }
+    OurKernels(const OurKernels&) = delete;
+    OurKernels& operator=(const OurKernels&) = delete;
+
+    /// How often a kernel was launched whose name begins so.
+    std::int64_t launched(std::string_view begin) const {
+        const std::lock_guard lock(mutex_);
+        std::int64_t sum = 0;
+        for (const auto& [name, times] : launches_) sum += name.starts_with(begin) ? times : 0;
+        return sum;
+    }
+
+protected:
+    void launch_raw(std::string_view kernel, kernels::gpu::Grid grid, unsigned threads,
+                    const void* arguments) const override {
+        {
+            const std::lock_guard lock(mutex_);
+            ++launches_[std::string(kernel)];
+        }
+        HostLauncher::launch_raw(kernel, grid, threads, arguments);
+    }
+
+private:
+    mutable std::mutex mutex_;
+    mutable std::map<std::string, std::int64_t> launches_;
+};
+
+/// What three steps make of weights and averages, on the host: what was added to them.
+std::map<std::string, backends::Parameters> changes_by_steps(std::optional<at::ScalarType> type) {
+    Bench bench(small_unet(), type);
+    const backends::Parameters before = bench.student.clone();
+    const auto stage = bench.matching(dmd2());
+    training::Stepper stepper(*stage);
+    for (std::int64_t step = 0; step < 3; ++step) stepper.step(step);
+    stepper.check();
+    for (const auto& [name, tensor] : bench.student.tensors()) {
+        if (type && !backends::is_buffer(name))
+            EXPECT_TRUE(bench.student.narrow(name).cpu().equal(tensor.detach().to(*type).cpu()))
+                << name << ": its narrow copy";
+    }
+    const training::Optimizer& optimizer = stepper.optimizers().back();
+    std::map<std::string, backends::Parameters> found = optimizer.more_averages();
+    found["weights"] = bench.student;
+    found["average"] = optimizer.averaged();
+    for (auto& [what, all] : found) {
+        backends::Parameters changes;
+        for (const auto& [name, tensor] : all.tensors())
+            changes.set(name, (tensor.detach() - before.at(name)).cpu());
+        all = changes;
+    }
+    return found;
+}
+
+double norm_of(const backends::Parameters& all) {
+    double sum = 0;
+    for (const auto& [name, tensor] : all.tensors()) sum += tensor.square().sum().item<double>();
+    return std::sqrt(sum);
+}
+
+TEST(Steps, by_our_kernels_come_to_the_weights_and_averages_of_libtorchs_operations) {
+    for (const auto type : {std::optional<at::ScalarType>(), std::optional(at::kBFloat16)}) {
+        const auto expected = changes_by_steps(type);
+        reset();
+        changes_by_steps(type);
+        const std::int64_t without = counts().launched();
+        const OurKernels kernels;
+        reset();
+        const auto found = changes_by_steps(type);
+        EXPECT_LT(counts().launched(), without);
+        for (const char* kernel : {"group_norm", "adamw", "normal_numbers"})
+            EXPECT_GT(kernels.launched(kernel), 0) << kernel;
+        ASSERT_EQ(found.size(), 3U);
+        for (const auto& [what, all] : expected) {
+            backends::Parameters apart;
+            for (const auto& [name, tensor] : all.tensors())
+                apart.set(name, found.at(what).at(name) - tensor);
+            EXPECT_GT(norm_of(all), 0) << what;
+            EXPECT_LT(norm_of(apart), (type ? 0.3 : 1e-2) * norm_of(all)) << what;
+        }
+    }
+}
+
+TEST(Steps, by_our_kernels_wait_for_nothing_and_do_not_depend_on_the_number_of_ranks) {
+    const OurKernels kernels;
+    Bench bench(imagenet_depth());
+    const auto stage = bench.matching(dmd2());
+    training::Stepper stepper(*stage);
+    stepper.step(0);
+    reset();
+    const std::int64_t before = kernels.launched("");
+    stepper.step(1);
+    const Counts found = counts();
+    EXPECT_EQ(found.waited(), 0) << found.description();
+    std::cout << "LAUNCHES " << found.launched() << " " << kernels.launched("") - before << "\n";
+    const std::string alone = trained_by(1, false);
+    EXPECT_EQ(trained_by(2, true), alone);
 }
 
 TEST(Steps, of_the_loop_leave_the_host_no_wait_between_two_lines_of_the_log) {

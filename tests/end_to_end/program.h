@@ -81,6 +81,7 @@ public:
     }
 
     void signal(int number) const { ::kill(pid_, number); }
+    pid_t pid() const { return pid_; }
 
     /// Seconds of processor time that it has used; the figure stays when it has ended.
     double processor_seconds() const {

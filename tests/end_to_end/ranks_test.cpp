@@ -2,6 +2,7 @@
 #include <sys/socket.h>
 
 #include <algorithm>
+#include <iostream>
 #include <memory>
 #include <random>
 #include <set>
@@ -125,6 +126,14 @@ TEST(Ranks, end_with_the_same_bytes_for_any_number_of_them) {
         expect_contains(text_of(output + "/log.txt"),
                         std::to_string(world) + " ranks on 1 machine, started by torchrun");
     }
+}
+
+TEST(Ranks, of_eight_end_with_the_bytes_of_one) {
+    const Folder folder;
+    const Arguments more{"teacher.micro_batch=8"};  // a micro-batch for each
+    succeed(every_stage("teacher", folder / "1", more));
+    expect_codes(Ranks(8, every_stage("teacher", folder / "8", more)).wait(), 0);
+    EXPECT_EQ(weights_of(folder / "8"), weights_of(folder / "1"));
 }
 
 TEST(Ranks, that_share_out_the_optimiser_end_with_the_same_bytes_and_keep_less) {
@@ -327,6 +336,8 @@ int rounds() {
 
 TEST_F(LongStage, survives_the_death_of_any_rank_at_any_moment) {
     std::mt19937 chance(std::random_device{}());
+    int deaths = 0;
+    std::chrono::duration<double> longest{};
     for (int round = 0; round < rounds(); ++round) {
         const int world = 2 + round % 3,
                   victim =
@@ -350,6 +361,8 @@ TEST_F(LongStage, survives_the_death_of_any_rank_at_any_moment) {
             if (finished || outcomes[static_cast<std::size_t>(victim)].code != 128 + SIGKILL)
                 return;
             EXPECT_LT(needed, 20s);
+            ++deaths;
+            longest = std::max(longest, std::chrono::duration<double>(needed));
             expect_codes(outcomes, 75, victim);
             for (int rank = 0; rank < world; ++rank) {
                 const std::string& said = outcomes[static_cast<std::size_t>(rank)].err;
@@ -362,6 +375,8 @@ TEST_F(LongStage, survives_the_death_of_any_rank_at_any_moment) {
         expect_same_result(output);
         fs::remove_all(output);
     }
+    std::cout << fmt::format("{} ranks killed while others worked; these ended within {:.2f} s\n",
+                             deaths, longest.count());
 }
 
 TEST_F(LongStage, ends_where_a_rank_is_silent) {
@@ -415,6 +430,12 @@ INSTANTIATE_TEST_SUITE_P(
                               {"OMPI_COMM_WORLD_LOCAL_RANK", std::to_string(rank)},
                               {"MASTER_PORT", port}};
             }},
+        std::pair<const char*, Launcher>{"mpich",
+                                         [](int rank, int world, const std::string& port) {
+                                             return Values{{"PMI_RANK", std::to_string(rank)},
+                                                           {"PMI_SIZE", std::to_string(world)},
+                                                           {"MASTER_PORT", port}};
+                                         }},
         std::pair<const char*, Launcher>{"kubernetes",
                                          [](int rank, int world, const std::string& port) {
                                              return Values{
@@ -425,21 +446,53 @@ INSTANTIATE_TEST_SUITE_P(
                                          }}),
     [](const auto& info) { return std::string(info.param.first); });
 
+const fs::path torchrun_itself = fs::path(ATELIER_SOURCE_DIR) / ".venv/bin/torchrun";
+
+/// It imports torch, whose CUDA build needs more of NVIDIA's libraries than Atelier does.
+bool torchrun_starts() {
+    return fs::exists(torchrun_itself) &&
+           std::system((torchrun_itself.string() + " --help > /dev/null 2>&1").c_str()) == 0;
+}
+
 TEST(Launchers, torchrun_itself_starts_ranks) {
-    const fs::path program = fs::path(ATELIER_SOURCE_DIR) / ".venv/bin/torchrun";
-    if (!fs::exists(program)) GTEST_SKIP() << "torchrun is not installed";
-    // It imports torch, whose CUDA build needs more of NVIDIA's libraries than Atelier does.
-    const std::string import =
-        ATELIER_SOURCE_DIR "/.venv/bin/python -c 'import torch' > /dev/null 2>&1";
-    if (std::system(import.c_str()) != 0) GTEST_SKIP() << "torchrun cannot start here";
+    if (!torchrun_starts()) GTEST_SKIP() << "torchrun is not installed, or cannot import torch";
     const Folder folder, output;
     Arguments words{"--no-python", "--nproc-per-node=2", "--master-port=" + free_port(),
                     ATELIER_PROGRAM};
     for (const std::string& word : every_stage("teacher", folder / "run")) words.push_back(word);
-    const Outcome outcome = Process(words, output, {}, program.c_str()).wait();
+    const Outcome outcome = Process(words, output, {}, torchrun_itself.c_str()).wait();
     EXPECT_EQ(outcome.code, 0) << outcome.err;
     expect_contains(outcome.err, "2 ranks on 1 machine, started by torchrun");
     EXPECT_TRUE(fs::exists(folder / "run/teacher/model.safetensors"));
+}
+
+/// The processes that `parent` has started.
+std::vector<pid_t> children_of(pid_t parent) {
+    std::istringstream words(text_of(fmt::format("/proc/{0}/task/{0}/children", parent)));
+    return {std::istream_iterator<pid_t>(words), {}};
+}
+
+TEST_F(LongStage, is_started_again_by_torchrun_when_a_rank_has_died) {
+    if (!torchrun_starts()) GTEST_SKIP() << "torchrun is not installed, or cannot import torch";
+    const std::string output = trained("restarted", [](const Arguments& command) {
+        const Folder folder;
+        Arguments words{"--no-python",
+                        "--nproc-per-node=2",
+                        "--max-restarts=3",
+                        "--monitor-interval=0.1",
+                        "--master-port=" + free_port(),
+                        ATELIER_PROGRAM};
+        words.insert(words.end(), command.begin(), command.end());
+        const Process agent(words, folder, {}, torchrun_itself.c_str());
+        ASSERT_TRUE(has_begun(*folder_ / "restarted"));
+        const std::vector<pid_t> ranks = children_of(agent.pid());
+        ASSERT_EQ(ranks.size(), 2U);
+        ::kill(ranks[1], SIGKILL);
+        const Outcome outcome = agent.wait();
+        EXPECT_EQ(outcome.code, 0) << outcome.err;
+        expect_contains(outcome.err, "the same command goes on");
+    });
+    expect_same_result(output);
 }
 
 TEST(Launchers, whose_variables_contradict_each_other_are_refused) {

@@ -18,6 +18,13 @@ std::map<std::string, std::string> files_of(const std::string& folder) {
     return files;
 }
 
+/// An evaluation without what depends on how busy the machine is.
+nlohmann::json result_in(const std::string& file) {
+    nlohmann::json results = nlohmann::json::parse(text_of(file));
+    for (auto& [name, result] : results.at("models").items()) result.erase("latency");
+    return results;
+}
+
 Arguments with(Arguments arguments, const Arguments& more) {
     arguments.insert(arguments.end(), more.begin(), more.end());
     return arguments;
@@ -44,6 +51,36 @@ TEST(Shards, of_sample_are_together_one_runs_pictures) {
     std::ofstream(folder / "three/.files.abcdefghij.atelier.tmp/000003.png") << "half";
     for (const char* shard : {"1/2", "2/2"}) succeed(sample(folder / "three", {"--shard", shard}));
     EXPECT_EQ(files_of(folder / "three"), whole);
+}
+
+const std::vector<Arguments> divisions{{"1/1"}, {"2/3", "3/3", "1/3"}};
+
+TEST(Shards, of_one_and_of_three_are_the_bytes_of_one_process) {
+    const Folder folder;
+    succeed(tiny("teacher", folder / "teacher"));
+    const auto all_of = [&](const std::string& name, const Arguments& shards) {
+        const std::string run = folder / (name + "-run"), pictures = folder / (name + "-pictures"),
+                          evaluation = folder / (name + "-evaluation");
+        fs::copy(folder / "teacher", run, fs::copy_options::recursive);
+        for (const std::string& shard : shards) {
+            const Arguments words = shard.empty() ? Arguments{} : Arguments{"--shard", shard};
+            succeed(tiny("pairs", run, words));
+            succeed(sample(pictures, words));
+        }
+        succeed(tiny("run", run));
+        fs::remove(run + "/evaluation.json");
+        for (const std::string& shard : shards) {
+            const Arguments words = shard.empty() ? Arguments{} : Arguments{"--shard", shard};
+            succeed(tiny("evaluate", run, words));
+        }
+        auto pairs = files_of(run + "/pairs");
+        pairs.erase(".lock");
+        EXPECT_GT(pairs.size(), 3U);
+        return std::tuple(pairs, files_of(pictures), result_in(run + "/evaluation.json"));
+    };
+    const auto whole = all_of("whole", {""});
+    for (const Arguments& shards : divisions)
+        EXPECT_EQ(all_of(fmt::format("{}", shards.size()), shards), whole) << shards.size();
 }
 
 TEST(Shards, of_sample_refuse_what_other_options_left) {
@@ -93,13 +130,6 @@ TEST(Shards, of_pairs_are_together_one_runs_store) {
     whole.erase(".lock");
     EXPECT_EQ(shards, whole);
     succeed(tiny("run", folder / "two"));  // uses them
-}
-
-/// An evaluation without what depends on how busy the machine is.
-nlohmann::json result_in(const std::string& file) {
-    nlohmann::json results = nlohmann::json::parse(text_of(file));
-    for (auto& [name, result] : results.at("models").items()) result.erase("latency");
-    return results;
 }
 
 TEST(Shards, of_evaluate_are_together_one_runs_result) {

@@ -40,7 +40,7 @@ TEST_F(GpuDriver, runs_what_was_compiled_on_the_stream_that_is_asked_for) {
     EXPECT_EQ(launch.architecture(), "sm_90");
     EXPECT_EQ(driver_->contexts, 0);
     std::vector<float> numbers(3000), expected(3000);
-    fill_normal(launch, 7, "noise", 1, 0, numbers.size(), numbers.data());
+    fill_normal(launch, core::stream_key(7, "noise"), 1, 0, numbers.size(), numbers.data());
     core::RandomStream(7, "noise", 1).fill_normal(expected);
     EXPECT_EQ(numbers, expected);
     EXPECT_EQ(driver_->launches, 1);
@@ -67,8 +67,9 @@ TEST_F(GpuDriver, says_which_call_fails) {
     const DriverLauncher launch = launcher();
     driver_->failing = "cuLaunchKernel";
     float number = 0;
-    expect_contains(error_of([&] { fill_normal(launch, 7, "noise", 1, 0, 1, &number); }),
-                    "launch normal_numbers: CUDA_ERROR_UNKNOWN");
+    expect_contains(
+        error_of([&] { fill_normal(launch, core::stream_key(7, "noise"), 1, 0, 1, &number); }),
+        "launch normal_numbers: CUDA_ERROR_UNKNOWN");
     EXPECT_EQ(driver_->contexts, 0);
     driver_->failing = "";
     expect_contains(error_of([] { launcher(1); }), "find GPU 1: error 101");

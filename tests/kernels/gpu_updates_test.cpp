@@ -96,7 +96,7 @@ void expect_updated(const Trained& before, const Trained& after, const Scalars& 
 std::vector<float> normals(std::uint64_t index, std::uint64_t first, std::uint64_t count,
                            const Launcher& launcher = HostLauncher()) {
     std::vector<float> out(count, std::nanf(""));
-    fill_normal(launcher, 7, "dm/2/fake/noise", index, first, count, out.data());
+    fill_normal(launcher, core::stream_key(7, "dm/2/fake/noise"), index, first, count, out.data());
     return out;
 }
 

@@ -145,7 +145,7 @@ TEST_F(LiveServer, a_client_that_does_not_read_its_response_is_disconnected_and_
     EXPECT_LT(cut.body.size(), std::stoul(cut.header("Content-Length")));
 }
 
-TEST_F(LiveServer, excess_connections_are_closed_and_others_continue) {
+TEST_F(LiveServer, excess_connections_are_told_to_retry_and_others_continue) {
     options.max_connections = 2;
     options.batching.workers = 2;
     const std::uint16_t port = start();
@@ -154,7 +154,52 @@ TEST_F(LiveServer, excess_connections_are_closed_and_others_continue) {
     std::jthread other(
         [&] { EXPECT_EQ(Client(port).images(R"({"prompt":"green"})").status, 200); });
     ASSERT_TRUE(soon([&] { return behaviour.drawn() == 2; })) << "both connections are busy";
-    EXPECT_EQ(Client(port).receive().head, "");
+    const Answer unasked = Client(port).receive();
+    EXPECT_EQ(unasked.status, 503);
+    EXPECT_GE(std::stoi(unasked.header("Retry-After")), 1);
+    EXPECT_EQ(unasked.header("Connection"), "close");
+    EXPECT_EQ(unasked.json().at("error").at("code"), "too_many_connections");
+    behaviour.hold(false);
+    one.join();
+    other.join();
+    EXPECT_TRUE(soon([&] { return Client(port).ask("GET", "/health").status == 200; }));
+    EXPECT_GE(std::stoi("0" + metric(R"(atelier_rejected_total{reason="connections"})")), 1);
+}
+
+TEST_F(LiveServer, a_storm_of_excess_connections_is_answered_and_keeps_nobody_out_afterwards) {
+    options.max_connections = 2;
+    options.batching.workers = 2;
+    const std::uint16_t port = start();
+    behaviour.hold(true);
+    std::jthread one([&] { EXPECT_EQ(Client(port).images(red).status, 200); });
+    std::jthread other(
+        [&] { EXPECT_EQ(Client(port).images(R"({"prompt":"green"})").status, 200); });
+    ASSERT_TRUE(soon([&] { return behaviour.drawn() == 2; })) << "both connections are busy";
+    constexpr int threads = 8, rounds = 50;
+    std::atomic<int> told = 0;
+    {
+        std::vector<std::jthread> clients;
+        for (int i = 0; i < threads; ++i)
+            clients.emplace_back([&] {
+                for (int round = 0; round < rounds; ++round) {
+                    // The answer is not lost to what was sent and never read.
+                    const Answer answer = Client(port).images(red);
+                    told += answer.status == 503 && !answer.header("Retry-After").empty();
+                }
+            });
+    }
+    EXPECT_EQ(told, threads * rounds);
+    // Clients that stay: so many are told, the others are closed, and none is left waiting.
+    std::vector<std::unique_ptr<Client>> silent;
+    for (int i = 0; i < 200; ++i) silent.push_back(std::make_unique<Client>(port));
+    int answered = 0;
+    for (const auto& client : silent) {
+        const int status = client->receive().status;
+        EXPECT_TRUE(status == 503 || status == 0) << status;
+        answered += status == 503;
+        EXPECT_TRUE(client->ended());
+    }
+    EXPECT_GE(answered, 32);
     behaviour.hold(false);
     one.join();
     other.join();

@@ -247,7 +247,8 @@ TEST_F(LiveServer, short_keys_are_warned_about_with_their_line) {
 
 TEST_F(LiveServer, counters_exist_before_their_first_event) {
     start();
-    for (const char* reason : {"full", "late", "left", "failed", "draining", "unavailable"}) {
+    for (const char* reason :
+         {"full", "late", "left", "failed", "draining", "unavailable", "connections"}) {
         EXPECT_EQ(metric(R"(atelier_rejected_total{reason=")" + std::string(reason) + "\"}"), "0")
             << reason;
     }

@@ -4,15 +4,17 @@
 #include <bit>
 #include <numbers>
 
+#include "atelier/backends/torch/gpu_kernels.h"
 #include "atelier/backends/torch/transfer.h"
 #include "atelier/core/error.h"
+#include "atelier/core/normal_numbers.h"
 
 namespace atelier::diffusion {
 
 namespace {
 
 constexpr std::int64_t word = 0xffffffff;
-constexpr int rounds = 10;
+constexpr int rounds = core::Philox::rounds;
 
 /// [2,1,1] int64: a value for each row of a pair.
 backends::DeviceConstant pair_of(std::int64_t upper, std::int64_t lower) {
@@ -22,7 +24,8 @@ backends::DeviceConstant pair_of(std::int64_t upper, std::int64_t lower) {
 /// What differs between streams: the key of every round, [rounds,2,S,1], then the index, [2,S,1],
 /// the lower half first; int64.
 Tensor keys_of(std::span<const core::RandomStream> streams) {
-    constexpr std::array<std::uint32_t, 2> increments{0x9e3779b9U, 0xbb67ae85U};
+    constexpr std::array<std::uint32_t, 2> increments{core::Philox::increment0,
+                                                      core::Philox::increment1};
     const auto count = static_cast<std::int64_t>(streams.size());
     const Tensor keys = at::empty({rounds + 1, 2, count, 1}, at::kLong);
     auto values = keys.accessor<std::int64_t, 4>();
@@ -51,7 +54,8 @@ struct Words {
 Words philox(std::span<const core::RandomStream> streams, std::int64_t first, std::int64_t blocks,
              at::Device device) {
     // Those of words 2 and 0: a round multiplies word 0 for the new words 2 and 3.
-    static const backends::DeviceConstant multipliers = pair_of(0xcd9e8d57, 0xd2511f53);
+    static const backends::DeviceConstant multipliers =
+        pair_of(core::Philox::multiplier2, core::Philox::multiplier0);
     const Tensor factors = multipliers.on(device),
                  keys = backends::to_device(keys_of(streams), device);
     const auto count = static_cast<std::int64_t>(streams.size());
@@ -80,43 +84,25 @@ Tensor uniforms(const Tensor& words) { return words.to(at::kDouble).add_(0.5).mu
 
 /// As `natural_log` of core/normal_numbers.h.
 Tensor natural_log(const Tensor& x) {
-    constexpr std::array<double, 11> artanh{1,       1. / 3,  1. / 5,  1. / 7,  1. / 9, 1. / 11,
-                                            1. / 13, 1. / 15, 1. / 17, 1. / 19, 1. / 21};
+    constexpr auto artanh = core::artanh_series();
     constexpr std::int64_t root_half = std::bit_cast<std::int64_t>(std::numbers::sqrt2 / 2);
     constexpr int mantissa_bits = 52;
     const Tensor bits = x.view(at::kLong),
                  exponent = (bits - root_half).bitwise_right_shift_(mantissa_bits);
     const Tensor m = (bits - exponent.bitwise_left_shift(mantissa_bits)).view(at::kDouble);
     const Tensor f = (m - 1).div_(m + 1), squared = f * f;
-    Tensor sum = squared * artanh.back();
-    sum.add_(artanh[artanh.size() - 2]);
-    for (std::size_t i = artanh.size() - 2; i > 0; --i) sum.mul_(squared).add_(artanh[i - 1]);
+    Tensor sum = squared * artanh.of[artanh.count - 1];
+    sum.add_(artanh.of[artanh.count - 2]);
+    for (int i = artanh.count - 2; i > 0; --i) sum.mul_(squared).add_(artanh.of[i - 1]);
     return exponent.to(at::kDouble).mul_(std::numbers::ln2).add_((f * 2).mul_(sum));
 }
 
 /// The coefficients of sine's and cosine's series by rising powers of x^2, [9,2,1,1,1].
 Tensor sine_and_cosine(at::Device device) {
-    constexpr std::array<double, 9> sine{1,
-                                         -1. / 6,
-                                         1. / 120,
-                                         -1. / 5040,
-                                         1. / 362880,
-                                         -1. / 39916800,
-                                         1. / 6227020800,
-                                         -1. / 1307674368000,
-                                         1. / 355687428096000};
-    constexpr std::array<double, 9> cosine{1,
-                                           -1. / 2,
-                                           1. / 24,
-                                           -1. / 720,
-                                           1. / 40320,
-                                           -1. / 3628800,
-                                           1. / 479001600,
-                                           -1. / 87178291200,
-                                           1. / 20922789888000};
+    constexpr auto sine = core::sine_series(), cosine = core::cosine_series();
     static const backends::DeviceConstant both(
-        at::stack({at::tensor(at::ArrayRef<double>(sine), at::kDouble),
-                   at::tensor(at::ArrayRef<double>(cosine), at::kDouble)},
+        at::stack({at::tensor(at::ArrayRef<double>(sine.of), at::kDouble),
+                   at::tensor(at::ArrayRef<double>(cosine.of), at::kDouble)},
                   1)
             .view({-1, 2, 1, 1, 1}));
     return both.on(device);
@@ -147,6 +133,8 @@ CosSin cos_sin_of_turns(const Tensor& turns) {
 Tensor device_normals(std::span<const core::RandomStream> streams, std::int64_t first,
                       std::int64_t count, at::Device device) {
     at::NoGradGuard no_gradients;
+    if (const auto* kernels = backends::gpu_kernels(device))
+        return backends::gpu_normals(*kernels, device, streams, first, count);
     const std::int64_t first_block = first / 4, blocks = (first + count + 3) / 4 - first_block;
     if (first_block + blocks > word) core::fail("a stream has no normal number {}", first + count);
     const Words words = philox(streams, first_block, blocks, device);

@@ -11,6 +11,7 @@
 
 #include "atelier/backends/torch/libraries.h"
 #include "atelier/core/error.h"
+#include "atelier/core/log.h"
 #include "atelier/core/whole_number.h"
 
 namespace atelier::inference {
@@ -57,8 +58,13 @@ void load_torch_cuda(CudaFacts& facts) {
         facts.load_error = why ? why : library.string();
     } else {
         facts.usable = at::hasCUDA();
-        // Without it each operation is launched by itself.
-        if (facts.usable) backends::open_cuda_module("libatelier_cuda_graph.so");
+        if (!facts.usable) return;
+        const auto graphs = backends::open_cuda_module("libatelier_cuda_graph.so");
+        if (graphs.handle == nullptr)
+            core::log::info(
+                "evaluations are not recorded as CUDA graphs, each operation is "
+                "launched by itself: {}",
+                graphs.problem);
     }
 }
 

@@ -6,6 +6,7 @@
 
 #include "atelier/backends/torch/error_message.h"
 #include "atelier/core/environment.h"
+#include "atelier/parallel/c10d_group.h"
 #include "atelier/parallel/nccl_module.h"
 #include "atelier/parallel/rank_lost.h"
 #include "atelier/parallel/sockets.h"
@@ -34,41 +35,24 @@ private:
     c10::intrusive_ptr<c10d::Store> store_;
 };
 
-class GlooGroup : public Group {
+c10::intrusive_ptr<c10d::Backend> gloo_backend(const Place& place,
+                                               const c10::intrusive_ptr<c10d::Store>& store) {
+    auto options = c10d::ProcessGroupGloo::Options::create(operation_timeout);
+    const auto interface = core::environment("GLOO_SOCKET_IFNAME");
+    options->devices.push_back(
+        interface ? c10d::ProcessGroupGloo::createDeviceForInterface(*interface)
+                  : c10d::ProcessGroupGloo::createDeviceForHostname(
+                        address_towards(place.master_address, place.master_port)));
+    return c10::make_intrusive<c10d::ProcessGroupGloo>(
+        c10::make_intrusive<c10d::PrefixStore>("gloo", store), place.rank, place.world, options);
+}
+
+class GlooGroup : public C10dGroup {
 public:
-    GlooGroup(const Place& place, const c10::intrusive_ptr<c10d::Store>& store) {
-        auto options = c10d::ProcessGroupGloo::Options::create(operation_timeout);
-        const auto interface = core::environment("GLOO_SOCKET_IFNAME");
-        options->devices.push_back(
-            interface ? c10d::ProcessGroupGloo::createDeviceForInterface(*interface)
-                      : c10d::ProcessGroupGloo::createDeviceForHostname(
-                            address_towards(place.master_address, place.master_port)));
-        gloo_ = c10::make_intrusive<c10d::ProcessGroupGloo>(
-            c10::make_intrusive<c10d::PrefixStore>("gloo", store), place.rank, place.world,
-            options);
-    }
+    using C10dGroup::C10dGroup;
 
     std::string name() const override { return "Gloo"; }
     bool takes(at::DeviceType device) const override { return device == at::kCPU; }
-
-    void sum(Tensor values) override {
-        std::vector<Tensor> one{std::move(values)};
-        gloo_->allreduce(one)->wait();
-    }
-    void broadcast(Tensor values, int from) override {
-        std::vector<Tensor> one{std::move(values)};
-        c10d::BroadcastOptions options;
-        options.rootRank = from;
-        gloo_->broadcast(one, options)->wait();
-    }
-    Tensor gather(const Tensor& row) override {
-        Tensor rows = at::empty({gloo_->getSize() * row.numel()}, row.options()), mine = row;
-        gloo_->_allgather_base(rows, mine)->wait();
-        return rows.view({gloo_->getSize(), row.numel()});
-    }
-
-private:
-    c10::intrusive_ptr<c10d::ProcessGroupGloo> gloo_;
 };
 
 }  // namespace
@@ -98,7 +82,8 @@ std::shared_ptr<SharedTexts> meet(const Place& place, std::int64_t seconds) {
 
 std::unique_ptr<Group> make_gloo_group(const Place& place,
                                        const std::shared_ptr<SharedTexts>& texts) {
-    return std::make_unique<GlooGroup>(place, dynamic_cast<StoredTexts&>(*texts).store());
+    return std::make_unique<GlooGroup>(
+        gloo_backend(place, dynamic_cast<StoredTexts&>(*texts).store()));
 }
 
 std::unique_ptr<Group> make_nccl_group(const NcclModule& module, const Place& place,

@@ -218,6 +218,13 @@ public:
         stream_.socket().shutdown(net::ip::tcp::socket::shutdown_send, ignored);
     }
 
+    net::awaitable<void> turn_away() {
+        Response response = service_.turned_away_response();
+        // A new connection has room for this, so nobody is waited for.
+        const Request unread;
+        if (co_await write(unread, response, 11)) co_await linger();
+    }
+
 private:
     net::awaitable<bool> one_request() {
         Incoming in;
@@ -412,6 +419,11 @@ private:
 };
 
 }  // namespace
+
+net::awaitable<void> turn_away(beast::tcp_stream stream, ServerContext context) {
+    Session session(std::move(stream), context);
+    co_await session.turn_away();
+}
 
 net::awaitable<void> run_session(beast::tcp_stream stream, ServerContext context) {
     Session session(std::move(stream), context);

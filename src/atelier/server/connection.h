@@ -38,6 +38,11 @@ struct ServerContext {
     boost::asio::any_io_executor encoders;  // of prompts, which would block the I/O threads
 };
 
+/// Answers whatever one connection asks with 503, once and without reading it first, and closes it:
+/// within a second or two, also where the client neither sends nor reads. `stream`'s executor must
+/// be a strand.
+boost::asio::awaitable<void> turn_away(boost::beast::tcp_stream stream, ServerContext context);
+
 /// Answers the requests of one connection in order until either side closes it. `stream`'s executor
 /// must be a strand.
 boost::asio::awaitable<void> run_session(boost::beast::tcp_stream stream, ServerContext context);

@@ -16,6 +16,13 @@ inline HttpError draining() {
     return with_retry_after(HttpError(503, "the server is stopping; retry later", "", "draining"));
 }
 
+inline HttpError too_many_connections() {
+    return with_retry_after(HttpError(503,
+                                      "the server answers as many connections as it may "
+                                      "(--max-connections); retry later",
+                                      "", "too_many_connections"));
+}
+
 /// No worker behind the router has the student.
 inline HttpError student_unavailable(std::int64_t student) {
     return with_retry_after(

@@ -29,6 +29,7 @@ using net::ip::tcp;
 namespace {
 
 constexpr std::chrono::milliseconds drain_poll_interval{5};
+constexpr std::size_t most_turned_away = 64;  // connections that are told so at a time
 
 tcp::acceptor listening(net::io_context& io, const std::string& host, std::uint16_t port) {
     boost::system::error_code error;
@@ -55,10 +56,10 @@ std::size_t open_files() {
 }
 
 /// Each connection is an open file. Raises this process's soft limit as needed and allowed, and
-/// logs a warning if fewer than `requested` fit. Other files stay reserved: for reloading models
-/// and, in a router, for a connection per worker thread.
+/// logs a warning if fewer than `requested` fit. Other files stay reserved: for reloading models,
+/// for connections that are turned away and, in a router, for one per worker thread.
 std::size_t connections_that_fit(std::size_t requested, std::size_t workers) {
-    const std::size_t reserved = 2 * open_files() + workers + 64;
+    const std::size_t reserved = 2 * open_files() + workers + most_turned_away + 64;
     rlimit limit{};
     if (::getrlimit(RLIMIT_NOFILE, &limit) != 0 || limit.rlim_cur >= requested + reserved)
         return requested;
@@ -128,14 +129,19 @@ struct Server::Impl {
     }
 
     void start_session(tcp::socket socket) {
-        if (connections - idle.ending() >= max_connections && !idle.evict_oldest()) return;
-        service.set_connections(++connections);
         boost::system::error_code ignored;
         socket.set_option(tcp::no_delay(true), ignored);
         const auto executor = socket.get_executor();
-        net::co_spawn(executor,
-                      run_session(boost::beast::tcp_stream(std::move(socket)),
-                                  {service, limits, in_flight, idle, encoders.get_executor()}),
+        const ServerContext context{service, limits, in_flight, idle, encoders.get_executor()};
+        if (connections - idle.ending() >= max_connections && !idle.evict_oldest()) {
+            if (turned_away >= most_turned_away) return;
+            ++turned_away;
+            net::co_spawn(executor, turn_away(boost::beast::tcp_stream(std::move(socket)), context),
+                          [this](const std::exception_ptr&) { --turned_away; });
+            return;
+        }
+        service.set_connections(++connections);
+        net::co_spawn(executor, run_session(boost::beast::tcp_stream(std::move(socket)), context),
                       [this](const std::exception_ptr& problem) {
                           service.set_connections(--connections);
                           if (problem) core::log::warning("a connection ended unexpectedly");
@@ -150,7 +156,7 @@ struct Server::Impl {
     Service service;
     InFlightRequests in_flight;
     IdleConnections idle;
-    std::atomic<std::size_t> connections = 0;
+    std::atomic<std::size_t> connections = 0, turned_away = 0;
     net::io_context io;
     net::thread_pool encoders{1};  // of prompts; text encoders use several cores anyway
     tcp::acceptor acceptor;

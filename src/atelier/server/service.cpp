@@ -65,6 +65,14 @@ void Service::set_connections(std::size_t open) {
     metrics_.set("atelier_connections", {}, static_cast<double>(open));
 }
 
+Response Service::turned_away_response() {
+    reject("connections");
+    Response response = error_response(too_many_connections());
+    response.headers.emplace_back("X-Content-Type-Options", "nosniff");
+    response.close = true;
+    return response;
+}
+
 void Service::reject(const std::string& reason) {
     metrics_.count("atelier_rejected_total", {{"reason", reason}});
 }
@@ -258,7 +266,8 @@ void Service::init_counters(const LoadedModel& served) const {
 }
 
 Response Service::metrics_text() const {
-    for (const char* reason : {"full", "late", "left", "failed", "draining", "unavailable"})
+    for (const char* reason :
+         {"full", "late", "left", "failed", "draining", "unavailable", "connections"})
         metrics_.count("atelier_rejected_total", {{"reason", reason}}, 0);
     for (const unsigned status :
          {200, 400, 401, 403, 404, 408, 413, 415, 421, 429, 499, 500, 502, 503, 504}) {

@@ -57,6 +57,8 @@ public:
     /// valid key if keys are required.
     std::uint64_t max_body_bytes(const Request& request, std::uint64_t usual) const;
     void set_connections(std::size_t open);
+    /// The response to a connection beyond those that are kept open; counted.
+    Response turned_away_response();
 
     /// Whether requests can be answered without loading students first.
     void set_ready(bool ready) { ready_ = ready; }

@@ -4,6 +4,7 @@
 #include <cmath>
 #include <set>
 
+#include "atelier/backends/torch/gpu_kernels.h"
 #include "atelier/core/error.h"
 #include "atelier/parallel/flat.h"
 
@@ -65,6 +66,12 @@ void unshare(std::vector<Tensor>& gradients) {
     }
 }
 
+/// How much of an average is kept in its update number `updates`, from 1: less at the beginning.
+double kept_share(double decay, std::int64_t updates) {
+    const auto n = static_cast<double>(updates);
+    return std::min(decay, (1 + n) / (10 + n));
+}
+
 }  // namespace
 
 double scheduled_rate(const distillation::Optimization& settings, std::int64_t update,
@@ -95,6 +102,7 @@ Optimizer::Optimizer(backends::Parameters& parameters, distillation::Optimizatio
         more_[fmt::format("{}", decay)] = kept().clone();
     updates_ = at::zeros({}, at::kLong);
     updates_float_ = at::zeros({}, parameters_.list().front().options().dtype(at::kFloat));
+    rate_ = at::zeros_like(updates_float_);
 }
 
 std::int64_t Optimizer::updates_done() const { return updates_.item<std::int64_t>(); }
@@ -169,6 +177,8 @@ void Optimizer::apply(const std::vector<Tensor>& all_gradients,
     const std::int64_t done = updates_done();
     updates_.fill_(done + 1);
     updates_float_.fill_(static_cast<double>(earlier_updates_ + done + 1));
+    if (const auto* kernels = backends::gpu_kernels(updates_float_.device()))
+        return update_by_kernel(*kernels, parameters, std::move(gradients), done, divisor, skip);
     const std::vector<Tensor> steps(parameters.size(), updates_float_);
     if (!parameters.empty())
         at::_fused_adamw_(parameters, gradients, trained(first_moment_), trained(second_moment_),
@@ -182,10 +192,49 @@ void Optimizer::apply(const std::vector<Tensor>& all_gradients,
         update_average(more_.at(fmt::format("{}", decay)), decay, done + 1);
 }
 
+/// The same by our kernel: moments, parameters, averages and narrow copies in one pass over memory.
+void Optimizer::update_by_kernel(const kernels::gpu::Launcher& kernels,
+                                 const std::vector<Tensor>& parameters,
+                                 std::vector<Tensor> gradients, std::int64_t done,
+                                 const std::optional<Tensor>& divisor,
+                                 const std::optional<Tensor>& skip) {
+    rate_.fill_(scheduled_rate(settings_, done, total_));
+    backends::GpuAdamW update{.beta1 = settings_.beta1,
+                              .beta2 = settings_.beta2,
+                              .weight_decay = settings_.weight_decay,
+                              .eps = 1e-8,
+                              .parameters = parameters,
+                              .gradients = std::move(gradients),
+                              .first_moments = trained(first_moment_),
+                              .second_moments = trained(second_moment_),
+                              .step = updates_float_,
+                              .rate = rate_,
+                              .grad_scale = divisor.value_or(Tensor()),
+                              .found_inf = skip.value_or(Tensor())};
+    if (settings_.ema_decay > 0) {
+        update.averages.push_back(trained(average_));
+        update.average_decays.push_back(kept_share(settings_.ema_decay, done + 1));
+    }
+    for (const double decay : settings_.more_ema_decays) {
+        update.averages.push_back(trained(more_.at(fmt::format("{}", decay))));
+        update.average_decays.push_back(kept_share(decay, done + 1));
+    }
+    // Of tensors that other ranks update, copies are made when these have come.
+    bool copies = !shares_.divided() && !parameters.empty();
+    for (const auto& [name, tensor] : parameters_.tensors()) {
+        if (backends::is_buffer(name) || !copies) continue;
+        update.copies.push_back(parameters_.narrow(name));
+        copies = update.copies.back().scalar_type() == at::kBFloat16;
+    }
+    if (!copies) update.copies.clear();
+    if (!parameters.empty()) backends::gpu_adamw(kernels, update);
+    shares_.spread(parameters_.list());
+    if (!copies) parameters_.refresh_narrow();
+}
+
 void Optimizer::update_average(backends::Parameters& average, double decay,
                                std::int64_t updates) const {
-    const auto n = static_cast<double>(updates);
-    const double keep = std::min(decay, (1 + n) / (10 + n));  // a lower decay at the beginning
+    const double keep = kept_share(decay, updates);
     const std::vector<Tensor> averages = trained(average);
     if (!averages.empty()) at::_foreach_lerp_(averages, trained(kept()), 1 - keep);
 }

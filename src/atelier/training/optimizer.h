@@ -3,6 +3,10 @@
 #include "atelier/distillation/stage.h"
 #include "atelier/parallel/shares.h"
 
+namespace atelier::kernels::gpu {
+class Launcher;
+}
+
 namespace atelier::training {
 
 /// AdamW (Loshchilov & Hutter 2019) over a parameter map, with global-norm clipping and averaged
@@ -67,6 +71,10 @@ private:
     std::vector<Tensor> trained_gradients(std::vector<Tensor> gradients) const;
     void apply(const std::vector<Tensor>& gradients, const std::optional<Tensor>& divisor,
                const std::optional<Tensor>& skip);
+    void update_by_kernel(const kernels::gpu::Launcher& kernels,
+                          const std::vector<Tensor>& parameters, std::vector<Tensor> gradients,
+                          std::int64_t done, const std::optional<Tensor>& divisor,
+                          const std::optional<Tensor>& skip);
     void update_average(backends::Parameters& average, double decay, std::int64_t updates) const;
     /// The parameters whose moments are kept here.
     backends::Parameters kept() const;
@@ -82,6 +90,7 @@ private:
     std::int64_t earlier_updates_ = 0;  // of the moments that were taken over
     Tensor updates_;                    // int64 scalar; float32 would stop counting at 2^24
     Tensor updates_float_;              // the same as float32, for the fused kernel
+    Tensor rate_;                       // a float32 scalar beside it, for our own kernel
 };
 
 /// The learning rate of update number `update` (from 0).

@@ -145,7 +145,7 @@ Tensor unfused_norm(const Tensor& x, const Tensor& weight, const Tensor& bias,
 
 Tensor fused_group_norm(const Tensor& x, const Tensor& weight, const Tensor& bias,
                         const Tensor& modulation, std::int64_t groups, double eps, bool silu) {
-    if (!double_backward && x.is_cuda() && can_gpu_group_norm(x, weight, bias, groups)) {
+    if (!double_backward && !x.is_cpu() && can_gpu_group_norm(x, weight, bias, groups)) {
         if (const kernels::gpu::Launcher* launcher = gpu_kernels(x.device()))
             return gpu_group_norm(*launcher, x, weight, bias, modulation, groups, eps, silu);
     }
@@ -161,11 +161,12 @@ Tensor fused_group_norm(const Tensor& x, const Tensor& weight, const Tensor& bia
 
 bool normalises_channels_last(const Tensor& x) {
     if (x.device().is_cpu()) return true;
-    if (double_backward || !x.is_cuda()) return false;
-    const at::ScalarType type = at::autocast::is_autocast_enabled(at::kCUDA)
-                                    ? at::autocast::get_autocast_dtype(at::kCUDA)
+    if (double_backward || !gpu_kernels(x.device())) return false;
+    const at::DeviceType device = x.device().type();
+    const at::ScalarType type = at::autocast::is_autocast_enabled(device)
+                                    ? at::autocast::get_autocast_dtype(device)
                                     : x.scalar_type();
-    return (type == at::kFloat || type == at::kBFloat16) && gpu_kernels(x.device());
+    return type == at::kFloat || type == at::kBFloat16;
 }
 
 DoubleBackwardGuard::DoubleBackwardGuard(bool active) : before_(double_backward) {

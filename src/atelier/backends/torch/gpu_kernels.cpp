@@ -5,6 +5,7 @@
 #include <c10/core/impl/VirtualGuardImpl.h>
 
 #include <array>
+#include <atomic>
 #include <cstdlib>
 #include <memory>
 #include <mutex>
@@ -134,8 +135,16 @@ std::string adamw_disagreement(const gpu::Launcher& launcher, at::Device device)
 
 std::string normals_disagreement(const gpu::Launcher& launcher, at::Device device) {
     const Tensor expected = numbers_for_check("normals", {100003}, at::kCPU);
-    const Tensor actual = gpu_normals(launcher, device, 0, "normals", 0, 0, expected.numel()).cpu();
+    const core::RandomStream stream(0, "normals");
+    const Tensor actual =
+        gpu_normals(launcher, device, std::span(&stream, 1), 0, expected.numel())[0].cpu();
     return actual.view(at::kInt).equal(expected.view(at::kInt)) ? "" : "normal numbers";
+}
+
+/// What set_gpu_kernels() gave for a type of device.
+std::atomic<const gpu::Launcher*>& given_kernels(at::DeviceType type) {
+    static std::array<std::atomic<const gpu::Launcher*>, at::COMPILE_TIME_MAX_DEVICE_TYPES> all{};
+    return all.at(static_cast<std::size_t>(type));
 }
 
 /// Compiled and checked kernels, or null after a line in the log.
@@ -200,6 +209,7 @@ std::string gpu_kernel_disagreement(const gpu::Launcher& launcher, at::Device de
 }
 
 const gpu::Launcher* gpu_kernels(at::Device device) {
+    if (const gpu::Launcher* given = given_kernels(device.type())) return given;
     if (!device.is_cuda()) return nullptr;
     struct Slot {
         std::once_flag once;
@@ -210,6 +220,10 @@ const gpu::Launcher* gpu_kernels(at::Device device) {
     Slot& slot = slots.at(static_cast<std::size_t>(device.index()));
     std::call_once(slot.once, [&] { slot.launcher = opened(device); });
     return slot.launcher.get();
+}
+
+void set_gpu_kernels(at::DeviceType type, const gpu::Launcher* launcher) {
+    given_kernels(type) = launcher;
 }
 
 void gpu_adamw(const gpu::Launcher& launcher, const GpuAdamW& update) {
@@ -250,12 +264,17 @@ void gpu_adamw(const gpu::Launcher& launcher, const GpuAdamW& update) {
                scalars, states);
 }
 
-Tensor gpu_normals(const gpu::Launcher& launcher, at::Device device, std::uint64_t seed,
-                   std::string_view name, std::uint64_t index, std::int64_t first,
+Tensor gpu_normals(const gpu::Launcher& launcher, at::Device device,
+                   std::span<const core::RandomStream> streams, std::int64_t first,
                    std::int64_t count) {
-    Tensor out = at::empty({count}, at::TensorOptions().dtype(at::kFloat).device(device));
-    gpu::fill_normal(launcher, seed, name, index, static_cast<std::uint64_t>(first),
-                     static_cast<std::uint64_t>(count), out.mutable_data_ptr<float>());
+    Tensor out = at::empty({static_cast<std::int64_t>(streams.size()), count},
+                           at::TensorOptions().dtype(at::kFloat).device(device));
+    auto* numbers = out.mutable_data_ptr<float>();
+    for (const core::RandomStream& stream : streams) {
+        gpu::fill_normal(launcher, stream.key(), stream.index(), static_cast<std::uint64_t>(first),
+                         static_cast<std::uint64_t>(count), numbers);
+        numbers += count;
+    }
     return out;
 }
 

@@ -1,10 +1,11 @@
 #pragma once
 
+#include <span>
 #include <string>
-#include <string_view>
 #include <vector>
 
 #include "atelier/backends/torch/torch.h"
+#include "atelier/core/random_streams.h"
 #include "atelier/kernels/gpu/launcher.h"
 
 /// Our own kernels on CUDA devices (kernels/gpu), for tensors.
@@ -15,6 +16,10 @@ namespace atelier::backends {
 /// warning with the reason where NVRTC is missing or a check fails. The variable
 /// ATELIER_GPU_KERNELS=off turns them off.
 const kernels::gpu::Launcher* gpu_kernels(at::Device device);
+
+/// From now on gpu_kernels() returns `launcher`, which must outlive its uses, for devices of
+/// `type`; null: what it returns by itself. For tests, whose accelerator is pretended.
+void set_gpu_kernels(at::DeviceType type, const kernels::gpu::Launcher* launcher);
 
 /// Runs every kernel on small data on `device` and compares it with LibTorch's operations there.
 /// Returns what disagrees; empty: nothing.
@@ -35,10 +40,10 @@ struct GpuAdamW {
 /// do; the host waits for nothing. Throws core::Error when the tensors are not as they must be.
 void gpu_adamw(const kernels::gpu::Launcher& launcher, const GpuAdamW& update);
 
-/// Numbers `first` to `first`+`count`-1 of core::RandomStream(seed, name, index)'s normal numbers,
-/// to the bit: float32 [count] on `device`.
-Tensor gpu_normals(const kernels::gpu::Launcher& launcher, at::Device device, std::uint64_t seed,
-                   std::string_view name, std::uint64_t index, std::int64_t first,
+/// Normal numbers `first` to `first`+`count`-1 of each stream, to the bit, whatever it has drawn:
+/// float32 [streams, count] on `device`.
+Tensor gpu_normals(const kernels::gpu::Launcher& launcher, at::Device device,
+                   std::span<const core::RandomStream> streams, std::int64_t first,
                    std::int64_t count);
 
 }  // namespace atelier::backends

@@ -79,7 +79,10 @@ void RecordedWork::record(Recording& recording, const std::vector<Tensor>& input
 Tensor RecordedWork::operator()(const std::vector<Tensor>& inputs) {
     const at::NoGradGuard no_gradients;
     const at::Device device = inputs.front().device();
-    if (device.is_cpu() || !at::has_graph_impl(device.type())) return function_(inputs);
+    if (device.is_cpu()) return function_(inputs);
+    // By name, and so once.
+    std::call_once(looked_up_, [&] { device_records_ = at::has_graph_impl(device.type()); });
+    if (!device_records_) return function_(inputs);
     const std::lock_guard one_at_a_time(busy_);
     if (!possible_) return function_(inputs);
     Recording& recording = recording_for(inputs);

@@ -49,7 +49,8 @@ private:
 
     Function function_;
     std::mutex busy_;
-    bool possible_ = true;
+    std::once_flag looked_up_;
+    bool device_records_ = false, possible_ = true;
     std::list<Recording> recordings_;  // the one used last comes first
 };
 

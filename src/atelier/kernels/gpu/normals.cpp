@@ -2,15 +2,13 @@
 
 #include <algorithm>
 
-#include "atelier/core/random_streams.h"
 #include "atelier/kernels/gpu/normal_kernels.h"
 
 namespace atelier::kernels::gpu {
 
-void fill_normal(const Launcher& launcher, std::uint64_t seed, std::string_view name,
+void fill_normal(const Launcher& launcher, const std::array<std::uint32_t, 2>& key,
                  std::uint64_t index, std::uint64_t first, std::uint64_t count, float* out) {
     constexpr std::uint64_t per_launch = std::uint64_t{1} << 30;  // well within a grid's limit
-    const auto key = core::stream_key(seed, name);
     for (std::uint64_t done = 0; done < count; done += per_launch) {
         NormalArguments a{};
         a.out = out + done;
