@@ -32,7 +32,7 @@ build: setup  ## compile the program, build/release/atelier, and the library
 	@$(call configure,OFF,OFF,OFF)
 	@cmake --build $(BUILD) -j $(JOBS) --target atelier atelier_installed atelier_library_installed
 
-demo:  ## build, train a 2-D toy (teacher, K=4, K=1), sample the shipped models, write one HTML report
+demo:  ## build, train a 2-D toy (teacher, K=1, 2, 4, 8), sample the shipped models, write one HTML report
 	@scripts/setup.sh data
 	@$(MAKE) --no-print-directory build
 	@scripts/demo.sh

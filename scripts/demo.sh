@@ -1,13 +1,24 @@
 #!/usr/bin/env bash
-# Runs the toy config (K=4, and a single student of the same size distilled from the same teacher),
-# draws samples of the shipped Fashion-MNIST models, and writes one report of everything.
+# Trains four students that are too small to learn all of a toy by themselves (configs/spirals.toml),
+# and 2, 8 and one of the same size and the same total work from the same teacher; draws samples of
+# the shipped Fashion-MNIST models; writes one report of everything.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 atelier=build/release/atelier
-$atelier run configs/toy2d.toml output=demo/toy
-$atelier run configs/toy2d.toml output=demo/toy/k1 partition.students=1 teacher.path=demo/toy/teacher pairs.path=demo/toy/pairs
-$atelier sample models/fashion-mnist/k4 --count 100 --seed 1 --class 0,1,2,3,4,5,6,7,8,9 --out demo/students.png
-$atelier sample models/fashion-mnist/teacher --count 100 --seed 1 --class 0,1,2,3,4,5,6,7,8,9 --out demo/teacher.png
-$atelier report demo/toy models/fashion-mnist --out demo/report.html
+run() { $atelier run configs/spirals.toml "$@"; }
+
+run output=demo/spirals
+# Updates of a student are in inverse proportion to K: 9600, 19200 and 6400 in all, as with K=4.
+for students in 8 2 1; do
+    run output=demo/spirals/k$students partition.students=$students \
+        teacher.path=demo/spirals/teacher pairs.path=demo/spirals/pairs \
+        tsm.steps=$((9600 / students)) dm.steps=$((19200 / students)) adm.steps=$((6400 / students))
+done
+for model in k4 teacher; do
+    $atelier sample models/fashion-mnist/$model --count 100 --seed 1 --class 0,1,2,3,4,5,6,7,8,9 \
+        --out demo/garments-$model.png
+done
+$atelier report demo/spirals models/fashion-mnist --out demo/report.html
 echo
-echo "demo/report.html shows both; demo/students.png and demo/teacher.png are the same hundred images from students (1 step) and teacher (35)."
+echo "demo/report.html shows 1, 2, 4 and 8 students of the same total training beside their teacher, and the shipped"
+echo "models; demo/garments-k4.png and -teacher.png are the same hundred requests drawn in one step and in 35."

@@ -1,6 +1,7 @@
 #include "atelier/data/toy_points.h"
 
 #include <cmath>
+#include <numbers>
 
 #include "data/data_fixtures.h"
 
@@ -12,8 +13,11 @@ Tensor user_points(const Dataset& data) {
 }
 
 TEST(toy_points, every_toy_is_forty_thousand_labelled_points) {
-    for (const auto& [name, classes] :
-         {std::pair{"toy:ring", 8}, {"toy:moons", 6}, {"toy:spiral", 8}, {"toy:grid25", 25}}) {
+    for (const auto& [name, classes] : {std::pair{"toy:ring", 8},
+                                        {"toy:moons", 6},
+                                        {"toy:spiral", 8},
+                                        {"toy:spirals", 8},
+                                        {"toy:grid25", 25}}) {
         const auto data = open_dataset({name});
         EXPECT_EQ(data->size(), 40000) << name;
         EXPECT_EQ(data->classes(), classes) << name;
@@ -54,13 +58,31 @@ TEST(toy_points, the_ring_has_frequent_and_rare_modes) {
         EXPECT_NEAR(std::hypot(centre[0], centre[1]), 1, 1e-12);
 }
 
-TEST(toy_points, curves_are_no_mixtures_and_their_arcs_are_equally_long) {
-    for (const char* name : {"toy:moons", "toy:spiral"}) {
+TEST(toy_points, curves_are_no_mixtures_and_their_arcs_are_equally_frequent) {
+    for (const char* name : {"toy:moons", "toy:spiral", "toy:spirals"}) {
         EXPECT_TRUE(toy_distribution(name).centres.empty());
         const auto weights = prior_of(*open_dataset({name})).weights;
         for (const double weight : weights)
             EXPECT_NEAR(weight, 40000.0 / static_cast<double>(weights.size()), 300) << name;
     }
+}
+
+TEST(toy_points, the_two_spirals_face_each_other) {
+    const auto data = open_dataset({"toy:spirals"});
+    const Tensor positions = user_points(*data);
+    const float* p = positions.const_data_ptr<float>();
+    double squares = 0;
+    for (std::int64_t i = 0; i < data->size(); ++i) {
+        const double x = p[2 * i], y = p[2 * i + 1], radius = std::hypot(x, y);
+        const bool second = data->labels()[static_cast<std::size_t>(i)] >= 4;
+        const double angle =
+            3 * std::numbers::pi * (radius - 0.2) / 0.8 + (second ? std::numbers::pi : 0);
+        squares +=
+            std::pow(x - radius * std::cos(angle), 2) + std::pow(y - radius * std::sin(angle), 2);
+    }
+    // The spread around the nearest point of the arm at the same radius: noise across the curve,
+    // and what noise along the radius turns it by, at most 3 pi / 0.8 of a radius's length.
+    EXPECT_LT(std::sqrt(squares / 40000), 0.02 * (1 + 3 * std::numbers::pi / 0.8));
 }
 
 TEST(toy_points, an_unknown_toy_names_the_nearest) {

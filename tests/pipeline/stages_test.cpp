@@ -241,6 +241,7 @@ TEST(Stages, of_every_shipped_config) {
         {"sd15-msd4-adm", both},
         {"sd15-msd4-dm", dm},
         {"sd15-msd4-small", tsm + both},
+        {"spirals", pairs + tsm + both},
         {"study-toy", pairs + both},
         {"toy2d", pairs + both},
     };

@@ -72,6 +72,15 @@ Draw draw_spiral(RandomStream& stream) {
             static_cast<std::int64_t>(length * 8)};
 }
 
+Draw draw_spirals(RandomStream& stream) {
+    const std::uint64_t arm = stream.below(2);
+    const double fraction = stream.uniform();
+    const double radius = 0.2 + 0.8 * fraction;
+    const double angle = pi * (3 * fraction + static_cast<double>(arm));
+    return {{radius * std::cos(angle), radius * std::sin(angle)},
+            static_cast<std::int64_t>(arm) * 4 + static_cast<std::int64_t>(fraction * 4)};
+}
+
 struct Toy {
     std::string name;
     ToyDistribution distribution;
@@ -82,6 +91,7 @@ const std::vector<Toy>& toys() {
     static const std::vector<Toy> list{{"ring", {ring_centres(), 0.1}, draw_ring},
                                        {"moons", {{}, 0.05}, draw_moons},
                                        {"spiral", {{}, 0.02}, draw_spiral},
+                                       {"spirals", {{}, 0.02}, draw_spirals},
                                        {"grid25", {grid_centres(), 0.1}, draw_grid}};
     return list;
 }

@@ -1,8 +1,11 @@
+#include <fmt/format.h>
+
 #include "atelier/core/atomic_file.h"
 #include "atelier/core/json_file.h"
 #include "atelier/core/log.h"
 #include "atelier/pipeline/make_stages.h"
 #include "atelier/pipeline/stages.h"
+#include "atelier/report/comparison.h"
 #include "atelier/report/report_sections.h"
 
 namespace atelier::pipeline {
@@ -31,8 +34,12 @@ void report_on(const std::vector<std::string>& folders, const std::filesystem::p
     report::Report report("Atelier", "A teacher, and the one-step students that learned from it");
     for (const std::string& folder : folders) {
         const report::RunModels run = report::open_run_models(folder);
-        report.add_heading(std::filesystem::path(folder).lexically_normal().string());
+        const std::string name = std::filesystem::path(folder).lexically_normal().string();
+        report.add_heading(name);
         report::add_everything(report, run);
+        const nlohmann::json results = report::evaluations_of(run);
+        if (!results.at("order").empty())
+            fmt::print("{}\n{}\n", name, report::text_of(report::comparison_table(results)));
     }
     report.write(out);
     core::log::info("report: {}", out.string());

@@ -123,30 +123,6 @@ const fs::path& main_ensemble(const RunModels& run) {
         ->second;
 }
 
-/// All evaluation.json files below `folder` merged; of a model evaluated twice the first is kept.
-nlohmann::json merged_evaluations(const fs::path& folder) {
-    std::vector<fs::path> paths;
-    for (const auto& entry : fs::recursive_directory_iterator(folder)) {
-        if (entry.path().filename() == "evaluation.json") paths.push_back(entry.path());
-    }
-    std::ranges::sort(paths, {}, [](const fs::path& path) {
-        return std::pair(std::distance(path.begin(), path.end()), path);
-    });
-    nlohmann::json merged{{"order", nlohmann::json::array()}, {"models", nlohmann::json::object()}};
-    for (const fs::path& path : paths) {
-        const nlohmann::json results = core::read_json(path);
-        if (results.value("reference_is_training_data", false))
-            merged["reference_is_training_data"] = true;
-        for (const auto& name : results.at("order")) {
-            const auto key = name.get<std::string>();
-            if (merged["models"].contains(key)) continue;
-            merged["order"].push_back(key);
-            merged["models"][key] = results.at("models").at(key);
-        }
-    }
-    return merged;
-}
-
 std::string stage_name(const RunModels& run, const fs::path& metrics) {
     return metrics.parent_path().parent_path().lexically_relative(run.folder).string();
 }
@@ -264,6 +240,29 @@ RunModels open_run_models(const fs::path& folder) {
     return run;
 }
 
+nlohmann::json evaluations_of(const RunModels& run) {
+    std::vector<fs::path> paths;
+    for (const auto& entry : fs::recursive_directory_iterator(run.folder)) {
+        if (entry.path().filename() == "evaluation.json") paths.push_back(entry.path());
+    }
+    std::ranges::sort(paths, {}, [](const fs::path& path) {
+        return std::pair(std::distance(path.begin(), path.end()), path);
+    });
+    nlohmann::json merged{{"order", nlohmann::json::array()}, {"models", nlohmann::json::object()}};
+    for (const fs::path& path : paths) {
+        const nlohmann::json results = core::read_json(path);
+        if (results.value("reference_is_training_data", false))
+            merged["reference_is_training_data"] = true;
+        for (const auto& name : results.at("order")) {
+            const auto key = name.get<std::string>();
+            if (merged["models"].contains(key)) continue;
+            merged["order"].push_back(key);
+            merged["models"][key] = results.at("models").at(key);
+        }
+    }
+    return merged;
+}
+
 void add_samples(report::Report& report, const RunModels& run) {
     if (!run.has_teacher() || run.ensembles.empty()) return;
     report.add_heading("Samples");
@@ -283,7 +282,7 @@ void add_samples(report::Report& report, const RunModels& run) {
 }
 
 void add_figures(report::Report& report, const RunModels& run) {
-    const nlohmann::json results = merged_evaluations(run.folder);
+    const nlohmann::json results = evaluations_of(run);
     if (results.at("order").empty()) return;
     report.add_heading("Figures");
     const report::Table table = report::comparison_table(results);
@@ -350,7 +349,7 @@ void add_training(report::Report& report, const RunModels& run) {
     }
     report.add_figures(figures);
     std::vector<distillation::Finding> findings;
-    judge_figures(merged_evaluations(run.folder), findings);
+    judge_figures(evaluations_of(run), findings);
     for (const fs::path& path : stage_metrics(run)) {
         if (stage_name(run, path) == "teacher") {
             const auto logged = report::curves_from_jsonl(path);
