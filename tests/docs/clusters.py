@@ -262,7 +262,11 @@ def make_folder(folder, program):
     (folder / "build/release/atelier").symlink_to(folder / "bin/atelier")
     torchrun = pathlib.Path(sys.executable).parent / "torchrun"
     # It imports torch, whose CUDA build needs more of NVIDIA's libraries than Atelier does.
-    if torchrun.exists() and not subprocess.run([torchrun, "--help"], capture_output=True).returncode:
+    try:
+        subprocess.run([torchrun, "--help"], capture_output=True, check=True)
+    except (OSError, subprocess.CalledProcessError):
+        pass
+    else:
         (folder / "bin/torchrun").symlink_to(torchrun)
     (folder / "modules").mkdir()
     (folder / "modules/ray.py").write_text(RAY)
