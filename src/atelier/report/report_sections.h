@@ -28,8 +28,8 @@ struct RunModels {
 /// Finds the models in `folder`. Throws core::Error when it has neither a teacher nor an ensemble.
 RunModels open_run_models(const std::filesystem::path& folder);
 
-/// The results of all evaluation.json files of `run` and of the runs inside, as in one such file; of
-/// a model evaluated twice, those nearest to the run's folder.
+/// The results of all evaluation.json files of `run` and of the runs inside, as in one such file;
+/// of a model evaluated twice, those nearest to the run's folder.
 nlohmann::json evaluations_of(const RunModels& run);
 
 /// Sections of a report; missing content is omitted.
