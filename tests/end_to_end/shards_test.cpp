@@ -18,11 +18,6 @@ std::map<std::string, std::string> files_of(const std::string& folder) {
     return files;
 }
 
-Arguments with(Arguments arguments, const Arguments& more) {
-    arguments.insert(arguments.end(), more.begin(), more.end());
-    return arguments;
-}
-
 Arguments sample(const std::string& out, const Arguments& more = {}) {
     return with({"sample", ensemble, "--count", "40", "--seed", "5", "--out", out}, more);
 }
