@@ -35,7 +35,8 @@ def points_of(runs, group):
         if run["group"] != group or settings["students"]["widths"] != [NARROW]:
             continue
         series = "trunk" if settings.get("trunk") else f"K={run['students']}"
-        by_seed = found[series][round(samples_of(run) / 1000)].setdefault(settings["dm"]["batch"], {})
+        thousands = round(samples_of(run) / 1000)
+        by_seed = found[series][thousands].setdefault(settings["dm"]["batch"], {})
         by_seed[run["seed"]] = 100 * run["metrics"]["strays"]
     return found
 

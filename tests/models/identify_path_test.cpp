@@ -3,11 +3,13 @@
 #include <gtest/gtest.h>
 
 #include <fstream>
+#include <set>
 
 #include "atelier/core/image_file.h"
 #include "atelier/core/npz.h"
 #include "atelier/core/safetensors.h"
 #include "atelier/core/zip_writer.h"
+#include "atelier/data/data_form.h"
 #include "atelier/data/dataset.h"
 #include "core/test_folder.h"
 
@@ -46,6 +48,34 @@ std::string tar_of(const std::string& name, const std::string& bytes) {
     return header + body + std::string(1024, '\0');
 }
 
+/// Whether a form is one of the enumeration: the compiler asks for a case of each.
+bool is_form(data::DataForm form) {
+    switch (form) {
+        case data::DataForm::nothing:
+        case data::DataForm::points:
+        case data::DataForm::idx_folder:
+        case data::DataForm::npz:
+        case data::DataForm::folder:
+        case data::DataForm::tars:
+        case data::DataForm::zip:
+            return true;
+    }
+    return false;
+}
+
+/// What EveryForm writes, and the form that each has.
+const std::vector<std::pair<const char*, data::DataForm>> forms{
+    {"none", data::DataForm::nothing},
+    {"deep", data::DataForm::folder},
+    {"tars", data::DataForm::tars},
+    {"idx", data::DataForm::idx_folder},
+    {"T.TAR", data::DataForm::tars},
+    {"tar-by-content", data::DataForm::tars},
+    {"Z.ZIP", data::DataForm::zip},
+    {"Y.NPZ", data::DataForm::npz},
+    {"P.SAFETENSORS", data::DataForm::points},
+};
+
 /// Data of every form, with names in lower and in upper case.
 class EveryForm : public testing::Test {
 protected:
@@ -77,9 +107,20 @@ protected:
 
 }  // namespace
 
+TEST_F(EveryForm, is_recognised) {
+    std::set<data::DataForm> tried;
+    for (const auto& [name, form] : forms) {
+        EXPECT_EQ(data::form_at(folder_ / name), form) << name;
+        tried.insert(form);
+    }
+    for (int form = 0; is_form(static_cast<data::DataForm>(form)); ++form)
+        EXPECT_TRUE(tried.contains(static_cast<data::DataForm>(form)))
+            << "form " << form << " needs data in EveryForm and a line in `forms`";
+}
+
 TEST_F(EveryForm, that_opens_is_a_data_set_and_the_other_way_round) {
-    for (const char* name :
-         {"deep", "tars", "idx", "T.TAR", "tar-by-content", "Z.ZIP", "Y.NPZ", "P.SAFETENSORS"}) {
+    for (const auto& [name, form] : forms) {
+        if (form == data::DataForm::nothing) continue;
         EXPECT_NO_THROW(data::open_dataset({.path = folder_ / name})) << name;
         const PathInfo found = identify_path(folder_ / name);
         EXPECT_EQ(found.kind, Kind::data_set) << name << " " << found.description;

@@ -36,6 +36,16 @@ void bind_adversarial(core::Schema& schema, const std::string& table, Adversaria
 
 }  // namespace
 
+const std::vector<std::pair<std::string, PairLoss>>& pair_losses() {
+    static const std::vector<std::pair<std::string, PairLoss>> all{
+        {"none", PairLoss::none},
+        {"pseudo_huber", PairLoss::pseudo_huber},
+        {"perceptual", PairLoss::perceptual},
+        {"lpips", PairLoss::lpips},
+    };
+    return all;
+}
+
 void bind_settings(core::Schema& schema, const std::string& prefix, Optimization& to,
                    bool averages) {
     const auto key = [&](const char* name) { return prefix + name; };
@@ -86,11 +96,7 @@ void bind_settings(core::Schema& schema, const std::string& table, MatchingSetti
                   {{"distribution_matching", MatchingLoss::distribution_matching},
                    {"sid", MatchingLoss::score_identity}});
     schema.number(key("sid_alpha"), &to.sid_alpha, "alpha of SiD", non_negative);
-    schema.choice(key("regression"), &to.regression, "loss on the pairs",
-                  {{"none", PairLoss::none},
-                   {"pseudo_huber", PairLoss::pseudo_huber},
-                   {"perceptual", PairLoss::perceptual},
-                   {"lpips", PairLoss::lpips}});
+    schema.choice(key("regression"), &to.regression, "loss on the pairs", pair_losses());
     schema.number(key("regression_weight"), &to.regression_weight,
                   "weight of the loss on the pairs", non_negative);
     schema.flag(key("keep_best"), &to.keep_best,
