@@ -1,4 +1,4 @@
-"""Writes tests/golden/NETWORK_*.safetensors: the outputs of independent implementations of networks,
+"""Writes tests/golden/NETWORK_*.safetensors: what independent implementations of networks compute,
 with EDM's preconditionings, for small inputs.
 
     python scripts/make_network_golden.py [CASE ...]

@@ -147,4 +147,39 @@ TEST_F(EveryForm, is_no_data_set_where_it_holds_something_else) {
     }
 }
 
+TEST_F(EveryForm, that_is_compressed_is_named_with_how_to_unpack_it) {
+    const std::string gzip = "\x1f\x8b" + std::string(600, 'x');
+    for (const char* name : {"set.tar.gz", "set.tar", "set"}) {
+        write(folder_ / name, gzip);
+        const PathInfo found = identify_path(folder_ / name);
+        EXPECT_EQ(found.kind, std::string(name) == "set.tar" ? Kind::data_set : Kind::other)
+            << name;
+        const std::string refused =
+            core::error_of([&] { data::open_dataset({.path = folder_ / name}); });
+        core::expect_contains(refused, "is compressed (gzip)");
+        core::expect_contains(refused, "tar -xf " + (folder_ / name).string());
+        if (found.kind == Kind::other) core::expect_contains(found.suggestion, "tar -xf ");
+    }
+    EXPECT_EQ(identify_path(folder_ / "set").description, "is compressed (gzip)");
+    write(folder_ / "train-images-idx3-ubyte.gz", gzip);
+    EXPECT_EQ(identify_path(folder_ / "train-images-idx3-ubyte.gz").suggestion, "name its folder");
+    // A tar may begin with any name.
+    write(folder_ / "B.tar", tar_of("BZh.png", string_of(core::encode_png(picture))));
+    EXPECT_NO_THROW(data::open_dataset({.path = folder_ / "B.tar"}));
+}
+
+TEST_F(EveryForm, in_place_of_which_there_is_a_web_page_or_a_text_is_named) {
+    write(folder_ / "a.jpg", "\n<!DOCTYPE html><p>404");
+    EXPECT_EQ(identify_path(folder_ / "a.jpg").description,
+              "is a web page (HTML), though its name ends in .jpg");
+    write(folder_ / "a.html", "<html>");
+    EXPECT_EQ(identify_path(folder_ / "a.html").description, "is a web page (HTML)");
+    write(folder_ / "a.png", "not found");
+    EXPECT_EQ(identify_path(folder_ / "a.png").description,
+              "is a text file, though its name ends in .png");
+    write(folder_ / "prompts.txt", "a cat\n");
+    EXPECT_EQ(identify_path(folder_ / "prompts.txt").description,
+              "is a text file, of prompts or captions for instance");
+}
+
 }  // namespace atelier::models

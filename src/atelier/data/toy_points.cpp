@@ -79,10 +79,12 @@ struct Toy {
 };
 
 const std::vector<Toy>& toys() {
-    static const std::vector<Toy> list{{"ring", {ring_centres(), 0.1}, draw_ring},
-                                       {"moons", {{}, 0.05}, draw_moons},
-                                       {"spiral", {{}, 0.02}, draw_spiral},
-                                       {"grid25", {grid_centres(), 0.1}, draw_grid}};
+    static const std::vector<Toy> list{
+        {"ring", {ring_centres(), 0.1}, draw_ring},
+        {"moons", {{}, 0.05}, draw_moons},
+        {"spiral", {{}, 0.02}, draw_spiral},
+        {"grid25", {grid_centres(), 0.1}, draw_grid},
+    };
     return list;
 }
 

@@ -93,8 +93,10 @@ void bind_settings(core::Schema& schema, const std::string& table, MatchingSetti
     bind_settings(schema, table + ".", to.student, true);
     bind_settings(schema, table + ".fake_", to.fake, false);
     schema.choice(key("loss"), &to.loss, "distribution_matching (DMD) or sid (score identity)",
-                  {{"distribution_matching", MatchingLoss::distribution_matching},
-                   {"sid", MatchingLoss::score_identity}});
+                  {
+                      {"distribution_matching", MatchingLoss::distribution_matching},
+                      {"sid", MatchingLoss::score_identity},
+                  });
     schema.number(key("sid_alpha"), &to.sid_alpha, "alpha of SiD", non_negative);
     schema.choice(key("regression"), &to.regression, "loss on the pairs", pair_losses());
     schema.number(key("regression_weight"), &to.regression_weight,
