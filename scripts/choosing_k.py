@@ -58,10 +58,13 @@ def settings_of(command):
     return settings
 
 
-def samples_of(settings):
-    """What all students generate for their updates in DM and ADM."""
-    each = sum(settings[stage]["steps"] * settings[stage]["batch"] for stage in ("dm", "adm"))
-    return each * settings["partition"]["students"]
+def samples_of(run):
+    """What the trunk and all students generate for their updates in DM and ADM."""
+    settings = settings_of(run["command"])
+    stages = [(name.split("/")[-1], stage["steps"]) for name, stage in run["stages"].items()]
+    return sum(
+        steps * settings[kind]["batch"] for kind, steps in stages if kind in ("dm", "adm")
+    )
 
 
 def mean(values):
@@ -87,7 +90,7 @@ def trials_of(results):
         if metric not in run["metrics"] or len(set(widths)) > 1:
             continue
         kinds[run["group"]] = kind
-        key = run["group"], widths[0], teacher, samples_of(settings)
+        key = run["group"], widths[0], teacher, samples_of(run)
         experiment = run["experiment"], settings["dm"]["batch"]
         values[key][settings["partition"]["students"]][experiment][run["seed"]] = (
             factor * run["metrics"][metric]

@@ -11,8 +11,7 @@ import pathlib
 import statistics
 
 import matplotlib
-from choosing_k import settings_of
-from study import samples_of
+from choosing_k import samples_of, settings_of
 
 matplotlib.use("Agg")
 matplotlib.rcParams["svg.hashsalt"] = "atelier"  # equal figures, equal file
@@ -36,7 +35,8 @@ def points_of(runs, group):
         if run["group"] != group or settings["students"]["widths"] != [NARROW]:
             continue
         series = "trunk" if settings.get("trunk") else f"K={run['students']}"
-        by_seed = found[series][samples_of(run)].setdefault(settings["dm"]["batch"], {})
+        thousands = round(samples_of(run) / 1000)
+        by_seed = found[series][thousands].setdefault(settings["dm"]["batch"], {})
         by_seed[run["seed"]] = 100 * run["metrics"]["strays"]
     return found
 

@@ -1,9 +1,10 @@
-"""Writes tests/golden/adm_unet_*.safetensors and song_unet_*.safetensors: the outputs of
-independent U-Nets with EDM's preconditionings for small inputs.
+"""Writes tests/golden/NETWORK_*.safetensors: what independent implementations of networks compute,
+with EDM's preconditionings, for small inputs.
 
-    python scripts/make_network_golden.py
+    python scripts/make_network_golden.py [CASE ...]
 
-Needs nvidia-physicsnemo, torch, numpy and safetensors.
+Needs nvidia-physicsnemo, torch, numpy and safetensors. A new network is one entry of NETWORKS, with
+its cases in CASES; the test finds the files by their names.
 
 A file contains x, sigma, the labels and augment labels if there are any, the denoised images, and
 the gradients of their mean square with respect to x and a few weights; its metadata contain the
@@ -15,6 +16,8 @@ angles of Fourier features.
 
 import json
 import pathlib
+import sys
+from typing import Callable, NamedTuple
 
 import numpy as np
 import torch
@@ -26,6 +29,7 @@ from torch.nn import functional as F
 
 SIGMA_DATA = 0.5
 SIGMAS = [0.002, 0.3, 5.0, 80.0]
+# Configs by the names of the files, which begin with that of a network.
 CASES = {
     "adm_unet_unconditional": dict(
         resolution=8,
@@ -115,23 +119,15 @@ ATTENTION = {
     "attn.qkv.": "qkv.",
     "attn.proj.": "proj.",
 }  # physicsnemo's names and EDM's
-SLOPES = [
-    "model.map_layer0.bias",
-    "model.{bottom}_in0.qkv.bias",
-    "model.{bottom}_in1.norm1.weight",
-    "{last}.weight",
-]
 SONG = ["embedding_type", "channel_mult_noise", "encoder_type", "decoder_type", "resample_filter"]
 
 
 def parameters_of(net):
     """The network's parameters and Fourier frequencies under EDM's names."""
     named = {}
-    frequencies = (
-        [("map_noise.freqs", net.map_noise.freqs)]
-        if isinstance(net.map_noise, FourierEmbedding)
-        else []
-    )
+    noise = getattr(net, "map_noise", None)
+    fourier = isinstance(noise, FourierEmbedding)
+    frequencies = [("map_noise.freqs", noise.freqs)] if fourier else []
     for name, parameter in [*net.named_parameters(), *frequencies]:
         for theirs, ours in ATTENTION.items():
             name = name.replace(theirs, ours)
@@ -146,10 +142,9 @@ def in_float32(net):
     net.map_noise.register_forward_hook(lambda module, inputs, output: output.double())
 
 
-def build(config, architecture):
-    patch = config.get("patch_size", 1)
-    inside = config["channels"] * patch**2
-    options = dict(
+def options_of(config):
+    """What both of physicsnemo's U-Nets take."""
+    return dict(
         label_dim=config["classes"],
         augment_dim=config.get("augment_dim", 0),
         model_channels=config["model_channels"],
@@ -159,23 +154,83 @@ def build(config, architecture):
         attn_resolutions=config["attention_resolutions"],
         dropout=0.0,
     )
-    if architecture == "song_unet":
-        net = SongUNet(
-            config["resolution"],
-            inside,
-            inside,
-            **options,
-            **{key: config[key] for key in SONG if key in config},
-        )
-    else:
-        net = DhariwalUNet(config["resolution"] // patch, inside, inside, **options)
-    with torch.no_grad():
-        for name, parameter in parameters_of(net).items():
-            parameter.copy_(weights(name, tuple(parameter.shape)))
-    net = net.double()
+
+
+class InPatches(torch.nn.Module):
+    """A U-Net on images whose patches are channels."""
+
+    def __init__(self, net, patch):
+        super().__init__()
+        self.net, self.patch = net, patch
+
+    def forward(self, x, *conditions, **more):
+        inside = self.net(F.pixel_unshuffle(x, self.patch), *conditions, **more)
+        return F.pixel_shuffle(inside, self.patch)
+
+
+def adm_unet(config):
+    patch = config.get("patch_size", 1)
+    inside = config["channels"] * patch**2
+    net = DhariwalUNet(config["resolution"] // patch, inside, inside, **options_of(config))
+    return net, InPatches(net, patch)
+
+
+def song_unet(config):
+    own = {key: config[key] for key in SONG if key in config}
+    channels = config["channels"]
+    net = SongUNet(config["resolution"], channels, channels, **options_of(config), **own)
+    return net, net
+
+
+def fourier_in_float32(config, net):
     if config.get("embedding_type") == "fourier":
         in_float32(net)
-    return net
+
+
+def slopes_of_unet(config, last):
+    """A bias of the embedding, weights at the lowest resolution, and the last weight."""
+    levels = len(config["channel_mult"])
+    bottom = config["resolution"] // config.get("patch_size", 1) >> levels - 1
+    return [
+        "model.map_layer0.bias",
+        f"model.dec.{bottom}x{bottom}_in0.qkv.bias",
+        f"model.dec.{bottom}x{bottom}_in1.norm1.weight",
+        f"{last}.weight",
+    ]
+
+
+class Network(NamedTuple):
+    """How a network is made by another implementation."""
+
+    # Of a config: the module that has the parameters, and the one that is called, as
+    # f(x, c_noise, labels, augment_labels=...).
+    build: Callable
+    # Of a config: the four parameters whose gradients are written, by our names.
+    slopes: Callable
+    # Of a config: the shape of one sample.
+    sample: Callable = lambda config: [config["channels"], *2 * [config["resolution"]]]
+    # Of a config and the module, which is in float64: sets what it computes in float32.
+    settle: Callable = lambda config, net: None
+
+
+NETWORKS = {
+    "adm_unet": Network(
+        adm_unet,
+        slopes=lambda config: slopes_of_unet(config, "model.out_conv"),
+    ),
+    "song_unet": Network(
+        song_unet,
+        slopes=lambda config: slopes_of_unet(
+            config, "model.dec.{0}x{0}_aux_conv".format(config["resolution"])
+        ),
+        settle=fourier_in_float32,
+    ),
+}
+
+
+def network_of(name):
+    """The name of the network that a case is of."""
+    return next(network for network in NETWORKS if name.startswith(network + "_"))
 
 
 def preconditioning(kind, sigma):
@@ -192,20 +247,25 @@ def preconditioning(kind, sigma):
 
 
 def denoise(net, config, x, sigma, labels, augment):
-    patch = config.get("patch_size", 1)
     c_skip, c_out, c_in, c_noise = preconditioning(config.get("preconditioning", "edm"), sigma)
-    across = lambda c: c.reshape(-1, 1, 1, 1)
-    inside = F.pixel_unshuffle(across(c_in) * x, patch)
-    raw = F.pixel_shuffle(net(inside, c_noise.double(), labels, augment_labels=augment), patch)
+    across = lambda c: c.reshape(-1, *[1] * (x.dim() - 1))
+    raw = net(across(c_in) * x, c_noise.double(), labels, augment_labels=augment)
     return across(c_skip) * x + across(c_out) * raw
 
 
 def case(config, architecture):
-    net = build(config, architecture)
+    network = NETWORKS[architecture]
+    own, net = network.build(config)
+    parameters = parameters_of(own)
+    with torch.no_grad():
+        for name, parameter in parameters.items():
+            parameter.copy_(weights(name, tuple(parameter.shape)))
+    own.double()
+    network.settle(config, own)
     sigma = torch.tensor(SIGMAS)
-    n, channels, size = len(SIGMAS), config["channels"], config["resolution"]
-    noise = torch.randn([n, channels, size, size], generator=torch.Generator().manual_seed(1))
-    x = noise * (sigma**2 + SIGMA_DATA**2).sqrt().reshape(-1, 1, 1, 1)
+    n, shape = len(SIGMAS), network.sample(config)
+    noise = torch.randn([n, *shape], generator=torch.Generator().manual_seed(1))
+    x = noise * (sigma**2 + SIGMA_DATA**2).sqrt().reshape(-1, *[1] * len(shape))
     tensors = {"x": x, "sigma": sigma}
     labels = augment = None
     if config["classes"]:
@@ -222,12 +282,7 @@ def case(config, architecture):
     denoised = denoise(net, config, x, sigma, labels, augment)
     denoised.square().mean().backward()
     tensors |= {"denoised": denoised, "slope:x": x.grad}
-    parameters = parameters_of(net)
-    bottom = config["resolution"] // config.get("patch_size", 1) >> len(config["channel_mult"]) - 1
-    top = config["resolution"]
-    last = "model.out_conv" if architecture == "adm_unet" else f"model.dec.{top}x{top}_aux_conv"
-    for name in SLOPES:
-        name = name.format(bottom=f"dec.{bottom}x{bottom}", last=last)
+    for name in network.slopes(config):
         tensors["slope:" + name] = parameters[name].grad
     about = {
         "config": {"architecture": architecture, **config},
@@ -241,8 +296,8 @@ def case(config, architecture):
 
 def main():
     folder = pathlib.Path(__file__).parent.parent / "tests" / "golden"
-    for name, config in CASES.items():
-        tensors, metadata = case(config, name[: name.index("unet") + 4])
+    for name in sys.argv[1:] or CASES:
+        tensors, metadata = case(CASES[name], network_of(name))
         save_file(tensors, folder / f"{name}.safetensors", metadata)
 
 

@@ -30,6 +30,7 @@ import sys
 import tomllib
 
 import toy_sets
+from choosing_k import samples_of
 from figures import ROOT, commit, fill_markers, machine
 
 RUNS = pathlib.Path("runs/study")  # relative to ROOT, where every command runs
@@ -574,24 +575,6 @@ def steps_of(run):
     return sum(stage["steps"] for name, stage in run["stages"].items() if not name.endswith("/tsm"))
 
 
-def samples_of(run):
-    """Samples drawn by these updates, in thousands."""
-    config = tomllib.loads((ROOT / GROUPS[run["group"]].config).read_text())
-    batches = {stage: config[stage]["batch"] for stage in ("dm", "adm")}
-    for word in GROUPS[run["group"]].experiments[run["experiment"]][1]:
-        key, _, value = word.partition("=")
-        if key.endswith(".batch"):
-            batches[key.split(".")[0]] = int(value)
-    return round(
-        sum(
-            stage["steps"] * batches[name.split("/")[1]]
-            for name, stage in run["stages"].items()
-            if not name.endswith("/tsm")
-        )
-        / 1000
-    )
-
-
 def table(results, group, rows):
     columns = GROUPS[group].columns
     lines = [
@@ -630,7 +613,7 @@ def table(results, group, rows):
         cost = (
             " |  | "
             if name == "teacher"
-            else f"{steps_of(runs[0])} | {samples_of(runs[0])} | {seconds_of(runs)}"
+            else f"{steps_of(runs[0])} | {round(samples_of(runs[0]) / 1000)} | {seconds_of(runs)}"
         )
         lines.append(f"| {words} | " + " | ".join(cells) + f" | {cost} | {len(runs)} |")
         if name != "teacher":

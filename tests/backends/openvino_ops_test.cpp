@@ -8,6 +8,7 @@
 #include "atelier/backends/torch/quantised.h"
 #include "atelier/backends/torch/torch_ops.h"
 #include "backends/tensors.h"
+#include "graph/every_op.h"
 
 namespace atelier::backends {
 
@@ -334,9 +335,32 @@ std::vector<Case> layer_cases() {
              [](Builder& ops, const auto& in) {
                  return ops.grid_sinusoid(in[0], {.height = 3, .width = 2, .base = 2});
              }},
-        Case{"global_average", {image}, [](Builder& ops, const auto& in) {
-                 return ops.global_average(in[0]);
-             }}};
+        Case{"global_average",
+             {image},
+             [](Builder& ops, const auto& in) { return ops.global_average(in[0]); }},
+        Case{"block",
+             {image, modulation},
+             [](Builder& ops, const auto& in) {
+                 const Value read[]{in[0], in[1]};
+                 return ops.block(read, [](Builder& inner, std::span<const Value> at) {
+                     return inner.group_norm(at[0], "norm", {.groups = 2}, at[1]);
+                 });
+             }},
+    };
+}
+
+/// Adds the names of a graph's ops, those of blocks included.
+void add_ops(const Graph& graph, std::set<std::string>& names) {
+    for (const Node& node : graph.nodes) {
+        names.insert(name_of(node.op));
+        if (const auto* block = std::get_if<Block>(&node.op)) add_ops(*block->body, names);
+    }
+}
+
+TEST(LayerCases, hold_every_op) {
+    std::set<std::string> tried{"embedding"};  // reads ids; text towers have it
+    for (const Case& tested : layer_cases()) add_ops(recorded(tested), tried);
+    EXPECT_EQ(tried, names_of_all_ops()) << "a new op needs a case in layer_cases";
 }
 
 INSTANTIATE_TEST_SUITE_P(Layers, Backends, ::testing::ValuesIn(layer_cases()),

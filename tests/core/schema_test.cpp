@@ -115,6 +115,20 @@ TEST_F(SchemaTest, a_mistyped_value_is_refused_with_its_line) {
               "command line: seed must be a whole number, not a string (\"soon\")");
 }
 
+TEST_F(SchemaTest, a_whole_number_beyond_64_bits_is_refused_with_the_range) {
+    EXPECT_EQ(refusal("", {"seed=9223372036854775808"}),
+              "command line: seed must be a whole number from 0 to 9223372036854775807, not "
+              "9223372036854775808");
+    EXPECT_EQ(refusal("", {"teacher.steps=-99999999999999999999"}),
+              "command line: teacher.steps must be a whole number from 0 to 1000000, not "
+              "-99999999999999999999");
+    const std::string in_file = refusal("seed = 9223372036854775808\n");
+    expect_contains(in_file, "x.toml:1: ");
+    expect_contains(in_file, "not representable in 64 bits");
+    EXPECT_EQ(in_file.find("text is quoted"), in_file.npos) << in_file;
+    expect_contains(refusal("output = some/where\n"), "text is quoted: output = \"some/where\"");
+}
+
 TEST_F(SchemaTest, a_value_out_of_range_or_choices_is_refused) {
     EXPECT_EQ(refusal("seed = -1"), "x.toml:1: seed must be at least 0, not -1");
     EXPECT_EQ(refusal("teacher.steps = 2000000"),

@@ -99,6 +99,9 @@ TEST_F(Zips, have_names_in_utf8_or_in_code_page_437) {
     std::vector<std::string> names;
     for (const auto& entry : zip.entries()) names.push_back(entry.name);
     EXPECT_EQ(names, (std::vector<std::string>{utf8, "caf\xc3\xa9.png", utf8, "caf\xc3\xa9.png"}));
+    EXPECT_EQ(zip.guessed().names, 2U) << "those that no field and no UTF-8 names";
+    EXPECT_EQ(zip.guessed().example, "caf\xc3\xa9.png");
+    EXPECT_EQ(ZipFile(written(zip_of({{.name = utf8, .bytes = "1"}}))).guessed().names, 0U);
 }
 
 TEST_F(Zips, cut_short_or_changed_are_an_error_and_nothing_worse) {

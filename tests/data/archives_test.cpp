@@ -44,6 +44,22 @@ protected:
     TestFolder folder_;
 };
 
+TEST_F(Archives, whose_names_do_not_say_their_encoding_are_read_with_a_notice) {
+    const auto warned = [&](const std::string& name) {
+        const fs::path zip = zipped({{.name = "a/1.png", .bytes = png(1)},
+                                     {.name = name + "/2.png", .bytes = png(2)},
+                                     {.name = name + "/3.png", .bytes = png(3)}});
+        testing::internal::CaptureStderr();
+        EXPECT_EQ(open(zip)->size(), 3);
+        return testing::internal::GetCapturedStderr();
+    };
+    const std::string notice = warned("caf\xe9");  // Latin-1
+    expect_contains(notice, "data.zip: 2 names do not say the encoding");
+    expect_contains(notice, "code page 437, \"caf\xce\x98/2.png\" for instance");
+    EXPECT_EQ(warned("cafe"), "");
+    EXPECT_EQ(warned("caf\xc3\xa9"), "");
+}
+
 std::vector<core::ZipEntry> edm_zip(const std::string& labels) {
     return {{.name = "00000/img1.png", .bytes = png(10)},
             {.name = "dataset.json", .bytes = labels},

@@ -330,8 +330,8 @@ TEST(Paths, that_are_not_data_are_rejected) {
         std::ofstream(folder / name, std::ios::binary) << bytes;
         return message_of([&] { open_dataset({.path = folder / name}); });
     };
-    EXPECT_TRUE(
-        holds(message_for("set.tar.gz", "\x1f\x8b..."), "set.tar.gz: is compressed; unpack it"));
+    EXPECT_TRUE(holds(message_for("set.tar.gz", "\x1f\x8b..."),
+                      "set.tar.gz: is compressed (gzip); unpack it, e.g. with: tar -xf "));
     EXPECT_TRUE(holds(message_for("one.png", small_png(1)), "is a single image"));
     EXPECT_TRUE(holds(message_of([&] { images_in({.path = folder / "none"}); }),
                       "there is no such file or folder"));

@@ -30,13 +30,15 @@ NoiseSchedule flow(double shift = 1) {
 }
 
 std::vector<NoiseSchedule> every_kind() {
-    return {NoiseSchedule(EdmNoise{}),
-            NoiseSchedule(VpNoise{}),
-            NoiseSchedule(VeNoise{}),
-            ddpm("epsilon"),
-            ddpm("v_prediction"),
-            flow(),
-            flow(3)};
+    return {
+        NoiseSchedule(EdmNoise{}),
+        NoiseSchedule(VpNoise{}),
+        NoiseSchedule(VeNoise{}),
+        ddpm("epsilon"),
+        ddpm("v_prediction"),
+        flow(),
+        flow(3),
+    };
 }
 
 Tensor seeded_normal(std::uint64_t index, std::int64_t count = 4) {

@@ -1,6 +1,7 @@
 #!/usr/bin/env python3
 """Checks the project's pages: links, images, files, commands, options, config keys, names of the
-code, quoted messages and the examples in --help.
+code, quoted messages and the examples in --help; and that the pages name every command, option,
+config key and value of a choice (losses, networks, partition methods, data formats).
 
     python3 tests/docs/check.py build/release/atelier
 """
@@ -17,9 +18,8 @@ RELATIVE_TO_CODE = {"ARCHITECTURE.md", "CONTRIBUTING.md", "glossary.md"}
 def problems(program):
     helps = pages.program_help(program)
     options = {name: pages.options_in(text) for name, text in helps.items()}
-    keys = pages.keys_in(
-        pages.program_says(program, "run", str(ROOT / "configs/toy2d.toml"), "--explain")
-    )
+    explanation = pages.program_says(program, "run", str(ROOT / "configs/toy2d.toml"), "--explain")
+    keys = pages.keys_in(explanation)
     sources = pages.source_texts(ROOT)
     names = pages.names_of(ROOT)
     for page in pages.pages_of(ROOT):
@@ -35,6 +35,8 @@ def problems(program):
     yield from pages.repeated_entries("CHANGELOG.md", (ROOT / "CHANGELOG.md").read_text())
     for file in pages.texts_of(ROOT):
         yield from pages.missing_pages(ROOT, file, file.read_text(errors="replace"))
+    manual = [page.read_text() for page in pages.manual_of(ROOT)]
+    yield from pages.undocumented(manual, helps, keys, pages.choices_in(explanation))
     yield from pages.without_examples(helps)
     yield from pages.wrong_examples(helps)
 

@@ -357,6 +357,58 @@ def keys_in(explanation):
     return keys
 
 
+def choices_in(explanation):
+    """(key, value) of what keys may be set to, from `atelier run CONFIG --explain`: the values of
+    choices, and of data.path its forms."""
+    table = ""
+    for line in explanation.split("\n"):
+        if heading := re.fullmatch(r"\[(\w+)\]", line):
+            table = heading[1] + "."
+        elif key := re.match(r"([a-z_]\w*) ", line):
+            name = table + key[1]
+            if listed := re.search(r"\(one of (.*)\)$", line):
+                yield from ((name, value) for value in re.findall(r'"([^"]*)"', listed[1]))
+            if name == "data.path":
+                forms = re.findall(r"\.\w+|\bIDX\b|\w+:", line)
+                yield from ((name, form) for form in forms)
+
+
+def all_code(text):
+    """What a page has in code blocks and inline code."""
+    prose, code = split_code(text)
+    inline = re.findall(r"``?([^`]+)``?", "\n".join(prose))
+    return "\n".join([line for _, line in code] + inline)
+
+
+def is_named(word, text):
+    before = r"(?<![\w.])" if word[0].isalnum() else r"(?<![\w-])" if word[0] == "-" else ""
+    after = r"(?![\w-])" if word[-1].isalnum() else ""
+    return re.search(before + re.escape(word) + after, text) is not None
+
+
+def undocumented(texts, helps, keys, choices):
+    """What the program has and no page of `texts` names: commands, options, keys and their values.
+
+    A key counts as named by its last part, in code; one of the fake score's also without "fake_".
+    """
+    text = "\n".join(texts)
+    code = "\n".join(all_code(page) for page in texts)
+    for command, help_text in helps.items():
+        if command and not is_named(f"atelier {command}", code):
+            yield f"docs: no page names the command atelier {command}"
+        for option in sorted(options_in(help_text) - {"-h", "--help"}):
+            if not is_named(option, code):
+                yield f"docs: no page names {option} of atelier {command}".rstrip()
+    for key in sorted(keys):
+        last = key.split(".")[-1]
+        at = r"(?<!\w)" + re.escape(last) + r"(?!\w)"
+        if not re.search(at, code) and not is_named(last.removeprefix("fake_"), code):
+            yield f"docs: no page names the config key {key}"
+    for key, value in choices:
+        if not is_named(value, text):
+            yield f"docs: no page names {value}, a value of {key}"
+
+
 def plain_source(text):
     """A source file with adjacent string literals joined and quotes unescaped.
 
@@ -387,6 +439,11 @@ def unknown_messages(page, text, sources):
             pieces = [piece for piece in quoted[1].split(GAP) if piece.strip()]
             if not any(all(piece in source for piece in pieces) for source in sources):
                 yield f'{page}:{number}: no source says "{quoted[1]}"'
+
+
+def manual_of(root):
+    """The pages that are for those who use the program."""
+    return [root / "README.md", *sorted((root / "docs").glob("*.md"))]
 
 
 def pages_of(root):

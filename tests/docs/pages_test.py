@@ -178,6 +178,41 @@ class Pages(unittest.TestCase):
         )
         self.assertEqual(len(list(pages.missing_sources(self.root, self.page, text))), 3)
 
+    def test_what_no_page_names_is_found(self):
+        explanation = (
+            'seed  whole number  0  seed of all\n\n[data]\npath  string  ""  a .safetensors of '
+            "points, a folder of IDX files or toy:NAME\n\n[dm]\nloss  string  \"kl\"  which "
+            '(one of "kl", "sid")\nfake_lr  number  1.0  rate (at least 0)\n'
+        )
+        helps = {"": "  -q,--quiet\n", "run": "  --dry-run\n  --hours FLOAT\n"}
+        keys = pages.keys_in(explanation)
+        found = lambda *texts: list(
+            pages.undocumented(texts, helps, keys, pages.choices_in(explanation))
+        )
+        whole = [
+            "Points (.safetensors), IDX files or `toy:ring`.\n",
+            "`data.path`, `seed`, `loss` is kl or sid, `lr`.\n",
+            "\n    atelier run x --dry-run --hours 3 --quiet\n",
+        ]
+        self.assertEqual(found(*whole), [])
+        for page, word, problem in [
+            (0, ".safetensors", ".safetensors, a value of data.path"),
+            (0, "IDX", "IDX, a value of data.path"),
+            (0, "toy:", "toy:, a value of data.path"),
+            (1, "sid", "sid, a value of dm.loss"),
+            (1, "`seed`", "the config key seed"),
+            (1, "`lr`", "the config key dm.fake_lr"),
+            (2, "atelier run", "the command atelier run"),
+            (2, "--hours", "--hours of atelier run"),
+            (2, "--quiet", "--quiet of atelier"),
+        ]:
+            texts = list(whole)
+            texts[page] = texts[page].replace(word, "it")
+            self.assertEqual(found(*texts), [f"docs: no page names {problem}"])
+        # Not in prose, where `loss` and `path` are words of the language, and not within others.
+        words = "`reseed` the loss, `lr`, kl, sid, `path`"
+        self.assertEqual(len(found(whole[0], whole[2], words)), 2)
+
     def test_an_entry_that_is_there_twice_is_found(self):
         text = "# Changes\n- One\n  thing.\n- Another.\n- One\n  thing.\n- One\n  more.\n"
         self.assertEqual(len(list(pages.repeated_entries(self.page, text))), 1)

@@ -10,11 +10,6 @@ using nlohmann::json;
 
 json read(const fs::path& path) { return json::parse(text_of(path)); }
 
-Arguments with(Arguments arguments, const Arguments& more) {
-    arguments.insert(arguments.end(), more.begin(), more.end());
-    return arguments;
-}
-
 /// A classifier of eight classes of 8x8 colour images.
 void make_classifier(const Folder& folder, const std::string& name, const Arguments& more = {}) {
     succeed(with(

@@ -28,6 +28,11 @@ namespace fs = std::filesystem;
 using Arguments = std::vector<std::string>;
 using core::soon;
 
+inline Arguments with(Arguments arguments, const Arguments& more) {
+    arguments.insert(arguments.end(), more.begin(), more.end());
+    return arguments;
+}
+
 struct Outcome {
     int code = 0;  // exit code, or 128 + signal
     std::string out, err;

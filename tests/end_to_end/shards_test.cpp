@@ -25,11 +25,6 @@ nlohmann::json result_in(const std::string& file) {
     return results;
 }
 
-Arguments with(Arguments arguments, const Arguments& more) {
-    arguments.insert(arguments.end(), more.begin(), more.end());
-    return arguments;
-}
-
 Arguments sample(const std::string& out, const Arguments& more = {}) {
     return with({"sample", ensemble, "--count", "40", "--seed", "5", "--out", out}, more);
 }

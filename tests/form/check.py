@@ -3,10 +3,12 @@
 
     layout   C++ files are laid out as clang-format does (`make format` does it)
     columns  no line of C++ or Python, and no paragraph of Markdown, is wider than 100 columns
+    names    no two files of one unity build have a name of their own in common, which would compile
+             or not as files come and go
     tidy     clang-tidy finds nothing in files that differ from the main branch, as far as they
              need no LibTorch; with --all in every file (`make tidy`, which takes long)
 
-    python3 tests/form/check.py layout columns tidy [--all]
+    python3 tests/form/check.py layout columns names tidy [--all]
 
 clang-format and clang-tidy are those that scripts/setup.sh installs into .venv.
 """
@@ -19,6 +21,8 @@ import re
 import subprocess
 import sys
 
+import names
+
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 COLUMNS = 100
 TORCH_FREE = ("core", "conditions", "kernels", "graph", "networks", "server")
@@ -28,6 +32,8 @@ SKIPPED = {
     "kernels/attention_kernels.cpp": "has GCC's __builtin_shuffle, which Clang does not know",
     "networks/unet_blocks.cpp": "clang-tidy 19 has hung on it for minutes",
 }
+# The kernels that are compiled for several instruction sets, each file alone.
+ALONE = re.compile(r"^set\(kernels ([^)]*)\)", re.MULTILINE)
 FENCE = re.compile(r"^\s*(```|~~~)")
 # What cannot be wrapped: rows of tables, headings, and a message, link, image or badge alone.
 UNWRAPPABLE = re.compile(
@@ -101,6 +107,34 @@ def column_problems(root=ROOT):
     return found
 
 
+def unity_builds(root=ROOT):
+    """(sources, headers) of each module's library and of its tests' program, whose sources CMake
+    compiles in groups that shift as files come and go; without those that it compiles alone."""
+    alone = ALONE.search((root / "CMakeLists.txt").read_text())
+    alone = set(alone[1].split()) if alone else set()
+    builds = {}
+    for path in tracked(".cpp", ".h", root=root):
+        parts = path.relative_to(root).parts
+        if parts[:2] == ("src", "atelier") and not (parts[2] == "kernels" and path.stem in alone):
+            key = parts[:3]
+        elif parts[0] == "tests" and path.name.endswith((".h", "_test.cpp")):
+            key = parts[:2]
+        else:
+            continue
+        builds.setdefault(key, ([], []))[path.suffix == ".h"].append(path)
+    return builds
+
+
+def name_problems(root=ROOT):
+    return [
+        problem
+        for build in unity_builds(root).values()
+        for problem in names.repeated_names(
+            *([(path, path.read_text()) for path in files] for files in build)
+        )
+    ]
+
+
 def differing(root=ROOT):
     """The files that differ from the main branch, or from the last commit on it."""
     for branch in ("origin/main", "main"):
@@ -165,12 +199,13 @@ def main():
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("checks", nargs="+", choices=["layout", "columns", "tidy"])
+    parser.add_argument("checks", nargs="+", choices=["layout", "columns", "names", "tidy"])
     parser.add_argument("--all", action="store_true")
     arguments = parser.parse_args()
     checks = {
         "layout": layout_problems,
         "columns": column_problems,
+        "names": name_problems,
         "tidy": lambda: tidy_problems(arguments.all),
     }
     try:

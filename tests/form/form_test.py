@@ -8,6 +8,7 @@ import tempfile
 import unittest
 
 import check
+import names
 
 LONG = "word " * 21
 
@@ -46,6 +47,71 @@ class Form(unittest.TestCase):
         found = check.layout_problems(self.folder)
         self.assertEqual(len(found), 1, found)
         self.assertIn("bad.cpp: is not laid out", found[0])
+
+    def test_names_that_two_files_of_a_unity_build_have_are_named(self):
+        one = "namespace a { namespace {\n%s\n} }\n"
+        clashes = {
+            "int f(int x) { return x; }": ["int f(int y) { return 0; }", "double f(int);"],
+            "int f(int x = 1) { return x; }": ["int f() { return 0; }"],
+            "struct S { int f; };": ["class S final : B {};", "int S(0);", "enum class S { a };"],
+            "const std::map<int, int> m{{1, 2}}, n;": ["int n = 3;", "void m(T& t) {}"],
+            "template <class T = A<B>> T g(T x) { return {}; }": ["template <class T> T g(T y) {}"],
+            "using X = int;": ["using X = double;"],
+            "constexpr auto h = [](int x) { return x; };": ["auto h() -> int { return 1; }"],
+        }
+        for first, others in clashes.items():
+            for second in others:
+                found = list(names.repeated_names([("a", one % first), ("b", one % second)]))
+                self.assertEqual(len(found), 1, (first, second, found))
+                self.assertTrue(found[0].startswith("b:2: "), found)
+                self.assertIn(" a:2, too", found[0])
+        static = [("a", "static int f() {}\n"), ("b", "static void f() {}\n")]
+        self.assertEqual(len(list(names.repeated_names(static))), 1)
+        # A header that another file brings along has names, too, and one file's own may repeat.
+        header = [("h.h", "namespace a { inline int f(int x) { return x; } }\n")]
+        clash = list(names.repeated_names([("a", one % "int f(int x) { return x; }")], header))
+        self.assertEqual(len(clash), 1, clash)
+
+    def test_names_that_compile_side_by_side_are_not_named(self):
+        one = "namespace a { namespace {\n%s\n} }\n"
+        apart = [
+            ("int f(int x) { int y = x; return y; }", "int g(double y) { int x = 1; return x; }"),
+            ("int f(A x) { return 1; }", "int f(B x) { return 1; }"),
+            ("int f(A x, int n = 0) { return 1; }", "int f(B x) { return 1; }"),
+            ("using X = int;", "using X = int;"),
+            ("namespace fs = std::filesystem;", "namespace fs = std::filesystem;"),
+            ("struct S { int f; };", "int f = 1;"),
+            ("// struct S {};\n/* int f; */", "struct S {}; int f; auto s = \"int g;\", c = '\"';"),
+            ("TEST(A, b) { int x; }", "TEST(A, c) { int x; }"),
+            ("bool operator==(A a, A b) { return 1; }", "bool operator==(B a, B b) { return 1; }"),
+            ("int A::f() { return 1; }", "int f() { return 1; }"),
+        ]
+        for first, second in apart:
+            found = list(names.repeated_names([("a", one % first), ("b", one % second)]))
+            self.assertEqual(found, [], (first, second))
+        elsewhere = "namespace b { namespace {\n%s\n} }\n"
+        for second in (elsewhere % "int f;", "namespace a { int f(); }"):
+            self.assertEqual(
+                list(names.repeated_names([("a", one % "int f;"), ("b", second)])), []
+            )
+
+    def test_unity_builds_are_modules_and_their_tests_without_what_is_compiled_alone(self):
+        for name in ("src/atelier/core", "src/atelier/kernels", "tests/core", "tests/fuzz"):
+            (self.folder / name).mkdir(parents=True)
+        self.write("CMakeLists.txt", "set(kernels fast)\n")
+        static = "static int f;\n"
+        for name in ("core/a", "core/b", "kernels/fast", "kernels/slow"):
+            self.write(f"src/atelier/{name}.cpp", static)
+        for name in ("core/a_test", "core/b_test", "fuzz/a", "fuzz/b"):
+            self.write(f"tests/{name}.cpp", static)
+        found = check.name_problems(self.folder)
+        where = [one.partition(": ")[0].removeprefix(f"{self.folder}/") for one in found]
+        self.assertEqual(where, ["src/atelier/core/b.cpp:1", "tests/core/b_test.cpp:1"])
+
+    def test_files_that_are_compiled_alone_are_known(self):
+        alone = check.ALONE.search((check.ROOT / "CMakeLists.txt").read_text())[1].split()
+        for name in alone:
+            self.assertTrue((check.ROOT / f"src/atelier/kernels/{name}.cpp").is_file(), name)
 
     def test_files_that_differ_from_the_main_branch_are_found(self):
         self.write("same.cpp", "int a;\n")

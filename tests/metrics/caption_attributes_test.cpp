@@ -43,13 +43,17 @@ protected:
         return error_of([&] { read_caption_attributes(file); });
     }
     TestFolder folder_;
+    const nlohmann::json good_ =
+        nlohmann::json::parse(R"({"name": "x", "classifier": "c", "values": [["a"], ["b"]]})");
 };
 
 TEST_F(AttributesFile, is_read_with_classifiers_relative_to_it) {
-    const auto attributes = read_caption_attributes(written(
+    const auto read = read_caption_attributes(written(
         {{"attributes",
           {{{"name", "colour"}, {"classifier", "c"}, {"values", {{"red", "Crimson"}, {"blue"}}}},
            {{"name", "kind"}, {"classifier", "/k"}, {"values", {{"cat"}, {"dog"}, {"fox"}}}}}}}));
+    const auto& attributes = read.attributes;
+    EXPECT_TRUE(read.paraphrases.empty());
     ASSERT_EQ(attributes.size(), 2U);
     EXPECT_EQ(attributes[0].classifier, folder_ / "c");
     EXPECT_EQ(attributes[1].classifier, "/k");
@@ -59,11 +63,9 @@ TEST_F(AttributesFile, is_read_with_classifiers_relative_to_it) {
 }
 
 TEST_F(AttributesFile, is_rejected_with_what_is_wrong) {
-    const auto good =
-        nlohmann::json::parse(R"({"name": "x", "classifier": "c", "values": [["a"], ["b"]]})");
-    read_caption_attributes(written({{"attributes", {good}}}));
+    read_caption_attributes(written({{"attributes", {good_}}}));
     const auto with = [&](const char* key, const char* value) {
-        nlohmann::json other = good;
+        nlohmann::json other = good_;
         other[key] = nlohmann::json::parse(value);
         return problem(other);
     };
@@ -74,7 +76,7 @@ TEST_F(AttributesFile, is_rejected_with_what_is_wrong) {
     expect_contains(with("values", "3"), "attributes.json: attribute 0: \"values\"");
     expect_contains(with("name", R"("")"), "name");
     expect_contains(with("classifier", "1"), "classifier");
-    const auto file = written({{"attributes", {good, good}}});
+    const auto file = written({{"attributes", {good_, good_}}});
     expect_contains(error_of([&] { read_caption_attributes(file); }), "another's");
     const auto none = written({{"attributes", nlohmann::json::array()}});
     expect_contains(error_of([&] { read_caption_attributes(none); }), "1 to 100 attributes");
@@ -83,12 +85,14 @@ TEST_F(AttributesFile, is_rejected_with_what_is_wrong) {
 TEST_F(AttributesFile, may_name_paraphrases) {
     const auto problem_of = [&](const char* paraphrases) {
         const auto file =
-            written({{"attributes", {}}, {"paraphrases", nlohmann::json::parse(paraphrases)}});
-        return error_of([&] { read_paraphrases(file); });
+            written({{"attributes", {good_}}, {"paraphrases", nlohmann::json::parse(paraphrases)}});
+        return error_of([&] { read_caption_attributes(file); });
     };
-    EXPECT_TRUE(read_paraphrases(written({{"attributes", {}}})).empty());
-    const auto groups = read_paraphrases(
-        written({{"paraphrases", {{"a red disc", "a crimson circle"}, {"x", "y", "z"}}}}));
+    const auto groups =
+        read_caption_attributes(
+            written({{"attributes", {good_}},
+                     {"paraphrases", {{"a red disc", "a crimson circle"}, {"x", "y", "z"}}}}))
+            .paraphrases;
     ASSERT_EQ(groups.size(), 2U);
     EXPECT_EQ(groups[0], (std::vector<std::string>{"a red disc", "a crimson circle"}));
     EXPECT_EQ(groups[1].size(), 3U);
@@ -99,12 +103,12 @@ TEST_F(AttributesFile, may_name_paraphrases) {
 TEST(CaptionAttributes, of_the_shipped_classifiers_are_read) {
     const std::filesystem::path file =
         ATELIER_SOURCE_DIR "/models/captions/classifiers/attributes.json";
-    const auto attributes = read_caption_attributes(file);
+    const auto [attributes, paraphrases] = read_caption_attributes(file);
     ASSERT_EQ(attributes.size(), 4U);
     for (const CaptionAttribute& attribute : attributes)
         EXPECT_TRUE(std::filesystem::exists(attribute.classifier / "config.json"))
             << attribute.name;
-    const auto classes_of = [&](std::string_view caption) {
+    const auto classes_of = [&attributes = attributes](std::string_view caption) {
         std::vector<std::optional<std::int64_t>> classes;
         for (const CaptionAttribute& attribute : attributes)
             classes.push_back(attribute.class_in(caption));
@@ -115,7 +119,7 @@ TEST(CaptionAttributes, of_the_shipped_classifiers_are_read) {
                          "background"),
               (Classes{9, 2, 0, 1}));
     EXPECT_EQ(classes_of("a small white shirt on black"), (Classes{6, 1, std::nullopt, 0}));
-    EXPECT_EQ(read_paraphrases(file).size(), 40U);  // with and without the place, of 20 scenes
+    EXPECT_EQ(paraphrases.size(), 40U);  // with and without the place, of 20 scenes
 }
 
 }  // namespace

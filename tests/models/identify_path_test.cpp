@@ -3,11 +3,13 @@
 #include <gtest/gtest.h>
 
 #include <fstream>
+#include <set>
 
 #include "atelier/core/image_file.h"
 #include "atelier/core/npz.h"
 #include "atelier/core/safetensors.h"
 #include "atelier/core/zip_writer.h"
+#include "atelier/data/data_form.h"
 #include "atelier/data/dataset.h"
 #include "core/test_folder.h"
 
@@ -46,6 +48,34 @@ std::string tar_of(const std::string& name, const std::string& bytes) {
     return header + body + std::string(1024, '\0');
 }
 
+/// Whether a form is one of the enumeration: the compiler asks for a case of each.
+bool is_form(data::DataForm form) {
+    switch (form) {
+        case data::DataForm::nothing:
+        case data::DataForm::points:
+        case data::DataForm::idx_folder:
+        case data::DataForm::npz:
+        case data::DataForm::folder:
+        case data::DataForm::tars:
+        case data::DataForm::zip:
+            return true;
+    }
+    return false;
+}
+
+/// What EveryForm writes, and the form that each has.
+const std::vector<std::pair<const char*, data::DataForm>> forms{
+    {"none", data::DataForm::nothing},
+    {"deep", data::DataForm::folder},
+    {"tars", data::DataForm::tars},
+    {"idx", data::DataForm::idx_folder},
+    {"T.TAR", data::DataForm::tars},
+    {"tar-by-content", data::DataForm::tars},
+    {"Z.ZIP", data::DataForm::zip},
+    {"Y.NPZ", data::DataForm::npz},
+    {"P.SAFETENSORS", data::DataForm::points},
+};
+
 /// Data of every form, with names in lower and in upper case.
 class EveryForm : public testing::Test {
 protected:
@@ -77,9 +107,20 @@ protected:
 
 }  // namespace
 
+TEST_F(EveryForm, is_recognised) {
+    std::set<data::DataForm> tried;
+    for (const auto& [name, form] : forms) {
+        EXPECT_EQ(data::form_at(folder_ / name), form) << name;
+        tried.insert(form);
+    }
+    for (int form = 0; is_form(static_cast<data::DataForm>(form)); ++form)
+        EXPECT_TRUE(tried.contains(static_cast<data::DataForm>(form)))
+            << "form " << form << " needs data in EveryForm and a line in `forms`";
+}
+
 TEST_F(EveryForm, that_opens_is_a_data_set_and_the_other_way_round) {
-    for (const char* name :
-         {"deep", "tars", "idx", "T.TAR", "tar-by-content", "Z.ZIP", "Y.NPZ", "P.SAFETENSORS"}) {
+    for (const auto& [name, form] : forms) {
+        if (form == data::DataForm::nothing) continue;
         EXPECT_NO_THROW(data::open_dataset({.path = folder_ / name})) << name;
         const PathInfo found = identify_path(folder_ / name);
         EXPECT_EQ(found.kind, Kind::data_set) << name << " " << found.description;
@@ -104,6 +145,41 @@ TEST_F(EveryForm, is_no_data_set_where_it_holds_something_else) {
         EXPECT_EQ(identify_path(folder_ / name).kind, kind) << name;
         EXPECT_THROW(data::open_dataset({.path = folder_ / name}), core::Error) << name;
     }
+}
+
+TEST_F(EveryForm, that_is_compressed_is_named_with_how_to_unpack_it) {
+    const std::string gzip = "\x1f\x8b" + std::string(600, 'x');
+    for (const char* name : {"set.tar.gz", "set.tar", "set"}) {
+        write(folder_ / name, gzip);
+        const PathInfo found = identify_path(folder_ / name);
+        EXPECT_EQ(found.kind, std::string(name) == "set.tar" ? Kind::data_set : Kind::other)
+            << name;
+        const std::string refused =
+            core::error_of([&] { data::open_dataset({.path = folder_ / name}); });
+        core::expect_contains(refused, "is compressed (gzip)");
+        core::expect_contains(refused, "tar -xf " + (folder_ / name).string());
+        if (found.kind == Kind::other) core::expect_contains(found.suggestion, "tar -xf ");
+    }
+    EXPECT_EQ(identify_path(folder_ / "set").description, "is compressed (gzip)");
+    write(folder_ / "train-images-idx3-ubyte.gz", gzip);
+    EXPECT_EQ(identify_path(folder_ / "train-images-idx3-ubyte.gz").suggestion, "name its folder");
+    // A tar may begin with any name.
+    write(folder_ / "B.tar", tar_of("BZh.png", string_of(core::encode_png(picture))));
+    EXPECT_NO_THROW(data::open_dataset({.path = folder_ / "B.tar"}));
+}
+
+TEST_F(EveryForm, in_place_of_which_there_is_a_web_page_or_a_text_is_named) {
+    write(folder_ / "a.jpg", "\n<!DOCTYPE html><p>404");
+    EXPECT_EQ(identify_path(folder_ / "a.jpg").description,
+              "is a web page (HTML), though its name ends in .jpg");
+    write(folder_ / "a.html", "<html>");
+    EXPECT_EQ(identify_path(folder_ / "a.html").description, "is a web page (HTML)");
+    write(folder_ / "a.png", "not found");
+    EXPECT_EQ(identify_path(folder_ / "a.png").description,
+              "is a text file, though its name ends in .png");
+    write(folder_ / "prompts.txt", "a cat\n");
+    EXPECT_EQ(identify_path(folder_ / "prompts.txt").description,
+              "is a text file, of prompts or captions for instance");
 }
 
 }  // namespace atelier::models

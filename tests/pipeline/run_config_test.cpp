@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <fstream>
+#include <map>
 
 #include "atelier/data/memory_dataset.h"
 #include "atelier/pipeline/pair_losses.h"
@@ -85,6 +86,39 @@ TEST(RunConfig, pairs_with_weight_0_are_not_asked_for) {
     std::vector<std::string> with = lpips;
     with.emplace_back("dm.regression_weight=0.5");
     expect_contains(refusal_of(with), "a regression loss needs pairs");
+}
+
+/// Whether a loss is one of the enumeration: the compiler asks for a case of each.
+bool is_pair_loss(distillation::PairLoss loss) {
+    switch (loss) {
+        case distillation::PairLoss::none:
+        case distillation::PairLoss::pseudo_huber:
+        case distillation::PairLoss::perceptual:
+        case distillation::PairLoss::lpips:
+            return true;
+    }
+    return false;
+}
+
+TEST(RunConfig, every_loss_on_pairs_has_a_name_and_a_function) {
+    std::map<distillation::PairLoss, std::string> names;
+    for (const auto& [name, loss] : distillation::pair_losses()) names.emplace(loss, name);
+    EXPECT_EQ(names.size(), distillation::pair_losses().size());
+    std::size_t all = 0;
+    while (is_pair_loss(static_cast<distillation::PairLoss>(all))) ++all;
+    EXPECT_EQ(names.size(), all);
+    for (const auto& [loss, name] : names) {
+        RunConfig config;
+        config.dm.regression = loss;
+        config.lpips.backbone = "no-such-file";
+        // A function, or the message that names the weights that it needs.
+        try {
+            const bool found{pair_loss(config, StageKind::dm, "no-such-file", at::kCPU)};
+            EXPECT_EQ(found, loss != distillation::PairLoss::none) << name;
+        } catch (const core::Error& problem) {
+            expect_contains(problem.what(), "no-such-file");
+        }
+    }
 }
 
 TEST(RunConfig, a_size_that_the_network_does_not_read_is_refused) {

@@ -46,9 +46,11 @@ std::vector<std::string> other_values(const nlohmann::json& value) {
         return {fmt::format("{}", number * 0.75 + 0.0625), fmt::format("{}", number / 2)};
     }
     if (value.is_array()) return {"[3]", "[0.5]", "[\"heun:7\"]"};
-    return {"\"elsewhere\"", "\"bf16\"",  "\"cuda\"", "\"mlp\"",  "\"random\"",
-            "\"cell\"",      "\"sid\"",   "\"none\"", "\"kl\"",   "\"jensen_shannon\"",
-            "\"alex\"",      "\"float\"", "\"flow\"", "\"prior\""};
+    return {
+        "\"elsewhere\"", "\"bf16\"",  "\"cuda\"", "\"mlp\"",   "\"random\"",
+        "\"cell\"",      "\"sid\"",   "\"none\"", "\"kl\"",    "\"jensen_shannon\"",
+        "\"alex\"",      "\"float\"", "\"flow\"", "\"prior\"",
+    };
 }
 
 /// A config in which nothing is disabled: every stage runs, and all their keys matter.

@@ -18,12 +18,19 @@ import choosing_k  # noqa: E402
 
 def run(experiment, seed, strays, words, group="toy"):
     """A run as docs/results.json has it."""
+    command = f"build/release/atelier run configs/study-toy.toml seed={seed} {words}"
+    settings = choosing_k.settings_of(command)
     return {
         "group": group,
         "experiment": experiment,
         "seed": seed,
-        "command": f"build/release/atelier run configs/study-toy.toml seed={seed} {words}",
+        "command": command,
         "metrics": {"strays": strays},
+        "stages": {
+            f"{student}/{kind}": {"steps": settings[kind]["steps"]}
+            for student in range(settings["partition"]["students"])
+            for kind in ("tsm", "dm", "adm")
+        },
     }
 
 
@@ -60,6 +67,18 @@ class Trials(unittest.TestCase):
         runs = [run("k1-x4", s, 0.02, ONE) for s in range(3)] + [run("k4", 0, 0.05, FOUR)]
         runs += [run("k4-trunk", s, 0.01, FOUR + " trunk.dm_steps=9") for s in range(3)]
         self.assertEqual(choosing_k.trials_of({"runs": runs}), [])
+
+    def test_samples_are_those_of_the_stages_trunks_included(self):
+        study = run("a", 0, 0, FOUR + " dm.batch=10 adm.batch=3")
+        study["stages"] = {
+            "trunk/tsm": {"steps": 7},
+            "trunk/dm": {"steps": 5},
+            "0/tsm": {"steps": 7},
+            "0/dm": {"steps": 2},
+            "1/dm": {"steps": 2},
+            "1/adm": {"steps": 4},
+        }
+        self.assertEqual(choosing_k.samples_of(study), 9 * 10 + 4 * 3)
 
     def test_of_sets_of_points_have_their_classes(self):
         self.assertEqual(choosing_k.conditions_of("narrow-modes"), 9)

@@ -130,9 +130,11 @@ std::string bash_value(const Word& word) {
             return bash_words(word.choices);
         case Word::Takes::file:
             return "compopt -o filenames; mapfile -t COMPREPLY < <(compgen -f -- \"$word\")";
-        default:
-            return ":";
+        case Word::Takes::nothing:
+        case Word::Takes::number:
+            break;
     }
+    return ":";
 }
 
 std::string bash_command(const Command& command) {

@@ -60,11 +60,10 @@ void write_arrays(const std::string& out, const Tensor& samples,
 }  // namespace
 
 ImageFormat image_format(const std::string& out) {
-    static const std::map<std::string, ImageFormat> formats{{".png", ImageFormat::png},
-                                                            {".jpg", ImageFormat::jpeg},
-                                                            {".jpeg", ImageFormat::jpeg},
-                                                            {".webp", ImageFormat::webp},
-                                                            {".npz", ImageFormat::npz}};
+    static const std::map<std::string, ImageFormat> formats{
+        {".png", ImageFormat::png},   {".jpg", ImageFormat::jpeg}, {".jpeg", ImageFormat::jpeg},
+        {".webp", ImageFormat::webp}, {".npz", ImageFormat::npz},
+    };
     if (out.ends_with('/')) return ImageFormat::folder;
     const std::string extension = core::lower_case(fs::path(out).extension().string());
     if (const auto found = formats.find(extension); found != formats.end()) return found->second;

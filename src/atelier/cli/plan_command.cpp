@@ -21,29 +21,20 @@ void add_plan_command(CLI::App& app) {
         ->required();
     command->add_option("overrides", arguments->overrides,
                         "key=value pairs that take the config's place");
-    command
-        ->add_option("--budget", options.budget_hours,
-                     "hours of the config's device for everything that the run trains, e.g. GPU "
-                     "hours")
-        ->required()
-        ->check(CLI::PositiveNumber);
-    command
-        ->add_option("--latency", options.latency_ms,
-                     "most milliseconds of one evaluation of a student; without: any")
-        ->check(CLI::PositiveNumber);
-    command
-        ->add_option("--latency-tflops", options.latency_tflops,
-                     "the rate of the device that will serve, for its latency; without: measured "
-                     "on this machine's CPU")
-        ->check(CLI::PositiveNumber);
-    command
-        ->add_option("--device-memory", options.device_memory_gib,
-                     "GiB of the device that trains; without: the config's, or what is found")
-        ->check(CLI::PositiveNumber);
-    command
-        ->add_option("--tflops", options.tflops,
-                     "rate of the device that trains; without: measured here")
-        ->check(CLI::PositiveNumber);
+    const auto positive = [&](const char* name, auto& value, const char* help) {
+        return command->add_option(name, value, help)->check(CLI::PositiveNumber);
+    };
+    positive("--budget", options.budget_hours,
+             "hours of the config's device for everything that the run trains, e.g. GPU hours")
+        ->required();
+    positive("--latency", options.latency_ms,
+             "most milliseconds of one evaluation of a student; without: any");
+    positive("--latency-tflops", options.latency_tflops,
+             "the rate of the device that will serve, for its latency; without: measured on this "
+             "machine's CPU");
+    positive("--device-memory", options.device_memory_gib,
+             "GiB of the device that trains; without: the config's, or what is found");
+    positive("--tflops", options.tflops, "rate of the device that trains; without: measured here");
     command->add_option("--evidence", options.evidence,
                         "trials to go by, a file like docs/choosing-k.json; without: those that "
                         "the program was built with");

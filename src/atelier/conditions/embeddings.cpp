@@ -71,9 +71,17 @@ double Embeddings::element(std::size_t index) const {
             return half(at<std::uint16_t>(bytes_, index));
         case core::DType::BF16:
             return std::bit_cast<float>(std::uint32_t{at<std::uint16_t>(bytes_, index)} << 16);
-        default:
+        case core::DType::F32:
             return at<float>(bytes_, index);
+        case core::DType::I64:
+        case core::DType::I32:
+        case core::DType::I16:
+        case core::DType::I8:
+        case core::DType::U8:
+        case core::DType::BOOL:
+            break;  // refused by the constructor
     }
+    core::fail("{}: is of type {}, no floating-point number", where_, core::name_of(dtype_));
 }
 
 void Embeddings::unit_row(std::int64_t row, std::span<float> out) const {

@@ -150,11 +150,13 @@ struct Method {
 
 const std::vector<Method>& methods() {
     using Needs = PartitionNeeds;
-    static const std::vector<Method> list{{"consecutive", Needs::nothing, consecutive},
-                                          {"random", Needs::nothing, shuffled},
-                                          {"kmeans", Needs::embeddings, by_kmeans},
-                                          {"balanced", Needs::difficulty, by_difficulty},
-                                          {"file", Needs::file, from_file}};
+    static const std::vector<Method> list{
+        {"consecutive", Needs::nothing, consecutive},
+        {"random", Needs::nothing, shuffled},
+        {"kmeans", Needs::embeddings, by_kmeans},
+        {"balanced", Needs::difficulty, by_difficulty},
+        {"file", Needs::file, from_file},
+    };
     return list;
 }
 

@@ -14,6 +14,7 @@
 #include <charconv>
 #include <cmath>
 #include <functional>
+#include <limits>
 #include <map>
 #include <numeric>
 #include <optional>
@@ -64,6 +65,25 @@ std::string range_text(double min, double max) {
     return "";
 }
 
+/// The whole numbers of a range, as far as they have 64 bits.
+std::string whole_range_text(const Schema::Range& range) {
+    constexpr auto least = std::numeric_limits<std::int64_t>::min(),
+                   most = std::numeric_limits<std::int64_t>::max();
+    constexpr double bound = 0x1p63;
+    return fmt::format("a whole number from {} to {}",
+                       range.min > -bound ? static_cast<std::int64_t>(range.min) : least,
+                       range.max < bound ? static_cast<std::int64_t>(range.max) : most);
+}
+
+/// Whether a word is a whole number that is larger than TOML's, which have 64 bits.
+bool is_beyond_64_bits(std::string_view text) {
+    if (text.starts_with('+')) text.remove_prefix(1);
+    std::int64_t number = 0;
+    const char* const end = text.data() + text.size();
+    const auto [stop, problem] = std::from_chars(text.data(), end, number);
+    return problem == std::errc::result_out_of_range && stop == end;
+}
+
 std::string choices_text(const std::vector<std::string>& choices) {
     std::vector<std::string> quoted;
     for (const auto& choice : choices) quoted.push_back(fmt::format("\"{}\"", choice));
@@ -96,6 +116,9 @@ struct ValueReader {
     }
 
     void read(const toml::node& node, std::int64_t& field) const {
+        if (const auto* text = node.as_string(); text != nullptr && is_beyond_64_bits(text->get()))
+            refuse("{}: {} must be {}, not {}", where, key, whole_range_text(range),
+                   text->get().substr(0, 200));
         if (!node.is_integer()) refuse_type("a whole number", node);
         field = node.as_integer()->get();
         check_range(static_cast<double>(field));
@@ -187,6 +210,7 @@ std::string quotes_hint(const std::string& text, std::size_t number) {
     };
     const std::string key = trimmed(line.substr(0, equals)),
                       value = trimmed(line.substr(equals + 1, line.find('#', equals) - equals - 1));
+    if (value.find_first_not_of("+-0123456789_.eE") == value.npos) return "";  // a number
     if (key.empty() || value.empty() || value.find_first_of("\"'[]{}=") != value.npos) return "";
     return fmt::format("; text is quoted: {} = \"{}\"", key.substr(0, 100), value.substr(0, 200));
 }

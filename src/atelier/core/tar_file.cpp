@@ -6,6 +6,7 @@
 #include <unordered_map>
 #include <utility>
 
+#include "atelier/core/compression.h"
 #include "atelier/core/error.h"
 #include "atelier/core/text_encoding.h"
 
@@ -211,6 +212,14 @@ private:
 
 TarFile::TarFile(std::filesystem::path path) : file_(std::move(path)) {
     const std::string where = file_.path().string();
+    const std::string_view begin(reinterpret_cast<const char*>(file_.bytes().data()),
+                                 std::min<std::size_t>(file_.bytes().size(), block));
+    const bool is_tar = begin.size() == block && begin.substr(257, 5) == "ustar";
+    if (const auto compression = compression_of(begin); !is_tar && !compression.empty())
+        fail(
+            "{}: is compressed ({}) and not read in place; unpack it, e.g. with: {}, and give the "
+            "folder",
+            where, compression, how_to_unpack(compression, where));
     if (file_.bytes().size() < block)
         fail("{}: is not a tar archive: it has {} bytes", where, file_.bytes().size());
     HeaderReader reader(file_.bytes(), where);

@@ -46,7 +46,7 @@ class DirectoryReader {
 public:
     DirectoryReader(Bytes file, std::string where) : file_(file), where_(std::move(where)) {}
 
-    std::vector<ZipFile::Entry> entries() const {
+    std::vector<ZipFile::Entry> entries(ZipFile::Guessed& guessed) const {
         const Directory directory = find();
         if (directory.count > most_entries || directory.count * entry_size > directory.size)
             broken("its directory is too short for its entries");
@@ -54,9 +54,12 @@ public:
                                    static_cast<std::size_t>(directory.size));
         std::vector<ZipFile::Entry> entries;
         for (std::uint64_t i = 0; i < directory.count; ++i) {
-            ZipFile::Entry entry = next(rest);
+            bool is_guessed = false;
+            ZipFile::Entry entry = next(rest, is_guessed);
             entry.header += directory.before;
-            if (!entry.name.ends_with('/')) entries.push_back(std::move(entry));
+            if (entry.name.ends_with('/')) continue;
+            if (is_guessed && guessed.names++ == 0) guessed.example = entry.name;
+            entries.push_back(std::move(entry));
         }
         return entries;
     }
@@ -127,7 +130,8 @@ private:
                          number_at<std::uint64_t>(file_, at + 48), at};
     }
 
-    ZipFile::Entry next(Bytes& rest) const {
+    /// The entry with which `rest` begins; `guessed` where its name does not say its encoding.
+    ZipFile::Entry next(Bytes& rest, bool& guessed) const {
         if (rest.size() < entry_size || number_at<std::uint32_t>(rest, 0) != entry_magic)
             broken("its directory ends too early");
         const std::size_t name = number_at<std::uint16_t>(rest, 28),
@@ -143,9 +147,10 @@ private:
             .checksum = number_at<std::uint32_t>(rest, 16)};
         const auto flags = number_at<std::uint16_t>(rest, 8);
         const bool named_again = read_extra(entry, rest.subspan(entry_size + name, extra));
-        if (!named_again && first_bad_byte(entry.name))
-            entry.name =
-                (flags & utf8_names) != 0 ? from_latin1(entry.name) : from_cp437(entry.name);
+        if (!named_again && first_bad_byte(entry.name)) {
+            guessed = (flags & utf8_names) == 0;
+            entry.name = guessed ? from_cp437(entry.name) : from_latin1(entry.name);
+        }
         check(entry, flags, number_at<std::uint16_t>(rest, 10));
         rest = rest.subspan(entry_size + name + extra + comment);
         return entry;
@@ -222,7 +227,7 @@ private:
 }  // namespace
 
 ZipFile::ZipFile(std::filesystem::path path) : file_(std::move(path)) {
-    entries_ = DirectoryReader(file_.bytes(), file_.path().string()).entries();
+    entries_ = DirectoryReader(file_.bytes(), file_.path().string()).entries(guessed_);
     by_name_.resize(entries_.size());
     std::iota(by_name_.begin(), by_name_.end(), 0);
     std::ranges::stable_sort(

@@ -31,6 +31,13 @@ public:
     const std::filesystem::path& path() const { return file_.path(); }
     /// In the order of the directory; folders are left out.
     const std::vector<Entry>& entries() const { return entries_; }
+    /// How many names are neither UTF-8 nor marked as such, and were read as code page 437, and the
+    /// first of them as it was read. A program that wrote them in another encoding did not say so.
+    struct Guessed {
+        std::size_t names = 0;
+        std::string example;
+    };
+    const Guessed& guessed() const { return guessed_; }
     /// Null when there is no such entry.
     const Entry* find(const std::string& name) const;
 
@@ -46,6 +53,7 @@ private:
 
     MappedFile file_;
     std::vector<Entry> entries_;
+    Guessed guessed_;
     std::vector<std::uint32_t> by_name_;  // indices into entries_, sorted by name
 };
 

@@ -4,6 +4,7 @@
 #include <array>
 #include <string>
 
+#include "atelier/core/compression.h"
 #include "atelier/core/error.h"
 #include "atelier/core/lower_case.h"
 #include "atelier/core/regular_file.h"
@@ -28,14 +29,11 @@ std::string first_bytes(const fs::path& path) {
 
 /// Throws core::Error for common files that are not data.
 void expect_readable(const fs::path& path, const std::string& begin) {
-    if (begin.starts_with("\x1f\x8b") ||
-        begin.starts_with("\xfd"
-                          "7zXZ") ||
-        begin.starts_with("\x28\xb5\x2f\xfd") || begin.starts_with("BZh") ||
-        begin.starts_with("7z\xbc\xaf")) {
-        core::fail("{}: is compressed; unpack it and give the folder, or the .tar in it",
-                   path.string());
-    }
+    if (const auto compression = core::compression_of(begin); !compression.empty())
+        core::fail(
+            "{}: is compressed ({}); unpack it, e.g. with: {}, and give the folder, or the .tar "
+            "in it",
+            path.string(), compression, core::how_to_unpack(compression, path.string()));
     if (is_image_name(path.filename().string()))
         core::fail("{}: is a single image; give the folder that it lies in", path.string());
 }

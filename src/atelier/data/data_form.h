@@ -6,7 +6,15 @@ namespace atelier::data {
 
 /// The forms in which data lie on a disk. `dataset.cpp` opens each, and `image_files.cpp` imports
 /// from those that hold images.
-enum class DataForm { nothing, points, idx_folder, npz, folder, tars, zip };
+enum class DataForm {
+    nothing,
+    points,
+    idx_folder,
+    npz,
+    folder,
+    tars,
+    zip,
+};
 
 /// All of them, and what else `data.path` may be, for messages and help.
 inline constexpr const char* data_forms =

@@ -4,6 +4,7 @@
 #include <numeric>
 
 #include "atelier/core/error.h"
+#include "atelier/core/log.h"
 #include "atelier/core/text_encoding.h"
 #include "atelier/core/zip_file.h"
 
@@ -30,6 +31,14 @@ public:
             files_.push_back({plain_name(entry.name), 0});
             entries_.push_back(&entry);
         }
+        if (const auto& guessed = zip_.guessed(); guessed.names > 0)
+            core::log::warning(
+                "{}: {} not say the encoding, and {} read as code page 437, \"{}\" for instance; "
+                "where "
+                "that is wrong, unpack the archive and give the folder",
+                path.string(),
+                guessed.names == 1 ? "one name does" : fmt::format("{} names do", guessed.names),
+                guessed.names == 1 ? "is" : "are", core::printable(guessed.example.substr(0, 200)));
     }
 
     Kind kind() const override { return Kind::zip; }

@@ -144,9 +144,11 @@ DdpmSchedule DdpmSchedule::of(const core::JsonObject& config) {
     }
     schedule.prediction = prediction == "epsilon" ? Prediction::epsilon : Prediction::v_prediction;
     if (config.has("timestep_spacing")) {
-        static const std::map<std::string, Spacing> all{{"leading", Spacing::leading},
-                                                        {"linspace", Spacing::linspace},
-                                                        {"trailing", Spacing::trailing}};
+        static const std::map<std::string, Spacing> all{
+            {"leading", Spacing::leading},
+            {"linspace", Spacing::linspace},
+            {"trailing", Spacing::trailing},
+        };
         const auto found = all.find(config.text("timestep_spacing"));
         if (found == all.end())
             core::fail("{}: \"timestep_spacing\" must be leading, linspace or trailing",

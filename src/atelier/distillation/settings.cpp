@@ -36,6 +36,16 @@ void bind_adversarial(core::Schema& schema, const std::string& table, Adversaria
 
 }  // namespace
 
+const std::vector<std::pair<std::string, PairLoss>>& pair_losses() {
+    static const std::vector<std::pair<std::string, PairLoss>> all{
+        {"none", PairLoss::none},
+        {"pseudo_huber", PairLoss::pseudo_huber},
+        {"perceptual", PairLoss::perceptual},
+        {"lpips", PairLoss::lpips},
+    };
+    return all;
+}
+
 void bind_settings(core::Schema& schema, const std::string& prefix, Optimization& to,
                    bool averages) {
     const auto key = [&](const char* name) { return prefix + name; };
@@ -83,14 +93,12 @@ void bind_settings(core::Schema& schema, const std::string& table, MatchingSetti
     bind_settings(schema, table + ".", to.student, true);
     bind_settings(schema, table + ".fake_", to.fake, false);
     schema.choice(key("loss"), &to.loss, "distribution_matching (DMD) or sid (score identity)",
-                  {{"distribution_matching", MatchingLoss::distribution_matching},
-                   {"sid", MatchingLoss::score_identity}});
+                  {
+                      {"distribution_matching", MatchingLoss::distribution_matching},
+                      {"sid", MatchingLoss::score_identity},
+                  });
     schema.number(key("sid_alpha"), &to.sid_alpha, "alpha of SiD", non_negative);
-    schema.choice(key("regression"), &to.regression, "loss on the pairs",
-                  {{"none", PairLoss::none},
-                   {"pseudo_huber", PairLoss::pseudo_huber},
-                   {"perceptual", PairLoss::perceptual},
-                   {"lpips", PairLoss::lpips}});
+    schema.choice(key("regression"), &to.regression, "loss on the pairs", pair_losses());
     schema.number(key("regression_weight"), &to.regression_weight,
                   "weight of the loss on the pairs", non_negative);
     schema.flag(key("keep_best"), &to.keep_best,

@@ -3,6 +3,7 @@
 #include <cstdint>
 #include <optional>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "atelier/backends/torch/torch_ops.h"
@@ -67,7 +68,15 @@ struct AdversarialSettings {
 enum class MatchingLoss { distribution_matching, score_identity };
 
 /// The loss on teacher pairs.
-enum class PairLoss { none, pseudo_huber, perceptual, lpips };
+enum class PairLoss {
+    none,
+    pseudo_huber,
+    perceptual,
+    lpips,
+};
+
+/// All, by their names in a config.
+const std::vector<std::pair<std::string, PairLoss>>& pair_losses();
 
 /// DM, or with `adversarial` ADM.
 struct MatchingSettings {

@@ -147,9 +147,14 @@ Tensor DiffusersSampler::draw_together(std::span<const SampleRequest> requests,
             return sample_ddim(schedule, predict_at, noise, sampling_.steps);
         case Sampling::Method::euler:
             return sample_euler(schedule, predict_at, noise, sampling_.steps);
-        default:
+        case Sampling::Method::dpm:
             return sample_dpm(schedule, predict_at, noise, sampling_.steps);
+        case Sampling::Method::one_step:
+        case Sampling::Method::heun:
+        case Sampling::Method::stochastic:
+            break;
     }
+    core::fail("a diffusers directory is sampled with ddim, dpm or euler, not with this sampler");
 }
 
 Tensor DiffusersSampler::draw(std::span<const SampleRequest> requests,

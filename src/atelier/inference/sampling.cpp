@@ -117,10 +117,12 @@ void apply_setting(Sampling& sampling, const std::string& sampler, const std::st
         return set_steps(sampling, static_cast<std::int64_t>(value));
     }
     diffusion::StochasticSampling& churn = sampling.churn;
-    const std::map<std::string, double*> settings{{"S_churn", &churn.s_churn},
-                                                  {"S_min", &churn.s_min},
-                                                  {"S_max", &churn.s_max},
-                                                  {"S_noise", &churn.s_noise}};
+    const std::map<std::string, double*> settings{
+        {"S_churn", &churn.s_churn},
+        {"S_min", &churn.s_min},
+        {"S_max", &churn.s_max},
+        {"S_noise", &churn.s_noise},
+    };
     const auto found = settings.find(key);
     if (sampling.method != Sampling::Method::stochastic || found == settings.end()) {
         reject(

@@ -16,7 +16,14 @@ namespace atelier::inference {
 /// The sampling method and its settings.
 struct Sampling {
     /// The last two are of diffusers directories.
-    enum class Method { one_step, heun, ddim, stochastic, dpm, euler };
+    enum class Method {
+        one_step,
+        heun,
+        ddim,
+        stochastic,
+        dpm,
+        euler,
+    };
     Method method = Method::one_step;
     std::int64_t steps = 18;                   // unused by one_step
     diffusion::StochasticSampling churn = {};  // used by stochastic

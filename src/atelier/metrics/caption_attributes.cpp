@@ -56,31 +56,8 @@ std::vector<std::vector<std::string>> read_phrases(const core::JsonObject& attri
     return phrases;
 }
 
-}  // namespace
-
-std::optional<std::int64_t> class_of_phrases(const std::vector<std::vector<std::string>>& phrases,
-                                             std::string_view caption) {
-    const std::string text = core::lower_case(caption);
-    std::vector<std::pair<std::string_view, std::int64_t>> found;
-    for (std::size_t k = 0; k < phrases.size(); ++k) {
-        for (const std::string& phrase : phrases[k]) {
-            if (contains_phrase(text, phrase))
-                found.emplace_back(phrase, static_cast<std::int64_t>(k));
-        }
-    }
-    std::set<std::int64_t> classes;
-    for (const auto& [phrase, k] : found) {
-        const bool part_of_another = std::ranges::any_of(found, [&](const auto& other) {
-            return other.first.size() > phrase.size() && contains_phrase(other.first, phrase);
-        });
-        if (!part_of_another) classes.insert(k);
-    }
-    return classes.size() == 1 ? std::optional(*classes.begin()) : std::nullopt;
-}
-
-std::vector<CaptionAttribute> read_caption_attributes(const std::filesystem::path& file) {
-    const nlohmann::json json = core::read_json(file);
-    const core::JsonObject top(json, file.string());
+std::vector<CaptionAttribute> attributes_in(const nlohmann::json& json,
+                                            const std::filesystem::path& file) {
     const auto list = json.find("attributes");
     if (list == json.end() || !list->is_array() || list->empty() || list->size() > max_attributes)
         core::fail("{}: \"attributes\" must be a list of 1 to {} attributes", file.string(),
@@ -104,8 +81,8 @@ std::vector<CaptionAttribute> read_caption_attributes(const std::filesystem::pat
     return attributes;
 }
 
-std::vector<std::vector<std::string>> read_paraphrases(const std::filesystem::path& file) {
-    const nlohmann::json json = core::read_json(file);
+std::vector<std::vector<std::string>> paraphrases_in(const nlohmann::json& json,
+                                                     const std::filesystem::path& file) {
     const auto list = json.find("paraphrases");
     if (list == json.end()) return {};
     const auto is_group = [](const nlohmann::json& group) {
@@ -118,6 +95,34 @@ std::vector<std::vector<std::string>> read_paraphrases(const std::filesystem::pa
             "same",
             file.string(), max_groups, max_paraphrases);
     return list->get<std::vector<std::vector<std::string>>>();
+}
+
+}  // namespace
+
+std::optional<std::int64_t> class_of_phrases(const std::vector<std::vector<std::string>>& phrases,
+                                             std::string_view caption) {
+    const std::string text = core::lower_case(caption);
+    std::vector<std::pair<std::string_view, std::int64_t>> found;
+    for (std::size_t k = 0; k < phrases.size(); ++k) {
+        for (const std::string& phrase : phrases[k]) {
+            if (contains_phrase(text, phrase))
+                found.emplace_back(phrase, static_cast<std::int64_t>(k));
+        }
+    }
+    std::set<std::int64_t> classes;
+    for (const auto& [phrase, k] : found) {
+        const bool part_of_another = std::ranges::any_of(found, [&](const auto& other) {
+            return other.first.size() > phrase.size() && contains_phrase(other.first, phrase);
+        });
+        if (!part_of_another) classes.insert(k);
+    }
+    return classes.size() == 1 ? std::optional(*classes.begin()) : std::nullopt;
+}
+
+CaptionAttributes read_caption_attributes(const std::filesystem::path& file) {
+    const nlohmann::json json = core::read_json(file);
+    const core::JsonObject top(json, file.string());  // refuses what is no object
+    return {attributes_in(top.json(), file), paraphrases_in(top.json(), file)};
 }
 
 }  // namespace atelier::metrics

@@ -27,16 +27,18 @@ struct CaptionAttribute {
 std::optional<std::int64_t> class_of_phrases(const std::vector<std::vector<std::string>>& phrases,
                                              std::string_view caption);
 
+/// What a file says of captions: their attributes, and groups of captions that say the same.
+struct CaptionAttributes {
+    std::vector<CaptionAttribute> attributes;
+    std::vector<std::vector<std::string>> paraphrases;
+};
+
 /// Reads attributes from a JSON file: {"attributes": [{"name": "colour", "classifier": DIRECTORY,
 /// "values": [["red", "crimson"], ["blue"]]}]}, one list of phrases per class of the classifier, in
-/// its order; a relative DIRECTORY is relative to the file. Throws core::Error naming file and key
-/// where something is missing, empty, or given twice.
-std::vector<CaptionAttribute> read_caption_attributes(const std::filesystem::path& file);
-
-/// Reads from the same file, where it has them, groups of captions that say the same:
-/// {"paraphrases":
-/// [["a red disc", "a crimson circle"]]}. Throws core::Error naming the file where a group is not a
-/// list of at least two captions.
-std::vector<std::vector<std::string>> read_paraphrases(const std::filesystem::path& file);
+/// its order; a relative DIRECTORY is relative to the file. Where the file has them, also
+/// {"paraphrases": [["a red disc", "a crimson circle"]]}. Throws core::Error naming file and key
+/// where something is missing, empty, or given twice, or a group is not a list of at least two
+/// captions.
+CaptionAttributes read_caption_attributes(const std::filesystem::path& file);
 
 }  // namespace atelier::metrics

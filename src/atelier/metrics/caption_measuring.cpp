@@ -93,8 +93,9 @@ public:
             core::fail("{}: contains captions only; models are evaluated on captioned images",
                        config.data);
         check_shape(*data_, sample_spec, config.data);
-        attributes_ = attributes_of(config);
-        if (!config.attributes.empty()) paraphrases_ = read_paraphrases(config.attributes);
+        CaptionAttributes named = attributes_of(config);
+        attributes_ = std::move(named.attributes);
+        paraphrases_ = std::move(named.paraphrases);
         for (const CaptionAttribute& attribute : attributes_)
             classifiers_.push_back(
                 open_attribute_classifier(attribute, data_->spec(), config.device));
@@ -334,9 +335,8 @@ nlohmann::json evaluate_real_images(const EvaluationConfig& config,
 
 }  // namespace
 
-std::vector<CaptionAttribute> attributes_of(const EvaluationConfig& config) {
+CaptionAttributes attributes_of(const EvaluationConfig& config) {
     if (config.attributes.empty()) return {};
-    read_paraphrases(config.attributes);
     return read_caption_attributes(config.attributes);
 }
 

@@ -20,9 +20,9 @@ namespace atelier::metrics {
 /// metrics that need no reference; the row is omitted when there is no such metric.
 nlohmann::json measure_captions(const EvaluationConfig& config, const EvaluatedModels& models);
 
-/// The attributes of captions that the file `config.attributes` names; none without one. Throws
-/// core::Error where the file is not as read_caption_attributes() and read_paraphrases() want it.
-std::vector<CaptionAttribute> attributes_of(const EvaluationConfig& config);
+/// What the file `config.attributes` says of captions; nothing without one. Throws core::Error
+/// where the file is not as read_caption_attributes() wants it.
+CaptionAttributes attributes_of(const EvaluationConfig& config);
 
 /// The classifier of an attribute of images like `spec`. Throws core::Error where it is missing, or
 /// reads other images or another number of classes.

@@ -17,10 +17,12 @@ constexpr const char* stems[] = {"diffusion_pytorch_model",
 /// Maps older names to current ones: an autoencoder's attention, and a text tower without its outer
 /// name.
 std::string newer_name(std::string name) {
-    static const std::map<std::string, std::string> attention{{".query.", ".to_q."},
-                                                              {".key.", ".to_k."},
-                                                              {".value.", ".to_v."},
-                                                              {".proj_attn.", ".to_out.0."}};
+    static const std::map<std::string, std::string> attention{
+        {".query.", ".to_q."},
+        {".key.", ".to_k."},
+        {".value.", ".to_v."},
+        {".proj_attn.", ".to_out.0."},
+    };
     for (const auto& [old, current] : attention) {
         const std::size_t position = name.find(old);
         if (position != name.npos && name.find(".attentions.") != name.npos)

@@ -65,8 +65,10 @@ struct NetworkClass {
     const char* architecture;
     const std::vector<Argument>& (*arguments)();
 };
-constexpr NetworkClass network_classes[]{{"SongUNet", "song_unet", arguments_of_song_unet},
-                                         {"DhariwalUNet", "adm_unet", arguments_of_adm}};
+constexpr NetworkClass network_classes[]{
+    {"SongUNet", "song_unet", arguments_of_song_unet},
+    {"DhariwalUNet", "adm_unet", arguments_of_adm},
+};
 
 struct DenoiserClass {
     const char* name;

@@ -10,6 +10,7 @@
 #include <fmt/format.h>
 #include <fmt/ranges.h>
 
+#include "atelier/core/compression.h"
 #include "atelier/core/error.h"
 #include "atelier/core/installed_data.h"
 #include "atelier/core/json_file.h"
@@ -18,6 +19,7 @@
 #include "atelier/core/safetensors.h"
 #include "atelier/core/schema.h"
 #include "atelier/data/data_form.h"
+#include "atelier/data/image_layout.h"
 #include "atelier/models/diffusers_directory.h"
 #include "atelier/models/ensemble.h"
 
@@ -186,6 +188,12 @@ PathInfo array_info(const fs::path& path) {
             "atelier evaluate takes statistics with --reference"};
 }
 
+bool is_web_page(const std::string& bytes) {
+    const std::size_t first = bytes.find_first_not_of(" \t\r\n");
+    const std::string begin = core::lower_case(bytes.substr(std::min(first, bytes.size()), 32));
+    return begin.starts_with("<!doctype html") || begin.starts_with("<html");
+}
+
 bool is_text(const std::string& bytes) {
     return std::ranges::none_of(bytes, [](char c) {
         return static_cast<unsigned char>(c) < 9 || (static_cast<unsigned char>(c) > 13 &&
@@ -224,11 +232,25 @@ PathInfo file_info(const fs::path& path) {
     if (ending == ".onnx" || ending == ".xml")
         return {Kind::exported, "is a model exported for other runtimes",
                 "name the model directory that it was made of"};
-    if (ending == ".gz" || path.filename().string().find("-ubyte") != std::string::npos)
-        return {Kind::other, "is a file of a data set", "name its folder"};
+    const bool idx = path.filename().string().find("-ubyte") != std::string::npos;
+    if (const auto compression = core::compression_of(bytes); !idx && !compression.empty())
+        return {Kind::other, fmt::format("is compressed ({})", compression),
+                fmt::format("unpack it, e.g. with: {}, and name what was in it",
+                            core::how_to_unpack(compression, path.string()))};
+    if (ending == ".gz" || idx) return {Kind::other, "is a file of a data set", "name its folder"};
     if (ending == ".json")
         return {Kind::other, "is a JSON file", "name the directory that it lies in"};
     if (bytes.empty()) return {Kind::other, "is an empty file", "name a model directory"};
+    // What a server answered in place of a file, for instance.
+    const bool page = is_web_page(bytes);
+    if (page || (is_text(bytes) && data::is_image_name(path.filename().string())))
+        return {Kind::text,
+                fmt::format("is a {}{}", page ? "web page (HTML)" : "text file",
+                            ending == ".html" || ending == ".htm" || ending.empty()
+                                ? ""
+                                : fmt::format(", though its name ends in {}", ending)),
+                page ? "if it was downloaded, fetch it again: this is what the server answered with"
+                     : "give it the ending that it should have, or fetch it again"};
     if (is_text(bytes))
         return {Kind::text, "is a text file, of prompts or captions for instance",
                 "name a model directory; atelier embed reads prompts"};

@@ -116,19 +116,21 @@ struct Ending {
 };
 
 /// Endings of keys; of those with "_lora" the layer's own name is before it.
-constexpr Ending endings[]{{".lora_down.weight", Role::down},
-                           {".lora_up.weight", Role::up},
-                           {".lora_A.weight", Role::down},
-                           {".lora_B.weight", Role::up},
-                           {".lora_A.default.weight", Role::down},
-                           {".lora_B.default.weight", Role::up},
-                           {".lora.down.weight", Role::down},
-                           {".lora.up.weight", Role::up},
-                           {".lora_linear_layer.down.weight", Role::down},
-                           {".lora_linear_layer.up.weight", Role::up},
-                           {"_lora.down.weight", Role::down},
-                           {"_lora.up.weight", Role::up},
-                           {".alpha", Role::alpha}};
+constexpr Ending endings[]{
+    {".lora_down.weight", Role::down},
+    {".lora_up.weight", Role::up},
+    {".lora_A.weight", Role::down},
+    {".lora_B.weight", Role::up},
+    {".lora_A.default.weight", Role::down},
+    {".lora_B.default.weight", Role::up},
+    {".lora.down.weight", Role::down},
+    {".lora.up.weight", Role::up},
+    {".lora_linear_layer.down.weight", Role::down},
+    {".lora_linear_layer.up.weight", Role::up},
+    {"_lora.down.weight", Role::down},
+    {"_lora.up.weight", Role::up},
+    {".alpha", Role::alpha},
+};
 
 /// The layer of `to` that `name` may be in one of the spellings with dots; empty if there is none.
 std::string layer_with_dots(const Changeable& to, std::string name) {

@@ -39,6 +39,32 @@ void set_size(nlohmann::json& config, const std::string& key, std::optional<std:
     if (value) config[key] = *value;
 }
 
+/// What a U-Net's levels ask of a side: each but the first halves it. Builders know how many there
+/// may be.
+std::int64_t halvings(const nlohmann::json& config) {
+    constexpr std::size_t most = 32;
+    return std::int64_t{1} << (std::clamp<std::size_t>(config.at("channel_mult").size(), 1, most) -
+                               1);
+}
+
+std::int64_t patches_and_halvings(const nlohmann::json& config) {
+    return config.at("patch_size").get<std::int64_t>() * halvings(config);
+}
+
+/// Patches with which the side would fit, as a remedy; empty where there is none.
+std::string fitting_patches(const Architecture& architecture, nlohmann::json config,
+                            std::int64_t side) {
+    constexpr std::int64_t largest_patch = 16;
+    if (!architecture.reads("patch_size")) return "";
+    std::vector<std::int64_t> patches;
+    for (std::int64_t patch = 1; patch <= largest_patch; ++patch) {
+        config["patch_size"] = patch;
+        if (side % architecture.side_unit(config) == 0) patches.push_back(patch);
+    }
+    if (patches.empty()) return "";
+    return fmt::format("network.patch_size = {}", fmt::join(patches, ", "));
+}
+
 std::vector<graph::ParameterSpec> parameters_of(const nlohmann::json& config) {
     const Network network = make_network(core::JsonObject(config, "config.json"));
     return graph_of(network, input_shapes(network, true))->parameters;
@@ -64,21 +90,47 @@ const std::map<std::string, Architecture>& known_architectures() {
     }();
     static const std::map<std::string, Architecture> all{
         {"adm_unet",
-         {build_adm_unet, Samples::images, of_adm, "model_channels", "num_blocks", "channel_mult"}},
-        {"mlp", {build_mlp, Samples::points, {"hidden", "blocks"}, "hidden", "blocks", ""}},
+         {
+             .build = build_adm_unet,
+             .samples = Samples::images,
+             .keys = of_adm,
+             .width = "model_channels",
+             .depth = "num_blocks",
+             .levels = "channel_mult",
+             .side_unit = patches_and_halvings,
+             .side_keys = {"patch_size", "channel_mult"},
+         }},
+        {"mlp",
+         {
+             .build = build_mlp,
+             .samples = Samples::points,
+             .keys = {"hidden", "blocks"},
+             .width = "hidden",
+             .depth = "blocks",
+         }},
         {"sd_unet",
-         {build_sd_unet,
-          Samples::latents,
-          {"model_channels", "channel_mult", "num_blocks"},
-          "model_channels",
-          "num_blocks",
-          "channel_mult",
-          describe_sd_unet,
-          resized_sd_unet,
-          width_of_sd_unet}},
+         {
+             .build = build_sd_unet,
+             .samples = Samples::latents,
+             .keys = {"model_channels", "channel_mult", "num_blocks"},
+             .width = "model_channels",
+             .depth = "num_blocks",
+             .levels = "channel_mult",
+             .own_description = describe_sd_unet,
+             .own_resizing = resized_sd_unet,
+             .own_width = width_of_sd_unet,
+         }},
         {"song_unet",
-         {build_song_unet, Samples::images, of_unets, "model_channels", "num_blocks",
-          "channel_mult"}},
+         {
+             .build = build_song_unet,
+             .samples = Samples::images,
+             .keys = of_unets,
+             .width = "model_channels",
+             .depth = "num_blocks",
+             .levels = "channel_mult",
+             .side_unit = halvings,
+             .side_keys = {"channel_mult"},
+         }},
     };
     return all;
 }
@@ -123,6 +175,34 @@ nlohmann::json describe(const std::string& architecture, const nlohmann::json& v
     return config;
 }
 
+void check_side(const nlohmann::json& config, const graph::Shape& sample) {
+    const auto name = config.at("architecture").get<std::string>();
+    const Architecture& architecture = architecture_named(name, "network.architecture");
+    if (architecture.side_unit == nullptr) return;
+    const std::int64_t side = sample.back(), unit = architecture.side_unit(config);
+    if (side % unit == 0) return;
+    std::vector<std::string> decisive;
+    for (const std::string& key : architecture.side_keys)
+        decisive.push_back(fmt::format("network.{} = {}", key, config.at(key).dump()));
+    std::string remedy = fitting_patches(architecture, config, side);
+    if (remedy.empty()) remedy = fmt::format("fewer levels (network.{})", architecture.levels);
+    const std::string sides =
+        side > unit ? fmt::format("{} or {}", side / unit * unit, (side / unit + 1) * unit)
+                    : std::to_string(unit);
+    throw core::UsageError(fmt::format(
+        "images of {0}x{0} (data.shape) do not fit {1} with {2}: the side must be a multiple of "
+        "{3}. For {0} pixels take {4}; or import the images at {5} pixels",
+        side, name, fmt::join(decisive, " and "), unit, remedy, sides));
+}
+
+std::string readers_of(const std::string& key) {
+    std::vector<std::string> names;
+    for (const auto& [name, architecture] : known_architectures()) {
+        if (architecture.reads(key)) names.push_back(name);
+    }
+    return fmt::format("{}", fmt::join(names, ", "));
+}
+
 nlohmann::json resized(nlohmann::json config, const Sizes& sizes, const std::string& where) {
     const std::string name = core::JsonObject(config, where).text("architecture");
     const Architecture& architecture = architecture_named(name, where);
@@ -132,8 +212,8 @@ nlohmann::json resized(nlohmann::json config, const Sizes& sizes, const std::str
     set_size(config, architecture.depth, sizes.depth, where);
     if (sizes.levels.empty()) return config;
     if (architecture.levels.empty())
-        throw core::UsageError(
-            fmt::format("students.channel_mult is for U-Nets; {} has no levels", name));
+        throw core::UsageError(fmt::format("students.channel_mult is for {}; {} has no levels",
+                                           readers_of("channel_mult"), name));
     config[architecture.levels] = sizes.levels;
     return config;
 }

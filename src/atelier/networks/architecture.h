@@ -24,6 +24,10 @@ struct Architecture {
     /// Those of `keys` that students.widths, students.depths and students.channel_mult replace;
     /// empty where there is none.
     std::string width, depth, levels;
+    /// What the side of a sample must be a multiple of, for a config.json; null where any fits, or
+    /// the builder says which. `side_keys` are those of `keys` that decide it, for messages.
+    std::int64_t (*side_unit)(const nlohmann::json& config) = nullptr;
+    std::vector<std::string> side_keys{};
     /// For a config.json of another form: what `describe` and `resized` do.
     nlohmann::json (*own_description)(const nlohmann::json& values, const graph::Shape& sample,
                                       std::int64_t label_dim) = nullptr;
@@ -47,6 +51,13 @@ const Architecture& architecture_named(const std::string& name, const std::strin
 /// the architecture is for other samples, saying which are for these.
 nlohmann::json describe(const std::string& architecture, const nlohmann::json& values,
                         const graph::Shape& sample, std::int64_t label_dim);
+
+/// Throws core::UsageError where the side of samples like `sample` does not fit the sizes of a
+/// config.json that `describe` made, saying which would: patches, or sides.
+void check_side(const nlohmann::json& config, const graph::Shape& sample);
+
+/// The architectures that read a key, "adm_unet, song_unet": for help texts.
+std::string readers_of(const std::string& key);
 
 /// The config.json of a network that differs from `config`'s in its sizes. Throws core::Error,
 /// beginning with `where`, when the config lacks a size, and core::UsageError when it has no such

@@ -58,7 +58,8 @@ nlohmann::json evaluation_identity(RunContext& context,
         files = {classifier / "config.json", classifier / "classifier.safetensors"};
     if (!context.raw_data()->captions().empty()) {
         if (!eval_config.attributes.empty()) files.emplace_back(eval_config.attributes);
-        for (const metrics::CaptionAttribute& attribute : metrics::attributes_of(eval_config))
+        const metrics::CaptionAttributes named = metrics::attributes_of(eval_config);
+        for (const metrics::CaptionAttribute& attribute : named.attributes)
             files.push_back(attribute.classifier / "classifier.safetensors");
     }
     if (files.empty()) return by;

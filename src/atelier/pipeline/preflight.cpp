@@ -115,7 +115,8 @@ std::string problem_with(const std::string& directory, const data::Dataset& raw)
 std::string problem_with_attributes(const std::string& file, const data::Dataset& raw) {
     try {
         const metrics::EvaluationConfig evaluation{.attributes = file};
-        for (const metrics::CaptionAttribute& attribute : metrics::attributes_of(evaluation)) {
+        const metrics::CaptionAttributes named = metrics::attributes_of(evaluation);
+        for (const metrics::CaptionAttribute& attribute : named.attributes) {
             if (!fs::exists(attribute.classifier / "config.json"))
                 return attribute.classifier.string() +
                        ": there is no classifier here; each attribute of captions is judged by one "

@@ -12,7 +12,7 @@
 #include "atelier/inference/device.h"
 #include "atelier/inference/sampling.h"
 #include "atelier/kernels/instructions.h"
-#include "atelier/networks/network.h"
+#include "atelier/networks/architecture.h"
 
 namespace atelier::pipeline {
 
@@ -35,19 +35,24 @@ void set_stages(Schema& schema, const std::vector<StageKind>& kinds) {
 void bind_network(Schema& schema, NetworkConfig& to) {
     schema.text("network.architecture", &to.architecture, "the teacher's network",
                 networks::architectures());
-    schema.number("network.model_channels", &to.model_channels, "U-Nets: width", at_least_1);
-    schema.numbers("network.channel_mult", &to.channel_mult, "U-Nets: width factors, one per level",
-                   at_least_1);
-    schema.number("network.num_blocks", &to.num_blocks, "U-Nets: residual blocks per level",
-                  at_least_1);
-    schema.numbers("network.attention_resolutions", &to.attention_resolutions,
-                   "adm_unet, song_unet: inner resolutions that attend", at_least_1);
-    schema.number("network.channel_mult_emb", &to.channel_mult_emb,
-                  "adm_unet, song_unet: embedding width over model_channels", at_least_1);
-    schema.number("network.patch_size", &to.patch_size,
-                  "adm_unet: side in pixels of the patches that become channels", at_least_1);
-    schema.number("network.hidden", &to.hidden, "mlp: width", at_least_1);
-    schema.number("network.blocks", &to.blocks, "mlp: residual blocks", at_least_1);
+    // Whose key it is comes from the architectures.
+    const auto of = [](const char* key, const char* what) {
+        return networks::readers_of(key) + ": " + what;
+    };
+    const auto number = [&](const char* key, std::int64_t& value, const char* what) {
+        schema.number(std::string("network.") + key, &value, of(key, what), at_least_1);
+    };
+    const auto numbers = [&](const char* key, std::vector<std::int64_t>& value, const char* what) {
+        schema.numbers(std::string("network.") + key, &value, of(key, what), at_least_1);
+    };
+    number("model_channels", to.model_channels, "width");
+    numbers("channel_mult", to.channel_mult, "width factors, one per level");
+    number("num_blocks", to.num_blocks, "residual blocks per level");
+    numbers("attention_resolutions", to.attention_resolutions, "inner resolutions that attend");
+    number("channel_mult_emb", to.channel_mult_emb, "embedding width over model_channels");
+    number("patch_size", to.patch_size, "side in pixels of the patches that become channels");
+    number("hidden", to.hidden, "width");
+    number("blocks", to.blocks, "residual blocks");
 }
 
 void bind_text(Schema& schema, TextConfig& to) {

@@ -355,29 +355,6 @@ void check_run(RunContext& context) {
 
 namespace {
 
-/// Each level halves the grid of patches, so the side of an image must be divisible accordingly.
-void check_patches(const NetworkConfig& config, std::int64_t side) {
-    const std::int64_t halvings = std::int64_t{1} << (config.channel_mult.size() - 1),
-                       unit = config.patch_size * halvings;
-    if (side % unit == 0) return;
-    constexpr std::int64_t max_patch = 16;
-    std::vector<std::int64_t> patches;
-    for (std::int64_t p = 1; p <= max_patch; ++p) {
-        if (side % (p * halvings) == 0) patches.push_back(p);
-    }
-    const std::string sizes =
-        side > unit ? fmt::format("{} or {}", side / unit * unit, (side / unit + 1) * unit)
-                    : std::to_string(unit);
-    const std::string remedy =
-        patches.empty() ? "fewer levels (network.channel_mult)"
-                        : fmt::format("network.patch_size = {}", fmt::join(patches, ", "));
-    throw core::UsageError(fmt::format(
-        "images of {0}x{0} (data.shape) do not fit network.patch_size = {1} with {2} levels "
-        "(network.channel_mult): the side must be a multiple of {3}. For {0} pixels take {4}; "
-        "or import the images at {5} pixels",
-        side, config.patch_size, config.channel_mult.size(), unit, remedy, sizes));
-}
-
 /// Throws core::UsageError where a size is given that this network does not read, but others for
 /// such samples do.
 void check_sizes(const NetworkConfig& config, const graph::Shape& sample) {
@@ -401,7 +378,7 @@ nlohmann::json network_json(const NetworkConfig& config, const data::SampleSpec&
     nlohmann::json json =
         networks::describe(config.architecture, values_of(config), spec.shape, label_width);
     check_sizes(config, spec.shape);
-    if (json.contains("patch_size")) check_patches(config, spec.shape[1]);
+    networks::check_side(json, spec.shape);
     json["data"] = data::to_json(spec);
     return json;
 }

@@ -10,7 +10,17 @@
 namespace atelier::pipeline {
 
 /// The kinds of stages, in the order in which a run does them.
-enum class StageKind { teacher, partition, pairs, tsm, dm, adm, ensemble, evaluation, report };
+enum class StageKind {
+    teacher,
+    partition,
+    pairs,
+    tsm,
+    dm,
+    adm,
+    ensemble,
+    evaluation,
+    report,
+};
 
 inline constexpr std::array stage_kinds{
     StageKind::teacher,  StageKind::partition,  StageKind::pairs,

@@ -45,9 +45,14 @@ std::optional<TrainingWork> work_of(const RunConfig& config, StageKind kind) {
         case StageKind::dm:
         case StageKind::adm:
             return work_of(config.matching(kind), config.matching(kind).fake_updates);
-        default:
-            return std::nullopt;
+        case StageKind::partition:
+        case StageKind::pairs:
+        case StageKind::ensemble:
+        case StageKind::evaluation:
+        case StageKind::report:
+            break;
     }
+    return std::nullopt;
 }
 
 void partition_and_check(RunContext& context) {

@@ -52,7 +52,7 @@ ProtobufMessage port(const std::string& name, at::ScalarType type, const graph::
     return ProtobufMessage().text(1, name).message(2, ProtobufMessage().message(1, tensor));
 }
 
-std::string_view bytes_of(const Tensor& tensor) {
+std::string_view text_of(const Tensor& tensor) {
     return {static_cast<const char*>(tensor.const_data_ptr()), tensor.nbytes()};
 }
 
@@ -116,7 +116,7 @@ ProtobufMessage OnnxGraph::with_weights(const std::string& data_file) const {
         for (const std::int64_t side : tensor.sizes()) message.number(1, side);
         message.number(2, type_of(tensor.scalar_type())).text(8, name);
         if (data_file.empty() || !is_large(tensor)) {
-            message.text(9, bytes_of(tensor));
+            message.text(9, text_of(tensor));
         } else {
             const auto size = static_cast<std::int64_t>(tensor.nbytes());
             message.message(13, entry("location", data_file))
@@ -140,7 +140,7 @@ void OnnxGraph::write(const std::filesystem::path& path, const std::string& name
         beside = data_file(path);
         core::AtomicFile data(beside);
         for (const auto& [key, tensor] : constants_) {
-            if (is_large(tensor)) data.write(bytes_of(tensor));
+            if (is_large(tensor)) data.write(text_of(tensor));
         }
         data.commit();
     }
