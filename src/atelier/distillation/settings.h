@@ -73,6 +73,7 @@ enum class PairLoss { none, pseudo_huber, perceptual, lpips };
 struct MatchingSettings {
     std::int64_t steps = 1000, batch = 64, fake_updates = 5;
     std::int64_t micro_batch = 0;     // samples per micro-batch; 0: the whole batch
+    std::int64_t student_steps = 1;   // evaluations in which the student samples
     std::int64_t critic_warmup = -1;  // updates of the fake score before the first of the student;
                                       // -1: left to the pipeline, which knows what weights the
                                       // stage starts from; none where it is still -1

@@ -135,6 +135,9 @@ void bind_students(Schema& schema, RunConfig& config) {
         "and adm.steps, are divided: equal; prior, by how often the conditions of a cell "
         "occur; difficulty, by that times the teacher's loss on them",
         {{"equal", Budget::equal}, {"prior", Budget::prior}, {"difficulty", Budget::difficulty}});
+    schema.numbers("students.steps", &config.students.steps,
+                   "evaluations in which students sample: one number, or one per student; empty: 1",
+                   {.min = 1, .max = models::ModelCard::most_steps});
     set_stages(schema, {StageKind::tsm, StageKind::dm, StageKind::adm});
     schema.numbers("students.widths", &config.students.widths,
                    "model_channels or hidden: one, or one per student; empty: the teacher's",
@@ -224,6 +227,7 @@ void check(const RunConfig& config) {
             "the deltas is the teacher");
     check_list(config.students.widths, config.partition.students, "students.widths");
     check_list(config.students.depths, config.partition.students, "students.depths");
+    check_list(config.students.steps, config.partition.students, "students.steps");
     for (const auto* matching : {&config.dm, &config.adm}) {
         if (matching->uses_pairs() && config.pairs.count == 0 && config.pairs.path.empty()) {
             reject(
@@ -486,7 +490,7 @@ RunConfig RunConfig::of_trunk() const {
     config.pairs.filter = "all";
     config.students.lora_rank = 0;
     config.students.budget = Budget::equal;
-    for (auto* sizes : {&config.students.widths, &config.students.depths})
+    for (auto* sizes : {&config.students.widths, &config.students.depths, &config.students.steps})
         sizes->resize(std::min<std::size_t>(sizes->size(), 1));
     config.dm.steps = trunk.dm_steps;
     config.adm.steps = trunk.adm_steps;

@@ -64,6 +64,7 @@ struct StudentsConfig {
     std::vector<std::int64_t> widths,
         depths;  // empty: the teacher's; one for all, or one per student
     std::vector<std::int64_t> channel_mult;  // empty: the teacher's; of all students
+    std::vector<std::int64_t> steps;         // empty: 1; one for all, or one per student
     std::string start;                       // a stage's folder of another run to branch from
     std::int64_t parallel = 1, threads = 1;
     bool tsm = true;
