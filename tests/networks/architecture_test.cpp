@@ -12,11 +12,15 @@ using backends::error_of;
 using backends::expect_contains;
 
 /// Values of all keys that architectures read.
-const nlohmann::json values{
-    {"model_channels", 32},  {"channel_mult", {1, 2}},
-    {"num_blocks", 1},       {"attention_resolutions", nlohmann::json::array()},
-    {"channel_mult_emb", 4}, {"patch_size", 1},
-    {"hidden", 16},          {"blocks", 2}};
+const nlohmann::json values{{"model_channels", 32},
+                            {"channel_mult", {1, 2}},
+                            {"num_blocks", 1},
+                            {"attention_resolutions", nlohmann::json::array()},
+                            {"channel_mult_emb", 4},
+                            {"patch_size", 1},
+                            {"hidden", 16},
+                            {"blocks", 2},
+                            {"heads", 0}};
 
 nlohmann::json described(const std::string& name) {
     const bool points = known_architectures().at(name).samples == Architecture::Samples::points;
@@ -69,12 +73,12 @@ TEST(Architecture, for_other_samples_is_refused_with_those_that_fit) {
     };
     EXPECT_EQ(refused("mlp", {3, 8, 8}),
               "network.architecture = \"mlp\" is for points; the data are images, use adm_unet or "
-              "song_unet");
+              "dit or song_unet");
     expect_contains(refused("song_unet", {2}), "the data are points, use mlp");
 }
 
 TEST(LabelEmbedding, is_a_parameter_with_a_column_for_each_class) {
-    for (const char* name : {"adm_unet", "song_unet", "mlp"}) {
+    for (const char* name : {"adm_unet", "song_unet", "dit", "mlp"}) {
         const Network network = network_of(described(name));
         const auto parameters = trace(network).parameters;
         const auto found =

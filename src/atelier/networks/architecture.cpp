@@ -7,6 +7,7 @@
 #include "atelier/core/error.h"
 #include "atelier/core/schema.h"
 #include "atelier/networks/adm_unet.h"
+#include "atelier/networks/dit.h"
 #include "atelier/networks/mlp.h"
 #include "atelier/networks/sd_unet.h"
 #include "atelier/networks/song_unet.h"
@@ -65,6 +66,13 @@ const std::map<std::string, Architecture>& known_architectures() {
     static const std::map<std::string, Architecture> all{
         {"adm_unet",
          {build_adm_unet, Samples::images, of_adm, "model_channels", "num_blocks", "channel_mult"}},
+        {"dit",
+         {build_dit,
+          Samples::images,
+          {"hidden", "blocks", "patch_size", "heads"},
+          "hidden",
+          "blocks",
+          ""}},
         {"mlp", {build_mlp, Samples::points, {"hidden", "blocks"}, "hidden", "blocks", ""}},
         {"sd_unet",
          {build_sd_unet,

@@ -45,9 +45,14 @@ void bind_network(Schema& schema, NetworkConfig& to) {
     schema.number("network.channel_mult_emb", &to.channel_mult_emb,
                   "adm_unet, song_unet: embedding width over model_channels", at_least_1);
     schema.number("network.patch_size", &to.patch_size,
-                  "adm_unet: side in pixels of the patches that become channels", at_least_1);
-    schema.number("network.hidden", &to.hidden, "mlp: width", at_least_1);
-    schema.number("network.blocks", &to.blocks, "mlp: residual blocks", at_least_1);
+                  "adm_unet: side in pixels of the patches that become channels; dit: of those "
+                  "that become tokens",
+                  at_least_1);
+    schema.number("network.hidden", &to.hidden, "mlp, dit: width", at_least_1);
+    schema.number("network.blocks", &to.blocks, "mlp: residual blocks; dit: transformer blocks",
+                  at_least_1);
+    schema.number("network.heads", &to.heads,
+                  "dit: attention heads; 0: one for each 64 of network.hidden", at_least_0);
 }
 
 void bind_text(Schema& schema, TextConfig& to) {

@@ -20,8 +20,8 @@ struct NetworkConfig {
     // U-Nets
     std::int64_t model_channels = 32, num_blocks = 1, channel_mult_emb = 4, patch_size = 1;
     std::vector<std::int64_t> channel_mult{1, 2}, attention_resolutions{};
-    // mlp
-    std::int64_t hidden = 128, blocks = 4;
+    // mlp, dit
+    std::int64_t hidden = 128, blocks = 4, heads = 0;
 };
 
 struct TeacherConfig {
