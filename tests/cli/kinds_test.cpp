@@ -26,7 +26,8 @@ struct Kind {
     bool points;   // instead of images
 };
 
-constexpr std::array<Kind, 12> kinds{{{"class_ensemble", false, false},
+constexpr std::array<Kind, 13> kinds{{{"class_ensemble", false, false},
+                                      {"few_step_ensemble", false, false},
                                       {"prompt_ensemble", true, false},
                                       {"latent_ensemble", true, false},
                                       {"low_rank_ensemble", true, false},
@@ -78,12 +79,14 @@ protected:
     static bool is_directory() { return kind().ends_with("_directory"); }
 
     std::string make() const {
-        if (kind() == "class_ensemble") {
+        if (kind() == "class_ensemble" || kind() == "few_step_ensemble") {
             const auto partition = models::odd_and_even();
+            nlohmann::json second = image_config();
+            if (kind() == "few_step_ensemble") second["steps"] = 3;
             models::write_ensemble(
                 folder_ / "ensemble", partition, models::uneven_prior(),
                 {models::write_student(folder_ / "made/0", partition, 0, image_config()),
-                 models::write_student(folder_ / "made/1", partition, 1, image_config())},
+                 models::write_student(folder_ / "made/1", partition, 1, second)},
                 "teacher's hash", nlohmann::json::object());
             return path("ensemble");
         }

@@ -48,6 +48,28 @@ TEST(Samplers, ddim_converges_at_first_order_to_the_exact_solution) {
     EXPECT_LT(fine, 5e-2);
 }
 
+TEST(Samplers, few_steps_denoise_noised_estimates_at_the_levels_of_their_students) {
+    // Of data N(0, sd^2), D(x; s) = x sd^2 / (sd^2 + s^2).
+    const GaussianDenoiser denoiser(sigma_data);
+    const NoiseSchedule schedule;
+    const Tensor z = noise_of(16);
+    const auto added = [](std::size_t k) { return image_noise(k, 0, 16, {2}).to(at::kDouble); };
+    const std::vector<double> levels = schedule.student_levels(4), all = schedule.matching_levels();
+    EXPECT_EQ(levels, (std::vector{80.0, all[749], all[499], all[249]}));
+    Tensor expected = z * 80;
+    for (std::size_t k = 0; k < levels.size(); ++k) {
+        if (k > 0) expected = expected + levels[k] * added(k);
+        expected =
+            expected * sigma_data * sigma_data / (sigma_data * sigma_data + levels[k] * levels[k]);
+    }
+    EXPECT_LT(backends::relative_distance(
+                  sample_few_steps(denoiser, z, schedule, levels, Condition{}, added), expected),
+              1e-6);
+    EXPECT_TRUE(at::equal(
+        sample_few_steps(denoiser, z, schedule, schedule.student_levels(1), Condition{}, no_noise),
+        sample_one_step(denoiser, z, schedule, Condition{})));
+}
+
 TEST(Samplers, samples_have_the_mean_and_std_of_the_data) {
     const GaussianDenoiser denoiser(sigma_data, at::tensor({-2.0, 3.0}));
     const Tensor noise = image_noise(0, 0, 8000, {2});

@@ -1,5 +1,7 @@
 #include "distillation/distillation_fixtures.h"
 
+#include <set>
+
 #include "atelier/core/error.h"
 #include "atelier/distillation/divergences.h"
 #include "atelier/distillation/health.h"
@@ -103,6 +105,53 @@ TEST(DistributionMatching, the_gan_term_has_the_gradient_of_its_loss) {
     const Tensor none = at_weight(0), one = at_weight(1), two = at_weight(2);
     EXPECT_GT((one - none).abs().max().item<double>(), 0);
     EXPECT_TRUE(at::allclose(two - none, 2 * (one - none), 1e-3, 1e-7));
+}
+
+TEST(DistributionMatching, each_evaluation_of_a_student_of_few_steps_has_its_share_of_updates) {
+    // An update of the first evaluation is that of a student of one step.
+    constexpr std::int64_t updates = 300;
+    Workbench one({}), three({.student_steps = 3});
+    for (const std::size_t learner : {0, 1}) {
+        double first = 0;
+        for (std::int64_t step = 0; step < updates; ++step) {
+            first += three.stage->loss(learner, step, 0, 0).value.item<double>() ==
+                     one.stage->loss(learner, step, 0, 0).value.item<double>();
+        }
+        EXPECT_NEAR(first / updates, 1.0 / 3, 4 * std::sqrt(2.0 / 9 / updates)) << learner;
+    }
+}
+
+/// Nodes of the graph that `value` passes gradients back through.
+std::size_t nodes_behind(const Tensor& value) {
+    std::set<torch::autograd::Node*> seen;
+    std::vector<torch::autograd::Node*> open{value.grad_fn().get()};
+    while (!open.empty()) {
+        torch::autograd::Node* node = open.back();
+        open.pop_back();
+        if (node == nullptr || !seen.insert(node).second) continue;
+        for (const auto& edge : node->next_edges()) open.push_back(edge.function.get());
+    }
+    return seen.size();
+}
+
+TEST(DistributionMatching, only_the_evaluation_that_an_update_is_about_passes_gradients_back) {
+    for (const MatchingLoss kind :
+         {MatchingLoss::distribution_matching, MatchingLoss::score_identity}) {
+        Workbench one({.loss = kind}), three({.student_steps = 3, .loss = kind});
+        for (std::int64_t step = 0; step < 10; ++step)
+            EXPECT_EQ(nodes_behind(three.stage->loss(1, step, 0, 0).value),
+                      nodes_behind(one.stage->loss(1, step, 0, 0).value));
+    }
+}
+
+TEST(DistributionMatching, samples_take_all_evaluations) {
+    Workbench one({}), three({.student_steps = 3});
+    const Tensor z = diffusion::image_noise(5, 0, 4, {2});
+    const diffusion::Condition condition{at::eye(3).index_select(0, at::tensor({0, 1, 2, 0}))};
+    const at::NoGradGuard no_gradients;
+    const Tensor drawn = three.stage->sample(three.student, z, condition);
+    EXPECT_FALSE(at::allclose(drawn, one.stage->sample(one.student, z, condition)));
+    EXPECT_TRUE(at::equal(drawn, three.stage->sample(three.student, z, condition)));
 }
 
 TEST(DistributionMatching, regression_pulls_towards_the_pairs) {

@@ -67,6 +67,8 @@ INSTANTIATE_TEST_SUITE_P(
                     MatchingSettings{.regression = PairLoss::pseudo_huber,
                                      .regression_weight = 0.5},
                     MatchingSettings{.loss = MatchingLoss::score_identity},
+                    // The update of this step is about the second of four evaluations or later.
+                    MatchingSettings{.student_steps = 4},
                     MatchingSettings{.adversarial = AdversarialSettings{.gan_weight = 0.1}},
                     // The head sees only some of the generated samples, possibly none of a
                     // micro-batch.

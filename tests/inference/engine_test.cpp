@@ -178,6 +178,27 @@ TEST(Engine, auto_is_native_on_the_cpu_where_float32_is_computed_and_openvino_el
               Engine::Kind::openvino);
 }
 
+TEST(Engine, transformers_are_computed_by_openvino_and_refused_by_the_native_engine) {
+    const models::Model model = model_of({{"architecture", "dit"},
+                                          {"channels", 3},
+                                          {"resolution", 8},
+                                          {"classes", 4},
+                                          {"hidden", 32},
+                                          {"blocks", 2},
+                                          {"patch_size", 2}});
+    const std::vector<std::int64_t> classes{0, 3, 1};
+    const Tensor z = backends::normal({3, 3, 8, 8}, "z");
+    const auto drawn = [&](const Engine& engine) {
+        return open_one_step(model, engine)->draw(z, classes);
+    };
+    const Tensor expected = drawn({});
+    EXPECT_LT(backends::relative_distance(drawn({Engine::Kind::openvino, Engine::Precision::fp32}),
+                                          expected),
+              1e-4);
+    EXPECT_EQ(engine_for(engine_of("auto", "fp32", "cpu"), model).kind, Engine::Kind::openvino);
+    core::expect_contains(core::error_of([&] { drawn({Engine::Kind::native}); }), "layer_norm");
+}
+
 TEST(Engine, unknown_names_are_rejected_with_a_message) {
     const auto error_of_engine = [](const char* kind, const char* precision, const char* device) {
         return core::error_of([&] { engine_of(kind, precision, device); });

@@ -47,6 +47,53 @@ protected:
     std::unique_ptr<Pipeline> generator = open(path);
 };
 
+/// Students of one evaluation and of three.
+class FewSteps : public ::testing::Test {
+protected:
+    static fs::path write(const core::TestFolder& folder) {
+        const auto partition = models::odd_and_even();
+        json three = models::tiny_config();
+        three["steps"] = 3;
+        models::write_ensemble(folder / "ensemble", partition, models::uneven_prior(),
+                               {models::write_student(folder / "made/0", partition, 0),
+                                models::write_student(folder / "made/1", partition, 1, three)},
+                               "teacher's hash", json::object());
+        return folder / "ensemble";
+    }
+
+    core::TestFolder folder;
+    fs::path path = write(folder);
+};
+
+TEST_F(FewSteps, each_student_takes_its_own_number_of_evaluations) {
+    const auto own = open(path), one_step = open(path, "one-step");
+    EXPECT_EQ(own->sampling().evaluations(), 3);
+    EXPECT_EQ(name_of(own->sampling()), "few-step");
+    EXPECT_EQ(one_step->sampling().evaluations(), 1);
+    const Requests requests = class_requests(8, 5, {}, own->prior());
+    const Tensor drawn = own->draw(requests), quick = one_step->draw(requests);
+    for (std::size_t i = 0; i < requests.size(); ++i) {
+        const auto row = static_cast<std::int64_t>(i);
+        EXPECT_EQ(at::allclose(drawn[row], quick[row], 1e-5, 1e-6),
+                  own->student_of(requests[i].condition) == 0);
+        EXPECT_TRUE(at::allclose(own->draw(one(requests, i))[0], drawn[row], 1e-4, 1e-5))
+            << "noise depends on the request alone";
+    }
+}
+
+TEST_F(FewSteps, engines_agree) {
+    const auto requests = class_requests(6, 5, mixed, open(path)->prior());
+    const Tensor drawn = open(path)->draw(requests);
+    for (const char* kind : {"native", "openvino"})
+        EXPECT_TRUE(near(open(path, "", engine_of(kind, "fp32", "cpu"))->draw(requests), drawn))
+            << kind;
+}
+
+TEST_F(FewSteps, more_than_four_are_refused) {
+    models::edit_json(path / "students/1/config.json", [](json& config) { config["steps"] = 5; });
+    EXPECT_THROW(open(path), core::Error);
+}
+
 TEST_F(ClassEnsemble,
        a_mixed_batch_comes_back_in_order_each_sample_from_the_student_that_owns_its_class) {
     const Requests request = class_requests(9, 5, mixed, generator->prior());

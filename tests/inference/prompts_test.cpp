@@ -87,7 +87,7 @@ TEST_F(Prompts, teachers_use_the_guidance_of_their_config_by_default) {
 TEST_F(Prompts, students_reject_steps_and_guidance) {
     for (const fs::path& path : {ensemble_, ensemble_ / "students/1"}) {
         expect_contains(error_of([&] { Pipeline::load(path, {.sampler = "heun:4"}); }),
-                        "take one step");
+                        "take the steps they were trained for");
         expect_contains(error_of([&] { Pipeline::load(path, {.guidance = 2.0}); }), "--guidance");
     }
 }

@@ -17,6 +17,7 @@ const nlohmann::json values{
     {"num_blocks", 1},       {"attention_resolutions", nlohmann::json::array()},
     {"channel_mult_emb", 4}, {"patch_size", 1},
     {"hidden", 16},          {"blocks", 2},
+    {"heads", 0},
 };
 
 nlohmann::json described(const std::string& name) {
@@ -97,7 +98,8 @@ TEST(Architecture, says_what_the_side_of_images_must_be_a_multiple_of) {
         for (const std::string& key : architecture.side_keys)
             EXPECT_TRUE(architecture.reads(key)) << name << " " << key;
         nlohmann::json config = described(name);
-        config[architecture.levels] = {1, 1, 1};
+        if (!architecture.levels.empty()) config[architecture.levels] = {1, 1, 1};
+        if (architecture.reads("patch_size")) config["patch_size"] = 2;
         const std::int64_t unit = architecture.side_unit(config);
         EXPECT_GT(unit, 1) << name;
         for (std::int64_t side = unit; side < 3 * unit; ++side) {
@@ -131,7 +133,7 @@ TEST(Architecture, help_says_whose_key_it_is) {
             EXPECT_NE(readers.find(", " + name + ","), readers.npos) << key << ": " << readers;
         }
     }
-    EXPECT_EQ(readers_of("hidden"), "mlp");
+    EXPECT_EQ(readers_of("hidden"), "dit, mlp");
     EXPECT_EQ(readers_of("nothing"), "");
 }
 

@@ -173,6 +173,7 @@ const std::vector<std::pair<std::string, Kinds>> meant{
     {"students.parallel", nothing},
     {"students.threads", nothing},
     {"students.budget", matching},
+    {"students.steps", matching},
     {"students.", of_student},
     {"trunk.", matching},
     {"tsm.", of_student},

@@ -51,6 +51,7 @@ std::vector<Tensor> normal_rows(std::span<const core::RandomStream> streams, at:
     shape.insert(shape.end(), row.begin(), row.end());
     const std::int64_t each = c10::multiply_integers(row);
     std::vector<Tensor> rows;
+    if (streams.empty()) return rows;
     if (!device.is_cpu()) {
         const Tensor all = device_normals(streams, first * each, count * each, device);
         for (const Tensor& of_stream : all.unbind()) rows.push_back(of_stream.reshape(shape));

@@ -290,6 +290,15 @@ std::vector<double> NoiseSchedule::matching_levels() const {
     return std::visit([&](const auto& each) { return each.matching_levels(*this); }, kind);
 }
 
+std::vector<double> NoiseSchedule::student_levels(std::int64_t steps) const {
+    const std::vector<double> all = matching_levels();
+    const auto count = static_cast<std::int64_t>(all.size());
+    std::vector<double> levels{sigma_max};
+    for (std::int64_t k = 1; k < steps; ++k)
+        levels.push_back(all[static_cast<std::size_t>(count - 1 - k * count / steps)]);
+    return levels;
+}
+
 std::vector<double> NoiseSchedule::sampling_levels(std::int64_t count) const {
     std::vector<double> levels =
         std::visit([&](const auto& each) { return each.sampling_levels(*this, count); }, kind);

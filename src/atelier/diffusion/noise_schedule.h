@@ -141,6 +141,10 @@ public:
     /// flow's, evenly spaced in t.
     std::vector<double> matching_levels() const;
 
+    /// The levels of a student of `steps` evaluations, decreasing from sigma_max: `steps` of the
+    /// matching levels, evenly spaced by index (999, 749, 499 and 249 of four, as DMD2 has them).
+    std::vector<double> student_levels(std::int64_t steps) const;
+
     /// `count` levels from sigma_max to sigma_min, and a final 0: those of multi-step samplers.
     std::vector<double> sampling_levels(std::int64_t count) const;
 

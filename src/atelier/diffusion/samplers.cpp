@@ -31,6 +31,15 @@ Tensor sample_one_step(const Denoiser& student, const Tensor& noise, const Noise
                            level_of(schedule.sigma_max, noise), condition);
 }
 
+Tensor sample_few_steps(const Denoiser& student, const Tensor& noise, const NoiseSchedule& schedule,
+                        std::span<const double> levels, const Condition& condition,
+                        const std::function<Tensor(std::size_t step)>& step_noise) {
+    Tensor x = sample_one_step(student, noise, schedule, condition);
+    for (std::size_t k = 1; k < levels.size(); ++k)
+        x = student.denoise(x + levels[k] * step_noise(k), level_of(levels[k], x), condition);
+    return x;
+}
+
 Tensor sample_heun(const Denoiser& denoiser, const Tensor& noise, std::span<const double> levels,
                    const Condition& condition) {
     Tensor x = noise * levels.front();

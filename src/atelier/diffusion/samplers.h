@@ -12,6 +12,15 @@ namespace atelier::diffusion {
 Tensor sample_one_step(const Denoiser& student, const Tensor& noise, const NoiseSchedule& schedule,
                        const Condition& condition);
 
+/// Samples [N,...] of a student of levels.size() evaluations: it denoises as in one step, then
+/// alternately noise is added to its estimate and that is denoised again (consistency models' way,
+/// Song et al. 2023, algorithm 1; DMD2's): x <- D(x + levels[k] z_k; levels[k], c). `levels` are
+/// NoiseSchedule::student_levels; `step_noise(k)`, for k from 1, returns standard normal z_k shaped
+/// like `noise`.
+Tensor sample_few_steps(const Denoiser& student, const Tensor& noise, const NoiseSchedule& schedule,
+                        std::span<const double> levels, const Condition& condition,
+                        const std::function<Tensor(std::size_t step)>& step_noise);
+
 /// Heun's second-order sampler for the probability-flow ODE (Karras et al. 2022, algorithm 1).
 /// `noise` [N,...] is standard normal; `levels` are decreasing sigmas, the last one 0. Costs
 /// 2*(levels.size()-1)-1 evaluations. Returns clean samples.

@@ -39,7 +39,8 @@ DistributionMatching::DistributionMatching(MatchingInputs inputs, MatchingSettin
       conditions_(inputs_.conditions.value_or(
           diffusion::ConditionTable::classes(inputs_.student_network.label_dim))),
       classes_(inputs_.prior),
-      levels_(context_.noise.matching_levels()) {
+      levels_(context_.noise.matching_levels()),
+      student_levels_(context_.noise.student_levels(settings_.student_steps)) {
     gan_weight_ = settings_.adversarial ? settings_.adversarial->gan_weight.value_or(0.0) : 0.0;
     if (settings_.fake_updates >= max_inner_steps)
         core::fail("fake_updates must be below {}", max_inner_steps);
@@ -67,7 +68,13 @@ Tensor DistributionMatching::sample(const backends::Parameters& weights, const T
                                     const diffusion::Condition& condition) const {
     const diffusion::EdmDenoiser student(inputs_.student_network, weights, context_.noise,
                                          context_.compute);
-    return diffusion::sample_one_step(student, noise, context_.noise, condition);
+    return diffusion::sample_few_steps(
+        student, noise, context_.noise, student_levels_, condition, [&](std::size_t k) {
+            const std::uint64_t seed =
+                context_.seed + core::fnv1a(fmt::format("{}/step/{}", context_.stream, k));
+            return diffusion::image_noise(seed, 0, noise.size(0), noise.sizes().slice(1))
+                .to(noise.device());
+        });
 }
 
 std::vector<std::int64_t> DistributionMatching::draw_labels(const std::string& learner,
@@ -97,6 +104,7 @@ DistributionMatching::FakeDraws DistributionMatching::draw_fake(std::int64_t ste
                                                                 std::int64_t inner_step) const {
     FakeDraws draws{
         .noise = {stream("fake/noise", step, inner_step), stream("fake/added", step, inner_step)},
+        .step_noise = draw_step_noise("fake", step, inner_step),
         .labels = draw_labels("fake", step, inner_step),
         .levels = draw_levels("fake", step, inner_step, 0, last_level)};
     if (!settings_.adversarial) return draws;
@@ -110,6 +118,7 @@ DistributionMatching::FakeDraws DistributionMatching::draw_fake(std::int64_t ste
 DistributionMatching::StudentDraws DistributionMatching::draw_student(std::int64_t step) const {
     StudentDraws draws{
         .noise = {stream("student/noise", step, 0), stream("student/added", step, 0)},
+        .step_noise = draw_step_noise("student", step, 0),
         .labels = draw_labels("student", step, 0),
         .levels = draw_levels("student", step, 0, first_matching, last_matching)};
     if (settings_.adversarial) {
@@ -129,10 +138,39 @@ std::vector<Tensor> DistributionMatching::noise_of(const std::vector<core::Rando
                                   rows.count, device());
 }
 
+/// The streams of the noise that is added before each evaluation after the first, up to the one
+/// that the update is about, which is drawn from all with equal chances. All ranks and
+/// micro-batches of an update take the same, so that none waits for longer samples of another.
+std::vector<core::RandomStream> DistributionMatching::draw_step_noise(
+    const std::string& learner, std::int64_t step, std::int64_t inner_step) const {
+    std::vector<core::RandomStream> streams;
+    if (settings_.student_steps == 1) return streams;
+    const std::uint64_t last = stream(learner + "/evaluation", step, inner_step)
+                                   .below(static_cast<std::uint64_t>(settings_.student_steps));
+    for (std::uint64_t k = 1; k <= last; ++k)
+        streams.push_back(stream(fmt::format("{}/step/{}", learner, k), step, inner_step));
+    return streams;
+}
+
 DistributionMatching::Generated DistributionMatching::generate(
-    const Tensor& noise, const std::vector<std::int64_t>& labels, const MicroBatch& rows) const {
+    const Tensor& noise, const std::vector<core::RandomStream>& step_noise,
+    const std::vector<std::int64_t>& labels, const MicroBatch& rows) const {
     const diffusion::Condition condition = conditions_.of(rows.of(labels), device());
-    return {sample(inputs_.student, noise, condition), condition};
+    const diffusion::EdmDenoiser student(inputs_.student_network, inputs_.student, context_.noise,
+                                         context_.compute);
+    const std::vector<Tensor> added = noise_of(step_noise, rows);
+    // The estimate of each evaluation but the last is an input of the next, not a way back.
+    Tensor x;
+    for (std::size_t k = 0; k <= added.size(); ++k) {
+        const at::AutoGradMode gradients(at::GradMode::is_enabled() && k == added.size());
+        if (k == 0) {
+            x = diffusion::sample_one_step(student, noise, context_.noise, condition);
+            continue;
+        }
+        const Tensor sigma = at::full({x.size(0)}, student_levels_[k], x.options());
+        x = student.denoise(x + student_levels_[k] * added[k - 1], sigma, condition);
+    }
+    return {x, condition};
 }
 
 /// `x` and `added` are the rows of the micro-batch, `levels` those of the whole batch.
@@ -169,7 +207,7 @@ Loss DistributionMatching::fake_loss(const FakeDraws& draws, const MicroBatch& r
     Generated generated;
     {
         at::NoGradGuard no_gradients;
-        generated = generate(noise[0], draws.labels, rows);
+        generated = generate(noise[0], draws.step_noise, draws.labels, rows);
     }
     const Noised at = noised(generated.x, draws.levels, noise[1], rows);
     const Tensor weight = diffusion::expand_like(context_.noise.loss_weight(at.sigma), generated.x);
@@ -272,7 +310,7 @@ Tensor DistributionMatching::score_identity_loss(const Generated& generated,
 
 Loss DistributionMatching::student_loss(StudentDraws& draws, const MicroBatch& rows) const {
     const std::vector<Tensor> noise = noise_of(draws.noise, rows);
-    const Generated generated = generate(noise[0], draws.labels, rows);
+    const Generated generated = generate(noise[0], draws.step_noise, draws.labels, rows);
     const bool identity = settings_.loss == MatchingLoss::score_identity;
     const Tensor source = identity ? generated.x : generated.x.detach();
     const Noised at = noised(source, draws.levels, noise[1], rows);
@@ -347,9 +385,11 @@ std::map<std::string, double*> DistributionMatching::scalars() {
 
 void DistributionMatching::add_regression(Loss& loss, const PairBatch& batch,
                                           const MicroBatch& rows) const {
+    const diffusion::EdmDenoiser student(inputs_.student_network, inputs_.student, context_.noise,
+                                         context_.compute);
     const Tensor generated =
-        sample(inputs_.student, backends::to_device(rows.of(batch.noise), device()),
-               conditions_.of(rows.of(batch.labels), device()));
+        diffusion::sample_one_step(student, backends::to_device(rows.of(batch.noise), device()),
+                                   context_.noise, conditions_.of(rows.of(batch.labels), device()));
     const Tensor value =
         inputs_.regression(generated, backends::to_device(rows.of(batch.samples), device()));
     loss.value = loss.value + settings_.regression_weight * value;

@@ -33,9 +33,12 @@ struct MatchingInputs {
         conditions{};  // what labels stand for; unset: the student's classes
 };
 
-/// Distribution matching (DMD, DMD2) of a one-step student, with regression on pairs, a GAN head
-/// (ADM), other divergences or SiD's loss as configured. Learners: the fake score, updated
-/// `fake_updates` times per step, then the student. An update in micro-batches equals that of the
+/// Distribution matching (DMD, DMD2) of a student of one step or few, with regression on pairs, a
+/// GAN head (ADM), other divergences or SiD's loss as configured. Learners: the fake score, updated
+/// `fake_updates` times per step, then the student. A student of few steps learns from what it
+/// draws itself (DMD2's backward simulation): each update draws which of its evaluations it is
+/// about, those before it are computed without gradients, and its estimate is what is matched.
+/// Pairs teach the first evaluation. An update in micro-batches equals that of the
 /// whole batch except for two values taken from a single micro-batch: the mean by which a
 /// divergence's weights are normalised, and the balance of the GAN gradient (from the first).
 class DistributionMatching : public Stage {
@@ -65,13 +68,14 @@ private:
     /// the streams that it begins (noise_of).
     struct FakeDraws {
         std::vector<core::RandomStream> noise;
+        std::vector<core::RandomStream> step_noise;  // one for each evaluation after the first
         std::vector<std::int64_t> labels;
         Levels levels;
         std::optional<LabelledBatch> real{};  // with a GAN head
         Levels real_levels{};
     };
     struct StudentDraws {
-        std::vector<core::RandomStream> noise;
+        std::vector<core::RandomStream> noise, step_noise;
         std::vector<std::int64_t> labels;
         Levels levels;
         Levels gan_levels{};  // with a GAN head
@@ -98,8 +102,10 @@ private:
     FakeDraws draw_fake(std::int64_t step, std::int64_t inner_step) const;
     StudentDraws draw_student(std::int64_t step) const;
 
-    Generated generate(const Tensor& noise, const std::vector<std::int64_t>& labels,
-                       const MicroBatch& rows) const;
+    std::vector<core::RandomStream> draw_step_noise(const std::string& learner, std::int64_t step,
+                                                    std::int64_t inner_step) const;
+    Generated generate(const Tensor& noise, const std::vector<core::RandomStream>& step_noise,
+                       const std::vector<std::int64_t>& labels, const MicroBatch& rows) const;
     static Noised noised(const Tensor& x, const Levels& levels, const Tensor& added,
                          const MicroBatch& rows);
     Loss fake_loss(const FakeDraws& draws, const MicroBatch& rows) const;
@@ -126,7 +132,7 @@ private:
     StageContext context_;
     diffusion::ConditionTable conditions_;
     conditions::ClassSampler classes_;
-    std::vector<double> levels_;
+    std::vector<double> levels_, student_levels_;
     UpdateDraws<FakeDraws> fake_draws_;
     UpdateDraws<StudentDraws> student_draws_;
     Tensor health_real_;

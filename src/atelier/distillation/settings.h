@@ -82,6 +82,7 @@ const std::vector<std::pair<std::string, PairLoss>>& pair_losses();
 struct MatchingSettings {
     std::int64_t steps = 1000, batch = 64, fake_updates = 5;
     std::int64_t micro_batch = 0;     // samples per micro-batch; 0: the whole batch
+    std::int64_t student_steps = 1;   // evaluations in which the student samples
     std::int64_t critic_warmup = -1;  // updates of the fake score before the first of the student;
                                       // -1: left to the pipeline, which knows what weights the
                                       // stage starts from; none where it is still -1

@@ -133,7 +133,7 @@ void lower_network(OnnxGraph& graph, const models::Model& model) {
 
 void write_model_graph(const models::Model& model, const fs::path& file, GraphFormat format) {
     OnnxGraph graph;
-    if (model.is_student()) lower_student(graph, model);
+    if (default_sampling(model).method == Sampling::Method::one_step) lower_student(graph, model);
     else lower_network(graph, model);
     write_graph(graph, file, model.network.architecture,
                 {{"atelier.config", models::json_of(model).dump()},

@@ -159,6 +159,12 @@ void Pipeline::load_models(const fs::path& path, const PipelineOptions& options)
     if (models::is_ensemble_directory(path)) {
         ensemble = models::read_ensemble(path);
         first = models::read_model_config(ensemble.students.front());
+        for (const fs::path& one : ensemble.students) {
+            const Sampling its = default_sampling(models::read_card(one));
+            if (its.method == Sampling::Method::few_step &&
+                (sampling_.method == Sampling::Method::one_step || its.steps > sampling_.steps))
+                sampling_ = its;
+        }
     } else {
         first = models::read_model_config(path);
         student = first.is_student();
@@ -167,12 +173,14 @@ void Pipeline::load_models(const fs::path& path, const PipelineOptions& options)
     }
     const bool several = sampling && sampling->method != Sampling::Method::one_step;
     if (prompts && student && (several || options.guidance))
-        throw core::UsageError(path.string() +
-                               ": an ensemble's students take one step, guided as their teacher "
-                               "was; --sampler and --guidance are for the teacher");
+        throw core::UsageError(
+            path.string() +
+            ": an ensemble's students take the steps they were trained for, guided "
+            "as their teacher was; --sampler and --guidance are for the teacher");
     if (several && !ensemble.manifest.is_null())
         throw core::UsageError(path.string() +
-                               ": an ensemble's students take one step; --sampler " +
+                               ": an ensemble's students take the steps they were trained for; "
+                               "--sampler " +
                                name_of(sampling->method) + " is for the teacher");
     if (sampling) sampling_ = *sampling;
     engine_ = engine_for(options.engine, first);

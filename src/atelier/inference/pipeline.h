@@ -14,8 +14,8 @@ namespace atelier::inference {
 
 struct PipelineOptions {
     Engine engine{};
-    /// sampling_of's, or of diffusers directories diffusers_sampling's. Empty: one step for
-    /// students, 18 Heun steps for other models, diffusers_sampling's for diffusers directories.
+    /// sampling_of's, or of diffusers directories diffusers_sampling's. Empty: default_sampling's,
+    /// for diffusers directories diffusers_sampling's.
     std::string sampler{};
     std::optional<std::int64_t> steps{};
     /// Of models that read prompts, except students, which have it built in, and of diffusers

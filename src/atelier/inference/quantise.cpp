@@ -128,7 +128,7 @@ void correct_biases(models::Model& model, const backends::Parameters& rounded, c
 std::vector<CalibrationBatch> calibration_set(const models::Model& model,
                                               const Conditioning& conditions,
                                               const QuantisationSettings& settings) {
-    if (model.is_student())
+    if (default_sampling(model).method == Sampling::Method::one_step)
         return one_step_calibration_set(model, conditions, settings.samples, settings.seed);
     return trajectory_calibration_set(model, conditions, std::min(settings.samples, path_samples),
                                       path_steps, settings.seed);

@@ -12,7 +12,8 @@ public:
     DenoisingSampler(models::Model read, const Sampling& sampling, const Engine& engine,
                      std::vector<std::int64_t> classes, const Tensor& empty_prompt, double guidance)
         : model_(std::move(read)), sampling_(sampling), device_(engine.device) {
-        if (!empty_prompt.defined() && sampling.method == Sampling::Method::one_step) {
+        if (sampling.method == Sampling::Method::few_step) sampling_ = default_sampling(model_);
+        if (!empty_prompt.defined() && sampling_.method == Sampling::Method::one_step) {
             one_step_ = open_one_step(model_, engine, std::move(classes));
             return;
         }

@@ -25,11 +25,11 @@ const std::map<std::string, Sampling::Method>& methods() {
 }
 
 /// Standard normal noise of one step, from each draw's own stream: [draws, shape of a sample].
-Tensor added_noise(std::span<const SampleRequest> requests, std::size_t step,
+Tensor added_noise(const char* name, std::span<const SampleRequest> requests, std::size_t step,
                    at::IntArrayRef sample) {
     std::vector<Tensor> values;
     for (const SampleRequest& request : requests) {
-        core::RandomStream stream(request.seed, fmt::format("churn/{}", step),
+        core::RandomStream stream(request.seed, fmt::format("{}/{}", name, step),
                                   static_cast<std::uint64_t>(request.index));
         values.push_back(diffusion::normal_tensor(stream, sample));
     }
@@ -45,6 +45,7 @@ std::int64_t Sampling::evaluations() const {
         case Method::heun:
         case Method::stochastic:
             return 2 * steps - 1;
+        case Method::few_step:
         case Method::ddim:
         case Method::dpm:
         case Method::euler:
@@ -73,6 +74,7 @@ std::string name_of(Sampling::Method method) {
     for (const auto& [name, known] : methods()) {
         if (known == method) return name;
     }
+    if (method == Sampling::Method::few_step) return "few-step";
     return method == Sampling::Method::euler ? "euler" : "dpm++";
 }
 
@@ -194,8 +196,10 @@ Sampling diffusers_sampling(const models::DiffusersDirectory& directory, const s
     return {method, steps.value_or(flow ? 28 : 25)};
 }
 
-Sampling default_sampling(const models::Model& model) {
-    return {model.is_student() ? Sampling::Method::one_step : Sampling::Method::heun, 18};
+Sampling default_sampling(const models::ModelCard& model) {
+    if (!model.is_student()) return {Sampling::Method::heun, 18};
+    if (model.steps > 1) return {Sampling::Method::few_step, model.steps};
+    return {Sampling::Method::one_step};
 }
 
 Tensor noise_of(const SampleRequest& request, const std::vector<std::int64_t>& shape) {
@@ -238,9 +242,18 @@ Tensor run_sampler(const diffusion::Denoiser& denoiser, const Sampling& sampling
                    const diffusion::Condition& condition, std::span<const SampleRequest> requests) {
     if (sampling.method == Sampling::Method::one_step)
         return diffusion::sample_one_step(denoiser, z, noise, condition);
+    const auto step_noise = [&](const char* name) {
+        return [&, name](std::size_t step) {
+            return added_noise(name, requests, step, z.sizes().slice(1)).to(z.device());
+        };
+    };
+    if (sampling.method == Sampling::Method::few_step)
+        return diffusion::sample_few_steps(denoiser, z, noise, noise.student_levels(sampling.steps),
+                                           condition, step_noise("few-step"));
     const std::vector<double> levels = noise.sampling_levels(sampling.steps);
     switch (sampling.method) {
         case Sampling::Method::one_step:
+        case Sampling::Method::few_step:
         case Sampling::Method::dpm:
         case Sampling::Method::euler:
             break;
@@ -249,10 +262,8 @@ Tensor run_sampler(const diffusion::Denoiser& denoiser, const Sampling& sampling
         case Sampling::Method::ddim:
             return diffusion::sample_ddim(denoiser, z, levels, condition);
         case Sampling::Method::stochastic:
-            return diffusion::sample_heun_stochastic(
-                denoiser, z, levels, condition, sampling.churn, [&](std::size_t step) {
-                    return added_noise(requests, step, z.sizes().slice(1)).to(z.device());
-                });
+            return diffusion::sample_heun_stochastic(denoiser, z, levels, condition, sampling.churn,
+                                                     step_noise("churn"));
     }
     return {};
 }

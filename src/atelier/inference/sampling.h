@@ -15,9 +15,11 @@ namespace atelier::inference {
 
 /// The sampling method and its settings.
 struct Sampling {
-    /// The last two are of diffusers directories.
+    /// few_step: students in as many steps as each was trained for, `steps` at most. The last two
+    /// are of diffusers directories.
     enum class Method {
         one_step,
+        few_step,
         heun,
         ddim,
         stochastic,
@@ -28,7 +30,7 @@ struct Sampling {
     std::int64_t steps = 18;                   // unused by one_step
     diffusion::StochasticSampling churn = {};  // used by stochastic
 
-    /// Network evaluations per sample.
+    /// Network evaluations per sample; of few_step those of the student that takes most.
     std::int64_t evaluations() const;
 };
 
@@ -54,8 +56,8 @@ std::optional<Sampling> sampling_of(const std::string& sampler,
 Sampling diffusers_sampling(const models::DiffusersDirectory& directory, const std::string& sampler,
                             const std::optional<std::int64_t>& steps);
 
-/// One step for students, 18 Heun steps for other models.
-Sampling default_sampling(const models::Model& model);
+/// One step for students, or few steps where their card says so; 18 Heun steps for other models.
+Sampling default_sampling(const models::ModelCard& model);
 
 /// The largest batch that goes through a network.
 constexpr std::int64_t largest_batch = 256;
@@ -71,8 +73,8 @@ Tensor draw_in_batches(
     const std::function<Tensor(const Tensor& noise, std::size_t first)>& one_batch);
 
 /// Samples from standard normal `z` [N,...] with the given denoiser and method, one of models'.
-/// The noise that the stochastic sampler adds is determined by the seed and index of each of the N
-/// `requests`.
+/// The noise that the stochastic sampler and few steps add is determined by the seed and index of
+/// each of the N `requests`.
 Tensor run_sampler(const diffusion::Denoiser& denoiser, const Sampling& sampling,
                    const diffusion::NoiseSchedule& noise, const Tensor& z,
                    const diffusion::Condition& condition, std::span<const SampleRequest> requests);

@@ -147,6 +147,7 @@ ModelCard card_of(const nlohmann::json& config, const std::string& where) {
     card.condition = condition_of(source, card.network);
     if (source.has("lora")) card.lora = low_rank_of(source.object("lora"));
     if (source.has("place")) card.assignment = assignment_of(source.object("place"));
+    card.steps = source.integer_or("steps", 1, 1, ModelCard::most_steps);
     if (source.has("guidance")) card.guidance = source.number("guidance", 0, any_number);
     if (source.has("quantisation"))
         card.quantisation = quantisation_of(source.object("quantisation"));
@@ -169,6 +170,7 @@ nlohmann::json json_of(const ModelCard& card) {
     }
     update(config, "lora", before.lora, card.lora);
     update(config, "place", before.assignment, card.assignment);
+    if (card.steps != before.steps) config["steps"] = card.steps;
     update(config, "guidance", before.guidance, card.guidance);
     update(config, "quantisation", before.quantisation, card.quantisation);
     if (card.provenance != before.provenance) config["provenance"] = json_of(card.provenance);

@@ -68,6 +68,7 @@ struct ModelCard {
     ConditionKind condition = ConditionKind::none;
     std::optional<LowRank> lora;
     std::optional<Assignment> assignment;
+    std::int64_t steps = 1;          // evaluations in which a student samples, up to most_steps
     std::optional<double> guidance;  // the scale with which it is sampled unless another is given
     std::optional<Quantisation> quantisation;
     Provenance provenance;
@@ -77,7 +78,9 @@ struct ModelCard {
     /// keys that no field stands for, which are kept.
     nlohmann::json config = nlohmann::json::object();
 
-    /// Whether it samples in one step, as the student of a partition.
+    static constexpr std::int64_t most_steps = 4;
+
+    /// Whether it is the student of a partition, and samples in `steps`.
     bool is_student() const { return assignment.has_value(); }
     bool reads_text() const { return condition == ConditionKind::text; }
 };

@@ -7,6 +7,7 @@
 #include "atelier/core/error.h"
 #include "atelier/core/schema.h"
 #include "atelier/networks/adm_unet.h"
+#include "atelier/networks/dit.h"
 #include "atelier/networks/mlp.h"
 #include "atelier/networks/sd_unet.h"
 #include "atelier/networks/song_unet.h"
@@ -47,8 +48,12 @@ std::int64_t halvings(const nlohmann::json& config) {
                                1);
 }
 
+std::int64_t patches(const nlohmann::json& config) {
+    return config.at("patch_size").get<std::int64_t>();
+}
+
 std::int64_t patches_and_halvings(const nlohmann::json& config) {
-    return config.at("patch_size").get<std::int64_t>() * halvings(config);
+    return patches(config) * halvings(config);
 }
 
 /// Patches with which the side would fit, as a remedy; empty where there is none.
@@ -99,6 +104,16 @@ const std::map<std::string, Architecture>& known_architectures() {
              .levels = "channel_mult",
              .side_unit = patches_and_halvings,
              .side_keys = {"patch_size", "channel_mult"},
+         }},
+        {"dit",
+         {
+             .build = build_dit,
+             .samples = Samples::images,
+             .keys = {"hidden", "blocks", "patch_size", "heads"},
+             .width = "hidden",
+             .depth = "blocks",
+             .side_unit = patches,
+             .side_keys = {"patch_size"},
          }},
         {"mlp",
          {

@@ -1,5 +1,7 @@
 #include "atelier/networks/dit.h"
 
+#include <cmath>
+
 #include "atelier/core/error.h"
 #include "atelier/networks/diffusers_config.h"
 
@@ -8,6 +10,8 @@ namespace atelier::networks {
 namespace {
 
 using graph::Value;
+
+constexpr std::int64_t wave_width = 256;  // of the sinusoid of the noise level
 
 Value dit_attention(graph::Builder& ops, const Value& x, const std::string& name,
                     const Dit& network) {
@@ -100,7 +104,6 @@ Value Dit::forward(graph::Builder& ops, Value x, Value t, Value labels) const {
         core::fail("\"x\" is {}x{}; this transformer draws square images", shape[2], shape[3]);
     Value y = ops.grid_sinusoid(patches_of_image(ops, x, "pos_embed.proj", patch, width()),
                                 {.height = side, .width = side, .base = sample_size / patch});
-    constexpr std::int64_t wave_width = 256;
     const Value waves = ops.sinusoid(t, {.width = wave_width, .endpoint = true});
     Value first;  // the condition of the first block is that of the output, too
     for (std::int64_t i = 0; i < layers; ++i) {
@@ -134,6 +137,112 @@ NamedFunctions Dit::functions() const {
         return std::vector{network.forward(ops, in[0], in[1], in[2])};
     };
     return {{"denoise", denoise}};
+}
+
+namespace {
+
+/// A transformer whose blocks share one condition.
+struct TrainedDit {
+    std::int64_t side, classes, blocks;
+    Dit blocks_as;  // widths and layers of its blocks and of its output
+
+    struct State {
+        Value tokens, condition;
+    };
+
+    State enter(graph::Builder& ops, const Inputs& inputs) const {
+        const std::int64_t width = blocks_as.width(), across = side / blocks_as.patch;
+        const Value tokens =
+            patches_of_image(ops, inputs.x, "model.map_patches", blocks_as.patch, width);
+        Value condition =
+            embedded(ops, ops.sinusoid(inputs.c_noise, {.width = wave_width, .endpoint = true}),
+                     "model.map_noise", width);
+        if (classes > 0) {
+            // Rows of a table are drawn with a standard deviation of 0.02 in DiT.
+            const graph::Init table{graph::Init::Kind::normal,
+                                    0.02 * std::sqrt(static_cast<double>(classes))};
+            condition = ops.add(condition,
+                                ops.linear(*inputs.labels, "model.map_label",
+                                           {.out_features = width, .bias = false, .init = table}));
+        }
+        return {ops.grid_sinusoid(tokens, {.height = across, .width = across, .base = across}),
+                ops.silu(condition)};
+    }
+
+    void run_block(graph::Builder& ops, State& state, std::int64_t index) const {
+        const std::string name = fmt::format("model.block{}", index);
+        const Value inputs[]{state.tokens, ops.linear(state.condition, name + ".affine",
+                                                      {.out_features = 6 * blocks_as.width(),
+                                                       .init = graph::zeros})};
+        state.tokens = ops.block(
+            inputs, [name, as = blocks_as](graph::Builder& inner, std::span<const Value> in) {
+                return dit_block(inner, in, name, as);
+            });
+    }
+
+    Value bottleneck(graph::Builder& ops, const State& state) const {
+        return ops.image(state.tokens, side / blocks_as.patch, side / blocks_as.patch);
+    }
+
+    Value leave(graph::Builder& ops, const State& state) const {
+        const std::int64_t width = blocks_as.width(), across = side / blocks_as.patch;
+        const Value row = ops.linear(state.condition, "model.affine",
+                                     {.out_features = 2 * width, .init = graph::zeros});
+        const Value tokens = modulated(ops, ops.layer_norm(state.tokens, adaptive_norm_eps),
+                                       part_of(ops, row, 0, width), part_of(ops, row, 1, width));
+        const Value patches =
+            ops.linear(tokens, "model.output",
+                       {.out_features = blocks_as.patch * blocks_as.patch * blocks_as.out_channels,
+                        .init = graph::zeros});
+        return image_of_patches(ops, patches, across, across, blocks_as.patch);
+    }
+
+    State first_half(graph::Builder& ops, const Inputs& inputs) const {
+        State state = enter(ops, inputs);
+        for (std::int64_t i = 0; i < (blocks + 1) / 2; ++i) run_block(ops, state, i);
+        return state;
+    }
+};
+
+}  // namespace
+
+Network build_dit(const core::JsonObject& json) {
+    TrainedDit dit{.side = json.integer("resolution", 1, 4096),
+                   .classes = json.integer_or("classes", 0, 0, 1'000'000),
+                   .blocks = json.integer("blocks", 1, 256),
+                   .blocks_as = {}};
+    Dit& as = dit.blocks_as;
+    const std::int64_t width = json.integer("hidden", 4, 16384);
+    as.in_channels = as.out_channels = json.integer("channels", 1, 4096);
+    as.patch = json.integer_or("patch_size", 1, 1, 64);
+    as.heads = json.integer_or("heads", 0, 0, 1024);
+    constexpr std::int64_t usual_head_width = 64;
+    if (as.heads == 0) as.heads = std::max<std::int64_t>(1, width / usual_head_width);
+    as.head_width = width / as.heads;
+    if (width % as.heads != 0 || width % 4 != 0)
+        core::fail(
+            "{}: \"hidden\" is {}; it must be a multiple of 4 and of the {} heads (\"heads\")",
+            json.where(), width, as.heads);
+    if (dit.side % as.patch != 0)
+        core::fail("{}: \"resolution\" is {}, which is no multiple of \"patch_size\", {}",
+                   json.where(), dit.side, as.patch);
+
+    Network network;
+    network.architecture = "dit";
+    network.data_shape = {as.in_channels, dit.side, dit.side};
+    network.label_dim = dit.classes;
+    if (dit.classes > 0) network.label_embedding = "model.map_label.weight";
+    network.forward = [dit](graph::Builder& ops, const Inputs& inputs) {
+        TrainedDit::State state = dit.first_half(ops, inputs);
+        const Value bottleneck = dit.bottleneck(ops, state);
+        for (std::int64_t i = (dit.blocks + 1) / 2; i < dit.blocks; ++i)
+            dit.run_block(ops, state, i);
+        return Outputs{dit.leave(ops, state), bottleneck};
+    };
+    network.encode = [dit](graph::Builder& ops, const Inputs& inputs) {
+        return dit.bottleneck(ops, dit.first_half(ops, inputs));
+    };
+    return network;
 }
 
 }  // namespace atelier::networks

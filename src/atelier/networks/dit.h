@@ -1,6 +1,7 @@
 #pragma once
 
 #include "atelier/networks/diffusers_network.h"
+#include "atelier/networks/network.h"
 #include "atelier/networks/transformer_blocks.h"
 
 namespace atelier::networks {
@@ -29,5 +30,15 @@ struct Dit {
     /// "denoise": x, t, labels -> eps.
     NamedFunctions functions() const;
 };
+
+/// "dit" in a config.json: the same transformer, trained here, for images or latents [C,S,S] with
+/// or without classes. What a block is conditioned on, the embeddings of noise level and class, is
+/// computed once for all blocks, as in the original DiT and SiT (Ma et al. 2024), instead of in
+/// each as in diffusers. Modulations and the output begin at zero, so that it begins as the
+/// identity. Its bottleneck are the tokens after half of the blocks, as an image
+/// [N,hidden,S/patch,S/patch]. Reads `channels`, `resolution`, `classes`, `hidden`, `blocks`,
+/// `patch_size` and `heads` (0 or none: one for each 64 of `hidden`). Throws core::Error naming
+/// file and key.
+Network build_dit(const core::JsonObject& config);
 
 }  // namespace atelier::networks

@@ -88,6 +88,7 @@ public:
         const RealBatches real = real_batches(kind, stage_config.batch);
         const auto teacher = context_.guided_teacher(frozen);
         distillation::MatchingSettings settings = stage_config;
+        settings.student_steps = student.steps;
         settings.critic_warmup = critic_warmup(stage_config, from, critic);
         if (settings.critic_warmup > 0) {
             core::log::info(
@@ -396,10 +397,13 @@ std::optional<std::int64_t> chosen(const std::vector<std::int64_t>& list, std::i
 
 nlohmann::json student_config(nlohmann::json teacher, const StudentsConfig& sizes,
                               std::int64_t student) {
-    return networks::resized(
+    nlohmann::json config = networks::resized(
         std::move(teacher),
         {chosen(sizes.widths, student), chosen(sizes.depths, student), sizes.channel_mult},
         "teacher/config.json");
+    if (const auto steps = chosen(sizes.steps, student).value_or(1); steps > 1)
+        config["steps"] = steps;
+    return config;
 }
 
 bool same_size(const nlohmann::json& student, const nlohmann::json& teacher) {

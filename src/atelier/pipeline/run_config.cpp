@@ -50,9 +50,12 @@ void bind_network(Schema& schema, NetworkConfig& to) {
     number("num_blocks", to.num_blocks, "residual blocks per level");
     numbers("attention_resolutions", to.attention_resolutions, "inner resolutions that attend");
     number("channel_mult_emb", to.channel_mult_emb, "embedding width over model_channels");
-    number("patch_size", to.patch_size, "side in pixels of the patches that become channels");
+    number("patch_size", to.patch_size,
+           "side in pixels of the patches that become channels, or a transformer's tokens");
     number("hidden", to.hidden, "width");
-    number("blocks", to.blocks, "residual blocks");
+    number("blocks", to.blocks, "residual or transformer blocks");
+    schema.number("network.heads", &to.heads,
+                  of("heads", "attention heads; 0: one for each 64 of network.hidden"), at_least_0);
 }
 
 void bind_text(Schema& schema, TextConfig& to) {
@@ -140,6 +143,9 @@ void bind_students(Schema& schema, RunConfig& config) {
         "and adm.steps, are divided: equal; prior, by how often the conditions of a cell "
         "occur; difficulty, by that times the teacher's loss on them",
         {{"equal", Budget::equal}, {"prior", Budget::prior}, {"difficulty", Budget::difficulty}});
+    schema.numbers("students.steps", &config.students.steps,
+                   "evaluations in which students sample: one number, or one per student; empty: 1",
+                   {.min = 1, .max = models::ModelCard::most_steps});
     set_stages(schema, {StageKind::tsm, StageKind::dm, StageKind::adm});
     schema.numbers("students.widths", &config.students.widths,
                    "model_channels or hidden: one, or one per student; empty: the teacher's",
@@ -229,6 +235,7 @@ void check(const RunConfig& config) {
             "the deltas is the teacher");
     check_list(config.students.widths, config.partition.students, "students.widths");
     check_list(config.students.depths, config.partition.students, "students.depths");
+    check_list(config.students.steps, config.partition.students, "students.steps");
     for (const auto* matching : {&config.dm, &config.adm}) {
         if (matching->uses_pairs() && config.pairs.count == 0 && config.pairs.path.empty()) {
             reject(
@@ -491,7 +498,7 @@ RunConfig RunConfig::of_trunk() const {
     config.pairs.filter = "all";
     config.students.lora_rank = 0;
     config.students.budget = Budget::equal;
-    for (auto* sizes : {&config.students.widths, &config.students.depths})
+    for (auto* sizes : {&config.students.widths, &config.students.depths, &config.students.steps})
         sizes->resize(std::min<std::size_t>(sizes->size(), 1));
     config.dm.steps = trunk.dm_steps;
     config.adm.steps = trunk.adm_steps;

@@ -20,8 +20,8 @@ struct NetworkConfig {
     // U-Nets
     std::int64_t model_channels = 32, num_blocks = 1, channel_mult_emb = 4, patch_size = 1;
     std::vector<std::int64_t> channel_mult{1, 2}, attention_resolutions{};
-    // mlp
-    std::int64_t hidden = 128, blocks = 4;
+    // mlp, dit
+    std::int64_t hidden = 128, blocks = 4, heads = 0;
 };
 
 struct TeacherConfig {
@@ -64,6 +64,7 @@ struct StudentsConfig {
     std::vector<std::int64_t> widths,
         depths;  // empty: the teacher's; one for all, or one per student
     std::vector<std::int64_t> channel_mult;  // empty: the teacher's; of all students
+    std::vector<std::int64_t> steps;         // empty: 1; one for all, or one per student
     std::string start;                       // a stage's folder of another run to branch from
     std::int64_t parallel = 1, threads = 1;
     bool tsm = true;

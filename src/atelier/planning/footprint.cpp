@@ -215,6 +215,7 @@ DistillationCost distillation_cost(const distillation::MatchingSettings& setting
     }
     cost.score_identity = settings.loss == distillation::MatchingLoss::score_identity;
     cost.regression = settings.uses_pairs();
+    cost.evaluations_before = static_cast<double>(run.student_steps - 1) / 2;  // on average
     cost.optimizer = {averages(settings.student), settings.keep_best && run.probes,
                       share_of(trained, run.shares)};
     return cost;
@@ -271,10 +272,11 @@ double score_matching_flops(const NetworkCost& model, const NetworkCost* teacher
 double distillation_flops(const DistillationCost& m, double batch, double fake_updates,
                           const ExecutionMode& mode) {
     const double both = training_factor(mode);
-    double fake = m.student.flops + both * m.fake.flops,
-           student = both * m.student.flops + m.teacher.flops + m.fake.flops;
+    const double before = m.evaluations_before * m.student.flops;
+    double fake = before + m.student.flops + both * m.fake.flops,
+           student = before + both * m.student.flops + m.teacher.flops + m.fake.flops;
     if (m.score_identity)
-        student = both * m.student.flops + (both - 1) * (m.teacher.flops + m.fake.flops);
+        student = before + both * m.student.flops + (both - 1) * (m.teacher.flops + m.fake.flops);
     if (m.gan) {
         fake += both * (m.encoder.flops + 2 * m.head.flops);
         student += (both - 1) * (m.encoder.flops + m.head.flops);

@@ -61,6 +61,7 @@ struct DistillationCost {
     NetworkCost student, teacher, fake, encoder,
         head;  // encoder and head: the fake score's, with a GAN only
     bool gan = false, score_identity = false, regression = false;
+    double evaluations_before = 0;  // the last of a generated sample, without gradients
     OptimizerState optimizer;
 };
 /// What of a run decides the cost of distillation, beside the settings of the stage.
@@ -69,6 +70,7 @@ struct DistillationRun {
     std::int64_t lora_rank = 0;  // 0: all weights are trained
     bool probes = false;         // so that the best weights can be kept
     int shares = 1;              // ranks that share out moments and averages
+    std::int64_t student_steps = 1;
 };
 /// The cost of DM or ADM: work and memory of every term of the loss that `settings` turns on. A new
 /// term belongs here, in distillation_bytes and in distillation_flops.

@@ -202,7 +202,7 @@ PlannedStage matching_stage(const pipeline::RunConfig& config, const pipeline::S
     stage.real_images =
         (settings.adversarial ? samples * updates : 0) + (settings.uses_pairs() ? samples : 0);
     const DistillationRun run{config.teacher.guidance, config.students.lora_rank,
-                              config.probe.every > 0, shares};
+                              config.probe.every > 0, shares, student.config.value("steps", 1)};
     const ExecutionMode configured = execution_mode(config, config.activation_checkpointing);
     stage.flops = distillation_flops(
         distillation_cost(settings, teacher.network, student.network, configured, run),
