@@ -6,7 +6,7 @@ namespace atelier::networks {
 
 namespace {
 
-nlohmann::json config(std::int64_t classes) {
+nlohmann::json dit_config(std::int64_t classes) {
     return {{"architecture", "dit"}, {"channels", 3}, {"resolution", 8}, {"classes", classes},
             {"hidden", 16},          {"blocks", 3},   {"patch_size", 2}, {"heads", 2}};
 }
@@ -39,7 +39,7 @@ backends::Parameters of_diffusers(const backends::Parameters& ours, std::int64_t
 }  // namespace
 
 TEST(Dit, is_diffusers_transformer_whose_blocks_share_their_embeddings) {
-    const Network network = network_of(config(5));
+    const Network network = network_of(dit_config(5));
     const backends::Parameters parameters = backends::filled(trace(network).parameters);
     const TensorInputs inputs = inputs_for(network, 4);
     const TensorInputs at_steps{inputs.x, at::tensor({0.0f, 3.0f, 250.5f, 999.0f}), inputs.labels};
@@ -56,14 +56,14 @@ TEST(Dit, is_diffusers_transformer_whose_blocks_share_their_embeddings) {
         graph::record({{4, 3, 8, 8}, {4}, {4}}, theirs.functions().at("denoise").record);
     const backends::Parameters weights = of_diffusers(parameters, 3);
     const Tensor ids = inputs.labels->argmax(1);
-    const Tensor expected =
-        backends::TorchOps(weights).run(recorded, {at_steps.x, at_steps.c_noise, ids})[0];
+    const Tensor expected = backends::TorchOps(weights).run(
+        recorded, std::vector{at_steps.x, at_steps.c_noise, ids})[0];
     EXPECT_LT(backends::relative_distance(ours, expected), 1e-5);
 }
 
 TEST(Dit, maps_images_to_images_with_and_without_classes) {
     for (const std::int64_t classes : {0, 4}) {
-        const Network network = network_of(config(classes));
+        const Network network = network_of(dit_config(classes));
         EXPECT_EQ(network.data_shape, (graph::Shape{3, 8, 8}));
         EXPECT_EQ(network.label_dim, classes);
         expect_every_input_to_matter_to_its_own_sample(network);
@@ -73,7 +73,7 @@ TEST(Dit, maps_images_to_images_with_and_without_classes) {
 }
 
 TEST(Dit, initially_outputs_zero) {
-    const Network network = network_of(config(4));
+    const Network network = network_of(dit_config(4));
     const backends::Parameters parameters = backends::initialise(trace(network).parameters, 1);
     const backends::TorchOps backend(parameters);
     EXPECT_TRUE(
@@ -81,7 +81,7 @@ TEST(Dit, initially_outputs_zero) {
 }
 
 TEST(Dit, takes_one_head_for_each_64_unless_told) {
-    nlohmann::json usual = config(0);
+    nlohmann::json usual = dit_config(0);
     usual.erase("heads");
     for (const auto& [width, heads] : {std::pair{32, 1}, {128, 2}, {384, 6}}) {
         usual["hidden"] = width;
@@ -93,7 +93,7 @@ TEST(Dit, takes_one_head_for_each_64_unless_told) {
 
 TEST(Dit, a_bad_config_names_file_and_key) {
     const auto refused = [](const char* key, const nlohmann::json& value) {
-        nlohmann::json bad = config(4);
+        nlohmann::json bad = dit_config(4);
         bad[key] = value;
         backends::expect_contains(config_error(bad), "config.json");
         backends::expect_contains(config_error(bad), key);
