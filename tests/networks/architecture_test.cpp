@@ -13,10 +13,14 @@ using backends::expect_contains;
 
 /// Values of all keys that architectures read.
 const nlohmann::json values{
-    {"model_channels", 32},  {"channel_mult", {1, 2}},
-    {"num_blocks", 1},       {"attention_resolutions", nlohmann::json::array()},
-    {"channel_mult_emb", 4}, {"patch_size", 1},
-    {"hidden", 16},          {"blocks", 2},
+    {"model_channels", 32},
+    {"channel_mult", {1, 2}},
+    {"num_blocks", 1},
+    {"attention_resolutions", nlohmann::json::array()},
+    {"channel_mult_emb", 4},
+    {"patch_size", 1},
+    {"hidden", 16},
+    {"blocks", 2},
     {"heads", 0},
 };
 

@@ -89,10 +89,8 @@ struct Toy {
 
 const std::vector<Toy>& toys() {
     static const std::vector<Toy> list{
-        {"ring", {ring_centres(), 0.1}, draw_ring},
-        {"moons", {{}, 0.05}, draw_moons},
-        {"spiral", {{}, 0.02}, draw_spiral},
-        {"spirals", {{}, 0.02}, draw_spirals},
+        {"ring", {ring_centres(), 0.1}, draw_ring},   {"moons", {{}, 0.05}, draw_moons},
+        {"spiral", {{}, 0.02}, draw_spiral},          {"spirals", {{}, 0.02}, draw_spirals},
         {"grid25", {grid_centres(), 0.1}, draw_grid},
     };
     return list;
