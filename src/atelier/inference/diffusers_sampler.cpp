@@ -150,6 +150,7 @@ Tensor DiffusersSampler::draw_together(std::span<const SampleRequest> requests,
         case Sampling::Method::dpm:
             return sample_dpm(schedule, predict_at, noise, sampling_.steps);
         case Sampling::Method::one_step:
+        case Sampling::Method::few_step:
         case Sampling::Method::heun:
         case Sampling::Method::stochastic:
             break;
