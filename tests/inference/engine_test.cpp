@@ -196,7 +196,7 @@ TEST(Engine, transformers_are_computed_by_openvino_and_refused_by_the_native_eng
                                           expected),
               1e-4);
     EXPECT_EQ(engine_for(engine_of("auto", "fp32", "cpu"), model).kind, Engine::Kind::openvino);
-    core::expect_contains(core::error_of([&] { drawn({Engine::Kind::native}); }), "layer_norm");
+    core::expect_contains(core::error_of([&] { drawn({Engine::Kind::native}); }), "dit (tokens)");
 }
 
 TEST(Engine, unknown_names_are_rejected_with_a_message) {

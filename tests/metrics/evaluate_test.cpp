@@ -254,6 +254,22 @@ TEST(Evaluator, of_parts_that_several_processes_made_gives_the_same_result) {
     }
 }
 
+TEST(EvaluationParts, of_shards_that_run_at_once_are_all_found_by_the_last_to_ask) {
+    const core::TestFolder folder;
+    EvaluationParts first(folder / "parts", folder / "evaluation.json", {0, 2}),
+        second(folder / "parts", folder / "evaluation.json", {1, 2});
+    const auto rows = [] { return backends::Parameters({{"features", at::zeros({1, 2})}}); };
+    for (EvaluationParts* parts : {&first, &second}) parts->begin({{"model", 1}});
+    for (const std::int64_t row : {0, 1, 2, 3}) first.make("set", row, rows);
+    EXPECT_FALSE(first.complete());
+    EXPECT_EQ(first.missing(), 2);
+    for (const std::int64_t row : {0, 1, 2, 3}) second.make("set", row, rows);
+    EXPECT_TRUE(first.complete());
+    EXPECT_TRUE(second.complete());
+    second.remove();
+    EXPECT_TRUE(first.removed_by_another());
+}
+
 TEST(EvaluationParts, of_another_evaluation_are_refused_and_a_result_is_known_by_its_protocols) {
     const core::TestFolder folder;
     EvaluationParts parts(folder / "parts", folder / "evaluation.json", {0, 2});

@@ -25,7 +25,8 @@ EvaluationParts::EvaluationParts(fs::path folder, fs::path result, const core::S
     : folder_(std::move(folder)), result_(std::move(result)), mine_(mine) {}
 
 void EvaluationParts::begin(const nlohmann::json& request) {
-    next_ = missing_ = 0;
+    next_ = 0;
+    missing_.clear();
     const fs::path file = folder_ / request_file;
     if (!fs::exists(file)) core::write_json(file, request);
     // Two processes may have written it at once.
@@ -55,7 +56,7 @@ void EvaluationParts::make(const std::string& set, std::int64_t first,
     const bool mine = mine_.owns(next_++);
     if (fs::exists(path)) return;
     if (!mine) {
-        ++missing_;
+        missing_.push_back(path);
         return;
     }
     if (core::stop_requested())
@@ -64,6 +65,11 @@ void EvaluationParts::make(const std::string& set, std::int64_t first,
             "go "
             "on");
     backends::write_parameters(path, measure());
+}
+
+std::int64_t EvaluationParts::missing() const {
+    std::erase_if(missing_, [](const fs::path& path) { return fs::exists(path); });
+    return static_cast<std::int64_t>(missing_.size());
 }
 
 backends::Parameters EvaluationParts::read(const std::string& set, std::int64_t first,

@@ -3,6 +3,7 @@
 #include <filesystem>
 #include <functional>
 #include <string>
+#include <vector>
 
 #include "atelier/backends/torch/parameters.h"
 #include "atelier/core/json_file.h"
@@ -34,9 +35,10 @@ public:
     void make(const std::string& set, std::int64_t first,
               const std::function<backends::Parameters()>& measure);
 
-    /// Whether all batches that `make` was called for are there, and how many are not.
-    bool complete() const { return missing_ == 0; }
-    std::int64_t missing() const { return missing_; }
+    /// Whether all batches that `make` was called for are there, and how many are not. Those of
+    /// others are looked for again: of shards that run at once, the last to ask finds all.
+    bool complete() const { return missing() == 0; }
+    std::int64_t missing() const;
     std::int64_t batches() const { return next_; }
 
     /// Throws core::Error when the part is missing or has another number of rows than `n`.
@@ -56,7 +58,8 @@ private:
 
     std::filesystem::path folder_, result_;
     core::Shard mine_;
-    std::int64_t next_ = 0, missing_ = 0;
+    std::int64_t next_ = 0;
+    mutable std::vector<std::filesystem::path> missing_;  // when they were looked for last
 };
 
 }  // namespace atelier::metrics

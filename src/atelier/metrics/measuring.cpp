@@ -252,7 +252,8 @@ std::optional<nlohmann::json> share_parts(const EvaluationConfig& config, Evalua
     for (const auto& [name, target] : targets) {
         if (earlier_result(config.earlier, protocols[name]).is_null()) evaluator.share(target);
     }
-    if (!parts.complete()) return std::make_optional<nlohmann::json>(nullptr);
+    // Another may have found all parts, written the result and removed them meanwhile.
+    if (!parts.complete()) return std::make_optional<nlohmann::json>(parts.finished(protocols));
     evaluator.read_reference();
     return std::nullopt;
 }
