@@ -113,6 +113,13 @@ CASES = {
         encoder_type="residual",
         decoder_type="skip",
     ),
+    "dit_classes": dict(
+        resolution=8, channels=3, classes=5, hidden=32, blocks=3, patch_size=2, heads=4
+    ),
+    # One patch a pixel, one head, and no classes.
+    "dit_unconditional": dict(
+        resolution=6, channels=4, classes=0, hidden=16, blocks=2, patch_size=1, heads=1
+    ),
 }
 ATTENTION = {
     "attn.norm.": "norm2.",
@@ -182,6 +189,78 @@ def song_unet(config):
     return net, net
 
 
+class Transformer(torch.nn.Module):
+    """The diffusion transformer of Peebles and Xie (2023), adaLN-Zero, in plain PyTorch."""
+
+    def __init__(self, config):
+        super().__init__()
+        width, patch, channels = config["hidden"], config["patch_size"], config["channels"]
+        linear, parts = torch.nn.Linear, torch.nn.ModuleDict
+        self.patch, self.heads, self.blocks = patch, config["heads"], config["blocks"]
+        self.map_patches = torch.nn.Conv2d(channels, width, patch, patch)
+        self.map_noise = parts({"linear_1": linear(256, width), "linear_2": linear(width, width)})
+        if config["classes"]:
+            self.map_label = linear(config["classes"], width, bias=False)
+        for i in range(self.blocks):
+            attention = {name: linear(width, width) for name in ("to_q", "to_k", "to_v")}
+            attention["to_out"] = torch.nn.ModuleList([linear(width, width)])
+            first, last = parts({"proj": linear(width, 4 * width)}), linear(4 * width, width)
+            block = {
+                "affine": linear(width, 6 * width),
+                "attn1": parts(attention),
+                "ff": parts({"net": torch.nn.ModuleList([first, torch.nn.Identity(), last])}),
+            }
+            setattr(self, f"block{i}", parts(block))
+        self.affine = linear(width, 2 * width)
+        self.output = linear(width, patch * patch * channels)
+
+    def positions(self, side, width):
+        """Sinusoids of column and row of every patch, [side*side,width]."""
+        rates = 10000.0 ** -(torch.arange(width // 4, dtype=torch.float64) / (width // 4))
+        angles = torch.arange(side, dtype=torch.float64)[:, None] * rates
+        one = torch.cat([angles.sin(), angles.cos()], 1)
+        return torch.cat(
+            [one.expand(side, side, -1), one[:, None].expand(side, side, -1)], 2
+        ).reshape(side * side, width)
+
+    def forward(self, x, c_noise, labels, augment_labels=None):
+        norm = lambda tokens, eps: F.layer_norm(tokens, tokens.shape[-1:], eps=eps)
+        seen = lambda tokens, shift, scale: tokens * (1 + scale[:, None]) + shift[:, None]
+        rates = 10000.0 ** -(torch.arange(128, dtype=torch.float64) / 127)
+        angles = c_noise[:, None] * rates
+        condition = torch.cat([angles.cos(), angles.sin()], 1)
+        condition = self.map_noise["linear_2"](F.silu(self.map_noise["linear_1"](condition)))
+        if labels is not None:
+            condition = condition + self.map_label(labels)
+        condition = F.silu(condition)
+        grid = self.map_patches(x)
+        side, width = grid.shape[-1], grid.shape[1]
+        tokens = grid.flatten(2).mT + self.positions(side, width)
+        for i in range(self.blocks):
+            block = getattr(self, f"block{i}")
+            shift, scale, gate, ff_shift, ff_scale, ff_gate = block["affine"](condition).chunk(6, 1)
+            inside = seen(norm(tokens, 1e-6), shift, scale)
+            q, k, v = (
+                block["attn1"][name](inside).unflatten(2, (self.heads, -1)).transpose(1, 2)
+                for name in ("to_q", "to_k", "to_v")
+            )
+            attended = F.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2)
+            tokens = tokens + gate[:, None] * block["attn1"]["to_out"][0](attended)
+            inside = seen(norm(tokens, 1e-5), ff_shift, ff_scale)
+            first, _, last = block["ff"]["net"]
+            inside = last(F.gelu(first["proj"](inside), approximate="tanh"))
+            tokens = tokens + ff_gate[:, None] * inside
+        shift, scale = self.affine(condition).chunk(2, 1)
+        pixels = self.output(seen(norm(tokens, 1e-6), shift, scale))
+        pixels = pixels.reshape(-1, side, side, self.patch, self.patch, x.shape[1])
+        return pixels.permute(0, 5, 1, 3, 2, 4).reshape(x.shape)
+
+
+def dit(config):
+    net = Transformer(config)
+    return net, net
+
+
 def fourier_in_float32(config, net):
     if config.get("embedding_type") == "fourier":
         in_float32(net)
@@ -224,6 +303,15 @@ NETWORKS = {
             config, "model.dec.{0}x{0}_aux_conv".format(config["resolution"])
         ),
         settle=fourier_in_float32,
+    ),
+    "dit": Network(
+        dit,
+        slopes=lambda config: [
+            "model.map_noise.linear_1.bias",
+            "model.block0.attn1.to_q.weight",
+            "model.block1.affine.weight",
+            "model.output.weight",
+        ],
     ),
 }
 

@@ -136,7 +136,10 @@ def test_samples_outlive_the_ensemble_and_may_be_written_to():
         (lambda k4: atelier.load(MODELS / "k4", engine="abacus"), 'no engine "abacus"'),
         (lambda k4: atelier.load(MODELS / "k4", precision="fp12"), 'no precision "fp12"'),
         (lambda k4: atelier.load(MODELS / "k4", device="gpu9"), 'no device "gpu9"'),
-        (lambda k4: atelier.load(MODELS / "k4", sampler="heun"), "take the steps they were trained for"),
+        (
+            lambda k4: atelier.load(MODELS / "k4", sampler="heun"),
+            "take the steps they were trained for",
+        ),
         (lambda k4: atelier.load(MODELS / "teacher", sampler="huen"), 'did you mean "heun"?'),
         (lambda k4: atelier.load(MODELS / "teacher", steps=3), "steps need a sampler"),
     ],

@@ -126,12 +126,11 @@ TEST(RunConfig, a_size_that_the_network_does_not_read_is_refused) {
     data::SampleSpec spec;
     spec.shape = {3, 16, 16};
     config.network.architecture = "song_unet";
-    config.network.hidden = 7;  // of networks for points
     EXPECT_EQ(teacher_json(config, spec, 4).count("patch_size"), 0U);
     config.network.patch_size = 2;
     EXPECT_EQ(
         error_of<UsageError>([&] { teacher_json(config, spec, 4); }),
-        "network.patch_size = 2 is of adm_unet, and song_unet does not read it; leave it out");
+        "network.patch_size = 2 is of adm_unet, dit, and song_unet does not read it; leave it out");
     config.network.architecture = "adm_unet";
     EXPECT_EQ(teacher_json(config, spec, 4).at("patch_size"), 2);
 }
