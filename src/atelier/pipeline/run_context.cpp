@@ -367,7 +367,7 @@ void check_sizes(const NetworkConfig& config, const graph::Shape& sample) {
             if (!other.fits(sample) || !other.reads(key)) continue;
             throw core::UsageError(
                 fmt::format("network.{} = {} is of {}, and {} does not read it; leave it out", key,
-                            value.dump(), name, config.architecture));
+                            value.dump(), networks::readers_of(key), config.architecture));
         }
     }
 }
