@@ -150,7 +150,8 @@ public:
     }
 
     void describe(nlohmann::json& protocol) const override {
-        static constexpr const char* kinds[]{"classifier", "inception", "pixels"};
+        static constexpr const char* kinds[]{"classifier", "inception", "pixels", "dinov2",
+                                             "clip_features"};
         protocol[kinds[static_cast<std::size_t>(space_.kind())]] = space_.hash();
         protocol["features"] = space_.width();
         protocol["quantisation"] = "clamp(x*127.5+128, 0, 255) to uint8";

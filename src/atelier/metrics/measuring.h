@@ -30,6 +30,7 @@ struct EvaluationConfig {
         default_classifier;  // for images; empty: pixels are compared (features.h: Thumbnails)
     std::string attributes;  // of captions: their phrases and classifiers (caption_attributes.h)
     std::string inception;   // weights of Inception-v3 instead, for FID, KID, Inception Score
+    std::string dinov2;      // weights of DINOv2 instead
     std::string clip;        // directory of a CLIPModel, for the CLIP score of captioned images
     std::string reference;   // statistics (.npz) instead of data
     std::string save_reference;    // where to write the data's statistics; empty: not written
