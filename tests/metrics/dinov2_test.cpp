@@ -100,7 +100,8 @@ TEST(Evaluator, on_dinov2_features_says_so_in_names_and_protocol) {
     protocol.count = 20;
     const nlohmann::json result = Evaluator(halves(40, 1), &golden_dinov2(), protocol)
                                       .evaluate({real_samples(halves(30, 3)), "real", {}});
-    for (const char* name : {"dinov2_distance", "kernel_dinov2_distance"}) {
+    for (const char* name :
+         {"dinov2_distance", "kernel_dinov2_distance", "monge_dinov2_distance"}) {
         EXPECT_TRUE(result.at("metrics").contains(name)) << name;
         EXPECT_TRUE(result.at("classes").at(1).contains(name)) << name;
     }
