@@ -117,7 +117,8 @@ class ReferenceEvaluator {
 public:
     ReferenceEvaluator(const EvaluationConfig& config, const data::SampleSpec& spec) {
         if (spec.kind == data::SampleSpec::Kind::image) space_ = open_space(config, spec.shape[0]);
-        else if (!config.inception.empty() || !config.dinov2.empty() || !config.reference.empty())
+        else if (!config.inception.empty() || !config.dinov2.empty() ||
+                 !config.clip_features.empty() || !config.reference.empty())
             core::fail(
                 "features of networks and reference statistics are for images; this model draws "
                 "points");
@@ -374,6 +375,8 @@ std::unique_ptr<FeatureSpace> open_space(const EvaluationConfig& config, std::in
     if (!config.inception.empty())
         return std::make_unique<Inception>(config.inception, config.device, config.protocol.resize);
     if (!config.dinov2.empty()) return std::make_unique<Dinov2>(config.dinov2, config.device);
+    if (!config.clip_features.empty())
+        return std::make_unique<ClipFeatures>(config.clip_features, config.device);
     if (!config.classifier.empty())
         return std::make_unique<FeatureExtractor>(config.classifier, config.device);
     return std::make_unique<Thumbnails>(channels);
