@@ -52,6 +52,7 @@ struct Protocol {
     std::int64_t kernel_subsets = 100, kernel_subset_size = 1000;
     std::int64_t kept_features = 50000;  // features of each set kept in memory, for metrics that
                                          // need more than means and covariances
+    std::int64_t monge_directions = 1000;
     std::int64_t manifold_limit =
         10000;  // samples of each set used for precision, recall, density and coverage
     std::int64_t precision_neighbours = 3, coverage_neighbours = 5;

@@ -55,6 +55,10 @@ std::string kernel_name(FeatureSpace::Kind kind) {
     return kind == FeatureSpace::Kind::inception ? "kid" : "kernel_" + frechet_name(kind);
 }
 
+std::string monge_name(FeatureSpace::Kind kind) {
+    return kind == FeatureSpace::Kind::inception ? "mind" : "monge_" + frechet_name(kind);
+}
+
 Features Thumbnails::features(const Tensor& images) const {
     if (images.dim() != 4 || images.size(1) != channels_) {
         core::fail("pixels: expected images of {} channels, these samples are {}", channels_,

@@ -47,6 +47,8 @@ public:
 /// "kernel_pixel_distance" and so on.
 std::string frechet_name(FeatureSpace::Kind kind);
 std::string kernel_name(FeatureSpace::Kind kind);
+/// "mind" on Inception's features, else "monge_feature_distance" and so on.
+std::string monge_name(FeatureSpace::Kind kind);
 
 /// Pixels averaged over an 8x8 grid: layout and colour, no content. Needs no weights, so images
 /// of any data set can be compared without a classifier.
