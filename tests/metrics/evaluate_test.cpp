@@ -133,6 +133,8 @@ TEST(Evaluator, of_real_images_gives_near_perfect_metrics) {
     const nlohmann::json fake = evaluator.evaluate({noise, "abc"});
     EXPECT_GT(mean_of(fake, "feature_distance"), 20 * mean_of(real, "feature_distance"));
     EXPECT_GT(mean_of(fake, "kernel_feature_distance"), mean_of(real, "kernel_feature_distance"));
+    EXPECT_GT(mean_of(fake, "monge_feature_distance"),
+              10 * mean_of(real, "monge_feature_distance"));
     EXPECT_LT(mean_of(fake, "precision"), 0.2);
 }
 
@@ -219,6 +221,7 @@ TEST(Evaluator, uses_all_samples_for_statistics_and_keeps_a_sample_of_features) 
         EXPECT_NEAR(row.at("count").at("mean").get<double>(), 100, 15);
         EXPECT_EQ(row.at("reference_count").at("mean"), 30) << "each class in proportion";
         EXPECT_TRUE(row.at("kernel_feature_distance").at("mean").is_number());
+        EXPECT_TRUE(row.at("monge_feature_distance").at("mean").is_number());
     }
 }
 
@@ -310,15 +313,16 @@ TEST(SampleCounts, that_are_too_few_for_a_measure_are_named) {
     EXPECT_TRUE(lines(pixels, 1000, 1000).empty());
     EXPECT_TRUE(lines(pixels, 192, 0).empty()) << "nothing but means and covariances is compared";
     const auto few = lines(pixels, 191, 5000);
-    ASSERT_EQ(few.size(), 2U);
+    ASSERT_EQ(few.size(), 3U);
     core::expect_contains(few[0],
                           "pixel_distance is taken from 191 samples with 192 features each");
     core::expect_contains(few[0], "kernel_pixel_distance, which has no such bias");
     core::expect_contains(few[1],
                           "kernel_pixel_distance is taken from subsets of 191 instead of "
                           "1000, since there are no more samples");
+    core::expect_contains(few[2], "monge_pixel_distance is taken from 191 samples");
     const auto few_real = lines(pixels, 5000, 999);
-    ASSERT_EQ(few_real.size(), 1U);
+    ASSERT_EQ(few_real.size(), 2U);
     core::expect_contains(few_real[0],
                           "subsets of 999 instead of 1000, since there are no more real");
     EXPECT_EQ(lines(pixels, 191, 0).size(), 1U);
@@ -334,7 +338,7 @@ TEST(SampleCounts, that_are_too_few_for_a_measure_are_named) {
     const auto score = lines(Sizes(), 5000, 50'000);
     ASSERT_EQ(score.size(), 1U);
     core::expect_contains(score[0], "inception_score is taken from 10 parts of 500 samples");
-    EXPECT_EQ(lines(Sizes(), 500, 50'000).size(), 3U);
+    EXPECT_EQ(lines(Sizes(), 500, 50'000).size(), 4U);
     core::expect_contains(lines(Sizes(), 2047, 0)[0], "fid is taken from 2047 samples");
 }
 

@@ -63,7 +63,8 @@ TEST(ClassDraws, equal_ones_are_exact_or_rejected) {
 TEST(NamedProtocols, are_those_of_their_papers) {
     const NamedProtocol ours = named_protocol("atelier", false), edm = named_protocol("edm", false),
                         classes = named_protocol("dmd2", false),
-                        captions = named_protocol("dmd2", true);
+                        captions = named_protocol("dmd2", true),
+                        clean = named_protocol("clean-fid", false);
     EXPECT_EQ(ours.classes, ClassDraws::prior);
     EXPECT_EQ(edm.classes, ClassDraws::iid);
     EXPECT_EQ(edm.count, 50000);
@@ -74,6 +75,10 @@ TEST(NamedProtocols, are_those_of_their_papers) {
     EXPECT_EQ(captions.side, 256);
     EXPECT_EQ(captions.count, 30000);
     EXPECT_EQ(captions.caption_prefix, "A photo depicts ");
+    EXPECT_EQ(clean.resize, InceptionResize::clean);
+    EXPECT_EQ(clean.side, 0);
+    EXPECT_EQ(clean.classes, ClassDraws::iid);
+    EXPECT_EQ(clean.count, 50000);
     EXPECT_NE(error_of([] { named_protocol("edn", false); }).find("did you mean \"edm\""),
               std::string::npos);
 }

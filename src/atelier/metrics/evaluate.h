@@ -52,6 +52,7 @@ struct Protocol {
     std::int64_t kernel_subsets = 100, kernel_subset_size = 1000;
     std::int64_t kept_features = 50000;  // features of each set kept in memory, for metrics that
                                          // need more than means and covariances
+    std::int64_t monge_directions = 1000;
     std::int64_t manifold_limit =
         10000;  // samples of each set used for precision, recall, density and coverage
     std::int64_t precision_neighbours = 3, coverage_neighbours = 5;
@@ -111,13 +112,13 @@ public:
 };
 
 /// Image metrics. On classifier features: feature_distance (Frechet), kernel_feature_distance,
-/// precision, recall, density, coverage and class_agreement; per class: count, reference_count,
-/// both distances to the class's own reference, and class_agreement. On Inception features the
-/// distances are named fid and kid, and inception_score with its standard deviation over the splits
-/// replaces class_agreement; on pixels they are pixel_distance and kernel_pixel_distance. Samples
-/// are quantised to 8 bits first. Means and covariances are accumulated over all samples; all other
-/// metrics use `protocol.kept_features` features of each set, a seeded sample stratified by class.
-/// `space` must outlive the result.
+/// monge_feature_distance, precision, recall, density, coverage and class_agreement; per class:
+/// count, reference_count, the three distances to the class's own reference, and class_agreement.
+/// On Inception features the distances are named fid, kid and mind, and inception_score with its
+/// standard deviation over the splits replaces class_agreement; on others as frechet_name and the
+/// like say. Samples are quantised to 8 bits first. Means and covariances are accumulated over all
+/// samples; all other metrics use `protocol.kept_features` features of each set, a seeded sample
+/// stratified by class. `space` must outlive the result.
 std::unique_ptr<SampleMetrics> image_metrics(std::shared_ptr<const data::Dataset> reference,
                                              const FeatureSpace& space, const Protocol& protocol);
 

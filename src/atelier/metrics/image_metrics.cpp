@@ -150,7 +150,8 @@ public:
     }
 
     void describe(nlohmann::json& protocol) const override {
-        static constexpr const char* kinds[]{"classifier", "inception", "pixels"};
+        static constexpr const char* kinds[]{"classifier", "inception", "pixels", "dinov2",
+                                             "clip_features"};
         protocol[kinds[static_cast<std::size_t>(space_.kind())]] = space_.hash();
         protocol["features"] = space_.width();
         protocol["quantisation"] = "clamp(x*127.5+128, 0, 255) to uint8";
@@ -169,6 +170,9 @@ public:
                               {"subsets", protocol_.kernel_subsets},
                               {"subset_size", std::min({protocol_.kernel_subset_size,
                                                         protocol_.count, kept_reference})}};
+        protocol["monge"] = {
+            {"directions", protocol_.monge_directions},
+            {"samples", std::min({protocol_.kept_features, protocol_.count, kept_reference})}};
         protocol["manifold"] = {{"samples", std::min(protocol_.manifold_limit, protocol_.count)},
                                 {"reference", std::min(protocol_.manifold_limit, kept_reference)},
                                 {"precision_neighbours", protocol_.precision_neighbours},
@@ -229,6 +233,8 @@ private:
             density_coverage(manifold_, coverage_radii_, fake, protocol_.coverage_neighbours);
         const std::initializer_list<std::pair<std::string, double>> more{
             {kernel_name(space_.kind()), kernel_distance(reference_.features, kept, kernel)},
+            {monge_name(space_.kind()),
+             monge_distance(reference_.features, kept, protocol_.monge_directions, seed)},
             {"precision", shape.precision},
             {"recall", shape.recall},
             {"density", cover.density},
@@ -261,7 +267,9 @@ private:
                  {frechet_name(space_.kind()), enough ? frechet_distance(real, fake) : undefined},
                  {kernel_name(space_.kind()),
                   enough ? whole_kernel_distance(kernel_subset(real), kernel_subset(fake))
-                         : undefined}});
+                         : undefined},
+                 {monge_name(space_.kind()),
+                  enough ? monge_distance(real, fake, protocol_.monge_directions, 0) : undefined}});
             if (!agreements.empty())
                 all.back().emplace_back("class_agreement",
                                         agreements[static_cast<std::size_t>(label)]);

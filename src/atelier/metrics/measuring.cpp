@@ -12,6 +12,7 @@
 #include "atelier/data/toy_points.h"
 #include "atelier/metrics/caption_measuring.h"
 #include "atelier/metrics/clip.h"
+#include "atelier/metrics/dinov2.h"
 #include "atelier/metrics/inception.h"
 #include "atelier/metrics/latency.h"
 #include "atelier/metrics/statistics_file.h"
@@ -116,9 +117,10 @@ class ReferenceEvaluator {
 public:
     ReferenceEvaluator(const EvaluationConfig& config, const data::SampleSpec& spec) {
         if (spec.kind == data::SampleSpec::Kind::image) space_ = open_space(config, spec.shape[0]);
-        else if (!config.inception.empty() || !config.reference.empty())
+        else if (!config.inception.empty() || !config.dinov2.empty() ||
+                 !config.clip_features.empty() || !config.reference.empty())
             core::fail(
-                "Inception's features and reference statistics are for images; this model draws "
+                "features of networks and reference statistics are for images; this model draws "
                 "points");
         if (config.reference.empty()) {
             const auto data = resized(
@@ -373,6 +375,9 @@ void check_shape(const data::Dataset& data, const data::SampleSpec& spec,
 std::unique_ptr<FeatureSpace> open_space(const EvaluationConfig& config, std::int64_t channels) {
     if (!config.inception.empty())
         return std::make_unique<Inception>(config.inception, config.device, config.protocol.resize);
+    if (!config.dinov2.empty()) return std::make_unique<Dinov2>(config.dinov2, config.device);
+    if (!config.clip_features.empty())
+        return std::make_unique<ClipFeatures>(config.clip_features, config.device);
     if (!config.classifier.empty())
         return std::make_unique<FeatureExtractor>(config.classifier, config.device);
     return std::make_unique<Thumbnails>(channels);

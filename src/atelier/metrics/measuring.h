@@ -27,11 +27,13 @@ struct EvaluationConfig {
     std::string data;  // path of the held-out data
     std::string split = "test";
     std::string classifier =
-        default_classifier;  // for images; empty: pixels are compared (features.h: Thumbnails)
-    std::string attributes;  // of captions: their phrases and classifiers (caption_attributes.h)
-    std::string inception;   // weights of Inception-v3 instead, for FID, KID, Inception Score
-    std::string clip;        // directory of a CLIPModel, for the CLIP score of captioned images
-    std::string reference;   // statistics (.npz) instead of data
+        default_classifier;     // for images; empty: pixels are compared (features.h: Thumbnails)
+    std::string attributes;     // of captions: their phrases and classifiers (caption_attributes.h)
+    std::string inception;      // weights of Inception-v3 instead, for FID, KID, Inception Score
+    std::string dinov2;         // weights of DINOv2 instead
+    std::string clip_features;  // directory of a CLIPModel instead, for distances on its features
+    std::string clip;           // directory of a CLIPModel, for the CLIP score of captioned images
+    std::string reference;      // statistics (.npz) instead of data
     std::string save_reference;    // where to write the data's statistics; empty: not written
     at::Device device = at::kCPU;  // of the feature networks
     NamedProtocol protocol{.name = "atelier"};
