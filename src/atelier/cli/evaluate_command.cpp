@@ -300,10 +300,9 @@ void check_arguments(const EvaluateArguments& arguments) {
             "--data is needed: held-out data to measure against; or --reference: statistics of it "
             "(.npz)");
     }
-    if (!config.inception.empty() + !config.dinov2.empty() + !config.clip_features.empty() > 1)
+    if (!config.real.empty() && config.data.empty() && config.reference.empty())
         throw core::UsageError(
-            "--inception, --dinov2 and --clip-features: an evaluation is on one network's "
-            "features; give one, and another --out for each other");
+            "--real goes with --data or --reference, to which real images are compared");
     if (config.data.empty() && !config.save_reference.empty())
         throw core::UsageError("--save-reference takes statistics of --data");
     if (arguments.out.empty())
@@ -375,11 +374,14 @@ void add_evaluate_command(CLI::App& app) {
                         "weights of Inception-v3 (pt_inception-2015-12-05-*.pth, or safetensors): "
                         "FID, KID, Inception Score");
     command->add_option("--dinov2", arguments->config.dinov2,
-                        "weights of DINOv2 (model.safetensors of transformers' Dinov2Model) "
-                        "instead: distances on its features");
+                        "weights of DINOv2 (transformers' model.safetensors, or the "
+                        "authors' .pth), too: distances on its features");
     command->add_option("--clip-features", arguments->config.clip_features,
-                        "directory of a CLIPModel (transformers') instead: distances on its image "
+                        "directory of a CLIPModel (transformers'), too: distances on its image "
                         "features");
+    command->add_option("--real", arguments->config.real,
+                        "real images apart from --data: FDr^k, the mean over the networks of a "
+                        "Frechet distance divided by that of these images");
     command
         ->add_option("--protocol", arguments->protocol,
                      "whose way of measuring: resizing, class draws, count and caption prefix")

@@ -104,6 +104,12 @@ double whole_kernel_distance(const Tensor& a, const Tensor& b);
 /// two sets of one distribution. Throws core::Error on sets that are empty or of other widths.
 double monge_distance(const Tensor& a, const Tensor& b, std::int64_t directions,
                       std::uint64_t seed);
+/// The same over given directions [D,F] of length 1; `seed` chooses the subset of the larger set.
+double monge_distance(const Tensor& a, const Tensor& b, const Tensor& directions,
+                      std::uint64_t seed);
+
+/// Directions [count,width] float32, uniform on the unit sphere.
+Tensor monge_directions(std::int64_t width, std::int64_t count, std::uint64_t seed);
 
 struct PrecisionRecall {
     double precision = 0;  // fraction of fake samples within a real sample's ball

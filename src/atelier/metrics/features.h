@@ -42,6 +42,10 @@ public:
     virtual std::string resizing() const { return ""; }
 };
 
+inline constexpr FeatureSpace::Kind feature_space_kinds[]{
+    FeatureSpace::Kind::inception, FeatureSpace::Kind::dinov2, FeatureSpace::Kind::clip,
+    FeatureSpace::Kind::classifier, FeatureSpace::Kind::pixels};
+
 /// Names of the distances in results: "fid" and "kid", "feature_distance" and
 /// "kernel_feature_distance"; of pixels, DINOv2 and CLIP "pixel_distance" and
 /// "kernel_pixel_distance" and so on.
