@@ -81,8 +81,8 @@ TEST(Dinov2, reports_invalid_weights) {
         "weights.pth: has no tensor \"" + layer + "attention.attention.key.weight\"");
     core::expect_contains(error_with(layer + "mlp.fc1.weight", {}), "has no tensor");
     core::expect_contains(
-        error_with("embeddings.position_embeddings", [] { return at::zeros({1, 25, 128}); }),
-        "is [1,25,128], DINOv2 has [1,26,128]");
+        error_with("embeddings.position_embeddings", [] { return at::zeros({1, 27, 128}); }),
+        "is [1,27,128], DINOv2 has [1,26,128]");
     core::expect_contains(
         error_with(layer + "layer_scale2.lambda1", [] { return at::full({128}, NAN); }),
         "not finite");

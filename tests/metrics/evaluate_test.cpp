@@ -133,8 +133,7 @@ TEST(Evaluator, of_real_images_gives_near_perfect_metrics) {
     const nlohmann::json fake = evaluator.evaluate({noise, "abc"});
     EXPECT_GT(mean_of(fake, "feature_distance"), 20 * mean_of(real, "feature_distance"));
     EXPECT_GT(mean_of(fake, "kernel_feature_distance"), mean_of(real, "kernel_feature_distance"));
-    EXPECT_GT(mean_of(fake, "monge_feature_distance"),
-              10 * mean_of(real, "monge_feature_distance"));
+    EXPECT_GT(mean_of(fake, "monge_feature_distance"), 3 * mean_of(real, "monge_feature_distance"));
     EXPECT_LT(mean_of(fake, "precision"), 0.2);
 }
 

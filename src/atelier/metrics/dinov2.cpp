@@ -26,7 +26,7 @@ std::vector<std::int64_t> shape_of(const models::NamedTensors& weights, const st
     return shape;
 }
 
-/// Linear layers of layer `i`, without "query", "key" and "value".
+/// What the names of layer `i` begin with.
 std::string layer_name(std::int64_t i) { return "encoder.layer." + std::to_string(i) + "."; }
 
 /// The forward pass on tokens [N,T,width].

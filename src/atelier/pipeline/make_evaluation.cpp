@@ -22,6 +22,7 @@ metrics::EvaluationConfig evaluation_config(const RunContext& context) {
     eval_config.data = config.test_path.empty() ? config.data_path : config.test_path;
     eval_config.classifier = config.evaluation.classifier;
     eval_config.attributes = config.evaluation.attributes;
+    eval_config.dinov2 = config.evaluation.dinov2;
     eval_config.device = context.device();
     eval_config.count = config.evaluation.count;
     if (!config.teacher.path.empty())
@@ -41,9 +42,11 @@ metrics::EvaluationConfig evaluation_config(const RunContext& context) {
 nlohmann::json evaluation_identity(RunContext& context,
                                    const metrics::EvaluationConfig& eval_config) {
     nlohmann::json settings = context.loaded().values_of(StageKind::evaluation);
-    settings.erase("data");  // compared by its hash
-    if (eval_config.attributes.empty() && settings.contains("evaluate"))
-        settings["evaluate"].erase("attributes");  // unknown to runs made before the key
+    settings.erase("data");               // compared by its hash
+    if (settings.contains("evaluate")) {  // keys that are unknown to runs made before them
+        if (eval_config.attributes.empty()) settings["evaluate"].erase("attributes");
+        if (eval_config.dinov2.empty()) settings["evaluate"].erase("dinov2");
+    }
     nlohmann::json by{
         {"settings", settings},
         {"seeds", eval_config.seeds},
@@ -56,6 +59,7 @@ nlohmann::json evaluation_identity(RunContext& context,
     std::vector<fs::path> files;
     if (!classifier.empty())
         files = {classifier / "config.json", classifier / "classifier.safetensors"};
+    if (!eval_config.dinov2.empty()) files.emplace_back(eval_config.dinov2);
     if (!context.raw_data()->captions().empty()) {
         if (!eval_config.attributes.empty()) files.emplace_back(eval_config.attributes);
         const metrics::CaptionAttributes named = metrics::attributes_of(eval_config);

@@ -15,6 +15,7 @@
 #include "atelier/data/pair_store.h"
 #include "atelier/data/toy_points.h"
 #include "atelier/metrics/caption_measuring.h"
+#include "atelier/metrics/dinov2.h"
 #include "atelier/metrics/features.h"
 #include "atelier/models/diffusers_directory.h"
 #include "atelier/models/latent_model.h"
@@ -172,6 +173,18 @@ void choose_classifier(LoadedConfig& loaded, const data::Dataset& raw, Warnings&
     if (probe.empty()) return;
     if (const std::string problem = problem_with(probe, raw); !problem.empty())
         reject_run(fmt::format("probe.classifier: {}; {}", problem, how_to_train));
+}
+
+/// Weights that cannot measure these samples are found before anything is trained.
+void check_dinov2(const std::string& weights, const data::SampleSpec& spec) {
+    if (weights.empty()) return;
+    if (spec.kind != data::SampleSpec::Kind::image)
+        reject_run("evaluate.dinov2 is for images, and the data are points; leave it out");
+    try {
+        metrics::Dinov2{fs::path(weights)};
+    } catch (const core::Error& error) {
+        reject_run(fmt::format("evaluate.dinov2: {}", error.what()));
+    }
 }
 
 /// The sizes of the teacher's network, from its config files alone.
@@ -470,6 +483,7 @@ std::vector<std::string> check_before_training(LoadedConfig& loaded, const data:
                         !draws_latents(config);
     choose_attributes(loaded, *raw, warnings);
     if (images) choose_classifier(loaded, *raw, warnings);
+    check_dinov2(config.evaluation.dinov2, raw->spec());
     constexpr auto perceptual = distillation::PairLoss::perceptual;
     if ((config.dm.uses_pairs(perceptual) || config.adm.uses_pairs(perceptual)) &&
         config.evaluation.classifier.empty() && config.probe.classifier.empty()) {

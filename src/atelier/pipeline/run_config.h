@@ -88,6 +88,7 @@ struct EvaluationConfig {
     std::string classifier = "models/classifier";
     std::string attributes{};
     std::vector<std::string> samplers;  // of additional rows of the teacher
+    std::string dinov2{};               // weights of DINOv2, instead of the classifier
 };
 
 /// The weights that regression = "lpips" needs.
