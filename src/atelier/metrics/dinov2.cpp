@@ -29,6 +29,64 @@ std::vector<std::int64_t> shape_of(const models::NamedTensors& weights, const st
 /// What the names of layer `i` begin with.
 std::string layer_name(std::int64_t i) { return "encoder.layer." + std::to_string(i) + "."; }
 
+/// Transformers' names for the tensors of the authors' files (facebookresearch/dinov2), whose
+/// attention holds query, key and value in one; other files as they are.
+models::NamedTensors with_transformers_names(const models::NamedTensors& weights,
+                                             const std::string& where) {
+    if (!weights.contains("blocks.0.norm1.weight")) return weights;
+    static const std::vector<std::pair<std::string, std::string>> whole{
+        {"cls_token", "embeddings.cls_token"},
+        {"pos_embed", "embeddings.position_embeddings"},
+        {"register_tokens", "embeddings.register_tokens"},
+        {"patch_embed.proj.weight", "embeddings.patch_embeddings.projection.weight"},
+        {"patch_embed.proj.bias", "embeddings.patch_embeddings.projection.bias"},
+        {"norm.weight", "layernorm.weight"},
+        {"norm.bias", "layernorm.bias"},
+    };
+    static const std::vector<std::pair<std::string, std::string>> of_layer{
+        {"norm1.weight", "norm1.weight"},
+        {"norm1.bias", "norm1.bias"},
+        {"attn.proj.weight", "attention.output.dense.weight"},
+        {"attn.proj.bias", "attention.output.dense.bias"},
+        {"ls1.gamma", "layer_scale1.lambda1"},
+        {"norm2.weight", "norm2.weight"},
+        {"norm2.bias", "norm2.bias"},
+        {"mlp.fc1.weight", "mlp.fc1.weight"},
+        {"mlp.fc1.bias", "mlp.fc1.bias"},
+        {"mlp.fc2.weight", "mlp.fc2.weight"},
+        {"mlp.fc2.bias", "mlp.fc2.bias"},
+        {"ls2.gamma", "layer_scale2.lambda1"},
+    };
+    models::NamedTensors renamed;
+    const auto rename = [&](const std::string& from, const std::string& to) {
+        if (const auto found = weights.find(from); found != weights.end())
+            renamed[to] = found->second;
+    };
+    for (const auto& [from, to] : whole) rename(from, to);
+    for (std::int64_t i = 0;; ++i) {
+        const std::string block = fmt::format("blocks.{}.", i), layer = layer_name(i);
+        if (!weights.contains(block + "norm1.weight")) return renamed;
+        for (const auto& [from, to] : of_layer) rename(block + from, layer + to);
+        for (const char* suffix : {"weight", "bias"}) {
+            const std::string name = block + "attn.qkv." + suffix;
+            const auto found = weights.find(name);
+            if (found == weights.end()) continue;  // reported as the query that is missing
+            const std::string parts[]{"query", "key", "value"};
+            for (std::int64_t part = 0; part < 3; ++part) {
+                renamed[layer + "attention.attention." + parts[part] + "." + suffix] =
+                    [read = found->second, name, part, where] {
+                        const Tensor all = read();
+                        if (all.dim() == 0 || all.size(0) % 3 != 0)
+                            core::fail("{}: tensor \"{}\" is {}, whose rows are not query, key and "
+                                       "value; {}",
+                                       where, name, core::to_string(all.sizes().vec()), dinov2_hint);
+                        return all.narrow(0, part * (all.size(0) / 3), all.size(0) / 3);
+                    };
+            }
+        }
+    }
+}
+
 /// The forward pass on tokens [N,T,width].
 struct Dinov2Pass {
     const backends::Parameters& parameters;
@@ -65,8 +123,12 @@ struct Dinov2Pass {
 Dinov2::Dinov2(const std::filesystem::path& weights, at::Device device)
     : Dinov2(models::read_named_tensors(weights), weights.string(), device) {}
 
-Dinov2::Dinov2(const models::NamedTensors& weights, const std::string& where, at::Device device) {
+Dinov2::Dinov2(const models::NamedTensors& named, const std::string& where, at::Device device) {
     const std::string embeddings = "embeddings.";
+    const models::NamedTensors weights = with_transformers_names(named, where);
+    if (weights.contains(embeddings + "register_tokens"))
+        core::fail("{}: has register tokens, and distances are defined on DINOv2 without; {}", where,
+                   dinov2_hint);
     const auto patches =
         shape_of(weights, embeddings + "patch_embeddings.projection.weight", 4, where);
     const auto positions = shape_of(weights, embeddings + "position_embeddings", 3, where);

@@ -15,11 +15,11 @@ class Dinov2 : public FeatureSpace {
 public:
     static constexpr std::int64_t resolution = 224, head_width = 64;
 
-    /// Reads the tensors of transformers' Dinov2Model, from safetensors or a state dictionary
-    /// (.pth, .bin). Throws core::Error naming the file and the tensor that is missing or has the
-    /// wrong shape.
+    /// Reads the tensors of transformers' Dinov2Model or of the authors' files, from safetensors or
+    /// a state dictionary (.pth, .bin). Throws core::Error naming the file and the tensor that is
+    /// missing or has the wrong shape, or weights with register tokens.
     explicit Dinov2(const std::filesystem::path& weights, at::Device device = at::kCPU);
-    Dinov2(const models::NamedTensors& weights, const std::string& where,
+    Dinov2(const models::NamedTensors& named, const std::string& where,
            at::Device device = at::kCPU);
 
     /// Takes images with 1 or 3 channels and any size, quantised to 8-bit levels. Returns the class

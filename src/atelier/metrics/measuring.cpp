@@ -175,9 +175,7 @@ constexpr const char* real_row = "real images";
 /// As many of the images of `config.real` as samples are measured, since a Frechet distance falls
 /// with their number.
 NamedTarget real_target(const EvaluationConfig& config, const data::SampleSpec& spec) {
-    const auto images = resized(
-        data::open_dataset({.path = config.real, .split = "train", .limit = 0, .gaps = true}),
-        config.protocol.side);
+    const auto images = open_real(config);
     check_shape(*images, spec, config.real);
     if (images->size() < config.count)
         core::fail(
@@ -434,7 +432,7 @@ nlohmann::json measure_images(EvaluationConfig config, const std::string& path,
         result = rows[name];
     }
     const auto answer = [&] {
-        nlohmann::json order{name};
+        nlohmann::json order = nlohmann::json::array({name});
         rows[name] = std::move(result);
         if (rows.contains(real_row)) order.push_back(real_row);
         return nlohmann::json{{"order", order}, {"models", std::move(rows)}};
@@ -473,6 +471,12 @@ std::vector<std::unique_ptr<FeatureSpace>> open_spaces(const EvaluationConfig& c
         opened.push_back(std::make_unique<FeatureExtractor>(config.classifier, config.device));
     else opened.push_back(std::make_unique<Thumbnails>(channels));
     return opened;
+}
+
+std::shared_ptr<const data::Dataset> open_real(const EvaluationConfig& config) {
+    return resized(
+        data::open_dataset({.path = config.real, .split = "train", .limit = 0, .gaps = true}),
+        config.protocol.side);
 }
 
 FeatureSpaces spaces_of(const std::vector<std::unique_ptr<FeatureSpace>>& opened) {

@@ -93,6 +93,9 @@ std::vector<std::unique_ptr<FeatureSpace>> open_spaces(const EvaluationConfig& c
                                                        std::int64_t channels);
 FeatureSpaces spaces_of(const std::vector<std::unique_ptr<FeatureSpace>>& opened);
 
+/// The images of `config.real`, at the protocol's size.
+std::shared_ptr<const data::Dataset> open_real(const EvaluationConfig& config);
+
 /// Adds "fdr" to the metrics of every result but `real`'s, and to the rows of cells that both have:
 /// FDr^k (Yang et al. 2026, arXiv 2604.28190), the mean over the k spaces of a Frechet distance
 /// divided by that of real images, `real`'s, to the same reference. 1 is as far from the reference

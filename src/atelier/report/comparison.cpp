@@ -80,6 +80,7 @@ std::string protocol_text(const nlohmann::json& results) {
 
 std::vector<std::pair<std::string, std::string>> metric_columns(const nlohmann::json& results) {
     static const std::vector<std::pair<std::string, std::string>> known{
+        {"fdr", "FDr\u00a0↓"},
         {"fid", "FID\u00a0↓"},
         {"kid", "KID\u00a0↓"},
         {"mind", "MIND\u00a0↓"},
