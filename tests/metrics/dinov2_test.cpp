@@ -95,6 +95,56 @@ TEST(Dinov2, reports_invalid_weights) {
                           "4 dimensions are expected");
 }
 
+/// The golden state by the names of facebookresearch/dinov2.
+models::NamedTensors state_by_the_authors_names() {
+    const std::map<std::string, std::string> names{
+        {"embeddings.cls_token", "cls_token"},
+        {"embeddings.mask_token", "mask_token"},
+        {"embeddings.position_embeddings", "pos_embed"},
+        {"embeddings.patch_embeddings.projection", "patch_embed.proj"},
+        {"layernorm", "norm"},
+        {"attention.output.dense", "attn.proj"},
+        {"layer_scale1.lambda1", "ls1.gamma"},
+        {"layer_scale2.lambda1", "ls2.gamma"},
+        {"encoder.layer.", "blocks."}};
+    models::NamedTensors state = golden_dinov2_state(), renamed;
+    for (const auto& [name, read] : state) {
+        if (name.find("attention.attention.") != std::string::npos) continue;
+        std::string other = name;
+        for (const auto& [from, to] : names) {
+            if (const auto at = other.find(from); at != std::string::npos)
+                other.replace(at, from.size(), to);
+        }
+        renamed[other] = read;
+    }
+    for (const std::string layer : {"0", "1"}) {
+        for (const std::string suffix : {".weight", ".bias"}) {
+            const std::string of = "encoder.layer." + layer + ".attention.attention.";
+            const Tensor all =
+                at::cat({state.at(of + "query" + suffix)(), state.at(of + "key" + suffix)(),
+                         state.at(of + "value" + suffix)()});
+            renamed["blocks." + layer + ".attn.qkv" + suffix] = [all] { return all; };
+        }
+    }
+    return renamed;
+}
+
+TEST(Dinov2, of_the_authors_files_is_the_same) {
+    const Dinov2 network(state_by_the_authors_names(), "dinov2.pth");
+    EXPECT_EQ(network.hash(), golden_dinov2().hash());
+    const auto error_with = [](const std::string& name, const Tensor& tensor) {
+        models::NamedTensors weights = state_by_the_authors_names();
+        weights[name] = [tensor] { return tensor; };
+        return error_of([&] { Dinov2(weights, "dinov2.pth"); });
+    };
+    core::expect_contains(error_with("register_tokens", at::zeros({1, 4, 128})),
+                          "dinov2.pth: has register tokens");
+    core::expect_contains(error_with("blocks.1.attn.qkv.weight", at::zeros({383, 128})),
+                          "dinov2.pth: tensor \"blocks.1.attn.qkv.weight\" is [383,128]");
+    core::expect_contains(error_with("blocks.1.attn.qkv.weight", at::zeros({381, 128})),
+                          "attention.query.weight\" is [127,128], DINOv2 has [128,128]");
+}
+
 TEST(Evaluator, on_dinov2_features_says_so_in_names_and_protocol) {
     Protocol protocol;
     protocol.count = 20;

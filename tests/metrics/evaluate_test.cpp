@@ -377,6 +377,96 @@ TEST(Evaluator, on_pixels_needs_no_classifier) {
               std::string::npos);
 }
 
+TEST(Evaluator, in_several_spaces_gives_each_its_distances_and_the_main_one_the_rest) {
+    const core::TestFolder folder;
+    const auto reference = halves(400, 1), real = halves(300, 5);
+    const Thumbnails pixels(1);
+    const EvaluationTarget target{real_samples(real), "abc", {{"name", "real"}}};
+    const Protocol protocol = small_protocol(100);
+    const nlohmann::json both = Evaluator(reference, FeatureSpaces{&extractor(), &pixels}, protocol)
+                                    .evaluate(target),
+                         main = Evaluator(reference, &extractor(), protocol).evaluate(target),
+                         further = Evaluator(reference, &pixels, protocol).evaluate(target);
+    for (const auto& [name, value] : main.at("metrics").items())
+        EXPECT_EQ(both.at("metrics").at(name), value) << name;
+    for (const char* name : {"pixel_distance", "kernel_pixel_distance", "monge_pixel_distance"}) {
+        EXPECT_EQ(both.at("metrics").at(name), further.at("metrics").at(name)) << name;
+        EXPECT_EQ(both.at("classes").at(1).at(name), further.at("classes").at(1).at(name)) << name;
+    }
+    EXPECT_EQ(both.at("protocol").at("classifier"), extractor().hash());
+    EXPECT_EQ(both.at("protocol").at("pixels"), pixels.hash());
+    EXPECT_EQ(both.at("protocol").at("further_spaces").at(0).at("features"), 64);
+    EXPECT_FALSE(main.at("protocol").contains("further_spaces"));
+    // And in parts, which hold the features of all.
+    const auto parts = std::make_shared<EvaluationParts>(
+        folder / "parts", folder / "evaluation.json", core::Shard{0, 1});
+    Evaluator shared(reference, FeatureSpaces{&extractor(), &pixels}, protocol, parts);
+    parts->begin({{"real", shared.protocol_of(target)}});
+    shared.share_reference();
+    shared.share(target);
+    shared.read_reference();
+    EXPECT_EQ(shared.evaluate(target), both);
+}
+
+/// `count` images of four classes, of which 0 and 1, and 2 and 3 look the same.
+std::shared_ptr<const data::Dataset> quarters(std::int64_t count, std::uint64_t seed) {
+    const auto two = halves(count, seed);
+    std::vector<std::int64_t> labels;
+    for (std::int64_t i = 0; i < count; ++i) labels.push_back(2 * (i % 2) + (i / 2) % 2);
+    const Tensor images =
+        data::to_user_space(two->spec(), two->samples(data::consecutive(0, count)));
+    data::SampleSpec spec;
+    spec.shape = {1, 8, 8};
+    return std::make_shared<data::MemoryDataset>(images.permute({0, 3, 1, 2}).contiguous(), labels,
+                                                 4, spec, 0);
+}
+
+TEST(Evaluator, with_a_partition_has_a_row_per_cell) {
+    const Thumbnails pixels(1);
+    Protocol protocol = small_protocol(200);
+    protocol.partition = {.students = 2, .method = "file", .owner = {0, 0, 1, 1}};
+    const auto reference = quarters(400, 1);
+    // Of class 2 and 3, pictures of 0 and 1: the second cell's are wrong, the first one's right.
+    const auto draw = [](std::int64_t count, std::uint64_t seed) {
+        Samples samples = real_samples(quarters(800, 7))(count, seed);
+        const Samples left = real_samples(quarters(800, 8))(count, seed);
+        std::vector<std::int64_t> of_left;
+        for (std::int64_t i = 0; i < count; ++i) {
+            if (left.labels[static_cast<std::size_t>(i)] < 2) of_left.push_back(i);
+        }
+        for (std::int64_t i = 0; i < count; ++i) {
+            if (samples.labels[static_cast<std::size_t>(i)] >= 2)
+                samples.model_space[i].copy_(
+                    left.model_space[of_left[static_cast<std::size_t>(i) % of_left.size()]]);
+        }
+        return samples;
+    };
+    const nlohmann::json result = Evaluator(reference, &pixels, protocol).evaluate({draw, "abc"});
+    EXPECT_EQ(result.at("partition"), protocol.partition.hash());
+    const nlohmann::json& cells = result.at("cells");
+    ASSERT_EQ(cells.size(), 2U);
+    EXPECT_EQ(cells.at(1).at("cell"), 1);
+    EXPECT_EQ(cells.at(1).at("classes"), (std::vector<int>{2, 3}));
+    EXPECT_EQ(cells.at(0).at("reference_count").at("mean"), 200);
+    double count = 0;
+    for (const nlohmann::json& cell : cells) count += cell.at("count").at("mean").get<double>();
+    EXPECT_EQ(count, 200);
+    for (const char* name : {"pixel_distance", "kernel_pixel_distance", "monge_pixel_distance"}) {
+        const auto of_cell = [&](std::size_t k) {
+            return cells.at(k).at(name).at("mean").get<double>();
+        };
+        EXPECT_GT(of_cell(1), 3 * std::abs(of_cell(0))) << name;
+    }
+    // A cell's distance is that of its pictures, not a mean over its classes.
+    Protocol one = protocol;
+    one.partition.owner = {0, 0, 0, 1};
+    one.partition.students = 2;
+    EXPECT_NE(Evaluator(reference, &pixels, one).evaluate({draw, "abc"}).at("cells").at(0),
+              cells.at(0));
+    protocol.partition = {};
+    EXPECT_FALSE(Evaluator(reference, &pixels, protocol).evaluate({draw, "abc"}).contains("cells"));
+}
+
 TEST(Evaluator, rejects_too_few_images_before_computing_features) {
     EXPECT_NE(error_of([] {
                   Evaluator(halves(5, 1), &extractor(), small_protocol(20));

@@ -60,6 +60,49 @@ TEST(ClassDraws, equal_ones_are_exact_or_rejected) {
         EXPECT_EQ(class_draws(name_of(draws)), draws);
 }
 
+nlohmann::json figure(const std::vector<double>& values) {
+    double sum = 0;
+    for (const double value : values) sum += value;
+    return {{"mean", sum / static_cast<double>(values.size())}, {"values", values}};
+}
+
+TEST(Ratios, are_means_over_the_spaces_of_distances_by_those_of_real_images) {
+    nlohmann::json models{
+        {"ours",
+         {{"metrics",
+           {{"fid", figure({6, 10})}, {"dinov2_distance", figure({30, 50})}, {"fdr", 7}}},
+          {"partition", "p"},
+          {"cells",
+           {{{"fid", figure({4, 4})}, {"dinov2_distance", figure({20, 20})}},
+            {{"fid", {{"mean", nullptr}, {"values", {nullptr, nullptr}}}},
+             {"dinov2_distance", figure({20, 20})}}}}}},
+        {"one space", {{"metrics", {{"fid", figure({4})}, {"kid", figure({1})}}}}},
+        {"none", {{"metrics", {{"strays", figure({4})}}}}},
+        {"real images",
+         {{"metrics", {{"fid", figure({1, 3})}, {"dinov2_distance", figure({10, 10})}}},
+          {"partition", "p"},
+          {"cells",
+           {{{"fid", figure({4, 4})}, {"dinov2_distance", figure({5, 5})}},
+            {{"fid", figure({4, 4})}, {"dinov2_distance", figure({5, 5})}}}}}}};
+    add_ratios(models, "real images");
+    const nlohmann::json& ratio = models["ours"]["metrics"]["fdr"];
+    // (6/2 + 30/10)/2 and (10/2 + 50/10)/2
+    EXPECT_EQ(ratio.at("values"), (std::vector<double>{3, 5}));
+    EXPECT_EQ(ratio.at("mean"), 4);
+    EXPECT_EQ(models["ours"]["fdr"].at("distances"),
+              (std::vector<std::string>{"fid", "dinov2_distance"}));
+    EXPECT_EQ(models["ours"]["cells"][0]["fdr"].at("mean"), 2.5);
+    EXPECT_TRUE(models["ours"]["cells"][1]["fdr"].at("mean").is_null());
+    EXPECT_EQ(models["one space"]["metrics"]["fdr"].at("mean"), 2);
+    EXPECT_FALSE(models["none"]["metrics"].contains("fdr"));
+    EXPECT_FALSE(models["none"].contains("cells"));
+    EXPECT_FALSE(models["real images"]["metrics"].contains("fdr"));
+    models.erase("real images");
+    add_ratios(models, "real images");
+    EXPECT_FALSE(models["ours"]["metrics"].contains("fdr")) << "of other real images";
+    EXPECT_FALSE(models["ours"]["cells"][0].contains("fdr"));
+}
+
 TEST(NamedProtocols, are_those_of_their_papers) {
     const NamedProtocol ours = named_protocol("atelier", false), edm = named_protocol("edm", false),
                         classes = named_protocol("dmd2", false),

@@ -77,9 +77,10 @@ models::NamedTensors with_transformers_names(const models::NamedTensors& weights
                     [read = found->second, name, part, where] {
                         const Tensor all = read();
                         if (all.dim() == 0 || all.size(0) % 3 != 0)
-                            core::fail("{}: tensor \"{}\" is {}, whose rows are not query, key and "
-                                       "value; {}",
-                                       where, name, core::to_string(all.sizes().vec()), dinov2_hint);
+                            core::fail(
+                                "{}: tensor \"{}\" is {}, whose rows are not query, key and "
+                                "value; {}",
+                                where, name, core::to_string(all.sizes().vec()), dinov2_hint);
                         return all.narrow(0, part * (all.size(0) / 3), all.size(0) / 3);
                     };
             }
@@ -127,8 +128,8 @@ Dinov2::Dinov2(const models::NamedTensors& named, const std::string& where, at::
     const std::string embeddings = "embeddings.";
     const models::NamedTensors weights = with_transformers_names(named, where);
     if (weights.contains(embeddings + "register_tokens"))
-        core::fail("{}: has register tokens, and distances are defined on DINOv2 without; {}", where,
-                   dinov2_hint);
+        core::fail("{}: has register tokens, and distances are defined on DINOv2 without; {}",
+                   where, dinov2_hint);
     const auto patches =
         shape_of(weights, embeddings + "patch_embeddings.projection.weight", 4, where);
     const auto positions = shape_of(weights, embeddings + "position_embeddings", 3, where);

@@ -250,8 +250,7 @@ private:
     std::vector<GatheredFeatures> gather(const std::vector<std::int64_t>& kept) const {
         std::vector<GatheredFeatures> all;
         for (const ComparedSpace& compared : compared_)
-            all.push_back(
-                {FeatureStatistics(compared.space->width()), FeatureCollector(kept)});
+            all.push_back({FeatureStatistics(compared.space->width()), FeatureCollector(kept)});
         return all;
     }
 
@@ -351,12 +350,12 @@ private:
         const auto cell_of = [this](std::int64_t label) {
             return protocol_.partition.owner[static_cast<std::size_t>(label)];
         };
-        return group_rows(
-            "cell", labels, predicted, protocol_.partition.students, cell_of, kept,
-            [this](const Tensor& real, const Tensor& fake) {
-                return kernel_distance(
-                    real, fake, {protocol_.kernel_subsets, protocol_.kernel_subset_size, 0});
-            });
+        return group_rows("cell", labels, predicted, protocol_.partition.students, cell_of, kept,
+                          [this](const Tensor& real, const Tensor& fake) {
+                              return kernel_distance(
+                                  real, fake,
+                                  {protocol_.kernel_subsets, protocol_.kernel_subset_size, 0});
+                          });
     }
 
     /// Samples of each group against the reference's of the same group: `group_of` a label. NaN
@@ -398,13 +397,11 @@ private:
             distillation::Metrics row{{"count", count}};
             for (std::size_t s = 0; s < compared_.size(); ++s) {
                 const FeatureSpace::Kind kind = compared_[s].kind();
-                const Tensor real =
-                                 rows_of_class(compared_[s].kept.features, of_reference, group),
+                const Tensor real = rows_of_class(compared_[s].kept.features, of_reference, group),
                              fake = rows_of_class(kept[s].features, of_kept, group);
                 const bool enough = real.size(0) >= 2 && fake.size(0) >= 2;
                 if (enough) fewest = std::min({fewest, real.size(0), fake.size(0)});
-                if (s == 0)
-                    row.emplace_back("reference_count", static_cast<double>(real.size(0)));
+                if (s == 0) row.emplace_back("reference_count", static_cast<double>(real.size(0)));
                 row.emplace_back(frechet_name(kind),
                                  enough ? frechet_distance(real, fake) : undefined);
                 row.emplace_back(kernel_name(kind), enough ? kernel(real, fake) : undefined);

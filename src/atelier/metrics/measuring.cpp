@@ -192,16 +192,15 @@ NamedTarget real_target(const EvaluationConfig& config, const data::SampleSpec& 
 /// null where one is undefined or the real images' is not above 0.
 nlohmann::json mean_ratio(const nlohmann::json& row, const nlohmann::json& real,
                           const std::vector<std::string>& names) {
-    std::vector<distillation::Metrics> draws(
-        row.at(names.front()).at("values").size(),
-        {{"fdr", std::numeric_limits<double>::quiet_NaN()}});
+    std::vector<distillation::Metrics> draws(row.at(names.front()).at("values").size(),
+                                             {{"fdr", std::numeric_limits<double>::quiet_NaN()}});
     for (std::size_t i = 0; i < draws.size(); ++i) {
         double sum = 0;
         for (const std::string& name : names) {
             const nlohmann::json &value = row.at(name).at("values").at(i),
                                  &of_real = real.at(name).at("mean");
-            const bool defined = value.is_number() && of_real.is_number() &&
-                                 of_real.get<double>() > 0;
+            const bool defined =
+                value.is_number() && of_real.is_number() && of_real.get<double>() > 0;
             sum += defined ? value.get<double>() / of_real.get<double>()
                            : std::numeric_limits<double>::quiet_NaN();
         }
@@ -360,10 +359,10 @@ nlohmann::json measure(const EvaluationConfig& requested, const EvaluatedModels&
         const auto& [name, target] = targets[i];
         results[name] = earlier_result(config.earlier, evaluator.protocol_of(target));
         if (results[name].is_null()) {
-            results[name] = i < first_model
-                                ? evaluator.evaluate(target)
-                                : evaluate_model(config, evaluator,
-                                                 *models[i - first_model].second, target);
+            results[name] =
+                i < first_model
+                    ? evaluator.evaluate(target)
+                    : evaluate_model(config, evaluator, *models[i - first_model].second, target);
         } else {
             forget_other_cells(results[name], config.partition);
             core::log::info("{}: evaluated before, its metrics are taken from {}", name,
@@ -460,8 +459,8 @@ std::vector<std::unique_ptr<FeatureSpace>> open_spaces(const EvaluationConfig& c
                                                        std::int64_t channels) {
     std::vector<std::unique_ptr<FeatureSpace>> opened;
     if (!config.inception.empty())
-        opened.push_back(std::make_unique<Inception>(config.inception, config.device,
-                                                     config.protocol.resize));
+        opened.push_back(
+            std::make_unique<Inception>(config.inception, config.device, config.protocol.resize));
     if (!config.dinov2.empty())
         opened.push_back(std::make_unique<Dinov2>(config.dinov2, config.device));
     if (!config.clip_features.empty())
@@ -497,8 +496,7 @@ void add_ratios(nlohmann::json& models, const std::string& real) {
         std::vector<std::string> names;
         for (const FeatureSpace::Kind kind : feature_space_kinds) {
             const std::string distance = frechet_name(kind);
-            if (of_real.at("metrics").contains(distance) &&
-                result["metrics"].contains(distance))
+            if (of_real.at("metrics").contains(distance) && result["metrics"].contains(distance))
                 names.push_back(distance);
         }
         if (names.empty()) continue;
@@ -508,8 +506,7 @@ void add_ratios(nlohmann::json& models, const std::string& real) {
             result["partition"] != of_real.value("partition", nlohmann::json()))
             continue;
         for (std::size_t k = 0; k < result["cells"].size(); ++k)
-            result["cells"][k]["fdr"] =
-                mean_ratio(result["cells"][k], of_real["cells"][k], names);
+            result["cells"][k]["fdr"] = mean_ratio(result["cells"][k], of_real["cells"][k], names);
     }
 }
 

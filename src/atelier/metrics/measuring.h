@@ -27,16 +27,16 @@ struct EvaluationConfig {
     std::string data;  // path of the held-out data
     std::string split = "test";
     std::string classifier =
-        default_classifier;     // for images; empty: pixels are compared (features.h: Thumbnails)
-    std::string attributes;     // of captions: their phrases and classifiers (caption_attributes.h)
+        default_classifier;  // for images; empty: pixels are compared (features.h: Thumbnails)
+    std::string attributes;  // of captions: their phrases and classifiers (caption_attributes.h)
     // Networks instead, several together; the first that is given is the main space (evaluate.h).
-    std::string inception;      // weights of Inception-v3, for FID, KID, Inception Score
-    std::string dinov2;         // weights of DINOv2
-    std::string clip_features;  // directory of a CLIPModel, for distances on its features
-    std::string real;           // real images apart from the data, for FDr^k (add_ratios)
-    std::string clip;           // directory of a CLIPModel, for the CLIP score of captioned images
-    std::string reference;      // statistics (.npz) instead of data
-    std::string save_reference;    // where to write the data's statistics; empty: not written
+    std::string inception;       // weights of Inception-v3, for FID, KID, Inception Score
+    std::string dinov2;          // weights of DINOv2
+    std::string clip_features;   // directory of a CLIPModel, for distances on its features
+    std::string real;            // real images apart from the data, for FDr^k (add_ratios)
+    std::string clip;            // directory of a CLIPModel, for the CLIP score of captioned images
+    std::string reference;       // statistics (.npz) instead of data
+    std::string save_reference;  // where to write the data's statistics; empty: not written
     at::Device device = at::kCPU;  // of the feature networks
     NamedProtocol protocol{.name = "atelier"};
     std::int64_t count = 10000;
@@ -53,8 +53,8 @@ struct EvaluationConfig {
 /// "evaluations" and "parameters" per sample, and "taken_from" if it was reused. Models that read
 /// prompts are measured by measure_captions; the models must all be of one kind. With
 /// An ensemble's partition gives every row its cells, and `config.real` a row "real images" and
-/// FDr^k. With `config.parts` this process's parts are made first, and the result is null until all are there;
-/// where it was written before, it is read.
+/// FDr^k. With `config.parts` this process's parts are made first, and the result is null until all
+/// are there; where it was written before, it is read.
 nlohmann::json measure(const EvaluationConfig& config, const EvaluatedModels& models);
 
 using NamedTarget = std::pair<std::string, EvaluationTarget>;

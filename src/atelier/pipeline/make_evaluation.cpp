@@ -72,8 +72,7 @@ nlohmann::json evaluation_identity(RunContext& context,
         if (!weights.empty()) files.emplace_back(weights);
     if (!eval_config.clip_features.empty())
         by["clip_features"] = metrics::Clip(eval_config.clip_features).hash();
-    if (!eval_config.real.empty())
-        by["real_hash"] = metrics::open_real(eval_config)->hash();
+    if (!eval_config.real.empty()) by["real_hash"] = metrics::open_real(eval_config)->hash();
     if (!context.raw_data()->captions().empty()) {
         if (!eval_config.attributes.empty()) files.emplace_back(eval_config.attributes);
         const metrics::CaptionAttributes named = metrics::attributes_of(eval_config);

@@ -198,8 +198,7 @@ void check_measures(const EvaluationConfig& evaluation, const data::Dataset& raw
           opens({.clip_features = evaluation.clip_features}));
     check("evaluate.real", evaluation.real, [&] {
         if (!raw.captions().empty())
-            core::fail(
-                "of captioned data, real pictures are measured without; leave it out");
+            core::fail("of captioned data, real pictures are measured without; leave it out");
         const auto real = metrics::open_real({.real = evaluation.real});
         metrics::check_shape(*real, raw.spec(), evaluation.real);
         if (real->size() < evaluation.count)
