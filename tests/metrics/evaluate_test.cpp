@@ -5,6 +5,7 @@
 #include <cmath>
 
 #include "atelier/core/atomic_file.h"
+#include "atelier/data/sampling.h"
 #include "atelier/metrics/inception.h"
 #include "atelier/metrics/latency.h"
 #include "atelier/metrics/neighbours.h"
