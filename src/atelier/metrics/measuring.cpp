@@ -174,7 +174,8 @@ constexpr const char* real_row = "real images";
 
 /// As many of the images of `config.real` as samples are measured, since a Frechet distance falls
 /// with their number.
-NamedTarget real_target(const EvaluationConfig& config, const data::SampleSpec& spec) {
+NamedTarget row_of_real_images(const EvaluationConfig& config, const data::SampleSpec& spec,
+                               const Evaluator& evaluator) {
     const auto images = open_real(config);
     check_shape(*images, spec, config.real);
     if (images->size() < config.count)
@@ -182,10 +183,16 @@ NamedTarget real_target(const EvaluationConfig& config, const data::SampleSpec& 
             "{}: has {} images, and {} samples are measured: their distances are compared at equal "
             "counts; give more, or a count up to {}",
             config.real, images->size(), config.count, images->size());
-    return {real_row,
-            {real_samples(images),
-             images->hash(),
-             {{"name", real_row}, {"path", config.real}, {"images", images->size()}}}};
+    NamedTarget target{real_row,
+                       {real_samples(images),
+                        images->hash(),
+                        {{"name", real_row}, {"path", config.real}, {"images", images->size()}}}};
+    if (evaluator.protocol_of(target.second)["reference"]["hash"] == images->hash())
+        core::fail(
+            "{}: these are the images that samples are measured against, so their own distance is "
+            "0; name others, or another --split",
+            config.real);
+    return target;
 }
 
 /// The mean over the distances in `names` of each value of `row`, divided by the mean of `real`'s;
@@ -338,7 +345,8 @@ nlohmann::json measure(const EvaluationConfig& requested, const EvaluatedModels&
     const Evaluator& evaluator = reference.evaluator();
     std::vector<NamedTarget> targets;
     if (!config.real.empty())
-        targets.push_back(real_target(config, models.front().second->decoded_spec()));
+        targets.push_back(
+            row_of_real_images(config, models.front().second->decoded_spec(), evaluator));
     const std::size_t first_model = targets.size();
     for (const auto& [name, generator] : models) {
         const inference::Sampling& sampling = generator->sampling();
@@ -371,6 +379,7 @@ nlohmann::json measure(const EvaluationConfig& requested, const EvaluatedModels&
         }
         order.push_back(name);
     }
+    if (first_model > 0) results[real_row]["protocol"].erase("classes");  // none were drawn
     add_ratios(results, real_row);
     // The models come first, where readers expect them.
     std::ranges::rotate(order, order.begin() + static_cast<std::ptrdiff_t>(first_model));
@@ -421,7 +430,8 @@ nlohmann::json measure_images(EvaluationConfig config, const std::string& path,
             {name,
              {[&](std::int64_t, std::uint64_t seed) { return image_set.draw(seed); }, images.hash(),
               description}}};
-        if (!config.real.empty()) targets.push_back(real_target(config, images.spec()));
+        if (!config.real.empty())
+            targets.push_back(row_of_real_images(config, images.spec(), reference.evaluator()));
         if (auto shared = reference.share(config, targets)) return *shared;
         for (const auto& [row, target] : targets) {
             rows[row] = reference.evaluator().evaluate(target);
