@@ -127,10 +127,11 @@ TEST(NamedProtocols, are_those_of_their_papers) {
 }
 
 /// 300 dark images, then 100 bright ones, 8x8, with their classes.
-std::string sorted_images(const core::TestFolder& folder, const char* name) {
+std::string sorted_images(const core::TestFolder& folder, const char* name,
+                          std::uint64_t seed = 1) {
     std::vector<std::uint8_t> pixels;
     std::vector<std::int64_t> labels;
-    core::RandomStream stream(1, "pixels");
+    core::RandomStream stream(seed, "pixels");
     for (int i = 0; i < 400; ++i) {
         labels.push_back(i >= 300);
         for (int p = 0; p < 64; ++p)
@@ -190,6 +191,37 @@ TEST(MeasuredImages, of_another_shape_than_the_data_are_rejected_before_evaluati
     EXPECT_NE(message.find("holds samples of [1,8,8], and those to be measured are [1,6,6]"),
               std::string::npos)
         << message;
+}
+
+TEST(MeasuredImages, beside_real_ones_have_the_ratio_of_their_distances) {
+    const core::TestFolder folder;
+    const std::string reference = sorted_images(folder, "reference.npz"),
+                      real = sorted_images(folder, "real.npz", 2),
+                      images = sorted_images(folder, "x.npz", 3);
+    EvaluationConfig config{.data = reference, .classifier = "", .real = real, .count = 400};
+    const nlohmann::json result = measure_images(config, images);
+    EXPECT_EQ(result.at("order"), (std::vector<std::string>{images, "real images"}));
+    const auto distance = [&](const std::string& row) {
+        return result.at("models")
+            .at(row)
+            .at("metrics")
+            .at("pixel_distance")
+            .at("mean")
+            .get<double>();
+    };
+    const double ratio =
+        result.at("models").at(images).at("metrics").at("fdr").at("mean").get<double>();
+    EXPECT_NEAR(ratio, distance(images) / distance("real images"), 1e-12);
+    EXPECT_NEAR(ratio, 1, 0.3) << "both are drawn alike";
+    config.real = reference;
+    EXPECT_NE(error_of([&] { measure_images(config, images); }).find("measured against"),
+              std::string::npos);
+    const std::vector<std::uint8_t> pixels(10 * 8 * 8);
+    core::write_npz(folder / "few.npz",
+                    {{"arr_0", core::DType::U8, {10, 8, 8, 1}, std::as_bytes(std::span(pixels))}});
+    config.real = (folder / "few.npz").string();
+    EXPECT_NE(error_of([&] { measure_images(config, images); }).find("has 10 images, and 400"),
+              std::string::npos);
 }
 
 TEST(MeasuredImages, without_a_reference_have_no_distance) {
