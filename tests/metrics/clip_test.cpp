@@ -72,6 +72,26 @@ TEST_F(ClipGolden, images_of_any_size_are_preprocessed_like_transformers) {
         at::equal(clip_preprocess(grey, 32), clip_preprocess(grey.expand({1, 45, 60, 3}), 32)));
 }
 
+TEST_F(ClipGolden, features_are_the_embeddings_before_they_have_length_1) {
+    const ClipFeatures space(folder_.path());
+    for (int i = 0; i < 4; ++i) {
+        const Tensor pixels = answer(fmt::format("pixels {}", i)).unsqueeze(0);
+        const Tensor found =
+            space.features(pixels.permute({0, 3, 1, 2}).to(at::kFloat) / 127.5 - 1).features;
+        ASSERT_EQ(found.sizes(), (std::vector<std::int64_t>{1, space.width()}));
+        // Pillow rounds its filter's weights, as in the test above.
+        EXPECT_LT(
+            backends::relative_distance(found / found.norm(), answer(fmt::format("image {}", i))),
+            0.02)
+            << i;
+        EXPECT_GT((found.norm() - 1).abs().item<double>(), 1e-3) << "not scaled";
+    }
+    core::expect_contains(error_of([&] { space.features(at::zeros({1, 2, 8, 8})); }),
+                          "1 or 3 channels");
+    EXPECT_EQ(frechet_name(space.kind()), "clip_distance");
+    core::expect_contains(space.resizing(), "to 32 pixels");
+}
+
 TEST_F(ClipGolden, mismatched_weights_are_rejected_by_name) {
     change_config("vision_config", "num_hidden_layers", 3);
     core::expect_contains(error_of([&] { Clip clip(folder_.path()); }),

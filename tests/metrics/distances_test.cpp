@@ -127,6 +127,49 @@ TEST(KernelDistance, of_whole_sets_agrees_with_numpy_and_is_unbiased_for_few_sam
               std::string::npos);
 }
 
+TEST(MongeDistance, of_one_feature_is_that_of_the_sorted_values) {
+    const Tensor a = at::tensor({5.0F, 0.0F, 2.0F}).view({3, 1}), b = at::ones({3, 1});
+    EXPECT_NEAR(monge_distance(a, b, 3, 1), 3 * (1 + 1 + 16) / 3.0, 1e-5);
+    EXPECT_NEAR(monge_distance(at::zeros({10, 1}), at::ones({4, 1}), 5, 1), 3, 1e-6);
+}
+
+TEST(MongeDistance, agrees_with_torch_fidelity) {
+    // Made by scripts/make_mind_golden.py.
+    const nlohmann::json golden = core::read_json(ATELIER_SOURCE_DIR "/tests/golden/mind.json");
+    const auto rows = [&](const char* name) {
+        std::vector<double> numbers;
+        const auto all = golden.at(name).get<std::vector<std::vector<double>>>();
+        for (const auto& row : all) numbers.insert(numbers.end(), row.begin(), row.end());
+        return at::tensor(numbers)
+            .reshape({static_cast<std::int64_t>(all.size()), -1})
+            .to(at::kFloat);
+    };
+    const double expected = golden.at("mind").get<double>();
+    EXPECT_NEAR(monge_distance(rows("a"), rows("b"), rows("directions"), 0) / expected, 1, 1e-5);
+    const Tensor directions = monge_directions(5, 40, 3);
+    EXPECT_LT((directions.norm(2, {1}) - 1).abs().max().item<double>(), 1e-6);
+    EXPECT_EQ(monge_distance(rows("a"), rows("b"), directions, 3),
+              monge_distance(rows("a"), rows("b"), 40, 3));
+    EXPECT_NE(error_of([&] {
+                  monge_distance(rows("a"), rows("b"), monge_directions(4, 2, 0), 0);
+              }).find("one width"),
+              std::string::npos);
+}
+
+TEST(MongeDistance, of_shifted_sets_is_three_times_the_squared_shift) {
+    const Tensor a = random_rows(500, 12, 3), b = random_rows(700, 12, 4),
+                 shift = at::linspace(-1, 1, 12);
+    EXPECT_EQ(monge_distance(a, a, 50, 7), 0);
+    // The mean of (u.m)^2 over directions u is |m|^2 / F; 4000 of them leave a few per cent.
+    EXPECT_NEAR(monge_distance(a, a + shift, 4000, 7) / (3 * shift.square().sum().item<double>()),
+                1, 0.08);
+    EXPECT_EQ(monge_distance(a, b, 70, 7), monge_distance(a, b, 70, 7));
+    EXPECT_NE(monge_distance(a, b, 70, 7), monge_distance(a, b, 70, 8));
+    EXPECT_GT(monge_distance(a, b + shift, 70, 7), 10 * monge_distance(a, b, 70, 7));
+    EXPECT_NE(error_of([&] { monge_distance(a, at::zeros({5, 3}), 9, 0); }).find("one width"),
+              std::string::npos);
+}
+
 TEST(KernelDistance, uses_subsets_of_sets_that_would_exceed_memory_in_float64) {
     // Would take 160 GB; here one row is expanded.
     const Tensor huge = at::ones({1, 2048}).expand({10'000'000, 2048});

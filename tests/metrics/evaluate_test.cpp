@@ -5,6 +5,7 @@
 #include <cmath>
 
 #include "atelier/core/atomic_file.h"
+#include "atelier/data/sampling.h"
 #include "atelier/metrics/inception.h"
 #include "atelier/metrics/latency.h"
 #include "atelier/metrics/neighbours.h"
@@ -133,6 +134,7 @@ TEST(Evaluator, of_real_images_gives_near_perfect_metrics) {
     const nlohmann::json fake = evaluator.evaluate({noise, "abc"});
     EXPECT_GT(mean_of(fake, "feature_distance"), 20 * mean_of(real, "feature_distance"));
     EXPECT_GT(mean_of(fake, "kernel_feature_distance"), mean_of(real, "kernel_feature_distance"));
+    EXPECT_GT(mean_of(fake, "monge_feature_distance"), 3 * mean_of(real, "monge_feature_distance"));
     EXPECT_LT(mean_of(fake, "precision"), 0.2);
 }
 
@@ -219,6 +221,7 @@ TEST(Evaluator, uses_all_samples_for_statistics_and_keeps_a_sample_of_features) 
         EXPECT_NEAR(row.at("count").at("mean").get<double>(), 100, 15);
         EXPECT_EQ(row.at("reference_count").at("mean"), 30) << "each class in proportion";
         EXPECT_TRUE(row.at("kernel_feature_distance").at("mean").is_number());
+        EXPECT_TRUE(row.at("monge_feature_distance").at("mean").is_number());
     }
 }
 
@@ -310,15 +313,16 @@ TEST(SampleCounts, that_are_too_few_for_a_measure_are_named) {
     EXPECT_TRUE(lines(pixels, 1000, 1000).empty());
     EXPECT_TRUE(lines(pixels, 192, 0).empty()) << "nothing but means and covariances is compared";
     const auto few = lines(pixels, 191, 5000);
-    ASSERT_EQ(few.size(), 2U);
+    ASSERT_EQ(few.size(), 3U);
     core::expect_contains(few[0],
                           "pixel_distance is taken from 191 samples with 192 features each");
     core::expect_contains(few[0], "kernel_pixel_distance, which has no such bias");
     core::expect_contains(few[1],
                           "kernel_pixel_distance is taken from subsets of 191 instead of "
                           "1000, since there are no more samples");
+    core::expect_contains(few[2], "monge_pixel_distance is taken from 191 samples");
     const auto few_real = lines(pixels, 5000, 999);
-    ASSERT_EQ(few_real.size(), 1U);
+    ASSERT_EQ(few_real.size(), 2U);
     core::expect_contains(few_real[0],
                           "subsets of 999 instead of 1000, since there are no more real");
     EXPECT_EQ(lines(pixels, 191, 0).size(), 1U);
@@ -334,7 +338,7 @@ TEST(SampleCounts, that_are_too_few_for_a_measure_are_named) {
     const auto score = lines(Sizes(), 5000, 50'000);
     ASSERT_EQ(score.size(), 1U);
     core::expect_contains(score[0], "inception_score is taken from 10 parts of 500 samples");
-    EXPECT_EQ(lines(Sizes(), 500, 50'000).size(), 3U);
+    EXPECT_EQ(lines(Sizes(), 500, 50'000).size(), 4U);
     core::expect_contains(lines(Sizes(), 2047, 0)[0], "fid is taken from 2047 samples");
 }
 
@@ -372,6 +376,96 @@ TEST(Evaluator, on_pixels_needs_no_classifier) {
         at::allclose(pixels.features(at::ones({2, 1, 28, 28})).features, at::ones({2, 64})));
     EXPECT_NE(error_of([&] { pixels.features(at::ones({2, 3, 8, 8})); }).find("1 channels"),
               std::string::npos);
+}
+
+TEST(Evaluator, in_several_spaces_gives_each_its_distances_and_the_main_one_the_rest) {
+    const core::TestFolder folder;
+    const auto reference = halves(400, 1), real = halves(300, 5);
+    const Thumbnails pixels(1);
+    const EvaluationTarget target{real_samples(real), "abc", {{"name", "real"}}};
+    const Protocol protocol = small_protocol(100);
+    const nlohmann::json both = Evaluator(reference, FeatureSpaces{&extractor(), &pixels}, protocol)
+                                    .evaluate(target),
+                         main = Evaluator(reference, &extractor(), protocol).evaluate(target),
+                         further = Evaluator(reference, &pixels, protocol).evaluate(target);
+    for (const auto& [name, value] : main.at("metrics").items())
+        EXPECT_EQ(both.at("metrics").at(name), value) << name;
+    for (const char* name : {"pixel_distance", "kernel_pixel_distance", "monge_pixel_distance"}) {
+        EXPECT_EQ(both.at("metrics").at(name), further.at("metrics").at(name)) << name;
+        EXPECT_EQ(both.at("classes").at(1).at(name), further.at("classes").at(1).at(name)) << name;
+    }
+    EXPECT_EQ(both.at("protocol").at("classifier"), extractor().hash());
+    EXPECT_EQ(both.at("protocol").at("pixels"), pixels.hash());
+    EXPECT_EQ(both.at("protocol").at("further_spaces").at(0).at("features"), 64);
+    EXPECT_FALSE(main.at("protocol").contains("further_spaces"));
+    // And in parts, which hold the features of all.
+    const auto parts = std::make_shared<EvaluationParts>(
+        folder / "parts", folder / "evaluation.json", core::Shard{0, 1});
+    Evaluator shared(reference, FeatureSpaces{&extractor(), &pixels}, protocol, parts);
+    parts->begin({{"real", shared.protocol_of(target)}});
+    shared.share_reference();
+    shared.share(target);
+    shared.read_reference();
+    EXPECT_EQ(shared.evaluate(target), both);
+}
+
+/// `count` images of four classes, of which 0 and 1, and 2 and 3 look the same.
+std::shared_ptr<const data::Dataset> quarters(std::int64_t count, std::uint64_t seed) {
+    const auto two = halves(count, seed);
+    std::vector<std::int64_t> labels;
+    for (std::int64_t i = 0; i < count; ++i) labels.push_back(2 * (i % 2) + (i / 2) % 2);
+    const Tensor images =
+        data::to_user_space(two->spec(), two->samples(data::consecutive(0, count)));
+    data::SampleSpec spec;
+    spec.shape = {1, 8, 8};
+    return std::make_shared<data::MemoryDataset>(images.permute({0, 3, 1, 2}).contiguous(), labels,
+                                                 4, spec, 0);
+}
+
+TEST(Evaluator, with_a_partition_has_a_row_per_cell) {
+    const Thumbnails pixels(1);
+    Protocol protocol = small_protocol(200);
+    protocol.partition = {.students = 2, .method = "file", .owner = {0, 0, 1, 1}};
+    const auto reference = quarters(400, 1);
+    // Of class 2 and 3, pictures of 0 and 1: the second cell's are wrong, the first one's right.
+    const auto draw = [](std::int64_t count, std::uint64_t seed) {
+        Samples samples = real_samples(quarters(800, 7))(count, seed);
+        const Samples left = real_samples(quarters(800, 8))(count, seed);
+        std::vector<std::int64_t> of_left;
+        for (std::int64_t i = 0; i < count; ++i) {
+            if (left.labels[static_cast<std::size_t>(i)] < 2) of_left.push_back(i);
+        }
+        for (std::int64_t i = 0; i < count; ++i) {
+            if (samples.labels[static_cast<std::size_t>(i)] >= 2)
+                samples.model_space[i].copy_(
+                    left.model_space[of_left[static_cast<std::size_t>(i) % of_left.size()]]);
+        }
+        return samples;
+    };
+    const nlohmann::json result = Evaluator(reference, &pixels, protocol).evaluate({draw, "abc"});
+    EXPECT_EQ(result.at("partition"), protocol.partition.hash());
+    const nlohmann::json& cells = result.at("cells");
+    ASSERT_EQ(cells.size(), 2U);
+    EXPECT_EQ(cells.at(1).at("cell"), 1);
+    EXPECT_EQ(cells.at(1).at("classes"), (std::vector<int>{2, 3}));
+    EXPECT_EQ(cells.at(0).at("reference_count").at("mean"), 200);
+    double count = 0;
+    for (const nlohmann::json& cell : cells) count += cell.at("count").at("mean").get<double>();
+    EXPECT_EQ(count, 200);
+    for (const char* name : {"pixel_distance", "kernel_pixel_distance", "monge_pixel_distance"}) {
+        const auto of_cell = [&](std::size_t k) {
+            return cells.at(k).at(name).at("mean").get<double>();
+        };
+        EXPECT_GT(of_cell(1), 3 * std::abs(of_cell(0))) << name;
+    }
+    // A cell's distance is that of its pictures, not a mean over its classes.
+    Protocol one = protocol;
+    one.partition.owner = {0, 0, 0, 1};
+    one.partition.students = 2;
+    EXPECT_NE(Evaluator(reference, &pixels, one).evaluate({draw, "abc"}).at("cells").at(0),
+              cells.at(0));
+    protocol.partition = {};
+    EXPECT_FALSE(Evaluator(reference, &pixels, protocol).evaluate({draw, "abc"}).contains("cells"));
 }
 
 TEST(Evaluator, rejects_too_few_images_before_computing_features) {

@@ -133,7 +133,7 @@ TEST(Evaluator, on_inception_features_reports_fid_and_kid_without_class_agreemen
         Evaluator(halves(400, 1), &space, small_protocol()).evaluate(real_subject());
     const auto& metrics = result.at("metrics");
     for (const char* name :
-         {"fid", "kid", "inception_score", "precision", "recall", "density", "coverage"})
+         {"fid", "kid", "mind", "inception_score", "precision", "recall", "density", "coverage"})
         EXPECT_TRUE(metrics.contains(name)) << name;
     for (const char* name : {"feature_distance", "class_agreement"})
         EXPECT_FALSE(metrics.contains(name)) << name;

@@ -60,10 +60,54 @@ TEST(ClassDraws, equal_ones_are_exact_or_rejected) {
         EXPECT_EQ(class_draws(name_of(draws)), draws);
 }
 
+nlohmann::json figure(const std::vector<double>& values) {
+    double sum = 0;
+    for (const double value : values) sum += value;
+    return {{"mean", sum / static_cast<double>(values.size())}, {"values", values}};
+}
+
+TEST(Ratios, are_means_over_the_spaces_of_distances_by_those_of_real_images) {
+    nlohmann::json models{
+        {"ours",
+         {{"metrics",
+           {{"fid", figure({6, 10})}, {"dinov2_distance", figure({30, 50})}, {"fdr", 7}}},
+          {"partition", "p"},
+          {"cells",
+           {{{"fid", figure({4, 4})}, {"dinov2_distance", figure({20, 20})}},
+            {{"fid", {{"mean", nullptr}, {"values", {nullptr, nullptr}}}},
+             {"dinov2_distance", figure({20, 20})}}}}}},
+        {"one space", {{"metrics", {{"fid", figure({4})}, {"kid", figure({1})}}}}},
+        {"none", {{"metrics", {{"strays", figure({4})}}}}},
+        {"real images",
+         {{"metrics", {{"fid", figure({1, 3})}, {"dinov2_distance", figure({10, 10})}}},
+          {"partition", "p"},
+          {"cells",
+           {{{"fid", figure({4, 4})}, {"dinov2_distance", figure({5, 5})}},
+            {{"fid", figure({4, 4})}, {"dinov2_distance", figure({5, 5})}}}}}}};
+    add_ratios(models, "real images");
+    const nlohmann::json& ratio = models["ours"]["metrics"]["fdr"];
+    // (6/2 + 30/10)/2 and (10/2 + 50/10)/2
+    EXPECT_EQ(ratio.at("values"), (std::vector<double>{3, 5}));
+    EXPECT_EQ(ratio.at("mean"), 4);
+    EXPECT_EQ(models["ours"]["fdr"].at("distances"),
+              (std::vector<std::string>{"fid", "dinov2_distance"}));
+    EXPECT_EQ(models["ours"]["cells"][0]["fdr"].at("mean"), 2.5);
+    EXPECT_TRUE(models["ours"]["cells"][1]["fdr"].at("mean").is_null());
+    EXPECT_EQ(models["one space"]["metrics"]["fdr"].at("mean"), 2);
+    EXPECT_FALSE(models["none"]["metrics"].contains("fdr"));
+    EXPECT_FALSE(models["none"].contains("cells"));
+    EXPECT_FALSE(models["real images"]["metrics"].contains("fdr"));
+    models.erase("real images");
+    add_ratios(models, "real images");
+    EXPECT_FALSE(models["ours"]["metrics"].contains("fdr")) << "of other real images";
+    EXPECT_FALSE(models["ours"]["cells"][0].contains("fdr"));
+}
+
 TEST(NamedProtocols, are_those_of_their_papers) {
     const NamedProtocol ours = named_protocol("atelier", false), edm = named_protocol("edm", false),
                         classes = named_protocol("dmd2", false),
-                        captions = named_protocol("dmd2", true);
+                        captions = named_protocol("dmd2", true),
+                        clean = named_protocol("clean-fid", false);
     EXPECT_EQ(ours.classes, ClassDraws::prior);
     EXPECT_EQ(edm.classes, ClassDraws::iid);
     EXPECT_EQ(edm.count, 50000);
@@ -74,15 +118,20 @@ TEST(NamedProtocols, are_those_of_their_papers) {
     EXPECT_EQ(captions.side, 256);
     EXPECT_EQ(captions.count, 30000);
     EXPECT_EQ(captions.caption_prefix, "A photo depicts ");
+    EXPECT_EQ(clean.resize, InceptionResize::clean);
+    EXPECT_EQ(clean.side, 0);
+    EXPECT_EQ(clean.classes, ClassDraws::iid);
+    EXPECT_EQ(clean.count, 50000);
     EXPECT_NE(error_of([] { named_protocol("edn", false); }).find("did you mean \"edm\""),
               std::string::npos);
 }
 
 /// 300 dark images, then 100 bright ones, 8x8, with their classes.
-std::string sorted_images(const core::TestFolder& folder, const char* name) {
+std::string sorted_images(const core::TestFolder& folder, const char* name,
+                          std::uint64_t seed = 1) {
     std::vector<std::uint8_t> pixels;
     std::vector<std::int64_t> labels;
-    core::RandomStream stream(1, "pixels");
+    core::RandomStream stream(seed, "pixels");
     for (int i = 0; i < 400; ++i) {
         labels.push_back(i >= 300);
         for (int p = 0; p < 64; ++p)
@@ -142,6 +191,37 @@ TEST(MeasuredImages, of_another_shape_than_the_data_are_rejected_before_evaluati
     EXPECT_NE(message.find("holds samples of [1,8,8], and those to be measured are [1,6,6]"),
               std::string::npos)
         << message;
+}
+
+TEST(MeasuredImages, beside_real_ones_have_the_ratio_of_their_distances) {
+    const core::TestFolder folder;
+    const std::string reference = sorted_images(folder, "reference.npz"),
+                      real = sorted_images(folder, "real.npz", 2),
+                      images = sorted_images(folder, "x.npz", 3);
+    EvaluationConfig config{.data = reference, .classifier = "", .real = real, .count = 400};
+    const nlohmann::json result = measure_images(config, images);
+    EXPECT_EQ(result.at("order"), (std::vector<std::string>{images, "real images"}));
+    const auto distance = [&](const std::string& row) {
+        return result.at("models")
+            .at(row)
+            .at("metrics")
+            .at("pixel_distance")
+            .at("mean")
+            .get<double>();
+    };
+    const double ratio =
+        result.at("models").at(images).at("metrics").at("fdr").at("mean").get<double>();
+    EXPECT_NEAR(ratio, distance(images) / distance("real images"), 1e-12);
+    EXPECT_NEAR(ratio, 1, 0.3) << "both are drawn alike";
+    config.real = reference;
+    EXPECT_NE(error_of([&] { measure_images(config, images); }).find("measured against"),
+              std::string::npos);
+    const std::vector<std::uint8_t> pixels(10 * 8 * 8);
+    core::write_npz(folder / "few.npz",
+                    {{"arr_0", core::DType::U8, {10, 8, 8, 1}, std::as_bytes(std::span(pixels))}});
+    config.real = (folder / "few.npz").string();
+    EXPECT_NE(error_of([&] { measure_images(config, images); }).find("has 10 images, and 400"),
+              std::string::npos);
 }
 
 TEST(MeasuredImages, without_a_reference_have_no_distance) {

@@ -300,6 +300,9 @@ void check_arguments(const EvaluateArguments& arguments) {
             "--data is needed: held-out data to measure against; or --reference: statistics of it "
             "(.npz)");
     }
+    if (!config.real.empty() && config.data.empty() && config.reference.empty())
+        throw core::UsageError(
+            "--real goes with --data or --reference, to which real images are compared");
     if (config.data.empty() && !config.save_reference.empty())
         throw core::UsageError("--save-reference takes statistics of --data");
     if (arguments.out.empty())
@@ -370,10 +373,19 @@ void add_evaluate_command(CLI::App& app) {
     command->add_option("--inception", arguments->config.inception,
                         "weights of Inception-v3 (pt_inception-2015-12-05-*.pth, or safetensors): "
                         "FID, KID, Inception Score");
+    command->add_option("--dinov2", arguments->config.dinov2,
+                        "weights of DINOv2 (transformers' model.safetensors, or the "
+                        "authors' .pth), too: distances on its features");
+    command->add_option("--clip-features", arguments->config.clip_features,
+                        "directory of a CLIPModel (transformers'), too: distances on its image "
+                        "features");
+    command->add_option("--real", arguments->config.real,
+                        "real images apart from --data: FDr^k, the mean over the networks of a "
+                        "Frechet distance divided by that of these images");
     command
         ->add_option("--protocol", arguments->protocol,
                      "whose way of measuring: resizing, class draws, count and caption prefix")
-        ->check(CLI::IsMember({"atelier", "edm", "dmd2"}))
+        ->check(CLI::IsMember({"atelier", "edm", "dmd2", "clean-fid"}))
         ->capture_default_str();
     command
         ->add_option("--classes", arguments->classes,

@@ -102,11 +102,11 @@ public:
         selected_ = data::seeded_sample(*data_, config.count, 0, "captions asked for");
         const bool splits = size() >= 2 * config.count;
         if (splits) held_out_ = data::subset(data_, selected_);
-        space_ = open_space(config, data_->spec().shape.at(0));
+        opened_ = open_spaces(config, data_->spec().shape.at(0));
         evaluator_ = std::make_unique<Evaluator>(
             splits ? data::subset(data_, unselected())
                    : data::subset(data_, data::consecutive(0, size())),
-            space_.get(), protocol_of(config, config.data), config.parts);
+            spaces_of(opened_), protocol_of(config, config.data), config.parts);
     }
 
     /// The caption of sample i.
@@ -208,7 +208,7 @@ private:
     std::vector<std::vector<std::string>> paraphrases_;
     std::vector<FeatureExtractor> classifiers_;
     std::vector<std::int64_t> selected_;
-    std::unique_ptr<FeatureSpace> space_;
+    std::vector<std::unique_ptr<FeatureSpace>> opened_;
     std::unique_ptr<Evaluator> evaluator_;
 };
 
@@ -264,6 +264,11 @@ EvaluationTarget target_of(const EvaluationConfig& config, const CaptionReferenc
                              {"sampler", inference::name_of(generator.sampling())},
                              {"engine", inference::name_of(generator.engine().kind)},
                              {"precision", inference::name_of(generator.engine().precision)}});
+}
+
+/// Whether features of several networks are compared.
+bool opened_several(const EvaluationConfig& config) {
+    return !config.inception.empty() + !config.dinov2.empty() + !config.clip_features.empty() > 1;
 }
 
 nlohmann::json evaluate_model(const EvaluationConfig& config, const CaptionReference& reference,
@@ -358,6 +363,10 @@ FeatureExtractor open_attribute_classifier(const CaptionAttribute& attribute,
 
 nlohmann::json measure_captions(const EvaluationConfig& requested, const EvaluatedModels& models) {
     const EvaluationConfig config = with_classifier(requested);
+    if (!config.real.empty())
+        throw core::UsageError(
+            "--real, evaluate.real: of captioned data, real pictures are measured without; leave "
+            "it out");
     CaptionReference reference(config, models.front().second->decoded_spec());
     const std::string real = "real pictures";
     std::vector<EvaluationTarget> targets;
@@ -382,6 +391,8 @@ nlohmann::json measure_captions(const EvaluationConfig& requested, const Evaluat
         results[name] = evaluate_model(config, reference, targets[i], *generator);
         order.push_back(name);
     }
+    // The row of real pictures is at hand.
+    if (opened_several(config)) add_ratios(results, real);
     return {{"order", order}, {"models", results}};
 }
 

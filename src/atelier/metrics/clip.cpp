@@ -1,5 +1,7 @@
 #include "atelier/metrics/clip.h"
 
+#include <algorithm>
+
 #include "atelier/core/error.h"
 #include "atelier/diffusion/encoded_text.h"
 #include "atelier/models/diffusers_directory.h"
@@ -158,12 +160,16 @@ Clip::Clip(const std::filesystem::path& directory, at::Device device) : tokenize
     parameters_ = parameters_.to(device);
 }
 
-Tensor Clip::embed(const Tensor& preprocessed) const {
+Tensor Clip::project(const Tensor& preprocessed) const {
     const at::NoGradGuard no_gradients;
     const Tensor& projection = parameters_.at("visual_projection.weight");
     const Tensor tower =
         VisionTower{vision_, parameters_}.run(preprocessed.to(projection.device(), at::kFloat));
-    return to_unit_length(at::linear(tower, projection)).to(at::kCPU);
+    return at::linear(tower, projection).to(at::kCPU);
+}
+
+Tensor Clip::embed(const Tensor& preprocessed) const {
+    return to_unit_length(project(preprocessed));
 }
 
 Tensor Clip::images(const Tensor& pixels) const {
@@ -186,6 +192,30 @@ Tensor Clip::texts(std::span<const std::string> captions) const {
                           .to(at::kCPU));
     }
     return at::cat(all);
+}
+
+Features ClipFeatures::features(const Tensor& images) const {
+    if (images.dim() != 4 || (images.size(1) != 1 && images.size(1) != 3)) {
+        core::fail("CLIP: it reads images with 1 or 3 channels, these samples are {}",
+                   core::to_string(images.sizes().vec()));
+    }
+    std::vector<Tensor> all{at::zeros({0, width()})};
+    for (std::int64_t first = 0; first < images.size(0); first += images_per_batch) {
+        const Tensor batch =
+            images.narrow(0, first, std::min(images_per_batch, images.size(0) - first));
+        const Tensor pixels =
+            ((batch.to(at::kCPU, at::kFloat) + 1) * 127.5).round().clamp(0, 255).to(at::kByte);
+        all.push_back(clip_.project(
+            clip_preprocess(pixels.permute({0, 2, 3, 1}), clip_.vision().resolution)));
+    }
+    return {at::cat(all), at::zeros({images.size(0), 0})};
+}
+
+std::string ClipFeatures::resizing() const {
+    return fmt::format(
+        "shorter side to {0} pixels, bicubic, antialiased, rounded; middle {0}x{0}; normalised by "
+        "CLIP's mean and standard deviation",
+        clip_.vision().resolution);
 }
 
 Tensor clip_preprocess(const Tensor& pixels, std::int64_t resolution) {

@@ -6,6 +6,7 @@
 
 #include "atelier/backends/torch/parameters.h"
 #include "atelier/conditions/clip_tokenizer.h"
+#include "atelier/metrics/features.h"
 #include "atelier/networks/clip_text.h"
 
 namespace atelier::metrics {
@@ -36,8 +37,11 @@ public:
     Tensor texts(std::span<const std::string> captions) const;
     /// Preprocessed images [N,3,S,S] (clip_preprocess) -> embeddings [N,D] of length 1.
     Tensor embed(const Tensor& preprocessed) const;
+    /// The same before they are scaled to length 1.
+    Tensor project(const Tensor& preprocessed) const;
 
     const ClipVision& vision() const { return vision_; }
+    std::int64_t width() const { return width_; }      // D
     const std::string& hash() const { return hash_; }  // backends::hash_of the weights
 
 private:
@@ -47,6 +51,24 @@ private:
     backends::Parameters parameters_;
     conditions::ClipTokenizer tokenizer_;
     std::string hash_;
+};
+
+/// CLIP's image embeddings [N,D] as features, projected and not scaled to length 1.
+class ClipFeatures : public FeatureSpace {
+public:
+    /// As Clip's constructor.
+    explicit ClipFeatures(const std::filesystem::path& directory, at::Device device = at::kCPU)
+        : clip_(directory, device) {}
+
+    /// Takes images with 1 or 3 channels and any size, quantised to 8-bit levels.
+    Features features(const Tensor& images) const override;
+    std::int64_t width() const override { return clip_.width(); }
+    const std::string& hash() const override { return clip_.hash(); }
+    Kind kind() const override { return Kind::clip; }
+    std::string resizing() const override;
+
+private:
+    Clip clip_;
 };
 
 /// Preprocesses images, uint8 [N,H,W,C] -> [N,3,S,S], like CLIPImageProcessor: resizes the shorter

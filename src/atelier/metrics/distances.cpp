@@ -219,6 +219,51 @@ double kernel_distance(const Tensor& a, const Tensor& b, const KernelDistance& s
     return sum / static_cast<double>(settings.subsets);
 }
 
+Tensor monge_directions(std::int64_t width, std::int64_t count, std::uint64_t seed) {
+    core::RandomStream stream(seed, "monge/directions");
+    std::vector<double> elements(static_cast<std::size_t>(count * width));
+    for (double& element : elements) element = stream.normal();
+    const Tensor lines = at::tensor(elements, at::kDouble).view({count, width});
+    return (lines / lines.norm(2, {1}, true)).to(at::kFloat);
+}
+
+double monge_distance(const Tensor& a, const Tensor& b, std::int64_t directions,
+                      std::uint64_t seed) {
+    return monge_distance(a, b, monge_directions(a.size(-1), directions, seed), seed);
+}
+
+double monge_distance(const Tensor& a, const Tensor& b, const Tensor& directions,
+                      std::uint64_t seed) {
+    constexpr std::int64_t together = 64;  // directions, so that memory does not grow with them
+    const std::int64_t width = a.size(-1), size = std::min(a.size(0), b.size(0)),
+                       count = directions.size(0);
+    if (size < 1 || count < 1 || width != b.size(-1) || width != directions.size(-1)) {
+        core::fail(
+            "Monge distance: sets of {} and {} samples of widths {} and {} in {} directions; "
+            "expected samples of one width, and a direction",
+            a.size(0), b.size(0), width, b.size(-1), count);
+    }
+    const auto rows_of = [&](const Tensor& rows, const char* stream) {
+        if (rows.size(0) == size) return Tensor();
+        std::vector<std::int64_t> order =
+            core::RandomStream(seed, stream).permutation(rows.size(0));
+        order.resize(static_cast<std::size_t>(size));
+        return at::tensor(order);
+    };
+    const Tensor rows_a = rows_of(a, "monge/a"), rows_b = rows_of(b, "monge/b");
+    const auto sorted = [](const Tensor& rows, const Tensor& chosen, const Tensor& lines) {
+        const Tensor all = at::matmul(rows.to(at::kFloat), lines);
+        return std::get<0>((chosen.defined() ? all.index_select(0, chosen) : all).sort(0));
+    };
+    double sum = 0;
+    for (std::int64_t first = 0; first < count; first += together) {
+        const Tensor lines = directions.narrow(0, first, std::min(together, count - first)).t();
+        const Tensor apart = (sorted(a, rows_a, lines) - sorted(b, rows_b, lines)).to(at::kDouble);
+        sum += apart.square().mean(0).sum().item<double>();
+    }
+    return 3 * static_cast<double>(width) * sum / static_cast<double>(count);
+}
+
 double whole_kernel_distance(const Tensor& a, const Tensor& b) {
     if (a.size(0) < 2 || b.size(0) < 2 || a.size(-1) != b.size(-1)) {
         core::fail(

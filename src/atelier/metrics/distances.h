@@ -96,6 +96,21 @@ double kernel_distance(const Tensor& a, const Tensor& b, const KernelDistance& s
 /// Frechet distance would be mostly bias.
 double whole_kernel_distance(const Tensor& a, const Tensor& b);
 
+/// Monge Inception Distance (MIND, Berthet et al. 2026, arXiv 2605.06797) of features [N,F] and
+/// [M,F], at least one row each: 3F times the mean, over random directions of length 1, of the
+/// squared 2-Wasserstein distance of the projections, which is the mean squared difference of both
+/// sets in sorted order. Of the larger set a random subset of the smaller's size is taken. Sets
+/// whose means differ by m and that are otherwise equal have 3|m|^2. At least 0, and above it for
+/// two sets of one distribution. Throws core::Error on sets that are empty or of other widths.
+double monge_distance(const Tensor& a, const Tensor& b, std::int64_t directions,
+                      std::uint64_t seed);
+/// The same over given directions [D,F] of length 1; `seed` chooses the subset of the larger set.
+double monge_distance(const Tensor& a, const Tensor& b, const Tensor& directions,
+                      std::uint64_t seed);
+
+/// Directions [count,width] float32, uniform on the unit sphere.
+Tensor monge_directions(std::int64_t width, std::int64_t count, std::uint64_t seed);
+
 struct PrecisionRecall {
     double precision = 0;  // fraction of fake samples within a real sample's ball
     double recall = 0;     // fraction of real samples within a fake sample's ball

@@ -40,13 +40,13 @@ void check(const Protocol& protocol) {
 constexpr const char* reference_set = "reference";
 
 std::unique_ptr<SampleMetrics> metrics_for(std::shared_ptr<const data::Dataset> reference,
-                                           const FeatureSpace* space, const Protocol& protocol) {
+                                           FeatureSpaces spaces, const Protocol& protocol) {
     check(protocol);
     if (reference->spec().kind == data::SampleSpec::Kind::points)
         return point_metrics(*reference, protocol);
-    if (!space)
+    if (spaces.empty())
         core::fail("evaluation: image metrics need a feature space; name a classifier's directory");
-    return image_metrics(std::move(reference), *space, protocol);
+    return image_metrics(std::move(reference), std::move(spaces), protocol);
 }
 
 /// Calls `visit` for the rows that are measured together.
@@ -85,12 +85,17 @@ nlohmann::json summaries(const std::vector<const distillation::Metrics*>& draws)
 
 Evaluator::Evaluator(std::shared_ptr<const data::Dataset> reference, const FeatureSpace* space,
                      Protocol protocol, std::shared_ptr<EvaluationParts> parts)
+    : Evaluator(std::move(reference), space ? FeatureSpaces{space} : FeatureSpaces{},
+                std::move(protocol), std::move(parts)) {}
+
+Evaluator::Evaluator(std::shared_ptr<const data::Dataset> reference, FeatureSpaces spaces,
+                     Protocol protocol, std::shared_ptr<EvaluationParts> parts)
     : spec_(reference->spec()),
       classes_(reference->classes()),
       reference_count_(reference->size()),
       reference_hash_(reference->hash()),
       protocol_(std::move(protocol)),
-      metrics_(metrics_for(std::move(reference), space, protocol_)),
+      metrics_(metrics_for(std::move(reference), std::move(spaces), protocol_)),
       parts_(std::move(parts)) {
     if (!parts_) read_reference();
 }
@@ -165,10 +170,16 @@ nlohmann::json Evaluator::evaluate(const EvaluationTarget& target) const {
     }
     std::vector<const distillation::Metrics*> overall;
     for (const EvaluationResult& draw : draws) overall.push_back(&draw.overall);
-    return {{"kind", spec_.kind == data::SampleSpec::Kind::image ? "image" : "points"},
-            {"protocol", protocol_of(target)},
-            {"metrics", summaries(overall)},
-            {"classes", class_rows(draws)}};
+    nlohmann::json result{
+        {"kind", spec_.kind == data::SampleSpec::Kind::image ? "image" : "points"},
+        {"protocol", protocol_of(target)},
+        {"metrics", summaries(overall)},
+        {"classes", class_rows(draws)}};
+    if (!draws.front().cells.empty()) {
+        result["cells"] = cell_rows(draws);
+        result["partition"] = protocol_.partition.hash();
+    }
+    return result;
 }
 
 Samples Evaluator::draw(const EvaluationTarget& target, std::uint64_t seed) const {
@@ -218,6 +229,19 @@ nlohmann::json Evaluator::class_rows(const std::vector<EvaluationResult>& draws)
         nlohmann::json row = summaries(of_class);
         row["class"] = i;
         row["name"] = i < names.size() ? names[i] : std::to_string(i);
+        rows.push_back(row);
+    }
+    return rows;
+}
+
+nlohmann::json Evaluator::cell_rows(const std::vector<EvaluationResult>& draws) const {
+    nlohmann::json rows = nlohmann::json::array();
+    for (std::size_t k = 0; k < draws.front().cells.size(); ++k) {
+        std::vector<const distillation::Metrics*> of_cell;
+        for (const EvaluationResult& draw : draws) of_cell.push_back(&draw.cells[k]);
+        nlohmann::json row = summaries(of_cell);
+        row["cell"] = k;
+        row["classes"] = protocol_.partition.cell(static_cast<std::int64_t>(k));
         rows.push_back(row);
     }
     return rows;

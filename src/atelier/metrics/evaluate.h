@@ -8,6 +8,7 @@
 
 #include <nlohmann/json.hpp>
 
+#include "atelier/conditions/partition.h"
 #include "atelier/data/dataset.h"
 #include "atelier/metrics/distances.h"
 #include "atelier/metrics/evaluation_parts.h"
@@ -47,11 +48,14 @@ struct Protocol {
     std::string program;           // name and version of this program
     std::string name = "atelier";  // of the protocol (protocols.h)
     std::string class_draws;  // description of how the samples' classes were drawn; may be empty
+    conditions::Partition
+        partition;  // of the classes, for rows by cell; of fewer than two students: none
     // Images.
     std::int64_t side = 0;  // images were resized to side x side; 0: not resized
     std::int64_t kernel_subsets = 100, kernel_subset_size = 1000;
     std::int64_t kept_features = 50000;  // features of each set kept in memory, for metrics that
                                          // need more than means and covariances
+    std::int64_t monge_directions = 1000;
     std::int64_t manifold_limit =
         10000;  // samples of each set used for precision, recall, density and coverage
     std::int64_t precision_neighbours = 3, coverage_neighbours = 5;
@@ -82,6 +86,7 @@ struct EvaluationResult {
     distillation::Metrics overall;
     std::vector<distillation::Metrics>
         classes;  // one row per class; NaN where a class has too few samples
+    std::vector<distillation::Metrics> cells{};  // one row per cell of the partition, likewise
 };
 
 /// Metrics of samples against reference data; implemented for images and for points. They are
@@ -110,16 +115,21 @@ public:
     virtual const Statistics* reference_statistics() const { return nullptr; }
 };
 
+/// The spaces in which images are compared. The first is the main one, whose features also give
+/// precision, recall, density, coverage, and what its kind has beside; the others only distances.
+using FeatureSpaces = std::vector<const FeatureSpace*>;
+
 /// Image metrics. On classifier features: feature_distance (Frechet), kernel_feature_distance,
-/// precision, recall, density, coverage and class_agreement; per class: count, reference_count,
-/// both distances to the class's own reference, and class_agreement. On Inception features the
-/// distances are named fid and kid, and inception_score with its standard deviation over the splits
-/// replaces class_agreement; on pixels they are pixel_distance and kernel_pixel_distance. Samples
-/// are quantised to 8 bits first. Means and covariances are accumulated over all samples; all other
-/// metrics use `protocol.kept_features` features of each set, a seeded sample stratified by class.
-/// `space` must outlive the result.
+/// monge_feature_distance, precision, recall, density, coverage and class_agreement; per class:
+/// count, reference_count, the three distances to the class's own reference, and class_agreement.
+/// On Inception features the distances are named fid, kid and mind, and inception_score with its
+/// standard deviation over the splits replaces class_agreement; on others as frechet_name and the
+/// like say. With `protocol.partition`, cells have rows as classes have. Samples are quantised to 8
+/// bits first. Means and covariances are accumulated over all samples; all other metrics use
+/// `protocol.kept_features` features of each set and space, a seeded sample stratified by class.
+/// `spaces`, one at least, must outlive the result.
 std::unique_ptr<SampleMetrics> image_metrics(std::shared_ptr<const data::Dataset> reference,
-                                             const FeatureSpace& space, const Protocol& protocol);
+                                             FeatureSpaces spaces, const Protocol& protocol);
 
 /// Only the Frechet distance (and the Inception Score), against statistics of images of `spec`.
 std::unique_ptr<SampleMetrics> image_metrics(Statistics reference, data::SampleSpec spec,
@@ -141,6 +151,9 @@ public:
     /// shape.
     Evaluator(std::shared_ptr<const data::Dataset> reference, const FeatureSpace* space,
               Protocol protocol, std::shared_ptr<EvaluationParts> parts = nullptr);
+    /// In several spaces.
+    Evaluator(std::shared_ptr<const data::Dataset> reference, FeatureSpaces spaces,
+              Protocol protocol, std::shared_ptr<EvaluationParts> parts = nullptr);
 
     /// Against statistics of images of `spec`; `hash` identifies them.
     Evaluator(const Statistics& reference, const std::string& hash, const data::SampleSpec& spec,
@@ -155,7 +168,8 @@ public:
     void read_reference();
 
     /// {"kind", "protocol": {...}, "metrics": {name: {"mean", "spread", "values"}}, "classes":
-    /// [{"class", "name", name: {...}}]}. Undefined metrics are null. Throws core::Error when the
+    /// [{"class", "name", name: {...}}]}, and with a partition "cells": [{"cell", "classes", name:
+    /// {...}}] and "partition", its hash. Undefined metrics are null. Throws core::Error when the
     /// target returns other samples than requested.
     nlohmann::json evaluate(const EvaluationTarget& target) const;
 
@@ -170,6 +184,7 @@ private:
     backends::Parameters measure(const Samples& samples, std::int64_t first, std::int64_t n) const;
     std::string set_of(const EvaluationTarget& target, std::uint64_t seed) const;
     nlohmann::json class_rows(const std::vector<EvaluationResult>& draws) const;
+    nlohmann::json cell_rows(const std::vector<EvaluationResult>& draws) const;
 
     data::SampleSpec spec_;
     std::int64_t classes_ = 0, reference_count_ = 0;

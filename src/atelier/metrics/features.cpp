@@ -36,14 +36,27 @@ void check_images(const Tensor& images, const networks::ClassifierConfig& config
 }  // namespace
 
 std::string frechet_name(FeatureSpace::Kind kind) {
-    if (kind == FeatureSpace::Kind::inception) return "fid";
-    return kind == FeatureSpace::Kind::classifier ? "feature_distance" : "pixel_distance";
+    switch (kind) {
+        case FeatureSpace::Kind::classifier:
+            return "feature_distance";
+        case FeatureSpace::Kind::inception:
+            return "fid";
+        case FeatureSpace::Kind::pixels:
+            return "pixel_distance";
+        case FeatureSpace::Kind::dinov2:
+            return "dinov2_distance";
+        case FeatureSpace::Kind::clip:
+            return "clip_distance";
+    }
+    core::fail("there is no such feature space");
 }
 
 std::string kernel_name(FeatureSpace::Kind kind) {
-    if (kind == FeatureSpace::Kind::inception) return "kid";
-    return kind == FeatureSpace::Kind::classifier ? "kernel_feature_distance"
-                                                  : "kernel_pixel_distance";
+    return kind == FeatureSpace::Kind::inception ? "kid" : "kernel_" + frechet_name(kind);
+}
+
+std::string monge_name(FeatureSpace::Kind kind) {
+    return kind == FeatureSpace::Kind::inception ? "mind" : "monge_" + frechet_name(kind);
 }
 
 Features Thumbnails::features(const Tensor& images) const {

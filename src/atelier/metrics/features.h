@@ -21,7 +21,13 @@ class FeatureSpace {
 public:
     /// Distances on Inception features are FID and KID; a classifier's logits predict the data
     /// set's classes; pixels need no network.
-    enum class Kind { classifier, inception, pixels };
+    enum class Kind {
+        classifier,
+        inception,
+        pixels,
+        dinov2,
+        clip,
+    };
 
     virtual ~FeatureSpace() = default;
 
@@ -36,10 +42,17 @@ public:
     virtual std::string resizing() const { return ""; }
 };
 
+inline constexpr FeatureSpace::Kind feature_space_kinds[]{
+    FeatureSpace::Kind::inception, FeatureSpace::Kind::dinov2, FeatureSpace::Kind::clip,
+    FeatureSpace::Kind::classifier, FeatureSpace::Kind::pixels};
+
 /// Names of the distances in results: "fid" and "kid", "feature_distance" and
-/// "kernel_feature_distance", "pixel_distance" and "kernel_pixel_distance".
+/// "kernel_feature_distance"; of pixels, DINOv2 and CLIP "pixel_distance" and
+/// "kernel_pixel_distance" and so on.
 std::string frechet_name(FeatureSpace::Kind kind);
 std::string kernel_name(FeatureSpace::Kind kind);
+/// "mind" on Inception's features, else "monge_feature_distance" and so on.
+std::string monge_name(FeatureSpace::Kind kind);
 
 /// Pixels averaged over an 8x8 grid: layout and colour, no content. Needs no weights, so images
 /// of any data set can be compared without a classifier.

@@ -1,6 +1,7 @@
 #include "atelier/metrics/measuring.h"
 
 #include <algorithm>
+#include <limits>
 
 #include "atelier/core/error.h"
 #include "atelier/core/hash.h"
@@ -12,6 +13,7 @@
 #include "atelier/data/toy_points.h"
 #include "atelier/metrics/caption_measuring.h"
 #include "atelier/metrics/clip.h"
+#include "atelier/metrics/dinov2.h"
 #include "atelier/metrics/inception.h"
 #include "atelier/metrics/latency.h"
 #include "atelier/metrics/statistics_file.h"
@@ -115,22 +117,30 @@ std::shared_ptr<const data::Dataset> resized(std::shared_ptr<const data::Dataset
 class ReferenceEvaluator {
 public:
     ReferenceEvaluator(const EvaluationConfig& config, const data::SampleSpec& spec) {
-        if (spec.kind == data::SampleSpec::Kind::image) space_ = open_space(config, spec.shape[0]);
-        else if (!config.inception.empty() || !config.reference.empty())
+        if (spec.kind == data::SampleSpec::Kind::image)
+            opened_ = open_spaces(config, spec.shape[0]);
+        else if (!config.inception.empty() || !config.dinov2.empty() ||
+                 !config.clip_features.empty() || !config.real.empty() || !config.reference.empty())
             core::fail(
-                "Inception's features and reference statistics are for images; this model draws "
-                "points");
+                "features of networks, real images and reference statistics are for images; this "
+                "model draws points");
         if (config.reference.empty()) {
             const auto data = resized(
                 data::open_dataset({.path = config.data, .split = config.split, .limit = 0}),
                 config.protocol.side);
             check_shape(*data, spec, config.data);
             evaluator_ = std::make_unique<Evaluator>(
-                data, space_.get(), protocol_of(config, config.data), config.parts);
+                data, spaces_of(opened_), protocol_of(config, config.data), config.parts);
         } else {
-            const Statistics statistics = read_statistics(config.reference, space_->width());
+            if (opened_.size() > 1)
+                core::fail(
+                    "{}: holds statistics of one network's features, and {} networks are given; "
+                    "give --data, or one of them",
+                    config.reference, opened_.size());
+            const FeatureSpace& space = *opened_.front();
+            const Statistics statistics = read_statistics(config.reference, space.width());
             evaluator_ = std::make_unique<Evaluator>(
-                statistics, core::sha256_of_file(config.reference), spec, *space_,
+                statistics, core::sha256_of_file(config.reference), spec, space,
                 protocol_of(config, config.reference), config.parts);
         }
         if (!config.parts) save_reference(config);
@@ -155,9 +165,65 @@ private:
         write_statistics(config.save_reference, *evaluator_->reference_statistics());
     }
 
-    std::unique_ptr<FeatureSpace> space_;
+    std::vector<std::unique_ptr<FeatureSpace>> opened_;
     std::unique_ptr<Evaluator> evaluator_;
 };
+
+/// The name under which the images of `config.real` are listed.
+constexpr const char* real_row = "real images";
+
+/// As many of the images of `config.real` as samples are measured, since a Frechet distance falls
+/// with their number.
+NamedTarget row_of_real_images(const EvaluationConfig& config, const data::SampleSpec& spec,
+                               const Evaluator& evaluator) {
+    const auto images = open_real(config);
+    check_shape(*images, spec, config.real);
+    if (images->size() < config.count)
+        core::fail(
+            "{}: has {} images, and {} samples are measured: their distances are compared at equal "
+            "counts; give more, or a count up to {}",
+            config.real, images->size(), config.count, images->size());
+    NamedTarget target{real_row,
+                       {real_samples(images),
+                        images->hash(),
+                        {{"name", real_row}, {"path", config.real}, {"images", images->size()}}}};
+    if (evaluator.protocol_of(target.second)["reference"]["hash"] == images->hash())
+        core::fail(
+            "{}: these are the images that samples are measured against, so their own distance is "
+            "0; name others, or another --split",
+            config.real);
+    return target;
+}
+
+/// The mean over the distances in `names` of each value of `row`, divided by the mean of `real`'s;
+/// null where one is undefined or the real images' is not above 0.
+nlohmann::json mean_ratio(const nlohmann::json& row, const nlohmann::json& real,
+                          const std::vector<std::string>& names) {
+    std::vector<distillation::Metrics> draws(row.at(names.front()).at("values").size(),
+                                             {{"fdr", std::numeric_limits<double>::quiet_NaN()}});
+    for (std::size_t i = 0; i < draws.size(); ++i) {
+        double sum = 0;
+        for (const std::string& name : names) {
+            const nlohmann::json &value = row.at(name).at("values").at(i),
+                                 &of_real = real.at(name).at("mean");
+            const bool defined =
+                value.is_number() && of_real.is_number() && of_real.get<double>() > 0;
+            sum += defined ? value.get<double>() / of_real.get<double>()
+                           : std::numeric_limits<double>::quiet_NaN();
+        }
+        draws[i].front().second = sum / static_cast<double>(names.size());
+    }
+    std::vector<const distillation::Metrics*> all;
+    for (const distillation::Metrics& draw : draws) all.push_back(&draw);
+    return summaries(all).at("fdr");
+}
+
+/// The result of an earlier evaluation with rows by the cells of this partition or without any.
+void forget_other_cells(nlohmann::json& result, const conditions::Partition& partition) {
+    if (!result.contains("partition") || result["partition"] == partition.hash()) return;
+    result.erase("partition");
+    result.erase("cells");
+}
 
 /// CLIP score: the mean of max(0, 100 cos(image, caption)) (Hessel et al. 2021, scaled as in
 /// torchmetrics).
@@ -268,11 +334,20 @@ nlohmann::json with_parts(const EvaluationConfig& config,
     return measure();
 }
 
-nlohmann::json measure(const EvaluationConfig& config, const EvaluatedModels& models) {
-    if (models.front().second->reads_prompts()) return measure_captions(config, models);
+nlohmann::json measure(const EvaluationConfig& requested, const EvaluatedModels& models) {
+    if (models.front().second->reads_prompts()) return measure_captions(requested, models);
+    EvaluationConfig config = requested;
+    for (const auto& [name, generator] : models) {
+        if (config.partition.students < generator->students())
+            config.partition = generator->partition();
+    }
     ReferenceEvaluator reference(config, models.front().second->decoded_spec());
     const Evaluator& evaluator = reference.evaluator();
     std::vector<NamedTarget> targets;
+    if (!config.real.empty())
+        targets.push_back(
+            row_of_real_images(config, models.front().second->decoded_spec(), evaluator));
+    const std::size_t first_model = targets.size();
     for (const auto& [name, generator] : models) {
         const inference::Sampling& sampling = generator->sampling();
         targets.emplace_back(
@@ -288,18 +363,26 @@ nlohmann::json measure(const EvaluationConfig& config, const EvaluatedModels& mo
     if (auto shared = reference.share(config, targets)) return *shared;
     nlohmann::json results = nlohmann::json::object();
     nlohmann::json order = nlohmann::json::array();
-    for (std::size_t i = 0; i < models.size(); ++i) {
+    for (std::size_t i = 0; i < targets.size(); ++i) {
         const auto& [name, target] = targets[i];
         results[name] = earlier_result(config.earlier, evaluator.protocol_of(target));
         if (results[name].is_null()) {
-            results[name] = evaluate_model(config, evaluator, *models[i].second, target);
+            results[name] =
+                i < first_model
+                    ? evaluator.evaluate(target)
+                    : evaluate_model(config, evaluator, *models[i - first_model].second, target);
         } else {
+            forget_other_cells(results[name], config.partition);
             core::log::info("{}: evaluated before, its metrics are taken from {}", name,
                             config.earlier.string());
             results[name]["taken_from"] = config.earlier.string();
         }
         order.push_back(name);
     }
+    if (first_model > 0) results[real_row]["protocol"].erase("classes");  // none were drawn
+    add_ratios(results, real_row);
+    // The models come first, where readers expect them.
+    std::ranges::rotate(order, order.begin() + static_cast<std::ptrdiff_t>(first_model));
     return {{"order", order}, {"models", results}};
 }
 
@@ -329,7 +412,7 @@ nlohmann::json measure_images(EvaluationConfig config, const std::string& path,
             path, images.size(), captions.size());
     }
     const nlohmann::json description{{"name", name}, {"images", images.size()}};
-    nlohmann::json result;
+    nlohmann::json result, rows = nlohmann::json::object();
     if (config.data.empty() && config.reference.empty()) {
         result = {{"kind", "image"},
                   {"metrics", nlohmann::json::object()},
@@ -343,21 +426,33 @@ nlohmann::json measure_images(EvaluationConfig config, const std::string& path,
         result["protocol"]["model"]["hash"] = images.hash();
     } else {
         ReferenceEvaluator reference(config, images.spec());
-        const std::vector<NamedTarget> target{
+        std::vector<NamedTarget> targets{
             {name,
              {[&](std::int64_t, std::uint64_t seed) { return image_set.draw(seed); }, images.hash(),
               description}}};
-        if (auto shared = reference.share(config, target)) return *shared;
-        result = reference.evaluator().evaluate(target.front().second);
-        result["protocol"].erase("classes");  // no classes were drawn here
+        if (!config.real.empty())
+            targets.push_back(row_of_real_images(config, images.spec(), reference.evaluator()));
+        if (auto shared = reference.share(config, targets)) return *shared;
+        for (const auto& [row, target] : targets) {
+            rows[row] = reference.evaluator().evaluate(target);
+            rows[row]["protocol"].erase("classes");  // no classes were drawn here
+        }
+        add_ratios(rows, real_row);
+        result = rows[name];
     }
-    if (captions.empty()) return {{"order", {name}}, {"models", {{name, std::move(result)}}}};
+    const auto answer = [&] {
+        nlohmann::json order = nlohmann::json::array({name});
+        rows[name] = std::move(result);
+        if (rows.contains(real_row)) order.push_back(real_row);
+        return nlohmann::json{{"order", order}, {"models", std::move(rows)}};
+    };
+    if (captions.empty()) return answer();
     const std::vector<std::int64_t> chosen = image_set.chosen(config.seeds.front());
     std::vector<std::string> chosen_captions;
     for (const std::int64_t i : chosen)
         chosen_captions.push_back(captions[static_cast<std::size_t>(i)]);
     add_clip_score(result, config, *data::subset(image_set.images, chosen), chosen_captions);
-    return {{"order", {name}}, {"models", {{name, std::move(result)}}}};
+    return answer();
 }
 
 void check_shape(const data::Dataset& data, const data::SampleSpec& spec,
@@ -370,12 +465,59 @@ void check_shape(const data::Dataset& data, const data::SampleSpec& spec,
         where, core::to_string(data.spec().shape), core::to_string(spec.shape), where);
 }
 
-std::unique_ptr<FeatureSpace> open_space(const EvaluationConfig& config, std::int64_t channels) {
+std::vector<std::unique_ptr<FeatureSpace>> open_spaces(const EvaluationConfig& config,
+                                                       std::int64_t channels) {
+    std::vector<std::unique_ptr<FeatureSpace>> opened;
     if (!config.inception.empty())
-        return std::make_unique<Inception>(config.inception, config.device, config.protocol.resize);
+        opened.push_back(
+            std::make_unique<Inception>(config.inception, config.device, config.protocol.resize));
+    if (!config.dinov2.empty())
+        opened.push_back(std::make_unique<Dinov2>(config.dinov2, config.device));
+    if (!config.clip_features.empty())
+        opened.push_back(std::make_unique<ClipFeatures>(config.clip_features, config.device));
+    if (!opened.empty()) return opened;
     if (!config.classifier.empty())
-        return std::make_unique<FeatureExtractor>(config.classifier, config.device);
-    return std::make_unique<Thumbnails>(channels);
+        opened.push_back(std::make_unique<FeatureExtractor>(config.classifier, config.device));
+    else opened.push_back(std::make_unique<Thumbnails>(channels));
+    return opened;
+}
+
+std::shared_ptr<const data::Dataset> open_real(const EvaluationConfig& config) {
+    return resized(
+        data::open_dataset({.path = config.real, .split = "train", .limit = 0, .gaps = true}),
+        config.protocol.side);
+}
+
+FeatureSpaces spaces_of(const std::vector<std::unique_ptr<FeatureSpace>>& opened) {
+    FeatureSpaces spaces;
+    for (const auto& space : opened) spaces.push_back(space.get());
+    return spaces;
+}
+
+void add_ratios(nlohmann::json& models, const std::string& real) {
+    const nlohmann::json of_real = models.value(real, nlohmann::json());
+    for (auto& [name, result] : models.items()) {
+        // Of an earlier evaluation, which may have had other real images.
+        result.at("metrics").erase("fdr");
+        result.erase("fdr");
+        for (nlohmann::json& row : result["cells"]) row.erase("fdr");
+        if (result["cells"].empty()) result.erase("cells");
+        if (of_real.is_null() || name == real) continue;
+        std::vector<std::string> names;
+        for (const FeatureSpace::Kind kind : feature_space_kinds) {
+            const std::string distance = frechet_name(kind);
+            if (of_real.at("metrics").contains(distance) && result["metrics"].contains(distance))
+                names.push_back(distance);
+        }
+        if (names.empty()) continue;
+        result["metrics"]["fdr"] = mean_ratio(result["metrics"], of_real["metrics"], names);
+        result["fdr"] = {{"distances", names}, {"real", real}};
+        if (!result.contains("cells") ||
+            result["partition"] != of_real.value("partition", nlohmann::json()))
+            continue;
+        for (std::size_t k = 0; k < result["cells"].size(); ++k)
+            result["cells"][k]["fdr"] = mean_ratio(result["cells"][k], of_real["cells"][k], names);
+    }
 }
 
 Protocol protocol_of(const EvaluationConfig& config, std::string reference) {
@@ -387,6 +529,7 @@ Protocol protocol_of(const EvaluationConfig& config, std::string reference) {
     protocol.name = config.protocol.name;
     protocol.class_draws = description_of(config.protocol.classes);
     protocol.side = config.protocol.side;
+    protocol.partition = config.partition;
     if (config.reference.empty() && data::is_toy(config.data)) {
         const data::ToyDistribution truth = data::toy_distribution(config.data);
         protocol.centres = truth.centres;

@@ -29,10 +29,14 @@ struct EvaluationConfig {
     std::string classifier =
         default_classifier;  // for images; empty: pixels are compared (features.h: Thumbnails)
     std::string attributes;  // of captions: their phrases and classifiers (caption_attributes.h)
-    std::string inception;   // weights of Inception-v3 instead, for FID, KID, Inception Score
-    std::string clip;        // directory of a CLIPModel, for the CLIP score of captioned images
-    std::string reference;   // statistics (.npz) instead of data
-    std::string save_reference;    // where to write the data's statistics; empty: not written
+    // Networks instead, several together; the first that is given is the main space (evaluate.h).
+    std::string inception;       // weights of Inception-v3, for FID, KID, Inception Score
+    std::string dinov2;          // weights of DINOv2
+    std::string clip_features;   // directory of a CLIPModel, for distances on its features
+    std::string real;            // real images apart from the data, for FDr^k (add_ratios)
+    std::string clip;            // directory of a CLIPModel, for the CLIP score of captioned images
+    std::string reference;       // statistics (.npz) instead of data
+    std::string save_reference;  // where to write the data's statistics; empty: not written
     at::Device device = at::kCPU;  // of the feature networks
     NamedProtocol protocol{.name = "atelier"};
     std::int64_t count = 10000;
@@ -41,14 +45,16 @@ struct EvaluationConfig {
     std::filesystem::path earlier;  // an evaluation.json whose results are reused where weights and
                                     // protocol are the same; may be absent
     std::shared_ptr<EvaluationParts> parts;  // of an evaluation that several processes share
+    conditions::Partition partition;         // set by `measure`, for rows by cell
 };
 
 /// Evaluates models, listed under the given names, on the same held-out data: {"order": [name...],
 /// "models": {name: result}}. A result is Evaluator's (metrics, classes, protocol) with "latency",
 /// "evaluations" and "parameters" per sample, and "taken_from" if it was reused. Models that read
 /// prompts are measured by measure_captions; the models must all be of one kind. With
-/// `config.parts` this process's parts are made first, and the result is null until all are there;
-/// where it was written before, it is read.
+/// An ensemble's partition gives every row its cells, and `config.real` a row "real images" and
+/// FDr^k. With `config.parts` this process's parts are made first, and the result is null until all
+/// are there; where it was written before, it is read.
 nlohmann::json measure(const EvaluationConfig& config, const EvaluatedModels& models);
 
 using NamedTarget = std::pair<std::string, EvaluationTarget>;
@@ -81,8 +87,21 @@ nlohmann::json measure_images(EvaluationConfig config, const std::string& path,
 /// samples to be evaluated.
 void check_shape(const data::Dataset& data, const data::SampleSpec& spec, const std::string& where);
 
-/// The feature space for images of `channels` channels: Inception's, the classifier's, or pixels.
-std::unique_ptr<FeatureSpace> open_space(const EvaluationConfig& config, std::int64_t channels);
+/// The feature spaces for images of `channels` channels, the main one first: those of the networks
+/// that are given, else the classifier's, else pixels.
+std::vector<std::unique_ptr<FeatureSpace>> open_spaces(const EvaluationConfig& config,
+                                                       std::int64_t channels);
+FeatureSpaces spaces_of(const std::vector<std::unique_ptr<FeatureSpace>>& opened);
+
+/// The images of `config.real`, at the protocol's size.
+std::shared_ptr<const data::Dataset> open_real(const EvaluationConfig& config);
+
+/// Adds "fdr" to the metrics of every result but `real`'s, and to the rows of cells that both have:
+/// FDr^k (Yang et al. 2026, arXiv 2604.28190), the mean over the k spaces of a Frechet distance
+/// divided by that of real images, `real`'s, to the same reference. 1 is as far from the reference
+/// as other real images of the same count are. Nothing is added for spaces that `real` lacks.
+/// "fdr" beside "metrics" names the distances and the real images' row.
+void add_ratios(nlohmann::json& models, const std::string& real);
 
 /// The evaluator's protocol for `config`; `reference` is the path of the reference.
 Protocol protocol_of(const EvaluationConfig& config, std::string reference);

@@ -49,10 +49,15 @@ NamedProtocol named_protocol(const std::string& name, bool of_captions) {
         protocol.classes = ClassDraws::iid;
         return protocol;
     }
+    if (name == "clean-fid") {  // it draws no classes: independent, as EDM
+        protocol.classes = ClassDraws::iid;
+        protocol.resize = InceptionResize::clean;
+        return protocol;
+    }
     if (name != "dmd2") {
         throw core::UsageError(
-            fmt::format("there is no protocol \"{}\"{}; known are atelier, edm and dmd2", name,
-                        core::did_you_mean(name, {"atelier", "edm", "dmd2"})));
+            fmt::format("there is no protocol \"{}\"{}; known are atelier, edm, dmd2 and clean-fid",
+                        name, core::did_you_mean(name, {"atelier", "edm", "dmd2", "clean-fid"})));
     }
     protocol.classes = ClassDraws::equal;
     if (!of_captions) return protocol;

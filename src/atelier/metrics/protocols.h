@@ -29,8 +29,8 @@ struct NamedProtocol {
     std::string caption_prefix;  // prepended to each caption for the CLIP score
 };
 
-/// "atelier", "edm" or "dmd2", for caption- or class-conditional images. Throws core::UsageError on
-/// another name.
+/// "atelier", "edm", "dmd2" or "clean-fid", for caption- or class-conditional images. Throws
+/// core::UsageError on another name.
 NamedProtocol named_protocol(const std::string& name, bool of_captions);
 
 /// "prior", "uniform", "iid" or "equal". Throws core::UsageError on another name.

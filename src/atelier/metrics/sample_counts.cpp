@@ -25,6 +25,12 @@ std::vector<std::string> too_few_for(const FeatureSpace& space, const Protocol& 
             "{} is taken from subsets of {} instead of {}, since there are no more {}: it has no "
             "bias, but differs more by chance",
             kernel, smaller, protocol.kernel_subset_size, which));
+    constexpr std::int64_t enough = 1000;  // the fewest of which MIND's authors show figures
+    if (reference > 0 && smaller < enough)
+        lines.push_back(fmt::format(
+            "{} is taken from {} {}: with so few it is well above 0 even for one distribution; "
+            "compare it at this count only",
+            monge_name(space.kind()), smaller, which));
     const std::int64_t part = count / std::max<std::int64_t>(1, protocol.score_splits);
     if (space.kind() == FeatureSpace::Kind::inception && 2 * part < Inception::classes)
         lines.push_back(fmt::format(

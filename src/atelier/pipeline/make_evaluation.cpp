@@ -2,6 +2,7 @@
 
 #include "atelier/core/log.h"
 #include "atelier/metrics/caption_measuring.h"
+#include "atelier/metrics/clip.h"
 #include "atelier/metrics/measuring.h"
 #include "atelier/pipeline/latent_data.h"
 #include "atelier/pipeline/make_stages.h"
@@ -22,6 +23,10 @@ metrics::EvaluationConfig evaluation_config(const RunContext& context) {
     eval_config.data = config.test_path.empty() ? config.data_path : config.test_path;
     eval_config.classifier = config.evaluation.classifier;
     eval_config.attributes = config.evaluation.attributes;
+    eval_config.inception = config.evaluation.inception;
+    eval_config.dinov2 = config.evaluation.dinov2;
+    eval_config.clip_features = config.evaluation.clip_features;
+    eval_config.real = config.evaluation.real;
     eval_config.device = context.device();
     eval_config.count = config.evaluation.count;
     if (!config.teacher.path.empty())
@@ -41,9 +46,16 @@ metrics::EvaluationConfig evaluation_config(const RunContext& context) {
 nlohmann::json evaluation_identity(RunContext& context,
                                    const metrics::EvaluationConfig& eval_config) {
     nlohmann::json settings = context.loaded().values_of(StageKind::evaluation);
-    settings.erase("data");  // compared by its hash
-    if (eval_config.attributes.empty() && settings.contains("evaluate"))
-        settings["evaluate"].erase("attributes");  // unknown to runs made before the key
+    settings.erase("data");               // compared by its hash
+    if (settings.contains("evaluate")) {  // keys that are unknown to runs made before them
+        if (eval_config.attributes.empty()) settings["evaluate"].erase("attributes");
+        for (const auto& [key, value] : {std::pair{"inception", eval_config.inception},
+                                         {"dinov2", eval_config.dinov2},
+                                         {"clip_features", eval_config.clip_features},
+                                         {"real", eval_config.real}}) {
+            if (value.empty()) settings["evaluate"].erase(key);
+        }
+    }
     nlohmann::json by{
         {"settings", settings},
         {"seeds", eval_config.seeds},
@@ -56,6 +68,11 @@ nlohmann::json evaluation_identity(RunContext& context,
     std::vector<fs::path> files;
     if (!classifier.empty())
         files = {classifier / "config.json", classifier / "classifier.safetensors"};
+    for (const std::string& weights : {eval_config.inception, eval_config.dinov2})
+        if (!weights.empty()) files.emplace_back(weights);
+    if (!eval_config.clip_features.empty())
+        by["clip_features"] = metrics::Clip(eval_config.clip_features).hash();
+    if (!eval_config.real.empty()) by["real_hash"] = metrics::open_real(eval_config)->hash();
     if (!context.raw_data()->captions().empty()) {
         if (!eval_config.attributes.empty()) files.emplace_back(eval_config.attributes);
         const metrics::CaptionAttributes named = metrics::attributes_of(eval_config);

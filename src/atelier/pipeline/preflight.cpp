@@ -16,6 +16,7 @@
 #include "atelier/data/toy_points.h"
 #include "atelier/metrics/caption_measuring.h"
 #include "atelier/metrics/features.h"
+#include "atelier/metrics/measuring.h"
 #include "atelier/models/diffusers_directory.h"
 #include "atelier/models/latent_model.h"
 #include "atelier/pipeline/caption_table.h"
@@ -172,6 +173,38 @@ void choose_classifier(LoadedConfig& loaded, const data::Dataset& raw, Warnings&
     if (probe.empty()) return;
     if (const std::string problem = problem_with(probe, raw); !problem.empty())
         reject_run(fmt::format("probe.classifier: {}; {}", problem, how_to_train));
+}
+
+/// Weights and real images that cannot measure these samples are found before anything is trained.
+void check_measures(const EvaluationConfig& evaluation, const data::Dataset& raw) {
+    const bool points = raw.spec().kind != data::SampleSpec::Kind::image;
+    const auto check = [&](const char* key, const std::string& value, const auto& open) {
+        if (value.empty()) return;
+        if (points)
+            reject_run(fmt::format("{} is for images, and the data are points; leave it out", key));
+        try {
+            open();
+        } catch (const core::Error& error) {
+            reject_run(fmt::format("{}: {}", key, error.what()));
+        }
+    };
+    // Each alone, so that the message names its key.
+    const auto opens = [&](metrics::EvaluationConfig config) {
+        return [&raw, config] { metrics::open_spaces(config, raw.spec().shape.at(0)); };
+    };
+    check("evaluate.inception", evaluation.inception, opens({.inception = evaluation.inception}));
+    check("evaluate.dinov2", evaluation.dinov2, opens({.dinov2 = evaluation.dinov2}));
+    check("evaluate.clip_features", evaluation.clip_features,
+          opens({.clip_features = evaluation.clip_features}));
+    check("evaluate.real", evaluation.real, [&] {
+        if (!raw.captions().empty())
+            core::fail("of captioned data, real pictures are measured without; leave it out");
+        const auto real = metrics::open_real({.real = evaluation.real});
+        metrics::check_shape(*real, raw.spec(), evaluation.real);
+        if (real->size() < evaluation.count)
+            core::fail("{}: has {} images, and evaluate.count is {}; give more, or a lower count",
+                       evaluation.real, real->size(), evaluation.count);
+    });
 }
 
 /// The sizes of the teacher's network, from its config files alone.
@@ -470,6 +503,7 @@ std::vector<std::string> check_before_training(LoadedConfig& loaded, const data:
                         !draws_latents(config);
     choose_attributes(loaded, *raw, warnings);
     if (images) choose_classifier(loaded, *raw, warnings);
+    check_measures(config.evaluation, *raw);
     constexpr auto perceptual = distillation::PairLoss::perceptual;
     if ((config.dm.uses_pairs(perceptual) || config.adm.uses_pairs(perceptual)) &&
         config.evaluation.classifier.empty() && config.probe.classifier.empty()) {

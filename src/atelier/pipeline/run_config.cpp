@@ -434,6 +434,17 @@ core::Schema schema_of(RunConfig& config) {
                  "\"stochastic:256,S_churn=40,S_min=0.05,S_max=50,S_noise=1.003\"]");
     schema.text("evaluate.classifier", &config.evaluation.classifier,
                 "model directory of the classifier whose features measure images; empty: none");
+    schema.text("evaluate.inception", &config.evaluation.inception,
+                "weights of Inception-v3, whose features measure images instead of the "
+                "classifier's; empty: none");
+    schema.text("evaluate.dinov2", &config.evaluation.dinov2,
+                "weights of DINOv2 (transformers' model.safetensors, or the authors' .pth), "
+                "likewise; several networks measure together");
+    schema.text("evaluate.clip_features", &config.evaluation.clip_features,
+                "directory of a CLIPModel (transformers'), likewise");
+    schema.text("evaluate.real", &config.evaluation.real,
+                "real images apart from those that models are measured against, as many as "
+                "evaluate.count at least: FDr^k; empty: none");
     schema.text("evaluate.attributes", &config.evaluation.attributes,
                 "of captioned data: JSON file that names attributes, the phrases by which captions "
                 "mention them, and a classifier for each (docs/captions.md); empty: none");

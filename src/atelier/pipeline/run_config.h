@@ -88,6 +88,8 @@ struct EvaluationConfig {
     std::string classifier = "models/classifier";
     std::string attributes{};
     std::vector<std::string> samplers;  // of additional rows of the teacher
+    // Networks instead of the classifier, and real images for FDr^k, as of `atelier evaluate`.
+    std::string inception{}, dinov2{}, clip_features{}, real{};
 };
 
 /// The weights that regression = "lpips" needs.

@@ -80,13 +80,23 @@ std::string protocol_text(const nlohmann::json& results) {
 
 std::vector<std::pair<std::string, std::string>> metric_columns(const nlohmann::json& results) {
     static const std::vector<std::pair<std::string, std::string>> known{
+        {"fdr", "FDr\u00a0↓"},
         {"fid", "FID\u00a0↓"},
         {"kid", "KID\u00a0↓"},
+        {"mind", "MIND\u00a0↓"},
         {"inception_score", "Inception Score\u00a0↑"},
         {"feature_distance", "feature distance\u00a0↓"},
         {"kernel_feature_distance", "kernel distance\u00a0↓"},
+        {"monge_feature_distance", "Monge distance\u00a0↓"},
+        {"dinov2_distance", "DINOv2 distance\u00a0↓"},
+        {"kernel_dinov2_distance", "kernel DINOv2 distance\u00a0↓"},
+        {"monge_dinov2_distance", "Monge DINOv2 distance\u00a0↓"},
+        {"clip_distance", "CLIP distance\u00a0↓"},
+        {"kernel_clip_distance", "kernel CLIP distance\u00a0↓"},
+        {"monge_clip_distance", "Monge CLIP distance\u00a0↓"},
         {"pixel_distance", "pixel distance\u00a0↓"},
         {"kernel_pixel_distance", "kernel pixel distance\u00a0↓"},
+        {"monge_pixel_distance", "Monge pixel distance\u00a0↓"},
         {"sliced_wasserstein", "sliced Wasserstein\u00a0↓"},
         {"mmd_squared", "MMD²\u00a0↓"},
         {"modes_reached", "modes reached\u00a0↑"},

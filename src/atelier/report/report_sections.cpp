@@ -281,6 +281,27 @@ void add_samples(report::Report& report, const RunModels& run) {
     if (points) report.add_text("Training data in grey; each student's points in its own colour.");
 }
 
+/// A line for each of a result's rows of classes or cells.
+report::Table table_of_groups(const nlohmann::json& groups, const char* what,
+                              const std::string& caption) {
+    constexpr int digits = 4;  // enough for counts of samples
+    report::Table table{.columns = {what}, .rows = {}, .caption = caption, .best = {}};
+    std::vector<std::pair<std::string, std::string>> figures;
+    for (const auto& row : groups) {
+        std::vector<std::string> line{row.value("name", row.at(what).dump())};
+        if (figures.empty()) {
+            if (row.contains("count")) figures.emplace_back("count", "samples");
+            for (const auto& named : metric_columns({{"models", {{what, {{"metrics", row}}}}}}))
+                figures.push_back(named);
+            for (const auto& [key, column] : figures) table.columns.push_back(column);
+        }
+        for (const auto& [key, column] : figures)
+            line.push_back(report::mean_and_spread(row, key, digits));
+        table.rows.push_back(line);
+    }
+    return table;
+}
+
 void add_figures(report::Report& report, const RunModels& run) {
     const nlohmann::json results = evaluations_of(run);
     if (results.at("order").empty()) return;
@@ -296,23 +317,14 @@ void add_figures(report::Report& report, const RunModels& run) {
         "samples, and figures differ by chance.",
         protocol.value("count", 0), seeds.size() == 1 ? "" : "s", fmt::join(seeds, ", "),
         protocol.value(nlohmann::json::json_pointer("/reference/count"), 0)));
-    constexpr int digits = 4;  // enough for counts of samples
-    report::Table per_class{
-        .columns = {"class"}, .rows = {}, .caption = subject + ", class by class", .best = {}};
-    std::vector<std::pair<std::string, std::string>> figures;
-    for (const auto& row : results.at("models").at(subject).at("classes")) {
-        std::vector<std::string> cells{row.value("name", row.at("class").dump())};
-        if (figures.empty()) {
-            if (row.contains("count")) figures.emplace_back("count", "samples");
-            for (const auto& named : metric_columns({{"models", {{subject, {{"metrics", row}}}}}}))
-                figures.push_back(named);
-            for (const auto& [key, caption] : figures) per_class.columns.push_back(caption);
-        }
-        for (const auto& [key, caption] : figures)
-            cells.push_back(report::mean_and_spread(row, key, digits));
-        per_class.rows.push_back(cells);
-    }
-    if (!per_class.rows.empty()) report.add_table(per_class);
+    const nlohmann::json& result = results.at("models").at(subject);
+    const report::Table cells =
+        table_of_groups(result.value("cells", nlohmann::json::array()), "cell",
+                        subject + ", cell by cell of the partition");
+    if (!cells.rows.empty()) report.add_table(cells);
+    const report::Table classes =
+        table_of_groups(result.at("classes"), "class", subject + ", class by class");
+    if (!classes.rows.empty()) report.add_table(classes);
     report.add_details("Protocol", results.at("models").at(subject).at("protocol").dump(2));
 }
 
