@@ -15,13 +15,28 @@ namespace {
 
 using core::error_of;
 
+/// What files call a tensor that transformers 5 has by another name in memory.
+std::string name_in_files(std::string name) {
+    static const std::vector<std::pair<std::string, std::string>> parts{
+        {".attention.q_proj.", ".attention.attention.query."},
+        {".attention.k_proj.", ".attention.attention.key."},
+        {".attention.v_proj.", ".attention.attention.value."},
+        {".attention.o_proj.", ".attention.output.dense."},
+    };
+    for (const auto& [from, to] : parts) {
+        if (const auto at = name.find(from); at != std::string::npos)
+            name.replace(at, from.size(), to);
+    }
+    return name;
+}
+
 /// A small Dinov2Model's weights, as in scripts/make_dinov2_golden.py.
 models::NamedTensors golden_dinov2_state() {
     models::NamedTensors named;
     const nlohmann::json shapes =
         core::read_json(ATELIER_SOURCE_DIR "/tests/golden/dinov2_shapes.json");
     for (const auto& [name, shape] : shapes.items()) {
-        named[name] = [name = name, shape = shape.get<std::vector<std::int64_t>>()] {
+        named[name_in_files(name)] = [name = name, shape = shape.get<std::vector<std::int64_t>>()] {
             return diffusion::golden_weights(name, shape);
         };
     }
