@@ -56,7 +56,7 @@ TEST(Completions, bash_completes_commands_options_choices_and_files) {
 std::set<std::string> options_of(const std::string& command) {
     std::set<std::string> found;
     std::istringstream help(succeed({command, "--help"}).out);
-    const std::regex option("^ +(?:-[a-z],)?(--[a-z-]+).*");
+    const std::regex option("^ +(?:-[a-z],)?(--[a-z0-9-]+).*");
     std::smatch match;
     for (std::string line; std::getline(help, line) && !line.starts_with("Example");) {
         if (std::regex_match(line, match, option)) found.insert(match[1]);
